@@ -1,0 +1,177 @@
+package ioring
+
+import (
+	"math"
+
+	"tailbound/mem"
+)
+
+// Instant is a monotonic time in nanoseconds. Its zero has no meaning; only
+// differences have.
+type Instant int64
+
+// Never is later than every other Instant.
+const Never Instant = math.MaxInt64
+
+// Token names the operation a Completion belongs to: kind (8 bits) |
+// generation (24 bits) | slot (32 bits). The ring never looks inside. The kind
+// says which room it is for, the generation whether the machine in the slot is
+// still the one that pushed the operation.
+type Token uint64
+
+// Token kinds are handed out in ranges, one per room, so that a completion can
+// be routed by its kind alone.
+const (
+	KindShard  = 0x00 // 0x00-0x0f: shard
+	KindNet    = 0x10 // 0x10-0x1f: netring
+	KindEngine = 0x20 // 0x20-0x2f: engine
+)
+
+// MakeToken packs a token. generation is taken modulo 2^24.
+func MakeToken(kind uint8, generation, slot uint32) Token {
+	return Token(kind)<<56 | Token(generation&0xffffff)<<32 | Token(slot)
+}
+
+// Kind returns the token's kind.
+func (t Token) Kind() uint8 { return uint8(t >> 56) }
+
+// Generation returns the token's generation, 24 bits.
+func (t Token) Generation() uint32 { return uint32(t>>32) & 0xffffff }
+
+// Slot returns the token's slot.
+func (t Token) Slot() uint32 { return uint32(t) }
+
+// Code says what an Op does. Paths are NUL-terminated at the start of Buf and
+// relative to the data directory.
+type Code uint8
+
+const (
+	// Nop completes with 0.
+	Nop Code = iota
+	// Read fills Buf from File at Offset. Result: bytes read, 0 at the end.
+	Read
+	// Write writes Buf to File at Offset. Result: bytes written. With
+	// FlagLink the next pushed op (a Sync) starts when this one completed in
+	// full; a short or failed write completes it with ECANCELED.
+	Write
+	// Sync makes what was written to File durable (fdatasync; fsync with
+	// FlagFull, which is what a directory wants).
+	Sync
+	// Allocate reserves [Offset, Offset+Arg) of File (fallocate mode 0; with
+	// FlagKeepSize the size stays). Result 0.
+	Allocate
+	// Open opens a path into slot File. Arg holds Open* bits. Result 0.
+	Open
+	// Close closes slot File. Result 0.
+	Close
+	// Rename moves the first path in Buf to the second, which follows its NUL.
+	Rename
+	// Unlink removes a path.
+	Unlink
+	// Mkdir makes a directory; EEXIST is reported like any other errno.
+	Mkdir
+	// List lists the directory whose path is in Buf into Buf: names, each
+	// NUL-terminated, in lexical order, starting with entry number Offset
+	// ("." and ".." are left out). Result: number of names written; 0 at the
+	// end. Only for opening and checking: it may block.
+	List
+	// Stat writes the size of File in bytes, 8 bytes little endian, to Buf.
+	Stat
+	// Accept accepts connections on listener slot File until it fails:
+	// several completions, FlagMore on all but the last. Result: the new
+	// socket's slot.
+	Accept
+	// Recv receives from socket File into provided buffers until it fails or
+	// the peer closes: several completions, FlagMore on all but the last (a
+	// ring without multishot gives one completion, without FlagMore: push it
+	// again). Result: bytes, 0 at the end of the stream; with FlagBuffer,
+	// BufferID names the buffer, which the caller then owns until it is
+	// given back with Provide. ENOBUFS: no buffer was free.
+	Recv
+	// Provide gives receive buffer number Arg, memory Buf, to the ring. It
+	// never fails and has no completion.
+	Provide
+	// Send sends the vector in Buf (see Vector) to socket File. Arg: number
+	// of pieces, 1..1024. Result: bytes sent, possibly fewer than asked.
+	Send
+	// Shutdown shuts both directions of socket File down.
+	Shutdown
+	// Cancel cancels every operation whose token is Token(Arg). Result: how
+	// many were found, or ENOENT. The cancelled ones complete by themselves.
+	Cancel
+	// Timeout completes with ETIME at Instant(Offset).
+	Timeout
+	// Wake completes with 0 when another thread calls the ring's Waker. The
+	// ring keeps it armed: it is pushed once and has many completions.
+	Wake
+)
+
+// Op flags.
+const (
+	FlagLink     uint8 = 1 << iota // start the next pushed op after this one; on Write only
+	FlagFull                       // Sync: fsync instead of fdatasync
+	FlagKeepSize                   // Allocate: leave the size
+)
+
+// Open bits, in Op.Arg. Files are opened for direct reading and writing.
+const (
+	OpenCreate    = 1 << iota // create it where it is missing
+	OpenExclusive             // with OpenCreate: EEXIST where it is there
+	OpenDirectory             // a directory, to Sync it
+	OpenReadOnly
+)
+
+// Op is one operation: plain data, passed by value, so that nothing escapes.
+type Op struct {
+	Token  Token
+	Offset uint64
+	Arg    uint64
+	Buf    mem.Block // arena memory; the ring owns it until the last completion is reaped
+	File   uint32    // registered slot
+	Code   Code
+	Flags  uint8
+}
+
+// Completion flags.
+const (
+	FlagBuffer uint32 = 1 << 0 // a provided buffer was used: BufferID
+	FlagMore   uint32 = 1 << 1 // the operation goes on: more completions follow
+)
+
+// Completion is the result of an Op. Result is a count or -errno, verbatim.
+type Completion struct {
+	Token  Token
+	Result int32
+	Flags  uint32
+}
+
+// BufferID is the number of the provided buffer a Recv used.
+func (c Completion) BufferID() uint16 { return uint16(c.Flags >> 16) }
+
+// Ring is the one seam between the deterministic rooms and the world: the
+// kernel's io_uring in production, a seeded simulation under test.
+//
+// One thread owns a Ring. A Ring never calls back: a completion is data.
+type Ring interface {
+	// Push queues op. False: the queue is full and the caller keeps Buf.
+	// Operations start in the order pushed, at the latest in the next Wait;
+	// they complete in any order, linked ones excepted.
+	Push(op Op) bool
+	// Room is how many ops can be pushed now; a linked pair needs two.
+	Room() int
+	// Reap moves up to len(out) completions to out and says how many. It never
+	// blocks.
+	Reap(out []Completion) int
+	// Wait submits what is queued, then sleeps until a completion is there, a
+	// wake-up comes, or until is reached. Only the loop calls it. Wait(0)
+	// submits and polls, without sleeping.
+	Wait(until Instant)
+}
+
+// VectorHeaderBytes at the start of a Send's Buf belong to the ring (it builds
+// its message header there); the pieces follow, 16 bytes each, as the kernel's
+// iovec has them. Fill them with SetPiece.
+const VectorHeaderBytes = 64
+
+// VectorBytes is the size of a Send's Buf for n pieces.
+func VectorBytes(n int) int { return VectorHeaderBytes + 16*n }

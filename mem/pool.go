@@ -1,0 +1,112 @@
+package mem
+
+import "fmt"
+
+// Pool is a fixed number of blocks of one size with reference counts. It
+// belongs to one shard.
+//
+// Invariant: len(free) + blocks with refs > 0 == count.
+type Pool struct {
+	name   string
+	all    Block
+	size   int
+	refs   []int32
+	free   []uint32
+	low    int // fewest blocks ever free
+	poison bool
+}
+
+// NewPool carves count blocks of size bytes. Blocks are aligned to BlockBytes
+// when size is a multiple of it, else to 64.
+func NewPool(a *Arena, name string, size, count int) (*Pool, error) {
+	align := 64
+	if size%BlockBytes == 0 {
+		align = BlockBytes
+	}
+	if size%64 != 0 {
+		return nil, fmt.Errorf("mem: pool %s: block size %d is not a multiple of 64", name, size)
+	}
+	all, err := a.Carve("pool "+name, size*count, align)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pool{name: name, all: all, size: size, refs: make([]int32, count), free: make([]uint32, count), low: count, poison: a.poison}
+	for i := range p.free {
+		p.free[i] = uint32(count - 1 - i)
+	}
+	return p, nil
+}
+
+// Get takes a block with one reference. False: none is free.
+func (p *Pool) Get() (Block, bool) {
+	n := len(p.free)
+	if n == 0 {
+		return Block{}, false
+	}
+	i := p.free[n-1]
+	p.free = p.free[:n-1]
+	if n-1 < p.low {
+		p.low = n - 1
+	}
+	if p.refs[i] != 0 {
+		panic("mem: pool " + p.name + ": a free block has references")
+	}
+	p.refs[i] = 1
+	return p.Block(int(i)), true
+}
+
+// Ref adds a reference to b, which must have one.
+func (p *Pool) Ref(b Block) {
+	i := p.Index(b)
+	if p.refs[i] <= 0 {
+		panic("mem: pool " + p.name + ": Ref of a free block")
+	}
+	p.refs[i]++
+}
+
+// Unref drops a reference to b; the last one frees it and says so.
+func (p *Pool) Unref(b Block) (freed bool) {
+	i := p.Index(b)
+	if p.refs[i] <= 0 {
+		panic("mem: pool " + p.name + ": Unref of a free block")
+	}
+	p.refs[i]--
+	if p.refs[i] != 0 {
+		return false
+	}
+	if p.poison {
+		poison(p.Block(i))
+	}
+	p.free = append(p.free, uint32(i))
+	return true
+}
+
+// Index is the number of the block that b is or lies in.
+func (p *Pool) Index(b Block) int {
+	off := int64(b.Addr()) - int64(p.all.Addr())
+	if off < 0 || off >= int64(p.all.Len()) {
+		panic("mem: pool " + p.name + ": a block of somebody else's")
+	}
+	return int(off) / p.size
+}
+
+// Block is block number i, whole.
+func (p *Pool) Block(i int) Block { return p.all.Slice(i*p.size, p.size) }
+
+// Refs is the number of references block i has.
+func (p *Pool) Refs(i int) int { return int(p.refs[i]) }
+
+// Free is how many blocks are free, Low the fewest there ever were.
+func (p *Pool) Free() int { return len(p.free) }
+
+// Low is the fewest blocks that were ever free.
+func (p *Pool) Low() int { return p.low }
+
+// Count is how many blocks the pool has.
+func (p *Pool) Count() int { return len(p.refs) }
+
+// Size is a block's size in bytes.
+func (p *Pool) Size() int { return p.size }
+
+// Name is what the pool was called when it was made.
+func (p *Pool) Name() string { return p.name }
