@@ -1,0 +1,424 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+)
+
+// A command, little endian:
+//
+//	0  version  u8   1
+//	1  kind     u8
+//	2  reserved u16  0
+//	4  length   u32  of the body that follows the header
+//	8  sequence u64  1 for the first command of a directory, and so on
+//	16 body
+//
+// The parts of a snapshot have the sequence of the state they hold.
+const (
+	commandVersion     = 1
+	commandHeaderBytes = 16
+)
+
+const (
+	kindCreate        = 1 // a topic entry
+	kindDelete        = 2 // topic id
+	kindForget        = 3 // topic id
+	kindReserve       = 4 // first producer id i64, count i64
+	kindSnapshotBegin = 16
+	kindSnapshotPart  = 17 // topic entries
+	kindSnapshotEnd   = 18 // topics u32
+)
+
+// producerIDsMax is where producer ids end: they are positive int64s.
+const producerIDsMax = 1<<63 - 1
+
+// snapshot is one that comes in.
+type snapshot struct {
+	state *State
+	parts uint32 // topics so far
+	want  uint32 // topics promised by begin
+}
+
+// Apply changes the state by one command, as Plan methods and Snapshot build
+// them. Where it returns an error it has changed nothing:
+//
+//   - ErrReplayed: harmless, the command's effect is there already. So a log
+//     may be replayed from before the snapshot that was restored.
+//   - ErrOrder: a command is missing before it, or it was planned before
+//     another one was applied: plan again.
+//   - ErrMalformed (wrapped): not our bytes, or a newer program's.
+//
+// The parts of a snapshot take effect together, at its end. Any other command
+// among them drops the part that came: a snapshot whose writing was cut short
+// is no snapshot.
+func (s *State) Apply(cmd []byte) error {
+	kind, sequence, body, err := parseCommand(cmd)
+	if err != nil {
+		return err
+	}
+	switch kind {
+	case kindCreate, kindDelete, kindForget, kindReserve:
+	case kindSnapshotBegin, kindSnapshotPart, kindSnapshotEnd:
+		return s.applySnapshot(kind, sequence, body)
+	default:
+		return malformed("unknown kind %d; a newer program may know it", kind)
+	}
+	if sequence <= s.sequence {
+		return ErrReplayed
+	}
+	if sequence != s.sequence+1 {
+		return fmt.Errorf("%w: its number is %d, the state's is %d", ErrOrder, sequence, s.sequence)
+	}
+	switch kind {
+	case kindCreate:
+		err = s.applyCreate(body)
+	case kindDelete:
+		err = s.applyDelete(body)
+	case kindForget:
+		err = s.applyForget(body)
+	case kindReserve:
+		err = s.applyReserve(body)
+	}
+	if err != nil {
+		return err
+	}
+	s.sequence = sequence
+	s.incoming = nil
+	return nil
+}
+
+func (s *State) applyCreate(body []byte) error {
+	t, rest, err := parseTopic(body)
+	if err != nil {
+		return err
+	}
+	if len(rest) != 0 || t.Deleted {
+		return malformed("a create with %d bytes too many, deleted: %t", len(rest), t.Deleted)
+	}
+	if t.Partitions[0].LogID != s.nextLogID {
+		return malformed("a create takes log id %d; the next is %d", t.Partitions[0].LogID, s.nextLogID)
+	}
+	if err := s.admit(t, ^uint64(0)); err != nil {
+		return err
+	}
+	s.insert(t)
+	s.nextLogID += uint64(len(t.Partitions))
+	return nil
+}
+
+func (s *State) applyDelete(body []byte) error {
+	t, err := s.topicNamed(body)
+	if err != nil {
+		return err
+	}
+	if t.Deleted {
+		return malformed("topic %q is deleted already", t.Name)
+	}
+	s.bury(t)
+	return nil
+}
+
+func (s *State) applyForget(body []byte) error {
+	t, err := s.topicNamed(body)
+	if err != nil {
+		return err
+	}
+	if !t.Deleted {
+		return malformed("topic %q is not deleted", t.Name)
+	}
+	s.forget(t)
+	return nil
+}
+
+func (s *State) applyReserve(body []byte) error {
+	if len(body) != 16 {
+		return malformed("a reservation of %d bytes", len(body))
+	}
+	first := int64(binary.LittleEndian.Uint64(body))
+	count := int64(binary.LittleEndian.Uint64(body[8:]))
+	if first != s.producerReserved || count < 1 || count > producerIDsMax-first {
+		return malformed("producer ids %d, %d of them; %d are reserved", first, count, s.producerReserved)
+	}
+	s.producerReserved = first + count
+	if s.producerPlanned == first {
+		if s.producerNext == s.producerEnd {
+			s.producerNext = first
+		}
+		s.producerEnd = s.producerReserved
+	}
+	s.producerPlanned = -1
+	s.producerBlock = count
+	return nil
+}
+
+// Snapshot is the state as commands, to be stored one after another with none
+// between. Applied to any State that is not ahead of it, they give this one.
+// Each has at most chunkMax bytes, or holds one topic.
+func (s *State) Snapshot(chunkMax int) [][]byte {
+	begin := binary.LittleEndian.AppendUint64(nil, s.nextLogID)
+	begin = binary.LittleEndian.AppendUint64(begin, uint64(s.producerReserved))
+	begin = binary.LittleEndian.AppendUint32(begin, uint32(len(s.byID)))
+	out := [][]byte{command(kindSnapshotBegin, s.sequence, begin)}
+	var part []byte
+	for _, t := range s.byID {
+		entry := appendTopic(nil, t)
+		if len(part) > 0 && commandHeaderBytes+len(part)+len(entry) > chunkMax {
+			out = append(out, command(kindSnapshotPart, s.sequence, part))
+			part = nil
+		}
+		part = append(part, entry...)
+	}
+	if len(part) > 0 {
+		out = append(out, command(kindSnapshotPart, s.sequence, part))
+	}
+	end := binary.LittleEndian.AppendUint32(nil, uint32(len(s.byID)))
+	return append(out, command(kindSnapshotEnd, s.sequence, end))
+}
+
+func (s *State) applySnapshot(kind uint8, sequence uint64, body []byte) error {
+	if sequence < s.sequence {
+		s.incoming = nil
+		return ErrReplayed
+	}
+	if kind == kindSnapshotBegin {
+		return s.beginSnapshot(sequence, body)
+	}
+	in := s.incoming
+	if in == nil || in.state.sequence != sequence {
+		return fmt.Errorf("%w: a part of a snapshot without its beginning", ErrOrder)
+	}
+	var err error
+	switch kind {
+	case kindSnapshotPart:
+		err = in.add(body)
+	case kindSnapshotEnd:
+		if len(body) != 4 || binary.LittleEndian.Uint32(body) != in.want || in.parts != in.want {
+			err = malformed("a snapshot of %d topics ends after %d", in.want, in.parts)
+		}
+	}
+	if err != nil {
+		s.incoming = nil
+		return err
+	}
+	if kind == kindSnapshotEnd {
+		*s = *in.state
+	}
+	return nil
+}
+
+func (s *State) beginSnapshot(sequence uint64, body []byte) error {
+	if len(body) != 20 {
+		return malformed("a snapshot begins with %d bytes", len(body))
+	}
+	n := New()
+	n.sequence = sequence
+	n.nextLogID = binary.LittleEndian.Uint64(body)
+	n.producerReserved = int64(binary.LittleEndian.Uint64(body[8:]))
+	if n.nextLogID < s.nextLogID || n.producerReserved < s.producerReserved {
+		return malformed("a snapshot would give ids out again: next log %d (have %d), producer ids to %d (have %d)",
+			n.nextLogID, s.nextLogID, n.producerReserved, s.producerReserved)
+	}
+	if n.producerReserved == s.producerReserved {
+		// Nothing was given out that this life does not know of.
+		n.producerNext, n.producerEnd, n.producerBlock = s.producerNext, s.producerEnd, s.producerBlock
+		n.producerPlanned = s.producerPlanned
+	} else {
+		n.producerNext, n.producerEnd = n.producerReserved, n.producerReserved
+	}
+	s.incoming = &snapshot{state: n, want: binary.LittleEndian.Uint32(body[16:])}
+	return nil
+}
+
+// add takes the topics of one part.
+func (in *snapshot) add(body []byte) error {
+	for len(body) > 0 {
+		t, rest, err := parseTopic(body)
+		if err != nil {
+			return err
+		}
+		if err := in.state.admit(t, in.state.nextLogID); err != nil {
+			return err
+		}
+		in.state.insert(t)
+		in.parts++
+		body = rest
+	}
+	if in.parts > in.want {
+		return malformed("a snapshot of %d topics has more", in.want)
+	}
+	return nil
+}
+
+// admit refuses a topic that contradicts those there are. Its log ids must be
+// below next.
+func (s *State) admit(t *Topic, next uint64) error {
+	if _, ok := s.idAt(t.ID); ok {
+		return malformed("topic id %x is there twice", t.ID)
+	}
+	if _, ok := s.nameAt(t.Name); ok && !t.Deleted {
+		return malformed("topic %q is there twice", t.Name)
+	}
+	first, last := t.Partitions[0].LogID, t.Partitions[len(t.Partitions)-1].LogID
+	if first <= ControlLogID || last >= next {
+		return malformed("topic %q has logs %d to %d; they must be above %d and below %d", t.Name, first, last, ControlLogID, next)
+	}
+	if i, ok := s.logAt(first); ok || i < len(s.logs) && s.logs[i].logID <= last {
+		return malformed("a log of topic %q has another owner", t.Name)
+	}
+	return nil
+}
+
+func (s *State) topicNamed(body []byte) (*Topic, error) {
+	if len(body) != 16 {
+		return nil, malformed("a topic id of %d bytes", len(body))
+	}
+	i, ok := s.idAt([16]byte(body))
+	if !ok {
+		return nil, malformed("no topic has id %x", body)
+	}
+	return s.byID[i], nil
+}
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+}
+
+func command(kind uint8, sequence uint64, body []byte) []byte {
+	b := make([]byte, 0, commandHeaderBytes+len(body))
+	b = append(b, commandVersion, kind, 0, 0)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
+	b = binary.LittleEndian.AppendUint64(b, sequence)
+	return append(b, body...)
+}
+
+func parseCommand(b []byte) (kind uint8, sequence uint64, body []byte, err error) {
+	if len(b) < commandHeaderBytes {
+		return 0, 0, nil, malformed("%d bytes", len(b))
+	}
+	if b[0] != commandVersion {
+		return 0, 0, nil, malformed("version %d; this program knows %d", b[0], commandVersion)
+	}
+	if b[2] != 0 || b[3] != 0 {
+		return 0, 0, nil, malformed("reserved bytes are in use")
+	}
+	body = b[commandHeaderBytes:]
+	if uint64(binary.LittleEndian.Uint32(b[4:])) != uint64(len(body)) {
+		return 0, 0, nil, malformed("a body of %d bytes says it has %d", len(body), binary.LittleEndian.Uint32(b[4:]))
+	}
+	return b[1], binary.LittleEndian.Uint64(b[8:]), body, nil
+}
+
+func appendReserve(b []byte, first, count int64) []byte {
+	b = binary.LittleEndian.AppendUint64(b, uint64(first))
+	return binary.LittleEndian.AppendUint64(b, uint64(count))
+}
+
+// A topic entry: id 16 bytes, flags u8 (1: deleted), name, log ranges u32,
+// each first u64 and count u32, configurations u32, each name and value.
+// Strings have a u16 length before them. The partitions of a topic are created
+// with consecutive log ids, so there is one range; more are what a topic that
+// has grown would have, and are refused until topics can grow.
+func appendTopic(b []byte, t *Topic) []byte {
+	b = append(b, t.ID[:]...)
+	flags := byte(0)
+	if t.Deleted {
+		flags = 1
+	}
+	b = append(b, flags)
+	b = appendString(b, t.Name)
+	b = binary.LittleEndian.AppendUint32(b, 1)
+	b = binary.LittleEndian.AppendUint64(b, t.Partitions[0].LogID)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Partitions)))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Configs)))
+	for _, c := range t.Configs {
+		b = appendString(b, c.Name)
+		b = appendString(b, c.Value)
+	}
+	return b
+}
+
+func parseTopic(b []byte) (t *Topic, rest []byte, err error) {
+	r := reader{b: b}
+	t = &Topic{}
+	copy(t.ID[:], r.take(16))
+	flags := r.byte()
+	t.Deleted = flags == 1
+	t.Name = r.string()
+	ranges := r.uint32()
+	first := r.uint64()
+	count := r.uint32()
+	configs := r.uint32()
+	if r.short || flags > 1 || ranges != 1 || t.ID == ([16]byte{}) {
+		return nil, nil, malformed("a topic of %d bytes, flags %d, %d log ranges", len(b), flags, ranges)
+	}
+	if why := NameFault(t.Name); why != "" {
+		return nil, nil, malformed("a topic whose name is invalid: %s", why)
+	}
+	if count < 1 || count > PartitionsPerTopicCeiling || first > ^uint64(0)-PartitionsPerTopicCeiling {
+		return nil, nil, malformed("%d partitions from log %d", count, first)
+	}
+	for range configs {
+		c := Config{r.string(), r.string()}
+		if r.short {
+			return nil, nil, malformed("configurations end early")
+		}
+		if n := len(t.Configs); n > 0 && t.Configs[n-1].Name >= c.Name {
+			return nil, nil, malformed("configuration %q is out of order", c.Name)
+		}
+		t.Configs = append(t.Configs, c)
+	}
+	t.Partitions = consecutive(first, int(count))
+	return t, slices.Clip(r.b), nil
+}
+
+func appendString(b []byte, s string) []byte {
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(s)))
+	return append(b, s...)
+}
+
+// reader takes from the front; short says that something was missing.
+type reader struct {
+	b     []byte
+	short bool
+}
+
+func (r *reader) take(n int) []byte {
+	if len(r.b) < n {
+		r.short = true
+		return nil
+	}
+	v := r.b[:n]
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) byte() byte {
+	if v := r.take(1); v != nil {
+		return v[0]
+	}
+	return 0
+}
+
+func (r *reader) uint32() uint32 {
+	if v := r.take(4); v != nil {
+		return binary.LittleEndian.Uint32(v)
+	}
+	return 0
+}
+
+func (r *reader) uint64() uint64 {
+	if v := r.take(8); v != nil {
+		return binary.LittleEndian.Uint64(v)
+	}
+	return 0
+}
+
+func (r *reader) string() string {
+	n := r.take(2)
+	if n == nil {
+		return ""
+	}
+	return string(r.take(int(binary.LittleEndian.Uint16(n))))
+}

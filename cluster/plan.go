@@ -1,0 +1,216 @@
+package cluster
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Kafka error codes of refusals.
+// Source: org.apache.kafka.common.protocol.Errors.
+const (
+	CodeUnknownTopicOrPartition  int16 = 3
+	CodeInvalidTopic             int16 = 17
+	CodeTopicAlreadyExists       int16 = 36
+	CodeInvalidPartitions        int16 = 37
+	CodeInvalidReplicationFactor int16 = 38
+	CodeInvalidConfig            int16 = 40
+	CodeInvalidRequest           int16 = 42
+	CodePolicyViolation          int16 = 44
+	CodeUnknownTopicID           int16 = 100
+)
+
+// TopicNameBytesMax is the longest topic name.
+// Source: org.apache.kafka.common.internals.Topic.MAX_NAME_LENGTH.
+const TopicNameBytesMax = 249
+
+// ConfigBytesMax bounds the names and values of one topic's configurations
+// together, so that a topic always fits one command.
+const ConfigBytesMax = 16 << 10
+
+// PartitionsPerTopicCeiling is above any Limits: what Apply believes.
+const PartitionsPerTopicCeiling = 1 << 16
+
+// ProducerIDBlock is a good number of producer ids to reserve at once: one
+// durable command per so many InitProducerId requests, and what a restart
+// throws away. Kafka's is the same (ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE).
+const ProducerIDBlock = 1000
+
+// Refusal is why a plan cannot be: a Kafka error code and a message for the
+// client. A nil *Refusal is none.
+type Refusal struct {
+	Code    int16
+	Message string
+}
+
+// Error makes a Refusal printable like any error.
+func (r *Refusal) Error() string { return fmt.Sprintf("%s (Kafka error %d)", r.Message, r.Code) }
+
+func refuse(code int16, format string, args ...any) *Refusal {
+	return &Refusal{code, fmt.Sprintf(format, args...)}
+}
+
+// Limits bound what may be created. What exists already is kept whatever they
+// say.
+type Limits struct {
+	TopicsMax             int // topics, tombstones included
+	PartitionsPerTopicMax int
+	PartitionsMax         int // partitions of all topics, tombstones included
+	PartitionsDefault     int // what -1 partitions means; num.partitions
+}
+
+// PlanCreate proposes a topic. partitions is a count or -1 for the default,
+// replicationFactor 1 or -1, id a new random one. It changes nothing: the
+// topic exists once the bytes were applied.
+func (s *State) PlanCreate(name string, partitions, replicationFactor int, configs []Config, id [16]byte, lim Limits) ([]byte, *Refusal) {
+	if why := NameFault(name); why != "" {
+		return nil, refuse(CodeInvalidTopic, "Topic name is invalid: %s", why)
+	}
+	if _, ok := s.Topic(name); ok {
+		return nil, refuse(CodeTopicAlreadyExists, "Topic '%s' already exists.", name)
+	}
+	if partitions == -1 {
+		partitions = max(1, lim.PartitionsDefault)
+	}
+	if partitions <= 0 {
+		return nil, refuse(CodeInvalidPartitions, "Number of partitions was set to an invalid non-positive value.")
+	}
+	if partitions > lim.PartitionsPerTopicMax || partitions > PartitionsPerTopicCeiling {
+		return nil, refuse(CodeInvalidPartitions, "%d partitions are asked for; a topic may have at most %d.",
+			partitions, min(lim.PartitionsPerTopicMax, PartitionsPerTopicCeiling))
+	}
+	if replicationFactor == 0 || replicationFactor < -1 {
+		return nil, refuse(CodeInvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value.")
+	}
+	if replicationFactor > 1 {
+		return nil, refuse(CodeInvalidReplicationFactor, "Replication factor %d is asked for; this broker does not replicate, so only 1 (or -1) is possible.", replicationFactor)
+	}
+	sorted, r := checkConfigs(configs)
+	if r != nil {
+		return nil, r
+	}
+	if id == ([16]byte{}) {
+		return nil, refuse(CodeInvalidRequest, "A topic id must not be zero.")
+	}
+	if _, ok := s.idAt(id); ok {
+		return nil, refuse(CodeInvalidRequest, "The topic id is in use.")
+	}
+	if len(s.byID)+1 > lim.TopicsMax {
+		return nil, refuse(CodePolicyViolation, "The broker has %d topics, of at most %d.", len(s.byID), lim.TopicsMax)
+	}
+	if len(s.logs)+partitions > lim.PartitionsMax {
+		return nil, refuse(CodePolicyViolation, "The broker has %d partitions, of at most %d; %d more are asked for.", len(s.logs), lim.PartitionsMax, partitions)
+	}
+	t := &Topic{Name: name, ID: id, Partitions: consecutive(s.nextLogID, partitions), Configs: sorted}
+	return command(kindCreate, s.sequence+1, appendTopic(nil, t)), nil
+}
+
+// PlanDelete proposes to make the topic of that name a tombstone.
+func (s *State) PlanDelete(name string) ([]byte, *Refusal) {
+	t, ok := s.Topic(name)
+	if !ok {
+		return nil, refuse(CodeUnknownTopicOrPartition, "This server does not host this topic-partition.")
+	}
+	return command(kindDelete, s.sequence+1, t.ID[:]), nil
+}
+
+// PlanDeleteID proposes to make the topic of that id a tombstone.
+func (s *State) PlanDeleteID(id [16]byte) ([]byte, *Refusal) {
+	t, ok := s.TopicByID(id)
+	if !ok {
+		return nil, refuse(CodeUnknownTopicID, "This server does not host this topic ID.")
+	}
+	return command(kindDelete, s.sequence+1, t.ID[:]), nil
+}
+
+// PlanForget proposes to remove a tombstone; its logs must be gone, durably.
+func (s *State) PlanForget(id [16]byte) ([]byte, *Refusal) {
+	i, ok := s.idAt(id)
+	if !ok {
+		return nil, refuse(CodeUnknownTopicID, "There is no topic of that id to forget.")
+	}
+	if !s.byID[i].Deleted {
+		return nil, refuse(CodeInvalidRequest, "Topic '%s' is not deleted, so it cannot be forgotten.", s.byID[i].Name)
+	}
+	return command(kindForget, s.sequence+1, id[:]), nil
+}
+
+// PlanReserveProducerIDs proposes a block of n producer ids. Once the bytes
+// were applied to this same State, NextProducerID gives them out. A block that
+// was applied from a log read at start is not given out: some of it may have
+// been, before.
+func (s *State) PlanReserveProducerIDs(n int) ([]byte, *Refusal) {
+	if n < 1 || int64(n) > producerIDsMax-s.producerReserved {
+		return nil, refuse(CodeInvalidRequest, "A block of %d producer ids cannot be reserved.", n)
+	}
+	s.producerPlanned = s.producerReserved
+	return command(kindReserve, s.sequence+1, appendReserve(nil, s.producerReserved, int64(n))), nil
+}
+
+// NameFault says what is wrong with a topic name, "" for nothing. The words
+// are Kafka's. Source: org.apache.kafka.common.internals.Topic.
+func NameFault(name string) string {
+	switch {
+	case name == "":
+		return "the empty string is not allowed"
+	case name == ".":
+		return "'.' is not allowed"
+	case name == "..":
+		return "'..' is not allowed"
+	case len(name) > TopicNameBytesMax:
+		return fmt.Sprintf("the length of '%s' is longer than the max allowed length %d", strings.ToValidUTF8(name[:TopicNameBytesMax], "")+"...", TopicNameBytesMax)
+	}
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '.' || c == '_' || c == '-') {
+			return fmt.Sprintf("'%s' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'", strings.ToValidUTF8(name, "?"))
+		}
+	}
+	return ""
+}
+
+// Collides finds a topic that would share its metric names with name, because
+// they differ only in '.' and '_'. It is worth a warning in the log; it
+// refuses nothing, as nothing of ours is named by such a metric.
+func (s *State) Collides(name string) (other string, ok bool) {
+	if !strings.ContainsAny(name, "._") {
+		return "", false
+	}
+	want := strings.ReplaceAll(name, ".", "_")
+	for _, t := range s.byName {
+		if t.Name != name && len(t.Name) == len(name) && strings.ReplaceAll(t.Name, ".", "_") == want {
+			return t.Name, true
+		}
+	}
+	return "", false
+}
+
+// checkConfigs sorts configurations by name and refuses what Kafka, or this
+// broker, does not have.
+func checkConfigs(configs []Config) ([]Config, *Refusal) {
+	sorted := slices.Clone(configs)
+	slices.SortFunc(sorted, func(a, b Config) int { return cmp.Compare(a.Name, b.Name) })
+	bytes := 0
+	for i, c := range sorted {
+		if i > 0 && sorted[i-1].Name == c.Name {
+			return nil, refuse(CodeInvalidConfig, "Configuration %s is given twice.", c.Name)
+		}
+		if why := ConfigFault(c.Name, c.Value); why != "" {
+			return nil, refuse(CodeInvalidConfig, "%s", why)
+		}
+		bytes += len(c.Name) + len(c.Value)
+	}
+	if bytes > ConfigBytesMax {
+		return nil, refuse(CodeInvalidConfig, "The configurations have %d bytes; a topic may have at most %d.", bytes, ConfigBytesMax)
+	}
+	return sorted, nil
+}
+
+func consecutive(first uint64, n int) []Partition {
+	parts := make([]Partition, n)
+	for i := range parts {
+		parts[i].LogID = first + uint64(i)
+	}
+	return parts
+}
