@@ -1,0 +1,96 @@
+package metrics
+
+import (
+	"reflect"
+	"strings"
+	"sync/atomic"
+	"unsafe"
+)
+
+// Counters are what a shard counts, since it started. Plain numbers: only the
+// shard touches them; others read what it has published. Every field is a
+// uint64, and is exported under its name in snake case (BytesIn: bytes_in).
+type Counters struct {
+	Turns       uint64 // rounds of the loop
+	Sleeps      uint64 // rounds that ended in a blocking wait
+	Completions uint64 // reaped from the ring
+
+	ConnectionsOpened uint64
+	ConnectionsClosed uint64
+	ConnectionsNoise  uint64 // closed because what they sent is not Kafka
+
+	ProduceRequests     uint64
+	FetchRequests       uint64
+	ListOffsetsRequests uint64
+	OtherRequests       uint64
+	RefusedRequests     uint64 // answered with an error as a whole
+
+	BatchesIn  uint64 // accepted record batches
+	RecordsIn  uint64
+	BytesIn    uint64 // of accepted record batches
+	BytesOut   uint64 // of record batches sent
+	Duplicates uint64 // idempotent batches answered from the window
+	Rejected   uint64 // batches refused by validation
+
+	ProduceWaits uint64 // appends that waited for log memory
+	FetchWaits   uint64 // fetches that waited for data
+	FetchCold    uint64 // fetches that read from the disk
+	FetchCopies  uint64 // fetches copied because too much was pinned
+
+	MailIn  uint64
+	MailOut uint64
+}
+
+const counterCount = unsafe.Sizeof(Counters{}) / unsafe.Sizeof(uint64(0))
+
+type publishedCounters [counterCount]atomic.Uint64
+
+// Publish makes the counters readable by others. The owner calls it at
+// intervals; it costs some 30 plain stores.
+func (s *Shard) Publish() {
+	// Counters is nothing but uint64s (TestCountersArePlain).
+	now := (*[counterCount]uint64)(unsafe.Pointer(&s.Counters))
+	for i := range now {
+		s.published[i].Store(now[i])
+	}
+}
+
+// CounterValue is one counter with its name.
+type CounterValue struct {
+	Name  string `json:"name"`
+	Value uint64 `json:"value"`
+}
+
+// ReadCounters is what was last published, in the order of the fields. Any
+// thread may call it. Each value is whole and never falls; two of them may be
+// from two publications.
+func (s *Shard) ReadCounters() []CounterValue {
+	out := make([]CounterValue, counterCount)
+	for i := range out {
+		out[i] = CounterValue{counterNames[i], s.published[i].Load()}
+	}
+	return out
+}
+
+var counterNames = func() [counterCount]string {
+	var names [counterCount]string
+	t := reflect.TypeFor[Counters]()
+	for i := range names {
+		names[i] = snake(t.Field(i).Name)
+	}
+	return names
+}()
+
+func snake(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		if 'A' <= r && r <= 'Z' {
+			if i > 0 {
+				b.WriteByte('_')
+			}
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}

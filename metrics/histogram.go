@@ -1,0 +1,109 @@
+package metrics
+
+import (
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// The range of a Histogram, nanoseconds. Values below the lowest share its
+// first buckets (64 ns wide); values above the top are counted as Above.
+const (
+	LowestNS int64 = 100
+	TopNS    int64 = 60e9
+)
+
+const significantDigits = 2
+
+// Histogram is the distribution of a duration, to two significant digits.
+// It is 24 KiB. One writer, and no reader while there is a writer.
+type Histogram struct {
+	hdr   *hdrhistogram.Histogram
+	above int64 // values above TopNS; they are in hdr too, as TopNS
+	sum   int64 // ns, exact
+	max   int64 // ns, exact
+}
+
+// NewHistogram is an empty histogram.
+func NewHistogram() *Histogram {
+	return &Histogram{hdr: hdrhistogram.New(LowestNS, TopNS, significantDigits)}
+}
+
+// Record adds one duration. A negative one (two clocks a hair apart) counts as
+// nothing. It does not allocate: the library would for a value out of range,
+// so none reaches it.
+func (h *Histogram) Record(ns int64) {
+	ns = max(ns, 0)
+	h.sum += ns
+	h.max = max(h.max, ns)
+	if ns > TopNS {
+		h.above++
+		ns = TopNS
+	}
+	if h.hdr.RecordValue(ns) != nil {
+		panic("metrics: a value inside the range was refused")
+	}
+}
+
+// Count is how many durations were recorded.
+func (h *Histogram) Count() int64 { return h.hdr.TotalCount() }
+
+// Quantile is the duration in ns that so many percent (0..100) do not exceed.
+func (h *Histogram) Quantile(percent float64) int64 { return h.hdr.ValueAtPercentile(percent) }
+
+// Add adds all of o.
+func (h *Histogram) Add(o *Histogram) {
+	if h.hdr.Merge(o.hdr) != 0 {
+		panic("metrics: a merge of equal ranges dropped values")
+	}
+	h.above += o.above
+	h.sum += o.sum
+	h.max = max(h.max, o.max)
+}
+
+// Reset empties it.
+func (h *Histogram) Reset() {
+	h.hdr.Reset()
+	h.above, h.sum, h.max = 0, 0, 0
+}
+
+// Summary is a histogram in a few numbers, durations in ns.
+type Summary struct {
+	Count  int64   `json:"count"`
+	MeanNS float64 `json:"mean_ns"`
+	P50NS  int64   `json:"p50_ns"`
+	P90NS  int64   `json:"p90_ns"`
+	P99NS  int64   `json:"p99_ns"`
+	P999NS int64   `json:"p999_ns"`
+	MaxNS  int64   `json:"max_ns"` // exact
+	Above  int64   `json:"above"`  // how many exceeded TopNS
+}
+
+// Summary computes the summary. It allocates; it is not for the shard's turn.
+func (h *Histogram) Summary() Summary {
+	s := Summary{Count: h.Count(), MaxNS: h.max, Above: h.above}
+	if s.Count == 0 {
+		return s
+	}
+	s.MeanNS = float64(h.sum) / float64(s.Count)
+	q := h.hdr.ValueAtPercentilesSlice([]float64{50, 90, 99, 99.9})
+	for i, at := range []*int64{&s.P50NS, &s.P90NS, &s.P99NS, &s.P999NS} {
+		*at = min(q[i], h.max) // a bucket's end may lie above every value in it
+	}
+	return s
+}
+
+// Bucket is one step of a distribution: Count durations of at most UpToNS.
+type Bucket struct {
+	UpToNS int64 `json:"up_to_ns"`
+	Count  int64 `json:"count"`
+}
+
+// Buckets are the buckets that hold something, in order. It allocates.
+func (h *Histogram) Buckets() []Bucket {
+	var out []Bucket
+	for _, b := range h.hdr.Distribution() {
+		if b.Count > 0 {
+			out = append(out, Bucket{b.To, b.Count})
+		}
+	}
+	return out
+}
