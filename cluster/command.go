@@ -154,8 +154,9 @@ func (s *State) applyReserve(body []byte) error {
 }
 
 // Snapshot is the state as commands, to be stored one after another with none
-// between. Applied to any State that is not ahead of it, they give this one.
-// Each has at most chunkMax bytes, or holds one topic.
+// between. Applied to any State that is behind this one, they give this one; to
+// one that is not, they are ErrReplayed. Each has at most chunkMax bytes, or
+// holds one topic (at most 17 KiB).
 func (s *State) Snapshot(chunkMax int) [][]byte {
 	begin := binary.LittleEndian.AppendUint64(nil, s.nextLogID)
 	begin = binary.LittleEndian.AppendUint64(begin, uint64(s.producerReserved))
@@ -178,7 +179,7 @@ func (s *State) Snapshot(chunkMax int) [][]byte {
 }
 
 func (s *State) applySnapshot(kind uint8, sequence uint64, body []byte) error {
-	if sequence < s.sequence {
+	if sequence <= s.sequence {
 		s.incoming = nil
 		return ErrReplayed
 	}
@@ -220,13 +221,8 @@ func (s *State) beginSnapshot(sequence uint64, body []byte) error {
 		return malformed("a snapshot would give ids out again: next log %d (have %d), producer ids to %d (have %d)",
 			n.nextLogID, s.nextLogID, n.producerReserved, s.producerReserved)
 	}
-	if n.producerReserved == s.producerReserved {
-		// Nothing was given out that this life does not know of.
-		n.producerNext, n.producerEnd, n.producerBlock = s.producerNext, s.producerEnd, s.producerBlock
-		n.producerPlanned = s.producerPlanned
-	} else {
-		n.producerNext, n.producerEnd = n.producerReserved, n.producerReserved
-	}
+	// What this life may still give out is not carried over: nobody restores
+	// into a state that lives.
 	s.incoming = &snapshot{state: n, want: binary.LittleEndian.Uint32(body[16:])}
 	return nil
 }

@@ -1,0 +1,545 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"math/rand"
+	"strings"
+	"testing"
+)
+
+var roomy = Limits{TopicsMax: 1000, PartitionsPerTopicMax: 100, PartitionsMax: 10000, PartitionsDefault: 3}
+
+func id(n uint64) (i [16]byte) {
+	for k := range 8 {
+		i[k] = byte(n >> (8 * k))
+	}
+	i[15] = 1
+	return i
+}
+
+// must applies what a plan gave.
+func must(t testing.TB, s *State) func([]byte, *Refusal) {
+	return func(cmd []byte, r *Refusal) {
+		t.Helper()
+		if r != nil {
+			t.Fatalf("refused: %v", r)
+		}
+		if err := s.Apply(cmd); err != nil {
+			t.Fatalf("applying what was just planned: %v", err)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	s := New()
+	must(t, s)(s.PlanCreate("orders", 2, 1, nil, id(1), roomy))
+	must(t, s)(s.PlanCreate("gone", 2, 1, nil, id(2), roomy))
+	must(t, s)(s.PlanDelete("gone"))
+
+	type plan func() ([]byte, *Refusal)
+	create := func(name string, partitions, factor int, topic uint64, lim Limits, configs ...Config) plan {
+		return func() ([]byte, *Refusal) { return s.PlanCreate(name, partitions, factor, configs, id(topic), lim) }
+	}
+	set := func(name, value string) plan { return create("t", 1, 1, 9, roomy, Config{name, value}) }
+	narrow := Limits{TopicsMax: 2, PartitionsPerTopicMax: 3, PartitionsMax: 5, PartitionsDefault: 1}
+	wide := narrow
+	wide.TopicsMax = 9
+	for _, c := range []struct {
+		what string
+		plan plan
+		code int16
+		says string
+	}{
+		{"empty name", create("", 1, 1, 9, roomy), CodeInvalidTopic, "the empty string is not allowed"},
+		{"dot", create(".", 1, 1, 9, roomy), CodeInvalidTopic, "'.' is not allowed"},
+		{"dots", create("..", 1, 1, 9, roomy), CodeInvalidTopic, "'..' is not allowed"},
+		{"long name", create(strings.Repeat("x", 250), 1, 1, 9, roomy), CodeInvalidTopic, "longer than the max allowed length 249"},
+		{"long binary name", create(strings.Repeat("\xff", 250), 1, 1, 9, roomy), CodeInvalidTopic, "longer than"},
+		{"space", create("a b", 1, 1, 9, roomy), CodeInvalidTopic, "'a b' contains one or more characters other than"},
+		{"slash", create("a/b", 1, 1, 9, roomy), CodeInvalidTopic, "contains one or more"},
+		{"umlaut", create("\u00fc", 1, 1, 9, roomy), CodeInvalidTopic, "contains one or more"},
+		{"NUL", create("a\x00", 1, 1, 9, roomy), CodeInvalidTopic, "contains one or more"},
+		{"exists", create("orders", 1, 1, 9, roomy), CodeTopicAlreadyExists, "'orders' already exists"},
+		{"no partitions", create("t", 0, 1, 9, roomy), CodeInvalidPartitions, "non-positive"},
+		{"-2 partitions", create("t", -2, 1, 9, roomy), CodeInvalidPartitions, "non-positive"},
+		{"many partitions", create("t", 101, 1, 9, roomy), CodeInvalidPartitions, "at most 100"},
+		{"beyond the ceiling", create("t", PartitionsPerTopicCeiling+1, 1, 9, Limits{1 << 30, 1 << 30, 1 << 30, 1}), CodeInvalidPartitions, "at most 65536"},
+		{"factor 0", create("t", 1, 0, 9, roomy), CodeInvalidReplicationFactor, "larger than 0"},
+		{"factor -2", create("t", 1, -2, 9, roomy), CodeInvalidReplicationFactor, "larger than 0"},
+		{"factor 2", create("t", 1, 2, 9, roomy), CodeInvalidReplicationFactor, "does not replicate"},
+		{"zero id", func() ([]byte, *Refusal) { return s.PlanCreate("t", 1, 1, nil, [16]byte{}, roomy) }, CodeInvalidRequest, "must not be zero"},
+		{"id in use", create("t", 1, 1, 1, roomy), CodeInvalidRequest, "in use"},
+		{"id of a tombstone", create("t", 1, 1, 2, roomy), CodeInvalidRequest, "in use"},
+		{"topics, tombstone counted", create("t", 1, 1, 9, narrow), CodePolicyViolation, "2 topics, of at most 2"},
+		{"partitions, tombstone's counted", create("t", 2, 1, 9, wide), CodePolicyViolation, "4 partitions, of at most 5"},
+		{"unknown config", set("no.such", "1"), CodeInvalidConfig, "Unknown topic config name: no.such"},
+		{"a broker's config", set("num.partitions", "1"), CodeInvalidConfig, "Unknown topic config"},
+		{"config twice", create("t", 1, 1, 9, roomy, Config{"retention.ms", "1"}, Config{"retention.ms", "2"}), CodeInvalidConfig, "given twice"},
+		{"not a number", set("retention.ms", "soon"), CodeInvalidConfig, "LONG"},
+		{"not an int", set("max.message.bytes", "4294967296"), CodeInvalidConfig, "INT"},
+		{"below", set("retention.ms", "-2"), CodeInvalidConfig, "at least -1"},
+		{"above", set("min.insync.replicas", "2"), CodeInvalidConfig, "no more than 1"},
+		{"not a bool", set("write.caching", "yes"), CodeInvalidConfig, "true or false"},
+		{"not a ratio", set("min.cleanable.dirty.ratio", "NaN"), CodeInvalidConfig, "at least 0"},
+		{"ratio", set("min.cleanable.dirty.ratio", "1.5"), CodeInvalidConfig, "no more than 1"},
+		{"compaction", set("cleanup.policy", "compact"), CodeInvalidConfig, "this broker has delete"},
+		{"half compaction", set("cleanup.policy", "delete, compact"), CodeInvalidConfig, "this broker has delete"},
+		{"no policy", set("cleanup.policy", " "), CodeInvalidConfig, "empty"},
+		{"recompression", set("compression.type", "zstd"), CodeInvalidConfig, "this broker has producer"},
+		{"delete unknown", func() ([]byte, *Refusal) { return s.PlanDelete("none") }, CodeUnknownTopicOrPartition, "does not host"},
+		{"delete deleted", func() ([]byte, *Refusal) { return s.PlanDelete("gone") }, CodeUnknownTopicOrPartition, "does not host"},
+		{"delete unknown id", func() ([]byte, *Refusal) { return s.PlanDeleteID(id(9)) }, CodeUnknownTopicID, "topic ID"},
+		{"delete deleted id", func() ([]byte, *Refusal) { return s.PlanDeleteID(id(2)) }, CodeUnknownTopicID, "topic ID"},
+		{"forget unknown", func() ([]byte, *Refusal) { return s.PlanForget(id(9)) }, CodeUnknownTopicID, "no topic"},
+		{"forget living", func() ([]byte, *Refusal) { return s.PlanForget(id(1)) }, CodeInvalidRequest, "'orders' is not deleted"},
+		{"reserve none", func() ([]byte, *Refusal) { return s.PlanReserveProducerIDs(0) }, CodeInvalidRequest, "0 producer ids"},
+	} {
+		cmd, r := c.plan()
+		if r == nil {
+			t.Errorf("%s: not refused", c.what)
+		} else if cmd != nil || r.Code != c.code || !strings.Contains(r.Message, c.says) {
+			t.Errorf("%s: refused with %d %q; want %d and %q in it", c.what, r.Code, r.Message, c.code, c.says)
+		}
+	}
+	if s.Sequence() != 3 {
+		t.Errorf("refusals changed the state: sequence %d", s.Sequence())
+	}
+}
+
+func TestCreateTakesWhatKafkaTakes(t *testing.T) {
+	s := New()
+	for i, c := range []struct {
+		name               string
+		partitions, factor int
+		configs            []Config
+	}{
+		{"a", -1, -1, nil},
+		{strings.Repeat("x", 249), 1, 1, nil},
+		{"...", 1, 1, nil},
+		{"A-z_0.9", 100, 1, []Config{{"write.caching", "TRUE"}, {"retention.ms", "-1"}, {"cleanup.policy", "delete"}, {"min.cleanable.dirty.ratio", "0.25"}}},
+	} {
+		must(t, s)(s.PlanCreate(c.name, c.partitions, c.factor, c.configs, id(uint64(i+1)), roomy))
+	}
+	a, ok := s.Topic("a")
+	if !ok || len(a.Partitions) != roomy.PartitionsDefault {
+		t.Fatalf("-1 partitions is the default, %d: %+v", roomy.PartitionsDefault, a)
+	}
+	z, _ := s.Topic("A-z_0.9")
+	if v, ok := z.Config("write.caching"); !ok || v != "TRUE" {
+		t.Errorf("write.caching is %q, %t", v, ok)
+	}
+	if _, ok := z.Config("segment.ms"); ok {
+		t.Error("a configuration nobody set is set")
+	}
+	if other, ok := s.Collides("A.z_0.9"); ok {
+		t.Errorf("A.z_0.9 collides with %q, from which it differs in '-'", other)
+	}
+	if other, ok := s.Collides("A-z.0.9"); !ok || other != "A-z_0.9" {
+		t.Errorf("A-z.0.9 and A-z_0.9 differ in '.' and '_' only; got %q, %t", other, ok)
+	}
+}
+
+func TestConfigDefaultsAreValid(t *testing.T) {
+	for i, d := range ConfigDefs() {
+		if why := ConfigFault(d.Name, d.Default); why != "" {
+			t.Errorf("the default of %s is refused: %s", d.Name, why)
+		}
+		if i > 0 && ConfigDefs()[i-1].Name >= d.Name {
+			t.Errorf("%s is out of order; lookups search the table by halves", d.Name)
+		}
+		if d.Doc == "" {
+			t.Errorf("%s is not described", d.Name)
+		}
+	}
+}
+
+func TestLogIDsAreNeverReused(t *testing.T) {
+	s := New()
+	if s.NextLogID() != 2 {
+		t.Fatalf("the first partition gets log %d; 1 is the control shard's own", s.NextLogID())
+	}
+	must(t, s)(s.PlanCreate("t", 3, 1, nil, id(1), roomy))
+	must(t, s)(s.PlanDelete("t"))
+	must(t, s)(s.PlanCreate("t", 2, 1, nil, id(2), roomy)) // while the old one is a tombstone
+	topic, p, ok := s.LogOwner(3)
+	if !ok || !topic.Deleted || p != 1 || topic.ID != id(1) {
+		t.Fatalf("log 3 is partition 1 of the tombstone; got %+v %d %t", topic, p, ok)
+	}
+	if ts := s.Tombstones(); len(ts) != 1 || ts[0].ID != id(1) {
+		t.Fatalf("tombstones: %+v", ts)
+	}
+	must(t, s)(s.PlanForget(id(1)))
+	if _, _, ok := s.LogOwner(3); ok || len(s.Tombstones()) != 0 || s.Logs() != 2 {
+		t.Fatal("a forgotten topic's logs have an owner")
+	}
+	topic, p, ok = s.LogOwner(6)
+	if !ok || topic.Name != "t" || topic.Deleted || p != 1 || s.NextLogID() != 7 {
+		t.Fatalf("log 6 is partition 1 of the new t, 7 the next; got %+v %d %t, %d", topic, p, ok, s.NextLogID())
+	}
+}
+
+func TestPlace(t *testing.T) {
+	for shards := 1; shards <= 8; shards++ {
+		if Place(ControlLogID, shards) != 0 {
+			t.Fatal("the control shard's log is its own")
+		}
+		counts := make([]int, shards+1)
+		for l := uint64(2); l < 2+uint64(shards)*10; l++ {
+			counts[Place(l, shards)]++
+		}
+		for i, n := range counts[1:] {
+			if n != 10 {
+				t.Errorf("%d shards: shard %d has %d of the logs, not 10", shards, i+1, n)
+			}
+		}
+	}
+}
+
+func TestProducerIDsAreGivenOutOnce(t *testing.T) {
+	var log [][]byte
+	given := map[int64]bool{}
+	reserve := func(s *State, n int, lost bool) {
+		cmd, r := s.PlanReserveProducerIDs(n)
+		if r != nil {
+			t.Fatal(r)
+		}
+		log = append(log, cmd)
+		if lost {
+			return // durable, but the process ends before it is applied
+		}
+		if err := s.Apply(cmd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	give := func(s *State, n int) {
+		for range n {
+			id, _ := s.NextProducerID()
+			if id < 0 {
+				t.Fatal("no id in a block that has some")
+			}
+			if given[id] {
+				t.Fatalf("producer id %d was given out twice", id)
+			}
+			given[id] = true
+		}
+	}
+	s := New()
+	if id, need := s.NextProducerID(); id != -1 || !need {
+		t.Fatalf("nothing was reserved, and %d was given out", id)
+	}
+	reserve(s, 8, false)
+	give(s, 5)
+	if _, need := s.NextProducerID(); !need {
+		t.Error("2 of 8 are left: it is time to ask for more")
+	}
+	reserve(s, 8, false) // ahead of need: what is left of the first stays usable
+	give(s, 10)
+	for life := range 5 {
+		lost := life%2 == 0
+		reserve(s, 8, lost)
+		snapshot := s.Snapshot(100)
+		s = New()
+		for _, cmd := range log {
+			if err := s.Apply(cmd); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !lost {
+			r := New()
+			for _, cmd := range snapshot {
+				if err := r.Apply(cmd); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !r.Equal(s) {
+				t.Fatal("snapshot and replay differ")
+			}
+			if life == 3 {
+				s = r
+			}
+		}
+		if id, need := s.NextProducerID(); id != -1 || !need {
+			t.Fatalf("a restart gave %d out of a block of an earlier life", id)
+		}
+		reserve(s, 8, false)
+		give(s, 3)
+	}
+	// A snapshot of its own state takes no ids from a living one.
+	for _, cmd := range s.Snapshot(1 << 20) {
+		if err := s.Apply(cmd); !errors.Is(err, ErrReplayed) {
+			t.Fatal(err)
+		}
+	}
+	give(s, 5)
+}
+
+func TestApplyRefusesWhatDoesNotFollow(t *testing.T) {
+	s := New()
+	first, _ := s.PlanCreate("a", 1, 1, nil, id(1), roomy)
+	rival, _ := s.PlanCreate("b", 1, 1, nil, id(2), roomy)
+	if err := s.Apply(first); err != nil {
+		t.Fatal(err)
+	}
+	before := s.Snapshot(1 << 20)
+	check := func(what string, cmd []byte, want error) {
+		t.Helper()
+		if err := s.Apply(cmd); !errors.Is(err, want) {
+			t.Errorf("%s: %v; want %v", what, err, want)
+		}
+		if fmt.Sprint(s.Snapshot(1<<20)) != fmt.Sprint(before) {
+			t.Fatalf("%s changed the state", what)
+		}
+	}
+	edit := func(cmd []byte, at int, v byte) []byte {
+		c := append([]byte(nil), cmd...)
+		c[at] = v
+		return c
+	}
+	next, _ := s.PlanCreate("b", 1, 1, nil, id(2), roomy)
+	check("a replay", first, ErrReplayed)
+	check("a plan made before another was applied", rival, ErrReplayed)
+	check("a gap", edit(next, 8, 3), ErrOrder)
+	check("nothing", nil, ErrMalformed)
+	check("a newer version", edit(next, 0, 2), ErrMalformed)
+	check("an unknown kind", edit(next, 1, 5), ErrMalformed)
+	check("an unknown kind, replayed", edit(first, 1, 200), ErrMalformed)
+	check("reserved bytes", edit(next, 3, 1), ErrMalformed)
+	check("a short body", next[:len(next)-1], ErrMalformed)
+	check("a long body", append(append([]byte(nil), next...), 0), ErrMalformed)
+	check("a snapshot's part alone", edit(s.Snapshot(1 << 20)[1], 8, 9), ErrOrder)
+	check("its own snapshot", s.Snapshot(1 << 20)[0], ErrReplayed)
+	check("a snapshot that gives ids out again", edit(edit(s.Snapshot(1 << 20)[0], 8, 9), commandHeaderBytes, 2), ErrMalformed)
+	check("an old snapshot", New().Snapshot(100)[0], ErrReplayed)
+	del, _ := s.PlanDelete("a")
+	check("deleting what is not there", edit(del, commandHeaderBytes, 9), ErrMalformed)
+	check("forgetting what lives", edit(del, 1, kindForget), ErrMalformed)
+	again := command(kindCreate, 2, appendTopic(nil, &Topic{Name: "a", ID: id(3), Partitions: consecutive(3, 1)}))
+	check("a name twice", again, ErrMalformed)
+	again = command(kindCreate, 2, appendTopic(nil, &Topic{Name: "c", ID: id(1), Partitions: consecutive(3, 1)}))
+	check("an id twice", again, ErrMalformed)
+	again = command(kindCreate, 2, appendTopic(nil, &Topic{Name: "c", ID: id(3), Partitions: consecutive(2, 1)}))
+	check("a log twice", again, ErrMalformed)
+	again = command(kindCreate, 2, appendTopic(nil, &Topic{Name: "c", ID: id(3), Partitions: consecutive(9, 1)}))
+	check("a log out of turn", again, ErrMalformed)
+	check("producer ids out of turn", command(kindReserve, 2, appendReserve(nil, 5, 5)), ErrMalformed)
+}
+
+func TestSnapshotCutShort(t *testing.T) {
+	s := New()
+	for i := range 20 {
+		must(t, s)(s.PlanCreate(fmt.Sprintf("topic-%d", i), 2, 1, nil, id(uint64(i+1)), roomy))
+	}
+	chunks := s.Snapshot(200)
+	if len(chunks) < 5 {
+		t.Fatalf("20 topics in parts of 200 bytes are %d chunks", len(chunks))
+	}
+	for i, c := range chunks {
+		if len(c) > 200 {
+			t.Errorf("chunk %d has %d bytes of at most 200", i, len(c))
+		}
+	}
+	for cut := range chunks {
+		r := New()
+		for _, c := range chunks[:cut] {
+			if err := r.Apply(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r.Sequence() != 0 || len(r.Topics()) != 0 {
+			t.Fatalf("%d of %d chunks took effect", cut, len(chunks))
+		}
+		must(t, r)(r.PlanReserveProducerIDs(1))
+		if cut > 0 && cut < len(chunks)-1 {
+			// Its number is 20, ours 1: a part whose beginning was dropped.
+			if err := r.Apply(chunks[cut]); !errors.Is(err, ErrOrder) {
+				t.Fatalf("a command cut the snapshot short, and it goes on: %v", err)
+			}
+		}
+	}
+	for gap := 1; gap < len(chunks)-1; gap++ {
+		r := New()
+		var err error
+		for i, c := range chunks {
+			if i != gap && err == nil {
+				err = r.Apply(c)
+			}
+		}
+		if !errors.Is(err, ErrMalformed) || len(r.Topics()) != 0 {
+			t.Fatalf("a snapshot without chunk %d was taken: %v", gap, err)
+		}
+	}
+}
+
+// The state machine against a naive model, with restarts by replay, by
+// snapshot, and by both, in between.
+func TestRandomLives(t *testing.T) {
+	for seed := range int64(60) {
+		r := rand.New(rand.NewSource(seed))
+		type topic struct {
+			id      uint64
+			logs    []uint64
+			deleted bool
+		}
+		var (
+			s     = New()
+			log   [][]byte
+			model = map[uint64]*topic{}
+			names = map[string]uint64{}
+			ids   uint64
+			used  = map[uint64]bool{ControlLogID: true}
+			pids  = map[int64]bool{}
+		)
+		lim := Limits{TopicsMax: 12, PartitionsPerTopicMax: 6, PartitionsMax: 40, PartitionsDefault: 2}
+		for step := range 300 {
+			var cmd []byte
+			var refusal *Refusal
+			var then func()
+			name := fmt.Sprintf("t%d", r.Intn(15))
+			switch r.Intn(6) {
+			case 0, 1:
+				ids++
+				n := r.Intn(8) - 1
+				cmd, refusal = s.PlanCreate(name, n, 1, nil, id(ids), lim)
+				then = func() {
+					m := &topic{id: ids}
+					got, _ := s.Topic(name)
+					for _, p := range got.Partitions {
+						if used[p.LogID] {
+							t.Fatalf("seed %d: log %d was given out twice", seed, p.LogID)
+						}
+						used[p.LogID] = true
+						m.logs = append(m.logs, p.LogID)
+					}
+					model[ids], names[name] = m, ids
+				}
+			case 2:
+				cmd, refusal = s.PlanDelete(name)
+				then = func() { model[names[name]].deleted = true; delete(names, name) }
+			case 3:
+				victim := uint64(r.Intn(int(ids) + 1))
+				cmd, refusal = s.PlanForget(id(victim))
+				then = func() { delete(model, victim) }
+			case 4:
+				cmd, refusal = s.PlanReserveProducerIDs(1 + r.Intn(5))
+				then = func() {}
+			case 5:
+				if pid, _ := s.NextProducerID(); pid >= 0 {
+					if pids[pid] {
+						t.Fatalf("seed %d: producer id %d was given out twice", seed, pid)
+					}
+					pids[pid] = true
+				}
+				continue
+			}
+			if refusal == nil {
+				if err := s.Apply(cmd); err != nil {
+					t.Fatalf("seed %d step %d: %v", seed, step, err)
+				}
+				log = append(log, cmd)
+				then()
+				if err := s.Apply(cmd); !errors.Is(err, ErrReplayed) {
+					t.Fatalf("seed %d: replaying the last command: %v", seed, err)
+				}
+			}
+			if r.Intn(20) > 0 {
+				continue
+			}
+			// A restart: the log from some point before the snapshot, as one
+			// finds it when old commands were not removed yet.
+			n := New()
+			if r.Intn(2) == 0 {
+				for _, c := range s.Snapshot(64 + r.Intn(400)) {
+					if err := n.Apply(c); err != nil && s.Sequence() > 0 {
+						t.Fatalf("seed %d: restoring: %v", seed, err)
+					}
+				}
+				for _, c := range log[r.Intn(len(log)+1):] {
+					if err := n.Apply(c); !errors.Is(err, ErrReplayed) {
+						t.Fatalf("seed %d: replaying over the snapshot: %v", seed, err)
+					}
+				}
+				if r.Intn(2) == 0 {
+					log = s.Snapshot(100)
+				}
+			} else {
+				for _, c := range log {
+					if err := n.Apply(c); err != nil && s.Sequence() > 0 {
+						t.Fatalf("seed %d: replaying: %v", seed, err)
+					}
+				}
+			}
+			if !n.Equal(s) || !s.Equal(n) {
+				t.Fatalf("seed %d step %d: the restarted state differs", seed, step)
+			}
+			s = n
+			living := 0
+			for mid, m := range model { // order does not matter
+				for i, l := range m.logs {
+					got, p, ok := s.LogOwner(l)
+					if !ok || got.ID != id(mid) || int(p) != i || got.Deleted != m.deleted {
+						t.Fatalf("seed %d: log %d should be partition %d of topic %d; %+v %d %t", seed, l, i, mid, got, p, ok)
+					}
+				}
+				if !m.deleted {
+					living++
+				}
+			}
+			if len(s.Topics()) != living || len(s.Tombstones()) != len(model)-living {
+				t.Fatalf("seed %d: %d topics and %d tombstones; want %d and %d", seed, len(s.Topics()), len(s.Tombstones()), living, len(model)-living)
+			}
+		}
+	}
+}
+
+// FuzzApply: no bytes make Apply panic, change a state it refuses to change,
+// or leave one whose snapshot does not restore it. The input is commands, each
+// behind its length in two bytes.
+func FuzzApply(f *testing.F) {
+	s := New()
+	var log [][]byte
+	add := func(cmd []byte, r *Refusal) {
+		must(f, s)(cmd, r)
+		log = append(log, cmd)
+	}
+	add(s.PlanCreate("orders", 3, 1, []Config{{"retention.ms", "1000"}, {"write.caching", "true"}}, id(1), roomy))
+	add(s.PlanReserveProducerIDs(10))
+	add(s.PlanCreate("a.b", 1, 1, nil, id(2), roomy))
+	add(s.PlanDelete("orders"))
+	f.Add(framed(log))
+	f.Add(framed(s.Snapshot(64)))
+	f.Add(framed(append(s.Snapshot(1000), log...)))
+	add(s.PlanForget(id(1)))
+	f.Add(framed(log))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s := New()
+		for len(b) >= 2 {
+			n := min(int(b[0])|int(b[1])<<8, len(b)-2)
+			before := s.Snapshot(1 << 20)
+			err := s.Apply(b[2 : 2+n])
+			b = b[2+n:]
+			after := s.Snapshot(1 << 20)
+			if err != nil && fmt.Sprint(before) != fmt.Sprint(after) {
+				t.Fatalf("refused with %v, yet the state changed", err)
+			}
+			r := New()
+			for _, c := range after {
+				if err := r.Apply(c); err != nil && s.Sequence() > 0 {
+					t.Fatalf("its own snapshot is refused: %v", err)
+				}
+			}
+			if !r.Equal(s) {
+				t.Fatal("its own snapshot restores another state")
+			}
+		}
+	})
+}
+
+func framed(cmds [][]byte) []byte {
+	var b []byte
+	for _, c := range cmds {
+		b = append(b, byte(len(c)), byte(len(c)>>8))
+		b = append(b, c...)
+	}
+	return b
+}
