@@ -492,6 +492,25 @@ func TestRandomLives(t *testing.T) {
 	}
 }
 
+// Restoring is part of starting: a large broker's must not be quadratic.
+func TestRestoreOfALargeBroker(t *testing.T) {
+	s := New()
+	lim := Limits{TopicsMax: 1 << 20, PartitionsPerTopicMax: 100, PartitionsMax: 1 << 20}
+	r := rand.New(rand.NewSource(1))
+	for i := range 10000 {
+		must(t, s)(s.PlanCreate(fmt.Sprintf("topic-%d", i), 20, 1, nil, id(r.Uint64()), lim))
+	}
+	n := New()
+	for _, c := range s.Snapshot(64 << 10) {
+		if err := n.Apply(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !n.Equal(s) || n.Logs() != 200000 {
+		t.Fatalf("restored %d logs", n.Logs())
+	}
+}
+
 // FuzzApply: no bytes make Apply panic, change a state it refuses to change,
 // or leave one whose snapshot does not restore it. The input is commands, each
 // behind its length in two bytes.

@@ -163,7 +163,7 @@ func (s *State) Snapshot(chunkMax int) [][]byte {
 	begin = binary.LittleEndian.AppendUint32(begin, uint32(len(s.byID)))
 	out := [][]byte{command(kindSnapshotBegin, s.sequence, begin)}
 	var part []byte
-	for _, t := range s.byID {
+	for t := range s.inLogOrder { // so that restoring appends, and never moves a long table
 		entry := appendTopic(nil, t)
 		if len(part) > 0 && commandHeaderBytes+len(part)+len(entry) > chunkMax {
 			out = append(out, command(kindSnapshotPart, s.sequence, part))

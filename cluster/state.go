@@ -126,12 +126,11 @@ func (s *State) Topics() []*Topic { return s.byName }
 // order of their first log.
 func (s *State) Tombstones() []*Topic {
 	var out []*Topic
-	for _, t := range s.byID {
+	for t := range s.inLogOrder {
 		if t.Deleted {
 			out = append(out, t)
 		}
 	}
-	slices.SortFunc(out, func(a, b *Topic) int { return cmp.Compare(a.Partitions[0].LogID, b.Partitions[0].LogID) })
 	return out
 }
 
@@ -200,6 +199,15 @@ func (s *State) logAt(logID uint64) (int, bool) {
 	return slices.BinarySearchFunc(s.logs, logID, func(o owner, l uint64) int { return cmp.Compare(o.logID, l) })
 }
 
+// inLogOrder yields every topic, tombstones too, in the order of their logs.
+func (s *State) inLogOrder(yield func(*Topic) bool) {
+	for i := 0; i < len(s.logs); i += len(s.logs[i].topic.Partitions) {
+		if !yield(s.logs[i].topic) {
+			return
+		}
+	}
+}
+
 // insert adds a topic to the three tables. Its ids are new, and its name is
 // where it is not a tombstone: the callers have checked.
 func (s *State) insert(t *Topic) {
@@ -209,10 +217,12 @@ func (s *State) insert(t *Topic) {
 		i, _ = s.nameAt(t.Name)
 		s.byName = slices.Insert(s.byName, i, t)
 	}
+	logs := make([]owner, len(t.Partitions))
 	for p, part := range t.Partitions {
-		i, _ = s.logAt(part.LogID) // the end, except when a snapshot comes in
-		s.logs = slices.Insert(s.logs, i, owner{part.LogID, t, int32(p)})
+		logs[p] = owner{part.LogID, t, int32(p)}
 	}
+	i, _ = s.logAt(logs[0].logID) // the end: ids rise, and Snapshot keeps their order
+	s.logs = slices.Insert(s.logs, i, logs...)
 }
 
 // bury makes a topic a tombstone: its name is free, its logs are still known.
