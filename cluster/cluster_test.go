@@ -81,6 +81,7 @@ func TestRefusals(t *testing.T) {
 		{"below", set("retention.ms", "-2"), CodeInvalidConfig, "at least -1"},
 		{"above", set("min.insync.replicas", "2"), CodeInvalidConfig, "no more than 1"},
 		{"not a bool", set("write.caching", "yes"), CodeInvalidConfig, "true or false"},
+		{"a promise not kept yet", set("write.caching", "true"), CodeInvalidConfig, "this broker has false"},
 		{"not a ratio", set("min.cleanable.dirty.ratio", "NaN"), CodeInvalidConfig, "at least 0"},
 		{"ratio", set("min.cleanable.dirty.ratio", "1.5"), CodeInvalidConfig, "no more than 1"},
 		{"compaction", set("cleanup.policy", "compact"), CodeInvalidConfig, "this broker has delete"},
@@ -117,7 +118,7 @@ func TestCreateTakesWhatKafkaTakes(t *testing.T) {
 		{"a", -1, -1, nil},
 		{strings.Repeat("x", 249), 1, 1, nil},
 		{"...", 1, 1, nil},
-		{"A-z_0.9", 100, 1, []Config{{"write.caching", "TRUE"}, {"retention.ms", "-1"}, {"cleanup.policy", "delete"}, {"min.cleanable.dirty.ratio", "0.25"}}},
+		{"A-z_0.9", 100, 1, []Config{{"write.caching", "FALSE"}, {"retention.ms", "-1"}, {"cleanup.policy", "delete"}, {"min.cleanable.dirty.ratio", "0.25"}}},
 	} {
 		must(t, s)(s.PlanCreate(c.name, c.partitions, c.factor, c.configs, id(uint64(i+1)), roomy))
 	}
@@ -126,7 +127,7 @@ func TestCreateTakesWhatKafkaTakes(t *testing.T) {
 		t.Fatalf("-1 partitions is the default, %d: %+v", roomy.PartitionsDefault, a)
 	}
 	z, _ := s.Topic("A-z_0.9")
-	if v, ok := z.Config("write.caching"); !ok || v != "TRUE" {
+	if v, ok := z.Config("write.caching"); !ok || v != "FALSE" {
 		t.Errorf("write.caching is %q, %t", v, ok)
 	}
 	if _, ok := z.Config("segment.ms"); ok {
@@ -521,7 +522,7 @@ func FuzzApply(f *testing.F) {
 		must(f, s)(cmd, r)
 		log = append(log, cmd)
 	}
-	add(s.PlanCreate("orders", 3, 1, []Config{{"retention.ms", "1000"}, {"write.caching", "true"}}, id(1), roomy))
+	add(s.PlanCreate("orders", 3, 1, []Config{{"retention.ms", "1000"}, {"write.caching", "false"}}, id(1), roomy))
 	add(s.PlanReserveProducerIDs(10))
 	add(s.PlanCreate("a.b", 1, 1, nil, id(2), roomy))
 	add(s.PlanDelete("orders"))

@@ -42,7 +42,7 @@ type ConfigDef struct {
 // broker lacks what a value asks for, the value is not among the choices: a
 // promise that cannot be kept is refused, not stored.
 var configDefs = []ConfigDef{
-	{"cleanup.policy", ConfigList, "delete", 0, 0, []string{"delete"}, "What becomes of old data. Compaction is not there yet."},
+	{"cleanup.policy", ConfigList, "delete", 0, 0, []string{"delete"}, "What becomes of old data. Compaction is not there yet, and nothing is removed yet."},
 	{"compression.type", ConfigString, "producer", 0, 0, []string{"producer"}, "Batches are stored as they arrive, never recompressed."},
 	{"delete.retention.ms", ConfigLong, "86400000", 0, math.MaxInt64, nil, "How long tombstones of compacted topics are kept."},
 	{"file.delete.delay.ms", ConfigLong, "60000", 0, math.MaxInt64, nil, "Accepted for compatibility; has no effect."},
@@ -50,7 +50,7 @@ var configDefs = []ConfigDef{
 	{"flush.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Accepted for compatibility; every acknowledged record is synced."},
 	{"index.interval.bytes", ConfigInt, "4096", 0, math.MaxInt32, nil, "Accepted for compatibility; every run is indexed."},
 	{"max.compaction.lag.ms", ConfigLong, "9223372036854775807", 1, math.MaxInt64, nil, "Has no effect without compaction."},
-	{"max.message.bytes", ConfigInt, "1048588", 0, math.MaxInt32, nil, "The largest record batch."},
+	{"max.message.bytes", ConfigInt, "1048588", 0, math.MaxInt32, nil, "Accepted for compatibility; the broker's own limit rules."},
 	{"message.timestamp.after.max.ms", ConfigLong, "3600000", 0, math.MaxInt64, nil, "Accepted for compatibility; record times are not checked."},
 	{"message.timestamp.before.max.ms", ConfigLong, "9223372036854775807", 0, math.MaxInt64, nil, "Accepted for compatibility; record times are not checked."},
 	{"message.timestamp.type", ConfigString, "CreateTime", 0, 0, []string{"CreateTime"}, "Whose clock stamps records. The append time is not there yet: it would change every batch's checksum."},
@@ -58,14 +58,14 @@ var configDefs = []ConfigDef{
 	{"min.compaction.lag.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Has no effect without compaction."},
 	{"min.insync.replicas", ConfigInt, "1", 1, 1, nil, "How many replicas must have a record; there is one."},
 	{"preallocate", ConfigBool, "false", 0, 0, nil, "Accepted for compatibility; segments are prepared by their own rule."},
-	{"retention.bytes", ConfigLong, "-1", -1, math.MaxInt64, nil, "How large a partition may grow before old segments go; -1 for no bound."},
-	{"retention.ms", ConfigLong, "604800000", -1, math.MaxInt64, nil, "How old a segment may grow; -1 for no bound."},
+	{"retention.bytes", ConfigLong, "-1", -1, math.MaxInt64, nil, "Accepted for compatibility; nothing is removed by size yet."},
+	{"retention.ms", ConfigLong, "604800000", -1, math.MaxInt64, nil, "Accepted for compatibility; nothing is removed by age yet."},
 	{"segment.bytes", ConfigInt, "1073741824", 1 << 20, math.MaxInt32, nil, "Accepted for compatibility; segments have the broker's size."},
 	{"segment.index.bytes", ConfigInt, "10485760", 4, math.MaxInt32, nil, "Accepted for compatibility; has no effect."},
 	{"segment.jitter.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Accepted for compatibility; has no effect."},
 	{"segment.ms", ConfigLong, "604800000", 1, math.MaxInt64, nil, "Accepted for compatibility; has no effect."},
 	{"unclean.leader.election.enable", ConfigBool, "false", 0, 0, nil, "Has no effect without replication."},
-	{"write.caching", ConfigBool, "false", 0, 0, nil, "Acknowledge from memory, before the record is on stable storage. A power cut then loses acknowledged records."},
+	{"write.caching", ConfigBool, "false", 0, 0, []string{"false"}, "To be acknowledged from memory is not there yet."},
 }
 
 // ConfigDefs are the configurations a topic may have, sorted by name. Not to
@@ -103,6 +103,8 @@ func ConfigFault(name, value string) string {
 	case ConfigBool:
 		if v := strings.ToLower(strings.TrimSpace(value)); v != "true" && v != "false" {
 			return bad("Expected value to be either true or false")
+		} else if d.Choices != nil && !slices.Contains(d.Choices, v) {
+			return bad("this broker has " + strings.Join(d.Choices, ", "))
 		}
 	case ConfigInt, ConfigLong:
 		bits := 64
