@@ -24,6 +24,7 @@ import (
 
 const (
 	dataShards  = 2
+	portsSpare  = 2 // for lives with more shards
 	startLimit  = 60 * time.Second
 	stopLimit   = 30 * time.Second
 	outputShown = 16 << 10
@@ -33,8 +34,8 @@ const (
 type broker struct {
 	binary string
 	dir    string
-	port   int // of the control shard; data shard i listens on port+i
-	args   []string
+	port   int     // of the control shard; data shard i listens on port+i
+	shards int     // data shards of the next life
 	out    *output // stdout and stderr of all lives
 	fake   *kfake.Cluster
 
@@ -72,8 +73,8 @@ func binaryPath() (string, error) {
 }
 
 // newBroker starts a broker of the test's own.
-func newBroker(dir string, args ...string) (*broker, error) {
-	b := &broker{dir: dir, args: args, out: &output{}}
+func newBroker(dir string) (*broker, error) {
+	b := &broker{dir: dir, shards: dataShards, out: &output{}}
 	if useFake() {
 		fake, err := kfake.NewCluster(kfake.NumBrokers(1+dataShards), kfake.AllowAutoTopicCreation(), kfake.DefaultNumPartitions(1))
 		if err != nil {
@@ -90,7 +91,7 @@ func newBroker(dir string, args ...string) (*broker, error) {
 	}
 	// Somebody else may take a port between the look and the start: a start that dies at once is tried on another range.
 	for try := 0; ; try++ {
-		if b.port, err = freePorts(1 + dataShards); err != nil {
+		if b.port, err = freePorts(1 + portsSpare + dataShards); err != nil {
 			return nil, err
 		}
 		if err = b.start(); err == nil || try == 2 {
@@ -125,8 +126,7 @@ func freePorts(n int) (int, error) {
 func (b *broker) start() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	args := append([]string{"serve", "--data-dir", b.dir, "--listen", b.addr(), "--shards", strconv.Itoa(dataShards)}, b.args...)
-	cmd := exec.Command(b.binary, args...)
+	cmd := exec.Command(b.binary, "serve", "--data-dir", b.dir, "--listen", b.addr(), "--shards", strconv.Itoa(b.shards))
 	cmd.Stdout, cmd.Stderr = b.out, b.out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no broker outlives the tests
 	fmt.Fprintf(b.out, "+ %s\n", strings.Join(cmd.Args, " "))

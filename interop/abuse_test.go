@@ -1,0 +1,644 @@
+package interop
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// A victim is a topic with a few records beside which something is tried that must not hurt it.
+type victim struct {
+	b      *broker
+	topic  string
+	leader string
+	end    int64
+}
+
+func newVictim(t *testing.T) *victim {
+	t.Helper()
+	b := sharedBroker(t)
+	v := &victim{b: b, topic: topicName(t)}
+	v.leader = createTopic(t, b, v.topic, 1)
+	mustProduce(t, dialTo(t, v.leader), v.topic, bytesOf(batchOf("kept", "too")))
+	v.end = 2
+	return v
+}
+
+// unhurt verifies that every node still answers, that nothing was added to the topic, and that it takes another record and gives it back.
+func (v *victim) unhurt(t *testing.T, after string) {
+	t.Helper()
+	w := dialTo(t, v.b.addr())
+	m := metadata(t, w, v.topic)
+	for _, n := range m.Brokers {
+		if err := answers(fmt.Sprintf("%s:%d", n.Host, n.Port)); err != nil {
+			t.Fatalf("after %s node %d does not answer: %v", after, n.NodeID, err)
+		}
+	}
+	if end := endOf(t, v.leader, v.topic); end != v.end {
+		t.Errorf("after %s the end is %d, want %d: something of it was stored", after, end, v.end)
+		v.end = end
+	}
+	d := dialTo(t, v.leader)
+	sent := bytesOf(batchOf("after " + after))
+	if base := mustProduce(t, d, v.topic, sent); base != v.end {
+		t.Errorf("after %s a record is at %d, want %d", after, base, v.end)
+	}
+	p := mustAsk[*kmsg.FetchResponse](t, d, fetchRequest(v.topic, 11, v.end, 0)).Topics[0].Partitions[0]
+	if p.ErrorCode != 0 || len(p.RecordBatches) < len(sent) || !bytes.Equal(p.RecordBatches[17:len(sent)], sent[17:]) {
+		t.Errorf("after %s the record cannot be read: error %d, %d bytes", after, p.ErrorCode, len(p.RecordBatches))
+	}
+	v.end++
+}
+
+// ports are those an abuse is tried on: the control shard's and a data shard's.
+func (v *victim) ports() map[string]string {
+	return map[string]string{"control": v.b.addr(), "data": v.leader}
+}
+
+func be32(v int32) []byte { return binary.BigEndian.AppendUint32(nil, uint32(v)) }
+
+// TestNoise: what is not Kafka is shown the door, at once.
+func TestNoise(t *testing.T) {
+	needReal(t, "it waits for the rest of frames of any size")
+	v := newVictim(t)
+	var hello bytes.Buffer
+	tls.Client(recorder{&hello}, &tls.Config{ServerName: "tailbound"}).Handshake()
+	for name, said := range map[string][]byte{
+		"an HTTP GET":             []byte("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+		"an HTTP POST":            []byte("POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}"),
+		"a TLS hello":             hello.Bytes(),
+		"an SSH banner":           []byte("SSH-2.0-OpenSSH_9.6\r\n"),
+		"length -1":               append(be32(-1), make([]byte, 64)...),
+		"length -2^31":            append(be32(-1<<31), make([]byte, 64)...),
+		"length 0":                append(be32(0), make([]byte, 64)...),
+		"length 7":                append(be32(7), make([]byte, 64)...),
+		"length 2^31-1":           append(be32(1<<31-1), make([]byte, 64)...),
+		"length 200 MiB":          append(be32(200<<20), make([]byte, 64)...),
+		"a client id of -2 bytes": append(be32(10), 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xfe),
+		"a client id too long":    append(be32(10), 0, 18, 0, 0, 0, 0, 0, 1, 0x7f, 0xff),
+		"key 9999":                append(be32(14), 0x27, 0x0f, 0, 0, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0),
+		"key -1":                  append(be32(14), 0xff, 0xff, 0, 0, 0, 0, 0, 1, 0xff, 0xff, 0, 0, 0, 0),
+	} {
+		for port, addr := range v.ports() {
+			w := dialTo(t, addr)
+			w.Write(said)
+			if err := w.closedBy(10 * time.Second); err != nil {
+				t.Errorf("%s to the %s port: %v", name, port, err)
+			}
+		}
+		v.unhurt(t, name)
+	}
+}
+
+// A recorder keeps what is written to it and has nothing to say.
+type recorder struct{ *bytes.Buffer }
+
+func (recorder) Read([]byte) (int, error)         { return 0, io.EOF }
+func (recorder) Close() error                     { return nil }
+func (recorder) LocalAddr() net.Addr              { return nil }
+func (recorder) RemoteAddr() net.Addr             { return nil }
+func (recorder) SetDeadline(time.Time) error      { return nil }
+func (recorder) SetReadDeadline(time.Time) error  { return nil }
+func (recorder) SetWriteDeadline(time.Time) error { return nil }
+
+// TestHalfFrames: senders that stop in the middle, with much announced, hold nothing that others need.
+func TestHalfFrames(t *testing.T) {
+	v := newVictim(t)
+	whole := frame(produceRequest(v.topic, 7, -1, bytesOf(batchOf(strings.Repeat("x", 900000)))), 1)
+	var held []*wire
+	for i := range 64 {
+		for _, addr := range v.ports() {
+			w := dialTo(t, addr)
+			w.Write(whole[:[]int{1, 4, 5, 20, 60, 5000, len(whole) / 2, len(whole) - 1}[i%8]])
+			held = append(held, w)
+		}
+	}
+	v.unhurt(t, "half frames then silence")
+	for _, w := range held {
+		w.Close()
+	}
+	v.unhurt(t, "half frames then an end")
+}
+
+// TestSlowSender: a request that comes byte by byte is as good as another.
+func TestSlowSender(t *testing.T) {
+	v := newVictim(t)
+	w := dialTo(t, v.leader)
+	w.Conn.(*net.TCPConn).SetNoDelay(true)
+	req := produceRequest(v.topic, 7, -1, bytesOf(batchOf("drop by drop")))
+	for _, c := range frame(req, 7) {
+		w.Write([]byte{c})
+		time.Sleep(200 * time.Microsecond)
+	}
+	resp, err := w.receive(req, 7)
+	if err != nil || errorIn(resp) != 0 {
+		t.Fatalf("%v %v", resp, err)
+	}
+	v.end++
+	v.unhurt(t, "a slow sender")
+}
+
+// TestUnknownVersions: ApiVersions beyond what is known is answered in its oldest form (KIP-511); any other key as Kafka does, by the end of the
+// connection, or by UNSUPPORTED_VERSION.
+func TestUnknownVersions(t *testing.T) {
+	needReal(t, "it answers otherwise")
+	v := newVictim(t)
+	for port, addr := range v.ports() {
+		w := dialTo(t, addr)
+		for _, version := range []int16{99, 5000, 32767} {
+			body := kmsg.NewPtrApiVersionsRequest()
+			body.Version, body.ClientSoftwareName, body.ClientSoftwareVersion = 3, "interop", "1"
+			raw := frame(body, int32(version))
+			binary.BigEndian.PutUint16(raw[6:], uint16(version))
+			w.Write(raw)
+			resp, err := w.receive(kmsg.NewPtrApiVersionsRequest(), int32(version)) // version 0
+			if err != nil {
+				t.Fatalf("ApiVersions v%d to the %s port: %v", version, port, err)
+			}
+			r := resp.(*kmsg.ApiVersionsResponse)
+			found := false
+			for _, k := range r.ApiKeys {
+				found = found || k.ApiKey == 18 && k.MaxVersion >= 3
+			}
+			if r.ErrorCode != kerr.UnsupportedVersion.Code || !found {
+				t.Errorf("ApiVersions v%d to the %s port: error %d, keys %v", version, port, r.ErrorCode, r.ApiKeys)
+			}
+		}
+		if _, err := w.ask(kmsg.NewPtrApiVersionsRequest()); err != nil {
+			t.Errorf("ApiVersions v0 after v99 on one connection to the %s port: %v", port, err)
+		}
+		promised := mustAsk[*kmsg.ApiVersionsResponse](t, dialTo(t, addr), kmsg.NewPtrApiVersionsRequest())
+		for _, k := range promised.ApiKeys {
+			for _, version := range []int16{-1, k.MinVersion - 1, k.MaxVersion + 1, 99} {
+				if k.ApiKey == 18 || version >= k.MinVersion && version <= k.MaxVersion || k.ApiKey == 0 && version >= 0 && version < 3 {
+					continue
+				}
+				req := kmsg.RequestForKey(k.ApiKey)
+				if req == nil {
+					continue
+				}
+				req.SetVersion(min(max(version, 0), req.MaxVersion()))
+				raw := frame(req, 3)
+				binary.BigEndian.PutUint16(raw[6:], uint16(version))
+				w := dialTo(t, addr)
+				w.Write(raw)
+				got, err := w.receiveRaw()
+				if err == nil && (len(got) < 4 || !bytes.Equal(got[:4], be32(3)) || !bytes.Contains(got, []byte{0, 35})) {
+					t.Errorf("%s v%d to the %s port is answered with %x", kmsg.NameForKey(k.ApiKey), version, port, got)
+				}
+				if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+					t.Errorf("%s v%d to the %s port: neither an answer nor an end", kmsg.NameForKey(k.ApiKey), version, port)
+				}
+			}
+		}
+	}
+	v.unhurt(t, "unknown versions")
+}
+
+// TestOldProduce: Produce v0 to v2 are advertised, because old librdkafka takes their absence for an old broker, and refused.
+func TestOldProduce(t *testing.T) {
+	needReal(t, "it does not advertise them")
+	v := newVictim(t)
+	promised := mustAsk[*kmsg.ApiVersionsResponse](t, dialTo(t, v.b.addr()), kmsg.NewPtrApiVersionsRequest())
+	if k := promised.ApiKeys[0]; k.ApiKey != 0 || k.MinVersion != 0 {
+		t.Errorf("the first key is %d from v%d on, want Produce from v0 on", k.ApiKey, k.MinVersion)
+	}
+	var old kmsg.MessageV0 // a message set of one message
+	old.Value = []byte("old")
+	old.MessageSize = int32(len(old.AppendTo(nil)) - 12)
+	for version := int16(0); version <= 2; version++ {
+		for _, records := range [][]byte{bytesOf(batchOf("new in old")), old.AppendTo(nil)} {
+			req := produceRequest(v.topic, version, -1, records)
+			resp, err := dialTo(t, v.leader).ask(req)
+			if err == nil && errorIn(resp) != kerr.UnsupportedVersion.Code {
+				t.Errorf("Produce v%d: error %d", version, errorIn(resp))
+			}
+		}
+	}
+	v.unhurt(t, "Produce v0 to v2")
+}
+
+// TestBadBatches: what is not exactly one sound v2 batch is refused with a word of Kafka's, and the connection lives on.
+func TestBadBatches(t *testing.T) {
+	needReal(t, "it believes what it is told")
+	v := newVictim(t)
+	edit := func(do func(b *kmsg.RecordBatch)) []byte {
+		b := batchOf("one", "two")
+		do(&b)
+		return bytesOf(b)
+	}
+	good := bytesOf(batchOf("one", "two"))
+	patch := func(at int, with ...byte) []byte {
+		raw := bytes.Clone(good)
+		copy(raw[at:], with)
+		return raw
+	}
+	resealed := func(raw []byte) []byte { return seal(raw) }
+	cases := map[string][]byte{
+		"a wrong CRC":                        patch(17, 1, 2, 3, 4),
+		"a flipped bit in the last byte":     patch(len(good)-1, good[len(good)-1]^1),
+		"magic 0":                            patch(16, 0),
+		"magic 1":                            patch(16, 1),
+		"magic 3":                            patch(16, 3),
+		"magic -1":                           patch(16, 0xff),
+		"length 0":                           patch(8, 0, 0, 0, 0),
+		"length -1":                          patch(8, 0xff, 0xff, 0xff, 0xff),
+		"length 48":                          patch(8, 0, 0, 0, 48),
+		"length one too large":               patch(8, be32(int32(len(good)-12+1))...),
+		"length one too small":               patch(8, be32(int32(len(good)-12-1))...),
+		"length 2^31-1":                      patch(8, 0x7f, 0xff, 0xff, 0xff),
+		"count 0":                            edit(func(b *kmsg.RecordBatch) { b.NumRecords = 0 }),
+		"count 0, last delta -1":             edit(func(b *kmsg.RecordBatch) { b.NumRecords, b.LastOffsetDelta, b.Records = 0, -1, nil }),
+		"count -1":                           edit(func(b *kmsg.RecordBatch) { b.NumRecords = -1 }),
+		"count one more than the last delta": edit(func(b *kmsg.RecordBatch) { b.NumRecords = 3 }),
+		"count one less than the last delta": edit(func(b *kmsg.RecordBatch) { b.NumRecords = 1 }),
+		"last delta 2^31-1":                  edit(func(b *kmsg.RecordBatch) { b.LastOffsetDelta, b.NumRecords = 1<<31-1, -1<<31 }),
+		"a control batch":                    edit(func(b *kmsg.RecordBatch) { b.Attributes |= 1 << 5 }),
+		"a transactional batch of nobody":    edit(func(b *kmsg.RecordBatch) { b.Attributes |= 1 << 4 }),
+		"codec 5":                            edit(func(b *kmsg.RecordBatch) { b.Attributes |= 5 }),
+		"codec 7":                            edit(func(b *kmsg.RecordBatch) { b.Attributes |= 7 }),
+		"a producer without a sequence":      edit(func(b *kmsg.RecordBatch) { b.ProducerID, b.ProducerEpoch, b.FirstSequence = 1, 0, -1 }),
+		"two batches":                        append(bytes.Clone(good), good...),
+		"a batch and a half":                 append(bytes.Clone(good), good[:40]...),
+		"a batch and zeroes":                 append(bytes.Clone(good), make([]byte, 100)...),
+		"no batch":                           {},
+		"null":                               nil,
+		"zeroes":                             make([]byte, 200),
+		"noise":                              []byte(strings.Repeat("\xde\xad\xbe\xef", 50)),
+		"a batch one byte too large":         oversized(),
+		"records of two, counted as 1000":    edit(func(b *kmsg.RecordBatch) { b.NumRecords, b.LastOffsetDelta = 1000, 999 }),
+		"records of two, counted as 2^31-1":  edit(func(b *kmsg.RecordBatch) { b.NumRecords, b.LastOffsetDelta = 1<<31-1, 1<<31-2 }),
+		"records of two, counted as one":     edit(func(b *kmsg.RecordBatch) { b.NumRecords, b.LastOffsetDelta = 1, 0 }),
+		"records that are no records":        resealed(patch(61, 0xff, 0xff, 0xff, 0xff, 0xff)),
+	}
+	for n := range 61 {
+		cases[fmt.Sprintf("the first %02d bytes", n)] = good[:n]
+	}
+	accepted := map[int16]bool{
+		kerr.CorruptMessage.Code: true, kerr.InvalidRecord.Code: true, kerr.UnsupportedForMessageFormat.Code: true, kerr.MessageTooLarge.Code: true,
+		kerr.InvalidTimestamp.Code: true, kerr.UnsupportedCompressionType.Code: true, kerr.InvalidRequest.Code: true, kerr.OutOfOrderSequenceNumber.Code: true,
+		kerr.InvalidTxnState.Code: true, kerr.UnknownProducerID.Code: true, kerr.InvalidProducerEpoch.Code: true, kerr.InvalidProducerIDMapping.Code: true,
+	}
+	for name, records := range cases {
+		for _, version := range []int16{3, 9} {
+			w := dialTo(t, v.leader)
+			resp, err := w.ask(produceRequest(v.topic, version, -1, records))
+			if err != nil {
+				t.Errorf("%s (v%d): %v", name, version, err)
+				continue
+			}
+			if code := errorIn(resp); !accepted[code] {
+				t.Errorf("%s (v%d): error %d (%v)", name, version, code, kerr.ErrorForCode(code))
+			}
+			if name == "a wrong CRC" && errorIn(resp) != kerr.CorruptMessage.Code || name == "a batch one byte too large" && errorIn(resp) != kerr.MessageTooLarge.Code {
+				t.Errorf("%s (v%d): error %d (%v)", name, version, errorIn(resp), kerr.ErrorForCode(errorIn(resp)))
+			}
+			if _, err := w.ask(kmsg.NewPtrApiVersionsRequest()); err != nil {
+				t.Errorf("%s (v%d): the connection after it: %v", name, version, err)
+			}
+		}
+		if end := endOf(t, v.leader, v.topic); end != v.end {
+			t.Errorf("%s was stored: the end is %d, was %d", name, end, v.end)
+			v.end = end
+		}
+	}
+	v.unhurt(t, "bad batches")
+
+	// The largest that is allowed is allowed.
+	if base := mustProduce(t, dialTo(t, v.leader), v.topic, sized(messageBytesMax)); base != v.end {
+		t.Errorf("a batch of exactly message.max.bytes is at %d, want %d", base, v.end)
+	}
+}
+
+// sized builds a batch of exactly n bytes.
+func sized(n int) []byte {
+	for value := n - 80; ; value++ {
+		if raw := bytesOf(batchOf(strings.Repeat("x", value))); len(raw) == n {
+			return raw
+		}
+	}
+}
+
+func oversized() []byte { return sized(messageBytesMax + 1) }
+
+// TestRefusals: errors of a request's address and form, each in Kafka's words.
+func TestRefusals(t *testing.T) {
+	v := newVictim(t)
+	w := dialTo(t, v.leader)
+	good := bytesOf(batchOf("lost"))
+	nowhere := v.topic + ".nowhere"
+	for _, c := range []struct {
+		what string
+		req  kmsg.Request
+		want *kerr.Error
+	}{
+		{"produce to an unknown topic", produceRequest(nowhere, 7, -1, good), kerr.UnknownTopicOrPartition},
+		{"fetch from an unknown topic", fetchRequest(nowhere, 11, 0, 0), kerr.UnknownTopicOrPartition},
+		{"offsets of an unknown topic", listRequest(nowhere, 4, -1), kerr.UnknownTopicOrPartition},
+		{"produce to partition 77", partition77(produceRequest(v.topic, 7, -1, good)), kerr.UnknownTopicOrPartition},
+		{"fetch from partition 77", partition77(fetchRequest(v.topic, 11, 0, 0)), kerr.UnknownTopicOrPartition},
+		{"offsets of partition 77", partition77(listRequest(v.topic, 4, -1)), kerr.UnknownTopicOrPartition},
+		{"acks 2", produceRequest(v.topic, 7, 2, good), kerr.InvalidRequiredAcks},
+		{"acks -2", produceRequest(v.topic, 7, -2, good), kerr.InvalidRequiredAcks},
+	} {
+		if b := v.b; b.fake != nil && strings.HasPrefix(c.what, "acks") {
+			continue
+		}
+		resp, err := w.ask(c.req)
+		if err != nil {
+			t.Errorf("%s: %v", c.what, err)
+			w = dialTo(t, v.leader)
+		} else if code := errorIn(resp); code != c.want.Code {
+			t.Errorf("%s: error %d (%v), want %v", c.what, code, kerr.ErrorForCode(code), c.want)
+		}
+	}
+	v.unhurt(t, "refusals")
+	// Without auto-creation in the request, asking does not create.
+	req := kmsg.NewPtrMetadataRequest()
+	req.Version, req.AllowAutoTopicCreation = 4, false
+	rt := kmsg.NewMetadataRequestTopic()
+	rt.Topic = kmsg.StringPtr(nowhere)
+	req.Topics = append(req.Topics, rt)
+	for range 2 {
+		if got := mustAsk[*kmsg.MetadataResponse](t, dialTo(t, v.b.addr()), req).Topics[0].ErrorCode; got != kerr.UnknownTopicOrPartition.Code {
+			t.Errorf("metadata of an unknown topic: error %d", got)
+		}
+	}
+}
+
+func partition77(req kmsg.Request) kmsg.Request {
+	switch r := req.(type) {
+	case *kmsg.ProduceRequest:
+		r.Topics[0].Partitions[0].Partition = 77
+	case *kmsg.FetchRequest:
+		r.Topics[0].Partitions[0].Partition = 77
+	case *kmsg.ListOffsetsRequest:
+		r.Topics[0].Partitions[0].Partition = 77
+	}
+	return req
+}
+
+// TestAcksZero: nothing is answered; an error ends the connection, for there is no other way to say it.
+func TestAcksZero(t *testing.T) {
+	needReal(t, "it does not end the connection")
+	v := newVictim(t)
+	w := dialTo(t, v.leader)
+	for range 3 {
+		if err := w.send(produceRequest(v.topic, 7, 0, bytesOf(batchOf("unanswered")))); err != nil {
+			t.Fatal(err)
+		}
+		v.end++
+	}
+	// The answer to what follows is the first to come. Nothing says that the records are visible by then.
+	if _, err := w.ask(kmsg.NewPtrApiVersionsRequest()); err != nil {
+		t.Fatalf("after acks=0: %v", err)
+	}
+	for limit := time.Now().Add(10 * time.Second); endOf(t, v.leader, v.topic) != v.end && time.Now().Before(limit); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	broken := bytesOf(batchOf("broken"))
+	broken[20]++
+	for name, req := range map[string]*kmsg.ProduceRequest{
+		"a wrong CRC":   produceRequest(v.topic, 7, 0, broken),
+		"unknown topic": produceRequest(v.topic+".nowhere", 7, 0, bytesOf(batchOf("lost"))),
+	} {
+		w := dialTo(t, v.leader)
+		w.send(req)
+		if err := w.closedBy(10 * time.Second); err != nil {
+			t.Errorf("acks=0, %s: %v", name, err)
+		}
+	}
+	v.unhurt(t, "acks=0")
+}
+
+// TestPipelined: however many requests are on their way, their answers come in their order, a waiting fetch in front included.
+func TestPipelined(t *testing.T) {
+	v := newVictim(t)
+	w := dialTo(t, v.leader)
+	var reqs []kmsg.Request
+	for i := range 60 {
+		switch i % 6 {
+		case 0:
+			reqs = append(reqs, fetchRequest(v.topic, 11, v.end+10, 0)) // nothing there: refused
+		case 1:
+			reqs = append(reqs, kmsg.NewPtrApiVersionsRequest())
+		case 2:
+			reqs = append(reqs, produceRequest(v.topic, 7, -1, bytesOf(batchOf(strconv.Itoa(i)))))
+			v.end++
+		case 3:
+			reqs = append(reqs, listRequest(v.topic, 4, -2))
+		case 4:
+			reqs = append(reqs, fetchRequest(v.topic, 4, 0, 0))
+		case 5:
+			m := kmsg.NewPtrMetadataRequest()
+			m.Version = 4
+			reqs = append(reqs, m)
+		}
+	}
+	reqs[0] = fetchRequest(v.topic, 11, 2, 300*time.Millisecond) // waits at the end
+	var all []byte
+	for i, req := range reqs {
+		all = append(all, frame(req, int32(1000+i))...)
+	}
+	go w.Write(all)
+	base := int64(2)
+	for i, req := range reqs {
+		resp, err := w.receive(req, int32(1000+i))
+		if err != nil {
+			t.Fatalf("request %d (%s): %v", i, kmsg.NameForKey(req.Key()), err)
+		}
+		if p, ok := resp.(*kmsg.ProduceResponse); ok {
+			if got := p.Topics[0].Partitions[0]; got.ErrorCode != 0 || got.BaseOffset != base {
+				t.Errorf("request %d: base %d, error %d, want base %d", i, got.BaseOffset, got.ErrorCode, base)
+			}
+			base++
+		}
+	}
+	v.unhurt(t, "pipelining")
+}
+
+// TestKafkaPythonProbe: kafka-python 2.0.2 finds out what it talks to by sending ApiVersions v0 and Metadata v0 of all topics at once.
+func TestKafkaPythonProbe(t *testing.T) {
+	v := newVictim(t)
+	for port, addr := range v.ports() {
+		w := dialTo(t, addr)
+		first, second := kmsg.NewPtrApiVersionsRequest(), kmsg.NewPtrMetadataRequest()
+		second.Topics = []kmsg.MetadataRequestTopic{} // of v0: all
+		w.Write(append(frame(first, 1), frame(second, 2)...))
+		r1, err := w.receive(first, 1)
+		if err != nil {
+			t.Fatalf("%s port: %v", port, err)
+		}
+		r2, err := w.receive(second, 2)
+		if err != nil {
+			t.Fatalf("%s port: %v", port, err)
+		}
+		if r := r1.(*kmsg.ApiVersionsResponse); r.ErrorCode != 0 || len(r.ApiKeys) < 8 {
+			t.Errorf("%s port: ApiVersions: error %d, %d keys", port, r.ErrorCode, len(r.ApiKeys))
+		}
+		found := false
+		for _, rt := range r2.(*kmsg.MetadataResponse).Topics {
+			found = found || *rt.Topic == v.topic
+		}
+		if !found && v.b.fake == nil { // kfake takes it for none
+			t.Errorf("%s port: the topic is not in Metadata v0 of all topics", port)
+		}
+	}
+}
+
+// TestVanishingClients: connections that end with requests in flight cost nothing that others need.
+func TestVanishingClients(t *testing.T) {
+	v := newVictim(t)
+	stored := int64(0)
+	for round := range 5 {
+		var group sync.WaitGroup
+		for i := range 100 {
+			group.Go(func() {
+				w, err := dial([]string{v.b.addr(), v.leader}[i%2])
+				if err != nil {
+					return
+				}
+				defer w.Close()
+				switch i % 5 {
+				case 0, 1, 2:
+					w.send(fetchRequest(v.topic, 11, v.end+stored, 20*time.Second))
+				case 3:
+					w.Conn.(*net.TCPConn).SetLinger(0) // an end by reset
+					w.send(kmsg.NewPtrApiVersionsRequest())
+				}
+				time.Sleep(time.Duration(i) * 100 * time.Microsecond)
+			})
+		}
+		group.Wait()
+		v.unhurt(t, fmt.Sprintf("round %d of vanishing clients", round))
+	}
+}
+
+// TestSlowReader: a client that asks for much and reads nothing does not hold up another.
+func TestSlowReader(t *testing.T) {
+	v := newVictim(t)
+	big := sized(messageBytesMax)
+	for range 8 {
+		mustProduce(t, dialTo(t, v.leader), v.topic, big)
+		v.end++
+	}
+	for range 16 {
+		w := dialTo(t, v.leader)
+		w.Conn.(*net.TCPConn).SetReadBuffer(4096)
+		go func() {
+			for i := range 50 {
+				if _, err := w.Write(frame(fetchRequest(v.topic, 11, 2, 0), int32(i))); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	time.Sleep(300 * time.Millisecond)
+	for range 5 {
+		begun := time.Now()
+		v.unhurt(t, "slow readers")
+		if took := time.Since(begun); took > 5*time.Second {
+			t.Errorf("beside slow readers a few requests took %v", took)
+		}
+	}
+}
+
+// TestDamagedRequests: sound requests with bytes changed, cut off or added end in an answer or the end of the connection, never in harm.
+func TestDamagedRequests(t *testing.T) {
+	needReal(t, "it panics")
+	v := newVictim(t)
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("INTEROP_SEED"); s != "" {
+		seed, _ = strconv.ParseUint(s, 10, 64)
+	}
+	t.Logf("INTEROP_SEED=%d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	whole := mustAsk[*kmsg.ApiVersionsResponse](t, dialTo(t, v.b.addr()), kmsg.NewPtrApiVersionsRequest())
+	var samples [][]byte
+	for _, k := range whole.ApiKeys {
+		if req := kmsg.RequestForKey(k.ApiKey); req != nil && k.ApiKey != 19 && k.ApiKey != 20 {
+			req.SetVersion(k.MinVersion + int16(rng.IntN(int(k.MaxVersion-k.MinVersion)+1)))
+			samples = append(samples, frame(req, 1))
+		}
+	}
+	for _, version := range []int16{3, 8, 9, 12} {
+		samples = append(samples, frame(produceRequest(v.topic, version, -1, bytesOf(batchOf("damaged", "goods"))), 1))
+	}
+	for _, version := range []int16{4, 11, 12} {
+		samples = append(samples, frame(fetchRequest(v.topic, version, 0, 0), 1))
+	}
+	for _, version := range []int16{1, 4, 6, 7} {
+		samples = append(samples, frame(listRequest(v.topic, version, 0), 1))
+	}
+	rounds := 1500
+	if testing.Short() {
+		rounds = 300
+	}
+	silent := 0
+	defer func() { t.Logf("%d of %d got neither an answer nor an end in time", silent, rounds) }()
+	for range rounds {
+		raw := bytes.Clone(samples[rng.IntN(len(samples))])
+		switch rng.IntN(4) {
+		case 0: // cut, with the length set right
+			raw = raw[:min(len(raw), 12+rng.IntN(len(raw)))]
+		case 1: // added to
+			raw = append(raw, make([]byte, rng.IntN(50))...)
+		case 2: // a count or length gone wild
+			if len(raw) > 16 {
+				at := 12 + rng.IntN(len(raw)-15)
+				copy(raw[at:], [][]byte{{0x7f, 0xff, 0xff, 0xff}, {0xff, 0xff, 0xff, 0xff}, {0x80, 0, 0, 0}, {0xff, 0xff, 0xff, 0x0f}, {0, 0, 0xff, 0xff}}[rng.IntN(5)])
+			}
+		case 3:
+			for range 1 + rng.IntN(3) {
+				raw[4+rng.IntN(len(raw)-4)] = byte(rng.Uint32())
+			}
+		}
+		if k := binary.BigEndian.Uint16(raw[4:]); k == 19 || k == 20 {
+			continue // what it would create or delete, it would
+		}
+		binary.BigEndian.PutUint32(raw, uint32(len(raw)-4))
+		w, err := dial([]string{v.b.addr(), v.leader}[rng.IntN(2)])
+		if err != nil {
+			t.Fatalf("after %d damaged requests: %v", rounds, err)
+		}
+		w.Write(raw)
+		// Something to answer comes after it, so that a request which rightly has no answer costs no wait.
+		w.Write(frame(kmsg.NewPtrApiVersionsRequest(), 2))
+		w.SetReadDeadline(time.Now().Add(250 * time.Millisecond)) // a damaged Fetch may rightly wait for days
+		for {
+			got, err := w.receiveRaw()
+			if err != nil || len(got) >= 4 && bytes.Equal(got[:4], be32(2)) {
+				if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+					silent++
+				}
+				break
+			}
+		}
+		w.Close()
+	}
+	// A change outside of the batch may leave a sound Produce. What counts is that what is stored can be read.
+	v.end = endOf(t, v.leader, v.topic)
+	v.unhurt(t, "damaged requests")
+	rs, err := franz{}.consume(within(t, 30*time.Second), v.b, v.topic, zeroes(1), []int{int(v.end)})
+	if err != nil {
+		t.Error(err)
+	}
+	for i, r := range rs {
+		if r.offset != int64(i) {
+			t.Fatalf("record %d is at offset %d", i, r.offset)
+		}
+	}
+}
