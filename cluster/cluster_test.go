@@ -142,11 +142,11 @@ func TestCreateTakesWhatKafkaTakes(t *testing.T) {
 }
 
 func TestConfigDefaultsAreValid(t *testing.T) {
-	for i, d := range ConfigDefs() {
+	for i, d := range Configs() {
 		if why := ConfigFault(d.Name, d.Default); why != "" {
 			t.Errorf("the default of %s is refused: %s", d.Name, why)
 		}
-		if i > 0 && ConfigDefs()[i-1].Name >= d.Name {
+		if i > 0 && Configs()[i-1].Name >= d.Name {
 			t.Errorf("%s is out of order; lookups search the table by halves", d.Name)
 		}
 		if d.Doc == "" {

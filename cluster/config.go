@@ -68,9 +68,9 @@ var configDefs = []ConfigDef{
 	{"write.caching", ConfigBool, "false", 0, 0, []string{"false"}, "To be acknowledged from memory is not there yet."},
 }
 
-// ConfigDefs are the configurations a topic may have, sorted by name. Not to
+// Configs are the configurations a topic may have, sorted by name. Not to
 // be written.
-func ConfigDefs() []ConfigDef { return configDefs }
+func Configs() []ConfigDef { return configDefs }
 
 // LookupConfig is the description of one configuration.
 func LookupConfig(name string) (*ConfigDef, bool) {

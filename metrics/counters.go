@@ -7,35 +7,33 @@ import (
 	"unsafe"
 )
 
-// Counters are what a shard counts, since it started. Plain numbers: only the
+// Counters are what a shard counts, since it opened. Plain numbers: only the
 // shard touches them; others read what it has published. Every field is a
 // uint64, and is exported under its name in snake case (BytesIn: bytes_in).
 type Counters struct {
 	Turns       uint64 // rounds of the loop
-	Sleeps      uint64 // rounds that ended in a blocking wait
 	Completions uint64 // reaped from the ring
 
-	ConnectionsOpened uint64
-	ConnectionsClosed uint64
-	ConnectionsNoise  uint64 // closed because what they sent is not Kafka
+	Connections uint64 // accepted
+	Noise       uint64 // connections closed because what they sent is not Kafka
 
-	ProduceRequests     uint64
-	FetchRequests       uint64
-	ListOffsetsRequests uint64
-	OtherRequests       uint64
-	RefusedRequests     uint64 // answered with an error as a whole
+	Requests  uint64 // of every kind
+	Produces  uint64
+	Fetches   uint64
+	Forwarded uint64 // handed to the control shard
+	Refused   uint64 // answered with an error as a whole, or by closing
 
-	BatchesIn  uint64 // accepted record batches
-	RecordsIn  uint64
-	BytesIn    uint64 // of accepted record batches
-	BytesOut   uint64 // of record batches sent
+	Batches    uint64 // record batches accepted
+	Records    uint64 // in them
+	BytesIn    uint64 // of them
+	BytesOut   uint64 // of record batches given to consumers
 	Duplicates uint64 // idempotent batches answered from the window
-	Rejected   uint64 // batches refused by validation
+	Rejected   uint64 // record batches not accepted
 
-	ProduceWaits uint64 // appends that waited for log memory
+	ProduceWaits uint64 // appends that waited for log memory or room
 	FetchWaits   uint64 // fetches that waited for data
-	FetchCold    uint64 // fetches that read from the disk
-	FetchCopies  uint64 // fetches copied because too much was pinned
+	ColdReads    uint64 // fetches that read from the disk
+	CopiedViews  uint64 // pieces copied into a reply because too much was pinned
 
 	MailIn  uint64
 	MailOut uint64

@@ -118,7 +118,7 @@ func TestHandingOver(t *testing.T) {
 	go func() {
 		for i := range int64(n) {
 			s.Record(Produce, &Timeline{i + 1, i + 2, i + 3, i + 4, i + 5, i + 6, i + 7})
-			s.Counters.ProduceRequests++
+			s.Counters.Produces++
 			s.Swap()
 		}
 		stopped <- true
@@ -144,7 +144,7 @@ func TestHandingOver(t *testing.T) {
 		t.Fatalf("recorded %d, collected %d", n, got)
 	}
 	for _, v := range s.ReadCounters() {
-		if v.Name == "produce_requests" && v.Value != n {
+		if v.Name == "produces" && v.Value != n {
 			t.Fatalf("counted %d, published %d", n, v.Value)
 		}
 	}
