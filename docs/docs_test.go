@@ -194,49 +194,57 @@ func TestTableOfRooms(t *testing.T) {
 func TestImportsGoDown(t *testing.T) {
 	rooms := readRooms(t)
 	for _, f := range files {
-		r := roomOf(rooms, f.dir)
-		if r == nil {
-			continue // TestTableOfRooms said so
+		for _, fault := range importFaults(rooms, f) {
+			t.Error(fault)
 		}
-		for _, spec := range f.ast.Imports {
-			imported, _ := strconv.Unquote(spec.Path.Value)
-			at := fset.Position(spec.Pos())
-			if r.nested {
-				if covers(module, imported) && !covers(module+"/"+r.name, imported) {
-					t.Errorf("%s: %s imports %s; a module of its own sees the product only from outside", at, r.name, imported)
-				}
-				continue
+	}
+}
+
+// importFaults are the imports of a file that its room's row does not allow.
+func importFaults(rooms []room, f *file) (faults []string) {
+	r := roomOf(rooms, f.dir)
+	if r == nil {
+		return nil // TestTableOfRooms says so
+	}
+	for _, spec := range f.ast.Imports {
+		imported, _ := strconv.Unquote(spec.Path.Value)
+		wrong := func(format string, args ...any) {
+			faults = append(faults, fmt.Sprintf("%s: ", fset.Position(spec.Pos()))+fmt.Sprintf(format, args...))
+		}
+		if r.nested {
+			if covers(module, imported) && !covers(module+"/"+r.name, imported) {
+				wrong("%s imports %s; a module of its own sees the product only from outside", r.name, imported)
 			}
-			if f.test {
-				continue
+			continue
+		}
+		if f.test {
+			continue
+		}
+		if ours, ok := strings.CutPrefix(imported, module+"/"); ok {
+			to := roomOf(rooms, ours)
+			switch {
+			case to == nil:
+				wrong("%s imports %s, which is no room", r.name, imported)
+			case to.name == r.name: // a part of the same room
+			case to.floor >= r.floor:
+				wrong("%s (floor %d) imports %s (floor %d); imports go strictly down. What does the lower room need to know? Pass it as plain data", r.name, r.floor, to.name, to.floor)
+			case !slices.Contains(r.may, to.name):
+				wrong("%s imports %s, which its row in docs/ARCHITECTURE.md does not allow", r.name, to.name)
 			}
-			if ours, ok := strings.CutPrefix(imported, module+"/"); ok {
-				if covers(r.name, ours) && roomOf(rooms, ours) == r {
-					continue // a part of the same room
-				}
-				to := roomOf(rooms, ours)
-				switch {
-				case to == nil:
-					t.Errorf("%s: %s imports %s, which is no room", at, r.name, imported)
-				case to.floor >= r.floor:
-					t.Errorf("%s: %s (floor %d) imports %s (floor %d); imports go strictly down. What does the lower room need to know? Pass it as plain data", at, r.name, r.floor, to.name, to.floor)
-				case !slices.Contains(r.may, to.name):
-					t.Errorf("%s: %s imports %s, which its row in docs/ARCHITECTURE.md does not allow", at, r.name, to.name)
-				}
-				continue
+			continue
+		}
+		for _, n := range r.never {
+			if covers(n, imported) && !f.world() {
+				wrong("%s must never import %s (docs/ARCHITECTURE.md), and imports %s", r.name, n, imported)
 			}
-			for _, n := range r.never {
-				if covers(n, imported) && !f.world() {
-					t.Errorf("%s: %s must never import %s (docs/ARCHITECTURE.md), and imports %s", at, r.name, n, imported)
-				}
-			}
-			if first, _, _ := strings.Cut(imported, "/"); strings.Contains(first, ".") {
-				if !slices.ContainsFunc(r.may, func(m string) bool { return covers(m, imported) }) {
-					t.Errorf("%s: %s imports %s, which its row in docs/ARCHITECTURE.md does not allow; argue for a dependency in docs/decisions/0005-dependencies.md first", at, r.name, imported)
-				}
+		}
+		if first, _, _ := strings.Cut(imported, "/"); strings.Contains(first, ".") {
+			if !slices.ContainsFunc(r.may, func(m string) bool { return covers(m, imported) }) {
+				wrong("%s imports %s, which its row in docs/ARCHITECTURE.md does not allow; argue for a dependency in docs/decisions/0005-dependencies.md first", r.name, imported)
 			}
 		}
 	}
+	return faults
 }
 
 // TestDependenciesAreArguedFor: each module somebody imports has a paragraph.
@@ -307,67 +315,76 @@ func TestDeterministicRooms(t *testing.T) {
 		if name == "" || f.test || f.world() {
 			continue
 		}
-		wrong := func(n ast.Node, what, instead string) {
-			t.Errorf("%s: %s; %s is deterministic (docs/ARCHITECTURE.md, The seam). %s", fset.Position(n.Pos()), what, name, instead)
+		for _, fault := range deterministicFaults(f, name, maps) {
+			t.Error(fault)
 		}
-		imports := map[string]string{} // local name -> path
-		for _, spec := range f.ast.Imports {
-			p, _ := strconv.Unquote(spec.Path.Value)
-			local := path.Base(strings.TrimSuffix(p, "/v2"))
-			if spec.Name != nil {
-				local = spec.Name.Name
-			}
-			imports[local] = p
-			switch p {
-			case "sync":
-				wrong(spec, "it imports sync", "One thread owns a shard; what crosses shards is mail, over sync/atomic")
-			case "hash/maphash":
-				wrong(spec, "it imports hash/maphash", "Its seed differs in every process")
-			}
-		}
-		ast.Inspect(f.ast, func(n ast.Node) bool {
-			switch n := n.(type) {
-			case *ast.GoStmt:
-				wrong(n, "a go statement", "Put it in a file named *_linux.go, or make it a machine with stages")
-			case *ast.ChanType:
-				wrong(n, "a channel", "Use a mailbox or a bounded queue of plain data")
-			case *ast.SelectStmt:
-				wrong(n, "a select", "Poll plain data in the turn")
-			case *ast.SendStmt:
-				wrong(n, "a send", "Use a mailbox")
-			case *ast.UnaryExpr:
-				if n.Op == token.ARROW {
-					wrong(n, "a receive", "Use a mailbox")
-				}
-			case *ast.RangeStmt:
-				if maps[at(n.Pos())] && !marked(f, n.Pos()) {
-					wrong(n, "a range over a map", "Keep a sorted slice, or, where nobody can see the order, say `// order does not matter` on the line")
-				}
-			case *ast.SelectorExpr:
-				x, ok := n.X.(*ast.Ident)
-				if !ok {
-					break
-				}
-				switch p := imports[x.Name]; p {
-				case "time":
-					if slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}, n.Sel.Name) {
-						wrong(n, "time."+n.Sel.Name, "Time is an argument: the turn's now and wall")
-					}
-				case "math/rand", "math/rand/v2":
-					if !strings.HasPrefix(n.Sel.Name, "New") && !slices.Contains([]string{"Rand", "PCG", "ChaCha8", "Source", "Zipf"}, n.Sel.Name) {
-						wrong(n, "rand."+n.Sel.Name, "Draw from a source made from the shard's seed")
-					}
-				case "crypto/rand":
-					wrong(n, "crypto/rand", "Draw from a source made from the shard's seed")
-				case "maps":
-					if slices.Contains([]string{"Keys", "Values", "All"}, n.Sel.Name) && !marked(f, n.Pos()) {
-						wrong(n, "maps."+n.Sel.Name, "Its order is the map's; sort it and say `// sorted` on the line")
-					}
-				}
-			}
-			return true
-		})
 	}
+}
+
+// deterministicFaults are the places of a file where something else than
+// completions, mail, clock and seed decides. maps are its ranges over maps.
+func deterministicFaults(f *file, name string, maps map[string]bool) (faults []string) {
+	wrong := func(n ast.Node, what, instead string) {
+		faults = append(faults, fmt.Sprintf("%s: %s; %s is deterministic (docs/ARCHITECTURE.md, The seam). %s", fset.Position(n.Pos()), what, name, instead))
+	}
+	imports := map[string]string{} // local name -> path
+	for _, spec := range f.ast.Imports {
+		p, _ := strconv.Unquote(spec.Path.Value)
+		local := path.Base(strings.TrimSuffix(p, "/v2"))
+		if spec.Name != nil {
+			local = spec.Name.Name
+		}
+		imports[local] = p
+		switch p {
+		case "sync":
+			wrong(spec, "it imports sync", "One thread owns a shard; what crosses shards is mail, over sync/atomic")
+		case "hash/maphash":
+			wrong(spec, "it imports hash/maphash", "Its seed differs in every process")
+		}
+	}
+	ast.Inspect(f.ast, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			wrong(n, "a go statement", "Put it in a file named *_linux.go, or make it a machine with stages")
+		case *ast.ChanType:
+			wrong(n, "a channel", "Use a mailbox or a bounded queue of plain data")
+		case *ast.SelectStmt:
+			wrong(n, "a select", "Poll plain data in the turn")
+		case *ast.SendStmt:
+			wrong(n, "a send", "Use a mailbox")
+		case *ast.UnaryExpr:
+			if n.Op == token.ARROW {
+				wrong(n, "a receive", "Use a mailbox")
+			}
+		case *ast.RangeStmt:
+			if maps[at(n.Pos())] && !marked(f, n.Pos()) {
+				wrong(n, "a range over a map", "Keep a sorted slice, or, where nobody can see the order, say `// order does not matter` on the line")
+			}
+		case *ast.SelectorExpr:
+			x, ok := n.X.(*ast.Ident)
+			if !ok {
+				break
+			}
+			switch p := imports[x.Name]; p {
+			case "time":
+				if slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}, n.Sel.Name) {
+					wrong(n, "time."+n.Sel.Name, "Time is an argument: the turn's now and wall")
+				}
+			case "math/rand", "math/rand/v2":
+				if !strings.HasPrefix(n.Sel.Name, "New") && !slices.Contains([]string{"Rand", "PCG", "ChaCha8", "Source", "Zipf"}, n.Sel.Name) {
+					wrong(n, "rand."+n.Sel.Name, "Draw from a source made from the shard's seed")
+				}
+			case "crypto/rand":
+				wrong(n, "crypto/rand", "Draw from a source made from the shard's seed")
+			case "maps":
+				if slices.Contains([]string{"Keys", "Values", "All"}, n.Sel.Name) && !marked(f, n.Pos()) {
+					wrong(n, "maps."+n.Sel.Name, "Its order is the map's; sort it and say `// sorted` on the line")
+				}
+			}
+		}
+		return true
+	})
+	return faults
 }
 
 // marked says whether a comment on the line, or alone on the line before it,
@@ -443,23 +460,91 @@ func rangedMaps(t *testing.T) map[string]bool {
 				parsed = append(parsed, f.ast)
 			}
 		}
-		info := types.Info{Types: map[ast.Expr]types.TypeAndValue{}}
-		conf := types.Config{Importer: from, Error: func(err error) { t.Logf("types of %s: %v", p.ImportPath, err) }}
-		conf.Check(p.ImportPath, fset, parsed, &info) // what it could not type, the compiler refuses anyway
-		for _, f := range parsed {
-			ast.Inspect(f, func(n ast.Node) bool {
-				if r, ok := n.(*ast.RangeStmt); ok {
-					if typ := info.Types[r.X].Type; typ != nil {
-						if _, ok := typ.Underlying().(*types.Map); ok {
-							found[at(r.Pos())] = true
-						}
-					}
-				}
-				return true
-			})
-		}
+		findRangedMaps(t, p.ImportPath, parsed, from, found)
 	}
 	return found
+}
+
+func findRangedMaps(t *testing.T, name string, parsed []*ast.File, from types.Importer, found map[string]bool) {
+	info := types.Info{Types: map[ast.Expr]types.TypeAndValue{}}
+	conf := types.Config{Importer: from, Error: func(err error) { t.Logf("types of %s: %v", name, err) }}
+	conf.Check(name, fset, parsed, &info) // what it could not type, the compiler refuses anyway
+	for _, f := range parsed {
+		ast.Inspect(f, func(n ast.Node) bool {
+			if r, ok := n.(*ast.RangeStmt); ok {
+				if typ := info.Types[r.X].Type; typ != nil {
+					if _, ok := typ.Underlying().(*types.Map); ok {
+						found[at(r.Pos())] = true
+					}
+				}
+			}
+			return true
+		})
+	}
+}
+
+// planted breaks every rule once, each on a line that ends in what must be
+// said about it.
+const planted = `package cluster
+
+import (
+	"maps"
+	"math/rand/v2"                      // must never import math/rand
+	"sync"                              // must never import sync
+	"sync/atomic"
+	"tailbound/bench"                   // imports go strictly down
+	"tailbound/mem"                     // does not allow
+	"tailbound/nowhere"                 // is no room
+	"time"                              // must never import time
+	"example.org/dependency"            // argue for a dependency
+)
+
+type queue chan int                     // a channel
+
+func f(m map[int]int, q queue) {
+	go f(m, q)                          // a go statement
+	select {}                           // a select
+	q <- 1                              // a send
+	<-q                                 // a receive
+
+	for range m {                       // a range over a map
+
+	}
+	for range m { // order does not matter
+	}
+	_ = maps.Keys(m)                    // maps.Keys
+
+	_ = slices.Sorted(maps.Keys(m)) // sorted
+
+	time.Sleep(1)                       // time.Sleep
+	rand.Int()                          // rand.Int
+	rand.New(rand.NewPCG(1, 2))
+}
+`
+
+// TestPlantedFaultsAreFound: a checker that finds nothing is not believed.
+func TestPlantedFaultsAreFound(t *testing.T) {
+	parsed, err := parser.ParseFile(fset, "planted.go", planted, parser.ParseComments|parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &file{path: "cluster/planted.go", dir: "cluster", ast: parsed}
+	maps := map[string]bool{}
+	findRangedMaps(t, "planted", []*ast.File{parsed}, importer.Default(), maps)
+	faults := append(importFaults(readRooms(t), f), deterministicFaults(f, "cluster", maps)...)
+	for i, line := range strings.Split(planted, "\n") {
+		_, want, expected := strings.Cut(line, "    // ")
+		here := fmt.Sprintf("planted.go:%d:", i+1)
+		found := slices.ContainsFunc(faults, func(s string) bool {
+			return strings.HasPrefix(s, here) && strings.Contains(s, want)
+		})
+		if expected && !found {
+			t.Errorf("nothing says %q of %q", want, line)
+		}
+		if !expected && slices.ContainsFunc(faults, func(s string) bool { return strings.HasPrefix(s, here) }) {
+			t.Errorf("something is said of %q, which breaks no rule", line)
+		}
+	}
 }
 
 func TestExportedNamesAreDescribed(t *testing.T) {
