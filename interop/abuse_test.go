@@ -6,9 +6,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -95,7 +97,7 @@ func TestNoise(t *testing.T) {
 		for port, addr := range v.ports() {
 			w := dialTo(t, addr)
 			w.Write(said)
-			if err := w.closedBy(10 * time.Second); err != nil {
+			if err := w.closedBy(5 * time.Second); err != nil {
 				t.Errorf("%s to the %s port: %v", name, port, err)
 			}
 		}
@@ -208,6 +210,26 @@ func TestUnknownVersions(t *testing.T) {
 	v.unhurt(t, "unknown versions")
 }
 
+// TestFloors: the single versions that clients insist on. librdkafka to 2.11.0 takes the absence of one for the absence of a feature, and then sends
+// without compression or not at all; kafka-go's Conn looks only at the largest version it knows of each key.
+func TestFloors(t *testing.T) {
+	needReal(t, "its floors are its own")
+	v := newVictim(t)
+	for port, addr := range v.ports() {
+		promised := make(map[int16][2]int16)
+		for _, k := range mustAsk[*kmsg.ApiVersionsResponse](t, dialTo(t, addr), kmsg.NewPtrApiVersionsRequest()).ApiKeys {
+			promised[k.ApiKey] = [2]int16{k.MinVersion, k.MaxVersion}
+		}
+		for _, want := range [][2]int16{
+			{0, 0}, {0, 3}, {0, 7}, {1, 4}, {1, 10}, {2, 1}, {3, 0}, {3, 1}, {3, 4}, {10, 0}, {18, 0}, {18, 3}, {19, 2}, {19, 4}, {20, 1}, {22, 0}, {22, 4}, {23, 2},
+		} {
+			if r, ok := promised[want[0]]; !ok || want[1] < r[0] || want[1] > r[1] {
+				t.Errorf("%s v%d is not promised at the %s port (%v)", kmsg.NameForKey(want[0]), want[1], port, r)
+			}
+		}
+	}
+}
+
 // TestOldProduce: Produce v0 to v2 are advertised, because old librdkafka takes their absence for an old broker, and refused.
 func TestOldProduce(t *testing.T) {
 	needReal(t, "it does not advertise them")
@@ -246,7 +268,6 @@ func TestBadBatches(t *testing.T) {
 		copy(raw[at:], with)
 		return raw
 	}
-	resealed := func(raw []byte) []byte { return seal(raw) }
 	cases := map[string][]byte{
 		"a wrong CRC":                        patch(17, 1, 2, 3, 4),
 		"a flipped bit in the last byte":     patch(len(good)-1, good[len(good)-1]^1),
@@ -279,47 +300,68 @@ func TestBadBatches(t *testing.T) {
 		"zeroes":                             make([]byte, 200),
 		"noise":                              []byte(strings.Repeat("\xde\xad\xbe\xef", 50)),
 		"a batch one byte too large":         oversized(),
-		"records of two, counted as 1000":    edit(func(b *kmsg.RecordBatch) { b.NumRecords, b.LastOffsetDelta = 1000, 999 }),
-		"records of two, counted as 2^31-1":  edit(func(b *kmsg.RecordBatch) { b.NumRecords, b.LastOffsetDelta = 1<<31-1, 1<<31-2 }),
-		"records of two, counted as one":     edit(func(b *kmsg.RecordBatch) { b.NumRecords, b.LastOffsetDelta = 1, 0 }),
-		"records that are no records":        resealed(patch(61, 0xff, 0xff, 0xff, 0xff, 0xff)),
 	}
 	for n := range 61 {
 		cases[fmt.Sprintf("the first %02d bytes", n)] = good[:n]
 	}
-	accepted := map[int16]bool{
-		kerr.CorruptMessage.Code: true, kerr.InvalidRecord.Code: true, kerr.UnsupportedForMessageFormat.Code: true, kerr.MessageTooLarge.Code: true,
-		kerr.InvalidTimestamp.Code: true, kerr.UnsupportedCompressionType.Code: true, kerr.InvalidRequest.Code: true, kerr.OutOfOrderSequenceNumber.Code: true,
-		kerr.InvalidTxnState.Code: true, kerr.UnknownProducerID.Code: true, kerr.InvalidProducerEpoch.Code: true, kerr.InvalidProducerIDMapping.Code: true,
-	}
-	for name, records := range cases {
-		for _, version := range []int16{3, 9} {
-			w := dialTo(t, v.leader)
-			resp, err := w.ask(produceRequest(v.topic, version, -1, records))
-			if err != nil {
-				t.Errorf("%s (v%d): %v", name, version, err)
-				continue
-			}
-			if code := errorIn(resp); !accepted[code] {
-				t.Errorf("%s (v%d): error %d (%v)", name, version, code, kerr.ErrorForCode(code))
-			}
-			if name == "a wrong CRC" && errorIn(resp) != kerr.CorruptMessage.Code || name == "a batch one byte too large" && errorIn(resp) != kerr.MessageTooLarge.Code {
-				t.Errorf("%s (v%d): error %d (%v)", name, version, errorIn(resp), kerr.ErrorForCode(errorIn(resp)))
-			}
-			if _, err := w.ask(kmsg.NewPtrApiVersionsRequest()); err != nil {
-				t.Errorf("%s (v%d): the connection after it: %v", name, version, err)
-			}
-		}
-		if end := endOf(t, v.leader, v.topic); end != v.end {
-			t.Errorf("%s was stored: the end is %d, was %d", name, end, v.end)
-			v.end = end
-		}
+	for _, name := range slices.Sorted(maps.Keys(cases)) {
+		v.refuses(t, name, cases[name])
 	}
 	v.unhurt(t, "bad batches")
 
 	// The largest that is allowed is allowed.
 	if base := mustProduce(t, dialTo(t, v.leader), v.topic, sized(messageBytesMax)); base != v.end {
 		t.Errorf("a batch of exactly message.max.bytes is at %d, want %d", base, v.end)
+	}
+}
+
+// TestFalseCounts: uncompressed records that are not what the batch's header says of them. Only parsing tells; the CRC is right.
+func TestFalseCounts(t *testing.T) {
+	needReal(t, "it believes what it is told")
+	v := newVictim(t)
+	counted := func(n int32) []byte {
+		b := batchOf("one", "two")
+		b.NumRecords, b.LastOffsetDelta = n, n-1
+		return bytesOf(b)
+	}
+	none := bytesOf(batchOf("one", "two"))
+	copy(none[61:], []byte{0xff, 0xff, 0xff, 0xff, 0xff})
+	v.refuses(t, "two records counted as one", counted(1))
+	v.refuses(t, "two records counted as 1000", counted(1000))
+	v.refuses(t, "two records counted as 2^31-1", counted(1<<31-1))
+	v.refuses(t, "records that are no records", seal(none))
+	v.unhurt(t, "false counts")
+}
+
+// refusals are the words in which a batch may be refused.
+var refusals = map[int16]bool{
+	kerr.CorruptMessage.Code: true, kerr.InvalidRecord.Code: true, kerr.UnsupportedForMessageFormat.Code: true, kerr.MessageTooLarge.Code: true,
+	kerr.InvalidTimestamp.Code: true, kerr.UnsupportedCompressionType.Code: true, kerr.InvalidRequest.Code: true, kerr.OutOfOrderSequenceNumber.Code: true,
+	kerr.InvalidTxnState.Code: true, kerr.UnknownProducerID.Code: true, kerr.InvalidProducerEpoch.Code: true, kerr.InvalidProducerIDMapping.Code: true,
+}
+
+// refuses verifies that records are refused, that nothing of them is stored, and that the connection lives on.
+func (v *victim) refuses(t *testing.T, name string, records []byte) {
+	t.Helper()
+	for _, version := range []int16{3, 9} {
+		w := dialTo(t, v.leader)
+		resp, err := w.ask(produceRequest(v.topic, version, -1, records))
+		if err != nil {
+			t.Errorf("%s (v%d): %v", name, version, err)
+			continue
+		}
+		code := errorIn(resp)
+		want, exact := map[string]*kerr.Error{"a wrong CRC": kerr.CorruptMessage, "a batch one byte too large": kerr.MessageTooLarge}[name]
+		if !refusals[code] || exact && code != want.Code {
+			t.Errorf("%s (v%d): error %d (%v)", name, version, code, kerr.ErrorForCode(code))
+		}
+		if _, err := w.ask(kmsg.NewPtrApiVersionsRequest()); err != nil {
+			t.Errorf("%s (v%d): the connection after it: %v", name, version, err)
+		}
+	}
+	if end := endOf(t, v.leader, v.topic); end != v.end {
+		t.Errorf("%s: the end is %d, was %d: it was stored", name, end, v.end)
+		v.end = end
 	}
 }
 
@@ -588,6 +630,7 @@ func TestDamagedRequests(t *testing.T) {
 		rounds = 300
 	}
 	silent := 0
+	var last [][]byte
 	defer func() { t.Logf("%d of %d got neither an answer nor an end in time", silent, rounds) }()
 	for range rounds {
 		raw := bytes.Clone(samples[rng.IntN(len(samples))])
@@ -612,8 +655,9 @@ func TestDamagedRequests(t *testing.T) {
 		binary.BigEndian.PutUint32(raw, uint32(len(raw)-4))
 		w, err := dial([]string{v.b.addr(), v.leader}[rng.IntN(2)])
 		if err != nil {
-			t.Fatalf("after %d damaged requests: %v", rounds, err)
+			t.Fatalf("%v; the last requests were\n%x", err, last[max(0, len(last)-3):])
 		}
+		last = append(last, raw)
 		w.Write(raw)
 		// Something to answer comes after it, so that a request which rightly has no answer costs no wait.
 		w.Write(frame(kmsg.NewPtrApiVersionsRequest(), 2))

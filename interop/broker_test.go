@@ -126,6 +126,48 @@ func freePorts(n int) (int, error) {
 func (b *broker) start() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if err := b.launch(); err != nil {
+		return err
+	}
+	limit := time.Now().Add(startLimit)
+	for {
+		select {
+		case <-b.exited:
+			return fmt.Errorf("the broker ended while starting: %v\n%s", b.status, b.out.tail())
+		case <-time.After(10 * time.Millisecond):
+		}
+		err := answers(b.addr())
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(limit) {
+			b.cmd.Process.Kill()
+			<-b.exited
+			return fmt.Errorf("the broker does not answer after %v: %v\n%s", startLimit, err, b.out.tail())
+		}
+	}
+}
+
+// stillborn begins a life and kills it after a while, whether or not it has come to serve.
+func (b *broker) stillborn(after time.Duration) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.launch(); err != nil {
+		return err
+	}
+	select {
+	case <-b.exited:
+		return fmt.Errorf("the broker ended while starting: %v\n%s", b.status, b.out.tail())
+	case <-time.After(after):
+	}
+	b.ending = true
+	b.cmd.Process.Kill()
+	<-b.exited
+	return nil
+}
+
+// launch starts the process. The caller holds mu.
+func (b *broker) launch() error {
 	cmd := exec.Command(b.binary, "serve", "--data-dir", b.dir, "--listen", b.addr(), "--shards", strconv.Itoa(b.shards))
 	cmd.Stdout, cmd.Stderr = b.out, b.out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no broker outlives the tests
@@ -147,24 +189,7 @@ func (b *broker) start() error {
 		return err
 	}
 	b.cmd, b.exited, b.ending = cmd, exited, false
-
-	limit := time.Now().Add(startLimit)
-	for {
-		select {
-		case <-exited:
-			return fmt.Errorf("the broker ended while starting: %v\n%s", b.status, b.out.tail())
-		case <-time.After(10 * time.Millisecond):
-		}
-		err := answers(b.addr())
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(limit) {
-			cmd.Process.Kill()
-			<-exited
-			return fmt.Errorf("the broker does not answer after %v: %v\n%s", startLimit, err, b.out.tail())
-		}
-	}
+	return nil
 }
 
 // answers says whether a Kafka broker answers at addr.

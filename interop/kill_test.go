@@ -412,6 +412,16 @@ func TestKill(t *testing.T) {
 		if err := b.check(); err != nil {
 			t.Fatalf("round %d: %v\nthe broker's output:\n%s", round, err, b.out.tail())
 		}
+		if round%3 == 1 { // a recovery may be cut at any point, again and again
+			for range 1 + rng.IntN(3) {
+				if err := b.stillborn(time.Duration(rng.IntN(60)) * time.Millisecond); err != nil {
+					t.Fatalf("round %d: %v", round, err)
+				}
+			}
+			if err := b.check(); err != nil {
+				t.Fatalf("round %d, after a recovery cut short: %v\nthe broker's output:\n%s", round, err, b.out.tail())
+			}
+		}
 		begun := time.Now()
 		if err := b.start(); err != nil {
 			t.Fatalf("round %d: %v", round, err)
@@ -439,8 +449,8 @@ func TestKill(t *testing.T) {
 		for _, p := range log {
 			records += len(p)
 		}
-		t.Logf("round %d: up after %v, %d acknowledged, %d stored, %d repeated by plain producers, %d topics founded",
-			round, up.Round(time.Millisecond), sum64(l.counts()), records, repeated, len(founded))
+		t.Logf("round %d: up after %v, %d acknowledged before, %d stored, %d repeated by plain producers, %d topics founded",
+			round, up.Round(time.Millisecond), sum64(before), records, repeated, len(founded))
 	}
 	stopProducers()
 	producers.Wait()

@@ -22,7 +22,7 @@ func (samsa) config() *sarama.Config {
 	c.Producer.Return.Successes, c.Producer.Return.Errors = true, true
 	c.Producer.Partitioner = sarama.NewManualPartitioner
 	c.Consumer.Return.Errors = true
-	c.Consumer.MaxWaitTime = time.Second
+	c.Consumer.MaxWaitTime = 250 * time.Millisecond
 	c.Consumer.Fetch.Max = 8 << 20
 	c.Metadata.Retry.Max, c.Metadata.Retry.Backoff = 20, 100*time.Millisecond
 	return c

@@ -206,12 +206,10 @@ func metadata(t *testing.T, w *wire, topic string) *kmsg.MetadataResponse {
 func createTopic(t *testing.T, b *broker, topic string, partitions int32) (leader string) {
 	t.Helper()
 	w := dialTo(t, b.addr())
-	if b.fake != nil { // kfake insists on the controller
-		m := metadata(t, w, "")
-		for _, n := range m.Brokers {
-			if n.NodeID == m.ControllerID {
-				w = dialTo(t, fmt.Sprintf("%s:%d", n.Host, n.Port))
-			}
+	m := metadata(t, w, "")
+	for _, n := range m.Brokers {
+		if n.NodeID == m.ControllerID {
+			w = dialTo(t, fmt.Sprintf("%s:%d", n.Host, n.Port))
 		}
 	}
 	req := kmsg.NewPtrCreateTopicsRequest()
