@@ -1,0 +1,41 @@
+// Command bench compares Tailbound with yardsticks in one run, on one machine,
+// in alternation. It knows the public wire and the binary bin/tailbound, and
+// imports no room of the product but kafka; only what lies in bench/rings may
+// see ioring.
+//
+// # Method
+//
+// Each system is a child process pinned to one core, the generator (package
+// load) another, pinned to a second core. A phase is one system at one rate:
+// a fresh data directory on the same file system, a fresh process, a fresh
+// topic, a warm-up that counts nowhere, then the window. In each round every
+// rate is run with every system one after the other, and the order of the
+// systems turns from round to round, so that a machine that slows down or a
+// neighbour that wakes up does not always meet the same one. Ratios are formed
+// inside a round, between phases that were minutes or less apart; the table
+// gives their median and, in brackets, the least and the greatest.
+//
+// Latency is open-loop, from the intended send to the whole answer read; see
+// package load for what that includes. "cannot (58 %)" means that the system
+// carried that part of the offered rate and its queue grew without end, so
+// that its percentiles say how long the phase was. "saturation" is a closed
+// loop: read its throughput.
+//
+// # Limits
+//
+//   - Broker and generator share one machine, its memory bandwidth, its disk
+//     and its host. Loopback is not a network.
+//   - With two cores the kernel's workers have no core of their own.
+//   - The plain server does less than a broker (package plain says what); a
+//     ratio near 1 is a good result.
+//   - Disks differ in what a sync costs far more than brokers do. Compare
+//     systems on one machine, never numbers of two.
+//   - Seconds are short. Nothing here shows what hours, a full disk, or a
+//     device's garbage collection do.
+//   - Percentiles close to the noise of the machine are not resolved. Look at
+//     the spread over the rounds, at the lag column and at stolen time before
+//     believing a difference.
+//
+// Results with whole histograms (HdrHistogram V2, compressed, base64) are
+// written to bench/results/.
+package main

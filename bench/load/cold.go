@@ -1,0 +1,126 @@
+package load
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// ask sends one cold request on conn and reads its answer. Only versions whose
+// answer has a plain header are asked.
+func ask(conn net.Conn, req kmsg.Request) (kmsg.Response, error) {
+	frame := kmsg.NewRequestFormatter(kmsg.FormatterClientID("bench")).AppendRequest(nil, req, 1)
+	_ = conn.SetDeadline(time.Now().Add(15 * time.Second))
+	if _, err := conn.Write(frame); err != nil {
+		return nil, err
+	}
+	var size [4]byte
+	if _, err := io.ReadFull(conn, size[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(size[:])
+	if n < 4 || n > 16<<20 {
+		return nil, fmt.Errorf("answer of %d bytes", n)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(conn, body); err != nil {
+		return nil, err
+	}
+	resp := req.ResponseKind()
+	if err := resp.ReadFrom(body[4:]); err != nil {
+		return nil, fmt.Errorf("answer of %s: %w", kmsg.NameForKey(req.Key()), err)
+	}
+	return resp, nil
+}
+
+// Ready asks addr for its API versions, to say whether it serves, and whether
+// it serves the versions used here.
+func Ready(addr string) error {
+	conn, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	resp, err := ask(conn, kmsg.NewPtrApiVersionsRequest())
+	if err != nil {
+		return err
+	}
+	for _, k := range resp.(*kmsg.ApiVersionsResponse).ApiKeys {
+		if k.ApiKey == produceKey && (k.MinVersion > produceVersion || k.MaxVersion < produceVersion) {
+			return fmt.Errorf("Produce %d to %d is served, %d is needed", k.MinVersion, k.MaxVersion, produceVersion)
+		}
+	}
+	return nil
+}
+
+// leaders creates the topic and waits until every partition has a leader; it
+// gives the leader's address for each partition.
+func leaders(bootstrap, topic string, partitions int) ([]string, error) {
+	conn, err := net.DialTimeout("tcp", bootstrap, 5*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	create := kmsg.NewPtrCreateTopicsRequest()
+	create.Version = 4
+	create.TimeoutMillis = 10_000
+	t := kmsg.NewCreateTopicsRequestTopic()
+	t.Topic, t.NumPartitions, t.ReplicationFactor = topic, int32(partitions), 1
+	create.Topics = append(create.Topics, t)
+	resp, err := ask(conn, create)
+	if err != nil {
+		return nil, fmt.Errorf("CreateTopics: %w", err)
+	}
+	for _, t := range resp.(*kmsg.CreateTopicsResponse).Topics {
+		if t.ErrorCode != 0 && t.ErrorCode != 36 { // 36: it exists
+			return nil, fmt.Errorf("CreateTopics: error code %d", t.ErrorCode)
+		}
+	}
+	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		addrs, err := askLeaders(conn, topic, partitions)
+		if err == nil {
+			return addrs, nil
+		}
+		if time.Since(start) > 10*time.Second {
+			return nil, err
+		}
+	}
+}
+
+func askLeaders(conn net.Conn, topic string, partitions int) ([]string, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	req.Version = 7
+	mt := kmsg.NewMetadataRequestTopic()
+	mt.Topic = kmsg.StringPtr(topic)
+	req.Topics = append(req.Topics, mt)
+	resp, err := ask(conn, req)
+	if err != nil {
+		return nil, fmt.Errorf("Metadata: %w", err)
+	}
+	m := resp.(*kmsg.MetadataResponse)
+	nodes := map[int32]string{}
+	for _, b := range m.Brokers {
+		nodes[b.NodeID] = net.JoinHostPort(b.Host, fmt.Sprint(b.Port))
+	}
+	addrs := make([]string, partitions)
+	for _, t := range m.Topics {
+		if t.ErrorCode != 0 {
+			return nil, fmt.Errorf("Metadata: topic has error code %d", t.ErrorCode)
+		}
+		for _, p := range t.Partitions {
+			if p.ErrorCode == 0 && int(p.Partition) < partitions {
+				addrs[p.Partition] = nodes[p.Leader]
+			}
+		}
+	}
+	for p, a := range addrs {
+		if a == "" {
+			return nil, fmt.Errorf("Metadata: partition %d has no leader", p)
+		}
+	}
+	return addrs, nil
+}

@@ -1,0 +1,243 @@
+package load
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"math/rand/v2"
+	"time"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Non-flexible versions, which every broker and yardstick here serves: the
+// cost of their encoding is the same, the bytes are easy to check by hand.
+const (
+	produceKey     = 0
+	produceVersion = 7
+	fetchKey       = 1
+	fetchVersion   = 11
+)
+
+const (
+	batchHeaderBytes = 61
+	crcAt            = 17 // of a batch; it covers all from crcFrom on
+	crcFrom          = 21
+	stampBytes       = 16 // at the end of the last record's value
+	stampMagic       = 0x5461696c626e6421
+)
+
+// A batch is a record batch v2 with random values, built once. Only its stamp
+// (magic, intended instant) changes between uses; as it lies at the end, the
+// new CRC costs 17 bytes, not the whole batch.
+type batch struct {
+	bytes   []byte
+	stampAt int
+	prefix  uint32 // CRC of bytes[crcFrom:stampAt]
+}
+
+func newBatch(records, recordBytes int, r *rand.ChaCha8) *batch {
+	recordBytes = max(recordBytes, stampBytes)
+	b := make([]byte, batchHeaderBytes, batchHeaderBytes+records*(recordBytes+32))
+	value := make([]byte, recordBytes)
+	var body []byte
+	for i := range records {
+		_, _ = r.Read(value)
+		body = append(body[:0], 0)                           // attributes
+		body = binary.AppendVarint(body, 0)                  // timestamp delta
+		body = binary.AppendVarint(body, int64(i))           // offset delta
+		body = binary.AppendVarint(body, -1)                 // no key
+		body = binary.AppendVarint(body, int64(recordBytes)) // value
+		body = append(body, value...)
+		body = binary.AppendVarint(body, 0) // headers: one byte
+		b = binary.AppendVarint(b, int64(len(body)))
+		b = append(b, body...)
+	}
+	be := binary.BigEndian
+	now := uint64(time.Now().UnixMilli())
+	be.PutUint32(b[8:], uint32(len(b)-12))
+	be.PutUint32(b[12:], ^uint32(0)) // leader epoch: -1
+	b[16] = 2
+	be.PutUint32(b[23:], uint32(records-1))
+	be.PutUint64(b[27:], now)
+	be.PutUint64(b[35:], now)
+	be.PutUint64(b[43:], ^uint64(0)) // no producer id
+	be.PutUint16(b[51:], ^uint16(0))
+	be.PutUint32(b[53:], ^uint32(0))
+	be.PutUint32(b[57:], uint32(records))
+	t := &batch{bytes: b, stampAt: len(b) - 1 - stampBytes}
+	t.prefix = crc32.Checksum(b[crcFrom:t.stampAt], castagnoli)
+	t.stamp(0)
+	return t
+}
+
+// stamp writes the intended instant into the last record and makes the CRC
+// right again.
+func (t *batch) stamp(intended int64) {
+	tail := t.bytes[t.stampAt:]
+	binary.BigEndian.PutUint64(tail, stampMagic)
+	binary.BigEndian.PutUint64(tail[8:], uint64(intended))
+	binary.BigEndian.PutUint32(t.bytes[crcAt:], crc32.Update(t.prefix, castagnoli, tail))
+}
+
+// stampOf reads the intended instant from a batch that came back.
+func stampOf(b []byte) (intended int64, ok bool) {
+	if len(b) < batchHeaderBytes+stampBytes+1 {
+		return 0, false
+	}
+	tail := b[len(b)-1-stampBytes:]
+	if binary.BigEndian.Uint64(tail) != stampMagic {
+		return 0, false
+	}
+	return int64(binary.BigEndian.Uint64(tail[8:])), true
+}
+
+// appendHeader appends a request's length, header v1 and client id; endFrame
+// sets the length when the rest, and bodyBytes that follow elsewhere, are known.
+func appendHeader(b []byte, key, version int16, correlation int32) []byte {
+	be := binary.BigEndian
+	b = be.AppendUint32(b, 0)
+	b = be.AppendUint16(b, uint16(key))
+	b = be.AppendUint16(b, uint16(version))
+	b = be.AppendUint32(b, uint32(correlation))
+	return appendString(b, "bench")
+}
+
+func endFrame(b []byte, from, bodyBytes int) {
+	binary.BigEndian.PutUint32(b[from:], uint32(len(b)-from-4+bodyBytes))
+}
+
+func appendString(b []byte, s string) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(len(s)))
+	return append(b, s...)
+}
+
+// appendProduce appends a Produce request of one batch up to where the batch's
+// batchBytes bytes follow. acks is all.
+func appendProduce(b []byte, correlation int32, topic string, partition int32, batchBytes int) []byte {
+	be := binary.BigEndian
+	from := len(b)
+	b = appendHeader(b, produceKey, produceVersion, correlation)
+	b = be.AppendUint16(b, ^uint16(0)) // no transactional id
+	b = be.AppendUint16(b, ^uint16(0)) // acks -1
+	b = be.AppendUint32(b, 30_000)     // timeout, ms
+	b = be.AppendUint32(b, 1)
+	b = appendString(b, topic)
+	b = be.AppendUint32(b, 1)
+	b = be.AppendUint32(b, uint32(partition))
+	b = be.AppendUint32(b, uint32(batchBytes))
+	endFrame(b, from, batchBytes)
+	return b
+}
+
+// produceAnswer reads the answer's correlation and error code; frame is
+// without its length.
+func produceAnswer(frame []byte, topic string) (correlation int32, code int16, ok bool) {
+	at := 4 + 4 + 2 + len(topic) + 4 + 4
+	if len(frame) < at+2 {
+		return 0, 0, false
+	}
+	be := binary.BigEndian
+	return int32(be.Uint32(frame)), int16(be.Uint16(frame[at:])), true
+}
+
+// appendFetch appends a sessionless long poll of all partitions given.
+func appendFetch(b []byte, correlation int32, topic string, partitions []int32, offsets []int64, waitMS, maxBytes, partitionBytes int32) []byte {
+	be := binary.BigEndian
+	from := len(b)
+	b = appendHeader(b, fetchKey, fetchVersion, correlation)
+	b = be.AppendUint32(b, ^uint32(0)) // a consumer
+	b = be.AppendUint32(b, uint32(waitMS))
+	b = be.AppendUint32(b, 1) // min bytes
+	b = be.AppendUint32(b, uint32(maxBytes))
+	b = append(b, 0)          // read uncommitted
+	b = be.AppendUint32(b, 0) // no session
+	b = be.AppendUint32(b, ^uint32(0))
+	b = be.AppendUint32(b, 1)
+	b = appendString(b, topic)
+	b = be.AppendUint32(b, uint32(len(partitions)))
+	for i, p := range partitions {
+		b = be.AppendUint32(b, uint32(p))
+		b = be.AppendUint32(b, ^uint32(0)) // leader epoch unknown
+		b = be.AppendUint64(b, uint64(offsets[i]))
+		b = be.AppendUint64(b, ^uint64(0))
+		b = be.AppendUint32(b, uint32(partitionBytes))
+	}
+	b = be.AppendUint32(b, 0) // nothing forgotten
+	b = appendString(b, "")   // no rack
+	endFrame(b, from, 0)
+	return b
+}
+
+// A walker reads a big-endian frame; after a short read ok is false and
+// everything reads as zero.
+type walker struct {
+	b  []byte
+	ok bool
+}
+
+func (w *walker) take(n int) []byte {
+	if n < 0 || n > len(w.b) {
+		w.ok, w.b = false, nil
+		return nil
+	}
+	t := w.b[:n]
+	w.b = w.b[n:]
+	return t
+}
+
+func (w *walker) i16() int16 {
+	if t := w.take(2); t != nil {
+		return int16(binary.BigEndian.Uint16(t))
+	}
+	return 0
+}
+
+func (w *walker) i32() int32 {
+	if t := w.take(4); t != nil {
+		return int32(binary.BigEndian.Uint32(t))
+	}
+	return 0
+}
+
+// fetchAnswer walks a Fetch answer: partition is called for each, with its
+// whole record batches.
+func fetchAnswer(frame []byte, partition func(index int32, code int16, records []byte)) (code int16, ok bool) {
+	w := walker{b: frame, ok: true}
+	w.take(4 + 4) // correlation, throttle
+	code = w.i16()
+	w.take(4) // session
+	for topics := w.i32(); topics > 0 && w.ok; topics-- {
+		w.take(int(w.i16()))
+		for n := w.i32(); n > 0 && w.ok; n-- {
+			index := w.i32()
+			c := w.i16()
+			w.take(8 + 8 + 8)
+			if aborted := w.i32(); aborted > 0 {
+				w.take(int(aborted) * 16)
+			}
+			w.take(4) // preferred replica
+			var records []byte
+			if size := w.i32(); size > 0 {
+				records = w.take(int(size))
+			}
+			if w.ok {
+				partition(index, c, records)
+			}
+		}
+	}
+	return code, w.ok
+}
+
+// nextBatch cuts the first whole batch off records.
+func nextBatch(records []byte) (b, rest []byte, next int64, ok bool) {
+	if len(records) < batchHeaderBytes {
+		return nil, nil, 0, false
+	}
+	be := binary.BigEndian
+	size := int(be.Uint32(records[8:])) + 12
+	if size < batchHeaderBytes || size > len(records) {
+		return nil, nil, 0, false
+	}
+	b = records[:size]
+	return b, records[size:], int64(be.Uint64(b)) + int64(int32(be.Uint32(b[23:]))) + 1, true
+}

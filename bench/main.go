@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tailbound/bench/load"
+	"tailbound/bench/plain"
+)
+
+func main() {
+	// Children are told to die with the thread that made them
+	// (PR_SET_PDEATHSIG): it has to be the one that lives as long as the
+	// process.
+	runtime.LockOSThread()
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// run is the orchestrator, or, started by it, one of its children.
+func run(args []string) error {
+	if len(args) > 0 {
+		switch args[0] {
+		case "child-load":
+			return childLoad(args[1])
+		case "child-plain":
+			return plain.Serve(plain.Options{Listen: args[1], DataDir: args[2], Sync: args[3] == "sync"})
+		}
+	}
+	return orchestrate(args)
+}
+
+func childLoad(options string) error {
+	var o load.Options
+	if err := json.Unmarshal([]byte(options), &o); err != nil {
+		return err
+	}
+	r, err := load.Run(o)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(r)
+}
+
+type options struct {
+	rounds     int
+	seconds    float64
+	warmup     float64
+	rates      string
+	smallRates string
+	systems    string
+	partitions int
+	small      bool
+	consumer   bool
+	binary     string
+	serveArgs  string
+	dir        string
+	results    string
+	serverCPU  int
+	loadCPU    int
+	serverProc int
+}
+
+// A phase is one load that every system gets in turn.
+type phase struct {
+	Name       string
+	Load       load.Options // without address and process
+	onlyBroker bool         // reads back, which the yardsticks cannot
+}
+
+// measured is one system's result in one phase of one round.
+type measured struct {
+	Round  int
+	Phase  string
+	System string
+	ReadyS float64 // process start to the first answer
+	RSSMiB float64 // largest resident size
+	Result *load.Result
+	Failed string `json:",omitempty"`
+}
+
+func orchestrate(args []string) error {
+	var o options
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.IntVar(&o.rounds, "rounds", 3, "rounds; every system meets every rate once in each")
+	f.Float64Var(&o.seconds, "seconds", 6, "measured seconds a phase")
+	f.Float64Var(&o.warmup, "warmup", 2, "seconds before them, not measured")
+	f.StringVar(&o.rates, "rates", "50,200,400,sat", "MB/s of 100 x 1000 B batches; sat: closed loop; empty: none")
+	f.StringVar(&o.smallRates, "small-rates", "5000,20000,50000,sat", "requests/s of -small")
+	f.StringVar(&o.systems, "systems", "tailbound,plain", "of "+strings.Join(systemNames(), ", "))
+	f.IntVar(&o.partitions, "partitions", 4, "partitions of the batch phases (-small: 64)")
+	f.BoolVar(&o.small, "small", false, "also one 100 B record a request, over 64 partitions")
+	f.BoolVar(&o.consumer, "consumer", false, "also each rate with a reader at the tail: end to end, tailbound only")
+	f.StringVar(&o.binary, "binary", "bin/tailbound", "the broker")
+	f.StringVar(&o.serveArgs, "serve-args", "", "more arguments of its serve command, separated by spaces")
+	f.StringVar(&o.dir, "dir", "tmp", "where data directories are made, and removed; a real disk")
+	f.StringVar(&o.results, "results", "bench/results", "where results go")
+	f.IntVar(&o.serverCPU, "server-cpu", 0, "core of the system")
+	f.IntVar(&o.loadCPU, "load-cpu", 1, "core of the generator")
+	f.IntVar(&o.serverProc, "plain-gomaxprocs", 4, "GOMAXPROCS of the plain server")
+	if err := f.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	phases, err := o.phases()
+	if err != nil {
+		return err
+	}
+	systems := strings.Split(o.systems, ",")
+	for _, s := range systems {
+		if !slices.Contains(systemNames(), s) {
+			return fmt.Errorf("no system %q: there are %s", s, strings.Join(systemNames(), ", "))
+		}
+	}
+	if o.serverCPU == o.loadCPU {
+		return errors.New("system and generator on one core measure each other")
+	}
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := os.MkdirAll(o.dir, 0o755); err != nil {
+		return err
+	}
+	scratch, err := os.MkdirTemp(o.dir, "bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scratch)
+
+	rep := &report{Machine: describe(scratch), Arguments: args}
+	rep.header(os.Stdout)
+	for round := range o.rounds {
+		for _, p := range phases {
+			for i := range systems {
+				// The order turns: who is first in one round is last in the next.
+				s := systems[i]
+				if round%2 == 1 {
+					s = systems[len(systems)-1-i]
+				}
+				if p.onlyBroker && s != "tailbound" {
+					continue
+				}
+				m := o.measure(ctx, scratch, s, p)
+				if ctx.Err() != nil {
+					return errors.New("interrupted")
+				}
+				m.Round = round
+				rep.Runs = append(rep.Runs, m)
+				progress(m)
+			}
+		}
+	}
+	rep.table(os.Stdout, phases, systems)
+	return rep.write(o.results)
+}
+
+// phases turns the flags into loads.
+func (o *options) phases() ([]phase, error) {
+	base := load.Options{
+		Topic:       "bench",
+		Connections: 4,
+		Inflight:    64,
+		WarmupNS:    int64(o.warmup * 1e9),
+		WindowNS:    int64(o.seconds * 1e9),
+		DrainNS:     3e9,
+	}
+	var phases []phase
+	add := func(rates, unit string, perUnit float64, l load.Options, closed int) error {
+		for _, r := range strings.Split(rates, ",") {
+			l := l
+			name := "saturation"
+			switch r {
+			case "":
+				continue
+			case "sat":
+				l.Inflight = closed
+			default:
+				v, err := strconv.ParseFloat(r, 64)
+				if err != nil || v <= 0 {
+					return fmt.Errorf("rate %q: want a positive number or sat", r)
+				}
+				l.Rate = v * perUnit
+				name = r
+			}
+			name += unit
+			phases = append(phases, phase{Name: name, Load: l})
+			if o.consumer && l.Rate > 0 {
+				l.Consumer = true
+				phases = append(phases, phase{Name: name + ", read at the tail", Load: l, onlyBroker: true})
+			}
+		}
+		return nil
+	}
+	batches := base
+	batches.Partitions, batches.Records, batches.RecordBytes = o.partitions, 100, 1000
+	if err := add(o.rates, " MB/s", 1e6/(100*1000), batches, 16); err != nil {
+		return nil, err
+	}
+	if o.small {
+		small := base
+		small.Partitions, small.Records, small.RecordBytes, small.Inflight = 64, 1, 100, 1024
+		if err := add(o.smallRates, " small/s", 1, small, 256); err != nil {
+			return nil, err
+		}
+	}
+	if len(phases) == 0 {
+		return nil, errors.New("nothing to measure")
+	}
+	return phases, nil
+}
+
+// measure runs one phase of one system: start; await ready; load; stop; remove.
+func (o *options) measure(ctx context.Context, scratch, name string, p phase) measured {
+	m := measured{Phase: p.Name, System: name}
+	dir := filepath.Join(scratch, "data")
+	defer func() {
+		_ = os.RemoveAll(dir)
+		unix.Sync() // what was removed must not be trimmed in the next one's time
+	}()
+	if err := o.measureIn(ctx, dir, name, p, &m); err != nil {
+		m.Failed = err.Error()
+	}
+	return m
+}
+
+func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *measured) error {
+	port, err := freePorts(2)
+	if err != nil {
+		return err
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	start := time.Now()
+	server, err := o.start(name, addr, dir)
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	for {
+		err := load.Ready(addr)
+		if err == nil {
+			break
+		}
+		if server.exited() {
+			return fmt.Errorf("%s ended: %s", name, server.lastWords())
+		}
+		if time.Since(start) > 60*time.Second {
+			return fmt.Errorf("%s is not ready after a minute: %w", name, err)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	m.ReadyS = time.Since(start).Seconds()
+
+	l := p.Load
+	l.Bootstrap, l.ServerPID = addr, server.pid()
+	encoded, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	gen, err := spawn(o.loadCPU, []string{"GOMAXPROCS=2", "GOGC=off"}, self, "child-load", string(encoded))
+	if err != nil {
+		return err
+	}
+	defer gen.kill()
+	limit := time.Duration(l.WarmupNS+l.WindowNS+l.DrainNS) + 40*time.Second
+	if err := gen.await(ctx, limit); err != nil {
+		m.RSSMiB = server.peakMiB()
+		if server.exited() {
+			return fmt.Errorf("generator: %w; %s ended: %s", err, name, server.lastWords())
+		}
+		return fmt.Errorf("generator: %w", err)
+	}
+	m.RSSMiB = server.peakMiB()
+	m.Result = new(load.Result)
+	return json.Unmarshal(gen.stdout.Bytes(), m.Result)
+}
