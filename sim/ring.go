@@ -111,16 +111,16 @@ func (r *Ring) Room() int { return r.o.Depth - len(r.queue) }
 // Push queues op.
 func (r *Ring) Push(op ioring.Op) bool {
 	if n := len(r.queue); n > 0 && r.queue[n-1].Flags&ioring.FlagLink != 0 && op.Code != ioring.Sync {
-		abuse("a %s after a linked write", codeName(op.Code))
+		abuse("a %s after a linked write", CodeName(op.Code))
 	}
 	if op.Flags&ioring.FlagLink != 0 && op.Code != ioring.Write {
-		abuse("FlagLink on a %s", codeName(op.Code))
+		abuse("FlagLink on a %s", CodeName(op.Code))
 	}
 	if len(r.queue) >= r.o.Depth {
 		return false
 	}
 	if r.arena != nil && !op.Buf.IsZero() && !r.arena.Contains(op.Buf) {
-		abuse("the buffer of a %s is not arena memory", codeName(op.Code))
+		abuse("the buffer of a %s is not arena memory", CodeName(op.Code))
 	}
 	r.queue = append(r.queue, op)
 	return true
@@ -213,7 +213,7 @@ func blockOf(p []byte) mem.Block {
 func (r *Ring) lendRange(x *running, from, to uint64, writes bool) {
 	for _, l := range r.lent {
 		if l.from < to && from < l.to && (writes || l.writes) {
-			abuse("the buffer of a %s overlaps one lent to a %s", codeName(x.op.Code), codeName(l.op.op.Code))
+			abuse("the buffer of a %s overlaps one lent to a %s", CodeName(x.op.Code), CodeName(l.op.op.Code))
 		}
 	}
 	r.lent = append(r.lent, lent{from, to, writes, x})
@@ -246,7 +246,7 @@ func (r *Ring) complete(x *running, result int32, flags uint32) {
 	r.Done++
 	r.w.mix(uint64(r.w.Now), uint64(x.op.Token), uint64(x.op.Code), uint64(x.op.File), x.op.Offset, uint64(uint32(result)))
 	if r.w.Trace != nil {
-		r.w.Logf("%-9s file %d %s off %d len %d token %x -> %d flags %x", codeName(x.op.Code), x.op.File, r.pathOf(x.op), x.op.Offset, x.op.Buf.Len(), uint64(x.op.Token), result, flags)
+		r.w.Logf("%-9s file %d %s off %d len %d token %x -> %d flags %x", CodeName(x.op.Code), x.op.File, r.pathOf(x.op), x.op.Offset, x.op.Buf.Len(), uint64(x.op.Token), result, flags)
 	}
 	r.ready = append(r.ready, ioring.Completion{Token: x.op.Token, Result: result, Flags: flags})
 }
@@ -483,10 +483,10 @@ func (r *Ring) list(op ioring.Op, path string) int32 {
 
 func (r *Ring) aligned(op ioring.Op, f *slot) {
 	if op.Buf.Addr()%blockBytes != 0 || op.Buf.Len()%blockBytes != 0 || op.Offset%blockBytes != 0 || op.Buf.Len() == 0 {
-		abuse("a %s of %d bytes at offset %d of %s from address %#x: not a multiple of %d", codeName(op.Code), op.Buf.Len(), op.Offset, f.path, op.Buf.Addr(), blockBytes)
+		abuse("a %s of %d bytes at offset %d of %s from address %#x: not a multiple of %d", CodeName(op.Code), op.Buf.Len(), op.Offset, f.path, op.Buf.Addr(), blockBytes)
 	}
 	if f.node.dir {
-		abuse("a %s of directory %s", codeName(op.Code), f.path)
+		abuse("a %s of directory %s", CodeName(op.Code), f.path)
 	}
 }
 
@@ -638,7 +638,8 @@ func (r *Ring) cancel(t ioring.Token, self *running) int32 {
 	return n
 }
 
-func codeName(c ioring.Code) string {
+// CodeName is the name of an operation.
+func CodeName(c ioring.Code) string {
 	names := [...]string{"Nop", "Read", "Write", "Sync", "Allocate", "Open", "Close", "Rename", "Unlink", "Mkdir", "List", "Stat",
 		"Accept", "Recv", "Provide", "Send", "Shutdown", "Cancel", "Timeout", "Wake"}
 	if int(c) < len(names) {
