@@ -1,0 +1,164 @@
+package lives
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"sort"
+)
+
+// headBytes is the part of a batch that names it; the engine hands it back at
+// recovery (a record batch's own header has as many bytes).
+const headBytes = 61
+
+// batch is what was appended: everything about its bytes follows from these.
+type batch struct {
+	log    uint64
+	base   int64
+	count  uint32
+	n      int   // bytes, at least headBytes
+	time   int64 // milliseconds
+	serial uint64
+}
+
+func (b *batch) end() int64 { return b.base + int64(b.count) }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// head writes the first headBytes of a batch, laid out as a record batch is,
+// so that nothing below can tell it from one.
+func (b *batch) head(p []byte) {
+	clear(p[:headBytes])
+	binary.BigEndian.PutUint64(p, uint64(b.base))
+	binary.BigEndian.PutUint32(p[8:], uint32(b.n-12))
+	p[16] = 2
+	binary.BigEndian.PutUint32(p[23:], b.count-1)
+	binary.BigEndian.PutUint64(p[27:], uint64(b.time))
+	binary.BigEndian.PutUint64(p[35:], uint64(b.time))
+	binary.BigEndian.PutUint64(p[43:], b.serial) // where the producer id is
+	binary.BigEndian.PutUint32(p[53:], uint32(b.log))
+	binary.BigEndian.PutUint32(p[57:], b.count)
+}
+
+// fill writes the batch and says its checksum.
+func (b *batch) fill(p []byte) (crc uint32) {
+	b.head(p)
+	x := b.serial*0x9e3779b97f4a7c15 ^ b.log
+	body := p[headBytes:b.n]
+	for len(body) >= 8 {
+		x = x*6364136223846793005 + 1442695040888963407
+		binary.LittleEndian.PutUint64(body, x)
+		body = body[8:]
+	}
+	for i := range body {
+		body[i] = byte(x >> (8 * i))
+	}
+	crc = crc32.Checksum(p[21:b.n], castagnoli)
+	binary.BigEndian.PutUint32(p[17:], crc)
+	return crc
+}
+
+// book is what the oracle knows of one log.
+//
+// Invariants: batches are in order and without gaps; seen <= the end of the
+// last one; what lies below seen was acknowledged or read, and may never
+// change or go.
+type book struct {
+	id      uint64
+	fate    fate
+	start   int64 // log start, as far as it was said to be durable
+	startTo int64 // log start as last asked for
+	batches []batch
+	seen    int64
+	shard   int
+}
+
+// fate is where a log is in its life. The ones that end in "ing" were asked
+// for and not answered: after a crash they may have happened or not.
+type fate uint8
+
+const (
+	absent fate = iota
+	opening
+	open
+	deleting
+	gone
+)
+
+func (b *book) end() int64 {
+	if n := len(b.batches); n > 0 {
+		return b.batches[n-1].end()
+	}
+	return b.start
+}
+
+// at is the index of the batch that holds offset, len(batches) at the end.
+func (b *book) at(offset int64) int {
+	return sort.Search(len(b.batches), func(i int) bool { return b.batches[i].end() > offset })
+}
+
+func (b *book) see(offset int64) { b.seen = max(b.seen, offset) }
+
+// truncate forgets what was accepted at or past end: a crash took it. It is an
+// error to forget what was seen.
+func (b *book) truncate(end int64) error {
+	if end < b.seen {
+		return fmt.Errorf("LOST: log %d ends at %d, but everything below %d was acknowledged or read", b.id, end, b.seen)
+	}
+	if end > b.end() {
+		return fmt.Errorf("INVENTED: log %d ends at %d, but only %d was ever appended", b.id, end, b.end())
+	}
+	i := b.at(end)
+	if i < len(b.batches) && b.batches[i].base != end {
+		return fmt.Errorf("CUT: log %d ends at %d, inside the batch %d..%d", b.id, end, b.batches[i].base, b.batches[i].end())
+	}
+	b.batches = b.batches[:i]
+	return nil
+}
+
+// forget drops batches wholly below start.
+func (b *book) forget(start int64) {
+	b.start = max(b.start, start)
+	b.startTo = max(b.startTo, b.start)
+	b.seen = max(b.seen, b.start)
+	i := b.at(b.start)
+	if i == len(b.batches) && i > 0 {
+		// keep one so that the end is known
+		i--
+	}
+	b.batches = append(b.batches[:0], b.batches[i:]...)
+}
+
+// verify compares bytes read, whole batches from the one that holds from on,
+// with what was appended. It says where the bytes end.
+func (b *book) verify(p []byte, from int64, scratch []byte) (int64, error) {
+	i := b.at(from)
+	end := from
+	for len(p) > 0 {
+		if i == len(b.batches) {
+			return 0, fmt.Errorf("INVENTED: log %d: %d bytes past offset %d, where nothing was ever appended", b.id, len(p), end)
+		}
+		t := &b.batches[i]
+		if len(p) < t.n {
+			return 0, fmt.Errorf("CUT: log %d: a read ends inside the batch %d..%d: %d of %d bytes", b.id, t.base, t.end(), len(p), t.n)
+		}
+		want := scratch[:t.n]
+		t.fill(want)
+		if string(want) != string(p[:t.n]) {
+			return 0, fmt.Errorf("CHANGED: log %d: batch %d..%d (%d bytes, serial %d) %s", b.id, t.base, t.end(), t.n, t.serial, difference(want, p))
+		}
+		p, end = p[t.n:], t.end()
+		i++
+	}
+	return end, nil
+}
+
+func difference(want, got []byte) string {
+	for i := range want {
+		if want[i] != got[i] {
+			return fmt.Sprintf("differs at byte %d: %x, want %x; the head is base %d, serial %d", i, got[i:min(i+8, len(want))], want[i:min(i+8, len(want))],
+				binary.BigEndian.Uint64(got), binary.BigEndian.Uint64(got[43:]))
+		}
+	}
+	return "is the same"
+}
