@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -89,18 +91,17 @@ func sum(n []int) (total int) {
 	return total
 }
 
-// topicName makes a name of its own for a test's topic.
-func topicName(t *testing.T, parts ...any) string {
-	name := "t"
-	for _, r := range t.Name() {
+var topics atomic.Int64
+
+// topicName makes a name that no other test, and no other run of this one, has.
+func topicName(t *testing.T) string {
+	name := fmt.Sprintf("t%d.", topics.Add(1))
+	for _, r := range strings.TrimPrefix(t.Name(), "Test") {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
 			name += string(r)
 		} else {
 			name += "."
 		}
-	}
-	for _, p := range parts {
-		name += fmt.Sprintf("_%v", p)
 	}
 	return name
 }

@@ -174,6 +174,11 @@ func (l *load) verify(ctx context.Context, b *broker) (log [][]mark, repeated in
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading everything back: %w", err)
 	}
+	return judge(rs, promised, l.idempotent)
+}
+
+// judge holds everything that is stored, in order within each partition, against what was promised.
+func judge(rs []record, promised []promise, idempotent []bool) (log [][]mark, repeated int, err error) {
 	log = make([][]mark, killPartitions)
 	next := make(map[[2]int]int) // by partition and producer: the counter that has not been seen yet
 	for _, r := range rs {
@@ -191,7 +196,7 @@ func (l *load) verify(ctx context.Context, b *broker) (log [][]mark, repeated in
 			next[stream]++
 		case m.counter > due:
 			return nil, 0, fmt.Errorf("partition %d, offset %d: record %d of producer %d, whose record %d is missing", r.partition, r.offset, m.counter, m.producer, due)
-		case l.idempotent[m.producer]:
+		case idempotent[m.producer]:
 			return nil, 0, fmt.Errorf("partition %d, offset %d: record %d of idempotent producer %d, for the second time (the newest is %d)",
 				r.partition, r.offset, m.counter, m.producer, due-1)
 		default:
@@ -214,6 +219,43 @@ func (l *load) verify(ctx context.Context, b *broker) (log [][]mark, repeated in
 		err = fmt.Errorf("%d of %d acknowledged records are not where they were promised, such as: %w", lost, len(promised), err)
 	}
 	return log, repeated, err
+}
+
+// TestJudge: the judgement finds each harm that a broker could do.
+func TestJudge(t *testing.T) {
+	stored := func(counters ...int) (rs []record) {
+		for i, c := range counters {
+			rs = append(rs, record{partition: 1, offset: int64(i), value: mark{0, c}.value(3)})
+		}
+		return rs
+	}
+	promised := []promise{{1, 0, mark{0, 0}}, {1, 2, mark{0, 2}}}
+	holed := stored(0, 1, 2)
+	holed[2].offset = 3
+	changed := stored(0, 1, 2)
+	changed[1].value[5] ^= 1
+	for _, c := range []struct {
+		what       string
+		rs         []record
+		idempotent bool
+		want       string // "" is none
+	}{
+		{"as promised", stored(0, 1, 2), true, ""},
+		{"more than promised", stored(0, 1, 2, 3), true, ""},
+		{"the end is lost", stored(0, 1), true, "not where they were promised"},
+		{"one in the middle is lost", stored(0, 2, 3), true, "is missing"},
+		{"two are swapped", stored(0, 2, 1), true, "is missing"},
+		{"one is there twice", stored(0, 1, 2, 2), true, "for the second time"},
+		{"one of a plain producer is there twice", stored(0, 1, 2, 2), false, ""},
+		{"a repetition moves what was promised", stored(0, 1, 1, 2), false, "not where they were promised"},
+		{"an offset is left out", holed, true, "follows"},
+		{"a byte has changed", changed, true, "nobody wrote"},
+	} {
+		_, _, err := judge(c.rs, promised, []bool{c.idempotent})
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", c.what, err, c.want)
+		}
+	}
 }
 
 // A witness consumes through every death; what it has been shown must never be taken back.
