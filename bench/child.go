@@ -146,6 +146,21 @@ func (c *child) peakMiB() float64 {
 	return kib / 1024
 }
 
+// availableMiB reads what can be taken without hurting anyone.
+func availableMiB() int {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	_, after, _ := strings.Cut(string(b), "MemAvailable:")
+	f := strings.Fields(after)
+	if len(f) == 0 {
+		return 0
+	}
+	kib, _ := strconv.Atoi(f[0])
+	return kib / 1024
+}
+
 // A tailBuffer keeps the last of what a child said; os/exec's copying
 // goroutine is done when Wait returns.
 type tailBuffer struct{ b []byte }

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"tailbound/bench/load"
+	"tailbound/bench/plain"
+)
+
+// The generator and the plain server understand each other: every intended
+// request is answered, none with an error. No time is asserted.
+func TestGeneratorDrivesThePlainServer(t *testing.T) {
+	for _, sync := range []bool{true, false} {
+		port, err := freePorts(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		dir := t.TempDir()
+		go func() { _ = plain.Serve(plain.Options{Listen: addr, DataDir: dir, Sync: sync}) }()
+		for start := time.Now(); load.Ready(addr) != nil; time.Sleep(time.Millisecond) {
+			if time.Since(start) > 10*time.Second {
+				t.Fatal("the plain server does not answer")
+			}
+		}
+		for i, o := range []load.Options{
+			{Partitions: 4, Inflight: 64, Rate: 200, Records: 100, RecordBytes: 1000},
+			{Partitions: 3, Inflight: 64, Rate: 200, Records: 10, RecordBytes: 100},
+			{Partitions: 64, Inflight: 1024, Rate: 1000, Records: 1, RecordBytes: 100},
+			{Partitions: 4, Inflight: 4, Records: 2, RecordBytes: 1000},
+		} {
+			o.Bootstrap, o.Topic, o.Connections = addr, fmt.Sprintf("t%d", i), 4
+			o.WarmupNS, o.WindowNS, o.DrainNS = 50e6, 200e6, 30e9
+			r, err := load.Run(o)
+			if err != nil {
+				t.Fatalf("load %d: %v", i, err)
+			}
+			if len(r.Errors) != 0 || r.Unfinished != 0 || r.Latency.Count == 0 {
+				t.Errorf("load %d: errors %v, unfinished %d, %d measured", i, r.Errors, r.Unfinished, r.Latency.Count)
+			}
+			if want := o.Rate * 0.2; o.Rate > 0 && (float64(r.Latency.Count) < want-4 || float64(r.Latency.Count) > want+4) {
+				t.Errorf("load %d: %d latencies, %.0f were intended", i, r.Latency.Count, want)
+			}
+		}
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		v    []float64
+		want float64
+	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{9, 1, 5}, 5}, {[]float64{4, 1, 3, 2}, 2.5}} {
+		if got := median(c.v); got != c.want {
+			t.Errorf("median(%v) = %v, want %v", c.v, got, c.want)
+		}
+	}
+}
+
+// Ratios are formed inside a round, and only where both carried the rate.
+func TestRatiosSkipRoundsThatCouldNot(t *testing.T) {
+	if comparable(nil) || comparable(&load.Result{Carried: 0.58}) ||
+		comparable(&load.Result{Carried: 1, Errors: map[string]int64{"x": 1}}) || !comparable(&load.Result{Carried: 0.995}) {
+		t.Fatal("what may be compared has changed")
+	}
+}
