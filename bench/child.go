@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -144,6 +146,25 @@ func (c *child) peakMiB() float64 {
 	}
 	kib, _ := strconv.ParseFloat(f[0], 64)
 	return kib / 1024
+}
+
+// offCore names the threads that may run elsewhere than on cpu: a system that
+// moves its workers has more than one core, and its reader must know.
+func (c *child) offCore(cpu int) (names []string) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", c.pid()))
+	for _, t := range tasks {
+		b, err := os.ReadFile(t + "/status")
+		if err != nil {
+			continue // ended meanwhile
+		}
+		_, after, _ := strings.Cut(string(b), "Cpus_allowed_list:")
+		if f := strings.Fields(after); len(f) > 0 && f[0] != strconv.Itoa(cpu) {
+			name, _ := os.ReadFile(t + "/comm")
+			names = append(names, strings.TrimSpace(string(name)))
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // availableMiB reads what can be taken without hurting anyone.

@@ -127,13 +127,14 @@ type phase struct {
 
 // measured is one system's result in one phase of one round.
 type measured struct {
-	Round  int
-	Phase  string
-	System string
-	ReadyS float64 // process start to the first answer
-	RSSMiB float64 // largest resident size
-	Result *load.Result
-	Failed string `json:",omitempty"`
+	Round   int
+	Phase   string
+	System  string
+	ReadyS  float64  // process start to the first answer
+	RSSMiB  float64  // largest resident size
+	OffCore []string `json:",omitempty"` // threads that may leave the system's core
+	Result  *load.Result
+	Failed  string `json:",omitempty"`
 }
 
 func orchestrate(args []string) error {
@@ -339,7 +340,7 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 		}
 		return fmt.Errorf("generator: %w", err)
 	}
-	m.RSSMiB = server.peakMiB()
+	m.RSSMiB, m.OffCore = server.peakMiB(), server.offCore(o.serverCPU)
 	m.Result = new(load.Result)
 	return json.Unmarshal(gen.stdout.Bytes(), m.Result)
 }

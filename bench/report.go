@@ -200,6 +200,9 @@ func remarks(system string, m measured) (notes []string) {
 	if r.GeneratorLimited != "" {
 		say("the generator was the limit: %s", r.GeneratorLimited)
 	}
+	if len(m.OffCore) > 0 {
+		say("threads that may leave its core: %s", strings.Join(m.OffCore, " "))
+	}
 	if r.Steal > 0.01 {
 		say("the host took %.1f %% of the machine's time", r.Steal*100)
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
+const metadataVersion = 7 // not flexible
+
 // ask sends one cold request on conn and reads its answer. Only versions whose
 // answer has a plain header are asked.
 func ask(conn net.Conn, req kmsg.Request) (kmsg.Response, error) {
@@ -60,7 +62,11 @@ func Ready(addr string) error {
 // leaders creates the topic and waits until every partition has a leader; it
 // gives the leader's address for each partition.
 func leaders(bootstrap, topic string, partitions int) ([]string, error) {
-	conn, err := net.DialTimeout("tcp", bootstrap, 5*time.Second)
+	addr, err := controller(bootstrap)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
 		return nil, err
 	}
@@ -91,9 +97,32 @@ func leaders(bootstrap, topic string, partitions int) ([]string, error) {
 	}
 }
 
+// controller is the address of the node that makes topics.
+func controller(bootstrap string) (string, error) {
+	conn, err := net.DialTimeout("tcp", bootstrap, 5*time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	req := kmsg.NewPtrMetadataRequest()
+	req.Version = metadataVersion
+	req.Topics = []kmsg.MetadataRequestTopic{} // none; nil would be all
+	resp, err := ask(conn, req)
+	if err != nil {
+		return "", fmt.Errorf("Metadata: %w", err)
+	}
+	m := resp.(*kmsg.MetadataResponse)
+	for _, b := range m.Brokers {
+		if b.NodeID == m.ControllerID {
+			return net.JoinHostPort(b.Host, fmt.Sprint(b.Port)), nil
+		}
+	}
+	return "", fmt.Errorf("Metadata: controller %d is not among %d nodes", m.ControllerID, len(m.Brokers))
+}
+
 func askLeaders(conn net.Conn, topic string, partitions int) ([]string, error) {
 	req := kmsg.NewPtrMetadataRequest()
-	req.Version = 7
+	req.Version = metadataVersion
 	mt := kmsg.NewMetadataRequestTopic()
 	mt.Topic = kmsg.StringPtr(topic)
 	req.Topics = append(req.Topics, mt)
