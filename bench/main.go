@@ -173,6 +173,11 @@ func orchestrate(args []string) error {
 			return fmt.Errorf("no system %q: there are %s", s, strings.Join(systemNames(), ", "))
 		}
 	}
+	if slices.Contains(systems, "tailbound") {
+		if _, err := os.Stat(o.binary); err != nil {
+			return fmt.Errorf("%w: build it first (make build)", err)
+		}
+	}
 	if o.serverCPU == o.loadCPU {
 		return errors.New("system and generator on one core measure each other")
 	}
@@ -212,7 +217,13 @@ func orchestrate(args []string) error {
 		}
 	}
 	rep.table(os.Stdout, phases, systems)
-	return rep.write(o.results)
+	if err := rep.write(o.results); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(rep.Runs, func(m measured) bool { return m.Failed != "" }) {
+		return errors.New("not every phase was measured")
+	}
+	return nil
 }
 
 // phases turns the flags into loads.
