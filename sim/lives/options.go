@@ -18,18 +18,21 @@ var workloads = []workload{
 	{"engine", engineWork},
 }
 
-// faults are the bugs that can be planted, by name.
-var faults = []struct {
+// fault is a bug that can be planted, and the workload that finds it.
+type fault struct {
 	name  string
+	work  string
 	plant func(*Run)
-}{
-	{"NoSync", plantEngine(engine.NoSync)},
-	{"AckBeforeSync", plantEngine(engine.AckBeforeSync)},
-	{"NoEpoch", plantEngine(engine.NoEpoch)},
-	{"StaleRunAccepted", plantEngine(engine.StaleRunAccepted)},
-	{"JournalReusedEarly", plantEngine(engine.JournalReusedEarly)},
-	{"GapIsRot", plantEngine(engine.GapIsRot)},
-	{"NoSyncAtOpen", plantEngine(engine.NoSyncAtOpen)},
+}
+
+var faults = []fault{
+	{"NoSync", "engine", plantEngine(engine.NoSync)},
+	{"AckBeforeSync", "engine", plantEngine(engine.AckBeforeSync)},
+	{"NoEpoch", "engine", plantEngine(engine.NoEpoch)},
+	{"StaleRunAccepted", "engine", plantEngine(engine.StaleRunAccepted)},
+	{"JournalReusedEarly", "engine", plantEngine(engine.JournalReusedEarly)},
+	{"GapIsRot", "engine", plantEngine(engine.GapIsRot)},
+	{"NoSyncAtOpen", "engine", plantEngine(engine.NoSyncAtOpen)},
 }
 
 func plantEngine(f engine.Faults) func(*Run) {

@@ -1,0 +1,946 @@
+//go:build broker
+
+package lives
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tailbound/engine"
+	"tailbound/ioring"
+	"tailbound/mem"
+	"tailbound/netring"
+	"tailbound/shard"
+	"tailbound/sim"
+)
+
+// brokerWork runs one seed of the whole broker: the control shard and data
+// shards on simulated rings, mail between them, clients that speak Kafka over
+// a network that cuts and loses, and crashes between lives.
+func brokerWork(r Run) (res Result) {
+	s := newBrokerSim(r)
+	defer func() {
+		if p := recover(); p != nil {
+			res.Err = explain(p)
+		}
+		s.free()
+		res.Hash, res.Lives, res.Appends, res.Reads, res.Steps = s.w.Hash(), s.lives, s.appends, s.reads, s.w.Steps()
+	}()
+	for range 2 + s.rng.IntN(3) {
+		s.lives++
+		if err := s.life(); err != nil {
+			res.Err = fmt.Errorf("life %d: %w", s.lives, err)
+			return res
+		}
+	}
+	return res
+}
+
+// brokerSim is the world of one seed of the broker.
+type brokerSim struct {
+	run     Run
+	w       *sim.World
+	rng     *rand.Rand
+	disk    *sim.Disk
+	lives   int
+	appends int
+	reads   int
+
+	shards int
+	o      brokerLimits
+	mood   sim.RingOptions
+
+	post   *shard.Post
+	cores  []*core
+	arenas []*mem.Arena
+
+	topics    []*topicBook
+	serial    uint64
+	sent      map[uint64]*sentBatch // by serial; looked up only
+	conns     []*conn
+	producers []*producer
+	ids       map[int64]bool // producer ids ever given out
+}
+
+// core is one shard under test.
+type core struct {
+	ring  *sim.Ring
+	shard *shard.Shard
+	sleep ioring.Instant
+}
+
+// producer is an idempotent one: it sends each batch until it is acknowledged,
+// in order, and each has to be stored once.
+type producer struct {
+	pid     int64
+	part    *partBook
+	seq     int32
+	unacked []sentBatch // in order; at most 5
+	conn    *conn       // on which they were sent; nil: not yet
+}
+
+func newBrokerSim(r Run) *brokerSim {
+	s := &brokerSim{run: r, w: sim.NewWorld(r.Seed), disk: sim.NewDisk(0), sent: map[uint64]*sentBatch{}, ids: map[int64]bool{}}
+	s.rng = s.w.Rand
+	s.w.Trace = r.Trace
+	s.shards = 1 + s.rng.IntN(2)
+	s.drawLimits()
+	return s
+}
+
+func (s *brokerSim) pick(v ...int) int { return v[s.rng.IntN(len(v))] }
+
+func (s *brokerSim) free() {
+	for _, a := range s.arenas {
+		a.Unmap()
+	}
+	s.arenas = nil
+}
+
+func (s *brokerSim) arena(n int) *mem.Arena {
+	a, err := mem.Map(n, mem.Options{Poison: true})
+	if err != nil {
+		panic(err)
+	}
+	s.arenas = append(s.arenas, a)
+	return a
+}
+
+// Log takes the broker's lines into the trace.
+func (s *brokerSim) Log(level shard.Level, n int, text []byte) {
+	s.w.Logf("shard %d: %s", n, text)
+}
+
+func (s *brokerSim) life() error {
+	if s.rng.IntN(3) == 0 {
+		s.shards = 1 + s.rng.IntN(3)
+	}
+	if err := s.open(); err != nil {
+		return err
+	}
+	if err := s.serve(); err != nil {
+		return err
+	}
+	if err := s.audit(); err != nil {
+		return fmt.Errorf("after opening: %w", err)
+	}
+	if err := s.use(50 + s.rng.IntN(1500)); err != nil {
+		return err
+	}
+	if s.rng.IntN(4) == 0 {
+		if err := s.settle(); err != nil {
+			return err
+		}
+	}
+	if s.rng.IntN(4) == 0 {
+		if err := s.stop(); err != nil {
+			return err
+		}
+	}
+	s.end()
+	return nil
+}
+
+// end stops the process.
+func (s *brokerSim) end() {
+	s.w.Stop()
+	s.cores, s.post = nil, nil
+	s.free()
+	for _, c := range s.conns {
+		s.lost(c)
+	}
+	s.conns = nil
+	if s.rng.IntN(3) == 0 {
+		s.w.Logf("--- kill -9")
+		s.disk.Kill(s.rng)
+	} else {
+		s.w.Logf("--- power cut")
+		s.disk.PowerCut(s.rng)
+	}
+}
+
+func (s *brokerSim) port(i int) int { return 9092 + i }
+
+func (s *brokerSim) open() error {
+	arena := s.arena(recoveryArenaBytes)
+	ring := sim.NewRing(s.w, s.disk, arena, s.mood)
+	boot, err := engine.Recover(ring, arena, engine.RecoverOptions{Shards: s.shards, Options: s.o.options(s, 0).Engine})
+	if err != nil {
+		return fmt.Errorf("opening: %w", err)
+	}
+	for _, line := range boot.Notes {
+		s.w.Logf("note: %s", line)
+	}
+	s.free()
+	if s.post, err = shard.NewPost(s.shards, 4*s.o.frames); err != nil {
+		return err
+	}
+	for i := range s.shards + 1 {
+		o := s.o.options(s, i)
+		arena := s.arena(s.o.arenaBytes)
+		c := &core{ring: sim.NewRing(s.w, s.disk, arena, s.mood)}
+		c.ring.Listen(o.Net.Listener, s.port(i))
+		s.post.SetWaker(i, c.ring)
+		c.shard, err = shard.Open(shard.World{Ring: c.ring, Arena: arena, Boot: boot, Post: s.post, Log: s, Seed: s.run.Seed + uint64(i)}, o)
+		if err != nil {
+			return fmt.Errorf("opening shard %d: %w", i, err)
+		}
+		arena.Seal()
+		s.cores = append(s.cores, c)
+	}
+	return nil
+}
+
+// turn turns one shard.
+func (s *brokerSim) turn(c *core) {
+	c.ring.Wait(s.w.Now)
+	c.sleep = c.shard.Turn(s.w.Now, shard.Wall(1_700_000_000_000+int64(s.w.Now)/1_000_000))
+	c.ring.Submit()
+}
+
+// round turns shards, some of them twice and some not at all, and lets time pass.
+func (s *brokerSim) round() error {
+	for range len(s.cores) {
+		s.turn(s.cores[s.rng.IntN(len(s.cores))])
+	}
+	switch s.rng.IntN(4) {
+	case 0:
+	case 1:
+		s.w.Step(s.w.Now + 1_000_000)
+	default:
+		until := s.w.Now + ioring.Instant(s.rng.Int64N(300_000))
+		for s.w.Step(until) {
+		}
+	}
+	return s.poll()
+}
+
+// rest turns every shard and moves to the next thing that happens.
+func (s *brokerSim) rest() error {
+	until := s.w.Now + 20_000_000
+	for _, c := range s.cores {
+		s.turn(c)
+		until = min(until, max(c.sleep, s.w.Now+1))
+	}
+	s.w.Step(until)
+	return s.poll()
+}
+
+func (s *brokerSim) poll() error {
+	for i := 0; i < len(s.conns); i++ {
+		c := s.conns[i]
+		if err := c.poll(); err != nil {
+			return err
+		}
+		if c.c.Closed {
+			s.conns = append(s.conns[:i], s.conns[i+1:]...)
+			i--
+			s.lost(c)
+		}
+	}
+	return nil
+}
+
+// lost: whoever waited on the connection does not know what became of it.
+func (s *brokerSim) lost(c *conn) {
+	for _, p := range s.producers {
+		if p.conn == c {
+			p.conn = nil
+		}
+	}
+	c.owed = nil
+}
+
+// serve turns until every shard listens.
+func (s *brokerSim) serve() error {
+	for i := range s.shards + 1 {
+		for tries := 0; ; tries++ {
+			if tries > 5000 {
+				return fmt.Errorf("STALLED: shard %d does not answer after opening", i)
+			}
+			c, err := s.connect(i)
+			if err != nil {
+				return err
+			}
+			req := kmsg.NewPtrMetadataRequest()
+			req.Version, req.AllowAutoTopicCreation = 9, false
+			req.Topics = nil
+			c.ask(req, owed{})
+			for n := 0; n < 2000 && len(c.owed) > 0 && !c.c.Closed; n++ {
+				if err := s.rest(); err != nil {
+					return err
+				}
+			}
+			if len(c.owed) == 0 && !c.c.Closed {
+				break
+			}
+			if !c.c.Closed {
+				return fmt.Errorf("STALLED: shard %d accepts and does not answer", i)
+			}
+		}
+	}
+	return nil
+}
+
+func (s *brokerSim) connect(node int) (*conn, error) {
+	cl := s.w.Dial(s.port(node))
+	if cl == nil {
+		return nil, fmt.Errorf("nobody listens on node %d", node)
+	}
+	c := &conn{c: cl, node: node, now: func() ioring.Instant { return s.w.Now }}
+	c.read = func(k owed, resp kmsg.Response) error { return s.answered(c, k, resp) }
+	s.conns = append(s.conns, c)
+	return c, nil
+}
+
+// to is a connection to a node, a new one now and then.
+func (s *brokerSim) to(node int) (*conn, error) {
+	var have []*conn
+	for _, c := range s.conns {
+		if c.node == node && !c.c.Closed {
+			have = append(have, c)
+		}
+	}
+	if len(have) == 0 || len(have) < 4 && s.rng.IntN(30) == 0 {
+		return s.connect(node)
+	}
+	return have[s.rng.IntN(len(have))], nil
+}
+
+// use lets clients do what they want.
+func (s *brokerSim) use(turns int) error {
+	for range turns {
+		if err := s.act(); err != nil {
+			return err
+		}
+		if err := s.round(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *brokerSim) act() error {
+	owe := 0
+	for _, c := range s.conns {
+		owe += len(c.owed)
+	}
+	if owe > 60 {
+		return nil
+	}
+	if err := s.resend(); err != nil {
+		return err
+	}
+	open := s.openTopics()
+	x := s.rng.IntN(100)
+	if len(open) == 0 {
+		x = 99
+	}
+	switch {
+	case x < 30:
+		t := open[s.rng.IntN(len(open))]
+		return s.produce(t.parts[s.rng.IntN(len(t.parts))])
+	case x < 50:
+		return s.produceOnce()
+	case x < 75:
+		t := open[s.rng.IntN(len(open))]
+		p := t.parts[s.rng.IntN(len(t.parts))]
+		_, err := s.fetch(p, s.rng.Int64N(p.known()+1), false)
+		return err
+	case x < 80:
+		if len(s.conns) > 0 && s.rng.IntN(3) == 0 {
+			c := s.conns[s.rng.IntN(len(s.conns))]
+			c.c.Reset()
+		}
+	case x < 85:
+		return s.initProducer()
+	case x < 88:
+		if len(open) > 3 || len(open) > 1 && s.rng.IntN(4) == 0 {
+			return s.deleteTopic(open[s.rng.IntN(len(open))])
+		}
+	case x < 94:
+		c, err := s.to(s.rng.IntN(s.shards + 1))
+		if err != nil {
+			return err
+		}
+		req := kmsg.NewPtrMetadataRequest()
+		req.Version = 9
+		c.ask(req, owed{})
+	case x >= 98 && len(s.topics) < 40:
+		return s.createTopic()
+	}
+	return nil
+}
+
+func (s *brokerSim) openTopics() []*topicBook {
+	var out []*topicBook
+	for _, t := range s.topics {
+		if t.fate == open && len(t.parts) > 0 {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+func (s *brokerSim) createTopic() error {
+	c, err := s.to(s.rng.IntN(s.shards + 1))
+	if err != nil {
+		return err
+	}
+	t := &topicBook{name: fmt.Sprintf("t%d", len(s.topics)), fate: opening}
+	s.topics = append(s.topics, t)
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.Version = 5
+	q := kmsg.NewCreateTopicsRequestTopic()
+	q.Topic, q.NumPartitions, q.ReplicationFactor = t.name, int32(1+s.rng.IntN(4)), 1
+	req.Topics = append(req.Topics, q)
+	c.ask(req, owed{note: t})
+	return nil
+}
+
+func (s *brokerSim) deleteTopic(t *topicBook) error {
+	c, err := s.to(s.rng.IntN(s.shards + 1))
+	if err != nil {
+		return err
+	}
+	t.fate = deleting
+	req := kmsg.NewPtrDeleteTopicsRequest()
+	req.Version = 4
+	req.TopicNames = []string{t.name}
+	c.ask(req, owed{note: t})
+	return nil
+}
+
+func (s *brokerSim) initProducer() error {
+	c, err := s.to(s.rng.IntN(s.shards + 1))
+	if err != nil {
+		return err
+	}
+	req := kmsg.NewPtrInitProducerIDRequest()
+	req.Version = 3
+	req.ProducerID, req.ProducerEpoch = -1, -1
+	c.ask(req, owed{})
+	return nil
+}
+
+func (s *brokerSim) newBatch(p *partBook, pid int64, seq int32) sentBatch {
+	s.serial++
+	count := 1 + s.rng.IntN(s.pick(1, 3, 20))
+	size := s.rng.IntN(s.pick(100, 2000, s.o.batchBytes*3/4))
+	epoch := int16(0)
+	if pid < 0 {
+		epoch = -1
+	}
+	b := sentBatch{part: p, serial: s.serial, count: count, pid: pid, seq: seq, bytes: makeBatch(s.serial, count, size, pid, epoch, seq)}
+	s.sent[b.serial] = &b
+	return b
+}
+
+func (s *brokerSim) produceRequest(batches []sentBatch) *kmsg.ProduceRequest {
+	req := kmsg.NewPtrProduceRequest()
+	req.Version = int16(3 + s.rng.IntN(7))
+	req.Acks, req.TimeoutMillis = -1, 600_000
+	for _, b := range batches {
+		q := kmsg.NewProduceRequestTopicPartition()
+		q.Partition, q.Records = b.part.index, b.bytes
+		t := kmsg.NewProduceRequestTopic()
+		t.Topic = b.part.topic.name
+		t.Partitions = append(t.Partitions, q)
+		req.Topics = append(req.Topics, t)
+	}
+	return req
+}
+
+func (s *brokerSim) produce(p *partBook) error {
+	node := p.node
+	if s.rng.IntN(40) == 0 {
+		node = s.rng.IntN(s.shards + 1)
+	}
+	c, err := s.to(node)
+	if err != nil {
+		return err
+	}
+	batches := []sentBatch{s.newBatch(p, -1, -1)}
+	if s.rng.IntN(3) == 0 { // other partitions of the same node, each in a topic entry of its own
+		for _, t := range s.openTopics() {
+			if q := t.parts[s.rng.IntN(len(t.parts))]; t != p.topic && q.node == node {
+				batches = append(batches, s.newBatch(q, -1, -1))
+			}
+		}
+	}
+	c.ask(s.produceRequest(batches), owed{sent: batches})
+	return nil
+}
+
+// produceOnce sends the next batch of an idempotent producer.
+func (s *brokerSim) produceOnce() error {
+	if len(s.producers) == 0 {
+		return s.initProducer()
+	}
+	p := s.producers[s.rng.IntN(len(s.producers))]
+	if p.part == nil {
+		open := s.openTopics()
+		t := open[s.rng.IntN(len(open))]
+		p.part = t.parts[s.rng.IntN(len(t.parts))]
+	}
+	if len(p.unacked) >= 5 || p.part.topic.fate != open || p.conn == nil && len(p.unacked) > 0 {
+		return nil
+	}
+	if p.conn == nil || p.conn.c.Closed {
+		c, err := s.to(p.part.node)
+		if err != nil {
+			return err
+		}
+		p.conn = c
+	}
+	b := s.newBatch(p.part, p.pid, p.seq)
+	b.owner = p
+	p.seq += int32(b.count)
+	p.unacked = append(p.unacked, b)
+	p.conn.ask(s.produceRequest([]sentBatch{b}), owed{sent: []sentBatch{b}})
+	return nil
+}
+
+// resend sends again, on another connection, what producers do not know the
+// end of; now and then although they could wait.
+func (s *brokerSim) resend() error {
+	for _, p := range s.producers {
+		if len(p.unacked) == 0 || p.part.topic.fate != open {
+			continue
+		}
+		if p.conn != nil && !p.conn.c.Closed && s.rng.IntN(200) != 0 {
+			continue
+		}
+		c, err := s.to(p.part.node)
+		if err != nil {
+			return err
+		}
+		p.conn = c
+		for _, b := range p.unacked {
+			c.ask(s.produceRequest([]sentBatch{b}), owed{sent: []sentBatch{b}})
+		}
+	}
+	return nil
+}
+
+// fetch asks for a partition from an offset on: whole for an audit, else with
+// limits that the seed draws.
+func (s *brokerSim) fetch(p *partBook, from int64, whole bool) (*conn, error) {
+	c, err := s.to(p.node)
+	if err != nil {
+		return nil, err
+	}
+	req := kmsg.NewPtrFetchRequest()
+	req.Version = int16(4 + s.rng.IntN(9))
+	req.ReplicaID = -1
+	req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(s.pick(0, 1, 20)), int32(s.pick(0, 1, 10_000)), int32(s.pick(1, 10_000, 1<<20))
+	req.SessionEpoch = -1
+	part := s.pick(1, 5_000, 1<<20)
+	if whole {
+		req.MaxWaitMillis, req.MaxBytes, part = 0, 1<<20, 1<<20
+	}
+	t := kmsg.NewFetchRequestTopic()
+	t.Topic = p.topic.name
+	q := kmsg.NewFetchRequestTopicPartition()
+	q.Partition, q.FetchOffset, q.PartitionMaxBytes, q.CurrentLeaderEpoch = p.index, from, int32(part), -1
+	t.Partitions = append(t.Partitions, q)
+	req.Topics = append(req.Topics, t)
+	c.ask(req, owed{note: p})
+	return c, nil
+}
+
+// Kafka's error codes that the workload meets.
+const (
+	codeUnknownTopic = 3
+	codeNotLeader    = 6
+	codeTopicExists  = 36
+)
+
+// answered looks at one response.
+func (s *brokerSim) answered(c *conn, k owed, resp kmsg.Response) error {
+	switch r := resp.(type) {
+	case *kmsg.ProduceResponse:
+		return s.produced(c, k, r)
+	case *kmsg.FetchResponse:
+		return s.fetched(c, k, r)
+	case *kmsg.MetadataResponse:
+		return s.metadata(k, r)
+	case *kmsg.InitProducerIDResponse:
+		if r.ErrorCode != 0 {
+			return fmt.Errorf("no producer id: error %d", r.ErrorCode)
+		}
+		if s.ids[r.ProducerID] {
+			return fmt.Errorf("TWICE: producer id %d was given out before", r.ProducerID)
+		}
+		s.ids[r.ProducerID] = true
+		if len(s.producers) < 6 {
+			s.producers = append(s.producers, &producer{pid: r.ProducerID})
+		} else if s.rng.IntN(2) == 0 {
+			i := s.rng.IntN(len(s.producers))
+			if len(s.producers[i].unacked) == 0 {
+				s.producers[i] = &producer{pid: r.ProducerID}
+			}
+		}
+	case *kmsg.CreateTopicsResponse:
+		t := k.note.(*topicBook)
+		if code := r.Topics[0].ErrorCode; code != 0 {
+			return fmt.Errorf("creating topic %s: error %d", t.name, code)
+		}
+		if t.fate == opening {
+			t.fate = open // its partitions are learned from Metadata
+		}
+	case *kmsg.DeleteTopicsResponse:
+		t := k.note.(*topicBook)
+		if code := r.Topics[0].ErrorCode; code != 0 && code != codeUnknownTopic {
+			return fmt.Errorf("deleting topic %s: error %d", t.name, code)
+		}
+		s.gone(t)
+	}
+	return nil
+}
+
+// gone: the topic is deleted; its producers look for another one.
+func (s *brokerSim) gone(t *topicBook) {
+	t.fate, t.goneAt = gone, s.w.Now
+	for _, p := range s.producers {
+		if p.part != nil && p.part.topic == t {
+			p.part, p.unacked, p.conn, p.seq = nil, nil, nil, 0
+		}
+	}
+}
+
+func (s *brokerSim) produced(c *conn, k owed, r *kmsg.ProduceResponse) error {
+	if len(r.Topics) != len(k.sent) {
+		return fmt.Errorf("%d topics in a response, %d were asked", len(r.Topics), len(k.sent))
+	}
+	for i, b := range k.sent {
+		if r.Topics[i].Topic != b.part.topic.name || len(r.Topics[i].Partitions) != 1 || r.Topics[i].Partitions[0].Partition != b.part.index {
+			return fmt.Errorf("the answer is for topic %s, the question was for %s/%d", r.Topics[i].Topic, b.part.topic.name, b.part.index)
+		}
+		q := &r.Topics[i].Partitions[0]
+		switch {
+		case q.ErrorCode == 0:
+		case q.ErrorCode == codeUnknownTopic && b.part.topic.fate != open:
+			continue
+		case q.ErrorCode == codeNotLeader && c.node != b.part.node:
+			continue
+		default:
+			return fmt.Errorf("producing batch %d (producer %d, sequence %d) to %s/%d: error %d", b.serial, b.pid, b.seq, b.part.topic.name, b.part.index, q.ErrorCode)
+		}
+		if c.node != b.part.node {
+			return fmt.Errorf("node %d took a batch for %s/%d, which node %d leads", c.node, b.part.topic.name, b.part.index, b.part.node)
+		}
+		s.appends++
+		if err := b.part.place(q.BaseOffset, b.serial, b.count, "acknowledged"); err != nil {
+			return err
+		}
+		if p := b.owner; p != nil {
+			for j := range p.unacked {
+				if p.unacked[j].serial == b.serial {
+					p.unacked = append(p.unacked[:j:j], p.unacked[j+1:]...)
+					break
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (s *brokerSim) fetched(c *conn, k owed, r *kmsg.FetchResponse) error {
+	p := k.note.(*partBook)
+	asked := k.req.(*kmsg.FetchRequest).Topics[0].Partitions[0].FetchOffset
+	if r.ErrorCode != 0 {
+		return fmt.Errorf("fetching: error %d", r.ErrorCode)
+	}
+	if len(r.Topics) != 1 || len(r.Topics[0].Partitions) != 1 {
+		return fmt.Errorf("a fetch of one partition was answered with %d topics", len(r.Topics))
+	}
+	q := &r.Topics[0].Partitions[0]
+	switch {
+	case q.ErrorCode == 0:
+	case q.ErrorCode == codeUnknownTopic && p.topic.fate != open, q.ErrorCode == codeNotLeader && c.node != p.node:
+		return nil
+	default:
+		return fmt.Errorf("fetching %s/%d from %d: error %d (known to %d, high watermark was %d)", p.topic.name, p.index, asked, q.ErrorCode, p.known(), p.high)
+	}
+	s.reads++
+	if q.HighWatermark < asked {
+		return fmt.Errorf("%s/%d: high watermark %d of a fetch from %d", p.topic.name, p.index, q.HighWatermark, asked)
+	}
+	b := q.RecordBatches
+	at := asked
+	for first := true; len(b) > 0; first = false {
+		if len(b) < headBytes {
+			break // a batch cut short, as fetches may
+		}
+		base, n := int64(binary.BigEndian.Uint64(b)), int(binary.BigEndian.Uint32(b[8:]))+12
+		if n < headBytes || n > len(b) {
+			break
+		}
+		serial := binary.BigEndian.Uint64(b[27:]) - serialBase
+		was := s.sent[serial]
+		if was == nil {
+			return fmt.Errorf("INVENTED: %s/%d at %d: a batch that nobody sent", p.topic.name, p.index, base)
+		}
+		if was.part != p {
+			return fmt.Errorf("CHANGED: %s/%d at %d: batch %d of %s/%d", p.topic.name, p.index, base, serial, was.part.topic.name, was.part.index)
+		}
+		if !bytes.Equal(b[16:n], was.bytes[16:]) {
+			return fmt.Errorf("CHANGED: %s/%d at %d: batch %d has other bytes: %s", p.topic.name, p.index, base, serial, difference(was.bytes[16:], b[16:n]))
+		}
+		if first && (base > asked || base+int64(was.count) <= asked) || !first && base != at {
+			return fmt.Errorf("%s/%d: a fetch from %d: batch %d..%d after %d", p.topic.name, p.index, asked, base, base+int64(was.count), at)
+		}
+		at = base + int64(was.count)
+		if at > q.HighWatermark {
+			return fmt.Errorf("%s/%d: a batch to %d above the high watermark %d", p.topic.name, p.index, at, q.HighWatermark)
+		}
+		if err := p.place(base, serial, was.count, "read"); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	if asked == p.next && at > p.next {
+		p.next = at
+	}
+	p.high = max(p.high, q.HighWatermark)
+	return nil
+}
+
+// metadata holds the topics against the book, and learns new ones.
+func (s *brokerSim) metadata(k owed, r *kmsg.MetadataResponse) error {
+	if len(r.Brokers) != s.shards+1 {
+		return fmt.Errorf("%d nodes, want %d", len(r.Brokers), s.shards+1)
+	}
+	for i := range r.Topics {
+		x := &r.Topics[i]
+		if x.ErrorCode != 0 {
+			continue
+		}
+		for _, t := range s.topics {
+			if t.name != *x.Topic {
+				continue
+			}
+			switch t.fate {
+			case gone:
+				if k.at <= t.goneAt {
+					continue // it was asked before
+				}
+				return fmt.Errorf("RETURNED: topic %s was deleted", t.name)
+			case opening:
+				continue
+			}
+			for len(t.parts) < len(x.Partitions) {
+				t.parts = append(t.parts, &partBook{topic: t, index: int32(len(t.parts)), base: map[uint64]int64{}})
+			}
+			for j := range x.Partitions {
+				q := &x.Partitions[j]
+				if int(q.Partition) >= len(t.parts) {
+					return fmt.Errorf("topic %s has a partition %d of %d", t.name, q.Partition, len(t.parts))
+				}
+				node := -1
+				for _, b := range r.Brokers {
+					if b.NodeID == q.Leader {
+						node = int(b.Port) - s.port(0)
+					}
+				}
+				if node < 0 {
+					return fmt.Errorf("topic %s/%d is led by node %d, which is not listed", t.name, q.Partition, q.Leader)
+				}
+				t.parts[q.Partition].node = node
+			}
+		}
+	}
+	return nil
+}
+
+// askAll is a Metadata request for everything, answered before it returns.
+func (s *brokerSim) askAll() (*kmsg.MetadataResponse, error) {
+	c, err := s.connect(s.rng.IntN(s.shards + 1))
+	if err != nil {
+		return nil, err
+	}
+	var got *kmsg.MetadataResponse
+	read := c.read
+	c.read = func(k owed, resp kmsg.Response) error {
+		got, _ = resp.(*kmsg.MetadataResponse)
+		return read(k, resp)
+	}
+	req := kmsg.NewPtrMetadataRequest()
+	req.Version = 9
+	c.ask(req, owed{})
+	for n := 0; n < 5000 && got == nil; n++ {
+		if err := s.rest(); err != nil {
+			return nil, err
+		}
+	}
+	if got == nil {
+		return nil, fmt.Errorf("STALLED: no answer to Metadata")
+	}
+	return got, nil
+}
+
+// audit reads everything after a crash: what was known has to be there, and
+// what was not may have come or gone.
+func (s *brokerSim) audit() error {
+	r, err := s.askAll()
+	if err != nil {
+		return err
+	}
+	listed := map[string]bool{}
+	for i := range r.Topics {
+		listed[*r.Topics[i].Topic] = true
+	}
+	for _, t := range s.topics {
+		switch {
+		case t.fate == open && !listed[t.name]:
+			return fmt.Errorf("LOST: topic %s", t.name)
+		case t.fate == opening && listed[t.name]:
+			t.fate = open
+		case t.fate == opening:
+			t.fate = absent
+		case t.fate == deleting && !listed[t.name]:
+			s.gone(t)
+		case t.fate == deleting:
+			t.fate = open
+		}
+	}
+	if _, err := s.askAll(); err != nil {
+		return err
+	}
+	for _, t := range s.openTopics() {
+		for _, p := range t.parts {
+			if err := s.auditPart(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *brokerSim) auditPart(p *partBook) error {
+	want := p.known()
+	p.next, p.high = 0, 0
+	for tries := 0; ; tries++ {
+		before := p.next
+		c, err := s.fetch(p, p.next, true)
+		if err != nil {
+			return err
+		}
+		for n := 0; n < 5000 && len(c.owed) > 0 && !c.c.Closed; n++ {
+			if err := s.rest(); err != nil {
+				return err
+			}
+		}
+		if len(c.owed) > 0 {
+			return fmt.Errorf("STALLED: no answer to a fetch of %s/%d from %d", p.topic.name, p.index, p.next)
+		}
+		if c.c.Closed {
+			continue
+		}
+		if p.next >= p.high {
+			break
+		}
+		if p.next == before && tries > 50 {
+			return fmt.Errorf("LOST: %s/%d: nothing at %d, the high watermark is %d, known to %d", p.topic.name, p.index, p.next, p.high, want)
+		}
+	}
+	if p.next < want {
+		return fmt.Errorf("LOST: %s/%d ends at %d, but everything below %d was acknowledged or read", p.topic.name, p.index, p.next, want)
+	}
+	return nil
+}
+
+// settle waits until everything asked is answered.
+func (s *brokerSim) settle() error {
+	for range 20_000 {
+		owe := 0
+		for _, c := range s.conns {
+			owe += len(c.owed)
+		}
+		if owe == 0 {
+			return nil
+		}
+		if err := s.rest(); err != nil {
+			return err
+		}
+	}
+	for _, c := range s.conns {
+		if len(c.owed) > 0 {
+			return fmt.Errorf("STALLED: node %d owes %d answers, the first to key %d", c.node, len(c.owed), c.owed[0].req.Key())
+		}
+	}
+	return nil
+}
+
+// stop is a clean one.
+func (s *brokerSim) stop() error {
+	s.post.Stop()
+	for range 20_000 {
+		done := 0
+		for _, c := range s.cores {
+			if c.shard.Done() {
+				done++
+			}
+		}
+		if done == len(s.cores) {
+			return nil
+		}
+		if err := s.rest(); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("STALLED: a clean stop does not end")
+}
+
+// brokerLimits are what a seed draws for the broker.
+type brokerLimits struct {
+	batchBytes int
+	frames     int
+	arenaBytes int
+	engine     engine.Options
+	net        netring.Options
+	mailBytes  int
+}
+
+func (s *brokerSim) drawLimits() {
+	l := &s.o
+	l.batchBytes = s.pick(8<<10, 32<<10, 128<<10)
+	l.frames = s.pick(16, 64, 256)
+	l.arenaBytes = 64 << 20
+	l.engine = engine.Options{
+		LogsMax: 128, SegmentBytes: s.pick(1<<20, 2<<20), JournalBytes: s.pick(2<<20, 4<<20), LogMemoryBytes: s.pick(4<<20, 8<<20),
+		BatchBytesMax: l.batchBytes, InflightMax: s.pick(1, 2, 4), Files: 1, FilesMax: 512, Faults: s.run.Faults,
+	}
+	buffer := s.pick(4<<10, 64<<10)
+	l.net = netring.Options{
+		Listener: 0, ConnsMax: 64, FramesMax: l.frames, ReceiveBufferBytes: buffer, ReceiveBuffers: (4 << 20) / buffer, FrameBytesMax: 1 << 20,
+		ProgressTimeoutNS: 30e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: s.pick(2, 8, 64), ReplyBlocks: 256,
+	}
+	l.mailBytes = 4 << 20
+	s.mood = sim.RingOptions{Files: 1024, Sockets: 64, Depth: 1024, ShortWrites: s.pick(0, 0, 30), ShortReads: s.pick(0, 30), Again: s.pick(0, 0, 40), Late: s.pick(0, 0, 20)}
+}
+
+func (l *brokerLimits) options(s *brokerSim, i int) shard.Options {
+	var nodes []shard.Node
+	for k := range s.shards + 1 {
+		nodes = append(nodes, shard.Node{ID: int32(k), Host: "sim", Port: int32(s.port(k))})
+	}
+	return shard.Options{
+		Shard: i, DataShards: s.shards, Nodes: nodes, ClusterID: "sim", MessageBytesMax: l.batchBytes, PartitionsDefault: 1,
+		ProducersMax: 64, WaitersMax: 1024, MailBytes: l.mailBytes, TopicsMax: 100, PartitionsMax: 100,
+		Net: l.net, Engine: l.engine, Faults: s.run.ShardFaults,
+	}
+}
+
+func init() {
+	workloads = append(workloads, workload{"broker", brokerWork})
+	faults = append(faults,
+		fault{"DuplicateAckedEarly", "broker", func(r *Run) { r.ShardFaults.DuplicateAckedEarly = true }},
+		fault{"ProducerIDTwice", "broker", func(r *Run) { r.ShardFaults.ProducerIDTwice = true }},
+	)
+}

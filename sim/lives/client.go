@@ -1,0 +1,174 @@
+//go:build broker
+
+package lives
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tailbound/ioring"
+	"tailbound/sim"
+)
+
+// conn is one connection of a simulated client to one node. Requests are
+// pipelined; answers come in the order of the requests.
+type conn struct {
+	c    *sim.Client
+	node int
+	next int32
+	owed []owed
+	read func(k owed, resp kmsg.Response) error
+	now  func() ioring.Instant
+}
+
+// owed is a request that has not been answered.
+type owed struct {
+	correlation int32
+	req         kmsg.Request
+	sent        []sentBatch    // of a Produce, in the order of its partitions
+	at          ioring.Instant // when it was asked
+	note        any
+}
+
+var formatter = kmsg.NewRequestFormatter(kmsg.FormatterClientID("sim"))
+
+func (c *conn) ask(req kmsg.Request, k owed) {
+	c.next++
+	k.correlation, k.req, k.at = c.next, req, c.now()
+	c.owed = append(c.owed, k)
+	c.c.Send(formatter.AppendRequest(nil, req, c.next))
+}
+
+// poll takes whole answers out of what came in.
+func (c *conn) poll() error {
+	for len(c.c.Received) >= 4 {
+		n := int(int32(binary.BigEndian.Uint32(c.c.Received)))
+		if n < 4 || n > 64<<20 {
+			return fmt.Errorf("node %d: a response of %d bytes", c.node, n)
+		}
+		if len(c.c.Received) < 4+n {
+			return nil
+		}
+		p := c.c.Take(4 + n)[4:]
+		if len(c.owed) == 0 {
+			return fmt.Errorf("node %d: a response of %d bytes to no request", c.node, n)
+		}
+		k := c.owed[0]
+		c.owed = c.owed[1:]
+		if got := int32(binary.BigEndian.Uint32(p)); got != k.correlation {
+			return fmt.Errorf("node %d: correlation id %d, want %d", c.node, got, k.correlation)
+		}
+		p = p[4:]
+		resp := k.req.ResponseKind()
+		resp.SetVersion(k.req.GetVersion())
+		if resp.IsFlexible() && resp.Key() != 18 {
+			if len(p) == 0 || p[0] != 0 {
+				return fmt.Errorf("node %d: key %d v%d: no tags in the response's header", c.node, resp.Key(), resp.GetVersion())
+			}
+			p = p[1:]
+		}
+		if err := resp.ReadFrom(p); err != nil {
+			return fmt.Errorf("node %d: key %d v%d: a response that cannot be read: %w", c.node, resp.Key(), resp.GetVersion(), err)
+		}
+		if err := c.read(k, resp); err != nil {
+			return fmt.Errorf("node %d: key %d v%d: %w", c.node, resp.Key(), resp.GetVersion(), err)
+		}
+	}
+	return nil
+}
+
+// sentBatch is a record batch as a client sent it. The first timestamp is its
+// serial, so that it is known wherever it turns up.
+type sentBatch struct {
+	part   *partBook
+	serial uint64
+	bytes  []byte // as sent
+	count  int
+	pid    int64
+	seq    int32
+	owner  *producer
+}
+
+const serialBase = 1_700_000_000_000
+
+// makeBatch is a record batch of count records (Kafka protocol, record batch
+// v2), with values of about size bytes in all.
+func makeBatch(serial uint64, count, size int, pid int64, epoch int16, seq int32) []byte {
+	b := make([]byte, headBytes, headBytes+size+count*32)
+	b[16] = 2
+	binary.BigEndian.PutUint32(b[23:], uint32(count-1))
+	binary.BigEndian.PutUint64(b[27:], serialBase+serial)
+	binary.BigEndian.PutUint64(b[35:], serialBase+serial)
+	binary.BigEndian.PutUint64(b[43:], uint64(pid))
+	binary.BigEndian.PutUint16(b[51:], uint16(epoch))
+	binary.BigEndian.PutUint32(b[53:], uint32(seq))
+	binary.BigEndian.PutUint32(b[57:], uint32(count))
+	x := serial * 0x9e3779b97f4a7c15
+	var r []byte
+	for i := range count {
+		r = append(r[:0], 0)                 // attributes
+		r = binary.AppendVarint(r, 0)        // timestamp delta
+		r = binary.AppendVarint(r, int64(i)) // offset delta
+		r = binary.AppendVarint(r, -1)       // no key
+		value := size / count
+		r = binary.AppendVarint(r, int64(value)) // value
+		for range value {
+			x = x*6364136223846793005 + 1442695040888963407
+			r = append(r, byte(x>>56))
+		}
+		r = binary.AppendVarint(r, 0) // headers
+		b = binary.AppendVarint(b, int64(len(r)))
+		b = append(b, r...)
+	}
+	binary.BigEndian.PutUint32(b[8:], uint32(len(b)-12))
+	binary.BigEndian.PutUint32(b[12:], ^uint32(0))
+	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
+	return b
+}
+
+// partBook is what the oracle knows of one partition of one topic id.
+//
+// Invariant: at[o] is the serial of the batch that was acknowledged or read
+// at offset o, 0 where nothing is known yet. What is known may never change.
+type partBook struct {
+	topic *topicBook
+	index int32
+	node  int // that leads it
+	at    []uint64
+	next  int64 // where the reader is
+	high  int64 // highest high watermark a client was told
+	base  map[uint64]int64
+}
+
+// topicBook is one topic id's life.
+type topicBook struct {
+	name   string
+	id     [16]byte
+	fate   fate
+	goneAt ioring.Instant
+	parts  []*partBook
+}
+
+// known is the first offset past everything known.
+func (p *partBook) known() int64 { return int64(len(p.at)) }
+
+// place notes that the batch of serial lies at base; how says who says so.
+func (p *partBook) place(base int64, serial uint64, count int, how string) error {
+	if old, ok := p.base[serial]; ok && old != base {
+		return fmt.Errorf("TWICE: %s/%d: batch %d was at offset %d and is now %s at %d", p.topic.name, p.index, serial, old, how, base)
+	}
+	p.base[serial] = base
+	for int64(len(p.at)) < base+int64(count) {
+		p.at = append(p.at, 0)
+	}
+	for o := base; o < base+int64(count); o++ {
+		if p.at[o] != 0 && p.at[o] != serial {
+			return fmt.Errorf("CHANGED: %s/%d: offset %d held batch %d and now %d is %s there", p.topic.name, p.index, o, p.at[o], serial, how)
+		}
+		p.at[o] = serial
+	}
+	return nil
+}
