@@ -10,7 +10,8 @@
 // a fresh data directory on the same file system, a fresh process, a fresh
 // topic, a warm-up that counts nowhere, then the window. In each round every
 // rate is run with every system one after the other, and the order of the
-// systems turns from round to round, so that a machine that slows down or a
+// systems turns from round to round (saturation has its rounds after all
+// others, because what it writes disturbs the machine for a while), so that a machine that slows down or a
 // neighbour that wakes up does not always meet the same one. Ratios are formed
 // inside a round, between phases that were minutes or less apart; the table
 // gives their median and, in brackets, the least and the greatest.
@@ -32,6 +33,9 @@
 //     systems on one machine, never numbers of two.
 //   - Seconds are short. Nothing here shows what hours, a full disk, or a
 //     device's garbage collection do.
+//   - A virtual machine's host shows: memory is touched before each phase so
+//     that no system pays for its first use, stolen time is printed, threads
+//     that leave the system's core are named.
 //   - Percentiles close to the noise of the machine are not resolved. Look at
 //     the spread over the rounds, at the lag column and at stolen time before
 //     believing a difference.

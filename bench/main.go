@@ -22,11 +22,12 @@ import (
 	"tailbound/bench/plain"
 )
 
+// Children are told to die with the thread that made them (PR_SET_PDEATHSIG):
+// it has to be the main one, which lives as long as the process. Only init
+// locks that one for certain.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	// Children are told to die with the thread that made them
-	// (PR_SET_PDEATHSIG): it has to be the one that lives as long as the
-	// process.
-	runtime.LockOSThread()
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -116,6 +117,7 @@ type options struct {
 	loadCPU    int
 	serverProc int
 	touchMiB   int
+	settle     time.Duration
 }
 
 // A phase is one load that every system gets in turn.
@@ -124,6 +126,9 @@ type phase struct {
 	Load       load.Options // without address and process
 	onlyBroker bool         // reads back, which the yardsticks cannot
 }
+
+func (p phase) closed() bool { return p.Load.Rate == 0 }
+func (p phase) open() bool   { return p.Load.Rate > 0 }
 
 // measured is one system's result in one phase of one round.
 type measured struct {
@@ -157,6 +162,7 @@ func orchestrate(args []string) error {
 	f.IntVar(&o.loadCPU, "load-cpu", 1, "core of the generator")
 	f.IntVar(&o.serverProc, "plain-gomaxprocs", 4, "GOMAXPROCS of the plain server")
 	f.IntVar(&o.touchMiB, "touch", 12288, "MiB of memory to touch, at most, before each phase, so that the host has backed it; 0: none")
+	f.DurationVar(&o.settle, "settle", 2*time.Second, "rest after a saturation phase")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -195,6 +201,27 @@ func orchestrate(args []string) error {
 
 	rep := &report{Machine: describe(scratch), Arguments: args}
 	rep.header(os.Stdout)
+	// All rounds of rates come before the first of saturation: for half a
+	// minute after gigabytes were written the host takes time from the machine
+	// (November 2026: p99 of the next small phase 25 ms instead of 1).
+	if err := o.rounded(ctx, rep, scratch, systems, slices.DeleteFunc(slices.Clone(phases), phase.closed)); err != nil {
+		return err
+	}
+	if err := o.rounded(ctx, rep, scratch, systems, slices.DeleteFunc(slices.Clone(phases), phase.open)); err != nil {
+		return err
+	}
+	rep.table(os.Stdout, phases, systems)
+	if err := rep.write(o.results); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(rep.Runs, func(m measured) bool { return m.Failed != "" }) {
+		return errors.New("not every phase was measured")
+	}
+	return nil
+}
+
+// rounded measures every system in every phase, round after round.
+func (o *options) rounded(ctx context.Context, rep *report, scratch string, systems []string, phases []phase) error {
 	for round := range o.rounds {
 		for _, p := range phases {
 			for i := range systems {
@@ -215,13 +242,6 @@ func orchestrate(args []string) error {
 				progress(m)
 			}
 		}
-	}
-	rep.table(os.Stdout, phases, systems)
-	if err := rep.write(o.results); err != nil {
-		return err
-	}
-	if slices.ContainsFunc(rep.Runs, func(m measured) bool { return m.Failed != "" }) {
-		return errors.New("not every phase was measured")
 	}
 	return nil
 }
@@ -288,6 +308,14 @@ func (o *options) measure(ctx context.Context, scratch, name string, p phase) me
 	defer func() {
 		_ = os.RemoveAll(dir)
 		unix.Sync() // what was removed must not be trimmed in the next one's time
+		settle := 500 * time.Millisecond
+		if p.Load.Rate == 0 {
+			settle = o.settle
+		}
+		select {
+		case <-time.After(settle):
+		case <-ctx.Done():
+		}
 	}()
 	if err := o.measureIn(ctx, dir, name, p, &m); err != nil {
 		m.Failed = err.Error()
