@@ -30,6 +30,7 @@ const (
 	registerProbe        = 8
 	registerIOWQAff      = 17
 	registerRingFDs      = 20
+	unregisterRingFDs    = 21
 	registerPbufRing     = 22
 	registerFileRange    = 25
 	resourceSparse       = 1 << 0

@@ -73,17 +73,19 @@ type Kernel struct {
 	times  unsafe.Pointer // a timespec for each submission entry
 	wakeTo *uint64
 
-	bufs     unsafe.Pointer // the provided-buffer ring
-	bufsN    uintptr
-	bufTail  uint16
-	bufMask  uint16
-	event    int
-	rearm    bool
-	local    []Completion // results of what is done without the kernel's ring
-	paths    [][64]byte   // of open files, for Stat
-	accepted []uint32     // free socket slots, where the kernel cannot pick them
-	accepts  Token        // the accept under way, likewise
-	closing  []bool
+	bufs      unsafe.Pointer // the provided-buffer ring
+	bufsN     uintptr
+	bufTail   uint16
+	bufMask   uint16
+	event     int
+	rearm     bool
+	local     []Completion // results of what is done without the kernel's ring
+	paths     [][64]byte   // of open files, for Stat
+	accepted  []uint32     // free socket slots, where the kernel cannot pick them
+	accepts   Token        // the accept under way, likewise
+	closing   []bool
+	wakeAs    Token // of the Wake that was pushed, if wakeAsked
+	wakeAsked bool
 
 	Stats KernelStats
 }
@@ -250,6 +252,10 @@ func setupError(errno unix.Errno, o KernelOptions) error {
 // kernel; their memory must live until Close has returned.
 func (k *Kernel) Close() {
 	if k.fd >= 0 {
+		if k.enterFlg != 0 { // the registration holds the ring, and its listeners, open
+			u := ringFDUpdate{offset: uint32(k.enterFD)}
+			k.reg(unregisterRingFDs, unsafe.Pointer(&u), 1)
+		}
 		unix.Close(k.fd)
 		k.fd = -1
 	}
@@ -319,7 +325,8 @@ func (k *Kernel) Push(op Op) bool {
 		k.local = append(k.local, Completion{Token: op.Token, Result: k.inline(op)})
 		return true
 	case Wake:
-		return true // the ring's own wake-up is always armed
+		k.wakeAs, k.wakeAsked = op.Token, true // the ring's own wake-up is always armed
+		return true
 	}
 	if k.Room() <= 0 {
 		k.submit()
@@ -513,6 +520,10 @@ func (k *Kernel) Reap(out []Completion) int {
 		if c.userData == wakeToken {
 			k.rearm = true
 			k.Stats.Wakes++
+			if k.wakeAsked {
+				out[n] = Completion{Token: k.wakeAs, Flags: FlagMore}
+				n++
+			}
 			continue
 		}
 		out[n] = Completion{Token: Token(c.userData), Result: c.res, Flags: c.flags}
@@ -536,6 +547,9 @@ func (k *Kernel) place(c *Completion) {
 	}
 	fd := int(c.Result)
 	if len(k.accepted) == 0 {
+		k.submit() // a close still queued would close the slot's next owner
+	}
+	if len(k.accepted) == 0 && k.told == k.sqTail {
 		for i, closed := range k.closing {
 			if closed {
 				k.closing[i] = false

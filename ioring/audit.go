@@ -1,0 +1,197 @@
+package ioring
+
+import (
+	"fmt"
+	"hash/maphash"
+	"slices"
+
+	"tailbound/mem"
+)
+
+// AuditOptions say what an Audit looks for.
+type AuditOptions struct {
+	Arena        *mem.Arena        // where every Buf must lie; nil: anywhere
+	Alignment    int               // of memory, offset and length of Read and Write, in bytes; 0: any
+	UniqueTokens bool              // a token in flight may not be pushed again
+	OnSend       func(op Op)       // called at each Send that was pushed; nil: not
+	Fail         func(what string) // called at each finding; nil: panic
+}
+
+// Audit is a Ring for tests that holds whoever uses another Ring to the rules.
+// It allocates, and hashes all that is lent.
+//
+// Without UniqueTokens, operations that share a token are taken to complete in
+// the order pushed.
+type Audit struct {
+	ring   Ring
+	o      AuditOptions
+	seed   maphash.Seed
+	flying map[Token][]flight
+	files  map[uint32][]*written
+	last   *written // the write whose link waits for the next op
+}
+
+type flight struct {
+	op     Op
+	hash   uint64
+	write  *written   // of a Write
+	covers []*written // of a Sync: what it makes durable when it succeeds
+	linked *written   // of a Sync: the write before it in its link
+}
+
+// written is [off, end) of a file, not known to be durable.
+type written struct {
+	off, end uint64
+	done     bool // its write completed; a range never written stays false
+}
+
+// NewAudit wraps ring.
+func NewAudit(ring Ring, o AuditOptions) *Audit {
+	return &Audit{ring: ring, o: o, seed: maphash.MakeSeed(), flying: map[Token][]flight{}, files: map[uint32][]*written{}}
+}
+
+// Push checks op and queues it.
+func (a *Audit) Push(op Op) bool {
+	a.check(op)
+	f := flight{op: op, hash: a.hash(op)}
+	if !a.ring.Push(op) {
+		return false
+	}
+	linked := a.last
+	a.last = nil
+	switch op.Code {
+	case Provide:
+		return true
+	case Write:
+		f.write = &written{off: op.Offset, end: op.Offset + uint64(op.Buf.Len())}
+		a.files[op.File] = slices.DeleteFunc(a.files[op.File], func(w *written) bool {
+			return w.off >= f.write.off && w.end <= f.write.end
+		})
+		a.files[op.File] = append(a.files[op.File], f.write)
+		if op.Flags&FlagLink != 0 {
+			a.last = f.write
+		}
+	case Sync:
+		f.linked = linked
+		for _, w := range a.files[op.File] {
+			if w.done {
+				f.covers = append(f.covers, w)
+			}
+		}
+	case Send:
+		if a.o.OnSend != nil {
+			a.o.OnSend(op)
+		}
+	}
+	a.flying[op.Token] = append(a.flying[op.Token], f)
+	return true
+}
+
+// Room is the ring's.
+func (a *Audit) Room() int { return a.ring.Room() }
+
+// Wait is the ring's.
+func (a *Audit) Wait(until Instant) { a.ring.Wait(until) }
+
+// Reap reaps and checks.
+func (a *Audit) Reap(out []Completion) int {
+	n := a.ring.Reap(out)
+	for _, c := range out[:n] {
+		a.complete(c)
+	}
+	return n
+}
+
+// Unsynced says whether any of the n bytes from off on, of the file in a slot,
+// was pushed to be written and is not covered by a successful Sync that was
+// pushed after the write completed, or linked to it.
+func (a *Audit) Unsynced(file uint32, off, n uint64) bool {
+	return slices.ContainsFunc(a.files[file], func(w *written) bool { return w.off < off+n && off < w.end })
+}
+
+func (a *Audit) check(op Op) {
+	if a.o.UniqueTokens && op.Code != Provide && len(a.flying[op.Token]) > 0 {
+		a.fail("token %x is pushed again while in flight", uint64(op.Token))
+	}
+	if op.Buf.IsZero() {
+		if op.Code == Read || op.Code == Write || op.Code == Send || op.Code == Provide {
+			a.fail("op of code %d without memory", op.Code)
+		}
+	} else if a.o.Arena != nil && !a.o.Arena.Contains(op.Buf) {
+		a.fail("op of code %d with memory that is not the arena's", op.Code)
+	}
+	if n := uint64(a.o.Alignment); n > 0 && (op.Code == Read || op.Code == Write) {
+		if op.Offset%n != 0 || op.Buf.Addr()%n != 0 || uint64(op.Buf.Len())%n != 0 {
+			a.fail("op of code %d: offset %d, memory %x, %d bytes are not aligned to %d", op.Code, op.Offset, op.Buf.Addr(), op.Buf.Len(), n)
+		}
+	}
+	if a.last != nil && op.Code != Sync {
+		a.fail("op of code %d follows a linked write; only a Sync may", op.Code)
+	}
+}
+
+func (a *Audit) complete(c Completion) {
+	fs := a.flying[c.Token]
+	if len(fs) == 0 {
+		a.fail("a completion of token %x, which is not in flight", uint64(c.Token))
+		return
+	}
+	f := fs[0]
+	if c.Flags&FlagMore != 0 {
+		return
+	}
+	if a.flying[c.Token] = fs[1:]; len(fs) == 1 {
+		delete(a.flying, c.Token)
+	}
+	if a.hash(f.op) != f.hash {
+		a.fail("token %x: lent memory changed before its operation completed", uint64(c.Token))
+	}
+	file := f.op.File
+	switch f.op.Code {
+	case Write:
+		w := f.write
+		put := w.off + uint64(max(c.Result, 0))
+		if put < w.end { // what was not written is not durable until it is written again
+			a.files[file] = append(a.files[file], &written{off: put, end: w.end})
+			w.end = put
+		}
+		w.done = true
+	case Sync:
+		if c.Result != 0 {
+			return
+		}
+		if f.linked != nil {
+			f.covers = append(f.covers, f.linked)
+		}
+		a.files[file] = slices.DeleteFunc(a.files[file], func(w *written) bool { return slices.Contains(f.covers, w) })
+	case Open:
+		if c.Result == 0 {
+			delete(a.files, file)
+		}
+	}
+}
+
+// hash is over what is lent for reading: a Write's bytes, a Send's pieces.
+func (a *Audit) hash(op Op) uint64 {
+	switch op.Code {
+	case Write:
+		return maphash.Bytes(a.seed, op.Buf.Bytes())
+	case Send:
+		var h maphash.Hash
+		h.SetSeed(a.seed)
+		h.Write(op.Buf.Bytes()[VectorHeaderBytes:VectorBytes(int(op.Arg))])
+		for i := range int(op.Arg) {
+			h.Write(Piece(op.Buf, i))
+		}
+		return h.Sum64()
+	}
+	return 0
+}
+
+func (a *Audit) fail(format string, args ...any) {
+	what := "ioring audit: " + fmt.Sprintf(format, args...)
+	if a.o.Fail == nil {
+		panic(what)
+	}
+	a.o.Fail(what)
+}
