@@ -1,0 +1,297 @@
+package kafka
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+)
+
+// Record batch v2, as DefaultRecordBatch.java has it; all big-endian:
+//
+//	 0 base offset 8        21 attributes 2         43 producer id 8
+//	 8 length 4             23 last offset delta 4  51 producer epoch 2
+//	12 leader epoch 4       27 base timestamp 8     53 base sequence 4
+//	16 magic 1              35 max timestamp 8      57 record count 4
+//	17 CRC-32C 4, over 21.. to the end              61 records
+
+// BatchHeaderBytes is the size of a batch's header.
+const BatchHeaderBytes = 61
+
+const (
+	attributeCodec         = 0x07
+	attributeTransactional = 0x10
+	attributeControl       = 0x20
+	codecMax               = 4 // none, gzip, snappy, lz4, zstd
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Batch is a batch's header, less what the broker sets.
+type Batch struct {
+	Count           int32
+	LastOffsetDelta int32
+	BaseTime        int64 // ms
+	MaxTime         int64 // ms
+	ProducerID      int64 // -1: not idempotent
+	ProducerEpoch   int16
+	BaseSequence    int32
+	CRC             uint32
+	Attributes      int16
+}
+
+// ParseBatchHeader reads a header of BatchHeaderBytes or more.
+func ParseBatchHeader(b []byte) Batch {
+	_ = b[BatchHeaderBytes-1]
+	return Batch{
+		CRC:             binary.BigEndian.Uint32(b[17:]),
+		Attributes:      int16(binary.BigEndian.Uint16(b[21:])),
+		LastOffsetDelta: int32(binary.BigEndian.Uint32(b[23:])),
+		BaseTime:        int64(binary.BigEndian.Uint64(b[27:])),
+		MaxTime:         int64(binary.BigEndian.Uint64(b[35:])),
+		ProducerID:      int64(binary.BigEndian.Uint64(b[43:])),
+		ProducerEpoch:   int16(binary.BigEndian.Uint16(b[51:])),
+		BaseSequence:    int32(binary.BigEndian.Uint32(b[53:])),
+		Count:           int32(binary.BigEndian.Uint32(b[57:])),
+	}
+}
+
+// BaseOffset is the first offset of a stored batch.
+func BaseOffset(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }
+
+// BatchBytes is how long the batch at the start of b says it is, header
+// included.
+func BatchBytes(b []byte) int { return 12 + int(int32(binary.BigEndian.Uint32(b[8:]))) }
+
+// BatchCRC is the checksum a batch carries.
+func BatchCRC(b []byte) uint32 { return binary.BigEndian.Uint32(b[17:]) }
+
+// PatchBase sets what the broker decides: base offset and leader epoch. Neither
+// is covered by the CRC.
+func PatchBase(b []byte, base int64, epoch int32) {
+	binary.BigEndian.PutUint64(b, uint64(base))
+	binary.BigEndian.PutUint32(b[12:], uint32(epoch))
+}
+
+// ValidateBatch says whether b is exactly one record batch that a producer may
+// send, as Kafka's leader checks it (UnifiedLog.analyzeAndValidateRecords,
+// LogValidator): one batch of magic 2, of at most max bytes, whole, with the
+// CRC it claims, offsets 0 to n-1, no control batch. The records of an
+// uncompressed batch are walked; a compressed one is not opened.
+func ValidateBatch(b []byte, max int) (Batch, ErrorCode) {
+	if len(b) < 17 {
+		return Batch{}, InvalidRecord
+	}
+	if magic := b[16]; magic != 2 {
+		if magic < 2 {
+			return Batch{}, UnsupportedForMessageFormat
+		}
+		return Batch{}, InvalidRecord
+	}
+	if len(b) < BatchHeaderBytes {
+		return Batch{}, CorruptMessage
+	}
+	size := int64(12) + int64(int32(binary.BigEndian.Uint32(b[8:])))
+	switch {
+	case size < BatchHeaderBytes || size > int64(len(b)):
+		return Batch{}, CorruptMessage
+	case size < int64(len(b)):
+		return Batch{}, InvalidRecord // a second batch, or something behind the first
+	case len(b) > max:
+		return Batch{}, MessageTooLarge
+	}
+	h := ParseBatchHeader(b)
+	if crc32.Checksum(b[21:], castagnoli) != h.CRC {
+		return h, CorruptMessage
+	}
+	codec := h.Attributes & attributeCodec
+	switch {
+	case h.Attributes&attributeControl != 0:
+		return h, InvalidRecord // only brokers write these
+	case h.Attributes&attributeTransactional != 0:
+		return h, InvalidTxnState // no transaction is open: there are none
+	case codec > codecMax:
+		return h, UnsupportedCompressionType
+	case h.Count <= 0 || int64(h.LastOffsetDelta)+1 != int64(h.Count):
+		return h, InvalidRecord
+	case h.ProducerID < -1 || h.ProducerID >= 0 && (h.BaseSequence < 0 || h.ProducerEpoch < 0):
+		return h, InvalidRecord
+	case codec == 0 && !wholeRecords(b[BatchHeaderBytes:], h.Count):
+		return h, InvalidRecord
+	}
+	return h, None
+}
+
+// wholeRecords walks count uncompressed records, which must fill b exactly and
+// have the offset deltas 0, 1, 2 ….
+func wholeRecords(b []byte, count int32) bool {
+	for i := range count {
+		n, at := varint(b)
+		if at <= 0 || n < 0 || n > int64(len(b)-at) {
+			return false
+		}
+		if !wholeRecord(b[at:at+int(n)], i) {
+			return false
+		}
+		b = b[at+int(n):]
+	}
+	return len(b) == 0
+}
+
+func wholeRecord(b []byte, delta int32) bool {
+	if len(b) < 1 {
+		return false
+	}
+	b = b[1:] // attributes
+	_, n := varint(b)
+	if n <= 0 {
+		return false
+	}
+	b = b[n:]
+	d, n := varint(b)
+	if n <= 0 || d != int64(delta) {
+		return false
+	}
+	b = b[n:]
+	for range 2 { // key, value; -1 is null
+		if b = skipBytes(b, -1); b == nil {
+			return false
+		}
+	}
+	headers, n := varint(b)
+	if n <= 0 || headers < 0 || headers > int64(len(b)) {
+		return false
+	}
+	b = b[n:]
+	for range headers {
+		if b = skipBytes(b, 0); b == nil {
+			return false
+		}
+		if b = skipBytes(b, -1); b == nil {
+			return false
+		}
+	}
+	return len(b) == 0
+}
+
+// skipBytes skips a length of at least least, and as many bytes. nil: there are
+// not as many.
+func skipBytes(b []byte, least int64) []byte {
+	n, at := varint(b)
+	if at <= 0 || n < least || n > int64(len(b)-at) {
+		return nil
+	}
+	return b[at+int(max(n, 0)):]
+}
+
+// varint reads a zigzag varint; n <= 0: there is none.
+func varint(b []byte) (v int64, n int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return int64(b[0]>>1) ^ -int64(b[0]&1), 1
+	}
+	return binary.Varint(b)
+}
+
+// Record is one record of an uncompressed batch. Key and Value are views.
+type Record struct {
+	Delta      int64 // its offset, less the batch's
+	Time       int64 // ms
+	Key, Value []byte
+}
+
+// RecordIter walks the records of a stored, uncompressed batch.
+type RecordIter struct {
+	b        []byte
+	baseTime int64
+	left     int32
+}
+
+// Records begins a walk; a compressed batch has none to show.
+func Records(b []byte) RecordIter {
+	h := ParseBatchHeader(b)
+	if h.Attributes&attributeCodec != 0 {
+		return RecordIter{}
+	}
+	return RecordIter{b[BatchHeaderBytes:BatchBytes(b)], h.BaseTime, h.Count}
+}
+
+// Next is the next record; false at the end, or where what follows is none.
+func (i *RecordIter) Next() (r Record, ok bool) {
+	if i.left == 0 {
+		return r, false
+	}
+	n, at := varint(i.b)
+	if at <= 0 || n < 1 || n > int64(len(i.b)-at) {
+		return r, false
+	}
+	b := i.b[at+1 : at+int(n)]
+	i.b = i.b[at+int(n):]
+	i.left--
+	t, at := varint(b)
+	if at <= 0 {
+		return r, false
+	}
+	b = b[at:]
+	if r.Delta, at = varint(b); at <= 0 {
+		return r, false
+	}
+	b = b[at:]
+	r.Time = i.baseTime + t
+	for _, f := range []*[]byte{&r.Key, &r.Value} {
+		n, at := varint(b)
+		if at <= 0 || n > int64(len(b)-at) {
+			return r, false
+		}
+		b = b[at:]
+		if n >= 0 {
+			*f, b = b[:n], b[n:]
+		}
+	}
+	return r, true
+}
+
+// FindTime is the first record of a stored batch that is not older than ts, its
+// own time and offset. In a compressed batch, which is not opened, it is the
+// batch's first: exact when that is not older, else at most a batch too early.
+func FindTime(b []byte, ts int64) (time, offset int64) {
+	base := BaseOffset(b)
+	for it := Records(b); ; {
+		r, ok := it.Next()
+		if !ok {
+			break
+		}
+		if r.Time >= ts {
+			return r.Time, base + r.Delta
+		}
+	}
+	return ParseBatchHeader(b).BaseTime, base
+}
+
+// AppendBatch appends a batch of one record, uncompressed and not idempotent:
+// what the broker itself writes.
+func AppendBatch(dst []byte, wall int64, key, value []byte) []byte {
+	record := make([]byte, 0, 32+len(key)+len(value))
+	record = append(record, 0, 0, 0) // attributes, time delta, offset delta
+	for _, f := range [][]byte{key, value} {
+		if f == nil {
+			record = binary.AppendVarint(record, -1)
+			continue
+		}
+		record = binary.AppendVarint(record, int64(len(f)))
+		record = append(record, f...)
+	}
+	record = append(record, 0) // headers
+	at := len(dst)
+	dst = append(dst, make([]byte, BatchHeaderBytes)...)
+	dst = binary.AppendVarint(dst, int64(len(record)))
+	dst = append(dst, record...)
+	b := dst[at:]
+	binary.BigEndian.PutUint32(b[8:], uint32(len(b)-12))
+	b[16] = 2
+	binary.BigEndian.PutUint64(b[27:], uint64(wall))
+	binary.BigEndian.PutUint64(b[35:], uint64(wall))
+	binary.BigEndian.PutUint64(b[43:], ^uint64(0))
+	binary.BigEndian.PutUint16(b[51:], ^uint16(0))
+	binary.BigEndian.PutUint32(b[53:], ^uint32(0))
+	binary.BigEndian.PutUint32(b[57:], 1)
+	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
+	return dst
+}

@@ -1,0 +1,152 @@
+package kafka
+
+// FetchWalk walks a Fetch request of version 4 to 12 (FetchRequest.json).
+type FetchWalk struct {
+	walk
+	MaxWaitMS    int32
+	MinBytes     int32
+	MaxBytes     int32
+	Committed    bool // isolation level read_committed
+	SessionID    int32
+	SessionEpoch int32
+}
+
+// FetchPartition is one partition of a Fetch request.
+type FetchPartition struct {
+	Index        int32
+	CurrentEpoch int32 // -1: the client has none
+	Offset       int64
+	MaxBytes     int32
+}
+
+// Begin reads up to the topics.
+func (w *FetchWalk) Begin(r *Reader, version int16) error {
+	*w = FetchWalk{walk: walk{r: r, version: version, flexible: flexible(KeyFetch, version)}, SessionEpoch: -1}
+	r.int32("replica id")
+	w.MaxWaitMS = r.int32("max wait")
+	w.MinBytes = r.int32("min bytes")
+	w.MaxBytes = r.int32("max bytes")
+	w.Committed = r.int8("isolation level") == 1
+	if version >= 7 {
+		w.SessionID = r.int32("session id")
+		w.SessionEpoch = r.int32("session epoch")
+	}
+	w.topics = r.count(w.flexible, 2, "topics")
+	return r.Err()
+}
+
+// NextTopic reads the next topic's name.
+func (w *FetchWalk) NextTopic() (Topic, error) { return w.topic(16) }
+
+// NextPartition reads the next partition of the present topic.
+func (w *FetchWalk) NextPartition() (FetchPartition, error) {
+	r := w.r
+	p := FetchPartition{Index: r.int32("partition index"), CurrentEpoch: -1}
+	if w.version >= 9 {
+		p.CurrentEpoch = r.int32("current leader epoch")
+	}
+	p.Offset = r.int64("fetch offset")
+	if w.version >= 12 {
+		r.int32("last fetched epoch")
+	}
+	if w.version >= 5 {
+		r.int64("log start offset")
+	}
+	p.MaxBytes = r.int32("partition max bytes")
+	return p, w.partitionEnd()
+}
+
+// A Fetch response (FetchResponse.json) is put as a head, for each topic a
+// topic, for each partition a partition, its records, and a partition's end,
+// and an end.
+
+// FetchHeadBytes is the size of what PutFetchHead puts.
+func FetchHeadBytes(h *Request, topics int) int {
+	n := headBytes(h) + 4 + countBytes(h.Flexible, topics)
+	if h.Version >= 7 {
+		n += 2 + 4
+	}
+	return n
+}
+
+// PutFetchHead puts the response header, the error of the whole, session 0 and
+// the number of topics.
+func PutFetchHead(b []byte, h *Request, code ErrorCode, topics int) {
+	w := writer{b: b}
+	w.head(h)
+	w.int32(0) // throttle time
+	if h.Version >= 7 {
+		w.int16(int16(code))
+		w.int32(0) // session id: none is kept
+	}
+	w.count(h.Flexible, topics)
+	w.done()
+}
+
+// FetchTopicBytes is the size of what PutFetchTopic puts.
+func FetchTopicBytes(version int16, name, partitions int) int {
+	f := flexible(KeyFetch, version)
+	return topicBytes(f, name, partitions)
+}
+
+// PutFetchTopic puts a topic's name and its number of partitions.
+func PutFetchTopic(b []byte, version int16, name []byte, partitions int) {
+	w := writer{b: b}
+	f := flexible(KeyFetch, version)
+	w.topic(f, name, partitions)
+	w.done()
+}
+
+// FetchPartitionBytes is the size of what PutFetchPartition puts before records
+// of so many bytes.
+func FetchPartitionBytes(version int16, records int) int {
+	f := flexible(KeyFetch, version)
+	n := 4 + 2 + 8 + 8 + countBytes(f, 0) + countBytes(f, records)
+	if version >= 5 {
+		n += 8
+	}
+	if version >= 11 {
+		n += 4
+	}
+	return n
+}
+
+// PutFetchPartition puts a partition up to its records. There are no
+// transactions: the last stable offset is the high watermark, none is aborted.
+func PutFetchPartition(b []byte, version int16, index int32, code ErrorCode, high, start int64, records int) {
+	w := writer{b: b}
+	f := flexible(KeyFetch, version)
+	w.int32(index)
+	w.int16(int16(code))
+	w.int64(high)
+	w.int64(high)
+	if version >= 5 {
+		w.int64(start)
+	}
+	w.count(f, 0) // aborted transactions
+	if version >= 11 {
+		w.int32(-1) // preferred read replica
+	}
+	w.count(f, records)
+	w.done()
+}
+
+// FetchPartitionEndBytes is the size of what PutFetchPartitionEnd puts.
+func FetchPartitionEndBytes(version int16, last bool) int {
+	f := flexible(KeyFetch, version)
+	n := tagBytes(f)
+	if last {
+		n += tagBytes(f)
+	}
+	return n
+}
+
+// PutFetchPartitionEnd closes a partition behind its records, and with the last
+// one its topic.
+func PutFetchPartitionEnd(b []byte) { clear(b) }
+
+// FetchEndBytes is the size of what PutFetchEnd puts.
+func FetchEndBytes(version int16) int { return tagBytes(flexible(KeyFetch, version)) }
+
+// PutFetchEnd closes the response.
+func PutFetchEnd(b []byte) { clear(b) }

@@ -1,0 +1,198 @@
+package kafka
+
+// ListOffsetsWalk walks a ListOffsets request of version 1 to 8
+// (ListOffsetsRequest.json).
+type ListOffsetsWalk struct{ walk }
+
+// ListOffsetsPartition is one partition of a ListOffsets request.
+type ListOffsetsPartition struct {
+	Index        int32
+	CurrentEpoch int32 // -1: the client has none
+	Timestamp    int64 // ms, or one of the special ones below 0
+}
+
+// Begin reads up to the topics.
+func (w *ListOffsetsWalk) Begin(r *Reader, version int16) error {
+	*w = ListOffsetsWalk{walk{r: r, version: version, flexible: flexible(KeyListOffsets, version)}}
+	r.int32("replica id")
+	if version >= 2 {
+		r.int8("isolation level")
+	}
+	w.topics = r.count(w.flexible, 2, "topics")
+	return r.Err()
+}
+
+// NextTopic reads the next topic's name.
+func (w *ListOffsetsWalk) NextTopic() (Topic, error) { return w.topic(12) }
+
+// NextPartition reads the next partition of the present topic.
+func (w *ListOffsetsWalk) NextPartition() (ListOffsetsPartition, error) {
+	p := ListOffsetsPartition{Index: w.r.int32("partition index"), CurrentEpoch: -1}
+	if w.version >= 4 {
+		p.CurrentEpoch = w.r.int32("current leader epoch")
+	}
+	p.Timestamp = w.r.int64("timestamp")
+	return p, w.partitionEnd()
+}
+
+// ListOffsetsHeadBytes is the size of what PutListOffsetsHead puts.
+func ListOffsetsHeadBytes(h *Request, topics int) int {
+	n := headBytes(h) + countBytes(h.Flexible, topics)
+	if h.Version >= 2 {
+		n += 4
+	}
+	return n
+}
+
+// PutListOffsetsHead puts the response header and the number of topics
+// (ListOffsetsResponse.json).
+func PutListOffsetsHead(b []byte, h *Request, topics int) {
+	w := writer{b: b}
+	w.head(h)
+	if h.Version >= 2 {
+		w.int32(0) // throttle time
+	}
+	w.count(h.Flexible, topics)
+	w.done()
+}
+
+// ListOffsetsTopicBytes is the size of what PutListOffsetsTopic puts.
+func ListOffsetsTopicBytes(version int16, name, partitions int) int {
+	f := flexible(KeyListOffsets, version)
+	return topicBytes(f, name, partitions)
+}
+
+// PutListOffsetsTopic puts a topic's name and its number of partitions.
+func PutListOffsetsTopic(b []byte, version int16, name []byte, partitions int) {
+	w := writer{b: b}
+	f := flexible(KeyListOffsets, version)
+	w.topic(f, name, partitions)
+	w.done()
+}
+
+// ListOffsetsPartitionBytes is the size of what PutListOffsetsPartition puts.
+func ListOffsetsPartitionBytes(version int16, last bool) int {
+	f := flexible(KeyListOffsets, version)
+	n := 4 + 2 + 8 + 8 + tagBytes(f)
+	if version >= 4 {
+		n += 4
+	}
+	if last {
+		n += tagBytes(f)
+	}
+	return n
+}
+
+// PutListOffsetsPartition puts one partition's result; -1 is none.
+func PutListOffsetsPartition(b []byte, version int16, last bool, index int32, code ErrorCode, timestamp, offset int64, epoch int32) {
+	w := writer{b: b}
+	f := flexible(KeyListOffsets, version)
+	w.int32(index)
+	w.int16(int16(code))
+	w.int64(timestamp)
+	w.int64(offset)
+	if version >= 4 {
+		w.int32(epoch)
+	}
+	w.tags(f)
+	if last {
+		w.tags(f)
+	}
+	w.done()
+}
+
+// ListOffsetsEndBytes is the size of what PutListOffsetsEnd puts.
+func ListOffsetsEndBytes(version int16) int { return tagBytes(flexible(KeyListOffsets, version)) }
+
+// PutListOffsetsEnd closes the response.
+func PutListOffsetsEnd(b []byte) { clear(b) }
+
+// EpochWalk walks an OffsetForLeaderEpoch request of version 2 to 4
+// (OffsetForLeaderEpochRequest.json).
+type EpochWalk struct{ walk }
+
+// EpochPartition is one partition of an OffsetForLeaderEpoch request.
+type EpochPartition struct {
+	Index        int32
+	CurrentEpoch int32 // -1: the client has none
+	Epoch        int32 // the one whose end is asked for
+}
+
+// Begin reads up to the topics.
+func (w *EpochWalk) Begin(r *Reader, version int16) error {
+	*w = EpochWalk{walk{r: r, version: version, flexible: flexible(KeyOffsetForLeaderEpoch, version)}}
+	if version >= 3 {
+		r.int32("replica id")
+	}
+	w.topics = r.count(w.flexible, 2, "topics")
+	return r.Err()
+}
+
+// NextTopic reads the next topic's name.
+func (w *EpochWalk) NextTopic() (Topic, error) { return w.topic(12) }
+
+// NextPartition reads the next partition of the present topic.
+func (w *EpochWalk) NextPartition() (EpochPartition, error) {
+	p := EpochPartition{Index: w.r.int32("partition index"), CurrentEpoch: w.r.int32("current leader epoch"), Epoch: w.r.int32("leader epoch")}
+	return p, w.partitionEnd()
+}
+
+// EpochHeadBytes is the size of what PutEpochHead puts.
+func EpochHeadBytes(h *Request, topics int) int {
+	return headBytes(h) + 4 + countBytes(h.Flexible, topics)
+}
+
+// PutEpochHead puts the response header and the number of topics
+// (OffsetForLeaderEpochResponse.json).
+func PutEpochHead(b []byte, h *Request, topics int) {
+	w := writer{b: b}
+	w.head(h)
+	w.int32(0) // throttle time
+	w.count(h.Flexible, topics)
+	w.done()
+}
+
+// EpochTopicBytes is the size of what PutEpochTopic puts.
+func EpochTopicBytes(version int16, name, partitions int) int {
+	f := flexible(KeyOffsetForLeaderEpoch, version)
+	return topicBytes(f, name, partitions)
+}
+
+// PutEpochTopic puts a topic's name and its number of partitions.
+func PutEpochTopic(b []byte, version int16, name []byte, partitions int) {
+	w := writer{b: b}
+	f := flexible(KeyOffsetForLeaderEpoch, version)
+	w.topic(f, name, partitions)
+	w.done()
+}
+
+// EpochPartitionBytes is the size of what PutEpochPartition puts.
+func EpochPartitionBytes(version int16, last bool) int {
+	f := flexible(KeyOffsetForLeaderEpoch, version)
+	n := 2 + 4 + 4 + 8 + tagBytes(f)
+	if last {
+		n += tagBytes(f)
+	}
+	return n
+}
+
+// PutEpochPartition puts one partition's result; -1 is none.
+func PutEpochPartition(b []byte, version int16, last bool, index int32, code ErrorCode, epoch int32, end int64) {
+	w := writer{b: b}
+	f := flexible(KeyOffsetForLeaderEpoch, version)
+	w.int16(int16(code))
+	w.int32(index)
+	w.int32(epoch)
+	w.int64(end)
+	w.tags(f)
+	if last {
+		w.tags(f)
+	}
+	w.done()
+}
+
+// EpochEndBytes is the size of what PutEpochEnd puts.
+func EpochEndBytes(version int16) int { return tagBytes(flexible(KeyOffsetForLeaderEpoch, version)) }
+
+// PutEpochEnd closes the response.
+func PutEpochEnd(b []byte) { clear(b) }

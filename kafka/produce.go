@@ -1,0 +1,202 @@
+package kafka
+
+// Topic is a topic as a request names it.
+type Topic struct {
+	Name       []byte // a view, until the Reader is used again
+	Span       Span   // where the name lies
+	Partitions int
+}
+
+// walk is what the walkers of requests with topics and partitions share. They
+// are plain values that point at their Reader.
+type walk struct {
+	r          *Reader
+	version    int16
+	flexible   bool
+	topics     int // not yet read
+	partitions int // of the present topic, not yet read
+}
+
+// Topics is how many topics are left.
+func (w *walk) Topics() int { return w.topics }
+
+// topic reads a topic's name and how many partitions of at least size bytes
+// follow. The tags behind the topic before it were read with its last partition.
+func (w *walk) topic(size int) (Topic, error) {
+	w.topics--
+	r := w.r
+	n := r.length(w.flexible, true, "topic name")
+	t := Topic{Span: Span{r.Offset(), n}}
+	if n > 32767 {
+		r.fail("topic name")
+	}
+	t.Name = r.take(n, "topic name")
+	t.Partitions = r.count(w.flexible, size, "partitions")
+	w.partitions = t.Partitions
+	if t.Partitions == 0 {
+		r.tags(w.flexible, "topic's tagged fields")
+	}
+	return t, r.Err()
+}
+
+// partitionEnd reads what closes a partition, and with the last one its topic.
+func (w *walk) partitionEnd() error {
+	w.r.tags(w.flexible, "partition's tagged fields")
+	w.partitions--
+	if w.partitions == 0 {
+		w.r.tags(w.flexible, "topic's tagged fields")
+	}
+	return w.r.Err()
+}
+
+// ProduceWalk walks a Produce request of version 0 to 12 (ProduceRequest.json);
+// what versions 0 to 2 carry is no record batch.
+type ProduceWalk struct {
+	walk
+	Acks          int16
+	TimeoutMS     int32
+	Transactional bool // it names a transactional id
+}
+
+// ProducePartition is one partition of a Produce request.
+type ProducePartition struct {
+	Index   int32
+	Records Span // where the record batch lies in the request
+	Null    bool
+}
+
+// Begin reads up to the topics.
+func (w *ProduceWalk) Begin(r *Reader, version int16) error {
+	k, _ := KeyOf(KeyProduce)
+	*w = ProduceWalk{walk: walk{r: r, version: version, flexible: version >= k.Flexible}}
+	if version >= 3 {
+		w.Transactional = r.nullable(w.flexible, "transactional id") != nil
+	}
+	w.Acks = r.int16("acks")
+	w.TimeoutMS = r.int32("timeout")
+	w.topics = r.count(w.flexible, 2, "topics")
+	return r.Err()
+}
+
+// NextTopic reads the next topic's name.
+func (w *ProduceWalk) NextTopic() (Topic, error) { return w.topic(5) }
+
+// NextPartition reads the next partition of the present topic.
+func (w *ProduceWalk) NextPartition() (ProducePartition, error) {
+	p := ProducePartition{Index: w.r.int32("partition index")}
+	n := w.r.length(w.flexible, false, "records")
+	if n < 0 {
+		p.Null = n == -1
+		if n < -1 {
+			w.r.fail("records")
+		}
+		n = 0
+	}
+	p.Records = Span{w.r.Offset(), n}
+	w.r.skip(n, "records")
+	return p, w.partitionEnd()
+}
+
+func flexible(key, version int16) bool {
+	k, _ := KeyOf(key)
+	return version >= k.Flexible
+}
+
+// A Produce response (ProduceResponse.json) is put as a head, for each topic a
+// topic, for each partition a partition, and an end. Behind a topic's last
+// partition stand its tags: PutProducePartition is told.
+
+// ProduceHeadBytes is the size of what PutProduceHead puts.
+func ProduceHeadBytes(h *Request, topics int) int {
+	return headBytes(h) + countBytes(h.Flexible, topics)
+}
+
+// PutProduceHead puts the response header and the number of topics.
+func PutProduceHead(b []byte, h *Request, topics int) {
+	w := writer{b: b}
+	w.head(h)
+	w.count(h.Flexible, topics)
+	w.done()
+}
+
+// ProduceTopicBytes is the size of what PutProduceTopic puts.
+func ProduceTopicBytes(version int16, name, partitions int) int {
+	f := flexible(KeyProduce, version)
+	return topicBytes(f, name, partitions)
+}
+
+// PutProduceTopic puts a topic's name and its number of partitions.
+func PutProduceTopic(b []byte, version int16, name []byte, partitions int) {
+	w := writer{b: b}
+	f := flexible(KeyProduce, version)
+	w.topic(f, name, partitions)
+	w.done()
+}
+
+// ProducePartitionBytes is the size of what PutProducePartition puts.
+func ProducePartitionBytes(version int16, last bool) int {
+	n := 4 + 2 + 8
+	if version >= 2 {
+		n += 8
+	}
+	if version >= 5 {
+		n += 8
+	}
+	if version >= 8 {
+		if version >= 9 {
+			n += 1 + 1 + 1 // record errors, error message, tags
+		} else {
+			n += 4 + 2
+		}
+	}
+	if last {
+		n += tagBytes(version >= 9)
+	}
+	return n
+}
+
+// PutProducePartition puts one partition's result. last: it is its topic's last.
+func PutProducePartition(b []byte, version int16, last bool, index int32, code ErrorCode, base, start int64) {
+	w := writer{b: b}
+	w.int32(index)
+	w.int16(int16(code))
+	w.int64(base)
+	if version >= 2 {
+		w.int64(-1) // log append time: the records keep their creator's
+	}
+	if version >= 5 {
+		w.int64(start)
+	}
+	switch {
+	case version >= 9:
+		w.uvarint(1) // record errors: none
+		w.uvarint(0) // error message: null
+		w.tags(true)
+	case version >= 8:
+		w.int32(0)
+		w.int16(-1)
+	}
+	if last {
+		w.tags(version >= 9)
+	}
+	w.done()
+}
+
+// ProduceEndBytes is the size of what PutProduceEnd puts.
+func ProduceEndBytes(version int16) int {
+	n := tagBytes(version >= 9)
+	if version >= 1 {
+		n += 4
+	}
+	return n
+}
+
+// PutProduceEnd closes the response.
+func PutProduceEnd(b []byte, version int16) {
+	w := writer{b: b}
+	if version >= 1 {
+		w.int32(0) // throttle time
+	}
+	w.tags(version >= 9)
+	w.done()
+}

@@ -1,0 +1,293 @@
+package kafka
+
+import "strconv"
+
+// Fault is why a request cannot be read. It is a value: making one costs
+// nothing.
+type Fault struct {
+	What string
+	At   int // position in the request, after its length
+}
+
+// Error names what was wrong and where.
+func (f *Fault) Error() string { return f.What + " at byte " + strconv.Itoa(f.At) }
+
+// ErrTooMany refuses a request that names more partitions than there is room
+// for.
+var ErrTooMany error = &Fault{What: "the request names too many partitions"}
+
+// Span is a place in a request: offset and length in bytes.
+type Span struct{ Off, Len int }
+
+const scratchBytes = 1 << 16
+
+// Reader reads a request that lies in pieces. The first fault sticks: what is
+// read after it is zero. A Reader belongs to one shard and is used again and
+// again.
+//
+// Invariant: at is the position of piece[i] in the request; 0 <= off <= len(piece[i]).
+type Reader struct {
+	pieces  [][]byte
+	i       int // the present piece
+	off     int // in it
+	at      int // where it begins in the request
+	total   int
+	failed  bool
+	fault   Fault
+	scratch [scratchBytes]byte // fields that straddle two pieces are put together here
+	used    int
+}
+
+// Reset begins a request.
+func (r *Reader) Reset(pieces [][]byte) {
+	r.pieces, r.i, r.off, r.at, r.total, r.failed, r.used = pieces, 0, 0, 0, 0, false, 0
+	for _, p := range pieces {
+		r.total += len(p)
+	}
+	r.settle()
+}
+
+// Offset is the position of the next byte.
+func (r *Reader) Offset() int { return r.at + r.off }
+
+// Left is how many bytes are left.
+func (r *Reader) Left() int { return r.total - r.at - r.off }
+
+// Err is the first fault, or nil.
+func (r *Reader) Err() error {
+	if !r.failed {
+		return nil
+	}
+	return &r.fault
+}
+
+func (r *Reader) fail(what string) {
+	if !r.failed {
+		r.failed = true
+		r.fault = Fault{what, r.Offset()}
+	}
+}
+
+// settle moves past pieces that are used up.
+func (r *Reader) settle() {
+	for r.i < len(r.pieces)-1 && r.off == len(r.pieces[r.i]) {
+		r.at += len(r.pieces[r.i])
+		r.i++
+		r.off = 0
+	}
+}
+
+// take is the next n bytes, as a view where they lie in one piece, else put
+// together. nil: there are not as many.
+func (r *Reader) take(n int, what string) []byte {
+	if r.failed {
+		return nil
+	}
+	if n < 0 || n > r.Left() {
+		r.fail(what)
+		return nil
+	}
+	if n == 0 {
+		return r.scratch[:0]
+	}
+	if p := r.pieces[r.i]; r.off+n <= len(p) {
+		b := p[r.off : r.off+n]
+		r.off += n
+		r.settle()
+		return b
+	}
+	if n > scratchBytes-r.used {
+		if n > scratchBytes {
+			r.fail(what)
+			return nil
+		}
+		r.used = 0
+	}
+	b := r.scratch[r.used : r.used+n]
+	r.used += n
+	for got := 0; got < n; {
+		m := copy(b[got:], r.pieces[r.i][r.off:])
+		got += m
+		r.off += m
+		r.settle()
+	}
+	return b
+}
+
+// skip moves n bytes on.
+func (r *Reader) skip(n int, what string) {
+	if r.failed {
+		return
+	}
+	if n < 0 || n > r.Left() {
+		r.fail(what)
+		return
+	}
+	for n > 0 {
+		m := min(n, len(r.pieces[r.i])-r.off)
+		r.off += m
+		n -= m
+		r.settle()
+	}
+}
+
+// CopyTo copies a place of the request to dst, which is as long. It does not
+// move the Reader.
+func (r *Reader) CopyTo(s Span, dst []byte) {
+	at, n := 0, 0
+	for _, p := range r.pieces {
+		if n == len(dst) {
+			return
+		}
+		if from := s.Off + n - at; from < len(p) {
+			n += copy(dst[n:], p[from:])
+		}
+		at += len(p)
+	}
+}
+
+func (r *Reader) int8(what string) int8 {
+	b := r.take(1, what)
+	if b == nil {
+		return 0
+	}
+	return int8(b[0])
+}
+
+func (r *Reader) int16(what string) int16 {
+	b := r.take(2, what)
+	if b == nil {
+		return 0
+	}
+	return int16(b[0])<<8 | int16(b[1])
+}
+
+func (r *Reader) int32(what string) int32 {
+	b := r.take(4, what)
+	if b == nil {
+		return 0
+	}
+	return int32(b[0])<<24 | int32(b[1])<<16 | int32(b[2])<<8 | int32(b[3])
+}
+
+func (r *Reader) int64(what string) int64 {
+	b := r.take(8, what)
+	if b == nil {
+		return 0
+	}
+	return int64(b[0])<<56 | int64(b[1])<<48 | int64(b[2])<<40 | int64(b[3])<<32 | int64(b[4])<<24 | int64(b[5])<<16 | int64(b[6])<<8 | int64(b[7])
+}
+
+// uvarint reads an unsigned varint of at most 32 bits.
+func (r *Reader) uvarint(what string) uint32 {
+	var v uint32
+	for shift := 0; shift < 35; shift += 7 {
+		b := r.take(1, what)
+		if b == nil {
+			return 0
+		}
+		v |= uint32(b[0]&0x7f) << shift
+		if b[0] < 0x80 {
+			if shift == 28 && b[0] > 0x0f {
+				break
+			}
+			return v
+		}
+	}
+	r.fail(what)
+	return 0
+}
+
+// length reads the length of a string, array or bytes: -1 is null.
+func (r *Reader) length(flexible, short bool, what string) int {
+	switch {
+	case flexible:
+		return int(r.uvarint(what)) - 1
+	case short:
+		return int(r.int16(what))
+	default:
+		return int(r.int32(what))
+	}
+}
+
+// text reads a string that must not be null.
+func (r *Reader) text(flexible bool, what string) []byte {
+	n := r.length(flexible, true, what)
+	if n > 32767 {
+		r.fail(what)
+		return nil
+	}
+	return r.take(n, what)
+}
+
+// nullable reads a string that may be null: nil.
+func (r *Reader) nullable(flexible bool, what string) []byte {
+	n := r.length(flexible, true, what)
+	if n == -1 {
+		return nil
+	}
+	if n > 32767 {
+		r.fail(what)
+		return nil
+	}
+	return r.take(n, what)
+}
+
+// count reads the length of an array of elements of at least size bytes each;
+// null counts as none. A count that the rest of the request cannot hold is a
+// lie, and refused before anybody loops over it.
+func (r *Reader) count(flexible bool, size int, what string) int {
+	n := r.length(flexible, false, what)
+	if n == -1 {
+		return 0
+	}
+	if n < 0 || n*size > r.Left() {
+		r.fail(what)
+		return 0
+	}
+	return n
+}
+
+// tags skips tagged fields (KIP-482).
+func (r *Reader) tags(flexible bool, what string) {
+	if !flexible {
+		return
+	}
+	n := int(r.uvarint(what))
+	if n*2 > r.Left() {
+		r.fail(what)
+		return
+	}
+	for range n {
+		r.uvarint(what)
+		r.skip(int(r.uvarint(what)), what)
+		if r.failed {
+			return
+		}
+	}
+}
+
+// Request is a request's header.
+type Request struct {
+	Key, Version int16
+	Correlation  int32
+	ClientID     []byte // a view; nil: null
+	Flexible     bool
+}
+
+// ParseHeader reads header version 1 or 2, by the key's table
+// (RequestHeader.json). The header of a version that is not served is read as
+// far as every version has it.
+func ParseHeader(r *Reader) (Request, error) {
+	h := Request{Key: r.int16("API key"), Version: r.int16("API version"), Correlation: r.int32("correlation id")}
+	if k, ok := KeyOf(h.Key); ok && h.Version <= k.Max {
+		h.Flexible = h.Version >= k.Flexible
+	}
+	if h.Key == KeyApiVersions && (h.Version < 0 || h.Version > 4) {
+		return h, r.Err() // whatever follows: the answer does not depend on it
+	}
+	// The client id is an old-style string in both versions.
+	h.ClientID = r.nullable(false, "client id")
+	r.tags(h.Flexible, "header's tagged fields")
+	return h, r.Err()
+}
