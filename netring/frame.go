@@ -1,0 +1,484 @@
+package netring
+
+import (
+	"tailbound/ioring"
+)
+
+// A frame is this function:
+//
+//	length := await 4 bytes
+//	await admission(length)
+//	for have < need { gather(await chunk) }
+//	surface(); await released and answered
+//
+// Its bytes lie where the kernel put them, except:
+//
+//   - one that fits in a small block, while there are any, is copied there as it
+//     comes: slow and small senders pin no receive buffer;
+//   - a piece of less than half a buffer is not left to pin one: the last
+//     buffer of a frame is filled up from the next ones as long as it or the
+//     piece is less than half full.
+//
+// So all of a frame's buffers but the first and the last, which it may share
+// with its neighbours, hold at least half a buffer of it: n bytes pin at most
+// 2n + 2B.
+type frame struct {
+	generation uint32
+	stage      frameStage
+	doomed     bool  // its connection was told to close before its answer
+	conn       int32 // slot
+	next       int32 // free list; the connection's order
+	need, have uint32
+	first      int32 // views, in order
+	last       int32
+	small      bool  // in one small block
+	charged    int   // bytes of budget or reserve
+	from       class // which of them
+	at         ioring.Instant
+
+	reply
+}
+
+type frameStage uint8
+
+const (
+	frameFree    frameStage = iota
+	framePartial            // being put together
+	frameTaken              // surfaced: the caller has it
+	frameReady              // the reply is complete
+	frameDropped            // there will be none
+)
+
+// view is a piece of received bytes: of a frame, or not yet cut into frames.
+// It holds a reference on its buffer.
+type view struct {
+	next   int32
+	buffer int32 // receive buffer; small block ^buffer where negative
+	off, n uint32
+}
+
+// class of a frame, by its length: which queue it waits in.
+type class uint8
+
+const (
+	classSmall class = iota // at most a receive buffer: has the reserve to itself
+	classLarge
+	noClass
+)
+
+func (n *Net) frameID(f int32) FrameID {
+	return FrameID(n.frames[f].generation)<<32 | FrameID(f)
+}
+
+// taken is the caller's frame; nil where it is gone.
+func (n *Net) taken(f FrameID) (int32, *frame) {
+	i := uint32(f)
+	if int(i) >= len(n.frames) {
+		return none, nil
+	}
+	x := &n.frames[i]
+	if x.generation != uint32(f>>32) || x.stage != frameTaken {
+		return none, nil
+	}
+	return int32(i), x
+}
+
+// Alive says whether an answer to f can still be sent: it has had none, and
+// its connection is there.
+func (n *Net) Alive(f FrameID) bool {
+	_, x := n.taken(f)
+	return x != nil && !x.doomed && n.conns[x.conn].stage == stageOpen
+}
+
+// Pieces appends the request's bytes, without its length word, to dst. They
+// are valid until Release, or until the connection is gone, which shows in no
+// turn before its Step.
+func (n *Net) Pieces(f FrameID, dst [][]byte) [][]byte {
+	_, x := n.taken(f)
+	if x == nil {
+		return dst
+	}
+	for v := x.first; v != none; v = n.views[v].next {
+		dst = append(dst, n.bytesOf(&n.views[v]))
+	}
+	return dst
+}
+
+// Release says that the request's bytes are no longer needed. Again is no
+// harm.
+func (n *Net) Release(f FrameID) {
+	if i, x := n.taken(f); x != nil {
+		n.releaseBytes(i)
+	}
+}
+
+// cut makes requests of what was received, as far as memory and the pipeline
+// allow.
+func (n *Net) cut(i int32) {
+	x := &n.conns[i]
+	for x.chunk != none && x.stage == stageOpen && !x.deaf && !n.stopping {
+		v := &n.views[x.chunk]
+		if x.frame == none {
+			if x.lengthHave < 4 {
+				k := uint32(copy(x.length[x.lengthHave:], n.bytesOf(v)))
+				x.lengthHave += uint8(k)
+				n.eat(i, k)
+				if x.lengthHave < 4 {
+					continue
+				}
+			}
+			if n.noise(i) {
+				return
+			}
+			if x.outstanding >= n.o.PipelineMax || !n.begin(i) {
+				return
+			}
+		}
+		f := x.frame
+		if x.chunk != none {
+			n.gather(i, f)
+		}
+		if n.frames[f].have == n.frames[f].need {
+			n.surface(i, f)
+		}
+	}
+}
+
+// eat takes k bytes off the first chunk.
+func (n *Net) eat(i int32, k uint32) {
+	x := &n.conns[i]
+	v := &n.views[x.chunk]
+	v.off += k
+	v.n -= k
+	if v.n > 0 {
+		return
+	}
+	c := x.chunk
+	x.chunk = v.next
+	if x.chunk == none {
+		x.chunkLast = none
+	}
+	n.freeView(c)
+}
+
+// noise says whether the length word is none, and closes the connection.
+func (n *Net) noise(i int32) bool {
+	x := &n.conns[i]
+	var first [8]byte
+	k := copy(first[:], x.length[:])
+	if x.chunk != none {
+		copy(first[k:], n.bytesOf(&n.views[x.chunk]))
+	}
+	length := lengthOf(first)
+	// As a length, the start of a TLS handshake is 353 MiB and more: possible
+	// in a very large arena, but not with these bytes after it.
+	if length >= headerBytesMin && int(length) <= n.o.FrameBytesMax && !(isTLS(first) && first[5] == 1) {
+		return false
+	}
+	n.stats.NoiseConns++
+	n.events.push(Event{Kind: Noise, Conn: n.connID(i), First: first, At: n.now})
+	n.Close(n.connID(i))
+	return true
+}
+
+// begin admits the frame whose length is known. False: it waits.
+func (n *Net) begin(i int32) bool {
+	x := &n.conns[i]
+	need := uint32(x.length[0])<<24 | uint32(x.length[1])<<16 | uint32(x.length[2])<<8 | uint32(x.length[3])
+	b := n.o.ReceiveBufferBytes
+	class := classLarge
+	if int(need) <= b {
+		class = classSmall
+	}
+	if x.waits != class && n.waiting[class].first != none || !n.fits(class, need) {
+		if x.waits == noClass {
+			n.wait(i, class)
+		}
+		return false
+	}
+	if x.waits != noClass {
+		n.unwait(i)
+		n.stats.Waited++
+	}
+	n.stats.Admissions++
+	f := n.freeFrame
+	y := &n.frames[f]
+	n.freeFrame = y.next
+	n.framesFree--
+	n.stats.FramesFreeLow = min(n.stats.FramesFreeLow, n.framesFree)
+	*y = frame{generation: y.generation + 1, stage: framePartial, conn: i, next: none, need: need, first: none, last: none, from: noClass, reply: emptyReply}
+	x.frame, x.lengthHave, x.progressAt = f, 0, n.now
+	if int(need) <= n.small.Size() {
+		if block, ok := n.small.Get(); ok {
+			y.small = true
+			n.chain(&y.first, &y.last, n.newView(^int32(n.small.Index(block)), 0, 0))
+			return true
+		}
+	}
+	y.charged = n.price(need)
+	if class == classLarge || n.waiting[classLarge].first == none && n.budget >= y.charged {
+		y.from = classLarge
+		n.budget -= y.charged
+		n.stats.BudgetLow = min(n.stats.BudgetLow, n.budget)
+	} else {
+		y.from = classSmall
+		n.reserve -= y.charged
+		n.stats.ReserveFreeLow = min(n.stats.ReserveFreeLow, n.reserve)
+	}
+	return true
+}
+
+// price is what a frame of n bytes may pin.
+func (n *Net) price(need uint32) int {
+	b := n.o.ReceiveBufferBytes
+	if int(need) <= b {
+		return 2 * b
+	}
+	return 2*int(need) + 2*b
+}
+
+func (n *Net) fits(c class, need uint32) bool {
+	if n.framesFree == 0 {
+		return false
+	}
+	price := n.price(need)
+	if c == classLarge {
+		return n.budget >= price
+	}
+	return int(need) <= n.small.Size() && n.small.Free() > 0 || n.reserve >= price || n.waiting[classLarge].first == none && n.budget >= price
+}
+
+// gather adds as much of the first chunk to the frame as is its own.
+func (n *Net) gather(i, f int32) {
+	x, y := &n.conns[i], &n.frames[f]
+	v := n.views[x.chunk]
+	k := min(v.n, y.need-y.have)
+	v.n = k
+	y.have += k
+	half := uint32(n.o.ReceiveBufferBytes / 2)
+	switch {
+	case y.small:
+		w := &n.views[y.first]
+		copy(n.small.Block(int(^w.buffer)).Bytes()[w.n:], n.bytesOf(&v))
+		w.n += k
+		n.stats.Copied += uint64(k)
+	case y.last == none:
+		n.hold(y, v)
+	default:
+		w := &n.views[y.last]
+		room := uint32(n.o.ReceiveBufferBytes) - n.fill[w.buffer]
+		if w.off+w.n == n.fill[w.buffer] && room > 0 && (w.n < half || k < half) {
+			p := n.bytesOf(&v)
+			c := uint32(copy(n.buffers.Block(int(w.buffer)).Bytes()[n.fill[w.buffer]:], p))
+			n.fill[w.buffer] += c
+			w.n += c
+			v.off += c
+			v.n -= c
+			n.stats.Copied += uint64(c)
+		}
+		if v.n > 0 {
+			n.hold(y, v)
+		}
+	}
+	n.eat(i, k)
+}
+
+// hold adds a view of received bytes to a frame.
+func (n *Net) hold(y *frame, v view) {
+	n.buffers.Ref(n.buffers.Block(int(v.buffer)))
+	n.chain(&y.first, &y.last, n.newView(v.buffer, v.off, v.n))
+}
+
+// surface hands a whole frame to the caller.
+func (n *Net) surface(i, f int32) {
+	x, y := &n.conns[i], &n.frames[f]
+	x.frame = none
+	y.stage, y.at = frameTaken, n.now
+	pinned := 0
+	for v := y.first; v != none; v = n.views[v].next {
+		pinned++
+	}
+	if pinned *= n.o.ReceiveBufferBytes; !y.small && pinned < y.charged {
+		n.refund(y, y.charged-pinned)
+	}
+	if x.last == none {
+		x.first = f
+	} else {
+		n.frames[x.last].next = f
+	}
+	x.last = f
+	x.outstanding++
+	n.held++
+	n.stats.Frames++
+	n.stats.FrameBytes += uint64(y.need)
+	n.events.push(Event{Kind: FrameReady, Conn: n.connID(i), Frame: n.frameID(f), User: x.user, At: n.now})
+}
+
+func (n *Net) refund(y *frame, bytes int) {
+	y.charged -= bytes
+	switch y.from {
+	case classLarge:
+		n.budget += bytes
+	case classSmall:
+		n.reserve += bytes
+	}
+}
+
+// releaseBytes gives back what a frame's request holds.
+func (n *Net) releaseBytes(f int32) {
+	y := &n.frames[f]
+	if y.first != none && y.stage != framePartial {
+		n.held--
+	}
+	for v := y.first; v != none; {
+		next := n.views[v].next
+		n.freeView(v)
+		v = next
+	}
+	y.first, y.last = none, none
+	n.refund(y, y.charged)
+}
+
+func (n *Net) freeFrameSlot(f int32) {
+	n.releaseBytes(f)
+	n.freeReply(f)
+	y := &n.frames[f]
+	y.stage, y.next = frameFree, n.freeFrame
+	n.freeFrame = f
+	n.framesFree++
+}
+
+// forgetInput drops what was received and is no request yet.
+func (n *Net) forgetInput(i int32) {
+	x := &n.conns[i]
+	n.unwait(i)
+	for x.chunk != none {
+		n.eat(i, n.views[x.chunk].n)
+	}
+	if x.frame != none {
+		n.freeFrameSlot(x.frame)
+		x.frame = none
+	}
+	x.lengthHave = 0
+}
+
+// waitList is connections that wait for admission, in order of arrival.
+type waitList struct{ first, last int32 }
+
+func (n *Net) wait(i int32, c class) {
+	x, q := &n.conns[i], &n.waiting[c]
+	x.waits, x.waitPrev, x.waitNext = c, q.last, none
+	if q.last == none {
+		q.first = i
+	} else {
+		n.conns[q.last].waitNext = i
+	}
+	q.last = i
+}
+
+func (n *Net) unwait(i int32) {
+	x := &n.conns[i]
+	if x.waits == noClass {
+		return
+	}
+	q := &n.waiting[x.waits]
+	if x.waitPrev == none {
+		q.first = x.waitNext
+	} else {
+		n.conns[x.waitPrev].waitNext = x.waitNext
+	}
+	if x.waitNext == none {
+		q.last = x.waitPrev
+	} else {
+		n.conns[x.waitNext].waitPrev = x.waitPrev
+	}
+	x.waits, x.waitNext, x.waitPrev = noClass, none, none
+}
+
+// admissible says whether the first that waits could begin.
+func (n *Net) admissible(c class) bool {
+	x := &n.conns[n.waiting[c].first]
+	need := uint32(x.length[0])<<24 | uint32(x.length[1])<<16 | uint32(x.length[2])<<8 | uint32(x.length[3])
+	return n.fits(c, need)
+}
+
+// admitWaiting begins frames that waited, first in first out.
+func (n *Net) admitWaiting() {
+	for c := range n.waiting {
+		for n.waiting[c].first != none && n.admissible(class(c)) {
+			i := n.waiting[c].first
+			x := &n.conns[i]
+			if x.stage != stageOpen || x.deaf || n.stopping || !n.begin(i) {
+				n.unwait(i)
+				n.wakeConn(i)
+				continue
+			}
+			n.cut(i)
+			n.wakeConn(i)
+		}
+	}
+}
+
+// evict breaks the one deadlock that the budget leaves: between a pause and
+// the Cancel that follows it a connection may take any number of buffers. Where
+// they have taken all, and the caller holds none that it will release, the one
+// with the most uncut bytes goes.
+func (n *Net) evict() {
+	if !n.hungry || n.inRing > 0 || n.buffers.Free() > 0 || n.held > 0 {
+		return
+	}
+	worst, most := none, 0
+	for i := range n.conns {
+		x := &n.conns[i]
+		if x.stage != stageOpen {
+			continue
+		}
+		held := 0
+		for v := x.chunk; v != none; v = n.views[v].next {
+			held++
+		}
+		if held > most {
+			worst, most = int32(i), held
+		}
+	}
+	if worst != none {
+		n.stats.Evicted++
+		n.kill(worst)
+	}
+}
+
+func (n *Net) newView(buffer int32, off, size uint32) int32 {
+	v := n.freeV
+	if v == none {
+		panic("netring: the sum of the views is wrong")
+	}
+	n.freeV = n.views[v].next
+	n.views[v] = view{none, buffer, off, size}
+	return v
+}
+
+func (n *Net) freeView(v int32) {
+	if b := n.views[v].buffer; b >= 0 {
+		n.buffers.Unref(n.buffers.Block(int(b)))
+	} else {
+		n.small.Unref(n.small.Block(int(^b)))
+	}
+	n.views[v].next = n.freeV
+	n.freeV = v
+}
+
+func (n *Net) chain(first, last *int32, v int32) {
+	if *last == none {
+		*first = v
+	} else {
+		n.views[*last].next = v
+	}
+	*last = v
+}
+
+func (n *Net) bytesOf(v *view) []byte {
+	if v.buffer < 0 {
+		return n.small.Block(int(^v.buffer)).Slice(int(v.off), int(v.n)).Bytes()
+	}
+	return n.buffers.Block(int(v.buffer)).Slice(int(v.off), int(v.n)).Bytes()
+}

@@ -1,0 +1,464 @@
+package netring
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"tailbound/ioring"
+	"tailbound/mem"
+)
+
+// none is no slot of any table.
+const none int32 = -1
+
+// headerBytesMin is the shortest request: api key, version, correlation id.
+const headerBytesMin = 8
+
+// Token kinds.
+const (
+	kindAccept = ioring.KindNet + iota
+	kindRecv
+	kindSend
+	kindCancel // of a connection's Recv or Send; of the Accept with slot acceptSlot
+	kindShutdown
+	kindClose
+	kindOrphan // Close of a socket that found no place in the table
+)
+
+const acceptSlot = 1<<32 - 1
+
+const (
+	replyBlockBytes = 4096 // the largest piece Bytes hands out
+	vectorPieces    = 1024 // the most pieces in a Send
+	ownPieces       = 8    // pieces in a connection's own vector: it can always send
+)
+
+// Options are the sizes and the limits. Zero takes the default in brackets.
+type Options struct {
+	Listener           uint32 // file slot of the listening socket
+	ConnsMax           int    // [1024] connections
+	FramesMax          int    // [2048] requests, from the first byte to the reply's last
+	ReceiveBufferBytes int    // [64 KiB] a multiple of 1 KiB
+	ReceiveBuffers     int    // [256] 16..65535; the receive pool is their product
+	FrameBytesMax      int    // [a quarter of the receive pool] and at most that
+	ProgressTimeoutNS  int64  // [30 s] for a request that has begun; an eighth while others wait for memory
+	IdleTimeoutNS      int64  // [600 s] for a connection without any
+	SendTimeoutNS      int64  // [60 s] for a peer that takes nothing
+	PipelineMax        int    // [64] requests of one connection
+	ReplyBlocks        int    // [1024] of 4 KiB
+	VectorsMax         int    // [16] of 1,024 pieces; without one a send has 8
+	AttachedMax        int    // [4096] attached pieces expected at once; more are counted and allocated
+}
+
+func (o Options) defaults() Options {
+	set := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	long := func(p *int64, v int64) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	set(&o.ConnsMax, 1024)
+	set(&o.FramesMax, 2048)
+	set(&o.ReceiveBufferBytes, 64<<10)
+	set(&o.ReceiveBuffers, 256)
+	set(&o.FrameBytesMax, o.ReceiveBuffers*o.ReceiveBufferBytes/4)
+	long(&o.ProgressTimeoutNS, 30e9)
+	long(&o.IdleTimeoutNS, 600e9)
+	long(&o.SendTimeoutNS, 60e9)
+	set(&o.PipelineMax, 64)
+	set(&o.ReplyBlocks, 1024)
+	set(&o.VectorsMax, 16)
+	set(&o.AttachedMax, 4096)
+	return o
+}
+
+// Stats counts. Levels are as of the last Step.
+type Stats struct {
+	Accepted, Refused, ClosedConns             uint64 // connections; Refused found no place
+	AcceptBackoffs                             uint64 // accepts that failed for want of descriptors or otherwise
+	Frames, FrameBytes                         uint64 // whole requests
+	Copied                                     uint64 // bytes copied while putting requests together
+	Replies, Dropped, SendOps, SentBytes       uint64
+	Gathered                                   uint64 // replies that shared a Send with an earlier one
+	PartialSends                               uint64
+	NoBuffers, Admissions, Waited              uint64 // ENOBUFS; requests admitted; of them after a wait
+	NoiseConns, Evicted                        uint64
+	ProgressTimeouts, SendTimeouts, IdleCloses uint64
+	RepliesTooLarge, NoReplyMemory             uint64 // Begin refused: for ever, for now
+	AttachedGrown                              uint64
+
+	Conns, FramesOpen                                  int
+	BuffersInRing, BuffersHeld, SmallFree, ReplyFree   int
+	BuffersFreeLow, SmallLow, ReplyLow, FramesFreeLow  int
+	BudgetFree, ReserveFree, BudgetLow, ReserveFreeLow int // bytes
+}
+
+// Net is all connections of one shard. It belongs to the shard's thread.
+//
+// Receive memory is R buffers of B bytes, one sum:
+//
+//	R/4  cut into small blocks (B/16 bytes): requests that fit in one are copied there
+//	R/8  reserve of requests of at most B bytes, so that they never wait behind large ones
+//	5R/8 budget of all
+//
+// The last two are the ring's. A request of n bytes pins at most 2n + 2B of
+// them (frame.go says why), and B at most 2B; so the largest, a quarter of the
+// pool, needs (R/2 + 2)B <= (5R/8)B, true from R = 16 on.
+//
+// Invariant: budget + reserve + what frames were charged == the ring's buffers.
+type Net struct {
+	ring ioring.Ring
+	o    Options
+	now  ioring.Instant // of the last Complete or Step
+
+	conns    []conn
+	freeConn int32
+	live     int
+	runs     runQueue // connections that may have something to do
+
+	frames     []frame
+	freeFrame  int32
+	framesFree int
+
+	buffers *mem.Pool // receive buffers; the ring's have one reference, the ring's
+	fill    []uint32  // by buffer: where its bytes end
+	inRing  int
+	small   *mem.Pool
+	views   []view
+	freeV   int32
+	budget  int
+	reserve int
+	waiting [2]waitList // for admission, by class
+	hungry  bool        // some connection met ENOBUFS
+	held    int         // receive buffers and small blocks in whole requests not released
+
+	replies  *mem.Pool
+	nextOf   []int32 // by reply block: the reply's next one
+	lengths  mem.Block
+	scratch  mem.Block // what Bytes hands out for a request that is gone
+	extents  []extent
+	freeE    int32
+	own      mem.Block // a vector of ownPieces for each connection
+	vectors  *mem.Pool
+	events   events
+	orphans  []uint32 // sockets to close, not taken in
+	orphaned int      // their closes in flight
+
+	listening, stopping bool
+	accepting           bool // an Accept is in flight
+	cancelAccept        opStage
+	acceptAt            ioring.Instant
+	scanAt              ioring.Instant
+	scanNS              int64
+	stats               Stats
+}
+
+// New makes a Net and carves its memory. Errors: options that contradict each
+// other, an arena that is too small.
+func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
+	o = o.defaults()
+	b, r := o.ReceiveBufferBytes, o.ReceiveBuffers
+	switch {
+	case b < 1024 || b%1024 != 0:
+		return nil, fmt.Errorf("netring: receive buffers of %d bytes; a multiple of 1024 is needed", b)
+	case r < 16 || r > 1<<16-1:
+		return nil, fmt.Errorf("netring: %d receive buffers; 16 to 65535 are possible", r)
+	case o.FrameBytesMax < headerBytesMin || o.FrameBytesMax > b*r/4:
+		return nil, fmt.Errorf("netring: requests of %d bytes in a receive pool of %d; at most a quarter is possible", o.FrameBytesMax, b*r)
+	case o.ConnsMax < 1 || o.FramesMax < 1 || o.PipelineMax < 1 || o.ReplyBlocks < 1 || o.VectorsMax < 1:
+		return nil, errors.New("netring: a limit below 1")
+	}
+	n := &Net{ring: ring, o: o, freeConn: none, freeFrame: none, freeV: none, freeE: none}
+	ringBuffers := r - r/4
+	n.reserve = r / 8 * b
+	n.budget = ringBuffers*b - n.reserve
+	var err error
+	carve := func(what string, size int) mem.Block {
+		block, e := arena.Carve(what, size, 64)
+		err = errors.Join(err, e)
+		return block
+	}
+	pool := func(name string, size, count int) *mem.Pool {
+		p, e := mem.NewPool(arena, name, size, count)
+		err = errors.Join(err, e)
+		return p
+	}
+	n.buffers = pool("receive", b, ringBuffers)
+	n.small = pool("small receive", b/16, r/4*16)
+	n.replies = pool("reply", replyBlockBytes, o.ReplyBlocks)
+	n.vectors = pool("vector", ioring.VectorBytes(vectorPieces), o.VectorsMax)
+	n.own = carve("vectors of connections", ioring.VectorBytes(ownPieces)*o.ConnsMax)
+	n.lengths = carve("reply lengths", 4*o.FramesMax)
+	n.scratch = carve("netring scratch", replyBlockBytes)
+	if err != nil {
+		return nil, err
+	}
+	n.fill = make([]uint32, ringBuffers)
+	n.nextOf = make([]int32, o.ReplyBlocks)
+	n.conns = make([]conn, o.ConnsMax)
+	for i := o.ConnsMax - 1; i >= 0; i-- {
+		n.conns[i] = conn{next: n.freeConn}
+		n.freeConn = int32(i)
+	}
+	n.runs.all = make([]int32, o.ConnsMax)
+	n.frames = make([]frame, o.FramesMax)
+	for i := o.FramesMax - 1; i >= 0; i-- {
+		n.frames[i].next = n.freeFrame
+		n.freeFrame = int32(i)
+	}
+	n.framesFree = o.FramesMax
+	// a buffer's pieces: one not yet looked at, one of each frame in it but
+	// two where a frame ends and one begins; a frame's: one small block more
+	n.views = make([]view, 2*ringBuffers+3*o.FramesMax+o.ConnsMax)
+	for i := len(n.views) - 1; i >= 0; i-- {
+		n.views[i].next = n.freeV
+		n.freeV = int32(i)
+	}
+	// a reply's own pieces: its length, its blocks (and again after each attached)
+	n.extents = make([]extent, 2*o.FramesMax+o.ReplyBlocks+2*o.AttachedMax)
+	for i := len(n.extents) - 1; i >= 0; i-- {
+		n.extents[i].next = n.freeE
+		n.freeE = int32(i)
+	}
+	n.events.all = make([]Event, 4*o.FramesMax+4*o.ConnsMax)
+	n.orphans = make([]uint32, 0, 64)
+	n.waiting = [2]waitList{{none, none}, {none, none}}
+	n.scanNS = max(min(o.ProgressTimeoutNS/32, o.IdleTimeoutNS/4, o.SendTimeoutNS/4, 1e9), 1e6)
+	n.stats.BudgetLow, n.stats.ReserveFreeLow, n.stats.FramesFreeLow = n.budget, n.reserve, n.framesFree
+	n.stats.BuffersFreeLow = ringBuffers
+	return n, nil
+}
+
+// Stats are the counters, valid until the next call of any method.
+func (n *Net) Stats() *Stats {
+	s := &n.stats
+	s.Conns, s.FramesOpen = n.live, len(n.frames)-n.framesFree
+	s.BuffersInRing, s.BuffersHeld = n.inRing, n.buffers.Count()-n.buffers.Free()-n.inRing
+	s.SmallFree, s.SmallLow = n.small.Free(), n.small.Low()
+	s.ReplyFree, s.ReplyLow = n.replies.Free(), n.replies.Low()
+	s.BudgetFree, s.ReserveFree = n.budget, n.reserve
+	return s
+}
+
+// Listen begins accepting.
+func (n *Net) Listen() { n.listening = true }
+
+// Stop ends it: no more connections, no more requests. What was handed out is
+// still answered; each connection closes after its last reply.
+func (n *Net) Stop() {
+	n.stopping = true
+	for i := range n.conns {
+		if n.conns[i].stage != stageFree {
+			n.conns[i].ended = true
+			n.wakeConn(int32(i))
+		}
+	}
+}
+
+// Idle says, after Stop, that nothing is in flight and no connection is left.
+func (n *Net) Idle() bool {
+	return n.live == 0 && !n.accepting && n.cancelAccept != stageAsked && len(n.orphans) == 0 && n.orphaned == 0 && n.events.n == 0
+}
+
+// Complete takes one completion of kind 0x10-0x1f.
+func (n *Net) Complete(c ioring.Completion, now ioring.Instant) {
+	n.now = now
+	switch c.Token.Kind() {
+	case kindAccept:
+		n.accepted(c)
+		return
+	case kindOrphan:
+		n.orphaned--
+		return
+	case kindCancel:
+		if c.Token.Slot() == acceptSlot {
+			n.cancelAccept = stageDoneOp
+			return
+		}
+	}
+	i := int32(c.Token.Slot())
+	x := &n.conns[i]
+	if x.stage == stageFree || x.generation&0xffffff != c.Token.Generation() {
+		panic("netring: a completion of a connection that was closed")
+	}
+	switch c.Token.Kind() {
+	case kindRecv:
+		n.received(i, c)
+	case kindSend:
+		n.sendDone(i, c)
+	case kindCancel:
+		x.cancels--
+		if x.cancelRecv == stageAsked && c.Result < 0 && x.receiving {
+			// It was not found: it is completing, or it will be looked for again.
+			x.cancelRecv = stageNone
+		}
+	case kindShutdown:
+		x.shutdown = stageDoneOp
+	case kindClose:
+		n.gone(i)
+		return
+	default:
+		panic("netring: a completion of no kind of ours")
+	}
+	n.wakeConn(i)
+}
+
+// accepted takes a new connection in, or learns that the Accept ended.
+func (n *Net) accepted(c ioring.Completion) {
+	if c.Flags&ioring.FlagMore == 0 {
+		n.accepting = false
+	}
+	if c.Result < 0 {
+		switch syscall.Errno(-c.Result) {
+		case syscall.ECANCELED, syscall.EINTR, syscall.EAGAIN, syscall.ECONNABORTED:
+		default: // EMFILE, ENFILE, ENOMEM …: it will be no better at once
+			n.acceptAt = n.now + acceptBackoffNS
+			n.stats.AcceptBackoffs++
+		}
+		return
+	}
+	i := n.freeConn
+	if i == none || n.stopping {
+		n.stats.Refused++
+		n.orphans = append(n.orphans, uint32(c.Result))
+		return
+	}
+	x := &n.conns[i]
+	n.freeConn = x.next
+	*x = conn{
+		generation: x.generation + 1, stage: stageOpen, queued: x.queued, file: uint32(c.Result),
+		frame: none, first: none, last: none, chunk: none, chunkLast: none, vector: none, waitNext: none, waitPrev: none, waits: noClass,
+		activeAt: n.now, progressAt: n.now,
+	}
+	n.live++
+	n.stats.Accepted++
+	n.events.push(Event{Kind: Opened, Conn: n.connID(i), At: n.now})
+	n.wakeConn(i)
+}
+
+const acceptBackoffNS = 10e6
+
+// Step does what has become possible: gives buffers back, admits, receives,
+// sends, closes, and looks at the timeouts. It is called once a turn and says
+// when it wants to be called again at the latest.
+func (n *Net) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
+	n.now = now
+	full := !n.provide()
+	n.admitWaiting()
+	n.evict()
+	if n.hungry && n.inRing > 0 {
+		n.hungry = false
+		for i := range n.conns {
+			if x := &n.conns[i]; x.stage != stageFree && x.hungry {
+				x.hungry = false
+				n.wakeConn(int32(i))
+			}
+		}
+	}
+	if now >= n.scanAt {
+		n.scanAt = now + ioring.Instant(n.scanNS)
+		n.timeouts()
+	}
+	for k := n.runs.n; k > 0; k-- {
+		i := n.runs.pop()
+		n.conns[i].queued = false
+		if !n.run(i) {
+			n.wakeConn(i)
+			full = true
+		}
+	}
+	full = !n.provide() || full
+	full = !n.accept() || full
+	if full || n.waiting[0].first != none && n.admissible(0) || n.waiting[1].first != none && n.admissible(1) || n.hungry && n.inRing > 0 {
+		return now
+	}
+	sleepUntil = ioring.Never
+	if n.live > 0 {
+		sleepUntil = n.scanAt
+	}
+	if n.listening && !n.accepting && !n.stopping {
+		sleepUntil = min(sleepUntil, n.acceptAt)
+	}
+	return sleepUntil
+}
+
+// accept keeps an Accept in flight while we listen; and closes the sockets
+// that were not taken in. False: the ring is full.
+func (n *Net) accept() bool {
+	for len(n.orphans) > 0 {
+		last := len(n.orphans) - 1
+		if !n.ring.Push(ioring.Op{Token: ioring.MakeToken(kindOrphan, 0, 0), Code: ioring.Close, File: n.orphans[last]}) {
+			return false
+		}
+		n.orphans = n.orphans[:last]
+		n.orphaned++
+	}
+	token := ioring.MakeToken(kindAccept, 0, 0)
+	if n.stopping {
+		if n.accepting && n.cancelAccept == stageNone {
+			if !n.ring.Push(ioring.Op{Token: ioring.MakeToken(kindCancel, 0, acceptSlot), Code: ioring.Cancel, Arg: uint64(token)}) {
+				return false
+			}
+			n.cancelAccept = stageAsked
+		}
+		return true
+	}
+	if !n.listening || n.accepting || n.now < n.acceptAt {
+		return true
+	}
+	n.accepting = n.ring.Push(ioring.Op{Token: token, Code: ioring.Accept, File: n.o.Listener})
+	return n.accepting
+}
+
+// provide gives free receive buffers to the ring. False: the ring is full.
+func (n *Net) provide() bool {
+	for n.ring.Room() > 0 {
+		b, ok := n.buffers.Get()
+		if !ok {
+			return true
+		}
+		if !n.ring.Push(ioring.Op{Token: ioring.MakeToken(kindAccept, 0, 0), Code: ioring.Provide, Arg: uint64(n.buffers.Index(b)), Buf: b}) {
+			n.buffers.Unref(b)
+			return false
+		}
+		n.inRing++
+	}
+	return n.buffers.Free() == 0
+}
+
+// timeouts ends what has made no progress. It runs every scanNS, so each comes
+// by as much too late.
+func (n *Net) timeouts() {
+	progress := n.o.ProgressTimeoutNS
+	if n.waiting[0].first != none || n.waiting[1].first != none {
+		progress /= 8
+	}
+	for i := range n.conns {
+		x := &n.conns[i]
+		switch {
+		case x.stage != stageOpen:
+		case x.sending && int64(n.now-x.sendAt) > n.o.SendTimeoutNS:
+			n.stats.SendTimeouts++
+			n.kill(int32(i))
+		case x.ended && int64(n.now-max(x.activeAt, x.sendAt)) > n.o.SendTimeoutNS:
+			n.kill(int32(i))
+		case x.receiving && (x.lengthHave > 0 || x.frame != none) && x.waits == noClass && int64(n.now-x.progressAt) > progress:
+			n.stats.ProgressTimeouts++
+			n.kill(int32(i))
+		case x.outstanding == 0 && x.frame == none && x.chunk == none && x.lengthHave == 0 && int64(n.now-x.activeAt) > n.o.IdleTimeoutNS:
+			n.stats.IdleCloses++
+			n.kill(int32(i))
+		}
+	}
+}
+
+// Adopt will take over a connection that was accepted, and partly received,
+// elsewhere: the way in from a TLS handshake. Not built.
+func (n *Net) Adopt(fd int, received []byte) error {
+	return errors.New("netring: Adopt is not built")
+}

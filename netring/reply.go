@@ -1,0 +1,376 @@
+package netring
+
+import (
+	"syscall"
+	"unsafe"
+
+	"tailbound/ioring"
+)
+
+// reply is the answer to a frame: its length word, bytes in reply blocks, and
+// attached memory that belongs to the caller until Sent.
+//
+// Invariant: the extents from first on are what has not left yet.
+type reply struct {
+	begun      bool
+	attached   bool
+	user       uint64
+	total      uint32 // bytes, without the length word
+	copied     int    // bytes handed out by Bytes
+	copiedMax  int
+	blockFirst int32 // reserved reply blocks
+	block      int32 // the one being filled
+	blockUsed  int
+	first      int32 // extents
+	last       int32
+}
+
+var emptyReply = reply{blockFirst: none, block: none, first: none, last: none}
+
+// extent is a piece of a reply.
+type extent struct {
+	p    []byte
+	next int32
+}
+
+// replyBlocksFor is how many blocks n bytes may need when they are handed out
+// in contiguous pieces of at most a block each: any two neighbours hold more
+// than one block together.
+func replyBlocksFor(n int) int {
+	return 2*(n/(replyBlockBytes+1)) + min(1, n%(replyBlockBytes+1))
+}
+
+// Begin reserves reply memory for what Bytes will hand out. False: none now,
+// or f is gone (see Alive); Begin(f, 0) never wants for memory. A reply that no
+// free pool would hold closes its connection.
+func (n *Net) Begin(f FrameID, copiedBytesMax int) bool {
+	i, y := n.taken(f)
+	if y == nil || !n.Alive(f) {
+		return false
+	}
+	if y.begun {
+		panic("netring: Begin twice")
+	}
+	blocks := replyBlocksFor(copiedBytesMax)
+	if blocks > n.replies.Count() {
+		n.stats.RepliesTooLarge++
+		n.kill(y.conn)
+		return false
+	}
+	if blocks > n.replies.Free() {
+		n.stats.NoReplyMemory++
+		return false
+	}
+	for range blocks {
+		b, _ := n.replies.Get()
+		k := int32(n.replies.Index(b))
+		n.nextOf[k] = y.blockFirst
+		y.blockFirst = k
+	}
+	y.begun, y.copiedMax, y.block = true, copiedBytesMax, y.blockFirst
+	n.extend(&y.reply, n.lengthCell(i))
+	return true
+}
+
+// Bytes hands out the next k bytes of the reply, contiguous, to be filled in
+// before Send. 0 <= k <= 4096, and no more in all than Begin reserved. For a
+// request that is gone they are nobody's.
+func (n *Net) Bytes(f FrameID, k int) []byte {
+	_, y := n.taken(f)
+	if y == nil {
+		return n.scratch.Bytes()[:k]
+	}
+	if !y.begun || y.copied+k > y.copiedMax || k < 0 || k > replyBlockBytes {
+		panic("netring: more reply bytes than were begun")
+	}
+	if k == 0 {
+		return nil
+	}
+	if y.blockUsed+k > replyBlockBytes {
+		y.block, y.blockUsed = n.nextOf[y.block], 0
+	}
+	p := n.replies.Block(int(y.block)).Slice(y.blockUsed, k).Bytes()
+	y.blockUsed += k
+	y.copied += k
+	y.total += uint32(k)
+	if e := &n.extents[y.last]; unsafe.Pointer(unsafe.SliceData(p)) == unsafe.Add(unsafe.Pointer(unsafe.SliceData(e.p)), len(e.p)) && !y.attached {
+		e.p = unsafe.Slice(unsafe.SliceData(e.p), len(e.p)+k)
+	} else {
+		n.extend(&y.reply, p)
+	}
+	y.attached = false
+	return p
+}
+
+// Attach adds v, arena memory, to the reply without copying it. It is lent
+// until Sent.
+func (n *Net) Attach(f FrameID, v []byte) {
+	_, y := n.taken(f)
+	if y == nil || len(v) == 0 {
+		return
+	}
+	if !y.begun {
+		panic("netring: Attach before Begin")
+	}
+	y.total += uint32(len(v))
+	y.attached = true
+	n.extend(&y.reply, v)
+}
+
+// Send completes the reply. There will be one Sent event with user, at once
+// where f is gone already.
+func (n *Net) Send(f FrameID, user uint64) {
+	i, y := n.taken(f)
+	if y == nil {
+		n.events.push(Event{Kind: Sent, Frame: f, User: user, At: n.now})
+		return
+	}
+	if !y.begun {
+		panic("netring: Send before Begin")
+	}
+	n.releaseBytes(i)
+	y.user = user
+	y.stage = frameReady
+	cell := n.lengthCell(i)
+	cell[0], cell[1], cell[2], cell[3] = byte(y.total>>24), byte(y.total>>16), byte(y.total>>8), byte(y.total)
+	n.stats.Replies++
+	n.wakeConn(y.conn)
+}
+
+// Drop says that f gets no reply.
+func (n *Net) Drop(f FrameID) {
+	i, y := n.taken(f)
+	if y == nil {
+		return
+	}
+	n.releaseBytes(i)
+	n.freeReply(i)
+	y.stage = frameDropped
+	n.stats.Dropped++
+	n.wakeConn(y.conn)
+}
+
+func (n *Net) lengthCell(f int32) []byte { return n.lengths.Slice(int(f)*4, 4).Bytes() }
+
+// extend adds a piece to a reply.
+func (n *Net) extend(r *reply, p []byte) {
+	if n.freeE == none {
+		from := len(n.extents)
+		n.extents = append(n.extents, make([]extent, from/4+1)...)
+		for i := len(n.extents) - 1; i >= from; i-- {
+			n.extents[i].next = n.freeE
+			n.freeE = int32(i)
+		}
+		n.stats.AttachedGrown++
+	}
+	e := n.freeE
+	n.freeE = n.extents[e].next
+	n.extents[e] = extent{p, none}
+	if r.last == none {
+		r.first = e
+	} else {
+		n.extents[r.last].next = e
+	}
+	r.last = e
+}
+
+func (n *Net) freeReply(f int32) {
+	r := &n.frames[f].reply
+	for r.first != none {
+		n.dropExtent(r)
+	}
+	for b := r.blockFirst; b != none; {
+		next := n.nextOf[b]
+		n.replies.Unref(n.replies.Block(int(b)))
+		b = next
+	}
+	*r = emptyReply
+}
+
+func (n *Net) dropExtent(r *reply) {
+	e := r.first
+	r.first = n.extents[e].next
+	if r.first == none {
+		r.last = none
+	}
+	n.extents[e] = extent{nil, n.freeE}
+	n.freeE = e
+}
+
+// send pushes the replies that are next and complete, as many as one vector
+// takes. False: the ring is full.
+func (n *Net) send(i int32) bool {
+	x := &n.conns[i]
+	if x.sending {
+		return true
+	}
+	for x.first != none && n.frames[x.first].stage == frameDropped {
+		n.shift(i)
+	}
+	pieces := 0
+	for f := x.first; f != none && n.frames[f].stage >= frameReady && pieces < vectorPieces; f = n.frames[f].next {
+		for e := n.frames[f].first; e != none && pieces < vectorPieces; e = n.extents[e].next {
+			pieces++
+		}
+	}
+	if pieces == 0 {
+		return true
+	}
+	if n.ring.Room() == 0 {
+		return false
+	}
+	vector := n.own.Slice(int(i)*ioring.VectorBytes(ownPieces), ioring.VectorBytes(ownPieces))
+	x.vector = none
+	if pieces > ownPieces {
+		if big, ok := n.vectors.Get(); ok {
+			vector, x.vector = big, int32(n.vectors.Index(big))
+		} else {
+			pieces = ownPieces
+		}
+	}
+	k := 0
+	x.inSend = 0
+	for f := x.first; k < pieces; f = n.frames[f].next {
+		x.inSend++
+		if x.inSend > 1 && n.frames[f].stage == frameReady {
+			n.stats.Gathered++
+		}
+		for e := n.frames[f].first; e != none && k < pieces; e = n.extents[e].next {
+			ioring.SetPiece(vector, k, n.extents[e].p)
+			k++
+		}
+	}
+	if !n.ring.Push(ioring.Op{
+		Token: ioring.MakeToken(kindSend, x.generation, uint32(i)), Code: ioring.Send, File: x.file,
+		Arg: uint64(pieces), Buf: vector.Slice(0, ioring.VectorBytes(pieces)),
+	}) {
+		n.freeVector(x)
+		return false
+	}
+	x.sending, x.sendAt = true, n.now
+	n.stats.SendOps++
+	return true
+}
+
+func (n *Net) freeVector(x *conn) {
+	if x.vector != none {
+		n.vectors.Unref(n.vectors.Block(int(x.vector)))
+		x.vector = none
+	}
+}
+
+// sendDone: the kernel took some of it, or failed.
+func (n *Net) sendDone(i int32, c ioring.Completion) {
+	x := &n.conns[i]
+	x.sending = false
+	n.freeVector(x)
+	left := int(c.Result)
+	if left < 0 {
+		switch syscall.Errno(-c.Result) {
+		case syscall.EINTR, syscall.EAGAIN:
+		default:
+			n.kill(i)
+		}
+		left = 0
+	}
+	if left > 0 {
+		x.activeAt = n.now
+		n.stats.SentBytes += uint64(left)
+	}
+	for ; x.inSend > 0; x.inSend-- {
+		y := &n.frames[x.first]
+		for y.first != none {
+			e := &n.extents[y.first]
+			if left < len(e.p) {
+				e.p = e.p[left:]
+				left = 0
+				break
+			}
+			left -= len(e.p)
+			n.dropExtent(&y.reply)
+		}
+		if y.first != none {
+			n.stats.PartialSends++
+			break
+		}
+		n.shift(i)
+	}
+	x.inSend = 0
+	if left > 0 {
+		panic("netring: more sent than was pushed")
+	}
+}
+
+// shift takes the first frame of a connection off, with its Sent.
+func (n *Net) shift(i int32) {
+	x := &n.conns[i]
+	f := x.first
+	y := &n.frames[f]
+	x.first = y.next
+	if x.first == none {
+		x.last = none
+	}
+	x.outstanding--
+	if y.stage == frameReady {
+		n.events.push(Event{Kind: Sent, Conn: n.connID(i), Frame: n.frameID(f), User: y.user, At: n.now})
+	}
+	n.freeFrameSlot(f)
+}
+
+// forgetDoomed takes off the requests that came after a Close.
+func (n *Net) forgetDoomed(i int32) {
+	x := &n.conns[i]
+	for f, before := x.first, none; f != none; before, f = f, n.frames[f].next {
+		if !n.frames[f].doomed {
+			continue
+		}
+		x.last = before
+		if before == none {
+			x.first = none
+		} else {
+			n.frames[before].next = none
+		}
+		for f != none {
+			next := n.frames[f].next
+			if n.frames[f].stage == frameReady { // sent after the Close
+				n.events.push(Event{Kind: Sent, Conn: n.connID(i), Frame: n.frameID(f), User: n.frames[f].user, At: n.now})
+			}
+			n.freeFrameSlot(f)
+			x.outstanding--
+			f = next
+		}
+		return
+	}
+}
+
+// forgetReplies takes everything off that no Send in flight reads.
+func (n *Net) forgetReplies(i int32) {
+	x := &n.conns[i]
+	keep := 0
+	if x.sending {
+		keep = x.inSend
+	}
+	f, before := x.first, none
+	for range keep {
+		before, f = f, n.frames[f].next
+	}
+	if f == none {
+		return
+	}
+	x.last = before
+	if before == none {
+		x.first = none
+	} else {
+		n.frames[before].next = none
+	}
+	for f != none {
+		next := n.frames[f].next
+		if n.frames[f].stage == frameReady {
+			n.events.push(Event{Kind: Sent, Conn: n.connID(i), Frame: n.frameID(f), User: n.frames[f].user, At: n.now})
+		}
+		n.freeFrameSlot(f)
+		x.outstanding--
+		f = next
+	}
+}
+
