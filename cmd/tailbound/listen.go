@@ -1,0 +1,151 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// bound is a listening socket.
+type bound struct {
+	fd   int
+	port int
+}
+
+// listenAll binds the ports from port on, one for each node, before anything
+// is answered. Port 0 picks a free run of ports.
+func listenAll(hostPort string, nodes int) (host string, all []bound, err error) {
+	host, portText, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return "", nil, fmt.Errorf("--listen %s: %w", hostPort, err)
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil || port < 0 || port+nodes-1 > 65535 {
+		return "", nil, fmt.Errorf("--listen %s: %s is not a port from which %d ports can be counted", hostPort, portText, nodes)
+	}
+	addr, err := resolve(host)
+	if err != nil {
+		return "", nil, fmt.Errorf("--listen %s: %w", hostPort, err)
+	}
+	for try := 0; ; try++ {
+		first := port
+		if port == 0 {
+			if first, err = freePort(addr, nodes); err != nil {
+				return "", nil, err
+			}
+		}
+		all, err = bindRun(addr, first, nodes)
+		if err == nil || port != 0 || try == 16 {
+			return host, all, err
+		}
+	}
+}
+
+func resolve(host string) (netip.Addr, error) {
+	if host == "" {
+		return netip.IPv6Unspecified(), nil
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		return a, nil
+	}
+	ips, err := net.LookupIP(host)
+	if err != nil || len(ips) == 0 {
+		return netip.Addr{}, fmt.Errorf("host %q: %w", host, err)
+	}
+	for _, ip := range ips {
+		if v4 := ip.To4(); v4 != nil {
+			return netip.AddrFrom4([4]byte(v4)), nil
+		}
+	}
+	a, _ := netip.AddrFromSlice(ips[0])
+	return a, nil
+}
+
+func freePort(addr netip.Addr, nodes int) (int, error) {
+	b, err := bindRun(addr, 0, 1)
+	if err != nil {
+		return 0, err
+	}
+	unix.Close(b[0].fd)
+	return min(b[0].port, 65535-nodes), nil
+}
+
+func bindRun(addr netip.Addr, first, n int) (all []bound, err error) {
+	for i := range n {
+		port := first
+		if first != 0 {
+			port += i
+		}
+		b, err := bindOne(addr, port)
+		if err != nil {
+			for _, b := range all {
+				unix.Close(b.fd)
+			}
+			what := "node"
+			if i > 0 {
+				what = fmt.Sprintf("data shard %d (each has a port of its own, counted from --listen's)", i)
+			}
+			if errors.Is(err, unix.EADDRINUSE) {
+				return nil, fmt.Errorf("port %d for the %s is taken by another process (see: ss -ltnp 'sport = :%d')", port, what, port)
+			}
+			return nil, fmt.Errorf("binding %s for the %s: %w", netip.AddrPortFrom(addr, uint16(port)), what, err)
+		}
+		all = append(all, b)
+	}
+	return all, nil
+}
+
+func bindOne(addr netip.Addr, port int) (bound, error) {
+	family := unix.AF_INET6
+	var sa unix.Sockaddr
+	if addr.Is4() {
+		family = unix.AF_INET
+		sa = &unix.SockaddrInet4{Port: port, Addr: addr.As4()}
+	} else {
+		sa = &unix.SockaddrInet6{Port: port, Addr: addr.As16()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == unix.EAFNOSUPPORT && addr.IsUnspecified() {
+		return bindOne(netip.IPv4Unspecified(), port)
+	}
+	if err != nil {
+		return bound{}, err
+	}
+	fail := func(err error) (bound, error) {
+		unix.Close(fd)
+		return bound{}, err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return fail(err)
+	}
+	// Accepted sockets inherit it: answers leave when they are written.
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return fail(err)
+	}
+	if family == unix.AF_INET6 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
+			return fail(err)
+		}
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		return fail(err)
+	}
+	if err := unix.Listen(fd, 1024); err != nil {
+		return fail(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return fail(err)
+	}
+	switch a := name.(type) {
+	case *unix.SockaddrInet4:
+		port = a.Port
+	case *unix.SockaddrInet6:
+		port = a.Port
+	}
+	return bound{fd, port}, nil
+}

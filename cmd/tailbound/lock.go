@@ -1,0 +1,44 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockDirectory takes the data directory for this process until its end. It
+// says who holds it where it is taken.
+func lockDirectory(dir string) (*os.File, error) {
+	path := filepath.Join(dir, "LOCK")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("locking %s: %w", path, err)
+		}
+		text, _ := os.ReadFile(path)
+		holder := "another process"
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			holder = fmt.Sprintf("process %d", pid)
+			if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err == nil {
+				holder += " (" + strings.TrimSpace(string(name)) + ")"
+			}
+		}
+		return nil, fmt.Errorf("data directory %s is in use: %s holds %s", dir, holder, path)
+	}
+	if err := f.Truncate(0); err != nil {
+		return nil, fmt.Errorf("writing %s: %w", path, err)
+	}
+	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+		return nil, fmt.Errorf("writing %s: %w", path, err)
+	}
+	return f, nil
+}

@@ -1,0 +1,38 @@
+// Command tailbound is the broker and its tools.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	root := &cobra.Command{
+		Use:           "tailbound",
+		Short:         "A message-streaming broker with a bound on its tail",
+		Long:          "Tailbound speaks the Kafka protocol and acknowledges a record when it is on stable storage.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Example: `  tailbound serve --data-dir /var/lib/tailbound --listen 0.0.0.0:9092 --shards 4
+  tailbound check /var/lib/tailbound
+  kcat -b localhost:9092 -L`,
+	}
+	root.AddCommand(serveCommand(), checkCommand(), versionCommand())
+	if err := root.Execute(); err != nil {
+		var status exitStatus
+		if errors.As(err, &status) {
+			os.Exit(int(status))
+		}
+		fmt.Fprintln(os.Stderr, "tailbound: "+err.Error())
+		os.Exit(1)
+	}
+}
+
+// exitStatus ends the process with a status when everything there is to say
+// has been said.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }

@@ -1,0 +1,410 @@
+package shard
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tailbound/cluster"
+	"tailbound/kafka"
+)
+
+// This file is what the control shard answers: one function per key, on decoded
+// requests. A task holds one count for start itself; what has to become
+// durable first adds its own.
+
+// start does a task's work, as far as it can be done at once.
+func (c *control) start(t *task) {
+	switch r := t.req.(type) {
+	case *kmsg.MetadataRequest:
+		c.createMissing(t, r)
+	case *kmsg.CreateTopicsRequest:
+		c.createTopics(t, r, t.resp.(*kmsg.CreateTopicsResponse))
+	case *kmsg.DeleteTopicsRequest:
+		c.deleteTopics(t, r, t.resp.(*kmsg.DeleteTopicsResponse))
+	case *kmsg.InitProducerIDRequest:
+		c.initProducerID(t, r, t.resp.(*kmsg.InitProducerIDResponse))
+	case *kmsg.FindCoordinatorRequest:
+		c.findCoordinator(r, t.resp.(*kmsg.FindCoordinatorResponse))
+	case *kmsg.DescribeClusterRequest:
+		c.describeCluster(r, t.resp.(*kmsg.DescribeClusterResponse))
+	case *kmsg.ProduceRequest:
+		if c.notHereProduce(r, t.resp.(*kmsg.ProduceResponse)) {
+			t.resp = nil
+		}
+	case *kmsg.FetchRequest:
+		c.notHereFetch(r, t.resp.(*kmsg.FetchResponse))
+	case *kmsg.ListOffsetsRequest:
+		c.notHereOffsets(r, t.resp.(*kmsg.ListOffsetsResponse))
+	case *kmsg.OffsetForLeaderEpochRequest:
+		c.notHereEpochs(r, t.resp.(*kmsg.OffsetForLeaderEpochResponse))
+	default:
+		t.resp = nil // no such key is advertised
+	}
+}
+
+// validateOnly says whether a create is a rehearsal.
+func (t *task) validateOnly() bool {
+	if t == nil {
+		return false
+	}
+	r, ok := t.req.(*kmsg.CreateTopicsRequest)
+	return ok && r.ValidateOnly
+}
+
+// fail sets the error of one item of the task's response.
+func (t *task) fail(item int, code int16, message string) {
+	switch r := t.resp.(type) {
+	case *kmsg.CreateTopicsResponse:
+		x := &r.Topics[item]
+		if x.ErrorCode == 0 {
+			x.ErrorCode, x.ErrorMessage = code, &message
+			x.NumPartitions, x.ReplicationFactor, x.Configs, x.TopicID = -1, -1, nil, [16]byte{}
+		}
+	case *kmsg.DeleteTopicsResponse:
+		x := &r.Topics[item]
+		if x.ErrorCode == 0 {
+			x.ErrorCode, x.ErrorMessage = code, &message
+		}
+	case *kmsg.InitProducerIDResponse:
+		r.ErrorCode, r.ProducerID = code, -1
+	}
+}
+
+// limits are what the cluster's plans are held to.
+func (s *Shard) limits() cluster.Limits {
+	return cluster.Limits{TopicsMax: s.o.TopicsMax, PartitionsPerTopicMax: s.o.PartitionsMax, PartitionsMax: s.o.PartitionsMax, PartitionsDefault: s.o.PartitionsDefault}
+}
+
+func (c *control) createTopics(t *task, r *kmsg.CreateTopicsRequest, resp *kmsg.CreateTopicsResponse) {
+	count := map[string]int{}
+	for i := range r.Topics {
+		count[r.Topics[i].Topic]++
+	}
+	for i := range r.Topics {
+		q := &r.Topics[i]
+		x := kmsg.NewCreateTopicsResponseTopic()
+		x.Topic, x.NumPartitions, x.ReplicationFactor = q.Topic, q.NumPartitions, 1
+		resp.Topics = append(resp.Topics, x)
+		partitions := int(q.NumPartitions)
+		replicas := int(q.ReplicationFactor)
+		if count[q.Topic] > 1 {
+			t.fail(i, int16(kafka.InvalidRequest), "Create topics request has duplicate topic names.")
+			continue
+		}
+		if len(q.ReplicaAssignment) > 0 {
+			t.fail(i, int16(kafka.InvalidReplicaAssignment), "Partitions are placed on cores by the broker; a replica assignment cannot be given.")
+			continue
+		}
+		if partitions == -1 {
+			partitions = c.s.o.PartitionsDefault
+		}
+		resp.Topics[i].NumPartitions = int32(partitions)
+		var configs []cluster.Config
+		missing := ""
+		for _, k := range q.Configs {
+			if k.Value == nil {
+				missing = k.Name
+				break
+			}
+			configs = append(configs, cluster.Config{Name: k.Name, Value: *k.Value})
+		}
+		if missing != "" {
+			t.fail(i, int16(kafka.InvalidConfig), "Null value not supported for topic configs: "+missing)
+			continue
+		}
+		t.pending++
+		c.changes = append(c.changes, change{kind: changeCreate, task: t, item: i, name: q.Topic, partitions: partitions, replicas: replicas, configs: configs})
+	}
+}
+
+// createdID fills in what a create learns only when it is planned.
+func (c *control) createdIDs(resp *kmsg.CreateTopicsResponse) {
+	for i := range resp.Topics {
+		x := &resp.Topics[i]
+		t, ok := c.state.Topic(x.Topic)
+		if x.ErrorCode != 0 || !ok {
+			continue
+		}
+		x.TopicID, x.NumPartitions = t.ID, int32(len(t.Partitions))
+		for _, k := range cluster.Configs() {
+			e := kmsg.NewCreateTopicsResponseTopicConfig()
+			value := k.Default
+			e.Name, e.Source = k.Name, 5 // DEFAULT_CONFIG
+			if v, set := t.Config(k.Name); set {
+				value, e.Source = v, 1 // DYNAMIC_TOPIC_CONFIG
+			}
+			e.Value = &value
+			x.Configs = append(x.Configs, e)
+		}
+	}
+}
+
+func (c *control) deleteTopics(t *task, r *kmsg.DeleteTopicsRequest, resp *kmsg.DeleteTopicsResponse) {
+	add := func(name *string, id [16]byte) int {
+		x := kmsg.NewDeleteTopicsResponseTopic()
+		x.Topic, x.TopicID = name, id
+		resp.Topics = append(resp.Topics, x)
+		return len(resp.Topics) - 1
+	}
+	for i := range r.TopicNames {
+		name := r.TopicNames[i]
+		n := add(&name, [16]byte{})
+		t.pending++
+		c.changes = append(c.changes, change{kind: changeDelete, task: t, item: n, name: name})
+	}
+	for i := range r.Topics {
+		q := &r.Topics[i]
+		n := add(q.Topic, q.TopicID)
+		switch {
+		case q.Topic != nil && q.TopicID != [16]byte{}:
+			t.fail(n, int16(kafka.InvalidRequest), "Topic name and topic id can not both be specified.")
+		case q.Topic != nil:
+			if x, ok := c.state.Topic(*q.Topic); ok {
+				resp.Topics[n].TopicID = x.ID
+			}
+			t.pending++
+			c.changes = append(c.changes, change{kind: changeDelete, task: t, item: n, name: *q.Topic})
+		default:
+			if x, ok := c.state.TopicByID(q.TopicID); ok {
+				resp.Topics[n].Topic = &x.Name
+			}
+			t.pending++
+			c.changes = append(c.changes, change{kind: changeDeleteID, task: t, item: n, id: q.TopicID})
+		}
+	}
+}
+
+// createMissing begins to create the topics a Metadata request names that do
+// not exist, where that is allowed.
+func (c *control) createMissing(t *task, r *kmsg.MetadataRequest) {
+	if !c.s.o.AutoCreateTopics || r.Version >= 4 && !r.AllowAutoTopicCreation {
+		return
+	}
+	for i := range r.Topics {
+		name := r.Topics[i].Topic
+		if name == nil || cluster.NameFault(*name) != "" {
+			continue
+		}
+		if _, ok := c.state.Topic(*name); ok {
+			continue
+		}
+		t.pending++
+		c.changes = append(c.changes, change{kind: changeCreate, task: t, name: *name, partitions: c.s.o.PartitionsDefault, replicas: 1})
+	}
+}
+
+// metadata describes the cluster as it is when the answer leaves.
+func (c *control) metadata(r *kmsg.MetadataRequest, resp *kmsg.MetadataResponse) {
+	resp.Brokers = resp.Brokers[:0]
+	for _, n := range c.s.o.Nodes {
+		b := kmsg.NewMetadataResponseBroker()
+		b.NodeID, b.Host, b.Port = n.ID, n.Host, n.Port
+		resp.Brokers = append(resp.Brokers, b)
+	}
+	resp.ClusterID = kmsg.StringPtr(c.s.o.ClusterID)
+	resp.ControllerID = c.s.o.Nodes[0].ID
+	all := r.Topics == nil || r.Version == 0 && len(r.Topics) == 0
+	if all {
+		for _, t := range c.state.Topics() {
+			resp.Topics = append(resp.Topics, c.metadataTopic(t))
+		}
+		return
+	}
+	for i := range r.Topics {
+		q := &r.Topics[i]
+		if q.Topic != nil && r.Version < 12 || q.Topic != nil && q.TopicID == [16]byte{} {
+			if t, ok := c.state.Topic(*q.Topic); ok {
+				resp.Topics = append(resp.Topics, c.metadataTopic(t))
+				continue
+			}
+			x := kmsg.NewMetadataResponseTopic()
+			x.Topic, x.ErrorCode = q.Topic, int16(kafka.UnknownTopicOrPartition)
+			if cluster.NameFault(*q.Topic) != "" {
+				x.ErrorCode = int16(kafka.InvalidTopic)
+			}
+			resp.Topics = append(resp.Topics, x)
+			continue
+		}
+		if t, ok := c.state.TopicByID(q.TopicID); ok {
+			resp.Topics = append(resp.Topics, c.metadataTopic(t))
+			continue
+		}
+		x := kmsg.NewMetadataResponseTopic()
+		x.TopicID, x.ErrorCode = q.TopicID, int16(kafka.UnknownTopicID)
+		if r.Version < 12 {
+			empty := ""
+			x.Topic, x.ErrorCode = &empty, int16(kafka.InvalidRequest)
+		}
+		resp.Topics = append(resp.Topics, x)
+	}
+}
+
+func (c *control) metadataTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
+	x := kmsg.NewMetadataResponseTopic()
+	name := t.Name
+	x.Topic, x.TopicID = &name, t.ID
+	for i, p := range t.Partitions {
+		m := kmsg.NewMetadataResponseTopicPartition()
+		m.Partition = int32(i)
+		m.Leader = c.s.o.Nodes[cluster.Place(p.LogID, c.s.o.DataShards)].ID
+		m.LeaderEpoch = c.s.boot.LeaderEpoch()
+		m.Replicas, m.ISR, m.OfflineReplicas = []int32{m.Leader}, []int32{m.Leader}, []int32{}
+		x.Partitions = append(x.Partitions, m)
+	}
+	return x
+}
+
+// initProducerID gives out an id of a block that is durable. Transactions are
+// not served: there is no coordinator for them.
+func (c *control) initProducerID(t *task, r *kmsg.InitProducerIDRequest, resp *kmsg.InitProducerIDResponse) {
+	resp.ProducerID, resp.ProducerEpoch = -1, -1
+	if r.TransactionalID != nil {
+		resp.ErrorCode = int16(kafka.CoordinatorNotAvailable)
+		return
+	}
+	t.pending++
+	c.ids = append(c.ids, t)
+	c.giveIDs()
+}
+
+// giveIDs serves the producers that wait for an id and reserves the next block
+// before the present one ends.
+func (c *control) giveIDs() {
+	for len(c.ids) > 0 {
+		id, need := c.state.NextProducerID()
+		if c.s.o.Faults.ProducerIDTwice {
+			id, c.early = c.early, c.early+1
+		}
+		if need && !c.reserving {
+			c.reserving = true
+			c.changes = append(c.changes, change{kind: changeReserve})
+		}
+		if id < 0 {
+			return
+		}
+		t := c.ids[0]
+		c.ids = c.ids[1:]
+		resp := t.resp.(*kmsg.InitProducerIDResponse)
+		resp.ProducerID, resp.ProducerEpoch = id, 0
+		c.less(t)
+	}
+	c.ids = nil
+}
+
+func (c *control) findCoordinator(r *kmsg.FindCoordinatorRequest, resp *kmsg.FindCoordinatorResponse) {
+	message := "This broker coordinates no consumer groups or transactions yet."
+	if r.Version < 4 {
+		resp.ErrorCode, resp.ErrorMessage, resp.NodeID, resp.Port = int16(kafka.CoordinatorNotAvailable), &message, -1, -1
+		return
+	}
+	for _, key := range r.CoordinatorKeys {
+		x := kmsg.NewFindCoordinatorResponseCoordinator()
+		x.Key, x.NodeID, x.Port, x.ErrorCode, x.ErrorMessage = key, -1, -1, int16(kafka.CoordinatorNotAvailable), &message
+		resp.Coordinators = append(resp.Coordinators, x)
+	}
+}
+
+func (c *control) describeCluster(r *kmsg.DescribeClusterRequest, resp *kmsg.DescribeClusterResponse) {
+	resp.EndpointType = 1
+	if r.Version >= 1 && r.EndpointType != 1 {
+		message := "Only the brokers' endpoint (1) is served."
+		resp.ErrorCode, resp.ErrorMessage = int16(kafka.UnsupportedEndpointType), &message
+		return
+	}
+	resp.ClusterID, resp.ControllerID = c.s.o.ClusterID, c.s.o.Nodes[0].ID
+	for _, n := range c.s.o.Nodes {
+		b := kmsg.NewDescribeClusterResponseBroker()
+		b.NodeID, b.Host, b.Port = n.ID, n.Host, n.Port
+		resp.Brokers = append(resp.Brokers, b)
+	}
+}
+
+// The hot keys on the control shard's own node: it leads no partition, and says
+// so of those that exist.
+
+func (c *control) elsewhere(topic string, partition int32) int16 {
+	if t, ok := c.state.Topic(topic); ok && partition >= 0 && int(partition) < len(t.Partitions) {
+		return int16(kafka.NotLeaderOrFollower)
+	}
+	return int16(kafka.UnknownTopicOrPartition)
+}
+
+// notHereProduce says whether the connection is to be closed: with acks=0 there
+// is no answer in which an error could stand.
+func (c *control) notHereProduce(r *kmsg.ProduceRequest, resp *kmsg.ProduceResponse) (closeIt bool) {
+	for _, t := range r.Topics {
+		x := kmsg.NewProduceResponseTopic()
+		x.Topic = t.Topic
+		for _, p := range t.Partitions {
+			y := kmsg.NewProduceResponseTopicPartition()
+			y.Partition, y.ErrorCode, y.BaseOffset, y.LogStartOffset = p.Partition, c.elsewhere(t.Topic, p.Partition), -1, -1
+			x.Partitions = append(x.Partitions, y)
+		}
+		resp.Topics = append(resp.Topics, x)
+	}
+	return r.Acks == 0
+}
+
+func (c *control) notHereFetch(r *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
+	for _, t := range r.Topics {
+		x := kmsg.NewFetchResponseTopic()
+		x.Topic = t.Topic
+		for _, p := range t.Partitions {
+			y := kmsg.NewFetchResponseTopicPartition()
+			y.Partition, y.ErrorCode, y.HighWatermark, y.LastStableOffset, y.LogStartOffset = p.Partition, c.elsewhere(t.Topic, p.Partition), -1, -1, -1
+			x.Partitions = append(x.Partitions, y)
+		}
+		resp.Topics = append(resp.Topics, x)
+	}
+}
+
+func (c *control) notHereOffsets(r *kmsg.ListOffsetsRequest, resp *kmsg.ListOffsetsResponse) {
+	for _, t := range r.Topics {
+		x := kmsg.NewListOffsetsResponseTopic()
+		x.Topic = t.Topic
+		for _, p := range t.Partitions {
+			y := kmsg.NewListOffsetsResponseTopicPartition()
+			y.Partition, y.ErrorCode, y.Timestamp, y.Offset = p.Partition, c.elsewhere(t.Topic, p.Partition), -1, -1
+			x.Partitions = append(x.Partitions, y)
+		}
+		resp.Topics = append(resp.Topics, x)
+	}
+}
+
+func (c *control) notHereEpochs(r *kmsg.OffsetForLeaderEpochRequest, resp *kmsg.OffsetForLeaderEpochResponse) {
+	for _, t := range r.Topics {
+		x := kmsg.NewOffsetForLeaderEpochResponseTopic()
+		x.Topic = t.Topic
+		for _, p := range t.Partitions {
+			y := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
+			y.Partition, y.ErrorCode, y.EndOffset, y.LeaderEpoch = p.Partition, c.elsewhere(t.Topic, p.Partition), -1, -1
+			x.Partitions = append(x.Partitions, y)
+		}
+		resp.Topics = append(resp.Topics, x)
+	}
+}
+
+// apiVersionsBody is the answer to ApiVersions at a version, without its
+// correlation id: the same for every client, made once.
+func apiVersionsBody(version int16) []byte {
+	r := kmsg.NewPtrApiVersionsResponse()
+	r.SetVersion(version)
+	for _, k := range kafka.Keys() {
+		x := kmsg.NewApiVersionsResponseApiKey()
+		x.ApiKey, x.MinVersion, x.MaxVersion = k.Key, k.Min, k.Max
+		r.ApiKeys = append(r.ApiKeys, x)
+	}
+	return r.AppendTo(nil)
+}
+
+// apiVersionsRefusal is the answer to a version of ApiVersions that is not
+// served: the body of version 0 with UNSUPPORTED_VERSION and the keys (KIP-511).
+func apiVersionsRefusal() []byte {
+	r := kmsg.NewPtrApiVersionsResponse()
+	r.ErrorCode = int16(kafka.UnsupportedVersion)
+	for _, k := range kafka.Keys() {
+		x := kmsg.NewApiVersionsResponseApiKey()
+		x.ApiKey, x.MinVersion, x.MaxVersion = k.Key, k.Min, k.Max
+		r.ApiKeys = append(r.ApiKeys, x)
+	}
+	return r.AppendTo(nil)
+}

@@ -1,0 +1,591 @@
+package shard
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tailbound/cluster"
+	"tailbound/engine"
+	"tailbound/kafka"
+	"tailbound/mem"
+)
+
+// control is what the control shard has beside a shard: the cluster's state,
+// the log that makes it durable, and the cold requests. It lives on the
+// control shard's core and may allocate on the Go heap; its live heap is
+// bounded by the limits on topics, on requests in flight and on their size.
+//
+// A change runs plan(); append(); await durable(); apply(), one at a time: a
+// plan sees every change before it, and nobody sees a change that is not
+// durable. What the data shards then have to do runs beside later changes.
+type control struct {
+	s     *Shard
+	state *cluster.State
+	log   engine.Slot
+	rand  *rand.Rand
+
+	loaded  int64 // offset of the next command to apply while loading
+	changes []change
+	current change
+	stage   changeStage
+
+	numbers   map[[16]byte]int32   // topic id -> its number in every shard's table
+	confirm   map[uint64]confirmed // by log id: who waits for its open or delete
+	credit    int                  // opens and deletes that may be sent before an answer
+	errands   []errand             // mail that waits for memory or credit
+	answers   []answer             // answers that wait for memory
+	tasks     int                  // cold requests not answered
+	ids       []*task              // producers that wait for an id
+	early     int64                // Faults.ProducerIDTwice: the next id that nobody made durable
+	reserving bool                 // a block of ids is becoming durable
+
+	serving     int // data shards that serve
+	shardsDone  int // data shards that have stopped
+	quarantined uint64
+	named       bool
+}
+
+type changeStage uint8
+
+const (
+	changeNone changeStage = iota
+	changeAppend
+	changeDurable
+)
+
+// change is one command on its way: who wants it, and what for.
+type change struct {
+	kind       changeKind
+	task       *task
+	item       int // in the task's response
+	name       string
+	partitions int
+	replicas   int
+	configs    []cluster.Config
+	id         [16]byte
+	cmd        []byte
+	end        int64 // the control log's offset behind it
+}
+
+type changeKind uint8
+
+const (
+	changeCreate changeKind = iota
+	changeDelete
+	changeDeleteID
+	changeForget
+	changeReserve
+	changeSnapshot
+)
+
+type confirmed struct {
+	task   *task
+	item   int
+	id     [16]byte
+	delete bool
+}
+
+// errand is mail for a data shard that is not sent yet.
+type errand struct {
+	to    int
+	m     mail
+	topic *cluster.Topic // mailTopic: what to copy into a block
+}
+
+// origin is who asked: a request in the table of this shard or of a data shard.
+type origin struct {
+	shard  int
+	slot   uint32
+	serial uint32
+}
+
+// task is a cold request under way.
+type task struct {
+	from    origin
+	header  kafka.Request
+	req     kmsg.Request
+	resp    kmsg.Response
+	pending int  // changes and confirmations it waits for
+	creates bool // metadata: topics were created for it
+}
+
+type answer struct {
+	to    origin
+	bytes []byte // nil: close the connection
+}
+
+const (
+	openCredit    = 128
+	snapshotEvery = 4096 // commands
+	controlLogID  = cluster.ControlLogID
+)
+
+func newControl(s *Shard) *control {
+	c := &control{s: s, state: cluster.New(), rand: rand.New(rand.NewPCG(s.seed, 0x7461696c)), numbers: map[[16]byte]int32{}, confirm: map[uint64]confirmed{}, credit: openCredit}
+	if slot, ok := s.log.Lookup(controlLogID); ok {
+		c.log = slot
+		c.loaded = s.log.Start(slot)
+	} else {
+		s.log.OpenLog(controlLogID, 0)
+		c.loaded = -1
+	}
+	return c
+}
+
+// idle says that nothing is owed to anyone.
+func (c *control) idle() bool {
+	return c.tasks == 0 && len(c.answers) == 0 && c.stage == changeNone && len(c.changes) == 0 && c.shardsDone == c.s.o.DataShards
+}
+
+// step moves everything that can move.
+func (c *control) step() {
+	s := c.s
+	switch s.stage {
+	case stageLoading:
+		c.load()
+		return
+	case stageNaming:
+		if c.named && len(c.errands) == 0 && len(c.confirm) == 0 && c.serving == 0 {
+			c.serving = -1
+			for i := 1; i <= s.o.DataShards; i++ {
+				s.outbox.put(mail{kind: mailServe}, i)
+			}
+		}
+	}
+	c.change()
+	c.runErrands()
+	c.sendAnswers()
+}
+
+// load applies the control log from its start: a snapshot, then what came
+// after it.
+func (c *control) load() {
+	s := c.s
+	if c.loaded < 0 {
+		return // the log is being created
+	}
+	for c.loaded < s.log.Durable(c.log) {
+		n, st := s.log.Read(c.log, c.loaded, s.log.Durable(c.log), 1<<20, s.views)
+		switch st {
+		case engine.OK:
+			for _, v := range s.views[:n] {
+				c.applyAll(v.Bytes)
+				s.log.Unpin(v.Pin)
+			}
+		case engine.Cold:
+			if s.log.ReadCold(c.log, c.loaded, loadUser) == engine.OK {
+				c.loaded = -c.loaded - 2 // readDone turns it back
+			}
+			return
+		default:
+			s.fatalf("the control log cannot be read at offset ", c.loaded)
+			return
+		}
+	}
+	c.name()
+}
+
+// loadUser marks the control log's own reads among the engine's events.
+const loadUser = ^uint32(0)
+
+func (c *control) loadRead(st engine.Status, read uint32) {
+	s := c.s
+	c.loaded = -c.loaded - 2
+	if st != engine.OK {
+		s.fatalf("the control log cannot be read at offset ", c.loaded)
+		return
+	}
+	n := s.log.ReadViews(read, c.loaded, s.log.Durable(c.log), 1<<30, s.views)
+	for _, v := range s.views[:n] {
+		c.applyAll(v.Bytes)
+		s.log.Unpin(v.Pin)
+	}
+	s.log.ReadEnd(read)
+}
+
+// applyAll applies the commands in stored batches, each once.
+func (c *control) applyAll(b []byte) {
+	for len(b) >= kafka.BatchHeaderBytes {
+		size := kafka.BatchBytes(b)
+		base := kafka.BaseOffset(b)
+		if base >= c.loaded {
+			if cmd, ok := commandOf(b[:size]); ok {
+				if err := c.state.Apply(cmd); err != nil && err != cluster.ErrReplayed {
+					c.s.fatalf("the control log has a command this version cannot apply ("+err.Error()+") at offset ", base)
+				}
+			}
+			c.loaded = base + 1
+		}
+		b = b[size:]
+	}
+}
+
+// name tells every data shard the topics and the logs it has of them.
+func (c *control) name() {
+	s := c.s
+	s.stage = stageNaming
+	c.numbers = map[[16]byte]int32{}
+	for _, t := range c.state.Topics() {
+		c.announce(t, nil, 0)
+	}
+	for _, t := range c.state.Tombstones() {
+		c.erase(t, nil, 0)
+	}
+	c.named = true
+}
+
+// announce tells all shards of a topic and its owners to open its logs.
+func (c *control) announce(t *cluster.Topic, by *task, item int) {
+	s := c.s
+	number := s.topics.add(t.Name, t.ID, len(t.Partitions))
+	c.numbers[t.ID] = number
+	for i := 1; i <= s.o.DataShards; i++ {
+		c.errands = append(c.errands, errand{to: i, m: mail{kind: mailTopic, a: uint64(len(t.Partitions)), b: uint64(number)}, topic: t})
+	}
+	for i, p := range t.Partitions {
+		if by != nil {
+			by.pending++
+		}
+		c.confirm[p.LogID] = confirmed{task: by, item: item, id: t.ID}
+		c.errands = append(c.errands, errand{to: cluster.Place(p.LogID, s.o.DataShards), m: mail{kind: mailOpen, a: p.LogID, b: uint64(number)<<32 | uint64(i)}})
+	}
+}
+
+// erase tells all shards to forget a topic and its owners to delete its logs.
+func (c *control) erase(t *cluster.Topic, by *task, item int) {
+	s := c.s
+	number, known := c.numbers[t.ID]
+	for _, p := range t.Partitions {
+		if by != nil {
+			by.pending++
+		}
+		c.confirm[p.LogID] = confirmed{task: by, item: item, id: t.ID, delete: true}
+		c.errands = append(c.errands, errand{to: cluster.Place(p.LogID, s.o.DataShards), m: mail{kind: mailDelete, a: p.LogID}})
+	}
+	if known {
+		s.topics.remove(number)
+		delete(c.numbers, t.ID)
+		for i := 1; i <= s.o.DataShards; i++ {
+			c.errands = append(c.errands, errand{to: i, m: mail{kind: mailForget, b: uint64(number)}})
+		}
+	}
+}
+
+// runErrands sends mail while there is memory and credit, in order.
+func (c *control) runErrands() {
+	s := c.s
+	done := 0
+	for _, e := range c.errands {
+		if e.m.kind == mailOpen || e.m.kind == mailDelete {
+			if c.credit == 0 {
+				break
+			}
+			c.credit--
+		}
+		if e.topic != nil {
+			block, ok := s.mailMem.Get(16 + len(e.topic.Name))
+			if !ok {
+				break
+			}
+			copy(block.Bytes(), e.topic.ID[:])
+			copy(block.Bytes()[16:], e.topic.Name)
+			e.m.block = block
+		}
+		s.outbox.put(e.m, e.to)
+		done++
+	}
+	c.errands = c.errands[done:]
+	if len(c.errands) == 0 {
+		c.errands = nil
+	}
+}
+
+// confirmedBy takes a data shard's word that a log is open or gone.
+func (c *control) confirmedBy(logID uint64, code kafka.ErrorCode) {
+	c.credit++
+	w, ok := c.confirm[logID]
+	if !ok {
+		return
+	}
+	delete(c.confirm, logID)
+	if w.delete && code == kafka.None {
+		if t, gone := c.tombstone(w.id); gone && c.allDeleted(t) {
+			c.changes = append(c.changes, change{kind: changeForget, id: w.id})
+		}
+	}
+	if w.task == nil {
+		if code != kafka.None {
+			c.s.logf(Warn, "a log could not be opened or deleted: log ", int64(logID))
+		}
+		return
+	}
+	if code != kafka.None {
+		w.task.fail(w.item, int16(code), "The partition's log could not be changed: its storage refused.")
+		if !w.delete {
+			c.changes = append(c.changes, change{kind: changeDeleteID, id: w.id})
+		}
+	}
+	c.less(w.task)
+}
+
+func (c *control) tombstone(id [16]byte) (*cluster.Topic, bool) {
+	for _, t := range c.state.Tombstones() {
+		if t.ID == id {
+			return t, true
+		}
+	}
+	return nil, false
+}
+
+func (c *control) allDeleted(t *cluster.Topic) bool {
+	for _, p := range t.Partitions {
+		if _, waits := c.confirm[p.LogID]; waits {
+			return false
+		}
+	}
+	return true
+}
+
+// change drives the one change under way: plan, append, await, apply.
+func (c *control) change() {
+	s := c.s
+	for {
+		switch c.stage {
+		case changeNone:
+			if len(c.changes) == 0 {
+				return
+			}
+			c.current = c.changes[0]
+			c.changes = c.changes[1:]
+			if !c.plan(&c.current) {
+				continue
+			}
+			c.stage = changeAppend
+		case changeAppend:
+			batch := commandBatch(c.current.cmd, int64(s.wall))
+			dst, base, st := s.log.Reserve(c.log, len(batch))
+			switch st {
+			case engine.OK:
+				copy(dst, batch)
+				kafka.PatchBase(dst, base, s.boot.LeaderEpoch())
+				s.log.Commit(engine.Meta{Count: 1, MaxTime: int64(s.wall), CRC: kafka.BatchCRC(dst)})
+				c.current.end = base + 1
+				c.stage = changeDurable
+			case engine.WaitMemory, engine.WaitRoom:
+				return
+			default:
+				c.refuse(&c.current, int16(kafka.KafkaStorageError), "The control log cannot be written; see the broker's log.")
+				c.stage = changeNone
+			}
+		case changeDurable:
+			if s.log.Durable(c.log) < c.current.end {
+				if !s.failed {
+					return
+				}
+				c.refuse(&c.current, int16(kafka.KafkaStorageError), "The control log cannot be written; see the broker's log.")
+				c.stage = changeNone
+				continue
+			}
+			c.applied(&c.current)
+			c.stage = changeNone
+		}
+	}
+}
+
+// plan makes the command of a change, or answers why not.
+func (c *control) plan(x *change) bool {
+	var r *cluster.Refusal
+	switch x.kind {
+	case changeCreate:
+		binary.LittleEndian.PutUint64(x.id[:8], c.rand.Uint64())
+		binary.LittleEndian.PutUint64(x.id[8:], c.rand.Uint64())
+		x.id[6] = x.id[6]&0x0f | 0x40 // UUID version 4, RFC 9562
+		x.id[8] = x.id[8]&0x3f | 0x80
+		x.cmd, r = c.state.PlanCreate(x.name, x.partitions, x.replicas, x.configs, x.id, c.s.limits())
+		if r == nil && x.task.validateOnly() {
+			c.less(x.task)
+			return false
+		}
+	case changeDelete:
+		if t, ok := c.state.Topic(x.name); ok {
+			x.id = t.ID
+		}
+		x.cmd, r = c.state.PlanDelete(x.name)
+	case changeDeleteID:
+		x.cmd, r = c.state.PlanDeleteID(x.id)
+	case changeForget:
+		x.cmd, r = c.state.PlanForget(x.id)
+	case changeReserve:
+		x.cmd, r = c.state.PlanReserveProducerIDs(cluster.ProducerIDBlock)
+	}
+	if r != nil {
+		c.refuse(x, r.Code, r.Message)
+		return false
+	}
+	return true
+}
+
+func (c *control) refuse(x *change, code int16, message string) {
+	if x.kind == changeReserve {
+		c.reserving = false
+		for _, t := range c.ids {
+			t.fail(0, code, message)
+			c.less(t)
+		}
+		c.ids = nil
+	}
+	if x.task == nil {
+		return
+	}
+	x.task.fail(x.item, code, message)
+	c.less(x.task)
+}
+
+// applied makes a durable change visible and starts what follows from it.
+func (c *control) applied(x *change) {
+	if err := c.state.Apply(x.cmd); err != nil {
+		c.s.fatalf("a planned change could not be applied ("+err.Error()+") at offset ", x.end-1)
+		return
+	}
+	switch x.kind {
+	case changeCreate:
+		t, _ := c.state.Topic(x.name)
+		c.announce(t, x.task, x.item)
+	case changeReserve:
+		c.reserving = false
+		c.giveIDs()
+	case changeDelete, changeDeleteID:
+		if t, ok := c.tombstone(x.id); ok {
+			c.erase(t, x.task, x.item)
+		}
+	}
+	if x.task != nil {
+		c.less(x.task)
+	}
+	c.snapshot()
+}
+
+// snapshot rewrites the state at the end of a log grown long, and lets go of
+// what lies before it.
+func (c *control) snapshot() {
+	s := c.s
+	if s.log.End(c.log)-s.log.Start(c.log) < snapshotEvery || s.failed {
+		return
+	}
+	start := s.log.End(c.log)
+	for _, cmd := range c.state.Snapshot(256 << 10) {
+		batch := commandBatch(cmd, int64(s.wall))
+		dst, base, st := s.log.Reserve(c.log, len(batch))
+		if st != engine.OK {
+			return // an unfinished snapshot is not applied; the next change tries again
+		}
+		copy(dst, batch)
+		kafka.PatchBase(dst, base, s.boot.LeaderEpoch())
+		s.log.Commit(engine.Meta{Count: 1, MaxTime: int64(s.wall), CRC: kafka.BatchCRC(dst)})
+	}
+	s.log.TruncateBefore(c.log, start, loadUser)
+}
+
+// less counts one thing done for a task, and answers when it was the last.
+func (c *control) less(t *task) {
+	t.pending--
+	if t.pending > 0 {
+		return
+	}
+	c.finish(t)
+}
+
+// accept takes a cold request: from a connection of this shard, or by mail.
+func (c *control) accept(from origin, h kafka.Request, body []byte) {
+	c.tasks++
+	req := kmsg.RequestForKey(h.Key)
+	if req == nil {
+		c.answer(from, nil)
+		return
+	}
+	req.SetVersion(h.Version)
+	if err := req.ReadFrom(body); err != nil {
+		c.s.logf(Warn, "malformed request, connection closed: key ", int64(h.Key))
+		c.answer(from, nil)
+		return
+	}
+	t := &task{from: from, header: h, req: req, resp: req.ResponseKind(), pending: 1}
+	t.header.ClientID = nil
+	c.start(t)
+	c.less(t)
+}
+
+// finish encodes a task's response and answers it.
+func (c *control) finish(t *task) {
+	switch r := t.req.(type) {
+	case *kmsg.MetadataRequest:
+		c.metadata(r, t.resp.(*kmsg.MetadataResponse))
+	case *kmsg.CreateTopicsRequest:
+		if !r.ValidateOnly {
+			c.createdIDs(t.resp.(*kmsg.CreateTopicsResponse))
+		}
+	}
+	if t.resp == nil {
+		c.answer(t.from, nil)
+		return
+	}
+	t.resp.SetVersion(t.header.Version)
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, 1024), uint32(t.header.Correlation))
+	if t.resp.IsFlexible() && t.header.Key != int16(kmsg.ApiVersions) {
+		b = append(b, 0)
+	}
+	c.answer(t.from, t.resp.AppendTo(b))
+}
+
+func (c *control) answer(to origin, b []byte) {
+	c.answers = append(c.answers, answer{to, b})
+	c.sendAnswers()
+}
+
+// sendAnswers hands out answers, in order, while there is memory to lend.
+func (c *control) sendAnswers() {
+	s := c.s
+	for len(c.answers) > 0 {
+		a := c.answers[0]
+		var block mem.Block
+		if len(a.bytes) > 0 {
+			var ok bool
+			if block, ok = s.mailMem.Get(len(a.bytes)); !ok {
+				if len(a.bytes) <= s.mailMem.Max() {
+					return
+				}
+				s.logf(Error, "an answer is larger than the memory for answers, connection closed: bytes ", int64(len(a.bytes)))
+			} else {
+				copy(block.Bytes(), a.bytes)
+			}
+		}
+		c.answers = c.answers[1:]
+		c.tasks--
+		if a.to.shard != 0 {
+			s.outbox.put(mail{kind: mailReply, slot: a.to.slot, serial: a.to.serial, block: block}, a.to.shard)
+			continue
+		}
+		r := &s.requests[a.to.slot]
+		r.lent = block
+		s.answerLent(a.to.slot, block)
+	}
+	c.answers = nil
+}
+
+// commandBatch is a command as a record batch of one record, so that the
+// control log reads like any other log.
+func commandBatch(cmd []byte, wall int64) []byte {
+	return kafka.AppendBatch(nil, wall, nil, cmd)
+}
+
+// commandOf is the command in a stored batch.
+func commandOf(b []byte) ([]byte, bool) {
+	it := kafka.Records(b)
+	r, ok := it.Next()
+	if !ok {
+		return nil, false
+	}
+	return r.Value, true
+}

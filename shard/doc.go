@@ -1,0 +1,14 @@
+// Package shard is one core of the broker: the turn, the request machines, the
+// mailboxes, and the control shard, which owns what is not hot.
+//
+// A shard is a deterministic function of (completions, mail, clock, seed). It
+// knows netring (connections), engine (logs), kafka (the wire), cluster (the
+// control shard's state machines) and metrics. It starts no goroutine, has no
+// channel and reads no clock, thread_linux.go excepted, which puts shards on
+// their threads; it never imports net/http.
+//
+// Invariants: an answer to a Produce leaves only when the durable offset of
+// every partition it wrote has passed the end of its batch. A data shard
+// allocates nothing from the Go heap for Produce and Fetch. Every request in
+// flight owns its slot, and a slot awaits at most one mail.
+package shard

@@ -1,0 +1,199 @@
+package shard
+
+import (
+	"tailbound/ioring"
+	"tailbound/kafka"
+	"tailbound/metrics"
+	"tailbound/netring"
+)
+
+// outcome is what became of a frame.
+type outcome uint8
+
+const (
+	taken    outcome = iota // a request owns it, or it is answered, or its connection is closed
+	tooEarly                // memory is short: it has to come again
+)
+
+// A connection's user value counts its frames that wait (low half) and marks
+// the pass of retryWaiting in which one of them had to go on waiting (high
+// half): a connection's requests start in order.
+
+// frame takes a request as netring has it whole.
+func (s *Shard) frame(ev netring.Event) {
+	w := waiter{frame: ev.Frame, conn: ev.Conn, at: ev.At, request: none}
+	if s.net.User(ev.Conn) == 0 && s.handle(&w) == taken {
+		return
+	}
+	s.net.SetUser(ev.Conn, s.net.User(ev.Conn)+1)
+	s.waiting.push(w)
+}
+
+// retryWaiting gives every frame that waits another chance, in order of
+// arrival. A frame that finds no log memory ends the pass for Produce: memory
+// is handed out first in, first out.
+func (s *Shard) retryWaiting() {
+	q := &s.waiting
+	q.retry = false
+	q.pass++
+	mark := uint64(q.pass) << 32
+	for n := q.n; n > 0; n-- {
+		w := q.all[q.head]
+		q.head = (q.head + 1) % len(q.all)
+		q.n--
+		user := s.net.User(w.conn)
+		if user&^0xffffffff == mark {
+			q.push(w)
+			continue
+		}
+		if s.net.Alive(w.frame) && s.handle(&w) == tooEarly {
+			s.net.SetUser(w.conn, mark|user&0xffffffff)
+			q.push(w)
+			continue
+		}
+		if waits := user & 0xffffffff; waits > 1 {
+			s.net.SetUser(w.conn, user-1)
+		} else {
+			s.net.SetUser(w.conn, 0)
+		}
+	}
+}
+
+// handle starts one request.
+func (s *Shard) handle(w *waiter) outcome {
+	s.pieces = s.net.Pieces(w.frame, s.pieces[:0])
+	s.reader.Reset(s.pieces)
+	h, err := kafka.ParseHeader(&s.reader)
+	if err != nil {
+		return s.malformed(w, &h, err)
+	}
+	key, known := kafka.KeyOf(h.Key)
+	if !known {
+		s.logf(Warn, "connection closed: it asked for an API key that is not served: ", int64(h.Key))
+		return s.hangUp(w)
+	}
+	if h.Key == kafka.KeyApiVersions {
+		return s.apiVersions(w, &h)
+	}
+	if h.Version < key.Min || h.Version > key.Max {
+		s.logf(Warn, "connection closed: it asked for a version that is not served, of API key ", int64(h.Key))
+		return s.hangUp(w)
+	}
+	if s.control == nil {
+		switch h.Key {
+		case kafka.KeyProduce:
+			return s.produce(w, &h)
+		case kafka.KeyFetch:
+			return s.fetch(w, &h)
+		case kafka.KeyListOffsets:
+			return s.listOffsets(w, &h)
+		case kafka.KeyOffsetForLeaderEpoch:
+			return s.offsetForLeaderEpoch(w, &h)
+		}
+		return s.forward(w, &h)
+	}
+	return s.local(w, &h)
+}
+
+// local hands a request on the control shard's own node to the control.
+func (s *Shard) local(w *waiter, h *kafka.Request) outcome {
+	i, r := s.newRequest(w)
+	r.kind, r.header = kindLocal, *h
+	r.header.ClientID = nil
+	body := make([]byte, s.reader.Left())
+	s.reader.CopyTo(kafka.Span{Off: s.reader.Offset(), Len: len(body)}, body)
+	s.net.Release(w.frame)
+	s.control.accept(origin{0, i, r.serial}, r.header, body)
+	return taken
+}
+
+// apiVersions answers from bodies made at start, whatever the shard.
+func (s *Shard) apiVersions(w *waiter, h *kafka.Request) outcome {
+	body := s.apiRefusal
+	if h.Version >= 0 && int(h.Version) < len(s.apiBodies) {
+		body = s.apiBodies[h.Version]
+	}
+	if !s.net.Begin(w.frame, 4+len(body)) {
+		return tooEarly
+	}
+	i, r := s.newRequest(w)
+	r.kind, r.header = kindImmediate, *h
+	kafka.PutInt32(s.net.Bytes(w.frame, 4), h.Correlation)
+	for len(body) > 0 {
+		n := min(len(body), 1024)
+		copy(s.net.Bytes(w.frame, n), body[:n])
+		body = body[n:]
+	}
+	s.net.Release(w.frame)
+	s.reply(i)
+	return taken
+}
+
+// malformed closes a connection whose request cannot be read. Nothing of the
+// request was stored.
+func (s *Shard) malformed(w *waiter, h *kafka.Request, err error) outcome {
+	s.Timelines.Counters.Refused++
+	s.line = append(s.line[:0], "connection closed: malformed request: "...)
+	s.line = append(s.line, err.Error()...)
+	s.out.Log(Warn, s.o.Shard, s.line)
+	return s.hangUp(w)
+}
+
+func (s *Shard) hangUp(w *waiter) outcome {
+	s.net.Release(w.frame)
+	s.net.Drop(w.frame)
+	s.net.Close(w.conn)
+	return taken
+}
+
+// reply hands a request's finished answer to its connection. Where that is
+// gone, the request ends here.
+func (s *Shard) reply(i uint32) {
+	r := &s.requests[i]
+	s.timers.clear(i)
+	for p := r.first; p != none; p = s.parts[p].next {
+		s.unwait(p)
+	}
+	r.parked, r.replied = false, true
+	if !s.net.Alive(r.frame) {
+		s.endRequest(i)
+		return
+	}
+	r.stamps[metrics.Queued] = int64(s.now)
+	s.net.Send(r.frame, uint64(i))
+}
+
+// sent: the kernel has the last byte of an answer, or never will.
+func (s *Shard) sent(i uint32) {
+	r := &s.requests[i]
+	r.stamps[metrics.Sent] = int64(s.now)
+	switch r.kind {
+	case kindProduce:
+		s.Timelines.Record(metrics.Produce, &r.stamps)
+	case kindFetch:
+		s.Timelines.Record(metrics.Fetch, &r.stamps)
+	default:
+		s.Timelines.Record(metrics.Other, &r.stamps)
+	}
+	s.endRequest(i)
+	s.waiting.retry = true
+}
+
+// expire: a long poll has waited long enough.
+func (s *Shard) expire(i uint32) {
+	s.requests[i].waitUntil = ioring.Instant(0)
+	s.lookAt(i)
+}
+
+// closed ends the long polls of a connection that is gone.
+func (s *Shard) closed(c netring.ConnID) {
+	if s.parked == 0 {
+		return
+	}
+	for i := range s.requests {
+		if r := &s.requests[i]; r.used && r.parked && r.conn == c {
+			s.unpark(r)
+			s.endRequest(uint32(i))
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package shard
+
+import (
+	"strconv"
+
+	"tailbound/engine"
+	"tailbound/kafka"
+	"tailbound/netring"
+)
+
+// logf writes a line: what, then a number that says which or how many.
+func (s *Shard) logf(level Level, what string, n int64) {
+	s.line = append(s.line[:0], what...)
+	s.line = strconv.AppendInt(s.line, n, 10)
+	s.out.Log(level, s.o.Shard, s.line)
+}
+
+// fatalf says why the shard cannot go on, and stops it. Its storage is intact
+// as it is: nothing was acknowledged that is not there.
+func (s *Shard) fatalf(what string, n int64) {
+	s.logf(Error, what, n)
+	s.failed = true
+	s.stage = stageDone
+}
+
+// noise names what a connection was that spoke no Kafka.
+func (s *Shard) noise(ev netring.Event) {
+	s.Timelines.Counters.Noise++
+	s.line = append(s.line[:0], "connection closed: "...)
+	s.line = append(s.line, ev.What()...)
+	s.out.Log(Warn, s.o.Shard, s.line)
+}
+
+// storageFailed: a write or sync on the acknowledgement path failed. Nothing
+// more is acknowledged by this shard; what was durable can still be read.
+func (s *Shard) storageFailed() {
+	if s.failed {
+		return
+	}
+	s.failed = true
+	s.logf(Error, "a write or sync failed: this shard acknowledges nothing more; errno ", int64(s.log.FailedErrno()))
+	for i := range s.partitions {
+		slot := engine.Slot(i)
+		p := &s.partitions[i]
+		for p.produce != none {
+			s.produceDone(p.produce, kafka.KafkaStorageError)
+		}
+		if p.named {
+			s.windows.truncate(slot, s.log.Durable(slot))
+		}
+	}
+}
+
+// codeOf is the Kafka error a status of the engine becomes.
+func codeOf(st engine.Status) kafka.ErrorCode {
+	switch st {
+	case engine.OK, engine.Empty:
+		return kafka.None
+	case engine.OutOfRange:
+		return kafka.OffsetOutOfRange
+	case engine.Unknown:
+		return kafka.UnknownTopicOrPartition
+	case engine.TooLarge:
+		return kafka.MessageTooLarge
+	case engine.Corrupt:
+		return kafka.CorruptMessage
+	case engine.Full:
+		return kafka.PolicyViolation
+	default: // NoSpace, Failed, Rot
+		return kafka.KafkaStorageError
+	}
+}

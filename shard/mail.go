@@ -1,0 +1,291 @@
+package shard
+
+import (
+	"tailbound/engine"
+	"tailbound/kafka"
+	"tailbound/mem"
+)
+
+// outbox keeps mail until its mailbox has room, in order, for each shard.
+type outbox struct {
+	to   [][]mail
+	sent []bool
+}
+
+func newOutbox(dataShards, frames int) outbox {
+	o := outbox{to: make([][]mail, dataShards+1), sent: make([]bool, dataShards+1)}
+	for i := range o.to {
+		o.to[i] = make([]mail, 0, 4*frames)
+	}
+	return o
+}
+
+func (o *outbox) put(m mail, to int) { o.to[to] = append(o.to[to], m) }
+
+// flush moves what fits into the mailboxes and wakes who gets any.
+func (o *outbox) flush(s *Shard) {
+	for i := range o.to {
+		n := 0
+		for _, m := range o.to[i] {
+			box := &s.post.toCtl[s.o.Shard]
+			if i != 0 {
+				box = &s.post.toData[i]
+			}
+			m.from = uint8(s.o.Shard)
+			if !box.put(m) {
+				break
+			}
+			n++
+		}
+		if n == 0 {
+			continue
+		}
+		o.to[i] = o.to[i][:copy(o.to[i], o.to[i][n:])]
+		s.post.wake(i)
+	}
+}
+
+// readMail takes all mail there is.
+func (s *Shard) readMail() {
+	if s.control == nil {
+		for {
+			m, ok := s.post.toData[s.o.Shard].take()
+			if !ok {
+				return
+			}
+			s.dataMail(m)
+		}
+	}
+	for i := 1; i <= s.o.DataShards; i++ {
+		for {
+			m, ok := s.post.toCtl[i].take()
+			if !ok {
+				break
+			}
+			s.controlMail(m)
+		}
+	}
+}
+
+// dataMail is what the control shard tells a data shard.
+func (s *Shard) dataMail(m mail) {
+	switch m.kind {
+	case mailReply:
+		s.forwarded(m)
+	case mailGiveBack:
+		s.mailMem.Put(m.block)
+	case mailTopic:
+		b := m.block.Bytes()
+		var id [16]byte
+		copy(id[:], b)
+		if n := s.topics.add(string(b[16:]), id, int(m.a)); n != int32(m.b) {
+			panic("shard: topic numbers disagree between shards")
+		}
+		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, 0)
+	case mailForget:
+		s.forgetTopic(int32(m.b))
+	case mailOpen:
+		s.openLog(m.a, int32(m.b>>32), int32(uint32(m.b)))
+	case mailDelete:
+		s.deleteLog(m.a)
+	case mailServe:
+		s.serve()
+	}
+}
+
+// controlMail is what data shard m.from tells the control shard.
+func (s *Shard) controlMail(m mail) {
+	c := s.control
+	switch m.kind {
+	case mailRequest:
+		b := m.block.Bytes()
+		h := kafka.Request{Key: m.api, Version: m.version, Correlation: int32(uint32(m.b))}
+		c.accept(origin{int(m.from), m.slot, m.serial}, h, b[m.a:])
+		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, int(m.from))
+	case mailGiveBack:
+		s.mailMem.Put(m.block)
+	case mailOpened, mailDeleted:
+		c.confirmedBy(m.a, kafka.ErrorCode(m.code))
+	case mailServing:
+		c.quarantined += m.a
+		c.serving--
+		if c.serving == -1-s.o.DataShards {
+			s.stage = stageServing
+			s.net.Listen()
+		}
+	case mailStopped:
+		c.shardsDone++
+	}
+}
+
+// openLog names a log, and makes it where it is not there yet.
+func (s *Shard) openLog(id uint64, number, index int32) {
+	if slot, ok := s.log.Lookup(id); ok {
+		s.nameLog(slot, number, index)
+		s.outbox.put(mail{kind: mailOpened, a: id}, 0)
+		return
+	}
+	user := s.takeErrand(lateErrand{id: id, number: number, index: index})
+	if st := s.log.OpenLog(id, user); st != engine.OK {
+		s.giveErrand(user)
+		s.outbox.put(mail{kind: mailOpened, a: id, code: int16(codeOf(st))}, 0)
+	}
+}
+
+func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
+	p := &s.partitions[slot]
+	p.topic, p.index, p.named = number, index, true
+	s.topics.all[number].slots[index] = int32(slot) + 1
+}
+
+// logOpened: the engine made a log durable.
+func (s *Shard) logOpened(ev engine.Event) {
+	if s.control != nil {
+		s.control.log, s.control.loaded = ev.Slot, 0
+		if ev.Status != engine.OK {
+			s.fatalf("the control log cannot be created: status ", int64(ev.Status))
+		}
+		return
+	}
+	e := s.giveErrand(ev.User)
+	if ev.Status == engine.OK {
+		s.partitions[ev.Slot] = partition{produce: none, produceLast: none, fetch: none}
+		s.windows.forget(ev.Slot)
+		s.nameLog(ev.Slot, e.number, e.index)
+	}
+	s.outbox.put(mail{kind: mailOpened, a: e.id, code: int16(codeOf(ev.Status))}, 0)
+}
+
+// deleteLog ends a log. Who waits for it is told that it is gone.
+func (s *Shard) deleteLog(id uint64) {
+	slot, ok := s.log.Lookup(id)
+	if !ok {
+		s.outbox.put(mail{kind: mailDeleted, a: id}, 0)
+		return
+	}
+	s.unnameLog(slot)
+	user := s.takeErrand(lateErrand{id: id})
+	if st := s.log.DeleteLog(slot, user); st != engine.OK {
+		s.giveErrand(user)
+		s.outbox.put(mail{kind: mailDeleted, a: id, code: int16(codeOf(st))}, 0)
+	}
+}
+
+// unnameLog takes a log from its topic and answers those who wait for it.
+func (s *Shard) unnameLog(slot engine.Slot) {
+	p := &s.partitions[slot]
+	if p.named && !s.topics.all[p.topic].gone {
+		s.topics.all[p.topic].slots[p.index] = 0
+	}
+	p.named = false
+	for i := p.fetch; i != none; i = s.parts[i].waitNext {
+		s.parts[i].code = kafka.UnknownTopicOrPartition
+		s.lookAt(s.parts[i].request)
+	}
+	for p.produce != none {
+		s.produceDone(p.produce, kafka.UnknownTopicOrPartition)
+	}
+	s.windows.forget(slot)
+}
+
+func (s *Shard) logDeleted(ev engine.Event) {
+	e := s.giveErrand(ev.User)
+	s.outbox.put(mail{kind: mailDeleted, a: e.id, code: int16(codeOf(ev.Status))}, 0)
+}
+
+// forgetTopic removes a topic's name. Its logs here are deleted by mail of
+// their own.
+func (s *Shard) forgetTopic(number int32) { s.topics.remove(number) }
+
+// serve ends the naming: what has no name is set aside, never deleted.
+func (s *Shard) serve() {
+	nameless := uint64(0)
+	for i := range s.boot.Shards[s.o.Shard].Logs {
+		id := s.boot.Shards[s.o.Shard].Logs[i].ID
+		if slot, ok := s.log.Lookup(id); ok && !s.partitions[slot].named {
+			nameless++
+			s.logf(Warn, "a log belongs to no topic; it is kept aside, unread and undeleted: log ", int64(id))
+		}
+	}
+	s.stage = stageServing
+	s.net.Listen()
+	s.outbox.put(mail{kind: mailServing, a: nameless}, 0)
+}
+
+// lateErrand is an open or delete of a log that is becoming durable.
+type lateErrand struct {
+	id     uint64
+	number int32
+	index  int32
+	used   bool
+}
+
+// takeErrand and giveErrand keep what has to be answered when the engine is
+// done. The control shard sends at most openCredit of them at a time.
+func (s *Shard) takeErrand(e lateErrand) uint32 {
+	for i := range s.late {
+		if !s.late[i].used {
+			e.used = true
+			s.late[i] = e
+			return uint32(i)
+		}
+	}
+	panic("shard: more opens and deletes than the control shard has credit for")
+}
+
+func (s *Shard) giveErrand(i uint32) lateErrand {
+	e := s.late[i]
+	s.late[i] = lateErrand{}
+	return e
+}
+
+// forward lends a cold request to the control shard.
+func (s *Shard) forward(w *waiter, h *kafka.Request) outcome {
+	body := s.reader.Offset()
+	size := body + s.reader.Left()
+	if size > s.mailMem.Max() {
+		s.logf(Warn, "connection closed: a request for the control shard is too large: bytes ", int64(size))
+		return s.hangUp(w)
+	}
+	block, ok := s.mailMem.Get(size)
+	if !ok {
+		return tooEarly
+	}
+	n := 0
+	for _, p := range s.pieces {
+		n += copy(block.Bytes()[n:], p)
+	}
+	i, r := s.newRequest(w)
+	r.kind, r.header = kindForward, *h
+	r.header.ClientID = nil
+	s.net.Release(w.frame)
+	s.Timelines.Counters.Forwarded++
+	s.outbox.put(mail{kind: mailRequest, slot: i, serial: r.serial, api: h.Key, version: h.Version, a: uint64(body), b: uint64(uint32(h.Correlation)), block: block}, 0)
+	return taken
+}
+
+// forwarded: the control shard answered a request of ours.
+func (s *Shard) forwarded(m mail) {
+	r := &s.requests[m.slot]
+	if !r.used || r.serial != m.serial {
+		panic("shard: an answer to a request that is not in flight")
+	}
+	r.answer = m.block
+	s.answerLent(m.slot, m.block)
+}
+
+// answerLent sends a whole answer that lies in lent memory; none closes the
+// connection.
+func (s *Shard) answerLent(i uint32, block mem.Block) {
+	r := &s.requests[i]
+	if block.IsZero() {
+		s.net.Drop(r.frame)
+		s.net.Close(r.conn)
+		s.endRequest(i)
+		return
+	}
+	if s.net.Begin(r.frame, 0) {
+		s.net.Attach(r.frame, block.Bytes())
+	}
+	s.reply(i)
+}

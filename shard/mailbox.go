@@ -1,0 +1,153 @@
+package shard
+
+import (
+	"sync/atomic"
+	"unsafe"
+
+	"tailbound/mem"
+)
+
+// mail is one message between two shards: plain data. The block, where there
+// is one, is lent: its owner's memory, given back by a later mail.
+type mail struct {
+	kind    uint8
+	from    uint8
+	code    int16  // a Kafka error code
+	slot    uint32 // the request it belongs to, in its owner's table
+	serial  uint32 // which use of that slot
+	version int16
+	api     int16
+	a, b    uint64
+	block   mem.Block
+}
+
+// Kinds of mail. Every one that asks is answered by exactly one other, for
+// which the asker holds the place.
+const (
+	mailNone     = iota
+	mailRequest  // data -> control: a cold request, lent; a: where its body begins; b: correlation id
+	mailReply    // control -> data: its answer, lent (no block: close the connection)
+	mailGiveBack // either way: a lent block comes home
+	mailTopic    // control -> data: topic number b has a partitions; id and name in the block
+	mailForget   // control -> data: topic number b is gone
+	mailOpen     // control -> data: log a is partition b (number<<32 | index)
+	mailOpened   // data -> control: log a; code
+	mailDelete   // control -> data: delete log a
+	mailDeleted  // data -> control: log a; code
+	mailServe    // control -> data: every log is named; listen
+	mailServing  // data -> control: a: logs without a name, set aside
+	mailStopped  // data -> control: nothing is in flight here any more
+)
+
+const mailBytes = int(unsafe.Sizeof(mail{}))
+
+// mailbox carries mail from one shard to one other. One thread puts, one
+// takes; head and tail are the only words both touch.
+//
+// Invariant: head <= tail <= head + capacity.
+type mailbox struct {
+	head  atomic.Uint64 // the taker's
+	_     [56]byte
+	tail  atomic.Uint64 // the putter's
+	_     [56]byte
+	slots mem.Block // off-heap: capacity mails
+	cap   uint64
+}
+
+func (m *mailbox) put(x mail) bool {
+	t := m.tail.Load()
+	if t-m.head.Load() == m.cap {
+		return false
+	}
+	*m.at(t) = x
+	m.tail.Store(t + 1)
+	return true
+}
+
+func (m *mailbox) take() (mail, bool) {
+	h := m.head.Load()
+	if h == m.tail.Load() {
+		return mail{}, false
+	}
+	x := *m.at(h)
+	m.head.Store(h + 1)
+	return x, true
+}
+
+func (m *mailbox) empty() bool { return m.head.Load() == m.tail.Load() }
+
+func (m *mailbox) at(i uint64) *mail {
+	return (*mail)(m.slots.Slice(int(i%m.cap)*mailBytes, mailBytes).Pointer())
+}
+
+// Waker wakes a shard that sleeps in its ring. Any thread may call it.
+type Waker interface{ Wake() }
+
+// Post is the mail between all shards of a broker: a mailbox for each ordered
+// pair of the control shard and a data shard, and who sleeps.
+type Post struct {
+	arena  *mem.Arena
+	toData []mailbox // [i]: control -> data shard i (1..)
+	toCtl  []mailbox // [i]: data shard i -> control
+	asleep []atomic.Uint32
+	wakers []Waker
+	stop   atomic.Uint32
+}
+
+// NewPost makes the mailboxes of one control shard and n data shards. Each
+// holds capacity mails: at least twice the requests a shard has in flight.
+func NewPost(n, capacity int) (*Post, error) {
+	arena, err := mem.Map(2*n*capacity*mailBytes+(n+1)*8192, mem.Options{})
+	if err != nil {
+		return nil, err
+	}
+	p := &Post{arena: arena, toData: make([]mailbox, n+1), toCtl: make([]mailbox, n+1), asleep: make([]atomic.Uint32, n+1), wakers: make([]Waker, n+1)}
+	for i := 1; i <= n; i++ {
+		for _, m := range []*mailbox{&p.toData[i], &p.toCtl[i]} {
+			if m.slots, err = arena.Carve("mailbox", capacity*mailBytes, 64); err != nil {
+				return nil, err
+			}
+			m.cap = uint64(capacity)
+		}
+	}
+	arena.Seal()
+	return p, nil
+}
+
+// SetWaker says how to wake a shard. Before it runs.
+func (p *Post) SetWaker(shard int, w Waker) { p.wakers[shard] = w }
+
+// Stop asks every shard to stop cleanly. Any thread may call it.
+func (p *Post) Stop() {
+	p.stop.Store(1)
+	for _, w := range p.wakers {
+		if w != nil {
+			w.Wake()
+		}
+	}
+}
+
+func (p *Post) stopping() bool { return p.stop.Load() != 0 }
+
+// sleep says that a shard is about to sleep. False: mail is there already.
+func (p *Post) sleep(shard int) bool {
+	p.asleep[shard].Store(1)
+	if shard != 0 {
+		return p.toData[shard].empty()
+	}
+	for i := 1; i < len(p.toCtl); i++ {
+		if !p.toCtl[i].empty() {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *Post) awake(shard int) { p.asleep[shard].Store(0) }
+
+// wake wakes a shard if it sleeps or is about to.
+func (p *Post) wake(shard int) {
+	if p.asleep[shard].Load() != 0 && p.wakers[shard] != nil {
+		p.wakers[shard].Wake()
+	}
+}

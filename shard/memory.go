@@ -1,0 +1,101 @@
+package shard
+
+import (
+	"fmt"
+
+	"tailbound/engine"
+	"tailbound/ioring"
+	"tailbound/netring"
+)
+
+// Memory is how a shard's arena is shared out. Every pool is a term of one sum:
+//
+//	receive     requests on their way in, and those that wait    1/4 of the arena
+//	log memory  open frames, undrained journal, cache            1/2
+//	the engine's run, read, index and checkpoint buffers         1/8
+//	replies, mail between shards                                 1/8
+//
+// Open carves it; what does not fit is refused there, by name.
+type Memory struct {
+	ArenaBytes    int
+	RecoveryBytes int
+	Net           netring.Options
+	Engine        engine.Options
+	MailBytes     int
+	ProducersMax  int
+	WaitersMax    int
+}
+
+const (
+	// ArenaBytesMin is the smallest arena of a data shard.
+	ArenaBytesMin = 64 << 20
+	controlArena  = 96 << 20
+	listenerSlot  = 0
+	engineFiles   = 1 // the engine's first file slot
+)
+
+// PlanMemory shares out the control shard's arena [0] and a data shard's [1].
+func PlanMemory(arenaBytes int, o BrokerOptions) ([2]Memory, error) {
+	if arenaBytes < ArenaBytesMin {
+		return [2]Memory{}, fmt.Errorf("an arena of %d MiB is too small: a data shard needs at least %d MiB", arenaBytes>>20, ArenaBytesMin>>20)
+	}
+	control := planShard(controlArena, o)
+	control.Net.FrameBytesMax = min(control.Net.FrameBytesMax, 4<<20)
+	control.MailBytes = 32 << 20
+	control.Engine.LogsMax = 16
+	control.Engine.JournalBytes = 8 << 20
+	control.Engine.LogMemoryBytes = 16 << 20
+	control.Engine.SegmentBytes = 64 << 20
+	control.ProducersMax = 16
+	return [2]Memory{control, planShard(arenaBytes, o)}, nil
+}
+
+func planShard(arena int, o BrokerOptions) Memory {
+	receive := arena / 4
+	buffers := floorPower(receive / (64 << 10))
+	frames := 2048
+	return Memory{
+		ArenaBytes:    arena,
+		RecoveryBytes: arena,
+		Net: netring.Options{
+			Listener: listenerSlot, ConnsMax: 4096, FramesMax: frames,
+			ReceiveBufferBytes: 64 << 10, ReceiveBuffers: buffers, FrameBytesMax: buffers * (64 << 10) / 4,
+			ProgressTimeoutNS: 30e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 256, ReplyBlocks: arena / 32 / 4096,
+		},
+		Engine: engine.Options{
+			LogsMax: max(64, o.PartitionsMax), SegmentBytes: 256 << 20, JournalBytes: 128 << 20, LogMemoryBytes: arena / 2,
+			BatchBytesMax: o.MessageBytesMax, InflightMax: 2, Files: engineFiles, FilesMax: 2048, Buffered: o.Buffered, ReadOnlyOnFailure: o.ReadOnlyOnFailure,
+		},
+		MailBytes: 4 << 20, ProducersMax: 16384, WaitersMax: 16384,
+	}
+}
+
+func floorPower(n int) int {
+	p := 1
+	for p*2 <= n {
+		p *= 2
+	}
+	return p
+}
+
+// options are a shard's own, out of its memory plan.
+func (m Memory) options(shard int, o BrokerOptions) Options {
+	return Options{
+		Shard: shard, DataShards: o.DataShards, Nodes: o.Nodes, ClusterID: o.ClusterID,
+		MessageBytesMax: o.MessageBytesMax, AutoCreateTopics: o.AutoCreateTopics, PartitionsDefault: o.PartitionsDefault,
+		ProducersMax: m.ProducersMax, WaitersMax: m.WaitersMax, MailBytes: m.MailBytes,
+		TopicsMax: o.TopicsMax, PartitionsMax: o.PartitionsMax, Net: m.Net, Engine: m.Engine,
+	}
+}
+
+func (m Memory) recovery(o BrokerOptions) engine.RecoverOptions {
+	return engine.RecoverOptions{Options: m.Engine, Shards: o.DataShards}
+}
+
+func kernelOptions(o BrokerOptions, m Memory, workers []int) ioring.KernelOptions {
+	return ioring.KernelOptions{
+		Entries: 1024, CQEntries: 8192, Files: engineFiles + m.Engine.FilesMax, Sockets: m.Net.ConnsMax,
+		RootFD: o.RootFD, ReceiveBuffers: m.Net.ReceiveBuffers, Features: o.Features, Buffered: o.Buffered,
+		SpinNS: 20e3, IOWQCPUs: workers,
+	}
+}

@@ -1,0 +1,246 @@
+package shard
+
+import (
+	"tailbound/engine"
+	"tailbound/kafka"
+)
+
+// Timestamps that ListOffsets gives a meaning of their own (KIP-79, KIP-734).
+const (
+	latest       = -1
+	earliest     = -2
+	maxTimestamp = -3
+)
+
+// ListOffsets runs
+//
+//	walk it, to refuse what is malformed; begin the reply;
+//	for each partition: answer at once what the log knows by heart;
+//	for each that asks by time: find the run; read it, await read() where it is
+//	cold; look into its batches for the record; fill in the reply;
+//	send.
+func (s *Shard) listOffsets(w *waiter, h *kafka.Request) outcome {
+	var walk kafka.ListOffsetsWalk
+	if err := walk.Begin(&s.reader, h.Version); err != nil {
+		return s.malformed(w, h, err)
+	}
+	topics := walk.Topics()
+	parts, bytes := 0, kafka.ListOffsetsHeadBytes(h, topics)+kafka.ListOffsetsEndBytes(h.Version)
+	for walk.Topics() > 0 {
+		topic, err := walk.NextTopic()
+		if err != nil {
+			return s.malformed(w, h, err)
+		}
+		bytes += kafka.ListOffsetsTopicBytes(h.Version, len(topic.Name), topic.Partitions)
+		for left := topic.Partitions - 1; left >= 0; left-- {
+			if _, err := walk.NextPartition(); err != nil {
+				return s.malformed(w, h, err)
+			}
+			parts++
+			bytes += kafka.ListOffsetsPartitionBytes(h.Version, left == 0)
+		}
+	}
+	if parts > len(s.parts)/4 {
+		return s.malformed(w, h, kafka.ErrTooMany)
+	}
+	if parts > s.partsFree || !s.net.Begin(w.frame, bytes) {
+		return tooEarly
+	}
+	i, r := s.newRequest(w)
+	r.kind, r.header = kindOffsets, *h
+	r.header.ClientID = nil
+	kafka.PutListOffsetsHead(s.net.Bytes(w.frame, kafka.ListOffsetsHeadBytes(h, topics)), h, topics)
+	s.reader.Reset(s.pieces)
+	kafka.ParseHeader(&s.reader)
+	walk.Begin(&s.reader, h.Version)
+	for walk.Topics() > 0 {
+		topic, _ := walk.NextTopic()
+		kafka.PutListOffsetsTopic(s.net.Bytes(w.frame, kafka.ListOffsetsTopicBytes(h.Version, len(topic.Name), topic.Partitions)), h.Version, topic.Name, topic.Partitions)
+		number := s.topics.find(topic.Name)
+		for left := topic.Partitions - 1; left >= 0; left-- {
+			p, _ := walk.NextPartition()
+			x := s.addPart(i)
+			x.topic, x.index, x.from = number, p.Index, p.Timestamp
+			x.last = left == 0
+			x.dst = s.net.Bytes(w.frame, kafka.ListOffsetsPartitionBytes(h.Version, x.last))
+			x.code = s.fetchable(x, p.CurrentEpoch)
+			s.listOffset(r, x)
+		}
+	}
+	kafka.PutListOffsetsEnd(s.net.Bytes(w.frame, kafka.ListOffsetsEndBytes(h.Version)))
+	s.net.Release(w.frame)
+	s.search(i)
+	return taken
+}
+
+// listOffset answers what needs no reading. What does is left as searching.
+func (s *Shard) listOffset(r *request, x *part) {
+	if x.code != kafka.None {
+		s.offsetFound(r, x, -1, -1)
+		return
+	}
+	switch x.from {
+	case latest:
+		s.offsetFound(r, x, -1, s.log.Durable(x.slot))
+	case earliest:
+		s.offsetFound(r, x, -1, s.log.Start(x.slot))
+	case maxTimestamp:
+		ts, base := s.log.MaxTime(x.slot)
+		if base < 0 {
+			s.offsetFound(r, x, -1, -1)
+			return
+		}
+		x.from, x.where, x.searching = ts, base, true
+	default:
+		base, ok := s.log.SeekTime(x.slot, x.from)
+		if x.from < 0 || !ok {
+			s.offsetFound(r, x, -1, -1)
+			return
+		}
+		x.where, x.searching = base, true
+	}
+}
+
+// search goes on where the search of each part stands; it answers when none is
+// left.
+func (s *Shard) search(i uint32) {
+	r := &s.requests[i]
+	if r.pending > 0 || r.replied {
+		return
+	}
+	for p := r.first; p != none; p = s.parts[p].next {
+		for x := &s.parts[p]; x.searching; {
+			if !s.searchOn(r, i, p) {
+				return // a read is under way
+			}
+		}
+	}
+	if r.pending == 0 {
+		s.reply(i)
+	}
+}
+
+// searchOn looks through the next piece of a part's log for the first record
+// at or after its time. False: it has to be read first.
+func (s *Shard) searchOn(r *request, i uint32, p int32) bool {
+	x := &s.parts[p]
+	if x.code != kafka.None {
+		s.offsetFound(r, x, -1, -1)
+		return true
+	}
+	to := s.log.Durable(x.slot)
+	n, st := 0, engine.OK
+	if x.haveRead {
+		if n = s.log.ReadViews(x.read, x.where, to, searchBytes, s.views); n == 0 {
+			st = engine.Empty
+		}
+	} else {
+		n, st = s.log.Read(x.slot, x.where, to, searchBytes, s.views)
+	}
+	switch st {
+	case engine.OK:
+	case engine.Cold:
+		if !s.readCold(i, p) && x.code == kafka.None {
+			return false // starved: it is looked at again
+		}
+		return x.code != kafka.None
+	case engine.Empty:
+		if x.haveRead {
+			s.log.ReadEnd(x.read) // this run is through; the next one may be anywhere
+			x.haveRead = false
+			if x.where < to {
+				return true
+			}
+		}
+		s.offsetFound(r, x, -1, -1)
+		return true
+	default:
+		x.code = codeOf(st)
+		s.offsetFound(r, x, -1, -1)
+		return true
+	}
+	for _, v := range s.views[:n] {
+		for b := v.Bytes; len(b) >= kafka.BatchHeaderBytes; b = b[kafka.BatchBytes(b):] {
+			h := kafka.ParseBatchHeader(b)
+			base := kafka.BaseOffset(b)
+			x.where = base + int64(h.LastOffsetDelta) + 1
+			if h.MaxTime < x.from {
+				continue
+			}
+			ts, offset := kafka.FindTime(b, x.from)
+			s.offsetFound(r, x, ts, offset)
+			s.unpin(0, n)
+			return true
+		}
+	}
+	s.unpin(0, n)
+	return true
+}
+
+// searchBytes is how much of a log one step of a search by time looks at.
+const searchBytes = 64 << 10
+
+func (s *Shard) offsetFound(r *request, x *part, ts, offset int64) {
+	x.searching = false
+	epoch := s.boot.LeaderEpoch()
+	if offset < 0 {
+		epoch = -1
+	} else if e := s.log.EpochOf(x.slot, offset); e >= 0 {
+		epoch = e
+	}
+	if s.net.Alive(r.frame) {
+		kafka.PutListOffsetsPartition(x.dst, r.header.Version, x.last, x.index, x.code, ts, offset, epoch)
+	}
+}
+
+// offsetForLeaderEpoch answers where an epoch ended, at once (KIP-320).
+func (s *Shard) offsetForLeaderEpoch(w *waiter, h *kafka.Request) outcome {
+	var walk kafka.EpochWalk
+	if err := walk.Begin(&s.reader, h.Version); err != nil {
+		return s.malformed(w, h, err)
+	}
+	topics := walk.Topics()
+	bytes := kafka.EpochHeadBytes(h, topics) + kafka.EpochEndBytes(h.Version)
+	for walk.Topics() > 0 {
+		topic, err := walk.NextTopic()
+		if err != nil {
+			return s.malformed(w, h, err)
+		}
+		bytes += kafka.EpochTopicBytes(h.Version, len(topic.Name), topic.Partitions)
+		for left := topic.Partitions - 1; left >= 0; left-- {
+			if _, err := walk.NextPartition(); err != nil {
+				return s.malformed(w, h, err)
+			}
+			bytes += kafka.EpochPartitionBytes(h.Version, left == 0)
+		}
+	}
+	if !s.net.Begin(w.frame, bytes) {
+		return tooEarly
+	}
+	i, r := s.newRequest(w)
+	r.kind, r.header = kindImmediate, *h
+	r.header.ClientID = nil
+	kafka.PutEpochHead(s.net.Bytes(w.frame, kafka.EpochHeadBytes(h, topics)), h, topics)
+	s.reader.Reset(s.pieces)
+	kafka.ParseHeader(&s.reader)
+	walk.Begin(&s.reader, h.Version)
+	for walk.Topics() > 0 {
+		topic, _ := walk.NextTopic()
+		kafka.PutEpochTopic(s.net.Bytes(w.frame, kafka.EpochTopicBytes(h.Version, len(topic.Name), topic.Partitions)), h.Version, topic.Name, topic.Partitions)
+		number := s.topics.find(topic.Name)
+		for left := topic.Partitions - 1; left >= 0; left-- {
+			p, _ := walk.NextPartition()
+			x := part{topic: number, index: p.Index}
+			code := s.fetchable(&x, p.CurrentEpoch)
+			epoch, end := int32(-1), int64(-1)
+			if code == kafka.None {
+				epoch, end = s.log.EpochAt(x.slot, p.Epoch)
+			}
+			kafka.PutEpochPartition(s.net.Bytes(w.frame, kafka.EpochPartitionBytes(h.Version, left == 0)), h.Version, left == 0, p.Index, code, epoch, end)
+		}
+	}
+	kafka.PutEpochEnd(s.net.Bytes(w.frame, kafka.EpochEndBytes(h.Version)))
+	s.net.Release(w.frame)
+	s.reply(i)
+	return taken
+}

@@ -1,0 +1,231 @@
+package shard
+
+import (
+	"tailbound/engine"
+	"tailbound/kafka"
+	"tailbound/metrics"
+)
+
+// Produce runs
+//
+//	walk it, to refuse what is malformed before anything is stored;
+//	begin the reply, as if all went well;
+//	for each partition: reserve(); copy; validate; check its producer; commit();
+//	release the request;
+//	await every partition's durable offset; send.
+//
+// The reply is written as the request is parsed; what is not known then, an
+// error code and a base offset, is filled in where it stands. Where log memory
+// runs out between two partitions the request stays in its connection's
+// buffers and goes on there later. An append outlives its connection.
+func (s *Shard) produce(w *waiter, h *kafka.Request) outcome {
+	if w.request == none {
+		i, st := s.beginProduce(w, h)
+		if i == none {
+			return st
+		}
+		w.request = i
+		s.pieces = s.net.Pieces(w.frame, s.pieces[:0])
+		s.reader.Reset(s.pieces)
+		kafka.ParseHeader(&s.reader)
+	}
+	i := uint32(w.request)
+	r := &s.requests[i]
+	var walk kafka.ProduceWalk
+	walk.Begin(&s.reader, h.Version)
+	for n := int32(0); walk.Topics() > 0; {
+		topic, _ := walk.NextTopic()
+		number := none
+		if n >= r.named {
+			kafka.PutProduceTopic(s.net.Bytes(w.frame, kafka.ProduceTopicBytes(h.Version, len(topic.Name), topic.Partitions)), h.Version, topic.Name, topic.Partitions)
+			r.named = n + int32(topic.Partitions)
+		}
+		number = s.topics.find(topic.Name)
+		for left := topic.Partitions - 1; left >= 0; left-- {
+			p, _ := walk.NextPartition()
+			n++
+			if n <= r.done {
+				continue
+			}
+			switch s.append(w, i, number, &p, left == 0) {
+			case engine.WaitMemory, engine.WaitRoom:
+				return tooEarly
+			}
+			r.done = n
+		}
+	}
+	kafka.PutProduceEnd(s.net.Bytes(w.frame, kafka.ProduceEndBytes(h.Version)), h.Version)
+	s.net.Release(w.frame)
+	r.stamps[metrics.Appended] = int64(s.now)
+	s.lessPending(i)
+	return taken
+}
+
+// beginProduce walks the request to see that it is whole, and takes what its
+// answer needs. none: it was refused, or memory is short.
+func (s *Shard) beginProduce(w *waiter, h *kafka.Request) (int32, outcome) {
+	var walk kafka.ProduceWalk
+	if err := walk.Begin(&s.reader, h.Version); err != nil {
+		return none, s.malformed(w, h, err)
+	}
+	acks, topics := walk.Acks, walk.Topics()
+	parts, bytes := 0, kafka.ProduceHeadBytes(h, topics)+kafka.ProduceEndBytes(h.Version)
+	for walk.Topics() > 0 {
+		topic, err := walk.NextTopic()
+		if err != nil {
+			return none, s.malformed(w, h, err)
+		}
+		bytes += kafka.ProduceTopicBytes(h.Version, len(topic.Name), topic.Partitions)
+		for left := topic.Partitions - 1; left >= 0; left-- {
+			if _, err := walk.NextPartition(); err != nil {
+				return none, s.malformed(w, h, err)
+			}
+			parts++
+			bytes += kafka.ProducePartitionBytes(h.Version, left == 0)
+		}
+	}
+	if parts > len(s.parts)/4 {
+		return none, s.malformed(w, h, kafka.ErrTooMany)
+	}
+	if parts > s.partsFree {
+		return none, tooEarly
+	}
+	if !s.net.Begin(w.frame, bytes) {
+		return none, tooEarly
+	}
+	i, r := s.newRequest(w)
+	r.kind, r.header, r.acks, r.pending = kindProduce, *h, acks, 1
+	r.header.ClientID = nil
+	if acks < -1 || acks > 1 {
+		r.code = kafka.InvalidRequiredAcks
+	}
+	if h.Version < kafka.ProduceMin {
+		r.code = kafka.UnsupportedVersion
+	}
+	if walk.Transactional {
+		r.code = kafka.TransactionalIDAuthorizationFailed // there are no transactions to be in
+	}
+	s.Timelines.Counters.Produces++
+	kafka.PutProduceHead(s.net.Bytes(w.frame, kafka.ProduceHeadBytes(h, topics)), h, topics)
+	return int32(i), taken
+}
+
+// append stores one partition's batch, or writes down why not.
+func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartition, last bool) engine.Status {
+	r := &s.requests[i]
+	code, base, end := r.code, int64(-1), int64(0)
+	slot, exists, here := s.topics.slot(topic, p.Index)
+	duplicate := false
+	switch {
+	case code != kafka.None:
+	case !exists:
+		code = kafka.UnknownTopicOrPartition
+	case !here:
+		code = kafka.NotLeaderOrFollower
+	case p.Null || p.Records.Len < kafka.BatchHeaderBytes:
+		code = kafka.InvalidRecord
+	case p.Records.Len > s.o.MessageBytesMax:
+		code = kafka.MessageTooLarge
+	case s.failed:
+		code = kafka.KafkaStorageError
+	default:
+		dst, at, st := s.log.Reserve(slot, p.Records.Len)
+		if st == engine.WaitMemory || st == engine.WaitRoom {
+			return st
+		}
+		if code = codeOf(st); code != kafka.None {
+			break
+		}
+		s.reader.CopyTo(p.Records, dst)
+		var b kafka.Batch
+		b, code = kafka.ValidateBatch(dst, s.o.MessageBytesMax)
+		if code == kafka.None && b.ProducerID >= 0 {
+			v := s.windows.check(slot, &b)
+			if v.duplicate {
+				s.log.Abort()
+				s.Timelines.Counters.Duplicates++
+				base, end, duplicate = v.base, v.end, true
+				break
+			}
+			code = v.code
+		}
+		if code != kafka.None {
+			s.log.Abort()
+			break
+		}
+		kafka.PatchBase(dst, at, s.boot.LeaderEpoch())
+		s.log.Commit(engine.Meta{Count: uint32(b.Count), MaxTime: b.MaxTime, CRC: b.CRC})
+		base, end = at, at+int64(b.Count)
+		if b.ProducerID >= 0 {
+			s.windows.note(slot, &b, at)
+		}
+		s.Timelines.Counters.Batches++
+		s.Timelines.Counters.Records += uint64(b.Count)
+		s.Timelines.Counters.BytesIn += uint64(p.Records.Len)
+	}
+	start := int64(-1)
+	if here && code == kafka.None {
+		start = s.log.Start(slot)
+	}
+	v := r.header.Version
+	dst := s.net.Bytes(w.frame, kafka.ProducePartitionBytes(v, last))
+	kafka.PutProducePartition(dst, v, last, p.Index, code, base, start)
+	x := s.addPart(i)
+	x.slot, x.code, x.index, x.last, x.dst, x.from, x.end = slot, code, p.Index, last, dst, base, end
+	if code != kafka.None {
+		r.faulty = true
+		s.Timelines.Counters.Refused++
+		return engine.OK
+	}
+	if s.log.Durable(slot) >= end || r.acks == 0 || duplicate && s.o.Faults.DuplicateAckedEarly {
+		return engine.OK
+	}
+	r.pending++
+	s.awaitDurable(r.last)
+	return engine.OK
+}
+
+// acknowledge tells a log's waiters how far it is durable.
+func (s *Shard) acknowledge(slot engine.Slot) {
+	log := &s.partitions[slot]
+	durable := s.log.Durable(slot)
+	for log.produce != none && s.parts[log.produce].end <= durable {
+		s.produceDone(log.produce, kafka.None)
+	}
+	for p := log.fetch; p != none; p = s.parts[p].waitNext {
+		s.lookAt(s.parts[p].request)
+	}
+}
+
+// produceDone ends the wait of one part: its batch is durable, or will never
+// be acknowledged.
+func (s *Shard) produceDone(p int32, code kafka.ErrorCode) {
+	x := &s.parts[p]
+	i := x.request
+	s.unwait(p)
+	if code != kafka.None && s.net.Alive(s.requests[i].frame) {
+		kafka.PutProducePartition(x.dst, s.requests[i].header.Version, x.last, x.index, code, -1, -1)
+	}
+	s.lessPending(i)
+}
+
+// lessPending counts one thing done for a produce, and answers when it was the
+// last.
+func (s *Shard) lessPending(i uint32) {
+	r := &s.requests[i]
+	r.pending--
+	if r.pending > 0 {
+		return
+	}
+	r.stamps[metrics.Durable] = int64(s.now)
+	if r.acks != 0 {
+		s.reply(i)
+		return
+	}
+	// No answer is awaited. An error shows as a closed connection.
+	s.net.Drop(r.frame)
+	if r.faulty {
+		s.net.Close(r.conn)
+	}
+	s.endRequest(i)
+}

@@ -1,0 +1,314 @@
+package shard
+
+import (
+	"encoding/binary"
+
+	"tailbound/engine"
+	"tailbound/kafka"
+)
+
+// producerWindow is how many batches of a producer are remembered for each
+// partition: what Kafka's clients may have in flight (max.in.flight.requests
+// .per.connection <= 5 with idempotence; ProducerStateEntry.NUM_BATCHES_TO_RETAIN).
+const producerWindow = 5
+
+// batchMark remembers one stored batch of a producer.
+type batchMark struct {
+	first, last int32 // sequence numbers, both inclusive
+	base, end   int64 // offsets [base, end)
+}
+
+// producer is what a partition remembers of one idempotent producer.
+//
+// Invariant: marks[0:n] are in the order stored; 0 < n <= producerWindow.
+type producer struct {
+	id    int64
+	log   engine.Slot
+	epoch int16
+	n     int8
+	marks [producerWindow]batchMark
+
+	chain              int32 // next in its hash bucket, or in the free list
+	logNext, logPrev   int32 // the log's producers, newest first
+	usedNext, usedPrev int32 // all producers, most recently used first
+}
+
+// producers lives on a data shard: the windows of all its partitions in one
+// table that never grows. A full table forgets the producer used least
+// recently; it is then an unknown one, of which any sequence is accepted
+// (KIP-360).
+type producers struct {
+	all     []producer
+	buckets []int32
+	free    int32
+	heads   []int32 // by engine slot
+	newest  int32
+	oldest  int32
+	evicted uint64
+}
+
+const none = int32(-1)
+
+func newProducers(count, logs int) producers {
+	size := 1
+	for size < 2*count {
+		size *= 2
+	}
+	p := producers{all: make([]producer, count), buckets: make([]int32, size), heads: make([]int32, logs), newest: none, oldest: none}
+	fill(p.buckets)
+	fill(p.heads)
+	for i := range p.all {
+		p.all[i].chain = int32(i + 1)
+	}
+	p.all[count-1].chain = none
+	return p
+}
+
+func fill(s []int32) {
+	for i := range s {
+		s[i] = none
+	}
+}
+
+func (p *producers) bucket(l engine.Slot, id int64) *int32 {
+	h := (uint64(id) + 1) * 0x9e3779b97f4a7c15
+	h ^= uint64(l) * 0xc2b2ae3d27d4eb4f
+	h ^= h >> 29
+	return &p.buckets[h&uint64(len(p.buckets)-1)]
+}
+
+func (p *producers) find(l engine.Slot, id int64) int32 {
+	i := *p.bucket(l, id)
+	for i != none && (p.all[i].id != id || p.all[i].log != l) {
+		i = p.all[i].chain
+	}
+	return i
+}
+
+// verdict is what a partition says of an idempotent batch.
+type verdict struct {
+	code      kafka.ErrorCode
+	duplicate bool
+	base, end int64 // of the original, where it is a duplicate
+}
+
+// check judges a batch before it is appended. Kafka's rules
+// (ProducerAppendInfo.checkSequence): an older epoch is fenced; a new epoch
+// begins at 0; the same epoch goes on where it was; an exact match with one of
+// the last five is a duplicate; a producer that is not known may begin
+// anywhere.
+func (p *producers) check(l engine.Slot, b *kafka.Batch) verdict {
+	i := p.find(l, b.ProducerID)
+	if i == none {
+		return verdict{}
+	}
+	w := &p.all[i]
+	switch {
+	case b.ProducerEpoch < w.epoch:
+		return verdict{code: kafka.InvalidProducerEpoch}
+	case b.ProducerEpoch > w.epoch:
+		if b.BaseSequence != 0 {
+			return verdict{code: kafka.OutOfOrderSequenceNumber}
+		}
+		return verdict{}
+	}
+	last := lastSequence(b.BaseSequence, b.Count)
+	for _, m := range w.marks[:w.n] {
+		if m.first == b.BaseSequence && m.last == last {
+			return verdict{duplicate: true, base: m.base, end: m.end}
+		}
+	}
+	if b.BaseSequence != nextSequence(w.marks[w.n-1].last) {
+		return verdict{code: kafka.OutOfOrderSequenceNumber}
+	}
+	return verdict{}
+}
+
+// Sequence numbers wrap from 2^31-1 to 0.
+func lastSequence(first int32, count int32) int32 {
+	return int32((int64(first) + int64(count) - 1) & 0x7fffffff)
+}
+func nextSequence(last int32) int32 { return int32((int64(last) + 1) & 0x7fffffff) }
+
+// note remembers a batch that was appended at base.
+func (p *producers) note(l engine.Slot, b *kafka.Batch, base int64) {
+	p.add(l, b.ProducerID, b.ProducerEpoch, batchMark{b.BaseSequence, lastSequence(b.BaseSequence, b.Count), base, base + int64(b.Count)})
+}
+
+func (p *producers) add(l engine.Slot, id int64, epoch int16, m batchMark) {
+	i := p.find(l, id)
+	if i == none {
+		i = p.take(l, id)
+	} else {
+		p.touch(i)
+	}
+	w := &p.all[i]
+	if w.epoch != epoch {
+		w.epoch, w.n = epoch, 0
+	}
+	if w.n == producerWindow {
+		copy(w.marks[:], w.marks[1:])
+		w.n--
+	}
+	w.marks[w.n] = m
+	w.n++
+}
+
+func (p *producers) take(l engine.Slot, id int64) int32 {
+	if p.free == none {
+		p.drop(p.oldest)
+		p.evicted++
+	}
+	i := p.free
+	w := &p.all[i]
+	p.free = w.chain
+	head := p.bucket(l, id)
+	*w = producer{id: id, log: l, epoch: -1, chain: *head, logPrev: none, logNext: p.heads[l], usedPrev: none, usedNext: p.newest}
+	*head = i
+	if p.heads[l] != none {
+		p.all[p.heads[l]].logPrev = i
+	}
+	p.heads[l] = i
+	if p.newest != none {
+		p.all[p.newest].usedPrev = i
+	} else {
+		p.oldest = i
+	}
+	p.newest = i
+	return i
+}
+
+func (p *producers) touch(i int32) {
+	if p.newest == i {
+		return
+	}
+	p.unlinkUsed(i)
+	w := &p.all[i]
+	w.usedPrev, w.usedNext = none, p.newest
+	p.all[p.newest].usedPrev = i
+	p.newest = i
+}
+
+func (p *producers) unlinkUsed(i int32) {
+	w := &p.all[i]
+	if w.usedPrev != none {
+		p.all[w.usedPrev].usedNext = w.usedNext
+	} else {
+		p.newest = w.usedNext
+	}
+	if w.usedNext != none {
+		p.all[w.usedNext].usedPrev = w.usedPrev
+	} else {
+		p.oldest = w.usedPrev
+	}
+}
+
+func (p *producers) drop(i int32) {
+	w := &p.all[i]
+	at := p.bucket(w.log, w.id)
+	for *at != i {
+		at = &p.all[*at].chain
+	}
+	*at = w.chain
+	if w.logPrev != none {
+		p.all[w.logPrev].logNext = w.logNext
+	} else {
+		p.heads[w.log] = w.logNext
+	}
+	if w.logNext != none {
+		p.all[w.logNext].logPrev = w.logPrev
+	}
+	p.unlinkUsed(i)
+	w.chain = p.free
+	p.free = i
+}
+
+// forget drops all a log's producers: the log is deleted.
+func (p *producers) forget(l engine.Slot) {
+	for p.heads[l] != none {
+		p.drop(p.heads[l])
+	}
+}
+
+// truncate forgets every batch at or past end: it never became durable.
+func (p *producers) truncate(l engine.Slot, end int64) {
+	for i := p.heads[l]; i != none; {
+		w, next := &p.all[i], p.all[i].logNext
+		for w.n > 0 && w.marks[w.n-1].end > end {
+			w.n--
+		}
+		if w.n == 0 {
+			p.drop(i)
+		}
+		i = next
+	}
+}
+
+// An attachment is, for every producer of a log, oldest first: id (8), epoch
+// (2), number of marks (1), and for each mark first (4), last (4), base (8),
+// end (8); little endian. The engine keeps it with a checksum of its own.
+const (
+	producerBytes = 11
+	markBytes     = 24
+)
+
+// attachment writes as many producers of l as dst holds, those used last, and
+// says how long it is.
+func (p *producers) attachment(l engine.Slot, dst []byte) int {
+	n := 0
+	for i := p.heads[l]; i != none; i = p.all[i].logNext {
+		w := &p.all[i]
+		need := producerBytes + int(w.n)*markBytes
+		if n+need > len(dst) {
+			break
+		}
+		binary.LittleEndian.PutUint64(dst[n:], uint64(w.id))
+		binary.LittleEndian.PutUint16(dst[n+8:], uint16(w.epoch))
+		dst[n+10] = byte(w.n)
+		n += producerBytes
+		for _, m := range w.marks[:w.n] {
+			binary.LittleEndian.PutUint32(dst[n:], uint32(m.first))
+			binary.LittleEndian.PutUint32(dst[n+4:], uint32(m.last))
+			binary.LittleEndian.PutUint64(dst[n+8:], uint64(m.base))
+			binary.LittleEndian.PutUint64(dst[n+16:], uint64(m.end))
+			n += markBytes
+		}
+	}
+	return n
+}
+
+// restore rebuilds a log's windows after recovery: the attachment of the
+// checkpoint, less what the log turned out not to hold (a checkpoint may be
+// ahead of what was durable), then the headers of the batches after it.
+func (p *producers) restore(l engine.Slot, end int64, attachment, headers []byte) {
+	for len(attachment) >= producerBytes {
+		id := int64(binary.LittleEndian.Uint64(attachment))
+		epoch := int16(binary.LittleEndian.Uint16(attachment[8:]))
+		n := int(attachment[10])
+		attachment = attachment[producerBytes:]
+		for ; n > 0 && len(attachment) >= markBytes; n-- {
+			m := batchMark{
+				int32(binary.LittleEndian.Uint32(attachment)), int32(binary.LittleEndian.Uint32(attachment[4:])),
+				int64(binary.LittleEndian.Uint64(attachment[8:])), int64(binary.LittleEndian.Uint64(attachment[16:])),
+			}
+			if m.end <= end {
+				p.add(l, id, epoch, m)
+			}
+			attachment = attachment[markBytes:]
+		}
+	}
+	for ; len(headers) >= kafka.BatchHeaderBytes; headers = headers[kafka.BatchHeaderBytes:] {
+		b := kafka.ParseBatchHeader(headers)
+		base := kafka.BaseOffset(headers)
+		if b.ProducerID < 0 || base+int64(b.Count) > end {
+			continue
+		}
+		if i := p.find(l, b.ProducerID); i != none {
+			w := &p.all[i]
+			if w.epoch > b.ProducerEpoch || w.epoch == b.ProducerEpoch && w.marks[w.n-1].base >= base {
+				continue // the attachment had it
+			}
+		}
+		p.note(l, &b, base)
+	}
+}

@@ -1,0 +1,279 @@
+package shard
+
+import (
+	"tailbound/engine"
+	"tailbound/ioring"
+	"tailbound/kafka"
+	"tailbound/mem"
+	"tailbound/metrics"
+	"tailbound/netring"
+)
+
+// request is one Kafka request in flight on this shard, from its last byte in
+// to its reply's last byte out. It belongs to the shard; a log's waiters and
+// the mail name it by slot and serial.
+type request struct {
+	frame     netring.FrameID
+	conn      netring.ConnID
+	free      uint32 // next free slot + 0; meaningless in use
+	serial    uint32 // use of this slot; stale mail and waiters carry an older one
+	used      bool
+	kind      requestKind
+	parked    bool  // a fetch that waits for data
+	replied   bool  // the answer is on its way: only Sent is awaited
+	faulty    bool  // produce: a partition was refused
+	named     int32 // produce: partitions of the topics whose names stand in the reply
+	done      int32 // produce: partitions taken so far
+	dirty     bool  // in the list of fetches to look at
+	code      kafka.ErrorCode
+	header    kafka.Request
+	acks      int16
+	pending   int32 // parts not yet durable, or reads under way
+	first     int32 // parts, in the request's order
+	last      int32
+	pins      int32 // chunks of pinned log memory, given back when sent
+	bytes     int32 // fetch: what it asked for at least, at most
+	bytesMax  int32
+	waitUntil ioring.Instant
+	lent      mem.Block // our copy of a cold request, at the control shard
+	answer    mem.Block // the control shard's answer, lent to us
+	stamps    metrics.Timeline
+}
+
+type requestKind uint8
+
+const (
+	kindProduce requestKind = iota
+	kindFetch
+	kindOffsets
+	kindImmediate // answered when it came
+	kindForward   // waits for the control shard
+	kindLocal     // on the control shard itself
+)
+
+// part is one partition named by a request.
+type part struct {
+	prev      int32 // the request's part before
+	next      int32 // the request's next part
+	request   uint32
+	topic     int32 // in the topic table; none where it is not known
+	index     int32 // partition number, as asked
+	slot      engine.Slot
+	code      kafka.ErrorCode
+	waits     partWait
+	waitNext  int32 // the partition's next waiter
+	waitPrev  int32
+	from      int64  // fetch: offset asked for; produce: base; offsets: timestamp
+	end       int64  // produce: durable when the log is durable up to here
+	max       int32  // fetch: bytes wanted of this partition
+	dst       []byte // produce, offsets: where in the reply the result stands
+	read      uint32 // a cold read that serves this part
+	reading   bool
+	haveRead  bool
+	last      bool       // produce, offsets: its topic's last, behind which the topic is closed
+	searching bool       // offsets: by time, not found yet
+	name      kafka.Span // fetch: the topic as the request names it
+	views     int32      // fetch: how many of the shard's views are this part's
+	bytes     int32      // and their sum
+	known     int64      // fetch: log start when it was answered
+	high      int64      // and its high watermark
+	where     int64      // offsets: where the search stands
+	epoch     int32
+}
+
+type partWait uint8
+
+const (
+	waitNone partWait = iota
+	waitDurable
+	waitData
+)
+
+// partition is what the shard keeps of a log beside the engine's part.
+type partition struct {
+	topic       int32 // none while the log has no name
+	index       int32
+	named       bool
+	produce     int32 // parts that wait for durability, in offset order
+	produceLast int32
+	fetch       int32 // parts that wait for data
+}
+
+type pinChunk struct {
+	next int32
+	n    int32
+	pin  [pinsPerChunk]uint32
+}
+
+// newRequest takes a slot. There are as many as netring has frames.
+func (s *Shard) newRequest(w *waiter) (uint32, *request) {
+	i := s.freeReq
+	r := &s.requests[i]
+	s.freeReq = r.free
+	*r = request{frame: w.frame, conn: w.conn, serial: r.serial + 1, used: true, first: none, last: none, pins: none}
+	r.stamps[metrics.Received] = int64(w.at)
+	r.stamps[metrics.Parsed] = int64(s.now)
+	s.inFlight++
+	s.Timelines.Counters.Requests++
+	return i, r
+}
+
+// endRequest gives everything back. The reply, if there was one, has left.
+func (s *Shard) endRequest(i uint32) {
+	r := &s.requests[i]
+	for p := r.first; p != none; {
+		x := &s.parts[p]
+		s.unwait(p)
+		if x.haveRead {
+			s.log.ReadEnd(x.read)
+			x.haveRead = false
+		}
+		next := x.next
+		x.next, s.freePart = s.freePart, p
+		x.dst = nil
+		s.partsFree++
+		p = next
+	}
+	for c := r.pins; c != none; {
+		k := &s.pins[c]
+		for _, pin := range k.pin[:k.n] {
+			s.log.Unpin(pin)
+		}
+		next := k.next
+		k.next, s.freePin = s.freePin, c
+		s.pinsFree++
+		c = next
+	}
+	if !r.lent.IsZero() {
+		s.mailMem.Put(r.lent)
+	}
+	if !r.answer.IsZero() {
+		s.outbox.put(mail{kind: mailGiveBack, from: uint8(s.o.Shard), block: r.answer}, 0)
+	}
+	s.timers.clear(i)
+	r.used, r.lent, r.answer = false, mem.Block{}, mem.Block{}
+	r.free, s.freeReq = s.freeReq, i
+	s.inFlight--
+}
+
+// addPart takes a part for request i. There must be one: callers ask partsFree.
+func (s *Shard) addPart(i uint32) *part {
+	p := s.freePart
+	x := &s.parts[p]
+	s.freePart = x.next
+	s.partsFree--
+	*x = part{next: none, request: i, topic: none, waitNext: none, waitPrev: none}
+	r := &s.requests[i]
+	if r.first == none {
+		r.first = p
+	} else {
+		s.parts[r.last].next = p
+		x.prev = r.last
+	}
+	r.last = p
+	return x
+}
+
+// keepPin remembers a pin until the reply of request r has left. There must be
+// room: callers ask pinsFree.
+func (s *Shard) keepPin(r *request, pin uint32) {
+	if r.pins == none || s.pins[r.pins].n == pinsPerChunk {
+		c := s.freePin
+		k := &s.pins[c]
+		s.freePin = k.next
+		s.pinsFree--
+		k.next, k.n = r.pins, 0
+		r.pins = c
+	}
+	k := &s.pins[r.pins]
+	k.pin[k.n] = pin
+	k.n++
+}
+
+// unwait takes part p off its partition's waiters.
+func (s *Shard) unwait(p int32) {
+	x := &s.parts[p]
+	log := &s.partitions[x.slot]
+	switch x.waits {
+	case waitNone:
+		return
+	case waitDurable:
+		if x.waitPrev != none {
+			s.parts[x.waitPrev].waitNext = x.waitNext
+		} else {
+			log.produce = x.waitNext
+		}
+		if x.waitNext != none {
+			s.parts[x.waitNext].waitPrev = x.waitPrev
+		} else {
+			log.produceLast = x.waitPrev
+		}
+	case waitData:
+		if x.waitPrev != none {
+			s.parts[x.waitPrev].waitNext = x.waitNext
+		} else {
+			log.fetch = x.waitNext
+		}
+		if x.waitNext != none {
+			s.parts[x.waitNext].waitPrev = x.waitPrev
+		}
+	}
+	x.waits, x.waitNext, x.waitPrev = waitNone, none, none
+}
+
+// awaitDurable puts part p among those that wait for its log's durable offset.
+// They come in order of their end, duplicates excepted, which go where they
+// belong.
+func (s *Shard) awaitDurable(p int32) {
+	x := &s.parts[p]
+	log := &s.partitions[x.slot]
+	after := log.produceLast
+	for after != none && s.parts[after].end > x.end {
+		after = s.parts[after].waitPrev
+	}
+	x.waits, x.waitPrev = waitDurable, after
+	if after == none {
+		x.waitNext, log.produce = log.produce, p
+	} else {
+		x.waitNext, s.parts[after].waitNext = s.parts[after].waitNext, p
+	}
+	if x.waitNext != none {
+		s.parts[x.waitNext].waitPrev = p
+	} else {
+		log.produceLast = p
+	}
+}
+
+func (s *Shard) awaitData(p int32) {
+	x := &s.parts[p]
+	log := &s.partitions[x.slot]
+	x.waits, x.waitPrev, x.waitNext = waitData, none, log.fetch
+	if log.fetch != none {
+		s.parts[log.fetch].waitPrev = p
+	}
+	log.fetch = p
+}
+
+// waitQueue holds frames that wait for log or reply memory, in order of
+// arrival. It never grows.
+type waitQueue struct {
+	all   []waiter
+	head  int
+	n     int
+	pass  uint32
+	retry bool // something was given back: try again
+}
+
+type waiter struct {
+	frame   netring.FrameID
+	conn    netring.ConnID
+	at      ioring.Instant
+	request int32 // a produce that is half done, else none
+}
+
+func newWaitQueue(n int) waitQueue { return waitQueue{all: make([]waiter, n)} }
+
+func (q *waitQueue) push(w waiter) {
+	q.all[(q.head+q.n)%len(q.all)] = w
+	q.n++
+}

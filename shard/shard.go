@@ -1,0 +1,370 @@
+package shard
+
+import (
+	"fmt"
+
+	"tailbound/engine"
+	"tailbound/ioring"
+	"tailbound/kafka"
+	"tailbound/mem"
+	"tailbound/metrics"
+	"tailbound/netring"
+)
+
+// Wall is wall-clock time in milliseconds since 1970.
+type Wall int64
+
+// Node is a broker as clients see it: the control shard's node first, then one
+// for each data shard.
+type Node struct {
+	ID   int32
+	Host string
+	Port int32
+}
+
+// Options are what a shard needs to know. All shards of a broker are given the
+// same, but for Shard, Net and Engine.
+type Options struct {
+	Shard             int // 0 is the control shard
+	DataShards        int
+	Nodes             []Node // DataShards + 1
+	ClusterID         string
+	MessageBytesMax   int  // message.max.bytes: one record batch
+	AutoCreateTopics  bool // auto.create.topics.enable
+	PartitionsDefault int  // num.partitions
+	ProducersMax      int  // windows of idempotent producers, by partition and producer
+	WaitersMax        int  // partitions named by requests in flight
+	MailBytes         int  // memory for requests and answers that cross shards; a power of two
+	TopicsMax         int
+	PartitionsMax     int
+	Net               netring.Options
+	Engine            engine.Options
+	Faults            Faults // planted bugs, for the simulator only
+}
+
+// Faults are bugs that the simulator plants to prove that it would find them.
+type Faults struct {
+	DuplicateAckedEarly bool // a duplicate is answered before its original is durable
+	ProducerIDTwice     bool // ids are handed out before their block is durable
+}
+
+// World is everything a shard touches outside itself.
+type World struct {
+	Ring  ioring.Ring
+	Arena *mem.Arena
+	Boot  *engine.Boot
+	Post  *Post
+	Log   Logger
+	Seed  uint64
+}
+
+// Logger takes lines for people. It must not block, and may drop lines if it
+// counts them. text is valid during the call only.
+type Logger interface {
+	Log(level Level, shard int, text []byte)
+}
+
+// Level is how much a log line matters.
+type Level int8
+
+// The levels, as slog has them.
+const (
+	Debug Level = -4
+	Info  Level = 0
+	Warn  Level = 4
+	Error Level = 8
+)
+
+const (
+	copyBelow    = 2048    // views smaller than this are copied into the reply
+	viewsMax     = 1 << 10 // of one answer
+	pinsPerChunk = 14
+)
+
+// Shard is one core. It belongs to the thread that drives it; nobody else may
+// touch it. Other threads reach it by mail.
+type Shard struct {
+	o     Options
+	ring  ioring.Ring
+	arena *mem.Arena
+	net   *netring.Net
+	log   *engine.Engine
+	post  *Post
+	out   Logger
+	boot  *engine.Boot
+
+	now  ioring.Instant
+	wall Wall
+
+	completions []ioring.Completion
+	pieces      [][]byte
+	reader      kafka.Reader
+	views       []engine.View
+	line        []byte
+	name        [kafka.TopicNameMax]byte
+	mailMem     *mem.Buddy
+	outbox      outbox
+
+	requests  []request
+	freeReq   uint32
+	inFlight  int
+	parts     []part
+	freePart  int32
+	partsFree int
+	pins      []pinChunk
+	freePin   int32
+	pinsFree  int // chunks
+	timers    timers
+	waiting   waitQueue
+	progress  uint64
+	dirty     []uint32 // fetches to look at again in this turn
+
+	topics     topicTable
+	partitions []partition // by engine slot
+	windows    producers
+	control    *control  // the control shard's, else nil
+	apiBodies  [5][]byte // ApiVersions, by version
+	apiRefusal []byte
+	late       [openCredit]lateErrand
+	starved    []uint32 // fetches and searches that wait for read or reply memory
+	parked     int      // long polls that wait
+	seed       uint64
+
+	stage  stage
+	failed bool
+
+	// Timelines feeds the histograms of this shard, one writer.
+	Timelines *metrics.Shard
+	published ioring.Instant // when the counters were last made readable
+}
+
+// stage is where a shard is in its life.
+type stage uint8
+
+const (
+	stageLoading  stage = iota // control: its own log is being read
+	stageNaming                // logs get their topics' names
+	stageServing               // listening
+	stageDraining              // no new requests; what is in flight goes on
+	stageClosing               // the engine writes its clean end
+	stageDone
+)
+
+// Open makes the shard on its thread. boot says which logs it has; they are
+// named by the control shard's mail before the shard listens.
+func Open(w World, o Options) (*Shard, error) {
+	s := &Shard{o: o, ring: w.Ring, arena: w.Arena, post: w.Post, out: w.Log, boot: w.Boot, seed: w.Seed}
+	var err error
+	if s.net, err = netring.New(w.Ring, w.Arena, o.Net); err != nil {
+		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
+	}
+	if s.log, err = engine.New(w.Ring, w.Arena, w.Boot, o.Shard, s, o.Engine); err != nil {
+		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
+	}
+	block := min(1<<20, o.MailBytes)
+	if s.mailMem, err = mem.NewBuddy(w.Arena, "mail", 256, block*4, max(1, o.MailBytes/(block*4))); err != nil {
+		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
+	}
+	s.completions = make([]ioring.Completion, 256)
+	s.pieces = make([][]byte, 0, 4096)
+	s.views = make([]engine.View, viewsMax)
+	s.line = make([]byte, 0, 1024)
+	s.outbox = newOutbox(o.DataShards, o.Net.FramesMax)
+	s.requests = make([]request, o.Net.FramesMax)
+	for i := range s.requests {
+		s.requests[i].free = uint32(i + 1)
+	}
+	s.parts = make([]part, o.WaitersMax)
+	for i := range s.parts {
+		s.parts[i].next = int32(i + 1)
+	}
+	s.parts[len(s.parts)-1].next = none
+	s.partsFree = len(s.parts)
+	s.pins = make([]pinChunk, o.WaitersMax+o.Net.FramesMax)
+	for i := range s.pins {
+		s.pins[i].next = int32(i + 1)
+	}
+	s.pins[len(s.pins)-1].next = none
+	s.pinsFree = len(s.pins)
+	s.timers = newTimers(o.Net.FramesMax)
+	s.waiting = newWaitQueue(o.Net.FramesMax)
+	s.dirty = make([]uint32, 0, o.Net.FramesMax)
+	s.starved = make([]uint32, 0, o.Net.FramesMax)
+	s.partitions = make([]partition, o.Engine.LogsMax)
+	for i := range s.partitions {
+		s.partitions[i] = partition{produce: none, produceLast: none, fetch: none}
+	}
+	s.topics = newTopicTable()
+	s.windows = newProducers(o.ProducersMax, o.Engine.LogsMax)
+	s.Timelines = metrics.NewShard()
+	if o.Shard == 0 {
+		s.control = newControl(s)
+	} else {
+		s.restoreWindows()
+		s.stage = stageNaming
+	}
+	for v := range s.apiBodies {
+		s.apiBodies[v] = apiVersionsBody(int16(v))
+	}
+	s.apiRefusal = apiVersionsRefusal()
+	return s, nil
+}
+
+// restoreWindows rebuilds the producer windows of this shard's logs.
+func (s *Shard) restoreWindows() {
+	for i := range s.boot.Shards[s.o.Shard].Logs {
+		l := &s.boot.Shards[s.o.Shard].Logs[i]
+		if slot, ok := s.log.Lookup(l.ID); ok {
+			s.windows.restore(slot, l.End, l.Attachment, l.Headers)
+		}
+		l.Attachment, l.Headers = nil, nil
+	}
+}
+
+// Attachment gives the engine the producer windows of a log, for its checkpoint.
+func (s *Shard) Attachment(l engine.Slot, dst []byte) int { return s.windows.attachment(l, dst) }
+
+// Turn is one round: reap; mail in; what the log says; what connections say;
+// waiting appends again; push. It returns until when the shard may sleep.
+func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) {
+	s.post.awake(s.o.Shard)
+	s.now, s.wall = now, wall
+	s.Timelines.Counters.Turns++
+	for {
+		n := s.ring.Reap(s.completions)
+		s.Timelines.Counters.Completions += uint64(n)
+		for _, c := range s.completions[:n] {
+			switch c.Token.Kind() & 0xf0 {
+			case ioring.KindNet:
+				s.net.Complete(c, now)
+			case ioring.KindEngine:
+				s.log.Complete(c, now)
+			}
+		}
+		if n < len(s.completions) {
+			break
+		}
+	}
+	s.readMail()
+	s.logEvents()
+	s.netEvents()
+	for {
+		slot, ok := s.timers.due(now)
+		if !ok {
+			break
+		}
+		s.expire(slot)
+	}
+	if p := s.log.Progress(); p != s.progress || s.waiting.retry {
+		s.progress = p
+		s.retryWaiting()
+		for _, i := range s.starved {
+			if s.requests[i].used {
+				s.lookAt(i)
+			}
+		}
+		s.starved = s.starved[:0]
+	}
+	if s.control != nil {
+		s.control.step()
+	}
+	s.lookAgain()
+	sleepUntil = s.log.Step(now)
+	if s.logEvents() {
+		s.lookAgain()
+	}
+	sleepUntil = min(sleepUntil, s.net.Step(now), s.timers.next())
+	if s.netEvents() {
+		sleepUntil = now
+	}
+	s.Timelines.Swap()
+	if now-s.published >= 1e9 {
+		s.published = now
+		s.Timelines.Publish()
+	}
+	s.life()
+	s.outbox.flush(s)
+	if s.stage == stageDone || !s.post.sleep(s.o.Shard) {
+		return now
+	}
+	return sleepUntil
+}
+
+// life moves the shard from serving to stopped: drain; write the clean end.
+func (s *Shard) life() {
+	switch s.stage {
+	case stageLoading, stageNaming:
+		if s.post.stopping() {
+			s.stage = stageClosing
+			s.log.Shutdown()
+		}
+	case stageServing:
+		if s.post.stopping() {
+			s.stage = stageDraining
+			s.net.Stop()
+			s.answerFetches()
+		}
+	case stageDraining:
+		if s.net.Idle() && (s.control == nil || s.control.idle()) {
+			s.stage = stageClosing
+			s.log.Shutdown()
+			if s.control == nil {
+				s.outbox.put(mail{kind: mailStopped, from: uint8(s.o.Shard)}, 0)
+			}
+		}
+	case stageClosing:
+		if s.log.Idle() {
+			s.stage = stageDone
+		}
+	}
+}
+
+// Done says that the shard has stopped: every log written, nothing in flight.
+func (s *Shard) Done() bool { return s.stage == stageDone }
+
+// Failed says that a write or sync of this shard failed for good.
+func (s *Shard) Failed() bool { return s.failed }
+
+// logEvents takes what the engine has to say. It says whether there was any.
+func (s *Shard) logEvents() (any bool) {
+	for {
+		ev, ok := s.log.Next()
+		if !ok {
+			return any
+		}
+		any = true
+		switch ev.Kind {
+		case engine.Durable:
+			s.acknowledge(ev.Slot)
+		case engine.ReadDone:
+			s.readDone(ev.User, ev.Status, ev.Read)
+		case engine.Opened:
+			s.logOpened(ev)
+		case engine.Deleted:
+			s.logDeleted(ev)
+		case engine.Failed:
+			s.storageFailed()
+		}
+	}
+}
+
+// netEvents takes what the connections have to say.
+func (s *Shard) netEvents() (any bool) {
+	for {
+		ev, ok := s.net.Next()
+		if !ok {
+			return any
+		}
+		any = true
+		switch ev.Kind {
+		case netring.FrameReady:
+			s.frame(ev)
+		case netring.Sent:
+			s.sent(uint32(ev.User))
+		case netring.Closed:
+			s.closed(ev.Conn)
+		case netring.Noise:
+			s.noise(ev)
+		}
+	}
+}

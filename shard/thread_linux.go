@@ -1,0 +1,220 @@
+package shard
+
+import (
+	"encoding/base64"
+	"fmt"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tailbound/engine"
+	"tailbound/ioring"
+	"tailbound/mem"
+	"tailbound/metrics"
+)
+
+// This file puts shards on their threads. It is the one place of this room
+// with goroutines, channels and clocks.
+
+// BrokerOptions are what a process decides before any shard exists.
+type BrokerOptions struct {
+	DataShards                                                   int
+	CPUs                                                         []int // for data shard i: CPUs[(i-1) % len]; none: not pinned
+	OtherCPUs                                                    []int // for the control shard and the kernel's workers; none: anywhere
+	ArenaBytes                                                   int   // of a data shard
+	Listeners                                                    []int // listening sockets: the control shard's, then each data shard's
+	Nodes                                                        []Node
+	ClusterID                                                    string
+	RootFD                                                       int // the data directory
+	Features                                                     ioring.FeatureMask
+	Buffered                                                     bool
+	MessageBytesMax, PartitionsDefault, TopicsMax, PartitionsMax int
+	AutoCreateTopics                                             bool
+	ReadOnlyOnFailure                                            bool
+	Log                                                          Logger
+	Seed                                                         uint64
+}
+
+// Broker is all shards of a process, each on its thread.
+type Broker struct {
+	Boot   *engine.Boot
+	post   *Post
+	shards []*Shard
+	done   chan error
+	ready  chan struct{}
+}
+
+// Start recovers the data directory, then starts every shard. It returns when
+// all listen, or with the first error.
+func Start(o BrokerOptions) (*Broker, error) {
+	boot, err := recoverDirectory(o)
+	if err != nil {
+		return nil, err
+	}
+	o.ClusterID = base64.RawURLEncoding.EncodeToString(boot.Directory[:])
+	plan, err := PlanMemory(o.ArenaBytes, o)
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{Boot: boot, shards: make([]*Shard, o.DataShards+1), done: make(chan error, o.DataShards+1), ready: make(chan struct{}, o.DataShards+1)}
+	if b.post, err = NewPost(o.DataShards, 4*plan[1].Net.FramesMax); err != nil {
+		return nil, err
+	}
+	opened := make(chan error, o.DataShards+1)
+	begin := make(chan bool)
+	for i := range b.shards {
+		go b.run(i, o, plan[min(i, 1)], opened, begin)
+	}
+	for range b.shards {
+		if e := <-opened; e != nil && err == nil {
+			err = e
+		}
+	}
+	if err != nil {
+		close(begin)
+		return nil, err
+	}
+	for range b.shards {
+		begin <- true
+	}
+	for range b.shards {
+		select {
+		case <-b.ready:
+		case err := <-b.done:
+			if err == nil {
+				err = fmt.Errorf("stopped while starting")
+			}
+			b.post.Stop()
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// Stop asks all shards to stop cleanly; Wait says when they have.
+func (b *Broker) Stop() { b.post.Stop() }
+
+// Wait returns when every shard has stopped, with the first error, or when one
+// has failed and the process is to end.
+func (b *Broker) Wait() error {
+	var first error
+	for range b.shards {
+		if err := <-b.done; err != nil {
+			return err
+		}
+	}
+	return first
+}
+
+// Shards are for reading counters that are published, never for calling.
+func (b *Broker) Shards() []*Shard { return b.shards }
+
+// run is one shard's life on its thread.
+func (b *Broker) run(i int, o BrokerOptions, plan Memory, opened chan<- error, begin <-chan bool) {
+	runtime.LockOSThread() // never unlocked: the thread ends with the shard
+	workers := o.OtherCPUs
+	if i > 0 && len(o.CPUs) > 0 {
+		if err := pin(o.CPUs[(i-1)%len(o.CPUs)]); err != nil {
+			opened <- fmt.Errorf("shard %d: pinning to CPU %d: %w", i, o.CPUs[(i-1)%len(o.CPUs)], err)
+			return
+		}
+	} else if len(o.OtherCPUs) > 0 {
+		if err := pin(o.OtherCPUs...); err != nil {
+			opened <- fmt.Errorf("shard %d: pinning to CPUs %v: %w", i, o.OtherCPUs, err)
+			return
+		}
+	}
+	arena, err := mem.Map(plan.ArenaBytes, mem.Options{HugePages: true, Lock: true})
+	if err != nil {
+		opened <- err
+		return
+	}
+	ring, err := ioring.NewKernel(kernelOptions(o, plan, workers))
+	if err != nil {
+		opened <- fmt.Errorf("shard %d: %w", i, err)
+		return
+	}
+	defer ring.Close()
+	if err := ring.InstallFile(plan.Net.Listener, o.Listeners[i]); err != nil {
+		opened <- fmt.Errorf("shard %d: listening socket: %w", i, err)
+		return
+	}
+	b.post.SetWaker(i, ring.Waker())
+	s, err := Open(World{Ring: ring, Arena: arena, Boot: b.Boot, Post: b.post, Log: o.Log, Seed: o.Seed + uint64(i)}, plan.options(i, o))
+	if err == nil {
+		arena.Seal()
+	}
+	b.shards[i] = s
+	opened <- err
+	if err != nil || !<-begin {
+		return
+	}
+	clock := metrics.NewClock()
+	serving := false
+	var failed ioring.Instant
+	for !s.Done() {
+		now := clock.Now()
+		clock.Tick(now)
+		sleep := s.Turn(ioring.Instant(now), Wall(time.Now().UnixMilli()))
+		if !serving && s.stage == stageServing {
+			serving = true
+			b.ready <- struct{}{}
+		}
+		ring.Wait(sleep)
+		if s.failed && !o.ReadOnlyOnFailure {
+			// Who waits is told; then the process ends.
+			if failed == 0 {
+				failed = ioring.Instant(now)
+			}
+			if s.inFlight == 0 || ioring.Instant(now)-failed > 1e9 {
+				break
+			}
+		}
+	}
+	if s.failed {
+		b.done <- fmt.Errorf("shard %d: its storage failed; nothing that was acknowledged is lost", i)
+		return
+	}
+	b.done <- nil
+}
+
+// recoverDirectory opens the data directory on a thread and ring of its own.
+func recoverDirectory(o BrokerOptions) (*engine.Boot, error) {
+	type result struct {
+		boot *engine.Boot
+		err  error
+	}
+	out := make(chan result, 1)
+	go func() {
+		runtime.LockOSThread()
+		out <- func() (r result) {
+			plan, err := PlanMemory(o.ArenaBytes, o)
+			if err != nil {
+				return result{err: err}
+			}
+			arena, err := mem.Map(plan[0].RecoveryBytes, mem.Options{})
+			if err != nil {
+				return result{err: err}
+			}
+			defer arena.Unmap()
+			ring, err := ioring.NewKernel(kernelOptions(o, plan[0], o.OtherCPUs))
+			if err != nil {
+				return result{err: err}
+			}
+			defer ring.Close()
+			r.boot, r.err = engine.Recover(ring, arena, plan[0].recovery(o))
+			return r
+		}()
+	}()
+	r := <-out
+	return r.boot, r.err
+}
+
+func pin(cpus ...int) error {
+	var set unix.CPUSet
+	for _, c := range cpus {
+		set.Set(c)
+	}
+	return unix.SchedSetaffinity(0, &set)
+}

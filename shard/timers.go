@@ -1,0 +1,95 @@
+package shard
+
+import "tailbound/ioring"
+
+// timers is a heap of deadlines, one per request slot at most. It belongs to
+// one shard and never grows.
+//
+// Invariant: at[heap[i].slot] == i + 1 for every i; 0 for slots not in it.
+type timers struct {
+	heap []deadline
+	at   []int32
+}
+
+type deadline struct {
+	when ioring.Instant
+	slot uint32
+}
+
+func newTimers(slots int) timers {
+	return timers{heap: make([]deadline, 0, slots), at: make([]int32, slots)}
+}
+
+// set makes slot due at when, in place of what it was due at before.
+func (t *timers) set(slot uint32, when ioring.Instant) {
+	t.clear(slot)
+	t.heap = append(t.heap, deadline{when, slot})
+	t.at[slot] = int32(len(t.heap))
+	t.up(len(t.heap) - 1)
+}
+
+func (t *timers) clear(slot uint32) {
+	i := int(t.at[slot]) - 1
+	if i < 0 {
+		return
+	}
+	last := len(t.heap) - 1
+	t.swap(i, last)
+	t.heap = t.heap[:last]
+	t.at[slot] = 0
+	if i < last {
+		t.down(i)
+		t.up(i)
+	}
+}
+
+// next is the earliest deadline, Never where there is none.
+func (t *timers) next() ioring.Instant {
+	if len(t.heap) == 0 {
+		return ioring.Never
+	}
+	return t.heap[0].when
+}
+
+// due takes out one slot whose time has come.
+func (t *timers) due(now ioring.Instant) (slot uint32, ok bool) {
+	if len(t.heap) == 0 || t.heap[0].when > now {
+		return 0, false
+	}
+	slot = t.heap[0].slot
+	t.clear(slot)
+	return slot, true
+}
+
+func (t *timers) swap(i, j int) {
+	t.heap[i], t.heap[j] = t.heap[j], t.heap[i]
+	t.at[t.heap[i].slot], t.at[t.heap[j].slot] = int32(i+1), int32(j+1)
+}
+
+func (t *timers) up(i int) {
+	for i > 0 {
+		p := (i - 1) / 2
+		if t.heap[p].when <= t.heap[i].when {
+			return
+		}
+		t.swap(i, p)
+		i = p
+	}
+}
+
+func (t *timers) down(i int) {
+	for {
+		c := 2*i + 1
+		if c >= len(t.heap) {
+			return
+		}
+		if c+1 < len(t.heap) && t.heap[c+1].when < t.heap[c].when {
+			c++
+		}
+		if t.heap[i].when <= t.heap[c].when {
+			return
+		}
+		t.swap(i, c)
+		i = c
+	}
+}

@@ -1,0 +1,70 @@
+package shard
+
+import "tailbound/engine"
+
+// topicTable names a shard's logs. Every shard knows every topic, so that it
+// can tell a partition that lives elsewhere from one that does not exist. An
+// entry is never reused in a life of the process: answers under way may name it.
+type topicTable struct {
+	all    []topic
+	byName map[string]int32
+	byID   map[[16]byte]int32
+}
+
+type topic struct {
+	name      string
+	nameBytes []byte // the same, for writing
+	id        [16]byte
+	slots     []int32 // by partition: engine slot + 1; 0: another shard's
+	gone      bool
+}
+
+func newTopicTable() topicTable {
+	return topicTable{byName: map[string]int32{}, byID: map[[16]byte]int32{}}
+}
+
+// add makes the topic known, once.
+func (t *topicTable) add(name string, id [16]byte, partitions int) int32 {
+	if i, ok := t.byID[id]; ok {
+		for len(t.all[i].slots) < partitions {
+			t.all[i].slots = append(t.all[i].slots, 0)
+		}
+		return i
+	}
+	i := int32(len(t.all))
+	t.all = append(t.all, topic{name: name, nameBytes: []byte(name), id: id, slots: make([]int32, partitions)})
+	t.byName[name], t.byID[id] = i, i
+	return i
+}
+
+// remove forgets the topic. Its entry stays for those who hold its number.
+func (t *topicTable) remove(i int32) {
+	x := &t.all[i]
+	if x.gone {
+		return
+	}
+	x.gone = true
+	delete(t.byID, x.id)
+	if t.byName[x.name] == i {
+		delete(t.byName, x.name)
+	}
+	x.slots = nil
+}
+
+// find is the entry of a topic by name, none where there is no such topic.
+func (t *topicTable) find(name []byte) int32 {
+	if i, ok := t.byName[string(name)]; ok {
+		return i
+	}
+	return none
+}
+
+// slot is the engine slot of a partition: whether the partition exists, and
+// whether it lives here.
+func (t *topicTable) slot(i, index int32) (slot engine.Slot, exists, here bool) {
+	if i == none || t.all[i].gone || index < 0 || int(index) >= len(t.all[i].slots) {
+		return 0, false, false
+	}
+	n := t.all[i].slots[index]
+	return engine.Slot(n - 1), true, n > 0
+}
