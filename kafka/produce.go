@@ -1,5 +1,9 @@
 package kafka
 
+// TopicNameMax is the longest topic name that is read, in bytes. Kafka's have at
+// most 249; a longer one is nobody's, and names go into answers.
+const TopicNameMax = 1024
+
 // Topic is a topic as a request names it.
 type Topic struct {
 	Name       []byte // a view, until the Reader is used again
@@ -27,7 +31,7 @@ func (w *walk) topic(size int) (Topic, error) {
 	r := w.r
 	n := r.length(w.flexible, true, "topic name")
 	t := Topic{Span: Span{r.Offset(), n}}
-	if n > 32767 {
+	if n > TopicNameMax {
 		r.fail("topic name")
 	}
 	t.Name = r.take(n, "topic name")
