@@ -16,6 +16,7 @@ const (
 
 var workloads = []workload{
 	{"engine", engineWork},
+	{"net", netWork},
 }
 
 // fault is a bug that can be planted, and the workload that finds it.
