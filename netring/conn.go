@@ -151,6 +151,7 @@ func (n *Net) kill(i int32) {
 func (n *Net) run(i int32) bool {
 	x := &n.conns[i]
 	if x.stage == stageOpen {
+		n.shiftDropped(i)
 		if x.deaf {
 			n.forgetInput(i)
 			n.forgetDoomed(i)
@@ -245,8 +246,7 @@ func (n *Net) received(i int32, c ioring.Completion) {
 			n.buffers.Unref(b)
 			return
 		}
-		v := n.newView(int32(c.BufferID()), 0, uint32(c.Result))
-		n.chain(&x.chunk, &x.chunkLast, v)
+		n.keepChunk(i, view{none, int32(c.BufferID()), 0, uint32(c.Result)})
 		n.cut(i)
 		return
 	}
@@ -267,6 +267,25 @@ func (n *Net) received(i int32, c ioring.Completion) {
 	default: // the connection is broken
 		n.kill(i)
 	}
+}
+
+// keepChunk puts received bytes behind those that wait to be cut; small ones
+// into the room that the last chunk's buffer has left.
+func (n *Net) keepChunk(i int32, v view) {
+	x := &n.conns[i]
+	if x.chunkLast != none && int(v.n) < n.o.ReceiveBufferBytes/2 {
+		w := &n.views[x.chunkLast]
+		at := n.fill[w.buffer]
+		if int(at+v.n) <= n.o.ReceiveBufferBytes {
+			copy(n.buffers.Block(int(w.buffer)).Bytes()[at:], n.bytesOf(&v))
+			n.fill[w.buffer] += v.n
+			w.n += v.n
+			n.stats.Copied += uint64(v.n)
+			n.buffers.Unref(n.buffers.Block(int(v.buffer)))
+			return
+		}
+	}
+	n.chain(&x.chunk, &x.chunkLast, n.newView(v.buffer, v.off, v.n))
 }
 
 // die takes back everything a connection holds, what is in a Send in flight

@@ -190,7 +190,7 @@ func (n *Net) begin(i int32) bool {
 	if int(need) <= b {
 		class = classSmall
 	}
-	if x.waits != class && n.waiting[class].first != none || !n.fits(class, need) {
+	if first := n.waiting[class].first; first != none && first != i || !n.fits(class, need) {
 		if x.waits == noClass {
 			n.wait(i, class)
 		}
@@ -422,7 +422,8 @@ func (n *Net) admitWaiting() {
 // evict breaks the one deadlock that the budget leaves: between a pause and
 // the Cancel that follows it a connection may take any number of buffers. Where
 // they have taken all, and the caller holds none that it will release, the one
-// with the most uncut bytes goes.
+// of those that wait for admission with the most uncut buffers goes. (What waits
+// for its pipeline goes on by itself.)
 func (n *Net) evict() {
 	if !n.hungry || n.inRing > 0 || n.buffers.Free() > 0 || n.held > 0 {
 		return
@@ -430,7 +431,7 @@ func (n *Net) evict() {
 	worst, most := none, 0
 	for i := range n.conns {
 		x := &n.conns[i]
-		if x.stage != stageOpen {
+		if x.stage != stageOpen || x.waits == noClass {
 			continue
 		}
 		held := 0

@@ -254,7 +254,7 @@ func (n *Net) Stop() {
 	n.stopping = true
 	for i := range n.conns {
 		if n.conns[i].stage != stageFree {
-			n.conns[i].ended = true
+			n.conns[i].ended, n.conns[i].sendAt = true, n.now
 			n.wakeConn(int32(i))
 		}
 	}

@@ -10,7 +10,7 @@ import (
 // reply is the answer to a frame: its length word, bytes in reply blocks, and
 // attached memory that belongs to the caller until Sent.
 //
-// Invariant: the extents from first on are what has not left yet.
+// Invariant: the extents from head on are what has not left yet.
 type reply struct {
 	begun      bool
 	attached   bool
@@ -21,11 +21,11 @@ type reply struct {
 	blockFirst int32 // reserved reply blocks
 	block      int32 // the one being filled
 	blockUsed  int
-	first      int32 // extents
-	last       int32
+	head       int32 // extents
+	tail       int32
 }
 
-var emptyReply = reply{blockFirst: none, block: none, first: none, last: none}
+var emptyReply = reply{blockFirst: none, block: none, head: none, tail: none}
 
 // extent is a piece of a reply.
 type extent struct {
@@ -93,7 +93,7 @@ func (n *Net) Bytes(f FrameID, k int) []byte {
 	y.blockUsed += k
 	y.copied += k
 	y.total += uint32(k)
-	if e := &n.extents[y.last]; unsafe.Pointer(unsafe.SliceData(p)) == unsafe.Add(unsafe.Pointer(unsafe.SliceData(e.p)), len(e.p)) && !y.attached {
+	if e := &n.extents[y.tail]; unsafe.Pointer(unsafe.SliceData(p)) == unsafe.Add(unsafe.Pointer(unsafe.SliceData(e.p)), len(e.p)) && !y.attached {
 		e.p = unsafe.Slice(unsafe.SliceData(e.p), len(e.p)+k)
 	} else {
 		n.extend(&y.reply, p)
@@ -166,17 +166,17 @@ func (n *Net) extend(r *reply, p []byte) {
 	e := n.freeE
 	n.freeE = n.extents[e].next
 	n.extents[e] = extent{p, none}
-	if r.last == none {
-		r.first = e
+	if r.tail == none {
+		r.head = e
 	} else {
-		n.extents[r.last].next = e
+		n.extents[r.tail].next = e
 	}
-	r.last = e
+	r.tail = e
 }
 
 func (n *Net) freeReply(f int32) {
 	r := &n.frames[f].reply
-	for r.first != none {
+	for r.head != none {
 		n.dropExtent(r)
 	}
 	for b := r.blockFirst; b != none; {
@@ -188,10 +188,10 @@ func (n *Net) freeReply(f int32) {
 }
 
 func (n *Net) dropExtent(r *reply) {
-	e := r.first
-	r.first = n.extents[e].next
-	if r.first == none {
-		r.last = none
+	e := r.head
+	r.head = n.extents[e].next
+	if r.head == none {
+		r.tail = none
 	}
 	n.extents[e] = extent{nil, n.freeE}
 	n.freeE = e
@@ -204,12 +204,9 @@ func (n *Net) send(i int32) bool {
 	if x.sending {
 		return true
 	}
-	for x.first != none && n.frames[x.first].stage == frameDropped {
-		n.shift(i)
-	}
 	pieces := 0
 	for f := x.first; f != none && n.frames[f].stage >= frameReady && pieces < vectorPieces; f = n.frames[f].next {
-		for e := n.frames[f].first; e != none && pieces < vectorPieces; e = n.extents[e].next {
+		for e := n.frames[f].head; e != none && pieces < vectorPieces; e = n.extents[e].next {
 			pieces++
 		}
 	}
@@ -235,7 +232,7 @@ func (n *Net) send(i int32) bool {
 		if x.inSend > 1 && n.frames[f].stage == frameReady {
 			n.stats.Gathered++
 		}
-		for e := n.frames[f].first; e != none && k < pieces; e = n.extents[e].next {
+		for e := n.frames[f].head; e != none && k < pieces; e = n.extents[e].next {
 			ioring.SetPiece(vector, k, n.extents[e].p)
 			k++
 		}
@@ -279,8 +276,8 @@ func (n *Net) sendDone(i int32, c ioring.Completion) {
 	}
 	for ; x.inSend > 0; x.inSend-- {
 		y := &n.frames[x.first]
-		for y.first != none {
-			e := &n.extents[y.first]
+		for y.head != none {
+			e := &n.extents[y.head]
 			if left < len(e.p) {
 				e.p = e.p[left:]
 				left = 0
@@ -289,7 +286,7 @@ func (n *Net) sendDone(i int32, c ioring.Completion) {
 			left -= len(e.p)
 			n.dropExtent(&y.reply)
 		}
-		if y.first != none {
+		if y.head != none {
 			n.stats.PartialSends++
 			break
 		}
@@ -298,6 +295,14 @@ func (n *Net) sendDone(i int32, c ioring.Completion) {
 	x.inSend = 0
 	if left > 0 {
 		panic("netring: more sent than was pushed")
+	}
+}
+
+// shiftDropped takes off the frames at the front that get no reply.
+func (n *Net) shiftDropped(i int32) {
+	x := &n.conns[i]
+	for !x.sending && x.first != none && n.frames[x.first].stage == frameDropped {
+		n.shift(i)
 	}
 }
 
@@ -373,4 +378,3 @@ func (n *Net) forgetReplies(i int32) {
 		f = next
 	}
 }
-
