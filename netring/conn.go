@@ -42,6 +42,7 @@ type conn struct {
 	chunk      int32   // received, not yet cut; waits for admission or for the pipeline
 	chunkLast  int32
 	waits      class // in Net.waiting
+	forced     bool  // the frame that begins is admitted without a budget: see evict
 	waitNext   int32
 	waitPrev   int32
 	progressAt ioring.Instant

@@ -181,16 +181,21 @@ func (n *Net) noise(i int32) bool {
 	return true
 }
 
+// need is the length of the frame that begins.
+func (x *conn) need() uint32 {
+	return uint32(x.length[0])<<24 | uint32(x.length[1])<<16 | uint32(x.length[2])<<8 | uint32(x.length[3])
+}
+
 // begin admits the frame whose length is known. False: it waits.
 func (n *Net) begin(i int32) bool {
 	x := &n.conns[i]
-	need := uint32(x.length[0])<<24 | uint32(x.length[1])<<16 | uint32(x.length[2])<<8 | uint32(x.length[3])
+	need := x.need()
 	b := n.o.ReceiveBufferBytes
 	class := classLarge
 	if int(need) <= b {
 		class = classSmall
 	}
-	if first := n.waiting[class].first; first != none && first != i || !n.fits(class, need) {
+	if first := n.waiting[class].first; !x.forced && (first != none && first != i || !n.fits(class, need)) {
 		if x.waits == noClass {
 			n.wait(i, class)
 		}
@@ -208,6 +213,10 @@ func (n *Net) begin(i int32) bool {
 	n.stats.FramesFreeLow = min(n.stats.FramesFreeLow, n.framesFree)
 	*y = frame{generation: y.generation + 1, stage: framePartial, conn: i, next: none, need: need, first: none, last: none, from: noClass, reply: emptyReply}
 	x.frame, x.lengthHave, x.progressAt = f, 0, n.now
+	if x.forced {
+		x.forced = false
+		return true
+	}
 	if int(need) <= n.small.Size() {
 		if block, ok := n.small.Get(); ok {
 			y.small = true
@@ -397,9 +406,7 @@ func (n *Net) unwait(i int32) {
 
 // admissible says whether the first that waits could begin.
 func (n *Net) admissible(c class) bool {
-	x := &n.conns[n.waiting[c].first]
-	need := uint32(x.length[0])<<24 | uint32(x.length[1])<<16 | uint32(x.length[2])<<8 | uint32(x.length[3])
-	return n.fits(c, need)
+	return n.fits(c, n.conns[n.waiting[c].first].need())
 }
 
 // admitWaiting begins frames that waited, first in first out.
@@ -419,11 +426,11 @@ func (n *Net) admitWaiting() {
 	}
 }
 
-// evict breaks the one deadlock that the budget leaves: between a pause and
-// the Cancel that follows it a connection may take any number of buffers. Where
-// they have taken all, and the caller holds none that it will release, the one
-// of those that wait for admission with the most uncut buffers goes. (What waits
-// for its pipeline goes on by itself.)
+// evict breaks the one deadlock that the budget leaves: what waits for
+// admission holds what came before its receive could be stopped. Where that is
+// all buffers, and the caller has none to release, a request that is whole
+// among them is admitted without a budget; failing that, the connection that
+// holds the most goes. (What waits for its pipeline goes on by itself.)
 func (n *Net) evict() {
 	if !n.hungry || n.inRing > 0 || n.buffers.Free() > 0 || n.held > 0 {
 		return
@@ -434,9 +441,17 @@ func (n *Net) evict() {
 		if x.stage != stageOpen || x.waits == noClass {
 			continue
 		}
-		held := 0
+		held, bytes := 0, uint32(0)
 		for v := x.chunk; v != none; v = n.views[v].next {
 			held++
+			bytes += n.views[v].n
+		}
+		if bytes >= x.need() && n.framesFree > 0 {
+			n.stats.Forced++
+			x.forced = true
+			n.cut(int32(i))
+			n.wakeConn(int32(i))
+			return
 		}
 		if held > most {
 			worst, most = int32(i), held

@@ -46,7 +46,7 @@ type Options struct {
 	IdleTimeoutNS      int64  // [600 s] for a connection without any
 	SendTimeoutNS      int64  // [60 s] for a peer that takes nothing
 	PipelineMax        int    // [64] requests of one connection
-	ReplyBlocks        int    // [1024] of 4 KiB
+	ReplyBlocks        int    // [1024] of 4 KiB; a reply may copy into half of them
 	VectorsMax         int    // [16] of 1,024 pieces; without one a send has 8
 	AttachedMax        int    // [4096] attached pieces expected at once; more are counted and allocated
 }
@@ -87,7 +87,7 @@ type Stats struct {
 	Gathered                                   uint64 // replies that shared a Send with an earlier one
 	PartialSends                               uint64
 	NoBuffers, Admissions, Waited              uint64 // ENOBUFS; requests admitted; of them after a wait
-	NoiseConns, Evicted                        uint64
+	NoiseConns, Forced, Evicted                uint64 // Forced, Evicted: see evict
 	ProgressTimeouts, SendTimeouts, IdleCloses uint64
 	RepliesTooLarge, NoReplyMemory             uint64 // Begin refused: for ever, for now
 	AttachedGrown                              uint64

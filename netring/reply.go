@@ -40,9 +40,14 @@ func replyBlocksFor(n int) int {
 	return 2*(n/(replyBlockBytes+1)) + min(1, n%(replyBlockBytes+1))
 }
 
-// Begin reserves reply memory for what Bytes will hand out. False: none now,
-// or f is gone (see Alive); Begin(f, 0) never wants for memory. A reply that no
-// free pool would hold closes its connection.
+// Begin reserves reply memory for what Bytes will hand out. False: none now
+// (try again after a Sent, or after a Drop, which may have made this frame its
+// connection's first), or f is gone (see Alive). Begin(f, 0) never wants for
+// memory.
+//
+// Half of the memory is for replies whose turn it is on their connection: the
+// others only wait, so they must not leave those without. A reply that needs
+// more than that half could wait for ever; its connection is closed.
 func (n *Net) Begin(f FrameID, copiedBytesMax int) bool {
 	i, y := n.taken(f)
 	if y == nil || !n.Alive(f) {
@@ -51,13 +56,20 @@ func (n *Net) Begin(f FrameID, copiedBytesMax int) bool {
 	if y.begun {
 		panic("netring: Begin twice")
 	}
-	blocks := replyBlocksFor(copiedBytesMax)
-	if blocks > n.replies.Count() {
+	blocks, leave := replyBlocksFor(copiedBytesMax), 0
+	first := n.conns[y.conn].first
+	for first != none && n.frames[first].stage == frameDropped {
+		first = n.frames[first].next
+	}
+	if first != i {
+		leave = (n.replies.Count() + 1) / 2
+	}
+	if blocks > (n.replies.Count()+1)/2 {
 		n.stats.RepliesTooLarge++
 		n.kill(y.conn)
 		return false
 	}
-	if blocks > n.replies.Free() {
+	if blocks > 0 && n.replies.Free()-blocks < leave {
 		n.stats.NoReplyMemory++
 		return false
 	}
