@@ -36,6 +36,7 @@ type conn struct {
 	hungry     bool // waits for buffers after ENOBUFS
 	ended      bool // nothing more is received: end of stream, Close, Stop
 	deaf       bool // nothing more is surfaced either: Close, Noise
+	told       bool // Close was called
 	lengthHave uint8
 	length     [4]byte // of the frame that begins
 	frame      int32   // being put together
@@ -116,10 +117,10 @@ func (n *Net) User(c ConnID) uint64 {
 // forgotten: they are no longer Alive.
 func (n *Net) Close(c ConnID) {
 	i, x := n.conn(c)
-	if x == nil || x.deaf {
+	if x == nil || x.told {
 		return
 	}
-	x.ended, x.deaf = true, true
+	x.ended, x.deaf, x.told = true, true, true
 	x.sendAt = n.now
 	answered := none
 	for f := x.first; f != none; f = n.frames[f].next {

@@ -161,7 +161,8 @@ func (n *Net) eat(i int32, k uint32) {
 	n.freeView(c)
 }
 
-// noise says whether the length word is none, and closes the connection.
+// noise says whether the length word is none. The connection is then closed,
+// after the replies to what came before.
 func (n *Net) noise(i int32) bool {
 	x := &n.conns[i]
 	var first [8]byte
@@ -177,7 +178,8 @@ func (n *Net) noise(i int32) bool {
 	}
 	n.stats.NoiseConns++
 	n.events.push(Event{Kind: Noise, Conn: n.connID(i), First: first, At: n.now})
-	n.Close(n.connID(i))
+	x.ended, x.deaf, x.sendAt = true, true, n.now
+	n.wakeConn(i)
 	return true
 }
 

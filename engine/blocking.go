@@ -1,0 +1,210 @@
+package engine
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"tailbound/ioring"
+	"tailbound/mem"
+)
+
+// blocking is what Recover, Check and New do before any shard runs: one
+// operation at a time, in a straight line.
+type blocking struct {
+	ring  ioring.Ring
+	buf   mem.Block // data
+	path  mem.Block
+	files uint32 // the ring slots it may use: files and the few after it
+	dead  bool   // the ring's Wait was left by a panic: nothing more is done, deferred closes neither
+}
+
+func newBlocking(ring ioring.Ring, arena *mem.Arena, files uint32) (*blocking, error) {
+	buf, err := arena.Carve("recovery", 1<<20, blockBytes)
+	if err != nil {
+		return nil, err
+	}
+	path, err := arena.Carve("recovery", blockBytes, blockBytes)
+	return &blocking{ring: ring, buf: buf, path: path, files: files}, err
+}
+
+func (b *blocking) do(op ioring.Op) int32 {
+	op.Token = ioring.MakeToken(kindBlocking, 0, 0)
+	if b.dead {
+		return -int32(unix.EIO)
+	}
+	for {
+		b.dead = true
+		if !b.ring.Push(op) {
+			b.ring.Wait(0)
+			continue
+		}
+		var out [1]ioring.Completion
+		for b.ring.Reap(out[:]) == 0 {
+			b.ring.Wait(ioring.Never)
+		}
+		b.dead = false
+		if out[0].Token.Kind() != kindBlocking {
+			panic("engine: something else is in flight while the directory is opened")
+		}
+		if !again(out[0].Result) {
+			return out[0].Result
+		}
+	}
+}
+
+func (b *blocking) name(path string) mem.Block {
+	p := b.path.Bytes()
+	n := copy(p, path)
+	p[n] = 0
+	return b.path
+}
+
+func failure(what, path string, result int32) error {
+	return fmt.Errorf("engine: %s %s: %w", what, path, unix.Errno(-result))
+}
+
+// open opens path into slot. found is false where there is no such file.
+func (b *blocking) open(slot uint32, path string, bits uint64) (found bool, err error) {
+	r := b.do(ioring.Op{Code: ioring.Open, File: slot, Arg: bits, Buf: b.name(path)})
+	if r == -int32(unix.ENOENT) {
+		return false, nil
+	}
+	if r < 0 {
+		return false, failure("opening", path, r)
+	}
+	return true, nil
+}
+
+func (b *blocking) close(slot uint32) { b.do(ioring.Op{Code: ioring.Close, File: slot}) }
+
+func (b *blocking) sync(slot uint32, what string) error {
+	if r := b.do(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: slot}); r < 0 {
+		return failure("syncing", what, r)
+	}
+	return nil
+}
+
+func (b *blocking) syncDirectory(path string) error {
+	slot := b.files + 5
+	if _, err := b.open(slot, path, ioring.OpenDirectory|ioring.OpenReadOnly); err != nil {
+		return err
+	}
+	defer b.close(slot)
+	return b.sync(slot, path)
+}
+
+func (b *blocking) mkdir(path string) error {
+	if r := b.do(ioring.Op{Code: ioring.Mkdir, Buf: b.name(path)}); r < 0 && r != -int32(unix.EEXIST) {
+		return failure("making", path, r)
+	}
+	return nil
+}
+
+func (b *blocking) size(slot uint32) (int64, error) {
+	if r := b.do(ioring.Op{Code: ioring.Stat, File: slot, Buf: b.path}); r < 0 {
+		return 0, failure("looking at", "a file", r)
+	}
+	return int64(le.Uint64(b.path.Bytes())), nil
+}
+
+// read reads n bytes at off, fewer where the file ends; both whole blocks.
+func (b *blocking) read(slot uint32, off int64, n int) ([]byte, error) {
+	p := make([]byte, 0, n)
+	for len(p) < n {
+		at := len(p) &^ (blockBytes - 1)
+		p = p[:at]
+		k := min(n-at, b.buf.Len())
+		r := b.do(ioring.Op{Code: ioring.Read, File: slot, Offset: uint64(off) + uint64(at), Buf: b.buf.Slice(0, k)})
+		if r < 0 {
+			return p, failure("reading", "a file", r)
+		}
+		p = append(p, b.buf.Bytes()[:r]...)
+		if int(r) < blockBytes {
+			break
+		}
+	}
+	return p, nil
+}
+
+// write writes p, whole blocks, at off.
+func (b *blocking) write(slot uint32, off int64, p []byte, what string) error {
+	for len(p) > 0 {
+		k := copy(b.buf.Bytes(), p)
+		r := b.do(ioring.Op{Code: ioring.Write, File: slot, Offset: uint64(off), Buf: b.buf.Slice(0, k)})
+		if r <= 0 {
+			return failure("writing", what, min(r, -int32(unix.EIO)))
+		}
+		k = int(r) &^ (blockBytes - 1)
+		p, off = p[k:], off+int64(k)
+	}
+	return nil
+}
+
+// zero writes zeroes from size from to size to.
+func (b *blocking) zero(slot uint32, from, to int64, what string) error {
+	clear(b.buf.Bytes())
+	for from < to {
+		k := int(min(to-from, int64(b.buf.Len())))
+		r := b.do(ioring.Op{Code: ioring.Write, File: slot, Offset: uint64(from), Buf: b.buf.Slice(0, k)})
+		if r < blockBytes {
+			return failure("writing", what, min(r, -int32(unix.EIO)))
+		}
+		from += int64(r) &^ (blockBytes - 1)
+	}
+	return b.sync(slot, what)
+}
+
+func (b *blocking) list(path string) (names []string, err error) {
+	for {
+		p := b.buf.Bytes()
+		p[copy(p, path)] = 0
+		r := b.do(ioring.Op{Code: ioring.List, Offset: uint64(len(names)), Buf: b.buf})
+		if r < 0 {
+			return nil, failure("listing", path, r)
+		}
+		if r == 0 {
+			return names, nil
+		}
+		for range r {
+			n := 0
+			for p[n] != 0 {
+				n++
+			}
+			names = append(names, string(p[:n]))
+			p = p[n+1:]
+		}
+	}
+}
+
+func (b *blocking) unlink(path string) { b.do(ioring.Op{Code: ioring.Unlink, Buf: b.name(path)}) }
+
+func shardPath(shard int, name string) string { return fmt.Sprintf("shard-%03d/%s", shard, name) }
+
+func segmentPath(generation uint64) string { return fmt.Sprintf("segments/%016x", generation) }
+
+// openShard opens the files of this shard for good.
+func (e *Engine) openShard(arena *mem.Arena) error {
+	b := &blocking{ring: e.ring, buf: e.runs[0].buf, path: e.paths.Slice(0, blockBytes), files: e.o.Files}
+	for i, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
+		path := shardPath(e.shard, name)
+		if found, err := b.open(e.o.Files+uint32(i), path, 0); err != nil || !found {
+			return fmt.Errorf("engine: %s is not there: %w", path, err)
+		}
+	}
+	if _, err := b.open(e.o.Files+slotSegments, "segments", ioring.OpenDirectory|ioring.OpenReadOnly); err != nil {
+		return err
+	}
+	size, err := b.size(e.file)
+	if err != nil {
+		return err
+	}
+	if want := int64(e.o.JournalBytes); size < want {
+		if err := b.zero(e.file, size, want, "journal"); err != nil {
+			return err
+		}
+		size = want
+	}
+	e.blocks = min(size, int64(e.o.JournalBytes)) / blockBytes
+	return nil
+}

@@ -1,0 +1,596 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"tailbound/ioring"
+	"tailbound/mem"
+)
+
+// Slot is the index of an open log in its shard's table, stable while open.
+type Slot uint32
+
+// Status says what came of a call.
+type Status uint8
+
+const (
+	OK            Status = iota
+	WaitMemory           // log memory, a read buffer or a frame is not free: try again when Progress changed
+	WaitRoom             // the log's segment is being made or grown: try again when Progress changed
+	NoSpace              // the disk had no room; it is tried again by itself
+	StorageFailed        // a write or sync of this shard failed: it takes nothing more
+	Rot                  // acknowledged records of this log are lost: readable up to there, no writes
+	OutOfRange
+	Empty
+	Cold    // not in memory: ReadCold
+	Unknown // no such log
+	TooLarge
+	Full    // the table of logs is full
+	Corrupt // what is on disk is not what was written
+)
+
+// Kind says what an Event tells.
+type Kind uint8
+
+const (
+	Durable  Kind = iota // Slot: Durable(Slot) moved
+	Opened               // User, Slot, Status
+	Deleted              // User, Slot, Status
+	ReadDone             // User, Status, Read
+	Failed               // the shard's storage failed: FailedErrno
+)
+
+// Event is what happened, as plain data.
+type Event struct {
+	Kind   Kind
+	Slot   Slot
+	User   uint32
+	Status Status
+	Read   uint32
+}
+
+// Faults are planted bugs: tests turn one on to see that they would notice.
+type Faults uint32
+
+const (
+	NoSync             Faults = 1 << iota // frames are written and never synced
+	AckBeforeSync                         // a frame is durable when its write is
+	NoEpoch                               // replay takes frames of any life
+	StaleRunAccepted                      // what a run of the journal's drain holds is believed unverified
+	JournalReusedEarly                    // the journal is freed before what it holds is drained
+	GapIsRot                              // a hole that a power cut leaves is called rot
+	NoSyncAtOpen                          // files are not synced before they are believed
+)
+
+func (f Faults) has(x Faults) bool { return f&x != 0 }
+
+// Options are the sizes of one shard's storage.
+type Options struct {
+	LogsMax           int
+	SegmentBytes      int
+	JournalBytes      int
+	LogMemoryBytes    int
+	BatchBytesMax     int
+	InflightMax       int    // frames; default 2
+	Files             uint32 // first file slot
+	FilesMax          int
+	Buffered          bool // informal: the ring opens files so
+	ReadOnlyOnFailure bool // informal: what the shard does after a failure
+	Faults            Faults
+}
+
+func (o *Options) complete() error {
+	if o.InflightMax == 0 {
+		o.InflightMax = 2
+	}
+	if o.BatchBytesMax == 0 {
+		o.BatchBytesMax = 1 << 20
+	}
+	if o.LogsMax < 1 || o.FilesMax < 16 || o.LogMemoryBytes < 1<<20 || o.JournalBytes < 1<<20 || o.SegmentBytes < 256<<10 {
+		return fmt.Errorf("engine: options %+v are too small", *o)
+	}
+	o.SegmentBytes = alignBlock(max(o.SegmentBytes, 4*int(roomFor(int64(o.entryBytesMax())))))
+	if o.JournalBytes < 8*(o.entryBytesMax()+2*frameBytesMax) {
+		o.JournalBytes = 8 * (o.entryBytesMax() + 2*frameBytesMax)
+	}
+	o.JournalBytes = alignBlock(o.JournalBytes)
+	return nil
+}
+
+func (o *Options) entryBytesMax() int { return entryHeader + align8(o.BatchBytesMax) }
+
+// runBufferBytes holds the largest run.
+func (o *Options) runBufferBytes() int {
+	return alignBlock(pieceHeader + max(runBytesMax, o.entryBytesMax()))
+}
+
+// slabBytes: at least one frame of one largest batch.
+func (o *Options) slabBytes() int {
+	n := 256 << 10
+	for n < o.entryBytesMax()+2*blockBytes {
+		n <<= 1
+	}
+	for n < 4<<20 && n*16 <= o.LogMemoryBytes {
+		n <<= 1
+	}
+	return n
+}
+
+func (o *Options) segmentsMax() int { return 2*o.LogsMax + 4096 }
+
+func (o *Options) checkpointBytes() int {
+	return alignBlock(checkHeader + o.LogsMax*(logRecordBytes+8*epochRecordBytes) + o.segmentsMax()*segRecordBytes + attachmentsBytes)
+}
+
+const (
+	attachmentsBytes = 1 << 20 // of all logs, in a checkpoint
+	attachmentMax    = 16 << 10
+	drainsMax        = 2
+	worksMax         = 4
+	readsMax         = 4
+	pathBytes        = 64
+	idleDrainNS      = 1e9
+	idleStampNS      = 50e6
+	retryNS          = 1e9
+	none             = int32(-1)
+)
+
+// Attacher gives what a shard wants kept with a log: opaque bytes written with
+// every checkpoint.
+type Attacher interface {
+	Attachment(l Slot, dst []byte) int // bytes written, at most len(dst)
+}
+
+// Stats are plain counters.
+type Stats struct {
+	Frames, FrameBytes, Entries     uint64
+	Runs, RunBytes                  uint64
+	Checkpoints, CheckpointBytes    uint64
+	ColdReads, ColdBytes, Corrupt   uint64
+	Evictions, SegmentsMade, Grown  uint64
+	NoSpace, DrainRetries           uint64
+	WaitMemory, WaitRoom, Truncated uint64
+}
+
+// log is one open log.
+//
+// Invariant: start <= end; drained <= durable <= end; what is in memory begins
+// at or before drained.
+type log struct {
+	id      uint64
+	state   logState
+	user    uint32
+	start   int64
+	end     int64
+	durable int64
+	drained int64 // synced in segments
+	taken   int64 // in runs under way; drained <= taken <= durable
+
+	maxTime, maxTimeBase int64 // over everything appended
+	drainMax, drainBase  int64 // the same over what is drained
+	rotFrom, rotTo       int64
+
+	epochs  [epochsPerLog]epochStart
+	nEpochs int
+
+	first, last int32  // chunks of the memory index
+	taking      cursor // the first node that is not taken
+	undrained   int64  // entry bytes past taken
+	oldest      ioring.Instant
+
+	segments, tail int32  // its segments, oldest first
+	writing        int32  // where runs go; none before the first
+	filling        int32  // where appends are admitted; writing or the one after it
+	chain          uint32 // header CRC of the last run
+
+	running   bool // a run is in flight
+	dirty     bool // a Durable event is due
+	queued    bool // in the drain queue
+	working   bool // a segment is being made or grown
+	noSpace   bool
+	retryAt   ioring.Instant
+	nextFree  int32
+	startUser uint32
+}
+
+type logState uint8
+
+const (
+	logFree logState = iota
+	logOpening
+	logOpen
+	logClosing
+)
+
+// Engine is one shard's storage. One thread owns it; nothing in it blocks but
+// New.
+type Engine struct {
+	ring    ioring.Ring
+	attach  Attacher
+	o       Options
+	shard   int
+	dir     [16]byte
+	epoch   uint32
+	journal uint64
+	counter uint32 // of generations
+	now     ioring.Instant
+	failed  int // errno
+	stats   Stats
+	changes uint64
+
+	logs    []log
+	byID    map[uint64]Slot
+	freeLog int32
+
+	events  []Event // a circle; room for every log's Durable and every answer
+	eventAt int
+	eventN  int
+
+	memory
+	frames
+	files
+	segs
+	drains
+	checks
+	colds
+
+	stopping bool
+	stopped  bool
+}
+
+// New carves what the engine of one shard needs and opens its files: the only
+// call here that blocks. boot is Recover's, whose logs of this shard are open
+// afterwards.
+func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attacher, o Options) (*Engine, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	if shard < 0 || shard >= len(boot.Shards) {
+		return nil, fmt.Errorf("engine: shard %d of %d", shard, len(boot.Shards))
+	}
+	e := &Engine{ring: ring, attach: attach, o: o, shard: shard, dir: boot.Directory, epoch: boot.Epoch,
+		journal: journalID(boot.Directory, boot.Epoch, shard)}
+	e.logs = make([]log, o.LogsMax)
+	e.byID = make(map[uint64]Slot, o.LogsMax)
+	e.freeLog = none
+	for i := len(e.logs) - 1; i >= 0; i-- {
+		e.logs[i].nextFree = e.freeLog
+		e.freeLog = int32(i)
+	}
+	e.events = make([]Event, 4*o.LogsMax+1024)
+	for _, err := range []error{e.carveMemory(arena), e.carveFiles(arena), e.carveSegments(arena), e.carveDrains(arena), e.carveChecks(arena), e.carveColds(arena)} {
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := e.openShard(arena); err != nil {
+		return nil, err
+	}
+	for i := range boot.Shards[shard].Logs {
+		if err := e.adopt(&boot.Shards[shard].Logs[i]); err != nil {
+			return nil, err
+		}
+	}
+	e.checks.sequence = boot.Shards[shard].sequence
+	return e, nil
+}
+
+// adopt opens a log that Recover found.
+func (e *Engine) adopt(b *LogBoot) error {
+	s, ok := e.takeLog(b.ID)
+	if !ok {
+		return fmt.Errorf("engine: shard %d has more than %d logs", e.shard, e.o.LogsMax)
+	}
+	r, l := b.record, &e.logs[s]
+	l.state = logOpen
+	l.start, l.end, l.durable, l.drained, l.taken = r.start, r.end, r.end, r.end, r.end
+	l.maxTime, l.maxTimeBase, l.drainMax, l.drainBase = r.maxTime, r.maxTimeBase, r.maxTime, r.maxTimeBase
+	l.rotFrom, l.rotTo, l.chain = r.rotFrom, r.rotTo, r.chain
+	for _, x := range r.epochs {
+		l.addEpoch(x)
+	}
+	for i := range r.segments {
+		x := &r.segments[i]
+		g, ok := e.takeSegment(x.generation, s)
+		if !ok {
+			return fmt.Errorf("engine: shard %d has more than %d segments", e.shard, e.o.segmentsMax())
+		}
+		q := &e.all[g]
+		q.base, q.end, q.position, q.maxTime, q.bytes, q.chain = x.base, x.end, x.position, x.maxTime, x.bytes, x.chain
+		q.ready = true
+		if q.position > 0 {
+			q.note(indexEntry{base: q.base, before: noTime})
+		}
+		e.appendSegment(l, g)
+		if l.writing == none || q.position > 0 {
+			l.writing, l.filling = g, g
+		}
+	}
+	return nil
+}
+
+func (e *Engine) takeLog(id uint64) (Slot, bool) {
+	i := e.freeLog
+	if i == none {
+		return 0, false
+	}
+	l := &e.logs[i]
+	e.freeLog = l.nextFree
+	*l = log{id: id, first: none, last: none, taking: cursor{none, 0}, segments: none, tail: none, writing: none, filling: none,
+		maxTime: noTime, maxTimeBase: noOffset, drainMax: noTime, drainBase: noOffset, rotFrom: noOffset, rotTo: noOffset}
+	e.byID[id] = Slot(i)
+	return Slot(i), true
+}
+
+const noTime = -1 << 63
+
+func (l *log) addEpoch(x epochStart) {
+	if l.nEpochs == len(l.epochs) {
+		copy(l.epochs[:], l.epochs[1:])
+		l.nEpochs--
+	}
+	l.epochs[l.nEpochs] = x
+	l.nEpochs++
+}
+
+// Complete takes every completion whose token's kind is the engine's.
+func (e *Engine) Complete(c ioring.Completion, now ioring.Instant) {
+	e.now = max(e.now, now)
+	i := c.Token.Slot()
+	switch c.Token.Kind() {
+	case kindFrame:
+		e.frameCompleted(i, c)
+	case kindDrain:
+		e.drainCompleted(i, c)
+	case kindWork:
+		e.workCompleted(i, c)
+	case kindCheck:
+		e.checkCompleted(i, c)
+	case kindCold:
+		e.coldCompleted(i, c)
+	case kindOpenFile, kindCloseFile:
+		e.fileCompleted(i, c)
+	case kindUnlink:
+		e.unlinkCompleted(c)
+	default:
+		panic(fmt.Sprintf("engine: a completion of kind %#x", c.Token.Kind()))
+	}
+}
+
+const (
+	kindFrame     = ioring.KindEngine + iota // slot: frame ring index<<1 | sync
+	kindDrain                                // slot: drain<<1 | sync
+	kindWork                                 // slot: work
+	kindCheck                                // slot: sync
+	kindCold                                 // slot: read
+	kindOpenFile                             // slot: file
+	kindCloseFile                            // slot: file
+	kindUnlink
+	kindBlocking // New, Recover and Check only
+)
+
+// Step runs every machine once and says when it wants to run again though
+// nothing completes.
+func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
+	e.now = max(e.now, now)
+	sleepUntil = ioring.Never
+	e.stepFrames(&sleepUntil)
+	e.stepWorks(&sleepUntil)
+	e.stepDrains(&sleepUntil)
+	e.stepChecks(&sleepUntil)
+	e.stepColds(&sleepUntil)
+	e.stepUnlinks(&sleepUntil)
+	e.stepFrames(&sleepUntil) // entries that the others made
+	e.stepStop(&sleepUntil)
+	return sleepUntil
+}
+
+func earlier(t *ioring.Instant, at ioring.Instant) { *t = min(*t, at) }
+
+// Next is what happened and was not told yet.
+func (e *Engine) Next() (Event, bool) {
+	if e.eventN == 0 {
+		return Event{}, false
+	}
+	v := e.events[e.eventAt]
+	e.eventAt = (e.eventAt + 1) % len(e.events)
+	e.eventN--
+	if v.Kind == Durable {
+		e.logs[v.Slot].dirty = false
+	}
+	return v, true
+}
+
+func (e *Engine) tell(v Event) {
+	if e.eventN == len(e.events) {
+		panic("engine: events are not taken")
+	}
+	e.events[(e.eventAt+e.eventN)%len(e.events)] = v
+	e.eventN++
+}
+
+// Progress changes when what had to wait is worth another try.
+func (e *Engine) Progress() uint64 { return e.changes }
+
+// Stats are the counters, live.
+func (e *Engine) Stats() *Stats { return &e.stats }
+
+// FailedErrno is the error that ended this shard's storage; 0: none.
+func (e *Engine) FailedErrno() int { return e.failed }
+
+// fail ends what this shard acknowledges, for good.
+func (e *Engine) fail(errno int) {
+	if e.failed != 0 {
+		return
+	}
+	if errno == 0 {
+		errno = int(unix.EIO)
+	}
+	e.failed = errno
+	e.changes++
+	e.tell(Event{Kind: Failed})
+}
+
+func (e *Engine) open(l Slot) bool {
+	return int(l) < len(e.logs) && e.logs[l].state == logOpen
+}
+
+// Start is the log's first offset.
+func (e *Engine) Start(l Slot) int64 { return e.logs[l].start }
+
+// End is one past the last offset appended, Durable one past the last that is
+// durable.
+func (e *Engine) End(l Slot) int64 { return e.logs[l].end }
+
+// Durable is one past the last offset on stable storage.
+func (e *Engine) Durable(l Slot) int64 { return e.logs[l].durable }
+
+// MaxTime is the largest timestamp appended and an offset at or before its
+// batch, at which to look for it; ts < 0 and base -1 when there is none.
+func (e *Engine) MaxTime(l Slot) (ts, base int64) {
+	x := &e.logs[l]
+	if x.maxTimeBase == noOffset {
+		return -1, -1
+	}
+	return x.maxTime, x.maxTimeBase
+}
+
+// EpochAt is the largest epoch at or below epoch that has records, and where
+// the next larger one begins (End for the last); -1, -1 when there is none.
+func (e *Engine) EpochAt(l Slot, epoch int32) (epochFound int32, endOffset int64) {
+	x := &e.logs[l]
+	if epoch > int32(e.epoch) {
+		return -1, -1
+	}
+	for i := x.nEpochs - 1; i >= 0; i-- {
+		if x.epochs[i].epoch <= epoch {
+			if i+1 < x.nEpochs {
+				return x.epochs[i].epoch, x.epochs[i+1].start
+			}
+			return x.epochs[i].epoch, x.durable
+		}
+	}
+	return -1, -1
+}
+
+// EpochOf is the leader epoch of the record at offset; -1: not known.
+func (e *Engine) EpochOf(l Slot, offset int64) int32 {
+	x := &e.logs[l]
+	for i := x.nEpochs - 1; i >= 0; i-- {
+		if x.epochs[i].start <= offset {
+			return x.epochs[i].epoch
+		}
+	}
+	return -1
+}
+
+// Lookup finds an open log.
+func (e *Engine) Lookup(id uint64) (Slot, bool) {
+	s, ok := e.byID[id]
+	if ok && e.logs[s].state != logOpen {
+		return 0, false
+	}
+	return s, ok
+}
+
+// OpenLog makes a log. It is durable when the event Opened comes.
+func (e *Engine) OpenLog(id uint64, user uint32) Status {
+	if e.failed != 0 {
+		return StorageFailed
+	}
+	if e.stopping {
+		return WaitMemory
+	}
+	if _, ok := e.byID[id]; ok {
+		return Unknown
+	}
+	if e.freeLog == none {
+		return Full
+	}
+	if !e.entryFits(0) {
+		e.stats.WaitMemory++
+		return WaitMemory
+	}
+	s, _ := e.takeLog(id)
+	l := &e.logs[s]
+	l.state, l.user = logOpening, user
+	e.putEntry(entry{kind: entryOpened, log: id, slot: uint32(s)})
+	return OK
+}
+
+// DeleteLog ends a log. It is gone when the event Deleted comes; its files
+// are removed later.
+func (e *Engine) DeleteLog(s Slot, user uint32) Status {
+	if e.failed != 0 {
+		return StorageFailed
+	}
+	if !e.open(s) {
+		return Unknown
+	}
+	if !e.entryFits(0) {
+		e.stats.WaitMemory++
+		return WaitMemory
+	}
+	l := &e.logs[s]
+	l.state, l.user = logClosing, user
+	e.putEntry(entry{kind: entryClosed, log: l.id, slot: uint32(s), base: l.end})
+	return OK
+}
+
+// TruncateBefore moves the log's start up to start, at most to what is
+// durable. It takes effect at once and is durable soon after.
+func (e *Engine) TruncateBefore(s Slot, start int64, user uint32) {
+	if !e.open(s) || e.failed != 0 {
+		return
+	}
+	l := &e.logs[s]
+	start = min(start, l.end)
+	if start <= l.start || !e.entryFits(0) {
+		return
+	}
+	l.start = start
+	e.stats.Truncated++
+	e.putEntry(entry{kind: entryStartMoved, log: l.id, slot: uint32(s), base: start})
+}
+
+// Shutdown begins a clean stop: everything is drained, then a clean
+// checkpoint is written. Idle says when.
+func (e *Engine) Shutdown() { e.stopping = true }
+
+// Idle says that nothing is in flight and, after Shutdown, that all is done.
+func (e *Engine) Idle() bool {
+	busy := e.submitted > e.durableSeq || e.sealedSeq > e.submitted || e.drainsBusy > 0 || e.worksBusy > 0 || e.checkBusy || e.coldsBusy > 0 || e.filesBusy > 0 || e.unlinking
+	if e.failed != 0 {
+		return e.submitted == e.durableSeq+uint64(e.brokenFrames) && e.drainsBusy == 0 && e.worksBusy == 0 && !e.checkBusy && e.coldsBusy == 0 && e.filesBusy == 0 && !e.unlinking
+	}
+	if e.stopping {
+		return e.stopped && !busy
+	}
+	return !busy
+}
+
+// stepStop drives the clean stop: drain all, checkpoint.
+func (e *Engine) stepStop(sleep *ioring.Instant) {
+	if !e.stopping || e.stopped || e.failed != 0 {
+		return
+	}
+	if e.openEntries() > 0 || e.sealedSeq > e.durableSeq || e.drainsBusy > 0 || e.worksBusy > 0 || e.checkBusy || e.unlinking || len(e.unlinks) > 0 {
+		return
+	}
+	for i := range e.logs {
+		if l := &e.logs[i]; l.state == logOpen && l.drained < l.end {
+			return
+		}
+	}
+	if !e.cleanWritten {
+		e.wantClean = true
+		e.stepChecks(sleep)
+		return
+	}
+	e.stopped = true
+}
+
+var errBusy = errors.New("engine: the ring takes no operation")

@@ -1,0 +1,405 @@
+package engine
+
+import (
+	"fmt"
+
+	"tailbound/ioring"
+	"tailbound/mem"
+)
+
+// memory is the log memory: slabs in which frames are built, and per log an
+// index of the batches in them. It is also the cache: a slab is taken again,
+// in order of age, when nothing in it is undrained, in flight or pinned.
+type memory struct {
+	slabs    []slab
+	slab     int32 // being filled; none
+	age      uint64
+	chunks   []chunk
+	chunk    int32 // free list
+	chunksIn int
+	reserved reservation
+}
+
+// Invariant: used <= the block's length, and a multiple of blockBytes between frames.
+type slab struct {
+	block     mem.Block
+	used      int
+	age       uint64
+	undrained int32 // data entries
+	frames    int32 // not durable yet, the open one included
+	pins      int32
+}
+
+// node is one batch in memory.
+type node struct {
+	base    int64
+	maxTime int64
+	seq     uint64
+	slab    int32
+	pos     uint32 // of the entry header
+	length  uint32 // of the batch
+	count   uint32
+	crc     uint32
+}
+
+const nodesPerChunk = 32
+
+// chunk is a piece of a log's index. Invariant: head < tail in every chunk of
+// a log but the last, which may be empty when it is the only one.
+type chunk struct {
+	nodes      [nodesPerChunk]node
+	next, prev int32
+	head, tail int32
+}
+
+// cursor names a node: the one at of chunk, which may be one past its tail.
+type cursor struct {
+	chunk int32
+	at    int32
+}
+
+// reservation is what Reserve handed out.
+type reservation struct {
+	active bool
+	slot   Slot
+	n      int
+	pos    int
+}
+
+func (e *Engine) carveMemory(a *mem.Arena) error {
+	size := e.o.slabBytes()
+	n := e.o.LogMemoryBytes / size
+	if n < 3 {
+		return fmt.Errorf("engine: log memory of %d bytes holds %d slabs of %d, fewer than 3", e.o.LogMemoryBytes, n, size)
+	}
+	e.slabs = make([]slab, n)
+	for i := range e.slabs {
+		b, err := a.Carve("log memory", size, blockBytes)
+		if err != nil {
+			return err
+		}
+		e.slabs[i].block = b
+	}
+	e.slab = none
+	e.chunks = make([]chunk, e.o.LogMemoryBytes/512/nodesPerChunk+2*e.o.LogsMax)
+	e.chunk = none
+	for i := len(e.chunks) - 1; i >= 0; i-- {
+		e.chunks[i].next = e.chunk
+		e.chunk = int32(i)
+	}
+	return e.carveFrames(a)
+}
+
+func (s *slab) free() bool { return s.undrained == 0 && s.frames == 0 && s.pins == 0 }
+
+// nextSlab makes the oldest slab that can be had the one to fill.
+func (e *Engine) nextSlab() bool {
+	best := none
+	for i := range e.slabs {
+		s := &e.slabs[i]
+		if int32(i) != e.slab && s.free() && (best == none || s.age < e.slabs[best].age) {
+			best = int32(i)
+		}
+	}
+	if best == none {
+		return false
+	}
+	s := &e.slabs[best]
+	if s.age != 0 {
+		e.evict(s.age)
+		e.stats.Evictions++
+	}
+	e.age++
+	s.age, s.used = e.age, 0
+	e.slab = best
+	return true
+}
+
+// evict forgets, in every log, the batches in slabs up to age, oldest first
+// and only drained ones: a log whose oldest batch is undrained has nothing in
+// a slab that is free.
+func (e *Engine) evict(age uint64) {
+	for i := range e.logs {
+		l := &e.logs[i]
+		for l.state != logFree && l.first != none {
+			c := &e.chunks[l.first]
+			if c.head == c.tail {
+				break
+			}
+			n := &c.nodes[c.head]
+			if e.slabs[n.slab].age > age || n.base >= l.drained {
+				break
+			}
+			e.popNode(l)
+		}
+	}
+}
+
+// slabsFree counts what could be filled next.
+func (e *Engine) slabsFree() int {
+	n := 0
+	for i := range e.slabs {
+		if e.slabs[i].free() {
+			n++
+		}
+	}
+	return n
+}
+
+func (e *Engine) popNode(l *log) {
+	f := l.first
+	c := &e.chunks[f]
+	if l.taking.chunk == f && l.taking.at == c.head {
+		l.taking.at++
+	}
+	c.head++
+	if c.head < c.tail {
+		return
+	}
+	if c.next == none {
+		if c.tail < nodesPerChunk {
+			return // the only one stays, to be filled on
+		}
+		l.first, l.last, l.taking = none, none, cursor{none, 0}
+	} else {
+		if l.taking.chunk == f {
+			l.taking = cursor{c.next, 0}
+		}
+		l.first = c.next
+		e.chunks[l.first].prev = none
+	}
+	c.next = e.chunk
+	e.chunk = f
+}
+
+func (e *Engine) dropNodes(l *log) {
+	for l.first != none {
+		f := l.first
+		l.first = e.chunks[f].next
+		e.chunks[f].next = e.chunk
+		e.chunk = f
+	}
+	l.last, l.taking = none, cursor{none, 0}
+}
+
+// nodeFits says that pushNode would find a place.
+func (e *Engine) nodeFits(l *log) bool {
+	return l.last != none && e.chunks[l.last].tail < nodesPerChunk || e.chunk != none
+}
+
+func (e *Engine) pushNode(l *log, n node) {
+	if l.last == none || e.chunks[l.last].tail == nodesPerChunk {
+		i := e.chunk
+		e.chunk = e.chunks[i].next
+		c := &e.chunks[i]
+		c.next, c.prev, c.head, c.tail = none, l.last, 0, 0
+		if l.last != none {
+			e.chunks[l.last].next = i
+		} else {
+			l.first = i
+		}
+		l.last = i
+		if l.taking.chunk == none {
+			l.taking = cursor{i, 0}
+		}
+	}
+	c := &e.chunks[l.last]
+	c.nodes[c.tail] = n
+	c.tail++
+}
+
+// at is the node under c, moved on to the next chunk where it stands at the
+// end of one; nil at the end of the log.
+func (e *Engine) at(c *cursor) *node {
+	for c.chunk != none {
+		k := &e.chunks[c.chunk]
+		if c.at < k.tail {
+			return &k.nodes[c.at]
+		}
+		if k.next == none {
+			return nil
+		}
+		c.chunk, c.at = k.next, e.chunks[k.next].head
+	}
+	return nil
+}
+
+// find is the node that holds offset. False: it is not in memory.
+func (e *Engine) find(l *log, offset int64) (cursor, bool) {
+	for i := l.last; i != none; i = e.chunks[i].prev {
+		c := &e.chunks[i]
+		if c.head == c.tail || c.nodes[c.head].base > offset {
+			continue
+		}
+		lo, hi := c.head, c.tail // the last node whose base <= offset
+		for hi-lo > 1 {
+			m := (lo + hi) / 2
+			if c.nodes[m].base <= offset {
+				lo = m
+			} else {
+				hi = m
+			}
+		}
+		n := &c.nodes[lo]
+		return cursor{i, lo}, offset < n.base+int64(n.count)
+	}
+	return cursor{}, false
+}
+
+// Reserve gives n bytes of log memory for one batch of log l, and the offset
+// its first record gets. Commit or Abort follows in the same turn.
+func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
+	if e.reserved.active {
+		panic("engine: Reserve before Commit or Abort of the one before")
+	}
+	switch {
+	case e.failed != 0:
+		return nil, 0, StorageFailed
+	case !e.open(s):
+		return nil, 0, Unknown
+	case n <= 0 || n > e.o.BatchBytesMax:
+		return nil, 0, TooLarge
+	case e.stopping:
+		return nil, 0, WaitMemory
+	}
+	l := &e.logs[s]
+	if l.rotFrom != noOffset {
+		return nil, 0, Rot
+	}
+	if st := e.admit(s, int64(entryHeader+align8(n))); st != OK {
+		return nil, 0, st
+	}
+	if !e.nodeFits(l) || !e.entryFits(n) {
+		e.stats.WaitMemory++
+		e.pressed = true
+		return nil, 0, WaitMemory
+	}
+	b := e.slabs[e.slab].block.Bytes()
+	at := e.openPos + e.openBytes + entryHeader
+	e.reserved = reservation{true, s, n, at - entryHeader}
+	return b[at : at+n : at+n], l.end, OK
+}
+
+// Abort gives back what Reserve handed out.
+func (e *Engine) Abort() { e.reserved.active = false }
+
+// Meta is what the engine keeps of a batch.
+type Meta struct {
+	Count   uint32
+	MaxTime int64 // milliseconds
+	CRC     uint32
+}
+
+// Commit appends the batch that Reserve made room for: it takes m.Count
+// offsets from the base.
+func (e *Engine) Commit(m Meta) {
+	r := e.reserved
+	if !r.active || m.Count == 0 {
+		panic("engine: Commit without Reserve, or of no records")
+	}
+	e.reserved.active = false
+	l := &e.logs[r.slot]
+	if l.nEpochs == 0 || l.epochs[l.nEpochs-1].epoch != int32(e.epoch) {
+		l.addEpoch(epochStart{int32(e.epoch), l.end})
+	}
+	h := entry{kind: entryData, log: l.id, base: l.end, count: m.Count, length: uint32(r.n), crc: m.CRC, slot: uint32(r.slot), durable: l.durable, maxTime: m.MaxTime}
+	seq := e.appendEntry(&h)
+	if l.undrained == 0 {
+		l.oldest = e.now
+	}
+	e.pushNode(l, node{base: l.end, maxTime: m.MaxTime, seq: seq, slab: e.slab, pos: uint32(r.pos), length: uint32(r.n), count: m.Count, crc: m.CRC})
+	e.slabs[e.slab].undrained++
+	e.live[seq%uint64(len(e.live))].undrained++
+	l.undrained += int64(h.bytes())
+	e.all[l.filling].pending += int64(h.bytes())
+	if m.MaxTime > l.maxTime || l.maxTimeBase == noOffset {
+		l.maxTime, l.maxTimeBase = m.MaxTime, l.end
+	}
+	l.end += int64(m.Count)
+	e.queueDrain(int32(r.slot))
+}
+
+// View is one batch as it lies in memory. Its bytes stay until Unpin(Pin).
+type View struct {
+	Bytes []byte
+	Pin   uint32
+}
+
+const pinCold = 1 << 31
+
+// Read gives the batches that hold offsets from to to, oldest first, at most
+// maxBytes of them, but the first one whole.
+func (e *Engine) Read(s Slot, from, to int64, maxBytes int, out []View) (n int, st Status) {
+	if !e.open(s) {
+		return 0, Unknown
+	}
+	l := &e.logs[s]
+	switch {
+	case from < l.start || from > l.end:
+		return 0, OutOfRange
+	case l.rotFrom != noOffset && from >= l.end:
+		return 0, Rot
+	case from >= to || len(out) == 0:
+		return 0, Empty
+	}
+	c, ok := e.find(l, from)
+	if !ok {
+		return 0, Cold
+	}
+	for x := e.at(&c); x != nil && n < len(out) && x.base < to; x = e.at(&c) {
+		if n > 0 && int(x.length) > maxBytes {
+			break
+		}
+		maxBytes -= int(x.length)
+		k := &e.slabs[x.slab]
+		k.pins++
+		at := int(x.pos) + entryHeader
+		out[n] = View{k.block.Bytes()[at : at+int(x.length) : at+int(x.length)], uint32(x.slab)}
+		n++
+		c.at++
+	}
+	return n, OK
+}
+
+// Unpin lets a View's bytes go.
+func (e *Engine) Unpin(pin uint32) {
+	if pin&pinCold != 0 {
+		e.unpinCold(pin &^ pinCold)
+		return
+	}
+	s := &e.slabs[pin]
+	if s.pins <= 0 {
+		panic("engine: Unpin of what is not pinned")
+	}
+	s.pins--
+	if s.pins == 0 {
+		e.changes++
+	}
+}
+
+// SeekTime is an offset at which to begin looking for the first batch whose
+// largest timestamp is at least ts, never past it. False: no batch has one.
+func (e *Engine) SeekTime(s Slot, ts int64) (base int64, ok bool) {
+	l := &e.logs[s]
+	if l.maxTimeBase == noOffset || l.maxTime < ts || l.start == l.end {
+		return 0, false
+	}
+	for g := l.segments; g != none; g = e.all[g].next {
+		q := &e.all[g]
+		if q.position == 0 || q.maxTime < ts || q.end <= l.start {
+			continue
+		}
+		return max(q.seekTime(ts), l.start), true
+	}
+	for i := l.first; i != none; i = e.chunks[i].next {
+		c := &e.chunks[i]
+		for k := c.head; k < c.tail; k++ {
+			if x := &c.nodes[k]; x.maxTime >= ts && x.base+int64(x.count) > l.start {
+				return max(x.base, l.start), true
+			}
+		}
+	}
+	return max(l.drained, l.start), true
+}
+
+var _ = ioring.Never

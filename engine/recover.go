@@ -1,0 +1,751 @@
+package engine
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+
+	"tailbound/ioring"
+	"tailbound/mem"
+)
+
+// RecoverOptions say how the directory is to be opened.
+type RecoverOptions struct {
+	Options
+	Shards int      // data shards of the new life
+	Seed   [16]byte // of a new directory's id; zero: chance
+}
+
+// Boot is what opening a data directory found.
+type Boot struct {
+	Directory [16]byte
+	Epoch     uint32
+	Shards    []ShardBoot // 0 is the control shard's
+	Fresh     bool        // there was no directory
+	Clean     bool        // the life before ended with a clean stop
+	Notes     []string    // what was dropped, and what rotted, for the log
+}
+
+// LeaderEpoch is the leader epoch of what this life appends.
+func (b *Boot) LeaderEpoch() int32 { return int32(b.Epoch) }
+
+// ShardBoot is what one shard of the new life opens with.
+type ShardBoot struct {
+	Logs     []LogBoot // by ID
+	sequence uint64    // of its newest checkpoint
+}
+
+// LogBoot is one log as it was found.
+type LogBoot struct {
+	ID         uint64
+	Start, End int64
+	Rot        string // not empty: acknowledged records are lost, and which
+	Attachment []byte // as of the checkpoint
+	Headers    []byte // the first HeaderBytes bytes of every batch after it
+	record     *logRecord
+}
+
+// recovery is one opening in its course.
+type recovery struct {
+	*blocking
+	o        RecoverOptions
+	old      superblock
+	boot     *Boot
+	logs     map[uint64]*found
+	seqs     map[int]uint64 // newest checkpoint of each shard
+	frames   int            // replayed
+	readOnly bool           // Check's
+}
+
+// found is a log as checkpoint and journal tell it.
+type found struct {
+	logRecord
+	accepted int64 // end, with what the journal holds
+	noted    int64 // the highest durable offset that anything says it had
+	doubt    bool  // a broken frame may have held some of it
+	closed   bool
+	entries  []foundEntry
+}
+
+type foundEntry struct {
+	entry
+	bytes []byte // header and batch
+}
+
+// Recover opens the data directory: what the life before acknowledged is then
+// in segments, the journals are empty, and the epoch is one higher. It may be
+// cut at any point and run again. It does, on one ring, before any shard runs:
+//
+//	superblock(); for every shard of the old life { sync(); checkpoint(); replay(); drain() }
+//	checkpoints of the new epoch, into the older slots; superblock(); the other slots; clean up
+func Recover(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*Boot, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	if o.Shards < 1 || o.Shards+1 > shardsMax {
+		return nil, fmt.Errorf("engine: %d data shards", o.Shards)
+	}
+	b, err := newBlocking(ring, arena, o.Files)
+	if err != nil {
+		return nil, err
+	}
+	r := &recovery{blocking: b, o: o, boot: &Boot{Clean: true}, logs: map[uint64]*found{}, seqs: map[int]uint64{}}
+	if err := r.superblock(); err != nil {
+		return nil, err
+	}
+	for s := range int(r.old.shards) {
+		if err := r.shard(s); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.commit(); err != nil {
+		return nil, err
+	}
+	return r.boot, nil
+}
+
+func (r *recovery) note(format string, a ...any) {
+	r.boot.Notes = append(r.boot.Notes, fmt.Sprintf(format, a...))
+}
+
+func (r *recovery) superblock() error {
+	there, err := r.open(r.files, "superblock", 0)
+	if err != nil {
+		return err
+	}
+	if there {
+		defer r.close(r.files)
+		if !r.o.Faults.has(NoSyncAtOpen) {
+			if err := r.sync(r.files, "superblock"); err != nil {
+				return err
+			}
+		}
+		p, err := r.read(r.files, 0, superBytes)
+		if err != nil {
+			return err
+		}
+		for len(p) >= blockBytes {
+			var s superblock
+			if s.get(p) && s.sequence >= r.old.sequence && s.sequence > 0 {
+				r.old = s
+			}
+			p = p[blockBytes:]
+		}
+	}
+	if r.old.sequence > 0 {
+		r.boot.Directory = r.old.directory
+		return nil
+	}
+	if names, err := r.list("segments"); err == nil && len(names) > 0 {
+		return errors.New("engine: there are segments and no readable superblock: this directory is damaged")
+	}
+	r.boot.Fresh = true
+	r.boot.Directory = r.o.Seed
+	if r.o.Seed == [16]byte{} {
+		rand.Read(r.boot.Directory[:])
+	}
+	return nil
+}
+
+// shard takes over what shard s of the old life left: all its files are synced
+// before any of them is believed, for what a killed process wrote need not be
+// durable.
+func (r *recovery) shard(s int) error {
+	for i, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
+		path, slot := shardPath(s, name), r.files+uint32(i)
+		there, err := r.open(slot, path, 0)
+		if err != nil || !there {
+			return fmt.Errorf("engine: %s is missing: %w", path, err)
+		}
+		defer r.close(slot)
+		if !r.o.Faults.has(NoSyncAtOpen) {
+			if err := r.sync(slot, path); err != nil {
+				return err
+			}
+		}
+	}
+	var best checkpoint
+	var body []byte
+	for i := range uint32(2) {
+		c, p, err := r.checkpoint(r.files + 1 + i)
+		if err != nil {
+			return err
+		}
+		if p != nil && c.directory == r.old.directory && int(c.shard) == s && c.epoch == r.old.epoch && c.sequence > best.sequence {
+			best, body = c, p
+		}
+	}
+	if body == nil {
+		return fmt.Errorf("engine: shard %d has no readable checkpoint of epoch %d", s, r.old.epoch)
+	}
+	records, err := getLogRecords(body, int(best.logs))
+	if err != nil {
+		return err
+	}
+	r.seqs[s] = best.sequence
+	logs := map[uint64]*found{}
+	for _, l := range records {
+		logs[l.id] = &found{logRecord: *l, accepted: l.end, noted: l.end}
+	}
+	if !best.clean {
+		r.boot.Clean = false
+		if err := r.replay(s, &best, logs); err != nil {
+			return err
+		}
+	}
+	for _, id := range sorted(logs) {
+		l := logs[id]
+		if l.closed {
+			continue
+		}
+		if r.logs[id] != nil {
+			return fmt.Errorf("engine: log %d is on two shards", id)
+		}
+		r.logs[id] = l
+		if r.readOnly {
+			continue
+		}
+		if err := r.drain(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sorted(m map[uint64]*found) []uint64 {
+	ids := make([]uint64, 0, len(m))
+	for id := range m {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// checkpoint reads a slot; nil: it is empty or torn.
+func (b *blocking) checkpoint(slot uint32) (c checkpoint, body []byte, err error) {
+	p, err := b.read(slot, 0, blockBytes)
+	if err != nil || len(p) < blockBytes {
+		return c, nil, err
+	}
+	n, crc, ok := c.get(p)
+	if !ok {
+		return c, nil, nil
+	}
+	if p, err = b.read(slot, 0, alignBlock(checkHeader+n)); err != nil || len(p) < checkHeader+n {
+		return c, nil, err
+	}
+	body = p[checkHeader : checkHeader+n]
+	if crcOf(body) != crc {
+		return c, nil, nil
+	}
+	return c, body[:n:n], nil
+}
+
+// journalReader walks the frames of one journal, whose file is open in slot.
+type journalReader struct {
+	*blocking
+	slot     uint32
+	size     int64
+	old      superblock
+	journal  uint64
+	anyEpoch bool
+}
+
+// ours says that h is a frame of this journal in this life.
+func (j *journalReader) ours(h *frameHeader) bool {
+	return h.directory == j.old.directory && (j.anyEpoch || h.epoch == j.old.epoch && h.journal == j.journal)
+}
+
+// frame reads the frame at offset at; nil body: it is broken or none.
+func (j *journalReader) frame(at int64, h *frameHeader) (body []byte, whole bool, err error) {
+	p, err := j.read(j.slot, at, blockBytes)
+	if err != nil || len(p) < blockBytes || !h.get(p) || !j.ours(h) {
+		return nil, false, err
+	}
+	n := alignBlock(pieceHeader + int(h.bodyBytes))
+	if at+int64(n) > j.size {
+		return nil, false, nil
+	}
+	if p, err = j.read(j.slot, at, n); err != nil || len(p) < n {
+		return nil, false, err
+	}
+	body = p[pieceHeader : pieceHeader+int(h.bodyBytes)]
+	return body, crcOf(body) == h.bodyCRC, nil
+}
+
+// later are the heads of frames past sequence, in order.
+func (j *journalReader) later(sequence uint64) (heads []frameHead, err error) {
+	for at := int64(0); at < j.size; at += int64(j.buf.Len()) {
+		p, err := j.read(j.slot, at, int(min(j.size-at, int64(j.buf.Len()))))
+		if err != nil {
+			return nil, err
+		}
+		for k := 0; k+blockBytes <= len(p); k += blockBytes {
+			var h frameHeader
+			if h.get(p[k:]) && j.ours(&h) && h.sequence > sequence {
+				heads = append(heads, frameHead{h, at + int64(k)})
+			}
+		}
+	}
+	slices.SortFunc(heads, func(a, b frameHead) int { return int(int64(a.sequence - b.sequence)) })
+	return heads, nil
+}
+
+type frameHead struct {
+	frameHeader
+	at int64
+}
+
+// replay walks the journal of shard s from its checkpoint. At a break it looks
+// on: where a later frame says that the broken one was durable, that is rot,
+// and it goes on after it; otherwise a power cut left a hole, and nothing at
+// or past it was acknowledged.
+func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
+	size, err := r.size(r.files)
+	if err != nil {
+		return err
+	}
+	j := &journalReader{blocking: r.blocking, slot: r.files, size: size &^ (blockBytes - 1), old: r.old, journal: c.journal, anyEpoch: r.o.Faults.has(NoEpoch)}
+	at, sequence, previous, chained := int64(c.block)*blockBytes, c.frame, c.previous, true
+	for {
+		var h frameHeader
+		var body []byte
+		ok := false
+		for _, try := range []int64{at, 0} {
+			if try >= j.size {
+				continue
+			}
+			p, whole, err := j.frame(try, &h)
+			if err != nil {
+				return err
+			}
+			if whole && h.sequence == sequence && (!chained || h.previous == previous || j.anyEpoch) {
+				at, body, ok = try, p, true
+				break
+			}
+		}
+		if ok {
+			r.frames++
+			if err := r.accept(s, body, logs); err != nil {
+				return err
+			}
+			at += int64(alignBlock(pieceHeader + int(h.bodyBytes)))
+			sequence, previous, chained = sequence+1, h.crc, true
+			continue
+		}
+		heads, err := j.later(sequence)
+		if err != nil {
+			return err
+		}
+		durable := c.durable
+		for i := range heads {
+			durable = max(durable, heads[i].durable)
+		}
+		if durable < sequence && !(r.o.Faults.has(GapIsRot) && len(heads) > 0) {
+			if len(heads) > 0 {
+				r.note("shard %d: a hole at frame %d, %d frames after it were dropped: none of them was acknowledged", s, sequence, len(heads))
+			}
+			break
+		}
+		r.note("shard %d: rot: frame %d of the journal (at %d) is broken and was durable", s, sequence, at)
+		next := -1
+		for i := range heads {
+			if _, whole, err := j.frame(heads[i].at, &h); err != nil {
+				return err
+			} else if whole {
+				next = i
+				break
+			}
+		}
+		exact := r.broken(j, at, sequence, logs)
+		if next >= 0 && heads[next].sequence != sequence+1 || next < 0 && durable > sequence {
+			exact = false
+		}
+		if !exact {
+			for _, l := range logs {
+				l.doubt = true
+			}
+		}
+		if next < 0 {
+			break
+		}
+		at, sequence, chained = heads[next].at, heads[next].sequence, false
+	}
+	for _, id := range sorted(logs) {
+		l := logs[id]
+		if l.closed {
+			continue
+		}
+		l.start = min(l.start, max(l.accepted, l.start))
+		if l.noted > l.accepted || l.doubt {
+			if l.rotFrom == noOffset {
+				l.rotFrom, l.rotTo = l.accepted, max(l.noted, l.accepted)
+			}
+			r.note("log %d: rot: offsets %d to %d", id, l.rotFrom, l.rotTo)
+		}
+	}
+	return nil
+}
+
+// broken learns from a frame that is not whole what its entries were. True:
+// every one of them is known.
+func (r *recovery) broken(j *journalReader, at int64, sequence uint64, logs map[uint64]*found) bool {
+	for _, try := range []int64{at, 0} {
+		var h frameHeader
+		body, _, err := j.frame(try, &h)
+		if err != nil || body == nil || h.sequence != sequence {
+			continue
+		}
+		for len(body) > 0 {
+			var x entry
+			if !x.get(body) || x.bytes() > len(body) {
+				return false
+			}
+			if x.kind == entryData {
+				if l := logs[x.log]; l != nil && x.base+int64(x.count) > l.accepted {
+					l.noted = max(l.noted, x.base+int64(x.count))
+				}
+			} else {
+				r.apply(&x, nil, logs)
+			}
+			body = body[x.bytes():]
+		}
+		return true
+	}
+	return false
+}
+
+// accept takes a whole frame's entries.
+func (r *recovery) accept(s int, body []byte, logs map[uint64]*found) error {
+	for len(body) > 0 {
+		var x entry
+		if !x.get(body) || x.bytes() > len(body) {
+			return fmt.Errorf("engine: shard %d: a whole frame holds a broken entry", s)
+		}
+		if x.kind < entryData || x.kind > entryStartMoved {
+			return fmt.Errorf("engine: shard %d: the journal holds entries of kind %d, which this version does not know", s, x.kind)
+		}
+		r.apply(&x, body[:x.bytes()], logs)
+		body = body[x.bytes():]
+	}
+	return nil
+}
+
+func (r *recovery) apply(x *entry, bytes []byte, logs map[uint64]*found) {
+	l := logs[x.log]
+	if l == nil {
+		if x.kind == entryOpened {
+			l = &found{logRecord: logRecord{id: x.log, maxTime: noTime, maxTimeBase: noOffset, rotFrom: noOffset, rotTo: noOffset}}
+			logs[x.log] = l
+		}
+		return
+	}
+	switch x.kind {
+	case entryClosed:
+		l.closed = true
+	case entryStartMoved:
+		l.start = max(l.start, x.base)
+	case entryAssigned:
+		for i := range l.segments {
+			if l.segments[i].generation == x.aux {
+				return
+			}
+		}
+		l.segments = append(l.segments, segRecord{generation: x.aux, base: x.base, end: x.base, maxTime: noTime})
+	case entryData:
+		l.noted = max(l.noted, x.durable)
+		if x.base+int64(x.count) <= l.accepted {
+			return
+		}
+		if x.base != l.accepted || l.rotFrom != noOffset {
+			return // a hole; what was noted says whether it is rot
+		}
+		l.doubt = false
+		if n := len(l.epochs); n == 0 || l.epochs[n-1].epoch != int32(r.old.epoch) {
+			l.epochs = append(l.epochs, epochStart{int32(r.old.epoch), x.base})
+		}
+		l.entries = append(l.entries, foundEntry{*x, bytes})
+		var head [keptHeader]byte
+		le.PutUint64(head[:], uint64(x.base+int64(x.count)))
+		copy(head[8:], bytes[entryHeader:entryHeader+int(x.length)])
+		l.headers = append(l.headers, head[:]...)
+		l.accepted = x.base + int64(x.count)
+	}
+}
+
+// drain writes what the journal holds of l into its segments, and syncs them.
+// Runs that the life before wrote past its checkpoint are written over: what
+// they hold is in the journal until the new checkpoints stand.
+func (r *recovery) drain(l *found) error {
+	slot := r.files + 4
+	kept := l.segments[:0]
+	for _, q := range l.segments {
+		if q.position > 0 && q.end <= l.start && q.end < l.end {
+			continue // removed, or about to be
+		}
+		kept = append(kept, q)
+	}
+	l.segments = kept
+	if len(l.entries) == 0 {
+		return nil
+	}
+	k := 0
+	for i := range l.segments {
+		if l.segments[i].position > 0 {
+			k = i
+		}
+	}
+	opened := -1
+	var size int64
+	done := func() error {
+		if opened < 0 {
+			return nil
+		}
+		err := r.sync(slot, segmentPath(l.segments[opened].generation))
+		r.close(slot)
+		opened = -1
+		return err
+	}
+	for at := 0; at < len(l.entries); {
+		n, bytes := 0, 0
+		for at+n < len(l.entries) && (n == 0 || pieceHeader+bytes+len(l.entries[at+n].bytes) <= runBytesMax) {
+			bytes += len(l.entries[at+n].bytes)
+			n++
+		}
+		length := int64(alignBlock(pieceHeader + bytes))
+		for {
+			if k >= len(l.segments) {
+				return fmt.Errorf("engine: log %d has journaled records and no segment", l.id)
+			}
+			if opened == k {
+				break
+			}
+			if err := done(); err != nil {
+				return err
+			}
+			path := segmentPath(l.segments[k].generation)
+			there, err := r.open(slot, path, 0)
+			if err != nil || !there {
+				return fmt.Errorf("engine: log %d: %s is missing: %w", l.id, path, err)
+			}
+			opened = k
+			if size, err = r.size(slot); err != nil {
+				return err
+			}
+		}
+		q := &l.segments[k]
+		if q.position+length > size {
+			if k+1 < len(l.segments) {
+				k++
+				continue
+			}
+			if x := r.do(ioring.Op{Code: ioring.Allocate, File: slot, Offset: uint64(size), Arg: uint64(q.position + length - size)}); x < 0 {
+				return failure("reserving room in", segmentPath(q.generation), x)
+			}
+			size = q.position + length
+		}
+		q.bytes = size &^ (blockBytes - 1)
+		if err := r.run(slot, l, q, l.entries[at:at+n], int(length)); err != nil {
+			return err
+		}
+		at += n
+	}
+	l.entries = nil
+	return done()
+}
+
+func (r *recovery) run(slot uint32, l *found, q *segRecord, entries []foundEntry, length int) error {
+	p := make([]byte, length)
+	h := runHeader{log: l.id, generation: q.generation, base: entries[0].base, maxTime: noTime, durable: entries[0].base, batches: uint32(len(entries))}
+	at := pieceHeader
+	for i := range entries {
+		x := &entries[i]
+		at += copy(p[at:], x.bytes)
+		if x.maxTime > h.maxTime || i == 0 {
+			h.maxTime, h.maxTimeBase = x.maxTime, x.base
+		}
+		h.end = x.base + int64(x.count)
+	}
+	h.directory, h.epoch, h.bodyBytes, h.previous = r.old.directory, r.old.epoch, uint32(at-pieceHeader), l.chain
+	h.bodyCRC = crcOf(p[pieceHeader:at])
+	h.put(p)
+	if err := r.write(slot, q.position, p, segmentPath(q.generation)); err != nil {
+		return err
+	}
+	if q.position == 0 {
+		q.base = h.base
+	}
+	q.position += int64(length)
+	q.end, q.chain = h.end, h.crc
+	q.maxTime = max(q.maxTime, h.maxTime)
+	l.chain, l.end = h.crc, h.end
+	if h.maxTime > l.maxTime || l.maxTimeBase == noOffset {
+		l.maxTime, l.maxTimeBase = h.maxTime, h.maxTimeBase
+	}
+	return nil
+}
+
+// commit makes the new life: its checkpoints, then the superblock.
+func (r *recovery) commit() error {
+	r.boot.Epoch = r.old.epoch + 1
+	shards := r.o.Shards + 1
+	r.boot.Shards = make([]ShardBoot, shards)
+	for _, id := range sorted(r.logs) {
+		l := r.logs[id]
+		l.start = min(l.start, l.end)
+		b := LogBoot{ID: id, Start: l.start, End: l.end, Attachment: l.attachment, Headers: headersFrom(l.headers, l.start), record: &l.logRecord}
+		if l.rotFrom != noOffset {
+			b.Rot = fmt.Sprintf("acknowledged records from offset %d on are lost (to %d at least)", l.rotFrom, l.rotTo)
+		}
+		s := place(id, r.o.Shards)
+		r.boot.Shards[s].Logs = append(r.boot.Shards[s].Logs, b)
+	}
+	if err := r.mkdir("segments"); err != nil {
+		return err
+	}
+	for s := range shards {
+		if err := r.prepare(s); err != nil {
+			return err
+		}
+	}
+	if err := r.syncDirectory("."); err != nil {
+		return err
+	}
+	if err := r.checkpoints(); err != nil {
+		return err
+	}
+	slot := r.files + 6
+	next := superblock{directory: r.boot.Directory, epoch: r.boot.Epoch, shards: uint32(shards), sequence: r.old.sequence + 1}
+	if _, err := r.open(slot, "superblock", ioring.OpenCreate); err != nil {
+		return err
+	}
+	defer r.close(slot)
+	p := make([]byte, blockBytes)
+	next.put(p)
+	if err := r.write(slot, int64(next.sequence%2)*blockBytes, p, "superblock"); err != nil {
+		return err
+	}
+	if err := r.sync(slot, "superblock"); err != nil {
+		return err
+	}
+	if err := r.syncDirectory("."); err != nil {
+		return err
+	}
+	if err := r.checkpoints(); err != nil {
+		return err
+	}
+	return r.cleanUp(shards)
+}
+
+// headersFrom are the heads of the batches that reach past start.
+func headersFrom(kept []byte, start int64) (out []byte) {
+	for ; len(kept) >= keptHeader; kept = kept[keptHeader:] {
+		if int64(le.Uint64(kept)) > start {
+			out = append(out, kept[8:keptHeader]...)
+		}
+	}
+	return out
+}
+
+// prepare makes the files of shard s where they are missing.
+func (r *recovery) prepare(s int) error {
+	if s < int(r.old.shards) {
+		return nil
+	}
+	if err := r.mkdir(fmt.Sprintf("shard-%03d", s)); err != nil {
+		return err
+	}
+	for _, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
+		path := shardPath(s, name)
+		if _, err := r.open(r.files, path, ioring.OpenCreate); err != nil {
+			return err
+		}
+		size, err := r.size(r.files)
+		want := int64(1 << 20)
+		if name == "journal" {
+			want = int64(r.o.JournalBytes)
+		}
+		if err == nil && size < want {
+			err = r.zero(r.files, size, want, path)
+		} else if err == nil {
+			err = r.sync(r.files, path)
+		}
+		r.close(r.files)
+		if err != nil {
+			return err
+		}
+	}
+	return r.syncDirectory(fmt.Sprintf("shard-%03d", s))
+}
+
+// checkpoints writes the new life's checkpoint into the next slot of every shard.
+func (r *recovery) checkpoints() error {
+	for s := range r.boot.Shards {
+		b := &r.boot.Shards[s]
+		if b.sequence == 0 {
+			b.sequence = r.seqs[s]
+		}
+		b.sequence++
+		c := checkpoint{directory: r.boot.Directory, epoch: r.boot.Epoch, shard: uint32(s), sequence: b.sequence,
+			journal: journalID(r.boot.Directory, r.boot.Epoch, s), frame: 1, logs: uint32(len(b.Logs))}
+		p := make([]byte, checkHeader, 1<<20)
+		for i := range b.Logs {
+			l := b.Logs[i].record
+			need := logRecordBytes + len(l.epochs)*epochRecordBytes + len(l.segments)*segRecordBytes
+			at := len(p)
+			p = append(p, make([]byte, need)...)
+			x := *l
+			at += putLogRecord(p[at:], &x, len(l.epochs), len(l.segments))
+			for _, k := range l.epochs {
+				at += putEpoch(p[at:], k)
+			}
+			for k := range l.segments {
+				at += putSegment(p[at:], &l.segments[k])
+			}
+			p = append(p, l.attachment...)
+			p = append(p, l.headers...)
+		}
+		n := len(p)
+		p = append(p, make([]byte, alignBlock(n)-n)...)
+		c.put(p, n-checkHeader)
+		path := shardPath(s, fmt.Sprintf("checkpoint-%d", b.sequence%2))
+		if there, err := r.open(r.files, path, 0); err != nil || !there {
+			return fmt.Errorf("engine: %s is missing: %w", path, err)
+		}
+		err := r.write(r.files, 0, p, path)
+		if err == nil {
+			err = r.sync(r.files, path)
+		}
+		r.close(r.files)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cleanUp removes what no log names, and the files of shards that are no more.
+func (r *recovery) cleanUp(shards int) error {
+	named := map[string]bool{}
+	for _, l := range r.logs {
+		for _, q := range l.segments {
+			named[segmentPath(q.generation)] = true
+		}
+	}
+	names, err := r.list("segments")
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if path := "segments/" + n; !named[path] {
+			r.unlink(path)
+		}
+	}
+	for s := shards; s < int(r.old.shards); s++ {
+		for _, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
+			r.unlink(shardPath(s, name))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,682 @@
+package engine
+
+import (
+	"golang.org/x/sys/unix"
+
+	"tailbound/ioring"
+	"tailbound/mem"
+)
+
+// files are the open segment files of the shard, fewer than there are
+// segments: one that nobody uses is closed for another.
+type files struct {
+	open0     uint32 // ring slot of opened[0]
+	opened    []file
+	paths     mem.Block // one for each, and one for unlink
+	filesBusy int
+	fileClock uint64
+}
+
+// file is one ring slot. Invariant: pins > 0 only while it is open or opening.
+type file struct {
+	state   fileState
+	segment int32
+	pins    int32
+	pushed  bool
+	create  bool
+	errno   int
+	used    uint64
+}
+
+type fileState uint8
+
+const (
+	fileClosed fileState = iota
+	fileOpening
+	fileOpen
+	fileClosing
+	fileFailed
+)
+
+const (
+	slotJournal  = 0
+	slotCheck    = 1 // and 2
+	slotSegments = 3 // the directory
+	slotsFixed   = 4
+)
+
+func (e *Engine) carveFiles(a *mem.Arena) (err error) {
+	e.open0 = e.o.Files + slotsFixed
+	e.file = e.o.Files + slotJournal
+	e.opened = make([]file, e.o.FilesMax-slotsFixed)
+	for i := range e.opened {
+		e.opened[i].segment = none
+	}
+	e.paths, err = a.Carve("paths", pathBytes*(len(e.opened)+1), 64)
+	return err
+}
+
+// acquire pins the file of segment g for I/O. pending: not now, ask again at
+// the next step; errno: it cannot be opened.
+func (e *Engine) acquire(g int32, create bool) (slot uint32, pending bool, errno int) {
+	q := &e.all[g]
+	if q.file == none {
+		i := e.fileFor()
+		if i == none {
+			return 0, true, 0
+		}
+		f := &e.opened[i]
+		*f = file{state: fileOpening, segment: g, create: create}
+		q.file = i
+		putSegmentPath(e.paths.Bytes()[int(i)*pathBytes:], q.generation)
+		e.filesBusy++
+	}
+	f := &e.opened[q.file]
+	e.fileClock++
+	f.used = e.fileClock
+	switch f.state {
+	case fileOpen:
+		f.pins++
+		return e.open0 + uint32(q.file), false, 0
+	case fileFailed:
+		errno = f.errno
+		*f = file{segment: none}
+		q.file = none
+		return 0, false, errno
+	case fileOpening:
+		e.pushFile(q.file)
+	}
+	return 0, true, 0
+}
+
+func (e *Engine) letGo(g int32) {
+	f := &e.opened[e.all[g].file]
+	if f.pins <= 0 {
+		panic("engine: a file is let go twice")
+	}
+	f.pins--
+}
+
+// fileFor finds a closed slot, or begins to close the one used least lately.
+func (e *Engine) fileFor() int32 {
+	oldest := none
+	for i := range e.opened {
+		switch f := &e.opened[i]; f.state {
+		case fileClosed:
+			return int32(i)
+		case fileClosing:
+			e.pushFile(int32(i))
+			return none
+		case fileOpen:
+			if f.pins == 0 && (oldest == none || f.used < e.opened[oldest].used) {
+				oldest = int32(i)
+			}
+		}
+	}
+	if oldest != none {
+		e.closeFile(oldest)
+	}
+	return none
+}
+
+func (e *Engine) closeFile(i int32) {
+	f := &e.opened[i]
+	if f.state == fileOpen && f.pins == 0 {
+		f.state, f.pushed = fileClosing, false
+		e.filesBusy++
+	}
+	e.pushFile(i)
+}
+
+func (e *Engine) pushFile(i int32) {
+	f := &e.opened[i]
+	if f.pushed || e.ring.Room() < 1 {
+		return
+	}
+	switch f.state {
+	case fileOpening:
+		arg := uint64(0)
+		if f.create {
+			arg = ioring.OpenCreate | ioring.OpenExclusive
+		}
+		f.pushed = e.ring.Push(ioring.Op{Code: ioring.Open, File: e.open0 + uint32(i), Arg: arg, Buf: e.paths.Slice(int(i)*pathBytes, pathBytes), Token: ioring.MakeToken(kindOpenFile, 0, uint32(i))})
+	case fileClosing:
+		f.pushed = e.ring.Push(ioring.Op{Code: ioring.Close, File: e.open0 + uint32(i), Token: ioring.MakeToken(kindCloseFile, 0, uint32(i))})
+	}
+}
+
+func (e *Engine) fileCompleted(i uint32, c ioring.Completion) {
+	f := &e.opened[i]
+	f.pushed = false
+	if again(c.Result) {
+		return // pushed again by whoever asks next
+	}
+	e.filesBusy--
+	switch {
+	case f.state == fileClosing:
+		if f.segment != none {
+			e.all[f.segment].file = none
+		}
+		*f = file{segment: none}
+	case c.Result < 0:
+		f.state, f.errno = fileFailed, int(-c.Result)
+	default:
+		f.state = fileOpen
+	}
+}
+
+// segs are the segments of all logs of the shard.
+type segs struct {
+	all       []segment
+	freeSeg   int32
+	works     [worksMax]work
+	worksBusy int
+	unlinks   []int32 // segments to remove, in order
+	unlinking bool
+	unlinkGo  bool
+}
+
+// segment is one file of one log. What it says of runs is of synced ones.
+//
+// Invariant: position + room for what is pending <= bytes; ready before the
+// first append is admitted.
+type segment struct {
+	generation uint64
+	log        Slot
+	next       int32
+	file       int32
+	readers    int32
+	base, end  int64
+	position   int64
+	bytes      int64 // allocated and synced
+	pending    int64 // entry bytes admitted to it and not in a synced run
+	runs       int64
+	maxTime    int64
+	chain      uint32
+	ready      bool // assigned, durably
+	broken     bool // a write or sync failed: no more runs
+	index      [indexEntries]indexEntry
+	indexed    int
+	stride     int64 // at least so many bytes lie between entries
+}
+
+const indexEntries = 64
+
+// indexEntry says where a run begins; before is the largest time of all runs
+// before it in the segment. The index is sparse, and filled by writing and by
+// walking.
+type indexEntry struct {
+	base     int64
+	position int64
+	before   int64
+}
+
+func (e *Engine) carveSegments(*mem.Arena) error {
+	e.all = make([]segment, e.o.segmentsMax())
+	e.unlinks = make([]int32, 0, len(e.all))
+	e.freeSeg = none
+	for i := len(e.all) - 1; i >= 0; i-- {
+		e.all[i].next = e.freeSeg
+		e.freeSeg = int32(i)
+	}
+	return nil
+}
+
+func (e *Engine) takeSegment(generation uint64, s Slot) (int32, bool) {
+	g := e.freeSeg
+	if g == none {
+		return none, false
+	}
+	e.freeSeg = e.all[g].next
+	e.all[g] = segment{generation: generation, log: s, next: none, file: none, maxTime: noTime}
+	return g, true
+}
+
+func (e *Engine) freeSegment(g int32) {
+	e.all[g] = segment{next: e.freeSeg, file: none}
+	e.freeSeg = g
+}
+
+func (e *Engine) appendSegment(l *log, g int32) {
+	if l.tail == none {
+		l.segments = g
+	} else {
+		e.all[l.tail].next = g
+	}
+	l.tail = g
+}
+
+// note adds a run to the index, in its place, thinning it where it is full.
+func (q *segment) note(x indexEntry) {
+	i := q.indexed
+	for i > 0 && q.index[i-1].position > x.position {
+		i--
+	}
+	if i > 0 && (q.index[i-1].position == x.position || x.position-q.index[i-1].position < q.stride) {
+		return
+	}
+	if i < q.indexed && q.index[i].position-x.position < q.stride && i > 0 {
+		return
+	}
+	if q.indexed == indexEntries {
+		for k := 0; k < indexEntries/2; k++ {
+			q.index[k] = q.index[2*k]
+		}
+		q.indexed = indexEntries / 2
+		q.stride = max(2*q.stride, 2*runBytesMax)
+		q.note(x)
+		return
+	}
+	copy(q.index[i+1:q.indexed+1], q.index[i:q.indexed])
+	q.index[i] = x
+	q.indexed++
+}
+
+// seek is the last indexed run at or before offset.
+func (q *segment) seek(offset int64) indexEntry {
+	for i := q.indexed - 1; i >= 0; i-- {
+		if q.index[i].base <= offset {
+			return q.index[i]
+		}
+	}
+	return indexEntry{base: q.base, before: noTime}
+}
+
+func (q *segment) seekTime(ts int64) int64 {
+	for i := q.indexed - 1; i >= 0; i-- {
+		if q.index[i].before < ts {
+			return q.index[i].base
+		}
+	}
+	return q.base
+}
+
+// admit says whether log s has room, prepared and durably its own, for n bytes
+// of entry besides all that is not drained; and has it made ahead of need.
+func (e *Engine) admit(s Slot, n int64) Status {
+	l := &e.logs[s]
+	limit := int64(e.o.SegmentBytes)
+	for {
+		if l.filling == none {
+			return e.wantSegment(s, n)
+		}
+		q := &e.all[l.filling]
+		if !q.ready {
+			return e.waitRoom()
+		}
+		need := q.position + min(q.runs, 1024)*blockBytes + roomFor(q.pending+n)
+		if (need > limit || q.broken) && (q.position > 0 || q.pending > 0 || q.broken) {
+			if q.next == none {
+				return e.wantSegment(s, n)
+			}
+			if !e.all[q.next].ready || l.writing != l.filling || q.broken {
+				e.pressed = true
+				e.queueDrain(int32(s))
+				return e.waitRoom()
+			}
+			l.filling = q.next
+			e.all[q.next].base, e.all[q.next].end = l.end, l.end
+			continue
+		}
+		if need > q.bytes {
+			return e.wantRoom(s, l.filling, need)
+		}
+		if !l.working && !(l.noSpace && e.now < l.retryAt) {
+			if q.bytes < limit && q.bytes-need < q.bytes/4 {
+				e.wantRoom(s, l.filling, q.bytes+1)
+			} else if need > limit/4*3 && q.next == none {
+				e.wantSegment(s, n)
+			}
+		}
+		return OK
+	}
+}
+
+func (e *Engine) waitRoom() Status {
+	e.stats.WaitRoom++
+	return WaitRoom
+}
+
+// work makes a segment, or grows one:
+//
+//	open(create); await allocate(); await sync(); await syncDirectory(); entry(assigned); await durable; ready
+//	open();       await allocate(); await sync(); grown
+type work struct {
+	stage   workStage
+	create  bool
+	pushed  bool
+	pinned  bool
+	log     Slot
+	segment int32
+	bytes   int64
+	errno   int
+}
+
+type workStage uint8
+
+const (
+	workFree workStage = iota
+	workOpen
+	workAllocate
+	workSync
+	workDirectory
+	workEntry
+	workAwait
+	workUndo // a file that could not be made is removed
+)
+
+func (e *Engine) takeWork() *work {
+	for i := range e.works {
+		if e.works[i].stage == workFree {
+			e.worksBusy++
+			return &e.works[i]
+		}
+	}
+	return nil
+}
+
+// wantSegment has the log's next segment made.
+func (e *Engine) wantSegment(s Slot, n int64) Status {
+	l := &e.logs[s]
+	if l.noSpace {
+		if e.now < l.retryAt {
+			return NoSpace
+		}
+		l.noSpace = false
+	}
+	if l.working || e.failed != 0 {
+		return e.waitRoom()
+	}
+	if e.freeSeg == none {
+		e.spaceGone(l)
+		return NoSpace
+	}
+	w := e.takeWork()
+	if w == nil {
+		return e.waitRoom()
+	}
+	e.counter++
+	g, _ := e.takeSegment(uint64(e.epoch)<<32|uint64(e.shard)<<24|uint64(e.counter&0xffffff), s)
+	bytes := int64(1 << 20)
+	for bytes < roomFor(n) {
+		bytes *= 2
+	}
+	*w = work{stage: workOpen, create: true, log: s, segment: g, bytes: min(bytes, int64(e.o.SegmentBytes))}
+	e.appendSegment(l, g)
+	l.working = true
+	return e.waitRoom()
+}
+
+// wantRoom has segment g grown to at least need bytes.
+func (e *Engine) wantRoom(s Slot, g int32, need int64) Status {
+	l := &e.logs[s]
+	if l.noSpace {
+		if e.now < l.retryAt {
+			return NoSpace
+		}
+		l.noSpace = false
+	}
+	if l.working || e.failed != 0 {
+		return e.waitRoom()
+	}
+	w := e.takeWork()
+	if w == nil {
+		return e.waitRoom()
+	}
+	bytes := max(e.all[g].bytes, 1<<20)
+	for bytes < need {
+		bytes *= 2
+	}
+	bytes = max(min(bytes, int64(e.o.SegmentBytes)), int64(alignBlock(int(need))))
+	*w = work{stage: workOpen, log: s, segment: g, bytes: bytes}
+	l.working = true
+	return e.waitRoom()
+}
+
+func (e *Engine) spaceGone(l *log) {
+	l.noSpace, l.retryAt = true, e.now+retryNS
+	e.stats.NoSpace++
+	e.changes++
+}
+
+func (e *Engine) stepWorks(sleep *ioring.Instant) {
+	if e.worksBusy == 0 {
+		return
+	}
+	for i := range e.works {
+		if w := &e.works[i]; w.stage != workFree && !w.pushed {
+			e.stepWork(uint32(i), w, sleep)
+		}
+	}
+}
+
+func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
+	q := &e.all[w.segment]
+	token := ioring.MakeToken(kindWork, 0, i)
+	switch w.stage {
+	case workOpen:
+		_, pending, errno := e.acquire(w.segment, w.create)
+		if errno != 0 {
+			w.errno, w.stage = errno, workUndo
+			e.stepWork(i, w, sleep)
+			return
+		}
+		if pending {
+			if e.ring.Room() < 1 {
+				earlier(sleep, e.now)
+			}
+			return
+		}
+		w.pinned, w.stage = true, workAllocate
+		fallthrough
+	case workAllocate:
+		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Allocate, File: e.open0 + uint32(q.file), Offset: uint64(q.bytes), Arg: uint64(w.bytes - q.bytes), Token: token})
+	case workSync:
+		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: e.open0 + uint32(q.file), Token: token})
+	case workDirectory:
+		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: e.o.Files + slotSegments, Token: token})
+	case workEntry:
+		if e.failed != 0 {
+			e.endWork(w)
+			return
+		}
+		if e.entryFits(0) {
+			e.putEntry(entry{kind: entryAssigned, log: e.logs[w.log].id, slot: uint32(w.log), base: e.logs[w.log].end, aux: q.generation})
+			w.stage = workAwait
+		}
+		return
+	case workAwait:
+		if e.failed != 0 {
+			e.endWork(w)
+		}
+		return
+	case workUndo:
+		e.undoWork(w)
+		return
+	}
+	if !w.pushed {
+		earlier(sleep, e.now)
+	}
+}
+
+func (e *Engine) workCompleted(i uint32, c ioring.Completion) {
+	w := &e.works[i]
+	w.pushed = false
+	if again(c.Result) {
+		return
+	}
+	if c.Result < 0 {
+		w.errno, w.stage = int(-c.Result), workUndo
+		e.undoWork(w)
+		return
+	}
+	q := &e.all[w.segment]
+	switch w.stage {
+	case workAllocate:
+		w.stage = workSync
+	case workSync:
+		q.bytes = w.bytes
+		if w.create {
+			w.stage = workDirectory
+			return
+		}
+		e.stats.Grown++
+		e.endWork(w)
+	case workDirectory:
+		w.stage = workEntry
+	}
+}
+
+// undoWork gives up: what was there before stays, a new file is removed.
+func (e *Engine) undoWork(w *work) {
+	l := &e.logs[w.log]
+	if w.create {
+		// it is the log's last: one work at a time
+		if l.segments == w.segment {
+			l.segments, l.tail = none, none
+		} else {
+			for g := l.segments; g != none; g = e.all[g].next {
+				if e.all[g].next == w.segment {
+					e.all[g].next, l.tail = none, g
+				}
+			}
+		}
+		e.all[w.segment].next = none
+		e.removeSegment(w.segment)
+	} else if w.errno != int(unix.ENOSPC) && w.errno != int(unix.EDQUOT) {
+		e.all[w.segment].broken = true
+	}
+	e.spaceGone(l)
+	e.endWork(w)
+}
+
+func (e *Engine) endWork(w *work) {
+	if w.pinned {
+		e.letGo(w.segment)
+	}
+	l := &e.logs[w.log]
+	l.working = false
+	*w = work{}
+	e.worksBusy--
+	e.changes++
+	e.finishClosing(l)
+}
+
+// segmentAssigned: the journal says durably whose the file is.
+func (e *Engine) segmentAssigned(l *log, generation uint64) {
+	for i := range e.works {
+		w := &e.works[i]
+		if w.stage == workAwait && e.all[w.segment].generation == generation {
+			q := &e.all[w.segment]
+			q.ready = true
+			e.stats.SegmentsMade++
+			if l.filling == none {
+				l.filling, l.writing = w.segment, w.segment
+				q.base, q.end = l.end, l.end
+			}
+			e.endWork(w)
+			return
+		}
+	}
+}
+
+// startMoved: the new start is durable; files wholly before it may go.
+func (e *Engine) startMoved(s Slot, start int64) {
+	l := &e.logs[s]
+	for g := l.segments; g != none && g != l.writing && e.all[g].ready && e.all[g].end <= start; g = l.segments {
+		l.segments = e.all[g].next
+		e.removeSegment(g)
+	}
+}
+
+// removeSegment has the file of g unlinked, once nobody reads it.
+func (e *Engine) removeSegment(g int32) { e.unlinks = append(e.unlinks, g) }
+
+// logClosed: the end of a log is durable.
+func (e *Engine) logClosed(s Slot) {
+	l := &e.logs[s]
+	e.tell(Event{Kind: Deleted, User: l.user, Slot: s})
+	l.user = ^uint32(0)
+	l.startUser = 1 // durable
+	e.finishClosing(l)
+}
+
+// finishClosing gives the slot back when nothing of the log is in flight.
+func (e *Engine) finishClosing(l *log) {
+	if l.state != logClosing || l.startUser != 1 || l.running || l.working || l.queued {
+		return
+	}
+	for c := l.taking; ; c.at++ {
+		n := e.at(&c)
+		if n == nil {
+			break
+		}
+		e.slabs[n.slab].undrained--
+		e.live[n.seq%uint64(len(e.live))].undrained--
+	}
+	e.dropNodes(l)
+	for g := l.segments; g != none; {
+		next := e.all[g].next
+		e.removeSegment(g)
+		g = next
+	}
+	s := e.byID[l.id]
+	delete(e.byID, l.id)
+	*l = log{nextFree: e.freeLog, first: none, last: none}
+	e.freeLog = int32(s)
+	e.changes++
+}
+
+// stepUnlinks removes one file at a time.
+func (e *Engine) stepUnlinks(sleep *ioring.Instant) {
+	if e.unlinking {
+		if !e.unlinkGo {
+			e.pushUnlink(sleep)
+		}
+		return
+	}
+	if len(e.unlinks) == 0 {
+		return
+	}
+	g := e.unlinks[0]
+	q := &e.all[g]
+	if q.readers > 0 {
+		copy(e.unlinks, e.unlinks[1:])
+		e.unlinks[len(e.unlinks)-1] = g
+		return
+	}
+	if q.file != none {
+		f := &e.opened[q.file]
+		if f.state == fileFailed {
+			*f = file{segment: none}
+			q.file = none
+		} else {
+			e.closeFile(q.file)
+			return
+		}
+	}
+	e.unlinking = true
+	putSegmentPath(e.paths.Bytes()[len(e.opened)*pathBytes:], q.generation)
+	e.pushUnlink(sleep)
+}
+
+func (e *Engine) pushUnlink(sleep *ioring.Instant) {
+	e.unlinkGo = e.ring.Push(ioring.Op{Code: ioring.Unlink, Buf: e.paths.Slice(len(e.opened)*pathBytes, pathBytes), Token: ioring.MakeToken(kindUnlink, 0, 0)})
+	if !e.unlinkGo {
+		earlier(sleep, e.now)
+	}
+}
+
+// unlinkCompleted: a file that could not be removed is removed at the next
+// opening, which no log names.
+func (e *Engine) unlinkCompleted(c ioring.Completion) {
+	e.unlinkGo = false
+	if again(c.Result) {
+		return
+	}
+	e.unlinking = false
+	g := e.unlinks[0]
+	copy(e.unlinks, e.unlinks[1:])
+	e.unlinks = e.unlinks[:len(e.unlinks)-1]
+	e.freeSegment(g)
+}
