@@ -99,3 +99,17 @@ func kernelOptions(o BrokerOptions, m Memory, workers []int) ioring.KernelOption
 		SpinNS: 20e3, IOWQCPUs: workers,
 	}
 }
+
+// What an offline check of a data directory needs: an arena, file slots, and
+// the engine's sizes.
+const (
+	CheckArenaBytes = 256 << 20
+	CheckFiles      = 64
+)
+
+// CheckOptions are the engine's sizes for a check.
+func CheckOptions() engine.RecoverOptions {
+	m := planShard(CheckArenaBytes, BrokerOptions{MessageBytesMax: 16 << 20, PartitionsMax: 64})
+	m.Engine.FilesMax = CheckFiles - engineFiles
+	return engine.RecoverOptions{Options: m.Engine, Shards: 1}
+}

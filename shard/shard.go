@@ -79,6 +79,7 @@ const (
 	copyBelow    = 2048    // views smaller than this are copied into the reply
 	viewsMax     = 1 << 10 // of one answer
 	pinsPerChunk = 14
+	stopLookNS   = 10e6 // while stopping: how often to see whether all is done
 )
 
 // Shard is one core. It belongs to the thread that drives it; nobody else may
@@ -282,7 +283,13 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		s.published = now
 		s.Timelines.Publish()
 	}
+	before := s.stage
 	s.life()
+	if s.stage != before {
+		sleepUntil = now
+	} else if s.stage >= stageDraining {
+		sleepUntil = min(sleepUntil, now+stopLookNS)
+	}
 	s.outbox.flush(s)
 	if s.stage == stageDone || !s.post.sleep(s.o.Shard) {
 		return now

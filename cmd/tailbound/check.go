@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,6 +14,7 @@ import (
 	"tailbound/engine"
 	"tailbound/ioring"
 	"tailbound/mem"
+	"tailbound/shard"
 )
 
 func checkCommand() *cobra.Command {
@@ -37,13 +39,13 @@ it could not be looked at.`,
 			if asJSON {
 				e := json.NewEncoder(cmd.OutOrStdout())
 				e.SetIndent("", "  ")
-				if err := e.Encode(report); err != nil {
+				if err := e.Encode(jsonReport(report)); err != nil {
 					return err
 				}
 			} else {
-				fmt.Fprint(cmd.OutOrStdout(), report.String())
+				printReport(cmd.OutOrStdout(), args[0], report)
 			}
-			if !report.Clean() {
+			if len(report.Problems) > 0 {
 				return exitStatus(1)
 			}
 			return nil
@@ -69,14 +71,51 @@ func check(dir string) (*engine.CheckReport, error) {
 	defer unix.Close(root)
 	_, direct := ioring.DirectIO(root)
 	runtime.LockOSThread()
-	arena, err := mem.Map(engine.CheckMemoryBytes, mem.Options{})
+	arena, err := mem.Map(shard.CheckArenaBytes, mem.Options{})
 	if err != nil {
 		return nil, err
 	}
-	ring, err := ioring.NewKernel(ioring.KernelOptions{Entries: 64, CQEntries: 256, Files: 64, Sockets: 1, RootFD: root, Features: ioring.AllFeatures, Buffered: direct != nil})
+	ring, err := ioring.NewKernel(ioring.KernelOptions{Entries: 64, CQEntries: 256, Files: shard.CheckFiles, Sockets: 1, RootFD: root, Features: ioring.AllFeatures, Buffered: direct != nil})
 	if err != nil {
 		return nil, err
 	}
 	defer ring.Close()
-	return engine.Check(ring, arena, engine.CheckOptions{})
+	return engine.Check(ring, arena, shard.CheckOptions())
+}
+
+// checkJSON is what --json prints. The names stay.
+type checkJSON struct {
+	Directory string   `json:"directory"`
+	Epoch     uint32   `json:"epoch"`
+	CleanStop bool     `json:"clean_stop"`
+	Logs      int      `json:"logs"`
+	Segments  int      `json:"segments"`
+	Runs      int      `json:"runs"`
+	Batches   int      `json:"batches"`
+	Bytes     int64    `json:"bytes"`
+	Frames    int      `json:"frames"`
+	Problems  []string `json:"problems"`
+}
+
+func jsonReport(r *engine.CheckReport) checkJSON {
+	problems := r.Problems
+	if problems == nil {
+		problems = []string{}
+	}
+	return checkJSON{fmt.Sprintf("%x", r.Directory), r.Epoch, r.Clean, r.Logs, r.Segments, r.Runs, r.Batches, r.Bytes, r.Frames, problems}
+}
+
+func printReport(w io.Writer, dir string, r *engine.CheckReport) {
+	end := "a clean stop"
+	if !r.Clean {
+		end = "no clean stop: the next start recovers"
+	}
+	fmt.Fprintf(w, "%s: directory %x, epoch %d, %s\n", dir, r.Directory, r.Epoch, end)
+	fmt.Fprintf(w, "read and verified: %d logs, %d segments, %d runs, %d batches, %d bytes; %d journal frames to replay\n", r.Logs, r.Segments, r.Runs, r.Batches, r.Bytes, r.Frames)
+	for _, p := range r.Problems {
+		fmt.Fprintln(w, "PROBLEM: "+p)
+	}
+	if len(r.Problems) == 0 {
+		fmt.Fprintln(w, "no problems")
+	}
 }
