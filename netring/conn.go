@@ -43,7 +43,6 @@ type conn struct {
 	chunk      int32   // received, not yet cut; waits for admission or for the pipeline
 	chunkLast  int32
 	waits      class // in Net.waiting
-	forced     bool  // the frame that begins is admitted without a budget: see evict
 	waitNext   int32
 	waitPrev   int32
 	progressAt ioring.Instant
@@ -196,7 +195,7 @@ func (x *conn) wantsInput(pipelineMax int) bool {
 func (n *Net) receive(i int32) bool {
 	x := &n.conns[i]
 	token := ioring.MakeToken(kindRecv, x.generation, uint32(i))
-	wants := x.wantsInput(n.o.PipelineMax)
+	wants := x.wantsInput(n.o.PipelineMax) && !(n.gated && x.frame == none)
 	switch {
 	case wants && !x.receiving:
 		if n.inRing == 0 {
@@ -288,6 +287,7 @@ func (n *Net) keepChunk(i int32, v view) {
 		}
 	}
 	n.chain(&x.chunk, &x.chunkLast, n.newView(v.buffer, v.off, v.n))
+	n.uncut++
 }
 
 // die takes back everything a connection holds, what is in a Send in flight

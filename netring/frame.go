@@ -15,13 +15,14 @@ import (
 //
 //   - one that fits in a small block, while there are any, is copied there as it
 //     comes: slow and small senders pin no receive buffer;
-//   - a piece of less than half a buffer is not left to pin one: the last
-//     buffer of a frame is filled up from the next ones as long as it or the
-//     piece is less than half full.
+//   - the last buffer of a frame is filled up from the next one, so that
+//     senders of small pieces do not pin a buffer with each. (Tried: only while
+//     one of the two is less than half full. It copies less and pins twice as
+//     much, so half as much could be admitted.) What comes in full buffers is
+//     not copied.
 //
 // So all of a frame's buffers but the first and the last, which it may share
-// with its neighbours, hold at least half a buffer of it: n bytes pin at most
-// 2n + 2B.
+// with its neighbours, are full of it: n bytes pin at most n + 2B.
 type frame struct {
 	generation uint32
 	stage      frameStage
@@ -159,6 +160,7 @@ func (n *Net) eat(i int32, k uint32) {
 		x.chunkLast = none
 	}
 	n.freeView(c)
+	n.uncut--
 }
 
 // noise says whether the length word is none. The connection is then closed,
@@ -197,7 +199,7 @@ func (n *Net) begin(i int32) bool {
 	if int(need) <= b {
 		class = classSmall
 	}
-	if first := n.waiting[class].first; !x.forced && (first != none && first != i || !n.fits(class, need)) {
+	if first := n.waiting[class].first; first != none && first != i || !n.fits(class, need) {
 		if x.waits == noClass {
 			n.wait(i, class)
 		}
@@ -215,10 +217,6 @@ func (n *Net) begin(i int32) bool {
 	n.stats.FramesFreeLow = min(n.stats.FramesFreeLow, n.framesFree)
 	*y = frame{generation: y.generation + 1, stage: framePartial, conn: i, next: none, need: need, first: none, last: none, from: noClass, reply: emptyReply}
 	x.frame, x.lengthHave, x.progressAt = f, 0, n.now
-	if x.forced {
-		x.forced = false
-		return true
-	}
 	if int(need) <= n.small.Size() {
 		if block, ok := n.small.Get(); ok {
 			y.small = true
@@ -245,7 +243,7 @@ func (n *Net) price(need uint32) int {
 	if int(need) <= b {
 		return 2 * b
 	}
-	return 2*int(need) + 2*b
+	return int(need) + 2*b
 }
 
 func (n *Net) fits(c class, need uint32) bool {
@@ -266,7 +264,6 @@ func (n *Net) gather(i, f int32) {
 	k := min(v.n, y.need-y.have)
 	v.n = k
 	y.have += k
-	half := uint32(n.o.ReceiveBufferBytes / 2)
 	switch {
 	case y.small:
 		w := &n.views[y.first]
@@ -278,7 +275,7 @@ func (n *Net) gather(i, f int32) {
 	default:
 		w := &n.views[y.last]
 		room := uint32(n.o.ReceiveBufferBytes) - n.fill[w.buffer]
-		if w.off+w.n == n.fill[w.buffer] && room > 0 && (w.n < half || k < half) {
+		if w.off+w.n == n.fill[w.buffer] && room > 0 {
 			p := n.bytesOf(&v)
 			c := uint32(copy(n.buffers.Block(int(w.buffer)).Bytes()[n.fill[w.buffer]:], p))
 			n.fill[w.buffer] += c
@@ -428,32 +425,47 @@ func (n *Net) admitWaiting() {
 	}
 }
 
-// evict breaks the one deadlock that the budget leaves: what waits for
-// admission holds what came before its receive could be stopped. Where that is
-// all buffers, and the caller has none to release, a request that is whole
-// among them is admitted without a budget; failing that, the connection that
-// holds the most goes. (What waits for its pipeline goes on by itself.)
-func (n *Net) evict() {
-	if !n.hungry || n.inRing > 0 || n.buffers.Free() > 0 || n.held > 0 {
+// gate stops, where too many buffers hold what cannot be cut yet, the receives
+// of all connections that have no admitted request under way, and starts them
+// again. (Tried before: stopping only those that wait. One sweep of the
+// kernel's may fill dozens of buffers from one connection before its Cancel is
+// seen, and what was admitted found none.)
+func (n *Net) gate() {
+	if !n.gateMoves() {
 		return
 	}
+	n.gated, n.gatedAt = !n.gated, n.now
+	if n.gated {
+		n.stats.Gated++
+	}
+	for i := range n.conns {
+		if x := &n.conns[i]; x.stage == stageOpen && x.frame == none && x.receiving == n.gated {
+			n.wakeConn(int32(i))
+		}
+	}
+}
+
+func (n *Net) gateMoves() bool {
+	if n.gated {
+		return n.uncut <= n.gateAt/2
+	}
+	return n.uncut > n.gateAt
+}
+
+// evict closes the connection that holds the most uncut buffers. It is the
+// last resort where those are all there are and the caller has none to
+// release; and where the gate has long been shut, for those that wait for
+// nothing but their own unread replies.
+func (n *Net) evict(pipelined bool) {
 	worst, most := none, 0
 	for i := range n.conns {
 		x := &n.conns[i]
-		if x.stage != stageOpen || x.waits == noClass {
+		if x.stage != stageOpen || pipelined && x.waits != noClass {
 			continue
 		}
-		held, bytes := 0, uint32(0)
+		held := 0
 		for v := x.chunk; v != none; v = n.views[v].next {
 			held++
-			bytes += n.views[v].n
-		}
-		if bytes >= x.need() && n.framesFree > 0 {
-			n.stats.Forced++
-			x.forced = true
-			n.cut(int32(i))
-			n.wakeConn(int32(i))
-			return
 		}
 		if held > most {
 			worst, most = int32(i), held

@@ -87,7 +87,7 @@ type Stats struct {
 	Gathered                                   uint64 // replies that shared a Send with an earlier one
 	PartialSends                               uint64
 	NoBuffers, Admissions, Waited              uint64 // ENOBUFS; requests admitted; of them after a wait
-	NoiseConns, Forced, Evicted                uint64 // Forced, Evicted: see evict
+	NoiseConns, Gated, Evicted                 uint64 // see gate, evict
 	ProgressTimeouts, SendTimeouts, IdleCloses uint64
 	RepliesTooLarge, NoReplyMemory             uint64 // Begin refused: for ever, for now
 	AttachedGrown                              uint64
@@ -102,15 +102,17 @@ type Stats struct {
 //
 // Receive memory is R buffers of B bytes, one sum:
 //
-//	R/4  cut into small blocks (B/16 bytes): requests that fit in one are copied there
-//	R/8  reserve of requests of at most B bytes, so that they never wait behind large ones
-//	5R/8 budget of all
+//	R/8      cut into small blocks (B/16 bytes): requests that fit in one are copied there
+//	R/8      reserve of requests of at most B bytes, so that they never wait behind large ones
+//	R/4 + 2  budget of all
+//	R/8      lent to the kernel
+//	3R/8 - 2 holds what came and cannot be cut yet; the gate shuts before it is full
 //
-// The last two are the ring's. A request of n bytes pins at most 2n + 2B of
-// them (frame.go says why), and B at most 2B; so the largest, a quarter of the
-// pool, needs (R/2 + 2)B <= (5R/8)B, true from R = 16 on.
+// All but the first are the ring's. A request of n bytes pins at most n + 2B of
+// them (frame.go says why), and one of at most B 2B; so the budget is what the
+// largest, a quarter of the pool, needs.
 //
-// Invariant: budget + reserve + what frames were charged == the ring's buffers.
+// Invariant: budget + reserve + what frames were charged is constant.
 type Net struct {
 	ring ioring.Ring
 	o    Options
@@ -125,17 +127,23 @@ type Net struct {
 	freeFrame  int32
 	framesFree int
 
-	buffers *mem.Pool // receive buffers; the ring's have one reference, the ring's
-	fill    []uint32  // by buffer: where its bytes end
-	inRing  int
-	small   *mem.Pool
-	views   []view
-	freeV   int32
-	budget  int
-	reserve int
-	waiting [2]waitList // for admission, by class
-	hungry  bool        // some connection met ENOBUFS
-	held    int         // receive buffers and small blocks in whole requests not released
+	buffers   *mem.Pool // receive buffers; the ring's have one reference, the ring's
+	fill      []uint32  // by buffer: where its bytes end
+	inRing    int
+	small     *mem.Pool
+	views     []view
+	freeV     int32
+	budget    int
+	reserve   int
+	budgetAll int // both, all of it
+	window    int // the most buffers that are lent to the kernel at once
+	uncut     int // buffers that hold what cannot be cut yet, once for each connection
+	gateAt    int // above so many the gate shuts
+	gated     bool
+	gatedAt   ioring.Instant
+	waiting   [2]waitList // for admission, by class
+	hungry    bool        // some connection met ENOBUFS
+	held      int         // receive buffers and small blocks in whole requests not released
 
 	replies  *mem.Pool
 	nextOf   []int32 // by reply block: the reply's next one
@@ -174,9 +182,11 @@ func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
 		return nil, errors.New("netring: a limit below 1")
 	}
 	n := &Net{ring: ring, o: o, freeConn: none, freeFrame: none, freeV: none, freeE: none}
-	ringBuffers := r - r/4
+	ringBuffers := r - r/8
 	n.reserve = r / 8 * b
-	n.budget = ringBuffers*b - n.reserve
+	n.budget = (r/4 + 2) * b
+	n.budgetAll = n.budget + n.reserve
+	n.window, n.gateAt = max(2, r/8), max(1, r/4)
 	var err error
 	carve := func(what string, size int) mem.Block {
 		block, e := arena.Carve(what, size, 64)
@@ -189,7 +199,7 @@ func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
 		return p
 	}
 	n.buffers = pool("receive", b, ringBuffers)
-	n.small = pool("small receive", b/16, r/4*16)
+	n.small = pool("small receive", b/16, r/8*16)
 	n.replies = pool("reply", replyBlockBytes, o.ReplyBlocks)
 	n.vectors = pool("vector", ioring.VectorBytes(vectorPieces), o.VectorsMax)
 	n.own = carve("vectors of connections", ioring.VectorBytes(ownPieces)*o.ConnsMax)
@@ -350,7 +360,10 @@ func (n *Net) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	n.now = now
 	full := !n.provide()
 	n.admitWaiting()
-	n.evict()
+	n.gate()
+	if n.hungry && n.inRing == 0 && n.buffers.Free() == 0 && n.held == 0 {
+		n.evict(false)
+	}
 	if n.hungry && n.inRing > 0 {
 		n.hungry = false
 		for i := range n.conns {
@@ -374,7 +387,7 @@ func (n *Net) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	}
 	full = !n.provide() || full
 	full = !n.accept() || full
-	if full || n.waiting[0].first != none && n.admissible(0) || n.waiting[1].first != none && n.admissible(1) || n.hungry && n.inRing > 0 {
+	if full || n.gateMoves() || n.waiting[0].first != none && n.admissible(0) || n.waiting[1].first != none && n.admissible(1) || n.hungry && n.inRing > 0 {
 		return now
 	}
 	sleepUntil = ioring.Never
@@ -417,7 +430,11 @@ func (n *Net) accept() bool {
 
 // provide gives free receive buffers to the ring. False: the ring is full.
 func (n *Net) provide() bool {
-	for n.ring.Room() > 0 {
+	window := n.window
+	if n.gated {
+		window = (window + 3) / 4
+	}
+	for n.inRing < window {
 		b, ok := n.buffers.Get()
 		if !ok {
 			return true
@@ -428,7 +445,7 @@ func (n *Net) provide() bool {
 		}
 		n.inRing++
 	}
-	return n.buffers.Free() == 0
+	return true
 }
 
 // timeouts ends what has made no progress. It runs every scanNS, so each comes
@@ -437,6 +454,9 @@ func (n *Net) timeouts() {
 	progress := n.o.ProgressTimeoutNS
 	if n.waiting[0].first != none || n.waiting[1].first != none {
 		progress /= 8
+	}
+	if n.gated && int64(n.now-n.gatedAt) > n.o.ProgressTimeoutNS/8 {
+		n.evict(true)
 	}
 	for i := range n.conns {
 		x := &n.conns[i]
