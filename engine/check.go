@@ -58,7 +58,7 @@ func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*CheckReport, 
 			if q.position == 0 || q.end <= l.start {
 				continue
 			}
-			if end != noOffset && q.base != end {
+			if end != noOffset && q.base != end && q.base > l.start {
 				out.Problems = append(out.Problems, fmt.Sprintf("log %d: segment %016x begins at offset %d, not at %d", id, q.generation, q.base, end))
 			}
 			end = q.end
@@ -90,7 +90,7 @@ func (r *recovery) checkSegment(l *found, q *segRecord, out *CheckReport) error 
 	for at := int64(0); at < q.position; {
 		var h runHeader
 		p, err := r.read(slot, at, blockBytes)
-		if err != nil || len(p) < blockBytes || !h.get(p) || h.directory != r.old.directory || h.generation != q.generation || h.log != l.id || h.base != base || at+int64(h.bytes()) > q.position {
+		if err != nil || len(p) < blockBytes || !h.get(p) || h.directory != r.old.directory || h.generation != q.generation || h.log != l.id || h.base != base && (h.base < base || h.base > l.start) || at+int64(h.bytes()) > q.position {
 			problem(at, base, "the head of a run is broken")
 			return nil
 		}

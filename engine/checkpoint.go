@@ -66,7 +66,7 @@ func (e *Engine) buildCheckpoint() int {
 	for i := range e.logs {
 		l := &e.logs[i]
 		// one whose end is durable and whose files linger is left out
-		if l.state != logOpen && !(l.state == logClosing && l.startUser == 0) {
+		if l.state != logOpen && l.state != logClosing {
 			continue
 		}
 		r := logRecord{id: l.id, start: min(l.start, l.drained), end: l.drained, maxTime: l.drainMax, maxTimeBase: l.drainBase, rotFrom: l.rotFrom, rotTo: l.rotTo, chain: l.chain}

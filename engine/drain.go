@@ -79,7 +79,7 @@ func (e *Engine) stepDrains(sleep *ioring.Instant) {
 		e.queueN--
 		l := &e.logs[s]
 		l.queued = false
-		if l.state == logClosing {
+		if l.state == logGone {
 			e.finishClosing(l)
 			continue
 		}

@@ -93,12 +93,13 @@ func (o *Options) complete() error {
 		return fmt.Errorf("engine: options %+v are too small", *o)
 	}
 	o.SegmentBytes = alignBlock(max(o.SegmentBytes, 4*int(roomFor(int64(o.entryBytesMax())))))
-	if o.JournalBytes < 8*(o.entryBytesMax()+2*frameBytesMax) {
-		o.JournalBytes = 8 * (o.entryBytesMax() + 2*frameBytesMax)
-	}
-	o.JournalBytes = alignBlock(o.JournalBytes)
+	// two of the largest frames always find a place, whatever the end wastes
+	o.JournalBytes = alignBlock(max(o.JournalBytes, 4*(o.entryBytesMax()+2*blockBytes)))
 	return nil
 }
+
+// frameBytes: a frame that reached it is closed.
+func (o *Options) frameBytes() int { return min(frameBytesMax, o.JournalBytes/8) }
 
 func (o *Options) entryBytesMax() int { return entryHeader + align8(o.BatchBytesMax) }
 
@@ -192,8 +193,8 @@ type log struct {
 	working   bool // a segment is being made or grown
 	noSpace   bool
 	retryAt   ioring.Instant
+	told      bool // Deleted was taken
 	nextFree  int32
-	startUser uint32
 }
 
 type logState uint8
@@ -202,7 +203,8 @@ const (
 	logFree logState = iota
 	logOpening
 	logOpen
-	logClosing
+	logClosing // its end is not durable yet
+	logGone    // it is; the slot is free when nothing of it is in flight and Deleted was taken
 )
 
 // Engine is one shard's storage. One thread owns it; nothing in it blocks but
@@ -251,6 +253,7 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attac
 	if shard < 0 || shard >= len(boot.Shards) {
 		return nil, fmt.Errorf("engine: shard %d of %d", shard, len(boot.Shards))
 	}
+	o.LogsMax = max(o.LogsMax, len(boot.Shards[shard].Logs)) // another number of shards may bring more
 	e := &Engine{ring: ring, attach: attach, o: o, shard: shard, dir: boot.Directory, epoch: boot.Epoch,
 		journal: journalID(boot.Directory, boot.Epoch, shard)}
 	e.logs = make([]log, o.LogsMax)
@@ -398,8 +401,13 @@ func (e *Engine) Next() (Event, bool) {
 	v := e.events[e.eventAt]
 	e.eventAt = (e.eventAt + 1) % len(e.events)
 	e.eventN--
-	if v.Kind == Durable {
+	switch v.Kind {
+	case Durable:
 		e.logs[v.Slot].dirty = false
+	case Deleted:
+		l := &e.logs[v.Slot]
+		l.told = true
+		e.finishClosing(l)
 	}
 	return v, true
 }

@@ -157,7 +157,7 @@ func (e *Engine) openEntries() uint32 { return e.openCount }
 func (e *Engine) entryFits(n int) bool {
 	need := entryHeader + align8(n)
 	if e.openBytes > 0 {
-		if e.openBytes+need <= max(frameBytesMax, pieceHeader+need) && e.openPos+e.openBytes+need <= e.slabs[e.slab].block.Len() {
+		if e.openBytes+need <= max(e.o.frameBytes(), pieceHeader+need) && e.openPos+e.openBytes+need <= e.slabs[e.slab].block.Len() {
 			return true
 		}
 		if e.openCount > 0 {

@@ -487,6 +487,10 @@ func (r *recovery) drain(l *found) error {
 		kept = append(kept, q)
 	}
 	l.segments = kept
+	for len(l.entries) > 0 && l.entries[0].base+int64(l.entries[0].count) <= l.start {
+		l.end = l.entries[0].base + int64(l.entries[0].count)
+		l.entries = l.entries[1:]
+	}
 	if len(l.entries) == 0 {
 		return nil
 	}
@@ -526,8 +530,16 @@ func (r *recovery) drain(l *found) error {
 			}
 			path := segmentPath(l.segments[k].generation)
 			there, err := r.open(slot, path, 0)
-			if err != nil || !there {
-				return fmt.Errorf("engine: log %d: %s is missing: %w", l.id, path, err)
+			if err != nil {
+				return err
+			}
+			if !there {
+				// the life before removed it, after it had filled it with what is before the start
+				if q := &l.segments[k]; q.position > 0 && q.end > l.start {
+					return fmt.Errorf("engine: log %d: %s is missing", l.id, path)
+				}
+				l.segments = slices.Delete(l.segments, k, k+1)
+				continue
 			}
 			opened = k
 			if size, err = r.size(slot); err != nil {

@@ -52,7 +52,7 @@ func (e *Engine) carveFiles(a *mem.Arena) (err error) {
 	for i := range e.opened {
 		e.opened[i].segment = none
 	}
-	e.paths, err = a.Carve("paths", pathBytes*(len(e.opened)+1), 64)
+	e.paths, err = a.Carve("paths", max(blockBytes, pathBytes*(len(e.opened)+1)), 64)
 	return err
 }
 
@@ -596,14 +596,12 @@ func (e *Engine) removeSegment(g int32) { e.unlinks = append(e.unlinks, g) }
 func (e *Engine) logClosed(s Slot) {
 	l := &e.logs[s]
 	e.tell(Event{Kind: Deleted, User: l.user, Slot: s})
-	l.user = ^uint32(0)
-	l.startUser = 1 // durable
-	e.finishClosing(l)
+	l.state = logGone
 }
 
 // finishClosing gives the slot back when nothing of the log is in flight.
 func (e *Engine) finishClosing(l *log) {
-	if l.state != logClosing || l.startUser != 1 || l.running || l.working || l.queued {
+	if l.state != logGone || !l.told || l.running || l.working || l.queued {
 		return
 	}
 	for c := l.taking; ; c.at++ {
