@@ -539,8 +539,9 @@ func (d *Disk) Kill(r *rand.Rand) {
 				case 0, 1:
 					continue
 				case 2:
-					if c.n >= 2*sectorBytes && c.data != nil {
-						c.n = (1 + r.Int64N(c.n/sectorBytes-1)) * sectorBytes
+					// a process dies between the pieces of a large write
+					if c.n >= 2*blockBytes && c.data != nil {
+						c.n = (1 + r.Int64N(c.n/blockBytes-1)) * blockBytes
 						c.data = c.data[:c.n]
 					}
 				}

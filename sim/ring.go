@@ -39,6 +39,9 @@ type Ring struct {
 	o     RingOptions
 	dead  bool
 
+	// Also are the arenas of others that may lend pieces to a Send.
+	Also []*mem.Arena
+
 	queue []ioring.Op         // pushed, not started
 	ready []ioring.Completion // to be reaped
 	files []slot
@@ -194,7 +197,11 @@ func (r *Ring) lend(x *running, b mem.Block, writes bool) {
 
 func (r *Ring) lendBytes(x *running, p []byte) {
 	from := uint64(uintptr(unsafe.Pointer(unsafe.SliceData(p))))
-	if r.arena != nil && !r.arena.Contains(blockOf(p)) {
+	mine := r.arena == nil || r.arena.Contains(blockOf(p))
+	for _, a := range r.Also {
+		mine = mine || a.Contains(blockOf(p))
+	}
+	if !mine {
 		abuse("a piece of a Send is not arena memory")
 	}
 	r.lendRange(x, from, from+uint64(len(p)), false)

@@ -1,5 +1,3 @@
-//go:build broker
-
 package lives
 
 import (
@@ -81,6 +79,15 @@ type producer struct {
 	seq     int32
 	unacked []sentBatch // in order; at most 5
 	conn    *conn       // on which they were sent; nil: not yet
+}
+
+func (p *producer) awaits(serial uint64) bool {
+	for i := range p.unacked {
+		if p.unacked[i].serial == serial {
+			return true
+		}
+	}
+	return false
 }
 
 func newBrokerSim(r Run) *brokerSim {
@@ -185,12 +192,15 @@ func (s *brokerSim) open() error {
 		c := &core{ring: sim.NewRing(s.w, s.disk, arena, s.mood)}
 		c.ring.Listen(o.Net.Listener, s.port(i))
 		s.post.SetWaker(i, c.ring)
-		c.shard, err = shard.Open(shard.World{Ring: c.ring, Arena: arena, Boot: boot, Post: s.post, Log: s, Seed: s.run.Seed + uint64(i)}, o)
+		c.shard, err = shard.Open(shard.World{Ring: c.ring, Arena: arena, Boot: boot, Post: s.post, Log: s, Seed: s.rng.Uint64()}, o)
 		if err != nil {
 			return fmt.Errorf("opening shard %d: %w", i, err)
 		}
 		arena.Seal()
 		s.cores = append(s.cores, c)
+	}
+	for _, c := range s.cores {
+		c.ring.Also = s.arenas // an answer of the control shard is sent from where it lies
 	}
 	return nil
 }
@@ -224,6 +234,9 @@ func (s *brokerSim) rest() error {
 	until := s.w.Now + 20_000_000
 	for _, c := range s.cores {
 		s.turn(c)
+		if c.shard.Done() {
+			continue
+		}
 		until = min(until, max(c.sleep, s.w.Now+1))
 	}
 	s.w.Step(until)
@@ -370,7 +383,7 @@ func (s *brokerSim) act() error {
 		req := kmsg.NewPtrMetadataRequest()
 		req.Version = 9
 		c.ask(req, owed{})
-	case x >= 98 && len(s.topics) < 40:
+	case x >= 98:
 		return s.createTopic()
 	}
 	return nil
@@ -387,6 +400,15 @@ func (s *brokerSim) openTopics() []*topicBook {
 }
 
 func (s *brokerSim) createTopic() error {
+	there := 0
+	for _, t := range s.topics {
+		if t.fate != gone && t.fate != absent {
+			there++
+		}
+	}
+	if there >= 20 {
+		return nil // PartitionsMax is 100
+	}
 	c, err := s.to(s.rng.IntN(s.shards + 1))
 	if err != nil {
 		return err
@@ -557,7 +579,8 @@ func (s *brokerSim) fetch(p *partBook, from int64, whole bool) (*conn, error) {
 const (
 	codeUnknownTopic = 3
 	codeNotLeader    = 6
-	codeTopicExists  = 36
+	codeOutOfOrder   = 45
+	codeDuplicate    = 46
 )
 
 // answered looks at one response.
@@ -628,6 +651,8 @@ func (s *brokerSim) produced(c *conn, k owed, r *kmsg.ProduceResponse) error {
 			continue
 		case q.ErrorCode == codeNotLeader && c.node != b.part.node:
 			continue
+		case (q.ErrorCode == codeOutOfOrder || q.ErrorCode == codeDuplicate) && b.owner != nil && !b.owner.awaits(b.serial):
+			continue // sent again, and long acknowledged: it fell out of the window
 		default:
 			return fmt.Errorf("producing batch %d (producer %d, sequence %d) to %s/%d: error %d", b.serial, b.pid, b.seq, b.part.topic.name, b.part.index, q.ErrorCode)
 		}

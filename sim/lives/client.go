@@ -1,5 +1,3 @@
-//go:build broker
-
 package lives
 
 import (

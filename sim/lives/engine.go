@@ -675,7 +675,7 @@ func (n *node) readDone(a ask, ev engine.Event) error {
 	views := make([]engine.View, n.s.pick(1, 2, 64))
 	limit := n.s.pick(1, 500, 10_000, 1<<20)
 	to := n.eng.End(a.slot)
-	if n.slots[a.slot] != a.book {
+	if n.slots[a.slot] != a.book || a.book.fate != open {
 		n.eng.ReadEnd(ev.Read)
 		return nil
 	}
@@ -802,6 +802,15 @@ func (n *node) act() error {
 func (n *node) openLog() error {
 	s := n.s
 	id := uint64(0)
+	there := 0
+	for _, b := range s.books {
+		if b.fate != absent && b.fate != gone && b.id != 1 {
+			there++
+		}
+	}
+	if n.shard != 0 && s.reshard && there >= s.o.LogsMax {
+		return nil // all of them may have to fit into one shard in another life
+	}
 	if n.shard == 0 {
 		if len(s.books) > 0 && s.books[0].fate != absent {
 			return nil

@@ -1,6 +1,7 @@
 package lives
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"tailbound/engine"
@@ -27,17 +28,12 @@ type fault struct {
 }
 
 var faults = []fault{
-	{"NoSync", "engine", plantEngine(engine.NoSync)},
-	{"AckBeforeSync", "engine", plantEngine(engine.AckBeforeSync)},
-	{"NoEpoch", "engine", plantEngine(engine.NoEpoch)},
-	{"StaleRunAccepted", "engine", plantEngine(engine.StaleRunAccepted)},
-	{"JournalReusedEarly", "engine", plantEngine(engine.JournalReusedEarly)},
-	{"GapIsRot", "engine", plantEngine(engine.GapIsRot)},
-	{"NoSyncAtOpen", "engine", plantEngine(engine.NoSyncAtOpen)},
-}
-
-func plantEngine(f engine.Faults) func(*Run) {
-	return func(r *Run) { r.Faults |= f }
+	{"NoSync", "engine", func(r *Run) { r.Faults |= engine.NoSync }},
+	{"AckBeforeSync", "engine", func(r *Run) { r.Faults |= engine.AckBeforeSync }},
+	{"NoEpoch", "engine", func(r *Run) { r.Faults |= engine.NoEpoch }},
+	{"JournalReusedEarly", "engine", func(r *Run) { r.Faults |= engine.JournalReusedEarly }},
+	{"GapIsRot", "engine", func(r *Run) { r.Faults |= engine.GapIsRot }},
+	{"NoSyncAtOpen", "engine", func(r *Run) { r.Faults |= engine.NoSyncAtOpen }},
 }
 
 // drawOptions draws every limit of the engine: small ones, so that journals
@@ -45,9 +41,9 @@ func plantEngine(f engine.Faults) func(*Run) {
 func (s *engineSim) drawOptions() {
 	s.o = engine.Options{
 		LogsMax:        s.pick(4, 8, 32),
-		SegmentBytes:   s.pick(256<<10, 1<<20, 2<<20),
+		SegmentBytes:   s.pick(1<<20, 2<<20, 4<<20),
 		JournalBytes:   s.pick(1<<20, 2<<20, 4<<20),
-		LogMemoryBytes: s.pick(2<<20, 4<<20, 8<<20),
+		LogMemoryBytes: s.pick(4<<20, 8<<20),
 		BatchBytesMax:  s.pick(16<<10, 64<<10, 256<<10),
 		InflightMax:    s.pick(1, 2, 4),
 		Files:          8,
@@ -57,7 +53,9 @@ func (s *engineSim) drawOptions() {
 }
 
 func (s *engineSim) recoverOptions() engine.RecoverOptions {
-	return engine.RecoverOptions{Shards: s.shards, Options: s.o}
+	o := engine.RecoverOptions{Shards: s.shards, Options: s.o}
+	binary.LittleEndian.PutUint64(o.Seed[:], s.run.Seed+1)
+	return o
 }
 
 // check runs the checker, which has nothing to find.
@@ -68,6 +66,8 @@ func (s *engineSim) check() error {
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
-	_ = report
+	if len(report.Problems) > 0 {
+		return fmt.Errorf("CHECK: %v", report.Problems)
+	}
 	return nil
 }

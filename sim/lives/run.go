@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 
 	"tailbound/engine"
+	"tailbound/shard"
 	"tailbound/sim"
 )
 
@@ -14,7 +15,9 @@ type Run struct {
 	Seed   uint64
 	Trace  io.Writer     // one line an event; nil: none
 	Faults engine.Faults // planted bugs
-	fault  string        // their name
+	// ShardFaults are those of the shard above it.
+	ShardFaults shard.Faults
+	fault       string // their name
 }
 
 // Result says what a run did. Err is nil where nothing was wrong.
