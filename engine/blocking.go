@@ -143,6 +143,7 @@ func (b *blocking) write(slot uint32, off int64, p []byte, what string) error {
 
 // zero writes zeroes from size from to size to.
 func (b *blocking) zero(slot uint32, from, to int64, what string) error {
+	from &^= blockBytes - 1
 	clear(b.buf.Bytes())
 	for from < to {
 		k := int(min(to-from, int64(b.buf.Len())))

@@ -92,7 +92,7 @@ func (e *Engine) buildCheckpoint() int {
 			segments++
 		}
 		n := 0
-		if e.attach != nil && l.state == logOpen {
+		if e.attach != nil {
 			n = e.attach.Attachment(Slot(i), p[at:at+min(budget, attachmentMax)])
 			budget -= n
 		}

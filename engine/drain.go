@@ -83,7 +83,7 @@ func (e *Engine) stepDrains(sleep *ioring.Instant) {
 			e.finishClosing(l)
 			continue
 		}
-		if l.state != logOpen || l.taken >= l.end || l.running {
+		if l.state != logOpen && l.state != logClosing || l.taken >= l.end || l.running {
 			continue // a run that ends puts its log back
 		}
 		due := l.oldest + idleDrainNS

@@ -98,10 +98,10 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// frameBytes: a frame that reached it is closed.
-func (o *Options) frameBytes() int { return min(frameBytesMax, o.JournalBytes/8) }
-
 func (o *Options) entryBytesMax() int { return entryHeader + align8(o.BatchBytesMax) }
+
+// frameBytes is the size at which a frame is closed: one larger batch passes.
+func (o *Options) frameBytes() int { return min(frameBytesMax, o.JournalBytes/8) }
 
 // runBufferBytes holds the largest run.
 func (o *Options) runBufferBytes() int {
@@ -187,14 +187,14 @@ type log struct {
 	filling        int32  // where appends are admitted; writing or the one after it
 	chain          uint32 // header CRC of the last run
 
-	running   bool // a run is in flight
-	dirty     bool // a Durable event is due
-	queued    bool // in the drain queue
-	working   bool // a segment is being made or grown
-	noSpace   bool
-	retryAt   ioring.Instant
-	told      bool // Deleted was taken
-	nextFree  int32
+	running  bool // a run is in flight
+	dirty    bool // a Durable event is due
+	queued   bool // in the drain queue
+	working  bool // a segment is being made or grown
+	noSpace  bool
+	retryAt  ioring.Instant
+	told     bool // Deleted was taken
+	nextFree int32
 }
 
 type logState uint8
@@ -602,3 +602,22 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 }
 
 var errBusy = errors.New("engine: the ring takes no operation")
+
+func (e *Engine) Dump() string {
+	out := ""
+	for i := range e.logs {
+		l := &e.logs[i]
+		if l.state == logFree {
+			continue
+		}
+		out += fmt.Sprintf("\n log %d st %d drained %d taken %d durable %d end %d undr %d run %v q %v work %v writing %d filling %d ", l.id, l.state, l.drained, l.taken, l.durable, l.end, l.undrained, l.running, l.queued, l.working, l.writing, l.filling)
+		for g := l.segments; g != none; g = e.all[g].next {
+			q := &e.all[g]
+			out += fmt.Sprintf("[%d base %d end %d pos %d bytes %d pend %d ready %v broken %v]", g, q.base, q.end, q.position, q.bytes, q.pending, q.ready, q.broken)
+		}
+	}
+	for i := range e.works {
+		out += fmt.Sprintf("\n work stage %d log %d seg %d create %v", e.works[i].stage, e.works[i].log, e.works[i].segment, e.works[i].create)
+	}
+	return out
+}

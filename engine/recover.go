@@ -55,6 +55,8 @@ type recovery struct {
 	logs     map[uint64]*found
 	seqs     map[int]uint64 // newest checkpoint of each shard
 	frames   int            // replayed
+	made     uint64         // segments made for what had no home
+	rotten   bool           // acknowledged bytes of a journal are broken: no file is removed
 	readOnly bool           // Check's
 }
 
@@ -348,6 +350,7 @@ func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
 			}
 			break
 		}
+		r.rotten = true
 		r.note("shard %d: rot: frame %d of the journal (at %d) is broken and was durable", s, sequence, at)
 		next := -1
 		for i := range heads {
@@ -520,7 +523,12 @@ func (r *recovery) drain(l *found) error {
 		length := int64(alignBlock(pieceHeader + bytes))
 		for {
 			if k >= len(l.segments) {
-				return fmt.Errorf("engine: log %d has journaled records and no segment", l.id)
+				// what assigned it was in a frame that rotted, or its file is gone
+				q, err := r.newSegment(l)
+				if err != nil {
+					return err
+				}
+				l.segments = append(l.segments, q)
 			}
 			if opened == k {
 				break
@@ -565,6 +573,20 @@ func (r *recovery) drain(l *found) error {
 	}
 	l.entries = nil
 	return done()
+}
+
+// newSegment makes a file for what has no home. An attempt that was cut makes
+// the same one again.
+func (r *recovery) newSegment(l *found) (q segRecord, err error) {
+	r.made++
+	q = segRecord{generation: uint64(r.old.epoch)<<32 | recoveryShard<<24 | r.made, base: l.end, end: l.end, maxTime: noTime, chain: l.chain}
+	path, slot := segmentPath(q.generation), r.files+4
+	if _, err := r.open(slot, path, ioring.OpenCreate); err != nil {
+		return q, err
+	}
+	r.close(slot)
+	r.note("log %d: %s was made for what the journal holds of it", l.id, path)
+	return q, r.syncDirectory("segments")
 }
 
 func (r *recovery) run(slot uint32, l *found, q *segRecord, entries []foundEntry, length int) error {
@@ -634,17 +656,25 @@ func (r *recovery) commit() error {
 	}
 	defer r.close(slot)
 	p := make([]byte, blockBytes)
-	next.put(p)
-	if err := r.write(slot, int64(next.sequence%2)*blockBytes, p, "superblock"); err != nil {
-		return err
+	write := func() error {
+		next.put(p)
+		if err := r.write(slot, int64(next.sequence%2)*blockBytes, p, "superblock"); err != nil {
+			return err
+		}
+		return r.sync(slot, "superblock")
 	}
-	if err := r.sync(slot, "superblock"); err != nil {
+	if err := write(); err != nil {
 		return err
 	}
 	if err := r.syncDirectory("."); err != nil {
 		return err
 	}
 	if err := r.checkpoints(); err != nil {
+		return err
+	}
+	// from here on either slot will do
+	next.sequence++
+	if err := write(); err != nil {
 		return err
 	}
 	return r.cleanUp(shards)
@@ -750,7 +780,11 @@ func (r *recovery) cleanUp(shards int) error {
 		return err
 	}
 	for _, n := range names {
-		if path := "segments/" + n; !named[path] {
+		switch path := "segments/" + n; {
+		case named[path]:
+		case r.rotten:
+			r.note("%s belongs to no log; it is left, for the journal was broken", path)
+		default:
 			r.unlink(path)
 		}
 	}

@@ -58,6 +58,12 @@ func (h *host) command(d *datadriven.TestData) string {
 		return ids
 	}
 	switch d.Cmd {
+	case "log", "append", "settle", "rest", "truncate", "delete", "stop", "read":
+		if h.nodes == nil {
+			return "the directory is not open"
+		}
+	}
+	switch d.Cmd {
 	case "open":
 		d.MaybeScanArgs(h.t, "shards", &h.shards)
 		if err := h.open(); err != nil {
