@@ -72,7 +72,7 @@ type change struct {
 	grows  bool   // the size becomes at least offset + n
 	done   bool
 	serial uint64 // of its completion
-	doomed bool   // a sync failed over it: no later sync makes it durable
+	doomed bool   // a sync failed over it: no later one of this life makes it durable
 }
 
 // move is one change of directory entries: a name gets a node, or loses it.
@@ -335,16 +335,43 @@ func (d *Disk) sync(f *inode, before uint64, full bool) {
 		f.moves = pruned(f.moves)
 		return
 	}
-	rest := f.pending[:0]
+	var rest []*change
 	for _, c := range f.pending {
 		if c.done && c.serial < before && !c.doomed {
 			f.keep(c)
+			rest = under(rest, c)
 			continue
 		}
 		rest = append(rest, c)
 	}
-	clear(f.pending[len(rest):])
 	f.pending = rest
+}
+
+// under takes out of older changes, which are not durable themselves, what lies
+// where c is: it can no longer come to light.
+func under(older []*change, c *change) []*change {
+	if c.data == nil {
+		return older
+	}
+	rest := make([]*change, 0, len(older)+1)
+	for _, x := range older {
+		from, to := max(x.offset, c.offset), min(x.offset+x.n, c.offset+c.n)
+		if !x.done || x.data == nil || from >= to {
+			rest = append(rest, x)
+			continue
+		}
+		if n := from - x.offset; n > 0 {
+			left := *x
+			left.n, left.data = n, x.data[:n]
+			rest = append(rest, &left)
+		}
+		if n := x.offset + x.n - to; n > 0 {
+			right := *x
+			right.offset, right.n, right.data = to, n, x.data[to-x.offset:]
+			rest = append(rest, &right)
+		}
+	}
+	return rest
 }
 
 // doom is what a failed sync does: the kernel marks the pages clean, and no
@@ -550,6 +577,7 @@ func (d *Disk) Kill(r *rand.Rand) {
 					n.seen = c.offset + c.n
 				}
 			}
+			c.doomed = false // the next process's sync covers it again
 			rest = append(rest, c)
 		}
 		n.pending = rest

@@ -365,3 +365,32 @@ func TestStuck(t *testing.T) {
 	}()
 	b.r.Wait(ioring.Never)
 }
+
+func TestABrokenWriteDoesNotComeBackOverALaterOne(t *testing.T) {
+	for seed := range uint64(50) {
+		d := NewDisk(0)
+		b := newBench(t, seed, d)
+		b.must(b.open(1, "x", ioring.OpenCreate), 0)
+		b.must(b.open(2, "/", ioring.OpenDirectory), 0)
+		b.must(b.sync(2, ioring.FlagFull), 0)
+		d.Fail = func(code ioring.Code, path string, _ uint64, _ int) int32 {
+			if code == ioring.Sync {
+				return failed(unix.EIO)
+			}
+			return 0
+		}
+		b.must(b.write(1, 0, 8192, 'a'), 8192)
+		b.must(b.sync(1, 0), failed(unix.EIO))
+		d.Fail = nil
+		b.must(b.write(1, 0, 4096, 'b'), 4096)
+		b.must(b.sync(1, 0), 0)
+		if x := d.Contents("x"); x[0] != 'b' {
+			t.Fatalf("seed %d: the older write is seen", seed)
+		}
+		b.w.Stop()
+		d.PowerCut(rand.New(rand.NewPCG(seed, 1)))
+		if x := d.Contents("x"); x[0] != 'b' || x[4095] != 'b' {
+			t.Fatalf("seed %d: the older write came back", seed)
+		}
+	}
+}

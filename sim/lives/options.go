@@ -31,6 +31,7 @@ var faults = []fault{
 	{"NoSync", "engine", func(r *Run) { r.Faults |= engine.NoSync }},
 	{"AckBeforeSync", "engine", func(r *Run) { r.Faults |= engine.AckBeforeSync }},
 	{"NoEpoch", "engine", func(r *Run) { r.Faults |= engine.NoEpoch }},
+	{"StaleRunAccepted", "engine", func(r *Run) { r.Faults |= engine.StaleRunAccepted }},
 	{"JournalReusedEarly", "engine", func(r *Run) { r.Faults |= engine.JournalReusedEarly }},
 	{"GapIsRot", "engine", func(r *Run) { r.Faults |= engine.GapIsRot }},
 	{"NoSyncAtOpen", "engine", func(r *Run) { r.Faults |= engine.NoSyncAtOpen }},
