@@ -61,6 +61,9 @@ func (s *Shard) retryWaiting() {
 
 // handle starts one request.
 func (s *Shard) handle(w *waiter) outcome {
+	if s.inFlight == len(s.requests) {
+		return tooEarly
+	}
 	s.pieces = s.net.Pieces(w.frame, s.pieces[:0])
 	s.reader.Reset(s.pieces)
 	h, err := kafka.ParseHeader(&s.reader)
@@ -143,6 +146,7 @@ func (s *Shard) hangUp(w *waiter) outcome {
 	s.net.Release(w.frame)
 	s.net.Drop(w.frame)
 	s.net.Close(w.conn)
+	s.waiting.retry = true
 	return taken
 }
 
@@ -176,7 +180,6 @@ func (s *Shard) sent(i uint32) {
 		s.Timelines.Record(metrics.Other, &r.stamps)
 	}
 	s.endRequest(i)
-	s.waiting.retry = true
 }
 
 // expire: a long poll has waited long enough.

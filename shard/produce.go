@@ -224,6 +224,7 @@ func (s *Shard) lessPending(i uint32) {
 	}
 	// No answer is awaited. An error shows as a closed connection.
 	s.net.Drop(r.frame)
+	s.waiting.retry = true
 	if r.faulty {
 		s.net.Close(r.conn)
 	}

@@ -105,7 +105,7 @@ type pinChunk struct {
 	pin  [pinsPerChunk]uint32
 }
 
-// newRequest takes a slot. There are as many as netring has frames.
+// newRequest takes a slot. There must be one: handle asks.
 func (s *Shard) newRequest(w *waiter) (uint32, *request) {
 	i := s.freeReq
 	r := &s.requests[i]
@@ -151,6 +151,7 @@ func (s *Shard) endRequest(i uint32) {
 		s.outbox.put(mail{kind: mailGiveBack, from: uint8(s.o.Shard), block: r.answer}, 0)
 	}
 	s.timers.clear(i)
+	s.waiting.retry = true // what it held may be what another waits for
 	r.used, r.lent, r.answer = false, mem.Block{}, mem.Block{}
 	r.free, s.freeReq = s.freeReq, i
 	s.inFlight--
@@ -193,10 +194,11 @@ func (s *Shard) keepPin(r *request, pin uint32) {
 // unwait takes part p off its partition's waiters.
 func (s *Shard) unwait(p int32) {
 	x := &s.parts[p]
+	if x.waits == waitNone {
+		return
+	}
 	log := &s.partitions[x.slot]
 	switch x.waits {
-	case waitNone:
-		return
 	case waitDurable:
 		if x.waitPrev != none {
 			s.parts[x.waitPrev].waitNext = x.waitNext

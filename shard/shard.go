@@ -171,7 +171,8 @@ func Open(w World, o Options) (*Shard, error) {
 	s.views = make([]engine.View, viewsMax)
 	s.line = make([]byte, 0, 1024)
 	s.outbox = newOutbox(o.DataShards, o.Net.FramesMax)
-	s.requests = make([]request, o.Net.FramesMax)
+	// A request may outlive its connection, whose frame is then free for another.
+	s.requests = make([]request, 2*o.Net.FramesMax)
 	for i := range s.requests {
 		s.requests[i].free = uint32(i + 1)
 	}
@@ -187,10 +188,10 @@ func Open(w World, o Options) (*Shard, error) {
 	}
 	s.pins[len(s.pins)-1].next = none
 	s.pinsFree = len(s.pins)
-	s.timers = newTimers(o.Net.FramesMax)
+	s.timers = newTimers(len(s.requests))
 	s.waiting = newWaitQueue(o.Net.FramesMax)
-	s.dirty = make([]uint32, 0, o.Net.FramesMax)
-	s.starved = make([]uint32, 0, o.Net.FramesMax)
+	s.dirty = make([]uint32, 0, len(s.requests))
+	s.starved = make([]uint32, 0, len(s.requests))
 	s.partitions = make([]partition, o.Engine.LogsMax)
 	for i := range s.partitions {
 		s.partitions[i] = partition{produce: none, produceLast: none, fetch: none}
@@ -231,6 +232,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	s.post.awake(s.o.Shard)
 	s.now, s.wall = now, wall
 	s.Timelines.Counters.Turns++
+	again, before := false, s.stage
 	for {
 		n := s.ring.Reap(s.completions)
 		s.Timelines.Counters.Completions += uint64(n)
@@ -273,6 +275,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	sleepUntil = s.log.Step(now)
 	if s.logEvents() {
 		s.lookAgain()
+		again = true
 	}
 	sleepUntil = min(sleepUntil, s.net.Step(now), s.timers.next())
 	if s.netEvents() {
@@ -283,7 +286,11 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		s.published = now
 		s.Timelines.Publish()
 	}
-	before := s.stage
+	// The control shard does what its events allow in step, data shards what
+	// memory allows in retryWaiting: both are over for this turn.
+	if again && s.control != nil || s.log.Progress() != s.progress && s.waiting.n+len(s.starved) > 0 {
+		sleepUntil = now
+	}
 	s.life()
 	if s.stage != before {
 		sleepUntil = now

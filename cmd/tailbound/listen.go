@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,7 +32,9 @@ func listenAll(hostPort string, nodes int) (host string, all []bound, err error)
 	if err != nil {
 		return "", nil, fmt.Errorf("--listen %s: %w", hostPort, err)
 	}
-	for try := 0; ; try++ {
+	// A broker that was killed holds its ports a moment longer: the kernel
+	// takes its rings apart after the process is gone.
+	for until := time.Now().Add(3 * time.Second); ; {
 		first := port
 		if port == 0 {
 			if first, err = freePort(addr, nodes); err != nil {
@@ -39,9 +42,10 @@ func listenAll(hostPort string, nodes int) (host string, all []bound, err error)
 			}
 		}
 		all, err = bindRun(addr, first, nodes)
-		if err == nil || port != 0 || try == 16 {
+		if !errors.Is(err, unix.EADDRINUSE) || time.Now().After(until) {
 			return host, all, err
 		}
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 
@@ -90,7 +94,7 @@ func bindRun(addr netip.Addr, first, n int) (all []bound, err error) {
 				what = fmt.Sprintf("data shard %d (each has a port of its own, counted from --listen's)", i)
 			}
 			if errors.Is(err, unix.EADDRINUSE) {
-				return nil, fmt.Errorf("port %d for the %s is taken by another process (see: ss -ltnp 'sport = :%d')", port, what, port)
+				return nil, fmt.Errorf("port %d for the %s is taken by another process (see: ss -ltnp 'sport = :%d'): %w", port, what, port, err)
 			}
 			return nil, fmt.Errorf("binding %s for the %s: %w", netip.AddrPortFrom(addr, uint16(port)), what, err)
 		}

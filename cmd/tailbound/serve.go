@@ -148,6 +148,11 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		for _, b := range bound { // frees the port now, whoever else still holds the socket
+			unix.Shutdown(b.fd, unix.SHUT_RDWR)
+		}
+	}()
 	nodes, err := advertised(o.advertise, host, bound)
 	if err != nil {
 		return err
