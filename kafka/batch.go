@@ -18,10 +18,15 @@ const BatchHeaderBytes = 61
 
 const (
 	attributeCodec         = 0x07
+	attributeAppendTime    = 0x08
 	attributeTransactional = 0x10
 	attributeControl       = 0x20
-	codecMax               = 4 // none, gzip, snappy, lz4, zstd
+	codecMax               = CodecZstd // none, gzip, snappy, lz4, zstd
 )
+
+// CodecZstd may come and go only from Produce 7 and Fetch 10 on (KIP-110); a
+// client of an older version is told UNSUPPORTED_COMPRESSION_TYPE.
+const CodecZstd = 4
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -71,51 +76,72 @@ func PatchBase(b []byte, base int64, epoch int32) {
 	binary.BigEndian.PutUint32(b[12:], uint32(epoch))
 }
 
+// Codec is how the records are compressed (CompressionType.java); 0: they are
+// not.
+func (b *Batch) Codec() int { return int(b.Attributes & attributeCodec) }
+
+// SequenceAdd is the sequence number n after seq. They wrap from 2^31-1 to 0
+// (DefaultRecordBatch.incrementSequence). Neither is negative.
+func SequenceAdd(seq, n int32) int32 { return int32((int64(seq) + int64(n)) & (1<<31 - 1)) }
+
+// recordBytesMin is the least length that Kafka takes for a batch's
+// (LegacyRecord.RECORD_OVERHEAD_V0).
+const recordBytesMin = 14
+
 // ValidateBatch says whether b is exactly one record batch that a producer may
-// send, as Kafka's leader checks it (UnifiedLog.analyzeAndValidateRecords,
-// LogValidator): one batch of magic 2, of at most max bytes, whole, with the
-// CRC it claims, offsets 0 to n-1, no control batch. The records of an
-// uncompressed batch are walked; a compressed one is not opened.
+// send, in the order and with the codes of Kafka's leader
+// (ByteBufferLogInputStream.nextBatch, ProduceRequest.validateRecords,
+// UnifiedLog.analyzeAndValidateRecords, LogValidator.validateBatch). The records
+// of an uncompressed batch are walked; a compressed one is not opened.
+//
+// It is stricter than Kafka where Kafka would rewrite the batch, which is stored
+// here as it came: bytes behind the batch, offset deltas that are not 0, 1, 2 …
+// and the mark of LogAppendTime are refused. An unknown codec is
+// UNSUPPORTED_COMPRESSION_TYPE, for which Kafka has an unknown server error.
 func ValidateBatch(b []byte, max int) (Batch, ErrorCode) {
-	if len(b) < 17 {
+	if len(b) < 12 {
 		return Batch{}, InvalidRecord
 	}
-	if magic := b[16]; magic != 2 {
-		if magic < 2 {
-			return Batch{}, UnsupportedForMessageFormat
-		}
-		return Batch{}, InvalidRecord
-	}
-	if len(b) < BatchHeaderBytes {
-		return Batch{}, CorruptMessage
-	}
-	size := int64(12) + int64(int32(binary.BigEndian.Uint32(b[8:])))
+	length := int64(int32(binary.BigEndian.Uint32(b[8:])))
 	switch {
-	case size < BatchHeaderBytes || size > int64(len(b)):
+	case length < recordBytesMin:
 		return Batch{}, CorruptMessage
-	case size < int64(len(b)):
+	case len(b) < 17:
+		return Batch{}, InvalidRecord
+	case b[16] > 2:
+		return Batch{}, CorruptMessage
+	case 12+length > int64(len(b)):
+		return Batch{}, InvalidRecord // there is no whole batch
+	case b[16] < 2:
+		return Batch{}, InvalidRecord // a message set; Produce 3 and later carry none
+	case 12+length < int64(len(b)):
 		return Batch{}, InvalidRecord // a second batch, or something behind the first
+	case BaseOffset(b) != 0:
+		return Batch{}, InvalidRecord
 	case len(b) > max:
 		return Batch{}, MessageTooLarge
+	case len(b) < BatchHeaderBytes:
+		return Batch{}, CorruptMessage
 	}
 	h := ParseBatchHeader(b)
 	if crc32.Checksum(b[21:], castagnoli) != h.CRC {
 		return h, CorruptMessage
 	}
-	codec := h.Attributes & attributeCodec
 	switch {
-	case h.Attributes&attributeControl != 0:
-		return h, InvalidRecord // only brokers write these
-	case h.Attributes&attributeTransactional != 0:
-		return h, InvalidTxnState // no transaction is open: there are none
-	case codec > codecMax:
-		return h, UnsupportedCompressionType
 	case h.Count <= 0 || int64(h.LastOffsetDelta)+1 != int64(h.Count):
 		return h, InvalidRecord
+	case h.Attributes&attributeControl != 0:
+		return h, InvalidRecord // only brokers write these
 	case h.ProducerID < -1 || h.ProducerID >= 0 && (h.BaseSequence < 0 || h.ProducerEpoch < 0):
 		return h, InvalidRecord
-	case codec == 0 && !wholeRecords(b[BatchHeaderBytes:], h.Count):
+	case h.Codec() > codecMax:
+		return h, UnsupportedCompressionType
+	case h.Codec() == 0 && !wholeRecords(b[BatchHeaderBytes:], h.Count):
 		return h, InvalidRecord
+	case h.Attributes&attributeAppendTime != 0:
+		return h, InvalidTimestamp // only brokers set it
+	case h.Attributes&attributeTransactional != 0:
+		return h, InvalidTxnState // no transaction is open: there are none
 	}
 	return h, None
 }
@@ -124,7 +150,7 @@ func ValidateBatch(b []byte, max int) (Batch, ErrorCode) {
 // have the offset deltas 0, 1, 2 ….
 func wholeRecords(b []byte, count int32) bool {
 	for i := range count {
-		n, at := varint(b)
+		n, at := varint32(b)
 		if at <= 0 || n < 0 || n > int64(len(b)-at) {
 			return false
 		}
@@ -146,7 +172,7 @@ func wholeRecord(b []byte, delta int32) bool {
 		return false
 	}
 	b = b[n:]
-	d, n := varint(b)
+	d, n := varint32(b)
 	if n <= 0 || d != int64(delta) {
 		return false
 	}
@@ -156,7 +182,7 @@ func wholeRecord(b []byte, delta int32) bool {
 			return false
 		}
 	}
-	headers, n := varint(b)
+	headers, n := varint32(b)
 	if n <= 0 || headers < 0 || headers > int64(len(b)) {
 		return false
 	}
@@ -175,19 +201,50 @@ func wholeRecord(b []byte, delta int32) bool {
 // skipBytes skips a length of at least least, and as many bytes. nil: there are
 // not as many.
 func skipBytes(b []byte, least int64) []byte {
-	n, at := varint(b)
+	n, at := varint32(b)
 	if at <= 0 || n < least || n > int64(len(b)-at) {
 		return nil
 	}
 	return b[at+int(max(n, 0)):]
 }
 
-// varint reads a zigzag varint; n <= 0: there is none.
+// varint32 reads a zigzag varint of 32 bits, in at most 5 bytes: clients refuse
+// a longer one (ByteUtils.readVarint), and could never read past a record that
+// has it. n <= 0: there is none.
+func varint32(b []byte) (v int64, n int) {
+	v, n = varint(b)
+	if n > 5 || v != int64(int32(v)) {
+		return 0, 0
+	}
+	return v, n
+}
+
+// varint reads a zigzag varint of 64 bits; n <= 0: there is none.
 func varint(b []byte) (v int64, n int) {
 	if len(b) > 0 && b[0] < 0x80 {
 		return int64(b[0]>>1) ^ -int64(b[0]&1), 1
 	}
 	return binary.Varint(b)
+}
+
+// BatchIter walks stored batches that lie one behind the other.
+type BatchIter struct{ b []byte }
+
+// Batches begins a walk.
+func Batches(b []byte) BatchIter { return BatchIter{b} }
+
+// Next is the next batch, a view; false at the end, or where what follows is no
+// whole batch.
+func (i *BatchIter) Next() (b []byte, ok bool) {
+	if len(i.b) < BatchHeaderBytes {
+		return nil, false
+	}
+	n := BatchBytes(i.b)
+	if n < BatchHeaderBytes || n > len(i.b) {
+		return nil, false
+	}
+	b, i.b = i.b[:n:n], i.b[n:]
+	return b, true
 }
 
 // Record is one record of an uncompressed batch. Key and Value are views.
@@ -204,10 +261,14 @@ type RecordIter struct {
 	left     int32
 }
 
-// Records begins a walk; a compressed batch has none to show.
+// Records begins a walk; a compressed batch has none to show, nor has what is
+// no whole batch.
 func Records(b []byte) RecordIter {
+	if len(b) < BatchHeaderBytes || BatchBytes(b) < BatchHeaderBytes || BatchBytes(b) > len(b) {
+		return RecordIter{}
+	}
 	h := ParseBatchHeader(b)
-	if h.Attributes&attributeCodec != 0 {
+	if h.Codec() != 0 || h.Count < 0 {
 		return RecordIter{}
 	}
 	return RecordIter{b[BatchHeaderBytes:BatchBytes(b)], h.BaseTime, h.Count}
@@ -218,7 +279,7 @@ func (i *RecordIter) Next() (r Record, ok bool) {
 	if i.left == 0 {
 		return r, false
 	}
-	n, at := varint(i.b)
+	n, at := varint32(i.b)
 	if at <= 0 || n < 1 || n > int64(len(i.b)-at) {
 		return r, false
 	}
@@ -230,13 +291,13 @@ func (i *RecordIter) Next() (r Record, ok bool) {
 		return r, false
 	}
 	b = b[at:]
-	if r.Delta, at = varint(b); at <= 0 {
+	if r.Delta, at = varint32(b); at <= 0 {
 		return r, false
 	}
 	b = b[at:]
 	r.Time = i.baseTime + t
 	for _, f := range []*[]byte{&r.Key, &r.Value} {
-		n, at := varint(b)
+		n, at := varint32(b)
 		if at <= 0 || n > int64(len(b)-at) {
 			return r, false
 		}

@@ -56,6 +56,23 @@ func (w *FetchWalk) NextPartition() (FetchPartition, error) {
 	return p, w.partitionEnd()
 }
 
+// End reads what is behind the last topic: the topics that a session forgets,
+// which nobody needs where none is kept (KIP-227), and the client's rack.
+func (w *FetchWalk) End() error {
+	r := w.r
+	if w.version >= 7 {
+		for topics := r.count(w.flexible, 2, "forgotten topics"); topics > 0 && !r.failed; topics-- {
+			r.skip(r.length(w.flexible, true, "forgotten topic name"), "forgotten topic name")
+			r.skip(4*r.count(w.flexible, 4, "forgotten partitions"), "forgotten partitions")
+			r.tags(w.flexible, "forgotten topic's tagged fields")
+		}
+	}
+	if w.version >= 11 {
+		r.text(w.flexible, "rack")
+	}
+	return w.end()
+}
+
 // A Fetch response (FetchResponse.json) is put as a head, for each topic a
 // topic, for each partition a partition, its records, and a partition's end,
 // and an end.

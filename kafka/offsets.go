@@ -1,6 +1,7 @@
 package kafka
 
-// ListOffsetsWalk walks a ListOffsets request of version 1 to 8
+// ListOffsetsWalk walks a ListOffsets request of version 1 to 8, of
+// which 8 adds a timestamp with a meaning of its own and no field
 // (ListOffsetsRequest.json).
 type ListOffsetsWalk struct{ walk }
 
@@ -34,6 +35,9 @@ func (w *ListOffsetsWalk) NextPartition() (ListOffsetsPartition, error) {
 	p.Timestamp = w.r.int64("timestamp")
 	return p, w.partitionEnd()
 }
+
+// End reads what is behind the last topic.
+func (w *ListOffsetsWalk) End() error { return w.end() }
 
 // ListOffsetsHeadBytes is the size of what PutListOffsetsHead puts.
 func ListOffsetsHeadBytes(h *Request, topics int) int {
@@ -136,6 +140,9 @@ func (w *EpochWalk) NextPartition() (EpochPartition, error) {
 	p := EpochPartition{Index: w.r.int32("partition index"), CurrentEpoch: w.r.int32("current leader epoch"), Epoch: w.r.int32("leader epoch")}
 	return p, w.partitionEnd()
 }
+
+// End reads what is behind the last topic.
+func (w *EpochWalk) End() error { return w.end() }
 
 // EpochHeadBytes is the size of what PutEpochHead puts.
 func EpochHeadBytes(h *Request, topics int) int {

@@ -53,6 +53,12 @@ func (w *walk) partitionEnd() error {
 	return w.r.Err()
 }
 
+// end reads the tags behind the last topic.
+func (w *walk) end() error {
+	w.r.tags(w.flexible, "request's tagged fields")
+	return w.r.Err()
+}
+
 // ProduceWalk walks a Produce request of version 0 to 12 (ProduceRequest.json);
 // what versions 0 to 2 carry is no record batch.
 type ProduceWalk struct {
@@ -101,9 +107,12 @@ func (w *ProduceWalk) NextPartition() (ProducePartition, error) {
 	return p, w.partitionEnd()
 }
 
+// End reads what is behind the last topic.
+func (w *ProduceWalk) End() error { return w.end() }
+
 func flexible(key, version int16) bool {
-	k, _ := KeyOf(key)
-	return version >= k.Flexible
+	k, ok := KeyOf(key)
+	return ok && version >= k.Flexible
 }
 
 // A Produce response (ProduceResponse.json) is put as a head, for each topic a

@@ -34,7 +34,7 @@ type Reader struct {
 	total   int
 	failed  bool
 	fault   Fault
-	scratch [scratchBytes]byte // fields that straddle two pieces are put together here
+	scratch [scratchBytes]byte // fields that straddle two pieces are put together here; used again from its start when it is full
 	used    int
 }
 
@@ -271,7 +271,7 @@ func (r *Reader) tags(flexible bool, what string) {
 type Request struct {
 	Key, Version int16
 	Correlation  int32
-	ClientID     []byte // a view; nil: null
+	ClientID     []byte // a view, until the Reader is used again; nil: null
 	Flexible     bool
 }
 
