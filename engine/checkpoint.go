@@ -42,6 +42,9 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 	e.checkFrom, e.writingClean = e.replayFrom(), e.wantClean
 	e.sequence++
 	e.sinceCheck = 0
+	if e.o.Faults.has(JournalReusedEarly) {
+		e.release(e.checkFrom)
+	}
 	n := e.buildCheckpoint()
 	e.checkBusy = true
 	e.checkIO.begin(e.o.Files+slotCheck+uint32(e.sequence%2), 0, e.checkBuf.Slice(0, n))
@@ -120,10 +123,6 @@ func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
 	e.replays[e.sequence%2] = e.checkFrom
 	if e.writingClean {
 		e.cleanWritten = true
-	}
-	if e.o.Faults.has(JournalReusedEarly) {
-		e.release(e.checkFrom)
-		return
 	}
 	e.release(min(e.replays[0], e.replays[1]))
 }

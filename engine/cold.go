@@ -151,7 +151,7 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 		}
 	}
 	e.stats.ColdBytes += uint64(r.want)
-	if crcOf(p[pieceHeader:pieceHeader+int(h.bodyBytes)]) != h.bodyCRC {
+	if !h.whole(p[pieceHeader : pieceHeader+int(h.bodyBytes)]) {
 		e.endCold(i, Corrupt)
 		return
 	}

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -59,10 +58,10 @@ const (
 	NoSync             Faults = 1 << iota // frames are written and never synced
 	AckBeforeSync                         // a frame is durable when its write is
 	NoEpoch                               // replay takes frames of any life
-	StaleRunAccepted                      // what a run of the journal's drain holds is believed unverified
-	JournalReusedEarly                    // the journal is freed before what it holds is drained
+	StaleRunAccepted                      // opening believes runs past the checkpoint by their heads alone
+	JournalReusedEarly                    // the journal is freed before the checkpoint that allows it is durable
 	GapIsRot                              // a hole that a power cut leaves is called rot
-	NoSyncAtOpen                          // files are not synced before they are believed
+	NoSyncAtOpen                          // opening syncs neither what it finds nor what it drains
 )
 
 func (f Faults) has(x Faults) bool { return f&x != 0 }
@@ -599,25 +598,4 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 		return
 	}
 	e.stopped = true
-}
-
-var errBusy = errors.New("engine: the ring takes no operation")
-
-func (e *Engine) Dump() string {
-	out := ""
-	for i := range e.logs {
-		l := &e.logs[i]
-		if l.state == logFree {
-			continue
-		}
-		out += fmt.Sprintf("\n log %d st %d drained %d taken %d durable %d end %d undr %d run %v q %v work %v writing %d filling %d ", l.id, l.state, l.drained, l.taken, l.durable, l.end, l.undrained, l.running, l.queued, l.working, l.writing, l.filling)
-		for g := l.segments; g != none; g = e.all[g].next {
-			q := &e.all[g]
-			out += fmt.Sprintf("[%d base %d end %d pos %d bytes %d pend %d ready %v broken %v]", g, q.base, q.end, q.position, q.bytes, q.pending, q.ready, q.broken)
-		}
-	}
-	for i := range e.works {
-		out += fmt.Sprintf("\n work stage %d log %d seg %d create %v", e.works[i].stage, e.works[i].log, e.works[i].segment, e.works[i].create)
-	}
-	return out
 }

@@ -455,3 +455,22 @@ func putSegmentPath(p []byte, generation uint64) {
 func roomFor(n int64) int64 {
 	return n + (n/(runBytesMax/2)+2)*(pieceHeader+blockBytes)
 }
+
+// whole says whether p, the body of the run h, is what was written: its CRC,
+// and batches that follow each other from base to end.
+func (h *runHeader) whole(p []byte) bool {
+	if crcOf(p) != h.bodyCRC {
+		return false
+	}
+	next, batches := h.base, uint32(0)
+	for len(p) > 0 {
+		var x entry
+		if !x.get(p) || x.bytes() > len(p) || x.kind != entryData || x.base != next || x.count == 0 || x.log != h.log {
+			return false
+		}
+		next += int64(x.count)
+		batches++
+		p = p[x.bytes():]
+	}
+	return next == h.end && batches == h.batches
+}

@@ -509,11 +509,15 @@ func (r *recovery) drain(l *found) error {
 		if opened < 0 {
 			return nil
 		}
-		err := r.sync(slot, segmentPath(l.segments[opened].generation))
+		var err error
+		if !r.o.Faults.has(NoSyncAtOpen) {
+			err = r.sync(slot, segmentPath(l.segments[opened].generation))
+		}
 		r.close(slot)
 		opened = -1
 		return err
 	}
+runs:
 	for at := 0; at < len(l.entries); {
 		n, bytes := 0, 0
 		for at+n < len(l.entries) && (n == 0 || pieceHeader+bytes+len(l.entries[at+n].bytes) <= runBytesMax) {
@@ -550,6 +554,12 @@ func (r *recovery) drain(l *found) error {
 				continue
 			}
 			opened = k
+			if r.o.Faults.has(StaleRunAccepted) {
+				n := r.believe(slot, l, &l.segments[k], l.entries[at:])
+				if at += n; n > 0 {
+					continue runs
+				}
+			}
 			if size, err = r.size(slot); err != nil {
 				return err
 			}
@@ -587,6 +597,23 @@ func (r *recovery) newSegment(l *found) (q segRecord, err error) {
 	r.close(slot)
 	r.note("log %d: %s was made for what the journal holds of it", l.id, path)
 	return q, r.syncDirectory("segments")
+}
+
+// believe is the planted bug StaleRunAccepted: runs past the checkpoint are
+// taken by their heads, and what the journal has of them is skipped.
+func (r *recovery) believe(slot uint32, l *found, q *segRecord, entries []foundEntry) (n int) {
+	for {
+		var h runHeader
+		p, err := r.read(slot, q.position, blockBytes)
+		if err != nil || len(p) < blockBytes || !h.get(p) || h.generation != q.generation || h.end > l.accepted || h.end <= l.end {
+			return n
+		}
+		q.position += int64(h.bytes())
+		q.end, l.end, l.chain = h.end, h.end, h.crc
+		for n < len(entries) && entries[n].base < h.end {
+			n++
+		}
+	}
 }
 
 func (r *recovery) run(slot uint32, l *found, q *segRecord, entries []foundEntry, length int) error {
