@@ -577,6 +577,7 @@ func (s *brokerSim) fetch(p *partBook, from int64, whole bool) (*conn, error) {
 
 // Kafka's error codes that the workload meets.
 const (
+	codeCorrupt      = 2 // of a topic that is being deleted under the read
 	codeUnknownTopic = 3
 	codeNotLeader    = 6
 	codeOutOfOrder   = 45
@@ -687,7 +688,7 @@ func (s *brokerSim) fetched(c *conn, k owed, r *kmsg.FetchResponse) error {
 	q := &r.Topics[0].Partitions[0]
 	switch {
 	case q.ErrorCode == 0:
-	case q.ErrorCode == codeUnknownTopic && p.topic.fate != open, q.ErrorCode == codeNotLeader && c.node != p.node:
+	case (q.ErrorCode == codeUnknownTopic || q.ErrorCode == codeCorrupt) && p.topic.fate != open, q.ErrorCode == codeNotLeader && c.node != p.node:
 		return nil
 	default:
 		return fmt.Errorf("fetching %s/%d from %d: error %d (known to %d, high watermark was %d)", p.topic.name, p.index, asked, q.ErrorCode, p.known(), p.high)

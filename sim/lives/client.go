@@ -57,7 +57,7 @@ func (c *conn) poll() error {
 		k := c.owed[0]
 		c.owed = c.owed[1:]
 		if got := int32(binary.BigEndian.Uint32(p)); got != k.correlation {
-			return fmt.Errorf("node %d: correlation id %d, want %d", c.node, got, k.correlation)
+			return fmt.Errorf("node %d: correlation id %d, want %d, of a request with key %d; %d more are owed", c.node, got, k.correlation, k.req.Key(), len(c.owed))
 		}
 		p = p[4:]
 		resp := k.req.ResponseKind()
