@@ -524,7 +524,11 @@ func TestEveryVersion(t *testing.T) {
 				t.Errorf("%s v%d: %v", kmsg.NameForKey(k.ApiKey), version, err)
 				continue
 			}
-			if code := errorIn(resp); code != 0 {
+			code := errorIn(resp)
+			if k.ApiKey == 10 && code == kerr.CoordinatorNotAvailable.Code {
+				continue // there are no groups to coordinate yet
+			}
+			if code != 0 {
 				t.Errorf("%s v%d: error %d (%v)", kmsg.NameForKey(k.ApiKey), version, code, kerr.ErrorForCode(code))
 			}
 		}

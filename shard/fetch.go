@@ -26,8 +26,9 @@ func (s *Shard) fetch(w *waiter, h *kafka.Request) outcome {
 	r.kind, r.header = kindFetch, *h
 	r.header.ClientID = nil
 	r.bytes, r.bytesMax = max(walk.MinBytes, 0), max(walk.MaxBytes, 0)
-	if walk.SessionID != 0 {
-		// Sessions are never given out, so this one is somebody's mistake.
+	if walk.SessionEpoch > 0 {
+		// A session is to go on, and none was ever begun. Epoch 0 asks for one
+		// and gets none, -1 wants none, whatever the id (KIP-227).
 		r.code = kafka.FetchSessionIDNotFound
 	} else {
 		for walk.Topics() > 0 {

@@ -84,10 +84,8 @@ func (s *Shard) dataMail(m mail) {
 		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, 0)
 	case mailForget:
 		s.forgetTopic(int32(m.b))
-	case mailOpen:
-		s.openLog(m.a, int32(m.b>>32), int32(uint32(m.b)))
-	case mailDelete:
-		s.deleteLog(m.a)
+	case mailOpen, mailDelete:
+		s.changeLog(m)
 	case mailServe:
 		s.serve()
 	}
@@ -118,18 +116,45 @@ func (s *Shard) controlMail(m mail) {
 	}
 }
 
+// changeLog opens or deletes a log. Where the log has no memory for that now it
+// is kept, and tried again when the log has moved on.
+func (s *Shard) changeLog(m mail) {
+	var st engine.Status
+	if m.kind == mailOpen {
+		st = s.openLog(m.a, int32(m.b>>32), int32(uint32(m.b)))
+	} else {
+		st = s.deleteLog(m.a)
+	}
+	switch st {
+	case engine.OK:
+	case engine.WaitMemory, engine.WaitRoom:
+		s.kept = append(s.kept, m)
+	default:
+		s.outbox.put(mail{kind: m.kind + 1, a: m.a, code: int16(codeOf(st))}, 0)
+	}
+}
+
+func (s *Shard) changeKept() {
+	kept := s.kept
+	s.kept = s.kept[:0] // at most one is put back for each taken out
+	for _, m := range kept {
+		s.changeLog(m)
+	}
+}
+
 // openLog names a log, and makes it where it is not there yet.
-func (s *Shard) openLog(id uint64, number, index int32) {
+func (s *Shard) openLog(id uint64, number, index int32) engine.Status {
 	if slot, ok := s.log.Lookup(id); ok {
 		s.nameLog(slot, number, index)
 		s.outbox.put(mail{kind: mailOpened, a: id}, 0)
-		return
+		return engine.OK
 	}
 	user := s.takeErrand(lateErrand{id: id, number: number, index: index})
-	if st := s.log.OpenLog(id, user); st != engine.OK {
+	st := s.log.OpenLog(id, user)
+	if st != engine.OK {
 		s.giveErrand(user)
-		s.outbox.put(mail{kind: mailOpened, a: id, code: int16(codeOf(st))}, 0)
 	}
+	return st
 }
 
 func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
@@ -157,18 +182,19 @@ func (s *Shard) logOpened(ev engine.Event) {
 }
 
 // deleteLog ends a log. Who waits for it is told that it is gone.
-func (s *Shard) deleteLog(id uint64) {
+func (s *Shard) deleteLog(id uint64) engine.Status {
 	slot, ok := s.log.Lookup(id)
 	if !ok {
 		s.outbox.put(mail{kind: mailDeleted, a: id}, 0)
-		return
+		return engine.OK
 	}
 	s.unnameLog(slot)
 	user := s.takeErrand(lateErrand{id: id})
-	if st := s.log.DeleteLog(slot, user); st != engine.OK {
+	st := s.log.DeleteLog(slot, user)
+	if st != engine.OK {
 		s.giveErrand(user)
-		s.outbox.put(mail{kind: mailDeleted, a: id, code: int16(codeOf(st))}, 0)
 	}
+	return st
 }
 
 // unnameLog takes a log from its topic and answers those who wait for it.
@@ -178,9 +204,18 @@ func (s *Shard) unnameLog(slot engine.Slot) {
 		s.topics.all[p.topic].slots[p.index] = 0
 	}
 	p.named = false
-	for i := p.fetch; i != none; i = s.parts[i].waitNext {
-		s.parts[i].code = kafka.UnknownTopicOrPartition
-		s.lookAt(s.parts[i].request)
+	// Whoever reads it, parked or not: the slot will be another log's.
+	for i := range s.requests {
+		r := &s.requests[i]
+		if !r.used || r.kind != kindFetch && r.kind != kindOffsets {
+			continue
+		}
+		for q := r.first; q != none; q = s.parts[q].next {
+			if x := &s.parts[q]; x.code == kafka.None && x.slot == slot {
+				x.code = kafka.UnknownTopicOrPartition
+				s.lookAt(uint32(i))
+			}
+		}
 	}
 	for p.produce != none {
 		s.produceDone(p.produce, kafka.UnknownTopicOrPartition)

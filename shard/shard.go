@@ -127,6 +127,7 @@ type Shard struct {
 	apiBodies  [5][]byte // ApiVersions, by version
 	apiRefusal []byte
 	late       [openCredit]lateErrand
+	kept       []mail   // opens and deletes that wait for log memory
 	starved    []uint32 // fetches and searches that wait for read or reply memory
 	parked     int      // long polls that wait
 	seed       uint64
@@ -191,6 +192,7 @@ func Open(w World, o Options) (*Shard, error) {
 	s.timers = newTimers(len(s.requests))
 	s.waiting = newWaitQueue(o.Net.FramesMax)
 	s.dirty = make([]uint32, 0, len(s.requests))
+	s.kept = make([]mail, 0, openCredit)
 	s.starved = make([]uint32, 0, len(s.requests))
 	s.partitions = make([]partition, o.Engine.LogsMax)
 	for i := range s.partitions {
@@ -260,6 +262,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	}
 	if p := s.log.Progress(); p != s.progress || s.waiting.retry {
 		s.progress = p
+		s.changeKept()
 		s.retryWaiting()
 		for _, i := range s.starved {
 			if s.requests[i].used {
@@ -288,7 +291,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	}
 	// The control shard does what its events allow in step, data shards what
 	// memory allows in retryWaiting: both are over for this turn.
-	if again && s.control != nil || s.log.Progress() != s.progress && s.waiting.n+len(s.starved) > 0 {
+	if again && s.control != nil || s.log.Progress() != s.progress && s.waiting.n+len(s.starved)+len(s.kept) > 0 {
 		sleepUntil = now
 	}
 	s.life()
