@@ -89,7 +89,7 @@ func (m Memory) options(shard int, o BrokerOptions) Options {
 }
 
 func (m Memory) recovery(o BrokerOptions) engine.RecoverOptions {
-	return engine.RecoverOptions{Options: m.Engine, Shards: o.DataShards}
+	return engine.RecoverOptions{Options: m.Engine, Shards: o.DataShards, Seed: o.NewDirectory}
 }
 
 func kernelOptions(o BrokerOptions, m Memory, workers []int) ioring.KernelOptions {

@@ -158,13 +158,13 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		return err
 	}
 	var seed [8]byte
-	if _, err := crand.Read(seed[:]); err != nil {
-		return err
-	}
+	var directory [16]byte
+	crand.Read(seed[:]) // never fails (crypto/rand)
+	crand.Read(directory[:])
 	options := shard.BrokerOptions{
 		DataShards: o.shards, CPUs: data, OtherCPUs: other, ArenaBytes: int(o.arena), Nodes: nodes, RootFD: root, Features: features,
 		Buffered: buffered, MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions, TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax,
-		AutoCreateTopics: o.autoCreate, ReadOnlyOnFailure: o.onFailure == "readonly", Log: logger, Seed: binary.LittleEndian.Uint64(seed[:]),
+		AutoCreateTopics: o.autoCreate, ReadOnlyOnFailure: o.onFailure == "readonly", Log: logger, Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
 	}
 	for _, b := range bound {
 		options.Listeners = append(options.Listeners, b.fd)
