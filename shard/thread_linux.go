@@ -26,7 +26,8 @@ type BrokerOptions struct {
 	Listeners                                                    []int // listening sockets: the control shard's, then each data shard's
 	Nodes                                                        []Node
 	ClusterID                                                    string
-	RootFD                                                       int // the data directory
+	NewDirectory                                                 [16]byte // random: the id of a directory that is made now
+	RootFD                                                       int      // the data directory
 	Features                                                     ioring.FeatureMask
 	Buffered                                                     bool
 	MessageBytesMax, PartitionsDefault, TopicsMax, PartitionsMax int
