@@ -16,19 +16,19 @@ type Slot uint32
 type Status uint8
 
 const (
-	OK            Status = iota
-	WaitMemory           // log memory, a read buffer or a frame is not free: try again when Progress changed
-	WaitRoom             // the log's segment is being made or grown: try again when Progress changed
-	NoSpace              // the disk had no room; it is tried again by itself
-	StorageFailed        // a write or sync of this shard failed: it takes nothing more
-	Rot                  // acknowledged records of this log are lost: readable up to there, no writes
-	OutOfRange
-	Empty
-	Cold    // not in memory: ReadCold
-	Unknown // no such log
-	TooLarge
-	Full    // the table of logs is full
-	Corrupt // what is on disk is not what was written
+	OK            Status = iota // done
+	WaitMemory                  // log memory, a read buffer or a frame is not free: try again when Progress changed
+	WaitRoom                    // the log's segment is being made or grown: try again when Progress changed
+	NoSpace                     // the disk had no room; it is tried again by itself
+	StorageFailed               // a write or sync of this shard failed: it takes nothing more
+	Rot                         // acknowledged records of this log are lost: readable up to there, no writes
+	OutOfRange                  // the offset is below the log's start or above its end
+	Empty                       // nothing to read there yet
+	Cold                        // not in memory: ReadCold
+	Unknown                     // no such log
+	TooLarge                    // larger than BatchBytesMax
+	Full                        // the table of logs is full
+	Corrupt                     // what is on disk is not what was written
 )
 
 // Kind says what an Event tells.

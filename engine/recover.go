@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,7 +13,7 @@ import (
 type RecoverOptions struct {
 	Options
 	Shards int      // data shards of the new life
-	Seed   [16]byte // of a new directory's id; zero: chance
+	Seed   [16]byte // a new directory's id; to be drawn at random by whoever opens it
 }
 
 // Boot is what opening a data directory found.
@@ -145,7 +144,7 @@ func (r *recovery) superblock() error {
 	r.boot.Fresh = true
 	r.boot.Directory = r.o.Seed
 	if r.o.Seed == [16]byte{} {
-		rand.Read(r.boot.Directory[:])
+		r.boot.Directory[0] = 1 // whoever has chance gives a seed
 	}
 	return nil
 }
@@ -217,7 +216,7 @@ func (r *recovery) shard(s int) error {
 
 func sorted(m map[uint64]*found) []uint64 {
 	ids := make([]uint64, 0, len(m))
-	for id := range m {
+	for id := range m { // order does not matter
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
@@ -366,7 +365,7 @@ func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
 			exact = false
 		}
 		if !exact {
-			for _, l := range logs {
+			for _, l := range logs { // order does not matter
 				l.doubt = true
 			}
 		}
@@ -797,7 +796,7 @@ func (r *recovery) checkpoints() error {
 // cleanUp removes what no log names, and the files of shards that are no more.
 func (r *recovery) cleanUp(shards int) error {
 	named := map[string]bool{}
-	for _, l := range r.logs {
+	for _, l := range r.logs { // order does not matter
 		for _, q := range l.segments {
 			named[segmentPath(q.generation)] = true
 		}

@@ -597,11 +597,14 @@ func (e *Engine) logClosed(s Slot) {
 	l := &e.logs[s]
 	e.tell(Event{Kind: Deleted, User: l.user, Slot: s})
 	l.state = logGone
+	e.finishClosing(l)
 }
 
-// finishClosing gives the slot back when nothing of the log is in flight.
+// finishClosing lets what a log that is gone holds in the journal and in memory
+// go, at once: its own segment's entry may wait for that room. It gives the
+// slot back when nothing of the log is in flight.
 func (e *Engine) finishClosing(l *log) {
-	if l.state != logGone || !l.told || l.running || l.working || l.queued {
+	if l.state != logGone || l.running {
 		return
 	}
 	for c := l.taking; ; c.at++ {
@@ -613,6 +616,11 @@ func (e *Engine) finishClosing(l *log) {
 		e.live[n.seq%uint64(len(e.live))].undrained--
 	}
 	e.dropNodes(l)
+	l.taken, l.drained = l.end, l.end
+	e.changes++
+	if !l.told || l.working || l.queued {
+		return
+	}
 	for g := l.segments; g != none; {
 		next := e.all[g].next
 		e.removeSegment(g)
