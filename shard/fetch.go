@@ -109,12 +109,16 @@ func (s *Shard) lookAgain() {
 // look reads what there is for a fetch, and answers it if that is enough.
 func (s *Shard) look(i uint32) {
 	r := &s.requests[i]
-	if r.kind == kindOffsets {
+	if !r.used || r.replied || r.pending > 0 {
+		return // another request has the slot, or reads are under way
+	}
+	switch r.kind {
+	case kindFetch:
+	case kindOffsets:
 		s.search(i)
 		return
-	}
-	if r.pending > 0 || r.replied {
-		return // reads are under way
+	default:
+		return
 	}
 	used, total, cold, faults := 0, 0, 0, r.code != kafka.None
 	for p := r.first; p != none; p = s.parts[p].next {

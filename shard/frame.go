@@ -21,6 +21,9 @@ const (
 
 // frame takes a request as netring has it whole.
 func (s *Shard) frame(ev netring.Event) {
+	if !s.net.Alive(ev.Frame) {
+		return // its connection was closed by a request before it
+	}
 	w := waiter{frame: ev.Frame, conn: ev.Conn, at: ev.At, request: none}
 	if s.net.User(ev.Conn) == 0 && s.handle(&w) == taken {
 		return
@@ -38,15 +41,15 @@ func (s *Shard) retryWaiting() {
 	q.pass++
 	mark := uint64(q.pass) << 32
 	for n := q.n; n > 0; n-- {
-		w := q.all[q.head]
-		q.head = (q.head + 1) % len(q.all)
-		q.n--
+		w := q.pop()
 		user := s.net.User(w.conn)
 		if user&^0xffffffff == mark {
 			q.push(w)
 			continue
 		}
-		if s.net.Alive(w.frame) && s.handle(&w) == tooEarly {
+		if !s.net.Alive(w.frame) {
+			s.abandon(&w)
+		} else if s.handle(&w) == tooEarly {
 			s.net.SetUser(w.conn, mark|user&0xffffffff)
 			q.push(w)
 			continue
@@ -56,6 +59,14 @@ func (s *Shard) retryWaiting() {
 		} else {
 			s.net.SetUser(w.conn, 0)
 		}
+	}
+}
+
+// abandon forgets a frame whose connection is gone. A produce that was half
+// done keeps what it appended.
+func (s *Shard) abandon(w *waiter) {
+	if w.request != none {
+		s.lessPending(uint32(w.request))
 	}
 }
 
@@ -188,8 +199,16 @@ func (s *Shard) expire(i uint32) {
 	s.lookAt(i)
 }
 
-// closed ends the long polls of a connection that is gone.
+// closed ends what a connection that is gone waits for: memory, or data.
 func (s *Shard) closed(c netring.ConnID) {
+	for n := s.waiting.n; n > 0; n-- {
+		w := s.waiting.pop()
+		if w.conn == c {
+			s.abandon(&w)
+		} else {
+			s.waiting.push(w)
+		}
+	}
 	if s.parked == 0 {
 		return
 	}

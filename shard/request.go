@@ -152,7 +152,7 @@ func (s *Shard) endRequest(i uint32) {
 	}
 	s.timers.clear(i)
 	s.waiting.retry = true // what it held may be what another waits for
-	r.used, r.lent, r.answer = false, mem.Block{}, mem.Block{}
+	r.used, r.dirty, r.lent, r.answer = false, false, mem.Block{}, mem.Block{}
 	r.free, s.freeReq = s.freeReq, i
 	s.inFlight--
 }
@@ -276,6 +276,16 @@ type waiter struct {
 func newWaitQueue(n int) waitQueue { return waitQueue{all: make([]waiter, n)} }
 
 func (q *waitQueue) push(w waiter) {
+	if q.n == len(q.all) {
+		panic("shard: more frames wait than there are")
+	}
 	q.all[(q.head+q.n)%len(q.all)] = w
 	q.n++
+}
+
+func (q *waitQueue) pop() waiter {
+	w := q.all[q.head]
+	q.head = (q.head + 1) % len(q.all)
+	q.n--
+	return w
 }

@@ -190,7 +190,7 @@ func Open(w World, o Options) (*Shard, error) {
 	s.pins[len(s.pins)-1].next = none
 	s.pinsFree = len(s.pins)
 	s.timers = newTimers(len(s.requests))
-	s.waiting = newWaitQueue(o.Net.FramesMax)
+	s.waiting = newWaitQueue(2 * o.Net.FramesMax)
 	s.dirty = make([]uint32, 0, len(s.requests))
 	s.kept = make([]mail, 0, openCredit)
 	s.starved = make([]uint32, 0, len(s.requests))
