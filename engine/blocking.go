@@ -207,5 +207,17 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 		size = want
 	}
 	e.blocks = min(size, int64(e.o.JournalBytes)) / blockBytes
+	for i := range uint32(2) {
+		// room for the largest checkpoint there may be, where the disk has it
+		slot := e.o.Files + slotCheck + i
+		size, err := b.size(slot)
+		if err != nil {
+			return err
+		}
+		if want := int64(e.o.checkpointBytes()); size < want {
+			b.do(ioring.Op{Code: ioring.Allocate, File: slot, Offset: uint64(size), Arg: uint64(want - size)})
+			b.do(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: slot})
+		}
+	}
 	return nil
 }

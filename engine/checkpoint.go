@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"golang.org/x/sys/unix"
+
 	"tailbound/ioring"
 	"tailbound/mem"
 )
@@ -17,6 +19,7 @@ type checks struct {
 	writingClean bool
 	checkFrom    uint64
 	checkIO      writeSync
+	checkRetry   ioring.Instant // after the disk had no room for one
 }
 
 func (e *Engine) carveChecks(a *mem.Arena) (err error) {
@@ -35,11 +38,23 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 	if e.failed != 0 || e.cleanWritten {
 		return
 	}
-	useful := min(e.replays[0], e.replays[1]) < e.replayFrom()
-	if !(e.wantClean || useful && (e.sinceCheck > e.blocks/4 || e.journalFull || e.used > e.blocks/4*3)) {
+	if e.now < e.checkRetry {
+		earlier(sleep, e.checkRetry)
 		return
 	}
-	e.checkFrom, e.writingClean = e.replayFrom(), e.wantClean
+	from := e.replayFrom()
+	useful := min(e.replays[0], e.replays[1]) < from
+	if !(e.wantClean || useful && (e.sinceCheck > e.blocks/4 || e.journalFull || e.used > e.blocks/4*3)) {
+		// a quiet shard leaves nothing to replay
+		if !useful || from <= e.sealedSeq || e.openCount > 0 {
+			return
+		}
+		if at := e.lastEntry + idleCheckNS; e.now < at {
+			earlier(sleep, at)
+			return
+		}
+	}
+	e.checkFrom, e.writingClean = from, e.wantClean
 	e.sequence++
 	e.sinceCheck = 0
 	if e.o.Faults.has(JournalReusedEarly) {
@@ -65,7 +80,7 @@ func (e *Engine) buildCheckpoint() int {
 		c.block, c.previous = uint64(f.block), f.previous
 	}
 	at := checkHeader
-	budget := attachmentsBytes
+	budget := e.o.attachmentsBytes()
 	for i := range e.logs {
 		l := &e.logs[i]
 		// one whose end is durable and whose files linger is left out
@@ -96,7 +111,7 @@ func (e *Engine) buildCheckpoint() int {
 		}
 		n := 0
 		if e.attach != nil {
-			n = e.attach.Attachment(Slot(i), p[at:at+min(budget, attachmentMax)])
+			n = e.attach.Attachment(Slot(i), p[at:at+budget])
 			budget -= n
 		}
 		putLogRecord(p[head:], &r, epochs, segments)
@@ -115,6 +130,13 @@ func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
 		return
 	}
 	e.checkBusy = false
+	if errno := e.checkIO.errno; errno == int(unix.ENOSPC) || errno == int(unix.EDQUOT) {
+		// the slot may be torn, and is the one to write again: the other is whole
+		e.sequence--
+		e.checkRetry = e.now + retryNS
+		e.stats.NoSpace++
+		return
+	}
 	if e.checkIO.errno != 0 {
 		// the slot may be torn; without checkpoints the journal ends
 		e.fail(e.checkIO.errno)

@@ -121,21 +121,24 @@ func (o *Options) slabBytes() int {
 
 func (o *Options) segmentsMax() int { return 2*o.LogsMax + 4096 }
 
+// attachmentsBytes is what the attachments of all logs may take in a
+// checkpoint; one log's may be as large.
+func (o *Options) attachmentsBytes() int { return min(4<<20, max(1<<20, o.LogMemoryBytes/16)) }
+
 func (o *Options) checkpointBytes() int {
-	return alignBlock(checkHeader + o.LogsMax*(logRecordBytes+8*epochRecordBytes) + o.segmentsMax()*segRecordBytes + attachmentsBytes)
+	return alignBlock(checkHeader + o.LogsMax*(logRecordBytes+8*epochRecordBytes) + o.segmentsMax()*segRecordBytes + o.attachmentsBytes())
 }
 
 const (
-	attachmentsBytes = 1 << 20 // of all logs, in a checkpoint
-	attachmentMax    = 16 << 10
-	drainsMax        = 2
-	worksMax         = 4
-	readsMax         = 4
-	pathBytes        = 64
-	idleDrainNS      = 1e9
-	idleStampNS      = 50e6
-	retryNS          = 1e9
-	none             = int32(-1)
+	drainsMax   = 2
+	worksMax    = 4
+	readsMax    = 4
+	pathBytes   = 64
+	idleDrainNS = 1e9
+	idleStampNS = 50e6
+	idleCheckNS = 3e9
+	retryNS     = 1e9
+	none        = int32(-1)
 )
 
 // Attacher gives what a shard wants kept with a log: opaque bytes written with

@@ -32,6 +32,7 @@ type frames struct {
 	file         uint32
 	stampSeq     uint64 // the durable stamp of the last frame
 	dataSeq      uint64 // the last frame that holds anything
+	lastEntry    ioring.Instant
 	replayHint   uint64
 	journalFull  bool  // a frame found no room
 	sinceCheck   int64 // blocks submitted since the last checkpoint was begun
@@ -194,6 +195,7 @@ func (e *Engine) appendEntry(h *entry) (seq uint64) {
 	clear(b[at+entryHeader+int(h.length) : end])
 	e.openBytes += h.bytes()
 	e.openCount++
+	e.lastEntry = e.now
 	e.stats.Entries++
 	return e.sealedSeq + 1
 }

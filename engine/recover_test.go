@@ -15,11 +15,13 @@ import (
 
 // The stories in testdata/recover are text files. Their commands:
 //
-//	open [shards=N]                   opens the directory and starts the shards; says what was found
+//	open [shards=N] [headers]         opens the directory and starts the shards; says what was found, and how many
+//	                                  batches the last checkpoint's attachments do not tell of
 //	log ID...                         makes logs
 //	append ID [n=1] [bytes=1000] [count=10]   appends n batches of count records each
 //	settle                            waits until all of it is durable, that is acknowledged
-//	rest                              lets ten quiet seconds go by: what is durable is drained
+//	rest [ms=10000]                   lets quiet time go by: after 50 ms the newest frame is covered, after a second
+//	                                  what is durable is drained, after three a checkpoint leaves nothing to replay
 //	truncate ID before=OFFSET         moves the log's start
 //	delete ID
 //	stop                              a clean stop
@@ -70,7 +72,7 @@ func (h *host) command(d *datadriven.TestData) string {
 			h.end()
 			return "refused: " + tidy(err.Error())
 		}
-		return h.found()
+		return h.found(d.HasArg("headers"))
 	case "log":
 		for _, id := range ids() {
 			if err := h.openLog(id); err != nil {
@@ -101,7 +103,9 @@ func (h *host) command(d *datadriven.TestData) string {
 		}
 		return h.ends()
 	case "rest":
-		h.rest(10e9)
+		ms := int64(10_000)
+		d.MaybeScanArgs(h.t, "ms", &ms)
+		h.rest(ms * 1e6)
 		return h.ends()
 	case "truncate":
 		var before int64
@@ -211,7 +215,7 @@ var generation = regexp.MustCompile(`[0-9a-f]{16}`)
 func tidy(s string) string { return generation.ReplaceAllString(s, "<generation>") }
 
 // found says what opening found.
-func (h *host) found() string {
+func (h *host) found(headers bool) string {
 	var out strings.Builder
 	kind := "not clean"
 	if h.boot.Clean {
@@ -230,7 +234,7 @@ func (h *host) found() string {
 			if l.Rot != "" {
 				fmt.Fprintf(&out, " ROT: %s", tidy(l.Rot))
 			}
-			if len(l.Headers) > 0 {
+			if headers {
 				fmt.Fprintf(&out, ", %d headers", len(l.Headers)/engine.HeaderBytes)
 			}
 			out.WriteByte('\n')
