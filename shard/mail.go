@@ -88,6 +88,8 @@ func (s *Shard) dataMail(m mail) {
 		s.changeLog(m)
 	case mailServe:
 		s.serve()
+	case mailClose:
+		s.close()
 	}
 }
 

@@ -36,7 +36,8 @@ const (
 	mailDeleted  // data -> control: log a; code
 	mailServe    // control -> data: every log is named; listen
 	mailServing  // data -> control: a: logs without a name, set aside
-	mailStopped  // data -> control: nothing is in flight here any more
+	mailStopped  // data -> control: no request is in flight here any more
+	mailClose    // control -> data: write the clean end
 )
 
 const mailBytes = int(unsafe.Sizeof(mail{}))

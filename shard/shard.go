@@ -132,8 +132,9 @@ type Shard struct {
 	parked     int      // long polls that wait
 	seed       uint64
 
-	stage  stage
-	failed bool
+	stage   stage
+	failed  bool
+	drained bool // the control shard was told
 
 	// Timelines feeds the histograms of this shard, one writer.
 	Timelines *metrics.Shard
@@ -307,13 +308,14 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	return sleepUntil
 }
 
-// life moves the shard from serving to stopped: drain; write the clean end.
+// life moves the shard from serving to stopped: drain; write the clean end. A
+// data shard that has drained still does what the control shard asks, until
+// that owes nobody anything and has it close.
 func (s *Shard) life() {
 	switch s.stage {
 	case stageLoading, stageNaming:
 		if s.post.stopping() {
-			s.stage = stageClosing
-			s.log.Shutdown()
+			s.close()
 		}
 	case stageServing:
 		if s.post.stopping() {
@@ -322,16 +324,32 @@ func (s *Shard) life() {
 			s.answerFetches()
 		}
 	case stageDraining:
-		if s.net.Idle() && (s.control == nil || s.control.idle()) {
-			s.stage = stageClosing
-			s.log.Shutdown()
-			if s.control == nil {
-				s.outbox.put(mail{kind: mailStopped, from: uint8(s.o.Shard)}, 0)
-			}
+		switch {
+		case !s.net.Idle():
+		case s.control == nil && !s.drained:
+			s.drained = true
+			s.outbox.put(mail{kind: mailStopped}, 0)
+		case s.control != nil && s.control.idle():
+			s.close()
 		}
 	case stageClosing:
 		if s.log.Idle() {
 			s.stage = stageDone
+		}
+	}
+}
+
+// close has the engine write its clean end, on all shards when the control
+// shard says so.
+func (s *Shard) close() {
+	if s.stage >= stageClosing {
+		return
+	}
+	s.stage = stageClosing
+	s.log.Shutdown()
+	if s.control != nil {
+		for i := 1; i <= s.o.DataShards; i++ {
+			s.outbox.put(mail{kind: mailClose}, i)
 		}
 	}
 }
