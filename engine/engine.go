@@ -183,6 +183,7 @@ type log struct {
 	taking      cursor // the first node that is not taken
 	undrained   int64  // entry bytes past taken
 	oldest      ioring.Instant
+	submitted   ioring.Instant // of the last frame that moved durable
 
 	segments, tail int32  // its segments, oldest first
 	writing        int32  // where runs go; none before the first
@@ -447,6 +448,9 @@ func (e *Engine) fail(errno int) {
 func (e *Engine) open(l Slot) bool {
 	return int(l) < len(e.logs) && e.logs[l].state == logOpen
 }
+
+// SubmittedAt is when the frame was pushed that last moved Durable(l).
+func (e *Engine) SubmittedAt(l Slot) ioring.Instant { return e.logs[l].submitted }
 
 // Start is the log's first offset.
 func (e *Engine) Start(l Slot) int64 { return e.logs[l].start }

@@ -226,7 +226,7 @@ func (h *host) append(id uint64, size int, count uint32) (engine.Status, error) 
 		dst, base, st := n.engine.Reserve(s, size)
 		if st == engine.WaitRoom || st == engine.WaitMemory {
 			if tries > 10_000 {
-				return st, fmt.Errorf("log %d: %v does not end", id, st)
+				return st, fmt.Errorf("log %d: %s does not end", id, name(st))
 			}
 			n.turn(min(n.sleep, h.w.Now+1e6))
 			continue

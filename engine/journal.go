@@ -53,6 +53,7 @@ type liveFrame struct {
 	pos       int
 	bytes     int // body and header
 	state     frameState
+	at        ioring.Instant // when it was submitted
 	io        writeSync
 }
 
@@ -293,7 +294,7 @@ func (e *Engine) submitFrame() bool {
 	}
 	e.journalFull = false
 	e.sinceCheck += wasted + int64(f.blocks)
-	f.state = frameInFlight
+	f.state, f.at = frameInFlight, e.now
 	f.io.begin(e.file, f.block*blockBytes, e.slabs[f.slab].block.Slice(f.pos, int(f.blocks)*blockBytes))
 	e.submitted = q
 	e.stats.Frames++
@@ -358,19 +359,19 @@ func (e *Engine) advance() {
 			var h entry
 			h.read(b[at:])
 			at += h.bytes()
-			e.entryDurable(&h)
+			e.entryDurable(&h, f.at)
 		}
 	}
 }
 
-func (e *Engine) entryDurable(h *entry) {
+func (e *Engine) entryDurable(h *entry, submitted ioring.Instant) {
 	l := &e.logs[h.slot]
 	if l.state == logFree || l.id != h.log {
 		return
 	}
 	switch h.kind {
 	case entryData:
-		l.durable = h.base + int64(h.count)
+		l.durable, l.submitted = h.base+int64(h.count), submitted
 		if !l.dirty && l.state == logOpen {
 			l.dirty = true
 			e.tell(Event{Kind: Durable, Slot: Slot(h.slot)})

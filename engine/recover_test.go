@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"tailbound/engine"
+	"tailbound/ioring"
 )
 
 // The stories in testdata/recover are text files. Their commands:
@@ -33,6 +34,8 @@ import (
 //	lose PATH                         the file is no longer there
 //	read ID...                        reads everything and compares it with what was appended
 //	check                             the checker's findings
+//	room BYTES|all                    from now on the disk has room for so many bytes more
+//	fail PATH op=write|sync [times=1] [errno=5]   the next so many such operations on files that begin with PATH fail
 //	frames                            the journal of the data shard, frame by frame
 func TestRecover(t *testing.T) {
 	datadriven.Walk(t, "testdata/recover", func(t *testing.T, path string) {
@@ -191,6 +194,27 @@ func (h *host) command(d *datadriven.TestData) string {
 			return "nothing wrong"
 		}
 		return tidy(strings.Join(r.Problems, "\n"))
+	case "room":
+		h.disk.Capacity = 0
+		var n int64
+		if _, err := fmt.Sscan(d.CmdArgs[0].Key, &n); err == nil {
+			h.disk.Capacity = h.disk.Used() + n
+		}
+		return "ok"
+	case "fail":
+		times, errno, op := 1, 5, ""
+		d.MaybeScanArgs(h.t, "times", &times)
+		d.MaybeScanArgs(h.t, "errno", &errno)
+		d.ScanArgs(h.t, "op", &op)
+		want := map[string]ioring.Code{"write": ioring.Write, "sync": ioring.Sync}[op]
+		h.disk.Fail = func(code ioring.Code, path string, _ uint64, _ int) int32 {
+			if code != want || !strings.HasPrefix(path, d.CmdArgs[0].Key) || times == 0 {
+				return 0
+			}
+			times--
+			return -int32(errno)
+		}
+		return "ok"
 	case "frames":
 		return h.listFrames()
 	}

@@ -167,6 +167,11 @@ func (s *Shard) look(i uint32) {
 			s.unpin(used, n) // whole only where it is the first
 			continue
 		}
+		if r.header.Version < zstdFetch && holdsZstd(s.views[used:used+n]) {
+			s.unpin(used, n)
+			x.code, faults = kafka.UnsupportedCompressionType, true
+			continue
+		}
 		x.views, x.bytes = int32(n), int32(got)
 		used += n
 		total += got
@@ -189,6 +194,18 @@ func (s *Shard) look(i uint32) {
 
 // coldPerFetch bounds the cold reads one fetch has under way.
 const coldPerFetch = 4
+
+// holdsZstd looks for a batch that an old client could not read.
+func holdsZstd(views []engine.View) bool {
+	for _, v := range views {
+		for b := v.Bytes; len(b) >= kafka.BatchHeaderBytes; b = b[kafka.BatchBytes(b):] {
+			if h := kafka.ParseBatchHeader(b); h.Codec() == kafka.CodecZstd {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 func (s *Shard) unpin(from, n int) {
 	for _, v := range s.views[from : from+n] {

@@ -61,6 +61,12 @@ func (s *Shard) produce(w *waiter, h *kafka.Request) outcome {
 	return taken
 }
 
+// zstd may come from Produce 7 and go from Fetch 10 on (KIP-110).
+const (
+	zstdProduce = 7
+	zstdFetch   = 10
+)
+
 // beginProduce walks the request to see that it is whole, and takes what its
 // answer needs. none: it was refused, or memory is short.
 func (s *Shard) beginProduce(w *waiter, h *kafka.Request) (int32, outcome) {
@@ -139,6 +145,9 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 		s.reader.CopyTo(p.Records, dst)
 		var b kafka.Batch
 		b, code = kafka.ValidateBatch(dst, s.o.MessageBytesMax)
+		if code == kafka.None && b.Codec() == kafka.CodecZstd && r.header.Version < zstdProduce {
+			code = kafka.UnsupportedCompressionType
+		}
 		if code == kafka.None && b.ProducerID >= 0 {
 			v := s.windows.check(slot, &b)
 			if v.duplicate {
@@ -188,8 +197,9 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 // acknowledge tells a log's waiters how far it is durable.
 func (s *Shard) acknowledge(slot engine.Slot) {
 	log := &s.partitions[slot]
-	durable := s.log.Durable(slot)
+	durable, submitted := s.log.Durable(slot), s.log.SubmittedAt(slot)
 	for log.produce != none && s.parts[log.produce].end <= durable {
+		s.requests[s.parts[log.produce].request].stamps[metrics.Submitted] = int64(submitted)
 		s.produceDone(log.produce, kafka.None)
 	}
 	for p := log.fetch; p != none; p = s.parts[p].waitNext {
