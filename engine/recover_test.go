@@ -202,13 +202,13 @@ func (h *host) command(d *datadriven.TestData) string {
 		}
 		return "ok"
 	case "fail":
-		times, errno, op := 1, 5, ""
+		times, errno, op, prefix := 1, 5, "", d.CmdArgs[0].Key
 		d.MaybeScanArgs(h.t, "times", &times)
 		d.MaybeScanArgs(h.t, "errno", &errno)
 		d.ScanArgs(h.t, "op", &op)
 		want := map[string]ioring.Code{"write": ioring.Write, "sync": ioring.Sync}[op]
 		h.disk.Fail = func(code ioring.Code, path string, _ uint64, _ int) int32 {
-			if code != want || !strings.HasPrefix(path, d.CmdArgs[0].Key) || times == 0 {
+			if code != want || !strings.HasPrefix(path, prefix) || times == 0 {
 				return 0
 			}
 			times--
