@@ -61,6 +61,9 @@ func (e *Engine) stepDrains(sleep *ioring.Instant) {
 			e.stepRun(uint32(i), sleep)
 		}
 	}
+	if e.stopped {
+		return
+	}
 	if e.now < e.drainAfter {
 		earlier(sleep, e.drainAfter)
 		return

@@ -137,8 +137,10 @@ const (
 	idleDrainNS = 1e9
 	idleStampNS = 50e6
 	idleCheckNS = 3e9
-	retryNS     = 1e9
-	none        = int32(-1)
+
+	drainRetriesAtStop = 20
+	retryNS            = 1e9
+	none               = int32(-1)
 )
 
 // Attacher gives what a shard wants kept with a log: opaque bytes written with
@@ -242,8 +244,9 @@ type Engine struct {
 	checks
 	colds
 
-	stopping bool
-	stopped  bool
+	stopping    bool
+	stopped     bool
+	stopRetries uint64 // drains and files that failed until the stop is given up as a clean one
 }
 
 // New carves what the engine of one shard needs and opens its files: the only
@@ -572,7 +575,11 @@ func (e *Engine) TruncateBefore(s Slot, start int64, user uint32) {
 
 // Shutdown begins a clean stop: everything is drained, then a clean
 // checkpoint is written. Idle says when.
-func (e *Engine) Shutdown() { e.stopping = true }
+func (e *Engine) Shutdown() {
+	if !e.stopping {
+		e.stopping, e.stopRetries = true, e.stats.DrainRetries+e.stats.NoSpace+drainRetriesAtStop
+	}
+}
 
 // Idle says that nothing is in flight and, after Shutdown, that all is done.
 func (e *Engine) Idle() bool {
@@ -589,6 +596,10 @@ func (e *Engine) Idle() bool {
 // stepStop drives the clean stop: drain all, checkpoint.
 func (e *Engine) stepStop(sleep *ioring.Instant) {
 	if !e.stopping || e.stopped || e.failed != 0 {
+		return
+	}
+	if e.stats.DrainRetries+e.stats.NoSpace > e.stopRetries {
+		e.stopped = true // what is not drained is in the journal
 		return
 	}
 	if e.openEntries() > 0 || e.sealedSeq > e.durableSeq || e.drainsBusy > 0 || e.worksBusy > 0 || e.checkBusy || e.unlinking || len(e.unlinks) > 0 {
