@@ -308,6 +308,8 @@ func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
 		return err
 	}
 	j := &journalReader{blocking: r.blocking, slot: r.files, size: size &^ (blockBytes - 1), old: r.old, journal: c.journal, anyEpoch: r.o.Faults.has(NoEpoch)}
+	var heads []frameHead // of all frames past the first break, in order
+	looked, durable := false, uint64(0)
 	at, sequence, previous, chained := int64(c.block)*blockBytes, c.frame, c.previous, true
 	for {
 		var h frameHeader
@@ -335,11 +337,16 @@ func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
 			sequence, previous, chained = sequence+1, h.crc, true
 			continue
 		}
-		heads, err := j.later(sequence)
-		if err != nil {
-			return err
+		if !looked {
+			if heads, err = j.later(sequence); err != nil {
+				return err
+			}
+			looked = true
 		}
-		durable := c.durable
+		for len(heads) > 0 && heads[0].sequence <= sequence {
+			heads = heads[1:]
+		}
+		durable = max(durable, c.durable)
 		for i := range heads {
 			durable = max(durable, heads[i].durable)
 		}
