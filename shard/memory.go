@@ -40,7 +40,8 @@ func PlanMemory(arenaBytes int, o BrokerOptions) ([2]Memory, error) {
 		return [2]Memory{}, fmt.Errorf("an arena of %d MiB is too small: a data shard needs at least %d MiB", arenaBytes>>20, ArenaBytesMin>>20)
 	}
 	control := planShard(controlArena, o)
-	control.Net.FrameBytesMax = min(control.Net.FrameBytesMax, 4<<20)
+	// Many small requests, and connections that wait hold a buffer each.
+	control.Net.ReceiveBufferBytes, control.Net.ReceiveBuffers, control.Net.FrameBytesMax = 16<<10, 1024, 4<<20
 	control.MailBytes = 32 << 20
 	control.Engine.LogsMax = 16
 	control.Engine.JournalBytes = 8 << 20
@@ -60,7 +61,7 @@ func planShard(arena int, o BrokerOptions) Memory {
 		Net: netring.Options{
 			Listener: listenerSlot, ConnsMax: 4096, FramesMax: frames,
 			ReceiveBufferBytes: 64 << 10, ReceiveBuffers: buffers, FrameBytesMax: buffers * (64 << 10) / 4,
-			ProgressTimeoutNS: 30e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 256, ReplyBlocks: arena / 32 / 4096,
+			ProgressTimeoutNS: 10e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 256, ReplyBlocks: arena / 32 / 4096,
 		},
 		Engine: engine.Options{
 			LogsMax: max(64, o.PartitionsMax), SegmentBytes: 256 << 20, JournalBytes: 128 << 20, LogMemoryBytes: arena / 2,
