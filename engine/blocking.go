@@ -3,8 +3,6 @@ package engine
 import (
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"tailbound/ioring"
 	"tailbound/mem"
 )
@@ -31,7 +29,7 @@ func newBlocking(ring ioring.Ring, arena *mem.Arena, files uint32) (*blocking, e
 func (b *blocking) do(op ioring.Op) int32 {
 	op.Token = ioring.MakeToken(kindBlocking, 0, 0)
 	if b.dead {
-		return -int32(unix.EIO)
+		return -int32(ioring.EIO)
 	}
 	for {
 		b.dead = true
@@ -61,13 +59,13 @@ func (b *blocking) name(path string) mem.Block {
 }
 
 func failure(what, path string, result int32) error {
-	return fmt.Errorf("engine: %s %s: %w", what, path, unix.Errno(-result))
+	return fmt.Errorf("engine: %s %s: %w", what, path, ioring.Errno(-result))
 }
 
 // open opens path into slot. found is false where there is no such file.
 func (b *blocking) open(slot uint32, path string, bits uint64) (found bool, err error) {
 	r := b.do(ioring.Op{Code: ioring.Open, File: slot, Arg: bits, Buf: b.name(path)})
-	if r == -int32(unix.ENOENT) {
+	if r == -int32(ioring.ENOENT) {
 		return false, nil
 	}
 	if r < 0 {
@@ -95,7 +93,7 @@ func (b *blocking) syncDirectory(path string) error {
 }
 
 func (b *blocking) mkdir(path string) error {
-	if r := b.do(ioring.Op{Code: ioring.Mkdir, Buf: b.name(path)}); r < 0 && r != -int32(unix.EEXIST) {
+	if r := b.do(ioring.Op{Code: ioring.Mkdir, Buf: b.name(path)}); r < 0 && r != -int32(ioring.EEXIST) {
 		return failure("making", path, r)
 	}
 	return nil
@@ -133,7 +131,7 @@ func (b *blocking) write(slot uint32, off int64, p []byte, what string) error {
 		k := copy(b.buf.Bytes(), p)
 		r := b.do(ioring.Op{Code: ioring.Write, File: slot, Offset: uint64(off), Buf: b.buf.Slice(0, k)})
 		if r <= 0 {
-			return failure("writing", what, min(r, -int32(unix.EIO)))
+			return failure("writing", what, min(r, -int32(ioring.EIO)))
 		}
 		k = int(r) &^ (blockBytes - 1)
 		p, off = p[k:], off+int64(k)
@@ -149,7 +147,7 @@ func (b *blocking) zero(slot uint32, from, to int64, what string) error {
 		k := int(min(to-from, int64(b.buf.Len())))
 		r := b.do(ioring.Op{Code: ioring.Write, File: slot, Offset: uint64(from), Buf: b.buf.Slice(0, k)})
 		if r < blockBytes {
-			return failure("writing", what, min(r, -int32(unix.EIO)))
+			return failure("writing", what, min(r, -int32(ioring.EIO)))
 		}
 		from += int64(r) &^ (blockBytes - 1)
 	}

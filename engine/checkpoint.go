@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"golang.org/x/sys/unix"
-
 	"tailbound/ioring"
 	"tailbound/mem"
 )
@@ -130,7 +128,7 @@ func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
 		return
 	}
 	e.checkBusy = false
-	if errno := e.checkIO.errno; errno == int(unix.ENOSPC) || errno == int(unix.EDQUOT) {
+	if errno := e.checkIO.errno; errno == int(ioring.ENOSPC) || errno == int(ioring.EDQUOT) {
 		// the slot may be torn, and is the one to write again: the other is whole
 		e.sequence--
 		e.checkRetry = e.now + retryNS

@@ -3,8 +3,6 @@ package engine
 import (
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"tailbound/ioring"
 	"tailbound/mem"
 )
@@ -441,7 +439,7 @@ func (e *Engine) fail(errno int) {
 		return
 	}
 	if errno == 0 {
-		errno = int(unix.EIO)
+		errno = int(ioring.EIO)
 	}
 	e.failed = errno
 	e.changes++

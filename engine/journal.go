@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"golang.org/x/sys/unix"
-
 	"tailbound/ioring"
 	"tailbound/mem"
 )
@@ -105,7 +103,7 @@ func (w *writeSync) push(r ioring.Ring, kind uint8, slot uint32) bool {
 }
 
 func again(result int32) bool {
-	return result == -int32(unix.EINTR) || result == -int32(unix.EAGAIN)
+	return result == -int32(ioring.EINTR) || result == -int32(ioring.EAGAIN)
 }
 
 // complete takes one of the two completions. over: it ended, well or with
@@ -123,7 +121,7 @@ func (w *writeSync) complete(sync bool, result int32) (over bool) {
 		case w.errno == 0:
 			w.errno = int(-result)
 			if result == 0 {
-				w.errno = int(unix.EIO)
+				w.errno = int(ioring.EIO)
 			}
 		}
 	} else {
@@ -131,7 +129,7 @@ func (w *writeSync) complete(sync bool, result int32) (over bool) {
 		switch {
 		case result == 0:
 			w.syn = true
-		case again(result) || result == -int32(unix.ECANCELED):
+		case again(result) || result == -int32(ioring.ECANCELED):
 		case w.errno == 0:
 			w.errno = int(-result)
 		}

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"golang.org/x/sys/unix"
-
 	"tailbound/ioring"
 	"tailbound/mem"
 )
@@ -543,7 +541,7 @@ func (e *Engine) undoWork(w *work) {
 		}
 		e.all[w.segment].next = none
 		e.removeSegment(w.segment)
-	} else if w.errno != int(unix.ENOSPC) && w.errno != int(unix.EDQUOT) {
+	} else if w.errno != int(ioring.ENOSPC) && w.errno != int(ioring.EDQUOT) {
 		e.all[w.segment].broken = true
 	}
 	e.spaceGone(l)
