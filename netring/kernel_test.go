@@ -35,8 +35,8 @@ func onKernel(t *testing.T, mask string) {
 		t.Fatal(err)
 	}
 	const slot = 0
-	o := Options{Listener: slot, ConnsMax: 64, FramesMax: 128, ReceiveBufferBytes: 16 << 10, ReceiveBuffers: 64, PipelineMax: 8, ReplyBlocks: 64, VectorsMax: 2, ProgressTimeoutNS: 300e6, SendTimeoutNS: 2e9}
-	k, err := ioring.NewKernel(ioring.KernelOptions{Entries: 64, CQEntries: 1024, Files: 16, Sockets: 64, RootFD: unix.AT_FDCWD, ReceiveBuffers: 64, Features: features, Buffered: true})
+	o := Options{Listener: slot, ConnsMax: 64, FramesMax: 128, ReceiveBufferBytes: 16 << 10, ReceiveBuffers: 256, PipelineMax: 8, ReplyBlocks: 64, VectorsMax: 2, ProgressTimeoutNS: 3e9, SendTimeoutNS: 2e9}
+	k, err := ioring.NewKernel(ioring.KernelOptions{Entries: 64, CQEntries: 1024, Files: 16, Sockets: 64, RootFD: unix.AT_FDCWD, ReceiveBuffers: 256, Features: features, Buffered: true})
 	if err != nil {
 		t.Skip(err)
 	}
