@@ -1,0 +1,286 @@
+package shard
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sys/unix"
+
+	"tailbound/ioring"
+	"tailbound/kafka"
+	"tailbound/mem"
+)
+
+// calm is a ring on which every operation succeeds in the next turn, with one
+// connection whose peer is the test. It allocates nothing, so that what
+// allocates is the shard.
+type calm struct {
+	out      []ioring.Completion
+	n        int
+	provided []ioring.Op // receive buffers lent to the ring
+	accept   ioring.Token
+	receive  ioring.Token
+	dialled  bool
+	sent     []byte // what the peer has been sent
+	replies  int    // Send operations
+	writes   int
+}
+
+const calmSocket = 900
+
+func (c *calm) Room() int           { return len(c.out) - c.n }
+func (c *calm) Wait(ioring.Instant) {}
+
+func (c *calm) complete(x ioring.Completion) {
+	c.out[c.n] = x
+	c.n++
+}
+
+func (c *calm) Push(op ioring.Op) bool {
+	if c.n == len(c.out) {
+		return false
+	}
+	done := ioring.Completion{Token: op.Token}
+	switch op.Code {
+	case ioring.Provide:
+		c.provided = append(c.provided, op)
+		return true
+	case ioring.Accept:
+		c.accept = op.Token
+		if !c.dialled {
+			c.dialled = true
+			c.complete(ioring.Completion{Token: op.Token, Result: calmSocket, Flags: ioring.FlagMore})
+		}
+		return true
+	case ioring.Recv:
+		c.receive = op.Token
+		return true
+	case ioring.Write:
+		c.writes++
+		done.Result = int32(op.Buf.Len())
+	case ioring.Read:
+		clear(op.Buf.Bytes())
+		done.Result = int32(op.Buf.Len())
+	case ioring.Send:
+		c.replies++
+		for i := range int(op.Arg) {
+			p := ioring.Piece(op.Buf, i)
+			done.Result += int32(len(p))
+			c.sent = append(c.sent, p...)
+		}
+	}
+	c.complete(done)
+	return true
+}
+
+func (c *calm) Reap(out []ioring.Completion) int {
+	n := copy(out, c.out[:c.n])
+	c.n = copy(c.out, c.out[n:c.n])
+	return n
+}
+
+// say has the peer send b.
+func (c *calm) say(b []byte) {
+	for len(b) > 0 {
+		op := c.provided[0]
+		c.provided = append(c.provided[:0], c.provided[1:]...)
+		k := copy(op.Buf.Bytes(), b)
+		b = b[k:]
+		c.complete(ioring.Completion{Token: c.receive, Result: int32(k), Flags: ioring.FlagBuffer | ioring.FlagMore | uint32(op.Arg)<<16})
+	}
+}
+
+type mute struct{ t testing.TB }
+
+func (m mute) Log(level Level, shard int, text []byte) {
+	if level >= Warn {
+		m.t.Logf("shard %d: %s", shard, text)
+	}
+}
+
+// hotShard is data shard 1 of a broker, serving topic "hot" with one partition;
+// the test is its control shard, its disk and its client.
+type hotShard struct {
+	s    *Shard
+	ring *calm
+	post *Post
+	now  ioring.Instant
+}
+
+func newHotShard(t testing.TB) *hotShard {
+	features, err := ioring.Probe()
+	if err != nil {
+		t.Skipf("no io_uring: %v", err)
+	}
+	root, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := BrokerOptions{
+		DataShards: 1, ArenaBytes: ArenaBytesMin, RootFD: root, Features: features.Mask, Buffered: true, MessageBytesMax: 1 << 20, PartitionsDefault: 1,
+		TopicsMax: 64, PartitionsMax: 64, Log: mute{t}, NewDirectory: [16]byte{1}, Nodes: []Node{{0, "h", 1}, {1, "h", 2}},
+	}
+	boot, err := recoverDirectory(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := PlanMemory(o.ArenaBytes, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := plan[1]
+	m.Engine.JournalBytes, m.Engine.SegmentBytes = 4<<20, 4<<20
+	h := &hotShard{ring: &calm{out: make([]ioring.Completion, 8192), provided: make([]ioring.Op, 0, 1024), sent: make([]byte, 0, 4<<20)}, now: 1e9}
+	if h.post, err = NewPost(1, 4096); err != nil {
+		t.Fatal(err)
+	}
+	arena, err := mem.Map(m.ArenaBytes, mem.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { arena.Unmap() })
+	if h.s, err = Open(World{Ring: h.ring, Arena: arena, Boot: boot, Post: h.post, Log: mute{t}, Seed: 1}, m.options(1, o)); err != nil {
+		t.Fatal(err)
+	}
+	controls, err := mem.Map(1<<20, mem.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { controls.Unmap() })
+	topic, err := controls.Carve("topic", 19, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(topic.Bytes(), "0123456789abcdefhot")
+	for _, x := range []mail{{kind: mailTopic, a: 1, b: 0, block: topic}, {kind: mailOpen, a: 2, b: 0}, {kind: mailServe}} {
+		if !h.post.toData[1].put(x) {
+			t.Fatal("no room for mail")
+		}
+		for range 20 {
+			h.turn()
+		}
+	}
+	if h.ring.receive == 0 {
+		t.Fatal("the shard does not listen")
+	}
+	return h
+}
+
+func (h *hotShard) turn() {
+	h.now += 20_000
+	h.s.Turn(h.now, Wall(1_700_000_000_000+int64(h.now)/1e6))
+	for { // nobody reads the mail to the control shard but here
+		if _, ok := h.post.toCtl[1].take(); !ok {
+			return
+		}
+	}
+}
+
+// frame is req as a client sends it.
+func frameOf(req kmsg.Request, version int16, correlation int32) []byte {
+	req.SetVersion(version)
+	client := "hot"
+	b := kmsg.NewRequestFormatter(kmsg.FormatterClientID(client)).AppendRequest(nil, req, correlation)
+	return b
+}
+
+func produceFrame(version, acks int16, record []byte) []byte {
+	r := kmsg.NewPtrProduceRequest()
+	r.Acks, r.TimeoutMillis = acks, 1000
+	rt := kmsg.NewProduceRequestTopic()
+	rt.Topic = "hot"
+	rp := kmsg.NewProduceRequestTopicPartition()
+	rp.Records = kafka.AppendBatch(nil, 1_700_000_000_000, nil, record)
+	rt.Partitions = append(rt.Partitions, rp)
+	r.Topics = append(r.Topics, rt)
+	return frameOf(r, version, 7)
+}
+
+// fetchFrame returns a Fetch and where its offset stands in it.
+func fetchFrame(version int16, wait, min int32) (frame []byte, offsetAt int) {
+	const mark = 0x1122334455667788
+	r := kmsg.NewPtrFetchRequest()
+	r.ReplicaID, r.MaxWaitMillis, r.MinBytes, r.MaxBytes = -1, wait, min, 1<<20
+	rt := kmsg.NewFetchRequestTopic()
+	rt.Topic = "hot"
+	rp := kmsg.NewFetchRequestTopicPartition()
+	rp.FetchOffset, rp.PartitionMaxBytes, rp.CurrentLeaderEpoch = mark, 1<<20, -1
+	rt.Partitions = append(rt.Partitions, rp)
+	r.Topics = append(r.Topics, rt)
+	frame = frameOf(r, version, 9)
+	for i := range frame {
+		if i+8 <= len(frame) && binary.BigEndian.Uint64(frame[i:]) == mark {
+			return frame, i
+		}
+	}
+	panic("the offset is not in the frame")
+}
+
+// From the bytes of a request to the Send operation of its reply a data shard
+// allocates nothing, whatever the journal, the drain, checkpoints and eviction
+// do in between.
+func TestServingAllocatesNothing(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		record int
+		parked bool // the fetch comes before the record
+	}{{"small", 100, false}, {"large", 100_000, false}, {"small, long polls", 100, true}, {"large, long polls", 100_000, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHotShard(t)
+			produce, flexible := produceFrame(8, -1, make([]byte, c.record)), produceFrame(9, 1, make([]byte, c.record))
+			fetch, at := fetchFrame(11, 500, 1)
+			fetchFlexible, atFlexible := fetchFrame(12, 500, 1)
+			offset, turns := uint64(0), 0
+			until := func(what string, replies int) {
+				for range 200 {
+					if h.ring.replies >= replies {
+						return
+					}
+					h.turn()
+					turns++
+				}
+				t.Fatalf("%s: no reply at offset %d", what, offset)
+			}
+			one := func(produce, fetch []byte, at int) {
+				before := h.ring.replies
+				h.ring.sent = h.ring.sent[:0]
+				binary.BigEndian.PutUint64(fetch[at:], offset)
+				if c.parked {
+					h.ring.say(fetch)
+					h.turn()
+					// Replies of a connection leave in the order of its requests,
+					// so the produce behind a parked fetch also waits; both leave
+					// together when the record is durable.
+					h.ring.say(produce)
+					until("both", before+1)
+				} else {
+					h.ring.say(produce)
+					until("produce", before+1)
+					h.ring.say(fetch)
+					until("fetch", before+2)
+				}
+				for range 3 {
+					h.turn()
+				}
+				if len(h.ring.sent) < c.record {
+					t.Fatalf("offset %d: %d bytes came back, fewer than the record has: % x", offset, len(h.ring.sent), h.ring.sent[:min(100, len(h.ring.sent))])
+				}
+				offset++
+			}
+			step := func() {
+				one(produce, fetch, at)
+				one(flexible, fetchFlexible, atFlexible)
+			}
+			for range 200 {
+				step()
+			}
+			if n := testing.AllocsPerRun(400, step); n != 0 {
+				t.Errorf("%v allocations for two produces and two fetches", n)
+			}
+			if s := h.s.log.Stats(); c.record > 10_000 && (s.Checkpoints < 3 || s.Evictions < 3) {
+				t.Errorf("the run did not meet everything it should: %+v", *s)
+			}
+		})
+	}
+}
