@@ -7,18 +7,64 @@ import (
 	"tailbound/mem"
 )
 
-// CheckReport is what Check found: Problems is empty where all is well.
+// CheckReport is what Check found: a row for each log, by id.
 type CheckReport struct {
 	Directory [16]byte
 	Epoch     uint32
 	Clean     bool
-	Logs      int
-	Segments  int
-	Runs      int
-	Batches   int
-	Bytes     int64
-	Frames    int
-	Problems  []string
+	Frames    int // of the journals, that the next opening replays
+	Logs      []LogReport
+}
+
+// LogReport is one log as it lies on disk. End is one past the last record that
+// an opening would find, Bytes what its runs take with their padding.
+type LogReport struct {
+	ID         uint64
+	Start, End int64
+	Segments   int
+	Runs       int
+	Batches    int
+	Bytes      int64
+	Problems   []Problem
+}
+
+// Problem is one thing that is wrong: where, and the records it touches, From
+// to To - 1. Path is empty where no file can be named.
+type Problem struct {
+	Path     string
+	At       int64 // byte of the file
+	From, To int64
+	What     string
+}
+
+// String is the problem in one line.
+func (p Problem) String() string {
+	if p.Path == "" {
+		return fmt.Sprintf("%s: records %d to %d", p.What, p.From, p.To)
+	}
+	return fmt.Sprintf("%s at %d: %s: records %d to %d", p.Path, p.At, p.What, p.From, p.To)
+}
+
+// Problems are those of all logs, a line each; none where all is well.
+func (c *CheckReport) Problems() (lines []string) {
+	for i := range c.Logs {
+		for _, p := range c.Logs[i].Problems {
+			lines = append(lines, fmt.Sprintf("log %d: %s", c.Logs[i].ID, p))
+		}
+	}
+	return lines
+}
+
+// Sum adds the rows up; ID, Start, End and Problems have no meaning in it.
+func (c *CheckReport) Sum() (sum LogReport) {
+	for i := range c.Logs {
+		l := &c.Logs[i]
+		sum.Segments += l.Segments
+		sum.Runs += l.Runs
+		sum.Batches += l.Batches
+		sum.Bytes += l.Bytes
+	}
+	return sum
 }
 
 // Check reads everything a data directory holds and verifies it, without
@@ -48,9 +94,9 @@ func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*CheckReport, 
 	out.Clean, out.Frames = r.boot.Clean, r.frames
 	for _, id := range sorted(r.logs) {
 		l := r.logs[id]
-		out.Logs++
+		row := LogReport{ID: id, Start: l.start, End: l.accepted}
 		if l.rotFrom != noOffset {
-			out.Problems = append(out.Problems, fmt.Sprintf("log %d: acknowledged records %d to %d are lost", id, l.rotFrom, l.rotTo))
+			row.Problems = append(row.Problems, Problem{From: l.rotFrom, To: l.rotTo, What: "acknowledged records are lost"})
 		}
 		end := noOffset
 		for i := range l.segments {
@@ -59,30 +105,31 @@ func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*CheckReport, 
 				continue
 			}
 			if end != noOffset && q.base != end && q.base > l.start {
-				out.Problems = append(out.Problems, fmt.Sprintf("log %d: segment %016x begins at offset %d, not at %d", id, q.generation, q.base, end))
+				row.Problems = append(row.Problems, Problem{Path: segmentPath(q.generation), From: end, To: q.base, What: "the segment begins late"})
 			}
 			end = q.end
-			out.Segments++
-			if err := r.checkSegment(l, q, out); err != nil {
+			row.Segments++
+			if err := r.checkSegment(l, q, &row); err != nil {
 				return nil, err
 			}
 		}
+		out.Logs = append(out.Logs, row)
 	}
 	return out, nil
 }
 
 // checkSegment walks the runs of one segment, whole.
-func (r *recovery) checkSegment(l *found, q *segRecord, out *CheckReport) error {
+func (r *recovery) checkSegment(l *found, q *segRecord, out *LogReport) error {
 	path, slot := segmentPath(q.generation), r.files+4
-	problem := func(at, offset int64, what string) {
-		out.Problems = append(out.Problems, fmt.Sprintf("log %d: %s at %d: %s: records %d to %d", l.id, path, at, what, offset, q.end))
+	problem := func(at, from, to int64, what string) {
+		out.Problems = append(out.Problems, Problem{path, at, from, to, what})
 	}
 	there, err := r.open(slot, path, ioring.OpenReadOnly)
 	if err != nil {
 		return err
 	}
 	if !there {
-		problem(0, q.base, "missing")
+		problem(0, q.base, q.end, "missing")
 		return nil
 	}
 	defer r.close(slot)
@@ -91,13 +138,14 @@ func (r *recovery) checkSegment(l *found, q *segRecord, out *CheckReport) error 
 		var h runHeader
 		p, err := r.read(slot, at, blockBytes)
 		if err != nil || len(p) < blockBytes || !h.get(p) || h.directory != r.old.directory || h.generation != q.generation || h.log != l.id || h.base != base && (h.base < base || h.base > l.start) || at+int64(h.bytes()) > q.position {
-			problem(at, base, "the head of a run is broken")
+			problem(at, base, q.end, "the head of a run is broken")
 			return nil
 		}
 		p, err = r.read(slot, at, h.bytes())
 		if err != nil || len(p) < h.bytes() || !h.whole(p[pieceHeader:pieceHeader+int(h.bodyBytes)]) {
-			problem(at, base, "a run is broken")
-			return nil
+			problem(at, base, h.end, "a run is broken")
+			at, base = at+int64(h.bytes()), h.end
+			continue
 		}
 		out.Batches += int(h.batches)
 		out.Runs++
@@ -106,7 +154,7 @@ func (r *recovery) checkSegment(l *found, q *segRecord, out *CheckReport) error 
 		base = h.end
 	}
 	if base != q.end {
-		problem(q.position, base, "the segment ends early")
+		problem(q.position, base, q.end, "the segment ends early")
 	}
 	return nil
 }

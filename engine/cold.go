@@ -19,6 +19,7 @@ type coldRead struct {
 	pushed  bool
 	opened  bool
 	log     Slot
+	id      uint64 // of the log when the read began: the slot may be another's by now
 	segment int32
 	user    uint32
 	from    int64
@@ -59,6 +60,9 @@ func (e *Engine) ReadCold(s Slot, from int64, user uint32) Status {
 	if from < l.start || from >= l.drained {
 		return OutOfRange
 	}
+	if l.rots(from) {
+		return Rot
+	}
 	g := l.segments
 	for g != none && (e.all[g].position == 0 || e.all[g].end <= from) {
 		g = e.all[g].next
@@ -72,7 +76,7 @@ func (e *Engine) ReadCold(s Slot, from int64, user uint32) Status {
 		if r.stage != coldFree {
 			continue
 		}
-		*r = coldRead{stage: coldOpen, held: true, log: s, segment: g, user: user, from: from, at: e.all[g].seek(from), buf: r.buf}
+		*r = coldRead{stage: coldOpen, held: true, log: s, id: l.id, segment: g, user: user, from: from, at: e.all[g].seek(from), buf: r.buf}
 		e.all[g].readers++
 		e.coldsBusy++
 		e.stats.ColdReads++
@@ -118,7 +122,12 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 	if again(c.Result) {
 		return
 	}
-	if c.Result <= 0 {
+	if c.Result < 0 {
+		e.endCold(i, StorageFailed) // what lies there may be sound
+		return
+	}
+	if c.Result == 0 {
+		e.rotFound(r, e.all[r.segment].end)
 		e.endCold(i, Corrupt)
 		return
 	}
@@ -131,7 +140,8 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 	h := &r.header
 	p := r.buf.Bytes()
 	if r.stage == coldHeader {
-		if !h.get(p) || h.directory != e.dir || h.generation != q.generation || h.log != e.logs[r.log].id || h.base != r.at.base && (h.base < r.at.base || h.base > e.logs[r.log].start) || h.bytes() > r.buf.Len() || r.at.position+int64(h.bytes()) > q.position {
+		if !h.get(p) || h.directory != e.dir || h.generation != q.generation || h.log != r.id || h.base != r.at.base && (h.base < r.at.base || h.base > e.logs[r.log].start) || h.bytes() > r.buf.Len() || r.at.position+int64(h.bytes()) > q.position {
+			e.rotFound(r, q.end)
 			e.endCold(i, Corrupt)
 			return
 		}
@@ -140,6 +150,7 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 			r.at = indexEntry{base: h.end, position: r.at.position + int64(h.bytes()), before: max(r.at.before, h.maxTime)}
 			r.got = 0
 			if r.at.position >= q.position {
+				e.rotFound(r, q.end)
 				e.endCold(i, Corrupt)
 			}
 			return
@@ -152,10 +163,28 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 	}
 	e.stats.ColdBytes += uint64(r.want)
 	if !h.whole(p[pieceHeader : pieceHeader+int(h.bodyBytes)]) {
+		e.rotFound(r, h.end)
 		e.endCold(i, Corrupt)
 		return
 	}
 	e.endCold(i, OK)
+}
+
+// rotFound: the run where r stands is not what was written. From now on its log
+// takes no more; the records from that run on, to end at most, are lost unless
+// memory still has them, those before and after are read on.
+func (e *Engine) rotFound(r *coldRead, end int64) {
+	l := &e.logs[r.log]
+	if l.state != logOpen || l.id != r.id {
+		return
+	}
+	from := max(r.at.base, l.start)
+	if l.rotFrom == noOffset {
+		l.rotFrom, l.rotTo = from, end
+	} else {
+		l.rotFrom, l.rotTo = min(l.rotFrom, from), max(l.rotTo, end)
+	}
+	e.changes++
 }
 
 func (e *Engine) endCold(i uint32, st Status) {

@@ -332,6 +332,18 @@ func (e *Engine) takeLog(id uint64) (Slot, bool) {
 	return Slot(i), true
 }
 
+// rots says that the record at offset is known to be lost on disk.
+func (l *log) rots(offset int64) bool {
+	return l.rotFrom != noOffset && offset >= l.rotFrom && offset < l.rotTo
+}
+
+// Rotten is the range of records of log l, from to to - 1, that were
+// acknowledged and are lost: opening found so, or a cold read did.
+func (e *Engine) Rotten(l Slot) (from, to int64, rotten bool) {
+	x := &e.logs[l]
+	return x.rotFrom, x.rotTo, x.rotFrom != noOffset
+}
+
 const noTime = -1 << 63
 
 func (l *log) addEpoch(x epochStart) {

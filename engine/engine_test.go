@@ -255,16 +255,16 @@ func TestCheckFindsARottenRun(t *testing.T) {
 		}
 		return r
 	}
-	if r := check(); len(r.Problems) > 0 || r.Batches != 20 {
-		t.Fatalf("a sound directory: %d batches, %q", r.Batches, r.Problems)
+	if r := check(); len(r.Problems()) > 0 || r.Sum().Batches != 20 {
+		t.Fatalf("a sound directory: %d batches, %q", r.Sum().Batches, r.Problems())
 	}
 	for _, p := range disk.Paths() {
 		if strings.HasPrefix(p, "segments/") {
 			disk.Flip(p, 7000)
 		}
 	}
-	if r := check(); len(r.Problems) != 1 {
-		t.Fatalf("a flipped bit in a run: %q", r.Problems)
+	if r := check(); len(r.Problems()) != 1 {
+		t.Fatalf("a flipped bit in a run: %q", r.Problems())
 	}
 	l = begin(t, w, disk)
 	s, _ := l.e.Lookup(2)

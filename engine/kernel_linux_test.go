@@ -207,7 +207,7 @@ func checkReal(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, p := range report.Problems {
+	for _, p := range report.Problems() {
 		t.Error(p)
 	}
 }

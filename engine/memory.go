@@ -338,11 +338,14 @@ func (e *Engine) Read(s Slot, from, to int64, maxBytes int, out []View) (n int, 
 	case from < l.start || from > l.end:
 		return 0, OutOfRange
 	case l.rotFrom != noOffset && from >= l.end:
-		return 0, Rot
+		return 0, Rot // nothing will come there
 	case from >= to || len(out) == 0:
 		return 0, Empty
 	}
 	c, ok := e.find(l, from)
+	if !ok && l.rots(from) {
+		return 0, Rot
+	}
 	if !ok {
 		return 0, Cold
 	}

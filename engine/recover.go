@@ -467,7 +467,7 @@ func (r *recovery) apply(x *entry, bytes []byte, logs map[uint64]*found) {
 		if x.base+int64(x.count) <= l.accepted {
 			return
 		}
-		if x.base != l.accepted || l.rotFrom != noOffset {
+		if x.base != l.accepted {
 			return // a hole; what was noted says whether it is rot
 		}
 		l.doubt = false

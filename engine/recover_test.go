@@ -33,7 +33,7 @@ import (
 //	tear-frame N                      puts back zeroes for the last block of frame N
 //	lose PATH                         the file is no longer there
 //	read ID...                        reads everything and compares it with what was appended
-//	check                             the checker's findings
+//	check [rows]                      the checker's findings, and a row for each log
 //	room BYTES|all                    from now on the disk has room for so many bytes more
 //	fail PATH op=write|sync [times=1] [errno=5]   the next so many such operations on files that begin with PATH fail
 //	frames                            the journal of the data shard, frame by frame
@@ -190,10 +190,19 @@ func (h *host) command(d *datadriven.TestData) string {
 		if err != nil {
 			return "refused: " + tidy(err.Error())
 		}
-		if len(r.Problems) == 0 {
-			return "nothing wrong"
+		var out strings.Builder
+		if d.HasArg("rows") {
+			for _, l := range r.Logs {
+				fmt.Fprintf(&out, "log %d: %d..%d in %d segments, %d runs, %d bytes, %d problems\n", l.ID, l.Start, l.End, l.Segments, l.Runs, l.Bytes, len(l.Problems))
+			}
 		}
-		return tidy(strings.Join(r.Problems, "\n"))
+		for _, p := range r.Problems() {
+			fmt.Fprintln(&out, tidy(p))
+		}
+		if len(r.Problems()) == 0 {
+			out.WriteString("nothing wrong")
+		}
+		return out.String()
 	case "room":
 		h.disk.Capacity = 0
 		var n int64

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -28,7 +29,7 @@ not be running on it.
 
 Exit status: 0 where everything verifies, 1 where something does not, 2 where
 it could not be looked at.`,
-		Example: "  tailbound check /var/lib/tailbound\n  tailbound check --json /var/lib/tailbound | jq .logs",
+		Example: "  tailbound check /var/lib/tailbound\n  tailbound check --json /var/lib/tailbound | jq '.logs[] | select(.problems != [])'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			report, err := check(args[0])
@@ -45,7 +46,7 @@ it could not be looked at.`,
 			} else {
 				printReport(cmd.OutOrStdout(), args[0], report)
 			}
-			if len(report.Problems) > 0 {
+			if len(report.Problems()) > 0 {
 				return exitStatus(1)
 			}
 			return nil
@@ -85,24 +86,43 @@ func check(dir string) (*engine.CheckReport, error) {
 
 // checkJSON is what --json prints. The names stay.
 type checkJSON struct {
-	Directory string   `json:"directory"`
-	Epoch     uint32   `json:"epoch"`
-	CleanStop bool     `json:"clean_stop"`
-	Logs      int      `json:"logs"`
-	Segments  int      `json:"segments"`
-	Runs      int      `json:"runs"`
-	Batches   int      `json:"batches"`
-	Bytes     int64    `json:"bytes"`
-	Frames    int      `json:"frames"`
-	Problems  []string `json:"problems"`
+	Directory string    `json:"directory"`
+	Epoch     uint32    `json:"epoch"`
+	CleanStop bool      `json:"clean_stop"`
+	Frames    int       `json:"frames"`
+	Logs      []logJSON `json:"logs"`
+}
+
+type logJSON struct {
+	ID       uint64        `json:"id"`
+	Start    int64         `json:"start"`
+	End      int64         `json:"end"`
+	Segments int           `json:"segments"`
+	Runs     int           `json:"runs"`
+	Batches  int           `json:"batches"`
+	Bytes    int64         `json:"bytes"`
+	Problems []problemJSON `json:"problems"`
+}
+
+// problemJSON: at is a byte of the file; the records are first to end - 1.
+type problemJSON struct {
+	File  string `json:"file"`
+	At    int64  `json:"at"`
+	First int64  `json:"first"`
+	End   int64  `json:"end"`
+	What  string `json:"what"`
 }
 
 func jsonReport(r *engine.CheckReport) checkJSON {
-	problems := r.Problems
-	if problems == nil {
-		problems = []string{}
+	c := checkJSON{fmt.Sprintf("%x", r.Directory), r.Epoch, r.Clean, r.Frames, []logJSON{}}
+	for _, l := range r.Logs {
+		problems := []problemJSON{}
+		for _, p := range l.Problems {
+			problems = append(problems, problemJSON{p.Path, p.At, p.From, p.To, p.What})
+		}
+		c.Logs = append(c.Logs, logJSON{l.ID, l.Start, l.End, l.Segments, l.Runs, l.Batches, l.Bytes, problems})
 	}
-	return checkJSON{fmt.Sprintf("%x", r.Directory), r.Epoch, r.Clean, r.Logs, r.Segments, r.Runs, r.Batches, r.Bytes, r.Frames, problems}
+	return c
 }
 
 func printReport(w io.Writer, dir string, r *engine.CheckReport) {
@@ -111,11 +131,18 @@ func printReport(w io.Writer, dir string, r *engine.CheckReport) {
 		end = "no clean stop: the next start recovers"
 	}
 	fmt.Fprintf(w, "%s: directory %x, epoch %d, %s\n", dir, r.Directory, r.Epoch, end)
-	fmt.Fprintf(w, "read and verified: %d logs, %d segments, %d runs, %d batches, %d bytes; %d journal frames to replay\n", r.Logs, r.Segments, r.Runs, r.Batches, r.Bytes, r.Frames)
-	for _, p := range r.Problems {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "log\tstart\tend\tsegments\truns\tbytes\tproblems\t")
+	for _, l := range r.Logs {
+		fmt.Fprintf(t, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", l.ID, l.Start, l.End, l.Segments, l.Runs, l.Bytes, len(l.Problems))
+	}
+	t.Flush()
+	sum := r.Sum()
+	fmt.Fprintf(w, "read and verified: %d logs, %d segments, %d runs, %d batches, %d bytes; %d journal frames to replay\n", len(r.Logs), sum.Segments, sum.Runs, sum.Batches, sum.Bytes, r.Frames)
+	for _, p := range r.Problems() {
 		fmt.Fprintln(w, "PROBLEM: "+p)
 	}
-	if len(r.Problems) == 0 {
+	if len(r.Problems()) == 0 {
 		fmt.Fprintln(w, "no problems")
 	}
 }

@@ -67,8 +67,8 @@ func (s *engineSim) check() error {
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
-	if len(report.Problems) > 0 {
-		return fmt.Errorf("CHECK: %v", report.Problems)
+	if p := report.Problems(); len(p) > 0 {
+		return fmt.Errorf("CHECK: %v", p)
 	}
 	return nil
 }
