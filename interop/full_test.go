@@ -1,0 +1,178 @@
+package interop
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sys/unix"
+)
+
+// smallDisk mounts a file system of its own, of so many bytes.
+func smallDisk(t *testing.T, kind string, size int64) string {
+	t.Helper()
+	needReal(t, "it has no disk")
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a small file system wants root")
+	}
+	mkfs, err := exec.LookPath("mkfs." + kind)
+	if err != nil {
+		t.Skipf("no mkfs.%s here", kind)
+	}
+	// Not the test's own directory: what is mounted below it must be gone before it is.
+	top, err := os.MkdirTemp(tempRoot(), "small-disk-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, at := filepath.Join(top, "image"), filepath.Join(top, "at")
+	t.Cleanup(func() { os.Remove(image); os.Remove(at); os.Remove(top) })
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(image)
+	if err == nil {
+		err = f.Truncate(size)
+		f.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said, err := exec.Command(mkfs, "-q", image).CombinedOutput(); err != nil {
+		t.Skipf("mkfs.%s: %v: %s", kind, err, said)
+	}
+	if said, err := exec.Command("mount", "-o", "loop", image, at).CombinedOutput(); err != nil {
+		t.Skipf("mounting a small file system: %v: %s", err, said)
+	}
+	t.Cleanup(func() {
+		// The kernel closes a dead process's rings, and what they held open, a little later.
+		err := unix.Unmount(at, 0)
+		for limit := time.Now().Add(10 * time.Second); err == unix.EBUSY && time.Now().Before(limit); err = unix.Unmount(at, 0) {
+			time.Sleep(20 * time.Millisecond)
+		}
+		if err != nil {
+			unix.Unmount(at, unix.MNT_DETACH)
+			t.Errorf("unmounting %s: %v", at, err)
+		}
+	})
+	return filepath.Join(at, "data")
+}
+
+// TestFullDisk: a full disk refuses what finds no room with KAFKA_STORAGE_ERROR, loses nothing, keeps no other topic from its own room, survives
+// kill -9, and is over when a topic is deleted.
+func TestFullDisk(t *testing.T) {
+	for _, kind := range []string{"ext4", "xfs"} {
+		t.Run(kind, func(t *testing.T) {
+			dir := smallDisk(t, kind, 700<<20)
+			b, err := newBroker(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("the broker's output:\n%s", b.out.tail())
+				}
+				if b.alive() {
+					if err := b.stop(); err != nil {
+						t.Error(err)
+					}
+				}
+				if err := b.check(); err != nil {
+					t.Error(err)
+				}
+			})
+			const big, small = "big", "small"
+			fill := bytesOf(batchOf(strings.Repeat("fill", 50_000)))
+			word := bytesOf(batchOf("word"))
+			produce := func(w *wire, topic string, records []byte) (int64, int16) {
+				p := mustAsk[*kmsg.ProduceResponse](t, w, produceRequest(topic, 8, -1, records)).Topics[0].Partitions[0]
+				return p.BaseOffset, p.ErrorCode
+			}
+			createTopic(t, b, small, 1)
+			createTopic(t, b, big, 1)
+			ws, wb := dialTo(t, leaderOf(t, b, small, 0)), dialTo(t, leaderOf(t, b, big, 0))
+			words := 0
+			say := func(when string) {
+				t.Helper()
+				if at, code := produce(ws, small, word); code != 0 || at != int64(words) {
+					t.Fatalf("%s: the other topic gets offset %d, error %v; want %d", when, at, kerr.ErrorForCode(code), words)
+				}
+				words++
+			}
+			say("at first")
+			full := func() (stored int64) {
+				t.Helper()
+				for n := range 10_000 {
+					at, code := produce(wb, big, fill)
+					if code == kerr.KafkaStorageError.Code {
+						return stored
+					}
+					if code != 0 {
+						t.Fatalf("batch %d: %v", n, kerr.ErrorForCode(code))
+					}
+					stored = at + 1
+				}
+				t.Fatal("the disk does not fill")
+				return 0
+			}
+			stored := full()
+			t.Logf("%d batches of 200 KB fit", stored)
+			if stored < 100 {
+				t.Errorf("only %d batches of 200 KB fit", stored)
+			}
+			for range 50 {
+				say("on a full disk")
+			}
+			all := func(when string) {
+				t.Helper()
+				for at := int64(0); at < stored; {
+					p := mustAsk[*kmsg.FetchResponse](t, wb, fetchRequest(big, 11, at, time.Second)).Topics[0].Partitions[0]
+					if p.ErrorCode != 0 || len(p.RecordBatches) < len(fill) {
+						t.Fatalf("%s: offset %d of %d: %v, %d bytes", when, at, stored, kerr.ErrorForCode(p.ErrorCode), len(p.RecordBatches))
+					}
+					for rest := p.RecordBatches; len(rest) >= len(fill); rest = rest[len(fill):] {
+						if string(rest[61:len(fill)]) != string(fill[61:]) {
+							t.Fatalf("%s: offset %d has other bytes", when, at)
+						}
+						at++
+					}
+				}
+			}
+			all("on a full disk")
+			b.kill()
+			if err := b.start(); err != nil {
+				t.Fatalf("a full disk keeps the broker from starting: %v", err)
+			}
+			ws, wb = dialTo(t, leaderOf(t, b, small, 0)), dialTo(t, leaderOf(t, b, big, 0))
+			all("after kill -9")
+			say("after kill -9")
+			if end := endOf(t, leaderOf(t, b, big, 0), big); end != stored {
+				t.Fatalf("after kill -9 the log ends at %d, not %d", end, stored)
+			}
+			gone := kmsg.NewPtrDeleteTopicsRequest()
+			gone.Version, gone.TopicNames, gone.TimeoutMillis = 3, []string{big}, 10_000
+			if code := mustAsk[*kmsg.DeleteTopicsResponse](t, dialTo(t, b.addr()), gone).Topics[0].ErrorCode; code != 0 {
+				t.Fatalf("deleting a topic on a full disk: %v", kerr.ErrorForCode(code))
+			}
+			const again = "again"
+			createTopic(t, b, again, 1)
+			wa := dialTo(t, leaderOf(t, b, again, 0))
+			ok := 0
+			for limit := time.Now().Add(20 * time.Second); ok < 50; {
+				switch _, code := produce(wa, again, fill); {
+				case code == 0:
+					ok++
+				case code != kerr.KafkaStorageError.Code || time.Now().After(limit):
+					t.Fatalf("after a delete: %v, %d batches in", kerr.ErrorForCode(code), ok)
+				default:
+					time.Sleep(20 * time.Millisecond)
+				}
+			}
+			say("at last")
+		})
+	}
+}
