@@ -29,7 +29,7 @@ interop: build ## real clients over real sockets, and kill -9; librdkafka wants 
 sim: ## one simulated life: make sim SEED=n
 	$(GO) run ./cmd/sim -seed $(SEED)
 
-bench: build ## beside a plain Go server, in one run; go run ./bench -h
+bench: build ## beside a plain Go server and a bare ring, in one run; go run ./bench -h
 	$(GO) run ./bench
 
 clean:

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func systemNames() []string { return []string{"tailbound", "plain", "plain-nosync"} }
+func systemNames() []string { return []string{"tailbound", "probe", "plain", "plain-nosync"} }
 
 // start starts a system that serves addr and keeps its data in dir.
 func (o *options) start(name, addr, dir string) (*child, error) {
@@ -33,6 +33,8 @@ func (o *options) start(name, addr, dir string) (*child, error) {
 	case "tailbound":
 		args := []string{"serve", "--data-dir", dir, "--listen", addr, "--shards", "1"}
 		return spawn(o.serverCPU, nil, o.binary, append(args, strings.Fields(o.serveArgs)...)...)
+	case "probe":
+		return spawn(o.serverCPU, []string{procs}, self, "child-probe", addr, dir)
 	case "plain":
 		return spawn(o.serverCPU, []string{procs}, self, "child-plain", addr, dir, "sync")
 	case "plain-nosync":

@@ -27,6 +27,8 @@
 //   - Broker and generator share one machine, its memory bandwidth, its disk
 //     and its host. Loopback is not a network.
 //   - With two cores the kernel's workers have no core of their own.
+//   - The probe (package rings) is the least that one thread and one ring can
+//     do for a durable produce here; a broker does more. 1.3 is a good ratio.
 //   - The plain server does less than a broker (package plain says what); a
 //     ratio near 1 is a good result.
 //   - Disks differ in what a sync costs far more than brokers do. Compare

@@ -20,6 +20,7 @@ import (
 
 	"tailbound/bench/load"
 	"tailbound/bench/plain"
+	"tailbound/bench/rings"
 )
 
 // Children are told to die with the thread that made them (PR_SET_PDEATHSIG):
@@ -42,6 +43,8 @@ func run(args []string) error {
 			return childLoad(args[1])
 		case "child-touch":
 			return childTouch(args[1])
+		case "child-probe":
+			return rings.Serve(args[1], args[2])
 		case "child-plain":
 			return plain.Serve(plain.Options{Listen: args[1], DataDir: args[2], Sync: args[3] == "sync"})
 		}
@@ -150,7 +153,7 @@ func orchestrate(args []string) error {
 	f.Float64Var(&o.warmup, "warmup", 2, "seconds before them, not measured")
 	f.StringVar(&o.rates, "rates", "50,200,400,sat", "MB/s of 100 x 1000 B batches; sat: closed loop; empty: none")
 	f.StringVar(&o.smallRates, "small-rates", "5000,20000,50000,sat", "requests/s of -small")
-	f.StringVar(&o.systems, "systems", "tailbound,plain", "of "+strings.Join(systemNames(), ", "))
+	f.StringVar(&o.systems, "systems", "tailbound,probe,plain", "of "+strings.Join(systemNames(), ", "))
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the batch phases (-small: 64)")
 	f.BoolVar(&o.small, "small", false, "also one 100 B record a request, over 64 partitions")
 	f.BoolVar(&o.consumer, "consumer", false, "also each rate with a reader at the tail: end to end, tailbound only")

@@ -29,14 +29,21 @@ type Options struct {
 	Sync    bool // answer after fdatasync
 }
 
+// A Front answers the few requests that the generator sends; Store keeps a
+// batch whose base offset is patched in. Other yardsticks use it too.
+type Front struct {
+	Host  string // advertised
+	Port  int32
+	Store func(batch []byte) error
+
+	appending sync.Mutex // held over offset and Store, so that both have one order
+	topics    map[string][]int64
+}
+
 type server struct {
+	Front
 	o    Options
 	file *os.File
-	host string
-	port int32
-
-	appending sync.Mutex // held over offset and write, so that both have one order
-	topics    map[string][]int64
 
 	queue  sync.Mutex
 	dirty  []*conn       // connections with answers in out; guarded by queue
@@ -63,7 +70,11 @@ func Serve(o Options) error {
 		return err
 	}
 	addr := ln.Addr().(*net.TCPAddr)
-	s := &server{o: o, file: f, host: addr.IP.String(), port: int32(addr.Port), topics: map[string][]int64{}, filled: make(chan struct{}, 1)}
+	s := &server{Front: Front{Host: addr.IP.String(), Port: int32(addr.Port)}, o: o, file: f, filled: make(chan struct{}, 1)}
+	s.Store = func(batch []byte) error {
+		_, err := f.Write(batch)
+		return err
+	}
 	if o.Sync {
 		go s.syncer()
 	}
@@ -105,7 +116,7 @@ func (s *server) serve(c *conn) error {
 				}
 				break
 			}
-			if answers, err = s.handle(answers, in[at+4:at+4+size]); err != nil {
+			if answers, err = s.Handle(answers, in[at+4:at+4+size]); err != nil {
 				return err
 			}
 			at += 4 + size
@@ -164,8 +175,8 @@ func (s *server) syncer() {
 	}
 }
 
-// handle appends the framed answer of one request to answers.
-func (s *server) handle(answers, req []byte) ([]byte, error) {
+// Handle appends the framed answer of one request to answers.
+func (s *Front) Handle(answers, req []byte) ([]byte, error) {
 	be := binary.BigEndian
 	key, version := int16(be.Uint16(req)), int16(be.Uint16(req[2:]))
 	correlation := req[4:8]
@@ -198,7 +209,7 @@ var errShort = errors.New("a request that ends early")
 
 // produce walks a Produce request of versions 3 to 7 and answers it on the way:
 // request and response have the same shape.
-func (s *server) produce(answers, b []byte, version int16) ([]byte, error) {
+func (s *Front) produce(answers, b []byte, version int16) ([]byte, error) {
 	if version < 3 || version > 7 {
 		return nil, fmt.Errorf("Produce %d is not served", version)
 	}
@@ -252,7 +263,7 @@ func (s *server) produce(answers, b []byte, version int16) ([]byte, error) {
 }
 
 // append checks one batch, gives it its base offset and writes it.
-func (s *server) append(topic []byte, partition int, b []byte) (base int64, code int16, err error) {
+func (s *Front) append(topic []byte, partition int, b []byte) (base int64, code int16, err error) {
 	be := binary.BigEndian
 	if len(b) < 61 || int(be.Uint32(b[8:]))+12 != len(b) || b[16] != 2 || be.Uint32(b[17:]) != crc32.Checksum(b[21:], castagnoli) {
 		return -1, 2, nil // CORRUPT_MESSAGE
@@ -265,7 +276,7 @@ func (s *server) append(topic []byte, partition int, b []byte) (base int64, code
 	}
 	base = ends[partition]
 	be.PutUint64(b, uint64(base))
-	if _, err := s.file.Write(b); err != nil {
+	if err := s.Store(b); err != nil {
 		return 0, 0, err
 	}
 	ends[partition] = base + int64(be.Uint32(b[57:]))
@@ -273,7 +284,7 @@ func (s *server) append(topic []byte, partition int, b []byte) (base int64, code
 }
 
 // cold answers what a client asks before it produces.
-func (s *server) cold(answers, body []byte, key, version int16) ([]byte, error) {
+func (s *Front) cold(answers, body []byte, key, version int16) ([]byte, error) {
 	req := kmsg.RequestForKey(key)
 	if req == nil || version > 7 || req.MaxVersion() < version {
 		return nil, fmt.Errorf("key %d version %d is not served", key, version)
@@ -304,7 +315,7 @@ func (s *server) cold(answers, body []byte, key, version int16) ([]byte, error) 
 	return resp.AppendTo(answers), nil
 }
 
-func (s *server) create(req *kmsg.CreateTopicsRequest, resp *kmsg.CreateTopicsResponse) {
+func (s *Front) create(req *kmsg.CreateTopicsRequest, resp *kmsg.CreateTopicsResponse) {
 	s.appending.Lock()
 	defer s.appending.Unlock()
 	for _, t := range req.Topics {
@@ -316,17 +327,20 @@ func (s *server) create(req *kmsg.CreateTopicsRequest, resp *kmsg.CreateTopicsRe
 		case t.NumPartitions < 1 || t.NumPartitions > 100_000:
 			a.ErrorCode = 37 // INVALID_PARTITIONS
 		default:
+			if s.topics == nil {
+				s.topics = map[string][]int64{}
+			}
 			s.topics[t.Topic] = make([]int64, t.NumPartitions)
 		}
 		resp.Topics = append(resp.Topics, a)
 	}
 }
 
-func (s *server) metadata(req *kmsg.MetadataRequest, resp *kmsg.MetadataResponse) {
+func (s *Front) metadata(req *kmsg.MetadataRequest, resp *kmsg.MetadataResponse) {
 	s.appending.Lock()
 	defer s.appending.Unlock()
 	b := kmsg.NewMetadataResponseBroker()
-	b.NodeID, b.Host, b.Port = 1, s.host, s.port
+	b.NodeID, b.Host, b.Port = 1, s.Host, s.Port
 	resp.Brokers = append(resp.Brokers, b)
 	resp.ControllerID = 1
 	for _, t := range req.Topics {
