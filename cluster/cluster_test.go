@@ -42,6 +42,9 @@ func TestRefusals(t *testing.T) {
 		return func() ([]byte, *Refusal) { return s.PlanCreate(name, partitions, factor, configs, id(topic), lim) }
 	}
 	set := func(name, value string) plan { return create("t", 1, 1, 9, roomy, Config{name, value}) }
+	alter := func(name string, replace bool, edits ...ConfigEdit) plan {
+		return func() ([]byte, *Refusal) { return s.PlanConfigure(name, edits, replace, roomy) }
+	}
 	narrow := Limits{TopicsMax: 2, PartitionsPerTopicMax: 3, PartitionsMax: 5, PartitionsDefault: 1}
 	wide := narrow
 	wide.TopicsMax = 9
@@ -64,7 +67,7 @@ func TestRefusals(t *testing.T) {
 		{"no partitions", create("t", 0, 1, 9, roomy), CodeInvalidPartitions, "non-positive"},
 		{"-2 partitions", create("t", -2, 1, 9, roomy), CodeInvalidPartitions, "non-positive"},
 		{"many partitions", create("t", 101, 1, 9, roomy), CodeInvalidPartitions, "at most 100"},
-		{"beyond the ceiling", create("t", PartitionsPerTopicCeiling+1, 1, 9, Limits{1 << 30, 1 << 30, 1 << 30, 1}), CodeInvalidPartitions, "at most 65536"},
+		{"beyond the ceiling", create("t", PartitionsPerTopicCeiling+1, 1, 9, Limits{1 << 30, 1 << 30, 1 << 30, 1, 0}), CodeInvalidPartitions, "at most 65536"},
 		{"factor 0", create("t", 1, 0, 9, roomy), CodeInvalidReplicationFactor, "larger than 0"},
 		{"factor -2", create("t", 1, -2, 9, roomy), CodeInvalidReplicationFactor, "larger than 0"},
 		{"factor 2", create("t", 1, 2, 9, roomy), CodeInvalidReplicationFactor, "does not replicate"},
@@ -88,6 +91,21 @@ func TestRefusals(t *testing.T) {
 		{"half compaction", set("cleanup.policy", "delete, compact"), CodeInvalidConfig, "this broker has delete"},
 		{"no policy", set("cleanup.policy", " "), CodeInvalidConfig, "empty"},
 		{"recompression", set("compression.type", "zstd"), CodeInvalidConfig, "this broker has producer"},
+		{"a unit", set("retention.ms", "7d"), CodeInvalidConfig, "Not a number of type LONG"},
+		{"another unit", set("segment.bytes", "1GB"), CodeInvalidConfig, "Not a number of type INT"},
+		{"a small segment", set("segment.bytes", "1024"), CodeInvalidConfig, "at least 1048576"},
+		{"a time of nobody", set("message.timestamp.type", "EventTime"), CodeInvalidConfig, "this broker has CreateTime, LogAppendTime"},
+		{"larger than the broker's", create("t", 1, 1, 9, Limits{9, 9, 99, 1, 1000}, Config{"max.message.bytes", "1001"}), CodeInvalidConfig, "message.max.bytes is 1000"},
+		{"configure unknown", alter("none", false), CodeUnknownTopicOrPartition, "does not exist"},
+		{"configure deleted", alter("gone", false), CodeUnknownTopicOrPartition, "does not exist"},
+		{"configure no name", alter("a b", false), CodeInvalidTopic, "contains one or more"},
+		{"configure what is not", alter("orders", false, ConfigEdit{ConfigSet, "no.such", "1"}), CodeInvalidConfig, "Unknown topic config name: no.such"},
+		{"delete what is not", alter("orders", false, ConfigEdit{ConfigDelete, "no.such", ""}), CodeInvalidConfig, "Unknown topic config name: no.such"},
+		{"configure twice", alter("orders", true, ConfigEdit{ConfigSet, "retention.ms", "1"}, ConfigEdit{ConfigSet, "retention.ms", "1"}), CodeInvalidRequest, "given twice"},
+		{"append to a number", alter("orders", false, ConfigEdit{ConfigAppend, "retention.ms", "1"}), CodeInvalidConfig, "not a list"},
+		{"append compaction", alter("orders", false, ConfigEdit{ConfigAppend, "cleanup.policy", "compact"}), CodeInvalidConfig, "this broker has delete"},
+		{"subtract all", alter("orders", false, ConfigEdit{ConfigSubtract, "cleanup.policy", "delete"}), CodeInvalidConfig, "must not be empty"},
+		{"an operation of nobody", alter("orders", false, ConfigEdit{4, "retention.ms", "1"}), CodeInvalidRequest, "no operation 4"},
 		{"delete unknown", func() ([]byte, *Refusal) { return s.PlanDelete("none") }, CodeUnknownTopicOrPartition, "does not host"},
 		{"delete deleted", func() ([]byte, *Refusal) { return s.PlanDelete("gone") }, CodeUnknownTopicOrPartition, "does not host"},
 		{"delete unknown id", func() ([]byte, *Refusal) { return s.PlanDeleteID(id(9)) }, CodeUnknownTopicID, "topic ID"},
@@ -138,6 +156,42 @@ func TestCreateTakesWhatKafkaTakes(t *testing.T) {
 	}
 	if other, ok := s.Collides("A-z.0.9"); !ok || other != "A-z_0.9" {
 		t.Errorf("A-z.0.9 and A-z_0.9 differ in '.' and '_' only; got %q, %t", other, ok)
+	}
+}
+
+func TestConfigure(t *testing.T) {
+	s := New()
+	must(t, s)(s.PlanCreate("t", 1, 1, []Config{{"retention.ms", "5"}, {"segment.ms", "7"}}, id(1), roomy))
+	step := func(replace bool, want string, edits ...ConfigEdit) {
+		t.Helper()
+		must(t, s)(s.PlanConfigure("t", edits, replace, roomy))
+		topic, _ := s.Topic("t")
+		if got := fmt.Sprint(topic.Configs); got != want {
+			t.Fatalf("%v give %s, want %s", edits, got, want)
+		}
+	}
+	step(false, "[{max.message.bytes 99} {retention.ms 5}]", ConfigEdit{ConfigDelete, "segment.ms", ""}, ConfigEdit{ConfigSet, "max.message.bytes", "99"})
+	step(false, "[{cleanup.policy delete} {max.message.bytes 99} {retention.ms 5}]", ConfigEdit{ConfigAppend, "cleanup.policy", "delete"})
+	topic, _ := s.Topic("t")
+	if c := topic.LogConfig(); c.RetentionMS != 5 || c.MessageBytesMax != 99 || c.SegmentMS != 604800000 || c.RetentionBytes != -1 || c.AppendTime {
+		t.Errorf("in force: %+v", c)
+	}
+	if cmd, r := s.PlanConfigure("t", []ConfigEdit{{ConfigSet, "retention.ms", "5"}}, false, roomy); cmd != nil || r != nil {
+		t.Errorf("no change is a command: %v %v", cmd, r)
+	}
+	step(true, "[{message.timestamp.type LogAppendTime}]", ConfigEdit{ConfigSet, "message.timestamp.type", "LogAppendTime"})
+	if c := topic.LogConfig(); c.RetentionMS != 604800000 || !c.AppendTime {
+		t.Errorf("in force: %+v", c)
+	}
+	step(true, "[]")
+	restored := New()
+	for _, cmd := range s.Snapshot(100) {
+		if err := restored.Apply(cmd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !restored.Equal(s) {
+		t.Error("a snapshot has other configurations")
 	}
 }
 
@@ -303,7 +357,7 @@ func TestApplyRefusesWhatDoesNotFollow(t *testing.T) {
 	check("a gap", edit(next, 8, 3), ErrOrder)
 	check("nothing", nil, ErrMalformed)
 	check("a newer version", edit(next, 0, 2), ErrMalformed)
-	check("an unknown kind", edit(next, 1, 5), ErrMalformed)
+	check("an unknown kind", edit(next, 1, 15), ErrMalformed)
 	check("an unknown kind, replayed", edit(first, 1, 200), ErrMalformed)
 	check("reserved bytes", edit(next, 3, 1), ErrMalformed)
 	check("a short body", next[:len(next)-1], ErrMalformed)
@@ -397,7 +451,14 @@ func TestRandomLives(t *testing.T) {
 			var refusal *Refusal
 			var then func()
 			name := fmt.Sprintf("t%d", r.Intn(15))
-			switch r.Intn(6) {
+			switch r.Intn(7) {
+			case 6:
+				cmd, refusal = s.PlanConfigure(name, []ConfigEdit{{ConfigSet, "retention.ms", fmt.Sprint(step)}}, false, lim)
+				then = func() {
+					if got, _ := s.Topic(name); fmt.Sprint(got.Configs) != fmt.Sprintf("[{retention.ms %d}]", step) {
+						t.Fatalf("seed %d: configured to %v", seed, got.Configs)
+					}
+				}
 			case 0, 1:
 				ids++
 				n := r.Intn(8) - 1
@@ -460,7 +521,7 @@ func TestRandomLives(t *testing.T) {
 						t.Fatalf("seed %d: replaying over the snapshot: %v", seed, err)
 					}
 				}
-				if r.Intn(2) == 0 {
+				if r.Intn(2) == 0 && s.Sequence() > 0 { // of nothing, it restores nothing
 					log = s.Snapshot(100)
 				}
 			} else {
@@ -525,6 +586,7 @@ func FuzzApply(f *testing.F) {
 	add(s.PlanCreate("orders", 3, 1, []Config{{"retention.ms", "1000"}, {"write.caching", "false"}}, id(1), roomy))
 	add(s.PlanReserveProducerIDs(10))
 	add(s.PlanCreate("a.b", 1, 1, nil, id(2), roomy))
+	add(s.PlanConfigure("orders", []ConfigEdit{{ConfigSet, "segment.ms", "1000"}}, false, roomy))
 	add(s.PlanDelete("orders"))
 	f.Add(framed(log))
 	f.Add(framed(s.Snapshot(64)))

@@ -26,6 +26,7 @@ const (
 	kindDelete        = 2 // topic id
 	kindForget        = 3 // topic id
 	kindReserve       = 4 // first producer id i64, count i64
+	kindConfigure     = 5 // topic id, all its configurations
 	kindSnapshotBegin = 16
 	kindSnapshotPart  = 17 // topic entries
 	kindSnapshotEnd   = 18 // topics u32
@@ -59,7 +60,7 @@ func (s *State) Apply(cmd []byte) error {
 		return err
 	}
 	switch kind {
-	case kindCreate, kindDelete, kindForget, kindReserve:
+	case kindCreate, kindDelete, kindForget, kindReserve, kindConfigure:
 	case kindSnapshotBegin, kindSnapshotPart, kindSnapshotEnd:
 		return s.applySnapshot(kind, sequence, body)
 	default:
@@ -80,6 +81,8 @@ func (s *State) Apply(cmd []byte) error {
 		err = s.applyForget(body)
 	case kindReserve:
 		err = s.applyReserve(body)
+	case kindConfigure:
+		err = s.applyConfigure(body)
 	}
 	if err != nil {
 		return err
@@ -129,6 +132,29 @@ func (s *State) applyForget(body []byte) error {
 		return malformed("topic %q is not deleted", t.Name)
 	}
 	s.forget(t)
+	return nil
+}
+
+func (s *State) applyConfigure(body []byte) error {
+	if len(body) < 16 {
+		return malformed("configurations of %d bytes", len(body))
+	}
+	t, err := s.topicNamed(body[:16])
+	if err != nil {
+		return err
+	}
+	if t.Deleted {
+		return malformed("topic %q is deleted", t.Name)
+	}
+	r := reader{b: body[16:]}
+	configs, err := r.configs()
+	if err != nil {
+		return err
+	}
+	if len(r.b) != 0 {
+		return malformed("configurations with %d bytes too many", len(r.b))
+	}
+	t.Configs = configs
 	return nil
 }
 
@@ -327,8 +353,12 @@ func appendTopic(b []byte, t *Topic) []byte {
 	b = binary.LittleEndian.AppendUint32(b, 1)
 	b = binary.LittleEndian.AppendUint64(b, t.Partitions[0].LogID)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Partitions)))
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Configs)))
-	for _, c := range t.Configs {
+	return appendConfigs(b, t.Configs)
+}
+
+func appendConfigs(b []byte, configs []Config) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(configs)))
+	for _, c := range configs {
 		b = appendString(b, c.Name)
 		b = appendString(b, c.Value)
 	}
@@ -345,7 +375,6 @@ func parseTopic(b []byte) (t *Topic, rest []byte, err error) {
 	ranges := r.uint32()
 	first := r.uint64()
 	count := r.uint32()
-	configs := r.uint32()
 	if r.short || flags > 1 || ranges != 1 || t.ID == ([16]byte{}) {
 		return nil, nil, malformed("a topic of %d bytes, flags %d, %d log ranges", len(b), flags, ranges)
 	}
@@ -355,15 +384,8 @@ func parseTopic(b []byte) (t *Topic, rest []byte, err error) {
 	if count < 1 || count > PartitionsPerTopicCeiling || first > ^uint64(0)-PartitionsPerTopicCeiling {
 		return nil, nil, malformed("%d partitions from log %d", count, first)
 	}
-	for range configs {
-		c := Config{r.string(), r.string()}
-		if r.short {
-			return nil, nil, malformed("configurations end early")
-		}
-		if n := len(t.Configs); n > 0 && t.Configs[n-1].Name >= c.Name {
-			return nil, nil, malformed("configuration %q is out of order", c.Name)
-		}
-		t.Configs = append(t.Configs, c)
+	if t.Configs, err = r.configs(); err != nil {
+		return nil, nil, err
 	}
 	t.Partitions = consecutive(first, int(count))
 	return t, slices.Clip(r.b), nil
@@ -409,6 +431,20 @@ func (r *reader) uint64() uint64 {
 		return binary.LittleEndian.Uint64(v)
 	}
 	return 0
+}
+
+func (r *reader) configs() (out []Config, err error) {
+	for n := r.uint32(); n > 0 && !r.short; n-- {
+		c := Config{r.string(), r.string()}
+		if len(out) > 0 && !r.short && out[len(out)-1].Name >= c.Name {
+			return nil, malformed("configuration %q is out of order", c.Name)
+		}
+		out = append(out, c)
+	}
+	if r.short {
+		return nil, malformed("configurations end early")
+	}
+	return out, nil
 }
 
 func (r *reader) string() string {

@@ -26,7 +26,10 @@ const (
 
 // ConfigDef describes one topic configuration.
 type ConfigDef struct {
-	Name    string
+	Name string
+	// Broker is the broker's configuration that rules where the topic has none
+	// of its own, "" for none.
+	Broker  string
 	Type    ConfigType
 	Default string
 	// Min and Max bound numbers. For lists and strings Choices are what may
@@ -38,34 +41,81 @@ type ConfigDef struct {
 
 // configDefs are the topic configurations that may be set, sorted by name.
 // Names, types and ranges: org.apache.kafka.common.config.TopicConfig and
-// org.apache.kafka.storage.internals.log.LogConfig of Kafka 4.1. Where the
+// org.apache.kafka.storage.internals.log.LogConfig of Kafka 4.1; the brokers'
+// names: org.apache.kafka.server.config.ServerTopicConfigSynonyms. Where the
 // broker lacks what a value asks for, the value is not among the choices: a
 // promise that cannot be kept is refused, not stored.
 var configDefs = []ConfigDef{
-	{"cleanup.policy", ConfigList, "delete", 0, 0, []string{"delete"}, "What becomes of old data. Compaction is not there yet, and nothing is removed yet."},
-	{"compression.type", ConfigString, "producer", 0, 0, []string{"producer"}, "Batches are stored as they arrive, never recompressed."},
-	{"delete.retention.ms", ConfigLong, "86400000", 0, math.MaxInt64, nil, "How long tombstones of compacted topics are kept."},
-	{"file.delete.delay.ms", ConfigLong, "60000", 0, math.MaxInt64, nil, "Accepted for compatibility; has no effect."},
-	{"flush.messages", ConfigLong, "1", 1, math.MaxInt64, nil, "Accepted for compatibility; every acknowledged record is synced."},
-	{"flush.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Accepted for compatibility; every acknowledged record is synced."},
-	{"index.interval.bytes", ConfigInt, "4096", 0, math.MaxInt32, nil, "Accepted for compatibility; every run is indexed."},
-	{"max.compaction.lag.ms", ConfigLong, "9223372036854775807", 1, math.MaxInt64, nil, "Has no effect without compaction."},
-	{"max.message.bytes", ConfigInt, "1048588", 0, math.MaxInt32, nil, "Accepted for compatibility; the broker's own limit rules."},
-	{"message.timestamp.after.max.ms", ConfigLong, "3600000", 0, math.MaxInt64, nil, "Accepted for compatibility; record times are not checked."},
-	{"message.timestamp.before.max.ms", ConfigLong, "9223372036854775807", 0, math.MaxInt64, nil, "Accepted for compatibility; record times are not checked."},
-	{"message.timestamp.type", ConfigString, "CreateTime", 0, 0, []string{"CreateTime"}, "Whose clock stamps records. The append time is not there yet: it would change every batch's checksum."},
-	{"min.cleanable.dirty.ratio", ConfigDouble, "0.5", 0, 1, nil, "Has no effect without compaction."},
-	{"min.compaction.lag.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Has no effect without compaction."},
-	{"min.insync.replicas", ConfigInt, "1", 1, 1, nil, "How many replicas must have a record; there is one."},
-	{"preallocate", ConfigBool, "false", 0, 0, nil, "Accepted for compatibility; segments are prepared by their own rule."},
-	{"retention.bytes", ConfigLong, "-1", -1, math.MaxInt64, nil, "Accepted for compatibility; nothing is removed by size yet."},
-	{"retention.ms", ConfigLong, "604800000", -1, math.MaxInt64, nil, "Accepted for compatibility; nothing is removed by age yet."},
-	{"segment.bytes", ConfigInt, "1073741824", 1 << 20, math.MaxInt32, nil, "Accepted for compatibility; segments have the broker's size."},
-	{"segment.index.bytes", ConfigInt, "10485760", 4, math.MaxInt32, nil, "Accepted for compatibility; has no effect."},
-	{"segment.jitter.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Accepted for compatibility; has no effect."},
-	{"segment.ms", ConfigLong, "604800000", 1, math.MaxInt64, nil, "Accepted for compatibility; has no effect."},
-	{"unclean.leader.election.enable", ConfigBool, "false", 0, 0, nil, "Has no effect without replication."},
-	{"write.caching", ConfigBool, "false", 0, 0, []string{"false"}, "To be acknowledged from memory is not there yet."},
+	{"cleanup.policy", "log.cleanup.policy", ConfigList, "delete", 0, 0, []string{"delete"}, "What becomes of old data: it is deleted, by retention.ms and retention.bytes. Compaction is not there yet."},
+	{"compression.type", "compression.type", ConfigString, "producer", 0, 0, []string{"producer"}, "Batches are stored as they arrive, never recompressed."},
+	{"delete.retention.ms", "log.cleaner.delete.retention.ms", ConfigLong, "86400000", 0, math.MaxInt64, nil, "Has no effect without compaction."},
+	{"file.delete.delay.ms", "log.segment.delete.delay.ms", ConfigLong, "60000", 0, math.MaxInt64, nil, "Accepted for compatibility; a file is deleted when the last read of it has ended."},
+	{"flush.messages", "log.flush.interval.messages", ConfigLong, "1", 1, math.MaxInt64, nil, "Accepted for compatibility; every acknowledged record is synced."},
+	{"flush.ms", "log.flush.interval.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Accepted for compatibility; every acknowledged record is synced."},
+	{"index.interval.bytes", "log.index.interval.bytes", ConfigInt, "4096", 0, math.MaxInt32, nil, "Accepted for compatibility; every run is indexed."},
+	{"max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", ConfigLong, "9223372036854775807", 1, math.MaxInt64, nil, "Has no effect without compaction."},
+	{maxMessageBytes, "message.max.bytes", ConfigInt, "1048588", 0, math.MaxInt32, nil, "The largest record batch that is taken. It cannot be above the broker's message.max.bytes, which its memory is made for."},
+	{timestampAfter, "log.message.timestamp.after.max.ms", ConfigLong, "3600000", 0, math.MaxInt64, nil, "How far a record's time may be ahead of the broker's, with CreateTime. Of a compressed batch the header's times are looked at."},
+	{timestampBefore, "log.message.timestamp.before.max.ms", ConfigLong, "9223372036854775807", 0, math.MaxInt64, nil, "How far a record's time may be behind the broker's, with CreateTime. Of a compressed batch the header's times are looked at."},
+	{timestampType, "log.message.timestamp.type", ConfigString, "CreateTime", 0, 0, []string{"CreateTime", "LogAppendTime"}, "Whose clock stamps records: CreateTime, the producer's; LogAppendTime, the broker's when it appends."},
+	{"min.cleanable.dirty.ratio", "log.cleaner.min.cleanable.ratio", ConfigDouble, "0.5", 0, 1, nil, "Has no effect without compaction."},
+	{"min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Has no effect without compaction."},
+	{"min.insync.replicas", "min.insync.replicas", ConfigInt, "1", 1, 1, nil, "How many replicas must have a record; there is one."},
+	{"preallocate", "log.preallocate", ConfigBool, "false", 0, 0, nil, "Accepted for compatibility; segments are prepared by their own rule."},
+	{retentionBytes, "log.retention.bytes", ConfigLong, "-1", -1, math.MaxInt64, nil, "A partition larger than this loses its oldest segments; -1 is no limit."},
+	{retentionMS, "log.retention.ms", ConfigLong, "604800000", -1, math.MaxInt64, nil, "A segment whose newest record is older than this is deleted; -1 is no limit. Records without a time do not age."},
+	{segmentBytes, "log.segment.bytes", ConfigInt, "1073741824", 1 << 20, math.MaxInt32, nil, "The size at which a new segment is begun. A segment is never larger than the broker's own 256 MiB."},
+	{"segment.index.bytes", "log.index.size.max.bytes", ConfigInt, "10485760", 4, math.MaxInt32, nil, "Accepted for compatibility; has no effect."},
+	{"segment.jitter.ms", "log.roll.jitter.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Accepted for compatibility; has no effect."},
+	{segmentMS, "log.roll.ms", ConfigLong, "604800000", 1, math.MaxInt64, nil, "A segment older than this takes no more records: the next append begins a new one."},
+	{"unclean.leader.election.enable", "unclean.leader.election.enable", ConfigBool, "false", 0, 0, nil, "Has no effect without replication."},
+	{"write.caching", "", ConfigBool, "false", 0, 0, []string{"false"}, "To be acknowledged from memory is not there yet."},
+}
+
+// The configurations that somebody acts on.
+const (
+	maxMessageBytes = "max.message.bytes"
+	timestampAfter  = "message.timestamp.after.max.ms"
+	timestampBefore = "message.timestamp.before.max.ms"
+	timestampType   = "message.timestamp.type"
+	retentionBytes  = "retention.bytes"
+	retentionMS     = "retention.ms"
+	segmentBytes    = "segment.bytes"
+	segmentMS       = "segment.ms"
+)
+
+// LogConfig is what the owners of a topic's logs act on, as numbers.
+type LogConfig struct {
+	RetentionMS     int64 // -1: no limit
+	RetentionBytes  int64 // of one partition; -1: no limit
+	SegmentBytes    int64
+	SegmentMS       int64
+	MessageBytesMax int64
+	BeforeMaxMS     int64 // how far a record's time may be behind, ahead
+	AfterMaxMS      int64
+	AppendTime      bool // records get the broker's time
+}
+
+// LogConfig is the topic's, defaults filled in.
+func (t *Topic) LogConfig() LogConfig {
+	number := func(name string) int64 {
+		d, _ := LookupConfig(name)
+		v, _ := strconv.ParseInt(strings.TrimSpace(t.value(d)), 10, 64) // it was checked when it was set
+		return v
+	}
+	d, _ := LookupConfig(timestampType)
+	return LogConfig{
+		RetentionMS: number(retentionMS), RetentionBytes: number(retentionBytes),
+		SegmentBytes: number(segmentBytes), SegmentMS: number(segmentMS), MessageBytesMax: number(maxMessageBytes),
+		BeforeMaxMS: number(timestampBefore), AfterMaxMS: number(timestampAfter), AppendTime: t.value(d) == "LogAppendTime",
+	}
+}
+
+func (t *Topic) value(d *ConfigDef) string {
+	if v, ok := t.Config(d.Name); ok {
+		return v
+	}
+	return d.Default
 }
 
 // Configs are the configurations a topic may have, sorted by name. Not to
@@ -92,10 +142,10 @@ func ConfigFault(name, value string) string {
 	}
 	number := func(v float64) string {
 		if !(v >= d.Min) {
-			return bad(fmt.Sprintf("Value must be at least %v", d.Min))
+			return bad("Value must be at least " + strconv.FormatFloat(d.Min, 'f', -1, 64))
 		}
 		if v > d.Max {
-			return bad(fmt.Sprintf("Value must be no more than %v", d.Max))
+			return bad("Value must be no more than " + strconv.FormatFloat(d.Max, 'f', -1, 64))
 		}
 		return ""
 	}

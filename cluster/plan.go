@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -58,6 +59,7 @@ type Limits struct {
 	PartitionsPerTopicMax int
 	PartitionsMax         int // partitions of all topics, tombstones included
 	PartitionsDefault     int // what -1 partitions means; num.partitions
+	MessageBytesMax       int // the broker's message.max.bytes; 0: anything
 }
 
 // PlanCreate proposes a topic. partitions is a count or -1 for the default,
@@ -86,7 +88,7 @@ func (s *State) PlanCreate(name string, partitions, replicationFactor int, confi
 	if replicationFactor > 1 {
 		return nil, refuse(CodeInvalidReplicationFactor, "Replication factor %d is asked for; this broker does not replicate, so only 1 (or -1) is possible.", replicationFactor)
 	}
-	sorted, r := checkConfigs(configs)
+	sorted, r := checkConfigs(configs, lim)
 	if r != nil {
 		return nil, r
 	}
@@ -122,6 +124,91 @@ func (s *State) PlanDeleteID(id [16]byte) ([]byte, *Refusal) {
 		return nil, refuse(CodeUnknownTopicID, "This server does not host this topic ID.")
 	}
 	return command(kindDelete, s.sequence+1, t.ID[:]), nil
+}
+
+// What a ConfigEdit does.
+// Source: Kafka's IncrementalAlterConfigsRequest.json, ConfigOperation.
+const (
+	ConfigSet      int8 = 0
+	ConfigDelete   int8 = 1
+	ConfigAppend   int8 = 2 // to a list
+	ConfigSubtract int8 = 3 // from a list
+)
+
+// ConfigEdit is one change to a topic's configurations.
+type ConfigEdit struct {
+	Op          int8
+	Name, Value string
+}
+
+// PlanConfigure proposes other configurations of a topic: the edits made to
+// those it has or, where replace is set, to none. nil bytes without a refusal:
+// they are these already.
+func (s *State) PlanConfigure(name string, edits []ConfigEdit, replace bool, lim Limits) ([]byte, *Refusal) {
+	if why := NameFault(name); why != "" {
+		return nil, refuse(CodeInvalidTopic, "Topic name is invalid: %s", why)
+	}
+	t, ok := s.Topic(name)
+	if !ok {
+		return nil, refuse(CodeUnknownTopicOrPartition, "The topic '%s' does not exist.", name)
+	}
+	var next []Config
+	if !replace {
+		next = slices.Clone(t.Configs)
+	}
+	for i, e := range edits {
+		d, ok := LookupConfig(e.Name)
+		if !ok {
+			return nil, refuse(CodeInvalidConfig, "%s", ConfigFault(e.Name, e.Value))
+		}
+		if slices.ContainsFunc(edits[:i], func(o ConfigEdit) bool { return o.Name == e.Name }) {
+			return nil, refuse(CodeInvalidRequest, "Configuration %s is given twice.", e.Name)
+		}
+		value := e.Value
+		if e.Op == ConfigAppend || e.Op == ConfigSubtract {
+			if d.Type != ConfigList {
+				return nil, refuse(CodeInvalidConfig, "Configuration %s is not a list: nothing can be appended to it or subtracted from it.", e.Name)
+			}
+			value = editList(t.value(d), e)
+		}
+		next = slices.DeleteFunc(next, func(c Config) bool { return c.Name == e.Name })
+		switch e.Op {
+		case ConfigDelete:
+		case ConfigSet, ConfigAppend, ConfigSubtract:
+			next = append(next, Config{e.Name, value})
+		default:
+			return nil, refuse(CodeInvalidRequest, "There is no operation %d on configuration %s.", e.Op, e.Name)
+		}
+	}
+	sorted, r := checkConfigs(next, lim)
+	if r != nil {
+		return nil, r
+	}
+	if slices.Equal(sorted, t.Configs) {
+		return nil, nil
+	}
+	return command(kindConfigure, s.sequence+1, appendConfigs(slices.Clone(t.ID[:]), sorted)), nil
+}
+
+// editList is a list with the members of e's added or taken out.
+func editList(list string, e ConfigEdit) string {
+	members := func(s string) (out []string) {
+		for _, m := range strings.Split(s, ",") {
+			if m = strings.TrimSpace(m); m != "" {
+				out = append(out, m)
+			}
+		}
+		return out
+	}
+	have := members(list)
+	for _, m := range members(e.Value) {
+		if e.Op == ConfigSubtract {
+			have = slices.DeleteFunc(have, func(h string) bool { return h == m })
+		} else if !slices.Contains(have, m) {
+			have = append(have, m)
+		}
+	}
+	return strings.Join(have, ",")
 }
 
 // PlanForget proposes to remove a tombstone; its logs must be gone, durably.
@@ -188,7 +275,7 @@ func (s *State) Collides(name string) (other string, ok bool) {
 
 // checkConfigs sorts configurations by name and refuses what Kafka, or this
 // broker, does not have.
-func checkConfigs(configs []Config) ([]Config, *Refusal) {
+func checkConfigs(configs []Config, lim Limits) ([]Config, *Refusal) {
 	sorted := slices.Clone(configs)
 	slices.SortFunc(sorted, func(a, b Config) int { return cmp.Compare(a.Name, b.Name) })
 	bytes := 0
@@ -198,6 +285,11 @@ func checkConfigs(configs []Config) ([]Config, *Refusal) {
 		}
 		if why := ConfigFault(c.Name, c.Value); why != "" {
 			return nil, refuse(CodeInvalidConfig, "%s", why)
+		}
+		if c.Name == maxMessageBytes && lim.MessageBytesMax > 0 {
+			if v, _ := strconv.ParseInt(strings.TrimSpace(c.Value), 10, 64); v > int64(lim.MessageBytesMax) {
+				return nil, refuse(CodeInvalidConfig, "Invalid value %s for configuration %s: the broker's message.max.bytes is %d.", c.Value, c.Name, lim.MessageBytesMax)
+			}
 		}
 		bytes += len(c.Name) + len(c.Value)
 	}
