@@ -90,7 +90,7 @@ type LogConfig struct {
 	RetentionBytes  int64 // of one partition; -1: no limit
 	SegmentBytes    int64
 	SegmentMS       int64
-	MessageBytesMax int64
+	MessageBytesMax int64 // -1: the broker's
 	BeforeMaxMS     int64 // how far a record's time may be behind, ahead
 	AfterMaxMS      int64
 	AppendTime      bool // records get the broker's time
@@ -104,9 +104,13 @@ func (t *Topic) LogConfig() LogConfig {
 		return v
 	}
 	d, _ := LookupConfig(timestampType)
+	largest := int64(-1)
+	if _, set := t.Config(maxMessageBytes); set {
+		largest = number(maxMessageBytes)
+	}
 	return LogConfig{
 		RetentionMS: number(retentionMS), RetentionBytes: number(retentionBytes),
-		SegmentBytes: number(segmentBytes), SegmentMS: number(segmentMS), MessageBytesMax: number(maxMessageBytes),
+		SegmentBytes: number(segmentBytes), SegmentMS: number(segmentMS), MessageBytesMax: largest,
 		BeforeMaxMS: number(timestampBefore), AfterMaxMS: number(timestampAfter), AppendTime: t.value(d) == "LogAppendTime",
 	}
 }

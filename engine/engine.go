@@ -190,6 +190,8 @@ type log struct {
 	filling        int32  // where appends are admitted; writing or the one after it
 	chain          uint32 // header CRC of the last run
 
+	segmentBytes int64 // of its segments, at most; 0: the shard's own
+
 	running  bool // a run is in flight
 	dirty    bool // a Durable event is due
 	queued   bool // in the drain queue

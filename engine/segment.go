@@ -293,7 +293,7 @@ func (q *segment) seekTime(ts int64) int64 {
 // of entry besides all that is not drained; and has it made ahead of need.
 func (e *Engine) admit(s Slot, n int64) Status {
 	l := &e.logs[s]
-	limit := int64(e.o.SegmentBytes)
+	limit := e.segmentLimit(l)
 	for {
 		if l.filling == none {
 			return e.wantSegment(s, n)

@@ -3,6 +3,7 @@ package kafka
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"math"
 )
 
 // Record batch v2, as DefaultRecordBatch.java has it; all big-endian:
@@ -74,6 +75,44 @@ func BatchCRC(b []byte) uint32 { return binary.BigEndian.Uint32(b[17:]) }
 func PatchBase(b []byte, base int64, epoch int32) {
 	binary.BigEndian.PutUint64(b, uint64(base))
 	binary.BigEndian.PutUint32(b[12:], uint32(epoch))
+}
+
+// StampAppendTime gives every record of a batch the broker's time, ms: the mark
+// of LogAppendTime, the largest time, and the checksum over them
+// (DefaultRecordBatch.setMaxTimestamp). The records' own times stay, unread.
+func StampAppendTime(raw []byte, b *Batch, time int64) {
+	b.Attributes |= attributeAppendTime
+	b.MaxTime = time
+	binary.BigEndian.PutUint16(raw[21:], uint16(b.Attributes))
+	binary.BigEndian.PutUint64(raw[35:], uint64(time))
+	b.CRC = crc32.Checksum(raw[21:], castagnoli)
+	binary.BigEndian.PutUint32(raw[17:], b.CRC)
+}
+
+// TimesWithin says whether no record of a batch is older than earliest or newer
+// than latest, ms. -1 is no time, and passes (LogValidator.validateTimestamp).
+// Only where there is an earliest are the records themselves looked at; of a
+// compressed batch the header's first and largest time speak for all.
+func TimesWithin(b *Batch, raw []byte, earliest, latest int64) bool {
+	within := func(t int64) bool { return t == -1 || t >= earliest && t <= latest }
+	if !within(b.MaxTime) || b.BaseTime > latest {
+		return false
+	}
+	if earliest == math.MinInt64 {
+		return true
+	}
+	if b.Codec() != 0 {
+		return within(b.BaseTime)
+	}
+	for it := Records(raw); ; {
+		r, ok := it.Next()
+		if !ok {
+			return true
+		}
+		if !within(r.Time) {
+			return false
+		}
+	}
 }
 
 // Codec is how the records are compressed (CompressionType.java); 0: they are
@@ -314,6 +353,9 @@ func (i *RecordIter) Next() (r Record, ok bool) {
 // batch's first: exact when that is not older, else at most a batch too early.
 func FindTime(b []byte, ts int64) (time, offset int64) {
 	base := BaseOffset(b)
+	if h := ParseBatchHeader(b); h.Attributes&attributeAppendTime != 0 {
+		return h.MaxTime, base // every record's
+	}
 	for it := Records(b); ; {
 		r, ok := it.Next()
 		if !ok {

@@ -310,6 +310,9 @@ const (
 	KeyDeleteTopics         int16 = 20
 	KeyInitProducerID       int16 = 22
 	KeyOffsetForLeaderEpoch int16 = 23
+	KeyDescribeConfigs      int16 = 32
+	KeyAlterConfigs         int16 = 33
+	KeyIncrementalAlter     int16 = 44
 	KeyDescribeCluster      int16 = 60
 )
 
@@ -338,6 +341,9 @@ var keys = [...]Key{
 	{KeyDeleteTopics, 1, 6, 4, "DeleteTopics"},
 	{KeyInitProducerID, 0, 4, 2, "InitProducerId"},
 	{KeyOffsetForLeaderEpoch, 2, 4, 4, "OffsetForLeaderEpoch"},
+	{KeyDescribeConfigs, 1, 4, 4, "DescribeConfigs"},
+	{KeyAlterConfigs, 0, 2, 2, "AlterConfigs"},
+	{KeyIncrementalAlter, 0, 1, 1, "IncrementalAlterConfigs"},
 	{KeyDescribeCluster, 0, 1, 0, "DescribeCluster"},
 }
 

@@ -121,7 +121,7 @@ func TestProduce(t *testing.T) {
 					t.Fatalf("version %d: partition %+v %v", version, p, err)
 				}
 				last := i == len(x.Partitions)-1
-				kafka.PutProducePartition(put(&out, kafka.ProducePartitionBytes(version, last)), version, last, p.Index, kafka.MessageTooLarge, 77, 5)
+				kafka.PutProducePartition(put(&out, kafka.ProducePartitionBytes(version, last)), version, last, p.Index, kafka.MessageTooLarge, 77, 99, 5)
 			}
 		}
 		if w.Topics() != 0 || reader.Left() > 1 {
@@ -133,7 +133,7 @@ func TestProduce(t *testing.T) {
 		for i, x := range req.Topics {
 			for j := range x.Partitions {
 				p := resp.Topics[i].Partitions[j]
-				if p.ErrorCode != 10 || p.BaseOffset != 77 || version >= 5 && p.LogStartOffset != 5 || p.LogAppendTime != -1 || p.ErrorMessage != nil {
+				if p.ErrorCode != 10 || p.BaseOffset != 77 || version >= 5 && p.LogStartOffset != 5 || version >= 2 && p.LogAppendTime != 99 || p.ErrorMessage != nil {
 					t.Fatalf("version %d: %+v", version, p)
 				}
 			}
@@ -523,7 +523,7 @@ func TestNothingAllocates(t *testing.T) {
 		}
 		kafka.PatchBase(dst, 9, 1)
 		kafka.PutProduceHead(reply[:kafka.ProduceHeadBytes(&h, 1)], &h, 1)
-		kafka.PutProducePartition(reply[:kafka.ProducePartitionBytes(9, true)], 9, true, 0, kafka.None, 9, 0)
+		kafka.PutProducePartition(reply[:kafka.ProducePartitionBytes(9, true)], 9, true, 0, kafka.None, 9, -1, 0)
 	}); n != 0 {
 		t.Fatalf("%v allocations", n)
 	}

@@ -321,7 +321,7 @@ func FuzzAnswers(f *testing.F) {
 		for range n {
 			kafka.PutProduceTopic(put(&out, kafka.ProduceTopicBytes(v, len(name), m)), v, []byte(name), m)
 			for i := range m {
-				kafka.PutProducePartition(put(&out, kafka.ProducePartitionBytes(v, i == m-1)), v, i == m-1, index, e, a, b)
+				kafka.PutProducePartition(put(&out, kafka.ProducePartitionBytes(v, i == m-1)), v, i == m-1, index, e, a, -1, b)
 			}
 		}
 		kafka.PutProduceEnd(put(&out, kafka.ProduceEndBytes(v)), v)

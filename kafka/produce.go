@@ -168,14 +168,15 @@ func ProducePartitionBytes(version int16, last bool) int {
 	return n
 }
 
-// PutProducePartition puts one partition's result. last: it is its topic's last.
-func PutProducePartition(b []byte, version int16, last bool, index int32, code ErrorCode, base, start int64) {
+// PutProducePartition puts one partition's result. last: it is its topic's last;
+// stamp: the time the broker gave the records, -1 where they keep their own.
+func PutProducePartition(b []byte, version int16, last bool, index int32, code ErrorCode, base, stamp, start int64) {
 	w := writer{b: b}
 	w.int32(index)
 	w.int16(int16(code))
 	w.int64(base)
 	if version >= 2 {
-		w.int64(-1) // log append time: the records keep their creator's
+		w.int64(stamp)
 	}
 	if version >= 5 {
 		w.int64(start)

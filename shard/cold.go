@@ -20,6 +20,12 @@ func (c *control) start(t *task) {
 		c.createTopics(t, r, t.resp.(*kmsg.CreateTopicsResponse))
 	case *kmsg.DeleteTopicsRequest:
 		c.deleteTopics(t, r, t.resp.(*kmsg.DeleteTopicsResponse))
+	case *kmsg.DescribeConfigsRequest:
+		c.describeConfigs(r, t.resp.(*kmsg.DescribeConfigsResponse))
+	case *kmsg.AlterConfigsRequest:
+		c.alterConfigs(t, r, t.resp.(*kmsg.AlterConfigsResponse))
+	case *kmsg.IncrementalAlterConfigsRequest:
+		c.incrementalAlterConfigs(t, r, t.resp.(*kmsg.IncrementalAlterConfigsResponse))
 	case *kmsg.InitProducerIDRequest:
 		c.initProducerID(t, r, t.resp.(*kmsg.InitProducerIDResponse))
 	case *kmsg.FindCoordinatorRequest:
@@ -41,15 +47,6 @@ func (c *control) start(t *task) {
 	}
 }
 
-// validateOnly says whether a create is a rehearsal.
-func (t *task) validateOnly() bool {
-	if t == nil {
-		return false
-	}
-	r, ok := t.req.(*kmsg.CreateTopicsRequest)
-	return ok && r.ValidateOnly
-}
-
 // fail sets the error of one item of the task's response.
 func (t *task) fail(item int, code int16, message string) {
 	switch r := t.resp.(type) {
@@ -66,12 +63,20 @@ func (t *task) fail(item int, code int16, message string) {
 		}
 	case *kmsg.InitProducerIDResponse:
 		r.ErrorCode, r.ProducerID = code, -1
+	case *kmsg.AlterConfigsResponse:
+		if x := &r.Resources[item]; x.ErrorCode == 0 {
+			x.ErrorCode, x.ErrorMessage = code, &message
+		}
+	case *kmsg.IncrementalAlterConfigsResponse:
+		if x := &r.Resources[item]; x.ErrorCode == 0 {
+			x.ErrorCode, x.ErrorMessage = code, &message
+		}
 	}
 }
 
 // limits are what the cluster's plans are held to.
 func (s *Shard) limits() cluster.Limits {
-	return cluster.Limits{TopicsMax: s.o.TopicsMax, PartitionsPerTopicMax: s.o.PartitionsMax, PartitionsMax: s.o.PartitionsMax, PartitionsDefault: s.o.PartitionsDefault}
+	return cluster.Limits{TopicsMax: s.o.TopicsMax, PartitionsPerTopicMax: s.o.PartitionsMax, PartitionsMax: s.o.PartitionsMax, PartitionsDefault: s.o.PartitionsDefault, MessageBytesMax: s.o.MessageBytesMax}
 }
 
 func (c *control) createTopics(t *task, r *kmsg.CreateTopicsRequest, resp *kmsg.CreateTopicsResponse) {
@@ -125,14 +130,11 @@ func (c *control) createdIDs(resp *kmsg.CreateTopicsResponse) {
 			continue
 		}
 		x.TopicID, x.NumPartitions = t.ID, int32(len(t.Partitions))
-		for _, k := range cluster.Configs() {
+		configs := cluster.Configs()
+		for k := range configs {
 			e := kmsg.NewCreateTopicsResponseTopicConfig()
-			value := k.Default
-			e.Name, e.Source = k.Name, 5 // DEFAULT_CONFIG
-			if v, set := t.Config(k.Name); set {
-				value, e.Source = v, 1 // DYNAMIC_TOPIC_CONFIG
-			}
-			e.Value = &value
+			v := c.topicConfig(t, &configs[k])[0]
+			e.Name, e.Value, e.Source = configs[k].Name, &v.value, int8(v.source)
 			x.Configs = append(x.Configs, e)
 		}
 	}

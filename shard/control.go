@@ -33,7 +33,9 @@ type control struct {
 
 	numbers   map[[16]byte]int32   // topic id -> its number in every shard's table
 	confirm   map[uint64]confirmed // by log id: who waits for its open or delete
-	credit    int                  // opens and deletes that may be sent before an answer
+	questions map[uint32]question  // by number: who waits for a data shard's answer
+	asked     uint32               // the last question's number
+	credit    int                  // mail that is to be answered and may be sent before an answer
 	errands   []errand             // mail that waits for memory or credit
 	answers   []answer             // answers that wait for memory
 	tasks     int                  // cold requests not answered
@@ -64,6 +66,8 @@ type change struct {
 	partitions int
 	replicas   int
 	configs    []cluster.Config
+	edits      []cluster.ConfigEdit // changeConfigure
+	replace    bool                 // changeConfigure: the edits are all there is
 	id         [16]byte
 	cmd        []byte
 	end        int64 // the control log's offset behind it
@@ -78,6 +82,7 @@ const (
 	changeForget
 	changeReserve
 	changeSnapshot
+	changeConfigure
 )
 
 type confirmed struct {
@@ -89,9 +94,9 @@ type confirmed struct {
 
 // errand is mail for a data shard that is not sent yet.
 type errand struct {
-	to    int
-	m     mail
-	topic *cluster.Topic // mailTopic: what to copy into a block
+	to   int
+	m    mail
+	fill []byte // what to copy into a block, if anything
 }
 
 // origin is who asked: a request in the table of this shard or of a data shard.
@@ -123,7 +128,7 @@ const (
 )
 
 func newControl(s *Shard) *control {
-	c := &control{s: s, state: cluster.New(), rand: rand.New(rand.NewPCG(s.seed, 0x7461696c)), numbers: map[[16]byte]int32{}, confirm: map[uint64]confirmed{}, credit: openCredit}
+	c := &control{s: s, state: cluster.New(), rand: rand.New(rand.NewPCG(s.seed, 0x7461696c)), numbers: map[[16]byte]int32{}, confirm: map[uint64]confirmed{}, questions: map[uint32]question{}, credit: openCredit}
 	if slot, ok := s.log.Lookup(controlLogID); ok {
 		c.log = slot
 		c.loaded = s.log.Start(slot)
@@ -241,8 +246,9 @@ func (c *control) announce(t *cluster.Topic, by *task, item int) {
 	s := c.s
 	number := s.topics.add(t.Name, t.ID, len(t.Partitions))
 	c.numbers[t.ID] = number
+	fill := appendTopicMail(nil, t)
 	for i := 1; i <= s.o.DataShards; i++ {
-		c.errands = append(c.errands, errand{to: i, m: mail{kind: mailTopic, a: uint64(len(t.Partitions)), b: uint64(number)}, topic: t})
+		c.errands = append(c.errands, errand{to: i, m: mail{kind: mailTopic, a: uint64(len(t.Partitions)), b: uint64(number)}, fill: fill})
 	}
 	for i, p := range t.Partitions {
 		if by != nil {
@@ -278,20 +284,20 @@ func (c *control) runErrands() {
 	s := c.s
 	done := 0
 	for _, e := range c.errands {
-		if e.m.kind == mailOpen || e.m.kind == mailDelete {
-			if c.credit == 0 {
-				break
-			}
-			c.credit--
+		answered := e.m.kind == mailOpen || e.m.kind == mailDelete || e.m.serial != 0
+		if answered && c.credit == 0 {
+			break
 		}
-		if e.topic != nil {
-			block, ok := s.mailMem.Get(16 + len(e.topic.Name))
+		if len(e.fill) > 0 {
+			block, ok := s.mailMem.Get(len(e.fill))
 			if !ok {
 				break
 			}
-			copy(block.Bytes(), e.topic.ID[:])
-			copy(block.Bytes()[16:], e.topic.Name)
+			copy(block.Bytes(), e.fill)
 			e.m.block = block
+		}
+		if answered {
+			c.credit--
 		}
 		s.outbox.put(e.m, e.to)
 		done++
@@ -419,6 +425,11 @@ func (c *control) plan(x *change) bool {
 		x.cmd, r = c.state.PlanForget(x.id)
 	case changeReserve:
 		x.cmd, r = c.state.PlanReserveProducerIDs(cluster.ProducerIDBlock)
+	case changeConfigure:
+		if x.cmd, r = c.state.PlanConfigure(x.name, x.edits, x.replace, c.s.limits()); r == nil && (x.cmd == nil || x.task.validateOnly()) {
+			c.less(x.task)
+			return false
+		}
 	}
 	if r != nil {
 		c.refuse(x, r.Code, r.Message)
@@ -460,6 +471,9 @@ func (c *control) applied(x *change) {
 		if t, ok := c.tombstone(x.id); ok {
 			c.erase(t, x.task, x.item)
 		}
+	case changeConfigure:
+		t, _ := c.state.Topic(x.name)
+		c.tellConfig(t, x.task, x.item)
 	}
 	if x.task != nil {
 		c.less(x.task)

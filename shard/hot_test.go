@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sys/unix"
 
+	"tailbound/cluster"
 	"tailbound/ioring"
 	"tailbound/kafka"
 	"tailbound/mem"
@@ -148,11 +149,12 @@ func newHotShard(t testing.TB) *hotShard {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { controls.Unmap() })
-	topic, err := controls.Carve("topic", 19, 64)
+	told := appendTopicMail(nil, &cluster.Topic{Name: "hot", ID: [16]byte([]byte("0123456789abcdef"))})
+	topic, err := controls.Carve("topic", len(told), 64)
 	if err != nil {
 		t.Fatal(err)
 	}
-	copy(topic.Bytes(), "0123456789abcdefhot")
+	copy(topic.Bytes(), told)
 	for _, x := range []mail{{kind: mailTopic, a: 1, b: 0, block: topic}, {kind: mailOpen, a: 2, b: 0}, {kind: mailServe}} {
 		if !h.post.toData[1].put(x) {
 			t.Fatal("no room for mail")

@@ -78,14 +78,19 @@ func (s *Shard) dataMail(m mail) {
 		b := m.block.Bytes()
 		var id [16]byte
 		copy(id[:], b)
-		if n := s.topics.add(string(b[16:]), id, int(m.a)); n != int32(m.b) {
+		if n := s.topics.add(string(b[topicMailBytes:]), id, int(m.a)); n != int32(m.b) {
 			panic("shard: topic numbers disagree between shards")
 		}
+		s.configure(int32(m.b), b[16:])
 		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, 0)
 	case mailForget:
 		s.forgetTopic(int32(m.b))
 	case mailOpen, mailDelete:
 		s.changeLog(m)
+	case mailConfigure:
+		s.configure(int32(m.b), m.block.Bytes())
+		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, 0)
+		s.outbox.put(mail{kind: mailConfigured, serial: m.serial}, 0)
 	case mailServe:
 		s.serve()
 	case mailClose:
@@ -106,6 +111,8 @@ func (s *Shard) controlMail(m mail) {
 		s.mailMem.Put(m.block)
 	case mailOpened, mailDeleted:
 		c.confirmedBy(m.a, kafka.ErrorCode(m.code))
+	case mailConfigured:
+		c.answered(m)
 	case mailServing:
 		c.quarantined += m.a
 		c.serving--
@@ -162,6 +169,7 @@ func (s *Shard) openLog(id uint64, number, index int32) engine.Status {
 func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
 	p := &s.partitions[slot]
 	p.topic, p.index, p.named = number, index, true
+	s.configureLog(slot, &s.topics.all[number].config)
 	s.topics.all[number].slots[index] = int32(slot) + 1
 }
 

@@ -38,6 +38,10 @@ const (
 	mailServing  // data -> control: a: logs without a name, set aside
 	mailStopped  // data -> control: no request is in flight here any more
 	mailClose    // control -> data: write the clean end
+
+	// Questions: serial is the question's number, and the answer's.
+	mailConfigure  // control -> data: topic number b has the configurations in the block
+	mailConfigured // data -> control
 )
 
 const mailBytes = int(unsafe.Sizeof(mail{}))

@@ -1,6 +1,9 @@
 package shard
 
 import (
+	"math"
+
+	"tailbound/cluster"
 	"tailbound/engine"
 	"tailbound/kafka"
 	"tailbound/metrics"
@@ -121,7 +124,7 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 	r := &s.requests[i]
 	code, base, end := r.code, int64(-1), int64(0)
 	slot, exists, here := s.topics.slot(topic, p.Index)
-	duplicate := false
+	duplicate, stamp := false, int64(-1)
 	switch {
 	case code != kafka.None:
 	case !exists:
@@ -130,7 +133,7 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 		code = kafka.NotLeaderOrFollower
 	case p.Null || p.Records.Len < kafka.BatchHeaderBytes:
 		code = kafka.InvalidRecord
-	case p.Records.Len > s.o.MessageBytesMax:
+	case p.Records.Len > s.batchBytesMax(topic):
 		code = kafka.MessageTooLarge
 	case s.failed:
 		code = kafka.KafkaStorageError
@@ -148,6 +151,10 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 		if code == kafka.None && b.Codec() == kafka.CodecZstd && r.header.Version < zstdProduce {
 			code = kafka.UnsupportedCompressionType
 		}
+		config := &s.topics.all[topic].config
+		if code == kafka.None && !config.AppendTime && !s.timely(config, &b, dst) {
+			code = kafka.InvalidTimestamp
+		}
 		if code == kafka.None && b.ProducerID >= 0 {
 			v := s.windows.check(slot, &b)
 			if v.duplicate {
@@ -163,6 +170,10 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 			break
 		}
 		kafka.PatchBase(dst, at, s.boot.LeaderEpoch())
+		if config.AppendTime {
+			stamp = int64(s.wall)
+			kafka.StampAppendTime(dst, &b, stamp)
+		}
 		s.log.Commit(engine.Meta{Count: uint32(b.Count), MaxTime: b.MaxTime, CRC: b.CRC})
 		base, end = at, at+int64(b.Count)
 		if b.ProducerID >= 0 {
@@ -178,7 +189,7 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 	}
 	v := r.header.Version
 	dst := s.net.Bytes(w.frame, kafka.ProducePartitionBytes(v, last))
-	kafka.PutProducePartition(dst, v, last, p.Index, code, base, start)
+	kafka.PutProducePartition(dst, v, last, p.Index, code, base, stamp, start)
 	x := s.addPart(i)
 	x.slot, x.code, x.index, x.last, x.dst, x.from, x.end = slot, code, p.Index, last, dst, base, end
 	if code != kafka.None {
@@ -192,6 +203,28 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 	r.pending++
 	s.awaitDurable(r.last)
 	return engine.OK
+}
+
+// batchBytesMax is the largest batch the topic takes.
+func (s *Shard) batchBytesMax(topic int32) int {
+	if n := s.topics.all[topic].config.MessageBytesMax; n >= 0 {
+		return int(min(n, int64(s.o.MessageBytesMax)))
+	}
+	return s.o.MessageBytesMax
+}
+
+// timely says whether a batch's times are as near to the broker's as its topic
+// wants them.
+func (s *Shard) timely(c *cluster.LogConfig, b *kafka.Batch, raw []byte) bool {
+	now := int64(s.wall)
+	earliest, latest := int64(math.MinInt64), int64(math.MaxInt64)
+	if c.BeforeMaxMS < now { // it cannot be that a time is more than 1970 behind, but for -1: none
+		earliest = now - c.BeforeMaxMS
+	}
+	if c.AfterMaxMS < latest-now {
+		latest = now + c.AfterMaxMS
+	}
+	return kafka.TimesWithin(b, raw, earliest, latest)
 }
 
 // acknowledge tells a log's waiters how far it is durable.
@@ -214,7 +247,7 @@ func (s *Shard) produceDone(p int32, code kafka.ErrorCode) {
 	i := x.request
 	s.unwait(p)
 	if code != kafka.None && s.net.Alive(s.requests[i].frame) {
-		kafka.PutProducePartition(x.dst, s.requests[i].header.Version, x.last, x.index, code, -1, -1)
+		kafka.PutProducePartition(x.dst, s.requests[i].header.Version, x.last, x.index, code, -1, -1, -1)
 	}
 	s.lessPending(i)
 }

@@ -1,6 +1,11 @@
 package shard
 
-import "tailbound/engine"
+import (
+	"encoding/binary"
+
+	"tailbound/cluster"
+	"tailbound/engine"
+)
 
 // topicTable names a shard's logs. Every shard knows every topic, so that it
 // can tell a partition that lives elsewhere from one that does not exist. An
@@ -16,6 +21,7 @@ type topic struct {
 	nameBytes []byte // the same, for writing
 	id        [16]byte
 	slots     []int32 // by partition: engine slot + 1; 0: another shard's
+	config    cluster.LogConfig
 	gone      bool
 }
 
@@ -67,4 +73,48 @@ func (t *topicTable) slot(i, index int32) (slot engine.Slot, exists, here bool) 
 	}
 	n := t.all[i].slots[index]
 	return engine.Slot(n - 1), true, n > 0
+}
+
+// A topic's configurations in mail: eight int64s, little endian, in the order
+// of appendConfig. A topic in mail: its id, its configurations, its name.
+const (
+	configMailBytes = 64
+	topicMailBytes  = 16 + configMailBytes
+)
+
+func appendTopicMail(b []byte, t *cluster.Topic) []byte {
+	b = append(b, t.ID[:]...)
+	b = appendConfig(b, t.LogConfig())
+	return append(b, t.Name...)
+}
+
+func appendConfig(b []byte, c cluster.LogConfig) []byte {
+	appendTime := int64(0)
+	if c.AppendTime {
+		appendTime = 1
+	}
+	for _, v := range [...]int64{c.RetentionMS, c.RetentionBytes, c.SegmentBytes, c.SegmentMS, c.MessageBytesMax, c.BeforeMaxMS, c.AfterMaxMS, appendTime} {
+		b = binary.LittleEndian.AppendUint64(b, uint64(v))
+	}
+	return b
+}
+
+// configure puts a topic's configurations in force on this shard.
+func (s *Shard) configure(number int32, b []byte) {
+	t := &s.topics.all[number]
+	v := func(i int) int64 { return int64(binary.LittleEndian.Uint64(b[8*i:])) }
+	t.config = cluster.LogConfig{
+		RetentionMS: v(0), RetentionBytes: v(1), SegmentBytes: v(2), SegmentMS: v(3),
+		MessageBytesMax: v(4), BeforeMaxMS: v(5), AfterMaxMS: v(6), AppendTime: v(7) != 0,
+	}
+	for _, n := range t.slots {
+		if n > 0 {
+			s.configureLog(engine.Slot(n-1), &t.config)
+		}
+	}
+}
+
+// configureLog tells the engine what it has to know of them.
+func (s *Shard) configureLog(slot engine.Slot, c *cluster.LogConfig) {
+	s.log.SetSegmentBytes(slot, c.SegmentBytes)
 }
