@@ -33,10 +33,28 @@ type Counters struct {
 	ProduceWaits uint64 // appends that waited for log memory or room
 	FetchWaits   uint64 // fetches that waited for data
 	ColdReads    uint64 // fetches that read from the disk
-	CopiedViews  uint64 // pieces copied into a reply because too much was pinned
+	CopiedViews  uint64 // pieces of log memory copied into a reply, being too small to send from where they lie
 
 	MailIn  uint64
 	MailOut uint64
+
+	Enters   uint64 // system calls of the ring
+	Sleeps   uint64 // of them, those that could block
+	SpinHits uint64 // waits that ended while spinning
+	Wakes    uint64 // wake-ups from other threads
+
+	Frames          uint64 // journal frames submitted
+	FrameBytes      uint64 // of them
+	Runs            uint64 // drained to segments
+	RunBytes        uint64
+	Checkpoints     uint64
+	Evictions       uint64 // slabs of log memory that were taken again
+	Sends           uint64 // operations that sent something
+	SentBytes       uint64
+	RepliesGathered uint64 // replies that shared a send with an earlier one
+	NoBuffers       uint64 // receives that found no buffer
+	AdmissionWaits  uint64 // requests that waited for receive memory
+	TimedOut        uint64 // connections closed because they neither sent nor took anything
 }
 
 const counterCount = unsafe.Sizeof(Counters{}) / unsafe.Sizeof(uint64(0))

@@ -86,24 +86,42 @@ func TestTimelineFeedsEveryStepOnce(t *testing.T) {
 		t.Fatal("one swap gives one collection")
 	}
 	for st, want := range map[Stage]int64{Received: 63000, Parsed: 1000, Appended: 2000, Submitted: 4000, Durable: 8000, Queued: 16000, Sent: 32000} { // order does not matter
-		h := c.Total(Produce, st)
+		h := c.Total().Step(Produce, st)
 		if h.Count() != 1 || h.max != want {
 			t.Errorf("produce %s: %d values, at most %d ns; want one of %d", st.Name(Produce), h.Count(), h.max, want)
 		}
 	}
-	if h := c.Total(Fetch, Queued); h.Count() != 1 || h.max != 1000 {
+	if h := c.Total().Step(Fetch, Queued); h.Count() != 1 || h.max != 1000 {
 		t.Errorf("a stage after skipped ones counts from the last that was passed; got %d values, %d ns", h.Count(), h.max)
 	}
-	if n := c.Total(Fetch, Submitted).Count() + c.Total(Fetch, Durable).Count() + c.Total(Other, Received).Count(); n != 0 {
+	if n := c.Total().Step(Fetch, Submitted).Count() + c.Total().Step(Fetch, Durable).Count() + c.Total().Step(Other, Received).Count(); n != 0 {
 		t.Errorf("%d values for stages nobody passed", n)
 	}
+	w := c.Open()
+	s.Turned(500)
+	c.Ask()
+	if !s.Asked() {
+		t.Error("the shard does not see that it is asked")
+	}
+	s.Level("pool", 3, 4, 5)
+	s.Swap()
+	c.Collect()
+	if c.Total().Step(Produce, Sent).Count() != 2 || w.Step(Produce, Sent).Count() != 1 || w.Step(Fetch, Sent).Count() != 0 {
+		t.Error("the total has both collections, the window only what came after it was opened")
+	}
+	if w.Turn().max != 500 || !slices.Equal(w.Levels(), []Level{{"pool", 3, 4, 5}}) {
+		t.Errorf("turn of %d ns, levels %v", w.Turn().max, w.Levels())
+	}
+	c.Close(w)
+	w.Reset()
+	s.Turned(600)
 	c.Ask()
 	s.Swap()
 	c.Collect()
-	if c.Total(Produce, Sent).Count() != 2 || c.Last(Produce, Sent).Count() != 1 || c.Last(Fetch, Sent).Count() != 0 {
-		t.Error("the total has both collections, the last only its own")
+	if w.Turn().Count() != 0 || c.Total().Turn().Count() != 2 || len(c.Total().Levels()) != 0 {
+		t.Error("something came into a closed window, or levels stayed that nobody told again")
 	}
-	if b, err := json.Marshal(c.Report()); err != nil || len(b) < 1000 {
+	if b, err := json.Marshal(c.Total().Report()); err != nil || len(b) < 1000 {
 		t.Errorf("report: %d bytes, %v", len(b), err)
 	}
 }
@@ -140,7 +158,7 @@ func TestHandingOver(t *testing.T) {
 		s.Swap()
 	}
 	c.Collect()
-	if got := c.Total(Produce, Sent).Count(); got != n {
+	if got := c.Total().Step(Produce, Sent).Count(); got != n {
 		t.Fatalf("recorded %d, collected %d", n, got)
 	}
 	for _, v := range s.ReadCounters() {
@@ -158,10 +176,10 @@ func TestCountersArePlain(t *testing.T) {
 		}
 	}
 	s := NewShard()
-	s.Counters.Turns, s.Counters.MailOut = 7, 9
+	s.Counters.Turns, s.Counters.TimedOut = 7, 9
 	s.Publish()
 	v := s.ReadCounters()
-	if v[0] != (CounterValue{"turns", 7}) || v[len(v)-1] != (CounterValue{"mail_out", 9}) {
+	if v[0] != (CounterValue{"turns", 7}) || v[len(v)-1] != (CounterValue{"timed_out", 9}) {
 		t.Errorf("published %v and %v", v[0], v[len(v)-1])
 	}
 }
@@ -177,6 +195,8 @@ func TestNothingAllocates(t *testing.T) {
 		"Histogram.Record":        func() { h.Record(12345) },
 		"Histogram.Record, above": func() { h.Record(TopNS * 2) },
 		"Shard.Record":            func() { s.Record(Produce, &tl) },
+		"Shard.Turned":            func() { s.Turned(1234) },
+		"Shard.Level":             func() { s.sets[s.live].levels.n = 0; s.Level("pool", 1, 2, 3) },
 		"Shard.Swap":              func() { s.Swap() },
 		"Shard.Swap, asked":       func() { s.handover.Store(asked); s.Swap() },
 		"Shard.Publish":           func() { s.Publish() },

@@ -1,6 +1,9 @@
 package metrics
 
-import "sync/atomic"
+import (
+	"slices"
+	"sync/atomic"
+)
 
 // Stage is a point on a request's way through a shard.
 type Stage int
@@ -47,37 +50,46 @@ func (k Kind) Name() string { return kindNames[k] }
 type Timeline [Stages]int64
 
 // set is one buffer: per kind and stage the time it took to get there from
-// the stage before it, and the whole way in place 0, which has no before.
-type set [Kinds][Stages]*Histogram
+// the stage before it, and the whole way in place 0, which has no before; the
+// length of turns; and how full the pools were when it was handed over.
+type set struct {
+	steps  [Kinds][Stages]*Histogram
+	turn   *Histogram
+	levels levels
+}
 
 func newSet() *set {
-	s := new(set)
-	for k := range s {
-		for i := range s[k] {
-			s[k][i] = NewHistogram()
+	s := &set{turn: NewHistogram()}
+	for k := range s.steps {
+		for i := range s.steps[k] {
+			s.steps[k][i] = NewHistogram()
 		}
 	}
 	return s
 }
 
 func (s *set) add(o *set) {
-	for k := range s {
-		for i := range s[k] {
-			if o[k][i].Count() > 0 {
-				s[k][i].Add(o[k][i])
+	for k := range s.steps {
+		for i := range s.steps[k] {
+			if o.steps[k][i].Count() > 0 {
+				s.steps[k][i].Add(o.steps[k][i])
 			}
 		}
 	}
+	s.turn.Add(o.turn)
+	s.levels = o.levels
 }
 
 func (s *set) reset() {
-	for k := range s {
-		for i := range s[k] {
-			if s[k][i].Count() > 0 {
-				s[k][i].Reset()
+	for k := range s.steps {
+		for i := range s.steps[k] {
+			if s.steps[k][i].Count() > 0 {
+				s.steps[k][i].Reset()
 			}
 		}
 	}
+	s.turn.Reset()
+	s.levels.n = 0
 }
 
 // Shard is what one shard records. It lives on that shard's core: Record, Swap
@@ -86,7 +98,7 @@ func (s *set) reset() {
 type Shard struct {
 	Counters Counters
 
-	sets [2]*set // 24 KiB a histogram: 1 MiB in all
+	sets [2]*set // 24 KiB a histogram, 22 of them: 1 MiB in all
 	live int     // which of the two the shard fills
 
 	// handover says whose the set that is not live is.
@@ -112,7 +124,7 @@ func NewShard() *Shard {
 // stage that was not passed records nothing; the next one's time counts from
 // the last that was.
 func (s *Shard) Record(k Kind, t *Timeline) {
-	live := &s.sets[s.live][k]
+	live := &s.sets[s.live].steps[k]
 	first, last := t[0], t[0]
 	for i := 1; i < len(t); i++ {
 		if t[i] == 0 {
@@ -143,20 +155,21 @@ func (s *Shard) Swap() bool {
 	return true
 }
 
-// Collector gathers what one shard has recorded, since its start and since the
-// last collection. One goroutine owns it; it allocates.
+// Collector gathers what one shard has recorded. One goroutine owns it; it
+// allocates.
 type Collector struct {
-	shard *Shard
-	total *set
-	last  *set
+	shard   *Shard
+	total   *Window
+	windows []*Window
 }
 
 // NewCollector is the one collector of a shard.
 func NewCollector(s *Shard) *Collector {
-	return &Collector{shard: s, total: newSet(), last: newSet()}
+	return &Collector{shard: s, total: &Window{newSet()}}
 }
 
-// Ask asks the shard for what it has; it hands it over in its next turn.
+// Ask asks the shard for what it has; it hands it over in its next turn. A
+// shard that sleeps has to be woken.
 func (c *Collector) Ask() { c.shard.handover.CompareAndSwap(shardHas, asked) }
 
 // Collect takes what the shard has handed over, false for nothing yet. It
@@ -168,31 +181,60 @@ func (c *Collector) Collect() bool {
 	// The live index was written before collectorHas was stored, and is not
 	// written again before shardHas is.
 	retired := c.shard.sets[c.shard.live^1]
-	c.last.reset()
-	c.last.add(retired)
-	c.total.add(retired)
+	c.total.set.add(retired)
+	for _, w := range c.windows {
+		w.set.add(retired)
+	}
 	retired.reset()
 	c.shard.handover.Store(shardHas)
 	return true
 }
 
-// Total is how long a kind of request took to get to a stage from the one
-// before it, since the start; for Received, how long it took in all.
-func (c *Collector) Total(k Kind, s Stage) *Histogram { return c.total[k][s] }
+// Total is everything collected since the start.
+func (c *Collector) Total() *Window { return c.total }
 
-// Last is the same for the last collection only.
-func (c *Collector) Last(k Kind, s Stage) *Histogram { return c.last[k][s] }
+// Open makes a window that takes in what is collected from now on.
+func (c *Collector) Open() *Window {
+	w := &Window{newSet()}
+	c.windows = append(c.windows, w)
+	return w
+}
 
-// Report is what was collected, ready for encoding/json.
+// Close ends a window: nothing more comes into it.
+func (c *Collector) Close(w *Window) {
+	c.windows = slices.DeleteFunc(c.windows, func(o *Window) bool { return o == w })
+}
+
+// Counters are the shard's, as last published.
+func (c *Collector) Counters() []CounterValue { return c.shard.ReadCounters() }
+
+// Window is what was collected over some time. It belongs to its collector's
+// goroutine.
+type Window struct{ set *set }
+
+// Reset empties the window.
+func (w *Window) Reset() { w.set.reset() }
+
+// Step is how long a kind of request took to get to a stage from the one
+// before it; for Received, how long it took in all.
+func (w *Window) Step(k Kind, s Stage) *Histogram { return w.set.steps[k][s] }
+
+// Turn is how long turns took.
+func (w *Window) Turn() *Histogram { return w.set.turn }
+
+// Levels are the pools, as of the last collection.
+func (w *Window) Levels() []Level { return slices.Clone(w.set.levels.all[:w.set.levels.n]) }
+
+// Report is a window, ready for encoding/json. The names stay.
 type Report struct {
-	Counters []CounterValue `json:"counters"`
-	Kinds    []KindReport   `json:"kinds"`
+	Kinds []KindReport `json:"kinds"`
+	Turn  Summary      `json:"turn"`
 }
 
 // KindReport is one kind of request in a Report.
 type KindReport struct {
 	Kind   string        `json:"kind"`
-	Total  Summary       `json:"total"`
+	Total  Summary       `json:"total"` // from received to sent
 	Stages []StageReport `json:"stages"`
 }
 
@@ -203,13 +245,13 @@ type StageReport struct {
 	Took  Summary `json:"took"`
 }
 
-// Report summarizes everything since the start.
-func (c *Collector) Report() Report {
-	r := Report{Counters: c.shard.ReadCounters()}
+// Report summarizes the window.
+func (w *Window) Report() Report {
+	r := Report{Turn: w.set.turn.Summary()}
 	for k := range Kinds {
-		kind := KindReport{Kind: k.Name(), Total: c.total[k][0].Summary()}
+		kind := KindReport{Kind: k.Name(), Total: w.Step(k, Received).Summary()}
 		for s := Parsed; s < Stages; s++ {
-			kind.Stages = append(kind.Stages, StageReport{s.Name(k), c.total[k][s].Summary()})
+			kind.Stages = append(kind.Stages, StageReport{s.Name(k), w.Step(k, s).Summary()})
 		}
 		r.Kinds = append(r.Kinds, kind)
 	}

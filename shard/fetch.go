@@ -222,6 +222,7 @@ func (s *Shard) park(i uint32) {
 	}
 	r.parked = true
 	s.parked++
+	s.Timelines.Counters.FetchWaits++
 	s.net.Release(r.frame)
 	for p := r.first; p != none; p = s.parts[p].next {
 		s.awaitData(p)
@@ -333,6 +334,7 @@ func (s *Shard) buildFetch(i uint32, used int) {
 			if len(w.Bytes) < copyBelow {
 				copy(s.net.Bytes(r.frame, len(w.Bytes)), w.Bytes)
 				s.log.Unpin(w.Pin)
+				s.Timelines.Counters.CopiedViews++
 				continue
 			}
 			s.net.Attach(r.frame, w.Bytes)

@@ -40,6 +40,7 @@ func (o *outbox) flush(s *Shard) {
 		if n == 0 {
 			continue
 		}
+		s.Timelines.Counters.MailOut += uint64(n)
 		o.to[i] = o.to[i][:copy(o.to[i], o.to[i][n:])]
 		s.post.wake(i)
 	}
@@ -53,6 +54,7 @@ func (s *Shard) readMail() {
 			if !ok {
 				return
 			}
+			s.Timelines.Counters.MailIn++
 			s.dataMail(m)
 		}
 	}
@@ -62,6 +64,7 @@ func (s *Shard) readMail() {
 			if !ok {
 				break
 			}
+			s.Timelines.Counters.MailIn++
 			s.controlMail(m)
 		}
 	}

@@ -194,7 +194,7 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 	x.slot, x.code, x.index, x.last, x.dst, x.from, x.end = slot, code, p.Index, last, dst, base, end
 	if code != kafka.None {
 		r.faulty = true
-		s.Timelines.Counters.Refused++
+		s.Timelines.Counters.Rejected++
 		return engine.OK
 	}
 	if s.log.Durable(slot) >= end || r.acks == 0 || duplicate && s.o.Faults.DuplicateAckedEarly {

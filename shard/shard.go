@@ -285,9 +285,14 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	if s.netEvents() {
 		sleepUntil = now
 	}
-	s.Timelines.Swap()
+	if s.Timelines.Asked() {
+		s.count()
+		s.levels()
+		s.Timelines.Swap()
+	}
 	if now-s.published >= 1e9 {
 		s.published = now
+		s.count()
 		s.Timelines.Publish()
 	}
 	// The control shard does what its events allow in step, data shards what

@@ -111,6 +111,10 @@ func (b *Broker) Wait() error {
 // Shards are for reading counters that are published, never for calling.
 func (b *Broker) Shards() []*Shard { return b.shards }
 
+// Wake has a shard take a turn, so that it hands over what it was asked for.
+// Not after Wait has returned.
+func (b *Broker) Wake(shard int) { b.post.wakers[shard].Wake() }
+
 // run is one shard's life on its thread.
 func (b *Broker) run(i int, o BrokerOptions, plan Memory, opened chan<- error, begin <-chan bool) {
 	runtime.LockOSThread() // never unlocked: the thread ends with the shard
@@ -162,7 +166,10 @@ func (b *Broker) run(i int, o BrokerOptions, plan Memory, opened chan<- error, b
 			serving = true
 			b.ready <- struct{}{}
 		}
+		s.Timelines.Turned(clock.Now() - now)
 		ring.Wait(sleep)
+		counters := &s.Timelines.Counters
+		counters.Enters, counters.Sleeps, counters.SpinHits, counters.Wakes = ring.Stats.Enters, ring.Stats.Sleeps, ring.Stats.SpinHits, ring.Stats.Wakes
 		if s.failed && !o.ReadOnlyOnFailure {
 			// Who waits is told; then the process ends.
 			if failed == 0 {

@@ -169,6 +169,12 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	for _, b := range bound {
 		options.Listeners = append(options.Listeners, b.fd)
 	}
+	profiler, err := listenProfile(o.dataDir)
+	if err != nil {
+		logger.log.Warn("`tailbound profile` will not be answered", "error", err)
+	} else {
+		defer profiler.close(o.dataDir)
+	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
 	started := time.Now()
@@ -178,6 +184,9 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	}
 	for _, note := range broker.Boot.Notes {
 		logger.log.Warn(note)
+	}
+	if profiler != nil {
+		profiler.serve(broker, nodes)
 	}
 	announce(cmd, o, nodes, found, disk, buffered, data, time.Since(started))
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
@@ -193,6 +202,9 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		return err
 	case s := <-signals:
 		logger.log.Info("stopping", "signal", s.String())
+		if profiler != nil {
+			profiler.close(o.dataDir)
+		}
 		daemon.SdNotify(false, daemon.SdNotifyStopping)
 		broker.Stop()
 	}

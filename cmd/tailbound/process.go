@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bufio"
+	"math"
+	"os"
+	rtm "runtime/metrics"
+	"strconv"
+	"strings"
+)
+
+// processProfile is what the process as a whole uses. The names stay.
+type processProfile struct {
+	HeapAllocsObjects    uint64       `json:"heap_allocs_objects"` // since the start: /gc/heap/allocs:objects
+	HeapAllocsBytes      uint64       `json:"heap_allocs_bytes"`
+	ProfileAllocsObjects uint64       `json:"profile_allocs_objects"` // of them, what earlier answers like this one took
+	HeapLiveBytes        uint64       `json:"heap_live_bytes"`        // after the last collection
+	HeapBytes            uint64       `json:"heap_bytes"`             // with what is garbage by now
+	GoBytes              uint64       `json:"go_bytes"`               // all that Go's runtime has mapped; no arena is in it
+	GCCycles             uint64       `json:"gc_cycles"`
+	GCPauses             pauseSummary `json:"gc_pauses"`
+	Goroutines           uint64       `json:"goroutines"`
+	RSSBytes             uint64       `json:"rss_bytes"` // the arenas are in it
+	RSSPeakBytes         uint64       `json:"rss_peak_bytes"`
+	LockedBytes          uint64       `json:"locked_bytes"`
+	Threads              uint64       `json:"threads"`
+}
+
+// pauseSummary is of the runtime's own buckets: each value is its bucket's
+// upper end.
+type pauseSummary struct {
+	Count  uint64 `json:"count"`
+	P50NS  int64  `json:"p50_ns"`
+	P90NS  int64  `json:"p90_ns"`
+	P99NS  int64  `json:"p99_ns"`
+	P999NS int64  `json:"p999_ns"`
+	MaxNS  int64  `json:"max_ns"`
+}
+
+func heapAllocs() uint64 {
+	s := []rtm.Sample{{Name: "/gc/heap/allocs:objects"}}
+	rtm.Read(s)
+	return s[0].Value.Uint64()
+}
+
+func readProcess() (p processProfile) {
+	numbers := []struct {
+		name string
+		to   *uint64
+	}{
+		{"/gc/heap/allocs:objects", &p.HeapAllocsObjects},
+		{"/gc/heap/allocs:bytes", &p.HeapAllocsBytes},
+		{"/gc/heap/live:bytes", &p.HeapLiveBytes},
+		{"/memory/classes/heap/objects:bytes", &p.HeapBytes},
+		{"/memory/classes/total:bytes", &p.GoBytes},
+		{"/gc/cycles/total:gc-cycles", &p.GCCycles},
+		{"/sched/goroutines:goroutines", &p.Goroutines},
+		{"/sched/pauses/total/gc:seconds", nil},
+	}
+	samples := make([]rtm.Sample, len(numbers))
+	for i, n := range numbers {
+		samples[i].Name = n.name
+	}
+	rtm.Read(samples)
+	for i, n := range numbers {
+		switch samples[i].Value.Kind() {
+		case rtm.KindUint64:
+			*n.to = samples[i].Value.Uint64()
+		case rtm.KindFloat64Histogram:
+			p.GCPauses = summarizePauses(samples[i].Value.Float64Histogram())
+		}
+	}
+	f, err := os.Open("/proc/self/status")
+	if err != nil {
+		return p // no /proc: the rest is still true
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		number, _, _ := strings.Cut(strings.TrimSpace(value), " ")
+		v, err := strconv.ParseUint(number, 10, 64)
+		if err != nil {
+			continue
+		}
+		switch name {
+		case "VmRSS":
+			p.RSSBytes = v << 10
+		case "VmHWM":
+			p.RSSPeakBytes = v << 10
+		case "VmLck":
+			p.LockedBytes = v << 10
+		case "Threads":
+			p.Threads = v
+		}
+	}
+	return p
+}
+
+func summarizePauses(h *rtm.Float64Histogram) (s pauseSummary) {
+	for _, n := range h.Counts {
+		s.Count += n
+	}
+	upTo := func(part float64) int64 {
+		want, n := uint64(math.Ceil(part*float64(s.Count))), uint64(0)
+		for i, c := range h.Counts {
+			if n += c; n >= want && n > 0 {
+				end := h.Buckets[i+1]
+				if math.IsInf(end, 1) {
+					end = h.Buckets[i]
+				}
+				return int64(end * 1e9)
+			}
+		}
+		return 0
+	}
+	s.P50NS, s.P90NS, s.P99NS, s.P999NS, s.MaxNS = upTo(0.5), upTo(0.9), upTo(0.99), upTo(0.999), upTo(1)
+	return s
+}

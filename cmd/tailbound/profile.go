@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tailbound/metrics"
+)
+
+func profileCommand() *cobra.Command {
+	var dir string
+	var asJSON, once bool
+	var interval time.Duration
+	c := &cobra.Command{
+		Use:   "profile [--data-dir DIR]",
+		Short: "Show where a running broker's time goes, by shard and stage",
+		Long: `Show where a running broker's time goes: for each shard and each stage of a
+request's way how long it took to get there from the stage before, how long
+turns took, how full the pools are, and what the process uses.
+
+The broker answers on profile.sock in its data directory; only its owner may
+ask. --once prints everything since the start; with --interval, what came
+within that time.`,
+		Example: `  tailbound profile --data-dir /var/lib/tailbound --once
+  tailbound profile --once --interval 10s
+  tailbound profile --once --json | jq .process.heap_allocs_objects`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !once {
+				return errors.New("give --once")
+			}
+			p, err := dialProfile(dir)
+			if err != nil {
+				return err
+			}
+			defer p.close()
+			got, err := p.next()
+			if err != nil {
+				return err
+			}
+			if interval > 0 {
+				time.Sleep(interval)
+				if got, err = p.next(); err != nil {
+					return err
+				}
+			}
+			if asJSON {
+				e := json.NewEncoder(cmd.OutOrStdout())
+				e.SetIndent("", "  ")
+				return e.Encode(got)
+			}
+			return printProfile(cmd.OutOrStdout(), got, interval > 0)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&dir, "data-dir", envOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
+	f.BoolVar(&once, "once", false, "print once and end")
+	f.BoolVar(&asJSON, "json", false, "print JSON: everything since the start (total) and within the interval (since)")
+	f.DurationVar(&interval, "interval", 0, "measure for so long")
+	return c
+}
+
+// profileClient asks one broker.
+type profileClient struct {
+	conn net.Conn
+	in   *bufio.Reader
+}
+
+func dialProfile(dir string) (*profileClient, error) {
+	path := filepath.Join(dir, profileSocket)
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("no broker serves %s: %s is not there (give the --data-dir of one that runs)", dir, path)
+	}
+	p := new(profileClient)
+	err := withSocketPath(path, func(path string) (err error) {
+		p.conn, err = net.Dial("unix", path)
+		return err
+	})
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("%s answers only the broker's own user: run this as it, or as root (%w)", path, err)
+	case err != nil:
+		return nil, fmt.Errorf("no broker answers on %s; it does not run any more? (%w)", path, err)
+	}
+	p.in = bufio.NewReader(p.conn)
+	return p, nil
+}
+
+func (p *profileClient) next() (*profile, error) {
+	p.conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := p.conn.Write([]byte("\n")); err != nil {
+		return nil, fmt.Errorf("asking the broker for its profile: %w", err)
+	}
+	line, err := p.in.ReadBytes('\n')
+	if err != nil {
+		if err == io.EOF {
+			err = errors.New("it has stopped")
+		}
+		return nil, fmt.Errorf("reading the broker's profile: %w", err)
+	}
+	got := new(profile)
+	if err := json.Unmarshal(line, got); err != nil {
+		return nil, fmt.Errorf("the broker's profile is not one this version reads: %w", err)
+	}
+	return got, nil
+}
+
+func (p *profileClient) close() { p.conn.Close() }
+
+// printProfile prints tables: everything since the start, or the interval's.
+func printProfile(w io.Writer, p *profile, interval bool) error {
+	over := fmt.Sprintf("since the start %s ago", time.Duration(p.UptimeSeconds*1e9).Round(time.Second))
+	if interval {
+		over = fmt.Sprintf("within %.1f s", p.SinceSeconds)
+	}
+	fmt.Fprintf(w, "tailbound %s, process %d, %s\n", p.Version, p.PID, over)
+	for _, s := range p.Shards {
+		r := s.Total
+		if interval {
+			r = s.Since
+		}
+		role := "data shard"
+		if s.Shard == 0 {
+			role = "control shard"
+		}
+		late := ""
+		if s.Late {
+			late = "  TOOK NO TURN IN TIME: older figures"
+		}
+		fmt.Fprintf(w, "\n%s %d, node %d, %s%s\n", role, s.Shard, s.Node, s.Address, late)
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprintln(t, "\tcount\tp50\tp90\tp99\tp99.9\tmax\t")
+		row := func(name string, s metrics.Summary) {
+			if s.Count > 0 {
+				fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t\n", name, s.Count, shortNS(s.P50NS), shortNS(s.P90NS), shortNS(s.P99NS), shortNS(s.P999NS), shortNS(s.MaxNS))
+			}
+		}
+		for _, k := range r.Kinds {
+			row(k.Kind, k.Total)
+			for _, stage := range k.Stages {
+				row("· "+stage.Stage, stage.Took)
+			}
+		}
+		row("turn", r.Turn)
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		t = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprintln(t, "\tused\tpeak\tof\t")
+		for _, l := range s.Levels {
+			if l.Used == 0 && l.Peak == 0 {
+				continue
+			}
+			peak := ""
+			if l.Peak > 0 {
+				peak = fmt.Sprint(l.Peak)
+			}
+			fmt.Fprintf(t, "%s\t%d\t%s\t%d\t\n", l.Name, l.Used, peak, l.Max)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		c := s.Counters
+		fmt.Fprintf(w, "  %d turns, %d sleeps, %d spins that paid, %d wake-ups from other threads, %d completions\n", c["turns"], c["sleeps"], c["spin_hits"], c["wakes"], c["completions"])
+	}
+	g := p.Process
+	_, err := fmt.Fprintf(w, "\nprocess  %s resident (at most %s), %s locked; Go: %s mapped, %s live\n         %d collections, %d pauses, p99 %s, max %s; %d objects allocated, %d by profiles\n",
+		mib(g.RSSBytes), mib(g.RSSPeakBytes), mib(g.LockedBytes), mib(g.GoBytes), mib(g.HeapLiveBytes),
+		g.GCCycles, g.GCPauses.Count, shortNS(g.GCPauses.P99NS), shortNS(g.GCPauses.MaxNS), g.HeapAllocsObjects, g.ProfileAllocsObjects)
+	return err
+}
+
+// shortNS is a duration with three digits: 950 ns, 12.3 us, 1.20 ms, 3.00 s.
+func shortNS(ns int64) string {
+	v, unit := float64(ns), "ns"
+	for _, u := range []string{"us", "ms", "s"} {
+		if v < 999.5 {
+			break
+		}
+		v, unit = v/1000, u
+	}
+	switch {
+	case unit == "ns":
+		return fmt.Sprintf("%d ns", ns)
+	case v < 10:
+		return fmt.Sprintf("%.2f %s", v, unit)
+	case v < 100:
+		return fmt.Sprintf("%.1f %s", v, unit)
+	default:
+		return fmt.Sprintf("%.0f %s", v, unit)
+	}
+}
+
+func mib(n uint64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

@@ -1,0 +1,29 @@
+package engine
+
+// Levels are how full the engine's pools are, for people who watch.
+type Levels struct {
+	Slabs, SlabsMax         int // of log memory: those that cannot be taken again yet
+	Frames, FramesMax       int // in flight: submitted, not durable
+	JournalBlocks           int // not free
+	JournalBlocksMax        int
+	Runs, RunsMax           int // being drained
+	DrainQueue              int // logs that wait to be drained
+	ColdReads, ColdReadsMax int
+	Logs, LogsMax           int
+	IndexChunksFree         int
+	IndexChunks             int // of nodesPerChunk batches in memory
+}
+
+// Levels looks at every slab: it is for once in a while.
+func (e *Engine) Levels() Levels {
+	l := Levels{
+		SlabsMax: len(e.slabs), Frames: int(e.submitted - e.durableSeq), FramesMax: e.o.InflightMax,
+		JournalBlocks: int(e.used), JournalBlocksMax: int(e.blocks), Runs: e.drainsBusy, RunsMax: drainsMax, DrainQueue: e.queueN,
+		ColdReads: e.coldsBusy, ColdReadsMax: readsMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.chunks),
+	}
+	l.Slabs = l.SlabsMax - e.slabsFree()
+	for i := e.chunk; i != none; i = e.chunks[i].next {
+		l.IndexChunksFree++
+	}
+	return l
+}

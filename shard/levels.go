@@ -1,0 +1,39 @@
+package shard
+
+// count brings the counters that other rooms keep into this shard's.
+func (s *Shard) count() {
+	c, n, e := &s.Timelines.Counters, s.net.Stats(), s.log.Stats()
+	c.Connections = n.Accepted
+	c.Sends, c.SentBytes, c.RepliesGathered = n.SendOps, n.SentBytes, n.Gathered
+	c.NoBuffers, c.AdmissionWaits = n.NoBuffers, n.Waited
+	c.TimedOut = n.ProgressTimeouts + n.SendTimeouts + n.IdleCloses
+	c.ProduceWaits = e.WaitMemory + e.WaitRoom
+	c.Frames, c.FrameBytes = e.Frames, e.FrameBytes
+	c.Runs, c.RunBytes, c.Checkpoints, c.Evictions = e.Runs, e.RunBytes, e.Checkpoints, e.Evictions
+}
+
+// levels tells how full this shard's pools are.
+func (s *Shard) levels() {
+	n, e, level := s.net.Stats(), s.log.Levels(), s.Timelines.Level
+	level("connections", n.Conns, 0, s.o.Net.ConnsMax)
+	level("network frames", n.FramesOpen, s.o.Net.FramesMax-n.FramesFreeLow, s.o.Net.FramesMax)
+	level("requests", s.inFlight, 0, len(s.requests))
+	level("long polls", s.parked, 0, len(s.requests))
+	level("partitions in requests", len(s.parts)-s.partsFree, 0, len(s.parts))
+	level("pin chunks", len(s.pins)-s.pinsFree, 0, len(s.pins))
+	receive := s.o.Net.ReceiveBuffers - s.o.Net.ReceiveBuffers/8
+	level("receive buffers", n.BuffersHeld, receive-n.BuffersFreeLow, receive)
+	level("receive buffers lent to the kernel", n.BuffersInRing, 0, receive)
+	small := s.o.Net.ReceiveBuffers / 8 * 16
+	level("small receive blocks", small-n.SmallFree, small-n.SmallLow, small)
+	level("reply blocks", s.o.Net.ReplyBlocks-n.ReplyFree, s.o.Net.ReplyBlocks-n.ReplyLow, s.o.Net.ReplyBlocks)
+	level("mail bytes", s.mailMem.InUse(), 0, s.o.MailBytes)
+	level("log memory slabs", e.Slabs, 0, e.SlabsMax)
+	level("batch index chunks", e.IndexChunks-e.IndexChunksFree, 0, e.IndexChunks)
+	level("journal frames in flight", e.Frames, 0, e.FramesMax)
+	level("journal blocks", e.JournalBlocks, 0, e.JournalBlocksMax)
+	level("drains", e.Runs, 0, e.RunsMax)
+	level("logs that wait for a drain", e.DrainQueue, 0, e.LogsMax)
+	level("cold reads", e.ColdReads, 0, e.ColdReadsMax)
+	level("logs", e.Logs, 0, e.LogsMax)
+}
