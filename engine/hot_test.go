@@ -196,3 +196,20 @@ func BenchmarkAppend(b *testing.B) {
 		h.turn()
 	}
 }
+
+// Batches so small that the index of what is in memory is full before the
+// memory is: old ones are forgotten, appending goes on.
+func TestTheIndexFillsBeforeTheMemory(t *testing.T) {
+	h := newHot(t)
+	for i := range 200_000 {
+		for turns := 0; !h.append(70); turns++ {
+			if turns == 1000 {
+				t.Fatalf("batch %d is never taken: %+v", i, *h.e.Stats())
+			}
+			h.turn()
+		}
+	}
+	if s := h.e.Stats(); s.Evictions == 0 {
+		t.Errorf("nothing was forgotten: %+v", *s)
+	}
+}

@@ -135,6 +135,25 @@ func (e *Engine) evict(age uint64) {
 	}
 }
 
+// evictOldest forgets the oldest slab that is free before its memory is needed:
+// small batches use up the index first. False: there is none.
+func (e *Engine) evictOldest() bool {
+	best := none
+	for i := range e.slabs {
+		s := &e.slabs[i]
+		if int32(i) != e.slab && s.age != 0 && s.free() && (best == none || s.age < e.slabs[best].age) {
+			best = int32(i)
+		}
+	}
+	if best == none {
+		return false
+	}
+	e.evict(e.slabs[best].age)
+	e.slabs[best].age, e.slabs[best].used = 0, 0
+	e.stats.Evictions++
+	return true
+}
+
 // slabsFree counts what could be filled next.
 func (e *Engine) slabsFree() int {
 	n := 0
@@ -269,7 +288,7 @@ func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
 	if st := e.admit(s, int64(entryHeader+align8(n))); st != OK {
 		return nil, 0, st
 	}
-	if !e.nodeFits(l) || !e.entryFits(n) {
+	if !e.nodeFits(l) && !e.evictOldest() || !e.nodeFits(l) || !e.entryFits(n) {
 		e.stats.WaitMemory++
 		e.pressed = true
 		return nil, 0, WaitMemory
