@@ -33,7 +33,7 @@ const (
 type Kind uint8
 
 const (
-	Durable  Kind = iota // Slot: Durable(Slot) moved
+	Durable  Kind = iota // Slot: Durable(Slot) or StartDurable(Slot) moved
 	Opened               // User, Slot, Status
 	Deleted              // User, Slot, Status
 	ReadDone             // User, Status, Read
@@ -191,6 +191,7 @@ type log struct {
 	chain          uint32 // header CRC of the last run
 
 	segmentBytes int64 // of its segments, at most; 0: the shard's own
+	startDurable int64 // startDurable <= start
 
 	running  bool // a run is in flight
 	dirty    bool // a Durable event is due
@@ -296,6 +297,7 @@ func (e *Engine) adopt(b *LogBoot) error {
 	r, l := b.record, &e.logs[s]
 	l.state = logOpen
 	l.start, l.end, l.durable, l.drained, l.taken = r.start, r.end, r.end, r.end, r.end
+	l.startDurable = r.start
 	l.maxTime, l.maxTimeBase, l.drainMax, l.drainBase = r.maxTime, r.maxTimeBase, r.maxTime, r.maxTimeBase
 	l.rotFrom, l.rotTo, l.chain = r.rotFrom, r.rotTo, r.chain
 	for _, x := range r.epochs {
@@ -484,6 +486,9 @@ func (e *Engine) MaxTime(l Slot) (ts, base int64) {
 	if x.maxTimeBase == noOffset {
 		return -1, -1
 	}
+	if x.maxTimeBase < x.start {
+		return e.maxTimeLeft(x)
+	}
 	return x.maxTime, x.maxTimeBase
 }
 
@@ -569,20 +574,29 @@ func (e *Engine) DeleteLog(s Slot, user uint32) Status {
 	return OK
 }
 
-// TruncateBefore moves the log's start up to start, at most to what is
-// durable. It takes effect at once and is durable soon after.
-func (e *Engine) TruncateBefore(s Slot, start int64, user uint32) {
-	if !e.open(s) || e.failed != 0 {
-		return
+// TruncateBefore moves the log's start up to start, at most to its end. It
+// takes effect at once and is durable when StartDurable says so. WaitMemory: it
+// had no room for the entry, and nothing was done.
+func (e *Engine) TruncateBefore(s Slot, start int64, user uint32) Status {
+	if e.failed != 0 {
+		return StorageFailed
+	}
+	if !e.open(s) {
+		return Unknown
 	}
 	l := &e.logs[s]
 	start = min(start, l.end)
-	if start <= l.start || !e.entryFits(0) {
-		return
+	if start <= l.start {
+		return OK
+	}
+	if !e.entryFits(0) {
+		e.stats.WaitMemory++
+		return WaitMemory
 	}
 	l.start = start
 	e.stats.Truncated++
 	e.putEntry(entry{kind: entryStartMoved, log: l.id, slot: uint32(s), base: start})
+	return OK
 }
 
 // Shutdown begins a clean stop: everything is drained, then a clean

@@ -490,7 +490,7 @@ func (r *recovery) drain(l *found) error {
 	slot := r.files + 4
 	kept := l.segments[:0]
 	for _, q := range l.segments {
-		if q.position > 0 && q.end <= l.start && q.end < l.end {
+		if q.position > 0 && q.end <= l.start {
 			continue // removed, or about to be
 		}
 		kept = append(kept, q)
@@ -501,7 +501,7 @@ func (r *recovery) drain(l *found) error {
 		l.entries = l.entries[1:]
 	}
 	if len(l.entries) == 0 {
-		return nil
+		return r.dropMissing(l)
 	}
 	k := 0
 	for i := range l.segments {
@@ -589,6 +589,27 @@ runs:
 	}
 	l.entries = nil
 	return done()
+}
+
+// dropMissing forgets segments whose files the life before removed: all they
+// held came after the checkpoint and was before the start.
+func (r *recovery) dropMissing(l *found) error {
+	kept := l.segments[:0]
+	for _, q := range l.segments {
+		if q.position == 0 {
+			there, err := r.open(r.files+4, segmentPath(q.generation), 0)
+			if err != nil {
+				return err
+			}
+			if !there {
+				continue
+			}
+			r.close(r.files + 4)
+		}
+		kept = append(kept, q)
+	}
+	l.segments = kept
+	return nil
 }
 
 // newSegment makes a file for what has no home. An attempt that was cut makes

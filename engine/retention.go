@@ -1,7 +1,10 @@
 package engine
 
-// What retention needs: how large a log's segments get, and which of them may
-// go. The rules are the caller's; here is what the log knows.
+// What retention needs: how large a log's segments get, which of them may go,
+// and the start that moves past them. The rules are the caller's; here is what
+// the log knows. A segment goes in this order:
+//
+//	Expired(); TruncateBefore(); await its entry durable; await its readers; unlink()
 
 // SetSegmentBytes bounds the log's segments to n bytes, where that is less than
 // the shard's own. One larger batch still finds a place.
@@ -12,4 +15,118 @@ func (e *Engine) segmentLimit(l *log) int64 {
 		return min(l.segmentBytes, int64(e.o.SegmentBytes))
 	}
 	return int64(e.o.SegmentBytes)
+}
+
+// Filling is the segment that takes the log's appends: its first offset, its
+// bytes, and the largest time in it that is drained; no bytes where there is
+// none yet.
+func (e *Engine) Filling(s Slot) (base, bytes, maxTime int64) {
+	l := &e.logs[s]
+	if !e.open(s) || l.filling == none {
+		return 0, 0, noTime
+	}
+	q := &e.all[l.filling]
+	return q.base, q.position + q.pending, q.maxTime
+}
+
+// Seal has the next append begin a new segment.
+func (e *Engine) Seal(s Slot) {
+	if l := &e.logs[s]; e.open(s) && l.filling != none {
+		e.all[l.filling].sealed = true
+	}
+}
+
+// Bytes is what the log's records take in its segments, what is still to be
+// drained to them included.
+func (e *Engine) Bytes(s Slot) (n int64) {
+	if !e.open(s) {
+		return 0
+	}
+	for g := e.logs[s].segments; g != none; g = e.all[g].next {
+		n += e.all[g].position + e.all[g].pending
+	}
+	return n
+}
+
+// Expired is where the log would start without its oldest segments: those whose
+// every record has a time before olderThan, milliseconds, and those without
+// which the log still has bytesMax bytes; a negative bytesMax is no bound. A
+// segment without a time does not age. One that still takes something is left.
+func (e *Engine) Expired(s Slot, olderThan, bytesMax int64) (start int64) {
+	if !e.open(s) {
+		return 0
+	}
+	l := &e.logs[s]
+	start = l.start
+	left := e.Bytes(s)
+	for g := l.segments; g != none; g = e.all[g].next {
+		q := &e.all[g]
+		if !q.ready || q.pending > 0 {
+			break
+		}
+		if q.position == 0 {
+			continue
+		}
+		left -= q.position
+		old := q.maxTime >= 0 && q.maxTime < olderThan
+		if q.end > l.start && !old && (bytesMax < 0 || left < bytesMax) {
+			break
+		}
+		start = max(start, q.end)
+	}
+	return start
+}
+
+// StartDurable is the log's first offset as it would be after a power cut now,
+// at least.
+func (e *Engine) StartDurable(s Slot) int64 { return e.logs[s].startDurable }
+
+// Release lets go of the only segment of a log in which nothing is left. The
+// next append has another made, and waits for it.
+func (e *Engine) Release(s Slot) {
+	l := &e.logs[s]
+	if !e.open(s) || l.startDurable < l.end || l.drained < l.end || l.running || l.working || e.reserved.active {
+		return
+	}
+	g := l.segments
+	if g == none || g != l.filling || g != l.writing || e.all[g].next != none || !e.all[g].ready || e.all[g].position == 0 {
+		return
+	}
+	l.segments, l.tail, l.filling, l.writing = none, none, none, none
+	e.removeSegment(g)
+}
+
+// startMoved: the new start is durable; files wholly before it may go.
+func (e *Engine) startMoved(s Slot, start int64) {
+	l := &e.logs[s]
+	l.startDurable = max(l.startDurable, start)
+	if !l.dirty && l.state == logOpen {
+		l.dirty = true
+		e.tell(Event{Kind: Durable, Slot: s})
+	}
+	for g := l.segments; g != none && g != l.writing && e.all[g].ready && e.all[g].end <= start; g = l.segments {
+		l.segments = e.all[g].next
+		e.removeSegment(g)
+	}
+}
+
+// maxTimeLeft is MaxTime of a log whose newest record by time is before its
+// start. Of a segment that the start cuts in two the time may be that of a
+// record before it.
+func (e *Engine) maxTimeLeft(l *log) (ts, base int64) {
+	ts, base = -1, -1
+	for g := l.segments; g != none; g = e.all[g].next {
+		if q := &e.all[g]; q.position > 0 && q.end > l.start && q.maxTime > ts {
+			ts, base = q.maxTime, max(q.seekTime(q.maxTime), l.start)
+		}
+	}
+	for i := l.first; i != none; i = e.chunks[i].next {
+		c := &e.chunks[i]
+		for k := c.head; k < c.tail; k++ {
+			if x := &c.nodes[k]; x.maxTime > ts && x.base+int64(x.count) > l.start {
+				ts, base = x.maxTime, max(x.base, l.start)
+			}
+		}
+	}
+	return ts, base
 }

@@ -193,6 +193,7 @@ type segment struct {
 	chain      uint32
 	ready      bool // assigned, durably
 	broken     bool // a write or sync failed: no more runs
+	sealed     bool // no more appends: the next one begins another segment
 	index      [indexEntries]indexEntry
 	indexed    int
 	stride     int64 // at least so many bytes lie between entries
@@ -303,7 +304,7 @@ func (e *Engine) admit(s Slot, n int64) Status {
 			return e.waitRoom()
 		}
 		need := q.position + min(q.runs, 1024)*blockBytes + roomFor(q.pending+n)
-		if (need > limit || q.broken) && (q.position > 0 || q.pending > 0 || q.broken) {
+		if (need > limit || q.broken || q.sealed) && (q.position > 0 || q.pending > 0 || q.broken) {
 			if q.next == none {
 				return e.wantSegment(s, n)
 			}
@@ -575,15 +576,6 @@ func (e *Engine) segmentAssigned(l *log, generation uint64) {
 			e.endWork(w)
 			return
 		}
-	}
-}
-
-// startMoved: the new start is durable; files wholly before it may go.
-func (e *Engine) startMoved(s Slot, start int64) {
-	l := &e.logs[s]
-	for g := l.segments; g != none && g != l.writing && e.all[g].ready && e.all[g].end <= start; g = l.segments {
-		l.segments = e.all[g].next
-		e.removeSegment(g)
 	}
 }
 

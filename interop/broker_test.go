@@ -34,8 +34,9 @@ const (
 type broker struct {
 	binary string
 	dir    string
-	port   int     // of the control shard; data shard i listens on port+i
-	shards int     // data shards of the next life
+	port   int // of the control shard; data shard i listens on port+i
+	shards int // data shards of the next life
+	flags  []string
 	out    *output // stdout and stderr of all lives
 	fake   *kfake.Cluster
 
@@ -73,8 +74,8 @@ func binaryPath() (string, error) {
 }
 
 // newBroker starts a broker of the test's own.
-func newBroker(dir string) (*broker, error) {
-	b := &broker{dir: dir, shards: dataShards, out: &output{}}
+func newBroker(dir string, flags ...string) (*broker, error) {
+	b := &broker{dir: dir, shards: dataShards, flags: flags, out: &output{}}
 	if useFake() {
 		fake, err := kfake.NewCluster(kfake.NumBrokers(1+dataShards), kfake.AllowAutoTopicCreation(), kfake.DefaultNumPartitions(1))
 		if err != nil {
@@ -169,6 +170,7 @@ func (b *broker) stillborn(after time.Duration) error {
 // launch starts the process. The caller holds mu.
 func (b *broker) launch() error {
 	cmd := exec.Command(b.binary, "serve", "--data-dir", b.dir, "--listen", b.addr(), "--shards", strconv.Itoa(b.shards))
+	cmd.Args = append(cmd.Args, b.flags...)
 	cmd.Stdout, cmd.Stderr = b.out, b.out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // no broker outlives the tests
 	fmt.Fprintf(b.out, "+ %s\n", strings.Join(cmd.Args, " "))

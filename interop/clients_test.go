@@ -42,7 +42,7 @@ func TestSizes(t *testing.T) {
 		}
 		wide.bytesMax = 2 << 20
 		for _, n := range []int{messageBytesMax + 1, 1500000} {
-			_, err := c.produce(ctx, b, topic, wide, []record{{timeMS: 1, value: make([]byte, n)}})
+			_, err := c.produce(ctx, b, topic, wide, []record{{timeMS: dawn + 1, value: make([]byte, n)}})
 			if refused(err) != kerr.MessageTooLarge.Code {
 				t.Errorf("a record of %d bytes: %v, want MESSAGE_TOO_LARGE", n, err)
 			}
@@ -119,7 +119,7 @@ func TestEndAndLongPoll(t *testing.T) {
 		if err := c.create(ctx, b, topic, 1, 1); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.produce(ctx, b, topic, produceOptions{acks: -1}, []record{{timeMS: 1, value: []byte("before")}}); err != nil {
+		if _, err := c.produce(ctx, b, topic, produceOptions{acks: -1}, []record{{timeMS: dawn + 1, value: []byte("before")}}); err != nil {
 			t.Fatal(err)
 		}
 		type result struct {
@@ -148,7 +148,7 @@ func TestEndAndLongPoll(t *testing.T) {
 				}
 				return
 			case <-time.After(200 * time.Millisecond):
-				if _, err := c.produce(ctx, b, topic, produceOptions{acks: -1}, []record{{timeMS: 2, value: []byte("after")}}); err != nil {
+				if _, err := c.produce(ctx, b, topic, produceOptions{acks: -1}, []record{{timeMS: dawn + 2, value: []byte("after")}}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -167,7 +167,7 @@ func TestAcks(t *testing.T) {
 		}
 		var want []record
 		for i, acks := range []int{0, 1, -1} {
-			r := record{offset: int64(i), timeMS: int64(1000 + i), value: fmt.Appendf(nil, "acks %d", acks)}
+			r := record{offset: int64(i), timeMS: dawn + int64(1000+i), value: fmt.Appendf(nil, "acks %d", acks)}
 			offsets, err := c.produce(ctx, b, topic, produceOptions{acks: acks}, []record{r})
 			if err != nil {
 				t.Fatalf("acks %d: %v", acks, err)
@@ -198,7 +198,7 @@ func TestIdempotentAcrossBatches(t *testing.T) {
 		}
 		var rs []record
 		for i := range 400 {
-			rs = append(rs, record{partition: int32(i % 2), offset: int64(i / 2), timeMS: int64(i + 1), value: bytes.Repeat(fmt.Appendf(nil, "%d ", i), 20)})
+			rs = append(rs, record{partition: int32(i % 2), offset: int64(i / 2), timeMS: dawn + int64(i+1), value: bytes.Repeat(fmt.Appendf(nil, "%d ", i), 20)})
 		}
 		if _, err := c.produce(ctx, b, topic, produceOptions{acks: -1, idempotent: true, bytesMax: 2000}, rs); err != nil {
 			t.Fatal(err)
@@ -219,7 +219,7 @@ func TestAutoCreation(t *testing.T) {
 	eachClient(t, func(t *testing.T, name string, c client) {
 		ctx := within(t, time.Minute)
 		topic := topicName(t)
-		rs := []record{{timeMS: 1, value: []byte("first")}}
+		rs := []record{{timeMS: dawn + 1, value: []byte("first")}}
 		if _, err := c.produce(ctx, b, topic, produceOptions{acks: -1}, rs); err != nil {
 			t.Fatal(err)
 		}
@@ -288,7 +288,7 @@ func TestRecreatedTopic(t *testing.T) {
 		if err := c.create(ctx, b, topic, 3, 1); err != nil {
 			t.Fatalf("life %d: %v", life, err)
 		}
-		rs := []record{{partition: 0, timeMS: 1, value: fmt.Appendf(nil, "life %d", life)}, {partition: 2, timeMS: 1, value: []byte("x")}}
+		rs := []record{{partition: 0, timeMS: dawn + 1, value: fmt.Appendf(nil, "life %d", life)}, {partition: 2, timeMS: dawn + 1, value: []byte("x")}}
 		if _, err := c.produce(ctx, b, topic, produceOptions{acks: -1, idempotent: true}, rs); err != nil {
 			t.Fatalf("life %d: %v", life, err)
 		}

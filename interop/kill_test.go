@@ -513,13 +513,13 @@ func sum64(n []int64) (total int64) {
 }
 
 // ownBroker starts a broker for one test, whose end verifies that it can be ended and that its data directory is sound.
-func ownBroker(t *testing.T) *broker {
+func ownBroker(t *testing.T, flags ...string) *broker {
 	t.Helper()
 	dir, err := os.MkdirTemp(tempRoot(), "interop-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := newBroker(dir)
+	b, err := newBroker(dir, flags...)
 	if err != nil {
 		os.RemoveAll(dir)
 		t.Fatal(err)
@@ -554,7 +554,7 @@ func TestCleanStop(t *testing.T) {
 	for life, shards := range []int{2, 2, 3, 1, 2} {
 		var rs []record
 		for i := range 50 {
-			rs = append(rs, record{partition: int32(i % partitions), offset: int64(life*10 + i/partitions), timeMS: int64(1000*life + i + 1), value: fmt.Appendf(nil, "life %d record %d", life, i)})
+			rs = append(rs, record{partition: int32(i % partitions), offset: int64(life*10 + i/partitions), timeMS: dawn + int64(1000*life+i+1), value: fmt.Appendf(nil, "life %d record %d", life, i)})
 		}
 		offsets, err := franz{}.produce(ctx, b, topic, produceOptions{acks: -1, idempotent: true}, rs)
 		if err != nil {

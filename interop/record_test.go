@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// dawn is when the times of the tests' records begin: old, and not so old that retention takes them.
+var dawn = time.Now().Add(-time.Hour).UnixMilli()
+
 // A record is what a client was given to produce, or handed out when it consumed. A nil key or value is Kafka's null.
 type record struct {
 	partition  int32
@@ -72,7 +75,7 @@ func recordsFor(partitions int) []record {
 	if partitions > 8 {
 		perPartition = 3
 	}
-	start := time.Now().Add(-time.Hour).UnixMilli()
+	start := dawn
 	var rs []record
 	for i := range perPartition {
 		for p := range partitions {

@@ -308,6 +308,7 @@ const (
 	KeyApiVersions          int16 = 18
 	KeyCreateTopics         int16 = 19
 	KeyDeleteTopics         int16 = 20
+	KeyDeleteRecords        int16 = 21
 	KeyInitProducerID       int16 = 22
 	KeyOffsetForLeaderEpoch int16 = 23
 	KeyDescribeConfigs      int16 = 32
@@ -339,6 +340,7 @@ var keys = [...]Key{
 	{KeyApiVersions, 0, 4, 3, "ApiVersions"},
 	{KeyCreateTopics, 2, 7, 5, "CreateTopics"},
 	{KeyDeleteTopics, 1, 6, 4, "DeleteTopics"},
+	{KeyDeleteRecords, 0, 2, 2, "DeleteRecords"},
 	{KeyInitProducerID, 0, 4, 2, "InitProducerId"},
 	{KeyOffsetForLeaderEpoch, 2, 4, 4, "OffsetForLeaderEpoch"},
 	{KeyDescribeConfigs, 1, 4, 4, "DescribeConfigs"},

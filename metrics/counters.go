@@ -29,6 +29,7 @@ type Counters struct {
 	BytesOut   uint64 // of record batches given to consumers
 	Duplicates uint64 // idempotent batches answered from the window
 	Rejected   uint64 // record batches not accepted
+	Expired    uint64 // records that retention removed
 
 	ProduceWaits uint64 // appends that waited for log memory or room
 	FetchWaits   uint64 // fetches that waited for data

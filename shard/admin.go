@@ -4,6 +4,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tailbound/cluster"
+	"tailbound/kafka"
 )
 
 // Administration: what operators ask of the control shard beside making and
@@ -39,8 +40,12 @@ func (c *control) answered(m mail) {
 	c.credit++
 	q := c.questions[m.serial]
 	delete(c.questions, m.serial)
-	if m.code != 0 {
-		q.task.fail(q.item, m.code, "")
+	switch r := q.task.resp.(type) {
+	case *kmsg.DeleteRecordsResponse:
+		p := &r.Topics[q.item].Partitions[q.part]
+		if p.ErrorCode = m.code; m.code == 0 {
+			p.LowWatermark = int64(m.a)
+		}
 	}
 	c.less(q.task)
 }
@@ -72,4 +77,41 @@ func (t *task) validateOnly() bool {
 		return r.ValidateOnly
 	}
 	return false
+}
+
+// deleteRecords has the owners of the logs move their starts. A client asks
+// each partition's leader; who asks another node is told so.
+func (c *control) deleteRecords(t *task, r *kmsg.DeleteRecordsRequest, resp *kmsg.DeleteRecordsResponse) {
+	for i := range r.Topics {
+		q := &r.Topics[i]
+		x := kmsg.NewDeleteRecordsResponseTopic()
+		x.Topic, x.Partitions = q.Topic, make([]kmsg.DeleteRecordsResponseTopicPartition, len(q.Partitions))
+		resp.Topics = append(resp.Topics, x)
+		for k, p := range q.Partitions {
+			y := &x.Partitions[k]
+			y.Partition, y.LowWatermark = p.Partition, -1
+			logID, code := c.ledBy(t.from.shard, q.Topic, p.Partition)
+			switch {
+			case code != kafka.None:
+				y.ErrorCode = int16(code)
+			case p.Offset < -1:
+				y.ErrorCode = int16(kafka.OffsetOutOfRange)
+			default:
+				c.ask(t.from.shard, mail{kind: mailTruncate, a: logID, b: uint64(p.Offset)}, nil, question{task: t, item: i, part: k})
+			}
+		}
+	}
+}
+
+// ledBy is the log of a partition, where that node leads it.
+func (c *control) ledBy(shard int, topic string, partition int32) (logID uint64, code kafka.ErrorCode) {
+	t, ok := c.state.Topic(topic)
+	if !ok || partition < 0 || int(partition) >= len(t.Partitions) {
+		return 0, kafka.UnknownTopicOrPartition
+	}
+	logID = t.Partitions[partition].LogID
+	if cluster.Place(logID, c.s.o.DataShards) != shard {
+		return 0, kafka.NotLeaderOrFollower
+	}
+	return logID, kafka.None
 }

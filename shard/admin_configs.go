@@ -55,7 +55,7 @@ func (c *control) brokerConfigs(node Node) []brokerConfig {
 		{"auto.create.topics.enable", strconv.FormatBool(o.AutoCreateTopics), "true", kmsg.ConfigTypeBoolean, "Whether a topic is made when a client asks for it: --auto-create-topics."},
 		{"default.replication.factor", "1", "1", kmsg.ConfigTypeInt, "There is one replica."},
 		{"delete.topic.enable", "true", "true", kmsg.ConfigTypeBoolean, "Topics can be deleted."},
-		{"log.retention.check.interval.ms", strconv.Itoa(int(retainEveryNS / 1e6)), strconv.Itoa(int(retainEveryNS / 1e6)), kmsg.ConfigTypeLong, "How often each partition is held against its retention."},
+		{"log.retention.check.interval.ms", strconv.FormatInt(o.RetentionCheckNS/1e6, 10), strconv.Itoa(RetentionCheckNS / 1e6), kmsg.ConfigTypeLong, "How often each partition is held against its retention: --retention-check-interval."},
 		{"node.id", strconv.Itoa(int(node.ID)), "", kmsg.ConfigTypeInt, "The node: 0 is the control shard's, i data shard i's."},
 		{"num.partitions", strconv.Itoa(o.PartitionsDefault), "1", kmsg.ConfigTypeInt, "Partitions of a topic that is made without a number: --num-partitions."},
 	}

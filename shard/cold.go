@@ -20,6 +20,8 @@ func (c *control) start(t *task) {
 		c.createTopics(t, r, t.resp.(*kmsg.CreateTopicsResponse))
 	case *kmsg.DeleteTopicsRequest:
 		c.deleteTopics(t, r, t.resp.(*kmsg.DeleteTopicsResponse))
+	case *kmsg.DeleteRecordsRequest:
+		c.deleteRecords(t, r, t.resp.(*kmsg.DeleteRecordsResponse))
 	case *kmsg.DescribeConfigsRequest:
 		c.describeConfigs(r, t.resp.(*kmsg.DescribeConfigsResponse))
 	case *kmsg.AlterConfigsRequest:

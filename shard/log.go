@@ -39,6 +39,7 @@ func (s *Shard) storageFailed() {
 	}
 	s.failed = true
 	s.logf(Error, "a write or sync failed: this shard acknowledges nothing more; errno ", int64(s.log.FailedErrno()))
+	s.failTruncations(kafka.KafkaStorageError, func(engine.Slot) bool { return true })
 	for i := range s.partitions {
 		slot := engine.Slot(i)
 		p := &s.partitions[i]

@@ -88,7 +88,7 @@ func (s *Shard) dataMail(m mail) {
 		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, 0)
 	case mailForget:
 		s.forgetTopic(int32(m.b))
-	case mailOpen, mailDelete:
+	case mailOpen, mailDelete, mailTruncate:
 		s.changeLog(m)
 	case mailConfigure:
 		s.configure(int32(m.b), m.block.Bytes())
@@ -114,7 +114,7 @@ func (s *Shard) controlMail(m mail) {
 		s.mailMem.Put(m.block)
 	case mailOpened, mailDeleted:
 		c.confirmedBy(m.a, kafka.ErrorCode(m.code))
-	case mailConfigured:
+	case mailConfigured, mailTruncated:
 		c.answered(m)
 	case mailServing:
 		c.quarantined += m.a
@@ -128,21 +128,24 @@ func (s *Shard) controlMail(m mail) {
 	}
 }
 
-// changeLog opens or deletes a log. Where the log has no memory for that now it
-// is kept, and tried again when the log has moved on.
+// changeLog opens or deletes a log, or moves its start. Where the log has no
+// memory for that now it is kept, and tried again when the log has moved on.
 func (s *Shard) changeLog(m mail) {
 	var st engine.Status
-	if m.kind == mailOpen {
+	switch m.kind {
+	case mailOpen:
 		st = s.openLog(m.a, int32(m.b>>32), int32(uint32(m.b)))
-	} else {
+	case mailDelete:
 		st = s.deleteLog(m.a)
+	case mailTruncate:
+		st = s.deleteRecords(m)
 	}
 	switch st {
 	case engine.OK:
 	case engine.WaitMemory, engine.WaitRoom:
 		s.kept = append(s.kept, m)
 	default:
-		s.outbox.put(mail{kind: m.kind + 1, a: m.a, code: int16(codeOf(st))}, 0)
+		s.outbox.put(mail{kind: m.kind + 1, serial: m.serial, a: m.a, code: int16(codeOf(st))}, 0)
 	}
 }
 
@@ -187,7 +190,7 @@ func (s *Shard) logOpened(ev engine.Event) {
 	}
 	e := s.giveErrand(ev.User)
 	if ev.Status == engine.OK {
-		s.partitions[ev.Slot] = partition{produce: none, produceLast: none, fetch: none}
+		s.partitions[ev.Slot] = newPartition()
 		s.windows.forget(ev.Slot)
 		s.nameLog(ev.Slot, e.number, e.index)
 	}
@@ -233,6 +236,7 @@ func (s *Shard) unnameLog(slot engine.Slot) {
 	for p.produce != none {
 		s.produceDone(p.produce, kafka.UnknownTopicOrPartition)
 	}
+	s.failTruncations(kafka.UnknownTopicOrPartition, func(l engine.Slot) bool { return l == slot })
 	s.windows.forget(slot)
 }
 

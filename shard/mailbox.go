@@ -42,6 +42,8 @@ const (
 	// Questions: serial is the question's number, and the answer's.
 	mailConfigure  // control -> data: topic number b has the configurations in the block
 	mailConfigured // data -> control
+	mailTruncate   // control -> data: log a is to start at offset b; -1: at its high watermark
+	mailTruncated  // data -> control: a: where it starts now, durably; code
 )
 
 const mailBytes = int(unsafe.Sizeof(mail{}))

@@ -85,7 +85,8 @@ func (m Memory) options(shard int, o BrokerOptions) Options {
 		Shard: shard, DataShards: o.DataShards, Nodes: o.Nodes, ClusterID: o.ClusterID,
 		MessageBytesMax: o.MessageBytesMax, AutoCreateTopics: o.AutoCreateTopics, PartitionsDefault: o.PartitionsDefault,
 		ProducersMax: m.ProducersMax, WaitersMax: m.WaitersMax, MailBytes: m.MailBytes,
-		TopicsMax: o.TopicsMax, PartitionsMax: o.PartitionsMax, Net: m.Net, Engine: m.Engine,
+		RetentionCheckNS: o.RetentionCheckNS,
+		TopicsMax:        o.TopicsMax, PartitionsMax: o.PartitionsMax, Net: m.Net, Engine: m.Engine,
 	}
 }
 

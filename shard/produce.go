@@ -235,6 +235,9 @@ func (s *Shard) acknowledge(slot engine.Slot) {
 		s.requests[s.parts[log.produce].request].stamps[metrics.Submitted] = int64(submitted)
 		s.produceDone(log.produce, kafka.None)
 	}
+	if s.truncating > 0 {
+		s.truncated(slot)
+	}
 	for p := log.fetch; p != none; p = s.parts[p].waitNext {
 		s.lookAt(s.parts[p].request)
 	}

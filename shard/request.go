@@ -97,6 +97,15 @@ type partition struct {
 	produce     int32 // parts that wait for durability, in offset order
 	produceLast int32
 	fetch       int32 // parts that wait for data
+	filling     int64 // first offset of the segment being filled, as retention last saw it; none64
+	filledSince Wall
+	retained    bool // retention has seen it in this life
+}
+
+const none64 = int64(-1)
+
+func newPartition() partition {
+	return partition{produce: none, produceLast: none, fetch: none, filling: none64}
 }
 
 type pinChunk struct {

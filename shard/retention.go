@@ -1,4 +1,142 @@
 package shard
 
-// retainEveryNS is how often each partition is held against its retention.
-const retainEveryNS = 1e9
+import (
+	"math"
+
+	"tailbound/engine"
+	"tailbound/ioring"
+	"tailbound/kafka"
+)
+
+// Retention runs on every data shard, from round to round:
+//
+//	for each log, a few a turn {
+//		begin a new segment where the one being filled is old;
+//		find the oldest segments that nobody wants any more; move the log's start past them;
+//		let go of the last file of a log that is empty
+//	}
+//	await the next round
+//
+// What does not find memory now is found again in the next round. The start is
+// durable before a file goes, and a file goes when its last read has ended:
+// both are the engine's.
+const (
+	retainPerTurn = 64
+	retainPauseNS = 1e6 // between the turns of one round
+)
+
+// RetentionCheckNS is how often each partition is held against its retention,
+// where nothing else is said.
+const RetentionCheckNS = 10e9
+
+func (s *Shard) retain() {
+	if s.control != nil || s.stage != stageServing || s.failed || s.now < s.retainAt {
+		return
+	}
+	for range retainPerTurn {
+		if s.retainNext == len(s.partitions) {
+			s.retainNext = 0
+			s.retainAt = s.now + ioring.Instant(s.o.RetentionCheckNS)
+			return
+		}
+		s.retainLog(engine.Slot(s.retainNext))
+		s.retainNext++
+	}
+	s.retainAt = s.now + retainPauseNS
+}
+
+func (s *Shard) retainLog(slot engine.Slot) {
+	p := &s.partitions[slot]
+	if !p.named {
+		return
+	}
+	c := &s.topics.all[p.topic].config
+	base, bytes, newest := s.log.Filling(slot)
+	switch {
+	case bytes == 0:
+		p.filling = none64
+	case p.filling != base:
+		// After a restart the newest record says how old the segment is at most.
+		p.filledSince = s.wall
+		if !p.retained && newest >= 0 {
+			p.filledSince = min(s.wall, Wall(newest))
+		}
+		p.filling = base
+	}
+	p.retained = true
+	if bytes > 0 && int64(s.wall-p.filledSince) >= c.SegmentMS {
+		s.log.Seal(slot)
+	}
+	olderThan := int64(math.MinInt64)
+	if c.RetentionMS >= 0 {
+		olderThan = int64(s.wall) - c.RetentionMS
+	}
+	start := s.log.Start(slot)
+	if to := s.log.Expired(slot, olderThan, c.RetentionBytes); to > start && s.log.TruncateBefore(slot, to, 0) == engine.OK {
+		s.Timelines.Counters.Expired += uint64(to - start)
+	}
+	if s.log.Start(slot) == s.log.End(slot) {
+		s.log.Release(slot)
+	}
+}
+
+// truncation is a DeleteRecords that waits for the log's new start to be
+// durable.
+type truncation struct {
+	slot   engine.Slot
+	start  int64
+	serial uint32
+	used   bool
+}
+
+// deleteRecords moves the start of log m.a to offset m.b, -1 for the high
+// watermark, and answers when that is durable.
+func (s *Shard) deleteRecords(m mail) engine.Status {
+	slot, ok := s.log.Lookup(m.a)
+	if !ok || !s.partitions[slot].named {
+		return engine.Unknown
+	}
+	to, high := int64(m.b), s.log.Durable(slot)
+	if to == -1 {
+		to = high
+	}
+	if to < 0 || to > high {
+		return engine.OutOfRange
+	}
+	if st := s.log.TruncateBefore(slot, to, 0); st != engine.OK {
+		return st
+	}
+	for i := range s.truncations {
+		if t := &s.truncations[i]; !t.used {
+			*t = truncation{slot, s.log.Start(slot), m.serial, true}
+			s.truncating++
+			s.truncated(slot)
+			return engine.OK
+		}
+	}
+	panic("shard: more questions than the control shard has credit for")
+}
+
+// truncated answers those who wait for a log's start and have it.
+func (s *Shard) truncated(slot engine.Slot) {
+	for i := range s.truncations {
+		if t := &s.truncations[i]; t.used && t.slot == slot && s.log.StartDurable(slot) >= t.start {
+			s.endTruncation(t, kafka.None)
+		}
+	}
+}
+
+// failTruncations answers those who wait for what will not come.
+func (s *Shard) failTruncations(code kafka.ErrorCode, of func(engine.Slot) bool) {
+	for i := range s.truncations {
+		if t := &s.truncations[i]; t.used && of(t.slot) {
+			s.endTruncation(t, code)
+		}
+	}
+}
+
+func (s *Shard) endTruncation(t *truncation, code kafka.ErrorCode) {
+	s.outbox.put(mail{kind: mailTruncated, serial: t.serial, a: uint64(t.start), code: int16(code)}, 0)
+	*t = truncation{}
+	s.truncating--
+}

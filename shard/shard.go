@@ -29,12 +29,13 @@ type Options struct {
 	DataShards        int
 	Nodes             []Node // DataShards + 1
 	ClusterID         string
-	MessageBytesMax   int  // message.max.bytes: one record batch
-	AutoCreateTopics  bool // auto.create.topics.enable
-	PartitionsDefault int  // num.partitions
-	ProducersMax      int  // windows of idempotent producers, by partition and producer
-	WaitersMax        int  // partitions named by requests in flight
-	MailBytes         int  // memory for requests and answers that cross shards; a power of two
+	MessageBytesMax   int   // message.max.bytes: one record batch
+	AutoCreateTopics  bool  // auto.create.topics.enable
+	PartitionsDefault int   // num.partitions
+	ProducersMax      int   // windows of idempotent producers, by partition and producer
+	WaitersMax        int   // partitions named by requests in flight
+	MailBytes         int   // memory for requests and answers that cross shards; a power of two
+	RetentionCheckNS  int64 // log.retention.check.interval.ms, in nanoseconds; default RetentionCheckNS
 	TopicsMax         int
 	PartitionsMax     int
 	Net               netring.Options
@@ -130,7 +131,12 @@ type Shard struct {
 	kept       []mail   // opens and deletes that wait for log memory
 	starved    []uint32 // fetches and searches that wait for read or reply memory
 	parked     int      // long polls that wait
-	seed       uint64
+
+	retainAt    ioring.Instant // when retention goes on
+	retainNext  int            // with this slot
+	truncations [openCredit]truncation
+	truncating  int
+	seed        uint64
 
 	stage   stage
 	failed  bool
@@ -163,6 +169,9 @@ func Open(w World, o Options) (*Shard, error) {
 	}
 	if s.log, err = engine.New(w.Ring, w.Arena, w.Boot, o.Shard, s, o.Engine); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
+	}
+	if s.o.RetentionCheckNS <= 0 {
+		s.o.RetentionCheckNS = RetentionCheckNS
 	}
 	block := min(1<<20, o.MailBytes)
 	if s.mailMem, err = mem.NewBuddy(w.Arena, "mail", 256, block*4, max(1, o.MailBytes/(block*4))); err != nil {
@@ -197,7 +206,7 @@ func Open(w World, o Options) (*Shard, error) {
 	s.starved = make([]uint32, 0, len(s.requests))
 	s.partitions = make([]partition, o.Engine.LogsMax)
 	for i := range s.partitions {
-		s.partitions[i] = partition{produce: none, produceLast: none, fetch: none}
+		s.partitions[i] = newPartition()
 	}
 	s.topics = newTopicTable()
 	s.windows = newProducers(o.ProducersMax, o.Engine.LogsMax)
@@ -275,6 +284,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	if s.control != nil {
 		s.control.step()
 	}
+	s.retain()
 	s.lookAgain()
 	sleepUntil = s.log.Step(now)
 	if s.logEvents() {
@@ -282,6 +292,9 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		again = true
 	}
 	sleepUntil = min(sleepUntil, s.net.Step(now), s.timers.next())
+	if s.control == nil && s.stage == stageServing && !s.failed {
+		sleepUntil = min(sleepUntil, s.retainAt)
+	}
 	if s.netEvents() {
 		sleepUntil = now
 	}

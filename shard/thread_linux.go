@@ -32,6 +32,7 @@ type BrokerOptions struct {
 	Buffered                                                     bool
 	MessageBytesMax, PartitionsDefault, TopicsMax, PartitionsMax int
 	AutoCreateTopics                                             bool
+	RetentionCheckNS                                             int64 // 0: the default
 	ReadOnlyOnFailure                                            bool
 	Log                                                          Logger
 	Seed                                                         uint64

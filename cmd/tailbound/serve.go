@@ -35,6 +35,7 @@ type serveOptions struct {
 	messageBytes                                         byteSize
 	partitionsMax                                        int
 	onFailure                                            string
+	retentionCheck                                       time.Duration
 }
 
 func serveCommand() *cobra.Command {
@@ -69,6 +70,7 @@ exit status is 0 only after a clean stop.`,
 	f.IntVar(&o.partitions, "num-partitions", 1, "partitions of a topic that is created without a number")
 	f.Var(&o.messageBytes, "message-max-bytes", "largest record batch (message.max.bytes)")
 	f.IntVar(&o.partitionsMax, "partitions-max", 4096, "largest number of partitions of all topics")
+	f.DurationVar(&o.retentionCheck, "retention-check-interval", shard.RetentionCheckNS, "how often each partition is held against its retention (log.retention.check.interval.ms)")
 	f.StringVar(&o.onFailure, "storage-failure-action", "exit", "what a failed write or sync leads to: exit, or readonly")
 	c.MarkFlagRequired("data-dir")
 	return c
@@ -164,7 +166,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	options := shard.BrokerOptions{
 		DataShards: o.shards, CPUs: data, OtherCPUs: other, ArenaBytes: int(o.arena), Nodes: nodes, RootFD: root, Features: features,
 		Buffered: buffered, MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions, TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax,
-		AutoCreateTopics: o.autoCreate, ReadOnlyOnFailure: o.onFailure == "readonly", Log: logger, Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
+		AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly", Log: logger, Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
 	}
 	for _, b := range bound {
 		options.Listeners = append(options.Listeners, b.fd)

@@ -68,6 +68,7 @@ type book struct {
 	fate    fate
 	start   int64 // log start, as far as it was said to be durable
 	startTo int64 // log start as last asked for
+	startAt int64 // log start as it was durable when the life ended
 	batches []batch
 	seen    int64
 	shard   int

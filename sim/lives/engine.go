@@ -176,6 +176,11 @@ func (s *engineSim) life() error {
 // end stops the process: by kill -9, or by a power cut.
 func (s *engineSim) end() {
 	s.w.Stop()
+	for _, n := range s.nodes {
+		for _, slot := range n.logs {
+			n.slots[slot].startAt = n.eng.StartDurable(slot)
+		}
+	}
 	s.disk.Fail = nil
 	s.broken = false
 	s.nodes = nil
@@ -343,6 +348,9 @@ func (s *engineSim) compare(boot *engine.Boot) error {
 		b.fate = open
 		if l.Rot != "" {
 			return fmt.Errorf("FALSE ROT: log %d: %s", b.id, l.Rot)
+		}
+		if l.Start < b.startAt {
+			return fmt.Errorf("RETURNED: log %d starts at %d, %d was durable", b.id, l.Start, b.startAt)
 		}
 		if l.Start != b.start {
 			if l.Start < b.start || l.Start > b.startTo {
@@ -864,14 +872,25 @@ func (n *node) seek(slot engine.Slot) error {
 	return nil
 }
 
-// cut moves the log's start up.
+// cut moves the log's start up, as retention does.
 func (n *node) cut(slot engine.Slot) error {
 	b := n.slots[slot]
 	lo, hi := n.eng.Start(slot), n.eng.Durable(slot)
 	if hi == lo {
+		n.eng.Release(slot)
 		return nil
 	}
 	to := lo + n.s.rng.Int64N(hi-lo+1)
+	switch n.s.rng.IntN(8) {
+	case 0:
+		to = hi
+	case 1:
+		to = max(to, n.eng.Expired(slot, -1, n.eng.Bytes(slot)/2))
+	case 2:
+		n.eng.Seal(slot)
+	case 3:
+		n.eng.SetSegmentBytes(slot, int64(n.s.pick(0, 300_000, 1<<20)))
+	}
 	user := n.user(ask{kind: askTruncate, book: b, slot: slot, start: to})
 	n.asks[user] = ask{}
 	b.startTo = max(b.startTo, to)

@@ -1,0 +1,96 @@
+package engine_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+
+	"tailbound/engine"
+)
+
+// The stories in testdata/retention have the commands of TestRecover, and:
+//
+//	segment-bytes ID n=BYTES              how large its segments get
+//	seal ID                               the next append begins a new segment
+//	retain ID [older=MS] [bytes=N]        what a shard does: find what has expired, move the start; says where it is
+//	                                      now, and how many files of segments there are
+//	release ID                            lets go of the only segment of a log that is empty
+//	newest ID                             the largest time and where to look for it
+//	pin ID from=OFFSET, unpin             begins a read from disk, ends it
+func TestRetention(t *testing.T) {
+	datadriven.Walk(t, "testdata/retention", func(t *testing.T, path string) {
+		h := newHost(t, 1)
+		var reader *node
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			h.t = t
+			var id uint64
+			if len(d.CmdArgs) > 0 {
+				fmt.Sscan(d.CmdArgs[0].Key, &id)
+			}
+			var n *node
+			var s engine.Slot
+			var e *engine.Engine
+			if id > 0 && h.nodes != nil {
+				var err error
+				if n, s, err = h.slot(id); err == nil {
+					e = n.engine
+				}
+			}
+			number := func(name string, otherwise int64) int64 {
+				d.MaybeScanArgs(t, name, &otherwise)
+				return otherwise
+			}
+			switch d.Cmd {
+			case "segment-bytes":
+				e.SetSegmentBytes(s, number("n", 0))
+				return "ok\n"
+			case "seal":
+				e.Seal(s)
+				return "ok\n"
+			case "retain":
+				if st := e.TruncateBefore(s, e.Expired(s, number("older", -1), number("bytes", -1)), 0); st != engine.OK {
+					return name(st) + "\n"
+				}
+				h.rest(2e9)
+				return fmt.Sprintf("log %d: %d..%d, start durable at %d, %s\n", id, e.Start(s), e.End(s), e.StartDurable(s), h.files())
+			case "release":
+				e.Release(s)
+				h.rest(2e9)
+				return h.files() + "\n"
+			case "newest":
+				ts, base := e.MaxTime(s)
+				return fmt.Sprintf("%d at %d\n", ts, base)
+			case "files":
+				h.rest(1e9)
+				return h.files() + "\n"
+			case "pin":
+				if st := e.ReadCold(s, number("from", 0), 5); st != engine.OK {
+					return name(st) + "\n"
+				}
+				reader = n
+				return "ok\n"
+			case "unpin":
+				ev, err := reader.event(engine.ReadDone, 5)
+				if err != nil || ev.Status != engine.OK {
+					return fmt.Sprintf("%v %s\n", err, name(ev.Status))
+				}
+				reader.engine.ReadEnd(ev.Read)
+				return "ok\n"
+			}
+			return strings.TrimRight(h.command(d), "\n") + "\n"
+		})
+	})
+}
+
+// files says how many files of segments there are.
+func (h *host) files() string {
+	n := 0
+	for _, p := range h.disk.Paths() {
+		if strings.HasPrefix(p, "segments/") {
+			n++
+		}
+	}
+	return fmt.Sprintf("%d files", n)
+}
