@@ -69,7 +69,7 @@ type Options struct {
 	LogsMax           int
 	SegmentBytes      int
 	JournalBytes      int
-	LogMemoryBytes    int
+	LogMemoryBytes    int // at most; less where the arena has less left
 	BatchBytesMax     int
 	InflightMax       int    // frames; default 2
 	Files             uint32 // first file slot
@@ -271,7 +271,7 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attac
 		e.freeLog = int32(i)
 	}
 	e.events = make([]Event, 4*o.LogsMax+1024)
-	for _, err := range []error{e.carveMemory(arena), e.carveFiles(arena), e.carveSegments(arena), e.carveDrains(arena), e.carveChecks(arena), e.carveColds(arena)} {
+	for _, err := range []error{e.carveFiles(arena), e.carveSegments(arena), e.carveDrains(arena), e.carveChecks(arena), e.carveColds(arena), e.carveMemory(arena)} {
 		if err != nil {
 			return nil, err
 		}

@@ -66,7 +66,9 @@ type reservation struct {
 	pos    int
 }
 
-func (e *Engine) carveMemory(a *mem.Arena) error {
+func (e *Engine) carveMemory(arena *mem.Arena) error {
+	// Last of all: what the arena has left is log memory.
+	e.o.LogMemoryBytes = min(e.o.LogMemoryBytes, arena.Bytes()-arena.Used()-blockBytes)
 	size := e.o.slabBytes()
 	n := e.o.LogMemoryBytes / size
 	if n < 3 {
@@ -74,7 +76,7 @@ func (e *Engine) carveMemory(a *mem.Arena) error {
 	}
 	e.slabs = make([]slab, n)
 	for i := range e.slabs {
-		b, err := a.Carve("log memory", size, blockBytes)
+		b, err := arena.Carve("log memory", size, blockBytes)
 		if err != nil {
 			return err
 		}
@@ -87,7 +89,7 @@ func (e *Engine) carveMemory(a *mem.Arena) error {
 		e.chunks[i].next = e.chunk
 		e.chunk = int32(i)
 	}
-	return e.carveFrames(a)
+	return e.carveFrames(arena)
 }
 
 func (s *slab) free() bool { return s.undrained == 0 && s.frames == 0 && s.pins == 0 }

@@ -70,6 +70,7 @@ type Arena struct {
 	poison  bool
 	locked  bool
 	huge    bool
+	carved  []Carving
 	mapping unsafe.Pointer // what was mapped: whole with what alignment cost
 	mapped  uintptr
 }
@@ -132,8 +133,27 @@ func (a *Arena) Carve(what string, n, align int) (Block, error) {
 		return Block{}, fmt.Errorf("mem: %s asks for %d bytes; the arena of %d has %d left", what, n, a.bytes, a.bytes-a.used)
 	}
 	a.used = at + uintptr(n)
+	for i := range a.carved {
+		if a.carved[i].What == what {
+			a.carved[i].Bytes += int(a.used - at)
+			a.carved[i].Count++
+			return Block{unsafe.Add(a.whole, at), uint32(n)}, nil
+		}
+	}
+	a.carved = append(a.carved, Carving{what, int(a.used - at), 1})
 	return Block{unsafe.Add(a.whole, at), uint32(n)}, nil
 }
+
+// Carving is what was carved under one name: Count blocks, Bytes in all.
+type Carving struct {
+	What  string
+	Bytes int
+	Count int
+}
+
+// Carvings lists what was carved, in the order of the first of each name. What
+// is missing to Used is alignment.
+func (a *Arena) Carvings() []Carving { return a.carved }
 
 // Seal ends carving.
 func (a *Arena) Seal() { a.sealed = true }

@@ -109,7 +109,7 @@ type hotShard struct {
 	now  ioring.Instant
 }
 
-func newHotShard(t testing.TB) *hotShard {
+func newHotShard(t testing.TB, arenaBytes, partitions int) *hotShard {
 	features, err := ioring.Probe()
 	if err != nil {
 		t.Skipf("no io_uring: %v", err)
@@ -119,8 +119,8 @@ func newHotShard(t testing.TB) *hotShard {
 		t.Fatal(err)
 	}
 	o := BrokerOptions{
-		DataShards: 1, ArenaBytes: ArenaBytesMin, RootFD: root, Features: features.Mask, Buffered: true, MessageBytesMax: 1 << 20, PartitionsDefault: 1,
-		TopicsMax: 64, PartitionsMax: 64, Log: mute{t}, NewDirectory: [16]byte{1}, Nodes: []Node{{0, "h", 1}, {1, "h", 2}},
+		DataShards: 1, ArenaBytes: arenaBytes, RootFD: root, Features: features.Mask, Buffered: true, MessageBytesMax: 1 << 20, PartitionsDefault: 1,
+		TopicsMax: 64, PartitionsMax: partitions, Log: mute{t}, NewDirectory: [16]byte{1}, Nodes: []Node{{0, "h", 1}, {1, "h", 2}},
 	}
 	boot, err := recoverDirectory(o)
 	if err != nil {
@@ -219,6 +219,28 @@ func fetchFrame(version int16, wait, min int32) (frame []byte, offsetAt int) {
 	panic("the offset is not in the frame")
 }
 
+// A shard fits in every arena it is promised to, with as many partitions as
+// there may be by default, and its pools are the whole of it.
+func TestPoolsAreTheArena(t *testing.T) {
+	for _, mib := range []int{64, 96, 128, 256, 512} {
+		h := newHotShard(t, mib<<20, 4096)
+		sum, log := 0, 0
+		for _, c := range h.s.arena.Carvings() {
+			sum += c.Bytes
+			if c.What == "log memory" {
+				log = c.Bytes
+			}
+		}
+		used, all := h.s.arena.Used(), h.s.arena.Bytes()
+		if sum > used || used-sum > 64<<10 || used > all || all-used > 4<<20+64<<10 {
+			t.Errorf("%d MiB: pools of %d bytes, %d used of %d", mib, sum, used, all)
+		}
+		if log < all*3/8 {
+			t.Errorf("%d MiB: log memory of %d bytes only", mib, log)
+		}
+	}
+}
+
 // From the bytes of a request to the Send operation of its reply a data shard
 // allocates nothing, whatever the journal, the drain, checkpoints and eviction
 // do in between.
@@ -229,7 +251,7 @@ func TestServingAllocatesNothing(t *testing.T) {
 		parked bool // the fetch comes before the record
 	}{{"small", 100, false}, {"large", 100_000, false}, {"small, long polls", 100, true}, {"large, long polls", 100_000, true}} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHotShard(t)
+			h := newHotShard(t, ArenaBytesMin, 64)
 			produce, flexible := produceFrame(8, -1, make([]byte, c.record)), produceFrame(9, 1, make([]byte, c.record))
 			fetch, at := fetchFrame(11, 500, 1)
 			fetchFlexible, atFlexible := fetchFrame(12, 500, 1)

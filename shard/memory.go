@@ -11,11 +11,11 @@ import (
 // Memory is how a shard's arena is shared out. Every pool is a term of one sum:
 //
 //	receive     requests on their way in, and those that wait    1/4 of the arena
-//	log memory  open frames, undrained journal, cache            1/2
-//	the engine's run, read, index and checkpoint buffers         1/8
-//	replies, mail between shards                                 1/8
+//	replies, mail between shards                                 1/16
+//	the engine's run, read and checkpoint buffers                by its limits
+//	log memory  open frames, undrained journal, cache            what is left, about half
 //
-// Open carves it; what does not fit is refused there, by name.
+// Open carves it in this order; what does not fit is refused there, by name.
 type Memory struct {
 	ArenaBytes    int
 	RecoveryBytes int
@@ -64,10 +64,10 @@ func planShard(arena int, o BrokerOptions) Memory {
 			ProgressTimeoutNS: 10e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 256, ReplyBlocks: arena / 32 / 4096,
 		},
 		Engine: engine.Options{
-			LogsMax: max(64, o.PartitionsMax), SegmentBytes: 256 << 20, JournalBytes: 128 << 20, LogMemoryBytes: arena / 2,
+			LogsMax: max(64, o.PartitionsMax), SegmentBytes: 256 << 20, JournalBytes: 128 << 20, LogMemoryBytes: arena,
 			BatchBytesMax: o.MessageBytesMax, InflightMax: 2, Files: engineFiles, FilesMax: 2048, Buffered: o.Buffered, ReadOnlyOnFailure: o.ReadOnlyOnFailure,
 		},
-		MailBytes: 4 << 20, ProducersMax: 16384, WaitersMax: 16384,
+		MailBytes: min(4<<20, arena/32), ProducersMax: 16384, WaitersMax: 16384,
 	}
 }
 

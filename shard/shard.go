@@ -167,14 +167,14 @@ func Open(w World, o Options) (*Shard, error) {
 	if s.net, err = netring.New(w.Ring, w.Arena, o.Net); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
-	if s.log, err = engine.New(w.Ring, w.Arena, w.Boot, o.Shard, s, o.Engine); err != nil {
-		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
-	}
 	if s.o.RetentionCheckNS <= 0 {
 		s.o.RetentionCheckNS = RetentionCheckNS
 	}
 	block := min(1<<20, o.MailBytes)
 	if s.mailMem, err = mem.NewBuddy(w.Arena, "mail", 256, block*4, max(1, o.MailBytes/(block*4))); err != nil {
+		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
+	}
+	if s.log, err = engine.New(w.Ring, w.Arena, w.Boot, o.Shard, s, o.Engine); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
 	s.completions = make([]ioring.Completion, 256)
