@@ -27,9 +27,11 @@ const (
 	kindForget        = 3 // topic id
 	kindReserve       = 4 // first producer id i64, count i64
 	kindConfigure     = 5 // topic id, all its configurations
+	kindGroups        = 8 // changes of groups
 	kindSnapshotBegin = 16
 	kindSnapshotPart  = 17 // topic entries
-	kindSnapshotEnd   = 18 // topics u32
+	kindSnapshotEnd   = 18 // topics u32, groups u32
+	kindSnapshotGroup = 19 // changes of groups
 )
 
 // producerIDsMax is where producer ids end: they are positive int64s.
@@ -60,8 +62,8 @@ func (s *State) Apply(cmd []byte) error {
 		return err
 	}
 	switch kind {
-	case kindCreate, kindDelete, kindForget, kindReserve, kindConfigure:
-	case kindSnapshotBegin, kindSnapshotPart, kindSnapshotEnd:
+	case kindCreate, kindDelete, kindForget, kindReserve, kindConfigure, kindGroups:
+	case kindSnapshotBegin, kindSnapshotPart, kindSnapshotGroup, kindSnapshotEnd:
 		return s.applySnapshot(kind, sequence, body)
 	default:
 		return malformed("unknown kind %d; a newer program may know it", kind)
@@ -83,6 +85,8 @@ func (s *State) Apply(cmd []byte) error {
 		err = s.applyReserve(body)
 	case kindConfigure:
 		err = s.applyConfigure(body)
+	case kindGroups:
+		err = s.applyGroups(body)
 	}
 	if err != nil {
 		return err
@@ -120,6 +124,7 @@ func (s *State) applyDelete(body []byte) error {
 		return malformed("topic %q is deleted already", t.Name)
 	}
 	s.bury(t)
+	s.forgetTopic(t.Name)
 	return nil
 }
 
@@ -182,7 +187,7 @@ func (s *State) applyReserve(body []byte) error {
 // Snapshot is the state as commands, to be stored one after another with none
 // between. Applied to any State that is behind this one, they give this one; to
 // one that is not, they are ErrReplayed. Each has at most chunkMax bytes, or
-// holds one topic (at most 17 KiB).
+// holds one topic (at most 17 KiB) or the metadata of one group.
 func (s *State) Snapshot(chunkMax int) [][]byte {
 	begin := binary.LittleEndian.AppendUint64(nil, s.nextLogID)
 	begin = binary.LittleEndian.AppendUint64(begin, uint64(s.producerReserved))
@@ -200,7 +205,19 @@ func (s *State) Snapshot(chunkMax int) [][]byte {
 	if len(part) > 0 {
 		out = append(out, command(kindSnapshotPart, s.sequence, part))
 	}
+	part = nil
+	s.snapshotGroups(chunkMax, func(change []byte) {
+		if len(part) > 0 && commandHeaderBytes+len(part)+len(change) > chunkMax {
+			out = append(out, command(kindSnapshotGroup, s.sequence, part))
+			part = nil
+		}
+		part = append(part, change...)
+	})
+	if len(part) > 0 {
+		out = append(out, command(kindSnapshotGroup, s.sequence, part))
+	}
 	end := binary.LittleEndian.AppendUint32(nil, uint32(len(s.byID)))
+	end = binary.LittleEndian.AppendUint32(end, uint32(len(s.groups)))
 	return append(out, command(kindSnapshotEnd, s.sequence, end))
 }
 
@@ -220,9 +237,13 @@ func (s *State) applySnapshot(kind uint8, sequence uint64, body []byte) error {
 	switch kind {
 	case kindSnapshotPart:
 		err = in.add(body)
+	case kindSnapshotGroup:
+		err = in.state.applyGroups(body)
 	case kindSnapshotEnd:
-		if len(body) != 4 || binary.LittleEndian.Uint32(body) != in.want || in.parts != in.want {
+		if len(body) != 8 || binary.LittleEndian.Uint32(body) != in.want || in.parts != in.want {
 			err = malformed("a snapshot of %d topics ends after %d", in.want, in.parts)
+		} else if n := binary.LittleEndian.Uint32(body[4:]); int(n) != len(in.state.groups) {
+			err = malformed("a snapshot of %d groups ends after %d", n, len(in.state.groups))
 		}
 	}
 	if err != nil {

@@ -69,6 +69,9 @@ type State struct {
 	byName []*Topic // sorted by name; no tombstones
 	byID   []*Topic // sorted by id; tombstones too
 	logs   []owner  // sorted by log id; tombstones' too
+	groups []*Group // sorted by id
+
+	groupsBytes int // Invariant: the sum of what groups are counted to have
 
 	// nextLogID is above every log id ever given out.
 	// Invariant: ControlLogID < nextLogID.
@@ -181,7 +184,7 @@ func (s *State) Equal(o *State) bool {
 	if s.sequence != o.sequence || s.nextLogID != o.nextLogID || s.producerReserved != o.producerReserved {
 		return false
 	}
-	return slices.EqualFunc(s.byID, o.byID, func(a, b *Topic) bool {
+	return s.groupsBytes == o.groupsBytes && slices.EqualFunc(s.groups, o.groups, (*Group).equal) && slices.EqualFunc(s.byID, o.byID, func(a, b *Topic) bool {
 		return a.Name == b.Name && a.ID == b.ID && a.Deleted == b.Deleted &&
 			slices.Equal(a.Partitions, b.Partitions) && slices.Equal(a.Configs, b.Configs)
 	})

@@ -1,0 +1,961 @@
+package cluster
+
+import (
+	"cmp"
+	"container/heap"
+	"encoding/binary"
+	"slices"
+	"strings"
+)
+
+// Kafka error codes of the group protocol.
+// Source: org.apache.kafka.common.protocol.Errors.
+const (
+	CodeUnknownServerError        int16 = -1
+	CodeOffsetMetadataTooLarge    int16 = 12
+	CodeCoordinatorNotAvailable   int16 = 15
+	CodeNotCoordinator            int16 = 16
+	CodeIllegalGeneration         int16 = 22
+	CodeInconsistentGroupProtocol int16 = 23
+	CodeInvalidGroupID            int16 = 24
+	CodeUnknownMemberID           int16 = 25
+	CodeInvalidSessionTimeout     int16 = 26
+	CodeRebalanceInProgress       int16 = 27
+	CodeInvalidCommitOffsetSize   int16 = 28
+	CodeNonEmptyGroup             int16 = 68
+	CodeGroupIDNotFound           int16 = 69
+	CodeMemberIDRequired          int16 = 79
+	CodeGroupMaxSizeReached       int16 = 81
+	CodeFencedInstanceID          int16 = 82
+	CodeGroupSubscribedToTopic    int16 = 86
+)
+
+// GroupState is where a group is in its life.
+type GroupState uint8
+
+// The states, as org.apache.kafka.coordinator.group.classic.ClassicGroupState.
+const (
+	GroupEmpty               GroupState = iota // no members; may have offsets
+	GroupPreparingRebalance                    // waits for its members to join again
+	GroupCompletingRebalance                   // waits for the leader's assignment
+	GroupStable                                // has an assignment
+	GroupDead                                  // is no more
+)
+
+var groupStateNames = [...]string{"Empty", "PreparingRebalance", "CompletingRebalance", "Stable", "Dead"}
+
+// String is Kafka's name of the state.
+func (s GroupState) String() string { return groupStateNames[s] }
+
+// GroupOptions are the broker's rules for groups. Times are in milliseconds.
+type GroupOptions struct {
+	SessionTimeoutMinMS     int64 // group.min.session.timeout.ms
+	SessionTimeoutMaxMS     int64 // group.max.session.timeout.ms
+	InitialRebalanceDelayMS int64 // group.initial.rebalance.delay.ms
+	NewMemberTimeoutMS      int64 // how long a new member's first join may wait; Kafka's is five minutes
+	OffsetsRetentionMS      int64 // offsets.retention.minutes
+	GroupSizeMax            int   // members of one group; group.max.size
+	MembersMax              int   // members of all groups, those that only have an id included
+	GroupsMax               int
+	GroupBytesMax           int // of one group's members: subscriptions, assignments, names
+	OffsetBytesMax          int // of one group's offsets
+	BytesMax                int // of all groups
+}
+
+// GroupIDBytesMax is the longest group id; the longest name of an instance, a
+// protocol or its type too. Kafka does not say; its names of topics are so long.
+const GroupIDBytesMax = TopicNameBytesMax
+
+// GroupTime is when something happens: now on a clock that does not go back,
+// and by the wall.
+type GroupTime struct {
+	NowMS, WallMS int64
+}
+
+// GroupsNever is a deadline that does not come.
+const GroupsNever int64 = 1<<63 - 1
+
+// GroupEffect is what the Coordinator wants done, in order. Store: Change (nil:
+// nothing) is to be made durable and applied after all that were stored before
+// it, and then Stored is to be called. Otherwise Reply is the answer to Ticket:
+// a *JoinReply, a *SyncReply or a GroupDone.
+type GroupEffect struct {
+	Store  bool
+	Change []byte
+	Ticket uint64
+	Reply  any
+}
+
+// GroupDone answers everything that is no join or sync.
+type GroupDone struct{ Code int16 }
+
+// Coordinator is what lives of the groups: who is a member, who waits, until
+// when. What is durable of them is in the State, and gets there by the changes
+// the Coordinator asks to be stored. The protocol's rules are those of
+// org.apache.kafka.coordinator.group.GroupMetadataManager of Kafka 4.0, for
+// its classic groups.
+//
+// A group is this function:
+//
+//	for {
+//		await join() // Empty
+//		do {
+//			await everyone's join, or the rebalance timeout // PreparingRebalance
+//			generation++; answer joins
+//			await the leader's sync; await store()          // CompletingRebalance
+//			answer syncs
+//			await join, leave or a session timeout          // Stable
+//		} while members
+//		await store()
+//	}
+//
+// Every method takes the time and leaves what follows from it in Effects. A
+// ticket (never 0) is answered once, there, unless the method returned a code
+// for the whole request. A Coordinator belongs to the control shard.
+type Coordinator struct {
+	state   *State
+	o       GroupOptions
+	at      GroupTime
+	groups  []*group // sorted by id
+	due     groupHeap
+	members int       // of all groups, pending ones too
+	bytes   int       // of all groups' members
+	storing []storing // what waits for Stored, in order
+	effects []GroupEffect
+	closed  bool
+}
+
+// group is one group as it lives.
+//
+// Invariants: len(members) == len(byID); static holds the members with an
+// instance id; awaiting counts the members with join != 0; a member waits for a
+// join or for a sync, not for both.
+type group struct {
+	id           string
+	state        GroupState
+	previous     GroupState
+	generation   int32
+	protocolType string
+	protocol     string
+	leader       string
+	changedMS    int64
+	members      []*member // in the order in which they joined
+	byID         map[string]*member
+	static       map[string]*member // by instance id
+	pending      []pendingMember    // have an id, and are to join with it
+	awaiting     int
+	bytes        int
+	subscribed   []string // sorted topics of all subscriptions
+	knows        bool     // subscribed is known
+
+	joinAt   int64 // when to stop waiting for joins
+	initial  bool  // joinAt is of a group that was empty: more may come
+	grew     bool  // while it was prepared for the first time
+	delayMS  int64 // of initial: this round's
+	leftMS   int64 // of initial: what later rounds may take
+	syncAt   int64 // when to stop waiting for syncs
+	stores   int   // changes on their way
+	due      int64 // at or before the first of all deadlines
+	heapAt   int
+	unlisted bool // no longer in Coordinator.groups
+}
+
+// member is one member of a group as it lives.
+type member struct {
+	id, instance         string
+	clientID, clientHost string
+	sessionMS            int32
+	rebalanceMS          int32
+	protocols            []GroupProtocol // in its order of preference
+	assignment           []byte
+	join, sync           uint64 // tickets that wait; 0: none
+	fresh                bool   // not through its first rebalance
+	unsynced             bool   // has not sent its sync of this generation
+	deadline             int64
+}
+
+type pendingMember struct {
+	id       string
+	deadline int64
+}
+
+// storing is what becomes of a change once it is stored.
+type storing struct {
+	kind       storingKind
+	group      *group
+	ticket     uint64
+	generation int32
+	assignment map[string][]byte
+	member     string
+	leader     string // before it came
+	skips      bool   // the client knows SkipAssignment
+}
+
+type storingKind uint8
+
+const (
+	storingOther      storingKind = iota // offsets, groups that end, empty groups
+	storingAssignment                    // the leader's
+	storingStatic                        // another member id of a static member
+)
+
+// GroupProtocol is a way to assign partitions that a member knows, and what it
+// has to say for it.
+type GroupProtocol struct {
+	Name     string
+	Metadata []byte
+}
+
+// JoinRequest is a JoinGroup request.
+type JoinRequest struct {
+	Group, MemberID      string
+	InstanceID           string // "": none
+	ProtocolType         string
+	Protocols            []GroupProtocol
+	SessionTimeoutMS     int32
+	RebalanceTimeoutMS   int32
+	ClientID, ClientHost string
+	NewID                string // the member's id if it needs a new one
+	IDRequired           bool   // versions 4 and up: a new member is told its id first
+	CanSkip              bool   // versions 9 and up: a leader may be told not to assign
+}
+
+// JoinReply is a JoinGroup response.
+type JoinReply struct {
+	Code           int16
+	MemberID       string
+	Generation     int32  // -1 with an error
+	ProtocolType   string // "": null
+	Protocol       string // "": null
+	Leader         string
+	SkipAssignment bool
+	Members        []JoinMember // for the leader
+}
+
+// JoinMember is what the leader learns of a member.
+type JoinMember struct {
+	ID, InstanceID string
+	Metadata       []byte
+}
+
+// SyncRequest is a SyncGroup request.
+type SyncRequest struct {
+	Group, MemberID, InstanceID string
+	Generation                  int32
+	ProtocolType, Protocol      *string // nil: not given
+	Assignments                 []GroupAssignment
+}
+
+// GroupAssignment is what the leader assigns a member.
+type GroupAssignment struct {
+	MemberID   string
+	Assignment []byte
+}
+
+// SyncReply is a SyncGroup response.
+type SyncReply struct {
+	Code                   int16
+	ProtocolType, Protocol string // "": null
+	Assignment             []byte
+}
+
+// Leaving is a member a LeaveGroup request names.
+type Leaving struct{ MemberID, InstanceID string }
+
+// NewCoordinator takes up the groups of a State: who was a member is one until
+// its session times out.
+func NewCoordinator(s *State, o GroupOptions, at GroupTime) *Coordinator {
+	c := &Coordinator{state: s, o: o, at: at}
+	for _, d := range s.Groups() {
+		g := c.list(d.ID)
+		g.generation, g.protocolType, g.protocol, g.leader, g.changedMS = d.Generation, d.ProtocolType, d.Protocol, d.Leader, d.ChangedMS
+		for i := range d.Members {
+			x := &d.Members[i]
+			m := &member{
+				id: x.ID, instance: x.InstanceID, clientID: x.ClientID, clientHost: x.ClientHost, sessionMS: x.SessionTimeoutMS, rebalanceMS: x.RebalanceTimeoutMS,
+				protocols: []GroupProtocol{{d.Protocol, x.Subscription}}, assignment: x.Assignment,
+			}
+			c.put(g, m)
+			c.rearm(g, m, int64(m.sessionMS))
+		}
+		if len(g.members) > 0 {
+			g.state = GroupStable
+		}
+		g.learnTopics()
+		c.schedule(g)
+	}
+	return c
+}
+
+// Effects are what is to be done, once.
+func (c *Coordinator) Effects() []GroupEffect {
+	e := c.effects
+	c.effects = nil
+	return e
+}
+
+// Next is when Tick has something to do, GroupsNever if nothing is due.
+func (c *Coordinator) Next() int64 {
+	if len(c.due) == 0 || c.closed {
+		return GroupsNever
+	}
+	return c.due[0].due
+}
+
+// Waiting says whether changes are on their way.
+func (c *Coordinator) Waiting() bool { return len(c.storing) > 0 }
+
+// Join handles a JoinGroup request.
+func (c *Coordinator) Join(at GroupTime, ticket uint64, r *JoinRequest) {
+	c.at = at
+	switch {
+	case c.closed:
+		c.refuseJoin(ticket, CodeCoordinatorNotAvailable, r.MemberID)
+		return
+	case !groupIDFits(r.Group):
+		c.refuseJoin(ticket, CodeInvalidGroupID, r.MemberID)
+		return
+	case int64(r.SessionTimeoutMS) < c.o.SessionTimeoutMinMS || int64(r.SessionTimeoutMS) > c.o.SessionTimeoutMaxMS:
+		c.refuseJoin(ticket, CodeInvalidSessionTimeout, r.MemberID)
+		return
+	case !r.fits():
+		c.refuseJoin(ticket, CodeInvalidRequest, r.MemberID)
+		return
+	}
+	g, ok := c.group(r.Group)
+	switch {
+	case ok:
+	case r.MemberID != "":
+		c.refuseJoin(ticket, CodeUnknownMemberID, r.MemberID)
+		return
+	case len(c.groups) >= c.o.GroupsMax:
+		c.refuseJoin(ticket, CodeGroupMaxSizeReached, "")
+		return
+	default:
+		g = c.list(r.Group)
+		g.changedMS = at.WallMS
+	}
+	c.join(g, ticket, r)
+	c.unlistUnused(g)
+	c.schedule(g)
+}
+
+// Sync handles a SyncGroup request.
+func (c *Coordinator) Sync(at GroupTime, ticket uint64, r *SyncRequest) {
+	c.at = at
+	code := int16(0)
+	g, ok := c.group(r.Group)
+	switch {
+	case c.closed:
+		code = CodeCoordinatorNotAvailable
+	case !groupIDFits(r.Group):
+		code = CodeInvalidGroupID
+	case !ok || g.state == GroupEmpty:
+		code = CodeUnknownMemberID
+	default:
+		code = g.validate(r.MemberID, r.InstanceID)
+	}
+	switch {
+	case code != 0:
+	case r.Generation != g.generation:
+		code = CodeIllegalGeneration
+	case r.ProtocolType != nil && *r.ProtocolType != g.protocolType || r.Protocol != nil && g.protocol != "" && *r.Protocol != g.protocol:
+		code = CodeInconsistentGroupProtocol
+	case g.state == GroupPreparingRebalance:
+		code = CodeRebalanceInProgress
+	}
+	if code != 0 {
+		c.reply(ticket, &SyncReply{Code: code})
+		return
+	}
+	c.sync(g, ticket, r)
+	c.schedule(g)
+}
+
+// Heartbeat handles a Heartbeat request.
+func (c *Coordinator) Heartbeat(at GroupTime, group, memberID, instanceID string, generation int32) (code int16) {
+	c.at = at
+	if c.closed {
+		return CodeCoordinatorNotAvailable
+	}
+	if !groupIDFits(group) {
+		return CodeInvalidGroupID
+	}
+	g, ok := c.group(group)
+	if !ok {
+		return CodeUnknownMemberID
+	}
+	if code := g.validate(memberID, instanceID); code != 0 {
+		return code
+	}
+	if generation != g.generation {
+		return CodeIllegalGeneration
+	}
+	c.alive(g, g.byID[memberID])
+	if g.state == GroupPreparingRebalance {
+		return CodeRebalanceInProgress
+	}
+	return 0
+}
+
+// Leave handles a LeaveGroup request: each member's code, or one for the whole
+// request. Without the latter the ticket is answered when what follows is
+// durable.
+func (c *Coordinator) Leave(at GroupTime, ticket uint64, group string, leaving []Leaving) (codes []int16, code int16) {
+	c.at = at
+	if c.closed {
+		return nil, CodeCoordinatorNotAvailable
+	}
+	if !groupIDFits(group) {
+		return nil, CodeInvalidGroupID
+	}
+	codes = make([]int16, len(leaving))
+	g, ok := c.group(group)
+	left := false
+	for i, l := range leaving {
+		if !ok {
+			codes[i] = CodeUnknownMemberID
+			continue
+		}
+		id := l.MemberID
+		if id == "" {
+			m := g.static[l.InstanceID]
+			if m == nil || l.InstanceID == "" {
+				codes[i] = CodeUnknownMemberID
+				continue
+			}
+			id = m.id
+		} else if g.isPending(id) {
+			c.dropPending(g, id)
+			left = true
+			continue
+		} else if codes[i] = g.validate(id, l.InstanceID); codes[i] != 0 {
+			continue
+		}
+		c.remove(g, g.byID[id])
+		left = true
+	}
+	stores := len(c.storing)
+	if left {
+		switch g.state {
+		case GroupStable, GroupCompletingRebalance:
+			c.rebalance(g)
+		case GroupPreparingRebalance:
+			c.maybeComplete(g)
+		}
+	}
+	if len(c.storing) > stores {
+		c.storing[len(c.storing)-1].ticket = ticket
+	} else {
+		c.reply(ticket, GroupDone{})
+	}
+	if ok {
+		c.unlistUnused(g)
+		c.schedule(g)
+	}
+	return codes, 0
+}
+
+// CommitRequest is who commits offsets.
+type CommitRequest struct {
+	Group, MemberID, InstanceID string
+	Generation                  int32 // -1: not a member
+	KnowsGroupIDNotFound        bool  // versions 9 and up
+}
+
+// Commit handles an OffsetCommit request, for partitions that exist and with
+// metadata that is not too large. With code 0 the ticket is answered when the
+// offsets are durable.
+func (c *Coordinator) Commit(at GroupTime, ticket uint64, r *CommitRequest, topics []GroupTopic) (code int16) {
+	c.at = at
+	if c.closed {
+		return CodeCoordinatorNotAvailable
+	}
+	if len(r.Group) > GroupIDBytesMax { // the empty id is allowed here, as in Kafka
+		return CodeInvalidGroupID
+	}
+	g, ok := c.group(r.Group)
+	switch {
+	case ok:
+		if code := g.validateCommit(r); code != 0 {
+			return code
+		}
+	case r.Generation >= 0 && r.KnowsGroupIDNotFound:
+		return CodeGroupIDNotFound
+	case r.Generation >= 0:
+		return CodeIllegalGeneration
+	case len(c.groups) >= c.o.GroupsMax:
+		return CodePolicyViolation
+	}
+	if ok && (g.state == GroupStable || g.state == GroupPreparingRebalance) {
+		if m := g.byID[r.MemberID]; m != nil {
+			c.alive(g, m)
+		}
+	}
+	if len(topics) == 0 {
+		c.reply(ticket, GroupDone{})
+		return 0
+	}
+	if more := c.moreOffsetBytes(r.Group, topics); more > 0 {
+		have := 0
+		if d, ok := c.state.Group(r.Group); ok {
+			have = d.OffsetBytes()
+		}
+		if have+more > c.o.OffsetBytesMax || c.state.GroupBytes()+c.bytes+more > c.o.BytesMax {
+			return CodeInvalidCommitOffsetSize
+		}
+	}
+	change := commitOffsets(r.Group, topics)
+	if len(change) > c.o.OffsetBytesMax {
+		return CodeInvalidCommitOffsetSize
+	}
+	if !ok {
+		g = c.list(r.Group)
+		g.changedMS = at.WallMS
+	}
+	c.store(change, storing{group: g, ticket: ticket})
+	return 0
+}
+
+// moreOffsetBytes is by how much offsets would make a group grow.
+func (c *Coordinator) moreOffsetBytes(group string, topics []GroupTopic) (n int) {
+	d, ok := c.state.Group(group)
+	for _, t := range topics {
+		known := false
+		if ok {
+			_, known = d.topicAt(t.Name)
+		}
+		if !known {
+			n += groupTopicBytes + len(t.Name)
+		}
+		for i := range t.Offsets {
+			n += len(t.Offsets[i].Metadata)
+			if known {
+				if old, ok := d.Offset(t.Name, t.Offsets[i].Partition); ok {
+					n -= len(old.Metadata)
+					continue
+				}
+			}
+			n += offsetBytes
+		}
+	}
+	return n
+}
+
+// Settle answers the ticket when all that is on its way now is durable, so that
+// what is read then is no older than what was known now.
+func (c *Coordinator) Settle(ticket uint64) { c.store(nil, storing{ticket: ticket}) }
+
+// DeleteOffsets handles an OffsetDelete request, for partitions that exist.
+// subscribed are the topics refused with GROUP_SUBSCRIBED_TO_TOPIC. With code 0
+// the ticket is answered when the rest is durable.
+func (c *Coordinator) DeleteOffsets(at GroupTime, ticket uint64, group string, topics []GroupPartitions) (subscribed []string, code int16) {
+	c.at = at
+	if c.closed {
+		return nil, CodeCoordinatorNotAvailable
+	}
+	if !groupIDFits(group) {
+		return nil, CodeInvalidGroupID
+	}
+	g, ok := c.group(group)
+	if !ok {
+		return nil, CodeGroupIDNotFound
+	}
+	if g.state != GroupEmpty && !g.isConsumer() {
+		return nil, CodeNonEmptyGroup
+	}
+	var gone []GroupPartitions
+	for _, t := range topics {
+		if g.subscribes(t.Topic) {
+			subscribed = append(subscribed, t.Topic)
+		} else if len(t.Partitions) > 0 {
+			gone = append(gone, t)
+		}
+	}
+	if len(gone) == 0 {
+		c.reply(ticket, GroupDone{})
+	} else {
+		c.store(forgetOffsets(group, gone), storing{group: g, ticket: ticket})
+	}
+	return subscribed, 0
+}
+
+// Delete handles a DeleteGroups request: each group's code. The ticket is
+// answered when those that go are gone durably.
+func (c *Coordinator) Delete(at GroupTime, ticket uint64, ids []string) (codes []int16) {
+	c.at = at
+	codes = make([]int16, len(ids))
+	var change []byte
+	for i, id := range ids {
+		g, ok := c.group(id)
+		switch {
+		case c.closed:
+			codes[i] = CodeCoordinatorNotAvailable
+		case !ok:
+			codes[i] = CodeGroupIDNotFound
+		case g.state != GroupEmpty:
+			codes[i] = CodeNonEmptyGroup
+		default:
+			change = append(change, dropGroup(id)...)
+			c.unlist(g)
+		}
+	}
+	if change == nil {
+		c.reply(ticket, GroupDone{})
+	} else {
+		c.store(change, storing{ticket: ticket})
+	}
+	return codes
+}
+
+// GroupInfo describes a group.
+type GroupInfo struct {
+	ID           string
+	State        GroupState
+	ProtocolType string
+	Protocol     string // while it is stable
+	Members      []GroupMember
+}
+
+// List are the groups by id, without their members.
+func (c *Coordinator) List() []GroupInfo {
+	out := make([]GroupInfo, len(c.groups))
+	for i, g := range c.groups {
+		out[i] = GroupInfo{ID: g.id, State: g.state, ProtocolType: g.protocolType}
+	}
+	return out
+}
+
+// Describe is one group with its members, Subscription and Protocol while it is
+// stable. Not to be kept.
+func (c *Coordinator) Describe(id string) (GroupInfo, bool) {
+	g, ok := c.group(id)
+	if !ok {
+		return GroupInfo{ID: id, State: GroupDead}, false
+	}
+	out := GroupInfo{ID: g.id, State: g.state, ProtocolType: g.protocolType}
+	if g.state == GroupStable {
+		out.Protocol = g.protocol
+	}
+	for _, m := range g.members {
+		x := GroupMember{ID: m.id, InstanceID: m.instance, ClientID: m.clientID, ClientHost: m.clientHost, Assignment: m.assignment}
+		if g.state == GroupStable {
+			x.Subscription = m.metadata(g.protocol)
+		}
+		out.Members = append(out.Members, x)
+	}
+	return out, true
+}
+
+// Tick does what is due.
+func (c *Coordinator) Tick(at GroupTime) {
+	if c.closed {
+		return
+	}
+	c.at = at
+	for len(c.due) > 0 && c.due[0].due <= at.NowMS {
+		g := c.due[0]
+		c.expire(g)
+		c.unlistUnused(g)
+		g.due = GroupsNever // what was looked at so far may lie before all deadlines
+		c.schedule(g)
+	}
+}
+
+// Expire forgets the offsets whose time is over, by Kafka's rules, and the
+// empty groups that are left with none.
+func (c *Coordinator) Expire(at GroupTime) {
+	c.at = at
+	for _, g := range slices.Clone(c.groups) {
+		if g.stores > 0 || len(g.pending) > 0 {
+			continue
+		}
+		d, durable := c.state.Group(g.id)
+		var gone []GroupPartitions
+		all := true
+		if durable {
+			gone, all = g.expired(d, at.WallMS, c.o.OffsetsRetentionMS)
+		}
+		switch {
+		case all && g.state == GroupEmpty:
+			if durable {
+				c.store(dropGroup(g.id), storing{})
+			}
+			c.unlist(g)
+		case len(gone) > 0:
+			c.store(forgetOffsets(g.id, gone), storing{group: g})
+		}
+	}
+}
+
+// expired are a group's offsets whose time is over; all says that none is left.
+func (g *group) expired(d *Group, wallMS, retentionMS int64) (gone []GroupPartitions, all bool) {
+	if len(d.Topics) == 0 {
+		return nil, true
+	}
+	sinceEmpty := false
+	switch {
+	case g.protocolType == "": // it only stores offsets
+	case g.state == GroupEmpty:
+		sinceEmpty = true
+	case g.state == GroupStable && g.isConsumer() && g.knows: // offsets of topics that nobody subscribes to any more
+	default:
+		return nil, false
+	}
+	all = true
+	for _, t := range d.Topics {
+		if g.subscribes(t.Name) {
+			all = false
+			continue
+		}
+		x := GroupPartitions{Topic: t.Name}
+		for i := range t.Offsets {
+			o := &t.Offsets[i]
+			since := o.CommittedMS
+			if sinceEmpty {
+				since = g.changedMS
+			}
+			if o.ExpiresMS >= 0 && wallMS >= o.ExpiresMS || o.ExpiresMS < 0 && wallMS-since >= retentionMS {
+				x.Partitions = append(x.Partitions, o.Partition)
+			} else {
+				all = false
+			}
+		}
+		if len(x.Partitions) > 0 {
+			gone = append(gone, x)
+		}
+	}
+	return gone, all
+}
+
+// Close answers everyone who waits for others, and lets nobody wait any more.
+func (c *Coordinator) Close() {
+	if c.closed {
+		return
+	}
+	c.closed = true
+	for _, g := range c.groups {
+		for _, m := range g.members {
+			c.endJoin(g, m, CodeNotCoordinator)
+			c.endSync(m, &SyncReply{Code: CodeNotCoordinator})
+		}
+	}
+}
+
+// Stored says that the first change on its way is durable and applied, or why
+// it cannot be.
+func (c *Coordinator) Stored(at GroupTime, code int16) {
+	c.at = at
+	s := c.storing[0]
+	c.storing = c.storing[1:]
+	if len(c.storing) == 0 {
+		c.storing = nil
+	}
+	g := s.group
+	if g != nil {
+		g.stores--
+	}
+	switch s.kind {
+	case storingAssignment:
+		c.assigned(g, &s, code)
+	case storingStatic:
+		c.replaced(g, &s, code)
+	default:
+		if s.ticket != 0 {
+			c.reply(s.ticket, GroupDone{code})
+		}
+	}
+	if g != nil {
+		c.unlistUnused(g)
+		c.schedule(g)
+	}
+}
+
+// group is a group that lives.
+func (c *Coordinator) group(id string) (*group, bool) {
+	i, ok := c.find(id)
+	if !ok {
+		return nil, false
+	}
+	return c.groups[i], true
+}
+
+func (c *Coordinator) find(id string) (int, bool) {
+	return slices.BinarySearchFunc(c.groups, id, func(g *group, id string) int { return cmp.Compare(g.id, id) })
+}
+
+// list adds an empty group.
+func (c *Coordinator) list(id string) *group {
+	g := &group{id: id, byID: map[string]*member{}, static: map[string]*member{}, joinAt: GroupsNever, syncAt: GroupsNever, due: GroupsNever, heapAt: -1}
+	i, _ := c.find(id)
+	c.groups = slices.Insert(c.groups, i, g)
+	return g
+}
+
+// unlist ends an empty group. What is durable of it is another matter.
+func (c *Coordinator) unlist(g *group) {
+	i, ok := c.find(g.id)
+	if !ok || c.groups[i] != g {
+		return
+	}
+	c.groups = slices.Delete(c.groups, i, i+1)
+	c.members -= len(g.pending)
+	g.pending = nil
+	g.state, g.unlisted = GroupDead, true
+	if g.heapAt >= 0 {
+		heap.Remove(&c.due, g.heapAt)
+	}
+}
+
+// unlistUnused ends a group that nothing came of: nobody joined, nothing is
+// stored.
+func (c *Coordinator) unlistUnused(g *group) {
+	if g.unlisted || g.state != GroupEmpty || len(g.pending) > 0 || g.stores > 0 {
+		return
+	}
+	if _, durable := c.state.Group(g.id); !durable {
+		c.unlist(g)
+	}
+}
+
+func (c *Coordinator) reply(ticket uint64, r any) {
+	c.effects = append(c.effects, GroupEffect{Ticket: ticket, Reply: r})
+}
+
+func (c *Coordinator) store(change []byte, s storing) {
+	if s.group != nil {
+		s.group.stores++
+	}
+	c.storing = append(c.storing, s)
+	c.effects = append(c.effects, GroupEffect{Store: true, Change: change})
+}
+
+// schedule makes sure that Tick looks at the group in time. Deadlines that were
+// put off leave it where it is: it is looked at once too often.
+func (c *Coordinator) schedule(g *group) {
+	if g.unlisted {
+		return
+	}
+	due := g.earliest()
+	switch {
+	case due == GroupsNever:
+		g.due = due
+		if g.heapAt >= 0 {
+			heap.Remove(&c.due, g.heapAt)
+		}
+	case g.heapAt < 0:
+		g.due = due
+		heap.Push(&c.due, g)
+	case due < g.due || g.due == GroupsNever || g.due <= c.at.NowMS:
+		g.due = due
+		heap.Fix(&c.due, g.heapAt)
+	}
+}
+
+// alive puts off the end of a member's session. Hardly ever is that sooner than
+// what the group is scheduled for, so nothing is searched.
+func (c *Coordinator) alive(g *group, m *member) {
+	c.rearm(g, m, int64(m.sessionMS))
+	if m.deadline < g.due {
+		c.schedule(g)
+	}
+}
+
+func (g *group) earliest() int64 {
+	due := min(g.joinAt, g.syncAt)
+	for _, m := range g.members {
+		due = min(due, m.deadline)
+	}
+	for _, p := range g.pending {
+		due = min(due, p.deadline)
+	}
+	return due
+}
+
+// groupHeap has the groups by when they are due; equal ones by id.
+type groupHeap []*group
+
+func (h groupHeap) Len() int { return len(h) }
+func (h groupHeap) Less(i, j int) bool {
+	if h[i].due != h[j].due {
+		return h[i].due < h[j].due
+	}
+	return h[i].id < h[j].id
+}
+func (h groupHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].heapAt, h[j].heapAt = i, j
+}
+func (h *groupHeap) Push(x any) {
+	g := x.(*group)
+	g.heapAt = len(*h)
+	*h = append(*h, g)
+}
+func (h *groupHeap) Pop() any {
+	old := *h
+	g := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	g.heapAt = -1
+	return g
+}
+
+func groupIDFits(id string) bool { return id != "" && len(id) <= GroupIDBytesMax }
+
+// fits says whether what a join brings can be stored.
+func (r *JoinRequest) fits() bool {
+	for _, p := range r.Protocols {
+		if len(p.Name) > GroupIDBytesMax {
+			return false
+		}
+	}
+	return len(r.InstanceID) <= GroupIDBytesMax && len(r.ProtocolType) <= GroupIDBytesMax && len(r.NewID) <= GroupStringBytesMax &&
+		len(r.ClientID) <= GroupStringBytesMax && len(r.ClientHost) <= GroupStringBytesMax
+}
+
+func (g *group) isConsumer() bool { return g.protocolType == "consumer" }
+
+// subscribes says whether members subscribe to a topic, or may do.
+func (g *group) subscribes(topic string) bool {
+	if !g.knows {
+		return g.isConsumer()
+	}
+	_, ok := slices.BinarySearch(g.subscribed, topic)
+	return ok
+}
+
+// learnTopics reads what the members of a group of consumers subscribe to.
+// Source of the format: Kafka's ConsumerProtocolSubscription.json, version 0,
+// with which all others begin.
+func (g *group) learnTopics() {
+	g.subscribed, g.knows = nil, false
+	if !g.isConsumer() {
+		return
+	}
+	if len(g.members) == 0 {
+		g.knows = true
+		return
+	}
+	var all []string
+	for _, m := range g.members {
+		b := m.metadata(g.protocol)
+		if len(b) < 6 {
+			return
+		}
+		n := int32(binary.BigEndian.Uint32(b[2:]))
+		b = b[6:]
+		for ; n > 0; n-- {
+			if len(b) < 2 {
+				return
+			}
+			size := int(int16(binary.BigEndian.Uint16(b)))
+			if size < 0 || len(b)-2 < size {
+				return
+			}
+			all = append(all, strings.Clone(string(b[2:2+size])))
+			b = b[2+size:]
+		}
+	}
+	slices.Sort(all)
+	g.subscribed, g.knows = slices.Compact(all), true
+}
