@@ -190,7 +190,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	if profiler != nil {
 		profiler.serve(broker, nodes)
 	}
-	announce(cmd, o, nodes, found, disk, buffered, data, time.Since(started))
+	announce(cmd, o, nodes, host, bound, found, disk, buffered, data, time.Since(started))
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		logger.log.Warn("systemd could not be told of readiness", "error", err)
 	}
@@ -227,10 +227,14 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 }
 
 // announce says what runs, and how to reach it.
-func announce(cmd *cobra.Command, o serveOptions, nodes []shard.Node, f ioring.Features, d ioring.Direct, buffered bool, cpus []int, took time.Duration) {
+func announce(cmd *cobra.Command, o serveOptions, nodes []shard.Node, host string, bound []bound, f ioring.Features, d ioring.Direct, buffered bool, cpus []int, took time.Duration) {
 	out := cmd.OutOrStdout()
 	fmt.Fprintf(out, "tailbound %s, Linux %s, serving %s (%s) after %d ms\n", versionString(), f.Kernel, o.dataDir, d.FileSystem, took.Milliseconds())
-	fmt.Fprintf(out, "  control   node %d  %s\n", nodes[0].ID, address(nodes[0]))
+	listens := ""
+	if at := net.JoinHostPort(host, strconv.Itoa(bound[0].port)); at != address(nodes[0]) {
+		listens = fmt.Sprintf("  listening on %s and the %s above", at, plural(len(bound)-1, "port"))
+	}
+	fmt.Fprintf(out, "  control   node %d  %s%s\n", nodes[0].ID, address(nodes[0]), listens)
 	for i, n := range nodes[1:] {
 		place := "not pinned"
 		if len(cpus) > 0 {

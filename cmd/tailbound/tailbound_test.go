@@ -66,7 +66,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-var controlLine = regexp.MustCompile(`control   node 0  (\S+)`)
+var controlLine = regexp.MustCompile(`control   node 0  (?:.*listening on )?(\S+)`)
 
 // startBroker starts a broker with one data shard on free ports. It is stopped
 // when the test ends, and must have stopped cleanly.

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// position is a place in a partition, as people say it.
+type position struct {
+	kind positionKind
+	n    int64 // an offset, a number of records, or ms since 1970
+}
+
+type positionKind uint8
+
+const (
+	atStart     positionKind = iota // of what is there
+	atEnd                           // the next record
+	atOffset                        // n
+	afterStart                      // n records after it
+	beforeEnd                       // n records before it
+	atTime                          // the first record of that time or later
+	positionIs  = "it is start, end, an offset, +N (after the start), -N (before the end) or @TIME"
+	timeIs      = "a time is 2026-11-21, 2026-11-21T09:30:00Z, milliseconds since 1970, or -1h30m (ago)"
+	secondsMax  = 1e11 // a number above it is of milliseconds: the year 5138 in seconds
+	localLayout = "2006-01-02T15:04:05"
+)
+
+func parsePosition(text string) (position, error) {
+	switch strings.ToLower(text) {
+	case "start", "beginning", "earliest", "oldest":
+		return position{kind: atStart}, nil
+	case "end", "latest", "newest":
+		return position{kind: atEnd}, nil
+	case "":
+		return position{}, errors.New(positionIs)
+	}
+	if when, ok := strings.CutPrefix(text, "@"); ok {
+		ms, err := parseTime(when, time.Now())
+		return position{atTime, ms}, err
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	switch {
+	case err != nil:
+		return position{}, errors.New(positionIs)
+	case text[0] == '+':
+		return position{afterStart, n}, nil
+	case text[0] == '-':
+		return position{beforeEnd, -n}, nil
+	}
+	return position{atOffset, n}, nil
+}
+
+// parseTime is a time in ms since 1970. What names no zone is local.
+func parseTime(text string, now time.Time) (int64, error) {
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n >= 0 {
+		if n < secondsMax {
+			n *= 1000
+		}
+		return n, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, localLayout, "2006-01-02T15:04", "2006-01-02 15:04:05", time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return t.UnixMilli(), nil
+		}
+	}
+	if d, err := time.ParseDuration(text); err == nil {
+		return now.Add(-d.Abs()).UnixMilli(), nil
+	}
+	return 0, fmt.Errorf("%q: %s", text, timeIs)
+}
+
+type offsetRange struct{ from, to position }
+
+// partitionRange is a range of one partition's records, from to to - 1.
+//
+// Invariant: start <= from <= to <= end, but where from is beyond the end.
+type partitionRange struct {
+	topic     string
+	partition int32
+	from, to  int64
+	start     int64
+	end       int64
+}
+
+// ranges finds what positions mean in each partition, by topic and partition.
+// No partitions are all.
+func (c *client) ranges(topics []string, partitions []int32, r offsetRange) ([]partitionRange, error) {
+	m, err := c.metadata(topics...)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.limited()
+	defer cancel()
+	list := func(f func() (kadm.ListedOffsets, error)) (kadm.ListedOffsets, error) {
+		l, err := f()
+		if err == nil {
+			err = l.Error()
+		}
+		if err != nil {
+			return nil, c.explain(brokerError(err, ""))
+		}
+		return l, nil
+	}
+	starts, err := list(func() (kadm.ListedOffsets, error) { return c.admin.ListStartOffsets(ctx, topics...) })
+	if err != nil {
+		return nil, err
+	}
+	ends, err := list(func() (kadm.ListedOffsets, error) { return c.admin.ListEndOffsets(ctx, topics...) })
+	if err != nil {
+		return nil, err
+	}
+	resolve := func(p position) (func(t string, i int32) int64, error) {
+		var times kadm.ListedOffsets
+		if p.kind == atTime {
+			if times, err = list(func() (kadm.ListedOffsets, error) { return c.admin.ListOffsetsAfterMilli(ctx, p.n, topics...) }); err != nil {
+				return nil, err
+			}
+		}
+		return func(t string, i int32) int64 {
+			start, end := starts[t][i].Offset, ends[t][i].Offset
+			switch p.kind {
+			case atStart:
+				return start
+			case atEnd:
+				return end
+			case afterStart:
+				return min(start+p.n, end)
+			case beforeEnd:
+				return max(end-p.n, start)
+			case atTime:
+				if l, ok := times.Lookup(t, i); ok && l.Offset >= 0 {
+					return l.Offset
+				}
+				return end
+			}
+			return p.n
+		}, nil
+	}
+	from, err := resolve(r.from)
+	if err != nil {
+		return nil, err
+	}
+	to, err := resolve(r.to)
+	if err != nil {
+		return nil, err
+	}
+	var all []partitionRange
+	for _, t := range topics {
+		numbers := m.Topics[t].Partitions.Numbers()
+		for _, p := range partitions {
+			if !slices.Contains(numbers, p) {
+				return nil, fmt.Errorf("topic %s has no partition %d; it has %s, from 0", t, p, plural(len(numbers), "partition"))
+			}
+		}
+		for _, p := range numbers {
+			if len(partitions) > 0 && !slices.Contains(partitions, p) {
+				continue
+			}
+			x := partitionRange{topic: t, partition: p, start: starts[t][p].Offset, end: ends[t][p].Offset}
+			x.from = max(from(t, p), x.start)
+			x.to = max(to(t, p), x.start)
+			all = append(all, x)
+		}
+	}
+	return all, nil
+}
