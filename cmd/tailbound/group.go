@@ -104,7 +104,9 @@ func (c *client) describeGroups(names []string) ([]groupDescription, error) {
 	var all []groupDescription
 	for _, name := range names {
 		l, ok := lags[name]
-		if err := l.Error(); err != nil {
+		if err := l.Error(); errors.Is(err, kerr.GroupIDNotFound) {
+			return nil, c.unknownGroup(name)
+		} else if err != nil {
 			return nil, fmt.Errorf("group %s: %w", name, c.explain(brokerError(err, "")))
 		}
 		if !ok || l.State == "Dead" && len(l.Lag) == 0 {
