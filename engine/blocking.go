@@ -184,7 +184,7 @@ func segmentPath(generation uint64) string { return fmt.Sprintf("segments/%016x"
 
 // openShard opens the files of this shard for good.
 func (e *Engine) openShard(arena *mem.Arena) error {
-	b := &blocking{ring: e.ring, buf: e.runs[0].buf, path: e.runs[1].buf.Slice(0, blockBytes), files: e.o.Files}
+	b := &blocking{ring: e.ring, buf: e.buffers[0], path: e.buffers[1].Slice(0, blockBytes), files: e.o.Files}
 	for i, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
 		path := shardPath(e.shard, name)
 		if found, err := b.open(e.o.Files+uint32(i), path, 0); err != nil || !found {

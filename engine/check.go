@@ -78,7 +78,7 @@ func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*CheckReport, 
 		return nil, err
 	}
 	o.Faults |= NoSyncAtOpen // it changes nothing
-	r := &recovery{blocking: b, o: o, boot: &Boot{Clean: true}, logs: map[uint64]*found{}, seqs: map[int]uint64{}, readOnly: true}
+	r := &recovery{blocking: b, o: o, boot: &Boot{Clean: true}, logs: map[uint64]*found{}, seqs: map[int]uint64{}, synced: map[uint64]bool{}, readOnly: true}
 	if err := r.superblock(); err != nil {
 		return nil, err
 	}

@@ -42,9 +42,9 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 	}
 	from := e.replayFrom()
 	useful := min(e.replays[0], e.replays[1]) < from
-	if !(e.wantClean || useful && (e.sinceCheck > e.blocks/4 || e.journalFull || e.used > e.blocks/4*3)) {
-		// a quiet shard leaves nothing to replay
-		if !useful || from <= e.sealedSeq || e.openCount > 0 {
+	if !(e.wantClean || useful && (e.sinceCheck > e.blocks/4 || e.journalFull || e.used > e.blocks/4*3) || e.walked > 2*e.blocks*blockBytes) {
+		// a quiet shard leaves nothing to replay, and no run that nothing says was durable
+		if !useful && e.walked == 0 || from <= e.sealedSeq || e.openCount > 0 || e.runsUsed > 0 {
 			return
 		}
 		if at := e.lastEntry + idleCheckNS; e.now < at {
@@ -54,7 +54,7 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 	}
 	e.checkFrom, e.writingClean = from, e.wantClean
 	e.sequence++
-	e.sinceCheck = 0
+	e.sinceCheck, e.walked = 0, 0
 	if e.o.Faults.has(JournalReusedEarly) {
 		e.release(e.checkFrom)
 	}
@@ -85,7 +85,7 @@ func (e *Engine) buildCheckpoint() int {
 		if l.state != logOpen && l.state != logClosing {
 			continue
 		}
-		r := logRecord{id: l.id, start: min(l.start, l.drained), end: l.drained, maxTime: l.drainMax, maxTimeBase: l.drainBase, rotFrom: l.rotFrom, rotTo: l.rotTo, chain: l.chain}
+		r := logRecord{id: l.id, start: min(l.start, l.drained), end: l.drained, maxTime: l.drainMax, maxTimeBase: l.drainBase, rotFrom: l.rotFrom, rotTo: l.rotTo, direct: l.direct, chain: l.chain}
 		if l.start > l.drained {
 			r.start = l.drained // the journal holds the rest, its new start too
 		}
@@ -131,6 +131,7 @@ func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
 	if errno := e.checkIO.errno; errno == int(ioring.ENOSPC) || errno == int(ioring.EDQUOT) {
 		// the slot may be torn, and is the one to write again: the other is whole
 		e.sequence--
+		e.walked++ // what it would have covered is not known any more: some
 		e.checkRetry = e.now + retryNS
 		e.stats.NoSpace++
 		return

@@ -8,7 +8,9 @@
 //
 // Invariants:
 //   - An append is durable when the journal frame that holds it, and every
-//     frame before it, is written and synced. Durable(l) never goes back.
+//     frame before it, is written and synced, or the run of its segment that
+//     holds it and every run of the log before that; and when everything before
+//     it in its log is durable. Durable(l) never goes back.
 //   - A journal frame is overwritten only when every append in it lies synced
 //     in a segment and both checkpoint slots say so.
 //   - An append is admitted only into a segment that has room for it and for

@@ -58,6 +58,7 @@ const (
 	NoEpoch                               // replay takes frames of any life
 	StaleRunAccepted                      // opening believes runs past the checkpoint by their heads alone
 	JournalReusedEarly                    // the journal is freed before the checkpoint that allows it is durable
+	RunAckedAlone                         // a direct run is acknowledged though one before it is not durable
 	GapIsRot                              // a hole that a power cut leaves is called rot
 	NoSyncAtOpen                          // opening syncs neither what it finds nor what it drains
 )
@@ -71,7 +72,8 @@ type Options struct {
 	JournalBytes      int
 	LogMemoryBytes    int // at most; less where the arena has less left
 	BatchBytesMax     int
-	InflightMax       int    // frames; default 2
+	InflightMax       int    // frames, and runs of a log; default 2
+	DirectBytes       int    // a batch so large is written to its log's segment at once; default 64 KiB, negative: never
 	Files             uint32 // first file slot
 	FilesMax          int
 	Buffered          bool // informal: the ring opens files so
@@ -85,6 +87,9 @@ func (o *Options) complete() error {
 	}
 	if o.BatchBytesMax == 0 {
 		o.BatchBytesMax = 1 << 20
+	}
+	if o.DirectBytes == 0 {
+		o.DirectBytes = 64 << 10
 	}
 	if o.LogsMax < 1 || o.FilesMax < 16 || o.LogMemoryBytes < 1<<20 || o.JournalBytes < 1<<20 || o.SegmentBytes < 256<<10 {
 		return fmt.Errorf("engine: options %+v are too small", *o)
@@ -151,6 +156,7 @@ type Attacher interface {
 type Stats struct {
 	Frames, FrameBytes, Entries     uint64
 	Runs, RunBytes                  uint64
+	DirectRuns, DirectBytes         uint64 // of those
 	Checkpoints, CheckpointBytes    uint64
 	ColdReads, ColdBytes, Corrupt   uint64
 	Evictions, SegmentsMade, Grown  uint64
@@ -160,8 +166,8 @@ type Stats struct {
 
 // log is one open log.
 //
-// Invariant: start <= end; drained <= durable <= end; what is in memory begins
-// at or before drained.
+// Invariant: start <= end; drained <= durable <= end; drained <= taken; what is
+// in memory begins at or before drained.
 type log struct {
 	id      uint64
 	state   logState
@@ -170,7 +176,7 @@ type log struct {
 	end     int64
 	durable int64
 	drained int64 // synced in segments
-	taken   int64 // in runs under way; drained <= taken <= durable
+	taken   int64 // in runs under way
 
 	maxTime, maxTimeBase int64 // over everything appended
 	drainMax, drainBase  int64 // the same over what is drained
@@ -181,19 +187,26 @@ type log struct {
 
 	first, last int32  // chunks of the memory index
 	taking      cursor // the first node that is not taken
-	undrained   int64  // entry bytes past taken
+	settling    cursor // the first node that is not durable
+	undrained   int64  // entry bytes past taken that the journal has
 	oldest      ioring.Instant
-	submitted   ioring.Instant // of the last frame that moved durable
+	submitted   ioring.Instant // of the last frame or run that moved durable
 
 	segments, tail int32  // its segments, oldest first
 	writing        int32  // where runs go; none before the first
 	filling        int32  // where appends are admitted; writing or the one after it
-	chain          uint32 // header CRC of the last run
+	chain          uint32 // header CRC of the last durable run
+
+	runFirst, runLast int32  // its runs under way
+	runSent           int32  // the last of them that was sent; none
+	runsFlying        int    // sent, and not over
+	directs           int    // of them all, those that are direct
+	direct            bool   // there were any in this life
+	chainSent         uint32 // header CRC of the last run that was sent
 
 	segmentBytes int64 // of its segments, at most; 0: the shard's own
 	startDurable int64 // startDurable <= start
 
-	running  bool // a run is in flight
 	dirty    bool // a Durable event is due
 	queued   bool // in the drain queue
 	working  bool // a segment is being made or grown
@@ -242,6 +255,7 @@ type Engine struct {
 	files
 	segs
 	drains
+	runs
 	checks
 	colds
 
@@ -259,6 +273,9 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attac
 	}
 	if shard < 0 || shard >= len(boot.Shards) {
 		return nil, fmt.Errorf("engine: shard %d of %d", shard, len(boot.Shards))
+	}
+	if shard == 0 {
+		o.DirectBytes = -1 // that a start moves after what was appended before it is the journal's order
 	}
 	o.LogsMax = max(o.LogsMax, len(boot.Shards[shard].Logs)) // another number of shards may bring more
 	e := &Engine{ring: ring, attach: attach, o: o, shard: shard, dir: boot.Directory, epoch: boot.Epoch,
@@ -299,7 +316,7 @@ func (e *Engine) adopt(b *LogBoot) error {
 	l.start, l.end, l.durable, l.drained, l.taken = r.start, r.end, r.end, r.end, r.end
 	l.startDurable = r.start
 	l.maxTime, l.maxTimeBase, l.drainMax, l.drainBase = r.maxTime, r.maxTimeBase, r.maxTime, r.maxTimeBase
-	l.rotFrom, l.rotTo, l.chain = r.rotFrom, r.rotTo, r.chain
+	l.rotFrom, l.rotTo, l.chain, l.chainSent = r.rotFrom, r.rotTo, r.chain, r.chain
 	for _, x := range r.epochs {
 		l.addEpoch(x)
 	}
@@ -311,7 +328,7 @@ func (e *Engine) adopt(b *LogBoot) error {
 		}
 		q := &e.all[g]
 		q.base, q.end, q.position, q.maxTime, q.bytes, q.chain = x.base, x.end, x.position, x.maxTime, x.bytes, x.chain
-		q.ready = true
+		q.ready, q.next0 = true, q.position
 		if q.position > 0 {
 			q.note(indexEntry{base: q.base, before: noTime})
 		}
@@ -330,7 +347,7 @@ func (e *Engine) takeLog(id uint64) (Slot, bool) {
 	}
 	l := &e.logs[i]
 	e.freeLog = l.nextFree
-	*l = log{id: id, first: none, last: none, taking: cursor{none, 0}, segments: none, tail: none, writing: none, filling: none,
+	*l = log{id: id, first: none, last: none, taking: cursor{none, 0}, settling: cursor{none, 0}, runFirst: none, runLast: none, runSent: none, segments: none, tail: none, writing: none, filling: none,
 		maxTime: noTime, maxTimeBase: noOffset, drainMax: noTime, drainBase: noOffset, rotFrom: noOffset, rotTo: noOffset}
 	e.byID[id] = Slot(i)
 	return Slot(i), true
@@ -366,8 +383,8 @@ func (e *Engine) Complete(c ioring.Completion, now ioring.Instant) {
 	switch c.Token.Kind() {
 	case kindFrame:
 		e.frameCompleted(i, c)
-	case kindDrain:
-		e.drainCompleted(i, c)
+	case kindRun:
+		e.runCompleted(i, c)
 	case kindWork:
 		e.workCompleted(i, c)
 	case kindCheck:
@@ -385,7 +402,7 @@ func (e *Engine) Complete(c ioring.Completion, now ioring.Instant) {
 
 const (
 	kindFrame     = ioring.KindEngine + iota // slot: frame ring index<<1 | sync
-	kindDrain                                // slot: drain<<1 | sync
+	kindRun                                  // slot: run<<1 | sync
 	kindWork                                 // slot: work
 	kindCheck                                // slot: sync
 	kindCold                                 // slot: read
@@ -401,6 +418,7 @@ func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	e.now = max(e.now, now)
 	sleepUntil = ioring.Never
 	e.stepFrames(&sleepUntil)
+	e.stepRuns(&sleepUntil)
 	e.stepWorks(&sleepUntil)
 	e.stepDrains(&sleepUntil)
 	e.stepChecks(&sleepUntil)
@@ -466,7 +484,7 @@ func (e *Engine) open(l Slot) bool {
 	return int(l) < len(e.logs) && e.logs[l].state == logOpen
 }
 
-// SubmittedAt is when the frame was pushed that last moved Durable(l).
+// SubmittedAt is when the frame or the run was pushed that last moved Durable(l).
 func (e *Engine) SubmittedAt(l Slot) ioring.Instant { return e.logs[l].submitted }
 
 // Start is the log's first offset.
@@ -551,7 +569,7 @@ func (e *Engine) OpenLog(id uint64, user uint32) Status {
 	s, _ := e.takeLog(id)
 	l := &e.logs[s]
 	l.state, l.user = logOpening, user
-	e.putEntry(entry{kind: entryOpened, log: id, slot: uint32(s)})
+	e.putNote(entry{kind: entryOpened, log: id, slot: uint32(s)})
 	return OK
 }
 
@@ -570,12 +588,12 @@ func (e *Engine) DeleteLog(s Slot, user uint32) Status {
 	}
 	l := &e.logs[s]
 	l.state, l.user = logClosing, user
-	e.putEntry(entry{kind: entryClosed, log: l.id, slot: uint32(s), base: l.end})
+	e.putNote(entry{kind: entryClosed, log: l.id, slot: uint32(s), base: l.end})
 	return OK
 }
 
-// TruncateBefore moves the log's start up to start, at most to its end. It
-// takes effect at once and is durable when StartDurable says so. WaitMemory: it
+// TruncateBefore moves the log's start up to start, at most to what is
+// durable. It takes effect at once and is durable when StartDurable says so. WaitMemory: it
 // had no room for the entry, and nothing was done.
 func (e *Engine) TruncateBefore(s Slot, start int64, user uint32) Status {
 	if e.failed != 0 {
@@ -585,7 +603,7 @@ func (e *Engine) TruncateBefore(s Slot, start int64, user uint32) Status {
 		return Unknown
 	}
 	l := &e.logs[s]
-	start = min(start, l.end)
+	start = min(start, l.durable)
 	if start <= l.start {
 		return OK
 	}
@@ -595,7 +613,7 @@ func (e *Engine) TruncateBefore(s Slot, start int64, user uint32) Status {
 	}
 	l.start = start
 	e.stats.Truncated++
-	e.putEntry(entry{kind: entryStartMoved, log: l.id, slot: uint32(s), base: start})
+	e.putNote(entry{kind: entryStartMoved, log: l.id, slot: uint32(s), base: start})
 	return OK
 }
 
@@ -609,9 +627,9 @@ func (e *Engine) Shutdown() {
 
 // Idle says that nothing is in flight and, after Shutdown, that all is done.
 func (e *Engine) Idle() bool {
-	busy := e.submitted > e.durableSeq || e.sealedSeq > e.submitted || e.drainsBusy > 0 || e.worksBusy > 0 || e.checkBusy || e.coldsBusy > 0 || e.filesBusy > 0 || e.unlinking
+	busy := e.submitted > e.durableSeq || e.sealedSeq > e.submitted || e.runsUsed > 0 || e.worksBusy > 0 || e.checkBusy || e.coldsBusy > 0 || e.filesBusy > 0 || e.unlinking
 	if e.failed != 0 {
-		return e.submitted == e.durableSeq+uint64(e.brokenFrames) && e.drainsBusy == 0 && e.worksBusy == 0 && !e.checkBusy && e.coldsBusy == 0 && e.filesBusy == 0 && !e.unlinking
+		return e.submitted == e.durableSeq+uint64(e.brokenFrames) && e.runsFlying == 0 && e.worksBusy == 0 && !e.checkBusy && e.coldsBusy == 0 && e.filesBusy == 0 && !e.unlinking
 	}
 	if e.stopping {
 		return e.stopped && !busy
@@ -628,7 +646,7 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 		e.stopped = true // what is not drained is in the journal
 		return
 	}
-	if e.openEntries() > 0 || e.sealedSeq > e.durableSeq || e.drainsBusy > 0 || e.worksBusy > 0 || e.checkBusy || e.unlinking || len(e.unlinks) > 0 {
+	if e.openEntries() > 0 || e.sealedSeq > e.durableSeq || e.runsUsed > 0 || e.worksBusy > 0 || e.checkBusy || e.unlinking || len(e.unlinks) > 0 {
 		return
 	}
 	for i := range e.logs {

@@ -336,13 +336,14 @@ type segRecord struct {
 
 // logRecord is a log as a checkpoint names it. On the wire: id 8, start 8, end
 // 8, largest timestamp 8, base of its batch 8, rot from 8, rot to 8, chain 4,
-// attachment bytes 4, segments 4, epochs 2, 2 spare,
+// attachment bytes 4, segments 4, epochs 2, flags 2 (bit 0: direct),
 // header bytes 4, 4 spare; epochs, segments, attachment, headers.
 type logRecord struct {
 	id                   uint64
 	start, end           int64 // end: drained and synced
 	maxTime, maxTimeBase int64
 	rotFrom, rotTo       int64 // acknowledged offsets that are lost; noOffset: none
+	direct               bool  // direct runs were written in this life
 	chain                uint32
 	epochs               []epochStart
 	segments             []segRecord
@@ -363,6 +364,9 @@ func putLogRecord(p []byte, l *logRecord, epochs, segments int) int {
 	le.PutUint32(p[64:], uint32(segments))
 	le.PutUint16(p[68:], uint16(epochs))
 	le.PutUint16(p[70:], 0)
+	if l.direct {
+		le.PutUint16(p[70:], 1)
+	}
 	le.PutUint32(p[72:], uint32(len(l.headers)))
 	le.PutUint32(p[76:], 0)
 	return logRecordBytes
@@ -395,7 +399,7 @@ func getLogRecords(p []byte, n int) ([]*logRecord, error) {
 		l := &logRecord{
 			id: le.Uint64(p), start: int64(le.Uint64(p[8:])), end: int64(le.Uint64(p[16:])),
 			maxTime: int64(le.Uint64(p[24:])), maxTimeBase: int64(le.Uint64(p[32:])),
-			rotFrom: int64(le.Uint64(p[40:])), rotTo: int64(le.Uint64(p[48:])), chain: le.Uint32(p[56:]),
+			rotFrom: int64(le.Uint64(p[40:])), rotTo: int64(le.Uint64(p[48:])), chain: le.Uint32(p[56:]), direct: le.Uint16(p[70:])&1 != 0,
 		}
 		attachment, segments, epochs := int(le.Uint32(p[60:])), int(le.Uint32(p[64:])), int(le.Uint16(p[68:]))
 		headers := int(le.Uint32(p[72:]))

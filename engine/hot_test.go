@@ -78,7 +78,7 @@ func (h *hot) append(n int) bool {
 	return true
 }
 
-func newHot(t testing.TB) *hot {
+func newHot(t testing.TB, direct int) *hot {
 	host := newHost(t, 1)
 	if err := host.recover(); err != nil {
 		t.Fatal(err)
@@ -87,6 +87,7 @@ func newHot(t testing.TB) *hot {
 	o := host.o
 	o.JournalBytes = 1 << 20
 	o.SegmentBytes = 1 << 20
+	o.DirectBytes = direct
 	a := host.arena()
 	var err error
 	if h.e, err = engine.New(h.ring, a, host.boot, 1, nil, o); err != nil {
@@ -103,7 +104,7 @@ func newHot(t testing.TB) *hot {
 // The append path allocates nothing: journal, drain, roll, checkpoint and
 // eviction included, for the run is long enough for all of them.
 func TestAppendAllocatesNothing(t *testing.T) {
-	h := newHot(t)
+	h := newHot(t, -1)
 	appended := 0
 	step := func() {
 		for range 4 {
@@ -126,8 +127,45 @@ func TestAppendAllocatesNothing(t *testing.T) {
 	}
 }
 
+// Nor does the path of large appends, alone and between small ones; and alone
+// they are written once.
+func TestDirectAppendsAllocateNothing(t *testing.T) {
+	for _, small := range []int{0, 3} {
+		h := newHot(t, 60_000)
+		appended, turns := 0, 0
+		step := func() {
+			if turns++; turns%8 < small && h.append(500) {
+				appended += 500
+			}
+			for range 2 {
+				if h.append(100_000) {
+					appended += 100_000
+				}
+			}
+			h.turn()
+		}
+		for range 2000 {
+			step()
+		}
+		before, was := appended, *h.e.Stats()
+		if n := testing.AllocsPerRun(2000, step); n != 0 {
+			t.Errorf("%d small ones of 8: %v allocations a turn", small, n)
+		}
+		s := *h.e.Stats()
+		written := s.RunBytes + s.FrameBytes + s.CheckpointBytes - was.RunBytes - was.FrameBytes - was.CheckpointBytes
+		amplification := float64(written) / float64(appended-before)
+		t.Logf("%d small ones of 8: %.3f bytes written for each appended, %d runs, %d frames", small, amplification, s.Runs-was.Runs, s.Frames-was.Frames)
+		if s.DirectRuns-was.DirectRuns < 900 || s.SegmentsMade-was.SegmentsMade < 10 || s.Evictions-was.Evictions < 10 || s.Checkpoints == was.Checkpoints {
+			t.Errorf("the run did not meet everything it should: %+v", s)
+		}
+		if amplification > 1.1 {
+			t.Errorf("%d small ones of 8: %.3f bytes are written for each appended", small, amplification)
+		}
+	}
+}
+
 func TestReadAllocatesNothing(t *testing.T) {
-	h := newHot(t)
+	h := newHot(t, -1)
 	for range 200 {
 		h.append(2000)
 		h.turn()
@@ -158,7 +196,7 @@ func TestReadAllocatesNothing(t *testing.T) {
 
 // Looking an offset up must not cost more with much in memory.
 func BenchmarkFind(b *testing.B) {
-	h := newHot(b)
+	h := newHot(b, -1)
 	for range 20_000 {
 		h.append(100)
 		h.turn()
@@ -187,7 +225,7 @@ func BenchmarkFind(b *testing.B) {
 }
 
 func BenchmarkAppend(b *testing.B) {
-	h := newHot(b)
+	h := newHot(b, -1)
 	b.SetBytes(10_000)
 	for b.Loop() {
 		for !h.append(10_000) {
@@ -200,7 +238,7 @@ func BenchmarkAppend(b *testing.B) {
 // Batches so small that the index of what is in memory is full before the
 // memory is: old ones are forgotten, appending goes on.
 func TestTheIndexFillsBeforeTheMemory(t *testing.T) {
-	h := newHot(t)
+	h := newHot(t, -1)
 	for i := range 200_000 {
 		for turns := 0; !h.append(70); turns++ {
 			if turns == 1000 {

@@ -173,7 +173,7 @@ func (e *Engine) entryFits(n int) bool {
 		return false
 	}
 	if e.slab == none || e.slabs[e.slab].used+pieceHeader+need > e.slabs[e.slab].block.Len() {
-		if !e.nextSlab() {
+		if !e.takeSlab(&e.slab) {
 			e.pressed = true
 			return false
 		}
@@ -188,10 +188,7 @@ func (e *Engine) entryFits(n int) bool {
 // appendEntry writes the header of an entry whose bytes are in place.
 func (e *Engine) appendEntry(h *entry) (seq uint64) {
 	b := e.slabs[e.slab].block.Bytes()
-	at := e.openPos + e.openBytes
-	h.put(b[at:])
-	end := at + h.bytes()
-	clear(b[at+entryHeader+int(h.length) : end])
+	putEntry(b[e.openPos+e.openBytes:], h)
 	e.openBytes += h.bytes()
 	e.openCount++
 	e.lastEntry = e.now
@@ -199,8 +196,14 @@ func (e *Engine) appendEntry(h *entry) (seq uint64) {
 	return e.sealedSeq + 1
 }
 
-// putEntry appends an entry without bytes; entryFits(0) said that it fits.
-func (e *Engine) putEntry(h entry) { e.appendEntry(&h) }
+// putEntry writes the header of an entry, and the zeroes after its bytes.
+func putEntry(p []byte, h *entry) {
+	h.put(p)
+	clear(p[entryHeader+int(h.length) : h.bytes()])
+}
+
+// putNote appends an entry without bytes; entryFits(0) said that it fits.
+func (e *Engine) putNote(h entry) { e.appendEntry(&h) }
 
 func (e *Engine) sealFrame() {
 	s := &e.slabs[e.slab]
@@ -369,11 +372,7 @@ func (e *Engine) entryDurable(h *entry, submitted ioring.Instant) {
 	}
 	switch h.kind {
 	case entryData:
-		l.durable, l.submitted = h.base+int64(h.count), submitted
-		if !l.dirty && l.state == logOpen {
-			l.dirty = true
-			e.tell(Event{Kind: Durable, Slot: Slot(h.slot)})
-		}
+		e.settle(Slot(h.slot), submitted)
 		e.queueDrain(int32(h.slot))
 	case entryOpened:
 		l.state = logOpen

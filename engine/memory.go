@@ -12,8 +12,8 @@ import (
 // in order of age, when nothing in it is undrained, in flight or pinned.
 type memory struct {
 	slabs    []slab
-	slab     int32 // being filled; none
-	age      uint64
+	slab     int32 // where frames are built; none
+	age      uint32
 	chunks   []chunk
 	chunk    int32 // free list
 	chunksIn int
@@ -24,9 +24,10 @@ type memory struct {
 type slab struct {
 	block     mem.Block
 	used      int
-	age       uint64
-	undrained int32 // data entries
-	frames    int32 // not durable yet, the open one included
+	age       uint32 // when it was begun, in slabs; 0: never
+	closed    uint32 // the age of the youngest batch in it
+	undrained int32  // data entries
+	frames    int32  // not durable yet, the open one included
 	pins      int32
 }
 
@@ -34,12 +35,13 @@ type slab struct {
 type node struct {
 	base    int64
 	maxTime int64
-	seq     uint64
+	seq     uint64 // of its frame; 0: a direct run's
 	slab    int32
 	pos     uint32 // of the entry header
 	length  uint32 // of the batch
 	count   uint32
 	crc     uint32
+	age     uint32 // when it was appended, in slabs
 }
 
 const nodesPerChunk = 32
@@ -61,8 +63,10 @@ type cursor struct {
 // reservation is what Reserve handed out.
 type reservation struct {
 	active bool
+	direct bool
 	slot   Slot
 	n      int
+	slab   int32
 	pos    int
 }
 
@@ -94,12 +98,13 @@ func (e *Engine) carveMemory(arena *mem.Arena) error {
 
 func (s *slab) free() bool { return s.undrained == 0 && s.frames == 0 && s.pins == 0 }
 
-// nextSlab makes the oldest slab that can be had the one to fill.
-func (e *Engine) nextSlab() bool {
+// takeSlab makes the oldest slab that can be had the one to fill: which is
+// e.slab or e.directSlab.
+func (e *Engine) takeSlab(which *int32) bool {
 	best := none
 	for i := range e.slabs {
 		s := &e.slabs[i]
-		if int32(i) != e.slab && s.free() && (best == none || s.age < e.slabs[best].age) {
+		if int32(i) != e.slab && int32(i) != e.directSlab && s.free() && (best == none || s.age < e.slabs[best].age) {
 			best = int32(i)
 		}
 	}
@@ -108,19 +113,23 @@ func (e *Engine) nextSlab() bool {
 	}
 	s := &e.slabs[best]
 	if s.age != 0 {
-		e.evict(s.age)
+		e.evict(s.closed)
 		e.stats.Evictions++
+	}
+	if *which != none {
+		e.slabs[*which].closed = e.age
 	}
 	e.age++
 	s.age, s.used = e.age, 0
-	e.slab = best
+	*which = best
 	return true
 }
 
-// evict forgets, in every log, the batches in slabs up to age, oldest first
-// and only drained ones: a log whose oldest batch is undrained has nothing in
-// a slab that is free.
-func (e *Engine) evict(age uint64) {
+// evict forgets, in every log, the batches up to age, oldest first and only
+// drained ones: a log whose oldest batch is undrained has nothing in a slab
+// that is free. Two slabs are filled at a time, so batches have ages of their
+// own: what memory holds of a log has no gap.
+func (e *Engine) evict(age uint32) {
 	for i := range e.logs {
 		l := &e.logs[i]
 		for l.state != logFree && l.first != none {
@@ -129,7 +138,7 @@ func (e *Engine) evict(age uint64) {
 				break
 			}
 			n := &c.nodes[c.head]
-			if e.slabs[n.slab].age > age || n.base >= l.drained {
+			if n.age > age || n.base >= l.drained {
 				break
 			}
 			e.popNode(l)
@@ -143,14 +152,14 @@ func (e *Engine) evictOldest() bool {
 	best := none
 	for i := range e.slabs {
 		s := &e.slabs[i]
-		if int32(i) != e.slab && s.age != 0 && s.free() && (best == none || s.age < e.slabs[best].age) {
+		if int32(i) != e.slab && int32(i) != e.directSlab && s.age != 0 && s.free() && (best == none || s.age < e.slabs[best].age) {
 			best = int32(i)
 		}
 	}
 	if best == none {
 		return false
 	}
-	e.evict(e.slabs[best].age)
+	e.evict(e.slabs[best].closed)
 	e.slabs[best].age, e.slabs[best].used = 0, 0
 	e.stats.Evictions++
 	return true
@@ -170,8 +179,10 @@ func (e *Engine) slabsFree() int {
 func (e *Engine) popNode(l *log) {
 	f := l.first
 	c := &e.chunks[f]
-	if l.taking.chunk == f && l.taking.at == c.head {
-		l.taking.at++
+	for _, k := range [...]*cursor{&l.taking, &l.settling} {
+		if k.chunk == f && k.at == c.head {
+			k.at++
+		}
 	}
 	c.head++
 	if c.head < c.tail {
@@ -181,10 +192,12 @@ func (e *Engine) popNode(l *log) {
 		if c.tail < nodesPerChunk {
 			return // the only one stays, to be filled on
 		}
-		l.first, l.last, l.taking = none, none, cursor{none, 0}
+		l.first, l.last, l.taking, l.settling = none, none, cursor{none, 0}, cursor{none, 0}
 	} else {
-		if l.taking.chunk == f {
-			l.taking = cursor{c.next, 0}
+		for _, k := range [...]*cursor{&l.taking, &l.settling} {
+			if k.chunk == f {
+				*k = cursor{c.next, 0}
+			}
 		}
 		l.first = c.next
 		e.chunks[l.first].prev = none
@@ -200,7 +213,7 @@ func (e *Engine) dropNodes(l *log) {
 		e.chunks[f].next = e.chunk
 		e.chunk = f
 	}
-	l.last, l.taking = none, cursor{none, 0}
+	l.last, l.taking, l.settling = none, cursor{none, 0}, cursor{none, 0}
 }
 
 // nodeFits says that pushNode would find a place.
@@ -220,8 +233,10 @@ func (e *Engine) pushNode(l *log, n node) {
 			l.first = i
 		}
 		l.last = i
-		if l.taking.chunk == none {
-			l.taking = cursor{i, 0}
+		for _, k := range [...]*cursor{&l.taking, &l.settling} {
+			if k.chunk == none {
+				*k = cursor{i, 0}
+			}
 		}
 	}
 	c := &e.chunks[l.last]
@@ -287,17 +302,33 @@ func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
 	if l.rotFrom != noOffset {
 		return nil, 0, Rot
 	}
-	if st := e.admit(s, int64(entryHeader+align8(n))); st != OK {
+	need := entryHeader + align8(n)
+	direct := e.wantsDirect(l, s, need)
+	room := int64(need)
+	if direct {
+		room += 2 * runOverhead
+	}
+	if st := e.admit(s, room); st != OK {
 		return nil, 0, st
 	}
-	if !e.nodeFits(l) && !e.evictOldest() || !e.nodeFits(l) || !e.entryFits(n) {
+	if !e.nodeFits(l) {
+		e.evictOldest()
+	}
+	if direct && e.nodeFits(l) && e.directFits(s, n) {
+		r := &e.pool[e.building]
+		at := r.pos + pieceHeader + r.bytes
+		e.reserved = reservation{true, true, s, n, r.slab, at}
+		at += entryHeader
+		return e.slabs[r.slab].block.Bytes()[at : at+n : at+n], l.end, OK
+	}
+	if !e.nodeFits(l) || !e.entryFits(n) {
 		e.stats.WaitMemory++
 		e.pressed = true
 		return nil, 0, WaitMemory
 	}
 	b := e.slabs[e.slab].block.Bytes()
 	at := e.openPos + e.openBytes + entryHeader
-	e.reserved = reservation{true, s, n, at - entryHeader}
+	e.reserved = reservation{true, false, s, n, e.slab, at - entryHeader}
 	return b[at : at+n : at+n], l.end, OK
 }
 
@@ -324,20 +355,30 @@ func (e *Engine) Commit(m Meta) {
 		l.addEpoch(epochStart{int32(e.epoch), l.end})
 	}
 	h := entry{kind: entryData, log: l.id, base: l.end, count: m.Count, length: uint32(r.n), crc: m.CRC, slot: uint32(r.slot), durable: l.durable, maxTime: m.MaxTime}
-	seq := e.appendEntry(&h)
-	if l.undrained == 0 {
-		l.oldest = e.now
+	n := node{base: l.end, maxTime: m.MaxTime, slab: r.slab, pos: uint32(r.pos), length: uint32(r.n), count: m.Count, crc: m.CRC, age: e.age}
+	if r.direct {
+		x := &e.pool[e.building]
+		putEntry(e.slabs[r.slab].block.Bytes()[r.pos:], &h)
+		x.bytes += h.bytes()
+		x.header.add(&n)
+		e.lastEntry = e.now
+		e.stats.Entries++
+	} else {
+		n.seq = e.appendEntry(&h)
+		e.live[n.seq%uint64(len(e.live))].undrained++
+		if l.undrained == 0 {
+			l.oldest = e.now
+		}
+		l.undrained += int64(h.bytes())
+		e.queueDrain(int32(r.slot))
 	}
-	e.pushNode(l, node{base: l.end, maxTime: m.MaxTime, seq: seq, slab: e.slab, pos: uint32(r.pos), length: uint32(r.n), count: m.Count, crc: m.CRC})
-	e.slabs[e.slab].undrained++
-	e.live[seq%uint64(len(e.live))].undrained++
-	l.undrained += int64(h.bytes())
+	e.pushNode(l, n)
+	e.slabs[r.slab].undrained++
 	e.all[l.filling].pending += int64(h.bytes())
 	if m.MaxTime > l.maxTime || l.maxTimeBase == noOffset {
 		l.maxTime, l.maxTimeBase = m.MaxTime, l.end
 	}
 	l.end += int64(m.Count)
-	e.queueDrain(int32(r.slot))
 }
 
 // View is one batch as it lies in memory. Its bytes stay until Unpin(Pin).

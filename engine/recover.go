@@ -52,23 +52,29 @@ type recovery struct {
 	old      superblock
 	boot     *Boot
 	logs     map[uint64]*found
-	seqs     map[int]uint64 // newest checkpoint of each shard
-	frames   int            // replayed
-	made     uint64         // segments made for what had no home
-	rotten   bool           // acknowledged bytes of a journal are broken: no file is removed
-	readOnly bool           // Check's
+	seqs     map[int]uint64  // newest checkpoint of each shard
+	frames   int             // replayed
+	made     uint64          // segments made for what had no home
+	synced   map[uint64]bool // segments that are durable as they are
+	visited  *segRecord      // the segment that is open in the slot for them; nil
+	segBytes int64           // its size
+	rotten   bool            // acknowledged bytes of a journal are broken: no file is removed
+	readOnly bool            // Check's
 }
 
-// found is a log as checkpoint and journal tell it.
+// found is a log as checkpoint, segments and journal tell it.
 type found struct {
 	logRecord
 	accepted int64 // end, with what the journal holds
 	noted    int64 // the highest durable offset that anything says it had
 	doubt    bool  // a broken frame may have held some of it
 	closed   bool
-	entries  []foundEntry
+	replayed []foundEntry // what the journal says of it, in order
+	entries  []foundEntry // of those, what is not in a segment yet
 }
 
+// foundEntry is a data entry of a journal. Of one in a broken frame there may
+// be its header alone; an empty one stands for a frame that may have held anything.
 type foundEntry struct {
 	entry
 	bytes []byte // header and batch
@@ -78,7 +84,7 @@ type foundEntry struct {
 // in segments, the journals are empty, and the epoch is one higher. It may be
 // cut at any point and run again. It does, on one ring, before any shard runs:
 //
-//	superblock(); for every shard of the old life { sync(); checkpoint(); replay(); drain() }
+//	superblock(); for every shard of the old life { sync(); checkpoint(); replay(); for every log { walk(); accept(); drain() } }
 //	checkpoints of the new epoch, into the older slots; superblock(); the other slots; clean up
 func Recover(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*Boot, error) {
 	if err := o.complete(); err != nil {
@@ -91,7 +97,7 @@ func Recover(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*Boot, error
 	if err != nil {
 		return nil, err
 	}
-	r := &recovery{blocking: b, o: o, boot: &Boot{Clean: true}, logs: map[uint64]*found{}, seqs: map[int]uint64{}}
+	r := &recovery{blocking: b, o: o, boot: &Boot{Clean: true}, logs: map[uint64]*found{}, seqs: map[int]uint64{}, synced: map[uint64]bool{}}
 	if err := r.superblock(); err != nil {
 		return nil, err
 	}
@@ -204,6 +210,12 @@ func (r *recovery) shard(s int) error {
 			return fmt.Errorf("engine: log %d is on two shards", id)
 		}
 		r.logs[id] = l
+		if !best.clean {
+			if err := r.walk(l); err != nil {
+				return err
+			}
+			r.accept(l)
+		}
 		if r.readOnly {
 			continue
 		}
@@ -330,7 +342,7 @@ func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
 		}
 		if ok {
 			r.frames++
-			if err := r.accept(s, body, logs); err != nil {
+			if err := r.entries(s, body, logs); err != nil {
 				return err
 			}
 			at += int64(alignBlock(pieceHeader + int(h.bodyBytes)))
@@ -373,7 +385,7 @@ func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
 		}
 		if !exact {
 			for _, l := range logs { // order does not matter
-				l.doubt = true
+				l.replayed = append(l.replayed, foundEntry{})
 			}
 		}
 		if next < 0 {
@@ -381,20 +393,66 @@ func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
 		}
 		at, sequence, chained = heads[next].at, heads[next].sequence, false
 	}
-	for _, id := range sorted(logs) {
-		l := logs[id]
-		if l.closed {
+	return nil
+}
+
+// accept takes what the journal has of l and its segments have not, and says
+// whether anything is missing.
+func (r *recovery) accept(l *found) {
+	l.accepted = max(l.accepted, l.end)
+	for _, x := range l.replayed {
+		end := x.base + int64(x.count)
+		switch {
+		case x.kind == 0:
+			l.doubt = true
+			continue
+		case x.bytes == nil:
+			if end > l.accepted {
+				l.noted = max(l.noted, end)
+			}
 			continue
 		}
-		l.start = min(l.start, max(l.accepted, l.start))
-		if l.noted > l.accepted || l.doubt {
-			if l.rotFrom == noOffset {
-				l.rotFrom, l.rotTo = l.accepted, max(l.noted, l.accepted)
-			}
-			r.note("log %d: rot: offsets %d to %d", id, l.rotFrom, l.rotTo)
+		l.noted = max(l.noted, x.durable)
+		if end <= l.accepted {
+			continue
+		}
+		if x.base > max(l.accepted, l.start) {
+			continue // a hole; what was noted says whether it is rot
+		}
+		l.doubt = false
+		r.began(l, x.base)
+		l.entries = append(l.entries, x)
+		l.keep(&x.entry, x.bytes)
+		l.accepted = end
+	}
+	l.replayed = nil
+	if l.accepted < l.start {
+		l.accepted = l.start // all of it was removed
+		if len(l.entries) == 0 {
+			l.end = l.start
 		}
 	}
-	return nil
+	if l.noted > l.accepted || l.doubt {
+		if l.rotFrom == noOffset {
+			l.rotFrom, l.rotTo = l.accepted, max(l.noted, l.accepted)
+		}
+		r.note("log %d: rot: offsets %d to %d", l.id, l.rotFrom, l.rotTo)
+	}
+}
+
+// began: the old life appended to l, at base or before.
+func (r *recovery) began(l *found, base int64) {
+	if n := len(l.epochs); n == 0 || l.epochs[n-1].epoch != int32(r.old.epoch) {
+		l.epochs = append(l.epochs, epochStart{int32(r.old.epoch), base})
+	}
+}
+
+// keep keeps the head of a batch for the shard.
+func (l *found) keep(x *entry, bytes []byte) {
+	var head [keptHeader]byte
+	le.PutUint64(head[:], uint64(x.base+int64(x.count)))
+	copy(head[8:], bytes[entryHeader:entryHeader+int(x.length)])
+	l.headers = append(l.headers, head[:]...)
 }
 
 // broken learns from a frame that is not whole what its entries were. True:
@@ -412,8 +470,8 @@ func (r *recovery) broken(j *journalReader, at int64, sequence uint64, logs map[
 				return false
 			}
 			if x.kind == entryData {
-				if l := logs[x.log]; l != nil && x.base+int64(x.count) > l.accepted {
-					l.noted = max(l.noted, x.base+int64(x.count))
+				if l := logs[x.log]; l != nil {
+					l.replayed = append(l.replayed, foundEntry{entry: x})
 				}
 			} else {
 				r.apply(&x, nil, logs)
@@ -425,8 +483,8 @@ func (r *recovery) broken(j *journalReader, at int64, sequence uint64, logs map[
 	return false
 }
 
-// accept takes a whole frame's entries.
-func (r *recovery) accept(s int, body []byte, logs map[uint64]*found) error {
+// entries takes a whole frame's entries.
+func (r *recovery) entries(s int, body []byte, logs map[uint64]*found) error {
 	for len(body) > 0 {
 		var x entry
 		if !x.get(body) || x.bytes() > len(body) {
@@ -463,29 +521,12 @@ func (r *recovery) apply(x *entry, bytes []byte, logs map[uint64]*found) {
 		}
 		l.segments = append(l.segments, segRecord{generation: x.aux, base: x.base, end: x.base, maxTime: noTime})
 	case entryData:
-		l.noted = max(l.noted, x.durable)
-		if x.base+int64(x.count) <= l.accepted {
-			return
-		}
-		if x.base != l.accepted {
-			return // a hole; what was noted says whether it is rot
-		}
-		l.doubt = false
-		if n := len(l.epochs); n == 0 || l.epochs[n-1].epoch != int32(r.old.epoch) {
-			l.epochs = append(l.epochs, epochStart{int32(r.old.epoch), x.base})
-		}
-		l.entries = append(l.entries, foundEntry{*x, bytes})
-		var head [keptHeader]byte
-		le.PutUint64(head[:], uint64(x.base+int64(x.count)))
-		copy(head[8:], bytes[entryHeader:entryHeader+int(x.length)])
-		l.headers = append(l.headers, head[:]...)
-		l.accepted = x.base + int64(x.count)
+		l.replayed = append(l.replayed, foundEntry{*x, bytes})
 	}
 }
 
-// drain writes what the journal holds of l into its segments, and syncs them.
-// Runs that the life before wrote past its checkpoint are written over: what
-// they hold is in the journal until the new checkpoints stand.
+// drain writes what the journal holds of l past its last run into its segments,
+// and syncs them. What lies there is written over: it was not acknowledged.
 func (r *recovery) drain(l *found) error {
 	slot := r.files + 4
 	kept := l.segments[:0]
@@ -523,7 +564,6 @@ func (r *recovery) drain(l *found) error {
 		opened = -1
 		return err
 	}
-runs:
 	for at := 0; at < len(l.entries); {
 		n, bytes := 0, 0
 		for at+n < len(l.entries) && (n == 0 || pieceHeader+bytes+len(l.entries[at+n].bytes) <= runBytesMax) {
@@ -560,12 +600,6 @@ runs:
 				continue
 			}
 			opened = k
-			if r.o.Faults.has(StaleRunAccepted) {
-				n := r.believe(slot, l, &l.segments[k], l.entries[at:])
-				if at += n; n > 0 {
-					continue runs
-				}
-			}
 			if size, err = r.size(slot); err != nil {
 				return err
 			}
@@ -624,23 +658,6 @@ func (r *recovery) newSegment(l *found) (q segRecord, err error) {
 	r.close(slot)
 	r.note("log %d: %s was made for what the journal holds of it", l.id, path)
 	return q, r.syncDirectory("segments")
-}
-
-// believe is the planted bug StaleRunAccepted: runs past the checkpoint are
-// taken by their heads, and what the journal has of them is skipped.
-func (r *recovery) believe(slot uint32, l *found, q *segRecord, entries []foundEntry) (n int) {
-	for {
-		var h runHeader
-		p, err := r.read(slot, q.position, blockBytes)
-		if err != nil || len(p) < blockBytes || !h.get(p) || h.generation != q.generation || h.end > l.accepted || h.end <= l.end {
-			return n
-		}
-		q.position += int64(h.bytes())
-		q.end, l.end, l.chain = h.end, h.end, h.crc
-		for n < len(entries) && entries[n].base < h.end {
-			n++
-		}
-	}
 }
 
 func (r *recovery) run(slot uint32, l *found, q *segRecord, entries []foundEntry, length int) error {
@@ -792,6 +809,7 @@ func (r *recovery) checkpoints() error {
 			at := len(p)
 			p = append(p, make([]byte, need)...)
 			x := *l
+			x.direct = false
 			at += putLogRecord(p[at:], &x, len(l.epochs), len(l.segments))
 			for _, k := range l.epochs {
 				at += putEpoch(p[at:], k)

@@ -85,7 +85,7 @@ func (e *Engine) StartDurable(s Slot) int64 { return e.logs[s].startDurable }
 // next append has another made, and waits for it.
 func (e *Engine) Release(s Slot) {
 	l := &e.logs[s]
-	if !e.open(s) || l.startDurable < l.end || l.drained < l.end || l.running || l.working || e.reserved.active {
+	if !e.open(s) || l.startDurable < l.end || l.drained < l.end || l.runFirst != none || l.working || e.reserved.active {
 		return
 	}
 	g := l.segments
@@ -104,7 +104,7 @@ func (e *Engine) startMoved(s Slot, start int64) {
 		l.dirty = true
 		e.tell(Event{Kind: Durable, Slot: s})
 	}
-	for g := l.segments; g != none && g != l.writing && e.all[g].ready && e.all[g].end <= start; g = l.segments {
+	for g := l.segments; g != none && g != l.writing && e.all[g].ready && e.all[g].flying == 0 && e.all[g].end <= start; g = l.segments {
 		l.segments = e.all[g].next
 		e.removeSegment(g)
 	}

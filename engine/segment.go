@@ -174,9 +174,9 @@ type segs struct {
 	unlinkGo  bool
 }
 
-// segment is one file of one log. What it says of runs is of synced ones.
+// segment is one file of one log. What it says of runs is of durable ones.
 //
-// Invariant: position + room for what is pending <= bytes; ready before the
+// Invariant: position + room for what is pending, and extra, <= bytes; ready before the
 // first append is admitted.
 type segment struct {
 	generation uint64
@@ -186,8 +186,12 @@ type segment struct {
 	readers    int32
 	base, end  int64
 	position   int64
+	next0      int64 // where the next run is written, behind those in flight
 	bytes      int64 // allocated and synced
-	pending    int64 // entry bytes admitted to it and not in a synced run
+	pending    int64 // entry bytes admitted to it and not in a durable run
+	sent       int64 // those of them in runs in flight
+	extra      int64 // room for the headers and padding of direct runs under way
+	flying     int32 // runs in flight
 	runs       int64
 	maxTime    int64
 	chain      uint32
@@ -303,7 +307,7 @@ func (e *Engine) admit(s Slot, n int64) Status {
 		if !q.ready {
 			return e.waitRoom()
 		}
-		need := q.position + min(q.runs, 1024)*blockBytes + roomFor(q.pending+n)
+		need := q.position + min(q.runs, 1024)*blockBytes + roomFor(q.pending+n) + q.extra
 		if (need > limit || q.broken || q.sealed) && (q.position > 0 || q.pending > 0 || q.broken) {
 			if q.next == none {
 				return e.wantSegment(s, n)
@@ -480,7 +484,7 @@ func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
 			return
 		}
 		if e.entryFits(0) {
-			e.putEntry(entry{kind: entryAssigned, log: e.logs[w.log].id, slot: uint32(w.log), base: e.logs[w.log].end, aux: q.generation})
+			e.putNote(entry{kind: entryAssigned, log: e.logs[w.log].id, slot: uint32(w.log), base: e.logs[w.log].end, aux: q.generation})
 			w.stage = workAwait
 		}
 		return
@@ -594,17 +598,16 @@ func (e *Engine) logClosed(s Slot) {
 // go, at once: its own segment's entry may wait for that room. It gives the
 // slot back when nothing of the log is in flight.
 func (e *Engine) finishClosing(l *log) {
-	if l.state != logGone || l.running {
+	if l.state != logGone || l.runsFlying > 0 || l.runFirst != none && e.failed != 0 {
 		return
 	}
-	for c := l.taking; ; c.at++ {
-		n := e.at(&c)
-		if n == nil {
-			break
+	for l.runFirst != none { // none was sent
+		if l.runFirst == e.building {
+			e.building = none
 		}
-		e.slabs[n.slab].undrained--
-		e.live[n.seq%uint64(len(e.live))].undrained--
+		e.dropRun(l, l.runFirst)
 	}
+	e.letNodesGo(l.taking, l.end)
 	e.dropNodes(l)
 	l.taken, l.drained = l.end, l.end
 	e.changes++

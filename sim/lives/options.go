@@ -33,6 +33,7 @@ var faults = []fault{
 	{"NoEpoch", "engine", func(r *Run) { r.Faults |= engine.NoEpoch }},
 	{"StaleRunAccepted", "engine", func(r *Run) { r.Faults |= engine.StaleRunAccepted }},
 	{"JournalReusedEarly", "engine", func(r *Run) { r.Faults |= engine.JournalReusedEarly }},
+	{"RunAckedAlone", "engine", func(r *Run) { r.Faults |= engine.RunAckedAlone }},
 	{"GapIsRot", "engine", func(r *Run) { r.Faults |= engine.GapIsRot }},
 	{"NoSyncAtOpen", "engine", func(r *Run) { r.Faults |= engine.NoSyncAtOpen }},
 }
@@ -47,6 +48,7 @@ func (s *engineSim) drawOptions() {
 		LogMemoryBytes: s.pick(4<<20, 8<<20),
 		BatchBytesMax:  s.pick(16<<10, 64<<10, 256<<10),
 		InflightMax:    s.pick(1, 2, 4),
+		DirectBytes:    s.pick(-1, 1, 2000, 16<<10, 64<<10),
 		Files:          8,
 		FilesMax:       256,
 		Faults:         s.run.Faults,

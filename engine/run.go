@@ -1,0 +1,507 @@
+package engine
+
+import (
+	"tailbound/ioring"
+	"tailbound/mem"
+)
+
+// runs are the pieces of segments under way. A drain's run holds what the
+// journal has; a direct run holds what nothing else on disk has, and
+// acknowledges it. A direct run's life, as the function it stands for:
+//
+//	build(batches, where they stay); [drain what the journal has before them]; await write+sync(); await the runs before it; durable
+//
+// Runs of a log are written several at a time, at the places they will have,
+// and count in the order of their offsets, whatever order they land in.
+type runs struct {
+	pool       []run
+	runFree    int32
+	runsUsed   int
+	runsFlying int   // lent to the ring, or waiting for their file
+	directSlab int32 // where direct runs are built
+	building   int32 // the run that grows there
+	directLogs int   // logs with direct runs that are not durable
+	directAt   [directLogsMax]Slot
+	walked     int64 // bytes of runs that no checkpoint says are durable: the next opening reads them
+}
+
+// run is one piece of a segment.
+//
+// Invariant: a log's runs stand in its list in the order of their offsets;
+// those that were sent are before those that were not.
+type run struct {
+	state   runState
+	opened  bool // its file is pinned
+	next    int32
+	log     Slot
+	segment int32
+	buffer  int32 // a drain's; none: it is direct
+	slab    int32 // a direct one's place, and the bytes given to it there
+	pos     int
+	extra   int64     // room its header and padding may take, besides its entries'
+	block   mem.Block // what is written
+	bytes   int       // of its entries
+	from    cursor    // its first node
+	header  runHeader
+	at      ioring.Instant // when it was sent
+	io      writeSync
+}
+
+type runState uint8
+
+const (
+	runUnused runState = iota
+	runBuilding
+	runSealed
+	runSent
+	runDone
+	runBroken
+)
+
+const (
+	// directLogsMax bounds how many logs write runs of their own at a time: each
+	// needs syncs of its own file, each in a worker of the kernel's. Past it one
+	// frame and one sync serve them all.
+	directLogsMax = 8
+	// runOverhead is what a run takes besides its entries, at most.
+	runOverhead = pieceHeader + blockBytes
+)
+
+func (r *run) direct() bool { return r.buffer == none }
+
+// add counts node n, which follows what the run holds.
+func (h *runHeader) add(n *node) {
+	if n.maxTime > h.maxTime || h.batches == 0 {
+		h.maxTime, h.maxTimeBase = n.maxTime, n.base
+	}
+	h.end = n.base + int64(n.count)
+	h.batches++
+}
+
+func (e *Engine) carveRuns() error {
+	n := drainsMax
+	if e.o.DirectBytes > 0 {
+		n += min(max(e.o.LogMemoryBytes/e.o.DirectBytes, 64), 4096)
+	}
+	e.pool = make([]run, n)
+	e.runFree, e.directSlab, e.building = none, none, none
+	for i := len(e.pool) - 1; i >= 0; i-- {
+		e.pool[i].next = e.runFree
+		e.runFree = int32(i)
+	}
+	return nil
+}
+
+// takeRun puts r, as the first of the free runs, into its log's list: behind
+// those that were sent, or at the end where it is direct.
+func (e *Engine) takeRun(r run) int32 {
+	i, l := e.runFree, &e.logs[r.log]
+	e.runFree = e.pool[i].next
+	e.runsUsed++
+	after := l.runSent
+	if r.direct() {
+		after = l.runLast
+	}
+	if after == none {
+		r.next, l.runFirst = l.runFirst, i
+	} else {
+		r.next, e.pool[after].next = e.pool[after].next, i
+	}
+	if r.next == none {
+		l.runLast = i
+	}
+	e.pool[i] = r
+	return i
+}
+
+// wantsDirect chooses for a batch of need entry bytes: its log's own segment,
+// or the journal. A run costs a sync of its file, a frame costs writing its
+// bytes twice; at DirectBytes the two are about even. Many logs with a little
+// each never get there, and share the journal's one sync.
+func (e *Engine) wantsDirect(l *log, s Slot, need int) bool {
+	if e.building != none {
+		// what follows a run that is being built goes with it, however small
+		if r := &e.pool[e.building]; r.log == s && r.header.end == l.end && r.header.batches > 0 && pieceHeader+r.bytes+need <= runBytesMax {
+			return true
+		}
+	}
+	return e.o.DirectBytes > 0 && need >= e.o.DirectBytes && l.undrained <= int64(e.o.DirectBytes) &&
+		e.runFree != none && e.pool[e.runFree].next != none && // one more for what the journal has before it
+		(l.directs > 0 || e.directLogs < directLogsMax)
+}
+
+// directFits makes sure that the run that is being built takes a batch of n
+// bytes of log s, beginning one where it must. False: no memory for it.
+func (e *Engine) directFits(s Slot, n int) bool {
+	l := &e.logs[s]
+	need := entryHeader + align8(n)
+	if e.building != none {
+		r := &e.pool[e.building]
+		if r.log == s && r.segment == l.filling && (r.header.batches == 0 || r.header.end == l.end && pieceHeader+r.bytes+need <= runBytesMax) &&
+			r.pos+pieceHeader+r.bytes+need <= e.slabs[r.slab].block.Len() {
+			if r.header.batches == 0 {
+				r.header.base, r.header.end = l.end, l.end
+			}
+			return true
+		}
+		e.sealRun()
+	}
+	if e.runFree == none {
+		return false
+	}
+	if e.directSlab == none || e.slabs[e.directSlab].used+pieceHeader+need > e.slabs[e.directSlab].block.Len() {
+		if !e.takeSlab(&e.directSlab) {
+			return false
+		}
+	}
+	e.building = e.takeRun(run{state: runBuilding, log: s, segment: l.filling, buffer: none, slab: e.directSlab, pos: e.slabs[e.directSlab].used, extra: 2 * runOverhead,
+		header: runHeader{base: l.end, end: l.end, maxTime: noTime}})
+	e.all[l.filling].extra += 2 * runOverhead
+	if l.directs == 0 {
+		e.directAt[e.directLogs] = s
+		e.directLogs++
+	}
+	l.directs++
+	l.direct = true
+	return true
+}
+
+// sealRun closes the run that is being built.
+func (e *Engine) sealRun() {
+	i := e.building
+	if i == none {
+		return
+	}
+	r := &e.pool[i]
+	e.building = none
+	s := &e.slabs[r.slab]
+	if r.header.batches == 0 { // what it was begun for was given back
+		e.dropRun(&e.logs[r.log], i)
+		return
+	}
+	at := r.pos + pieceHeader + r.bytes
+	n := alignBlock(at)
+	clear(s.block.Bytes()[at:n])
+	s.used = n
+	r.state, r.block = runSealed, s.block.Slice(r.pos, n-r.pos)
+}
+
+// dropRun forgets a direct run that was not sent.
+func (e *Engine) dropRun(l *log, i int32) {
+	before := none
+	for k := l.runFirst; k != i; k = e.pool[k].next {
+		before = k
+	}
+	if before == none {
+		l.runFirst = e.pool[i].next
+	} else {
+		e.pool[before].next = e.pool[i].next
+	}
+	if l.runLast == i {
+		l.runLast = before
+	}
+	e.freeRun(l, i)
+}
+
+func (e *Engine) freeRun(l *log, i int32) {
+	r := &e.pool[i]
+	if r.direct() {
+		e.all[r.segment].extra -= r.extra
+		l.directs--
+		if l.directs == 0 {
+			e.directLogs--
+			for k := range e.directLogs {
+				if e.directAt[k] == r.log {
+					e.directAt[k] = e.directAt[e.directLogs]
+				}
+			}
+		}
+	} else {
+		e.lent[r.buffer] = none
+		e.drainsBusy--
+	}
+	*r = run{next: e.runFree}
+	e.runFree = i
+	e.runsUsed--
+}
+
+// stepRuns sends direct runs, while few of their log's are in flight; what
+// comes meanwhile is gathered in the next one.
+func (e *Engine) stepRuns(sleep *ioring.Instant) {
+	if e.runsUsed == 0 {
+		return
+	}
+	if e.building != none {
+		r := &e.pool[e.building]
+		if l := &e.logs[r.log]; r.header.batches == 0 || l.runsFlying < e.o.InflightMax {
+			e.sealRun()
+		}
+	}
+	for i := range e.lent {
+		if k := e.lent[i]; k != none && e.pool[k].state == runSent && !e.pool[k].io.pushed {
+			e.pushRun(k, sleep)
+		}
+	}
+	// a log may leave the list under way: backwards
+	for k := e.directLogs - 1; k >= 0; k-- {
+		s := e.directAt[k]
+		for i := e.logs[s].runFirst; i != none && e.pool[i].state >= runSent; {
+			next := e.pool[i].next
+			if r := &e.pool[i]; r.state == runSent && !r.io.pushed {
+				e.pushRun(i, sleep)
+			}
+			i = next
+		}
+		if e.failed == 0 {
+			e.sendNext(s, sleep)
+		}
+	}
+}
+
+// sendNext sends what log s may send of its runs, in order.
+func (e *Engine) sendNext(s Slot, sleep *ioring.Instant) {
+	l := &e.logs[s]
+	for l.runsFlying < e.o.InflightMax && (l.state == logOpen || l.state == logClosing) {
+		i := l.runFirst
+		if l.runSent != none {
+			i = e.pool[l.runSent].next
+		}
+		if i == none || e.pool[i].state != runSealed {
+			return
+		}
+		r := &e.pool[i]
+		if l.taken < r.header.base {
+			// the journal has something before it: that goes first, in a run of its own
+			if !e.startDrain(s, r.header.base, sleep) {
+				earlier(sleep, e.now+1e6)
+				return
+			}
+			continue
+		}
+		q := &e.all[r.segment]
+		if q.next0+int64(r.block.Len()) > q.bytes {
+			e.wantRoom(s, r.segment, q.next0+int64(r.block.Len()))
+			earlier(sleep, e.now+1e6)
+			return
+		}
+		l.writing = r.segment
+		e.sendRun(i, sleep)
+	}
+}
+
+// sendRun gives run i, its log's next, its place and its header.
+func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
+	r := &e.pool[i]
+	l, q := &e.logs[r.log], &e.all[r.segment]
+	h := &r.header
+	h.log, h.generation, h.durable = l.id, q.generation, l.durable
+	h.directory, h.epoch, h.bodyBytes, h.previous = e.dir, e.epoch, uint32(r.bytes), l.chainSent
+	p := r.block.Bytes()
+	if !r.direct() {
+		clear(p[pieceHeader+r.bytes : alignBlock(pieceHeader+r.bytes)])
+		r.block = r.block.Slice(0, alignBlock(pieceHeader+r.bytes))
+	}
+	h.bodyCRC = crcOf(p[pieceHeader : pieceHeader+r.bytes])
+	h.put(p)
+	e.at(&l.taking)
+	r.from = l.taking
+	for c := &l.taking; ; c.at++ {
+		if n := e.at(c); n == nil || n.base >= h.end {
+			break
+		}
+	}
+	l.taken = h.end
+	r.state, r.at = runSent, e.now
+	r.io.begin(0, q.next0, r.block)
+	q.next0 += int64(r.block.Len())
+	q.flying++
+	q.sent += int64(r.bytes)
+	l.chainSent, l.runSent = h.crc, i
+	l.runsFlying++
+	e.runsFlying++
+	e.stats.Runs++
+	e.stats.RunBytes += uint64(r.block.Len())
+	if r.direct() {
+		e.stats.DirectRuns++
+		e.stats.DirectBytes += uint64(r.block.Len())
+	}
+	e.pushRun(i, sleep)
+}
+
+func (e *Engine) pushRun(i int32, sleep *ioring.Instant) {
+	r := &e.pool[i]
+	if !r.opened {
+		file, pending, errno := e.acquire(r.segment, false)
+		if errno != 0 {
+			r.io.errno = errno
+			e.runOver(i)
+			return
+		}
+		if pending {
+			if e.ring.Room() < 1 {
+				earlier(sleep, e.now)
+			}
+			return
+		}
+		r.opened, r.io.file = true, file
+	}
+	if !r.io.push(e.ring, kindRun, uint32(i)) {
+		earlier(sleep, e.now)
+	}
+}
+
+func (e *Engine) runCompleted(i uint32, c ioring.Completion) {
+	if e.pool[i>>1].io.complete(i&1 != 0, c.Result) {
+		e.runOver(int32(i >> 1))
+	}
+}
+
+// runOver: run i is written and synced, or has failed.
+func (e *Engine) runOver(i int32) {
+	r := &e.pool[i]
+	s, at := r.log, r.at
+	l, q := &e.logs[s], &e.all[r.segment]
+	if r.opened {
+		e.letGo(r.segment)
+		r.opened = false
+	}
+	q.flying--
+	l.runsFlying--
+	e.runsFlying--
+	e.changes++
+	if r.io.errno != 0 {
+		e.runFailed(i)
+		return
+	}
+	r.state = runDone
+	if e.o.Faults.has(RunAckedAlone) && r.direct() && e.failed == 0 && l.state != logGone {
+		l.durable = max(l.durable, r.header.end)
+		e.tellDurable(r.log, r.at)
+	}
+	e.runsDurable(l)
+	if l.state == logGone {
+		e.finishClosing(l)
+		return
+	}
+	if e.failed == 0 {
+		e.settle(s, at)
+	}
+	if l.taken < l.end {
+		e.queueDrain(int32(s))
+	}
+}
+
+// runsDurable takes what is written and synced, in order.
+func (e *Engine) runsDurable(l *log) {
+	for i := l.runFirst; i != none && e.pool[i].state == runDone; i = l.runFirst {
+		if e.failed != 0 && e.pool[i].header.end > l.durable {
+			return // after a failure nothing becomes durable
+		}
+		e.runDurable(l, i)
+	}
+}
+
+// runDurable: run i is durable, and so is every run of its log before it.
+func (e *Engine) runDurable(l *log, i int32) {
+	r := &e.pool[i]
+	q, h := &e.all[r.segment], &r.header
+	if q.position == 0 {
+		q.base = h.base
+	}
+	q.note(indexEntry{base: h.base, position: q.position, before: q.maxTime})
+	q.position += int64(r.block.Len())
+	q.pending -= int64(r.bytes)
+	q.sent -= int64(r.bytes)
+	e.walked += int64(r.block.Len())
+	q.end, q.chain = h.end, h.crc
+	q.runs++
+	q.maxTime = max(q.maxTime, h.maxTime)
+	l.chain, l.drained = h.crc, h.end
+	if h.maxTime > l.drainMax || l.drainBase == noOffset {
+		l.drainMax, l.drainBase = h.maxTime, h.maxTimeBase
+	}
+	e.letNodesGo(r.from, h.end)
+	l.runFirst = r.next
+	if l.runSent == i {
+		l.runSent = none
+	}
+	if l.runLast == i {
+		l.runLast = none
+	}
+	e.freeRun(l, i)
+}
+
+// letNodesGo: nobody but the cache needs the batches from c to end.
+func (e *Engine) letNodesGo(c cursor, end int64) {
+	for ; ; c.at++ {
+		n := e.at(&c)
+		if n == nil || n.base >= end {
+			return
+		}
+		e.slabs[n.slab].undrained--
+		if n.seq != 0 {
+			e.live[n.seq%uint64(len(e.live))].undrained--
+		}
+	}
+}
+
+// runFailed: what a drain held lies in the journal, and is drained again,
+// elsewhere. A direct run lies nowhere, nor does what was to follow a drain.
+func (e *Engine) runFailed(i int32) {
+	r := &e.pool[i]
+	l := &e.logs[r.log]
+	alone := l.runFirst == i && r.next == none && !r.direct()
+	if !alone && l.state != logGone {
+		r.state = runBroken
+		e.fail(r.io.errno)
+		return
+	}
+	if !alone {
+		r.state = runDone // its log is gone
+		e.runsDurable(l)
+		e.finishClosing(l)
+		return
+	}
+	l.taking, l.taken, l.chainSent = r.from, l.drained, l.chain
+	l.undrained += int64(r.bytes)
+	s := r.log
+	e.all[r.segment].broken = true
+	e.all[r.segment].sent -= int64(r.bytes)
+	e.stats.DrainRetries++
+	e.drainAfter = e.now + retryNS/10
+	l.runFirst, l.runLast, l.runSent = none, none, none
+	e.freeRun(l, i)
+	if l.state == logGone {
+		e.finishClosing(l)
+		return
+	}
+	e.queueDrain(int32(s))
+}
+
+// settle moves log s's durable offset on, over what frames, in their order, and
+// runs, in theirs, made durable without a gap.
+func (e *Engine) settle(s Slot, at ioring.Instant) {
+	l := &e.logs[s]
+	moved := false
+	for n := e.at(&l.settling); n != nil; n = e.at(&l.settling) {
+		end := n.base + int64(n.count)
+		if end > l.drained && (n.seq == 0 || n.seq > e.durableSeq) {
+			break
+		}
+		l.durable = max(l.durable, end)
+		l.settling.at++
+		moved = true
+	}
+	if moved {
+		e.tellDurable(s, at)
+	}
+}
+
+func (e *Engine) tellDurable(s Slot, at ioring.Instant) {
+	l := &e.logs[s]
+	l.submitted = at
+	if !l.dirty && l.state == logOpen {
+		l.dirty = true
+		e.tell(Event{Kind: Durable, Slot: s})
+	}
+}
