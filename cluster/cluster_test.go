@@ -45,6 +45,15 @@ func TestRefusals(t *testing.T) {
 	alter := func(name string, replace bool, edits ...ConfigEdit) plan {
 		return func() ([]byte, *Refusal) { return s.PlanConfigure(name, edits, replace, roomy) }
 	}
+	grow := func(name string, count int, on []int) plan {
+		return func() ([]byte, *Refusal) {
+			lim := roomy
+			if count == 4 && on == nil {
+				lim.PartitionsMax = 5
+			}
+			return s.PlanGrow(name, count, Placement{on, 2}, lim)
+		}
+	}
 	narrow := Limits{TopicsMax: 2, PartitionsPerTopicMax: 3, PartitionsMax: 5, PartitionsDefault: 1}
 	wide := narrow
 	wide.TopicsMax = 9
@@ -106,6 +115,14 @@ func TestRefusals(t *testing.T) {
 		{"append compaction", alter("orders", false, ConfigEdit{ConfigAppend, "cleanup.policy", "compact"}), CodeInvalidConfig, "this broker has delete"},
 		{"subtract all", alter("orders", false, ConfigEdit{ConfigSubtract, "cleanup.policy", "delete"}), CodeInvalidConfig, "must not be empty"},
 		{"an operation of nobody", alter("orders", false, ConfigEdit{4, "retention.ms", "1"}), CodeInvalidRequest, "no operation 4"},
+		{"grow unknown", grow("none", 3, nil), CodeUnknownTopicOrPartition, "does not host"},
+		{"grow deleted", grow("gone", 3, nil), CodeUnknownTopicOrPartition, "does not host"},
+		{"grow to what it has", grow("orders", 2, nil), CodeInvalidPartitions, "already has 2"},
+		{"shrink", grow("orders", 1, nil), CodeInvalidPartitions, "1 would not be an increase"},
+		{"shrink below nothing", grow("orders", -1, nil), CodeInvalidPartitions, "-1 would not be an increase"},
+		{"grow beyond", grow("orders", 101, nil), CodeInvalidPartitions, "at most 100"},
+		{"grow beyond all", grow("orders", 4, nil), CodePolicyViolation, "4 partitions, of at most 5; 2 more"},
+		{"grow with too few places", grow("orders", 4, []int{1}), CodeInvalidReplicaAssignment, "add 2 additional partition(s), but 1"},
 		{"delete unknown", func() ([]byte, *Refusal) { return s.PlanDelete("none") }, CodeUnknownTopicOrPartition, "does not host"},
 		{"delete deleted", func() ([]byte, *Refusal) { return s.PlanDelete("gone") }, CodeUnknownTopicOrPartition, "does not host"},
 		{"delete unknown id", func() ([]byte, *Refusal) { return s.PlanDeleteID(id(9)) }, CodeUnknownTopicID, "topic ID"},
@@ -375,7 +392,7 @@ func TestApplyRefusesWhatDoesNotFollow(t *testing.T) {
 	check("an id twice", again, ErrMalformed)
 	again = command(kindCreate, 2, appendTopic(nil, &Topic{Name: "c", ID: id(3), Partitions: consecutive(2, 1)}))
 	check("a log twice", again, ErrMalformed)
-	again = command(kindCreate, 2, appendTopic(nil, &Topic{Name: "c", ID: id(3), Partitions: consecutive(9, 1)}))
+	again = command(kindCreate, 2, appendTopic(nil, &Topic{Name: "c", ID: id(3), Partitions: consecutive(900, 1)}))
 	check("a log out of turn", again, ErrMalformed)
 	check("producer ids out of turn", command(kindReserve, 2, appendReserve(nil, 5, 5)), ErrMalformed)
 }
@@ -451,7 +468,32 @@ func TestRandomLives(t *testing.T) {
 			var refusal *Refusal
 			var then func()
 			name := fmt.Sprintf("t%d", r.Intn(15))
-			switch r.Intn(7) {
+			switch r.Intn(8) {
+			case 7:
+				var on Placement
+				n := 1 + r.Intn(6)
+				if r.Intn(2) == 0 {
+					on.DataShards = 3
+					for range n {
+						on.Shards = append(on.Shards, 1+r.Intn(3))
+					}
+				}
+				had := 0
+				if got, ok := s.Topic(name); ok {
+					had = len(got.Partitions)
+				}
+				cmd, refusal = s.PlanGrow(name, had+n, on, lim)
+				then = func() {
+					got, _ := s.Topic(name)
+					m := model[names[name]]
+					for i, p := range got.Partitions[had:] {
+						if used[p.LogID] || on.Shards != nil && Place(p.LogID, 3) != on.Shards[i] {
+							t.Fatalf("seed %d: log %d was given out twice, or is not where it was wanted", seed, p.LogID)
+						}
+						used[p.LogID] = true
+						m.logs = append(m.logs, p.LogID)
+					}
+				}
 			case 6:
 				cmd, refusal = s.PlanConfigure(name, []ConfigEdit{{ConfigSet, "retention.ms", fmt.Sprint(step)}}, false, lim)
 				then = func() {
@@ -587,6 +629,7 @@ func FuzzApply(f *testing.F) {
 	add(s.PlanReserveProducerIDs(10))
 	add(s.PlanCreate("a.b", 1, 1, nil, id(2), roomy))
 	add(s.PlanConfigure("orders", []ConfigEdit{{ConfigSet, "segment.ms", "1000"}}, false, roomy))
+	add(s.PlanGrow("orders", 5, Placement{[]int{2, 2}, 2}, roomy))
 	add(s.PlanDelete("orders"))
 	f.Add(framed(log))
 	f.Add(framed(s.Snapshot(64)))

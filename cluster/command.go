@@ -27,6 +27,7 @@ const (
 	kindForget        = 3 // topic id
 	kindReserve       = 4 // first producer id i64, count i64
 	kindConfigure     = 5 // topic id, all its configurations
+	kindGrow          = 6 // topic id, log ranges of the new partitions
 	kindGroups        = 8 // changes of groups
 	kindSnapshotBegin = 16
 	kindSnapshotPart  = 17 // topic entries
@@ -62,7 +63,7 @@ func (s *State) Apply(cmd []byte) error {
 		return err
 	}
 	switch kind {
-	case kindCreate, kindDelete, kindForget, kindReserve, kindConfigure, kindGroups:
+	case kindCreate, kindDelete, kindForget, kindReserve, kindConfigure, kindGrow, kindGroups:
 	case kindSnapshotBegin, kindSnapshotPart, kindSnapshotGroup, kindSnapshotEnd:
 		return s.applySnapshot(kind, sequence, body)
 	default:
@@ -85,6 +86,8 @@ func (s *State) Apply(cmd []byte) error {
 		err = s.applyReserve(body)
 	case kindConfigure:
 		err = s.applyConfigure(body)
+	case kindGrow:
+		err = s.applyGrow(body)
 	case kindGroups:
 		err = s.applyGroups(body)
 	}
@@ -104,14 +107,52 @@ func (s *State) applyCreate(body []byte) error {
 	if len(rest) != 0 || t.Deleted {
 		return malformed("a create with %d bytes too many, deleted: %t", len(rest), t.Deleted)
 	}
-	if t.Partitions[0].LogID != s.nextLogID {
-		return malformed("a create takes log id %d; the next is %d", t.Partitions[0].LogID, s.nextLogID)
+	if err := s.inTurn(t.Partitions); err != nil {
+		return err
 	}
 	if err := s.admit(t, ^uint64(0)); err != nil {
 		return err
 	}
 	s.insert(t)
-	s.nextLogID += uint64(len(t.Partitions))
+	s.nextLogID = t.Partitions[len(t.Partitions)-1].LogID + 1
+	return nil
+}
+
+func (s *State) applyGrow(body []byte) error {
+	if len(body) < 16 {
+		return malformed("a growth of %d bytes", len(body))
+	}
+	t, err := s.topicNamed(body[:16])
+	if err != nil {
+		return err
+	}
+	r := reader{b: body[16:]}
+	more, err := r.ranges()
+	if err != nil {
+		return err
+	}
+	if t.Deleted || len(r.b) != 0 || len(t.Partitions)+len(more) > PartitionsPerTopicCeiling {
+		return malformed("topic %q grows to %d partitions, deleted: %t, %d bytes too many", t.Name, len(t.Partitions)+len(more), t.Deleted, len(r.b))
+	}
+	if err := s.inTurn(more); err != nil {
+		return err
+	}
+	s.insertLogs(t, more, len(t.Partitions))
+	t.Partitions = append(t.Partitions, more...)
+	s.nextLogID = more[len(more)-1].LogID + 1
+	return nil
+}
+
+// inTurn refuses new partitions whose logs are not the next ones. Log ids are
+// left out only to come to a wanted shard.
+func (s *State) inTurn(parts []Partition) error {
+	next := s.nextLogID
+	for _, p := range parts {
+		if p.LogID < next || p.LogID-next > placeGapMax {
+			return malformed("a partition takes log id %d; the next is %d", p.LogID, next)
+		}
+		next = p.LogID + 1
+	}
 	return nil
 }
 
@@ -187,7 +228,7 @@ func (s *State) applyReserve(body []byte) error {
 // Snapshot is the state as commands, to be stored one after another with none
 // between. Applied to any State that is behind this one, they give this one; to
 // one that is not, they are ErrReplayed. Each has at most chunkMax bytes, or
-// holds one topic (at most 17 KiB) or the metadata of one group.
+// holds one topic or the metadata of one group.
 func (s *State) Snapshot(chunkMax int) [][]byte {
 	begin := binary.LittleEndian.AppendUint64(nil, s.nextLogID)
 	begin = binary.LittleEndian.AppendUint64(begin, uint64(s.producerReserved))
@@ -307,8 +348,10 @@ func (s *State) admit(t *Topic, next uint64) error {
 	if first <= ControlLogID || last >= next {
 		return malformed("topic %q has logs %d to %d; they must be above %d and below %d", t.Name, first, last, ControlLogID, next)
 	}
-	if i, ok := s.logAt(first); ok || i < len(s.logs) && s.logs[i].logID <= last {
-		return malformed("a log of topic %q has another owner", t.Name)
+	for first, count := range ranges(t.Partitions) {
+		if i, ok := s.logAt(first); ok || i < len(s.logs) && s.logs[i].logID < first+uint64(count) {
+			return malformed("a log of topic %q has another owner", t.Name)
+		}
 	}
 	return nil
 }
@@ -360,9 +403,9 @@ func appendReserve(b []byte, first, count int64) []byte {
 
 // A topic entry: id 16 bytes, flags u8 (1: deleted), name, log ranges u32,
 // each first u64 and count u32, configurations u32, each name and value.
-// Strings have a u16 length before them. The partitions of a topic are created
-// with consecutive log ids, so there is one range; more are what a topic that
-// has grown would have, and are refused until topics can grow.
+// Strings have a u16 length before them. Log ids rise with the partitions; a
+// topic whose partitions were made together and placed by the broker has one
+// range.
 func appendTopic(b []byte, t *Topic) []byte {
 	b = append(b, t.ID[:]...)
 	flags := byte(0)
@@ -371,10 +414,36 @@ func appendTopic(b []byte, t *Topic) []byte {
 	}
 	b = append(b, flags)
 	b = appendString(b, t.Name)
-	b = binary.LittleEndian.AppendUint32(b, 1)
-	b = binary.LittleEndian.AppendUint64(b, t.Partitions[0].LogID)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Partitions)))
+	b = appendRanges(b, t.Partitions)
 	return appendConfigs(b, t.Configs)
+}
+
+// ranges yields the consecutive log ids in partitions: first, count.
+func ranges(parts []Partition) func(yield func(uint64, int) bool) {
+	return func(yield func(uint64, int) bool) {
+		for i := 0; i < len(parts); {
+			n := 1
+			for i+n < len(parts) && parts[i+n].LogID == parts[i].LogID+uint64(n) {
+				n++
+			}
+			if !yield(parts[i].LogID, n) {
+				return
+			}
+			i += n
+		}
+	}
+}
+
+func appendRanges(b []byte, parts []Partition) []byte {
+	at, n := len(b), uint32(0)
+	b = binary.LittleEndian.AppendUint32(b, 0)
+	for first, count := range ranges(parts) {
+		b = binary.LittleEndian.AppendUint64(b, first)
+		b = binary.LittleEndian.AppendUint32(b, uint32(count))
+		n++
+	}
+	binary.LittleEndian.PutUint32(b[at:], n)
+	return b
 }
 
 func appendConfigs(b []byte, configs []Config) []byte {
@@ -393,22 +462,18 @@ func parseTopic(b []byte) (t *Topic, rest []byte, err error) {
 	flags := r.byte()
 	t.Deleted = flags == 1
 	t.Name = r.string()
-	ranges := r.uint32()
-	first := r.uint64()
-	count := r.uint32()
-	if r.short || flags > 1 || ranges != 1 || t.ID == ([16]byte{}) {
-		return nil, nil, malformed("a topic of %d bytes, flags %d, %d log ranges", len(b), flags, ranges)
+	if r.short || flags > 1 || t.ID == ([16]byte{}) {
+		return nil, nil, malformed("a topic of %d bytes, flags %d", len(b), flags)
 	}
 	if why := NameFault(t.Name); why != "" {
 		return nil, nil, malformed("a topic whose name is invalid: %s", why)
 	}
-	if count < 1 || count > PartitionsPerTopicCeiling || first > ^uint64(0)-PartitionsPerTopicCeiling {
-		return nil, nil, malformed("%d partitions from log %d", count, first)
+	if t.Partitions, err = r.ranges(); err != nil {
+		return nil, nil, err
 	}
 	if t.Configs, err = r.configs(); err != nil {
 		return nil, nil, err
 	}
-	t.Partitions = consecutive(first, int(count))
 	return t, slices.Clip(r.b), nil
 }
 
@@ -452,6 +517,22 @@ func (r *reader) uint64() uint64 {
 		return binary.LittleEndian.Uint64(v)
 	}
 	return 0
+}
+
+func (r *reader) ranges() (out []Partition, err error) {
+	n := r.uint32()
+	for ; n > 0 && !r.short; n-- {
+		first, count := r.uint64(), r.uint32()
+		if count < 1 || len(out)+int(count) > PartitionsPerTopicCeiling || first > ^uint64(0)-PartitionsPerTopicCeiling ||
+			len(out) > 0 && first <= out[len(out)-1].LogID {
+			return nil, malformed("%d partitions from log %d", count, first)
+		}
+		out = append(out, consecutive(first, int(count))...)
+	}
+	if r.short || len(out) == 0 {
+		return nil, malformed("there are no partitions")
+	}
+	return out, nil
 }
 
 func (r *reader) configs() (out []Config, err error) {

@@ -16,6 +16,7 @@ const (
 	CodeTopicAlreadyExists       int16 = 36
 	CodeInvalidPartitions        int16 = 37
 	CodeInvalidReplicationFactor int16 = 38
+	CodeInvalidReplicaAssignment int16 = 39
 	CodeInvalidConfig            int16 = 40
 	CodeInvalidRequest           int16 = 42
 	CodePolicyViolation          int16 = 44
@@ -66,6 +67,12 @@ type Limits struct {
 // replicationFactor 1 or -1, id a new random one. It changes nothing: the
 // topic exists once the bytes were applied.
 func (s *State) PlanCreate(name string, partitions, replicationFactor int, configs []Config, id [16]byte, lim Limits) ([]byte, *Refusal) {
+	return s.PlanCreateOn(name, partitions, replicationFactor, Placement{}, configs, id, lim)
+}
+
+// PlanCreateOn is PlanCreate with the partitions where they are wanted: as many
+// shards as partitions.
+func (s *State) PlanCreateOn(name string, partitions, replicationFactor int, on Placement, configs []Config, id [16]byte, lim Limits) ([]byte, *Refusal) {
 	if why := NameFault(name); why != "" {
 		return nil, refuse(CodeInvalidTopic, "Topic name is invalid: %s", why)
 	}
@@ -104,8 +111,60 @@ func (s *State) PlanCreate(name string, partitions, replicationFactor int, confi
 	if len(s.logs)+partitions > lim.PartitionsMax {
 		return nil, refuse(CodePolicyViolation, "The broker has %d partitions, of at most %d; %d more are asked for.", len(s.logs), lim.PartitionsMax, partitions)
 	}
-	t := &Topic{Name: name, ID: id, Partitions: consecutive(s.nextLogID, partitions), Configs: sorted}
+	t := &Topic{Name: name, ID: id, Partitions: s.place(partitions, on), Configs: sorted}
 	return command(kindCreate, s.sequence+1, appendTopic(nil, t)), nil
+}
+
+// PlanGrow proposes that the topic has count partitions, more than it has now.
+func (s *State) PlanGrow(name string, count int, on Placement, lim Limits) ([]byte, *Refusal) {
+	if why := NameFault(name); why != "" {
+		return nil, refuse(CodeInvalidTopic, "Topic name is invalid: %s", why)
+	}
+	t, ok := s.Topic(name)
+	if !ok {
+		return nil, refuse(CodeUnknownTopicOrPartition, "This server does not host this topic-partition.")
+	}
+	have := len(t.Partitions)
+	switch {
+	case count == have:
+		return nil, refuse(CodeInvalidPartitions, "Topic already has %d partition(s).", have)
+	case count < have:
+		return nil, refuse(CodeInvalidPartitions, "The topic %s currently has %d partition(s); %d would not be an increase.", name, have, count)
+	case count > lim.PartitionsPerTopicMax || count > PartitionsPerTopicCeiling:
+		return nil, refuse(CodeInvalidPartitions, "%d partitions are asked for; a topic may have at most %d.", count, min(lim.PartitionsPerTopicMax, PartitionsPerTopicCeiling))
+	case on.Shards != nil && len(on.Shards) != count-have:
+		return nil, refuse(CodeInvalidReplicaAssignment, "Attempted to add %d additional partition(s), but %d assignment(s) were specified.", count-have, len(on.Shards))
+	case len(s.logs)+count-have > lim.PartitionsMax:
+		return nil, refuse(CodePolicyViolation, "The broker has %d partitions, of at most %d; %d more are asked for.", len(s.logs), lim.PartitionsMax, count-have)
+	}
+	return command(kindGrow, s.sequence+1, appendRanges(slices.Clone(t.ID[:]), s.place(count-have, on))), nil
+}
+
+// Placement is where a client wants new partitions: the data shard of each, nil
+// for wherever the next log ids lie; and how many data shards there are.
+type Placement struct {
+	Shards     []int
+	DataShards int
+}
+
+// placeGapMax bounds the log ids left out before one: there are fewer shards.
+const placeGapMax = 256
+
+// place gives n new partitions their logs: the next ones, or the next that lie
+// where they are wanted.
+func (s *State) place(n int, on Placement) []Partition {
+	if on.Shards == nil {
+		return consecutive(s.nextLogID, n)
+	}
+	parts, next := make([]Partition, n), s.nextLogID
+	for i := range parts {
+		for Place(next, on.DataShards) != on.Shards[i] {
+			next++
+		}
+		parts[i].LogID = next
+		next++
+	}
+	return parts
 }
 
 // PlanDelete proposes to make the topic of that name a tombstone.

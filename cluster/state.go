@@ -39,7 +39,7 @@ type Config struct {
 type Topic struct {
 	Name       string
 	ID         [16]byte
-	Partitions []Partition // by partition index
+	Partitions []Partition // by partition index; log ids rise
 	Configs    []Config    // sorted by name, each name once
 	Deleted    bool        // a tombstone: kept until its logs are gone
 }
@@ -202,10 +202,11 @@ func (s *State) logAt(logID uint64) (int, bool) {
 	return slices.BinarySearchFunc(s.logs, logID, func(o owner, l uint64) int { return cmp.Compare(o.logID, l) })
 }
 
-// inLogOrder yields every topic, tombstones too, in the order of their logs.
+// inLogOrder yields every topic, tombstones too, in the order of their first
+// logs.
 func (s *State) inLogOrder(yield func(*Topic) bool) {
-	for i := 0; i < len(s.logs); i += len(s.logs[i].topic.Partitions) {
-		if !yield(s.logs[i].topic) {
+	for i := range s.logs {
+		if s.logs[i].partition == 0 && !yield(s.logs[i].topic) {
 			return
 		}
 	}
@@ -220,12 +221,27 @@ func (s *State) insert(t *Topic) {
 		i, _ = s.nameAt(t.Name)
 		s.byName = slices.Insert(s.byName, i, t)
 	}
-	logs := make([]owner, len(t.Partitions))
-	for p, part := range t.Partitions {
-		logs[p] = owner{part.LogID, t, int32(p)}
+	s.insertLogs(t, t.Partitions, 0)
+}
+
+// insertLogs makes t the owner of its partitions from number from on.
+func (s *State) insertLogs(t *Topic, parts []Partition, from int) {
+	for len(parts) > 0 {
+		n := len(parts)                 // as many as have nobody else's between them
+		i, _ := s.logAt(parts[0].LogID) // mostly the end: ids rise, and Snapshot keeps their order
+		if i < len(s.logs) {
+			n = 1
+			for n < len(parts) && parts[n].LogID < s.logs[i].logID {
+				n++
+			}
+		}
+		logs := make([]owner, n)
+		for k := range logs {
+			logs[k] = owner{parts[k].LogID, t, int32(from + k)}
+		}
+		s.logs = slices.Insert(s.logs, i, logs...)
+		parts, from = parts[n:], from+n
 	}
-	i, _ = s.logAt(logs[0].logID) // the end: ids rise, and Snapshot keeps their order
-	s.logs = slices.Insert(s.logs, i, logs...)
 }
 
 // bury makes a topic a tombstone: its name is free, its logs are still known.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -251,5 +252,299 @@ func TestTimestampLimits(t *testing.T) {
 		if p.ErrorCode != c.want {
 			t.Errorf("%+v less now %d: error %d", c, now, p.ErrorCode)
 		}
+	}
+}
+
+// TestCreatePartitions: a topic grows while it is in use; its records stay where they are, and the new partitions take some, in the next life too.
+func TestCreatePartitions(t *testing.T) {
+	b := ownBroker(t)
+	adm := admin(t, b)
+	ctx := within(t, time.Minute)
+	topic := topicName(t)
+	configured(t, b, adm, topic, nil)
+	rs := []record{{timeMS: dawn, value: []byte("before")}}
+	produce := func(partition int32, offset int64, value string) record {
+		t.Helper()
+		r := record{partition: partition, offset: offset, timeMS: dawn, value: []byte(value)}
+		got, err := franz{}.produce(ctx, b, topic, produceOptions{acks: -1, idempotent: true}, []record{r})
+		if err != nil || got[0] != offset {
+			t.Fatalf("produced to partition %d at %v: %v", partition, got, err)
+		}
+		return r
+	}
+	produce(0, 0, "before")
+	for _, c := range []struct {
+		what  string
+		topic string
+		count int
+		want  *kerr.Error
+	}{
+		{"to what it has", topic, 1, kerr.InvalidPartitions},
+		{"to none", topic, 0, kerr.InvalidPartitions},
+		{"to -1", topic, -1, kerr.InvalidPartitions},
+		{"to a million", topic, 1_000_000, kerr.InvalidPartitions},
+		{"of a topic that is not", topic + ".not", 5, kerr.UnknownTopicOrPartition},
+	} {
+		if b.fake != nil && c.count == 1_000_000 {
+			continue
+		}
+		if got := updatePartitions(t, b, c.topic, int32(c.count), false); got.ErrorCode != c.want.Code {
+			t.Errorf("growing %s: error %d, want %v", c.what, got.ErrorCode, c.want)
+		}
+	}
+	if got := updatePartitions(t, b, topic, 7, true); got.ErrorCode != 0 {
+		t.Errorf("a rehearsal: error %d", got.ErrorCode)
+	}
+	if n := len(metadata(t, dialTo(t, b.addr()), topic).Topics[0].Partitions); n != 1 {
+		t.Fatalf("what was refused or rehearsed made %d partitions", n)
+	}
+	if r, err := adm.UpdatePartitions(ctx, 4, topic); err != nil || r[topic].Err != nil {
+		t.Fatalf("growing to 4: %v %+v", err, r)
+	}
+	for p := range int32(4) {
+		leaderOf(t, b, topic, p)
+	}
+	for p := int32(1); p < 4; p++ {
+		rs = append(rs, produce(p, 0, fmt.Sprint("new ", p)))
+	}
+	rs = append(rs, produce(0, 1, "after"))
+	if b.fake != nil {
+		return
+	}
+	verify := func(life string, counts []int) {
+		t.Helper()
+		got, err := franz{}.consume(ctx, b, topic, zeroes(len(counts)), counts)
+		if err != nil {
+			t.Fatalf("%s: %v", life, err)
+		}
+		if err := same(rs, got, nullness{}); err != nil {
+			t.Errorf("%s: %v", life, err)
+		}
+	}
+	verify("grown", []int{2, 1, 1, 1})
+	b.kill()
+	if err := b.start(); err != nil {
+		t.Fatal(err)
+	}
+	verify("after kill -9", []int{2, 1, 1, 1})
+	if r, err := adm.CreatePartitions(ctx, 3, topic); err != nil || r[topic].Err != nil {
+		t.Fatalf("growing by 3: %v %+v", err, r)
+	}
+	rs = append(rs, produce(6, 0, "newest"))
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.shards = 3
+	if err := b.start(); err != nil {
+		t.Fatal(err)
+	}
+	verify("on three shards", []int{2, 1, 1, 1, 0, 0, 1})
+	if r, err := adm.DeleteTopic(ctx, topic); err != nil || r.Err != nil {
+		t.Fatalf("deleting what has grown: %v %+v", err, r)
+	}
+	configured(t, b, adm, topic, nil)
+	if n := len(metadata(t, dialTo(t, b.addr()), topic).Topics[0].Partitions); n != 1 {
+		t.Errorf("made anew it has %d partitions", n)
+	}
+}
+
+// updatePartitions asks for a number of partitions as no client would.
+func updatePartitions(t *testing.T, b *broker, topic string, count int32, validate bool) kmsg.CreatePartitionsResponseTopic {
+	t.Helper()
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	req.Version, req.TimeoutMillis, req.ValidateOnly = 1, 10000, validate
+	q := kmsg.NewCreatePartitionsRequestTopic()
+	q.Topic, q.Count = topic, count
+	req.Topics = append(req.Topics, q)
+	w := dialTo(t, b.addr())
+	if b.fake != nil {
+		m := metadata(t, w, "")
+		for _, n := range m.Brokers {
+			if n.NodeID == m.ControllerID {
+				w = dialTo(t, fmt.Sprintf("%s:%d", n.Host, n.Port))
+			}
+		}
+	}
+	return mustAsk[*kmsg.CreatePartitionsResponse](t, w, req).Topics[0]
+}
+
+// TestAssignment: partitions are made on the nodes a client names, or not at all.
+func TestAssignment(t *testing.T) {
+	needReal(t, "its nodes are laid out otherwise")
+	b := sharedBroker(t)
+	create := func(topic string, partitions int32, factor int16, on ...[]int32) int16 {
+		t.Helper()
+		req := kmsg.NewPtrCreateTopicsRequest()
+		req.Version, req.TimeoutMillis = 5, 10000
+		q := kmsg.NewCreateTopicsRequestTopic()
+		q.Topic, q.NumPartitions, q.ReplicationFactor = topic, partitions, factor
+		for i, r := range on {
+			a := kmsg.NewCreateTopicsRequestTopicReplicaAssignment()
+			a.Partition, a.Replicas = int32(i), r
+			q.ReplicaAssignment = append(q.ReplicaAssignment, a)
+		}
+		req.Topics = append(req.Topics, q)
+		return mustAsk[*kmsg.CreateTopicsResponse](t, dialTo(t, b.addr()), req).Topics[0].ErrorCode
+	}
+	leaders := func(topic string) (on []int32) {
+		for _, p := range metadata(t, dialTo(t, b.addr()), topic).Topics[0].Partitions {
+			on = append(on, p.Leader)
+		}
+		return on
+	}
+	topic := topicName(t)
+	if code := create(topic, -1, -1, []int32{2}, []int32{2}, []int32{1}, []int32{2}); code != 0 {
+		t.Fatalf("an assignment: error %d", code)
+	}
+	if on := leaders(topic); fmt.Sprint(on) != "[2 2 1 2]" {
+		t.Errorf("assigned to 2 2 1 2, the partitions are on %v", on)
+	}
+	mustProduce(t, dialTo(t, leaderOf(t, b, topic, 0)), topic, bytesOf(batchOf("there")))
+	for _, c := range []struct {
+		what       string
+		partitions int32
+		factor     int16
+		on         [][]int32
+		want       *kerr.Error
+	}{
+		{"with a number of partitions", 1, -1, [][]int32{{1}}, kerr.InvalidRequest},
+		{"with a replication factor", -1, 1, [][]int32{{1}}, kerr.InvalidRequest},
+		{"to a broker that is not there", -1, -1, [][]int32{{1}, {77}}, kerr.InvalidReplicaAssignment},
+		{"to the control shard's node", -1, -1, [][]int32{{0}}, kerr.InvalidReplicaAssignment},
+		{"to two brokers", -1, -1, [][]int32{{1, 2}}, kerr.InvalidReplicaAssignment},
+		{"to none", -1, -1, [][]int32{{}}, kerr.InvalidReplicaAssignment},
+	} {
+		if code := create(topic+".not", c.partitions, c.factor, c.on...); code != c.want.Code {
+			t.Errorf("an assignment %s: error %d, want %v", c.what, code, c.want)
+		}
+	}
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	req.Version, req.TimeoutMillis = 3, 10000
+	q := kmsg.NewCreatePartitionsRequestTopic()
+	q.Topic, q.Count = topic, 6
+	for _, on := range []int32{1, 1} {
+		a := kmsg.NewCreatePartitionsRequestTopicAssignment()
+		a.Replicas = []int32{on}
+		q.Assignment = append(q.Assignment, a)
+	}
+	req.Topics = append(req.Topics, q)
+	if code := mustAsk[*kmsg.CreatePartitionsResponse](t, dialTo(t, b.addr()), req).Topics[0].ErrorCode; code != 0 {
+		t.Fatalf("growing with an assignment: error %d", code)
+	}
+	if on := leaders(topic); fmt.Sprint(on) != "[2 2 1 2 1 1]" {
+		t.Errorf("the partitions are on %v", on)
+	}
+	req.Topics[0].Count, req.Topics[0].Assignment = 9, q.Assignment[:1]
+	if code := mustAsk[*kmsg.CreatePartitionsResponse](t, dialTo(t, b.addr()), req).Topics[0].ErrorCode; code != kerr.InvalidReplicaAssignment.Code {
+		t.Errorf("growing by 3 with one assignment: error %d", code)
+	}
+}
+
+// TestDescribe: what operators ask for, answered with what is so.
+func TestDescribe(t *testing.T) {
+	needReal(t, "it describes itself otherwise")
+	b := ownBroker(t)
+	adm := admin(t, b)
+	ctx := within(t, time.Minute)
+	topic := topicName(t)
+	if _, err := adm.CreateTopic(ctx, 4, 1, nil, topic); err != nil {
+		t.Fatal(err)
+	}
+	var rs []record
+	for i := range 40 {
+		rs = append(rs, record{partition: int32(i % 4), offset: int64(i / 4), timeMS: dawn, value: bytes.Repeat([]byte("x"), 5000)})
+	}
+	if _, err := (franz{}).produce(ctx, b, topic, produceOptions{acks: -1, idempotent: true}, rs); err != nil {
+		t.Fatal(err)
+	}
+	dirs, err := adm.DescribeAllLogDirs(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	dirs.Each(func(d kadm.DescribedLogDir) {
+		if d.Err != nil || d.Dir != b.dir {
+			t.Errorf("log dir %q of node %d: %v", d.Dir, d.Broker, d.Err)
+		}
+		for p, x := range d.Topics[topic] {
+			found++
+			if x.Size < 50_000 || x.Size > 200_000 {
+				t.Errorf("partition %d on node %d has %d bytes, 50 kB were produced", p, d.Broker, x.Size)
+			}
+		}
+		if d.Broker == 0 && len(d.Topics) > 0 {
+			t.Errorf("the control shard's node holds %v", d.Topics)
+		}
+	})
+	if len(dirs) != 1+dataShards || found != 4 {
+		t.Errorf("%d nodes have log dirs, %d partitions were found in them", len(dirs), found)
+	}
+
+	set := kadm.TopicsSet{}
+	set.Add(topic, 0, 3)
+	ps, err := adm.DescribeProducers(ctx, set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, x := range ps[topic].Partitions {
+		if x.Err != nil || len(x.ActiveProducers) != 1 {
+			t.Errorf("producers of partition %d: %v, %d of them", p, x.Err, len(x.ActiveProducers))
+			continue
+		}
+		for _, y := range x.ActiveProducers {
+			if y.ProducerID < 0 || y.ProducerEpoch != 0 || y.LastSequence != 9 {
+				t.Errorf("the producer of partition %d: %+v", p, y)
+			}
+		}
+	}
+	wrong := kmsg.NewPtrDescribeProducersRequest()
+	wq := kmsg.NewDescribeProducersRequestTopic()
+	wq.Topic, wq.Partitions = topic, []int32{0, 9}
+	wrong.Topics = append(wrong.Topics, wq)
+	w := dialTo(t, b.addr())
+	if x := mustAsk[*kmsg.DescribeProducersResponse](t, w, wrong).Topics[0].Partitions; x[0].ErrorCode != kerr.NotLeaderForPartition.Code || x[1].ErrorCode != kerr.UnknownTopicOrPartition.Code {
+		t.Errorf("producers asked of the wrong node: %+v", x)
+	}
+
+	// Page by page.
+	var seen []int32
+	req := kmsg.NewPtrDescribeTopicPartitionsRequest()
+	req.ResponsePartitionLimit = 3
+	for _, name := range []string{topic, topic + ".not"} {
+		rt := kmsg.NewDescribeTopicPartitionsRequestTopic()
+		rt.Topic = name
+		req.Topics = append(req.Topics, rt)
+	}
+	unknown := 0
+	for {
+		r := mustAsk[*kmsg.DescribeTopicPartitionsResponse](t, w, req)
+		for _, x := range r.Topics {
+			if *x.Topic != topic {
+				unknown++
+				if x.ErrorCode != kerr.UnknownTopicOrPartition.Code {
+					t.Errorf("%s: error %d", *x.Topic, x.ErrorCode)
+				}
+			}
+			for _, p := range x.Partitions {
+				seen = append(seen, p.Partition)
+			}
+		}
+		if r.NextCursor == nil {
+			break
+		}
+		at := kmsg.NewDescribeTopicPartitionsRequestCursor()
+		at.Topic, at.Partition = r.NextCursor.Topic, r.NextCursor.Partition
+		req.Cursor = &at
+	}
+	if fmt.Sprint(seen) != "[0 1 2 3]" || unknown != 1 {
+		t.Errorf("described in pages: partitions %v, %d unknown topics", seen, unknown)
+	}
+
+	els, err := adm.ElectLeaders(ctx, kadm.ElectPreferredReplica, set)
+	if err != nil || !errors.Is(els[topic][3].Err, kerr.ElectionNotNeeded) {
+		t.Errorf("ElectLeaders: %v %+v", err, els)
+	}
+	if l, err := adm.ListPartitionReassignments(ctx, nil); err != nil || len(l) != 0 {
+		t.Errorf("ListPartitionReassignments: %v %+v", err, l)
 	}
 }

@@ -313,8 +313,14 @@ const (
 	KeyOffsetForLeaderEpoch int16 = 23
 	KeyDescribeConfigs      int16 = 32
 	KeyAlterConfigs         int16 = 33
+	KeyDescribeLogDirs      int16 = 35
+	KeyCreatePartitions     int16 = 37
+	KeyElectLeaders         int16 = 43
 	KeyIncrementalAlter     int16 = 44
+	KeyListReassignments    int16 = 46
 	KeyDescribeCluster      int16 = 60
+	KeyDescribeProducers    int16 = 61
+	KeyDescribePartitions   int16 = 75
 )
 
 // Key is an API key that is served: the versions advertised, and from which
@@ -345,8 +351,14 @@ var keys = [...]Key{
 	{KeyOffsetForLeaderEpoch, 2, 4, 4, "OffsetForLeaderEpoch"},
 	{KeyDescribeConfigs, 1, 4, 4, "DescribeConfigs"},
 	{KeyAlterConfigs, 0, 2, 2, "AlterConfigs"},
+	{KeyDescribeLogDirs, 1, 4, 2, "DescribeLogDirs"},
+	{KeyCreatePartitions, 0, 3, 2, "CreatePartitions"},
+	{KeyElectLeaders, 0, 2, 2, "ElectLeaders"},
 	{KeyIncrementalAlter, 0, 1, 1, "IncrementalAlterConfigs"},
-	{KeyDescribeCluster, 0, 1, 0, "DescribeCluster"},
+	{KeyListReassignments, 0, 0, 0, "ListPartitionReassignments"},
+	{KeyDescribeCluster, 0, 2, 0, "DescribeCluster"},
+	{KeyDescribeProducers, 0, 0, 0, "DescribeProducers"},
+	{KeyDescribePartitions, 0, 0, 0, "DescribeTopicPartitions"},
 }
 
 // ProduceMin is the lowest version of Produce that is served.

@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"fmt"
+
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tailbound/cluster"
@@ -18,6 +20,7 @@ import (
 // question is one mail to a data shard whose answer a task waits for.
 type question struct {
 	task *task
+	to   int
 	item int // in the task's response
 	part int // in the item
 }
@@ -30,7 +33,7 @@ func (c *control) ask(to int, m mail, fill []byte, q question) {
 	if c.asked == 0 {
 		c.asked++ // 0 is no question
 	}
-	m.serial = c.asked
+	m.serial, q.to = c.asked, to
 	c.questions[m.serial] = q
 	c.errands = append(c.errands, errand{to: to, m: m, fill: fill})
 }
@@ -46,6 +49,13 @@ func (c *control) answered(m mail) {
 		if p.ErrorCode = m.code; m.code == 0 {
 			p.LowWatermark = int64(m.a)
 		}
+	case *kmsg.DescribeLogDirsResponse:
+		c.sized(q, m, r)
+	case *kmsg.DescribeProducersResponse:
+		c.produced(&r.Topics[q.item].Partitions[q.part], m)
+	}
+	if !m.block.IsZero() {
+		c.s.outbox.put(mail{kind: mailGiveBack, block: m.block}, int(m.from))
 	}
 	c.less(q.task)
 }
@@ -71,12 +81,69 @@ func (t *task) validateOnly() bool {
 	switch r := t.req.(type) {
 	case *kmsg.CreateTopicsRequest:
 		return r.ValidateOnly
+	case *kmsg.CreatePartitionsRequest:
+		return r.ValidateOnly
 	case *kmsg.AlterConfigsRequest:
 		return r.ValidateOnly
 	case *kmsg.IncrementalAlterConfigsRequest:
 		return r.ValidateOnly
 	}
 	return false
+}
+
+// createPartitions has topics grow. Each of the new partitions is open when it
+// is answered.
+func (c *control) createPartitions(t *task, r *kmsg.CreatePartitionsRequest, resp *kmsg.CreatePartitionsResponse) {
+	count := map[string]int{}
+	for i := range r.Topics {
+		count[r.Topics[i].Topic]++
+	}
+	for i := range r.Topics {
+		q := &r.Topics[i]
+		x := kmsg.NewCreatePartitionsResponseTopic()
+		x.Topic = q.Topic
+		resp.Topics = append(resp.Topics, x)
+		if count[q.Topic] > 1 {
+			t.fail(i, int16(kafka.InvalidRequest), "Duplicate topic name.")
+			continue
+		}
+		var replicas [][]int32
+		for _, a := range q.Assignment {
+			replicas = append(replicas, a.Replicas)
+		}
+		on, why := c.placement(replicas)
+		if why != "" {
+			t.fail(i, int16(kafka.InvalidReplicaAssignment), why)
+			continue
+		}
+		t.pending++
+		c.changes = append(c.changes, change{kind: changeGrow, task: t, item: i, name: q.Topic, partitions: int(q.Count), on: on})
+	}
+}
+
+// placement is where a client's replica assignment wants partitions. It holds
+// until the broker is started with another number of data shards.
+func (c *control) placement(replicas [][]int32) (on cluster.Placement, why string) {
+	for i, r := range replicas {
+		if len(r) != 1 {
+			return on, fmt.Sprintf("Partition %d is assigned to %d replicas; this broker does not replicate, so each has 1.", i, len(r))
+		}
+		at := -1
+		for k, n := range c.s.o.Nodes {
+			if n.ID == r[0] {
+				at = k
+			}
+		}
+		switch at {
+		case -1:
+			return on, fmt.Sprintf("Partition %d is assigned to broker %d, which is not there.", i, r[0])
+		case 0:
+			return on, fmt.Sprintf("Partition %d is assigned to broker %d, which holds no partitions.", i, r[0])
+		}
+		on.Shards = append(on.Shards, at)
+	}
+	on.DataShards = c.s.o.DataShards
+	return on, ""
 }
 
 // deleteRecords has the owners of the logs move their starts. A client asks

@@ -20,6 +20,18 @@ func (c *control) start(t *task) {
 		c.createTopics(t, r, t.resp.(*kmsg.CreateTopicsResponse))
 	case *kmsg.DeleteTopicsRequest:
 		c.deleteTopics(t, r, t.resp.(*kmsg.DeleteTopicsResponse))
+	case *kmsg.CreatePartitionsRequest:
+		c.createPartitions(t, r, t.resp.(*kmsg.CreatePartitionsResponse))
+	case *kmsg.DescribeLogDirsRequest:
+		c.describeLogDirs(t, t.resp.(*kmsg.DescribeLogDirsResponse))
+	case *kmsg.DescribeProducersRequest:
+		c.describeProducers(t, r, t.resp.(*kmsg.DescribeProducersResponse))
+	case *kmsg.DescribeTopicPartitionsRequest:
+		c.describeTopicPartitions(r, t.resp.(*kmsg.DescribeTopicPartitionsResponse))
+	case *kmsg.ElectLeadersRequest:
+		c.electLeaders(r, t.resp.(*kmsg.ElectLeadersResponse))
+	case *kmsg.ListPartitionReassignmentsRequest:
+		// none is ever under way: the answer is empty
 	case *kmsg.DeleteRecordsRequest:
 		c.deleteRecords(t, r, t.resp.(*kmsg.DeleteRecordsResponse))
 	case *kmsg.DescribeConfigsRequest:
@@ -65,6 +77,10 @@ func (t *task) fail(item int, code int16, message string) {
 		}
 	case *kmsg.InitProducerIDResponse:
 		r.ErrorCode, r.ProducerID = code, -1
+	case *kmsg.CreatePartitionsResponse:
+		if x := &r.Topics[item]; x.ErrorCode == 0 {
+			x.ErrorCode, x.ErrorMessage = code, &message
+		}
 	case *kmsg.AlterConfigsResponse:
 		if x := &r.Resources[item]; x.ErrorCode == 0 {
 			x.ErrorCode, x.ErrorMessage = code, &message
@@ -97,9 +113,28 @@ func (c *control) createTopics(t *task, r *kmsg.CreateTopicsRequest, resp *kmsg.
 			t.fail(i, int16(kafka.InvalidRequest), "Create topics request has duplicate topic names.")
 			continue
 		}
-		if len(q.ReplicaAssignment) > 0 {
-			t.fail(i, int16(kafka.InvalidReplicaAssignment), "Partitions are placed on cores by the broker; a replica assignment cannot be given.")
-			continue
+		var on cluster.Placement
+		if n := len(q.ReplicaAssignment); n > 0 {
+			if partitions != -1 || replicas != -1 {
+				t.fail(i, int16(kafka.InvalidRequest), "A manual partition assignment was specified, but numPartitions or replicationFactor was not set to -1.")
+				continue
+			}
+			byPartition, why := make([][]int32, n), ""
+			for _, a := range q.ReplicaAssignment {
+				if a.Partition < 0 || int(a.Partition) >= n || byPartition[a.Partition] != nil {
+					why = "Partitions should be a consecutive 0-based integer sequence."
+					break
+				}
+				byPartition[a.Partition] = append([]int32{}, a.Replicas...)
+			}
+			if why == "" {
+				on, why = c.placement(byPartition)
+			}
+			if why != "" {
+				t.fail(i, int16(kafka.InvalidReplicaAssignment), why)
+				continue
+			}
+			partitions, replicas = n, 1
 		}
 		if partitions == -1 {
 			partitions = c.s.o.PartitionsDefault
@@ -119,7 +154,7 @@ func (c *control) createTopics(t *task, r *kmsg.CreateTopicsRequest, resp *kmsg.
 			continue
 		}
 		t.pending++
-		c.changes = append(c.changes, change{kind: changeCreate, task: t, item: i, name: q.Topic, partitions: partitions, replicas: replicas, configs: configs})
+		c.changes = append(c.changes, change{kind: changeCreate, task: t, item: i, name: q.Topic, partitions: partitions, replicas: replicas, on: on, configs: configs})
 	}
 }
 

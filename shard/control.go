@@ -31,17 +31,17 @@ type control struct {
 	current change
 	stage   changeStage
 
-	numbers   map[[16]byte]int32   // topic id -> its number in every shard's table
-	confirm   map[uint64]confirmed // by log id: who waits for its open or delete
-	questions map[uint32]question  // by number: who waits for a data shard's answer
-	asked     uint32               // the last question's number
-	credit    int                  // mail that is to be answered and may be sent before an answer
-	errands   []errand             // mail that waits for memory or credit
-	answers   []answer             // answers that wait for memory
-	tasks     int                  // cold requests not answered
-	ids       []*task              // producers that wait for an id
-	early     int64                // Faults.ProducerIDTwice: the next id that nobody made durable
-	reserving bool                 // a block of ids is becoming durable
+	numbers   map[[16]byte]int32    // topic id -> its number in every shard's table
+	confirm   map[awaited]confirmed // who waits for an open or a delete
+	questions map[uint32]question   // by number: who waits for a data shard's answer
+	asked     uint32                // the last question's number
+	credit    int                   // mail that is to be answered and may be sent before an answer
+	errands   []errand              // mail that waits for memory or credit
+	answers   []answer              // answers that wait for memory
+	tasks     int                   // cold requests not answered
+	ids       []*task               // producers that wait for an id
+	early     int64                 // Faults.ProducerIDTwice: the next id that nobody made durable
+	reserving bool                  // a block of ids is becoming durable
 
 	serving     int // data shards that serve
 	shardsDone  int // data shards that have stopped
@@ -64,8 +64,10 @@ type change struct {
 	item       int // in the task's response
 	name       string
 	partitions int
+	had        int // changeGrow: partitions before
 	replicas   int
 	configs    []cluster.Config
+	on         cluster.Placement
 	edits      []cluster.ConfigEdit // changeConfigure
 	replace    bool                 // changeConfigure: the edits are all there is
 	id         [16]byte
@@ -83,13 +85,21 @@ const (
 	changeReserve
 	changeSnapshot
 	changeConfigure
+	changeGrow
 )
 
-type confirmed struct {
-	task   *task
-	item   int
-	id     [16]byte
+// awaited is what a data shard is to confirm. A log may be on its way in and
+// out at once, for different tasks.
+type awaited struct {
+	log    uint64
 	delete bool
+}
+
+type confirmed struct {
+	task  *task
+	item  int
+	id    [16]byte
+	grown bool // the topic is older than this log of it
 }
 
 // errand is mail for a data shard that is not sent yet.
@@ -112,8 +122,9 @@ type task struct {
 	header  kafka.Request
 	req     kmsg.Request
 	resp    kmsg.Response
-	pending int  // changes and confirmations it waits for
-	creates bool // metadata: topics were created for it
+	pending int              // changes, confirmations and answers it waits for
+	creates bool             // metadata: topics were created for it
+	topics  map[[16]byte]int // log dirs: where a topic is in the response
 }
 
 type answer struct {
@@ -128,7 +139,7 @@ const (
 )
 
 func newControl(s *Shard) *control {
-	c := &control{s: s, state: cluster.New(), rand: rand.New(rand.NewPCG(s.seed, 0x7461696c)), numbers: map[[16]byte]int32{}, confirm: map[uint64]confirmed{}, questions: map[uint32]question{}, credit: openCredit}
+	c := &control{s: s, state: cluster.New(), rand: rand.New(rand.NewPCG(s.seed, 0x7461696c)), numbers: map[[16]byte]int32{}, confirm: map[awaited]confirmed{}, questions: map[uint32]question{}, credit: openCredit}
 	if slot, ok := s.log.Lookup(controlLogID); ok {
 		c.log = slot
 		c.loaded = s.log.Start(slot)
@@ -233,7 +244,7 @@ func (c *control) name() {
 	s.stage = stageNaming
 	c.numbers = map[[16]byte]int32{}
 	for _, t := range c.state.Topics() {
-		c.announce(t, nil, 0)
+		c.announce(t, nil, 0, 0)
 	}
 	for _, t := range c.state.Tombstones() {
 		c.erase(t, nil, 0)
@@ -241,8 +252,9 @@ func (c *control) name() {
 	c.named = true
 }
 
-// announce tells all shards of a topic and its owners to open its logs.
-func (c *control) announce(t *cluster.Topic, by *task, item int) {
+// announce tells all shards of a topic and its owners to open its logs, those of
+// partition from and later.
+func (c *control) announce(t *cluster.Topic, by *task, item, from int) {
 	s := c.s
 	number := s.topics.add(t.Name, t.ID, len(t.Partitions))
 	c.numbers[t.ID] = number
@@ -251,10 +263,13 @@ func (c *control) announce(t *cluster.Topic, by *task, item int) {
 		c.errands = append(c.errands, errand{to: i, m: mail{kind: mailTopic, a: uint64(len(t.Partitions)), b: uint64(number)}, fill: fill})
 	}
 	for i, p := range t.Partitions {
+		if i < from {
+			continue
+		}
 		if by != nil {
 			by.pending++
 		}
-		c.confirm[p.LogID] = confirmed{task: by, item: item, id: t.ID}
+		c.confirm[awaited{p.LogID, false}] = confirmed{task: by, item: item, id: t.ID, grown: from > 0}
 		c.errands = append(c.errands, errand{to: cluster.Place(p.LogID, s.o.DataShards), m: mail{kind: mailOpen, a: p.LogID, b: uint64(number)<<32 | uint64(i)}})
 	}
 }
@@ -267,7 +282,7 @@ func (c *control) erase(t *cluster.Topic, by *task, item int) {
 		if by != nil {
 			by.pending++
 		}
-		c.confirm[p.LogID] = confirmed{task: by, item: item, id: t.ID, delete: true}
+		c.confirm[awaited{p.LogID, true}] = confirmed{task: by, item: item, id: t.ID}
 		c.errands = append(c.errands, errand{to: cluster.Place(p.LogID, s.o.DataShards), m: mail{kind: mailDelete, a: p.LogID}})
 	}
 	if known {
@@ -309,27 +324,27 @@ func (c *control) runErrands() {
 }
 
 // confirmedBy takes a data shard's word that a log is open or gone.
-func (c *control) confirmedBy(logID uint64, code kafka.ErrorCode) {
+func (c *control) confirmedBy(a awaited, code kafka.ErrorCode) {
 	c.credit++
-	w, ok := c.confirm[logID]
+	w, ok := c.confirm[a]
 	if !ok {
 		return
 	}
-	delete(c.confirm, logID)
-	if w.delete && code == kafka.None {
+	delete(c.confirm, a)
+	if a.delete && code == kafka.None {
 		if t, gone := c.tombstone(w.id); gone && c.allDeleted(t) {
 			c.changes = append(c.changes, change{kind: changeForget, id: w.id})
 		}
 	}
 	if w.task == nil {
 		if code != kafka.None {
-			c.s.logf(Warn, "a log could not be opened or deleted: log ", int64(logID))
+			c.s.logf(Warn, "a log could not be opened or deleted: log ", int64(a.log))
 		}
 		return
 	}
 	if code != kafka.None {
 		w.task.fail(w.item, int16(code), "The partition's log could not be changed: its storage refused.")
-		if !w.delete {
+		if !a.delete && !w.grown {
 			c.changes = append(c.changes, change{kind: changeDeleteID, id: w.id})
 		}
 	}
@@ -347,7 +362,7 @@ func (c *control) tombstone(id [16]byte) (*cluster.Topic, bool) {
 
 func (c *control) allDeleted(t *cluster.Topic) bool {
 	for _, p := range t.Partitions {
-		if _, waits := c.confirm[p.LogID]; waits {
+		if _, waits := c.confirm[awaited{p.LogID, true}]; waits {
 			return false
 		}
 	}
@@ -409,7 +424,7 @@ func (c *control) plan(x *change) bool {
 		binary.LittleEndian.PutUint64(x.id[8:], c.rand.Uint64())
 		x.id[6] = x.id[6]&0x0f | 0x40 // UUID version 4, RFC 9562
 		x.id[8] = x.id[8]&0x3f | 0x80
-		x.cmd, r = c.state.PlanCreate(x.name, x.partitions, x.replicas, x.configs, x.id, c.s.limits())
+		x.cmd, r = c.state.PlanCreateOn(x.name, x.partitions, x.replicas, x.on, x.configs, x.id, c.s.limits())
 		if r == nil && x.task.validateOnly() {
 			c.less(x.task)
 			return false
@@ -425,6 +440,15 @@ func (c *control) plan(x *change) bool {
 		x.cmd, r = c.state.PlanForget(x.id)
 	case changeReserve:
 		x.cmd, r = c.state.PlanReserveProducerIDs(cluster.ProducerIDBlock)
+	case changeGrow:
+		if x.cmd, r = c.state.PlanGrow(x.name, x.partitions, x.on, c.s.limits()); r == nil {
+			t, _ := c.state.Topic(x.name)
+			x.id, x.had = t.ID, len(t.Partitions)
+			if x.task.validateOnly() {
+				c.less(x.task)
+				return false
+			}
+		}
 	case changeConfigure:
 		if x.cmd, r = c.state.PlanConfigure(x.name, x.edits, x.replace, c.s.limits()); r == nil && (x.cmd == nil || x.task.validateOnly()) {
 			c.less(x.task)
@@ -463,7 +487,7 @@ func (c *control) applied(x *change) {
 	switch x.kind {
 	case changeCreate:
 		t, _ := c.state.Topic(x.name)
-		c.announce(t, x.task, x.item)
+		c.announce(t, x.task, x.item, 0)
 	case changeReserve:
 		c.reserving = false
 		c.giveIDs()
@@ -471,6 +495,9 @@ func (c *control) applied(x *change) {
 		if t, ok := c.tombstone(x.id); ok {
 			c.erase(t, x.task, x.item)
 		}
+	case changeGrow:
+		t, _ := c.state.TopicByID(x.id)
+		c.announce(t, x.task, x.item, x.had)
 	case changeConfigure:
 		t, _ := c.state.Topic(x.name)
 		c.tellConfig(t, x.task, x.item)

@@ -77,6 +77,7 @@ func (s *Shard) dataMail(m mail) {
 		s.forwarded(m)
 	case mailGiveBack:
 		s.mailMem.Put(m.block)
+		s.waiting.retry = true // questions may wait for it
 	case mailTopic:
 		b := m.block.Bytes()
 		var id [16]byte
@@ -88,7 +89,7 @@ func (s *Shard) dataMail(m mail) {
 		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, 0)
 	case mailForget:
 		s.forgetTopic(int32(m.b))
-	case mailOpen, mailDelete, mailTruncate:
+	case mailOpen, mailDelete, mailTruncate, mailSizes, mailProducers:
 		s.changeLog(m)
 	case mailConfigure:
 		s.configure(int32(m.b), m.block.Bytes())
@@ -113,8 +114,8 @@ func (s *Shard) controlMail(m mail) {
 	case mailGiveBack:
 		s.mailMem.Put(m.block)
 	case mailOpened, mailDeleted:
-		c.confirmedBy(m.a, kafka.ErrorCode(m.code))
-	case mailConfigured, mailTruncated:
+		c.confirmedBy(awaited{m.a, m.kind == mailDeleted}, kafka.ErrorCode(m.code))
+	case mailConfigured, mailTruncated, mailSized, mailProduced:
 		c.answered(m)
 	case mailServing:
 		c.quarantined += m.a
@@ -128,8 +129,8 @@ func (s *Shard) controlMail(m mail) {
 	}
 }
 
-// changeLog opens or deletes a log, or moves its start. Where the log has no
-// memory for that now it is kept, and tried again when the log has moved on.
+// changeLog opens or deletes a log, moves its start, or tells of it. Where there
+// is no memory for that now it is kept, and tried again when something moved.
 func (s *Shard) changeLog(m mail) {
 	var st engine.Status
 	switch m.kind {
@@ -139,6 +140,10 @@ func (s *Shard) changeLog(m mail) {
 		st = s.deleteLog(m.a)
 	case mailTruncate:
 		st = s.deleteRecords(m)
+	case mailSizes:
+		st = s.tellSizes(m)
+	case mailProducers:
+		st = s.tellProducers(m)
 	}
 	switch st {
 	case engine.OK:
@@ -164,7 +169,7 @@ func (s *Shard) openLog(id uint64, number, index int32) engine.Status {
 		s.outbox.put(mail{kind: mailOpened, a: id}, 0)
 		return engine.OK
 	}
-	user := s.takeErrand(lateErrand{id: id, number: number, index: index})
+	user := s.takeErrand(lateErrand{id: id, number: number, index: index, opens: true})
 	st := s.log.OpenLog(id, user)
 	if st != engine.OK {
 		s.giveErrand(user)
@@ -173,6 +178,9 @@ func (s *Shard) openLog(id uint64, number, index int32) engine.Status {
 }
 
 func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
+	if s.topics.all[number].gone {
+		return // it is about to be deleted
+	}
 	p := &s.partitions[slot]
 	p.topic, p.index, p.named = number, index, true
 	s.configureLog(slot, &s.topics.all[number].config)
@@ -200,6 +208,9 @@ func (s *Shard) logOpened(ev engine.Event) {
 // deleteLog ends a log. Who waits for it is told that it is gone.
 func (s *Shard) deleteLog(id uint64) engine.Status {
 	slot, ok := s.log.Lookup(id)
+	if !ok && s.opening(id) {
+		return engine.WaitMemory // it is to be there first
+	}
 	if !ok {
 		s.outbox.put(mail{kind: mailDeleted, a: id}, 0)
 		return engine.OK
@@ -211,6 +222,21 @@ func (s *Shard) deleteLog(id uint64) engine.Status {
 		s.giveErrand(user)
 	}
 	return st
+}
+
+// opening says whether a log is becoming durable, or waits to.
+func (s *Shard) opening(id uint64) bool {
+	for i := range s.late {
+		if e := &s.late[i]; e.used && e.id == id && e.opens {
+			return true
+		}
+	}
+	for i := range s.kept {
+		if s.kept[i].kind == mailOpen && s.kept[i].a == id {
+			return true
+		}
+	}
+	return false
 }
 
 // unnameLog takes a log from its topic and answers those who wait for it.
@@ -269,6 +295,7 @@ type lateErrand struct {
 	id     uint64
 	number int32
 	index  int32
+	opens  bool
 	used   bool
 }
 

@@ -44,6 +44,10 @@ const (
 	mailConfigured // data -> control
 	mailTruncate   // control -> data: log a is to start at offset b; -1: at its high watermark
 	mailTruncated  // data -> control: a: where it starts now, durably; code
+	mailSizes      // control -> data: how large are your logs, from slot b of your table on?
+	mailSized      // data -> control: a logs in the block; b: the slot to go on with, 0: that was all
+	mailProducers  // control -> data: which producers does log a know?
+	mailProduced   // data -> control: a producers in the block, if any; code
 )
 
 const mailBytes = int(unsafe.Sizeof(mail{}))

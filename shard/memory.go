@@ -82,7 +82,7 @@ func floorPower(n int) int {
 // options are a shard's own, out of its memory plan.
 func (m Memory) options(shard int, o BrokerOptions) Options {
 	return Options{
-		Shard: shard, DataShards: o.DataShards, Nodes: o.Nodes, ClusterID: o.ClusterID,
+		Shard: shard, DataShards: o.DataShards, Nodes: o.Nodes, ClusterID: o.ClusterID, DataDir: o.DataDir,
 		MessageBytesMax: o.MessageBytesMax, AutoCreateTopics: o.AutoCreateTopics, PartitionsDefault: o.PartitionsDefault,
 		ProducersMax: m.ProducersMax, WaitersMax: m.WaitersMax, MailBytes: m.MailBytes,
 		RetentionCheckNS: o.RetentionCheckNS,

@@ -29,13 +29,14 @@ type Options struct {
 	DataShards        int
 	Nodes             []Node // DataShards + 1
 	ClusterID         string
-	MessageBytesMax   int   // message.max.bytes: one record batch
-	AutoCreateTopics  bool  // auto.create.topics.enable
-	PartitionsDefault int   // num.partitions
-	ProducersMax      int   // windows of idempotent producers, by partition and producer
-	WaitersMax        int   // partitions named by requests in flight
-	MailBytes         int   // memory for requests and answers that cross shards; a power of two
-	RetentionCheckNS  int64 // log.retention.check.interval.ms, in nanoseconds; default RetentionCheckNS
+	DataDir           string // for people to read
+	MessageBytesMax   int    // message.max.bytes: one record batch
+	AutoCreateTopics  bool   // auto.create.topics.enable
+	PartitionsDefault int    // num.partitions
+	ProducersMax      int    // windows of idempotent producers, by partition and producer
+	WaitersMax        int    // partitions named by requests in flight
+	MailBytes         int    // memory for requests and answers that cross shards; a power of two
+	RetentionCheckNS  int64  // log.retention.check.interval.ms, in nanoseconds; default RetentionCheckNS
 	TopicsMax         int
 	PartitionsMax     int
 	Net               netring.Options
@@ -128,7 +129,7 @@ type Shard struct {
 	apiBodies  [5][]byte // ApiVersions, by version
 	apiRefusal []byte
 	late       [openCredit]lateErrand
-	kept       []mail   // opens and deletes that wait for log memory
+	kept       []mail   // what the control shard asked for that waits for memory
 	starved    []uint32 // fetches and searches that wait for read or reply memory
 	parked     int      // long polls that wait
 

@@ -26,6 +26,7 @@ type BrokerOptions struct {
 	Listeners                                                    []int // listening sockets: the control shard's, then each data shard's
 	Nodes                                                        []Node
 	ClusterID                                                    string
+	DataDir                                                      string   // for people to read
 	NewDirectory                                                 [16]byte // random: the id of a directory that is made now
 	RootFD                                                       int      // the data directory
 	Features                                                     ioring.FeatureMask

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -128,6 +129,10 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	if err := os.MkdirAll(o.dataDir, 0o755); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
+	dataDir, err := filepath.Abs(o.dataDir)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
 	lock, err := lockDirectory(o.dataDir)
 	if err != nil {
 		return err
@@ -166,7 +171,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	options := shard.BrokerOptions{
 		DataShards: o.shards, CPUs: data, OtherCPUs: other, ArenaBytes: int(o.arena), Nodes: nodes, RootFD: root, Features: features,
 		Buffered: buffered, MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions, TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax,
-		AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly", Log: logger, Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
+		DataDir: dataDir, AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly", Log: logger, Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
 	}
 	for _, b := range bound {
 		options.Listeners = append(options.Listeners, b.fd)

@@ -1,0 +1,76 @@
+package shard
+
+import (
+	"encoding/binary"
+
+	"tailbound/engine"
+)
+
+// What a data shard tells the control shard of itself, in lent blocks.
+
+// sizesPerPage is how many logs one answer tells of: each the topic's id, the
+// partition and its bytes.
+const (
+	sizesPerPage  = 1024
+	sizeMailBytes = 32
+)
+
+// tellSizes answers how large this shard's logs are, from slot m.b of its table
+// on, and from which the next page is.
+func (s *Shard) tellSizes(m mail) engine.Status {
+	block, ok := s.mailMem.Get(sizesPerPage * sizeMailBytes)
+	if !ok {
+		return engine.WaitMemory
+	}
+	b, n, slot := block.Bytes(), 0, int(m.b)
+	for ; slot < len(s.partitions) && n < sizesPerPage; slot++ {
+		p := &s.partitions[slot]
+		if !p.named {
+			continue
+		}
+		x := b[n*sizeMailBytes:]
+		copy(x, s.topics.all[p.topic].id[:])
+		binary.LittleEndian.PutUint64(x[16:], uint64(p.index))
+		binary.LittleEndian.PutUint64(x[24:], uint64(s.log.Bytes(engine.Slot(slot))))
+		n++
+	}
+	if slot == len(s.partitions) {
+		slot = 0
+	}
+	s.outbox.put(mail{kind: mailSized, serial: m.serial, a: uint64(n), b: uint64(slot), block: block}, 0)
+	return engine.OK
+}
+
+// producerMailBytes is a producer in mail: id, epoch, last sequence.
+const producerMailBytes = 16
+
+// tellProducers answers which idempotent producers the window of log m.a holds.
+func (s *Shard) tellProducers(m mail) engine.Status {
+	slot, ok := s.log.Lookup(m.a)
+	if !ok || !s.partitions[slot].named {
+		return engine.Unknown
+	}
+	n := 0
+	for i := s.windows.heads[slot]; i != none; i = s.windows.all[i].logNext {
+		n++
+	}
+	answer := mail{kind: mailProduced, serial: m.serial, a: uint64(n)}
+	if n > 0 {
+		if answer.block, ok = s.mailMem.Get(n * producerMailBytes); !ok {
+			if n*producerMailBytes > s.mailMem.Max() {
+				return engine.TooLarge
+			}
+			return engine.WaitMemory
+		}
+		b := answer.block.Bytes()
+		for i := s.windows.heads[slot]; i != none; i = s.windows.all[i].logNext {
+			w := &s.windows.all[i]
+			binary.LittleEndian.PutUint64(b, uint64(w.id))
+			binary.LittleEndian.PutUint32(b[8:], uint32(w.epoch))
+			binary.LittleEndian.PutUint32(b[12:], uint32(w.marks[w.n-1].last))
+			b = b[producerMailBytes:]
+		}
+	}
+	s.outbox.put(answer, 0)
+	return engine.OK
+}
