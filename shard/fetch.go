@@ -112,12 +112,16 @@ func (s *Shard) look(i uint32) {
 	if !r.used || r.replied || r.pending > 0 {
 		return // another request has the slot, or reads are under way
 	}
-	switch r.kind {
-	case kindFetch:
-	case kindOffsets:
-		s.search(i)
+	if r.kind != kindFetch && r.kind != kindOffsets {
 		return
-	default:
+	}
+	if !s.net.Alive(r.frame) {
+		s.unpark(r)
+		s.endRequest(i)
+		return
+	}
+	if r.kind == kindOffsets {
+		s.search(i)
 		return
 	}
 	used, total, cold, faults := 0, 0, 0, r.code != kafka.None

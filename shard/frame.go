@@ -215,7 +215,7 @@ func (s *Shard) closed(c netring.ConnID) {
 	for i := range s.requests {
 		if r := &s.requests[i]; r.used && r.parked && r.conn == c {
 			s.unpark(r)
-			s.endRequest(uint32(i))
+			s.lookAt(uint32(i)) // ends it, but for reads under way: the last of them does
 		}
 	}
 }

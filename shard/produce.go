@@ -143,6 +143,10 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 			return st
 		}
 		if code = codeOf(st); code != kafka.None {
+			s.reader.CopyTo(kafka.Span{Off: p.Records.Off, Len: len(s.head)}, s.head[:])
+			if b := kafka.ParseBatchHeader(s.head[:]); code == kafka.KafkaStorageError && b.ProducerID >= 0 {
+				s.windows.refused(slot, &b)
+			}
 			break
 		}
 		s.reader.CopyTo(p.Records, dst)

@@ -15,7 +15,7 @@ const producerWindow = 5
 // batchMark remembers one stored batch of a producer.
 type batchMark struct {
 	first, last int32 // sequence numbers, both inclusive
-	base, end   int64 // offsets [base, end)
+	base, end   int64 // offsets [base, end); base < 0: nothing was stored, see refused
 }
 
 // producer is what a partition remembers of one idempotent producer.
@@ -114,7 +114,7 @@ func (p *producers) check(l engine.Slot, b *kafka.Batch) verdict {
 	}
 	last := lastSequence(b.BaseSequence, b.Count)
 	for _, m := range w.marks[:w.n] {
-		if m.first == b.BaseSequence && m.last == last {
+		if m.first == b.BaseSequence && m.last == last && m.base >= 0 {
 			return verdict{duplicate: true, base: m.base, end: m.end}
 		}
 	}
@@ -122,6 +122,17 @@ func (p *producers) check(l engine.Slot, b *kafka.Batch) verdict {
 		return verdict{code: kafka.OutOfOrderSequenceNumber}
 	}
 	return verdict{}
+}
+
+// refused remembers of a producer that nothing is known of where it is to go on:
+// with the batch that found no room, not with one that was sent behind it. The
+// mark stands for a batch before it that was stored nowhere.
+func (p *producers) refused(l engine.Slot, b *kafka.Batch) {
+	if i := p.find(l, b.ProducerID); i != none && p.all[i].epoch >= b.ProducerEpoch {
+		return // its last mark says the same
+	}
+	before := (b.BaseSequence - 1) & 0x7fffffff
+	p.add(l, b.ProducerID, b.ProducerEpoch, batchMark{before, before, -1, -1})
 }
 
 // Sequence numbers wrap from 2^31-1 to 0.

@@ -105,6 +105,7 @@ type Shard struct {
 	views       []engine.View
 	line        []byte
 	name        [kafka.TopicNameMax]byte
+	head        [kafka.BatchHeaderBytes]byte
 	mailMem     *mem.Buddy
 	outbox      outbox
 

@@ -228,3 +228,24 @@ func TestMailArrivesInOrder(t *testing.T) {
 	}
 	<-done
 }
+
+// A producer's first batch finds no room: the one sent behind it must not take
+// its place.
+func TestProducerWindowAfterARefusal(t *testing.T) {
+	p := newProducers(16, 4)
+	const log = engine.Slot(1)
+	for _, first := range []int32{0, 41} {
+		id := int64(100 + first)
+		p.refused(log, batch(id, 0, first, 10))
+		p.refused(log, batch(id, 0, first+10, 10))
+		if v := p.check(log, batch(id, 0, first+10, 10)); v.code != kafka.OutOfOrderSequenceNumber {
+			t.Errorf("from %d: the second batch is taken before the first: %+v", first, v)
+		}
+		if v := p.check(log, batch(id, 0, (first-1)&0x7fffffff, 1)); v.duplicate {
+			t.Errorf("from %d: a batch that was never stored is called a duplicate", first)
+		}
+		if v := p.check(log, batch(id, 0, first, 10)); v.code != kafka.None || v.duplicate {
+			t.Errorf("from %d: the first batch, sent again: %+v", first, v)
+		}
+	}
+}

@@ -47,6 +47,7 @@ type brokerSim struct {
 	lives   int
 	appends int
 	reads   int
+	full    bool // this life's disk has little room or none
 
 	shards int
 	o      brokerLimits
@@ -123,11 +124,18 @@ func (s *brokerSim) Log(level shard.Level, n int, text []byte) {
 }
 
 func (s *brokerSim) life() error {
-	if s.rng.IntN(3) == 0 {
-		s.shards = 1 + s.rng.IntN(3)
+	if s.full && s.rng.IntN(2) == 0 {
+		s.full, s.disk.Capacity = false, 0 // else it opens without room
+	}
+	if !s.full && s.rng.IntN(3) == 0 {
+		s.shards = 1 + s.rng.IntN(3) // a new shard's files want room
 	}
 	if err := s.open(); err != nil {
 		return err
+	}
+	if !s.full && s.rng.IntN(4) == 0 {
+		s.full, s.disk.Capacity = true, s.disk.Used()+s.rng.Int64N(int64(s.pick(64<<10, 8<<20)))
+		s.w.Logf("--- %d bytes are left", s.disk.Capacity-s.disk.Used())
 	}
 	if err := s.serve(); err != nil {
 		return err
@@ -581,6 +589,7 @@ const (
 	codeUnknownTopic = 3
 	codeNotLeader    = 6
 	codeOutOfOrder   = 45
+	codeStorage      = 56
 	codeDuplicate    = 46
 )
 
@@ -594,6 +603,9 @@ func (s *brokerSim) answered(c *conn, k owed, resp kmsg.Response) error {
 	case *kmsg.MetadataResponse:
 		return s.metadata(k, r)
 	case *kmsg.InitProducerIDResponse:
+		if r.ErrorCode == codeStorage && s.full {
+			return nil
+		}
 		if r.ErrorCode != 0 {
 			return fmt.Errorf("no producer id: error %d", r.ErrorCode)
 		}
@@ -611,7 +623,9 @@ func (s *brokerSim) answered(c *conn, k owed, resp kmsg.Response) error {
 		}
 	case *kmsg.CreateTopicsResponse:
 		t := k.note.(*topicBook)
-		if code := r.Topics[0].ErrorCode; code != 0 {
+		if code := r.Topics[0].ErrorCode; code == codeStorage && s.full {
+			return nil // it may be there after a crash
+		} else if code != 0 {
 			return fmt.Errorf("creating topic %s: error %d", t.name, code)
 		}
 		if t.fate == opening {
@@ -654,6 +668,11 @@ func (s *brokerSim) produced(c *conn, k owed, r *kmsg.ProduceResponse) error {
 			continue
 		case (q.ErrorCode == codeOutOfOrder || q.ErrorCode == codeDuplicate) && b.owner != nil && !b.owner.awaits(b.serial):
 			continue // sent again, and long acknowledged: it fell out of the window
+		case s.full && (q.ErrorCode == codeStorage || q.ErrorCode == codeOutOfOrder && b.owner != nil):
+			if b.owner != nil && b.owner.conn == c {
+				b.owner.conn = nil // all of it again
+			}
+			continue
 		default:
 			return fmt.Errorf("producing batch %d (producer %d, sequence %d) to %s/%d: error %d", b.serial, b.pid, b.seq, b.part.topic.name, b.part.index, q.ErrorCode)
 		}
