@@ -280,18 +280,8 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attac
 	o.LogsMax = max(o.LogsMax, len(boot.Shards[shard].Logs)) // another number of shards may bring more
 	e := &Engine{ring: ring, attach: attach, o: o, shard: shard, dir: boot.Directory, epoch: boot.Epoch,
 		journal: journalID(boot.Directory, boot.Epoch, shard)}
-	e.logs = make([]log, o.LogsMax)
-	e.byID = make(map[uint64]Slot, o.LogsMax)
-	e.freeLog = none
-	for i := len(e.logs) - 1; i >= 0; i-- {
-		e.logs[i].nextFree = e.freeLog
-		e.freeLog = int32(i)
-	}
-	e.events = make([]Event, 4*o.LogsMax+1024)
-	for _, err := range []error{e.carveFiles(arena), e.carveSegments(arena), e.carveDrains(arena), e.carveChecks(arena), e.carveColds(arena), e.carveMemory(arena)} {
-		if err != nil {
-			return nil, err
-		}
+	if err := e.carve(arena); err != nil {
+		return nil, err
 	}
 	if err := e.openShard(arena); err != nil {
 		return nil, err
@@ -303,6 +293,24 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attac
 	}
 	e.checks.sequence = boot.Shards[shard].sequence
 	return e, nil
+}
+
+// carve takes all memory the engine will ever have.
+func (e *Engine) carve(arena *mem.Arena) error {
+	e.logs = make([]log, e.o.LogsMax)
+	e.byID = make(map[uint64]Slot, e.o.LogsMax)
+	e.freeLog = none
+	for i := len(e.logs) - 1; i >= 0; i-- {
+		e.logs[i].nextFree = e.freeLog
+		e.freeLog = int32(i)
+	}
+	e.events = make([]Event, 4*e.o.LogsMax+1024)
+	for _, err := range []error{e.carveFiles(arena), e.carveSegments(arena), e.carveDrains(arena), e.carveChecks(arena), e.carveColds(arena), e.carveMemory(arena)} {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // adopt opens a log that Recover found.

@@ -1,5 +1,7 @@
 package engine
 
+import "tailbound/mem"
+
 // Levels are how full the engine's pools are, for people who watch.
 type Levels struct {
 	Slabs, SlabsMax         int // of log memory: those that cannot be taken again yet
@@ -26,4 +28,14 @@ func (e *Engine) Levels() Levels {
 		l.IndexChunksFree++
 	}
 	return l
+}
+
+// Plan carves what New would and opens nothing: the engine is good for being
+// looked at only.
+func Plan(arena *mem.Arena, o Options) (*Engine, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	e := &Engine{o: o}
+	return e, e.carve(arena)
 }

@@ -30,6 +30,7 @@ func NewPool(a *Arena, name string, size, count int) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.carved[len(a.carved)-1].Count = count
 	p := &Pool{name: name, all: all, size: size, refs: make([]int32, count), free: make([]uint32, count), low: count, poison: a.poison}
 	for i := range p.free {
 		p.free[i] = uint32(count - 1 - i)

@@ -120,6 +120,11 @@ func NewShard() *Shard {
 	return &Shard{sets: [2]*set{newSet(), newSet()}}
 }
 
+// Histograms is how many histograms a shard has, and the bytes of each.
+func (s *Shard) Histograms() (count, bytes int) {
+	return len(s.sets) * (int(Kinds)*int(Stages) + 1), s.sets[0].turn.hdr.ByteSize()
+}
+
 // Record feeds the histograms with a request that reached its last stage. A
 // stage that was not passed records nothing; the next one's time counts from
 // the last that was.

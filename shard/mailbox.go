@@ -108,7 +108,7 @@ type Post struct {
 // NewPost makes the mailboxes of one control shard and n data shards. Each
 // holds capacity mails: at least twice the requests a shard has in flight.
 func NewPost(n, capacity int) (*Post, error) {
-	arena, err := mem.Map(2*n*capacity*mailBytes+(n+1)*8192, mem.Options{})
+	arena, err := mem.Map(postBytes(n, capacity), mem.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +124,9 @@ func NewPost(n, capacity int) (*Post, error) {
 	arena.Seal()
 	return p, nil
 }
+
+// postBytes is what NewPost maps.
+func postBytes(n, capacity int) int { return 2*n*capacity*mailBytes + (n+1)*8192 }
 
 // SetWaker says how to wake a shard. Before it runs.
 func (p *Post) SetWaker(shard int, w Waker) { p.wakers[shard] = w }

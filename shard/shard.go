@@ -172,13 +172,34 @@ func Open(w World, o Options) (*Shard, error) {
 	if s.o.RetentionCheckNS <= 0 {
 		s.o.RetentionCheckNS = RetentionCheckNS
 	}
-	block := min(1<<20, o.MailBytes)
-	if s.mailMem, err = mem.NewBuddy(w.Arena, "mail", 256, block*4, max(1, o.MailBytes/(block*4))); err != nil {
+	if s.mailMem, err = newMailMemory(w.Arena, o.MailBytes); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
 	if s.log, err = engine.New(w.Ring, w.Arena, w.Boot, o.Shard, s, o.Engine); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
+	s.makeTables()
+	if o.Shard == 0 {
+		s.control = newControl(s)
+	} else {
+		s.restoreWindows()
+		s.stage = stageNaming
+	}
+	for v := range s.apiBodies {
+		s.apiBodies[v] = apiVersionsBody(int16(v))
+	}
+	s.apiRefusal = apiVersionsRefusal()
+	return s, nil
+}
+
+func newMailMemory(a *mem.Arena, bytes int) (*mem.Buddy, error) {
+	block := min(1<<20, bytes)
+	return mem.NewBuddy(a, "mail", 256, block*4, max(1, bytes/(block*4)))
+}
+
+// makeTables makes everything of fixed size that is not in the arena.
+func (s *Shard) makeTables() {
+	o := &s.o
 	s.completions = make([]ioring.Completion, 256)
 	s.pieces = make([][]byte, 0, 4096)
 	s.views = make([]engine.View, viewsMax)
@@ -213,17 +234,6 @@ func Open(w World, o Options) (*Shard, error) {
 	s.topics = newTopicTable()
 	s.windows = newProducers(o.ProducersMax, o.Engine.LogsMax)
 	s.Timelines = metrics.NewShard()
-	if o.Shard == 0 {
-		s.control = newControl(s)
-	} else {
-		s.restoreWindows()
-		s.stage = stageNaming
-	}
-	for v := range s.apiBodies {
-		s.apiBodies[v] = apiVersionsBody(int16(v))
-	}
-	s.apiRefusal = apiVersionsRefusal()
-	return s, nil
 }
 
 // restoreWindows rebuilds the producer windows of this shard's logs.

@@ -61,7 +61,7 @@ func Start(o BrokerOptions) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{Boot: boot, shards: make([]*Shard, o.DataShards+1), done: make(chan error, o.DataShards+1), ready: make(chan struct{}, o.DataShards+1)}
-	if b.post, err = NewPost(o.DataShards, 4*plan[1].Net.FramesMax); err != nil {
+	if b.post, err = NewPost(o.DataShards, mailboxCapacity(plan[1])); err != nil {
 		return nil, err
 	}
 	opened := make(chan error, o.DataShards+1)

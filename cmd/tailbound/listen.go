@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,13 +19,9 @@ type bound struct {
 // listenAll binds the ports from port on, one for each node, before anything
 // is answered. Port 0 picks a free run of ports.
 func listenAll(hostPort string, nodes int) (host string, all []bound, err error) {
-	host, portText, err := net.SplitHostPort(hostPort)
+	host, port, err := splitPort(hostPort, nodes)
 	if err != nil {
-		return "", nil, fmt.Errorf("--listen %s: %w", hostPort, err)
-	}
-	port, err := strconv.Atoi(portText)
-	if err != nil || port < 0 || port+nodes-1 > 65535 {
-		return "", nil, fmt.Errorf("--listen %s: %s is not a port from which %d ports can be counted", hostPort, portText, nodes)
+		return "", nil, fmt.Errorf("--listen: %w", err)
 	}
 	addr, err := resolve(host)
 	if err != nil {

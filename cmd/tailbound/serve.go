@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -29,6 +31,7 @@ import (
 // serveOptions are the flags of serve.
 type serveOptions struct {
 	dataDir, listen, advertise, cpus, features, logLevel string
+	logFormat                                            string
 	shards                                               int
 	arena                                                byteSize
 	buffered, autoCreate                                 bool
@@ -40,7 +43,14 @@ type serveOptions struct {
 }
 
 func serveCommand() *cobra.Command {
-	o := serveOptions{arena: 256 << 20, messageBytes: 1048588}
+	c, _ := newServeCommand()
+	return c
+}
+
+func newServeCommand() (*cobra.Command, *serveOptions) {
+	o := &serveOptions{arena: 256 << 20, messageBytes: 1048588}
+	var file string
+	var showConfig, showMemory bool
 	c := &cobra.Command{
 		Use:   "serve --data-dir DIR",
 		Short: "Run the broker in the foreground",
@@ -49,23 +59,46 @@ func serveCommand() *cobra.Command {
 The control shard listens on --listen; data shard i listens on the port i above
 it and is a Kafka node of its own. Clients need only --listen's address.
 
+Every setting may also stand in the YAML file of --config, under the flag's
+name, or in a variable: TAILBOUND_ARENA for --arena. Flags go before variables,
+those before the file. --print-config shows what is in force and why.
+
 SIGTERM and SIGINT stop it cleanly within seconds; a second one at once. The
 exit status is 0 only after a clean stop.`,
 		Example: `  tailbound serve --data-dir /var/lib/tailbound --listen 0.0.0.0:9092 --advertise broker.example.org
   tailbound serve --data-dir ./data --listen 127.0.0.1:9092 --shards 2 --cpus 2,3
   tailbound serve --data-dir ./data --ring-features 5.19   # as on an older kernel`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd, o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			from, err := configure(cmd.Flags(), file, os.Environ())
+			if err == nil {
+				err = o.problems(from, !showConfig && !showMemory)
+			}
+			if err != nil {
+				return err
+			}
+			switch {
+			case showConfig:
+				return o.printConfig(cmd, from)
+			case showMemory:
+				return o.printMemory(cmd.OutOrStdout())
+			}
+			return serve(cmd, *o)
+		},
 	}
 	f := c.Flags()
+	f.StringVar(&file, "config", os.Getenv("TAILBOUND_CONFIG"), "YAML file with settings (environment: TAILBOUND_CONFIG)")
+	f.BoolVar(&showConfig, "print-config", false, "print what is in force, and where each value came from")
+	f.BoolVar(&showMemory, "print-memory", false, "print each pool of a shard with its bytes")
 	f.StringVar(&o.dataDir, "data-dir", "", "where the data lies (required)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:9092", "address of the control shard; data shard i is i ports above; port 0 picks free ones")
 	f.StringVar(&o.advertise, "advertise", "", "HOST[:PORT] that clients are told to connect to (default: --listen's host)")
 	f.IntVar(&o.shards, "shards", 0, "data shards (default: CPUs - 1, at least 1)")
 	f.StringVar(&o.cpus, "cpus", "", "CPUs for the data shards, such as 1-3,5 (default: the last ones allowed, where there are as many as shards + 1)")
 	f.Var(&o.arena, "arena", "memory of each data shard, at least 64MiB")
-	f.StringVar(&o.features, "ring-features", envOr("TAILBOUND_RING_FEATURES", "all"), "io_uring features that may be used: all, a kernel release such as 5.19, or names with - before them")
+	f.StringVar(&o.features, "ring-features", "all", "io_uring features that may be used: all, a kernel release such as 5.19, or names with - before them")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	f.BoolVar(&o.buffered, "buffered", false, "allow a file system without direct I/O, such as tmpfs, for trying out: nothing is durable then")
 	f.BoolVar(&o.autoCreate, "auto-create-topics", true, "create a topic that a client asks for (auto.create.topics.enable)")
 	f.IntVar(&o.partitions, "num-partitions", 1, "partitions of a topic that is created without a number")
@@ -73,9 +106,94 @@ exit status is 0 only after a clean stop.`,
 	f.IntVar(&o.partitionsMax, "partitions-max", 4096, "largest number of partitions of all topics")
 	f.DurationVar(&o.retentionCheck, "retention-check-interval", shard.RetentionCheckNS, "how often each partition is held against its retention (log.retention.check.interval.ms)")
 	f.StringVar(&o.onFailure, "storage-failure-action", "exit", "what a failed write or sync leads to: exit, or readonly")
-	c.MarkFlagRequired("data-dir")
-	return c
+	return c, o
 }
+
+// problems are what is wrong with the settings, each after where it came from.
+func (o *serveOptions) problems(from origins, toServe bool) error {
+	var all []error
+	wrong := func(name, format string, args ...any) {
+		all = append(all, from.wrong(name, fmt.Sprintf(format, args...)))
+	}
+	if o.dataDir == "" && toServe {
+		wrong("data-dir", "say where the data is to lie: --data-dir DIR, TAILBOUND_DATA_DIR, or data-dir in the file of --config")
+	}
+	if o.shards < 0 || o.shards > shardsMax {
+		wrong("shards", "%d: it is 1 to %d, or 0 for the CPUs less one", o.shards, shardsMax)
+	}
+	ports := min(max(o.shards, 0), shardsMax) + 1
+	if _, _, err := splitPort(o.listen, ports); err != nil {
+		wrong("listen", "%s", err)
+	}
+	if _, _, err := splitAdvertise(o.advertise, ports); err != nil {
+		wrong("advertise", "%s", err)
+	}
+	if _, err := parseCPUs(o.cpus); err != nil {
+		wrong("cpus", "%s", err)
+	}
+	if o.arena < shard.ArenaBytesMin {
+		wrong("arena", "%s: a data shard needs at least %d MiB", &o.arena, shard.ArenaBytesMin>>20)
+	}
+	if _, err := ioring.ParseMask(o.features); err != nil {
+		wrong("ring-features", "%s", err)
+	}
+	if err := new(slog.Level).UnmarshalText([]byte(o.logLevel)); err != nil {
+		wrong("log-level", "%q: it is debug, info, warn or error", o.logLevel)
+	}
+	if o.logFormat != "text" && o.logFormat != "json" {
+		wrong("log-format", "%q: it is text or json", o.logFormat)
+	}
+	if o.partitionsMax < 1 {
+		wrong("partitions-max", "%d: it is at least 1", o.partitionsMax)
+	}
+	if o.partitions < 1 || o.partitions > o.partitionsMax {
+		wrong("num-partitions", "%d: it is 1 to partitions-max, %d", o.partitions, o.partitionsMax)
+	}
+	if o.messageBytes < 1<<10 || o.messageBytes > 64<<20 {
+		wrong("message-max-bytes", "%d: it is 1024 to %d", o.messageBytes, 64<<20)
+	}
+	if o.retentionCheck <= 0 {
+		wrong("retention-check-interval", "%s: it is longer than nothing", o.retentionCheck)
+	}
+	if o.onFailure != "exit" && o.onFailure != "readonly" {
+		wrong("storage-failure-action", "%q: it is exit or readonly", o.onFailure)
+	}
+	return errors.Join(all...)
+}
+
+const shardsMax = 250
+
+// printConfig prints the settings with what those that are left open become.
+func (o *serveOptions) printConfig(cmd *cobra.Command, from origins) error {
+	derived := map[string]derivedValue{}
+	allowed, err := allowedCPUs()
+	if err != nil {
+		return err
+	}
+	shards := o.shards
+	if shards == 0 {
+		shards = defaultShards(allowed)
+		derived["shards"] = derivedValue{strconv.Itoa(shards), fmt.Sprintf("%s, one of them for the rest", plural(len(allowed), "CPU"))}
+	}
+	if o.cpus == "" {
+		if data, _, err := placeCPUs("", allowed, shards); err == nil && len(data) > 0 {
+			words := strings.Trim(fmt.Sprint(data), "[]")
+			derived["cpus"] = derivedValue{strings.ReplaceAll(words, " ", ","), "the last ones allowed"}
+		} else {
+			derived["cpus"] = derivedValue{"", "not pinned, fewer CPUs than shards + 1"}
+		}
+	}
+	if o.advertise == "" {
+		if host, _, err := net.SplitHostPort(o.listen); err == nil {
+			if host, err = advertisedHost(host); err == nil {
+				derived["advertise"] = derivedValue{host, "of listen"}
+			}
+		}
+	}
+	return printConfig(cmd.OutOrStdout(), cmd.Flags(), from, derived)
+}
+
+func defaultShards(allowed []int) int { return min(max(1, len(allowed)-1), shardsMax) }
 
 func envOr(name, value string) string {
 	if v := os.Getenv(name); v != "" {
@@ -85,12 +203,11 @@ func envOr(name, value string) string {
 }
 
 func serve(cmd *cobra.Command, o serveOptions) error {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return fmt.Errorf("--log-level %q: it is debug, info, warn or error", o.logLevel)
-	}
-	logger := newLogger(slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})))
+	logger := newLogger(slog.New(o.logHandler(os.Stderr)))
 	defer logger.close()
+	for _, m := range misspelled(cmd.Flags(), os.Environ()) {
+		logger.log.Warn(m)
+	}
 
 	features, err := ioring.ParseMask(o.features)
 	if err != nil {
@@ -106,10 +223,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		return err
 	}
 	if o.shards == 0 {
-		o.shards = max(1, len(allowed)-1)
-	}
-	if o.shards < 1 || o.shards > 250 {
-		return fmt.Errorf("--shards %d: it is 1 to 250", o.shards)
+		o.shards = defaultShards(allowed)
 	}
 	data, other, err := placeCPUs(o.cpus, allowed, o.shards)
 	if err != nil {
@@ -119,13 +233,11 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	if runtime.GOMAXPROCS(0) < o.shards+3 {
 		runtime.GOMAXPROCS(o.shards + 3)
 	}
-	// Data shards make no garbage; the control side has a bound.
+	// Data shards make no garbage; what is made beside them is collected when
+	// the heap has grown by so much over what the start left.
 	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(512 << 20)
+	debug.SetMemoryLimit(int64(o.shards+2) * garbageMax)
 
-	if o.onFailure != "exit" && o.onFailure != "readonly" {
-		return fmt.Errorf("--storage-failure-action %q: it is exit or readonly", o.onFailure)
-	}
 	if err := os.MkdirAll(o.dataDir, 0o755); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
@@ -189,13 +301,15 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	if err != nil {
 		return err
 	}
+	runtime.GC()
+	debug.SetMemoryLimit(int64(readProcess().HeapLiveBytes) + garbageMax)
 	for _, note := range broker.Boot.Notes {
 		logger.log.Warn(note)
 	}
 	if profiler != nil {
 		profiler.serve(broker, nodes)
 	}
-	announce(cmd, o, nodes, host, bound, found, disk, buffered, data, time.Since(started))
+	announce(cmd, logger.log, o, nodes, host, bound, found, disk, buffered, data, time.Since(started))
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		logger.log.Warn("systemd could not be told of readiness", "error", err)
 	}
@@ -231,13 +345,21 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	}
 }
 
+const garbageMax = 512 << 20
+
 // announce says what runs, and how to reach it.
-func announce(cmd *cobra.Command, o serveOptions, nodes []shard.Node, host string, bound []bound, f ioring.Features, d ioring.Direct, buffered bool, cpus []int, took time.Duration) {
+func announce(cmd *cobra.Command, log *slog.Logger, o serveOptions, nodes []shard.Node, host string, bound []bound, f ioring.Features, d ioring.Direct, buffered bool, cpus []int, took time.Duration) {
+	listen := net.JoinHostPort(host, strconv.Itoa(bound[0].port))
+	if o.logFormat == "json" {
+		log.Info("serving", "version", versionString(), "kernel", f.Kernel, "data_dir", o.dataDir, "file_system", d.FileSystem, "listen", listen, "advertise", address(nodes[0]),
+			"shards", o.shards, "cpus", cpus, "arena_bytes", int64(o.arena), "ring_found", f.Found(), "ring_missing", f.Missing(), "durable", !buffered, "started_in_ms", took.Milliseconds())
+		return
+	}
 	out := cmd.OutOrStdout()
 	fmt.Fprintf(out, "tailbound %s, Linux %s, serving %s (%s) after %d ms\n", versionString(), f.Kernel, o.dataDir, d.FileSystem, took.Milliseconds())
 	listens := ""
-	if at := net.JoinHostPort(host, strconv.Itoa(bound[0].port)); at != address(nodes[0]) {
-		listens = fmt.Sprintf("  listening on %s and the %s above", at, plural(len(bound)-1, "port"))
+	if listen != address(nodes[0]) {
+		listens = fmt.Sprintf("  listening on %s and the %s above", listen, plural(len(bound)-1, "port"))
 	}
 	fmt.Fprintf(out, "  control   node %d  %s%s\n", nodes[0].ID, address(nodes[0]), listens)
 	for i, n := range nodes[1:] {
@@ -261,22 +383,15 @@ func address(n shard.Node) string { return net.JoinHostPort(n.Host, strconv.Itoa
 
 // advertised are the nodes as clients see them.
 func advertised(advertise, host string, all []bound) ([]shard.Node, error) {
-	port := 0
-	if advertise != "" {
-		h, p, err := net.SplitHostPort(advertise)
-		if err != nil {
-			h = strings.Trim(advertise, "[]")
-		} else if port, err = strconv.Atoi(p); err != nil || port < 1 || port+len(all)-1 > 65535 {
-			return nil, fmt.Errorf("--advertise %s: %s is not a port from which %d can be counted", advertise, p, len(all))
-		}
-		host = h
+	name, port, err := splitAdvertise(advertise, len(all))
+	if err != nil {
+		return nil, fmt.Errorf("--advertise: %w", err)
 	}
-	if host == "" || host == "0.0.0.0" || host == "::" {
-		name, err := os.Hostname()
-		if err != nil {
-			return nil, fmt.Errorf("--listen names no host that clients could connect to; give --advertise HOST (%w)", err)
-		}
+	if name != "" {
 		host = name
+	}
+	if host, err = advertisedHost(host); err != nil {
+		return nil, err
 	}
 	nodes := make([]shard.Node, len(all))
 	for i, b := range all {
@@ -286,6 +401,53 @@ func advertised(advertise, host string, all []bound) ([]shard.Node, error) {
 		}
 	}
 	return nodes, nil
+}
+
+// splitAdvertise reads HOST[:PORT]; port 0 where it names none.
+func splitAdvertise(text string, nodes int) (host string, port int, err error) {
+	if strings.Count(text, ":") == 1 || strings.Contains(text, "]:") {
+		return splitPort(text, nodes)
+	}
+	return strings.Trim(text, "[]"), 0, nil
+}
+
+// splitPort reads HOST:PORT, from which on a port is needed for each node.
+func splitPort(text string, nodes int) (host string, port int, err error) {
+	host, number, err := net.SplitHostPort(text)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q: it is HOST:PORT", text)
+	}
+	port, err = strconv.Atoi(number)
+	if err != nil || port < 0 || port+nodes-1 > 65535 {
+		return "", 0, fmt.Errorf("%q: %s is not a port from which %s can be counted", text, number, plural(nodes, "port"))
+	}
+	return host, port, nil
+}
+
+// advertisedHost is what clients are told where a broker listens on a host: a
+// name of this machine where it listens on all of its addresses.
+func advertisedHost(host string) (string, error) {
+	if host != "" && host != "0.0.0.0" && host != "::" {
+		return host, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("--listen names no host that clients could connect to; give --advertise HOST (%w)", err)
+	}
+	return name, nil
+}
+
+// logHandler writes log lines as the options say.
+func (o *serveOptions) logHandler(w io.Writer) slog.Handler {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		panic("a level that problems took: " + err.Error())
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if o.logFormat == "json" {
+		return slog.NewJSONHandler(w, options)
+	}
+	return slog.NewTextHandler(w, options)
 }
 
 func allowedCPUs() ([]int, error) {
@@ -313,7 +475,22 @@ func placeCPUs(text string, allowed []int, shards int) (data, other []int, err e
 		first := len(allowed) - shards
 		return allowed[first:], allowed[:first], nil
 	}
-	taken := map[int]bool{}
+	if data, err = parseCPUs(text); err != nil {
+		return nil, nil, fmt.Errorf("--cpus %w", err)
+	}
+	for _, c := range allowed {
+		if !slices.Contains(data, c) {
+			other = append(other, c)
+		}
+	}
+	return data, other, nil
+}
+
+// parseCPUs reads a list such as 1-3,5.
+func parseCPUs(text string) (all []int, err error) {
+	if text == "" {
+		return nil, nil
+	}
 	for _, word := range strings.Split(text, ",") {
 		from, to, ok := strings.Cut(strings.TrimSpace(word), "-")
 		a, err1 := strconv.Atoi(from)
@@ -322,19 +499,13 @@ func placeCPUs(text string, allowed []int, shards int) (data, other []int, err e
 			b, err2 = strconv.Atoi(to)
 		}
 		if err1 != nil || err2 != nil || a < 0 || b < a || b > 1023 {
-			return nil, nil, fmt.Errorf("--cpus %q: %q is not a CPU or a range such as 2-5", text, word)
+			return nil, fmt.Errorf("%q: %q is not a CPU or a range such as 2-5", text, word)
 		}
 		for c := a; c <= b; c++ {
-			data = append(data, c)
-			taken[c] = true
+			all = append(all, c)
 		}
 	}
-	for _, c := range allowed {
-		if !taken[c] {
-			other = append(other, c)
-		}
-	}
-	return data, other, nil
+	return all, nil
 }
 
 // logger writes shards' lines without making a shard wait: what cannot be

@@ -167,3 +167,31 @@ func refused(t *testing.T, args []string, words ...string) {
 		}
 	}
 }
+
+// runUntil starts a process and waits until ready says so. stop asks it to
+// end, and is what came of it.
+func runUntil(t *testing.T, cmd *exec.Cmd, ready func() bool) (stop func() error) {
+	t.Helper()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() { cmd.Process.Kill() })
+	for limit := time.Now().Add(60 * time.Second); !ready(); time.Sleep(5 * time.Millisecond) {
+		select {
+		case err := <-ended:
+			t.Fatalf("ended while starting: %v\n%v", err, cmd.Stderr)
+		default:
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("not ready after 60 s:\n%v", cmd.Stderr)
+		}
+	}
+	return func() error {
+		cmd.Process.Signal(syscall.SIGTERM)
+		overdue := time.AfterFunc(40*time.Second, func() { cmd.Process.Kill() })
+		defer overdue.Stop()
+		return <-ended
+	}
+}

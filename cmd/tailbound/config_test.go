@@ -1,0 +1,143 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func writeConfig(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tailbound.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestConfigurationGoesByRank(t *testing.T) {
+	path := writeConfig(t, "# a comment\nshards: 3\ncpus: [1, 2-4]\narena: 128MiB\nlog-level: debug\nbuffered: true\n")
+	c, o := newServeCommand()
+	if err := c.ParseFlags([]string{"--shards", "5"}); err != nil {
+		t.Fatal(err)
+	}
+	from, err := configure(c.Flags(), path, []string{"TAILBOUND_SHARDS=4", "TAILBOUND_ARENA=64MiB", "TAILBOUND_DATA_DIR=/data"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.shards != 5 || o.cpus != "1,2-4" || o.arena != 64<<20 || o.logLevel != "debug" || !o.buffered || o.dataDir != "/data" || o.logFormat != "text" {
+		t.Errorf("in force: %+v", o)
+	}
+	for name, want := range map[string]string{"shards": "--shards", "arena": "TAILBOUND_ARENA", "cpus": path + ":3:1", "data-dir": "TAILBOUND_DATA_DIR", "log-format": ""} {
+		if from[name] != want {
+			t.Errorf("%s is from %q, want %q", name, from[name], want)
+		}
+	}
+}
+
+// Every mistake is named with its line and the nearest right name, all at once.
+func TestConfigurationErrors(t *testing.T) {
+	for _, x := range []struct {
+		text string
+		want []string
+	}{
+		{"shard: 3\nlog_levl: info\nfrobnicate: 1\n", []string{":1:1: there is no setting shard; did you mean shards?", ":2:1: there is no setting log_levl; did you mean log-level?", ":3:1: there is no setting frobnicate; `tailbound config example`"}},
+		{"shards: four\nbuffered: perhaps\narena: big\nretention-check-interval: 5\n", []string{`:1:1: shards: "four": it is a whole number`, `:2:1: buffered: "perhaps": it is true or false`, `:3:1: arena: "big" is not a size`, `:4:1: retention-check-interval: "5": it is a duration`}},
+		{"shards: 300\nlog-format: xml\nlog-level: loud\n\narena: 1MiB\nlisten: nowhere\ncpus: 3-1\nnum-partitions: 0\nstorage-failure-action: panic\nring-features: 3.2.1.0\n",
+			[]string{":1:1: shards: 300: it is 1 to 250", ":2:1: log-format:", ":3:1: log-level:", ":5:1: arena: 1MiB", ":6:1: listen:", ":7:1: cpus:", ":8:1: num-partitions: 0", ":9:1: storage-failure-action:", ":10:1: ring-features:"}},
+		{"shards: 3\nshards: 4\n", []string{":2:", "shards"}},
+		{"shards: {a: 1}\ncpus:\n", []string{":1:", "a plain value is wanted", ":2:", "it has no value"}},
+		{"- shards\n", []string{":1:", "a mapping of settings"}},
+		{"shards: 1\n---\nshards: 2\n", []string{"more than one YAML document"}},
+		{"shards: [1\n", []string{":1:"}},
+		{"message-max-bytes: 10\nadvertise: host:99999\n", []string{":1:1: message-max-bytes: 10", ":2:1: advertise:"}},
+	} {
+		path := writeConfig(t, x.text)
+		r := tailbound(t, "", "config", "check", path)
+		if r.status != 1 {
+			t.Errorf("%q is taken:\n%s", x.text, r.out)
+		}
+		for _, w := range x.want {
+			if !strings.Contains(r.err, w) || strings.HasPrefix(w, ":") && !strings.Contains(r.err, path+w) {
+				t.Errorf("%q: nothing of %q in:\n%s", x.text, w, r.err)
+			}
+		}
+	}
+	if out := must(t, "", "config", "check", writeConfig(t, "shards: 2\nlisten: 0.0.0.0:9092\n")); !strings.Contains(out, "2 settings, nothing wrong") {
+		t.Errorf("a right one: %s", out)
+	}
+	must(t, "", "config", "check", writeConfig(t, "# nothing\n"))
+	refused(t, []string{"config", "check", "/nowhere/tailbound.yaml"}, "/nowhere/tailbound.yaml")
+	refused(t, []string{"serve"}, "data-dir", "TAILBOUND_DATA_DIR", "--config")
+	refused(t, []string{"serve", "--data-dir", t.TempDir(), "--shards", "-1"}, "--shards: -1")
+}
+
+// What is printed as in force is itself a configuration, and the example is
+// one of defaults.
+func TestPrintedConfigurationIsOne(t *testing.T) {
+	path := writeConfig(t, "data-dir: /var/lib/tailbound\nshards: 2\ncpus: 1\n")
+	out := must(t, "", "serve", "--config", path, "--log-level", "warn", "--print-config")
+	for _, w := range []string{"shards: 2", "# " + path + ":2:1", "log-level: warn", "# --log-level", "# default"} {
+		if !strings.Contains(out, w) {
+			t.Errorf("nothing of %q in:\n%s", w, out)
+		}
+	}
+	again := must(t, "", "serve", "--config", writeConfig(t, out), "--print-config")
+	values := func(s string) (all []string) {
+		for line := range strings.Lines(s) {
+			value, _, _ := strings.Cut(line, " #")
+			all = append(all, strings.TrimSpace(value))
+		}
+		return all[1:]
+	}
+	if a, b := strings.Join(values(out), "\n"), strings.Join(values(again), "\n"); a != b {
+		t.Errorf("printed:\n%s\nread and printed again:\n%s", a, b)
+	}
+	example := must(t, "", "config", "example")
+	must(t, "", "config", "check", writeConfig(t, example))
+	uncommented := strings.ReplaceAll(strings.ReplaceAll(example, "\n#", "\n"), "\n ", "\n# ")
+	uncommented = strings.ReplaceAll(uncommented, "\nTAILBOUND", "\n# TAILBOUND")
+	if out := must(t, "", "config", "check", writeConfig(t, uncommented)); !strings.Contains(out, "nothing wrong") || strings.Contains(out, " 0 settings") {
+		t.Errorf("the example, uncommented:\n%s", out)
+	}
+}
+
+func TestMisspelledVariables(t *testing.T) {
+	c, _ := newServeCommand()
+	lines := misspelled(c.Flags(), []string{"TAILBOUND_SHARD=2", "TAILBOUND_SHARDS=2", "TAILBOUND_PORT_9092_TCP=x", "TAILBOUND_BROKERS=x", "HOME=/"})
+	if len(lines) != 1 || !strings.Contains(lines[0], "TAILBOUND_SHARD is no setting") || !strings.Contains(lines[0], "TAILBOUND_SHARDS?") {
+		t.Errorf("%q", lines)
+	}
+}
+
+// A broker runs from a file and variables alone, logs JSON, and its memory is
+// what was planned.
+func TestServeFromConfiguration(t *testing.T) {
+	out := must(t, "", "serve", "--print-memory", "--arena", "64MiB", "--shards", "3")
+	for _, w := range []string{"control shard", "data shard (3 of them)", "= 64 MiB", "log memory", "receive", "the process: arenas 288 MiB"} {
+		if !strings.Contains(out, w) {
+			t.Errorf("nothing of %q in:\n%s", w, out)
+		}
+	}
+	dir := t.TempDir()
+	cmd := exec.Command(program, "serve", "--config", writeConfig(t, "data-dir: "+dir+"\nlisten: 127.0.0.1:0\nshards: 1\narena: 64MiB\nbuffered: true\n"))
+	cmd.Env = append(os.Environ(), "TAILBOUND_LOG_FORMAT=json", "TAILBOUND_ADVERTISE=broker.example.org")
+	log := &lockedBuffer{}
+	cmd.Stdout, cmd.Stderr = log, log
+	stop := runUntil(t, cmd, func() bool { return strings.Contains(log.String(), `"msg":"serving"`) })
+	if err := stop(); err != nil {
+		t.Errorf("%v\n%s", err, log)
+	}
+	for _, w := range []string{`"advertise":"broker.example.org:`, `"shards":1`, `"durable":`, `"msg":"stopped cleanly"`} {
+		if !strings.Contains(log.String(), w) {
+			t.Errorf("nothing of %s in:\n%s", w, log)
+		}
+	}
+	for line := range strings.Lines(log.String()) {
+		if !strings.HasPrefix(line, "{") {
+			t.Errorf("no JSON: %s", line)
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"tailbound/shard"
+)
+
+// printMemory prints what a broker with these settings takes, term by term.
+func (o *serveOptions) printMemory(w io.Writer) error {
+	shards := o.shards
+	if shards == 0 {
+		allowed, err := allowedCPUs()
+		if err != nil {
+			return err
+		}
+		shards = defaultShards(allowed)
+	}
+	options := shard.BrokerOptions{DataShards: shards, ArenaBytes: int(o.arena), MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions,
+		TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax, Nodes: make([]shard.Node, shards+1)}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	arenas, heap := 0, 0
+	for i, times := range []int{1, shards} {
+		p, err := shard.PlanPools(i, options)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			fmt.Fprintln(t, "control shard\t\t\t\t")
+		} else {
+			fmt.Fprintf(t, "\t\t\t\t\ndata shard (%d of them)\t\t\t\t\n", times)
+		}
+		n := printPools(t, "arena, locked", p.Arena)
+		if n != p.ArenaBytes {
+			return fmt.Errorf("the terms of the arena sum to %d of its %d bytes", n, p.ArenaBytes)
+		}
+		arenas += times * n
+		heap += times * printPools(t, "tables in Go's heap", p.Heap)
+	}
+	mail := shard.MailboxBytes(shards, options)
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\nthe process: arenas %s + tables %s + mail between shards %s = %s,\nand of Go's heap at most %s more: the control shard's requests, and profiles\n",
+		binaryBytes(arenas), binaryBytes(heap), binaryBytes(mail), binaryBytes(arenas+heap+mail), binaryBytes(garbageMax))
+	return err
+}
+
+func printPools(t *tabwriter.Writer, title string, pools []shard.Pool) (sum int) {
+	for _, p := range pools {
+		arithmetic := fmt.Sprintf("%d x %s", p.Count, binaryBytes(p.Each))
+		if p.Count == 1 {
+			arithmetic = ""
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t\n", p.Name, arithmetic, binaryBytes(p.Bytes), p.Bytes)
+		sum += p.Bytes
+	}
+	fmt.Fprintf(t, "%s\t\t= %s\t%d\t\n", title, binaryBytes(sum), sum)
+	return sum
+}
+
+// binaryBytes is a size with up to four digits.
+func binaryBytes(n int) string {
+	v, unit := float64(n), "B"
+	for _, u := range []string{"KiB", "MiB", "GiB"} {
+		if v < 1024 {
+			break
+		}
+		v, unit = v/1024, u
+	}
+	if v == float64(int(v)) {
+		return fmt.Sprintf("%d %s", int(v), unit)
+	}
+	return fmt.Sprintf("%.1f %s", v, unit)
+}

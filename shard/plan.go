@@ -1,0 +1,109 @@
+package shard
+
+import (
+	"cmp"
+	"reflect"
+	"slices"
+	"strings"
+
+	"tailbound/engine"
+	"tailbound/mem"
+	"tailbound/netring"
+)
+
+// Pool is one term of the sum that is a shard's memory: Count of Each bytes.
+type Pool struct {
+	Name  string
+	Count int
+	Each  int
+	Bytes int // Count * Each, and what alignment costs
+}
+
+// Plan is a shard's memory, before anything is served.
+type Plan struct {
+	ArenaBytes int    // mapped and locked
+	Arena      []Pool // carved out of it
+	Heap       []Pool // tables of fixed size in Go's heap; none of them holds a record
+}
+
+// PlanPools carves a shard's arena and makes its tables as Open would, without
+// a ring and a directory, and says what it took. Errors are those of a start
+// with such options.
+func PlanPools(shard int, o BrokerOptions) (Plan, error) {
+	plan, err := PlanMemory(o.ArenaBytes, o)
+	if err != nil {
+		return Plan{}, err
+	}
+	m := plan[min(shard, 1)]
+	arena, err := mem.Map(m.ArenaBytes, mem.Options{})
+	if err != nil {
+		return Plan{}, err
+	}
+	defer arena.Unmap()
+	s := &Shard{o: m.options(shard, o)}
+	if s.net, err = netring.New(nil, arena, m.Net); err != nil {
+		return Plan{}, err
+	}
+	if s.mailMem, err = newMailMemory(arena, m.MailBytes); err != nil {
+		return Plan{}, err
+	}
+	if s.log, err = engine.Plan(arena, m.Engine); err != nil {
+		return Plan{}, err
+	}
+	s.makeTables()
+	p := Plan{ArenaBytes: arena.Bytes()}
+	left := arena.Bytes()
+	for _, c := range arena.Carvings() {
+		p.Arena = append(p.Arena, Pool{strings.TrimPrefix(c.What, "pool "), c.Count, c.Bytes / c.Count, c.Bytes})
+		left -= c.Bytes
+	}
+	p.Arena = append(p.Arena, Pool{"alignment and what is left over", 1, left, left})
+	p.Heap = tables("connections: ", s.net, nil)
+	p.Heap = tables("log: ", s.log, p.Heap)
+	p.Heap = tables("", s, p.Heap)
+	n, each := s.Timelines.Histograms()
+	p.Heap = append(p.Heap, Pool{"histograms", n, each, n * each})
+	slices.SortStableFunc(p.Heap, func(a, b Pool) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	return p, nil
+}
+
+// tableBytesMin is how large a table has to be to be told of.
+const tableBytesMin = 16 << 10
+
+// tables adds the slices among a struct's fields, by their own names.
+func tables(prefix string, of any, all []Pool) []Pool {
+	var walk func(name string, v reflect.Value)
+	walk = func(name string, v reflect.Value) {
+		switch v.Kind() {
+		case reflect.Struct:
+			for i := range v.NumField() {
+				f := v.Type().Field(i)
+				inner := f.Name
+				if f.Anonymous {
+					inner = name
+				} else if name != "" {
+					inner = name + "." + f.Name
+				}
+				walk(inner, v.Field(i))
+			}
+		case reflect.Slice:
+			if each := int(v.Type().Elem().Size()); v.Cap()*each >= tableBytesMin {
+				all = append(all, Pool{prefix + name, v.Cap(), each, v.Cap() * each})
+			}
+		}
+	}
+	walk("", reflect.ValueOf(of).Elem())
+	return all
+}
+
+// MailboxBytes is what the mailboxes between all shards take, beside arenas.
+func MailboxBytes(dataShards int, o BrokerOptions) int {
+	plan, err := PlanMemory(o.ArenaBytes, o)
+	if err != nil {
+		return 0
+	}
+	return postBytes(dataShards, mailboxCapacity(plan[1]))
+}
+
+// mailboxCapacity is how many mails fit between two shards.
+func mailboxCapacity(data Memory) int { return 4 * data.Net.FramesMax }
