@@ -341,7 +341,7 @@ var keys = [...]Key{
 	{KeyProduce, 0, 12, 9, "Produce"},
 	{KeyFetch, 4, 12, 12, "Fetch"},
 	{KeyListOffsets, 1, 7, 6, "ListOffsets"},
-	{KeyMetadata, 0, 12, 9, "Metadata"},
+	{KeyMetadata, 0, 13, 9, "Metadata"},
 	{KeyFindCoordinator, 0, 4, 3, "FindCoordinator"},
 	{KeyApiVersions, 0, 4, 3, "ApiVersions"},
 	{KeyCreateTopics, 2, 7, 5, "CreateTopics"},

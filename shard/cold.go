@@ -184,9 +184,24 @@ func (c *control) deleteTopics(t *task, r *kmsg.DeleteTopicsRequest, resp *kmsg.
 		resp.Topics = append(resp.Topics, x)
 		return len(resp.Topics) - 1
 	}
+	names, ids := map[string]int{}, map[[16]byte]int{}
+	for _, name := range r.TopicNames {
+		names[name]++
+	}
+	for i := range r.Topics {
+		if q := &r.Topics[i]; q.Topic != nil {
+			names[*q.Topic]++
+		} else {
+			ids[q.TopicID]++
+		}
+	}
 	for i := range r.TopicNames {
 		name := r.TopicNames[i]
 		n := add(&name, [16]byte{})
+		if names[name] > 1 {
+			t.fail(n, int16(kafka.InvalidRequest), "Duplicate topic name.")
+			continue
+		}
 		t.pending++
 		c.changes = append(c.changes, change{kind: changeDelete, task: t, item: n, name: name})
 	}
@@ -196,6 +211,12 @@ func (c *control) deleteTopics(t *task, r *kmsg.DeleteTopicsRequest, resp *kmsg.
 		switch {
 		case q.Topic != nil && q.TopicID != [16]byte{}:
 			t.fail(n, int16(kafka.InvalidRequest), "Topic name and topic id can not both be specified.")
+		case q.Topic == nil && q.TopicID == [16]byte{}:
+			t.fail(n, int16(kafka.InvalidRequest), "Neither topic name nor id were specified.")
+		case q.Topic != nil && names[*q.Topic] > 1:
+			t.fail(n, int16(kafka.InvalidRequest), "Duplicate topic name.")
+		case q.Topic == nil && ids[q.TopicID] > 1:
+			t.fail(n, int16(kafka.InvalidRequest), "Duplicate topic id.")
 		case q.Topic != nil:
 			if x, ok := c.state.Topic(*q.Topic); ok {
 				resp.Topics[n].TopicID = x.ID
