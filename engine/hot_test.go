@@ -79,6 +79,10 @@ func (h *hot) append(n int) bool {
 }
 
 func newHot(t testing.TB, direct int) *hot {
+	return newHotWith(t, func(o *engine.Options) { o.DirectBytes = direct })
+}
+
+func newHotWith(t testing.TB, set func(*engine.Options)) *hot {
 	host := newHost(t, 1)
 	if err := host.recover(); err != nil {
 		t.Fatal(err)
@@ -87,7 +91,7 @@ func newHot(t testing.TB, direct int) *hot {
 	o := host.o
 	o.JournalBytes = 1 << 20
 	o.SegmentBytes = 1 << 20
-	o.DirectBytes = direct
+	set(&o)
 	a := host.arena()
 	var err error
 	if h.e, err = engine.New(h.ring, a, host.boot, 1, nil, o); err != nil {
@@ -161,6 +165,23 @@ func TestDirectAppendsAllocateNothing(t *testing.T) {
 		if amplification > 1.1 {
 			t.Errorf("%d small ones of 8: %.3f bytes are written for each appended", small, amplification)
 		}
+	}
+}
+
+// What a log with large batches comes to was written with zeroes before; until
+// then they go to the journal, whose blocks were.
+func TestDirectRunsFindPreparedBlocks(t *testing.T) {
+	h := newHotWith(t, func(o *engine.Options) { o.DirectBytes, o.PrepareBytes, o.SegmentBytes = 60_000, 1<<20, 4<<20 })
+	appended := 0
+	for range 3000 {
+		if h.append(100_000) {
+			appended += 100_000
+		}
+		h.turn()
+	}
+	s := *h.e.Stats()
+	if s.DirectRuns < 2000 || s.Unprepared > s.DirectRuns/100 || s.ZeroBytes > uint64(appended)*5/4 || s.SegmentsMade < 20 {
+		t.Errorf("%d bytes appended: %+v", appended, s)
 	}
 }
 

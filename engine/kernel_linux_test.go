@@ -33,7 +33,7 @@ func (r *real) now() ioring.Instant {
 	return ioring.Instant(ts.Nano())
 }
 
-func newKernel(t testing.TB, dir string) (*ioring.Kernel, *mem.Arena, engine.RecoverOptions) {
+func newKernel(t testing.TB, dir string, direct int) (*ioring.Kernel, *mem.Arena, engine.RecoverOptions) {
 	t.Helper()
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_RDONLY, 0)
 	if err != nil {
@@ -64,13 +64,13 @@ func newKernel(t testing.TB, dir string) (*ioring.Kernel, *mem.Arena, engine.Rec
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { arena.Unmap() })
-	o := engine.Options{LogsMax: 16, SegmentBytes: 4 << 20, JournalBytes: 4 << 20, LogMemoryBytes: 8 << 20, BatchBytesMax: 256 << 10, Files: 1, FilesMax: 64, Buffered: buffered}
+	o := engine.Options{LogsMax: 16, SegmentBytes: 4 << 20, JournalBytes: 4 << 20, LogMemoryBytes: 8 << 20, BatchBytesMax: 256 << 10, DirectBytes: direct, PrepareBytes: 1 << 20, Files: 1, FilesMax: 64, Buffered: buffered}
 	return ring, arena, engine.RecoverOptions{Options: o, Shards: 1, Seed: [16]byte{4, 4}}
 }
 
-func openReal(t testing.TB, dir string) *real {
+func openReal(t testing.TB, dir string, direct int) *real {
 	t.Helper()
-	ring, arena, o := newKernel(t, dir)
+	ring, arena, o := newKernel(t, dir, direct)
 	r := &real{t: t, ring: ring, arena: arena, views: make([]engine.View, 64)}
 	var err error
 	if r.boot, err = engine.Recover(ring, arena, o); err != nil {
@@ -199,9 +199,9 @@ func (r *real) stop() {
 	r.ring.Close()
 }
 
-func checkReal(t *testing.T, dir string) {
+func checkReal(t *testing.T, dir string, direct int) {
 	t.Helper()
-	ring, arena, o := newKernel(t, dir)
+	ring, arena, o := newKernel(t, dir, direct)
 	defer ring.Close()
 	report, err := engine.Check(ring, arena, o)
 	if err != nil {
@@ -214,7 +214,14 @@ func checkReal(t *testing.T, dir string) {
 
 // The kernel's ring and a real directory: several segments, journal laps, a
 // clean stop, a process that just ends, and all of it read again from disk.
+// Once through the journal, once straight to the segments.
 func TestKernel(t *testing.T) {
+	for name, direct := range map[string]int{"journal": -1, "direct": 20_000} {
+		t.Run(name, func(t *testing.T) { testKernel(t, direct) })
+	}
+}
+
+func testKernel(t *testing.T, direct int) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	dir, err := os.MkdirTemp(".", "kernel-test-")
@@ -222,7 +229,7 @@ func TestKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	r := openReal(t, dir)
+	r := openReal(t, dir, direct)
 	for range 600 {
 		r.append(30_000, 10)
 	}
@@ -230,10 +237,13 @@ func TestKernel(t *testing.T) {
 	if cold := r.verify(30_000, 10); cold == 0 {
 		t.Error("18 MB in 8 MiB of memory, and nothing was read from disk")
 	}
+	if s := r.e.Stats(); direct > 0 && (s.DirectRuns == 0 || s.ZeroBytes == 0) {
+		t.Errorf("no run was direct, or nothing was prepared: %+v", *s)
+	}
 	r.stop()
-	checkReal(t, dir)
+	checkReal(t, dir, direct)
 
-	r = openReal(t, dir)
+	r = openReal(t, dir, direct)
 	for range 200 {
 		r.append(30_000, 10)
 	}
@@ -244,11 +254,11 @@ func TestKernel(t *testing.T) {
 	}
 	r.ring.Close()
 
-	r = openReal(t, dir)
+	r = openReal(t, dir, direct)
 	if r.e.End(r.slot) < end {
 		t.Errorf("the log ends at %d, %d was acknowledged", r.e.End(r.slot), end)
 	}
 	r.verify(30_000, 10)
 	r.stop()
-	checkReal(t, dir)
+	checkReal(t, dir, direct)
 }

@@ -303,6 +303,10 @@ func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
 		return nil, 0, Rot
 	}
 	need := entryHeader + align8(n)
+	if e.catchesUp(l, need) {
+		e.stats.WaitMemory++
+		return nil, 0, WaitMemory
+	}
 	direct := e.wantsDirect(l, s, need)
 	room := int64(need)
 	if direct {

@@ -125,9 +125,27 @@ func (e *Engine) wantsDirect(l *log, s Slot, need int) bool {
 			return true
 		}
 	}
-	return e.o.DirectBytes > 0 && need >= e.o.DirectBytes && l.undrained <= int64(e.o.DirectBytes) &&
-		e.runFree != none && e.pool[e.runFree].next != none && // one more for what the journal has before it
+	if e.o.DirectBytes < 0 || need < e.o.DirectBytes {
+		return false
+	}
+	if e.o.PrepareBytes > 0 && (!e.wants(s, l) || l.filling == none || !e.all[l.filling].preparedFor(need)) &&
+		!(e.pressed || e.journalFull || e.used > e.blocks/2 || e.slabsFree() < len(e.slabs)/2) {
+		return false // the journal's blocks were written before: its syncs are faster, while it has room
+	}
+	return l.undrained <= e.aheadMax() && e.runFree != none && e.pool[e.runFree].next != none && // one more for what the journal has before it
 		(l.directs > 0 || e.directLogs < directLogsMax)
+}
+
+// aheadMax is how much the journal may have of a log that is not in its segment
+// when it goes on with a direct run, which waits for that.
+func (e *Engine) aheadMax() int64 { return int64(min(16*runBytesMax, e.o.LogMemoryBytes/8)) }
+
+// catchesUp says that log l has large batches, and more in the journal than may
+// be ahead of a direct run, while memory is short: it had better wait for its
+// drains, or it goes on writing everything twice just when that is too much.
+func (e *Engine) catchesUp(l *log, need int) bool {
+	l.catching = (l.catching || e.pressed) && e.o.DirectBytes > 0 && need >= e.o.DirectBytes && l.undrained > e.aheadMax()
+	return l.catching
 }
 
 // directFits makes sure that the run that is being built takes a batch of n
@@ -279,6 +297,9 @@ func (e *Engine) sendNext(s Slot, sleep *ioring.Instant) {
 			continue
 		}
 		q := &e.all[r.segment]
+		if e.zeroing(r.segment, r.block.Len()) {
+			return
+		}
 		if q.next0+int64(r.block.Len()) > q.bytes {
 			e.wantRoom(s, r.segment, q.next0+int64(r.block.Len()))
 			earlier(sleep, e.now+1e6)
@@ -322,6 +343,9 @@ func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
 	e.stats.Runs++
 	e.stats.RunBytes += uint64(r.block.Len())
 	if r.direct() {
+		if q.next0 > q.prepared {
+			e.stats.Unprepared++
+		}
 		e.stats.DirectRuns++
 		e.stats.DirectBytes += uint64(r.block.Len())
 	}
