@@ -175,6 +175,7 @@ func TestDeleteInput(t *testing.T) {
 // TestDeletedUnderLoad: a topic that is deleted while it is produced to, and made anew at once under its name, has nothing of the one before; who
 // produces is told, and never left waiting.
 func TestDeletedUnderLoad(t *testing.T) {
+	needReal(t, "it places partitions anywhere")
 	b := sharedBroker(t)
 	topic := topicName(t)
 	leader := createTopic(t, b, topic, 1)
@@ -306,4 +307,54 @@ func listPartition(topic string, partition int32) *kmsg.ListOffsetsRequest {
 	r := listRequest(topic, 4, -1)
 	r.Topics[0].Partitions[0].Partition = partition
 	return r
+}
+
+// TestNamesWithoutEnd: a request that names more than there can be ends its connection, and what is named twice is answered once.
+func TestNamesWithoutEnd(t *testing.T) {
+	needReal(t, "it answers whatever is asked")
+	v := newVictim(t)
+	many := kmsg.NewPtrMetadataRequest()
+	many.Version = 4
+	for range 100_000 {
+		rt := kmsg.NewMetadataRequestTopic()
+		rt.Topic = &v.topic
+		many.Topics = append(many.Topics, rt)
+	}
+	describe := kmsg.NewPtrDescribeConfigsRequest()
+	describe.Version = 4
+	for range 100_000 {
+		x := kmsg.NewDescribeConfigsRequestResource()
+		x.ResourceType, x.ResourceName = kmsg.ConfigResourceTypeTopic, v.topic
+		describe.Resources = append(describe.Resources, x)
+	}
+	producers := kmsg.NewPtrDescribeProducersRequest()
+	q := kmsg.NewDescribeProducersRequestTopic()
+	q.Topic, q.Partitions = v.topic, make([]int32, 500_000)
+	producers.Topics = append(producers.Topics, q)
+	for port, addr := range v.ports() {
+		for _, req := range []kmsg.Request{many, describe, producers} {
+			w := dialTo(t, addr)
+			w.send(req)
+			if err := w.closedBy(10 * time.Second); err != nil {
+				t.Errorf("%s without end to the %s port: %v", kmsg.NameForKey(req.Key()), port, err)
+			}
+		}
+	}
+	many.Topics, describe.Resources, producers.Topics[0].Partitions = many.Topics[:1000], describe.Resources[:1000], make([]int32, 1000)
+	if n := len(mustAsk[*kmsg.MetadataResponse](t, dialTo(t, v.leader), many).Topics); n != 1 {
+		t.Errorf("metadata of one topic named 1000 times: %d topics", n)
+	}
+	if n := len(mustAsk[*kmsg.DescribeConfigsResponse](t, dialTo(t, v.leader), describe).Resources); n != 1 {
+		t.Errorf("configurations of one topic named 1000 times: %d resources", n)
+	}
+	answered := 0
+	for _, p := range mustAsk[*kmsg.DescribeProducersResponse](t, dialTo(t, v.leader), producers).Topics[0].Partitions {
+		if p.ErrorCode == 0 {
+			answered++
+		}
+	}
+	if answered != 1 {
+		t.Errorf("producers of one partition named 1000 times: %d answers", answered)
+	}
+	v.unhurt(t, "names without end")
 }

@@ -180,8 +180,8 @@ func TestDeleteRecords(t *testing.T) {
 		{"of an empty partition", 1, -1, 0, nil},
 		{"of a partition that is not", 7, 0, 0, kerr.UnknownTopicOrPartition},
 	} {
-		if b.fake != nil && c.at == -2 {
-			continue
+		if b.fake != nil && (c.at == -2 || c.at == 2) {
+			continue // kfake has it otherwise
 		}
 		if low, err := remove(c.partition, c.at); !errors.Is(err, c.want) || err == nil && low != c.low {
 			t.Errorf("deleting %s: %d %v; want %d %v", c.what, low, err, c.low, c.want)

@@ -73,6 +73,45 @@ func (c *control) tellConfig(t *cluster.Topic, by *task, item int) {
 	}
 }
 
+// namesMax bounds what one request may name, so that its answer, which may be
+// much larger, is bounded by what the broker can have.
+func (c *control) namesMax() int { return 2*(c.s.o.TopicsMax+c.s.o.PartitionsMax) + 1000 }
+
+// named is how many topics and partitions a request of the control shard names.
+func named(req kmsg.Request) (n int) {
+	switch r := req.(type) {
+	case *kmsg.MetadataRequest:
+		return len(r.Topics)
+	case *kmsg.CreateTopicsRequest:
+		return len(r.Topics)
+	case *kmsg.DeleteTopicsRequest:
+		return len(r.Topics) + len(r.TopicNames)
+	case *kmsg.DeleteRecordsRequest:
+		for i := range r.Topics {
+			n += 1 + len(r.Topics[i].Partitions)
+		}
+	case *kmsg.DescribeConfigsRequest:
+		return len(r.Resources)
+	case *kmsg.AlterConfigsRequest:
+		return len(r.Resources)
+	case *kmsg.IncrementalAlterConfigsRequest:
+		return len(r.Resources)
+	case *kmsg.CreatePartitionsRequest:
+		return len(r.Topics)
+	case *kmsg.ElectLeadersRequest:
+		for i := range r.Topics {
+			n += 1 + len(r.Topics[i].Partitions)
+		}
+	case *kmsg.DescribeProducersRequest:
+		for i := range r.Topics {
+			n += 1 + len(r.Topics[i].Partitions)
+		}
+	case *kmsg.DescribeTopicPartitionsRequest:
+		return len(r.Topics)
+	}
+	return n
+}
+
 // validateOnly says whether a change is a rehearsal.
 func (t *task) validateOnly() bool {
 	if t == nil {

@@ -56,14 +56,26 @@ func (c *control) brokerConfigs(node Node) []brokerConfig {
 		{"default.replication.factor", "1", "1", kmsg.ConfigTypeInt, "There is one replica."},
 		{"delete.topic.enable", "true", "true", kmsg.ConfigTypeBoolean, "Topics can be deleted."},
 		{"log.retention.check.interval.ms", strconv.FormatInt(o.RetentionCheckNS/1e6, 10), strconv.Itoa(RetentionCheckNS / 1e6), kmsg.ConfigTypeLong, "How often each partition is held against its retention: --retention-check-interval."},
+		{"log.dirs", o.DataDir, "", kmsg.ConfigTypeString, "Where the data lies: --data-dir."},
 		{"node.id", strconv.Itoa(int(node.ID)), "", kmsg.ConfigTypeInt, "The node: 0 is the control shard's, i data shard i's."},
 		{"num.partitions", strconv.Itoa(o.PartitionsDefault), "1", kmsg.ConfigTypeInt, "Partitions of a topic that is made without a number: --num-partitions."},
 	}
 }
 
+// resource is what has configurations.
+type resource struct {
+	kind kmsg.ConfigResourceType
+	name string
+}
+
 func (c *control) describeConfigs(r *kmsg.DescribeConfigsRequest, resp *kmsg.DescribeConfigsResponse) {
+	described := map[resource]bool{}
 	for i := range r.Resources {
 		q := &r.Resources[i]
+		if described[resource{q.ResourceType, q.ResourceName}] {
+			continue // once is enough, and bounds the answer
+		}
+		described[resource{q.ResourceType, q.ResourceName}] = true
 		x := kmsg.NewDescribeConfigsResponseResource()
 		x.ResourceType, x.ResourceName = q.ResourceType, q.ResourceName
 		add := func(name string, kind kmsg.ConfigType, readOnly bool, doc string, from []configValue) {
@@ -202,11 +214,14 @@ func (c *control) incrementalAlterConfigs(t *task, r *kmsg.IncrementalAlterConfi
 
 // alter begins the changes of a task, one for each resource, or says why not.
 func (c *control) alter(t *task, all []alteration) {
+	count := map[resource]int{}
+	for i := range all {
+		count[resource{all[i].kind, all[i].name}]++
+	}
 	for i := range all {
 		a := &all[i]
-		same := func(b alteration) bool { return b.kind == a.kind && b.name == a.name }
 		switch {
-		case slices.ContainsFunc(all[:i], same) || slices.ContainsFunc(all[i+1:], same):
+		case count[resource{a.kind, a.name}] > 1:
 			t.fail(i, int16(kafka.InvalidRequest), "Each resource must appear at most once.")
 		case a.null != "":
 			t.fail(i, int16(kafka.InvalidRequest), "Null value not supported for : "+a.null)

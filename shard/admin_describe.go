@@ -63,6 +63,7 @@ func (c *control) sized(q question, m mail, resp *kmsg.DescribeLogDirsResponse) 
 // describeProducers asks each partition's leader, which must be the node that
 // was asked, for the idempotent producers it remembers.
 func (c *control) describeProducers(t *task, r *kmsg.DescribeProducersRequest, resp *kmsg.DescribeProducersResponse) {
+	asked := map[uint64]bool{}
 	for i := range r.Topics {
 		q := &r.Topics[i]
 		x := kmsg.NewDescribeProducersResponseTopic()
@@ -72,10 +73,14 @@ func (c *control) describeProducers(t *task, r *kmsg.DescribeProducersRequest, r
 			y := &x.Partitions[k]
 			y.Partition = index
 			logID, code := c.ledBy(t.from.shard, q.Topic, index)
+			if code == kafka.None && asked[logID] {
+				code = kafka.InvalidRequest // once is enough, and bounds the answer
+			}
 			if code != kafka.None {
 				y.ErrorCode = int16(code)
 				continue
 			}
+			asked[logID] = true
 			c.ask(t.from.shard, mail{kind: mailProducers, a: logID}, nil, question{task: t, item: i, part: k})
 		}
 	}

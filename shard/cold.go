@@ -269,8 +269,21 @@ func (c *control) metadata(r *kmsg.MetadataRequest, resp *kmsg.MetadataResponse)
 		}
 		return
 	}
+	type wanted struct {
+		name string
+		id   [16]byte
+	}
+	seen := map[wanted]bool{}
 	for i := range r.Topics {
 		q := &r.Topics[i]
+		w := wanted{id: q.TopicID}
+		if q.Topic != nil {
+			w.name = *q.Topic
+		}
+		if seen[w] {
+			continue // as Kafka does: once
+		}
+		seen[w] = true
 		if q.Topic != nil && r.Version < 12 || q.Topic != nil && q.TopicID == [16]byte{} {
 			if t, ok := c.state.Topic(*q.Topic); ok {
 				resp.Topics = append(resp.Topics, c.metadataTopic(t))

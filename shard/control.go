@@ -552,6 +552,11 @@ func (c *control) accept(from origin, h kafka.Request, body []byte) {
 		c.answer(from, nil)
 		return
 	}
+	if n := named(req); n > c.namesMax() {
+		c.s.logf(Warn, "a request names more topics or partitions than there can be, connection closed: ", int64(n))
+		c.answer(from, nil)
+		return
+	}
 	t := &task{from: from, header: h, req: req, resp: req.ResponseKind(), pending: 1}
 	t.header.ClientID = nil
 	c.start(t)

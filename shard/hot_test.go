@@ -109,7 +109,7 @@ type hotShard struct {
 	now  ioring.Instant
 }
 
-func newHotShard(t testing.TB, arenaBytes, partitions int) *hotShard {
+func newHotShard(t testing.TB, arenaBytes, partitions int, configs ...cluster.Config) *hotShard {
 	features, err := ioring.Probe()
 	if err != nil {
 		t.Skipf("no io_uring: %v", err)
@@ -120,7 +120,7 @@ func newHotShard(t testing.TB, arenaBytes, partitions int) *hotShard {
 	}
 	o := BrokerOptions{
 		DataShards: 1, ArenaBytes: arenaBytes, RootFD: root, Features: features.Mask, Buffered: true, MessageBytesMax: 1 << 20, PartitionsDefault: 1,
-		TopicsMax: 64, PartitionsMax: partitions, Log: mute{t}, NewDirectory: [16]byte{1}, Nodes: []Node{{0, "h", 1}, {1, "h", 2}},
+		TopicsMax: 64, PartitionsMax: partitions, Log: mute{t}, NewDirectory: [16]byte{1}, RetentionCheckNS: 1e6, Nodes: []Node{{0, "h", 1}, {1, "h", 2}},
 	}
 	boot, err := recoverDirectory(o)
 	if err != nil {
@@ -149,7 +149,7 @@ func newHotShard(t testing.TB, arenaBytes, partitions int) *hotShard {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { controls.Unmap() })
-	told := appendTopicMail(nil, &cluster.Topic{Name: "hot", ID: [16]byte([]byte("0123456789abcdef"))})
+	told := appendTopicMail(nil, &cluster.Topic{Name: "hot", ID: [16]byte([]byte("0123456789abcdef")), Configs: configs})
 	topic, err := controls.Carve("topic", len(told), 64)
 	if err != nil {
 		t.Fatal(err)
@@ -246,12 +246,19 @@ func TestPoolsAreTheArena(t *testing.T) {
 // do in between.
 func TestServingAllocatesNothing(t *testing.T) {
 	for _, c := range []struct {
-		name   string
-		record int
-		parked bool // the fetch comes before the record
-	}{{"small", 100, false}, {"large", 100_000, false}, {"small, long polls", 100, true}, {"large, long polls", 100_000, true}} {
+		name    string
+		record  int
+		parked  bool // the fetch comes before the record
+		configs []cluster.Config
+	}{
+		{"small", 100, false, nil}, {"large", 100_000, false, nil}, {"small, long polls", 100, true, nil}, {"large, long polls", 100_000, true, nil},
+		{"large, stamped, looked at and soon removed", 100_000, false, []cluster.Config{
+			{Name: "message.timestamp.type", Value: "LogAppendTime"}, {Name: "retention.bytes", Value: "3000000"}, {Name: "segment.bytes", Value: "1048576"}, {Name: "segment.ms", Value: "5"},
+		}},
+		{"small, its times looked at", 100, false, []cluster.Config{{Name: "message.timestamp.before.max.ms", Value: "1600000000000"}}},
+	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHotShard(t, ArenaBytesMin, 64)
+			h := newHotShard(t, ArenaBytesMin, 64, c.configs...)
 			produce, flexible := produceFrame(8, -1, make([]byte, c.record)), produceFrame(9, 1, make([]byte, c.record))
 			fetch, at := fetchFrame(11, 500, 1)
 			fetchFlexible, atFlexible := fetchFrame(12, 500, 1)
@@ -304,6 +311,9 @@ func TestServingAllocatesNothing(t *testing.T) {
 			}
 			if s := h.s.log.Stats(); c.record > 10_000 && (s.Checkpoints < 3 || s.Evictions < 3) {
 				t.Errorf("the run did not meet everything it should: %+v", *s)
+			}
+			if s := h.s.log.Stats(); len(c.configs) > 1 && s.Truncated < 3 {
+				t.Errorf("retention moved the start %d times", s.Truncated)
 			}
 		})
 	}
