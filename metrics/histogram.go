@@ -46,6 +46,9 @@ func (h *Histogram) Record(ns int64) {
 // Count is how many durations were recorded.
 func (h *Histogram) Count() int64 { return h.hdr.TotalCount() }
 
+// SumNS is all of them together.
+func (h *Histogram) SumNS() int64 { return h.sum }
+
 // Quantile is the duration in ns that so many percent (0..100) do not exceed.
 func (h *Histogram) Quantile(percent float64) int64 { return h.hdr.ValueAtPercentile(percent) }
 

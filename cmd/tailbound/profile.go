@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"tailbound/metrics"
 )
@@ -29,15 +31,22 @@ request's way how long it took to get there from the stage before, how long
 turns took, how full the pools are, and what the process uses.
 
 The broker answers on profile.sock in its data directory; only its owner may
-ask. --once prints everything since the start; with --interval, what came
-within that time.`,
-		Example: `  tailbound profile --data-dir /var/lib/tailbound --once
+ask. In a terminal it goes on; --once prints everything since the start, or,
+with --interval, what came within that time.`,
+		Example: `  tailbound profile --data-dir /var/lib/tailbound
+  tailbound profile --data-dir /var/lib/tailbound --once
   tailbound profile --once --interval 10s
   tailbound profile --once --json | jq .process.heap_allocs_objects`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON {
+				once = true
+			}
 			if !once {
-				return errors.New("give --once")
+				if !isTerminal(os.Stdout) || !isTerminal(os.Stdin) {
+					return errors.New("the live view needs a terminal; give --once, or --json")
+				}
+				return watchProfile(dir, max(interval, 250*time.Millisecond, cmp.Or(interval, time.Second)))
 			}
 			p, err := dialProfile(dir)
 			if err != nil {
@@ -65,9 +74,14 @@ within that time.`,
 	f := c.Flags()
 	f.StringVar(&dir, "data-dir", envOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
 	f.BoolVar(&once, "once", false, "print once and end")
-	f.BoolVar(&asJSON, "json", false, "print JSON: everything since the start (total) and within the interval (since)")
-	f.DurationVar(&interval, "interval", 0, "measure for so long")
+	f.BoolVar(&asJSON, "json", false, "print JSON, once: everything since the start (total) and within the interval (since)")
+	f.DurationVar(&interval, "interval", 0, "measure for so long; in a terminal: how often (1s)")
 	return c
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }
 
 // profileClient asks one broker.
@@ -98,12 +112,13 @@ func dialProfile(dir string) (*profileClient, error) {
 
 func (p *profileClient) next() (*profile, error) {
 	p.conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := p.conn.Write([]byte("\n")); err != nil {
-		return nil, fmt.Errorf("asking the broker for its profile: %w", err)
+	_, err := p.conn.Write([]byte("\n"))
+	var line []byte
+	if err == nil {
+		line, err = p.in.ReadBytes('\n')
 	}
-	line, err := p.in.ReadBytes('\n')
 	if err != nil {
-		if err == io.EOF {
+		if err == io.EOF || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 			err = errors.New("it has stopped")
 		}
 		return nil, fmt.Errorf("reading the broker's profile: %w", err)

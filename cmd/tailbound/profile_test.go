@@ -2,13 +2,21 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"math"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	rtm "runtime/metrics"
 	"strings"
 	"testing"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+
+	"tailbound/metrics"
 )
 
 func TestProfile(t *testing.T) {
@@ -94,6 +102,97 @@ func TestPauses(t *testing.T) {
 	for ns, want := range map[int64]string{0: "0 ns", 999: "999 ns", 1000: "1.00 us", 12345: "12.3 us", 999999: "1.00 ms", 123456789: "123 ms", 60e9: "60.0 s"} {
 		if got := shortNS(ns); got != want {
 			t.Errorf("%d ns: %s, want %s", ns, got, want)
+		}
+	}
+}
+
+// What Prometheus scrapes is what the profile has.
+func TestPrometheus(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := free.Addr().String()
+	free.Close()
+	b := startBroker(t, "--metrics-listen", at)
+	must(t, "a\nb\nc\n", "produce", "scraped", "--create", "--brokers", b.addr)
+	answer, err := http.Get("http://" + at + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil || answer.StatusCode != http.StatusOK {
+		t.Fatalf("%s, %v\n%s", answer.Status, err, text)
+	}
+	for _, w := range []string{`tailbound_records_total{shard="1"} 3`, `tailbound_request_seconds_count{kind="produce",shard="1"} 1`, `tailbound_stage_seconds_bucket{kind="produce",shard="1",stage="durable",le="10"} 1`,
+		`tailbound_stage_seconds_bucket{kind="produce",shard="1",stage="durable",le="+Inf"} 1`, `tailbound_turn_seconds_sum{shard="0"}`, `tailbound_pool_max{pool="log memory slabs",shard="1"}`, `tailbound_shard_late{shard="0"} 0`, "go_gc_duration_seconds", "process_resident_memory_bytes"} {
+		if !strings.Contains(string(text), w) {
+			t.Errorf("nothing of %s", w)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%s", text)
+	}
+}
+
+func TestCumulativeBuckets(t *testing.T) {
+	h := metrics.NewHistogram()
+	for _, ns := range []int64{500, 1e3, 1.5e3, 4e6, 9e9, 30e9} {
+		h.Record(ns)
+	}
+	got := cumulative(h)
+	for upTo, want := range map[float64]uint64{1e-6: 2, 2e-6: 3, 2e-3: 3, 5e-3: 4, 10: 5} {
+		if got[upTo] != want {
+			t.Errorf("up to %v s: %d, want %d", upTo, got[upTo], want)
+		}
+	}
+}
+
+// The live view, without a terminal: what it shows of what it is told.
+func TestWatch(t *testing.T) {
+	b := startBroker(t)
+	var m tea.Model = watch{dir: b.dir, interval: time.Second}
+	tell := func(msg tea.Msg) string {
+		t.Helper()
+		m, _ = m.Update(msg)
+		return m.View().Content
+	}
+	has := func(text string, words ...string) {
+		t.Helper()
+		for _, w := range words {
+			if !strings.Contains(text, w) {
+				t.Errorf("nothing of %q in:\n%s", w, text)
+			}
+		}
+	}
+	ask := func() string { return tell(m.(watch).ask()) }
+	has(m.View().Content, "asking")
+	has(ask(), "records/s", "0 control", "resident")
+	must(t, "a\nb\nc\n", "produce", "watched", "--create", "--brokers", b.addr)
+	ask()
+	has(tell(tea.KeyPressMsg{Code: '1', Text: "1"}), "data shard 1", "produce", "durable", "pool", "receive buffers", "per second", "records")
+	has(tell(tea.KeyPressMsg{Code: tea.KeyLeft}), "control shard 0")
+	has(tell(tea.KeyPressMsg{Code: 't', Text: "t"}), "since the start")
+	has(tell(tea.KeyPressMsg{Code: 'p', Text: "p"}), "PAUSED")
+	tell(tea.KeyPressMsg{Code: 'p', Text: "p"})
+	has(tell(tea.WindowSizeMsg{Width: 80, Height: 5}), "taller")
+	tell(tea.WindowSizeMsg{Width: 120, Height: 60})
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	has(ask(), "it has stopped", "control shard 0") // what was known stays
+	has(ask(), "no broker serves")
+	if _, quit := m.Update(tea.KeyPressMsg{Code: 'q', Text: "q"}); quit == nil || quit() != tea.Quit() {
+		t.Error("q does not end it")
+	}
+	refused(t, []string{"profile", "--data-dir", b.dir}, "--once")
+}
+
+func TestShortNumbers(t *testing.T) {
+	for v, want := range map[float64]string{0: "0", 0.25: "0.2", 7: "7", 9.96: "10", 17.4: "17", 3200: "3.2k", 120e6: "120M", 999.6: "1k"} {
+		if got := shortNumber(v); got != want {
+			t.Errorf("%v: %s, want %s", v, got, want)
 		}
 	}
 }

@@ -31,7 +31,7 @@ import (
 // serveOptions are the flags of serve.
 type serveOptions struct {
 	dataDir, listen, advertise, cpus, features, logLevel string
-	logFormat                                            string
+	logFormat, metricsListen                             string
 	shards                                               int
 	arena                                                byteSize
 	buffered, autoCreate                                 bool
@@ -99,6 +99,7 @@ exit status is 0 only after a clean stop.`,
 	f.StringVar(&o.features, "ring-features", "all", "io_uring features that may be used: all, a kernel release such as 5.19, or names with - before them")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
+	f.StringVar(&o.metricsListen, "metrics-listen", "", "HOST:PORT to serve /metrics on, for Prometheus (default: nowhere)")
 	f.BoolVar(&o.buffered, "buffered", false, "allow a file system without direct I/O, such as tmpfs, for trying out: nothing is durable then")
 	f.BoolVar(&o.autoCreate, "auto-create-topics", true, "create a topic that a client asks for (auto.create.topics.enable)")
 	f.IntVar(&o.partitions, "num-partitions", 1, "partitions of a topic that is created without a number")
@@ -142,6 +143,11 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 	}
 	if o.logFormat != "text" && o.logFormat != "json" {
 		wrong("log-format", "%q: it is text or json", o.logFormat)
+	}
+	if o.metricsListen != "" {
+		if _, _, err := splitPort(o.metricsListen, 1); err != nil {
+			wrong("metrics-listen", "%s", err)
+		}
 	}
 	if o.partitionsMax < 1 {
 		wrong("partitions-max", "%d: it is at least 1", o.partitionsMax)
@@ -290,9 +296,15 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	}
 	profiler, err := listenProfile(o.dataDir)
 	if err != nil {
-		logger.log.Warn("`tailbound profile` will not be answered", "error", err)
-	} else {
-		defer profiler.close(o.dataDir)
+		return fmt.Errorf("the socket of `tailbound profile`: %w", err)
+	}
+	defer profiler.close(o.dataDir)
+	var prometheus *prometheusServer
+	if o.metricsListen != "" {
+		if prometheus, err = listenPrometheus(o.metricsListen); err != nil {
+			return err
+		}
+		defer prometheus.close()
 	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
@@ -306,8 +318,9 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	for _, note := range broker.Boot.Notes {
 		logger.log.Warn(note)
 	}
-	if profiler != nil {
-		profiler.serve(broker, nodes)
+	profiler.serve(broker, nodes)
+	if prometheus != nil {
+		prometheus.serve(profiler, func(err error) { logger.log.Error("/metrics is not served any more", "error", err) })
 	}
 	announce(cmd, logger.log, o, nodes, host, bound, found, disk, buffered, data, time.Since(started))
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
@@ -323,9 +336,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		return err
 	case s := <-signals:
 		logger.log.Info("stopping", "signal", s.String())
-		if profiler != nil {
-			profiler.close(o.dataDir)
-		}
+		profiler.close(o.dataDir)
 		daemon.SdNotify(false, daemon.SdNotifyStopping)
 		broker.Stop()
 	}
@@ -354,6 +365,9 @@ func announce(cmd *cobra.Command, log *slog.Logger, o serveOptions, nodes []shar
 		log.Info("serving", "version", versionString(), "kernel", f.Kernel, "data_dir", o.dataDir, "file_system", d.FileSystem, "listen", listen, "advertise", address(nodes[0]),
 			"shards", o.shards, "cpus", cpus, "arena_bytes", int64(o.arena), "ring_found", f.Found(), "ring_missing", f.Missing(), "durable", !buffered, "started_in_ms", took.Milliseconds())
 		return
+	}
+	if o.metricsListen != "" {
+		log.Info("serving /metrics", "listen", o.metricsListen)
 	}
 	out := cmd.OutOrStdout()
 	fmt.Fprintf(out, "tailbound %s, Linux %s, serving %s (%s) after %d ms\n", versionString(), f.Kernel, o.dataDir, d.FileSystem, took.Milliseconds())

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"tailbound/metrics"
+)
+
+// prometheusServer serves /metrics: what the profile has, as text for
+// Prometheus. Asking it asks the shards, as a profile does.
+type prometheusServer struct {
+	listener net.Listener
+	http     http.Server
+}
+
+func listenPrometheus(at string) (*prometheusServer, error) {
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		return nil, fmt.Errorf("--metrics-listen: %w", err)
+	}
+	return &prometheusServer{listener: l}, nil
+}
+
+func (s *prometheusServer) serve(p *profiler, wrong func(error)) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(shardCollector{p}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	s.http = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
+	go func() {
+		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			wrong(err)
+		}
+	}()
+}
+
+func (s *prometheusServer) close() {
+	s.listener.Close() // where serve was not reached
+	s.http.Close()
+}
+
+// bucketsNS are the buckets of every histogram: three a decade, 1 us to 10 s.
+var bucketsNS = func() (all []int64) {
+	for d := int64(1e3); d <= 1e9; d *= 10 {
+		all = append(all, d, 2*d, 5*d)
+	}
+	return append(all, 10e9)
+}()
+
+var (
+	descStage = prometheus.NewDesc("tailbound_stage_seconds", "How long requests took to get to a stage from the one before it.", []string{"shard", "kind", "stage"}, nil)
+	descTotal = prometheus.NewDesc("tailbound_request_seconds", "How long requests took, from their last byte's receipt until their reply was sent.", []string{"shard", "kind"}, nil)
+	descTurn  = prometheus.NewDesc("tailbound_turn_seconds", "How long turns of a shard took.", []string{"shard"}, nil)
+	descUsed  = prometheus.NewDesc("tailbound_pool_used", "How much of a shard's pool is used.", []string{"shard", "pool"}, nil)
+	descPeak  = prometheus.NewDesc("tailbound_pool_peak", "The most of a shard's pool that was ever used, where it is kept.", []string{"shard", "pool"}, nil)
+	descMax   = prometheus.NewDesc("tailbound_pool_max", "How much a shard's pool has.", []string{"shard", "pool"}, nil)
+	descLate  = prometheus.NewDesc("tailbound_shard_late", "1 where a shard took no turn in time to be asked.", []string{"shard"}, nil)
+	descInfo  = prometheus.NewDesc("tailbound_info", "The version that runs.", []string{"version"}, nil)
+)
+
+// shardCollector asks the shards for each scrape.
+type shardCollector struct{ p *profiler }
+
+// Describe says nothing: which counters there are, the shards say.
+func (shardCollector) Describe(chan<- *prometheus.Desc) {}
+
+func (c shardCollector) Collect(out chan<- prometheus.Metric) {
+	c.p.mu.Lock()
+	defer c.p.mu.Unlock()
+	late := make([]bool, len(c.p.collectors))
+	if c.p.broker != nil {
+		c.p.collect(late)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	gauge(descInfo, 1, versionString())
+	for i, k := range c.p.collectors {
+		shard := strconv.Itoa(i)
+		isLate := 0.0
+		if late[i] {
+			isLate = 1
+		}
+		gauge(descLate, isLate, shard)
+		for _, v := range k.Counters() {
+			d := prometheus.NewDesc("tailbound_"+v.Name+"_total", "A counter of a shard; metrics/counters.go says what it counts.", []string{"shard"}, nil)
+			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v.Value), shard)
+		}
+		for _, l := range k.Total().Levels() {
+			gauge(descUsed, float64(l.Used), shard, l.Name)
+			gauge(descMax, float64(l.Max), shard, l.Name)
+			if l.Peak > 0 {
+				gauge(descPeak, float64(l.Peak), shard, l.Name)
+			}
+		}
+		histogram := func(h *metrics.Histogram, d *prometheus.Desc, labels ...string) {
+			if h.Count() > 0 {
+				out <- prometheus.MustNewConstHistogram(d, uint64(h.Count()), float64(h.SumNS())/1e9, cumulative(h), labels...)
+			}
+		}
+		for kind := range metrics.Kinds {
+			histogram(k.Total().Step(kind, metrics.Received), descTotal, shard, kind.Name())
+			for s := metrics.Parsed; s < metrics.Stages; s++ {
+				histogram(k.Total().Step(kind, s), descStage, shard, kind.Name(), s.Name(kind))
+			}
+		}
+		histogram(k.Total().Turn(), descTurn, shard)
+	}
+}
+
+// cumulative counts, for each of bucketsNS, the values up to it: to the two
+// digits that a histogram has.
+func cumulative(h *metrics.Histogram) map[float64]uint64 {
+	all := make(map[float64]uint64, len(bucketsNS))
+	have, n, i := h.Buckets(), uint64(0), 0
+	for _, upTo := range bucketsNS {
+		for i < len(have) && have[i].UpToNS <= upTo+upTo/100+63 {
+			n += uint64(have[i].Count)
+			i++
+		}
+		all[float64(upTo)/1e9] = n
+	}
+	return all
+}
