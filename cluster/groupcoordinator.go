@@ -57,7 +57,7 @@ type GroupOptions struct {
 	GroupSizeMax            int   // members of one group; group.max.size
 	MembersMax              int   // members of all groups, those that only have an id included
 	GroupsMax               int
-	GroupBytesMax           int // of one group's members: subscriptions, assignments, names
+	GroupBytesMax           int // of one group's members (subscriptions, assignments, names), and of one change
 	OffsetBytesMax          int // of one group's offsets
 	BytesMax                int // of all groups
 }
@@ -506,7 +506,7 @@ func (c *Coordinator) Commit(at GroupTime, ticket uint64, r *CommitRequest, topi
 		}
 	}
 	change := commitOffsets(r.Group, topics)
-	if len(change) > c.o.OffsetBytesMax {
+	if len(change) > c.o.GroupBytesMax {
 		return CodeInvalidCommitOffsetSize
 	}
 	if !ok {

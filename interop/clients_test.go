@@ -525,9 +525,6 @@ func TestEveryVersion(t *testing.T) {
 				continue
 			}
 			code := errorIn(resp)
-			if k.ApiKey == 10 && code == kerr.CoordinatorNotAvailable.Code {
-				continue // there are no groups to coordinate yet
-			}
 			if code != 0 {
 				t.Errorf("%s v%d: error %d (%v)", kmsg.NameForKey(k.ApiKey), version, code, kerr.ErrorForCode(code))
 			}

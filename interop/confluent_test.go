@@ -188,3 +188,43 @@ func (l librd) remove(ctx context.Context, b *broker, topic string) error {
 	}
 	return librdError(rs[0].Error)
 }
+
+func init() {
+	groupClients["confluent"] = struct {
+		assignors []string
+		join      func(b *broker, m membership) (leave, crash func(), err error)
+	}{[]string{"range", "roundrobin", "cooperative-sticky"}, librdMember}
+}
+
+func librdMember(b *broker, m membership) (leave, crash func(), err error) {
+	more := kafka.ConfigMap{
+		"group.id": m.group, "partition.assignment.strategy": m.assignor, "enable.auto.commit": false, "auto.offset.reset": "earliest",
+		"session.timeout.ms": 2000, "heartbeat.interval.ms": 200, "max.poll.interval.ms": 5000, "fetch.wait.max.ms": 200,
+	}
+	if m.instance != "" {
+		more["group.instance.id"] = m.instance
+	}
+	c, err := kafka.NewConsumer(librd{}.config(b, more))
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := c.Subscribe(m.topic, nil); err != nil {
+		return nil, nil, err
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if x, ok := c.Poll(50).(*kafka.Message); ok && x.TopicPartition.Error == nil {
+				m.seen(x.TopicPartition.Partition, int64(x.TopicPartition.Offset), x.Value)
+				c.CommitMessage(x)
+			}
+		}
+	}()
+	return func() { close(stop); <-done; c.Close() }, nil, nil
+}

@@ -304,7 +304,15 @@ const (
 	KeyFetch                int16 = 1
 	KeyListOffsets          int16 = 2
 	KeyMetadata             int16 = 3
+	KeyOffsetCommit         int16 = 8
+	KeyOffsetFetch          int16 = 9
 	KeyFindCoordinator      int16 = 10
+	KeyJoinGroup            int16 = 11
+	KeyHeartbeat            int16 = 12
+	KeyLeaveGroup           int16 = 13
+	KeySyncGroup            int16 = 14
+	KeyDescribeGroups       int16 = 15
+	KeyListGroups           int16 = 16
 	KeyApiVersions          int16 = 18
 	KeyCreateTopics         int16 = 19
 	KeyDeleteTopics         int16 = 20
@@ -315,9 +323,11 @@ const (
 	KeyAlterConfigs         int16 = 33
 	KeyDescribeLogDirs      int16 = 35
 	KeyCreatePartitions     int16 = 37
+	KeyDeleteGroups         int16 = 42
 	KeyElectLeaders         int16 = 43
 	KeyIncrementalAlter     int16 = 44
 	KeyListReassignments    int16 = 46
+	KeyOffsetDelete         int16 = 47
 	KeyDescribeCluster      int16 = 60
 	KeyDescribeProducers    int16 = 61
 	KeyDescribePartitions   int16 = 75
@@ -335,14 +345,23 @@ type Key struct {
 // version 0 for a broker that knows no compression (KAFKA-18659). The ceilings:
 // Fetch and Produce from 13 on name topics by id only (KIP-516), ListOffsets 8
 // asks for the earliest local offset (KIP-405), InitProducerId 5 belongs to the
-// second protocol of transactions (KIP-890). The flexible versions are the
+// second protocol of transactions (KIP-890), OffsetCommit and OffsetFetch 10 name
+// topics by id, FindCoordinator 5 belongs to transactions again. The flexible versions are the
 // flexibleVersions of clients/src/main/resources/common/message/*Request.json.
 var keys = [...]Key{
 	{KeyProduce, 0, 12, 9, "Produce"},
 	{KeyFetch, 4, 12, 12, "Fetch"},
 	{KeyListOffsets, 1, 7, 6, "ListOffsets"},
 	{KeyMetadata, 0, 13, 9, "Metadata"},
+	{KeyOffsetCommit, 2, 9, 8, "OffsetCommit"},
+	{KeyOffsetFetch, 1, 9, 6, "OffsetFetch"},
 	{KeyFindCoordinator, 0, 4, 3, "FindCoordinator"},
+	{KeyJoinGroup, 0, 9, 6, "JoinGroup"},
+	{KeyHeartbeat, 0, 4, 4, "Heartbeat"},
+	{KeyLeaveGroup, 0, 5, 4, "LeaveGroup"},
+	{KeySyncGroup, 0, 5, 4, "SyncGroup"},
+	{KeyDescribeGroups, 0, 6, 5, "DescribeGroups"},
+	{KeyListGroups, 0, 5, 3, "ListGroups"},
 	{KeyApiVersions, 0, 4, 3, "ApiVersions"},
 	{KeyCreateTopics, 2, 7, 5, "CreateTopics"},
 	{KeyDeleteTopics, 1, 6, 4, "DeleteTopics"},
@@ -353,13 +372,18 @@ var keys = [...]Key{
 	{KeyAlterConfigs, 0, 2, 2, "AlterConfigs"},
 	{KeyDescribeLogDirs, 1, 4, 2, "DescribeLogDirs"},
 	{KeyCreatePartitions, 0, 3, 2, "CreatePartitions"},
+	{KeyDeleteGroups, 0, 2, 2, "DeleteGroups"},
 	{KeyElectLeaders, 0, 2, 2, "ElectLeaders"},
 	{KeyIncrementalAlter, 0, 1, 1, "IncrementalAlterConfigs"},
 	{KeyListReassignments, 0, 0, 0, "ListPartitionReassignments"},
+	{KeyOffsetDelete, 0, 0, neverFlexible, "OffsetDelete"},
 	{KeyDescribeCluster, 0, 2, 0, "DescribeCluster"},
 	{KeyDescribeProducers, 0, 0, 0, "DescribeProducers"},
 	{KeyDescribePartitions, 0, 0, 0, "DescribeTopicPartitions"},
 }
+
+// neverFlexible is above every version.
+const neverFlexible = 1<<15 - 1
 
 // ProduceMin is the lowest version of Produce that is served.
 const ProduceMin = 3

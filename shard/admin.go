@@ -108,6 +108,8 @@ func named(req kmsg.Request) (n int) {
 		}
 	case *kmsg.DescribeTopicPartitionsRequest:
 		return len(r.Topics)
+	default:
+		return namedOfGroups(req)
 	}
 	return n
 }

@@ -57,7 +57,9 @@ func (c *control) start(t *task) {
 	case *kmsg.OffsetForLeaderEpochRequest:
 		c.notHereEpochs(r, t.resp.(*kmsg.OffsetForLeaderEpochResponse))
 	default:
-		t.resp = nil // no such key is advertised
+		if !c.startGroup(t) {
+			t.resp = nil // no such key is advertised
+		}
 	}
 }
 
@@ -363,15 +365,20 @@ func (c *control) giveIDs() {
 	c.ids = nil
 }
 
+// findCoordinator: the control shard coordinates all groups, and no transactions.
 func (c *control) findCoordinator(r *kmsg.FindCoordinatorRequest, resp *kmsg.FindCoordinatorResponse) {
-	message := "This broker coordinates no consumer groups or transactions yet."
+	node, code, message := c.s.o.Nodes[0], int16(0), (*string)(nil)
+	if r.CoordinatorType != 0 {
+		text := "This broker coordinates no transactions."
+		node, code, message = Node{ID: -1, Port: -1}, int16(kafka.CoordinatorNotAvailable), &text
+	}
 	if r.Version < 4 {
-		resp.ErrorCode, resp.ErrorMessage, resp.NodeID, resp.Port = int16(kafka.CoordinatorNotAvailable), &message, -1, -1
+		resp.ErrorCode, resp.ErrorMessage, resp.NodeID, resp.Host, resp.Port = code, message, node.ID, node.Host, node.Port
 		return
 	}
 	for _, key := range r.CoordinatorKeys {
 		x := kmsg.NewFindCoordinatorResponseCoordinator()
-		x.Key, x.NodeID, x.Port, x.ErrorCode, x.ErrorMessage = key, -1, -1, int16(kafka.CoordinatorNotAvailable), &message
+		x.Key, x.NodeID, x.Host, x.Port, x.ErrorCode, x.ErrorMessage = key, node.ID, node.Host, node.Port, code, message
 		resp.Coordinators = append(resp.Coordinators, x)
 	}
 }

@@ -42,6 +42,12 @@ type control struct {
 	ids       []*task               // producers that wait for an id
 	early     int64                 // Faults.ProducerIDTwice: the next id that nobody made durable
 	reserving bool                  // a block of ids is becoming durable
+	groups    groups
+
+	grown        int      // what commands since the last snapshot are counted to cost at a start
+	snapshotSize int      // of the last snapshot
+	rest         [][]byte // parts of a snapshot not appended yet
+	snapshotAt   int64    // where it begins
 
 	serving     int // data shards that serve
 	shardsDone  int // data shards that have stopped
@@ -55,6 +61,7 @@ const (
 	changeNone changeStage = iota
 	changeAppend
 	changeDurable
+	changeSnapshot
 )
 
 // change is one command on its way: who wants it, and what for.
@@ -83,7 +90,7 @@ const (
 	changeDeleteID
 	changeForget
 	changeReserve
-	changeSnapshot
+	changeGroups
 	changeConfigure
 	changeGrow
 )
@@ -118,13 +125,14 @@ type origin struct {
 
 // task is a cold request under way.
 type task struct {
-	from    origin
-	header  kafka.Request
-	req     kmsg.Request
-	resp    kmsg.Response
-	pending int              // changes, confirmations and answers it waits for
-	creates bool             // metadata: topics were created for it
-	topics  map[[16]byte]int // log dirs: where a topic is in the response
+	from     origin
+	header   kafka.Request
+	clientID string
+	req      kmsg.Request
+	resp     kmsg.Response
+	pending  int              // changes, confirmations and answers it waits for
+	creates  bool             // metadata: topics were created for it
+	topics   map[[16]byte]int // log dirs: where a topic is in the response
 }
 
 type answer struct {
@@ -134,7 +142,9 @@ type answer struct {
 
 const (
 	openCredit    = 128
-	snapshotEvery = 4096 // commands
+	snapshotAfter = 1 << 20 // beside what the last snapshot had, several times
+	commandCost   = 256     // what a command is counted to cost, beside its bytes
+	commandRoom   = 1 << 10 // for the batch around a command, and its header
 	controlLogID  = cluster.ControlLogID
 )
 
@@ -152,7 +162,7 @@ func newControl(s *Shard) *control {
 
 // idle says that nothing is owed to anyone.
 func (c *control) idle() bool {
-	return c.tasks == 0 && len(c.answers) == 0 && c.stage == changeNone && len(c.changes) == 0 && c.shardsDone == c.s.o.DataShards
+	return c.tasks == 0 && len(c.answers) == 0 && c.stage == changeNone && len(c.changes) == 0 && c.groups.idle() && c.shardsDone == c.s.o.DataShards
 }
 
 // step moves everything that can move.
@@ -170,6 +180,7 @@ func (c *control) step() {
 			}
 		}
 	}
+	c.stepGroups()
 	c.change()
 	c.runErrands()
 	c.sendAnswers()
@@ -228,6 +239,7 @@ func (c *control) applyAll(b []byte) {
 		base := kafka.BaseOffset(b)
 		if base >= c.loaded {
 			if cmd, ok := commandOf(b[:size]); ok {
+				c.grown += commandCost + len(cmd)
 				if err := c.state.Apply(cmd); err != nil && err != cluster.ErrReplayed {
 					c.s.fatalf("the control log has a command this version cannot apply ("+err.Error()+") at offset ", base)
 				}
@@ -242,6 +254,7 @@ func (c *control) applyAll(b []byte) {
 func (c *control) name() {
 	s := c.s
 	s.stage = stageNaming
+	c.groupsLoaded()
 	c.numbers = map[[16]byte]int32{}
 	for _, t := range c.state.Topics() {
 		c.announce(t, nil, 0, 0)
@@ -375,6 +388,10 @@ func (c *control) change() {
 	for {
 		switch c.stage {
 		case changeNone:
+			if c.nextGroups() {
+				c.stage = changeAppend
+				continue
+			}
 			if len(c.changes) == 0 {
 				return
 			}
@@ -385,31 +402,31 @@ func (c *control) change() {
 			}
 			c.stage = changeAppend
 		case changeAppend:
-			batch := commandBatch(c.current.cmd, int64(s.wall))
-			dst, base, st := s.log.Reserve(c.log, len(batch))
-			switch st {
+			switch c.append(c.current.cmd) {
 			case engine.OK:
-				copy(dst, batch)
-				kafka.PatchBase(dst, base, s.boot.LeaderEpoch())
-				s.log.Commit(engine.Meta{Count: 1, MaxTime: int64(s.wall), CRC: kafka.BatchCRC(dst)})
-				c.current.end = base + 1
+				c.current.end = s.log.End(c.log)
 				c.stage = changeDurable
 			case engine.WaitMemory, engine.WaitRoom:
 				return
 			default:
-				c.refuse(&c.current, int16(kafka.KafkaStorageError), "The control log cannot be written; see the broker's log.")
 				c.stage = changeNone
+				c.refuse(&c.current, int16(kafka.KafkaStorageError), "The control log cannot be written; see the broker's log.")
 			}
 		case changeDurable:
 			if s.log.Durable(c.log) < c.current.end {
 				if !s.failed {
 					return
 				}
-				c.refuse(&c.current, int16(kafka.KafkaStorageError), "The control log cannot be written; see the broker's log.")
 				c.stage = changeNone
+				c.refuse(&c.current, int16(kafka.KafkaStorageError), "The control log cannot be written; see the broker's log.")
 				continue
 			}
+			c.stage = changeNone
 			c.applied(&c.current)
+		case changeSnapshot:
+			if !c.appendSnapshot() {
+				return
+			}
 			c.stage = changeNone
 		}
 	}
@@ -463,6 +480,9 @@ func (c *control) plan(x *change) bool {
 }
 
 func (c *control) refuse(x *change, code int16, message string) {
+	if x.kind == changeGroups {
+		c.groupsStored(kafka.NotCoordinator) // as Kafka: clients ask again, who the coordinator is first
+	}
 	if x.kind == changeReserve {
 		c.reserving = false
 		for _, t := range c.ids {
@@ -484,7 +504,10 @@ func (c *control) applied(x *change) {
 		c.s.fatalf("a planned change could not be applied ("+err.Error()+") at offset ", x.end-1)
 		return
 	}
+	c.grown += commandCost + len(x.cmd)
 	switch x.kind {
+	case changeGroups:
+		c.groupsStored(kafka.None)
 	case changeCreate:
 		t, _ := c.state.Topic(x.name)
 		c.announce(t, x.task, x.item, 0)
@@ -508,25 +531,58 @@ func (c *control) applied(x *change) {
 	c.snapshot()
 }
 
-// snapshot rewrites the state at the end of a log grown long, and lets go of
-// what lies before it.
+// snapshot begins to rewrite the state at the end of a log grown long. It is
+// due when a start would read several times what the state has, so that it
+// costs a small part of what is written anyway.
 func (c *control) snapshot() {
-	s := c.s
-	if s.log.End(c.log)-s.log.Start(c.log) < snapshotEvery || s.failed {
+	if c.grown < snapshotAfter+4*c.snapshotSize || c.s.failed {
 		return
 	}
-	start := s.log.End(c.log)
-	for _, cmd := range c.state.Snapshot(256 << 10) {
-		batch := commandBatch(cmd, int64(s.wall))
-		dst, base, st := s.log.Reserve(c.log, len(batch))
-		if st != engine.OK {
-			return // an unfinished snapshot is not applied; the next change tries again
+	c.rest, c.snapshotSize = c.state.Snapshot(c.commandBytes()), 0
+	for _, cmd := range c.rest {
+		c.snapshotSize += len(cmd)
+	}
+	c.snapshotAt = c.s.log.End(c.log)
+	c.stage = changeSnapshot
+}
+
+// appendSnapshot appends the rest of a snapshot, as far as there is memory for
+// it, and lets go of what lies before it at its end. It says whether it is over.
+// Nothing else is appended in between.
+func (c *control) appendSnapshot() bool {
+	s := c.s
+	for len(c.rest) > 0 {
+		switch c.append(c.rest[0]) {
+		case engine.OK:
+			c.rest = c.rest[1:]
+		case engine.WaitMemory, engine.WaitRoom:
+			return false
+		default: // an unfinished snapshot is not applied; it is tried again, not soon
+			c.rest = nil
+			c.grown /= 2
+			return true
 		}
+	}
+	c.rest, c.grown = nil, 0
+	s.log.TruncateBefore(c.log, c.snapshotAt, loadUser)
+	return true
+}
+
+// commandBytes is a good size for a command that gathers things: large enough
+// to cost little for each, small enough for two of them to be on their way.
+func (c *control) commandBytes() int { return min(256<<10, c.s.o.Engine.BatchBytesMax-commandRoom) }
+
+// append reserves, fills and commits a batch of one command.
+func (c *control) append(cmd []byte) engine.Status {
+	s := c.s
+	batch := commandBatch(cmd, int64(s.wall))
+	dst, base, st := s.log.Reserve(c.log, len(batch))
+	if st == engine.OK {
 		copy(dst, batch)
 		kafka.PatchBase(dst, base, s.boot.LeaderEpoch())
 		s.log.Commit(engine.Meta{Count: 1, MaxTime: int64(s.wall), CRC: kafka.BatchCRC(dst)})
 	}
-	s.log.TruncateBefore(c.log, start, loadUser)
+	return st
 }
 
 // less counts one thing done for a task, and answers when it was the last.
@@ -557,7 +613,7 @@ func (c *control) accept(from origin, h kafka.Request, body []byte) {
 		c.answer(from, nil)
 		return
 	}
-	t := &task{from: from, header: h, req: req, resp: req.ResponseKind(), pending: 1}
+	t := &task{from: from, header: h, clientID: string(h.ClientID[:min(len(h.ClientID), clientIDBytesMax)]), req: req, resp: req.ResponseKind(), pending: 1}
 	t.header.ClientID = nil
 	c.start(t)
 	c.less(t)

@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"bytes"
+
 	"tailbound/ioring"
 	"tailbound/kafka"
 	"tailbound/metrics"
@@ -114,10 +116,12 @@ func (s *Shard) local(w *waiter, h *kafka.Request) outcome {
 	i, r := s.newRequest(w)
 	r.kind, r.header = kindLocal, *h
 	r.header.ClientID = nil
+	header := r.header
+	header.ClientID = bytes.Clone(h.ClientID)
 	body := make([]byte, s.reader.Left())
 	s.reader.CopyTo(kafka.Span{Off: s.reader.Offset(), Len: len(body)}, body)
 	s.net.Release(w.frame)
-	s.control.accept(origin{0, i, r.serial}, r.header, body)
+	s.control.accept(origin{0, i, r.serial}, header, body)
 	return taken
 }
 

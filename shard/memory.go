@@ -30,8 +30,10 @@ const (
 	// ArenaBytesMin is the smallest arena of a data shard.
 	ArenaBytesMin = 64 << 20
 	controlArena  = 96 << 20
-	listenerSlot  = 0
-	engineFiles   = 1 // the engine's first file slot
+	// One command: the members of a group, and a batch around them.
+	controlBatchBytes = 3 << 19
+	listenerSlot      = 0
+	engineFiles       = 1 // the engine's first file slot
 )
 
 // PlanMemory shares out the control shard's arena [0] and a data shard's [1].
@@ -48,6 +50,7 @@ func PlanMemory(arenaBytes int, o BrokerOptions) ([2]Memory, error) {
 	control.Engine.LogMemoryBytes = 16 << 20
 	control.Engine.SegmentBytes = 64 << 20
 	control.ProducersMax = 16
+	control.Engine.BatchBytesMax = max(o.MessageBytesMax, controlBatchBytes)
 	return [2]Memory{control, planShard(arenaBytes, o)}, nil
 }
 
@@ -86,7 +89,7 @@ func (m Memory) options(shard int, o BrokerOptions) Options {
 		MessageBytesMax: o.MessageBytesMax, AutoCreateTopics: o.AutoCreateTopics, PartitionsDefault: o.PartitionsDefault,
 		ProducersMax: m.ProducersMax, WaitersMax: m.WaitersMax, MailBytes: m.MailBytes,
 		RetentionCheckNS: o.RetentionCheckNS,
-		TopicsMax:        o.TopicsMax, PartitionsMax: o.PartitionsMax, Net: m.Net, Engine: m.Engine,
+		TopicsMax:        o.TopicsMax, PartitionsMax: o.PartitionsMax, Net: m.Net, Engine: m.Engine, Groups: o.Groups,
 	}
 }
 

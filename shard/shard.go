@@ -41,6 +41,7 @@ type Options struct {
 	PartitionsMax     int
 	Net               netring.Options
 	Engine            engine.Options
+	Groups            GroupOptions
 	Faults            Faults // planted bugs, for the simulator only
 }
 
@@ -306,6 +307,9 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	sleepUntil = min(sleepUntil, s.net.Step(now), s.timers.next())
 	if s.control == nil && s.stage == stageServing && !s.failed {
 		sleepUntil = min(sleepUntil, s.retainAt)
+	}
+	if s.control != nil {
+		sleepUntil = min(sleepUntil, s.control.groups.next())
 	}
 	if s.netEvents() {
 		sleepUntil = now

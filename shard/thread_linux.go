@@ -35,6 +35,7 @@ type BrokerOptions struct {
 	AutoCreateTopics                                             bool
 	RetentionCheckNS                                             int64 // 0: the default
 	ReadOnlyOnFailure                                            bool
+	Groups                                                       GroupOptions
 	Log                                                          Logger
 	Seed                                                         uint64
 }

@@ -39,6 +39,8 @@ type serveOptions struct {
 	messageBytes                                         byteSize
 	partitionsMax                                        int
 	onFailure                                            string
+	groupDelay, sessionMin, sessionMax, offsetsRetention time.Duration
+	groupSize                                            int
 	retentionCheck                                       time.Duration
 }
 
@@ -106,6 +108,11 @@ exit status is 0 only after a clean stop.`,
 	f.Var(&o.messageBytes, "message-max-bytes", "largest record batch (message.max.bytes)")
 	f.IntVar(&o.partitionsMax, "partitions-max", 4096, "largest number of partitions of all topics")
 	f.DurationVar(&o.retentionCheck, "retention-check-interval", shard.RetentionCheckNS, "how often each partition is held against its retention (log.retention.check.interval.ms)")
+	f.DurationVar(&o.groupDelay, "group-initial-rebalance-delay", 3*time.Second, "how long an empty group waits for more members (group.initial.rebalance.delay.ms)")
+	f.DurationVar(&o.sessionMin, "group-min-session-timeout", 6*time.Second, "shortest session a member may ask for (group.min.session.timeout.ms)")
+	f.DurationVar(&o.sessionMax, "group-max-session-timeout", 30*time.Minute, "longest session a member may ask for (group.max.session.timeout.ms)")
+	f.IntVar(&o.groupSize, "group-max-size", 1024, "members of one group (group.max.size)")
+	f.DurationVar(&o.offsetsRetention, "offsets-retention", 7*24*time.Hour, "how long an empty group's offsets are kept (offsets.retention.minutes)")
 	f.StringVar(&o.onFailure, "storage-failure-action", "exit", "what a failed write or sync leads to: exit, or readonly")
 	return c, o
 }
@@ -161,10 +168,34 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 	if o.retentionCheck <= 0 {
 		wrong("retention-check-interval", "%s: it is longer than nothing", o.retentionCheck)
 	}
+	if o.groupDelay < 0 {
+		wrong("group-initial-rebalance-delay", "%s: it is not less than nothing", o.groupDelay)
+	}
+	if o.sessionMin < time.Millisecond {
+		wrong("group-min-session-timeout", "%s: it is at least 1ms", o.sessionMin)
+	}
+	if o.sessionMax < o.sessionMin {
+		wrong("group-max-session-timeout", "%s: it is at least group-min-session-timeout, %s", o.sessionMax, o.sessionMin)
+	}
+	if o.groupSize < 1 {
+		wrong("group-max-size", "%d: it is at least 1", o.groupSize)
+	}
+	if o.offsetsRetention < time.Millisecond {
+		wrong("offsets-retention", "%s: it is at least 1ms", o.offsetsRetention)
+	}
 	if o.onFailure != "exit" && o.onFailure != "readonly" {
 		wrong("storage-failure-action", "%q: it is exit or readonly", o.onFailure)
 	}
 	return errors.Join(all...)
+}
+
+// groupOptions are the broker's rules for consumer groups.
+func (o *serveOptions) groupOptions() shard.GroupOptions {
+	g := shard.DefaultGroupOptions()
+	g.InitialRebalanceDelayMS, g.OffsetsRetentionMS = o.groupDelay.Milliseconds(), o.offsetsRetention.Milliseconds()
+	g.SessionTimeoutMinMS, g.SessionTimeoutMaxMS = o.sessionMin.Milliseconds(), o.sessionMax.Milliseconds()
+	g.GroupSizeMax = o.groupSize
+	return g
 }
 
 const shardsMax = 250
@@ -289,7 +320,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	options := shard.BrokerOptions{
 		DataShards: o.shards, CPUs: data, OtherCPUs: other, ArenaBytes: int(o.arena), Nodes: nodes, RootFD: root, Features: features,
 		Buffered: buffered, MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions, TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax,
-		DataDir: dataDir, AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly", Log: logger, Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
+		DataDir: dataDir, AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly", Groups: o.groupOptions(), Log: logger, Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
 	}
 	for _, b := range bound {
 		options.Listeners = append(options.Listeners, b.fd)

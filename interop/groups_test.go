@@ -1,0 +1,813 @@
+package interop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/IBM/sarama"
+	segmentio "github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+const groupPartitions = 6
+
+// groupFlags make groups quick: an empty group waits for nobody, and sessions may be short.
+var groupFlags = []string{"--group-initial-rebalance-delay", "0s", "--group-min-session-timeout", "500ms"}
+
+// membership is how a consumer takes part in a group. It commits what it has seen, and only that.
+type membership struct {
+	topic, group, assignor string
+	instance               string // group.instance.id
+	seen                   func(partition int32, offset int64, value []byte)
+}
+
+// groupClients begin a membership. leave ends it as a client does that is closed, crash as one whose machine is gone; nil where the client cannot.
+var groupClients = map[string]struct {
+	assignors []string
+	join      func(b *broker, m membership) (leave, crash func(), err error)
+}{
+	"franz-go": {[]string{"range", "roundrobin", "sticky", "cooperative-sticky"}, franzMember},
+	"sarama":   {[]string{"range", "roundrobin", "sticky"}, saramaMember},
+	"kafka-go": {[]string{"range", "roundrobin"}, segmentMember},
+}
+
+// lines are the connections of one client, which can be cut all at once.
+type lines struct {
+	mu    sync.Mutex
+	conns []net.Conn
+	down  bool
+}
+
+func (l *lines) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.down {
+		c.Close()
+		return nil, errors.New("the line is down")
+	}
+	l.conns = append(l.conns, c)
+	return c, nil
+}
+
+// Dial makes lines a proxy.Dialer.
+func (l *lines) Dial(network, addr string) (net.Conn, error) {
+	return l.dial(context.Background(), network, addr)
+}
+
+func (l *lines) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.down = true
+	for _, c := range l.conns {
+		c.Close()
+	}
+}
+
+func franzMember(b *broker, m membership) (leave, crash func(), err error) {
+	line := &lines{}
+	balancer := map[string]kgo.GroupBalancer{"range": kgo.RangeBalancer(), "roundrobin": kgo.RoundRobinBalancer(), "sticky": kgo.StickyBalancer(), "cooperative-sticky": kgo.CooperativeStickyBalancer()}[m.assignor]
+	opts := []kgo.Opt{
+		kgo.ConsumerGroup(m.group), kgo.ConsumeTopics(m.topic), kgo.Balancers(balancer), kgo.DisableAutoCommit(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.SessionTimeout(2 * time.Second), kgo.HeartbeatInterval(200 * time.Millisecond), kgo.RebalanceTimeout(5 * time.Second), kgo.FetchMaxWait(200 * time.Millisecond),
+		kgo.Dialer(line.dial),
+	}
+	if m.instance != "" {
+		opts = append(opts, kgo.InstanceID(m.instance))
+	}
+	cl, err := franz{}.dial(b, opts...)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			rs := cl.PollRecords(ctx, 20).Records()
+			for _, r := range rs {
+				m.seen(r.Partition, r.Offset, r.Value)
+			}
+			if len(rs) > 0 {
+				cl.CommitRecords(ctx, rs...) // what is not committed is seen again
+			}
+		}
+	}()
+	end := func() { cancel(); <-done; cl.Close() }
+	return end, func() { line.cut(); end() }, nil
+}
+
+// saramaHandler is what sarama wants of a member.
+type saramaHandler struct{ membership }
+
+func (saramaHandler) Setup(sarama.ConsumerGroupSession) error   { return nil }
+func (saramaHandler) Cleanup(sarama.ConsumerGroupSession) error { return nil }
+func (h saramaHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.ConsumerGroupClaim) error {
+	for {
+		select {
+		case r, ok := <-c.Messages():
+			if !ok {
+				return nil
+			}
+			h.seen(r.Partition, r.Offset, r.Value)
+			s.MarkMessage(r, "")
+			s.Commit()
+		case <-s.Context().Done():
+			return nil
+		}
+	}
+}
+
+func saramaMember(b *broker, m membership) (leave, crash func(), err error) {
+	line := &lines{}
+	c := samsa{}.config()
+	c.Consumer.Return.Errors = false
+	c.Consumer.Offsets.Initial, c.Consumer.Offsets.AutoCommit.Enable = sarama.OffsetOldest, false
+	c.Consumer.Group.Session.Timeout, c.Consumer.Group.Heartbeat.Interval, c.Consumer.Group.Rebalance.Timeout = 2*time.Second, 200*time.Millisecond, 5*time.Second
+	c.Consumer.Group.Rebalance.Retry.Backoff = 100 * time.Millisecond
+	c.Consumer.Group.InstanceId = m.instance
+	c.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{map[string]func() sarama.BalanceStrategy{
+		"range": sarama.NewBalanceStrategyRange, "roundrobin": sarama.NewBalanceStrategyRoundRobin, "sticky": sarama.NewBalanceStrategySticky,
+	}[m.assignor]()}
+	c.Net.Proxy.Enable, c.Net.Proxy.Dialer = true, line
+	g, err := sarama.NewConsumerGroup([]string{b.addr()}, m.group, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			if err := g.Consume(ctx, []string{m.topic}, saramaHandler{m}); err != nil {
+				time.Sleep(20 * time.Millisecond)
+			}
+		}
+	}()
+	end := func() { cancel(); <-done; g.Close() }
+	return end, func() { line.cut(); end() }, nil
+}
+
+func segmentMember(b *broker, m membership) (leave, crash func(), err error) {
+	line := &lines{}
+	balancer := map[string]segmentio.GroupBalancer{"range": segmentio.RangeGroupBalancer{}, "roundrobin": segmentio.RoundRobinGroupBalancer{}}[m.assignor]
+	r := segmentio.NewReader(segmentio.ReaderConfig{
+		Brokers: []string{b.addr()}, GroupID: m.group, Topic: m.topic, GroupBalancers: []segmentio.GroupBalancer{balancer}, StartOffset: segmentio.FirstOffset,
+		SessionTimeout: 2 * time.Second, HeartbeatInterval: 200 * time.Millisecond, RebalanceTimeout: 5 * time.Second, JoinGroupBackoff: 100 * time.Millisecond,
+		MaxWait: 200 * time.Millisecond, MinBytes: 1, MaxBytes: 1 << 20, Dialer: &segmentio.Dialer{Timeout: 5 * time.Second, DialFunc: line.dial},
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			x, err := r.FetchMessage(ctx)
+			if err != nil {
+				continue
+			}
+			m.seen(int32(x.Partition), x.Offset, x.Value)
+			r.CommitMessages(ctx, x)
+		}
+	}()
+	end := func() { cancel(); <-done; r.Close() }
+	return end, func() { line.cut(); end() }, nil
+}
+
+// sightings are the records of one topic that members have seen.
+type sightings struct {
+	mu   sync.Mutex
+	seen map[string]int
+}
+
+func (s *sightings) add(_ int32, _ int64, value []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen[string(value)]++
+}
+
+func (s *sightings) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.seen)
+}
+
+// flock is one group under test, and what it has to see.
+type flock struct {
+	t        *testing.T
+	b        *broker
+	adm      *kadm.Client
+	writer   *kgo.Client
+	topic    string
+	group    string
+	written  int
+	seen     sightings
+	join     func(b *broker, m membership) (leave, crash func(), err error)
+	assignor string
+	patience time.Duration
+}
+
+func newFlock(t *testing.T, b *broker, partitions int32) *flock {
+	f := &flock{t: t, b: b, adm: admin(t, b), topic: topicName(t), seen: sightings{seen: map[string]int{}}, patience: 30 * time.Second}
+	f.group = "g." + f.topic
+	createTopic(t, b, f.topic, partitions)
+	var err error
+	if f.writer, err = (franz{}).dial(b, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DisableIdempotentWrite()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(f.writer.Close)
+	return f
+}
+
+func (f *flock) write(n int) {
+	f.t.Helper()
+	var rs []*kgo.Record
+	for range n {
+		rs = append(rs, &kgo.Record{Topic: f.topic, Partition: int32(f.written % groupPartitions), Value: fmt.Appendf(nil, "r%d", f.written)})
+		f.written++
+	}
+	if err := f.writer.ProduceSync(within(f.t, f.patience), rs...).FirstErr(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *flock) member(instance string) (leave, crash func()) {
+	f.t.Helper()
+	leave, crash, err := f.join(f.b, membership{topic: f.topic, group: f.group, assignor: f.assignor, instance: instance, seen: f.seen.add})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	var once sync.Once
+	end := leave
+	leave = func() { once.Do(end) }
+	f.t.Cleanup(leave)
+	if stop := crash; crash != nil {
+		crash = func() { once.Do(stop) }
+	}
+	return leave, crash
+}
+
+// until waits for what a group comes to.
+func (f *flock) until(what string, ok func() (bool, string)) {
+	f.t.Helper()
+	limit := time.Now().Add(f.patience)
+	for {
+		is, have := ok()
+		if is {
+			return
+		}
+		if time.Now().After(limit) {
+			f.t.Fatalf("after %v not %s: %s", f.patience, what, have)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// sees waits until everything that was written was seen.
+func (f *flock) sees() {
+	f.t.Helper()
+	f.until("all records seen", func() (bool, string) {
+		n := f.seen.count()
+		return n == f.written, fmt.Sprintf("%d of %d", n, f.written)
+	})
+}
+
+// settles waits until the group is stable with n members that own every partition once between them.
+func (f *flock) settles(n int) kadm.DescribedGroup {
+	f.t.Helper()
+	var g kadm.DescribedGroup
+	f.until(fmt.Sprintf("stable with %d members", n), func() (bool, string) {
+		ds, err := f.adm.DescribeGroups(within(f.t, f.patience), f.group)
+		if err != nil {
+			return false, err.Error()
+		}
+		g = ds[f.group]
+		owners := map[int32]int{}
+		have := fmt.Sprintf("%s, %v:", g.State, g.Err)
+		for _, m := range g.Members {
+			a, ok := m.Assigned.AsConsumer()
+			if !ok {
+				return false, have + " an assignment that cannot be read"
+			}
+			for _, t := range a.Topics {
+				for _, p := range t.Partitions {
+					owners[p]++
+				}
+				have += fmt.Sprintf(" %s %v;", m.MemberID, t.Partitions)
+			}
+		}
+		if g.State != "Stable" || len(g.Members) != n || len(owners) != groupPartitions {
+			return false, have
+		}
+		for p, k := range owners {
+			if k != 1 {
+				f.t.Errorf("partition %d has %d owners in one generation: %s", p, k, have)
+			}
+		}
+		return true, ""
+	})
+	return g
+}
+
+// committed are the group's offsets, by partition.
+func (f *flock) committed() map[int32]int64 {
+	f.t.Helper()
+	rs, err := f.adm.FetchOffsets(within(f.t, f.patience), f.group)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	out := map[int32]int64{}
+	rs.Each(func(r kadm.OffsetResponse) {
+		if r.Err == nil && r.Topic == f.topic {
+			out[r.Partition] = r.At
+		}
+	})
+	return out
+}
+
+// TestGroupClients: every client, with every way it has to assign partitions: members join, leave and crash; whatever happens, each record is seen at
+// least once, each partition has one owner, and what was seen and committed is not seen again by who comes later.
+func TestGroupClients(t *testing.T) {
+	b := ownBroker(t, groupFlags...)
+	for _, name := range clientNames {
+		c, ok := groupClients[name]
+		if !ok {
+			continue
+		}
+		for _, assignor := range c.assignors {
+			t.Run(name+"/"+assignor, func(t *testing.T) {
+				t.Parallel()
+				f := newFlock(t, b, groupPartitions)
+				f.join, f.assignor = c.join, assignor
+				f.write(60)
+				leaveA, _ := f.member("")
+				f.sees()
+				f.settles(1)
+				leaveB, _ := f.member("")
+				f.settles(2)
+				f.write(60)
+				f.sees()
+				leaveB()
+				f.settles(1)
+				f.write(60)
+				f.sees()
+				_, crash := f.member("")
+				if crash != nil {
+					f.settles(2)
+					f.write(60)
+					crash()
+					f.sees()
+					f.settles(1)
+				}
+				f.until("everything committed", func() (bool, string) {
+					var n int64
+					for _, at := range f.committed() {
+						n += at
+					}
+					return n == int64(f.written), fmt.Sprint(n)
+				})
+				leaveA()
+				f.until("without A", func() (bool, string) {
+					ds, err := f.adm.DescribeGroups(within(t, f.patience), f.group)
+					if err != nil {
+						return false, err.Error()
+					}
+					return len(ds[f.group].Members) == 1-boolInt(crash != nil), ds[f.group].State
+				})
+				before := f.seen.count()
+				f.seen.mu.Lock()
+				f.seen.seen = map[string]int{}
+				f.seen.mu.Unlock()
+				f.member("")
+				for range 6 {
+					f.write(1)
+				}
+				f.until("only new records seen", func() (bool, string) { n := f.seen.count(); return n >= 6, fmt.Sprint(n) })
+				if n := f.seen.count(); n != 6 {
+					t.Errorf("who came last saw %d records; 6 of %d were not committed", n, before+6)
+				}
+			})
+		}
+	}
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// TestGroupStatic: a static member that goes and comes back within its session finds its partitions, in the same generation and without a rebalance.
+func TestGroupStatic(t *testing.T) {
+	needReal(t, "sarama's static members do not come back there")
+	b := ownBroker(t, groupFlags...)
+	for _, name := range []string{"franz-go", "sarama", "confluent"} {
+		c, ok := groupClients[name]
+		if !ok {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFlock(t, b, groupPartitions)
+			f.join, f.assignor = c.join, "range"
+			f.member("one")
+			leave, crash := f.member("two")
+			before := f.settles(2)
+			if crash != nil {
+				crash()
+			} else {
+				leave() // a static member that is closed stays a member
+			}
+			f.member("two")
+			f.write(60)
+			f.sees()
+			after := f.settles(2)
+			partsOf := func(g kadm.DescribedGroup, instance string) (id string, parts []int32) {
+				for _, m := range g.Members {
+					if m.InstanceID != nil && *m.InstanceID == instance {
+						if a, ok := m.Assigned.AsConsumer(); ok && len(a.Topics) == 1 {
+							return m.MemberID, a.Topics[0].Partitions
+						}
+					}
+				}
+				t.Errorf("there is no member %s in %+v", instance, g)
+				return "", nil
+			}
+			for _, who := range []string{"one", "two"} {
+				idBefore, had := partsOf(before, who)
+				idAfter, has := partsOf(after, who)
+				if !slices.Equal(had, has) {
+					t.Errorf("%s had %v and has %v", who, had, has)
+				}
+				if (idBefore == idAfter) != (who == "one") {
+					t.Errorf("%s had id %s and has %s", who, idBefore, idAfter)
+				}
+			}
+		})
+	}
+}
+
+// TestGroupKill: members consume and commit while their broker is killed again and again. No acknowledged commit goes back, nobody has to join a new
+// group, and every record is seen.
+func TestGroupKill(t *testing.T) {
+	needReal(t, "it is not killed")
+	b := ownBroker(t, groupFlags...)
+	f := newFlock(t, b, groupPartitions)
+	f.join, f.assignor = franzMember, "cooperative-sticky"
+	f.member("")
+	f.member("")
+	before := f.settles(2)
+	outside := f.group + ".outside"
+	for round := range 3 {
+		// Commits from outside, each awaited: what is acknowledged must be there after the kill.
+		acked := int64(-1)
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			w, err := dial(b.addr())
+			if err != nil {
+				return
+			}
+			defer w.Close()
+			for n := int64(round * 1_000_000); ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				resp, err := w.ask(commitRequest(outside, f.topic, 0, n))
+				if err != nil {
+					return
+				}
+				if code := resp.(*kmsg.OffsetCommitResponse).Topics[0].Partitions[0].ErrorCode; code != 0 {
+					t.Errorf("commit: %v", kerr.ErrorForCode(code))
+					return
+				}
+				acked = n
+			}
+		}()
+		f.write(60)
+		time.Sleep(100 * time.Millisecond)
+		b.kill()
+		close(stop)
+		wg.Wait()
+		if acked < 0 {
+			t.Fatal("no commit was acknowledged before the kill")
+		}
+		if err := b.start(); err != nil {
+			t.Fatal(err)
+		}
+		var rs kadm.OffsetResponses
+		f.until("offsets fetched", func() (bool, string) { // a connection of the life before ends with an error first
+			var err error
+			rs, err = f.adm.FetchOffsets(within(t, f.patience), outside)
+			return err == nil, fmt.Sprint(err)
+		})
+		if o, ok := rs.Lookup(f.topic, 0); !ok || o.At < acked {
+			t.Fatalf("offset %d was acknowledged; after kill -9 it is %+v", acked, o)
+		}
+		f.write(60)
+		f.sees()
+	}
+	after := f.settles(2)
+	for _, m := range after.Members {
+		if !slices.ContainsFunc(before.Members, func(x kadm.DescribedGroupMember) bool { return x.MemberID == m.MemberID }) {
+			t.Errorf("member %s joined anew: a restart within a session should not be noticed", m.MemberID)
+		}
+	}
+}
+
+// commitRequest commits one offset from outside of a group.
+func commitRequest(group, topic string, partition int32, offset int64) *kmsg.OffsetCommitRequest {
+	r := kmsg.NewPtrOffsetCommitRequest()
+	r.Version, r.Group, r.Generation = 8, group, -1
+	p := kmsg.NewOffsetCommitRequestTopicPartition()
+	p.Partition, p.Offset = partition, offset
+	x := kmsg.NewOffsetCommitRequestTopic()
+	x.Topic, x.Partitions = topic, append(x.Partitions, p)
+	r.Topics = append(r.Topics, x)
+	return r
+}
+
+// subscribing is what a consumer says when it joins: which topics it wants (Kafka's ConsumerProtocolSubscription, version 0).
+func subscribing(topics ...string) []byte {
+	m := kmsg.NewConsumerMemberMetadata()
+	m.Topics = topics
+	return m.AppendTo(nil)
+}
+
+func joinRequest(version int16, group, id string) *kmsg.JoinGroupRequest {
+	r := kmsg.NewPtrJoinGroupRequest()
+	r.Version, r.Group, r.MemberID, r.ProtocolType, r.SessionTimeoutMillis, r.RebalanceTimeoutMillis = version, group, id, "consumer", 6000, 10000
+	p := kmsg.NewJoinGroupRequestProtocol()
+	p.Name, p.Metadata = "range", subscribing("t")
+	r.Protocols = append(r.Protocols, p)
+	return r
+}
+
+// TestGroupVersions walks a member through its life in every version of every key of groups.
+func TestGroupVersions(t *testing.T) {
+	needReal(t, "it has many coordinators")
+	b := ownBroker(t, groupFlags...)
+	topic := topicName(t)
+	createTopic(t, b, topic, 2)
+	at := func(v, highest int16) int16 { return min(v, highest) }
+	for v := int16(0); v <= 9; v++ {
+		t.Run(fmt.Sprint("v", v), func(t *testing.T) {
+			group := fmt.Sprint("versions.", v)
+			w := dialTo(t, b.addr())
+			find := kmsg.NewPtrFindCoordinatorRequest()
+			find.Version, find.CoordinatorKey, find.CoordinatorKeys = at(v, 4), group, []string{group}
+			found := mustAsk[*kmsg.FindCoordinatorResponse](t, w, find)
+			port, code := found.Port, found.ErrorCode
+			if find.Version >= 4 {
+				port, code = found.Coordinators[0].Port, found.Coordinators[0].ErrorCode
+			}
+			if !useFake() && (code != 0 || int(port) != b.port) {
+				t.Fatalf("the coordinator is at port %d, error %d; want %d", port, code, b.port)
+			}
+			j := mustAsk[*kmsg.JoinGroupResponse](t, w, joinRequest(v, group, ""))
+			if v >= 4 {
+				if j.ErrorCode != kerr.MemberIDRequired.Code || j.MemberID == "" {
+					t.Fatalf("a first join: %v, id %q", kerr.ErrorForCode(j.ErrorCode), j.MemberID)
+				}
+				j = mustAsk[*kmsg.JoinGroupResponse](t, w, joinRequest(v, group, j.MemberID))
+			}
+			if j.ErrorCode != 0 || j.Generation != 1 || j.LeaderID != j.MemberID || j.Protocol == nil || *j.Protocol != "range" || len(j.Members) != 1 || string(j.Members[0].ProtocolMetadata) != string(subscribing("t")) {
+				t.Fatalf("joined: %+v", j)
+			}
+			if v >= 7 && (j.ProtocolType == nil || *j.ProtocolType != "consumer") {
+				t.Errorf("joined without its type of protocol: %+v", j)
+			}
+			s := kmsg.NewPtrSyncGroupRequest()
+			s.Version, s.Group, s.Generation, s.MemberID, s.ProtocolType, s.Protocol = at(v, 5), group, 1, j.MemberID, kmsg.StringPtr("consumer"), kmsg.StringPtr("range")
+			a := kmsg.NewSyncGroupRequestGroupAssignment()
+			a.MemberID, a.MemberAssignment = j.MemberID, []byte("mine")
+			s.GroupAssignment = append(s.GroupAssignment, a)
+			if r := mustAsk[*kmsg.SyncGroupResponse](t, w, s); r.ErrorCode != 0 || string(r.MemberAssignment) != "mine" {
+				t.Fatalf("synced: %+v", r)
+			}
+			h := kmsg.NewPtrHeartbeatRequest()
+			h.Version, h.Group, h.Generation, h.MemberID = at(v, 4), group, 1, j.MemberID
+			if r := mustAsk[*kmsg.HeartbeatResponse](t, w, h); r.ErrorCode != 0 {
+				t.Errorf("heartbeat: %v", kerr.ErrorForCode(r.ErrorCode))
+			}
+			h.Generation = 2
+			if r := mustAsk[*kmsg.HeartbeatResponse](t, w, h); r.ErrorCode != kerr.IllegalGeneration.Code {
+				t.Errorf("heartbeat of another generation: %v", kerr.ErrorForCode(r.ErrorCode))
+			}
+
+			commit := commitRequest(group, topic, 1, 42)
+			commit.Version, commit.MemberID, commit.Generation = max(2, v), j.MemberID, 1
+			p := &commit.Topics[0].Partitions[0]
+			p.LeaderEpoch, p.Metadata = 7, kmsg.StringPtr("note")
+			unknown, large := *p, *p
+			unknown.Partition, large.Partition, large.Metadata = 2, 0, kmsg.StringPtr(string(make([]byte, 4097)))
+			commit.Topics[0].Partitions = append(commit.Topics[0].Partitions, unknown, large)
+			c := mustAsk[*kmsg.OffsetCommitResponse](t, w, commit).Topics[0].Partitions
+			if len(c) != 3 || c[0].ErrorCode != 0 || c[1].ErrorCode != kerr.UnknownTopicOrPartition.Code || c[2].ErrorCode != kerr.OffsetMetadataTooLarge.Code {
+				t.Errorf("committed: %+v", c)
+			}
+
+			for _, all := range []bool{false, true} {
+				fetch := kmsg.NewPtrOffsetFetchRequest()
+				fetch.Version, fetch.Group, fetch.RequireStable = max(1, v), group, true
+				if all && fetch.Version < 2 {
+					continue
+				}
+				none := kmsg.NewOffsetFetchRequestGroup()
+				none.Group = "none"
+				mine := kmsg.NewOffsetFetchRequestGroup()
+				mine.Group = group
+				if !all {
+					x := kmsg.NewOffsetFetchRequestTopic()
+					x.Topic, x.Partitions = topic, []int32{1, 0}
+					fetch.Topics = append(fetch.Topics, x)
+					y := kmsg.NewOffsetFetchRequestGroupTopic()
+					y.Topic, y.Partitions = topic, []int32{1, 0}
+					mine.Topics = append(mine.Topics, y)
+				}
+				fetch.Groups = append(fetch.Groups, none, mine)
+				r := mustAsk[*kmsg.OffsetFetchResponse](t, w, fetch)
+				var got []kmsg.OffsetFetchResponseGroupTopicPartition
+				if fetch.Version >= 8 {
+					if len(r.Groups) != 2 || r.Groups[0].ErrorCode != 0 || len(r.Groups[0].Topics) != 0 || r.Groups[1].ErrorCode != 0 || len(r.Groups[1].Topics) != 1 {
+						t.Fatalf("fetched: %+v", r)
+					}
+					got = r.Groups[1].Topics[0].Partitions
+				} else {
+					if r.ErrorCode != 0 || len(r.Topics) != 1 {
+						t.Fatalf("fetched: %+v", r)
+					}
+					for _, p := range r.Topics[0].Partitions {
+						got = append(got, kmsg.OffsetFetchResponseGroupTopicPartition{Partition: p.Partition, Offset: p.Offset, LeaderEpoch: p.LeaderEpoch, Metadata: p.Metadata, ErrorCode: p.ErrorCode})
+					}
+				}
+				epoch := int32(-1)
+				if v >= 6 {
+					epoch = 7
+				}
+				if got[0].Partition != 1 || got[0].Offset != 42 || got[0].LeaderEpoch != epoch || *got[0].Metadata != "note" || got[0].ErrorCode != 0 {
+					t.Errorf("fetched, all %t: %+v", all, got[0])
+				}
+				if !all && (len(got) != 2 || got[1].Partition != 0 || got[1].Offset != -1 || got[1].ErrorCode != 0) || all && len(got) != 1 {
+					t.Errorf("fetched, all %t: %+v", all, got)
+				}
+			}
+
+			d := kmsg.NewPtrDescribeGroupsRequest()
+			d.Version, d.Groups, d.IncludeAuthorizedOperations = at(v, 6), []string{group, "none"}, true
+			described := mustAsk[*kmsg.DescribeGroupsResponse](t, w, d).Groups
+			if g := described[0]; g.ErrorCode != 0 || g.State != "Stable" || g.ProtocolType != "consumer" || g.Protocol != "range" || len(g.Members) != 1 ||
+				g.Members[0].MemberID != j.MemberID || g.Members[0].ClientID != "interop" || string(g.Members[0].MemberAssignment) != "mine" {
+				t.Errorf("described: %+v", g)
+			}
+			if g := described[1]; g.State != "Dead" || (g.ErrorCode == kerr.GroupIDNotFound.Code) != (v >= 6) {
+				t.Errorf("a group that is not there: %+v", g)
+			}
+			l := kmsg.NewPtrListGroupsRequest()
+			l.Version, l.StatesFilter, l.TypesFilter = at(v, 5), []string{"stable"}, []string{"Classic"}
+			listed := mustAsk[*kmsg.ListGroupsResponse](t, w, l)
+			if i := slices.IndexFunc(listed.Groups, func(g kmsg.ListGroupsResponseGroup) bool { return g.Group == group }); i < 0 || listed.Groups[i].ProtocolType != "consumer" {
+				t.Errorf("listed: %+v", listed)
+			}
+			l.StatesFilter = []string{"Empty"}
+			if l.Version >= 4 && slices.ContainsFunc(mustAsk[*kmsg.ListGroupsResponse](t, w, l).Groups, func(g kmsg.ListGroupsResponseGroup) bool { return g.Group == group }) {
+				t.Error("a stable group is listed among the empty ones")
+			}
+
+			del := kmsg.NewPtrDeleteGroupsRequest()
+			del.Version, del.Groups = at(v, 2), []string{group, "none"}
+			if r := mustAsk[*kmsg.DeleteGroupsResponse](t, w, del).Groups; len(r) != 2 || r[0].ErrorCode != kerr.NonEmptyGroup.Code || r[1].ErrorCode != kerr.GroupIDNotFound.Code {
+				t.Errorf("deleted: %+v", r)
+			}
+			leave := kmsg.NewPtrLeaveGroupRequest()
+			leave.Version, leave.Group, leave.MemberID = at(v, 5), group, j.MemberID
+			for _, id := range []string{j.MemberID, "nobody"} {
+				m := kmsg.NewLeaveGroupRequestMember()
+				m.MemberID = id
+				leave.Members = append(leave.Members, m)
+			}
+			r := mustAsk[*kmsg.LeaveGroupResponse](t, w, leave)
+			if r.ErrorCode != 0 || leave.Version >= 3 && (len(r.Members) != 2 || r.Members[0].ErrorCode != 0 || r.Members[1].ErrorCode != kerr.UnknownMemberID.Code) {
+				t.Errorf("left: %+v", r)
+			}
+			od := kmsg.NewPtrOffsetDeleteRequest()
+			x := kmsg.NewOffsetDeleteRequestTopic()
+			x.Topic = topic
+			for n := range int32(3) {
+				y := kmsg.NewOffsetDeleteRequestTopicPartition()
+				y.Partition = n
+				x.Partitions = append(x.Partitions, y)
+			}
+			od.Group, od.Topics = group, append(od.Topics, x)
+			gone := mustAsk[*kmsg.OffsetDeleteResponse](t, w, od)
+			if gone.ErrorCode != 0 || len(gone.Topics) != 1 || gone.Topics[0].Partitions[1].ErrorCode != 0 || gone.Topics[0].Partitions[2].ErrorCode != kerr.UnknownTopicOrPartition.Code {
+				t.Errorf("deleted offsets: %+v", gone)
+			}
+			if r := mustAsk[*kmsg.DeleteGroupsResponse](t, w, del).Groups; r[0].ErrorCode != 0 {
+				t.Errorf("deleted an empty group: %+v", r)
+			}
+		})
+	}
+}
+
+// TestGroupElsewhere: a data shard coordinates no group, and lists none: who asks every node counts each group once.
+func TestGroupElsewhere(t *testing.T) {
+	needReal(t, "its nodes are laid out otherwise")
+	b := sharedBroker(t)
+	topic := topicName(t)
+	leader := createTopic(t, b, topic, 1)
+	group := "g." + topic
+	w, data := dialTo(t, b.addr()), dialTo(t, leader)
+	if c := mustAsk[*kmsg.OffsetCommitResponse](t, w, commitRequest(group, topic, 0, 5)).Topics[0].Partitions[0]; c.ErrorCode != 0 {
+		t.Fatalf("commit: %v", kerr.ErrorForCode(c.ErrorCode))
+	}
+	if c := mustAsk[*kmsg.OffsetCommitResponse](t, data, commitRequest(group, topic, 0, 6)).Topics[0].Partitions[0]; c.ErrorCode != kerr.NotCoordinator.Code {
+		t.Errorf("commit to a data shard: %v", kerr.ErrorForCode(c.ErrorCode))
+	}
+	if j := mustAsk[*kmsg.JoinGroupResponse](t, data, joinRequest(5, group, "")); j.ErrorCode != kerr.NotCoordinator.Code {
+		t.Errorf("join at a data shard: %v", kerr.ErrorForCode(j.ErrorCode))
+	}
+	if l := mustAsk[*kmsg.ListGroupsResponse](t, data, kmsg.NewPtrListGroupsRequest()); l.ErrorCode != 0 || len(l.Groups) != 0 {
+		t.Errorf("a data shard lists groups: %+v", l)
+	}
+	groups, err := admin(t, b).ListGroups(within(t, time.Minute))
+	if err != nil || groups[group].Group != group {
+		t.Errorf("groups are %v: %v", groups, err)
+	}
+	// A topic takes its offsets along.
+	if err := (franz{}).remove(within(t, time.Minute), b, topic); err != nil {
+		t.Fatal(err)
+	}
+	createTopic(t, b, topic, 1)
+	rs, err := admin(t, b).FetchOffsets(within(t, time.Minute), group)
+	if o, ok := rs.Lookup(topic, 0); err != nil || ok && o.At >= 0 {
+		t.Errorf("a topic made anew begins with offset %+v: %v", o, err)
+	}
+}
+
+// TestGroupWaits: a join that waits keeps nobody else waiting, on other connections, and ends when the broker stops.
+func TestGroupWaits(t *testing.T) {
+	needReal(t, "it is no process")
+	b := ownBroker(t, groupFlags...)
+	topic := topicName(t)
+	createTopic(t, b, topic, 1)
+	one, two := dialTo(t, b.addr()), dialTo(t, b.addr())
+	j := mustAsk[*kmsg.JoinGroupResponse](t, one, joinRequest(3, "waits", ""))
+	if j.ErrorCode != 0 {
+		t.Fatalf("joined: %+v", j)
+	}
+	waiting := joinRequest(3, "waits", "")
+	if err := two.send(waiting); err != nil {
+		t.Fatal(err)
+	}
+	h := kmsg.NewPtrHeartbeatRequest()
+	h.Group, h.Generation, h.MemberID = "waits", 1, j.MemberID
+	for code := int16(0); code != kerr.RebalanceInProgress.Code; {
+		code = mustAsk[*kmsg.HeartbeatResponse](t, one, h).ErrorCode
+		if code != 0 && code != kerr.RebalanceInProgress.Code {
+			t.Fatalf("heartbeat: %v", kerr.ErrorForCode(code))
+		}
+	}
+	// What is sent on one connection at once is done in its order.
+	commit := commitRequest("other", topic, 0, 7)
+	fetch := kmsg.NewPtrOffsetFetchRequest()
+	fetch.Version, fetch.Group = 5, "other"
+	if _, err := one.Write(append(frame(commit, 1000), frame(fetch, 1001)...)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := one.receive(commit, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := one.receive(fetch, 1001); err != nil || len(r.(*kmsg.OffsetFetchResponse).Topics) != 1 || r.(*kmsg.OffsetFetchResponse).Topics[0].Partitions[0].Offset != 7 {
+		t.Fatalf("fetched behind a commit: %+v, %v", r, err)
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- b.stop() }()
+	r, err := two.receive(waiting, two.correlation)
+	if err != nil || r.(*kmsg.JoinGroupResponse).ErrorCode != kerr.NotCoordinator.Code {
+		t.Errorf("a join that waits while the broker stops: %+v, %v", r, err)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if err := b.start(); err != nil {
+		t.Fatal(err)
+	}
+}
