@@ -207,6 +207,9 @@ type log struct {
 	runsFlying        int    // sent, and not over
 	directs           int    // of them all, those that are direct
 	direct            bool   // there were any in this life
+	runBytes          int    // of the last one's entries
+	frameSeq          uint64 // the last frame with something of it
+	frameBytes        int    // and how much
 	chainSent         uint32 // header CRC of the last run that was sent
 
 	segmentBytes int64 // of its segments, at most; 0: the shard's own

@@ -168,6 +168,42 @@ func TestDirectAppendsAllocateNothing(t *testing.T) {
 	}
 }
 
+// Many batches of a log that are large together are written once, too: all but
+// the first ones, by which it is known.
+func TestBatchesThatAreLargeTogether(t *testing.T) {
+	h := newHotWith(t, func(o *engine.Options) { o.DirectBytes, o.SegmentBytes = 64<<10, 16<<20 })
+	appended, was := 0, engine.Stats{}
+	for i := range 3000 {
+		if i == 1000 {
+			appended, was = 0, *h.e.Stats()
+		}
+		for range 12 {
+			if h.append(16_000) {
+				appended += 16_000
+			}
+		}
+		h.turn()
+	}
+	s := *h.e.Stats()
+	written := s.RunBytes + s.FrameBytes - was.RunBytes - was.FrameBytes
+	if float64(written) > 1.1*float64(appended) || s.DirectRuns-was.DirectRuns < 1000 {
+		t.Errorf("%d bytes appended, %d written: %+v", appended, written, s)
+	}
+	// a few small ones do not keep it there
+	for range 100 {
+		h.append(1000)
+		h.turn()
+	}
+	was = *h.e.Stats()
+	for range 100 {
+		h.append(1000)
+		h.turn()
+	}
+	if s := h.e.Stats(); s.DirectRuns != was.DirectRuns {
+		t.Errorf("small batches are written one by one: %+v", *s)
+	}
+}
+
 // What a log with large batches comes to was written with zeroes before; until
 // then they go to the journal, whose blocks were.
 func TestDirectRunsFindPreparedBlocks(t *testing.T) {

@@ -374,6 +374,10 @@ func (e *Engine) Commit(m Meta) {
 			l.oldest = e.now
 		}
 		l.undrained += int64(h.bytes())
+		if l.frameSeq != n.seq {
+			l.frameSeq, l.frameBytes = n.seq, 0
+		}
+		l.frameBytes += h.bytes()
 		e.queueDrain(int32(r.slot))
 	}
 	e.pushNode(l, n)

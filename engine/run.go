@@ -114,6 +114,16 @@ func (e *Engine) takeRun(r run) int32 {
 	return i
 }
 
+// large says that need entry bytes more make as much of log l as is worth a run:
+// with what waits for the next frame, or, while runs of it are in flight, with
+// what gathers behind those, as long as that came to something the last time.
+func (e *Engine) large(l *log, need int) bool {
+	if l.frameSeq == e.sealedSeq+1 {
+		need += l.frameBytes
+	}
+	return e.o.DirectBytes > 0 && (need >= e.o.DirectBytes || l.directs > 0 && l.runBytes >= e.o.DirectBytes/2)
+}
+
 // wantsDirect chooses for a batch of need entry bytes: its log's own segment,
 // or the journal. A run costs a sync of its file, a frame costs writing its
 // bytes twice; at DirectBytes the two are about even. Many logs with a little
@@ -125,7 +135,7 @@ func (e *Engine) wantsDirect(l *log, s Slot, need int) bool {
 			return true
 		}
 	}
-	if e.o.DirectBytes < 0 || need < e.o.DirectBytes {
+	if !e.large(l, need) {
 		return false
 	}
 	if e.o.PrepareBytes > 0 && (!e.wants(s, l) || l.filling == none || !e.all[l.filling].preparedFor(need)) &&
@@ -144,7 +154,7 @@ func (e *Engine) aheadMax() int64 { return int64(min(16*runBytesMax, e.o.LogMemo
 // be ahead of a direct run, while memory is short: it had better wait for its
 // drains, or it goes on writing everything twice just when that is too much.
 func (e *Engine) catchesUp(l *log, need int) bool {
-	l.catching = (l.catching || e.pressed) && e.o.DirectBytes > 0 && need >= e.o.DirectBytes && l.undrained > e.aheadMax()
+	l.catching = (l.catching || e.pressed) && l.undrained > e.aheadMax() && e.large(l, need)
 	return l.catching
 }
 
@@ -202,6 +212,7 @@ func (e *Engine) sealRun() {
 	clear(s.block.Bytes()[at:n])
 	s.used = n
 	r.state, r.block = runSealed, s.block.Slice(r.pos, n-r.pos)
+	e.logs[r.log].runBytes = r.bytes
 }
 
 // dropRun forgets a direct run that was not sent.
@@ -251,7 +262,7 @@ func (e *Engine) stepRuns(sleep *ioring.Instant) {
 	}
 	if e.building != none {
 		r := &e.pool[e.building]
-		if l := &e.logs[r.log]; r.header.batches == 0 || l.runsFlying < e.o.InflightMax {
+		if l := &e.logs[r.log]; r.header.batches == 0 || l.runsFlying == 0 || l.runsFlying < e.o.InflightMax && r.bytes >= e.o.DirectBytes {
 			e.sealRun()
 		}
 	}
