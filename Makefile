@@ -4,10 +4,12 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 SEED    ?= 1
 export CGO_ENABLED ?= 0
 
-.PHONY: build run test test-fast interop sim bench fuzz vet clean
+.PHONY: build run test test-fast interop sim bench fuzz vet release clean
+
+BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
 build: ## bin/tailbound, static
-	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/tailbound ./cmd/tailbound
+	$(BUILD) -o bin/tailbound ./cmd/tailbound
 
 run: build ## serve from ./data
 	./bin/tailbound serve --data-dir ./data --listen 127.0.0.1:9092
@@ -31,6 +33,23 @@ sim: ## one simulated life: make sim SEED=n
 
 bench: build ## beside a plain Go server and a bare ring, in one run; go run ./bench -h
 	$(GO) run ./bench
+
+# The same commit gives the same bytes: times, owners and order are fixed.
+STAMP     = $(shell git log -1 --format=%ct)
+RELEASED  = bin/release/tailbound_$(VERSION)_linux_
+
+release: build ## bin/release: static tarballs for amd64 and arm64, with unit, example configuration, completions, checksums
+	rm -rf bin/release && mkdir -p bin/release
+	for arch in amd64 arm64; do \
+		d=$(RELEASED)$$arch && mkdir -p $$d/completion && \
+		GOOS=linux GOARCH=$$arch $(BUILD) -o $$d/tailbound ./cmd/tailbound && \
+		cp README.md cmd/tailbound/packaging/tailbound.service $$d/ && \
+		./bin/tailbound config example > $$d/tailbound.yaml && \
+		for sh in bash zsh fish powershell; do ./bin/tailbound completion $$sh > $$d/completion/tailbound.$$sh || exit 1; done && \
+		tar --sort=name --mtime=@$(STAMP) --owner=0 --group=0 --numeric-owner --mode=u+rw,go+r,go-w -C bin/release -cf - tailbound_$(VERSION)_linux_$$arch | gzip -9n > $$d.tar.gz && \
+		rm -rf $$d || exit 1; \
+	done
+	cd bin/release && sha256sum *.tar.gz > SHA256SUMS && cat SHA256SUMS
 
 clean:
 	rm -rf bin

@@ -185,6 +185,24 @@ func (p *profiler) profile(windows []*metrics.Window) *profile {
 	return answer
 }
 
+// stuck are the shards that take no turn when they are asked to.
+func (p *profiler) stuck() (all []int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.broker == nil {
+		return nil
+	}
+	late := make([]bool, len(p.collectors))
+	p.collect(late)
+	for i, l := range late {
+		if l {
+			all = append(all, i)
+		}
+	}
+	return all
+}
+
+// collect asks all shards, and gives them a while.
 func (p *profiler) collect(late []bool) {
 	for i, k := range p.collectors {
 		late[i] = true

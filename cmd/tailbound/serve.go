@@ -357,6 +357,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		logger.log.Warn("systemd could not be told of readiness", "error", err)
 	}
+	go watchdog(profiler, logger.log)
 	done := make(chan error, 1)
 	go func() { done <- broker.Wait() }()
 	select {
@@ -388,6 +389,26 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 }
 
 const garbageMax = 512 << 20
+
+// watchdog tells systemd, where it wants to know (WatchdogSec), that the broker
+// is alive: only while every shard takes turns.
+func watchdog(p *profiler, log *slog.Logger) {
+	every, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		log.Warn("systemd's watchdog cannot be fed", "error", err)
+	}
+	if err != nil || every == 0 {
+		return
+	}
+	for {
+		time.Sleep(every / 3)
+		if stuck := p.stuck(); len(stuck) > 0 {
+			log.Error("shards took no turn; systemd is not told that all is well", "shards", stuck)
+		} else if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
+			log.Warn("systemd could not be told that all is well", "error", err)
+		}
+	}
+}
 
 // announce says what runs, and how to reach it.
 func announce(cmd *cobra.Command, log *slog.Logger, o serveOptions, nodes []shard.Node, host string, bound []bound, f ioring.Features, d ioring.Direct, buffered bool, cpus []int, took time.Duration) {

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// systemd is told of readiness, then that all is well for as long as it is,
+// then of the stop.
+func TestNotices(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	cmd := exec.Command(program, "serve", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--shards", "1", "--arena", "64MiB", "--buffered")
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=150000")
+	log := &lockedBuffer{}
+	cmd.Stdout, cmd.Stderr = log, log
+	var told []string
+	next := func() {
+		socket.SetReadDeadline(time.Now().Add(30 * time.Second))
+		b := make([]byte, 1024)
+		n, err := socket.Read(b)
+		if err != nil {
+			t.Fatalf("told %q, then: %v\n%s", told, err, log)
+		}
+		told = append(told, string(b[:n]))
+	}
+	stop := runUntil(t, cmd, func() bool { return strings.Contains(log.String(), "control") })
+	for range 3 {
+		next()
+	}
+	if err := stop(); err != nil {
+		t.Errorf("%v\n%s", err, log)
+	}
+	for !slices.Contains(told, "STOPPING=1") {
+		next()
+	}
+	if told[0] != "READY=1" || told[1] != "WATCHDOG=1" || told[2] != "WATCHDOG=1" {
+		t.Errorf("told %q", told)
+	}
+}
+
+// The example in the tarball and the unit are what this version reads.
+func TestUnit(t *testing.T) {
+	text, err := os.ReadFile("packaging/tailbound.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		for _, prefix := range []string{"ExecStart=/usr/bin/tailbound ", "ExecStartPre=/usr/bin/tailbound "} {
+			words, ok := strings.CutPrefix(line, prefix)
+			if !ok {
+				continue
+			}
+			words = strings.ReplaceAll(strings.TrimSpace(words), "/etc/tailbound/tailbound.yaml", writeConfig(t, must(t, "", "config", "example")))
+			args := strings.Fields(words)
+			if args[0] == "serve" {
+				args = append(args, "--print-config")
+			}
+			must(t, "", args...)
+		}
+	}
+	if !strings.Contains(string(text), "LimitMEMLOCK=infinity") {
+		t.Error("arenas are locked; the unit has to allow it")
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	b := startBroker(t)
+	must(t, "", "topic", "create", "orders", "audit", "--brokers", b.addr)
+	for _, x := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"topic", "describe", "--brokers", b.addr, "or"}, []string{"orders"}},
+		{[]string{"topic", "delete", "--brokers", b.addr, "orders", ""}, []string{"audit"}},
+		{[]string{"consume", "--brokers", "127.0.0.1:1", ""}, nil},
+		{[]string{"top"}, []string{"topic"}},
+	} {
+		out := must(t, "", append([]string{"__complete"}, x.args...)...)
+		var got []string
+		for line := range strings.Lines(out) {
+			if name, _, _ := strings.Cut(strings.TrimSpace(line), "\t"); name != "" && !strings.HasPrefix(name, ":") {
+				got = append(got, name)
+			}
+		}
+		if !slices.Equal(got, x.want) {
+			t.Errorf("%q completes to %q, want %q", x.args, got, x.want)
+		}
+	}
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		if out := must(t, "", "completion", shell); len(out) < 1000 {
+			t.Errorf("%s: %d bytes", shell, len(out))
+		}
+	}
+}
