@@ -323,6 +323,11 @@ func (c *control) metadataTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
 		m.Leader = c.s.o.Nodes[cluster.Place(p.LogID, c.s.o.DataShards)].ID
 		m.LeaderEpoch = c.s.boot.LeaderEpoch()
 		m.Replicas, m.ISR, m.OfflineReplicas = []int32{m.Leader}, []int32{m.Leader}, []int32{}
+		if _, opening := c.confirm[awaited{p.LogID, false}]; opening {
+			// Who were sent there now would be refused, and a producer's next
+			// batch perhaps not: it would be stored before the first.
+			m.ErrorCode, m.Leader, m.LeaderEpoch = int16(kafka.LeaderNotAvailable), -1, -1
+		}
 		x.Partitions = append(x.Partitions, m)
 	}
 	return x

@@ -120,7 +120,7 @@ func (s *Shard) deleteRecords(m mail) engine.Status {
 // truncated answers those who wait for a log's start and have it.
 func (s *Shard) truncated(slot engine.Slot) {
 	for i := range s.truncations {
-		if t := &s.truncations[i]; t.used && t.slot == slot && s.log.StartDurable(slot) >= t.start {
+		if t := &s.truncations[i]; t.used && t.slot == slot && (s.log.StartDurable(slot) >= t.start || s.o.Faults.StartToldEarly) {
 			s.endTruncation(t, kafka.None)
 		}
 	}

@@ -48,6 +48,7 @@ type Options struct {
 // Faults are bugs that the simulator plants to prove that it would find them.
 type Faults struct {
 	DuplicateAckedEarly bool // a duplicate is answered before its original is durable
+	StartToldEarly      bool // DeleteRecords is answered before the new start is durable
 	ProducerIDTwice     bool // ids are handed out before their block is durable
 }
 

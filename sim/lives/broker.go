@@ -48,6 +48,7 @@ type brokerSim struct {
 	appends int
 	reads   int
 	full    bool // this life's disk has little room or none
+	over    bool // this life is to end now
 
 	shards int
 	o      brokerLimits
@@ -334,7 +335,11 @@ func (s *brokerSim) to(node int) (*conn, error) {
 
 // use lets clients do what they want.
 func (s *brokerSim) use(turns int) error {
+	s.over = false
 	for range turns {
+		if s.over {
+			return nil
+		}
 		if err := s.act(); err != nil {
 			return err
 		}
@@ -391,6 +396,11 @@ func (s *brokerSim) act() error {
 		req := kmsg.NewPtrMetadataRequest()
 		req.Version = 9
 		c.ask(req, owed{})
+	case x < 96:
+		t := open[s.rng.IntN(len(open))]
+		return s.deleteRecords(t.parts[s.rng.IntN(len(t.parts))])
+	case x < 97:
+		return s.grow(open[s.rng.IntN(len(open))])
 	case x >= 98:
 		return s.createTopic()
 	}
@@ -429,6 +439,75 @@ func (s *brokerSim) createTopic() error {
 	q.Topic, q.NumPartitions, q.ReplicationFactor = t.name, int32(1+s.rng.IntN(4)), 1
 	req.Topics = append(req.Topics, q)
 	c.ask(req, owed{note: t})
+	return nil
+}
+
+// grow gives a topic one partition more.
+func (s *brokerSim) grow(t *topicBook) error {
+	there := 0
+	for _, t := range s.topics {
+		if t.fate != gone && t.fate != absent {
+			there++
+		}
+	}
+	if there >= 15 || len(t.parts) >= 5 || t.counted != len(t.parts) {
+		return nil
+	}
+	c, err := s.to(s.rng.IntN(s.shards + 1))
+	if err != nil {
+		return err
+	}
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	req.Version = 1
+	q := kmsg.NewCreatePartitionsRequestTopic()
+	q.Topic, q.Count = t.name, int32(len(t.parts)+1)
+	if s.rng.IntN(2) == 0 {
+		a := kmsg.NewCreatePartitionsRequestTopicAssignment()
+		a.Replicas = []int32{int32(1 + s.rng.IntN(s.shards))}
+		q.Assignment = append(q.Assignment, a)
+	}
+	req.Topics = append(req.Topics, q)
+	c.ask(req, owed{note: t})
+	return nil
+}
+
+// deleteRecords moves the start of a partition up to somewhere that is known.
+func (s *brokerSim) deleteRecords(p *partBook) error {
+	if p.high <= p.start || s.rng.IntN(2) == 0 {
+		return nil
+	}
+	c, err := s.to(p.node)
+	if err != nil {
+		return err
+	}
+	req := kmsg.NewPtrDeleteRecordsRequest()
+	req.Version = int16(s.rng.IntN(3))
+	q := kmsg.NewDeleteRecordsRequestTopicPartition()
+	q.Partition, q.Offset = p.index, p.start+s.rng.Int64N(p.high-p.start+1)
+	if s.rng.IntN(4) > 0 {
+		q.Offset = p.start + (q.Offset-p.start)/8 // leave some to read
+	}
+	p.startTo = max(p.startTo, q.Offset)
+	t := kmsg.NewDeleteRecordsRequestTopic()
+	t.Topic, t.Partitions = p.topic.name, append(t.Partitions, q)
+	req.Topics = append(req.Topics, t)
+	c.ask(req, owed{note: p})
+	return nil
+}
+
+func (s *brokerSim) recordsDeleted(k owed, r *kmsg.DeleteRecordsResponse) error {
+	p := k.note.(*partBook)
+	asked := k.req.(*kmsg.DeleteRecordsRequest).Topics[0].Partitions[0].Offset
+	switch q := &r.Topics[0].Partitions[0]; {
+	case q.ErrorCode == codeUnknownTopic && p.topic.fate != open, q.ErrorCode == codeStorage && s.full:
+	case q.ErrorCode != 0:
+		return fmt.Errorf("deleting the records of %s/%d before %d: error %d (high watermark was %d)", p.topic.name, p.index, asked, q.ErrorCode, p.high)
+	case q.LowWatermark < asked || q.LowWatermark > p.startTo:
+		return fmt.Errorf("deleting the records of %s/%d before %d: the low watermark is %d, at most %d was asked", p.topic.name, p.index, asked, q.LowWatermark, p.startTo)
+	default:
+		p.start = max(p.start, q.LowWatermark)
+		s.over = s.over || s.rng.IntN(3) == 0 // what was answered is put to the test at once
+	}
 	return nil
 }
 
@@ -579,16 +658,18 @@ func (s *brokerSim) fetch(p *partBook, from int64, whole bool) (*conn, error) {
 	q.Partition, q.FetchOffset, q.PartitionMaxBytes, q.CurrentLeaderEpoch = p.index, from, int32(part), -1
 	t.Partitions = append(t.Partitions, q)
 	req.Topics = append(req.Topics, t)
-	c.ask(req, owed{note: p})
+	c.ask(req, owed{note: p, start: p.start})
 	return c, nil
 }
 
 // Kafka's error codes that the workload meets.
 const (
+	codeOutOfRange   = 1
 	codeCorrupt      = 2 // of a topic that is being deleted under the read
 	codeUnknownTopic = 3
 	codeNotLeader    = 6
 	codeOutOfOrder   = 45
+	codePartitions   = 37 // another has given it as many already
 	codeStorage      = 56
 	codeDuplicate    = 46
 )
@@ -602,6 +683,12 @@ func (s *brokerSim) answered(c *conn, k owed, resp kmsg.Response) error {
 		return s.fetched(c, k, r)
 	case *kmsg.MetadataResponse:
 		return s.metadata(k, r)
+	case *kmsg.ListOffsetsResponse:
+		q := &r.Topics[0].Partitions[0]
+		if q.ErrorCode != 0 {
+			return fmt.Errorf("the start of a partition: error %d", q.ErrorCode)
+		}
+		k.note.(*partBook).next = q.Offset
 	case *kmsg.InitProducerIDResponse:
 		if r.ErrorCode == codeStorage && s.full {
 			return nil
@@ -630,7 +717,19 @@ func (s *brokerSim) answered(c *conn, k owed, resp kmsg.Response) error {
 		}
 		if t.fate == opening {
 			t.fate = open // its partitions are learned from Metadata
+			t.counted, t.countedAt = int(k.req.(*kmsg.CreateTopicsRequest).Topics[0].NumPartitions), s.w.Now
 		}
+	case *kmsg.CreatePartitionsResponse:
+		t := k.note.(*topicBook)
+		switch code := r.Topics[0].ErrorCode; {
+		case code == 0:
+			t.counted, t.countedAt = max(t.counted, int(k.req.(*kmsg.CreatePartitionsRequest).Topics[0].Count)), s.w.Now
+		case code == codeStorage && s.full, code == codeUnknownTopic && t.fate != open, code == codePartitions:
+		default:
+			return fmt.Errorf("giving topic %s a partition more: error %d", t.name, code)
+		}
+	case *kmsg.DeleteRecordsResponse:
+		return s.recordsDeleted(k, r)
 	case *kmsg.DeleteTopicsResponse:
 		t := k.note.(*topicBook)
 		if code := r.Topics[0].ErrorCode; code != 0 && code != codeUnknownTopic {
@@ -709,10 +808,18 @@ func (s *brokerSim) fetched(c *conn, k owed, r *kmsg.FetchResponse) error {
 	case q.ErrorCode == 0:
 	case (q.ErrorCode == codeUnknownTopic || q.ErrorCode == codeCorrupt) && p.topic.fate != open, q.ErrorCode == codeNotLeader && c.node != p.node:
 		return nil
+	case q.ErrorCode == codeOutOfRange && asked < p.startTo:
+		return nil
 	default:
 		return fmt.Errorf("fetching %s/%d from %d: error %d (known to %d, high watermark was %d)", p.topic.name, p.index, asked, q.ErrorCode, p.known(), p.high)
 	}
 	s.reads++
+	if asked < k.start {
+		return fmt.Errorf("RETURNED: %s/%d can be read from %d, its records before %d were deleted", p.topic.name, p.index, asked, k.start)
+	}
+	if r.Version >= 5 && (q.LogStartOffset < k.start || q.LogStartOffset > p.startTo) {
+		return fmt.Errorf("%s/%d starts at %d, it was told to start at %d to %d", p.topic.name, p.index, q.LogStartOffset, k.start, p.startTo)
+	}
 	if q.HighWatermark < asked && p.topic.fate == open {
 		return fmt.Errorf("%s/%d: high watermark %d of a fetch from %d", p.topic.name, p.index, q.HighWatermark, asked)
 	}
@@ -779,7 +886,15 @@ func (s *brokerSim) metadata(k owed, r *kmsg.MetadataResponse) error {
 			case opening:
 				continue
 			}
-			for len(t.parts) < len(x.Partitions) {
+			ready := 0 // the others are being opened
+			for ready < len(x.Partitions) && x.Partitions[ready].ErrorCode == 0 {
+				ready++
+			}
+			x.Partitions = x.Partitions[:ready]
+			if ready < t.counted && k.at > t.countedAt {
+				return fmt.Errorf("LOST: topic %s has %d partitions with a leader, it was said to have %d", t.name, ready, t.counted)
+			}
+			for len(t.parts) < ready {
 				t.parts = append(t.parts, &partBook{topic: t, index: int32(len(t.parts)), base: map[uint64]int64{}})
 			}
 			for j := range x.Partitions {
@@ -858,7 +973,11 @@ func (s *brokerSim) audit() error {
 		return err
 	}
 	for _, t := range s.openTopics() {
+		t.counted = len(t.parts)
 		for _, p := range t.parts {
+			if err := s.auditStart(p); err != nil {
+				return err
+			}
 			if err := s.auditPart(p); err != nil {
 				return err
 			}
@@ -867,9 +986,46 @@ func (s *brokerSim) audit() error {
 	return nil
 }
 
+// auditStart asks where a partition starts now: not before what was answered,
+// not after what was asked. From here on it is settled.
+func (s *brokerSim) auditStart(p *partBook) error {
+	for tries := 0; ; tries++ {
+		c, err := s.to(p.node)
+		if err != nil {
+			return err
+		}
+		req := kmsg.NewPtrListOffsetsRequest()
+		req.Version, req.ReplicaID = int16(1+s.rng.IntN(7)), -1
+		t := kmsg.NewListOffsetsRequestTopic()
+		t.Topic = p.topic.name
+		q := kmsg.NewListOffsetsRequestTopicPartition()
+		q.Partition, q.Timestamp, q.CurrentLeaderEpoch = p.index, -2, -1
+		t.Partitions = append(t.Partitions, q)
+		req.Topics = append(req.Topics, t)
+		p.next = -1
+		c.ask(req, owed{note: p})
+		for n := 0; n < 5000 && len(c.owed) > 0 && !c.c.Closed; n++ {
+			if err := s.rest(); err != nil {
+				return err
+			}
+		}
+		if p.next >= 0 {
+			break
+		}
+		if !c.c.Closed || tries > 100 {
+			return fmt.Errorf("STALLED: no answer where %s/%d starts", p.topic.name, p.index)
+		}
+	}
+	if p.next < p.start || p.next > p.startTo {
+		return fmt.Errorf("%s/%d starts at %d, it was told to start at %d to %d", p.topic.name, p.index, p.next, p.start, p.startTo)
+	}
+	p.start, p.startTo = p.next, p.next
+	return nil
+}
+
 func (s *brokerSim) auditPart(p *partBook) error {
 	want := p.known()
-	p.next, p.high = 0, 0
+	p.next, p.high = p.start, 0
 	for tries := 0; ; tries++ {
 		before := p.next
 		c, err := s.fetch(p, p.next, true)
@@ -985,6 +1141,7 @@ func (l *brokerLimits) options(s *brokerSim, i int) shard.Options {
 func init() {
 	workloads = append(workloads, workload{"broker", brokerWork})
 	faults = append(faults,
+		fault{"StartToldEarly", "broker", func(r *Run) { r.ShardFaults.StartToldEarly = true }},
 		fault{"DuplicateAckedEarly", "broker", func(r *Run) { r.ShardFaults.DuplicateAckedEarly = true }},
 		fault{"ProducerIDTwice", "broker", func(r *Run) { r.ShardFaults.ProducerIDTwice = true }},
 	)

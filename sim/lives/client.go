@@ -27,6 +27,7 @@ type owed struct {
 	correlation int32
 	req         kmsg.Request
 	sent        []sentBatch    // of a Produce, in the order of its partitions
+	start       int64          // of a Fetch: where the partition was known to start
 	at          ioring.Instant // when it was asked
 	note        any
 }
@@ -138,7 +139,10 @@ type partBook struct {
 	at    []uint64
 	next  int64 // where the reader is
 	high  int64 // highest high watermark a client was told
-	base  map[uint64]int64
+
+	start   int64 // DeleteRecords was answered: it starts here, or later
+	startTo int64 // DeleteRecords was asked: it starts here, or earlier
+	base    map[uint64]int64
 }
 
 // topicBook is one topic id's life.
@@ -148,6 +152,10 @@ type topicBook struct {
 	fate   fate
 	goneAt ioring.Instant
 	parts  []*partBook
+
+	// As many partitions as it was said to have, and since when.
+	counted   int
+	countedAt ioring.Instant
 }
 
 // known is the first offset past everything known.
