@@ -121,12 +121,19 @@ func TestHalfFrames(t *testing.T) {
 	v := newVictim(t)
 	whole := frame(produceRequest(v.topic, 7, -1, bytesOf(batchOf(strings.Repeat("x", 900000)))), 1)
 	var held []*wire
-	for i := range 64 {
+	stop := func(sent int) {
 		for _, addr := range v.ports() {
 			w := dialTo(t, addr)
-			w.Write(whole[:[]int{1, 4, 5, 20, 60, 5000, len(whole) / 2, len(whole) - 1}[i%8]])
+			w.Write(whole[:sent])
 			held = append(held, w)
 		}
+	}
+	for i := range 300 {
+		stop([]int{1, 4, 5, 20, 60, 500}[i%6])
+	}
+	v.unhurt(t, "many frames hardly begun, then silence")
+	for i := range 48 {
+		stop([]int{5000, len(whole) / 2, len(whole) - 1}[i%3])
 	}
 	v.unhurt(t, "half frames then silence")
 	for _, w := range held {

@@ -391,7 +391,7 @@ func (k *Kernel) Push(op Op) bool {
 	case Recv:
 		e.opcode = opRecv
 		e.flags |= sqeBufferSelect
-		if k.features.Has(FeatureRecvMultishot) {
+		if k.features.Has(FeatureRecvMultishot) && op.Flags&FlagOnce == 0 {
 			e.ioprio = recvMulti
 		}
 	case Send:

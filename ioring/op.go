@@ -111,6 +111,7 @@ const (
 	FlagLink     uint8 = 1 << iota // start the next pushed op after this one; on Write only
 	FlagFull                       // Sync: fsync instead of fdatasync
 	FlagKeepSize                   // Allocate: leave the size
+	FlagOnce                       // Recv: one completion
 )
 
 // Open bits, in Op.Arg. Files are opened for direct reading and writing.

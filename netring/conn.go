@@ -32,6 +32,7 @@ type conn struct {
 
 	// receive
 	receiving  bool // a Recv is in flight
+	once       bool // for one buffer only
 	cancelRecv opStage
 	hungry     bool // waits for buffers after ENOBUFS
 	ended      bool // nothing more is received: end of stream, Close, Stop
@@ -39,6 +40,7 @@ type conn struct {
 	told       bool // Close was called
 	lengthHave uint8
 	length     [4]byte // of the frame that begins
+	stashed    uint16  // bytes of it that lie in the connection's stash
 	frame      int32   // being put together
 	chunk      int32   // received, not yet cut; waits for admission or for the pipeline
 	chunkLast  int32
@@ -79,6 +81,15 @@ const (
 	stageAsked
 	stageDoneOp
 )
+
+// stashBytes is how many that are: a small block takes them.
+func (n *Net) stashBytes() int { return min(stashBytesMax, n.small.Size()) }
+
+// stashOf is where the first bytes of a connection's next frame wait.
+func (n *Net) stashOf(i int32) []byte {
+	k := n.stashBytes()
+	return n.stash.Slice(int(i)*k, k).Bytes()
+}
 
 func (n *Net) connID(i int32) ConnID {
 	return ConnID(n.conns[i].generation)<<32 | ConnID(i)
@@ -191,11 +202,11 @@ func (x *conn) wantsInput(pipelineMax int) bool {
 }
 
 // receive keeps a Recv in flight where the connection wants input, and cancels
-// it where not.
+// it where not. Behind the gate it is for one buffer at a time.
 func (n *Net) receive(i int32) bool {
 	x := &n.conns[i]
 	token := ioring.MakeToken(kindRecv, x.generation, uint32(i))
-	wants := x.wantsInput(n.o.PipelineMax) && !(n.gated && x.frame == none)
+	wants, once := x.wantsInput(n.o.PipelineMax), n.gated && x.frame == none
 	switch {
 	case wants && !x.receiving:
 		if n.inRing == 0 {
@@ -205,11 +216,15 @@ func (n *Net) receive(i int32) bool {
 		if x.hungry {
 			return true
 		}
-		if !n.ring.Push(ioring.Op{Token: token, Code: ioring.Recv, File: x.file}) {
+		op := ioring.Op{Token: token, Code: ioring.Recv, File: x.file}
+		if once {
+			op.Flags = ioring.FlagOnce
+		}
+		if !n.ring.Push(op) {
 			return false
 		}
-		x.receiving, x.cancelRecv, x.progressAt = true, stageNone, n.now
-	case !wants && x.receiving && x.cancelRecv == stageNone:
+		x.receiving, x.once, x.cancelRecv, x.progressAt = true, once, stageNone, n.now
+	case (!wants || once && !x.once) && x.receiving && x.cancelRecv == stageNone:
 		return n.cancel(i, token, &x.cancelRecv)
 	}
 	return true

@@ -7,6 +7,7 @@ import (
 // A frame is this function:
 //
 //	length := await 4 bytes
+//	await more than the stash holds, or all of it
 //	await admission(length)
 //	for have < need { gather(await chunk) }
 //	surface(); await released and answered
@@ -20,6 +21,9 @@ import (
 //     one of the two is less than half full. It copies less and pins twice as
 //     much, so half as much could be admitted.) What comes in full buffers is
 //     not copied.
+//
+// The first bytes of a frame, up to stashBytes, wait in its connection's stash: who announces
+// a request and sends no more of it than that has been admitted to nothing.
 //
 // So all of a frame's buffers but the first and the last, which it may share
 // with its neighbours, are full of it: n bytes pin at most n + 2B.
@@ -131,7 +135,13 @@ func (n *Net) cut(i int32) {
 			if n.noise(i) {
 				return
 			}
-			if x.outstanding >= n.o.PipelineMax || !n.begin(i) {
+			if x.outstanding >= n.o.PipelineMax {
+				return
+			}
+			if n.stashes(i) {
+				continue
+			}
+			if !n.begin(i) {
 				return
 			}
 		}
@@ -143,6 +153,44 @@ func (n *Net) cut(i int32) {
 			n.surface(i, f)
 		}
 	}
+}
+
+// stashes puts the first chunk into the stash, where that holds all that has
+// come of a frame, and more of it is to come.
+func (n *Net) stashes(i int32) bool {
+	x := &n.conns[i]
+	if x.chunk == none {
+		return true // the length was all
+	}
+	v := &n.views[x.chunk]
+	if uint32(x.stashed)+v.n >= min(x.need(), uint32(n.stashBytes())+1) {
+		return false
+	}
+	copy(n.stashOf(i)[x.stashed:], n.bytesOf(v))
+	x.stashed += uint16(v.n)
+	n.stats.Copied += uint64(v.n)
+	n.eat(i, v.n)
+	return true
+}
+
+// unstash makes the stashed bytes the frame's first. A frame that lies in
+// receive buffers has them in a small block before those.
+func (n *Net) unstash(i, f int32) {
+	x, y := &n.conns[i], &n.frames[f]
+	if x.stashed == 0 {
+		return
+	}
+	if !y.small {
+		block, ok := n.small.Get()
+		if !ok {
+			panic("netring: a frame was admitted without a block for its beginning")
+		}
+		n.chain(&y.first, &y.last, n.newView(^int32(n.small.Index(block)), 0, 0))
+	}
+	w := &n.views[y.first]
+	w.n = uint32(copy(n.small.Block(int(^w.buffer)).Bytes(), n.stashOf(i)[:x.stashed]))
+	y.have, x.stashed = w.n, 0
+	n.stats.Copied += uint64(w.n)
 }
 
 // eat takes k bytes off the first chunk.
@@ -169,6 +217,7 @@ func (n *Net) noise(i int32) bool {
 	x := &n.conns[i]
 	var first [8]byte
 	k := copy(first[:], x.length[:])
+	k += copy(first[k:], n.stashOf(i)[:x.stashed])
 	if x.chunk != none {
 		copy(first[k:], n.bytesOf(&n.views[x.chunk]))
 	}
@@ -199,7 +248,7 @@ func (n *Net) begin(i int32) bool {
 	if int(need) <= b {
 		class = classSmall
 	}
-	if first := n.waiting[class].first; first != none && first != i || !n.fits(class, need) {
+	if first := n.waiting[class].first; first != none && first != i || !n.fits(class, need, x.stashed > 0) {
 		if x.waits == noClass {
 			n.wait(i, class)
 		}
@@ -221,6 +270,7 @@ func (n *Net) begin(i int32) bool {
 		if block, ok := n.small.Get(); ok {
 			y.small = true
 			n.chain(&y.first, &y.last, n.newView(^int32(n.small.Index(block)), 0, 0))
+			n.unstash(i, f)
 			return true
 		}
 	}
@@ -234,6 +284,7 @@ func (n *Net) begin(i int32) bool {
 		n.reserve -= y.charged
 		n.stats.ReserveFreeLow = min(n.stats.ReserveFreeLow, n.reserve)
 	}
+	n.unstash(i, f)
 	return true
 }
 
@@ -246,8 +297,8 @@ func (n *Net) price(need uint32) int {
 	return int(need) + 2*b
 }
 
-func (n *Net) fits(c class, need uint32) bool {
-	if n.framesFree == 0 {
+func (n *Net) fits(c class, need uint32, stashed bool) bool {
+	if n.framesFree == 0 || stashed && n.small.Free() == 0 {
 		return false
 	}
 	price := n.price(need)
@@ -270,7 +321,7 @@ func (n *Net) gather(i, f int32) {
 		copy(n.small.Block(int(^w.buffer)).Bytes()[w.n:], n.bytesOf(&v))
 		w.n += k
 		n.stats.Copied += uint64(k)
-	case y.last == none:
+	case y.last == none || n.views[y.last].buffer < 0: // nothing, or what was stashed
 		n.hold(y, v)
 	default:
 		w := &n.views[y.last]
@@ -304,7 +355,9 @@ func (n *Net) surface(i, f int32) {
 	y.stage, y.at = frameTaken, n.now
 	pinned := 0
 	for v := y.first; v != none; v = n.views[v].next {
-		pinned++
+		if n.views[v].buffer >= 0 {
+			pinned++
+		}
 	}
 	if pinned *= n.o.ReceiveBufferBytes; !y.small && pinned < y.charged {
 		n.refund(y, y.charged-pinned)
@@ -367,7 +420,7 @@ func (n *Net) forgetInput(i int32) {
 		n.freeFrameSlot(x.frame)
 		x.frame = none
 	}
-	x.lengthHave = 0
+	x.lengthHave, x.stashed = 0, 0
 }
 
 // waitList is connections that wait for admission, in order of arrival.
@@ -405,7 +458,8 @@ func (n *Net) unwait(i int32) {
 
 // admissible says whether the first that waits could begin.
 func (n *Net) admissible(c class) bool {
-	return n.fits(c, n.conns[n.waiting[c].first].need())
+	x := &n.conns[n.waiting[c].first]
+	return n.fits(c, x.need(), x.stashed > 0)
 }
 
 // admitWaiting begins frames that waited, first in first out.
@@ -425,11 +479,12 @@ func (n *Net) admitWaiting() {
 	}
 }
 
-// gate stops, where too many buffers hold what cannot be cut yet, the receives
-// of all connections that have no admitted request under way, and starts them
-// again. (Tried before: stopping only those that wait. One sweep of the
-// kernel's may fill dozens of buffers from one connection before its Cancel is
-// seen, and what was admitted found none.)
+// gate has, where too many buffers hold what cannot be cut yet, connections that
+// have no admitted request under way receive one buffer at a time. (Tried before:
+// only those that wait, by a Cancel. One sweep of the kernel's may fill dozens of
+// buffers from one connection before its Cancel is seen, and what was admitted
+// found none. And: none of them, which held up small requests of others until
+// the progress timeout.)
 func (n *Net) gate() {
 	if !n.gateMoves() {
 		return

@@ -31,6 +31,7 @@ const acceptSlot = 1<<32 - 1
 const (
 	replyBlockBytes = 4096 // the largest piece Bytes hands out
 	vectorPieces    = 1024 // the most pieces in a Send
+	stashBytesMax   = 512  // of a frame, before it is admitted
 	ownPieces       = 8    // pieces in a connection's own vector: it can always send
 )
 
@@ -42,7 +43,7 @@ type Options struct {
 	ReceiveBufferBytes int    // [64 KiB] a multiple of 1 KiB
 	ReceiveBuffers     int    // [256] 16..65535; the receive pool is their product
 	FrameBytesMax      int    // [a quarter of the receive pool] and at most that
-	ProgressTimeoutNS  int64  // [30 s] for a request that has begun; an eighth while others wait for memory
+	ProgressTimeoutNS  int64  // [30 s] for a request that has begun; a twentieth while others wait for memory
 	IdleTimeoutNS      int64  // [600 s] for a connection without any
 	SendTimeoutNS      int64  // [60 s] for a peer that takes nothing
 	PipelineMax        int    // [64] requests of one connection
@@ -148,6 +149,7 @@ type Net struct {
 	replies  *mem.Pool
 	nextOf   []int32 // by reply block: the reply's next one
 	lengths  mem.Block
+	stash    mem.Block // the first bytes of a request, for each connection
 	scratch  mem.Block // what Bytes hands out for a request that is gone
 	extents  []extent
 	freeE    int32
@@ -203,6 +205,7 @@ func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
 	n.replies = pool("reply", replyBlockBytes, o.ReplyBlocks)
 	n.vectors = pool("vector", ioring.VectorBytes(vectorPieces), o.VectorsMax)
 	n.own = carve("vectors of connections", ioring.VectorBytes(ownPieces)*o.ConnsMax)
+	n.stash = carve("first bytes of requests", n.stashBytes()*o.ConnsMax)
 	n.lengths = carve("reply lengths", 4*o.FramesMax)
 	n.scratch = carve("netring scratch", replyBlockBytes)
 	if err != nil {
@@ -373,6 +376,9 @@ func (n *Net) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 			}
 		}
 	}
+	if n.pressed() {
+		n.scanAt = min(n.scanAt, now+ioring.Instant(n.o.ProgressTimeoutNS/pressedPart/4))
+	}
 	if now >= n.scanAt {
 		n.scanAt = now + ioring.Instant(n.scanNS)
 		n.timeouts()
@@ -448,12 +454,19 @@ func (n *Net) provide() bool {
 	return true
 }
 
+// pressed says that somebody waits for memory: who holds some and sends nothing
+// is given less time.
+func (n *Net) pressed() bool { return n.waiting[0].first != none || n.waiting[1].first != none }
+
+// pressedPart is what part of the progress timeout is left then.
+const pressedPart = 20
+
 // timeouts ends what has made no progress. It runs every scanNS, so each comes
 // by as much too late.
 func (n *Net) timeouts() {
 	progress := n.o.ProgressTimeoutNS
-	if n.waiting[0].first != none || n.waiting[1].first != none {
-		progress /= 8
+	if n.pressed() {
+		progress /= pressedPart
 	}
 	if n.gated && int64(n.now-n.gatedAt) > n.o.ProgressTimeoutNS/8 {
 		n.evict(true)

@@ -195,7 +195,7 @@ func (w *world) deliver(p *peer) bool {
 	copy(b.Buf.Bytes(), p.out[:k])
 	p.out = p.out[k:]
 	flags := ioring.FlagBuffer | uint32(b.Arg)<<16
-	if w.multishot && !w.oneIn(20) {
+	if w.multishot && p.recv.Flags&ioring.FlagOnce == 0 && !w.oneIn(20) {
 		w.done(*p.recv, int32(k), flags|ioring.FlagMore)
 		return true
 	}

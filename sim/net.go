@@ -313,7 +313,7 @@ func (r *Ring) flow(s *socket) {
 		copy(b.buf.Bytes(), s.inbound[:n])
 		s.inbound = s.inbound[n:]
 		flags := ioring.FlagBuffer | ioring.FlagMore | uint32(b.id)<<16
-		if r.o.NoMultishot || r.w.oneIn(50) { // the kernel may end a multishot at any time
+		if r.o.NoMultishot || x.op.Flags&ioring.FlagOnce != 0 || r.w.oneIn(50) { // the kernel may end a multishot at any time
 			flags &^= ioring.FlagMore
 			s.receive = nil
 		}
