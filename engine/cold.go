@@ -140,6 +140,7 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 	h := &r.header
 	p := r.buf.Bytes()
 	if r.stage == coldHeader {
+		e.stats.ColdHeads++
 		if !h.get(p) || h.directory != e.dir || h.generation != q.generation || h.log != r.id || h.base != r.at.base && (h.base < r.at.base || h.base > e.logs[r.log].start) || h.bytes() > r.buf.Len() || r.at.position+int64(h.bytes()) > q.position {
 			e.rotFound(r, q.end)
 			e.endCold(i, Corrupt)

@@ -101,7 +101,7 @@ func (e *Engine) startDrain(s Slot, limit int64, sleep *ioring.Instant) bool {
 		return e.replaceSegment(s)
 	}
 	if l.filling != l.writing && n.base >= e.all[l.filling].base {
-		l.writing = l.filling
+		e.writesTo(l, l.filling)
 	}
 	q := &e.all[l.writing]
 	buffer := none

@@ -164,6 +164,7 @@ type Stats struct {
 	Unprepared, ZeroBytes           uint64 // direct runs to blocks never written; zeroes written ahead
 	Checkpoints, CheckpointBytes    uint64
 	ColdReads, ColdBytes, Corrupt   uint64
+	ColdHeads                       uint64 // heads of runs that were read to find the one
 	Evictions, SegmentsMade, Grown  uint64
 	NoSpace, DrainRetries           uint64
 	WaitMemory, WaitRoom, Truncated uint64
@@ -268,6 +269,7 @@ type Engine struct {
 	drains
 	runs
 	prepares
+	indexes
 	checks
 	colds
 
@@ -317,7 +319,7 @@ func (e *Engine) carve(arena *mem.Arena) error {
 		e.freeLog = int32(i)
 	}
 	e.events = make([]Event, 4*e.o.LogsMax+1024)
-	for _, err := range []error{e.carveFiles(arena), e.carveSegments(arena), e.carveDrains(arena), e.carvePrepares(arena), e.carveChecks(arena), e.carveColds(arena), e.carveMemory(arena)} {
+	for _, err := range []error{e.carveFiles(arena), e.carveSegments(arena), e.carveDrains(arena), e.carvePrepares(arena), e.carveIndexes(arena), e.carveChecks(arena), e.carveColds(arena), e.carveMemory(arena)} {
 		if err != nil {
 			return err
 		}
@@ -351,6 +353,7 @@ func (e *Engine) adopt(b *LogBoot) error {
 		q.ready, q.next0 = true, q.position
 		if q.position > 0 {
 			q.note(indexEntry{base: q.base, before: noTime})
+			e.loadDue(g)
 		}
 		e.appendSegment(l, g)
 		if l.writing == none || q.position > 0 {
@@ -409,6 +412,8 @@ func (e *Engine) Complete(c ioring.Completion, now ioring.Instant) {
 		e.workCompleted(i, c)
 	case kindPrepare:
 		e.prepareCompleted(c)
+	case kindIndex:
+		e.indexCompleted(c)
 	case kindCheck:
 		e.checkCompleted(i, c)
 	case kindCold:
@@ -432,6 +437,7 @@ const (
 	kindCloseFile                            // slot: file
 	kindUnlink
 	kindPrepare
+	kindIndex
 	kindBlocking // New, Recover and Check only
 )
 
@@ -445,6 +451,7 @@ func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	e.stepWorks(&sleepUntil)
 	e.stepDrains(&sleepUntil)
 	e.stepPrepares(&sleepUntil)
+	e.stepIndexes(&sleepUntil)
 	e.stepChecks(&sleepUntil)
 	e.stepColds(&sleepUntil)
 	e.stepUnlinks(&sleepUntil)
@@ -651,9 +658,9 @@ func (e *Engine) Shutdown() {
 
 // Idle says that nothing is in flight and, after Shutdown, that all is done.
 func (e *Engine) Idle() bool {
-	busy := e.submitted > e.durableSeq || e.sealedSeq > e.submitted || e.runsUsed > 0 || e.prep.active || e.worksBusy > 0 || e.checkBusy || e.coldsBusy > 0 || e.filesBusy > 0 || e.unlinking
+	busy := e.submitted > e.durableSeq || e.sealedSeq > e.submitted || e.runsUsed > 0 || e.prep.active || e.indexing.active || e.worksBusy > 0 || e.checkBusy || e.coldsBusy > 0 || e.filesBusy > 0 || e.unlinking
 	if e.failed != 0 {
-		return e.submitted == e.durableSeq+uint64(e.brokenFrames) && e.runsFlying == 0 && !e.prep.pushed && e.worksBusy == 0 && !e.checkBusy && e.coldsBusy == 0 && e.filesBusy == 0 && !e.unlinking
+		return e.submitted == e.durableSeq+uint64(e.brokenFrames) && e.runsFlying == 0 && !e.prep.pushed && !e.indexing.pushed && e.worksBusy == 0 && !e.checkBusy && e.coldsBusy == 0 && e.filesBusy == 0 && !e.unlinking
 	}
 	if e.stopping {
 		return e.stopped && !busy
@@ -677,6 +684,9 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 		if l := &e.logs[i]; l.state == logOpen && l.drained < l.end {
 			return
 		}
+	}
+	if !e.indexesWritten() {
+		return
 	}
 	if !e.cleanWritten {
 		e.wantClean = true

@@ -17,6 +17,7 @@ const (
 	magicRun      = 0x4e524254 // "TBRN"
 	magicCheck    = 0x4b434254 // "TBCK"
 	magicSuper    = 0x42534254 // "TBSB"
+	magicIndex    = 0x58494254 // "TBIX"
 	pieceHeader   = 256        // of frames and runs
 	entryHeader   = 64         // of a frame's entries and of a run's batches
 	runBytesMax   = 256 << 10  // a run is at most this, or one larger batch

@@ -316,7 +316,7 @@ func (e *Engine) sendNext(s Slot, sleep *ioring.Instant) {
 			earlier(sleep, e.now+1e6)
 			return
 		}
-		l.writing = r.segment
+		e.writesTo(l, r.segment)
 		e.sendRun(i, sleep)
 	}
 }
@@ -456,6 +456,9 @@ func (e *Engine) runDurable(l *log, i int32) {
 		l.drainMax, l.drainBase = h.maxTime, h.maxTimeBase
 	}
 	e.letNodesGo(r.from, h.end)
+	if r.segment != l.writing {
+		e.indexDue(r.segment)
+	}
 	l.runFirst = r.next
 	if l.runSent == i {
 		l.runSent = none

@@ -203,17 +203,9 @@ type segment struct {
 	index      [indexEntries]indexEntry
 	indexed    int
 	stride     int64 // at least so many bytes lie between entries
-}
-
-const indexEntries = 64
-
-// indexEntry says where a run begins; before is the largest time of all runs
-// before it in the segment. The index is sparse, and filled by writing and by
-// walking.
-type indexEntry struct {
-	base     int64
-	position int64
-	before   int64
+	indexAt    int64 // where the file has the index; 0: nowhere, that is known
+	writeDue   bool  // it is to be written
+	loadDue    bool  // it is to be read
 }
 
 func (e *Engine) carveSegments(*mem.Arena) error {
@@ -249,51 +241,6 @@ func (e *Engine) appendSegment(l *log, g int32) {
 		e.all[l.tail].next = g
 	}
 	l.tail = g
-}
-
-// note adds a run to the index, in its place, thinning it where it is full.
-func (q *segment) note(x indexEntry) {
-	i := q.indexed
-	for i > 0 && q.index[i-1].position > x.position {
-		i--
-	}
-	if i > 0 && (q.index[i-1].position == x.position || x.position-q.index[i-1].position < q.stride) {
-		return
-	}
-	if i < q.indexed && q.index[i].position-x.position < q.stride && i > 0 {
-		return
-	}
-	if q.indexed == indexEntries {
-		for k := 0; k < indexEntries/2; k++ {
-			q.index[k] = q.index[2*k]
-		}
-		q.indexed = indexEntries / 2
-		q.stride = max(2*q.stride, 2*runBytesMax)
-		q.note(x)
-		return
-	}
-	copy(q.index[i+1:q.indexed+1], q.index[i:q.indexed])
-	q.index[i] = x
-	q.indexed++
-}
-
-// seek is the last indexed run at or before offset.
-func (q *segment) seek(offset int64) indexEntry {
-	for i := q.indexed - 1; i >= 0; i-- {
-		if q.index[i].base <= offset {
-			return q.index[i]
-		}
-	}
-	return indexEntry{base: q.base, before: noTime}
-}
-
-func (q *segment) seekTime(ts int64) int64 {
-	for i := q.indexed - 1; i >= 0; i-- {
-		if q.index[i].before < ts {
-			return q.index[i].base
-		}
-	}
-	return q.base
 }
 
 // admit says whether log s has room, prepared and durably its own, for n bytes
@@ -597,7 +544,10 @@ func (e *Engine) segmentAssigned(l *log, generation uint64) {
 }
 
 // removeSegment has the file of g unlinked, once nobody reads it.
-func (e *Engine) removeSegment(g int32) { e.unlinks = append(e.unlinks, g) }
+func (e *Engine) removeSegment(g int32) {
+	e.noIndexDue(&e.all[g])
+	e.unlinks = append(e.unlinks, g)
+}
 
 // logClosed: the end of a log is durable.
 func (e *Engine) logClosed(s Slot) {

@@ -1,0 +1,245 @@
+package engine
+
+import (
+	"tailbound/ioring"
+	"tailbound/mem"
+)
+
+const (
+	indexEntries    = 64
+	indexHeader     = 128
+	indexEntryBytes = 24
+)
+
+// indexEntry says where a run begins; before is the largest time of all runs
+// before it in the segment. The index is sparse, and filled by writing, by
+// walking, and from what the life before knew.
+type indexEntry struct {
+	base     int64
+	position int64
+	before   int64
+}
+
+// note adds a run to the index, in its place, thinning it where it is full.
+func (q *segment) note(x indexEntry) {
+	i := q.indexed
+	for i > 0 && q.index[i-1].position > x.position {
+		i--
+	}
+	if i > 0 && (q.index[i-1].position == x.position || x.position-q.index[i-1].position < q.stride) {
+		return
+	}
+	if i < q.indexed && q.index[i].position-x.position < q.stride && i > 0 {
+		return
+	}
+	if q.indexed == indexEntries {
+		for k := 0; k < indexEntries/2; k++ {
+			q.index[k] = q.index[2*k]
+		}
+		q.indexed = indexEntries / 2
+		q.stride = max(2*q.stride, 2*runBytesMax)
+		q.note(x)
+		return
+	}
+	copy(q.index[i+1:q.indexed+1], q.index[i:q.indexed])
+	q.index[i] = x
+	q.indexed++
+}
+
+// seek is the last indexed run at or before offset.
+func (q *segment) seek(offset int64) indexEntry {
+	for i := q.indexed - 1; i >= 0; i-- {
+		if q.index[i].base <= offset {
+			return q.index[i]
+		}
+	}
+	return indexEntry{base: q.base, before: noTime}
+}
+
+func (q *segment) seekTime(ts int64) int64 {
+	for i := q.indexed - 1; i >= 0; i-- {
+		if q.index[i].before < ts {
+			return q.index[i].base
+		}
+	}
+	return q.base
+}
+
+// indexes keep what is known of where runs begin, so that a cold read or a
+// search by time need not walk them all in the next life: a block behind the
+// last run of a segment that takes no more, or of any at a clean stop. It is a
+// hint, not synced, verified like anything read. One at a time:
+//
+//	open(); await write(index)
+//	open(); await read(); verify; noted
+type indexes struct {
+	indexBlock mem.Block
+	indexing   indexWork
+	indexAt    int32 // where to look for the next
+	writesDue  int   // segments whose index is to be written
+	loadsDue   int   // ... read
+	atStop     bool  // the ones of a clean stop were asked for
+}
+
+type indexWork struct {
+	active  bool
+	opened  bool
+	pushed  bool
+	write   bool
+	segment int32
+}
+
+func (e *Engine) carveIndexes(a *mem.Arena) (err error) {
+	e.indexBlock, err = a.Carve("index block", blockBytes, blockBytes)
+	return err
+}
+
+// writesTo makes segment g the one that log l's runs go to.
+func (e *Engine) writesTo(l *log, g int32) {
+	old := l.writing
+	l.writing = g
+	if old != none && old != g {
+		e.indexDue(old)
+	}
+}
+
+// indexDue has the index of segment g written, if g is complete.
+func (e *Engine) indexDue(g int32) {
+	if q := &e.all[g]; !q.writeDue && q.position > 0 && q.indexAt != q.position && q.pending == 0 && q.flying == 0 && q.position+blockBytes <= q.bytes {
+		q.writeDue = true
+		e.writesDue++
+	}
+}
+
+// loadDue has the index of segment g read.
+func (e *Engine) loadDue(g int32) {
+	e.all[g].loadDue, e.all[g].indexAt = true, e.all[g].position
+	e.loadsDue++
+}
+
+// noIndexDue forgets what is due of segment q.
+func (e *Engine) noIndexDue(q *segment) {
+	if q.writeDue {
+		e.writesDue--
+	}
+	if q.loadDue {
+		e.loadsDue--
+	}
+	q.writeDue, q.loadDue = false, false
+}
+
+// indexesWritten says that at a clean stop nothing of them is left to do.
+func (e *Engine) indexesWritten() bool {
+	if !e.atStop {
+		e.atStop = true
+		for i := range e.logs {
+			if l := &e.logs[i]; l.state == logOpen && l.writing != none {
+				e.indexDue(l.writing)
+			}
+		}
+	}
+	return e.writesDue == 0 && !e.indexing.active
+}
+
+func (e *Engine) stepIndexes(sleep *ioring.Instant) {
+	w := &e.indexing
+	if !w.active {
+		if e.failed != 0 || e.writesDue == 0 && (e.loadsDue == 0 || e.stopping) {
+			return
+		}
+		for q := &e.all[e.indexAt]; !q.writeDue && (!q.loadDue || e.stopping); q = &e.all[e.indexAt] {
+			e.indexAt = (e.indexAt + 1) % int32(len(e.all))
+		}
+		q := &e.all[e.indexAt]
+		*w = indexWork{active: true, write: q.writeDue, segment: e.indexAt}
+		e.noIndexDue(q)
+		q.readers++ // it is not removed under us
+	}
+	if w.pushed {
+		return
+	}
+	q := &e.all[w.segment]
+	if !w.opened {
+		_, pending, errno := e.acquire(w.segment, false)
+		if errno != 0 {
+			q.readers--
+			w.active = false
+			return
+		}
+		if pending {
+			if e.ring.Room() < 1 {
+				earlier(sleep, e.now)
+			}
+			return
+		}
+		w.opened = true
+		if w.write {
+			q.indexAt = q.position
+			e.putIndex(e.indexBlock.Bytes(), q)
+		}
+	}
+	op := ioring.Op{Code: ioring.Read, File: e.open0 + uint32(q.file), Offset: uint64(q.indexAt), Buf: e.indexBlock, Token: ioring.MakeToken(kindIndex, 0, 0)}
+	if w.write {
+		op.Code = ioring.Write
+	}
+	if w.pushed = e.ring.Push(op); !w.pushed {
+		earlier(sleep, e.now)
+	}
+}
+
+func (e *Engine) indexCompleted(c ioring.Completion) {
+	w := &e.indexing
+	q := &e.all[w.segment]
+	w.pushed = false
+	if again(c.Result) {
+		return
+	}
+	if !w.write && (c.Result != blockBytes || !e.getIndex(e.indexBlock.Bytes(), q)) {
+		q.indexAt = 0
+	}
+	e.letGo(w.segment)
+	q.readers--
+	w.active = false
+}
+
+// putIndex writes the block of an index:
+//
+//	0 magic 4 | 4 version 2 | 6 entries 2 | 8 generation 8 | 16 log id 8 | 24 position 8: its own
+//	32 directory id 16 | 48 stride 8 | 56 zero | 128 entries: base 8, position 8, largest time before 8
+//	4092 CRC of bytes 0-4091
+func (e *Engine) putIndex(p []byte, q *segment) {
+	clear(p)
+	le.PutUint32(p, magicIndex)
+	le.PutUint16(p[4:], formatVersion)
+	le.PutUint16(p[6:], uint16(q.indexed))
+	le.PutUint64(p[8:], q.generation)
+	le.PutUint64(p[16:], e.logs[q.log].id)
+	le.PutUint64(p[24:], uint64(q.indexAt))
+	copy(p[32:], e.dir[:])
+	le.PutUint64(p[48:], uint64(q.stride))
+	at := indexHeader
+	for _, x := range q.index[:q.indexed] {
+		le.PutUint64(p[at:], uint64(x.base))
+		le.PutUint64(p[at+8:], uint64(x.position))
+		le.PutUint64(p[at+16:], uint64(x.before))
+		at += indexEntryBytes
+	}
+	le.PutUint32(p[blockBytes-4:], crcOf(p[:blockBytes-4]))
+}
+
+// getIndex takes what p tells of q. False: it is no index, or not this one.
+func (e *Engine) getIndex(p []byte, q *segment) bool {
+	n := int(le.Uint16(p[6:]))
+	if le.Uint32(p) != magicIndex || le.Uint16(p[4:]) != formatVersion || le.Uint64(p[8:]) != q.generation || le.Uint64(p[16:]) != e.logs[q.log].id ||
+		int64(le.Uint64(p[24:])) != q.indexAt || [16]byte(p[32:48]) != e.dir || n > indexEntries || le.Uint32(p[blockBytes-4:]) != crcOf(p[:blockBytes-4]) {
+		return false
+	}
+	if q.stride == 0 {
+		q.stride = int64(le.Uint64(p[48:]))
+	}
+	for p = p[indexHeader:]; n > 0; n-- {
+		q.note(indexEntry{base: int64(le.Uint64(p)), position: int64(le.Uint64(p[8:])), before: int64(le.Uint64(p[16:]))})
+		p = p[indexEntryBytes:]
+	}
+	return true
+}
