@@ -16,7 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// TestGroupCommands: `tailbound group` at franz-go's fake broker: what it says of a group must be true of any.
+// TestGroupCommands: `tailbound group` at two brokers, franz-go's fake and ours: what it says of a group must be true of any.
 func TestGroupCommands(t *testing.T) {
 	binary, err := binaryPath()
 	if err != nil {
@@ -29,6 +29,10 @@ func TestGroupCommands(t *testing.T) {
 		}
 		defer fake.Close()
 		groupCommands(t, binary, fake.ListenAddrs()[0])
+	})
+	t.Run("tailbound", func(t *testing.T) {
+		needReal(t, "the other half is the fake's")
+		groupCommands(t, binary, sharedBroker(t).addr())
 	})
 }
 
