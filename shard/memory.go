@@ -50,7 +50,7 @@ func PlanMemory(arenaBytes int, o BrokerOptions) ([2]Memory, error) {
 	control.Engine.LogMemoryBytes = 16 << 20
 	control.Engine.SegmentBytes = 64 << 20
 	control.ProducersMax = 16
-	control.Engine.BatchBytesMax = max(o.MessageBytesMax, controlBatchBytes)
+	control.Engine.BatchBytesMax = controlBatchBytes // its batches are commands, of no client's size
 	return [2]Memory{control, planShard(arenaBytes, o)}, nil
 }
 
@@ -94,6 +94,7 @@ func (m Memory) options(shard int, o BrokerOptions) Options {
 }
 
 func (m Memory) recovery(o BrokerOptions) engine.RecoverOptions {
+	m.Engine.BatchBytesMax = max(m.Engine.BatchBytesMax, o.MessageBytesMax) // it reads what every shard wrote
 	return engine.RecoverOptions{Options: m.Engine, Shards: o.DataShards, Seed: o.NewDirectory}
 }
 

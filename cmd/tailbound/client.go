@@ -9,7 +9,9 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -70,6 +72,32 @@ func (o *clientOptions) connect(cmd *cobra.Command, more ...kgo.Opt) (*client, e
 		return nil, o.explain(err)
 	}
 	return c, nil
+}
+
+// patience tells people, of a command that goes on by itself, when it cannot
+// reach a broker, and when it can again. Its hook runs on the client's
+// goroutines.
+type patience struct {
+	out  io.Writer
+	mu   sync.Mutex
+	lost map[int32]bool
+}
+
+func (p *patience) OnBrokerConnect(b kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err != nil && b.NodeID >= 0 && !p.lost[b.NodeID]: // one of --brokers that is not there ends connect
+		p.lost[b.NodeID] = true
+		fmt.Fprintf(p.out, "tailbound: node %d at %s is not to be reached, trying again: %v\n", b.NodeID, net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))), err)
+	case err == nil && p.lost[b.NodeID]:
+		p.lost[b.NodeID] = false
+		fmt.Fprintf(p.out, "tailbound: node %d answers again\n", b.NodeID)
+	}
+}
+
+func patient(out io.Writer) kgo.Opt {
+	return kgo.WithHooks(&patience{out: out, lost: map[int32]bool{}})
 }
 
 // softwareVersion is the version with what ApiVersions allows in it.
@@ -149,13 +177,29 @@ func brokerError(err error, message string) error {
 	if message == "" {
 		message = strings.TrimSuffix(code.Description, ".")
 	}
-	return fmt.Errorf("%s (%w)", message, namedError(code.Message))
+	message = fmt.Sprintf("%s (%s)", message, code.Message)
+	if step := nextSteps[code.Code]; step != "" {
+		message += "; " + step
+	}
+	return brokerSaid{message, code}
 }
 
-// namedError is the name of an error code.
-type namedError string
+// nextSteps are what to do about some error codes.
+var nextSteps = map[int16]string{
+	kerr.MessageTooLarge.Code:          "the topic's max.message.bytes is what it takes (`tailbound topic describe`, `topic alter --set`), and --max-message-bytes what is sent",
+	kerr.InvalidReplicationFactor.Code: "leave --replicas away for the broker's own",
+	kerr.NotLeaderForPartition.Code:    "does every node answer where clients are told to find it? (`tailbound cluster health`)",
+	kerr.KafkaStorageError.Code:        "the broker's log says what failed; `tailbound check` reads a stopped broker's directory",
+}
 
-func (e namedError) Error() string { return string(e) }
+// brokerSaid is an error code with words.
+type brokerSaid struct {
+	text string
+	code error
+}
+
+func (e brokerSaid) Error() string { return e.text }
+func (e brokerSaid) Unwrap() error { return e.code }
 
 // metadata is everything a broker says of topics, or of those named; each
 // named one must be there.

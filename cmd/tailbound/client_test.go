@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -163,9 +165,50 @@ func TestProduceAndConsume(t *testing.T) {
 	if out := w.run("", "consume", "copy", "-o", "-1", "-e", "-f", `%k %v`); out != "k v" {
 		t.Errorf("a format: %q", out)
 	}
+	large := filepath.Join(t.TempDir(), "large")
+	if err := os.WriteFile(large, bytes.Repeat([]byte("0123456789"), 200e3), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.refused([]string{"produce", "copy", "--whole", large}, "MESSAGE_TOO_LARGE", "max.message.bytes", "--max-message-bytes")
 	w.run("made\n", "produce", "madetoo", "--create")
 	if out := w.run("", "consume", "madetoo", "-e"); out != "made\n" {
 		t.Errorf("--create: %q", out)
+	}
+}
+
+// A record as large as the broker is told to take comes and goes; the control
+// shard's own memory has nothing to do with it.
+func TestLargeRecords(t *testing.T) {
+	b := startBroker(t, "--message-max-bytes", "4MiB", "--arena", "128MiB")
+	w := kafkaWorld{t, b.addr}
+	large := string(bytes.Repeat([]byte("0123456789"), 300e3))
+	w.run("", "topic", "create", "large")
+	w.run(large, "produce", "large", "--max-message-bytes", "4MiB")
+	if out := w.run("", "consume", "large", "-e"); out != large+"\n" {
+		t.Errorf("%d bytes came of %d", len(out), len(large))
+	}
+}
+
+// A consumer says that its broker is gone, waits, and goes on.
+func TestConsumerOutlivesItsBroker(t *testing.T) {
+	b := startBroker(t)
+	must(t, "before\n", "produce", "outlived", "--create", "--brokers", b.addr)
+	cmd := exec.Command(program, "consume", "outlived", "--brokers", b.addr)
+	out, said := &lockedBuffer{}, &lockedBuffer{}
+	cmd.Stdout, cmd.Stderr = out, said
+	stop := runUntil(t, cmd, func() bool { return out.String() == "before\n" })
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, func() bool { return strings.Contains(said.String(), "not to be reached, trying again") })
+	again := startBroker(t, "--data-dir", b.dir, "--listen", b.addr)
+	must(t, "after\n", "produce", "outlived", "--brokers", again.addr)
+	await(t, func() bool { return out.String() == "before\nafter\n" })
+	if err := stop(); err != nil {
+		t.Errorf("%v\n%s", err, said)
+	}
+	if !strings.Contains(said.String(), "answers again") {
+		t.Errorf("it said:\n%s", said)
 	}
 }
 

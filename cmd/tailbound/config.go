@@ -295,6 +295,9 @@ Exit status: 0 where serve would take it on this machine, 1 where not.`,
 			if err == nil {
 				err = o.problems(from, false)
 			}
+			if err == nil {
+				err = o.fits()
+			}
 			if err != nil {
 				return err
 			}

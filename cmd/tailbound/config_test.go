@@ -65,6 +65,8 @@ func TestConfigurationErrors(t *testing.T) {
 			}
 		}
 	}
+	refused(t, []string{"config", "check", writeConfig(t, "message-max-bytes: 16MiB\narena: 128MiB\n")}, "do not fit", "--arena", "--message-max-bytes")
+	refused(t, []string{"serve", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--shards", "1", "--buffered", "--message-max-bytes", "16MiB", "--arena", "128MiB"}, "do not fit")
 	if out := must(t, "", "config", "check", writeConfig(t, "shards: 2\nlisten: 0.0.0.0:9092\n")); !strings.Contains(out, "2 settings, nothing wrong") {
 		t.Errorf("a right one: %s", out)
 	}

@@ -99,7 +99,7 @@ func consume(cmd *cobra.Command, o *clientOptions, x consumeOptions, topics []st
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	more := []kgo.Opt{kgo.FetchMaxWait(500 * time.Millisecond)}
+	more := []kgo.Opt{kgo.FetchMaxWait(500 * time.Millisecond), patient(cmd.ErrOrStderr())}
 	if x.group != "" {
 		if len(x.partitions) > 0 || x.to != "" || x.atEnd {
 			return errors.New("--group takes what the group gives it: no --partitions, --to or --exit-at-end beside it")

@@ -10,22 +10,17 @@ import (
 
 // printMemory prints what a broker with these settings takes, term by term.
 func (o *serveOptions) printMemory(w io.Writer) error {
-	shards := o.shards
-	if shards == 0 {
-		allowed, err := allowedCPUs()
-		if err != nil {
-			return err
-		}
-		shards = defaultShards(allowed)
+	options, err := o.memoryOptions()
+	if err != nil {
+		return err
 	}
-	options := shard.BrokerOptions{DataShards: shards, ArenaBytes: int(o.arena), MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions,
-		TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax, Nodes: make([]shard.Node, shards+1)}
+	shards := options.DataShards
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	arenas, heap := 0, 0
 	for i, times := range []int{1, shards} {
 		p, err := shard.PlanPools(i, options)
 		if err != nil {
-			return err
+			return o.tooSmall(err)
 		}
 		if i == 0 {
 			fmt.Fprintln(t, "control shard\t\t\t\t")
@@ -43,9 +38,40 @@ func (o *serveOptions) printMemory(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nthe process: arenas %s + tables %s + mail between shards %s = %s,\nand of Go's heap at most %s more: the control shard's requests, and profiles\n",
+	_, err = fmt.Fprintf(w, "\nthe process: arenas %s + tables %s + mail between shards %s = %s,\nand of Go's heap at most %s more: the control shard's requests, and profiles\n",
 		binaryBytes(arenas), binaryBytes(heap), binaryBytes(mail), binaryBytes(arenas+heap+mail), binaryBytes(garbageMax))
 	return err
+}
+
+// memoryOptions are what decides about memory.
+func (o *serveOptions) memoryOptions() (shard.BrokerOptions, error) {
+	shards := o.shards
+	if shards == 0 {
+		allowed, err := allowedCPUs()
+		if err != nil {
+			return shard.BrokerOptions{}, err
+		}
+		shards = defaultShards(allowed)
+	}
+	return shard.BrokerOptions{DataShards: shards, ArenaBytes: int(o.arena), MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions,
+		TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax, Nodes: make([]shard.Node, shards+1)}, nil
+}
+
+// fits says whether the pools of a data shard fit its arena.
+func (o *serveOptions) fits() error {
+	options, err := o.memoryOptions()
+	if err != nil {
+		return err
+	}
+	if _, err := shard.PlanPools(1, options); err != nil {
+		return o.tooSmall(err)
+	}
+	return nil
+}
+
+func (o *serveOptions) tooSmall(err error) error {
+	return fmt.Errorf("the pools of a shard do not fit its memory: %w; give it a larger --arena than %s, or a smaller --message-max-bytes than %d or --partitions-max than %d (--print-memory shows what each takes)",
+		err, &o.arena, o.messageBytes, o.partitionsMax)
 }
 
 func printPools(t *tabwriter.Writer, title string, pools []shard.Pool) (sum int) {

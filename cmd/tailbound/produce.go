@@ -27,10 +27,11 @@ type produceOptions struct {
 	rate                                   float64
 	count                                  int64
 	whole, verbose, create, tombstone      bool
+	batchBytes                             byteSize
 }
 
 func produceCommand() *cobra.Command {
-	o, x := new(clientOptions), produceOptions{}
+	o, x := new(clientOptions), produceOptions{batchBytes: 1000012}
 	c := &cobra.Command{
 		Use:   "produce TOPIC [FILE...]",
 		Short: "Write records, one for each line of standard input or of files",
@@ -57,6 +58,7 @@ as '%k %v\n', or json for lines as consume --format json prints them.`,
 	f.Int32VarP(&x.partition, "partition", "p", -1, "write to this partition (-1: by key, else spread)")
 	f.StringVarP(&x.codec, "compression", "z", "none", "none, gzip, snappy, lz4 or zstd")
 	f.StringVar(&x.acks, "acks", "all", "all, 1, or 0 (no answer is awaited)")
+	f.Var(&x.batchBytes, "max-message-bytes", "largest record batch that is sent, at most 64MiB")
 	f.Float64Var(&x.rate, "rate", 0, "records a second at most (0: as fast as it goes)")
 	f.Int64VarP(&x.count, "num", "n", 0, "end after so many records")
 	f.StringVarP(&x.format, "format", "f", "", "what a record looks like, or json")
@@ -107,6 +109,10 @@ func (x *produceOptions) clientOptions(topic string) ([]kgo.Opt, error) {
 	default:
 		return nil, fmt.Errorf("--compression %q: it is none, gzip, snappy, lz4 or zstd", x.codec)
 	}
+	if x.batchBytes < 1<<10 || x.batchBytes > 64<<20 {
+		return nil, fmt.Errorf("--max-message-bytes %d: it is 1024 to %d", x.batchBytes, 64<<20)
+	}
+	options = append(options, kgo.ProducerBatchMaxBytes(int32(x.batchBytes)))
 	switch x.acks {
 	case "all", "-1":
 	case "1":
@@ -127,6 +133,7 @@ func (x *produceOptions) clientOptions(topic string) ([]kgo.Opt, error) {
 
 func produce(cmd *cobra.Command, o *clientOptions, x produceOptions, topic string, files []string) error {
 	options, err := x.clientOptions(topic)
+	options = append(options, patient(cmd.ErrOrStderr()))
 	if err != nil {
 		return err
 	}

@@ -342,6 +342,9 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	started := time.Now()
 	broker, err := shard.Start(options)
 	if err != nil {
+		if small := o.fits(); small != nil {
+			err = small
+		}
 		return err
 	}
 	runtime.GC()

@@ -195,3 +195,13 @@ func runUntil(t *testing.T, cmd *exec.Cmd, ready func() bool) (stop func() error
 		return <-ended
 	}
 }
+
+// await waits until something is so.
+func await(t *testing.T, so func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(30 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("it does not come to be so within 30 s")
+		}
+	}
+}
