@@ -2,9 +2,11 @@ package interop
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"os/exec"
 	"slices"
 	"sync"
 	"testing"
@@ -810,4 +812,118 @@ func TestGroupWaits(t *testing.T) {
 	if err := b.start(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestGroupCommits: what many commit at once takes few writes; a control log grown long is compacted; kill -9 loses nothing acknowledged in either.
+func TestGroupCommits(t *testing.T) {
+	needReal(t, "it writes none")
+	b := ownBroker(t, groupFlags...)
+	topic := topicName(t)
+	createTopic(t, b, topic, 4)
+	w := dialTo(t, b.addr())
+	const window, groups = 200, 50
+	n := 0
+	// commitMany sends a window of commits at once, and takes their answers.
+	commitMany := func() {
+		t.Helper()
+		var all []byte
+		var reqs []*kmsg.OffsetCommitRequest
+		for i := range window {
+			r := commitRequest(fmt.Sprint("many.", n%groups), topic, int32(n/groups%4), int64(n))
+			reqs = append(reqs, r)
+			all = append(all, frame(r, int32(i))...)
+			n++
+		}
+		if _, err := w.Write(all); err != nil {
+			t.Fatal(err)
+		}
+		for i, r := range reqs {
+			resp, err := w.receive(r, int32(i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if code := resp.(*kmsg.OffsetCommitResponse).Topics[0].Partitions[0].ErrorCode; code != 0 {
+				t.Fatalf("commit: %v", kerr.ErrorForCode(code))
+			}
+		}
+	}
+	type logRow struct {
+		ID         uint64
+		Start, End int64
+	}
+	controlLog := func() (row logRow) {
+		t.Helper()
+		said, err := exec.Command(b.binary, "check", "--json", b.dir).Output()
+		if err != nil {
+			t.Fatalf("check: %v\n%s", err, said)
+		}
+		var report struct{ Logs []logRow }
+		if err := json.Unmarshal(said, &report); err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range report.Logs {
+			if l.ID == 1 {
+				return l
+			}
+		}
+		t.Fatalf("there is no control log in %s", said)
+		return row
+	}
+	verify := func(when string) {
+		t.Helper()
+		r := kmsg.NewPtrOffsetFetchRequest()
+		r.Version = 8
+		for g := range groups {
+			x := kmsg.NewOffsetFetchRequestGroup()
+			x.Group = fmt.Sprint("many.", g)
+			r.Groups = append(r.Groups, x)
+		}
+		resp := mustAsk[*kmsg.OffsetFetchResponse](t, w, r)
+		for g := range groups {
+			x := resp.Groups[g]
+			if len(x.Topics) != 1 || len(x.Topics[0].Partitions) != 4 {
+				t.Fatalf("%s group %d has %+v", when, g, x)
+			}
+			for _, p := range x.Topics[0].Partitions {
+				last := int64(n) - groups*4 + int64(p.Partition)*groups + int64(g) // n is a multiple of groups*4
+				if p.Offset != last {
+					t.Errorf("%s group %d has offset %d of partition %d, want %d", when, g, p.Offset, p.Partition, last)
+				}
+			}
+		}
+	}
+	for range 20 {
+		commitMany()
+	}
+	verify("at once,")
+	b.kill()
+	row := controlLog()
+	if commands := row.End - row.Start; commands > int64(n)/10 {
+		t.Errorf("%d commits took %d commands", n, commands)
+	}
+	if err := b.start(); err != nil {
+		t.Fatal(err)
+	}
+	w = dialTo(t, b.addr())
+	verify("after kill -9")
+	for range 80 {
+		commitMany()
+	}
+	b.kill()
+	if row = controlLog(); row.Start == 0 {
+		t.Errorf("after %d commits the control log still begins with its first command: %+v", n, row)
+	}
+	if err := b.start(); err != nil {
+		t.Fatal(err)
+	}
+	w = dialTo(t, b.addr())
+	verify("after a snapshot and kill -9")
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.start(); err != nil {
+		t.Fatal(err)
+	}
+	w = dialTo(t, b.addr())
+	verify("after a clean stop")
 }
