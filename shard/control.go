@@ -406,6 +406,9 @@ func (c *control) change() {
 			case engine.OK:
 				c.current.end = s.log.End(c.log)
 				c.stage = changeDurable
+				if c.current.kind == changeGroups && s.o.Faults.CommitAckedEarly {
+					c.groupsStored(kafka.None)
+				}
 			case engine.WaitMemory, engine.WaitRoom:
 				return
 			default:

@@ -49,6 +49,7 @@ type Options struct {
 type Faults struct {
 	DuplicateAckedEarly bool // a duplicate is answered before its original is durable
 	StartToldEarly      bool // DeleteRecords is answered before the new start is durable
+	CommitAckedEarly    bool // changes of groups are answered before they are durable
 	ProducerIDTwice     bool // ids are handed out before their block is durable
 }
 

@@ -64,6 +64,10 @@ type brokerSim struct {
 	conns     []*conn
 	producers []*producer
 	ids       map[int64]bool // producer ids ever given out
+	groups    []*groupBook
+	members   []*groupMember
+	commits   int64 // the last number that was offered
+	stopping  bool  // this life is being stopped
 }
 
 // core is one shard under test.
@@ -98,6 +102,7 @@ func newBrokerSim(r Run) *brokerSim {
 	s.w.Trace = r.Trace
 	s.shards = 1 + s.rng.IntN(2)
 	s.drawLimits()
+	s.makeGroups()
 	return s
 }
 
@@ -164,7 +169,7 @@ func (s *brokerSim) life() error {
 // end stops the process.
 func (s *brokerSim) end() {
 	s.w.Stop()
-	s.cores, s.post = nil, nil
+	s.cores, s.post, s.stopping = nil, nil, false
 	s.free()
 	for _, c := range s.conns {
 		s.lost(c)
@@ -274,6 +279,16 @@ func (s *brokerSim) lost(c *conn) {
 			p.conn = nil
 		}
 	}
+	for _, m := range s.members {
+		if m.conn == c {
+			m.conn, m.waits = nil, false
+		}
+	}
+	for _, k := range c.owed {
+		if a, ok := k.note.(*groupAsk); ok {
+			a.lost()
+		}
+	}
 	c.owed = nil
 }
 
@@ -323,7 +338,7 @@ func (s *brokerSim) connect(node int) (*conn, error) {
 func (s *brokerSim) to(node int) (*conn, error) {
 	var have []*conn
 	for _, c := range s.conns {
-		if c.node == node && !c.c.Closed {
+		if c.node == node && !c.c.Closed && !c.private {
 			have = append(have, c)
 		}
 	}
@@ -360,6 +375,9 @@ func (s *brokerSim) act() error {
 	}
 	if err := s.resend(); err != nil {
 		return err
+	}
+	if s.rng.IntN(4) == 0 {
+		return s.actGroups()
 	}
 	open := s.openTopics()
 	x := s.rng.IntN(100)
@@ -676,6 +694,9 @@ const (
 
 // answered looks at one response.
 func (s *brokerSim) answered(c *conn, k owed, resp kmsg.Response) error {
+	if a, ok := k.note.(*groupAsk); ok {
+		return s.answeredGroup(a, resp)
+	}
 	switch r := resp.(type) {
 	case *kmsg.ProduceResponse:
 		return s.produced(c, k, r)
@@ -983,7 +1004,7 @@ func (s *brokerSim) audit() error {
 			}
 		}
 	}
-	return nil
+	return s.auditGroups()
 }
 
 // auditStart asks where a partition starts now: not before what was answered,
@@ -1081,6 +1102,7 @@ func (s *brokerSim) settle() error {
 // stop is a clean one.
 func (s *brokerSim) stop() error {
 	s.post.Stop()
+	s.stopping = true
 	for range 20_000 {
 		done := 0
 		for _, c := range s.cores {
@@ -1106,6 +1128,7 @@ type brokerLimits struct {
 	engine     engine.Options
 	net        netring.Options
 	mailBytes  int
+	groups     shard.GroupOptions
 }
 
 func (s *brokerSim) drawLimits() {
@@ -1134,7 +1157,7 @@ func (l *brokerLimits) options(s *brokerSim, i int) shard.Options {
 	return shard.Options{
 		Shard: i, DataShards: s.shards, Nodes: nodes, ClusterID: "sim", MessageBytesMax: l.batchBytes, PartitionsDefault: 1,
 		ProducersMax: 64, WaitersMax: 1024, MailBytes: l.mailBytes, TopicsMax: 100, PartitionsMax: 100,
-		Net: l.net, Engine: l.engine, Faults: s.run.ShardFaults,
+		Net: l.net, Engine: l.engine, Groups: l.groups, Faults: s.run.ShardFaults,
 	}
 }
 
@@ -1143,6 +1166,7 @@ func init() {
 	faults = append(faults,
 		fault{"StartToldEarly", "broker", func(r *Run) { r.ShardFaults.StartToldEarly = true }},
 		fault{"DuplicateAckedEarly", "broker", func(r *Run) { r.ShardFaults.DuplicateAckedEarly = true }},
+		fault{"CommitAckedEarly", "broker", func(r *Run) { r.ShardFaults.CommitAckedEarly = true }},
 		fault{"ProducerIDTwice", "broker", func(r *Run) { r.ShardFaults.ProducerIDTwice = true }},
 	)
 }

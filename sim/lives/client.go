@@ -20,6 +20,8 @@ type conn struct {
 	owed []owed
 	read func(k owed, resp kmsg.Response) error
 	now  func() ioring.Instant
+
+	private bool // one client's own: its requests may wait for others
 }
 
 // owed is a request that has not been answered.

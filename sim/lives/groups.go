@@ -1,0 +1,444 @@
+package lives
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tailbound/cluster"
+	"tailbound/shard"
+)
+
+// This file is the consumer groups of the broker's workload: members that
+// join, commit, leave and crash, and one who commits from outside. The book
+// says: a committed offset never goes back once it was acknowledged, whatever
+// happens to the broker; in one generation a partition has one owner, however
+// often its assignment is told; what was assigned in a generation never comes
+// again.
+
+// groupBook is what the oracle knows of one group.
+type groupBook struct {
+	name    string
+	offsets []*offsetBook
+	owners  map[claim]string // looked up only
+	told    int32            // highest generation of which an assignment was told
+}
+
+type claim struct {
+	generation int32
+	partition  byte
+}
+
+// offsetBook is what is known of one committed offset. Those who commit do so
+// with rising numbers, one at a time.
+type offsetBook struct {
+	part    *partBook
+	acked   int64   // the last acknowledged, -1 for none
+	maybe   []int64 // sent and never answered: they may come to be there
+	offered int64   // the last sent
+	busy    bool    // one is on its way
+}
+
+// groupMember is a client in a group.
+type groupMember struct {
+	group      *groupBook
+	instance   string // group.instance.id
+	id         string
+	generation int32
+	leads      bool
+	others     []string
+	joined     bool
+	stable     bool
+	parts      []byte // its assignment
+	conn       *conn  // its own
+	waits      bool   // for an answer
+}
+
+// groupAsk is what a request of a group was for.
+type groupAsk struct {
+	member *groupMember // nil: from outside
+	group  *groupBook
+	offset *offsetBook // of a commit
+	serial int64
+	floor  []int64 // of a fetch: what had been acknowledged by then, by offsetBook
+	books  []*offsetBook
+	elsewh bool // the node asked is no coordinator
+}
+
+const (
+	codeUnavailable    = 15
+	codeNotCoordinator = 16
+	codeGeneration     = 22
+	codeUnknownMember  = 25
+	codeRebalance      = 27
+	codeIDRequired     = 79
+	codeFenced         = 82
+
+	groupPartitions = 4 // of an assignment: numbers, not those of a topic
+)
+
+// groups are made with the world, and outlive every life.
+func (s *brokerSim) makeGroups() {
+	for i := range 3 {
+		s.groups = append(s.groups, &groupBook{name: fmt.Sprintf("g%d", i), owners: map[claim]string{}})
+	}
+	for i := range 6 {
+		m := &groupMember{group: s.groups[1+i%2]} // the first has no members
+		if i%3 == 0 {
+			m.instance = fmt.Sprintf("i%d", i)
+		}
+		s.members = append(s.members, m)
+	}
+	g := &s.o.groups
+	*g = shard.DefaultGroupOptions()
+	g.SessionTimeoutMinMS, g.InitialRebalanceDelayMS = 1, int64(s.pick(0, 5))
+	g.NewMemberTimeoutMS = 500
+	g.GroupOptions.GroupSizeMax = s.pick(2, 10)
+}
+
+// actGroups lets somebody do something with a group.
+func (s *brokerSim) actGroups() error {
+	switch x := s.rng.IntN(10); {
+	case x < 2:
+		return s.commitOutside()
+	case x == 2:
+		return s.fetchGroup(s.groups[s.rng.IntN(len(s.groups))], false)
+	}
+	return s.actMember(s.members[s.rng.IntN(len(s.members))])
+}
+
+// anOffset is some offset of the group that nobody commits now.
+func (s *brokerSim) anOffset(g *groupBook) *offsetBook {
+	open := s.openTopics()
+	if len(open) == 0 {
+		return nil
+	}
+	t := open[s.rng.IntN(len(open))]
+	p := t.parts[s.rng.IntN(len(t.parts))]
+	i := slices.IndexFunc(g.offsets, func(o *offsetBook) bool { return o.part == p })
+	if i < 0 {
+		i = len(g.offsets)
+		g.offsets = append(g.offsets, &offsetBook{part: p, acked: -1})
+	}
+	if g.offsets[i].busy {
+		return nil
+	}
+	return g.offsets[i]
+}
+
+func (s *brokerSim) commit(c *conn, g *groupBook, m *groupMember, elsewhere bool) {
+	o := s.anOffset(g)
+	if o == nil {
+		return
+	}
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Version, req.Group, req.Generation = 7, g.name, -1
+	if m != nil {
+		req.MemberID, req.Generation = m.id, m.generation
+		if m.instance != "" {
+			req.InstanceID = &m.instance
+		}
+		m.waits = true
+	}
+	s.commits++
+	o.offered, o.busy = s.commits, true
+	p := kmsg.NewOffsetCommitRequestTopicPartition()
+	p.Partition, p.Offset = o.part.index, s.commits
+	t := kmsg.NewOffsetCommitRequestTopic()
+	t.Topic, t.Partitions = o.part.topic.name, append(t.Partitions, p)
+	req.Topics = append(req.Topics, t)
+	c.ask(req, owed{note: &groupAsk{member: m, group: g, offset: o, serial: s.commits, elsewh: elsewhere}})
+}
+
+func (s *brokerSim) commitOutside() error {
+	node := 0
+	if s.rng.IntN(10) == 0 {
+		node = s.rng.IntN(s.shards + 1)
+	}
+	c, err := s.to(node)
+	if err == nil {
+		s.commit(c, s.groups[0], nil, node != 0)
+	}
+	return err
+}
+
+// fetchGroup asks for all offsets of a group, of all that is known of it.
+func (s *brokerSim) fetchGroup(g *groupBook, own bool) error {
+	var c *conn
+	var err error
+	if own {
+		c, err = s.connect(0)
+	} else {
+		c, err = s.to(0)
+	}
+	if err != nil {
+		return err
+	}
+	ask := &groupAsk{group: g, books: slices.Clone(g.offsets)}
+	for _, o := range g.offsets {
+		ask.floor = append(ask.floor, o.acked)
+	}
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.Version, req.Group = 5, g.name
+	c.ask(req, owed{note: ask})
+	return nil
+}
+
+// actMember has a member do its next step, or something unforeseen.
+func (s *brokerSim) actMember(m *groupMember) error {
+	if m.conn == nil || m.conn.c.Closed {
+		c, err := s.connect(0)
+		if err != nil {
+			return err
+		}
+		c.private = true
+		m.conn, m.waits = c, false
+	}
+	if m.waits {
+		if s.rng.IntN(40) == 0 {
+			m.conn.c.Reset()
+		}
+		return nil
+	}
+	var instance *string
+	if m.instance != "" {
+		instance = &m.instance
+	}
+	x := s.rng.IntN(100)
+	switch {
+	case x < 3: // it crashes: a dynamic one does not know who it was
+		m.conn.c.Reset()
+		m.id, m.joined, m.stable = "", false, false
+		return nil
+	case !m.joined || x < 6:
+		req := kmsg.NewPtrJoinGroupRequest()
+		req.Version, req.Group, req.MemberID, req.InstanceID, req.ProtocolType = 5, m.group.name, m.id, instance, "sim"
+		req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = int32(s.pick(60, 300)), int32(s.pick(30, 200))
+		p := kmsg.NewJoinGroupRequestProtocol()
+		p.Name, p.Metadata = "p", []byte{1}
+		req.Protocols = append(req.Protocols, p)
+		m.joined, m.stable = false, false
+		m.conn.ask(req, owed{note: &groupAsk{member: m, group: m.group}})
+	case !m.stable:
+		req := kmsg.NewPtrSyncGroupRequest()
+		req.Version, req.Group, req.MemberID, req.InstanceID, req.Generation = 3, m.group.name, m.id, instance, m.generation
+		if m.leads {
+			shift := s.rng.IntN(groupPartitions) // no assignment is like another
+			for i, id := range m.others {
+				a := kmsg.NewSyncGroupRequestGroupAssignment()
+				a.MemberID = id
+				for p := range groupPartitions {
+					if (p+shift)%len(m.others) == i {
+						a.MemberAssignment = append(a.MemberAssignment, byte(p))
+					}
+				}
+				req.GroupAssignment = append(req.GroupAssignment, a)
+			}
+		}
+		m.conn.ask(req, owed{note: &groupAsk{member: m, group: m.group}})
+	case x < 10:
+		req := kmsg.NewPtrLeaveGroupRequest()
+		req.Version, req.Group = 3, m.group.name
+		l := kmsg.NewLeaveGroupRequestMember()
+		l.MemberID, l.InstanceID = m.id, instance
+		req.Members = append(req.Members, l)
+		m.id, m.joined, m.stable = "", false, false
+		m.conn.ask(req, owed{note: &groupAsk{member: m, group: m.group}})
+	case x < 50:
+		s.commit(m.conn, m.group, m, false)
+		return nil
+	default:
+		req := kmsg.NewPtrHeartbeatRequest()
+		req.Version, req.Group, req.MemberID, req.InstanceID, req.Generation = 3, m.group.name, m.id, instance, m.generation
+		m.conn.ask(req, owed{note: &groupAsk{member: m, group: m.group}})
+	}
+	m.waits = true
+	return nil
+}
+
+// lostAsk: nobody learns what became of a request.
+func (a *groupAsk) lost() {
+	if a.member != nil {
+		a.member.waits = false
+	}
+	if o := a.offset; o != nil {
+		o.busy = false
+		o.maybe = append(o.maybe, a.serial)
+	}
+}
+
+// answeredGroup looks at one response.
+func (s *brokerSim) answeredGroup(a *groupAsk, resp kmsg.Response) error {
+	m := a.member
+	if m != nil {
+		m.waits = false
+	}
+	// down: the broker stops, or could not store it.
+	down := func(code int16) bool {
+		return code == codeUnavailable && s.stopping || code == codeNotCoordinator && (s.full || s.stopping || a.elsewh)
+	}
+	out := func() { m.id, m.joined, m.stable = "", false, false }
+	switch r := resp.(type) {
+	case *kmsg.JoinGroupResponse:
+		switch code := r.ErrorCode; {
+		case code == 0:
+			if r.Generation < m.group.told {
+				return fmt.Errorf("group %s is in generation %d, and had assigned partitions in %d", m.group.name, r.Generation, m.group.told)
+			}
+			m.id, m.generation, m.joined, m.leads, m.others = r.MemberID, r.Generation, true, r.LeaderID == r.MemberID, nil
+			for _, x := range r.Members {
+				m.others = append(m.others, x.MemberID)
+			}
+		case code == codeIDRequired:
+			m.id = r.MemberID
+		case code == codeUnknownMember || code == codeFenced || code == cluster.CodeGroupMaxSizeReached:
+			out()
+		case code == codeRebalance || down(code):
+		default:
+			return fmt.Errorf("joining %s: error %d", m.group.name, code)
+		}
+	case *kmsg.SyncGroupResponse:
+		switch code := r.ErrorCode; {
+		case code == 0:
+			return s.assigned(m, r.MemberAssignment)
+		case code == codeUnknownMember || code == codeFenced:
+			out()
+		case code == codeGeneration || code == codeRebalance || down(code):
+			m.joined = false
+		default:
+			return fmt.Errorf("syncing %s: error %d", m.group.name, code)
+		}
+	case *kmsg.HeartbeatResponse:
+		switch code := r.ErrorCode; {
+		case code == 0:
+		case code == codeUnknownMember || code == codeFenced:
+			out()
+		case code == codeGeneration || code == codeRebalance:
+			m.joined, m.stable = false, false
+		case down(code):
+		default:
+			return fmt.Errorf("heartbeat to %s: error %d", m.group.name, code)
+		}
+	case *kmsg.LeaveGroupResponse:
+		if r.ErrorCode != 0 && !down(r.ErrorCode) {
+			return fmt.Errorf("leaving %s: error %d", m.group.name, r.ErrorCode)
+		}
+	case *kmsg.OffsetCommitResponse:
+		return s.committed(a, r.Topics[0].Partitions[0].ErrorCode, down)
+	case *kmsg.OffsetFetchResponse:
+		if down(r.ErrorCode) {
+			return nil
+		}
+		if r.ErrorCode != 0 {
+			return fmt.Errorf("offsets of %s: error %d", a.group.name, r.ErrorCode)
+		}
+		return s.offsets(a, r)
+	}
+	return nil
+}
+
+// assigned: a member learned what it owns.
+func (s *brokerSim) assigned(m *groupMember, parts []byte) error {
+	who := m.instance
+	if who == "" {
+		who = m.id
+	}
+	m.stable, m.parts = true, parts
+	m.group.told = max(m.group.told, m.generation)
+	for _, p := range parts {
+		k := claim{m.generation, p}
+		if owner, ok := m.group.owners[k]; ok && owner != who {
+			return fmt.Errorf("TWICE: partition %d of generation %d of %s belongs to %s and to %s", p, m.generation, m.group.name, owner, who)
+		}
+		m.group.owners[k] = who
+	}
+	return nil
+}
+
+func (s *brokerSim) committed(a *groupAsk, code int16, down func(int16) bool) error {
+	m, o := a.member, a.offset
+	o.busy = false
+	switch {
+	case code == 0:
+		o.acked = a.serial
+		s.appends++
+	case code == codeUnknownTopic && o.part.topic.fate != open:
+	case down(code):
+		o.maybe = append(o.maybe, a.serial)
+	case m != nil && (code == codeUnknownMember || code == codeFenced):
+		m.id, m.joined, m.stable = "", false, false
+	case m != nil && (code == codeGeneration || code == codeRebalance):
+		m.joined, m.stable = false, false
+	default:
+		return fmt.Errorf("committing to %s: error %d", a.group.name, code)
+	}
+	return nil
+}
+
+// offsets holds what a group has committed against the book.
+func (s *brokerSim) offsets(a *groupAsk, r *kmsg.OffsetFetchResponse) error {
+	for i, o := range a.books {
+		if o.part.topic.fate != open {
+			continue
+		}
+		have := int64(-1)
+		for _, t := range r.Topics {
+			if t.Topic != o.part.topic.name {
+				continue
+			}
+			for _, p := range t.Partitions {
+				if p.Partition == o.part.index {
+					have = p.Offset
+				}
+			}
+		}
+		if have > o.offered || have < a.floor[i] && !slices.Contains(o.maybe, have) {
+			return fmt.Errorf("WENT BACK: group %s has committed %d of %s/%d; %d was acknowledged before, %d offered, %v may be", a.group.name, have, o.part.topic.name, o.part.index, a.floor[i], o.offered, o.maybe)
+		}
+		s.reads++
+	}
+	return nil
+}
+
+// auditGroups reads all offsets after a crash. What was on its way then has
+// come or not, and cannot come any more.
+func (s *brokerSim) auditGroups() error {
+	for _, g := range s.groups {
+		g.offsets = slices.DeleteFunc(g.offsets, func(o *offsetBook) bool { return o.part.topic.fate == gone })
+		if err := s.fetchGroup(g, true); err != nil {
+			return err
+		}
+		c := s.conns[len(s.conns)-1]
+		var got *kmsg.OffsetFetchResponse
+		read := c.read
+		c.read = func(k owed, resp kmsg.Response) error {
+			got, _ = resp.(*kmsg.OffsetFetchResponse)
+			return read(k, resp)
+		}
+		for n := 0; n < 5000 && got == nil; n++ {
+			if err := s.rest(); err != nil {
+				return err
+			}
+		}
+		if got == nil {
+			return fmt.Errorf("STALLED: no answer to OffsetFetch of %s", g.name)
+		}
+		for _, o := range g.offsets {
+			o.maybe = nil
+			if o.part.topic.fate != open {
+				continue
+			}
+			o.acked = -1
+			for _, t := range got.Topics {
+				for _, p := range t.Partitions {
+					if t.Topic == o.part.topic.name && p.Partition == o.part.index {
+						o.acked = p.Offset
+					}
+				}
+			}
+		}
+		c.c.Reset()
+	}
+	return nil
+}
