@@ -58,7 +58,10 @@ func (e *Engine) Expired(s Slot, olderThan, bytesMax int64) (start int64) {
 	}
 	l := &e.logs[s]
 	start = l.start
-	left := e.Bytes(s)
+	left := int64(0)
+	if bytesMax >= 0 {
+		left = e.Bytes(s) // else the walk ends at the first segment that stays
+	}
 	for g := l.segments; g != none; g = e.all[g].next {
 		q := &e.all[g]
 		if !q.ready || q.pending > 0 {

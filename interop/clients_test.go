@@ -470,6 +470,7 @@ func TestEveryVersion(t *testing.T) {
 	topic := topicName(t)
 	leader := createTopic(t, b, topic, 1)
 	mustProduce(t, dialTo(t, leader), topic, bytesOf(batchOf("one", "two")))
+	id := idOf(t, b, topic)
 
 	promised := mustAsk[*kmsg.ApiVersionsResponse](t, dialTo(t, b.addr()), kmsg.NewPtrApiVersionsRequest())
 	for _, k := range promised.ApiKeys {
@@ -478,15 +479,16 @@ func TestEveryVersion(t *testing.T) {
 			addr := b.addr()
 			switch k.ApiKey {
 			case 0:
-				if version < 3 || version > 12 { // by topic id from 13 on
+				if version < 3 {
 					continue
 				}
-				req, addr = produceRequest(topic, version, -1, bytesOf(batchOf("v"))), leader
+				p := produceRequest(topic, version, -1, bytesOf(batchOf("v")))
+				p.Topics[0].TopicID = id // which counts from 13 on
+				req, addr = p, leader
 			case 1:
-				if version > 12 {
-					continue
-				}
-				req, addr = fetchRequest(topic, version, 0, 0), leader
+				f := fetchRequest(topic, version, 0, 0)
+				f.Topics[0].TopicID = id
+				req, addr = f, leader
 			case 2:
 				req, addr = listRequest(topic, version, -1), leader
 			case 3:
@@ -699,5 +701,90 @@ func TestIdempotentDuplicate(t *testing.T) {
 	}
 	if end := endOf(t, leader, topic); end != int64(sequence) {
 		t.Errorf("the end is %d, want %d", end, sequence)
+	}
+}
+
+// idOf is the id of a topic.
+func idOf(t *testing.T, b *broker, topic string) [16]byte {
+	t.Helper()
+	req := kmsg.NewPtrMetadataRequest()
+	req.Version = 12
+	rt := kmsg.NewMetadataRequestTopic()
+	rt.Topic = &topic
+	req.Topics = append(req.Topics, rt)
+	x := mustAsk[*kmsg.MetadataResponse](t, dialTo(t, b.addr()), req).Topics[0]
+	if x.ErrorCode != 0 || x.TopicID == [16]byte{} {
+		t.Fatalf("the id of %s: error %d, %x", topic, x.ErrorCode, x.TopicID)
+	}
+	return x.TopicID
+}
+
+// TestTopicIDs: a topic that is named by its id is that topic, and never another one of its name.
+func TestTopicIDs(t *testing.T) {
+	b := sharedBroker(t)
+	topic := topicName(t)
+	leader := createTopic(t, b, topic, 1)
+	id := idOf(t, b, topic)
+	produce := func(addr string, version int16, id [16]byte) *kmsg.ProduceResponse {
+		t.Helper()
+		req := produceRequest("", version, -1, bytesOf(batchOf("by id")))
+		req.Topics[0].TopicID = id
+		r := mustAsk[*kmsg.ProduceResponse](t, dialTo(t, addr), req)
+		if r.Topics[0].TopicID != id {
+			t.Errorf("a produce to %x is answered for %x", id, r.Topics[0].TopicID)
+		}
+		return r
+	}
+	fetch := func(addr string, version int16, id [16]byte) *kmsg.FetchResponseTopicPartition {
+		t.Helper()
+		req := fetchRequest("", version, 0, 0)
+		req.Topics[0].TopicID = id
+		r := mustAsk[*kmsg.FetchResponse](t, dialTo(t, addr), req)
+		if r.Topics[0].TopicID != id {
+			t.Errorf("a fetch of %x is answered for %x", id, r.Topics[0].TopicID)
+		}
+		return &r.Topics[0].Partitions[0]
+	}
+	if r := produce(leader, 13, id); errorIn(r) != 0 || r.Topics[0].Partitions[0].BaseOffset != 0 {
+		t.Fatalf("produced by id: %+v", r)
+	}
+	for version := int16(13); version <= 18; version++ {
+		if p := fetch(leader, version, id); p.ErrorCode != 0 || !bytes.Contains(p.RecordBatches, []byte("by id")) {
+			t.Errorf("fetched by id, v%d: error %d, %d bytes", version, p.ErrorCode, len(p.RecordBatches))
+		}
+	}
+	unknown := id
+	unknown[3]++
+	wrong := b.addr()
+	if b.fake != nil {
+		wrong = leader
+	}
+	for _, addr := range []string{leader, wrong} {
+		if code := errorIn(produce(addr, 13, unknown)); code != kerr.UnknownTopicID.Code {
+			t.Errorf("produced to an unknown id: error %d", code)
+		}
+		if p := fetch(addr, 16, unknown); p.ErrorCode != kerr.UnknownTopicID.Code {
+			t.Errorf("fetched from an unknown id: error %d", p.ErrorCode)
+		}
+	}
+	if b.fake == nil {
+		if code, p := errorIn(produce(wrong, 13, id)), fetch(wrong, 17, id); code != kerr.NotLeaderForPartition.Code || p.ErrorCode != kerr.NotLeaderForPartition.Code {
+			t.Errorf("by id, to the wrong node: produce error %d, fetch error %d", code, p.ErrorCode)
+		}
+	}
+	ctx := within(t, time.Minute)
+	if err := clients["franz-go"].remove(ctx, b, topic); err != nil {
+		t.Fatal(err)
+	}
+	createTopic(t, b, topic, 1)
+	createTopic(t, b, topic+".2", 1) // one of them is where the old one was
+	if code := errorIn(produce(leader, 13, id)); code != kerr.UnknownTopicID.Code {
+		t.Errorf("produced to the id of the topic before: error %d", code)
+	}
+	if p := fetch(leader, 18, id); p.ErrorCode != kerr.UnknownTopicID.Code {
+		t.Errorf("fetched from the id of the topic before: error %d", p.ErrorCode)
+	}
+	if now := idOf(t, b, topic); now == id {
+		t.Error("the new topic has the id of the one before")
 	}
 }

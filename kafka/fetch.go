@@ -1,6 +1,6 @@
 package kafka
 
-// FetchWalk walks a Fetch request of version 4 to 12 (FetchRequest.json).
+// FetchWalk walks a Fetch request of version 4 to 18 (FetchRequest.json).
 type FetchWalk struct {
 	walk
 	MaxWaitMS    int32
@@ -21,8 +21,10 @@ type FetchPartition struct {
 
 // Begin reads up to the topics.
 func (w *FetchWalk) Begin(r *Reader, version int16) error {
-	*w = FetchWalk{walk: walk{r: r, version: version, flexible: flexible(KeyFetch, version)}, SessionEpoch: -1}
-	r.int32("replica id")
+	*w = FetchWalk{walk: walk{r: r, version: version, flexible: flexible(KeyFetch, version), byID: version >= FetchByID}, SessionEpoch: -1}
+	if version < 15 {
+		r.int32("replica id") // a tagged field from then on
+	}
 	w.MaxWaitMS = r.int32("max wait")
 	w.MinBytes = r.int32("min bytes")
 	w.MaxBytes = r.int32("max bytes")
@@ -62,7 +64,11 @@ func (w *FetchWalk) End() error {
 	r := w.r
 	if w.version >= 7 {
 		for topics := r.count(w.flexible, 2, "forgotten topics"); topics > 0 && !r.failed; topics-- {
-			r.skip(r.length(w.flexible, true, "forgotten topic name"), "forgotten topic name")
+			n := TopicIDBytes
+			if !w.byID {
+				n = r.length(w.flexible, true, "forgotten topic name")
+			}
+			r.skip(n, "forgotten topic name")
 			r.skip(4*r.count(w.flexible, 4, "forgotten partitions"), "forgotten partitions")
 			r.tags(w.flexible, "forgotten topic's tagged fields")
 		}
@@ -102,15 +108,23 @@ func PutFetchHead(b []byte, h *Request, code ErrorCode, topics int) {
 
 // FetchTopicBytes is the size of what PutFetchTopic puts.
 func FetchTopicBytes(version int16, name, partitions int) int {
+	if version >= FetchByID {
+		return topicIDBytes(partitions)
+	}
 	f := flexible(KeyFetch, version)
 	return topicBytes(f, name, partitions)
 }
 
-// PutFetchTopic puts a topic's name and its number of partitions.
+// PutFetchTopic puts a topic's name, from FetchByID on the bytes of its id, and
+// its number of partitions.
 func PutFetchTopic(b []byte, version int16, name []byte, partitions int) {
 	w := writer{b: b}
-	f := flexible(KeyFetch, version)
-	w.topic(f, name, partitions)
+	if version >= FetchByID {
+		w.topicID(name, partitions)
+	} else {
+		f := flexible(KeyFetch, version)
+		w.topic(f, name, partitions)
+	}
 	w.done()
 }
 

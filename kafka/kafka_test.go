@@ -50,6 +50,18 @@ func name(r *rand.Rand) string {
 	return string(b)
 }
 
+// named names a topic: by id, its name stands for the id's bytes.
+func named(r *rand.Rand, byID bool) (string, [16]byte) {
+	if !byID {
+		return name(r), [16]byte{}
+	}
+	var id [16]byte
+	for i := range id {
+		id[i] = byte(r.Uint32())
+	}
+	return string(id[:]), id
+}
+
 func read(t *testing.T, h kafka.Request, resp kmsg.Response, b []byte) {
 	t.Helper()
 	resp.SetVersion(h.Version)
@@ -80,13 +92,13 @@ func put(out *[]byte, n int) []byte {
 func TestProduce(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for round := range 2000 {
-		version := int16(3 + round%10)
+		version := int16(3 + round%11)
 		req := kmsg.NewPtrProduceRequest()
 		req.SetVersion(version)
 		req.Acks, req.TimeoutMillis = int16(r.IntN(3)-1), int32(r.IntN(1000))
 		for range r.IntN(4) {
 			x := kmsg.NewProduceRequestTopic()
-			x.Topic = name(r)
+			x.Topic, x.TopicID = named(r, version >= kafka.ProduceByID)
 			for range r.IntN(4) {
 				p := kmsg.NewProduceRequestTopicPartition()
 				p.Partition, p.Records = int32(r.IntN(100)), make([]byte, r.IntN(5000))
@@ -131,6 +143,9 @@ func TestProduce(t *testing.T) {
 		resp := kmsg.NewPtrProduceResponse()
 		read(t, h, resp, out)
 		for i, x := range req.Topics {
+			if version >= kafka.ProduceByID && resp.Topics[i].TopicID != x.TopicID || version < kafka.ProduceByID && resp.Topics[i].Topic != x.Topic {
+				t.Fatalf("version %d: topic %+v", version, resp.Topics[i])
+			}
 			for j := range x.Partitions {
 				p := resp.Topics[i].Partitions[j]
 				if p.ErrorCode != 10 || p.BaseOffset != 77 || version >= 5 && p.LogStartOffset != 5 || version >= 2 && p.LogAppendTime != 99 || p.ErrorMessage != nil {
@@ -144,13 +159,13 @@ func TestProduce(t *testing.T) {
 func TestFetch(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 1))
 	for round := range 2000 {
-		version := int16(4 + round%9)
+		version := int16(4 + round%15)
 		req := kmsg.NewPtrFetchRequest()
 		req.SetVersion(version)
 		req.MaxWaitMillis, req.MinBytes, req.MaxBytes = int32(r.IntN(500)), int32(r.IntN(9)), int32(r.IntN(1<<20))
 		for range r.IntN(4) {
 			x := kmsg.NewFetchRequestTopic()
-			x.Topic = name(r)
+			x.Topic, x.TopicID = named(r, version >= kafka.FetchByID)
 			for range r.IntN(4) {
 				p := kmsg.NewFetchRequestTopicPartition()
 				p.Partition, p.FetchOffset, p.PartitionMaxBytes, p.CurrentLeaderEpoch = int32(r.IntN(100)), r.Int64(), int32(r.IntN(1<<20)), int32(r.IntN(10))
@@ -186,7 +201,13 @@ func TestFetch(t *testing.T) {
 			}
 		}
 		kafka.PutFetchEnd(put(&out, kafka.FetchEndBytes(version)))
-		read(t, h, kmsg.NewPtrFetchResponse(), out)
+		resp := kmsg.NewPtrFetchResponse()
+		read(t, h, resp, out)
+		for i, x := range req.Topics {
+			if version >= kafka.FetchByID && resp.Topics[i].TopicID != x.TopicID || version < kafka.FetchByID && resp.Topics[i].Topic != x.Topic {
+				t.Fatalf("version %d: topic %+v", version, resp.Topics[i])
+			}
+		}
 	}
 }
 

@@ -83,7 +83,7 @@ func trace(pieces [][]byte) (out string, whole bool) {
 // samples is a request of every key that is walked, of every version.
 func samples() []kmsg.Request {
 	var out []kmsg.Request
-	for version := int16(3); version <= 12; version++ {
+	for version := int16(3); version <= 13; version++ {
 		req := kmsg.NewPtrProduceRequest()
 		req.SetVersion(version)
 		req.Acks, req.TimeoutMillis = -1, 1500
@@ -92,7 +92,7 @@ func samples() []kmsg.Request {
 		}
 		for i := range 2 {
 			x := kmsg.NewProduceRequestTopic()
-			x.Topic = fmt.Sprint("topic-", i)
+			x.Topic, x.TopicID = fmt.Sprint("topic-", i), [16]byte{1, 2, 15: byte(i)}
 			for j := range int32(2) {
 				p := kmsg.NewProduceRequestTopicPartition()
 				p.Partition = j
@@ -105,13 +105,14 @@ func samples() []kmsg.Request {
 		}
 		out = append(out, req)
 	}
-	for version := int16(4); version <= 12; version++ {
+	for version := int16(4); version <= 18; version++ {
 		req := kmsg.NewPtrFetchRequest()
 		req.SetVersion(version)
 		req.MaxWaitMillis, req.MinBytes, req.MaxBytes, req.IsolationLevel, req.SessionID, req.SessionEpoch, req.Rack = 500, 1, 1<<20, 1, 9, 8, "rack"
 		req.ClusterID = kmsg.StringPtr("cluster") // a tagged field from 12 on
+		req.ReplicaState.ID = 7                   // a tagged field from 15 on
 		x := kmsg.NewFetchRequestTopic()
-		x.Topic = "topic"
+		x.Topic, x.TopicID = "topic", [16]byte{3, 15: 4}
 		p := kmsg.NewFetchRequestTopicPartition()
 		p.Partition, p.FetchOffset, p.PartitionMaxBytes, p.CurrentLeaderEpoch = 3, 1<<40, 1<<20, 6
 		x.Partitions = append(x.Partitions, p, p)
@@ -301,7 +302,7 @@ func FuzzPieces(f *testing.F) {
 
 // FuzzAnswers: whatever is put, kmsg reads it and would have written the same.
 func FuzzAnswers(f *testing.F) {
-	for version := uint8(0); version <= 12; version++ {
+	for version := uint8(0); version <= 18; version++ {
 		f.Add(version, "topic", uint8(2), uint8(3), int32(7), int16(6), int64(1<<40), int64(5))
 	}
 	f.Fuzz(func(t *testing.T, version uint8, name string, topics, partitions uint8, index int32, code int16, a, b int64) {
@@ -315,11 +316,19 @@ func FuzzAnswers(f *testing.F) {
 			v := least + int16(version)%(most-least+1)
 			return &kafka.Request{Key: key, Version: v, Correlation: index, Flexible: v >= k.Flexible}, v
 		}
+		var id [kafka.TopicIDBytes]byte
+		copy(id[:], name)
+		called := func(byID bool) []byte {
+			if byID {
+				return id[:]
+			}
+			return []byte(name)
+		}
 		var out []byte
-		h, v := answer(kafka.KeyProduce, 0, 12)
+		h, v := answer(kafka.KeyProduce, 0, 13)
 		kafka.PutProduceHead(put(&out, kafka.ProduceHeadBytes(h, n)), h, n)
 		for range n {
-			kafka.PutProduceTopic(put(&out, kafka.ProduceTopicBytes(v, len(name), m)), v, []byte(name), m)
+			kafka.PutProduceTopic(put(&out, kafka.ProduceTopicBytes(v, len(name), m)), v, called(v >= kafka.ProduceByID), m)
 			for i := range m {
 				kafka.PutProducePartition(put(&out, kafka.ProducePartitionBytes(v, i == m-1)), v, i == m-1, index, e, a, -1, b)
 			}
@@ -329,16 +338,16 @@ func FuzzAnswers(f *testing.F) {
 		read(t, *h, produce, out)
 		if n > 0 && m > 0 {
 			p := produce.Topics[n-1].Partitions[m-1]
-			if produce.Topics[n-1].Topic != name || p.Partition != index || p.ErrorCode != code || p.BaseOffset != a || v >= 5 && p.LogStartOffset != b || len(p.ErrorRecords) != 0 {
+			if v < kafka.ProduceByID && produce.Topics[n-1].Topic != name || v >= kafka.ProduceByID && produce.Topics[n-1].TopicID != id || p.Partition != index || p.ErrorCode != code || p.BaseOffset != a || v >= 5 && p.LogStartOffset != b || len(p.ErrorRecords) != 0 {
 				t.Fatalf("Produce %d: %+v", v, p)
 			}
 		}
 
 		out = nil
-		h, v = answer(kafka.KeyFetch, 4, 12)
+		h, v = answer(kafka.KeyFetch, 4, 18)
 		kafka.PutFetchHead(put(&out, kafka.FetchHeadBytes(h, n)), h, e, n)
 		for range n {
-			kafka.PutFetchTopic(put(&out, kafka.FetchTopicBytes(v, len(name), m)), v, []byte(name), m)
+			kafka.PutFetchTopic(put(&out, kafka.FetchTopicBytes(v, len(name), m)), v, called(v >= kafka.FetchByID), m)
 			for i := range m {
 				kafka.PutFetchPartition(put(&out, kafka.FetchPartitionBytes(v, len(name))), v, index, e, a, b, len(name))
 				out = append(out, name...)

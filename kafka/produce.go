@@ -4,7 +4,17 @@ package kafka
 // most 249; a longer one is nobody's, and names go into answers.
 const TopicNameMax = 1024
 
-// Topic is a topic as a request names it.
+// From these versions on, requests and responses name topics by their ids alone
+// (KIP-516).
+const (
+	ProduceByID = 13
+	FetchByID   = 13
+)
+
+// TopicIDBytes is the size of a topic's id.
+const TopicIDBytes = 16
+
+// Topic is a topic as a request names it: by name, or by the bytes of its id.
 type Topic struct {
 	Name       []byte // a view, until the Reader is used again
 	Span       Span   // where the name lies
@@ -17,6 +27,7 @@ type walk struct {
 	r          *Reader
 	version    int16
 	flexible   bool
+	byID       bool
 	topics     int // not yet read
 	partitions int // of the present topic, not yet read
 }
@@ -24,12 +35,15 @@ type walk struct {
 // Topics is how many topics are left.
 func (w *walk) Topics() int { return w.topics }
 
-// topic reads a topic's name and how many partitions of at least size bytes
+// topic reads a topic's name, or its id, and how many partitions of at least size bytes
 // follow. The tags behind the topic before it were read with its last partition.
 func (w *walk) topic(size int) (Topic, error) {
 	w.topics--
 	r := w.r
-	n := r.length(w.flexible, true, "topic name")
+	n := TopicIDBytes
+	if !w.byID {
+		n = r.length(w.flexible, true, "topic name")
+	}
 	t := Topic{Span: Span{r.Offset(), n}}
 	if n > TopicNameMax {
 		r.fail("topic name")
@@ -59,7 +73,7 @@ func (w *walk) end() error {
 	return w.r.Err()
 }
 
-// ProduceWalk walks a Produce request of version 0 to 12 (ProduceRequest.json);
+// ProduceWalk walks a Produce request of version 0 to 13 (ProduceRequest.json);
 // what versions 0 to 2 carry is no record batch.
 type ProduceWalk struct {
 	walk
@@ -78,7 +92,7 @@ type ProducePartition struct {
 // Begin reads up to the topics.
 func (w *ProduceWalk) Begin(r *Reader, version int16) error {
 	k, _ := KeyOf(KeyProduce)
-	*w = ProduceWalk{walk: walk{r: r, version: version, flexible: version >= k.Flexible}}
+	*w = ProduceWalk{walk: walk{r: r, version: version, flexible: version >= k.Flexible, byID: version >= ProduceByID}}
 	if version >= 3 {
 		w.Transactional = r.nullable(w.flexible, "transactional id") != nil
 	}
@@ -134,15 +148,23 @@ func PutProduceHead(b []byte, h *Request, topics int) {
 
 // ProduceTopicBytes is the size of what PutProduceTopic puts.
 func ProduceTopicBytes(version int16, name, partitions int) int {
+	if version >= ProduceByID {
+		return topicIDBytes(partitions)
+	}
 	f := flexible(KeyProduce, version)
 	return topicBytes(f, name, partitions)
 }
 
-// PutProduceTopic puts a topic's name and its number of partitions.
+// PutProduceTopic puts a topic's name, from ProduceByID on the bytes of its id,
+// and its number of partitions.
 func PutProduceTopic(b []byte, version int16, name []byte, partitions int) {
 	w := writer{b: b}
-	f := flexible(KeyProduce, version)
-	w.topic(f, name, partitions)
+	if version >= ProduceByID {
+		w.topicID(name, partitions)
+	} else {
+		f := flexible(KeyProduce, version)
+		w.topic(f, name, partitions)
+	}
 	w.done()
 }
 

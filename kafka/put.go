@@ -105,6 +105,23 @@ func topicBytes(flexible bool, name, partitions int) int {
 	return n
 }
 
+// topicIDBytes is topicBytes of a topic that is named by its id.
+func topicIDBytes(partitions int) int {
+	n := TopicIDBytes + countBytes(true, partitions)
+	if partitions == 0 {
+		n += tagBytes(true)
+	}
+	return n
+}
+
+func (w *writer) topicID(id []byte, partitions int) {
+	w.n += copy(w.b[w.n:], id)
+	w.count(true, partitions)
+	if partitions == 0 {
+		w.tags(true)
+	}
+}
+
 func (w *writer) topic(flexible bool, name []byte, partitions int) {
 	w.name(flexible, name)
 	w.count(flexible, partitions)

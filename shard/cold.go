@@ -406,6 +406,14 @@ func (c *control) describeCluster(r *kmsg.DescribeClusterRequest, resp *kmsg.Des
 // The hot keys on the control shard's own node: it leads no partition, and says
 // so of those that exist.
 
+// elsewhereID is elsewhere for a request that names topics by id.
+func (c *control) elsewhereID(id [16]byte, partition int32) int16 {
+	if t, ok := c.state.TopicByID(id); ok {
+		return c.elsewhere(t.Name, partition)
+	}
+	return int16(kafka.UnknownTopicID)
+}
+
 func (c *control) elsewhere(topic string, partition int32) int16 {
 	if t, ok := c.state.Topic(topic); ok && partition >= 0 && int(partition) < len(t.Partitions) {
 		return int16(kafka.NotLeaderOrFollower)
@@ -418,10 +426,13 @@ func (c *control) elsewhere(topic string, partition int32) int16 {
 func (c *control) notHereProduce(r *kmsg.ProduceRequest, resp *kmsg.ProduceResponse) (closeIt bool) {
 	for _, t := range r.Topics {
 		x := kmsg.NewProduceResponseTopic()
-		x.Topic = t.Topic
+		x.Topic, x.TopicID = t.Topic, t.TopicID
 		for _, p := range t.Partitions {
 			y := kmsg.NewProduceResponseTopicPartition()
 			y.Partition, y.ErrorCode, y.BaseOffset, y.LogStartOffset = p.Partition, c.elsewhere(t.Topic, p.Partition), -1, -1
+			if r.Version >= kafka.ProduceByID {
+				y.ErrorCode = c.elsewhereID(t.TopicID, p.Partition)
+			}
 			x.Partitions = append(x.Partitions, y)
 		}
 		resp.Topics = append(resp.Topics, x)
@@ -432,10 +443,13 @@ func (c *control) notHereProduce(r *kmsg.ProduceRequest, resp *kmsg.ProduceRespo
 func (c *control) notHereFetch(r *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
 	for _, t := range r.Topics {
 		x := kmsg.NewFetchResponseTopic()
-		x.Topic = t.Topic
+		x.Topic, x.TopicID = t.Topic, t.TopicID
 		for _, p := range t.Partitions {
 			y := kmsg.NewFetchResponseTopicPartition()
 			y.Partition, y.ErrorCode, y.HighWatermark, y.LastStableOffset, y.LogStartOffset = p.Partition, c.elsewhere(t.Topic, p.Partition), -1, -1, -1
+			if r.Version >= kafka.FetchByID {
+				y.ErrorCode = c.elsewhereID(t.TopicID, p.Partition)
+			}
 			x.Partitions = append(x.Partitions, y)
 		}
 		resp.Topics = append(resp.Topics, x)

@@ -37,7 +37,12 @@ func (s *Shard) fetch(w *waiter, h *kafka.Request) outcome {
 				s.endRequest(i)
 				return s.malformed(w, h, err)
 			}
-			number := s.topics.find(t.Name)
+			number := none
+			if h.Version >= kafka.FetchByID {
+				number = s.topics.findID(t.Name)
+			} else {
+				number = s.topics.find(t.Name)
+			}
 			for range t.Partitions {
 				p, err := walk.NextPartition()
 				if err != nil {
@@ -51,7 +56,9 @@ func (s *Shard) fetch(w *waiter, h *kafka.Request) outcome {
 				x := s.addPart(i)
 				x.topic, x.index, x.from, x.max = number, p.Index, p.Offset, max(p.MaxBytes, 0)
 				x.name = t.Span
-				x.code = s.fetchable(x, p.CurrentEpoch)
+				if x.code = s.fetchable(x, p.CurrentEpoch); x.code == kafka.UnknownTopicOrPartition {
+					x.code = s.topics.unknown(number, h.Version >= kafka.FetchByID)
+				}
 			}
 		}
 	}
@@ -389,7 +396,12 @@ func (s *Shard) putTopic(r *request, p int32) {
 	n := s.partsOfTopic(p)
 	dst := s.net.Bytes(r.frame, kafka.FetchTopicBytes(r.header.Version, s.nameBytes(x), n))
 	if x.topic != none {
-		kafka.PutFetchTopic(dst, r.header.Version, s.topics.all[x.topic].nameBytes, n)
+		t := &s.topics.all[x.topic]
+		name := t.nameBytes
+		if r.header.Version >= kafka.FetchByID {
+			name = t.id[:]
+		}
+		kafka.PutFetchTopic(dst, r.header.Version, name, n)
 		return
 	}
 	s.pieces = s.net.Pieces(r.frame, s.pieces[:0])

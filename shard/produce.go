@@ -43,7 +43,11 @@ func (s *Shard) produce(w *waiter, h *kafka.Request) outcome {
 			kafka.PutProduceTopic(s.net.Bytes(w.frame, kafka.ProduceTopicBytes(h.Version, len(topic.Name), topic.Partitions)), h.Version, topic.Name, topic.Partitions)
 			r.named = n + int32(topic.Partitions)
 		}
-		number = s.topics.find(topic.Name)
+		if h.Version >= kafka.ProduceByID {
+			number = s.topics.findID(topic.Name)
+		} else {
+			number = s.topics.find(topic.Name)
+		}
 		for left := topic.Partitions - 1; left >= 0; left-- {
 			p, _ := walk.NextPartition()
 			n++
@@ -128,7 +132,7 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 	switch {
 	case code != kafka.None:
 	case !exists:
-		code = kafka.UnknownTopicOrPartition
+		code = s.topics.unknown(topic, r.header.Version >= kafka.ProduceByID)
 	case !here:
 		code = kafka.NotLeaderOrFollower
 	case p.Null || p.Records.Len < kafka.BatchHeaderBytes:

@@ -5,6 +5,7 @@ import (
 
 	"tailbound/cluster"
 	"tailbound/engine"
+	"tailbound/kafka"
 )
 
 // topicTable names a shard's logs. Every shard knows every topic, so that it
@@ -63,6 +64,24 @@ func (t *topicTable) find(name []byte) int32 {
 		return i
 	}
 	return none
+}
+
+// findID is the entry of a topic by the bytes of its id.
+func (t *topicTable) findID(id []byte) int32 {
+	if len(id) == kafka.TopicIDBytes {
+		if i, ok := t.byID[[16]byte(id)]; ok {
+			return i
+		}
+	}
+	return none
+}
+
+// unknown is what a client hears of a partition that is not there.
+func (t *topicTable) unknown(i int32, byID bool) kafka.ErrorCode {
+	if byID && (i == none || t.all[i].gone) {
+		return kafka.UnknownTopicID
+	}
+	return kafka.UnknownTopicOrPartition
 }
 
 // slot is the engine slot of a partition: whether the partition exists, and
