@@ -159,6 +159,11 @@ func TestDeleteRecords(t *testing.T) {
 		if p.ErrorCode != kerr.OffsetOutOfRange.Code {
 			t.Errorf("a fetch below the start: error %d", p.ErrorCode)
 		}
+		for at, want := range map[int64]int64{-4: want, -5: -1, -6: -1} { // what is local; nothing is anywhere else
+			if p := mustAsk[*kmsg.ListOffsetsResponse](t, dialTo(t, leader), listRequest(topic, 11, at)).Topics[0].Partitions[0]; b.fake == nil && (p.ErrorCode != 0 || p.Offset != want) {
+				t.Errorf("ListOffsets %d: %+v, want %d", at, p, want)
+			}
+		}
 		if p := mustAsk[*kmsg.FetchResponse](t, dialTo(t, leader), fetchRequest(topic, 11, want, 0)).Topics[0].Partitions[0]; p.ErrorCode != 0 || p.LogStartOffset != want {
 			t.Errorf("a fetch at the start: error %d, log start %d", p.ErrorCode, p.LogStartOffset)
 		}

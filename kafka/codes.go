@@ -342,16 +342,16 @@ type Key struct {
 
 // keys are Kafka 4's floors, for old clients insist on them. Produce is
 // advertised from 0 and served from 3: librdkafka before 2.11.1 takes a missing
-// version 0 for a broker that knows no compression (KAFKA-18659). Fetch
-// and Produce name topics by id only from 13 on (KIP-516). The ceilings:
-// ListOffsets 8 asks for the earliest local offset (KIP-405), InitProducerId 5 belongs to the
-// second protocol of transactions (KIP-890), OffsetCommit and OffsetFetch 10 name
-// topics by id, FindCoordinator 5 belongs to transactions again. The flexible versions are the
-// flexibleVersions of clients/src/main/resources/common/message/*Request.json.
+// version 0 for a broker that knows no compression (KAFKA-18659). Fetch and
+// Produce name topics by id from 13 on (KIP-516). The ceilings: InitProducerId 5
+// belongs to the second protocol of transactions (KIP-890), OffsetCommit and
+// OffsetFetch 10 name topics by id, FindCoordinator 5 belongs to transactions
+// again. The flexible versions are the flexibleVersions of
+// clients/src/main/resources/common/message/*Request.json.
 var keys = [...]Key{
 	{KeyProduce, 0, 13, 9, "Produce"},
 	{KeyFetch, 4, 18, 12, "Fetch"},
-	{KeyListOffsets, 1, 7, 6, "ListOffsets"},
+	{KeyListOffsets, 1, 11, 6, "ListOffsets"},
 	{KeyMetadata, 0, 13, 9, "Metadata"},
 	{KeyOffsetCommit, 2, 9, 8, "OffsetCommit"},
 	{KeyOffsetFetch, 1, 9, 6, "OffsetFetch"},

@@ -214,7 +214,7 @@ func TestFetch(t *testing.T) {
 func TestListOffsets(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 1))
 	for round := range 1000 {
-		version := int16(1 + round%7)
+		version := int16(1 + round%11)
 		req := kmsg.NewPtrListOffsetsRequest()
 		req.SetVersion(version)
 		for range r.IntN(4) {

@@ -1,8 +1,8 @@
 package kafka
 
-// ListOffsetsWalk walks a ListOffsets request of version 1 to 8, of
-// which 8 adds a timestamp with a meaning of its own and no field
-// (ListOffsetsRequest.json).
+// ListOffsetsWalk walks a ListOffsets request of version 1 to 11. 8, 9 and 11
+// add timestamps with a meaning of their own and no field, 10 a timeout behind
+// the topics (ListOffsetsRequest.json).
 type ListOffsetsWalk struct{ walk }
 
 // ListOffsetsPartition is one partition of a ListOffsets request.
@@ -37,7 +37,12 @@ func (w *ListOffsetsWalk) NextPartition() (ListOffsetsPartition, error) {
 }
 
 // End reads what is behind the last topic.
-func (w *ListOffsetsWalk) End() error { return w.end() }
+func (w *ListOffsetsWalk) End() error {
+	if w.version >= 10 {
+		w.r.int32("timeout")
+	}
+	return w.end()
+}
 
 // ListOffsetsHeadBytes is the size of what PutListOffsetsHead puts.
 func ListOffsetsHeadBytes(h *Request, topics int) int {

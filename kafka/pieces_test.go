@@ -124,7 +124,7 @@ func samples() []kmsg.Request {
 		req.ForgottenTopics = append(req.ForgottenTopics, forgotten)
 		out = append(out, req)
 	}
-	for version := int16(1); version <= 7; version++ {
+	for version := int16(1); version <= 11; version++ {
 		req := kmsg.NewPtrListOffsetsRequest()
 		req.SetVersion(version)
 		x := kmsg.NewListOffsetsRequestTopic()
@@ -368,7 +368,7 @@ func FuzzAnswers(f *testing.F) {
 		}
 
 		out = nil
-		h, v = answer(kafka.KeyListOffsets, 1, 7)
+		h, v = answer(kafka.KeyListOffsets, 1, 11)
 		kafka.PutListOffsetsHead(put(&out, kafka.ListOffsetsHeadBytes(h, n)), h, n)
 		for range n {
 			kafka.PutListOffsetsTopic(put(&out, kafka.ListOffsetsTopicBytes(v, len(name), m)), v, []byte(name), m)

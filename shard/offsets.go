@@ -5,11 +5,13 @@ import (
 	"tailbound/kafka"
 )
 
-// Timestamps that ListOffsets gives a meaning of their own (KIP-79, KIP-734).
+// Timestamps that ListOffsets gives a meaning of their own (KIP-79, KIP-734,
+// KIP-405). All of a log is local, so there is nothing of it elsewhere.
 const (
-	latest       = -1
-	earliest     = -2
-	maxTimestamp = -3
+	latest        = -1
+	earliest      = -2
+	maxTimestamp  = -3
+	earliestLocal = -4
 )
 
 // ListOffsets runs
@@ -82,7 +84,7 @@ func (s *Shard) listOffset(r *request, x *part) {
 	switch x.from {
 	case latest:
 		s.offsetFound(r, x, -1, s.log.Durable(x.slot))
-	case earliest:
+	case earliest, earliestLocal:
 		s.offsetFound(r, x, -1, s.log.Start(x.slot))
 	case maxTimestamp:
 		ts, base := s.log.MaxTime(x.slot)
