@@ -128,7 +128,7 @@ func TestHalfFrames(t *testing.T) {
 			held = append(held, w)
 		}
 	}
-	for i := range 300 {
+	for i := range 500 {
 		stop([]int{1, 4, 5, 20, 60, 500}[i%6])
 	}
 	v.unhurt(t, "many frames hardly begun, then silence")

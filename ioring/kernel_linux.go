@@ -390,8 +390,12 @@ func (k *Kernel) Push(op Op) bool {
 		}
 	case Recv:
 		e.opcode = opRecv
+		if !op.Buf.IsZero() {
+			e.addr, e.len = op.Buf.Addr(), uint32(op.Buf.Len())
+			break
+		}
 		e.flags |= sqeBufferSelect
-		if k.features.Has(FeatureRecvMultishot) && op.Flags&FlagOnce == 0 {
+		if k.features.Has(FeatureRecvMultishot) {
 			e.ioprio = recvMulti
 		}
 	case Send:

@@ -86,7 +86,8 @@ const (
 	// ring without multishot gives one completion, without FlagMore: push it
 	// again). Result: bytes, 0 at the end of the stream; with FlagBuffer,
 	// BufferID names the buffer, which the caller then owns until it is
-	// given back with Provide. ENOBUFS: no buffer was free.
+	// given back with Provide. ENOBUFS: no buffer was free. With a Buf it
+	// receives into that, at most all of it, and completes once.
 	Recv
 	// Provide gives receive buffer number Arg, memory Buf, to the ring. It
 	// never fails and has no completion.
@@ -111,7 +112,6 @@ const (
 	FlagLink     uint8 = 1 << iota // start the next pushed op after this one; on Write only
 	FlagFull                       // Sync: fsync instead of fdatasync
 	FlagKeepSize                   // Allocate: leave the size
-	FlagOnce                       // Recv: one completion
 )
 
 // Open bits, in Op.Arg. Files are opened for direct reading and writing.

@@ -32,7 +32,7 @@ type conn struct {
 
 	// receive
 	receiving  bool // a Recv is in flight
-	once       bool // for one buffer only
+	own        bool // into the stash, once
 	cancelRecv opStage
 	hungry     bool // waits for buffers after ENOBUFS
 	ended      bool // nothing more is received: end of stream, Close, Stop
@@ -84,6 +84,39 @@ const (
 
 // stashBytes is how many that are: a small block takes them.
 func (n *Net) stashBytes() int { return min(stashBytesMax, n.small.Size()) }
+
+// stashDone says that the stash holds all that may come of a frame before that
+// is admitted.
+func (n *Net) stashDone(x *conn) bool {
+	return x.frame == none && x.lengthHave == 4 && uint32(x.stashed) >= min(x.need(), uint32(n.stashBytes()))
+}
+
+// stashRoom is where a Recv into the stash puts what is next: what is missing of
+// the length, or what may come before the frame is admitted.
+func (n *Net) stashRoom(i int32) mem.Block {
+	x, k := &n.conns[i], n.stashBytes()
+	at := int(i) * k
+	if x.lengthHave < 4 {
+		return n.stash.Slice(at, 4-int(x.lengthHave))
+	}
+	return n.stash.Slice(at+int(x.stashed), min(int(x.need()), k)-int(x.stashed))
+}
+
+// heard takes k bytes that were received into the stash.
+func (n *Net) heard(i int32, k int) {
+	x := &n.conns[i]
+	if x.lengthHave < 4 {
+		copy(x.length[x.lengthHave:], n.stashOf(i)[:k])
+		x.lengthHave += uint8(k)
+	} else {
+		x.stashed += uint16(k)
+		n.stats.Copied += uint64(k)
+	}
+	if x.lengthHave == 4 && n.noise(i) {
+		return
+	}
+	n.cut(i)
+}
 
 // stashOf is where the first bytes of a connection's next frame wait.
 func (n *Net) stashOf(i int32) []byte {
@@ -192,7 +225,7 @@ func (n *Net) run(i int32) bool {
 // become a request.
 func (n *Net) canCut(i int32) bool {
 	x := &n.conns[i]
-	return !x.deaf && !n.stopping && x.chunk != none
+	return !x.deaf && !n.stopping && (x.chunk != none || n.stashDone(x))
 }
 
 // wantsInput says whether the connection may receive: it has room for what
@@ -202,29 +235,28 @@ func (x *conn) wantsInput(pipelineMax int) bool {
 }
 
 // receive keeps a Recv in flight where the connection wants input, and cancels
-// it where not. Behind the gate it is for one buffer at a time.
+// it where not. Behind the gate it goes into the stash.
 func (n *Net) receive(i int32) bool {
 	x := &n.conns[i]
 	token := ioring.MakeToken(kindRecv, x.generation, uint32(i))
-	wants, once := x.wantsInput(n.o.PipelineMax), n.gated && x.frame == none
+	wants, own := x.wantsInput(n.o.PipelineMax) && !n.stashDone(x), n.gated && x.frame == none
 	switch {
 	case wants && !x.receiving:
-		if n.inRing == 0 {
+		op := ioring.Op{Token: token, Code: ioring.Recv, File: x.file}
+		switch {
+		case own:
+			op.Buf = n.stashRoom(i)
+		case n.inRing == 0:
 			x.hungry, n.hungry = true, true
 			return true
-		}
-		if x.hungry {
+		case x.hungry:
 			return true
-		}
-		op := ioring.Op{Token: token, Code: ioring.Recv, File: x.file}
-		if once {
-			op.Flags = ioring.FlagOnce
 		}
 		if !n.ring.Push(op) {
 			return false
 		}
-		x.receiving, x.once, x.cancelRecv, x.progressAt = true, once, stageNone, n.now
-	case (!wants || once && !x.once) && x.receiving && x.cancelRecv == stageNone:
+		x.receiving, x.own, x.cancelRecv, x.progressAt = true, own, stageNone, n.now
+	case (!wants || own && !x.own) && x.receiving && x.cancelRecv == stageNone:
 		return n.cancel(i, token, &x.cancelRecv)
 	}
 	return true
@@ -251,6 +283,13 @@ func (n *Net) received(i int32, c ioring.Completion) {
 		b = n.buffers.Block(int(c.BufferID()))
 		n.inRing--
 		n.stats.BuffersFreeLow = min(n.stats.BuffersFreeLow, n.inRing+n.buffers.Free())
+	}
+	if c.Result > 0 && x.own {
+		x.activeAt, x.progressAt = n.now, n.now
+		if !x.deaf && !n.stopping && x.stage == stageOpen {
+			n.heard(i, int(c.Result))
+		}
+		return
 	}
 	if c.Result > 0 && !b.IsZero() {
 		if int(c.Result) > b.Len() {

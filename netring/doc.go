@@ -11,9 +11,9 @@
 //     they were finished.
 //   - Every Send is answered by exactly one Sent event, and never before the
 //     last completion of the operation that may read the memory.
-//   - What receive buffers may be pinned by frames is admitted, first in first
-//     out, against a budget; what was not admitted stops its connection's
-//     receive.
+//   - What receive buffers may be pinned by frames is admitted against a budget,
+//     the oldest and the newest that wait in turn; what was not admitted stops
+//     its connection's receive.
 //   - Memory handed to the caller changes only between Step's start and its
 //     end: nothing a caller reads is taken from under it in its turn.
 //

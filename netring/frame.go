@@ -22,6 +22,10 @@ import (
 //     much, so half as much could be admitted.) What comes in full buffers is
 //     not copied.
 //
+// A frame that has come whole in one buffer needs no memory but that: where it is
+// not its turn it is surfaced all the same, and its buffer goes on counting as
+// one that cannot be cut.
+//
 // The first bytes of a frame, up to stashBytes, wait in its connection's stash: who announces
 // a request and sends no more of it than that has been admitted to nothing.
 //
@@ -37,6 +41,7 @@ type frame struct {
 	first      int32 // views, in order
 	last       int32
 	small      bool  // in one small block
+	uncut      bool  // charged to nothing: its buffer counts as one that cannot be cut
 	charged    int   // bytes of budget or reserve
 	from       class // which of them
 	at         ioring.Instant
@@ -121,11 +126,10 @@ func (n *Net) Release(f FrameID) {
 // allow.
 func (n *Net) cut(i int32) {
 	x := &n.conns[i]
-	for x.chunk != none && x.stage == stageOpen && !x.deaf && !n.stopping {
-		v := &n.views[x.chunk]
+	for n.cuttable(x) && x.stage == stageOpen && !x.deaf && !n.stopping {
 		if x.frame == none {
 			if x.lengthHave < 4 {
-				k := uint32(copy(x.length[x.lengthHave:], n.bytesOf(v)))
+				k := uint32(copy(x.length[x.lengthHave:], n.bytesOf(&n.views[x.chunk])))
 				x.lengthHave += uint8(k)
 				n.eat(i, k)
 				if x.lengthHave < 4 {
@@ -146,7 +150,7 @@ func (n *Net) cut(i int32) {
 			}
 		}
 		f := x.frame
-		if x.chunk != none {
+		if x.chunk != none && n.frames[f].have < n.frames[f].need {
 			n.gather(i, f)
 		}
 		if n.frames[f].have == n.frames[f].need {
@@ -155,12 +159,17 @@ func (n *Net) cut(i int32) {
 	}
 }
 
+// cuttable says that there is something to go on with.
+func (n *Net) cuttable(x *conn) bool {
+	return x.chunk != none || n.stashDone(x) || x.frame != none && n.frames[x.frame].have == n.frames[x.frame].need
+}
+
 // stashes puts the first chunk into the stash, where that holds all that has
 // come of a frame, and more of it is to come.
 func (n *Net) stashes(i int32) bool {
 	x := &n.conns[i]
 	if x.chunk == none {
-		return true // the length was all
+		return !n.stashDone(x) // or the length was all
 	}
 	v := &n.views[x.chunk]
 	if uint32(x.stashed)+v.n >= min(x.need(), uint32(n.stashBytes())+1) {
@@ -248,13 +257,17 @@ func (n *Net) begin(i int32) bool {
 	if int(need) <= b {
 		class = classSmall
 	}
-	if first := n.waiting[class].first; first != none && first != i || !n.fits(class, need, x.stashed > 0) {
+	whole := n.whole(x)
+	turn := n.waiting[class].turn()
+	free := (turn == none || turn == i) && n.fits(class, need, x.stashed > 0, whole)
+	if !free && !(whole && x.stashed == 0 && n.framesFree > 0) {
 		if x.waits == noClass {
 			n.wait(i, class)
 		}
 		return false
 	}
 	if x.waits != noClass {
+		n.waiting[class].newest = !n.waiting[class].newest
 		n.unwait(i)
 		n.stats.Waited++
 	}
@@ -266,13 +279,17 @@ func (n *Net) begin(i int32) bool {
 	n.stats.FramesFreeLow = min(n.stats.FramesFreeLow, n.framesFree)
 	*y = frame{generation: y.generation + 1, stage: framePartial, conn: i, next: none, need: need, first: none, last: none, from: noClass, reply: emptyReply}
 	x.frame, x.lengthHave, x.progressAt = f, 0, n.now
-	if int(need) <= n.small.Size() {
-		if block, ok := n.small.Get(); ok {
-			y.small = true
-			n.chain(&y.first, &y.last, n.newView(^int32(n.small.Index(block)), 0, 0))
-			n.unstash(i, f)
-			return true
-		}
+	if n.smallFits(need, whole) {
+		block, _ := n.small.Get()
+		y.small = true
+		n.chain(&y.first, &y.last, n.newView(^int32(n.small.Index(block)), 0, 0))
+		n.unstash(i, f)
+		return true
+	}
+	if !free {
+		y.uncut = true
+		n.uncut++
+		return true
 	}
 	y.charged = n.price(need)
 	if class == classLarge || n.waiting[classLarge].first == none && n.budget >= y.charged {
@@ -297,7 +314,21 @@ func (n *Net) price(need uint32) int {
 	return int(need) + 2*b
 }
 
-func (n *Net) fits(c class, need uint32, stashed bool) bool {
+// whole says that all of the frame that begins has come.
+func (n *Net) whole(x *conn) bool {
+	have := uint32(x.stashed)
+	if x.chunk != none {
+		have += n.views[x.chunk].n
+	}
+	return have >= x.need()
+}
+
+// smallFits: a quarter of the small blocks is for frames that are whole.
+func (n *Net) smallFits(need uint32, whole bool) bool {
+	return int(need) <= n.small.Size() && (n.small.Free() > n.small.Count()/4 || whole && n.small.Free() > 0)
+}
+
+func (n *Net) fits(c class, need uint32, stashed, whole bool) bool {
 	if n.framesFree == 0 || stashed && n.small.Free() == 0 {
 		return false
 	}
@@ -305,7 +336,7 @@ func (n *Net) fits(c class, need uint32, stashed bool) bool {
 	if c == classLarge {
 		return n.budget >= price
 	}
-	return int(need) <= n.small.Size() && n.small.Free() > 0 || n.reserve >= price || n.waiting[classLarge].first == none && n.budget >= price
+	return n.smallFits(need, whole) || n.reserve >= price || n.waiting[classLarge].first == none && n.budget >= price
 }
 
 // gather adds as much of the first chunk to the frame as is its own.
@@ -397,6 +428,10 @@ func (n *Net) releaseBytes(f int32) {
 		v = next
 	}
 	y.first, y.last = none, none
+	if y.uncut {
+		y.uncut = false
+		n.uncut--
+	}
 	n.refund(y, y.charged)
 }
 
@@ -423,8 +458,21 @@ func (n *Net) forgetInput(i int32) {
 	x.lengthHave, x.stashed = 0, 0
 }
 
-// waitList is connections that wait for admission, in order of arrival.
-type waitList struct{ first, last int32 }
+// waitList is connections that wait for admission, in order of arrival. The
+// oldest and the newest are admitted in turn: nobody waits for ever, and a
+// thousand that will send no more hold up who comes now by one of them.
+type waitList struct {
+	first, last int32
+	newest      bool // it is the newest's turn
+}
+
+// turn is whose turn it is.
+func (q *waitList) turn() int32 {
+	if q.newest {
+		return q.last
+	}
+	return q.first
+}
 
 func (n *Net) wait(i int32, c class) {
 	x, q := &n.conns[i], &n.waiting[c]
@@ -458,15 +506,15 @@ func (n *Net) unwait(i int32) {
 
 // admissible says whether the first that waits could begin.
 func (n *Net) admissible(c class) bool {
-	x := &n.conns[n.waiting[c].first]
-	return n.fits(c, x.need(), x.stashed > 0)
+	x := &n.conns[n.waiting[c].turn()]
+	return n.fits(c, x.need(), x.stashed > 0, n.whole(x))
 }
 
-// admitWaiting begins frames that waited, first in first out.
+// admitWaiting begins frames that waited.
 func (n *Net) admitWaiting() {
 	for c := range n.waiting {
 		for n.waiting[c].first != none && n.admissible(class(c)) {
-			i := n.waiting[c].first
+			i := n.waiting[c].turn()
 			x := &n.conns[i]
 			if x.stage != stageOpen || x.deaf || n.stopping || !n.begin(i) {
 				n.unwait(i)
@@ -480,8 +528,9 @@ func (n *Net) admitWaiting() {
 }
 
 // gate has, where too many buffers hold what cannot be cut yet, connections that
-// have no admitted request under way receive one buffer at a time. (Tried before:
-// only those that wait, by a Cancel. One sweep of the kernel's may fill dozens of
+// have no admitted request under way receive into their stash: so they hold no
+// buffer, and small requests go on. (Tried before: one buffer at a time, and
+// hundreds who stop in one hold all there are. Only those that wait, by a Cancel. One sweep of the kernel's may fill dozens of
 // buffers from one connection before its Cancel is seen, and what was admitted
 // found none. And: none of them, which held up small requests of others until
 // the progress timeout.)

@@ -240,7 +240,7 @@ func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
 	}
 	n.events.all = make([]Event, 4*o.FramesMax+4*o.ConnsMax)
 	n.orphans = make([]uint32, 0, 64)
-	n.waiting = [2]waitList{{none, none}, {none, none}}
+	n.waiting = [2]waitList{{first: none, last: none}, {first: none, last: none}}
 	n.scanNS = max(min(o.ProgressTimeoutNS/32, o.IdleTimeoutNS/4, o.SendTimeoutNS/4, 1e9), 1e6)
 	n.stats.BudgetLow, n.stats.ReserveFreeLow, n.stats.FramesFreeLow = n.budget, n.reserve, n.framesFree
 	n.stats.BuffersFreeLow = ringBuffers

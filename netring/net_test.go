@@ -175,6 +175,14 @@ func (w *world) deliver(p *peer) bool {
 		return end(0)
 	case len(p.out) == 0:
 		return false
+	case !p.recv.Buf.IsZero():
+		k := min(len(p.out), p.recv.Buf.Len())
+		if w.oneIn(3) {
+			k = 1 + w.rng.IntN(k)
+		}
+		copy(p.recv.Buf.Bytes(), p.out[:k])
+		p.out = p.out[k:]
+		return end(int32(k))
 	case len(w.bufs) == 0:
 		return end(-int32(syscall.ENOBUFS))
 	}
@@ -195,7 +203,7 @@ func (w *world) deliver(p *peer) bool {
 	copy(b.Buf.Bytes(), p.out[:k])
 	p.out = p.out[k:]
 	flags := ioring.FlagBuffer | uint32(b.Arg)<<16
-	if w.multishot && p.recv.Flags&ioring.FlagOnce == 0 && !w.oneIn(20) {
+	if w.multishot && !w.oneIn(20) {
 		w.done(*p.recv, int32(k), flags|ioring.FlagMore)
 		return true
 	}
@@ -638,6 +646,71 @@ func TestHalfOpenSendersHoldNothing(t *testing.T) {
 		}
 	})
 	r.clean()
+}
+
+// A thousand who stop anywhere in requests of any size, more than all the memory there is, do not hold up others, and cost nobody
+// innocent the connection.
+func TestThousandHalfOpen(t *testing.T) {
+	for _, mix := range [][][2]int{ // announced, sent
+		{{3000, 600}}, {{20000, 600}}, {{60000, 59000}}, {{300_000, 5000}}, {{900_000, 450_000}}, {{100, 50}},
+		{{3000, 600}, {20000, 5000}, {60000, 59000}, {900_000, 450_000}, {200, 1}, {400, 399}},
+	} {
+		for seed := uint64(1); seed <= 3; seed++ {
+			const progressNS = 10e9
+			r := newRig(t, seed, Options{ReceiveBuffers: 64, ReceiveBufferBytes: 64 << 10, ProgressTimeoutNS: progressNS, ConnsMax: 1100})
+			r.calm = true
+			discard := func() {
+				for range 40 {
+					r.turn()
+					for {
+						if _, ok := r.n.Next(); !ok {
+							break
+						}
+					}
+					r.step()
+				}
+			}
+			good := &peer{}
+			r.dialed = append(r.dialed, good)
+			discard()
+			for i := range 1000 {
+				m := mix[i%len(mix)]
+				r.dialed = append(r.dialed, &peer{out: request(0, m[0])[:4+m[1]]})
+			}
+			discard()
+			for i, size := range []int{40, 500, 2000, 30000, 64 << 10, 300_000, 1 << 20, 100} {
+				asked := r.now
+				good.out = request(uint32(i), size)
+				e := Event{}
+				for e.Kind != FrameReady {
+					r.turn()
+					for {
+						got, ok := r.n.Next()
+						if !ok {
+							break
+						}
+						if got.Kind == FrameReady {
+							e = got
+						}
+					}
+					r.step()
+					if took := r.now - asked; took > progressNS/5 {
+						t.Fatalf("%v, seed %d: a request of %d bytes is not through after a fifth of the progress timeout: %+v", mix, seed, size, *r.n.Stats())
+					}
+				}
+				if !r.n.Begin(e.Frame, 0) {
+					t.Fatal("Begin")
+				}
+				r.n.Send(e.Frame, 1)
+				r.next(Sent)
+			}
+			if good.closed || good.shut || r.n.stats.Evicted > 0 {
+				t.Fatalf("%v: an innocent connection was closed: %+v", mix, *r.n.Stats())
+			}
+			good.end = true
+			r.clean()
+		}
+	}
 }
 
 func TestSlowReaderIsClosed(t *testing.T) {

@@ -296,6 +296,16 @@ func (r *Ring) flow(s *socket) {
 			s.receive = nil
 			r.complete(x, 0, 0)
 			return
+		case !x.op.Buf.IsZero():
+			n := min(len(s.inbound), x.op.Buf.Len())
+			if r.w.oneIn(4) {
+				n = 1 + r.w.Rand.IntN(n)
+			}
+			copy(x.op.Buf.Bytes(), s.inbound[:n])
+			s.inbound = s.inbound[n:]
+			s.receive = nil
+			r.complete(x, int32(n), 0)
+			return
 		case len(r.buffers) == 0:
 			s.receive = nil
 			r.complete(x, failed(unix.ENOBUFS), 0)
@@ -313,7 +323,7 @@ func (r *Ring) flow(s *socket) {
 		copy(b.buf.Bytes(), s.inbound[:n])
 		s.inbound = s.inbound[n:]
 		flags := ioring.FlagBuffer | ioring.FlagMore | uint32(b.id)<<16
-		if r.o.NoMultishot || x.op.Flags&ioring.FlagOnce != 0 || r.w.oneIn(50) { // the kernel may end a multishot at any time
+		if r.o.NoMultishot || r.w.oneIn(50) { // the kernel may end a multishot at any time
 			flags &^= ioring.FlagMore
 			s.receive = nil
 		}
