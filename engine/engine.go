@@ -282,6 +282,9 @@ type Engine struct {
 // call here that blocks. boot is Recover's, whose logs of this shard are open
 // afterwards.
 func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attacher, o Options) (*Engine, error) {
+	if shard > 0 { // the control shard's own log has commands, which no setting makes larger
+		o.BatchBytesMax = max(o.BatchBytesMax, boot.batchMax)
+	}
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
@@ -295,7 +298,7 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attac
 	e := &Engine{ring: ring, attach: attach, o: o, shard: shard, dir: boot.Directory, epoch: boot.Epoch,
 		journal: journalID(boot.Directory, boot.Epoch, shard)}
 	if err := e.carve(arena); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w; this directory may hold batches of %d bytes", err, o.BatchBytesMax)
 	}
 	if err := e.openShard(arena); err != nil {
 		return nil, err

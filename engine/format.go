@@ -239,6 +239,7 @@ type superblock struct {
 	epoch     uint32
 	shards    uint32 // the control shard included
 	sequence  uint64
+	batchMax  uint32 // BatchBytesMax of the life that allowed most: no batch here is larger
 }
 
 func (s *superblock) put(p []byte) {
@@ -249,6 +250,7 @@ func (s *superblock) put(p []byte) {
 	le.PutUint32(p[32:], s.epoch)
 	le.PutUint32(p[36:], s.shards)
 	le.PutUint64(p[40:], s.sequence)
+	le.PutUint32(p[48:], s.batchMax)
 	le.PutUint32(p[blockBytes-4:], crcOf(p[:blockBytes-4]))
 }
 
@@ -257,7 +259,7 @@ func (s *superblock) get(p []byte) bool {
 		return false
 	}
 	copy(s.directory[:], p[16:])
-	s.epoch, s.shards, s.sequence = le.Uint32(p[32:]), le.Uint32(p[36:]), le.Uint64(p[40:])
+	s.epoch, s.shards, s.sequence, s.batchMax = le.Uint32(p[32:]), le.Uint32(p[36:]), le.Uint64(p[40:]), le.Uint32(p[48:])
 	return s.shards >= 1 && s.shards <= shardsMax
 }
 

@@ -13,6 +13,7 @@ import (
 type RecoverOptions struct {
 	Options
 	Shards int      // data shards of the new life
+	Shard0 int      // BatchBytesMax of the control shard, where it is more than the others' have
 	Seed   [16]byte // a new directory's id; to be drawn at random by whoever opens it
 }
 
@@ -24,6 +25,7 @@ type Boot struct {
 	Fresh     bool        // there was no directory
 	Clean     bool        // the life before ended with a clean stop
 	Notes     []string    // what was dropped, and what rotted, for the log
+	batchMax  int         // no batch of a client in this directory is larger
 }
 
 // LeaderEpoch is the leader epoch of what this life appends.
@@ -140,6 +142,10 @@ func (r *recovery) superblock() error {
 			p = p[blockBytes:]
 		}
 	}
+	// A life that allowed larger batches may have left some.
+	r.o.BatchBytesMax = max(r.o.BatchBytesMax, int(r.old.batchMax))
+	r.boot.batchMax = r.o.BatchBytesMax
+	r.o.BatchBytesMax = max(r.o.BatchBytesMax, r.o.Shard0) // it reads every shard's
 	if r.old.sequence > 0 {
 		r.boot.Directory = r.old.directory
 		return nil
@@ -721,7 +727,7 @@ func (r *recovery) commit() error {
 		return err
 	}
 	slot := r.files + 6
-	next := superblock{directory: r.boot.Directory, epoch: r.boot.Epoch, shards: uint32(shards), sequence: r.old.sequence + 1}
+	next := superblock{directory: r.boot.Directory, epoch: r.boot.Epoch, shards: uint32(shards), sequence: r.old.sequence + 1, batchMax: uint32(r.boot.batchMax)}
 	if _, err := r.open(slot, "superblock", ioring.OpenCreate); err != nil {
 		return err
 	}

@@ -94,8 +94,9 @@ func (m Memory) options(shard int, o BrokerOptions) Options {
 }
 
 func (m Memory) recovery(o BrokerOptions) engine.RecoverOptions {
-	m.Engine.BatchBytesMax = max(m.Engine.BatchBytesMax, o.MessageBytesMax) // it reads what every shard wrote
-	return engine.RecoverOptions{Options: m.Engine, Shards: o.DataShards, Seed: o.NewDirectory}
+	control := m.Engine.BatchBytesMax
+	m.Engine.BatchBytesMax = o.MessageBytesMax
+	return engine.RecoverOptions{Options: m.Engine, Shards: o.DataShards, Shard0: control, Seed: o.NewDirectory}
 }
 
 func kernelOptions(o BrokerOptions, m Memory, workers []int) ioring.KernelOptions {

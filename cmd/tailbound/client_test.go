@@ -187,6 +187,22 @@ func TestLargeRecords(t *testing.T) {
 	if out := w.run("", "consume", "large", "-e"); out != large+"\n" {
 		t.Errorf("%d bytes came of %d", len(out), len(large))
 	}
+	// A lower limit is for what comes: what is there stays readable, and the
+	// log sound.
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b.again(t, "--message-max-bytes", "1MiB", "--arena", "128MiB")
+	w.addr = b.addr
+	if out := w.run("", "consume", "large", "-e"); out != large+"\n" {
+		t.Errorf("under a lower limit %d bytes came of %d", len(out), len(large))
+	}
+	w.refused([]string{"produce", "large", "--max-message-bytes", "4MiB", "--whole", program}, "MESSAGE_TOO_LARGE")
+	w.run("small\n", "produce", "large")
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "", "check", b.dir)
 }
 
 // A consumer says that its broker is gone, waits, and goes on.
@@ -201,8 +217,8 @@ func TestConsumerOutlivesItsBroker(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, func() bool { return strings.Contains(said.String(), "not to be reached, trying again") })
-	again := startBroker(t, "--data-dir", b.dir, "--listen", b.addr)
-	must(t, "after\n", "produce", "outlived", "--brokers", again.addr)
+	b.again(t, "--listen", b.addr)
+	must(t, "after\n", "produce", "outlived", "--brokers", b.addr)
 	await(t, func() bool { return out.String() == "before\nafter\n" })
 	if err := stop(); err != nil {
 		t.Errorf("%v\n%s", err, said)

@@ -99,7 +99,7 @@ func consume(cmd *cobra.Command, o *clientOptions, x consumeOptions, topics []st
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	more := []kgo.Opt{kgo.FetchMaxWait(500 * time.Millisecond), patient(cmd.ErrOrStderr())}
+	more := []kgo.Opt{kgo.FetchMaxWait(500 * time.Millisecond), patient(cmd.ErrOrStderr()), kgo.KeepRetryableFetchErrors()}
 	if x.group != "" {
 		if len(x.partitions) > 0 || x.to != "" || x.atEnd {
 			return errors.New("--group takes what the group gives it: no --partitions, --to or --exit-at-end beside it")
@@ -138,12 +138,13 @@ func consume(cmd *cobra.Command, o *clientOptions, x consumeOptions, topics []st
 	out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
 	defer out.Flush()
 	printed := int64(0)
+	said := map[string]bool{}
 	for {
 		fetches := c.kafka.PollFetches(ctx)
 		if ctx.Err() != nil || fetches.IsClientClosed() {
 			return out.Flush()
 		}
-		if err := c.fetchError(fetches); err != nil {
+		if err := c.fetchError(fetches, left != nil, said); err != nil {
 			out.Flush()
 			return err
 		}
@@ -237,13 +238,23 @@ func (c *client) arrived(left map[string]map[int32]int64, topic string, partitio
 }
 
 // fetchError is what ends a consumer: what a client tries again by itself does
-// not.
-func (c *client) fetchError(fetches kgo.Fetches) error {
+// not, but for what a disk has lost, where the consumer is to come to an end.
+// That is said once where it is not.
+func (c *client) fetchError(fetches kgo.Fetches, bounded bool, said map[string]bool) error {
 	for _, e := range fetches.Errors() {
 		var lost *kgo.ErrDataLoss
 		switch {
 		case errors.As(e.Err, &lost):
 			fmt.Fprintf(os.Stderr, "tailbound: %s/%d: %v\n", e.Topic, e.Partition, e.Err)
+		case errors.Is(e.Err, kerr.KafkaStorageError), errors.Is(e.Err, kerr.CorruptMessage):
+			err := fmt.Errorf("%s/%d: %w", e.Topic, e.Partition, brokerError(e.Err, ""))
+			if bounded {
+				return err
+			}
+			if text := err.Error(); !said[text] {
+				said[text] = true
+				fmt.Fprintf(os.Stderr, "tailbound: %s; trying again\n", text)
+			}
 		case errors.Is(e.Err, context.Canceled), kerr.IsRetriable(e.Err):
 		case e.Topic != "":
 			return fmt.Errorf("%s/%d: %w", e.Topic, e.Partition, c.explain(brokerError(e.Err, "")))

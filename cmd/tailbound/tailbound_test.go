@@ -72,7 +72,15 @@ var controlLine = regexp.MustCompile(`control   node 0  (?:.*listening on )?(\S+
 // when the test ends, and must have stopped cleanly.
 func startBroker(t *testing.T, args ...string) *running {
 	t.Helper()
-	b := &running{dir: t.TempDir(), log: &lockedBuffer{}, stdout: &lockedBuffer{}}
+	b := &running{dir: t.TempDir()}
+	b.again(t, args...)
+	return b
+}
+
+// again starts a broker on the directory of one that has stopped.
+func (b *running) again(t *testing.T, args ...string) {
+	t.Helper()
+	b.addr, b.log, b.stdout = "", &lockedBuffer{}, &lockedBuffer{}
 	cmd := exec.Command(program, append([]string{"serve", "--data-dir", b.dir, "--listen", "127.0.0.1:0", "--shards", "1", "--arena", "96MiB", "--buffered"}, args...)...)
 	cmd.Stderr = b.log
 	pipe, err := cmd.StdoutPipe()
@@ -91,7 +99,7 @@ func startBroker(t *testing.T, args ...string) *running {
 			}
 		}
 	}()
-	stopped := false
+	stopped, log := false, b.log
 	b.stop = func() error {
 		if stopped {
 			return nil
@@ -102,9 +110,10 @@ func startBroker(t *testing.T, args ...string) *running {
 		defer overdue.Stop()
 		return cmd.Wait()
 	}
+	stop := b.stop
 	t.Cleanup(func() {
-		if err := b.stop(); err != nil {
-			t.Errorf("the broker did not stop cleanly: %v\n%s", err, b.log)
+		if err := stop(); err != nil {
+			t.Errorf("the broker did not stop cleanly: %v\n%s", err, log)
 		}
 	})
 	select {
@@ -114,7 +123,6 @@ func startBroker(t *testing.T, args ...string) *running {
 	if b.addr == "" {
 		t.Fatalf("the broker did not start:\n%s%s", b.stdout, b.log)
 	}
-	return b
 }
 
 // result is what came of one run of the program.
