@@ -2,6 +2,7 @@ package interop
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,8 +35,9 @@ const (
 type broker struct {
 	binary string
 	dir    string
-	port   int // of the control shard; data shard i listens on port+i
-	shards int // data shards of the next life
+	host   string // where clients of the tests find it; 127.0.0.1 where it is empty
+	port   int    // of the control shard; data shard i listens on port+i
+	shards int    // data shards of the next life
 	flags  []string
 	out    *output // stdout and stderr of all lives
 	fake   *kfake.Cluster
@@ -277,7 +279,9 @@ func (b *broker) check() error {
 }
 
 // addr is the address given to clients: the control shard's.
-func (b *broker) addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port)) }
+func (b *broker) addr() string {
+	return net.JoinHostPort(cmp.Or(b.host, "127.0.0.1"), strconv.Itoa(b.port))
+}
 
 // within is a deadline that no test should meet.
 func within(t *testing.T, limit time.Duration) context.Context {

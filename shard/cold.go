@@ -257,7 +257,7 @@ func (c *control) createMissing(t *task, r *kmsg.MetadataRequest) {
 // metadata describes the cluster as it is when the answer leaves.
 func (c *control) metadata(r *kmsg.MetadataRequest, resp *kmsg.MetadataResponse) {
 	resp.Brokers = resp.Brokers[:0]
-	for _, n := range c.s.o.Nodes {
+	for _, n := range c.s.o.clientNodes() {
 		b := kmsg.NewMetadataResponseBroker()
 		b.NodeID, b.Host, b.Port = n.ID, n.Host, n.Port
 		resp.Brokers = append(resp.Brokers, b)
@@ -396,7 +396,7 @@ func (c *control) describeCluster(r *kmsg.DescribeClusterRequest, resp *kmsg.Des
 		return
 	}
 	resp.ClusterID, resp.ControllerID = c.s.o.ClusterID, c.s.o.Nodes[0].ID
-	for _, n := range c.s.o.Nodes {
+	for _, n := range c.s.o.clientNodes() {
 		b := kmsg.NewDescribeClusterResponseBroker()
 		b.NodeID, b.Host, b.Port = n.ID, n.Host, n.Port
 		resp.Brokers = append(resp.Brokers, b)

@@ -185,7 +185,7 @@ func (c *control) startGroup(t *task) bool {
 	default:
 		return false
 	}
-	if t.from.shard != 0 { // clients ask every node for its groups; data shards have none
+	if t.from.shard != 0 && !c.s.o.oneNode() { // clients ask every node for its groups; data shards have none
 		groupError(t, int16(kafka.NotCoordinator))
 		return true
 	}

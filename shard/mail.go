@@ -122,7 +122,7 @@ func (s *Shard) controlMail(m mail) {
 		c.serving--
 		if c.serving == -1-s.o.DataShards {
 			s.stage = stageServing
-			s.net.Listen()
+			s.listen()
 		}
 	case mailStopped:
 		c.shardsDone++
@@ -286,7 +286,7 @@ func (s *Shard) serve() {
 		}
 	}
 	s.stage = stageServing
-	s.net.Listen()
+	s.listen()
 	s.outbox.put(mail{kind: mailServing, a: nameless}, 0)
 }
 

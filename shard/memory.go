@@ -88,8 +88,8 @@ func (m Memory) options(shard int, o BrokerOptions) Options {
 		Shard: shard, DataShards: o.DataShards, Nodes: o.Nodes, ClusterID: o.ClusterID, DataDir: o.DataDir,
 		MessageBytesMax: o.MessageBytesMax, AutoCreateTopics: o.AutoCreateTopics, PartitionsDefault: o.PartitionsDefault,
 		ProducersMax: m.ProducersMax, WaitersMax: m.WaitersMax, MailBytes: m.MailBytes,
-		RetentionCheckNS: o.RetentionCheckNS,
-		TopicsMax:        o.TopicsMax, PartitionsMax: o.PartitionsMax, Net: m.Net, Engine: m.Engine, Groups: o.Groups,
+		RetentionCheckNS: o.RetentionCheckNS, Hidden: shard < len(o.Listeners) && o.Listeners[shard] < 0,
+		TopicsMax: o.TopicsMax, PartitionsMax: o.PartitionsMax, Net: m.Net, Engine: m.Engine, Groups: o.Groups,
 	}
 }
 

@@ -27,7 +27,8 @@ type Node struct {
 type Options struct {
 	Shard             int // 0 is the control shard
 	DataShards        int
-	Nodes             []Node // DataShards + 1
+	Nodes             []Node // DataShards + 1; twice the same: clients see one node, and speak to the data shard
+	Hidden            bool   // it does not listen
 	ClusterID         string
 	DataDir           string // for people to read
 	MessageBytesMax   int    // message.max.bytes: one record batch
@@ -52,6 +53,18 @@ type Faults struct {
 	CommitAckedEarly    bool // changes of groups are answered before they are durable
 	ProducerIDTwice     bool // ids are handed out before their block is durable
 }
+
+// clientNodes are the nodes that clients see.
+func (o *Options) clientNodes() []Node {
+	if o.oneNode() {
+		return o.Nodes[1:]
+	}
+	return o.Nodes
+}
+
+// oneNode says that clients see a single node, the data shard's: it is asked
+// for everything, and hands on what is not its own.
+func (o *Options) oneNode() bool { return len(o.Nodes) == 2 && o.Nodes[0] == o.Nodes[1] }
 
 // World is everything a shard touches outside itself.
 type World struct {
@@ -342,6 +355,12 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		return now
 	}
 	return sleepUntil
+}
+
+func (s *Shard) listen() {
+	if !s.o.Hidden {
+		s.net.Listen()
+	}
 }
 
 // life moves the shard from serving to stopped: drain; write the clean end. A

@@ -23,7 +23,7 @@ type BrokerOptions struct {
 	CPUs                                                         []int // for data shard i: CPUs[(i-1) % len]; none: not pinned
 	OtherCPUs                                                    []int // for the control shard and the kernel's workers; none: anywhere
 	ArenaBytes                                                   int   // of a data shard
-	Listeners                                                    []int // listening sockets: the control shard's, then each data shard's
+	Listeners                                                    []int // listening sockets: the control shard's, then each data shard's; -1: none
 	Nodes                                                        []Node
 	ClusterID                                                    string
 	DataDir                                                      string   // for people to read
@@ -144,9 +144,11 @@ func (b *Broker) run(i int, o BrokerOptions, plan Memory, opened chan<- error, b
 		return
 	}
 	defer ring.Close()
-	if err := ring.InstallFile(plan.Net.Listener, o.Listeners[i]); err != nil {
-		opened <- fmt.Errorf("shard %d: listening socket: %w", i, err)
-		return
+	if o.Listeners[i] >= 0 {
+		if err := ring.InstallFile(plan.Net.Listener, o.Listeners[i]); err != nil {
+			opened <- fmt.Errorf("shard %d: listening socket: %w", i, err)
+			return
+		}
 	}
 	b.post.SetWaker(i, ring.Waker())
 	s, err := Open(World{Ring: ring, Arena: arena, Boot: b.Boot, Post: b.post, Log: o.Log, Seed: o.Seed + uint64(i)}, plan.options(i, o))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -98,6 +99,21 @@ func bindRun(addr netip.Addr, first, n int) (all []bound, err error) {
 	return all, nil
 }
 
+// zoneID is the number of the interface that a link-local address names.
+func zoneID(zone string) (uint32, error) {
+	if zone == "" {
+		return 0, nil
+	}
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n), nil
+	}
+	i, err := net.InterfaceByName(zone)
+	if err != nil {
+		return 0, err
+	}
+	return uint32(i.Index), nil
+}
+
 func bindOne(addr netip.Addr, port int) (bound, error) {
 	family := unix.AF_INET6
 	var sa unix.Sockaddr
@@ -105,7 +121,11 @@ func bindOne(addr netip.Addr, port int) (bound, error) {
 		family = unix.AF_INET
 		sa = &unix.SockaddrInet4{Port: port, Addr: addr.As4()}
 	} else {
-		sa = &unix.SockaddrInet6{Port: port, Addr: addr.As16()}
+		zone, err := zoneID(addr.Zone())
+		if err != nil {
+			return bound{}, err
+		}
+		sa = &unix.SockaddrInet6{Port: port, ZoneId: zone, Addr: addr.As16()}
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err == unix.EAFNOSUPPORT && addr.IsUnspecified() {

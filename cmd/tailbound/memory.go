@@ -51,7 +51,7 @@ func (o *serveOptions) memoryOptions() (shard.BrokerOptions, error) {
 		if err != nil {
 			return shard.BrokerOptions{}, err
 		}
-		shards = defaultShards(allowed)
+		shards = o.dataShards(allowed)
 	}
 	return shard.BrokerOptions{DataShards: shards, ArenaBytes: int(o.arena), MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions,
 		TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax, Nodes: make([]shard.Node, shards+1)}, nil

@@ -30,18 +30,18 @@ import (
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
-	dataDir, listen, advertise, cpus, features, logLevel string
-	logFormat, metricsListen                             string
-	shards                                               int
-	arena                                                byteSize
-	buffered, autoCreate                                 bool
-	partitions                                           int
-	messageBytes                                         byteSize
-	partitionsMax                                        int
-	onFailure                                            string
-	groupDelay, sessionMin, sessionMax, offsetsRetention time.Duration
-	groupSize                                            int
-	retentionCheck                                       time.Duration
+	dataDir, listen, listenMode, advertise, cpus, features, logLevel string
+	logFormat, metricsListen                                         string
+	shards                                                           int
+	arena                                                            byteSize
+	buffered, autoCreate                                             bool
+	partitions                                                       int
+	messageBytes                                                     byteSize
+	partitionsMax                                                    int
+	onFailure                                                        string
+	groupDelay, sessionMin, sessionMax, offsetsRetention             time.Duration
+	groupSize                                                        int
+	retentionCheck                                                   time.Duration
 }
 
 func serveCommand() *cobra.Command {
@@ -59,7 +59,9 @@ func newServeCommand() (*cobra.Command, *serveOptions) {
 		Long: `Run the broker in the foreground.
 
 The control shard listens on --listen; data shard i listens on the port i above
-it and is a Kafka node of its own. Clients need only --listen's address.
+it and is a Kafka node of its own. Clients need only --listen's address, but
+must reach all of these ports. Where only one can be open, as in a container or
+behind a firewall, --listen-mode=single serves everything there, on one core.
 
 Every setting may also stand in the YAML file of --config, under the flag's
 name, or in a variable: TAILBOUND_ARENA for --arena. Flags go before variables,
@@ -94,6 +96,7 @@ exit status is 0 only after a clean stop.`,
 	f.BoolVar(&showMemory, "print-memory", false, "print each pool of a shard with its bytes")
 	f.StringVar(&o.dataDir, "data-dir", "", "where the data lies (required)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:9092", "address of the control shard; data shard i is i ports above; port 0 picks free ones")
+	f.StringVar(&o.listenMode, "listen-mode", "shards", "shards: a port for each data shard; single: one port for everything, with one data shard")
 	f.StringVar(&o.advertise, "advertise", "", "HOST[:PORT] that clients are told to connect to (default: --listen's host)")
 	f.IntVar(&o.shards, "shards", 0, "data shards (default: CPUs - 1, at least 1)")
 	f.StringVar(&o.cpus, "cpus", "", "CPUs for the data shards, such as 1-3,5 (default: the last ones allowed, where there are as many as shards + 1)")
@@ -129,7 +132,13 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 	if o.shards < 0 || o.shards > shardsMax {
 		wrong("shards", "%d: it is 1 to %d, or 0 for the CPUs less one", o.shards, shardsMax)
 	}
-	ports := min(max(o.shards, 0), shardsMax) + 1
+	if o.listenMode != "shards" && o.listenMode != "single" {
+		wrong("listen-mode", "%q: it is shards or single", o.listenMode)
+	}
+	if o.single() && o.shards > 1 {
+		wrong("shards", "%d: with listen-mode single there is one data shard, which has all partitions; for more, each needs a port that clients reach", o.shards)
+	}
+	ports := o.ports(min(max(o.shards, 0), shardsMax))
 	if _, _, err := splitPort(o.listen, ports); err != nil {
 		wrong("listen", "%s", err)
 	}
@@ -209,8 +218,11 @@ func (o *serveOptions) printConfig(cmd *cobra.Command, from origins) error {
 	}
 	shards := o.shards
 	if shards == 0 {
-		shards = defaultShards(allowed)
+		shards = o.dataShards(allowed)
 		derived["shards"] = derivedValue{strconv.Itoa(shards), fmt.Sprintf("%s, one of them for the rest", plural(len(allowed), "CPU"))}
+		if o.single() {
+			derived["shards"] = derivedValue{"1", "listen-mode single"}
+		}
 	}
 	if o.cpus == "" {
 		if data, _, err := placeCPUs("", allowed, shards); err == nil && len(data) > 0 {
@@ -230,7 +242,27 @@ func (o *serveOptions) printConfig(cmd *cobra.Command, from origins) error {
 	return printConfig(cmd.OutOrStdout(), cmd.Flags(), from, derived)
 }
 
-func defaultShards(allowed []int) int { return min(max(1, len(allowed)-1), shardsMax) }
+// single says that clients see one node on one port.
+func (o *serveOptions) single() bool { return o.listenMode == "single" }
+
+// dataShards is how many data shards are to be started.
+func (o *serveOptions) dataShards(allowed []int) int {
+	switch {
+	case o.shards != 0:
+		return o.shards
+	case o.single():
+		return 1
+	}
+	return min(max(1, len(allowed)-1), shardsMax)
+}
+
+// ports is how many ports so many data shards take.
+func (o *serveOptions) ports(shards int) int {
+	if o.single() {
+		return 1
+	}
+	return shards + 1
+}
 
 func envOr(name, value string) string {
 	if v := os.Getenv(name); v != "" {
@@ -259,9 +291,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.shards == 0 {
-		o.shards = defaultShards(allowed)
-	}
+	o.shards = o.dataShards(allowed)
 	data, other, err := placeCPUs(o.cpus, allowed, o.shards)
 	if err != nil {
 		return err
@@ -300,7 +330,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		}
 		buffered = true
 	}
-	host, bound, err := listenAll(o.listen, o.shards+1)
+	host, bound, err := listenAll(o.listen, o.ports(o.shards))
 	if err != nil {
 		return err
 	}
@@ -321,6 +351,10 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		DataShards: o.shards, CPUs: data, OtherCPUs: other, ArenaBytes: int(o.arena), Nodes: nodes, RootFD: root, Features: features,
 		Buffered: buffered, MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions, TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax,
 		DataDir: dataDir, AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly", Groups: o.groupOptions(), Log: logger, Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
+	}
+	if o.single() {
+		options.Listeners = []int{-1}
+		options.Nodes = []shard.Node{nodes[0], nodes[0]}
 	}
 	for _, b := range bound {
 		options.Listeners = append(options.Listeners, b.fd)
@@ -352,7 +386,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	for _, note := range broker.Boot.Notes {
 		logger.log.Warn(note)
 	}
-	profiler.serve(broker, nodes)
+	profiler.serve(broker, options.Nodes)
 	if prometheus != nil {
 		prometheus.serve(profiler, func(err error) { logger.log.Error("/metrics is not served any more", "error", err) })
 	}
@@ -430,8 +464,17 @@ func announce(cmd *cobra.Command, log *slog.Logger, o serveOptions, nodes []shar
 	if listen != address(nodes[0]) {
 		listens = fmt.Sprintf("  listening on %s and the %s above", listen, plural(len(bound)-1, "port"))
 	}
-	fmt.Fprintf(out, "  control   node %d  %s%s\n", nodes[0].ID, address(nodes[0]), listens)
-	for i, n := range nodes[1:] {
+	shards := nodes[1:]
+	if o.single() {
+		if listens != "" {
+			listens = "  listening on " + listen
+		}
+		fmt.Fprintf(out, "  one node  node %d  %s%s  (--listen-mode=single: one core has all partitions)\n", nodes[0].ID, address(nodes[0]), listens)
+		shards = nodes
+	} else {
+		fmt.Fprintf(out, "  control   node %d  %s%s\n", nodes[0].ID, address(nodes[0]), listens)
+	}
+	for i, n := range shards {
 		place := "not pinned"
 		if len(cpus) > 0 {
 			place = fmt.Sprintf("CPU %d", cpus[i%len(cpus)])

@@ -1,0 +1,180 @@
+package interop
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// again begins another life with other flags, which go before those of launch.
+func (b *broker) again(t *testing.T, flags ...string) {
+	t.Helper()
+	if b.alive() {
+		if err := b.stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.flags = flags
+	if err := b.start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSinglePort: with --listen-mode=single there is one node on one port, where every client finds everything: partitions, groups, administration. The
+// directory is the same as ever: what several shards wrote is served by the one, and the other way round.
+func TestSinglePort(t *testing.T) {
+	needReal(t, "it is about ports")
+	b := ownBroker(t)
+	adm := admin(t, b)
+	const partitions = 5
+	before := topicName(t)
+	rs := recordsFor(partitions)
+	write := func(topic string) {
+		t.Helper()
+		createTopic(t, b, topic, partitions)
+		if _, err := (franz{}).produce(within(t, time.Minute), b, topic, produceOptions{acks: -1, idempotent: true}, rs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reads := func(topic string) {
+		t.Helper()
+		got, err := (franz{}).consume(within(t, time.Minute), b, topic, zeroes(partitions), counts(rs, partitions))
+		if err != nil {
+			t.Fatalf("%s: %v", topic, err)
+		}
+		written, read := franz{}.tells()
+		if err := same(rs, got, written.and(read)); err != nil {
+			t.Fatalf("%s: %v", topic, err)
+		}
+	}
+	write(before)
+
+	b.again(t, "--shards", "1", "--listen-mode", "single", groupFlags[0], groupFlags[1], groupFlags[2], groupFlags[3])
+	m := metadata(t, dialTo(t, b.addr()), before)
+	if len(m.Brokers) != 1 || m.Brokers[0].NodeID != m.ControllerID || int(m.Brokers[0].Port) != b.port {
+		t.Fatalf("nodes %+v, controller %d; want one, on port %d", m.Brokers, m.ControllerID, b.port)
+	}
+	for i := 1; i <= portsSpare+dataShards; i++ {
+		if c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port+i))); err == nil {
+			c.Close()
+			t.Errorf("port %d is open too", b.port+i)
+		}
+	}
+	reads(before)
+	single := topicName(t)
+	write(single)
+	t.Run("clients", func(t *testing.T) {
+		eachClient(t, func(t *testing.T, name string, c client) {
+			roundTrip(t, b, name, "franz-go", c, franz{}, "lz4", partitions)
+		})
+	})
+	t.Run("groups", func(t *testing.T) {
+		f := newFlock(t, b, groupPartitions)
+		f.join = franzMember
+		f.assignor = "cooperative-sticky"
+		first, _ := f.member("")
+		f.write(100)
+		f.member("")
+		f.sees()
+		f.settles(2)
+		first()
+		f.settles(1)
+		f.write(50)
+		f.sees()
+	})
+	t.Run("administration", func(t *testing.T) {
+		ctx := within(t, time.Minute)
+		d, err := adm.DescribeAllLogDirs(ctx, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		d.Each(func(d kadm.DescribedLogDir) { found += len(d.Topics[single]) })
+		if found != partitions {
+			t.Errorf("%d partitions in the log directories, want %d", found, partitions)
+		}
+		to := kadm.Offsets{}
+		to.Add(kadm.Offset{Topic: single, Partition: 1, At: 2})
+		deleted, err := adm.DeleteRecords(ctx, to)
+		if err != nil || deleted.Error() != nil {
+			t.Fatal(err, deleted.Error())
+		}
+		if r, _ := deleted.Lookup(single, 1); r.LowWatermark != 2 {
+			t.Errorf("partition 1 starts at %d, want 2", r.LowWatermark)
+		}
+		if grown, err := adm.UpdatePartitions(ctx, partitions+2, single); err != nil || grown.Error() != nil {
+			t.Error(err, grown.Error())
+		}
+		if brokers, err := adm.ListBrokers(ctx); err != nil || len(brokers) != 1 {
+			t.Errorf("%v, %v", brokers, err)
+		}
+	})
+
+	b.again(t)
+	reads(before)
+	ends, err := adm.ListEndOffsets(within(t, time.Minute), single)
+	if err != nil || len(ends[single]) != partitions+2 {
+		t.Fatalf("%d partitions, %v", len(ends[single]), err)
+	}
+	for p, n := range counts(rs, partitions) {
+		if ends[single][int32(p)].Offset != int64(n) {
+			t.Errorf("partition %d, written on one port, ends at %d, want %d", p, ends[single][int32(p)].Offset, n)
+		}
+	}
+}
+
+// TestAddresses: a broker that listens on all addresses of both families is reached by either, and says what --advertise told it to; one that listens
+// on a name or an IPv6 address alone is found there.
+func TestAddresses(t *testing.T) {
+	needReal(t, "it is about addresses")
+	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skipf("no IPv6 here: %v", err)
+	} else {
+		l.Close()
+	}
+	b := ownBroker(t)
+	port := strconv.Itoa(b.port)
+	for _, x := range []struct {
+		listen, advertise, host string
+		reach                   []string
+	}{
+		{"[::]:" + port, "localhost", "localhost", []string{"127.0.0.1", "::1", "localhost"}},
+		{":" + port, "::1", "::1", []string{"127.0.0.1", "::1"}},
+		{"[::1]:" + port, "", "::1", []string{"::1"}},
+		{"localhost:" + port, "", "localhost", []string{"localhost"}},
+		{"0.0.0.0:" + port, "127.0.0.1", "127.0.0.1", []string{"127.0.0.1"}},
+	} {
+		t.Run(x.listen, func(t *testing.T) {
+			if err := b.stop(); err != nil {
+				t.Fatal(err)
+			}
+			b.flags = []string{"--listen", x.listen, "--advertise", x.advertise}
+			b.host = x.reach[0]
+			if err := b.start(); err != nil {
+				t.Fatal(err)
+			}
+			for _, host := range x.reach {
+				seed := net.JoinHostPort(host, port)
+				m := metadata(t, dialTo(t, seed), "none")
+				for _, n := range m.Brokers {
+					if n.Host != x.host {
+						t.Errorf("by %s: node %d is at %q, want %q", host, n.NodeID, n.Host, x.host)
+					}
+				}
+				c, err := kgo.NewClient(kgo.SeedBrokers(seed), kgo.AllowAutoTopicCreation())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				if err := c.ProduceSync(within(t, time.Minute), &kgo.Record{Topic: fmt.Sprintf("addresses.%d", topics.Add(1)), Value: []byte("v")}).FirstErr(); err != nil {
+					t.Errorf("by %s: %v", host, err)
+				}
+			}
+		})
+	}
+}
