@@ -133,9 +133,6 @@ func (e *Engine) startDrain(s Slot, limit int64, sleep *ioring.Instant) bool {
 	}
 	bytes := at - pieceHeader
 	length := alignBlock(at)
-	if e.zeroing(l.writing, length) {
-		return false
-	}
 	if rest := q.pending - q.sent - int64(bytes); rest > 0 && q.next0+int64(length)+roomFor(rest) > q.bytes || q.next0+int64(length) > q.bytes {
 		e.wantRoom(s, l.writing, q.next0+int64(length)+roomFor(rest))
 		if q.next0+int64(length) > q.bytes {

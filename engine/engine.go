@@ -74,7 +74,6 @@ type Options struct {
 	BatchBytesMax     int
 	InflightMax       int    // frames, and runs of a log; default 2
 	DirectBytes       int    // a batch so large is written to its log's segment at once; default 64 KiB, negative: never
-	PrepareBytes      int    // so much of the next segment of a log with such batches is written with zeroes before it is used; default 64 MiB, negative: nothing
 	Files             uint32 // first file slot
 	FilesMax          int
 	Buffered          bool // informal: the ring opens files so
@@ -88,9 +87,6 @@ func (o *Options) complete() error {
 	}
 	if o.BatchBytesMax == 0 {
 		o.BatchBytesMax = 1 << 20
-	}
-	if o.PrepareBytes == 0 {
-		o.PrepareBytes = 64 << 20
 	}
 	if o.DirectBytes == 0 {
 		o.DirectBytes = 64 << 10
@@ -161,7 +157,6 @@ type Stats struct {
 	Frames, FrameBytes, Entries     uint64
 	Runs, RunBytes                  uint64
 	DirectRuns, DirectBytes         uint64 // of those
-	Unprepared, ZeroBytes           uint64 // direct runs to blocks never written; zeroes written ahead
 	Checkpoints, CheckpointBytes    uint64
 	ColdReads, ColdBytes, Corrupt   uint64
 	ColdHeads                       uint64 // heads of runs that were read to find the one
@@ -221,7 +216,6 @@ type log struct {
 	working  bool // a segment is being made or grown
 	noSpace  bool
 	tight    bool // the disk had no room for as much as it was to be given
-	wanting  bool // it had large batches
 	catching bool // its next large batch waits for drains
 	retryAt  ioring.Instant
 	told     bool // Deleted was taken
@@ -268,7 +262,6 @@ type Engine struct {
 	segs
 	drains
 	runs
-	prepares
 	indexes
 	checks
 	colds
@@ -322,7 +315,7 @@ func (e *Engine) carve(arena *mem.Arena) error {
 		e.freeLog = int32(i)
 	}
 	e.events = make([]Event, 4*e.o.LogsMax+1024)
-	for _, err := range []error{e.carveFiles(arena), e.carveSegments(arena), e.carveDrains(arena), e.carvePrepares(arena), e.carveIndexes(arena), e.carveChecks(arena), e.carveColds(arena), e.carveMemory(arena)} {
+	for _, err := range []error{e.carveFiles(arena), e.carveSegments(arena), e.carveDrains(arena), e.carveIndexes(arena), e.carveChecks(arena), e.carveColds(arena), e.carveMemory(arena)} {
 		if err != nil {
 			return err
 		}
@@ -413,8 +406,6 @@ func (e *Engine) Complete(c ioring.Completion, now ioring.Instant) {
 		e.runCompleted(i, c)
 	case kindWork:
 		e.workCompleted(i, c)
-	case kindPrepare:
-		e.prepareCompleted(c)
 	case kindIndex:
 		e.indexCompleted(c)
 	case kindCheck:
@@ -439,7 +430,6 @@ const (
 	kindOpenFile                             // slot: file
 	kindCloseFile                            // slot: file
 	kindUnlink
-	kindPrepare
 	kindIndex
 	kindBlocking // New, Recover and Check only
 )
@@ -453,7 +443,6 @@ func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	e.stepRuns(&sleepUntil)
 	e.stepWorks(&sleepUntil)
 	e.stepDrains(&sleepUntil)
-	e.stepPrepares(&sleepUntil)
 	e.stepIndexes(&sleepUntil)
 	e.stepChecks(&sleepUntil)
 	e.stepColds(&sleepUntil)
@@ -661,9 +650,9 @@ func (e *Engine) Shutdown() {
 
 // Idle says that nothing is in flight and, after Shutdown, that all is done.
 func (e *Engine) Idle() bool {
-	busy := e.submitted > e.durableSeq || e.sealedSeq > e.submitted || e.runsUsed > 0 || e.prep.active || e.indexing.active || e.worksBusy > 0 || e.checkBusy || e.coldsBusy > 0 || e.filesBusy > 0 || e.unlinking
+	busy := e.submitted > e.durableSeq || e.sealedSeq > e.submitted || e.runsUsed > 0 || e.indexing.active || e.worksBusy > 0 || e.checkBusy || e.coldsBusy > 0 || e.filesBusy > 0 || e.unlinking
 	if e.failed != 0 {
-		return e.submitted == e.durableSeq+uint64(e.brokenFrames) && e.runsFlying == 0 && !e.prep.pushed && !e.indexing.pushed && e.worksBusy == 0 && !e.checkBusy && e.coldsBusy == 0 && e.filesBusy == 0 && !e.unlinking
+		return e.submitted == e.durableSeq+uint64(e.brokenFrames) && e.runsFlying == 0 && !e.indexing.pushed && e.worksBusy == 0 && !e.checkBusy && e.coldsBusy == 0 && e.filesBusy == 0 && !e.unlinking
 	}
 	if e.stopping {
 		return e.stopped && !busy
@@ -680,7 +669,7 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 		e.stopped = true // what is not drained is in the journal
 		return
 	}
-	if e.openEntries() > 0 || e.sealedSeq > e.durableSeq || e.runsUsed > 0 || e.prep.active || e.worksBusy > 0 || e.checkBusy || e.unlinking || len(e.unlinks) > 0 {
+	if e.openEntries() > 0 || e.sealedSeq > e.durableSeq || e.runsUsed > 0 || e.worksBusy > 0 || e.checkBusy || e.unlinking || len(e.unlinks) > 0 {
 		return
 	}
 	for i := range e.logs {

@@ -204,23 +204,6 @@ func TestBatchesThatAreLargeTogether(t *testing.T) {
 	}
 }
 
-// What a log with large batches comes to was written with zeroes before; until
-// then they go to the journal, whose blocks were.
-func TestDirectRunsFindPreparedBlocks(t *testing.T) {
-	h := newHotWith(t, func(o *engine.Options) { o.DirectBytes, o.PrepareBytes, o.SegmentBytes = 60_000, 1<<20, 4<<20 })
-	appended := 0
-	for range 3000 {
-		if h.append(100_000) {
-			appended += 100_000
-		}
-		h.turn()
-	}
-	s := *h.e.Stats()
-	if s.DirectRuns < 2000 || s.Unprepared > s.DirectRuns/100 || s.ZeroBytes > uint64(appended)*5/4 || s.SegmentsMade < 20 {
-		t.Errorf("%d bytes appended: %+v", appended, s)
-	}
-}
-
 func TestReadAllocatesNothing(t *testing.T) {
 	h := newHot(t, -1)
 	for range 200 {

@@ -138,10 +138,6 @@ func (e *Engine) wantsDirect(l *log, s Slot, need int) bool {
 	if !e.large(l, need) {
 		return false
 	}
-	if e.o.PrepareBytes > 0 && (!e.wants(s, l) || l.filling == none || !e.all[l.filling].preparedFor(need)) &&
-		!(e.pressed || e.journalFull || e.used > e.blocks/2 || e.slabsFree() < len(e.slabs)/2) {
-		return false // the journal's blocks were written before: its syncs are faster, while it has room
-	}
 	return l.undrained <= e.aheadMax() && e.runFree != none && e.pool[e.runFree].next != none && // one more for what the journal has before it
 		(l.directs > 0 || e.directLogs < directLogsMax)
 }
@@ -308,9 +304,6 @@ func (e *Engine) sendNext(s Slot, sleep *ioring.Instant) {
 			continue
 		}
 		q := &e.all[r.segment]
-		if e.zeroing(r.segment, r.block.Len()) {
-			return
-		}
 		if q.next0+int64(r.block.Len()) > q.bytes {
 			e.wantRoom(s, r.segment, q.next0+int64(r.block.Len()))
 			earlier(sleep, e.now+1e6)
@@ -354,9 +347,6 @@ func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
 	e.stats.Runs++
 	e.stats.RunBytes += uint64(r.block.Len())
 	if r.direct() {
-		if q.next0 > q.prepared {
-			e.stats.Unprepared++
-		}
 		e.stats.DirectRuns++
 		e.stats.DirectBytes += uint64(r.block.Len())
 	}

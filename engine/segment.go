@@ -192,8 +192,6 @@ type segment struct {
 	sent       int64 // those of them in runs in flight
 	extra      int64 // room for the headers and padding of direct runs under way
 	flying     int32 // runs in flight
-	zeroed     int64 // zeroes were written up to here, before the first run
-	prepared   int64 // ... and synced
 	runs       int64
 	maxTime    int64
 	chain      uint32
@@ -257,9 +255,7 @@ func (e *Engine) admit(s Slot, n int64) Status {
 			return e.waitRoom()
 		}
 		need := q.position + min(q.runs, 1024)*blockBytes + roomFor(q.pending+n) + q.extra
-		early := l.wanting && need > q.prepared && q.bytes-need <= int64(e.o.PrepareBytes) && l.writing == l.filling && q.next != none &&
-			e.all[q.next].ready && !e.all[q.next].broken && e.all[q.next].prepared > 0 && e.all[q.next].prepared >= min(int64(e.o.PrepareBytes), e.all[q.next].bytes)
-		if (need > limit || q.broken || q.sealed || early) && (q.position > 0 || q.pending > 0 || q.broken) {
+		if (need > limit || q.broken || q.sealed) && (q.position > 0 || q.pending > 0 || q.broken) {
 			if q.next == none {
 				return e.wantSegment(s, n)
 			}
@@ -352,14 +348,6 @@ func (e *Engine) wantSegment(s Slot, n int64) Status {
 	e.counter++
 	g, _ := e.takeSegment(uint64(e.epoch)<<32|uint64(e.shard)<<24|uint64(e.counter&0xffffff), s)
 	bytes := int64(1 << 20)
-	if l.wanting && !l.tight {
-		// it is prepared: all at once, and more each time
-		more := int64(e.o.PrepareBytes)
-		if l.filling != none {
-			more = max(more, 2*e.all[l.filling].bytes)
-		}
-		bytes = max(bytes, int64(alignBlock(int(min(more, e.segmentLimit(l))))))
-	}
 	for bytes < roomFor(n) {
 		bytes *= 2
 	}

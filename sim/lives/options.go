@@ -49,7 +49,6 @@ func (s *engineSim) drawOptions() {
 		BatchBytesMax:  s.pick(16<<10, 64<<10, 256<<10),
 		InflightMax:    s.pick(1, 2, 4),
 		DirectBytes:    s.pick(-1, 1, 2000, 16<<10, 64<<10),
-		PrepareBytes:   s.pick(-1, -1, 64<<10, 1<<20),
 		Files:          8,
 		FilesMax:       256,
 		Faults:         s.run.Faults,
