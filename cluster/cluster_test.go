@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -104,7 +105,7 @@ func TestRefusals(t *testing.T) {
 		{"another unit", set("segment.bytes", "1GB"), CodeInvalidConfig, "Not a number of type INT"},
 		{"a small segment", set("segment.bytes", "1024"), CodeInvalidConfig, "at least 1048576"},
 		{"a time of nobody", set("message.timestamp.type", "EventTime"), CodeInvalidConfig, "this broker has CreateTime, LogAppendTime"},
-		{"larger than the broker's", create("t", 1, 1, 9, Limits{9, 9, 99, 1, 1000}, Config{"max.message.bytes", "1001"}), CodeInvalidConfig, "message.max.bytes is 1000"},
+		{"larger than the broker's", create("t", 1, 1, 9, Limits{9, 9, 99, 1, 1000}, Config{"max.message.bytes", "1001"}), CodeInvalidConfig, "message.max.bytes of at most 1000"},
 		{"configure unknown", alter("none", false), CodeUnknownTopicOrPartition, "does not exist"},
 		{"configure deleted", alter("gone", false), CodeUnknownTopicOrPartition, "does not exist"},
 		{"configure no name", alter("a b", false), CodeInvalidTopic, "contains one or more"},
@@ -190,14 +191,14 @@ func TestConfigure(t *testing.T) {
 	step(false, "[{max.message.bytes 99} {retention.ms 5}]", ConfigEdit{ConfigDelete, "segment.ms", ""}, ConfigEdit{ConfigSet, "max.message.bytes", "99"})
 	step(false, "[{cleanup.policy delete} {max.message.bytes 99} {retention.ms 5}]", ConfigEdit{ConfigAppend, "cleanup.policy", "delete"})
 	topic, _ := s.Topic("t")
-	if c := topic.LogConfig(); c.RetentionMS != 5 || c.MessageBytesMax != 99 || c.SegmentMS != 604800000 || c.RetentionBytes != -1 || c.AppendTime {
+	if c := s.LogConfig(topic, 1); c.RetentionMS != 5 || c.MessageBytesMax != 99 || c.SegmentMS != 604800000 || c.RetentionBytes != -1 || c.AppendTime {
 		t.Errorf("in force: %+v", c)
 	}
 	if cmd, r := s.PlanConfigure("t", []ConfigEdit{{ConfigSet, "retention.ms", "5"}}, false, roomy); cmd != nil || r != nil {
 		t.Errorf("no change is a command: %v %v", cmd, r)
 	}
 	step(true, "[{message.timestamp.type LogAppendTime}]", ConfigEdit{ConfigSet, "message.timestamp.type", "LogAppendTime"})
-	if c := topic.LogConfig(); c.RetentionMS != 604800000 || !c.AppendTime {
+	if c := s.LogConfig(topic, 1); c.RetentionMS != 604800000 || !c.AppendTime {
 		t.Errorf("in force: %+v", c)
 	}
 	step(true, "[]")
@@ -209,6 +210,90 @@ func TestConfigure(t *testing.T) {
 	}
 	if !restored.Equal(s) {
 		t.Error("a snapshot has other configurations")
+	}
+}
+
+func noFlags(name string) int64 {
+	d, _ := LookupBroker(name)
+	v, _ := strconv.ParseInt(d.Default, 10, 64)
+	return v
+}
+
+// What was set for a topic goes before what was set for its node, that before
+// what was set for all, and that before the default.
+func TestBrokerConfigs(t *testing.T) {
+	s := New()
+	must(t, s)(s.PlanCreate("t", 1, 1, nil, id(1), roomy))
+	topic, _ := s.Topic("t")
+	set := func(name, value string) []ConfigEdit { return []ConfigEdit{{ConfigSet, name, value}} }
+	broker := func(node int32, edits []ConfigEdit) {
+		t.Helper()
+		must(t, s)(s.PlanConfigureBroker(node, 0, edits, false, noFlags, roomy))
+	}
+	for i, step := range []struct {
+		change       func()
+		node1, node2 int64
+	}{
+		{func() { broker(AllBrokers, set("log.retention.ms", "1000")) }, 1000, 1000},
+		{func() { broker(2, set("log.retention.ms", "2000")) }, 1000, 2000},
+		{func() { must(t, s)(s.PlanConfigure("t", set("retention.ms", "3000"), false, roomy)) }, 3000, 3000},
+		{func() { must(t, s)(s.PlanConfigure("t", nil, true, roomy)) }, 1000, 2000},
+		{func() { broker(AllBrokers, []ConfigEdit{{ConfigDelete, "log.retention.ms", ""}}) }, 604800000, 2000},
+	} {
+		step.change()
+		if a, b := s.LogConfig(topic, 1).RetentionMS, s.LogConfig(topic, 2).RetentionMS; a != step.node1 || b != step.node2 {
+			t.Errorf("step %d: %d at node 1, %d at node 2; want %d, %d", i, a, b, step.node1, step.node2)
+		}
+	}
+	broker(0, set("message.max.bytes", "999"))
+	if n := s.LogConfig(topic, 0).MessageBytesMax; n != 999 || s.LogConfig(topic, 1).MessageBytesMax != -1 {
+		t.Errorf("message.max.bytes of node 0 is %d", n)
+	}
+	broker(AllBrokers, set("group.max.session.timeout.ms", "7000"))
+	for _, c := range []struct {
+		node  int32
+		edits []ConfigEdit
+		code  int16
+		says  string
+	}{
+		{0, set("log.retention.msec", "1"), CodeInvalidConfig, "Unknown broker config name: log.retention.msec"},
+		{AllBrokers, set("retention.ms", "1"), CodeInvalidConfig, "Unknown"},
+		{AllBrokers, set("log.dirs", "/tmp"), CodeInvalidRequest, "--data-dir"},
+		{0, set("log.retention.ms", "7d"), CodeInvalidConfig, "LONG"},
+		{0, set("message.max.bytes", "1001"), CodeInvalidConfig, "restart"},
+		{2, set("group.max.size", "5"), CodeInvalidRequest, "broker 0 acts on it alone"},
+		{0, set("group.min.session.timeout.ms", "7001"), CodeInvalidConfig, "group.max.session.timeout.ms 7000"},
+		{AllBrokers, set("group.min.session.timeout.ms", "7001"), CodeInvalidConfig, "group.max.session.timeout.ms 7000"},
+		{0, set("num.partitions", "1000000"), CodeInvalidConfig, "num.partitions"},
+		{0, set("num.partitions", "0"), CodeInvalidConfig, "at least 1"},
+		{0, append(set("num.partitions", "2"), set("num.partitions", "3")...), CodeInvalidRequest, "twice"},
+		{0, []ConfigEdit{{ConfigAppend, "num.partitions", "2"}}, CodeInvalidConfig, "not a list"},
+	} {
+		lim := roomy
+		lim.MessageBytesMax = 1000
+		if _, r := s.PlanConfigureBroker(c.node, 0, c.edits, false, noFlags, lim); r == nil || r.Code != c.code || !strings.Contains(r.Message, c.says) {
+			t.Errorf("%v of broker %d: %v; want %d with %q", c.edits, c.node, r, c.code, c.says)
+		}
+	}
+	if cmd, r := s.PlanConfigureBroker(2, 0, set("log.retention.ms", "2000"), false, noFlags, roomy); cmd != nil || r != nil {
+		t.Errorf("no change is a command: %v %v", cmd, r)
+	}
+	restored := New()
+	for _, cmd := range s.Snapshot(100) {
+		if err := restored.Apply(cmd); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !restored.Equal(s) {
+		t.Error("a snapshot has other configurations of brokers")
+	}
+	for i, d := range BrokerDefs() {
+		if why := d.fault(d.Default); why != "" && d.Default != "" {
+			t.Errorf("%s: the default is invalid: %s", d.Name, why)
+		}
+		if i > 0 && BrokerDefs()[i-1].Name >= d.Name {
+			t.Errorf("%s is there twice, or out of order", d.Name)
+		}
 	}
 }
 
@@ -528,6 +613,17 @@ func TestRandomLives(t *testing.T) {
 				cmd, refusal = s.PlanReserveProducerIDs(1 + r.Intn(5))
 				then = func() {}
 			case 5:
+				if r.Intn(4) == 0 {
+					edit := ConfigEdit{ConfigSet, "log.retention.ms", strconv.Itoa(r.Intn(3))}
+					if r.Intn(3) == 0 {
+						edit = ConfigEdit{Op: ConfigDelete, Name: "log.retention.ms"}
+					}
+					if cmd, refusal = s.PlanConfigureBroker(int32(r.Intn(4)-1), 0, []ConfigEdit{edit}, r.Intn(2) == 0, noFlags, roomy); cmd == nil && refusal == nil {
+						continue // it is that already
+					}
+					then = func() {}
+					break
+				}
 				if pid, _ := s.NextProducerID(); pid >= 0 {
 					if pids[pid] {
 						t.Fatalf("seed %d: producer id %d was given out twice", seed, pid)

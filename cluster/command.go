@@ -22,17 +22,19 @@ const (
 )
 
 const (
-	kindCreate        = 1 // a topic entry
-	kindDelete        = 2 // topic id
-	kindForget        = 3 // topic id
-	kindReserve       = 4 // first producer id i64, count i64
-	kindConfigure     = 5 // topic id, all its configurations
-	kindGrow          = 6 // topic id, log ranges of the new partitions
-	kindGroups        = 8 // changes of groups
-	kindSnapshotBegin = 16
-	kindSnapshotPart  = 17 // topic entries
-	kindSnapshotEnd   = 18 // topics u32, groups u32
-	kindSnapshotGroup = 19 // changes of groups
+	kindCreate          = 1 // a topic entry
+	kindDelete          = 2 // topic id
+	kindForget          = 3 // topic id
+	kindReserve         = 4 // first producer id i64, count i64
+	kindConfigure       = 5 // topic id, all its configurations
+	kindGrow            = 6 // topic id, log ranges of the new partitions
+	kindConfigureBroker = 7 // a broker's entry: all its configurations
+	kindGroups          = 8 // changes of groups
+	kindSnapshotBegin   = 16
+	kindSnapshotPart    = 17 // topic entries
+	kindSnapshotEnd     = 18 // topics u32, groups u32, brokers u32
+	kindSnapshotGroup   = 19 // changes of groups
+	kindSnapshotBroker  = 20 // a broker's entry
 )
 
 // producerIDsMax is where producer ids end: they are positive int64s.
@@ -63,8 +65,8 @@ func (s *State) Apply(cmd []byte) error {
 		return err
 	}
 	switch kind {
-	case kindCreate, kindDelete, kindForget, kindReserve, kindConfigure, kindGrow, kindGroups:
-	case kindSnapshotBegin, kindSnapshotPart, kindSnapshotGroup, kindSnapshotEnd:
+	case kindCreate, kindDelete, kindForget, kindReserve, kindConfigure, kindGrow, kindConfigureBroker, kindGroups:
+	case kindSnapshotBegin, kindSnapshotPart, kindSnapshotGroup, kindSnapshotBroker, kindSnapshotEnd:
 		return s.applySnapshot(kind, sequence, body)
 	default:
 		return malformed("unknown kind %d; a newer program may know it", kind)
@@ -88,6 +90,8 @@ func (s *State) Apply(cmd []byte) error {
 		err = s.applyConfigure(body)
 	case kindGrow:
 		err = s.applyGrow(body)
+	case kindConfigureBroker:
+		err = s.applyConfigureBroker(body)
 	case kindGroups:
 		err = s.applyGroups(body)
 	}
@@ -228,7 +232,7 @@ func (s *State) applyReserve(body []byte) error {
 // Snapshot is the state as commands, to be stored one after another with none
 // between. Applied to any State that is behind this one, they give this one; to
 // one that is not, they are ErrReplayed. Each has at most chunkMax bytes, or
-// holds one topic or the metadata of one group.
+// holds one topic, one broker's configurations or the metadata of one group.
 func (s *State) Snapshot(chunkMax int) [][]byte {
 	begin := binary.LittleEndian.AppendUint64(nil, s.nextLogID)
 	begin = binary.LittleEndian.AppendUint64(begin, uint64(s.producerReserved))
@@ -246,6 +250,9 @@ func (s *State) Snapshot(chunkMax int) [][]byte {
 	if len(part) > 0 {
 		out = append(out, command(kindSnapshotPart, s.sequence, part))
 	}
+	for _, b := range s.brokers {
+		out = append(out, command(kindSnapshotBroker, s.sequence, appendBroker(nil, b.Node, b.Configs)))
+	}
 	part = nil
 	s.snapshotGroups(chunkMax, func(change []byte) {
 		if len(part) > 0 && commandHeaderBytes+len(part)+len(change) > chunkMax {
@@ -259,6 +266,7 @@ func (s *State) Snapshot(chunkMax int) [][]byte {
 	}
 	end := binary.LittleEndian.AppendUint32(nil, uint32(len(s.byID)))
 	end = binary.LittleEndian.AppendUint32(end, uint32(len(s.groups)))
+	end = binary.LittleEndian.AppendUint32(end, uint32(len(s.brokers)))
 	return append(out, command(kindSnapshotEnd, s.sequence, end))
 }
 
@@ -278,13 +286,17 @@ func (s *State) applySnapshot(kind uint8, sequence uint64, body []byte) error {
 	switch kind {
 	case kindSnapshotPart:
 		err = in.add(body)
+	case kindSnapshotBroker:
+		err = in.state.applyConfigureBroker(body)
 	case kindSnapshotGroup:
 		err = in.state.applyGroups(body)
 	case kindSnapshotEnd:
-		if len(body) != 8 || binary.LittleEndian.Uint32(body) != in.want || in.parts != in.want {
+		if len(body) != 12 || binary.LittleEndian.Uint32(body) != in.want || in.parts != in.want {
 			err = malformed("a snapshot of %d topics ends after %d", in.want, in.parts)
 		} else if n := binary.LittleEndian.Uint32(body[4:]); int(n) != len(in.state.groups) {
 			err = malformed("a snapshot of %d groups ends after %d", n, len(in.state.groups))
+		} else if n := binary.LittleEndian.Uint32(body[8:]); int(n) != len(in.state.brokers) {
+			err = malformed("a snapshot of %d brokers' configurations ends after %d", n, len(in.state.brokers))
 		}
 	}
 	if err != nil {

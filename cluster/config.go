@@ -96,30 +96,34 @@ type LogConfig struct {
 	AppendTime      bool // records get the broker's time
 }
 
-// LogConfig is the topic's, defaults filled in.
-func (t *Topic) LogConfig() LogConfig {
-	number := func(name string) int64 {
+// LogConfig is a topic's at a node: what was set for the topic, or for the node,
+// or for all nodes, or the default.
+func (s *State) LogConfig(t *Topic, node int32) LogConfig {
+	value := func(name string) (v string, set bool) {
+		if v, set = t.Config(name); set {
+			return v, true
+		}
 		d, _ := LookupConfig(name)
-		v, _ := strconv.ParseInt(strings.TrimSpace(t.value(d)), 10, 64) // it was checked when it was set
+		if v, set = s.BrokerValue(node, d.Broker); set {
+			return v, true
+		}
+		return d.Default, false
+	}
+	number := func(name string) int64 {
+		text, _ := value(name)
+		v, _ := strconv.ParseInt(strings.TrimSpace(text), 10, 64) // it was checked when it was set
 		return v
 	}
-	d, _ := LookupConfig(timestampType)
 	largest := int64(-1)
-	if _, set := t.Config(maxMessageBytes); set {
+	if _, set := value(maxMessageBytes); set {
 		largest = number(maxMessageBytes)
 	}
+	stamps, _ := value(timestampType)
 	return LogConfig{
 		RetentionMS: number(retentionMS), RetentionBytes: number(retentionBytes),
 		SegmentBytes: number(segmentBytes), SegmentMS: number(segmentMS), MessageBytesMax: largest,
-		BeforeMaxMS: number(timestampBefore), AfterMaxMS: number(timestampAfter), AppendTime: t.value(d) == "LogAppendTime",
+		BeforeMaxMS: number(timestampBefore), AfterMaxMS: number(timestampAfter), AppendTime: stamps == "LogAppendTime",
 	}
-}
-
-func (t *Topic) value(d *ConfigDef) string {
-	if v, ok := t.Config(d.Name); ok {
-		return v
-	}
-	return d.Default
 }
 
 // Configs are the configurations a topic may have, sorted by name. Not to
@@ -135,14 +139,24 @@ func LookupConfig(name string) (*ConfigDef, bool) {
 	return &configDefs[i], true
 }
 
+func topicDef(name string) *ConfigDef {
+	d, _ := LookupConfig(name)
+	return d
+}
+
 // ConfigFault says what is wrong with a topic configuration, "" for nothing.
 func ConfigFault(name, value string) string {
 	d, ok := LookupConfig(name)
 	if !ok {
 		return fmt.Sprintf("Unknown topic config name: %s", strings.ToValidUTF8(name, "?"))
 	}
+	return d.fault(value)
+}
+
+// fault says what is wrong with a value, "" for nothing.
+func (d *ConfigDef) fault(value string) string {
 	bad := func(why string) string {
-		return fmt.Sprintf("Invalid value %s for configuration %s: %s", strings.ToValidUTF8(value, "?"), name, why)
+		return fmt.Sprintf("Invalid value %s for configuration %s: %s", strings.ToValidUTF8(value, "?"), d.Name, why)
 	}
 	number := func(v float64) string {
 		if !(v >= d.Min) {

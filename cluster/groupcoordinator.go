@@ -262,6 +262,9 @@ type SyncReply struct {
 // Leaving is a member a LeaveGroup request names.
 type Leaving struct{ MemberID, InstanceID string }
 
+// SetOptions changes the rules. What is under way goes on by the old ones.
+func (c *Coordinator) SetOptions(o GroupOptions) { c.o = o }
+
 // NewCoordinator takes up the groups of a State: who was a member is one until
 // its session times out.
 func NewCoordinator(s *State, o GroupOptions, at GroupTime) *Coordinator {

@@ -95,7 +95,7 @@ func (s *State) PlanCreateOn(name string, partitions, replicationFactor int, on 
 	if replicationFactor > 1 {
 		return nil, refuse(CodeInvalidReplicationFactor, "Replication factor %d is asked for; this broker does not replicate, so only 1 (or -1) is possible.", replicationFactor)
 	}
-	sorted, r := checkConfigs(configs, lim)
+	sorted, r := checkConfigs(configs, lim, topicDef)
 	if r != nil {
 		return nil, r
 	}
@@ -211,15 +211,30 @@ func (s *State) PlanConfigure(name string, edits []ConfigEdit, replace bool, lim
 	if !ok {
 		return nil, refuse(CodeUnknownTopicOrPartition, "The topic '%s' does not exist.", name)
 	}
-	var next []Config
-	if !replace {
-		next = slices.Clone(t.Configs)
-	}
-	for i, e := range edits {
-		d, ok := LookupConfig(e.Name)
-		if !ok {
+	for _, e := range edits {
+		if _, ok := LookupConfig(e.Name); !ok {
 			return nil, refuse(CodeInvalidConfig, "%s", ConfigFault(e.Name, e.Value))
 		}
+	}
+	sorted, r := edited(t.Configs, edits, replace, lim, topicDef)
+	if r != nil {
+		return nil, r
+	}
+	if slices.Equal(sorted, t.Configs) {
+		return nil, nil
+	}
+	return command(kindConfigure, s.sequence+1, appendConfigs(slices.Clone(t.ID[:]), sorted)), nil
+}
+
+// edited is configurations after edits, sorted and checked. lookup knows every
+// name.
+func edited(have []Config, edits []ConfigEdit, replace bool, lim Limits, lookup func(name string) *ConfigDef) ([]Config, *Refusal) {
+	var next []Config
+	if !replace {
+		next = slices.Clone(have)
+	}
+	for i, e := range edits {
+		d := lookup(e.Name)
 		if slices.ContainsFunc(edits[:i], func(o ConfigEdit) bool { return o.Name == e.Name }) {
 			return nil, refuse(CodeInvalidRequest, "Configuration %s is given twice.", e.Name)
 		}
@@ -228,7 +243,11 @@ func (s *State) PlanConfigure(name string, edits []ConfigEdit, replace bool, lim
 			if d.Type != ConfigList {
 				return nil, refuse(CodeInvalidConfig, "Configuration %s is not a list: nothing can be appended to it or subtracted from it.", e.Name)
 			}
-			value = editList(t.value(d), e)
+			list, ok := configIn(have, e.Name)
+			if !ok {
+				list = d.Default
+			}
+			value = editList(list, e)
 		}
 		next = slices.DeleteFunc(next, func(c Config) bool { return c.Name == e.Name })
 		switch e.Op {
@@ -239,14 +258,7 @@ func (s *State) PlanConfigure(name string, edits []ConfigEdit, replace bool, lim
 			return nil, refuse(CodeInvalidRequest, "There is no operation %d on configuration %s.", e.Op, e.Name)
 		}
 	}
-	sorted, r := checkConfigs(next, lim)
-	if r != nil {
-		return nil, r
-	}
-	if slices.Equal(sorted, t.Configs) {
-		return nil, nil
-	}
-	return command(kindConfigure, s.sequence+1, appendConfigs(slices.Clone(t.ID[:]), sorted)), nil
+	return checkConfigs(next, lim, lookup)
 }
 
 // editList is a list with the members of e's added or taken out.
@@ -334,7 +346,7 @@ func (s *State) Collides(name string) (other string, ok bool) {
 
 // checkConfigs sorts configurations by name and refuses what Kafka, or this
 // broker, does not have.
-func checkConfigs(configs []Config, lim Limits) ([]Config, *Refusal) {
+func checkConfigs(configs []Config, lim Limits, lookup func(name string) *ConfigDef) ([]Config, *Refusal) {
 	sorted := slices.Clone(configs)
 	slices.SortFunc(sorted, func(a, b Config) int { return cmp.Compare(a.Name, b.Name) })
 	bytes := 0
@@ -342,18 +354,22 @@ func checkConfigs(configs []Config, lim Limits) ([]Config, *Refusal) {
 		if i > 0 && sorted[i-1].Name == c.Name {
 			return nil, refuse(CodeInvalidConfig, "Configuration %s is given twice.", c.Name)
 		}
-		if why := ConfigFault(c.Name, c.Value); why != "" {
+		d := lookup(c.Name)
+		if d == nil {
+			return nil, refuse(CodeInvalidConfig, "%s", ConfigFault(c.Name, c.Value))
+		}
+		if why := d.fault(c.Value); why != "" {
 			return nil, refuse(CodeInvalidConfig, "%s", why)
 		}
-		if c.Name == maxMessageBytes && lim.MessageBytesMax > 0 {
+		if d.Broker == brokerMessageBytes && lim.MessageBytesMax > 0 {
 			if v, _ := strconv.ParseInt(strings.TrimSpace(c.Value), 10, 64); v > int64(lim.MessageBytesMax) {
-				return nil, refuse(CodeInvalidConfig, "Invalid value %s for configuration %s: the broker's message.max.bytes is %d.", c.Value, c.Name, lim.MessageBytesMax)
+				return nil, refuse(CodeInvalidConfig, "Invalid value %s for configuration %s: the broker's memory is made for message.max.bytes of at most %d; a larger one needs another --message-max-bytes, and a restart.", c.Value, c.Name, lim.MessageBytesMax)
 			}
 		}
 		bytes += len(c.Name) + len(c.Value)
 	}
 	if bytes > ConfigBytesMax {
-		return nil, refuse(CodeInvalidConfig, "The configurations have %d bytes; a topic may have at most %d.", bytes, ConfigBytesMax)
+		return nil, refuse(CodeInvalidConfig, "The configurations have %d bytes; there may be at most %d.", bytes, ConfigBytesMax)
 	}
 	return sorted, nil
 }

@@ -46,11 +46,15 @@ type Topic struct {
 
 // Config is the value that was set for a configuration of the topic.
 func (t *Topic) Config(name string) (value string, ok bool) {
-	i, ok := slices.BinarySearchFunc(t.Configs, name, func(c Config, n string) int { return cmp.Compare(c.Name, n) })
+	return configIn(t.Configs, name)
+}
+
+func configIn(configs []Config, name string) (value string, ok bool) {
+	i, ok := slices.BinarySearchFunc(configs, name, func(c Config, n string) int { return cmp.Compare(c.Name, n) })
 	if !ok {
 		return "", false
 	}
-	return t.Configs[i].Value, true
+	return configs[i].Value, true
 }
 
 type owner struct {
@@ -70,6 +74,8 @@ type State struct {
 	byID   []*Topic // sorted by id; tombstones too
 	logs   []owner  // sorted by log id; tombstones' too
 	groups []*Group // sorted by id
+
+	brokers []BrokerConfigs // sorted by node
 
 	groupsBytes int // Invariant: the sum of what groups are counted to have
 
@@ -182,6 +188,9 @@ func (s *State) NextProducerID() (id int64, needBlock bool) {
 // Equal says whether the durable parts of two states are the same.
 func (s *State) Equal(o *State) bool {
 	if s.sequence != o.sequence || s.nextLogID != o.nextLogID || s.producerReserved != o.producerReserved {
+		return false
+	}
+	if !slices.EqualFunc(s.brokers, o.brokers, func(a, b BrokerConfigs) bool { return a.Node == b.Node && slices.Equal(a.Configs, b.Configs) }) {
 		return false
 	}
 	return s.groupsBytes == o.groupsBytes && slices.EqualFunc(s.groups, o.groups, (*Group).equal) && slices.EqualFunc(s.byID, o.byID, func(a, b *Topic) bool {

@@ -189,7 +189,6 @@ func TestConfigRefusals(t *testing.T) {
 		t.Errorf("creating with an unknown configuration: %v", err)
 	}
 
-	// Brokers are described, and not altered.
 	ds, err := adm.DescribeBrokerConfigs(ctx, 1)
 	if err != nil || ds[0].Err != nil {
 		t.Fatalf("DescribeConfigs of broker 1: %v %+v", err, ds)
@@ -204,7 +203,7 @@ func TestConfigRefusals(t *testing.T) {
 	if ds, err := adm.DescribeBrokerConfigs(ctx, 99); err == nil && ds[0].Err == nil {
 		t.Error("broker 99 is described")
 	}
-	for name, want := range map[string]*kerr.Error{"log.retention.ms": kerr.InvalidRequest, "no.such": kerr.InvalidConfig} {
+	for name, want := range map[string]*kerr.Error{"log.dirs": kerr.InvalidRequest, "group.max.size": kerr.InvalidRequest, "log.segment.bytes": kerr.InvalidConfig, "no.such": kerr.InvalidConfig} {
 		req := kmsg.NewPtrIncrementalAlterConfigsRequest()
 		q := kmsg.NewIncrementalAlterConfigsRequestResource()
 		q.ResourceType, q.ResourceName = kmsg.ConfigResourceTypeBroker, "1"

@@ -67,8 +67,8 @@ func (c *control) tellConfig(t *cluster.Topic, by *task, item int) {
 	if !ok {
 		return
 	}
-	fill := appendConfig(nil, t.LogConfig())
 	for i := 1; i <= c.s.o.DataShards; i++ {
+		fill := appendConfig(nil, c.state.LogConfig(t, c.s.o.Nodes[i].ID))
 		c.ask(i, mail{kind: mailConfigure, b: uint64(number)}, fill, question{task: by, item: item})
 	}
 }

@@ -12,8 +12,9 @@ import (
 	"tailbound/kafka"
 )
 
-// Configurations, described and altered. A topic's are commands of the cluster
-// and may be altered; a broker's are its flags and may not.
+// Configurations, described and altered. What was set for a topic, a node or all
+// nodes are commands of the cluster; beneath lie the flags the broker was
+// started with.
 
 // configValue is one place a configuration's value comes from.
 type configValue struct {
@@ -21,44 +22,121 @@ type configValue struct {
 	source      kmsg.ConfigSource
 }
 
-// topicConfig is where a topic's configuration may come from, the value in
-// force first. A nil topic has none of its own.
-func (c *control) topicConfig(t *cluster.Topic, d *cluster.ConfigDef) (out []configValue) {
+// topicConfig is where a topic's configuration may come from at a node, the
+// value in force first. A nil topic has none of its own.
+func (c *control) topicConfig(t *cluster.Topic, d *cluster.ConfigDef, node int) (out []configValue) {
 	if t != nil {
 		if v, set := t.Config(d.Name); set {
 			out = append(out, configValue{d.Name, v, kmsg.ConfigSourceDynamicTopicConfig})
 		}
 	}
-	name := d.Broker
-	if name == "" {
-		name = d.Name
+	if d.Broker == "" {
+		return append(out, configValue{d.Name, d.Default, kmsg.ConfigSourceDefaultConfig})
 	}
-	if d.Broker == "message.max.bytes" {
-		if v := strconv.Itoa(c.s.o.MessageBytesMax); v != d.Default {
-			out = append(out, configValue{name, v, kmsg.ConfigSourceStaticBrokerConfig})
+	return append(out, c.brokerConfig(d.Broker, node)...)
+}
+
+// brokerConfig is where a broker's configuration may come from at a node, the
+// value in force first.
+func (c *control) brokerConfig(name string, node int) (out []configValue) {
+	d, _ := cluster.LookupBroker(name)
+	add := func(value string, source kmsg.ConfigSource) { out = append(out, configValue{name, value, source}) }
+	if v, set := c.state.BrokerConfig(c.s.o.Nodes[node].ID, name); set {
+		add(v, kmsg.ConfigSourceDynamicBrokerConfig)
+	}
+	if v, set := c.state.BrokerConfig(cluster.AllBrokers, name); set {
+		add(v, kmsg.ConfigSourceDynamicDefaultBrokerConfig)
+	}
+	if v := c.startedWith(name, node); v != d.Default {
+		add(v, kmsg.ConfigSourceStaticBrokerConfig)
+	}
+	if d.Default != "" || len(out) == 0 {
+		add(d.Default, kmsg.ConfigSourceDefaultConfig)
+	}
+	return out
+}
+
+// startedWith is what a node was started with.
+func (c *control) startedWith(name string, node int) string {
+	o := &c.started
+	n := o.Nodes[node]
+	switch name {
+	case "advertised.listeners":
+		return "PLAINTEXT://" + hostPort(n)
+	case "broker.id", "node.id":
+		return strconv.Itoa(int(n.ID))
+	case "log.dirs":
+		return o.DataDir
+	case cluster.AutoCreateTopics:
+		return strconv.FormatBool(o.AutoCreateTopics)
+	case "connections.max.idle.ms":
+		return strconv.FormatInt(o.Net.IdleTimeoutNS/1e6, 10)
+	case "max.connections":
+		return strconv.Itoa(o.Net.ConnsMax)
+	case "socket.request.max.bytes":
+		if node == 0 && !o.oneNode() {
+			return strconv.Itoa(o.Net.FrameBytesMax)
 		}
+		return strconv.Itoa(o.DataFrameBytesMax)
+	case "offset.metadata.max.bytes":
+		return strconv.Itoa(o.Groups.OffsetMetadataBytesMax)
 	}
-	return append(out, configValue{name, d.Default, kmsg.ConfigSourceDefaultConfig})
+	if v := c.startedNumber(name); v >= 0 {
+		return strconv.FormatInt(v, 10)
+	}
+	d, _ := cluster.LookupBroker(name)
+	return d.Default
 }
 
-// brokerConfig is a configuration of the broker that is no topic's default.
-type brokerConfig struct {
-	name, value, byDefault string
-	kind                   kmsg.ConfigType
-	doc                    string
+// startedNumber is a number the broker was started with, -1 where its flags do
+// not know the name.
+func (c *control) startedNumber(name string) int64 {
+	o := &c.started
+	switch name {
+	case "message.max.bytes":
+		return int64(o.MessageBytesMax)
+	case cluster.NumPartitions:
+		return int64(o.PartitionsDefault)
+	case cluster.RetentionCheckMS:
+		return o.RetentionCheckNS / 1e6
+	case cluster.RebalanceDelayMS:
+		return o.Groups.InitialRebalanceDelayMS
+	case cluster.SessionMinMS:
+		return o.Groups.SessionTimeoutMinMS
+	case cluster.SessionMaxMS:
+		return o.Groups.SessionTimeoutMaxMS
+	case cluster.GroupSizeMax:
+		return int64(o.Groups.GroupSizeMax)
+	case cluster.OffsetsRetentionMins:
+		return o.Groups.OffsetsRetentionMS / 60000
+	}
+	return -1
 }
 
-func (c *control) brokerConfigs(node Node) []brokerConfig {
-	o := &c.s.o
-	return []brokerConfig{
-		{"advertised.listeners", fmt.Sprintf("PLAINTEXT://%s:%d", node.Host, node.Port), "", kmsg.ConfigTypeString, "Where clients reach this node: --advertise, or --listen."},
-		{"auto.create.topics.enable", strconv.FormatBool(o.AutoCreateTopics), "true", kmsg.ConfigTypeBoolean, "Whether a topic is made when a client asks for it: --auto-create-topics."},
-		{"default.replication.factor", "1", "1", kmsg.ConfigTypeInt, "There is one replica."},
-		{"delete.topic.enable", "true", "true", kmsg.ConfigTypeBoolean, "Topics can be deleted."},
-		{"log.retention.check.interval.ms", strconv.FormatInt(o.RetentionCheckNS/1e6, 10), strconv.Itoa(RetentionCheckNS / 1e6), kmsg.ConfigTypeLong, "How often each partition is held against its retention: --retention-check-interval."},
-		{"log.dirs", o.DataDir, "", kmsg.ConfigTypeString, "Where the data lies: --data-dir."},
-		{"node.id", strconv.Itoa(int(node.ID)), "", kmsg.ConfigTypeInt, "The node: 0 is the control shard's, i data shard i's."},
-		{"num.partitions", strconv.Itoa(o.PartitionsDefault), "1", kmsg.ConfigTypeInt, "Partitions of a topic that is made without a number: --num-partitions."},
+// hostPort is a node's address, with brackets where it has colons of its own.
+func hostPort(n Node) string {
+	if strings.Contains(n.Host, ":") {
+		return fmt.Sprintf("[%s]:%d", n.Host, n.Port)
+	}
+	return fmt.Sprintf("%s:%d", n.Host, n.Port)
+}
+
+// brokerConfigured puts what was set for brokers in force: here, and at the data
+// shards. Topics' configurations that follow from it are told by tellConfig.
+func (c *control) brokerConfigured() {
+	o, node := &c.s.o, c.started.Nodes[0].ID
+	o.PartitionsDefault = int(c.state.BrokerNumber(node, cluster.NumPartitions, int64(c.started.PartitionsDefault)))
+	o.AutoCreateTopics = c.started.AutoCreateTopics
+	if v, set := c.state.BrokerValue(node, cluster.AutoCreateTopics); set {
+		o.AutoCreateTopics = strings.EqualFold(strings.TrimSpace(v), "true")
+	}
+	c.groups.live.SetOptions(c.groupOptions())
+	for i := 1; i <= o.DataShards; i++ {
+		every := c.state.BrokerNumber(o.Nodes[i].ID, cluster.RetentionCheckMS, c.started.RetentionCheckNS/1e6) * 1e6
+		if every == c.started.RetentionCheckNS/1e6*1e6 {
+			every = c.started.RetentionCheckNS
+		}
+		c.errands = append(c.errands, errand{to: i, m: mail{kind: mailSettings, a: uint64(every)}})
 	}
 }
 
@@ -68,7 +146,7 @@ type resource struct {
 	name string
 }
 
-func (c *control) describeConfigs(r *kmsg.DescribeConfigsRequest, resp *kmsg.DescribeConfigsResponse) {
+func (c *control) describeConfigs(by int, r *kmsg.DescribeConfigsRequest, resp *kmsg.DescribeConfigsResponse) {
 	described := map[resource]bool{}
 	for i := range r.Resources {
 		q := &r.Resources[i]
@@ -109,30 +187,23 @@ func (c *control) describeConfigs(r *kmsg.DescribeConfigsRequest, resp *kmsg.Des
 			} else {
 				for k := range configs {
 					d := &configs[k]
-					add(d.Name, kmsg.ConfigType(d.Type), false, d.Doc, c.topicConfig(t, d))
+					add(d.Name, kmsg.ConfigType(d.Type), false, d.Doc, c.topicConfig(t, d, by))
 				}
 			}
 		case kmsg.ConfigResourceTypeBroker:
-			var node Node
-			if node, code, message = c.nodeNamed(q.ResourceName); code != kafka.None || q.ResourceName == "" {
-				break // the defaults of all brokers are none: nothing of a broker is dynamic
+			var node int
+			if node, code, message = c.nodeNamed(q.ResourceName); code != kafka.None {
+				break
 			}
-			for k := range configs {
-				if d := &configs[k]; d.Broker != "" {
-					add(d.Broker, kmsg.ConfigType(d.Type), true, d.Doc, c.topicConfig(nil, d))
+			defs := cluster.BrokerDefs()
+			for k := range defs {
+				d := &defs[k]
+				if node >= 0 {
+					add(d.Name, kmsg.ConfigType(d.Type), d.Scope == cluster.ScopeStart, d.Doc, c.brokerConfig(d.Name, node))
+				} else if v, set := c.state.BrokerConfig(cluster.AllBrokers, d.Name); set { // only what was set, as in Kafka
+					add(d.Name, kmsg.ConfigType(d.Type), false, d.Doc, []configValue{{d.Name, v, kmsg.ConfigSourceDynamicDefaultBrokerConfig}})
 				}
 			}
-			for _, b := range c.brokerConfigs(node) {
-				var from []configValue
-				if b.value != b.byDefault {
-					from = append(from, configValue{b.name, b.value, kmsg.ConfigSourceStaticBrokerConfig})
-				}
-				if b.byDefault != "" {
-					from = append(from, configValue{b.name, b.byDefault, kmsg.ConfigSourceDefaultConfig})
-				}
-				add(b.name, b.kind, true, b.doc, from)
-			}
-			slices.SortFunc(x.Configs, func(a, b kmsg.DescribeConfigsResponseResourceConfig) int { return strings.Compare(a.Name, b.Name) })
 		default:
 			code, message = kafka.InvalidRequest, fmt.Sprintf("Unsupported resource type: %d", q.ResourceType)
 		}
@@ -143,21 +214,22 @@ func (c *control) describeConfigs(r *kmsg.DescribeConfigsRequest, resp *kmsg.Des
 	}
 }
 
-// nodeNamed is the node a broker resource names; "" names all of them.
-func (c *control) nodeNamed(name string) (Node, kafka.ErrorCode, string) {
+// nodeNamed is the place among the nodes of the one that a broker resource
+// names; -1 for "", which is all of them.
+func (c *control) nodeNamed(name string) (int, kafka.ErrorCode, string) {
 	if name == "" {
-		return Node{}, kafka.None, ""
+		return -1, kafka.None, ""
 	}
 	id, err := strconv.ParseInt(name, 10, 32)
 	if err != nil {
-		return Node{}, kafka.InvalidRequest, "Broker id must be an integer, but it is: " + name
+		return -1, kafka.InvalidRequest, "Broker id must be an integer, but it is: " + strings.ToValidUTF8(name, "?")
 	}
-	for _, n := range c.s.o.Nodes {
+	for i, n := range c.s.o.Nodes {
 		if n.ID == int32(id) {
-			return n, kafka.None, ""
+			return i, kafka.None, ""
 		}
 	}
-	return Node{}, kafka.InvalidRequest, fmt.Sprintf("There is no broker %d here.", id)
+	return -1, kafka.InvalidRequest, fmt.Sprintf("There is no broker %d here.", id)
 }
 
 // alteration is what is to become of one resource's configurations.
@@ -236,22 +308,17 @@ func (c *control) alter(t *task, all []alteration) {
 	}
 }
 
-// alterBroker refuses: a broker is configured by its flags.
+// alterBroker begins a change of what a node, or all of them, are configured to.
 func (c *control) alterBroker(t *task, item int, a *alteration) {
 	node, code, message := c.nodeNamed(a.name)
 	if code != kafka.None {
 		t.fail(item, int16(code), message)
 		return
 	}
-	known := func(name string) bool {
-		return slices.ContainsFunc(cluster.Configs(), func(d cluster.ConfigDef) bool { return d.Broker != "" && d.Broker == name }) ||
-			slices.ContainsFunc(c.brokerConfigs(node), func(b brokerConfig) bool { return b.name == name })
+	id := cluster.AllBrokers
+	if node >= 0 {
+		id = c.s.o.Nodes[node].ID
 	}
-	for _, e := range a.edits {
-		if !known(e.Name) {
-			t.fail(item, int16(kafka.InvalidConfig), "Unknown broker config name: "+strings.ToValidUTF8(e.Name, "?"))
-			return
-		}
-		t.fail(item, int16(kafka.InvalidRequest), "Cannot update these configs dynamically: "+e.Name+". A broker is configured by its flags.")
-	}
+	t.pending++
+	c.changes = append(c.changes, change{kind: changeConfigureBroker, task: t, item: item, node: id, edits: a.edits, replace: a.replace})
 }

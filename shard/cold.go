@@ -35,7 +35,7 @@ func (c *control) start(t *task) {
 	case *kmsg.DeleteRecordsRequest:
 		c.deleteRecords(t, r, t.resp.(*kmsg.DeleteRecordsResponse))
 	case *kmsg.DescribeConfigsRequest:
-		c.describeConfigs(r, t.resp.(*kmsg.DescribeConfigsResponse))
+		c.describeConfigs(t.from.shard, r, t.resp.(*kmsg.DescribeConfigsResponse))
 	case *kmsg.AlterConfigsRequest:
 		c.alterConfigs(t, r, t.resp.(*kmsg.AlterConfigsResponse))
 	case *kmsg.IncrementalAlterConfigsRequest:
@@ -161,7 +161,7 @@ func (c *control) createTopics(t *task, r *kmsg.CreateTopicsRequest, resp *kmsg.
 }
 
 // createdID fills in what a create learns only when it is planned.
-func (c *control) createdIDs(resp *kmsg.CreateTopicsResponse) {
+func (c *control) createdIDs(by int, resp *kmsg.CreateTopicsResponse) {
 	for i := range resp.Topics {
 		x := &resp.Topics[i]
 		t, ok := c.state.Topic(x.Topic)
@@ -172,7 +172,7 @@ func (c *control) createdIDs(resp *kmsg.CreateTopicsResponse) {
 		configs := cluster.Configs()
 		for k := range configs {
 			e := kmsg.NewCreateTopicsResponseTopicConfig()
-			v := c.topicConfig(t, &configs[k])[0]
+			v := c.topicConfig(t, &configs[k], by)[0]
 			e.Name, e.Value, e.Source = configs[k].Name, &v.value, int8(v.source)
 			x.Configs = append(x.Configs, e)
 		}

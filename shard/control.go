@@ -21,10 +21,11 @@ import (
 // plan sees every change before it, and nobody sees a change that is not
 // durable. What the data shards then have to do runs beside later changes.
 type control struct {
-	s     *Shard
-	state *cluster.State
-	log   engine.Slot
-	rand  *rand.Rand
+	s       *Shard
+	state   *cluster.State
+	started Options // what the broker was started with: s.o has what is in force
+	log     engine.Slot
+	rand    *rand.Rand
 
 	loaded  int64 // offset of the next command to apply while loading
 	changes []change
@@ -77,6 +78,7 @@ type change struct {
 	on         cluster.Placement
 	edits      []cluster.ConfigEdit // changeConfigure
 	replace    bool                 // changeConfigure: the edits are all there is
+	node       int32                // changeConfigureBroker
 	id         [16]byte
 	cmd        []byte
 	end        int64 // the control log's offset behind it
@@ -92,6 +94,7 @@ const (
 	changeReserve
 	changeGroups
 	changeConfigure
+	changeConfigureBroker
 	changeGrow
 )
 
@@ -149,7 +152,10 @@ const (
 )
 
 func newControl(s *Shard) *control {
-	c := &control{s: s, state: cluster.New(), rand: rand.New(rand.NewPCG(s.seed, 0x7461696c)), numbers: map[[16]byte]int32{}, confirm: map[awaited]confirmed{}, questions: map[uint32]question{}, credit: openCredit}
+	if s.o.Groups.SessionTimeoutMaxMS == 0 {
+		s.o.Groups = DefaultGroupOptions()
+	}
+	c := &control{s: s, started: s.o, state: cluster.New(), rand: rand.New(rand.NewPCG(s.seed, 0x7461696c)), numbers: map[[16]byte]int32{}, confirm: map[awaited]confirmed{}, questions: map[uint32]question{}, credit: openCredit}
 	if slot, ok := s.log.Lookup(controlLogID); ok {
 		c.log = slot
 		c.loaded = s.log.Start(slot)
@@ -255,6 +261,7 @@ func (c *control) name() {
 	s := c.s
 	s.stage = stageNaming
 	c.groupsLoaded()
+	c.brokerConfigured()
 	c.numbers = map[[16]byte]int32{}
 	for _, t := range c.state.Topics() {
 		c.announce(t, nil, 0, 0)
@@ -271,8 +278,8 @@ func (c *control) announce(t *cluster.Topic, by *task, item, from int) {
 	s := c.s
 	number := s.topics.add(t.Name, t.ID, len(t.Partitions))
 	c.numbers[t.ID] = number
-	fill := appendTopicMail(nil, t)
 	for i := 1; i <= s.o.DataShards; i++ {
+		fill := appendTopicMail(nil, t, c.state.LogConfig(t, s.o.Nodes[i].ID))
 		c.errands = append(c.errands, errand{to: i, m: mail{kind: mailTopic, a: uint64(len(t.Partitions)), b: uint64(number)}, fill: fill})
 	}
 	for i, p := range t.Partitions {
@@ -474,6 +481,11 @@ func (c *control) plan(x *change) bool {
 			c.less(x.task)
 			return false
 		}
+	case changeConfigureBroker:
+		if x.cmd, r = c.state.PlanConfigureBroker(x.node, c.s.o.Nodes[0].ID, x.edits, x.replace, c.startedNumber, c.s.limits()); r == nil && (x.cmd == nil || x.task.validateOnly()) {
+			c.less(x.task)
+			return false
+		}
 	}
 	if r != nil {
 		c.refuse(x, r.Code, r.Message)
@@ -527,6 +539,11 @@ func (c *control) applied(x *change) {
 	case changeConfigure:
 		t, _ := c.state.Topic(x.name)
 		c.tellConfig(t, x.task, x.item)
+	case changeConfigureBroker:
+		c.brokerConfigured()
+		for _, t := range c.state.Topics() {
+			c.tellConfig(t, x.task, x.item)
+		}
 	}
 	if x.task != nil {
 		c.less(x.task)
@@ -629,7 +646,7 @@ func (c *control) finish(t *task) {
 		c.metadata(r, t.resp.(*kmsg.MetadataResponse))
 	case *kmsg.CreateTopicsRequest:
 		if !r.ValidateOnly {
-			c.createdIDs(t.resp.(*kmsg.CreateTopicsResponse))
+			c.createdIDs(t.from.shard, t.resp.(*kmsg.CreateTopicsResponse))
 		}
 	}
 	if t.resp == nil {

@@ -58,14 +58,23 @@ func DefaultGroupOptions() GroupOptions {
 
 // groupsLoaded takes up the groups of the control log.
 func (c *control) groupsLoaded() {
-	if c.s.o.Groups.SessionTimeoutMaxMS == 0 {
-		c.s.o.Groups = DefaultGroupOptions()
-	}
-	o := c.s.o.Groups.GroupOptions
-	o.GroupBytesMax = min(o.GroupBytesMax, c.s.o.Engine.BatchBytesMax-commandRoom)
 	c.groups.tickets = map[uint64]*task{}
-	c.groups.live = cluster.NewCoordinator(c.state, o, c.groupTime())
+	c.groups.live = cluster.NewCoordinator(c.state, c.groupOptions(), c.groupTime())
 	c.groups.expireAt = c.s.now + ioring.Instant(c.s.o.Groups.ExpireEveryMS)*1e6
+}
+
+// groupOptions are the coordinator's rules as they are now.
+func (c *control) groupOptions() cluster.GroupOptions {
+	o, node := c.started.Groups.GroupOptions, c.s.o.Nodes[0].ID
+	o.InitialRebalanceDelayMS = c.state.BrokerNumber(node, cluster.RebalanceDelayMS, o.InitialRebalanceDelayMS)
+	o.SessionTimeoutMinMS = c.state.BrokerNumber(node, cluster.SessionMinMS, o.SessionTimeoutMinMS)
+	o.SessionTimeoutMaxMS = c.state.BrokerNumber(node, cluster.SessionMaxMS, o.SessionTimeoutMaxMS)
+	o.GroupSizeMax = int(c.state.BrokerNumber(node, cluster.GroupSizeMax, int64(o.GroupSizeMax)))
+	if minutes := c.state.BrokerNumber(node, cluster.OffsetsRetentionMins, -1); minutes >= 0 {
+		o.OffsetsRetentionMS = minutes * 60000
+	}
+	o.GroupBytesMax = min(o.GroupBytesMax, c.s.o.Engine.BatchBytesMax-commandRoom)
+	return o
 }
 
 func (c *control) groupTime() cluster.GroupTime {

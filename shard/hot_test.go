@@ -149,7 +149,8 @@ func newHotShard(t testing.TB, arenaBytes, partitions int, configs ...cluster.Co
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { controls.Unmap() })
-	told := appendTopicMail(nil, &cluster.Topic{Name: "hot", ID: [16]byte([]byte("0123456789abcdef")), Configs: configs})
+	hot := &cluster.Topic{Name: "hot", ID: [16]byte([]byte("0123456789abcdef")), Configs: configs}
+	told := appendTopicMail(nil, hot, cluster.New().LogConfig(hot, 1))
 	topic, err := controls.Carve("topic", len(told), 64)
 	if err != nil {
 		t.Fatal(err)

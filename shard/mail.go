@@ -2,6 +2,7 @@ package shard
 
 import (
 	"tailbound/engine"
+	"tailbound/ioring"
 	"tailbound/kafka"
 	"tailbound/mem"
 )
@@ -95,6 +96,9 @@ func (s *Shard) dataMail(m mail) {
 		s.configure(int32(m.b), m.block.Bytes())
 		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, 0)
 		s.outbox.put(mail{kind: mailConfigured, serial: m.serial}, 0)
+	case mailSettings:
+		s.o.RetentionCheckNS = int64(m.a)
+		s.retainAt = min(s.retainAt, s.now+ioring.Instant(m.a))
 	case mailServe:
 		s.serve()
 	case mailClose:

@@ -34,6 +34,7 @@ const (
 	mailOpened   // data -> control: log a; code
 	mailDelete   // control -> data: delete log a
 	mailDeleted  // data -> control: log a; code
+	mailSettings // control -> data: look at retention every a nanoseconds
 	mailServe    // control -> data: every log is named; listen
 	mailServing  // data -> control: a: logs without a name, set aside
 	mailStopped  // data -> control: no request is in flight here any more

@@ -89,7 +89,8 @@ func (m Memory) options(shard int, o BrokerOptions) Options {
 		MessageBytesMax: o.MessageBytesMax, AutoCreateTopics: o.AutoCreateTopics, PartitionsDefault: o.PartitionsDefault,
 		ProducersMax: m.ProducersMax, WaitersMax: m.WaitersMax, MailBytes: m.MailBytes,
 		RetentionCheckNS: o.RetentionCheckNS, Hidden: shard < len(o.Listeners) && o.Listeners[shard] < 0,
-		TopicsMax: o.TopicsMax, PartitionsMax: o.PartitionsMax, Net: m.Net, Engine: m.Engine, Groups: o.Groups,
+		DataFrameBytesMax: planShard(o.ArenaBytes, o).Net.FrameBytesMax,
+		TopicsMax:         o.TopicsMax, PartitionsMax: o.PartitionsMax, Net: m.Net, Engine: m.Engine, Groups: o.Groups,
 	}
 }
 

@@ -38,6 +38,7 @@ type Options struct {
 	WaitersMax        int    // partitions named by requests in flight
 	MailBytes         int    // memory for requests and answers that cross shards; a power of two
 	RetentionCheckNS  int64  // log.retention.check.interval.ms, in nanoseconds; default RetentionCheckNS
+	DataFrameBytesMax int    // socket.request.max.bytes of a data shard
 	TopicsMax         int
 	PartitionsMax     int
 	Net               netring.Options

@@ -101,9 +101,9 @@ const (
 	topicMailBytes  = 16 + configMailBytes
 )
 
-func appendTopicMail(b []byte, t *cluster.Topic) []byte {
+func appendTopicMail(b []byte, t *cluster.Topic, c cluster.LogConfig) []byte {
 	b = append(b, t.ID[:]...)
-	b = appendConfig(b, t.LogConfig())
+	b = appendConfig(b, c)
 	return append(b, t.Name...)
 }
 

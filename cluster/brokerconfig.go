@@ -1,0 +1,221 @@
+package cluster
+
+import (
+	"cmp"
+	"encoding/binary"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// AllBrokers is the node whose configurations rule where a node has none of its
+// own: Kafka's broker resource without a name.
+const AllBrokers int32 = -1
+
+// BrokerConfigs are what was set for one node, or for all.
+type BrokerConfigs struct {
+	Node    int32
+	Configs []Config // sorted by name, each name once; not empty
+}
+
+// BrokerDef describes one configuration of a broker.
+type BrokerDef struct {
+	ConfigDef // Broker is its own name too
+	Scope     BrokerScope
+	Why       string // ScopeStart: why it cannot change before the next start
+}
+
+// BrokerScope says who acts on a broker's configuration.
+type BrokerScope int8
+
+const (
+	ScopeData    BrokerScope = iota // each node that has partitions
+	ScopeControl                    // the control shard's node
+	ScopeStart                      // nobody before the next start
+)
+
+// Configurations of brokers that the control shard acts on, and data shards.
+const (
+	AutoCreateTopics     = "auto.create.topics.enable"
+	RetentionCheckMS     = "log.retention.check.interval.ms"
+	NumPartitions        = "num.partitions"
+	RebalanceDelayMS     = "group.initial.rebalance.delay.ms"
+	SessionMinMS         = "group.min.session.timeout.ms"
+	SessionMaxMS         = "group.max.session.timeout.ms"
+	GroupSizeMax         = "group.max.size"
+	OffsetsRetentionMins = "offsets.retention.minutes"
+	brokerMessageBytes   = "message.max.bytes"
+)
+
+const flagged = "It is given when the broker is started: "
+
+// brokerDefs are sorted by name: those of topics under the broker's names, and
+// the broker's own. Names and types: Kafka 4.1's AbstractKafkaConfig and
+// GroupCoordinatorConfig. What may change and where is ours: Kafka has fewer.
+var brokerDefs = func() []BrokerDef {
+	own := func(name string, kind ConfigType, byDefault string, least, most float64, scope BrokerScope, doc, why string) BrokerDef {
+		return BrokerDef{ConfigDef{name, name, kind, byDefault, least, most, nil, doc}, scope, why}
+	}
+	all := []BrokerDef{
+		own("advertised.listeners", ConfigString, "", 0, 0, ScopeStart, "Where clients reach this node.", flagged+"--advertise, or --listen."),
+		own(AutoCreateTopics, ConfigBool, "true", 0, 0, ScopeControl, "Whether a topic is made when a client asks for it.", ""),
+		own("broker.id", ConfigInt, "", 0, 0, ScopeStart, "The node's number, as node.id.", "Nodes are numbered by their shards."),
+		own("connections.max.idle.ms", ConfigLong, "600000", 0, math.MaxInt64, ScopeStart, "A connection that is idle for so long is closed.", "It is a part of the broker."),
+		own("default.replication.factor", ConfigInt, "1", 1, 1, ScopeStart, "There is one replica.", "This broker does not replicate."),
+		own("delete.topic.enable", ConfigBool, "true", 0, 0, ScopeStart, "Topics can be deleted.", "It is a part of the broker."),
+		own(RebalanceDelayMS, ConfigInt, "3000", 0, math.MaxInt32, ScopeControl, "How long an empty group waits for more members.", ""),
+		own(SessionMaxMS, ConfigInt, "1800000", 1, math.MaxInt32, ScopeControl, "The longest session a member may ask for.", ""),
+		own(GroupSizeMax, ConfigInt, "1024", 1, math.MaxInt32, ScopeControl, "How many members a group may have.", ""),
+		own(SessionMinMS, ConfigInt, "6000", 1, math.MaxInt32, ScopeControl, "The shortest session a member may ask for.", ""),
+		own("log.dirs", ConfigString, "", 0, 0, ScopeStart, "Where the data lies.", flagged+"--data-dir."),
+		own(RetentionCheckMS, ConfigLong, "10000", 1, math.MaxInt64/1e6, ScopeData, "How often each partition is held against its retention.", ""),
+		own("max.connections", ConfigInt, "4096", 0, math.MaxInt32, ScopeStart, "How many connections the node takes.", "Its memory is made for as many."),
+		own("node.id", ConfigInt, "", 0, 0, ScopeStart, "The node: 0 is the control shard's, i data shard i's.", "Nodes are numbered by their shards."),
+		own(NumPartitions, ConfigInt, "1", 1, math.MaxInt32, ScopeControl, "Partitions of a topic that is made without a number.", ""),
+		own("offset.metadata.max.bytes", ConfigInt, "4096", 0, math.MaxInt32, ScopeStart, "The longest metadata of a committed offset.", "It is a part of the broker."),
+		own(OffsetsRetentionMins, ConfigInt, "10080", 1, math.MaxInt32, ScopeControl, "How long an empty group's offsets are kept.", ""),
+		own("socket.request.max.bytes", ConfigInt, "", 0, math.MaxInt32, ScopeStart, "The largest request the node takes: a quarter of its receive memory.", flagged+"it follows from --arena."),
+	}
+	for _, d := range configDefs {
+		if d.Broker != "" {
+			d.Name = d.Broker
+			all = append(all, BrokerDef{ConfigDef: d})
+		}
+	}
+	slices.SortFunc(all, func(a, b BrokerDef) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}()
+
+// BrokerDefs are the configurations a broker has, sorted by name. Not to be
+// written.
+func BrokerDefs() []BrokerDef { return brokerDefs }
+
+// LookupBroker is the description of one configuration of a broker.
+func LookupBroker(name string) (*BrokerDef, bool) {
+	i, ok := slices.BinarySearchFunc(brokerDefs, name, func(d BrokerDef, n string) int { return cmp.Compare(d.Name, n) })
+	if !ok {
+		return nil, false
+	}
+	return &brokerDefs[i], true
+}
+
+// BrokerConfig is the value that was set for a node, or for AllBrokers. It does
+// not look at the other.
+func (s *State) BrokerConfig(node int32, name string) (value string, ok bool) {
+	i, ok := s.brokerAt(node)
+	if !ok {
+		return "", false
+	}
+	return configIn(s.brokers[i].Configs, name)
+}
+
+func (s *State) brokerAt(node int32) (int, bool) {
+	return slices.BinarySearchFunc(s.brokers, node, func(b BrokerConfigs, n int32) int { return cmp.Compare(b.Node, n) })
+}
+
+// BrokerValue is what was set that rules at a node: its own, or that of all.
+func (s *State) BrokerValue(node int32, name string) (value string, ok bool) {
+	if value, ok = s.BrokerConfig(node, name); ok {
+		return value, true
+	}
+	return s.BrokerConfig(AllBrokers, name)
+}
+
+// BrokerNumber is BrokerValue as a number; v where nothing was set.
+func (s *State) BrokerNumber(node int32, name string, v int64) int64 {
+	if text, ok := s.BrokerValue(node, name); ok {
+		v, _ = strconv.ParseInt(strings.TrimSpace(text), 10, 64) // it was checked when it was set
+	}
+	return v
+}
+
+// PlanConfigureBroker proposes other configurations of a node, or of AllBrokers:
+// the edits made to those it has or, where replace is set, to none. control is
+// the control shard's node, and started the numbers the broker was started with.
+// nil bytes without a refusal: they are these already.
+func (s *State) PlanConfigureBroker(node, control int32, edits []ConfigEdit, replace bool, started func(name string) int64, lim Limits) ([]byte, *Refusal) {
+	i, known := s.brokerAt(node)
+	var have []Config
+	if known {
+		have = s.brokers[i].Configs
+	}
+	for _, e := range edits {
+		d, ok := LookupBroker(e.Name)
+		switch {
+		case !ok:
+			return nil, refuse(CodeInvalidConfig, "Unknown broker config name: %s", strings.ToValidUTF8(e.Name, "?"))
+		case d.Scope == ScopeStart:
+			return nil, refuse(CodeInvalidRequest, "Cannot update these configs dynamically: %s. %s", d.Name, d.Why)
+		case d.Scope == ScopeControl && node != AllBrokers && node != control:
+			return nil, refuse(CodeInvalidRequest, "Cannot update %s of broker %d: broker %d acts on it alone. Set it there, or for all brokers.", d.Name, node, control)
+		}
+	}
+	sorted, r := edited(have, edits, replace, lim, func(name string) *ConfigDef {
+		d, _ := LookupBroker(name)
+		return &d.ConfigDef
+	})
+	if r != nil {
+		return nil, r
+	}
+	// What rules at the control shard's node then has to make sense together.
+	after := func(name string) int64 {
+		sets := [][]Config{sorted}
+		if node != control {
+			if i, ok := s.brokerAt(control); ok {
+				sets = [][]Config{s.brokers[i].Configs, sorted}
+			}
+		} else if i, ok := s.brokerAt(AllBrokers); ok {
+			sets = append(sets, s.brokers[i].Configs)
+		}
+		for _, configs := range sets {
+			if text, ok := configIn(configs, name); ok {
+				v, _ := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+				return v
+			}
+		}
+		return started(name)
+	}
+	if least, most := after(SessionMinMS), after(SessionMaxMS); least > most {
+		return nil, refuse(CodeInvalidConfig, "%s would be %d, and %s %d.", SessionMinMS, least, SessionMaxMS, most)
+	}
+	if n := after(NumPartitions); n > int64(lim.PartitionsPerTopicMax) {
+		return nil, refuse(CodeInvalidConfig, "Invalid value %d for configuration %s: a topic may have at most %d partitions.", n, NumPartitions, lim.PartitionsPerTopicMax)
+	}
+	if slices.Equal(sorted, have) {
+		return nil, nil
+	}
+	return command(kindConfigureBroker, s.sequence+1, appendBroker(nil, node, sorted)), nil
+}
+
+// A broker's entry: node i32, configurations.
+func appendBroker(b []byte, node int32, configs []Config) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(node))
+	return appendConfigs(b, configs)
+}
+
+// applyConfigureBroker takes one entry, which replaces what the node had.
+func (s *State) applyConfigureBroker(body []byte) error {
+	r := reader{b: body}
+	node := int32(r.uint32())
+	if r.short || node < AllBrokers {
+		return malformed("configurations of broker %d in %d bytes", node, len(body))
+	}
+	configs, err := r.configs()
+	if err != nil {
+		return err
+	}
+	if len(r.b) != 0 {
+		return malformed("configurations of a broker with %d bytes too many", len(r.b))
+	}
+	i, ok := s.brokerAt(node)
+	switch {
+	case ok && len(configs) == 0:
+		s.brokers = slices.Delete(s.brokers, i, i+1)
+	case ok:
+		s.brokers[i].Configs = configs
+	case len(configs) > 0:
+		s.brokers = slices.Insert(s.brokers, i, BrokerConfigs{node, configs})
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package interop
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+func alterBroker(ctx context.Context, adm *kadm.Client, edits []kadm.AlterConfig, nodes ...int32) error {
+	rs, err := adm.AlterBrokerConfigs(ctx, edits, nodes...)
+	if err != nil {
+		return err
+	}
+	return rs[0].Err
+}
+
+// brokerConfigOf is one configuration of a broker, or of all (none named), as it is described; nil where it is not.
+func brokerConfigOf(t *testing.T, adm *kadm.Client, name string, nodes ...int32) *kadm.Config {
+	t.Helper()
+	rs, err := adm.DescribeBrokerConfigs(within(t, time.Minute), nodes...)
+	if err != nil || len(rs) != 1 || rs[0].Err != nil {
+		t.Fatalf("DescribeConfigs of brokers %v: %v %+v", nodes, err, rs)
+	}
+	for _, c := range rs[0].Configs {
+		if c.Key == name {
+			return &c
+		}
+	}
+	return nil
+}
+
+func chain(c *kadm.Config) string {
+	var out []string
+	for _, s := range c.Synonyms {
+		out = append(out, s.Source.String()+" "+s.Key+"="+*s.Value)
+	}
+	return strings.Join(out, ", ")
+}
+
+// TestBrokerConfigs: what a broker acts on may be altered without a restart, for one node or for all; it is described with where it came from, in force
+// at once, and in the next life after kill -9; what a topic has of its own goes before it, and what is deleted falls back.
+func TestBrokerConfigs(t *testing.T) {
+	needReal(t, "its defaults are its own")
+	b := ownBroker(t, "--num-partitions", "2", "--group-min-session-timeout", "100ms")
+	adm := admin(t, b)
+	ctx := within(t, time.Minute)
+	topic := topicName(t)
+	leader := configured(t, b, adm, topic, nil)
+	node := metadata(t, dialTo(t, b.addr()), topic).Topics[0].Partitions[0].Leader
+
+	if c := brokerConfigOf(t, adm, "num.partitions", 0); c.MaybeValue() != "2" || c.Source != kmsg.ConfigSourceStaticBrokerConfig || chain(c) != "STATIC_BROKER_CONFIG num.partitions=2, DEFAULT_CONFIG num.partitions=1" {
+		t.Errorf("num.partitions is described as %+v: %s", c, chain(c))
+	}
+	if c := brokerConfigOf(t, adm, "log.retention.ms"); c != nil {
+		t.Errorf("all brokers have a log.retention.ms that nobody set: %+v", c)
+	}
+	for _, x := range []struct {
+		name, value string
+		nodes       []int32
+	}{
+		{"message.max.bytes", "1000", nil},
+		{"log.message.timestamp.type", "LogAppendTime", nil},
+		{"num.partitions", "3", nil},
+		{"auto.create.topics.enable", "false", []int32{0}},
+		{"group.min.session.timeout.ms", "9000", []int32{0}},
+		{"log.retention.ms", "7000000", nil},
+		{"log.retention.ms", "8000000", []int32{node}},
+		{"log.retention.check.interval.ms", "50", nil},
+		{"offsets.retention.minutes", "20", nil},
+	} {
+		if err := alterBroker(ctx, adm, []kadm.AlterConfig{setConfig(x.name, x.value)}, x.nodes...); err != nil {
+			t.Fatalf("%s=%s of %v: %v", x.name, x.value, x.nodes, err)
+		}
+	}
+	big := bytesOf(batchOf(strings.Repeat("x", 2000)))
+	inForce := func(life string) {
+		t.Helper()
+		w := dialTo(t, leader)
+		if p := mustAsk[*kmsg.ProduceResponse](t, w, produceRequest(topic, 7, -1, big)).Topics[0].Partitions[0]; p.ErrorCode != kerr.MessageTooLarge.Code {
+			t.Errorf("%s: a batch of more than message.max.bytes: error %d", life, p.ErrorCode)
+		}
+		before := time.Now().UnixMilli()
+		if p := mustAsk[*kmsg.ProduceResponse](t, w, produceRequest(topic, 7, -1, bytesOf(batchOf("small")))).Topics[0].Partitions[0]; p.ErrorCode != 0 || p.LogAppendTime < before {
+			t.Errorf("%s: produced with LogAppendTime: %+v", life, p)
+		}
+		made := topicName(t)
+		if _, err := adm.CreateTopic(ctx, -1, 1, nil, made); err != nil {
+			t.Fatal(err)
+		}
+		if m := metadata(t, dialTo(t, b.addr()), made); len(m.Topics[0].Partitions) != 3 {
+			t.Errorf("%s: a new topic has %d partitions, want num.partitions, 3", life, len(m.Topics[0].Partitions))
+		}
+		auto, err := kgo.NewClient(kgo.SeedBrokers(b.addr()), kgo.AllowAutoTopicCreation(), kgo.UnknownTopicRetries(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer auto.Close()
+		if err := auto.ProduceSync(ctx, &kgo.Record{Topic: made + ".auto", Value: []byte("v")}).FirstErr(); err != kerr.UnknownTopicOrPartition {
+			t.Errorf("%s: without auto.create.topics.enable, producing to no topic: %v", life, err)
+		}
+		join := joinRequest(5, "g."+topic, "")
+		join.SessionTimeoutMillis = 8999
+		if x := mustAsk[*kmsg.JoinGroupResponse](t, dialTo(t, b.addr()), join); x.ErrorCode != kerr.InvalidSessionTimeout.Code {
+			t.Errorf("%s: a session shorter than group.min.session.timeout.ms: error %d", life, x.ErrorCode)
+		}
+		if c := brokerConfigOf(t, adm, "log.retention.ms", node); chain(c) != "DYNAMIC_BROKER_CONFIG log.retention.ms=8000000, DYNAMIC_DEFAULT_BROKER_CONFIG log.retention.ms=7000000, DEFAULT_CONFIG log.retention.ms=604800000" {
+			t.Errorf("%s: log.retention.ms of broker %d: %s", life, node, chain(c))
+		}
+		if c := brokerConfigOf(t, adm, "log.retention.ms"); c.MaybeValue() != "7000000" || c.Source != kmsg.ConfigSourceDynamicDefaultBrokerConfig {
+			t.Errorf("%s: log.retention.ms of all brokers: %+v", life, c)
+		}
+		if c := configOf(t, adm, topic, "max.message.bytes"); c.MaybeValue() != "1000" || c.Source != kmsg.ConfigSourceDynamicDefaultBrokerConfig {
+			t.Errorf("%s: the topic's max.message.bytes: %+v", life, c)
+		}
+	}
+	inForce("as altered")
+	b.kill()
+	if err := b.start(); err != nil {
+		t.Fatal(err)
+	}
+	leader = leaderOf(t, b, topic, 0)
+	inForce("after kill -9")
+
+	// Retention by a broker's configuration, on a node, and not where the topic has its own.
+	kept := topicName(t)
+	own := configured(t, b, adm, kept, map[string]string{"retention.ms": "-1", "max.message.bytes": "5000"})
+	mustProduce(t, dialTo(t, own), kept, big)
+	if err := alterBroker(ctx, adm, []kadm.AlterConfig{setConfig("log.roll.ms", "10"), setConfig("log.retention.ms", "10")}, 1, 2); err != nil {
+		t.Fatal(err)
+	}
+	mustProduce(t, dialTo(t, leader), topic, bytesOf(batchOf("small")))
+	eventually(t, "records older than log.retention.ms are gone", func() bool { return startOf(t, leader, topic) == endOf(t, leader, topic) })
+	if startOf(t, own, kept) != 0 {
+		t.Error("the broker's log.retention.ms went before the topic's retention.ms")
+	}
+
+	// What is deleted, or left out of AlterConfigs, falls back.
+	if err := alterBroker(ctx, adm, []kadm.AlterConfig{{Op: kadm.DeleteConfig, Name: "message.max.bytes"}, {Op: kadm.DeleteConfig, Name: "log.retention.ms"}}); err != nil {
+		t.Fatal(err)
+	}
+	mustProduce(t, dialTo(t, leader), topic, big)
+	if rs, err := adm.AlterBrokerConfigsState(ctx, nil, 0); err != nil || rs[0].Err != nil {
+		t.Fatal(err, rs)
+	}
+	if c := brokerConfigOf(t, adm, "auto.create.topics.enable", 0); c.MaybeValue() != "true" || c.Source != kmsg.ConfigSourceDefaultConfig {
+		t.Errorf("auto.create.topics.enable is described as %+v", c)
+	}
+}
