@@ -155,6 +155,7 @@ type group struct {
 	leftMS   int64 // of initial: what later rounds may take
 	syncAt   int64 // when to stop waiting for syncs
 	stores   int   // changes on their way
+	assigns  int32 // the generation whose assignment is on its way or was the last to be
 	due      int64 // at or before the first of all deadlines
 	heapAt   int
 	unlisted bool // no longer in Coordinator.groups

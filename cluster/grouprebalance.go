@@ -481,7 +481,9 @@ func (c *Coordinator) sync(g *group, ticket uint64, r *SyncRequest) {
 	}
 	c.endSync(m, &SyncReply{Code: CodeRebalanceInProgress})
 	m.sync = ticket
-	if m.id != g.leader {
+	if m.id != g.leader || g.assigns == g.generation {
+		// A leader that asks again gets the assignment it gave first: were the
+		// second stored too, a restart would tell another one than was told.
 		return
 	}
 	assignment := map[string][]byte{}
@@ -496,6 +498,7 @@ func (c *Coordinator) sync(g *group, ticket uint64, r *SyncRequest) {
 		c.assigned(g, &s, CodeUnknownServerError) // as Kafka answers a record that is too large
 		return
 	}
+	g.assigns = g.generation
 	c.store(change, s)
 }
 
