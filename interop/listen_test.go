@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // again begins another life with other flags, which go before those of launch.
@@ -177,4 +179,95 @@ func TestAddresses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestConnectionLimits: a node has so many connections, and one address so many of them; who comes beyond that is closed at once and logged with its
+// address and the limit, the others go on, and who leaves makes room.
+func TestConnectionLimits(t *testing.T) {
+	needReal(t, "it has no such limits")
+	b := ownBroker(t)
+	b.again(t, "--max-connections", "6", "--max-connections-per-ip", "3", "--max-connections-per-ip-overrides", "127.0.0.3:1")
+	from := func(address string) *wire {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+		c, err := d.Dial("tcp", b.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return &wire{Conn: c}
+	}
+	serves := func(w *wire) error {
+		_, err := w.ask(kmsg.NewPtrApiVersionsRequest())
+		return err
+	}
+	var in []*wire
+	come := func(address string) {
+		t.Helper()
+		// who was there before may not be gone yet
+		for give := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			w := from(address)
+			err := serves(w)
+			if err == nil {
+				in = append(in, w)
+				return
+			}
+			if time.Now().After(give) {
+				t.Fatalf("of %s: %v\n%s", address, err, b.out.tail())
+			}
+		}
+	}
+	refused := func(address, limit string) {
+		t.Helper()
+		if err := serves(from(address)); err == nil {
+			t.Fatalf("one more of %s is served", address)
+		}
+		for give := time.Now().Add(10 * time.Second); !strings.Contains(b.out.tail(), "connection closed: "+address+" "+limit); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(give) {
+				t.Fatalf("the log does not say that %s was refused:\n%s", address, b.out.tail())
+			}
+			serves(from(address)) // a line a second: it may be the next one's
+		}
+		for i, w := range in {
+			if err := serves(w); err != nil {
+				t.Fatalf("connection %d, which was there before: %v", i, err)
+			}
+		}
+	}
+	for range 3 {
+		come("127.0.0.1")
+	}
+	refused("127.0.0.1", "has all it may have, max.connections.per.ip 3")
+	come("127.0.0.3")
+	refused("127.0.0.3", "has all it may have, max.connections.per.ip 1")
+	come("127.0.0.2")
+	come("127.0.0.2")
+	refused("127.0.0.2", "comes when there are as many as may be, max.connections 6")
+	in[0].Close()
+	in = in[1:]
+	come("127.0.0.2")
+	configs, err := in[0].ask(describeBroker(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, c := range configs.(*kmsg.DescribeConfigsResponse).Resources[0].Configs {
+		if c.Value != nil {
+			got[c.Name] = *c.Value
+		}
+	}
+	for name, want := range map[string]string{"max.connections": "6", "max.connections.per.ip": "3", "max.connections.per.ip.overrides": "127.0.0.3:1"} {
+		if got[name] != want {
+			t.Errorf("%s is described as %q, want %q", name, got[name], want)
+		}
+	}
+}
+
+func describeBroker(id int32) *kmsg.DescribeConfigsRequest {
+	r := kmsg.NewPtrDescribeConfigsRequest()
+	r.Version = 4
+	x := kmsg.NewDescribeConfigsRequestResource()
+	x.ResourceType, x.ResourceName = kmsg.ConfigResourceTypeBroker, strconv.Itoa(int(id))
+	r.Resources = append(r.Resources, x)
+	return r
 }

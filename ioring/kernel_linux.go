@@ -381,7 +381,12 @@ func (k *Kernel) Push(op Op) bool {
 		e.opcode, e.flags, e.fd, e.addr, e.len = opMkdirat, 0, int32(k.o.RootFD), op.Buf.Addr(), 0o755
 	case Accept:
 		e.opcode = opAccept
-		e.ioprio = acceptMulti
+		if op.Buf.IsZero() {
+			e.ioprio = acceptMulti
+		} else {
+			*(*uint32)(op.Buf.Pointer()) = AddressBytes - addressAt
+			e.addr, e.off = op.Buf.Addr()+addressAt, op.Buf.Addr() // addr2 is in off's place
+		}
 		if k.accepted == nil {
 			e.fileIndex = fileIndexAlloc
 		} else {

@@ -234,6 +234,49 @@ func listener(t *testing.T) (fd, port int) {
 	return fd, a.(*unix.SockaddrInet4).Port
 }
 
+// One connection at a time, with whose it is, on listeners of both families.
+func TestAcceptWithAddress(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		for i, at := range []string{"127.0.0.1", "::1", "::"} {
+			l, err := net.Listen("tcp", net.JoinHostPort(at, "0"))
+			if err != nil {
+				t.Skip(err)
+			}
+			defer l.Close()
+			f, err := l.(*net.TCPListener).File()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if err := w.ring.InstallFile(uint32(i), int(f.Fd())); err != nil {
+				t.Fatal(err)
+			}
+			dial := "127.0.0.1"
+			if at == "::1" {
+				dial = at
+			}
+			to := net.TCPAddr{IP: net.ParseIP(dial), Port: l.Addr().(*net.TCPAddr).Port}
+			peer, token := w.block(ioring.AddressBytes), ioring.MakeToken(9, 0, uint32(i))
+			for range 2 {
+				w.ring.Push(ioring.Op{Token: token, Code: ioring.Accept, File: uint32(i), Buf: peer})
+				w.ring.Wait(0)
+				c, err := net.DialTCP("tcp", nil, &to)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				a := w.await(token)
+				if a.Result < 16 || a.Flags&ioring.FlagMore != 0 {
+					t.Fatalf("accepted into slot %d (want 16 or more), flags %x", a.Result, a.Flags)
+				}
+				if got, want := ioring.PeerAddress(peer), ioring.Address(to.IP.To16()); got != want || string(got.Append(nil)) != map[string]string{"127.0.0.1": dial, "::1": "0:0:0:0:0:0:0:1"}[dial] {
+					t.Fatalf("on %s: the peer is %v, want %v", at, got, want)
+				}
+			}
+		}
+	})
+}
+
 func TestSockets(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		fd, port := listener(t)

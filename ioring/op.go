@@ -79,7 +79,8 @@ const (
 	Stat
 	// Accept accepts connections on listener slot File until it fails:
 	// several completions, FlagMore on all but the last. Result: the new
-	// socket's slot.
+	// socket's slot. With a Buf, of AddressBytes, it accepts one connection and
+	// leaves there whose it is: see PeerAddress.
 	Accept
 	// Recv receives from socket File into provided buffers until it fails or
 	// the peer closes: several completions, FlagMore on all but the last (a

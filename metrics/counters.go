@@ -14,8 +14,9 @@ type Counters struct {
 	Turns       uint64 // rounds of the loop
 	Completions uint64 // reaped from the ring
 
-	Connections uint64 // accepted
-	Noise       uint64 // connections closed because what they sent is not Kafka
+	Connections        uint64 // accepted
+	ConnectionsRefused uint64 // closed at once: max.connections or max.connections.per.ip was reached
+	Noise              uint64 // connections closed because what they sent is not Kafka
 
 	Requests  uint64 // of every kind
 	Produces  uint64

@@ -155,6 +155,14 @@ func (n *Net) User(c ConnID) uint64 {
 	return 0
 }
 
+// Peer is whose connection it is, zero for one that is gone.
+func (n *Net) Peer(c ConnID) ioring.Address {
+	if i, x := n.conn(c); x != nil {
+		return n.peers[i]
+	}
+	return ioring.Address{}
+}
+
 // Close closes the connection after the replies to its requests up to the last
 // one that was answered, by Send or Drop, so far. Later requests are
 // forgotten: they are no longer Alive.

@@ -37,19 +37,27 @@ const (
 
 // Options are the sizes and the limits. Zero takes the default in brackets.
 type Options struct {
-	Listener           uint32 // file slot of the listening socket
-	ConnsMax           int    // [1024] connections
-	FramesMax          int    // [2048] requests, from the first byte to the reply's last
-	ReceiveBufferBytes int    // [64 KiB] a multiple of 1 KiB
-	ReceiveBuffers     int    // [256] 16..65535; the receive pool is their product
-	FrameBytesMax      int    // [a quarter of the receive pool] and at most that
-	ProgressTimeoutNS  int64  // [30 s] for a request that has begun; a twentieth while others wait for memory
-	IdleTimeoutNS      int64  // [600 s] for a connection without any
-	SendTimeoutNS      int64  // [60 s] for a peer that takes nothing
-	PipelineMax        int    // [64] requests of one connection
-	ReplyBlocks        int    // [1024] of 4 KiB; a reply may copy into half of them
-	VectorsMax         int    // [16] of 1,024 pieces; without one a send has 8
-	AttachedMax        int    // [4096] attached pieces expected at once; more are counted and allocated
+	Listener           uint32         // file slot of the listening socket
+	ConnsMax           int            // [1024] connections (max.connections)
+	ConnsPerAddressMax int            // [ConnsMax] of them, of one peer's address (max.connections.per.ip); below 0: none
+	AddressLimits      []AddressLimit // of addresses with a number of their own (max.connections.per.ip.overrides)
+	FramesMax          int            // [2048] requests, from the first byte to the reply's last
+	ReceiveBufferBytes int            // [64 KiB] a multiple of 1 KiB
+	ReceiveBuffers     int            // [256] 16..65535; the receive pool is their product
+	FrameBytesMax      int            // [a quarter of the receive pool] and at most that
+	ProgressTimeoutNS  int64          // [30 s] for a request that has begun; a twentieth while others wait for memory
+	IdleTimeoutNS      int64          // [600 s] for a connection without any
+	SendTimeoutNS      int64          // [60 s] for a peer that takes nothing
+	PipelineMax        int            // [64] requests of one connection
+	ReplyBlocks        int            // [1024] of 4 KiB; a reply may copy into half of them
+	VectorsMax         int            // [16] of 1,024 pieces; without one a send has 8
+	AttachedMax        int            // [4096] attached pieces expected at once; more are counted and allocated
+}
+
+// AddressLimit is how many connections one address may have.
+type AddressLimit struct {
+	Address  ioring.Address
+	ConnsMax int
 }
 
 func (o Options) defaults() Options {
@@ -64,6 +72,7 @@ func (o Options) defaults() Options {
 		}
 	}
 	set(&o.ConnsMax, 1024)
+	set(&o.ConnsPerAddressMax, o.ConnsMax)
 	set(&o.FramesMax, 2048)
 	set(&o.ReceiveBufferBytes, 64<<10)
 	set(&o.ReceiveBuffers, 256)
@@ -80,7 +89,8 @@ func (o Options) defaults() Options {
 
 // Stats counts. Levels are as of the last Step.
 type Stats struct {
-	Accepted, Refused, ClosedConns             uint64 // connections; Refused found no place
+	Accepted, ClosedConns                      uint64 // connections
+	Refused, RefusedPerAddress                 uint64 // closed at once: the table was full; their address had its share
 	AcceptBackoffs                             uint64 // accepts that failed for want of descriptors or otherwise
 	Frames, FrameBytes                         uint64 // whole requests
 	Copied                                     uint64 // bytes copied while putting requests together
@@ -120,6 +130,7 @@ type Net struct {
 	now  ioring.Instant // of the last Complete or Step
 
 	conns    []conn
+	peers    []ioring.Address // by connection
 	freeConn int32
 	live     int
 	runs     runQueue // connections that may have something to do
@@ -160,7 +171,9 @@ type Net struct {
 	orphaned int      // their closes in flight
 
 	listening, stopping bool
-	accepting           bool // an Accept is in flight
+	accepting           bool      // an Accept is in flight
+	peer                mem.Block // where it puts whom it accepts
+	refusal             Refusal   // the last
 	cancelAccept        opStage
 	acceptAt            ioring.Instant
 	scanAt              ioring.Instant
@@ -208,12 +221,14 @@ func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
 	n.stash = carve("first bytes of requests", n.stashBytes()*o.ConnsMax)
 	n.lengths = carve("reply lengths", 4*o.FramesMax)
 	n.scratch = carve("netring scratch", replyBlockBytes)
+	n.peer = carve("peer address", ioring.AddressBytes)
 	if err != nil {
 		return nil, err
 	}
 	n.fill = make([]uint32, ringBuffers)
 	n.nextOf = make([]int32, o.ReplyBlocks)
 	n.conns = make([]conn, o.ConnsMax)
+	n.peers = make([]ioring.Address, o.ConnsMax)
 	for i := o.ConnsMax - 1; i >= 0; i-- {
 		n.conns[i] = conn{next: n.freeConn}
 		n.freeConn = int32(i)
@@ -245,6 +260,19 @@ func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
 	n.stats.BudgetLow, n.stats.ReserveFreeLow, n.stats.FramesFreeLow = n.budget, n.reserve, n.framesFree
 	n.stats.BuffersFreeLow = ringBuffers
 	return n, nil
+}
+
+// Refusal is a connection that was closed at once: whose, and for which limit.
+type Refusal struct {
+	Address    ioring.Address
+	PerAddress bool // ConnsPerAddressMax, else ConnsMax
+	Limit      int
+}
+
+// Refusals says how many connections were closed because a limit was reached,
+// and which was the last.
+func (n *Net) Refusals() (count uint64, last Refusal) {
+	return n.stats.Refused + n.stats.RefusedPerAddress, n.refusal
 }
 
 // Stats are the counters, valid until the next call of any method.
@@ -335,12 +363,12 @@ func (n *Net) accepted(c ioring.Completion) {
 		}
 		return
 	}
-	i := n.freeConn
-	if i == none || n.stopping {
-		n.stats.Refused++
+	i, peer := n.freeConn, ioring.PeerAddress(n.peer)
+	if n.stopping || n.refused(peer) {
 		n.orphans = append(n.orphans, uint32(c.Result))
 		return
 	}
+	n.peers[i] = peer
 	x := &n.conns[i]
 	n.freeConn = x.next
 	*x = conn{
@@ -355,6 +383,39 @@ func (n *Net) accepted(c ioring.Completion) {
 }
 
 const acceptBackoffNS = 10e6
+
+// refused says whether there are as many connections, or as many of this peer's
+// address, as may be.
+func (n *Net) refused(peer ioring.Address) bool {
+	limit := n.o.ConnsPerAddressMax
+	for i := range n.o.AddressLimits {
+		if l := &n.o.AddressLimits[i]; l.Address == peer {
+			limit = l.ConnsMax
+		}
+	}
+	switch {
+	case n.freeConn == none:
+		n.stats.Refused++
+		n.refusal = Refusal{peer, false, n.o.ConnsMax}
+	case n.live >= limit && n.connsOf(peer) >= limit:
+		n.stats.RefusedPerAddress++
+		n.refusal = Refusal{peer, true, max(limit, 0)}
+	default:
+		return false
+	}
+	return true
+}
+
+// connsOf counts an address's connections. It looks at all, which is less work
+// than the system calls of the one that comes.
+func (n *Net) connsOf(peer ioring.Address) (count int) {
+	for i := range n.peers {
+		if n.peers[i] == peer && n.conns[i].stage != stageFree {
+			count++
+		}
+	}
+	return count
+}
 
 // Step does what has become possible: gives buffers back, admits, receives,
 // sends, closes, and looks at the timeouts. It is called once a turn and says
@@ -408,6 +469,11 @@ func (n *Net) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 
 // accept keeps an Accept in flight while we listen; and closes the sockets
 // that were not taken in. False: the ring is full.
+//
+// It accepts one connection at a time, with its address: an Accept with many
+// completions has no place to put their addresses, and asking the kernel for
+// them later would be two system calls and a descriptor for each, on kernels
+// that can do it at all (6.8). It costs a storm of clients a turn each.
 func (n *Net) accept() bool {
 	for len(n.orphans) > 0 {
 		last := len(n.orphans) - 1
@@ -430,7 +496,7 @@ func (n *Net) accept() bool {
 	if !n.listening || n.accepting || n.now < n.acceptAt {
 		return true
 	}
-	n.accepting = n.ring.Push(ioring.Op{Token: token, Code: ioring.Accept, File: n.o.Listener})
+	n.accepting = n.ring.Push(ioring.Op{Token: token, Code: ioring.Accept, File: n.o.Listener, Buf: n.peer})
 	return n.accepting
 }
 

@@ -34,6 +34,7 @@ const files = 4
 
 // peer is the other end of a socket: what it sends, what it got.
 type peer struct {
+	from     ioring.Address
 	out      []byte // not yet on the wire
 	end      bool   // closes its direction after out
 	reset    bool
@@ -134,6 +135,12 @@ func (w *world) Wait(ioring.Instant) {
 		w.dialed = w.dialed[1:]
 		p.accepted = true
 		w.peers = append(w.peers, p)
+		if !w.accept.Buf.IsZero() {
+			ioring.PutPeerAddress(w.accept.Buf, p.from)
+			w.done(*w.accept, int32(files+len(w.peers)-1), 0)
+			w.accept = nil
+			break
+		}
 		w.done(*w.accept, int32(files+len(w.peers)-1), ioring.FlagMore)
 	}
 	for _, p := range w.peers {
@@ -677,7 +684,9 @@ func TestThousandHalfOpen(t *testing.T) {
 				m := mix[i%len(mix)]
 				r.dialed = append(r.dialed, &peer{out: request(0, m[0])[:4+m[1]]})
 			}
-			discard()
+			for came := r.now; len(r.dialed) > 0; r.now = came { // all at once
+				discard()
+			}
 			for i, size := range []int{40, 500, 2000, 30000, 64 << 10, 300_000, 1 << 20, 100} {
 				asked := r.now
 				good.out = request(uint32(i), size)
@@ -884,4 +893,61 @@ func (s *steady) Push(op ioring.Op) bool {
 		s.send = op.Token
 	}
 	return true
+}
+
+// Whoever comes when its address, or everybody, has all the connections there
+// may be is closed at once and counted; who leaves makes room.
+func TestConnectionLimits(t *testing.T) {
+	one, two, three, nobody := ioring.Address{15: 1}, ioring.Address{15: 2}, ioring.Address{15: 3}, ioring.Address{15: 4}
+	r := newRig(t, 3, Options{ConnsMax: 3, ConnsPerAddressMax: 2, AddressLimits: []AddressLimit{{nobody, 0}, {three, 1}}, FramesMax: 8, ReceiveBufferBytes: 1024, ReceiveBuffers: 32, ReplyBlocks: 8, VectorsMax: 1})
+	r.calm = true
+	turns := func() {
+		for range 20 {
+			r.turn()
+			for {
+				if _, ok := r.n.Next(); !ok {
+					break
+				}
+			}
+			r.step()
+		}
+	}
+	come := func(from ioring.Address, taken bool) *peer {
+		t.Helper()
+		p := &peer{from: from}
+		r.dialed = append(r.dialed, p)
+		turns()
+		if !p.accepted || p.closed == taken {
+			t.Fatalf("accepted %v, closed %v; it was to be taken in: %v", p.accepted, p.closed, taken)
+		}
+		return p
+	}
+	refused := func(table, address uint64, last Refusal) {
+		t.Helper()
+		s := r.n.Stats()
+		if n, l := r.n.Refusals(); s.Refused != table || s.RefusedPerAddress != address || n != table+address || l != last {
+			t.Fatalf("refused %d and %d, the last %v; want %d and %d, %v", s.Refused, s.RefusedPerAddress, l, table, address, last)
+		}
+	}
+	first := come(one, true)
+	come(one, true)
+	come(one, false)
+	refused(0, 1, Refusal{one, true, 2})
+	other := come(two, true)
+	come(two, false) // two has one of its two, but there is no place
+	refused(1, 1, Refusal{two, false, 3})
+	other.end = true
+	turns()
+	come(one, false)
+	refused(1, 2, Refusal{one, true, 2})
+	first.reset = true
+	turns()
+	come(one, true)
+	third := come(three, true)
+	refused(1, 2, Refusal{one, true, 2})
+	third.end = true
+	turns()
+	come(nobody, false)
+	refused(1, 3, Refusal{nobody, true, 0})
+	r.clean()
 }

@@ -10,6 +10,7 @@ import (
 
 	"tailbound/cluster"
 	"tailbound/kafka"
+	"tailbound/netring"
 )
 
 // Configurations, described and altered. What was set for a topic, a node or all
@@ -73,6 +74,8 @@ func (c *control) startedWith(name string, node int) string {
 		return strconv.FormatInt(o.Net.IdleTimeoutNS/1e6, 10)
 	case "max.connections":
 		return strconv.Itoa(o.Net.ConnsMax)
+	case "max.connections.per.ip.overrides":
+		return addressLimits(o.Net.AddressLimits)
 	case "socket.request.max.bytes":
 		if node == 0 && !o.oneNode() {
 			return strconv.Itoa(o.Net.FrameBytesMax)
@@ -93,6 +96,10 @@ func (c *control) startedWith(name string, node int) string {
 func (c *control) startedNumber(name string) int64 {
 	o := &c.started
 	switch name {
+	case "max.connections.per.ip":
+		if o.Net.ConnsPerAddressMax != 0 {
+			return int64(max(o.Net.ConnsPerAddressMax, 0))
+		}
 	case "message.max.bytes":
 		return int64(o.MessageBytesMax)
 	case cluster.NumPartitions:
@@ -111,6 +118,18 @@ func (c *control) startedNumber(name string) int64 {
 		return o.Groups.OffsetsRetentionMS / 60000
 	}
 	return -1
+}
+
+func addressLimits(all []netring.AddressLimit) string {
+	var list []byte
+	for i, l := range all {
+		if i > 0 {
+			list = append(list, ',')
+		}
+		list = append(l.Address.Append(list), ':')
+		list = strconv.AppendInt(list, int64(l.ConnsMax), 10)
+	}
+	return string(list)
 }
 
 // hostPort is a node's address, with brackets where it has colons of its own.

@@ -3,7 +3,7 @@ package shard
 // count brings the counters that other rooms keep into this shard's.
 func (s *Shard) count() {
 	c, n, e := &s.Timelines.Counters, s.net.Stats(), s.log.Stats()
-	c.Connections = n.Accepted
+	c.Connections, c.ConnectionsRefused = n.Accepted, n.Refused+n.RefusedPerAddress
 	c.Sends, c.SentBytes, c.RepliesGathered = n.SendOps, n.SentBytes, n.Gathered
 	c.NoBuffers, c.AdmissionWaits = n.NoBuffers, n.Waited
 	c.TimedOut = n.ProgressTimeouts + n.SendTimeouts + n.IdleCloses

@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"tailbound/engine"
+	"tailbound/ioring"
 	"tailbound/kafka"
 	"tailbound/netring"
 )
@@ -29,6 +30,35 @@ func (s *Shard) noise(ev netring.Event) {
 	s.line = append(s.line[:0], "connection closed: "...)
 	s.line = append(s.line, ev.What()...)
 	s.out.Log(Warn, s.o.Shard, s.line)
+}
+
+const refusalLineNS = 1e9 // between two lines about refused connections
+
+// refusals tells of connections that were refused, at most once a second. It
+// says when there is more to tell.
+func (s *Shard) refusals() ioring.Instant {
+	n, last := s.net.Refusals()
+	if n == s.refused {
+		return ioring.Never
+	}
+	if s.now < s.refusedAt {
+		return s.refusedAt
+	}
+	s.line = append(s.line[:0], "connection closed: "...)
+	s.line = last.Address.Append(s.line)
+	if last.PerAddress {
+		s.line = append(s.line, " has all it may have, max.connections.per.ip "...)
+	} else {
+		s.line = append(s.line, " comes when there are as many as may be, max.connections "...)
+	}
+	s.line = strconv.AppendInt(s.line, int64(last.Limit), 10)
+	if more := n - s.refused - 1; more > 0 {
+		s.line = append(s.line, "; so were others before it: "...)
+		s.line = strconv.AppendUint(s.line, more, 10)
+	}
+	s.out.Log(Warn, s.o.Shard, s.line)
+	s.refused, s.refusedAt = n, s.now+refusalLineNS
+	return ioring.Never
 }
 
 // storageFailed: a write or sync on the acknowledgement path failed. Nothing

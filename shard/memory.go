@@ -26,6 +26,26 @@ type Memory struct {
 	WaitersMax    int
 }
 
+// ConnsMax is how many connections a shard takes where nobody says.
+const ConnsMax = 4096
+
+// socketsSpare are for connections that are refused, until they are closed.
+const socketsSpare = 64
+
+// FilesNeeded is what RLIMIT_NOFILE has to allow: the kernel refuses a ring
+// more file slots than that, and there are some descriptors beside them.
+func FilesNeeded(o BrokerOptions) (int, error) {
+	plan, err := PlanMemory(o.ArenaBytes, o)
+	if err != nil {
+		return 0, err
+	}
+	k := kernelOptions(o, plan[1], nil)
+	return k.Files + k.Sockets + descriptorsSpare, nil
+}
+
+// descriptorsSpare are the process's own: rings, listeners, what profiles it.
+const descriptorsSpare = 1024
+
 const (
 	// ArenaBytesMin is the smallest arena of a data shard.
 	ArenaBytesMin = 64 << 20
@@ -58,11 +78,15 @@ func planShard(arena int, o BrokerOptions) Memory {
 	receive := arena / 4
 	buffers := floorPower(receive / (64 << 10))
 	frames := 2048
+	conns := o.ConnsMax
+	if conns == 0 {
+		conns = ConnsMax
+	}
 	return Memory{
 		ArenaBytes:    arena,
 		RecoveryBytes: arena,
 		Net: netring.Options{
-			Listener: listenerSlot, ConnsMax: 4096, FramesMax: frames,
+			Listener: listenerSlot, ConnsMax: conns, ConnsPerAddressMax: o.ConnsPerAddressMax, AddressLimits: o.AddressLimits, FramesMax: frames,
 			ReceiveBufferBytes: 64 << 10, ReceiveBuffers: buffers, FrameBytesMax: buffers * (64 << 10) / 4,
 			ProgressTimeoutNS: 10e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 256, ReplyBlocks: arena / 32 / 4096,
 		},
@@ -102,7 +126,7 @@ func (m Memory) recovery(o BrokerOptions) engine.RecoverOptions {
 
 func kernelOptions(o BrokerOptions, m Memory, workers []int) ioring.KernelOptions {
 	return ioring.KernelOptions{
-		Entries: 1024, CQEntries: 8192, Files: engineFiles + m.Engine.FilesMax, Sockets: m.Net.ConnsMax,
+		Entries: 1024, CQEntries: 8192, Files: engineFiles + m.Engine.FilesMax, Sockets: m.Net.ConnsMax + socketsSpare,
 		RootFD: o.RootFD, ReceiveBuffers: m.Net.ReceiveBuffers, Features: o.Features, Buffered: o.Buffered,
 		SpinNS: 20e3, IOWQCPUs: workers,
 	}

@@ -163,6 +163,8 @@ type Shard struct {
 
 	// Timelines feeds the histograms of this shard, one writer.
 	Timelines *metrics.Shard
+	refused   uint64         // connections refused that a line told of
+	refusedAt ioring.Instant // when the next line may
 	published ioring.Instant // when the counters were last made readable
 }
 
@@ -330,6 +332,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	if s.netEvents() {
 		sleepUntil = now
 	}
+	sleepUntil = min(sleepUntil, s.refusals())
 	if s.Timelines.Asked() {
 		s.count()
 		s.levels()

@@ -12,6 +12,7 @@ import (
 	"tailbound/ioring"
 	"tailbound/mem"
 	"tailbound/metrics"
+	"tailbound/netring"
 )
 
 // This file puts shards on their threads. It is the one place of this room
@@ -34,6 +35,8 @@ type BrokerOptions struct {
 	MessageBytesMax, PartitionsDefault, TopicsMax, PartitionsMax int
 	AutoCreateTopics                                             bool
 	RetentionCheckNS                                             int64 // 0: the default
+	ConnsMax, ConnsPerAddressMax                                 int   // of a shard; 0: ConnsMax, and as many of one address; below 0: none
+	AddressLimits                                                []netring.AddressLimit
 	ReadOnlyOnFailure                                            bool
 	Groups                                                       GroupOptions
 	Log                                                          Logger

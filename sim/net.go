@@ -24,6 +24,7 @@ type listener struct {
 // Invariant: at most one Recv and one Send are in flight.
 type socket struct {
 	ring   *Ring
+	from   ioring.Address
 	slot   uint32
 	client *Client
 
@@ -76,13 +77,16 @@ func (r *Ring) Listen(slot uint32, port int) {
 }
 
 // Dial connects to port; nil where nobody listens.
-func (w *World) Dial(port int) *Client {
+func (w *World) Dial(port int) *Client { return w.DialFrom(port, ioring.Address{15: 1}) }
+
+// DialFrom connects to port as a peer of that address.
+func (w *World) DialFrom(port int, from ioring.Address) *Client {
 	for _, l := range w.net.listeners {
 		if l.port != port || l.ring.dead {
 			continue
 		}
 		c := &Client{w: w, Window: -1}
-		s := &socket{ring: l.ring, client: c}
+		s := &socket{ring: l.ring, client: c, from: from}
 		c.sock = s
 		s.arrives = w.Now + ioring.Instant(w.delay(20_000))
 		w.after(l.ring, int64(s.arrives-w.Now), func() {
@@ -185,6 +189,9 @@ func (r *Ring) startNet(x *running) {
 			return
 		}
 		l := r.files[op.File].listener
+		if !op.Buf.IsZero() {
+			r.lend(x, op.Buf, true)
+		}
 		if l.waits != nil {
 			abuse("a second Accept on slot %d", op.File)
 		}
@@ -254,7 +261,13 @@ func (r *Ring) accept(l *listener) {
 		s.slot = uint32(slot)
 		r.files[slot].sock = s
 		r.files[slot].path = "socket"
-		r.complete(x, int32(slot), ioring.FlagMore)
+		if x.op.Buf.IsZero() {
+			r.complete(x, int32(slot), ioring.FlagMore)
+			continue
+		}
+		ioring.PutPeerAddress(x.op.Buf, s.from)
+		l.waits = nil
+		r.complete(x, int32(slot), 0)
 	}
 }
 

@@ -52,6 +52,7 @@ func TestConfigurationErrors(t *testing.T) {
 		{"- shards\n", []string{":1:", "a mapping of settings"}},
 		{"shards: 1\n---\nshards: 2\n", []string{"more than one YAML document"}},
 		{"shards: [1\n", []string{":1:"}},
+		{"max-connections: 0\nmax-connections-per-ip: 0\nmax-connections-per-ip-overrides: localhost:3\n", []string{":1:1: max-connections: 0", ":2:1: max-connections-per-ip: 0", `:3:1: max-connections-per-ip-overrides: "localhost:3": it is an IP address`}},
 		{"message-max-bytes: 10\nadvertise: host:99999\n", []string{":1:1: message-max-bytes: 10", ":2:1: advertise:"}},
 	} {
 		path := writeConfig(t, x.text)

@@ -53,7 +53,7 @@ func (o *serveOptions) memoryOptions() (shard.BrokerOptions, error) {
 		}
 		shards = o.dataShards(allowed)
 	}
-	return shard.BrokerOptions{DataShards: shards, ArenaBytes: int(o.arena), MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions,
+	return shard.BrokerOptions{DataShards: shards, ArenaBytes: int(o.arena), MessageBytesMax: int(o.messageBytes), ConnsMax: o.connsMax, PartitionsDefault: o.partitions,
 		TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax, Nodes: make([]shard.Node, shards+1)}, nil
 }
 

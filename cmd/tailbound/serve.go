@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -25,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tailbound/ioring"
+	"tailbound/netring"
 	"tailbound/shard"
 )
 
@@ -42,6 +45,8 @@ type serveOptions struct {
 	groupDelay, sessionMin, sessionMax, offsetsRetention             time.Duration
 	groupSize                                                        int
 	retentionCheck                                                   time.Duration
+	connsMax, connsPerIP                                             int
+	ipOverrides                                                      string
 }
 
 func serveCommand() *cobra.Command {
@@ -110,6 +115,9 @@ exit status is 0 only after a clean stop.`,
 	f.IntVar(&o.partitions, "num-partitions", 1, "partitions of a topic that is created without a number")
 	f.Var(&o.messageBytes, "message-max-bytes", "largest record batch (message.max.bytes)")
 	f.IntVar(&o.partitionsMax, "partitions-max", 4096, "largest number of partitions of all topics")
+	f.IntVar(&o.connsMax, "max-connections", shard.ConnsMax, "connections to each node; more are closed at once (max.connections)")
+	f.IntVar(&o.connsPerIP, "max-connections-per-ip", math.MaxInt32, "of them, of one address (max.connections.per.ip)")
+	f.StringVar(&o.ipOverrides, "max-connections-per-ip-overrides", "", "addresses with a number of their own, such as 10.1.2.3:200,[::1]:20 (max.connections.per.ip.overrides)")
 	f.DurationVar(&o.retentionCheck, "retention-check-interval", shard.RetentionCheckNS, "how often each partition is held against its retention (log.retention.check.interval.ms)")
 	f.DurationVar(&o.groupDelay, "group-initial-rebalance-delay", 3*time.Second, "how long an empty group waits for more members (group.initial.rebalance.delay.ms)")
 	f.DurationVar(&o.sessionMin, "group-min-session-timeout", 6*time.Second, "shortest session a member may ask for (group.min.session.timeout.ms)")
@@ -174,6 +182,16 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 	if o.messageBytes < 1<<10 || o.messageBytes > 64<<20 {
 		wrong("message-max-bytes", "%d: it is 1024 to %d", o.messageBytes, 64<<20)
 	}
+	if o.connsMax < 1 || o.connsMax > connsMax {
+		wrong("max-connections", "%d: it is 1 to %d", o.connsMax, connsMax)
+	}
+	limits, err := parseAddressLimits(o.ipOverrides)
+	if err != nil {
+		wrong("max-connections-per-ip-overrides", "%s", err)
+	}
+	if o.connsPerIP < 0 || o.connsPerIP == 0 && len(limits) == 0 {
+		wrong("max-connections-per-ip", "%d: it is at least 1, or 0 where max-connections-per-ip-overrides names who may connect", o.connsPerIP)
+	}
 	if o.retentionCheck <= 0 {
 		wrong("retention-check-interval", "%s: it is longer than nothing", o.retentionCheck)
 	}
@@ -207,7 +225,52 @@ func (o *serveOptions) groupOptions() shard.GroupOptions {
 	return g
 }
 
-const shardsMax = 250
+const (
+	shardsMax = 250
+	connsMax  = 1 << 16
+)
+
+// parseAddressLimits reads addresses and numbers: 10.1.2.3:200,[::1]:20.
+func parseAddressLimits(list string) (all []netring.AddressLimit, err error) {
+	for _, item := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' }) {
+		at := strings.LastIndexByte(item, ':')
+		address, n := item, -1
+		if at >= 0 {
+			address = strings.TrimSuffix(strings.TrimPrefix(item[:at], "["), "]")
+			if n, err = strconv.Atoi(item[at+1:]); err != nil {
+				n = -1
+			}
+		}
+		ip, err := netip.ParseAddr(address)
+		if err != nil || n < 0 {
+			return nil, fmt.Errorf("%q: it is an IP address, a colon and a number of connections, such as 10.1.2.3:200 or [::1]:20", item)
+		}
+		all = append(all, netring.AddressLimit{Address: ip.As16(), ConnsMax: n})
+	}
+	return all, nil
+}
+
+// raiseFilesLimit has the kernel allow as many files as it may, and says so
+// where that is too few.
+func raiseFilesLimit(o shard.BrokerOptions, connections int) error {
+	need, err := shard.FilesNeeded(o)
+	if err != nil {
+		return err
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("RLIMIT_NOFILE: %w", err)
+	}
+	limit.Cur = limit.Max
+	if limit.Max < uint64(need) { // whoever has CAP_SYS_RESOURCE may raise both
+		limit.Cur, limit.Max = uint64(need), uint64(need)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+		return fmt.Errorf("--max-connections %d needs %d files, and the hard limit is %d: raise it (ulimit -Hn, LimitNOFILE= of a systemd unit), or take fewer connections", connections, need, limit.Max)
+	}
+	return nil
+}
 
 // printConfig prints the settings with what those that are left open become.
 func (o *serveOptions) printConfig(cmd *cobra.Command, from origins) error {
@@ -351,6 +414,15 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		DataShards: o.shards, CPUs: data, OtherCPUs: other, ArenaBytes: int(o.arena), Nodes: nodes, RootFD: root, Features: features,
 		Buffered: buffered, MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions, TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax,
 		DataDir: dataDir, AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly", Groups: o.groupOptions(), Log: logger, Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
+	}
+	if options.ConnsMax, options.ConnsPerAddressMax = o.connsMax, o.connsPerIP; o.connsPerIP == 0 {
+		options.ConnsPerAddressMax = -1
+	}
+	if options.AddressLimits, err = parseAddressLimits(o.ipOverrides); err != nil {
+		return err
+	}
+	if err := raiseFilesLimit(options, o.connsMax); err != nil {
+		return err
 	}
 	if o.single() {
 		options.Listeners = []int{-1}

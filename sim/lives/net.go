@@ -48,7 +48,8 @@ type netSim struct {
 	peers    []*peer
 	work     []job
 	sends    []sending // by user
-	conns    map[netring.ConnID]bool
+	conns    map[netring.ConnID]ioring.Address
+	perPeer  map[ioring.Address]int // of those
 	serial   uint64
 	cut      map[uint64]bool // requests dropped with their connection; looked up only
 	asked    int
@@ -90,11 +91,11 @@ func (s *netSim) open() (err error) {
 	if s.arena, err = mem.Map(24<<20, mem.Options{Poison: true}); err != nil {
 		return err
 	}
-	s.conns = map[netring.ConnID]bool{}
+	s.conns, s.perPeer = map[netring.ConnID]ioring.Address{}, map[ioring.Address]int{}
 	s.cut = map[uint64]bool{}
 	s.ring = sim.NewRing(s.w, sim.NewDisk(0), s.arena, sim.RingOptions{Files: 4, Sockets: s.pick(4, 20), Depth: s.pick(8, 64, 512), NoMultishot: s.rng.IntN(3) == 0})
 	s.o = netring.Options{
-		ConnsMax: s.pick(2, 8, 16), FramesMax: s.pick(4, 16, 64), ReceiveBufferBytes: s.pick(1024, 4096, 65536), ReceiveBuffers: s.pick(16, 20, 64),
+		ConnsMax: s.pick(2, 8, 16), ConnsPerAddressMax: s.pick(0, 1, 4), FramesMax: s.pick(4, 16, 64), ReceiveBufferBytes: s.pick(1024, 4096, 65536), ReceiveBuffers: s.pick(16, 20, 64),
 		PipelineMax: s.pick(1, 3, 16), ReplyBlocks: s.pick(8, 32),
 		ProgressTimeoutNS: 20e6, IdleTimeoutNS: 500e6, SendTimeoutNS: 50e6,
 	}
@@ -184,7 +185,7 @@ func pattern(serial uint64, i int) byte {
 // clients do something.
 func (s *netSim) clients() {
 	if len(s.peers) < 20 && s.rng.IntN(8) == 0 || len(s.peers) == 0 {
-		if c := s.w.Dial(9092); c != nil {
+		if c := s.w.DialFrom(9092, ioring.Address{15: byte(1 + s.rng.IntN(3))}); c != nil {
 			if s.rng.IntN(3) == 0 {
 				c.Window = s.rng.IntN(3000)
 			}
@@ -318,14 +319,21 @@ func (s *netSim) events() error {
 		}
 		switch ev.Kind {
 		case netring.Opened:
-			if s.conns[ev.Conn] {
+			if _, is := s.conns[ev.Conn]; is {
 				return fmt.Errorf("connection %x was opened twice", ev.Conn)
 			}
-			s.conns[ev.Conn] = true
+			a := s.net.Peer(ev.Conn)
+			s.conns[ev.Conn] = a
+			s.perPeer[a]++
+			if most := s.o.ConnsPerAddressMax; len(s.conns) > s.o.ConnsMax || most > 0 && s.perPeer[a] > most {
+				return fmt.Errorf("LIMIT: %d connections of at most %d, %d of %v of at most %d", len(s.conns), s.o.ConnsMax, s.perPeer[a], a, most)
+			}
 		case netring.Closed:
-			if !s.conns[ev.Conn] {
+			a, is := s.conns[ev.Conn]
+			if !is {
 				return fmt.Errorf("connection %x was closed and is not open", ev.Conn)
 			}
+			s.perPeer[a]--
 			delete(s.conns, ev.Conn)
 		case netring.FrameReady:
 			if err := s.take(ev); err != nil {

@@ -1,0 +1,63 @@
+package ioring
+
+import (
+	"encoding/binary"
+	"strconv"
+
+	"tailbound/mem"
+)
+
+// Address is an IPv6 address, or an IPv4 one as IPv6 maps it (RFC 4291,
+// 2.5.5.2), so that a peer has one address whatever the listener's family.
+type Address [16]byte
+
+// AddressBytes is the size of an Accept's Buf: the length of the address (4
+// bytes), and from byte 8 on the address as the kernel has it (struct sockaddr).
+const AddressBytes = 64
+
+const (
+	addressAt = 8
+	inet4     = 2  // AF_INET
+	inet6     = 10 // AF_INET6
+)
+
+// PeerAddress reads what an Accept left in its Buf. Zero: no IP address.
+func PeerAddress(b mem.Block) (a Address) {
+	p := b.Bytes()[addressAt:]
+	switch binary.NativeEndian.Uint16(p) {
+	case inet4: // family, port, address (struct sockaddr_in)
+		a[10], a[11] = 0xff, 0xff
+		copy(a[12:], p[4:8])
+	case inet6: // family, port, flow, address (struct sockaddr_in6)
+		copy(a[:], p[8:24])
+	}
+	return a
+}
+
+// Append writes the address for people: 10.1.2.3, or eight groups of hex digits.
+func (a Address) Append(dst []byte) []byte {
+	if a == (Address{10: 0xff, 11: 0xff, 12: a[12], 13: a[13], 14: a[14], 15: a[15]}) {
+		for i, b := range a[12:] {
+			if i > 0 {
+				dst = append(dst, '.')
+			}
+			dst = strconv.AppendUint(dst, uint64(b), 10)
+		}
+		return dst
+	}
+	for i := 0; i < len(a); i += 2 {
+		if i > 0 {
+			dst = append(dst, ':')
+		}
+		dst = strconv.AppendUint(dst, uint64(a[i])<<8|uint64(a[i+1]), 16)
+	}
+	return dst
+}
+
+// PutPeerAddress leaves an address in an Accept's Buf, for rings that are not
+// the kernel's.
+func PutPeerAddress(b mem.Block, a Address) {
+	p := b.Bytes()[addressAt:]
+	binary.NativeEndian.PutUint16(p, inet6)
+	copy(p[8:24], a[:])
+}
