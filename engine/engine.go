@@ -72,6 +72,7 @@ type Options struct {
 	JournalBytes      int
 	LogMemoryBytes    int // at most; less where the arena has less left
 	BatchBytesMax     int
+	SpareBytes        int64  // of files that logs let go, kept for the next ones; default 2 GiB, negative: none
 	InflightMax       int    // frames, and runs of a log; default 2
 	DirectBytes       int    // a batch so large is written to its log's segment at once; default 64 KiB, negative: never
 	Files             uint32 // first file slot
@@ -84,6 +85,9 @@ type Options struct {
 func (o *Options) complete() error {
 	if o.InflightMax == 0 {
 		o.InflightMax = 2
+	}
+	if o.SpareBytes == 0 {
+		o.SpareBytes = 2 << 30
 	}
 	if o.BatchBytesMax == 0 {
 		o.BatchBytesMax = 1 << 20
@@ -161,6 +165,7 @@ type Stats struct {
 	ColdReads, ColdBytes, Corrupt   uint64
 	ColdHeads                       uint64 // heads of runs that were read to find the one
 	Evictions, SegmentsMade, Grown  uint64
+	Recycled                        uint64 // segments made of files that other logs let go
 	NoSpace, DrainRetries           uint64
 	WaitMemory, WaitRoom, Truncated uint64
 }
@@ -215,7 +220,6 @@ type log struct {
 	queued   bool // in the drain queue
 	working  bool // a segment is being made or grown
 	noSpace  bool
-	tight    bool // the disk had no room for as much as it was to be given
 	catching bool // its next large batch waits for drains
 	retryAt  ioring.Instant
 	told     bool // Deleted was taken
@@ -447,6 +451,7 @@ func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	e.stepChecks(&sleepUntil)
 	e.stepColds(&sleepUntil)
 	e.stepUnlinks(&sleepUntil)
+	e.stepSpares(&sleepUntil)
 	e.stepFrames(&sleepUntil) // entries that the others made
 	e.stepStop(&sleepUntil)
 	return sleepUntil

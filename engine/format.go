@@ -447,6 +447,9 @@ func journalID(directory [16]byte, epoch uint32, shard int) uint64 {
 
 const hexDigits = "0123456789abcdef"
 
+// segmentPathBytes is a segment's path with its NUL.
+const segmentPathBytes = 26
+
 // putSegmentPath writes segments/<generation> and a NUL.
 func putSegmentPath(p []byte, generation uint64) {
 	n := copy(p, "segments/")

@@ -11,6 +11,7 @@ type Levels struct {
 	Runs, RunsMax           int // being drained
 	DrainQueue              int // logs that wait to be drained
 	ColdReads, ColdReadsMax int
+	Spares, SparesMax       int // files kept for logs to come
 	Logs, LogsMax           int
 	IndexChunksFree         int
 	IndexChunks             int // of nodesPerChunk batches in memory
@@ -21,7 +22,7 @@ func (e *Engine) Levels() Levels {
 	l := Levels{
 		SlabsMax: len(e.slabs), Frames: int(e.submitted - e.durableSeq), FramesMax: e.o.InflightMax,
 		JournalBlocks: int(e.used), JournalBlocksMax: int(e.blocks), Runs: e.drainsBusy, RunsMax: drainsMax, DrainQueue: e.queueN,
-		ColdReads: e.coldsBusy, ColdReadsMax: readsMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.chunks),
+		ColdReads: e.coldsBusy, ColdReadsMax: readsMax, Spares: e.sparesN, SparesMax: sparesMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.chunks),
 	}
 	l.Slabs = l.SlabsMax - e.slabsFree()
 	for i := e.chunk; i != none; i = e.chunks[i].next {

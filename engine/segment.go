@@ -10,7 +10,7 @@ import (
 type files struct {
 	open0     uint32 // ring slot of opened[0]
 	opened    []file
-	paths     mem.Block // one for each, and one for unlink
+	paths     mem.Block // one for each, one for unlink, one for each work
 	filesBusy int
 	fileClock uint64
 }
@@ -50,7 +50,7 @@ func (e *Engine) carveFiles(a *mem.Arena) (err error) {
 	for i := range e.opened {
 		e.opened[i].segment = none
 	}
-	e.paths, err = a.Carve("paths", max(blockBytes, pathBytes*(len(e.opened)+1)), 64)
+	e.paths, err = a.Carve("paths", max(blockBytes, pathBytes*(len(e.opened)+1+worksMax)), 64)
 	return err
 }
 
@@ -170,6 +170,7 @@ type segs struct {
 	works     [worksMax]work
 	worksBusy int
 	unlinks   []int32 // segments to remove, in order
+	spares
 	unlinking bool
 	unlinkGo  bool
 }
@@ -287,8 +288,9 @@ func (e *Engine) waitRoom() Status {
 	return WaitRoom
 }
 
-// work makes a segment, or grows one:
+// work makes a segment, of a spare where there is one, or grows one:
 //
+//	rename();                                 await syncDirectory(); entry(assigned); await durable; ready
 //	open(create); await allocate(); await sync(); await syncDirectory(); entry(assigned); await durable; ready
 //	open();       await allocate(); await sync(); grown
 type work struct {
@@ -296,6 +298,7 @@ type work struct {
 	create  bool
 	pushed  bool
 	pinned  bool
+	spare   uint64 // the generation its file had
 	log     Slot
 	segment int32
 	bytes   int64
@@ -306,6 +309,7 @@ type workStage uint8
 
 const (
 	workFree workStage = iota
+	workRename
 	workOpen
 	workAllocate
 	workSync
@@ -337,21 +341,31 @@ func (e *Engine) wantSegment(s Slot, n int64) Status {
 	if l.working || e.failed != 0 {
 		return e.waitRoom()
 	}
-	if e.freeSeg == none {
-		e.spaceGone(l)
-		return NoSpace
-	}
 	w := e.takeWork()
 	if w == nil {
 		return e.waitRoom()
 	}
-	e.counter++
-	g, _ := e.takeSegment(uint64(e.epoch)<<32|uint64(e.shard)<<24|uint64(e.counter&0xffffff), s)
-	bytes := int64(1 << 20)
-	for bytes < roomFor(n) {
-		bytes *= 2
+	*w = work{stage: workOpen, create: true, log: s, segment: none, bytes: 1 << 20}
+	if l.filling != none { // it fills what it has: it will fill as much again
+		w.segment = e.takeSpare(roomFor(n), min(e.all[l.filling].bytes, e.segmentLimit(l)))
 	}
-	*w = work{stage: workOpen, create: true, log: s, segment: g, bytes: min(bytes, int64(e.o.SegmentBytes))}
+	if w.segment != none {
+		w.stage, w.spare, w.bytes = workRename, e.all[w.segment].generation, e.all[w.segment].bytes
+		e.freeSegment(w.segment)
+	}
+	e.counter++
+	g, ok := e.takeSegment(uint64(e.epoch)<<32|uint64(e.shard)<<24|uint64(e.counter&0xffffff), s)
+	if !ok {
+		*w = work{}
+		e.worksBusy--
+		e.spaceGone(l)
+		return NoSpace
+	}
+	w.segment = g
+	for w.bytes < roomFor(n) {
+		w.bytes *= 2
+	}
+	w.bytes = min(w.bytes, int64(e.o.SegmentBytes))
 	e.appendSegment(l, g)
 	l.working = true
 	return e.waitRoom()
@@ -383,7 +397,9 @@ func (e *Engine) wantRoom(s Slot, g int32, need int64) Status {
 	return e.waitRoom()
 }
 
+// spaceGone: l waits for room, and the spares make some.
 func (e *Engine) spaceGone(l *log) {
+	e.letSparesGo(e.now)
 	l.noSpace, l.retryAt = true, e.now+retryNS
 	e.stats.NoSpace++
 	e.changes++
@@ -404,6 +420,12 @@ func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
 	q := &e.all[w.segment]
 	token := ioring.MakeToken(kindWork, 0, i)
 	switch w.stage {
+	case workRename:
+		at := (len(e.opened) + 1 + int(i)) * pathBytes
+		p := e.paths.Slice(at, pathBytes)
+		putSegmentPath(p.Bytes(), w.spare)
+		putSegmentPath(p.Bytes()[segmentPathBytes:], q.generation)
+		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Rename, Buf: p, Token: token})
 	case workOpen:
 		_, pending, errno := e.acquire(w.segment, w.create)
 		if errno != 0 {
@@ -462,6 +484,10 @@ func (e *Engine) workCompleted(i uint32, c ioring.Completion) {
 	}
 	q := &e.all[w.segment]
 	switch w.stage {
+	case workRename:
+		q.bytes = w.bytes
+		w.stage = workDirectory
+		e.stats.Recycled++
 	case workAllocate:
 		w.stage = workSync
 	case workSync:
@@ -481,7 +507,6 @@ func (e *Engine) workCompleted(i uint32, c ioring.Completion) {
 func (e *Engine) undoWork(w *work) {
 	l := &e.logs[w.log]
 	if w.create {
-		l.tight = true
 		// it is the log's last: one work at a time
 		if l.segments == w.segment {
 			l.segments, l.tail = none, none
@@ -604,6 +629,11 @@ func (e *Engine) stepUnlinks(sleep *ioring.Instant) {
 			e.closeFile(q.file)
 			return
 		}
+	}
+	if e.keepSpare(g) {
+		copy(e.unlinks, e.unlinks[1:])
+		e.unlinks = e.unlinks[:len(e.unlinks)-1]
+		return
 	}
 	e.unlinking = true
 	putSegmentPath(e.paths.Bytes()[len(e.opened)*pathBytes:], q.generation)

@@ -50,6 +50,8 @@ type Counters struct {
 	Runs            uint64 // drained to segments
 	RunBytes        uint64
 	Checkpoints     uint64
+	Segments        uint64 // files that logs were given
+	Recycled        uint64 // of them, those that other logs let go: their blocks were written before
 	Evictions       uint64 // slabs of log memory that were taken again
 	Sends           uint64 // operations that sent something
 	SentBytes       uint64

@@ -10,6 +10,7 @@ func (s *Shard) count() {
 	c.ProduceWaits = e.WaitMemory + e.WaitRoom
 	c.Frames, c.FrameBytes = e.Frames, e.FrameBytes
 	c.Runs, c.RunBytes, c.Checkpoints, c.Evictions = e.Runs, e.RunBytes, e.Checkpoints, e.Evictions
+	c.Segments, c.Recycled = e.SegmentsMade, e.Recycled
 }
 
 // levels tells how full this shard's pools are.
@@ -35,5 +36,6 @@ func (s *Shard) levels() {
 	level("drains", e.Runs, 0, e.RunsMax)
 	level("logs that wait for a drain", e.DrainQueue, 0, e.LogsMax)
 	level("cold reads", e.ColdReads, 0, e.ColdReadsMax)
+	level("spare files", e.Spares, 0, e.SparesMax)
 	level("logs", e.Logs, 0, e.LogsMax)
 }

@@ -43,12 +43,13 @@ var faults = []fault{
 func (s *engineSim) drawOptions() {
 	s.o = engine.Options{
 		LogsMax:        s.pick(4, 8, 32),
-		SegmentBytes:   s.pick(1<<20, 2<<20, 4<<20),
+		SegmentBytes:   s.pick(256<<10, 1<<20, 2<<20, 4<<20),
 		JournalBytes:   s.pick(1<<20, 2<<20, 4<<20),
 		LogMemoryBytes: s.pick(4<<20, 8<<20),
 		BatchBytesMax:  s.pick(16<<10, 64<<10, 256<<10),
 		InflightMax:    s.pick(1, 2, 4),
 		DirectBytes:    s.pick(-1, 1, 2000, 16<<10, 64<<10),
+		SpareBytes:     int64(s.pick(-1, 4<<20, 64<<20)),
 		Files:          8,
 		FilesMax:       256,
 		Faults:         s.run.Faults,
