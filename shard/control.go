@@ -179,6 +179,7 @@ func (c *control) step() {
 		c.load()
 		return
 	case stageNaming:
+		c.runErrands() // of the last that has no answer nobody tells us
 		if c.named && len(c.errands) == 0 && len(c.confirm) == 0 && c.serving == 0 {
 			c.serving = -1
 			for i := 1; i <= s.o.DataShards; i++ {
