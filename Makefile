@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 SEED    ?= 1
 export CGO_ENABLED ?= 0
 
-.PHONY: build run test test-fast interop sim bench fuzz vet release clean
+.PHONY: build run test test-fast interop compatibility sim bench fuzz vet release clean
 
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
@@ -27,6 +27,9 @@ test-fast: build ## every room, then the kernel's rings again as Linux 5.19 has 
 interop: build ## real clients over real sockets, and kill -9; librdkafka wants cgo
 	cd interop && CGO_ENABLED=1 $(GO) vet ./... && CGO_ENABLED=1 $(GO) test -count=1 -timeout 20m ./...
 	cd interop && CGO_ENABLED=1 TAILBOUND_RING_FEATURES=5.19 $(GO) test -count=1 -short -timeout 10m ./...
+
+compatibility: build ## docs/COMPATIBILITY.md, by the clients that did what it says
+	cd interop && CGO_ENABLED=1 TAILBOUND_COMPATIBILITY=write $(GO) test -count=1 -run TestCompatibility ./...
 
 sim: ## one simulated life: make sim SEED=n
 	$(GO) run ./cmd/sim -seed $(SEED)
