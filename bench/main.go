@@ -112,6 +112,7 @@ type options struct {
 	partitions int
 	small      bool
 	consumer   bool
+	steady     bool
 	binary     string
 	serveArgs  string
 	dir        string
@@ -157,6 +158,7 @@ func orchestrate(args []string) error {
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the batch phases (-small: 64)")
 	f.BoolVar(&o.small, "small", false, "also one 100 B record a request, over 64 partitions")
 	f.BoolVar(&o.consumer, "consumer", false, "also each rate with a reader at the tail: end to end, tailbound only")
+	f.BoolVar(&o.steady, "steady", false, "topics keep 128 MiB a partition in segments of 64, and each phase begins behind 4 s of closed loop: a broker that has been at it for a while, where logs take the files that others let go")
 	f.StringVar(&o.binary, "binary", "bin/tailbound", "the broker")
 	f.StringVar(&o.serveArgs, "serve-args", "", "more arguments of its serve command, separated by spaces")
 	f.StringVar(&o.dir, "dir", "tmp", "where data directories are made, and removed; a real disk")
@@ -258,6 +260,9 @@ func (o *options) phases() ([]phase, error) {
 		WarmupNS:    int64(o.warmup * 1e9),
 		WindowNS:    int64(o.seconds * 1e9),
 		DrainNS:     3e9,
+	}
+	if o.steady {
+		base.Keep = 128 << 20
 	}
 	var phases []phase
 	add := func(rates, unit string, perUnit float64, l load.Options, closed int) error {
@@ -365,24 +370,36 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 
 	l := p.Load
 	l.Bootstrap, l.ServerPID = addr, server.pid()
+	if o.steady {
+		fill := l
+		fill.Rate, fill.Inflight, fill.Consumer, fill.WindowNS = 0, 16, false, 4e9
+		if _, err := o.generate(ctx, self, name, server, fill); err != nil {
+			return fmt.Errorf("before the measurement: %w", err)
+		}
+	}
+	m.Result, err = o.generate(ctx, self, name, server, l)
+	m.RSSMiB, m.OffCore = server.peakMiB(), server.offCore(o.serverCPU)
+	return err
+}
+
+// generate has a process of its own put load on a system.
+func (o *options) generate(ctx context.Context, self, name string, server *child, l load.Options) (*load.Result, error) {
 	encoded, err := json.Marshal(l)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	gen, err := spawn(o.loadCPU, []string{"GOMAXPROCS=2", "GOGC=off"}, self, "child-load", string(encoded))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer gen.kill()
 	limit := time.Duration(l.WarmupNS+l.WindowNS+l.DrainNS) + 40*time.Second
 	if err := gen.await(ctx, limit); err != nil {
-		m.RSSMiB = server.peakMiB()
 		if server.exited() {
-			return fmt.Errorf("generator: %w; %s ended: %s", err, name, server.lastWords())
+			return nil, fmt.Errorf("generator: %w; %s ended: %s", err, name, server.lastWords())
 		}
-		return fmt.Errorf("generator: %w", err)
+		return nil, fmt.Errorf("generator: %w", err)
 	}
-	m.RSSMiB, m.OffCore = server.peakMiB(), server.offCore(o.serverCPU)
-	m.Result = new(load.Result)
-	return json.Unmarshal(gen.stdout.Bytes(), m.Result)
+	r := new(load.Result)
+	return r, json.Unmarshal(gen.stdout.Bytes(), r)
 }

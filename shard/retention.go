@@ -27,7 +27,7 @@ const (
 
 // RetentionCheckNS is how often each partition is held against its retention,
 // where nothing else is said.
-const RetentionCheckNS = 10e9
+const RetentionCheckNS = 1e9
 
 func (s *Shard) retain() {
 	if s.control != nil || s.stage != stageServing || s.failed || s.now < s.retainAt {

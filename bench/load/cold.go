@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -61,7 +62,7 @@ func Ready(addr string) error {
 
 // leaders creates the topic and waits until every partition has a leader; it
 // gives the leader's address for each partition.
-func leaders(bootstrap, topic string, partitions int) ([]string, error) {
+func leaders(bootstrap, topic string, partitions int, keep int64) ([]string, error) {
 	addr, err := controller(bootstrap)
 	if err != nil {
 		return nil, err
@@ -76,6 +77,13 @@ func leaders(bootstrap, topic string, partitions int) ([]string, error) {
 	create.TimeoutMillis = 10_000
 	t := kmsg.NewCreateTopicsRequestTopic()
 	t.Topic, t.NumPartitions, t.ReplicationFactor = topic, int32(partitions), 1
+	if keep > 0 {
+		for name, v := range map[string]int64{"retention.bytes": keep, "segment.bytes": keep / 2} {
+			c, value := kmsg.NewCreateTopicsRequestTopicConfig(), strconv.FormatInt(v, 10)
+			c.Name, c.Value = name, &value
+			t.Configs = append(t.Configs, c)
+		}
+	}
 	create.Topics = append(create.Topics, t)
 	resp, err := ask(conn, create)
 	if err != nil {

@@ -94,7 +94,7 @@ func Run(o Options) (*Result, error) {
 // connect makes the topic and the connections. Each connection goes to one
 // leader and serves its own share of that leader's partitions.
 func (l *loop) connect() error {
-	addrs, err := leaders(l.o.Bootstrap, l.o.Topic, l.o.Partitions)
+	addrs, err := leaders(l.o.Bootstrap, l.o.Topic, l.o.Partitions, l.o.Keep)
 	if err != nil {
 		return err
 	}
