@@ -189,6 +189,22 @@ func (n *Net) Close(c ConnID) {
 	n.wakeConn(i)
 }
 
+// Abort says that f can get no reply, and so nothing that came after it may: who
+// waits for one takes the first that comes for it. The connection closes after
+// the replies to what came before.
+func (n *Net) Abort(f FrameID) {
+	i, y := n.taken(f)
+	if y == nil {
+		return
+	}
+	at := y.conn
+	n.Drop(f)
+	n.Close(n.connID(at))
+	for later := n.frames[i].next; later != none; later = n.frames[later].next {
+		n.frames[later].doomed = true
+	}
+}
+
 // kill ends a connection at once: what it holds is taken back in this Step or
 // the next.
 func (n *Net) kill(i int32) {

@@ -800,6 +800,43 @@ func TestCloseAfterTheLastAnswer(t *testing.T) {
 	r.clean()
 }
 
+// After a request that was aborted no reply leaves, though it be ready: it would
+// be taken for the aborted one's.
+func TestAbort(t *testing.T) {
+	r := newRig(t, 1, Options{})
+	p := &peer{}
+	for i := range uint32(3) {
+		p.out = append(p.out, request(i, 20)...)
+	}
+	r.dialed = append(r.dialed, p)
+	var e [3]Event
+	for i := range e {
+		e[i] = r.next(FrameReady)
+	}
+	send := func(k int, text string) {
+		r.n.Begin(e[k].Frame, len(text))
+		copy(r.n.Bytes(e[k].Frame, len(text)), text)
+		r.n.Send(e[k].Frame, uint64(k))
+	}
+	send(2, "late")
+	r.n.Abort(e[1].Frame)
+	if !r.n.Alive(e[0].Frame) || r.n.Alive(e[2].Frame) {
+		t.Fatal("Abort forgot the wrong ones")
+	}
+	if s := r.next(Sent); s.User != 2 {
+		t.Fatalf("reply %d is free", s.User)
+	}
+	send(0, "abc")
+	if s := r.next(Sent); s.User != 0 {
+		t.Fatalf("reply %d is free", s.User)
+	}
+	r.next(Closed)
+	if string(p.got) != "\x00\x00\x00\x03abc" {
+		t.Fatalf("got %q", p.got)
+	}
+	r.clean()
+}
+
 func TestOptionsThatCannotBe(t *testing.T) {
 	a, err := mem.Map(32<<20, mem.Options{})
 	if err != nil {

@@ -159,8 +159,7 @@ func (s *Shard) malformed(w *waiter, h *kafka.Request, err error) outcome {
 
 func (s *Shard) hangUp(w *waiter) outcome {
 	s.net.Release(w.frame)
-	s.net.Drop(w.frame)
-	s.net.Close(w.conn)
+	s.net.Abort(w.frame)
 	s.waiting.retry = true
 	return taken
 }

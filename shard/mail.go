@@ -362,8 +362,7 @@ func (s *Shard) forwarded(m mail) {
 func (s *Shard) answerLent(i uint32, block mem.Block) {
 	r := &s.requests[i]
 	if block.IsZero() {
-		s.net.Drop(r.frame)
-		s.net.Close(r.conn)
+		s.net.Abort(r.frame)
 		s.endRequest(i)
 		return
 	}
