@@ -58,23 +58,32 @@ func (w *FetchWalk) NextPartition() (FetchPartition, error) {
 	return p, w.partitionEnd()
 }
 
-// End reads what is behind the last topic: the topics that a session forgets,
-// which nobody needs where none is kept (KIP-227), and the client's rack.
-func (w *FetchWalk) End() error {
-	r := w.r
+// Forgotten reads how many topics follow, behind the last topic, of which the
+// session forgets partitions (KIP-227).
+func (w *FetchWalk) Forgotten() (int, error) {
+	w.topics = 0
 	if w.version >= 7 {
-		for topics := r.count(w.flexible, 2, "forgotten topics"); topics > 0 && !r.failed; topics-- {
-			n := TopicIDBytes
-			if !w.byID {
-				n = r.length(w.flexible, true, "forgotten topic name")
-			}
-			r.skip(n, "forgotten topic name")
-			r.skip(4*r.count(w.flexible, 4, "forgotten partitions"), "forgotten partitions")
-			r.tags(w.flexible, "forgotten topic's tagged fields")
-		}
+		w.topics = w.r.count(w.flexible, 2, "forgotten topics")
 	}
+	return w.topics, w.r.Err()
+}
+
+// NextForgotten reads the next of them.
+func (w *FetchWalk) NextForgotten() (Topic, error) { return w.topic(4) }
+
+// NextForgottenPartition reads the index of the next partition of it.
+func (w *FetchWalk) NextForgottenPartition() (int32, error) {
+	index := w.r.int32("forgotten partition")
+	if w.partitions--; w.partitions == 0 {
+		w.r.tags(w.flexible, "forgotten topic's tagged fields")
+	}
+	return index, w.r.Err()
+}
+
+// End reads what is behind the forgotten topics: the client's rack.
+func (w *FetchWalk) End() error {
 	if w.version >= 11 {
-		r.text(w.flexible, "rack")
+		w.r.text(w.flexible, "rack")
 	}
 	return w.end()
 }
@@ -92,15 +101,15 @@ func FetchHeadBytes(h *Request, topics int) int {
 	return n
 }
 
-// PutFetchHead puts the response header, the error of the whole, session 0 and
-// the number of topics.
-func PutFetchHead(b []byte, h *Request, code ErrorCode, topics int) {
+// PutFetchHead puts the response header, the error of the whole, the session
+// (0: there is none) and the number of topics.
+func PutFetchHead(b []byte, h *Request, code ErrorCode, session int32, topics int) {
 	w := writer{b: b}
 	w.head(h)
 	w.int32(0) // throttle time
 	if h.Version >= 7 {
 		w.int16(int16(code))
-		w.int32(0) // session id: none is kept
+		w.int32(session)
 	}
 	w.count(h.Flexible, topics)
 	w.done()

@@ -182,7 +182,7 @@ func TestFetch(t *testing.T) {
 			t.Fatalf("version %d: %+v", version, w)
 		}
 		var out []byte
-		kafka.PutFetchHead(put(&out, kafka.FetchHeadBytes(&h, w.Topics())), &h, kafka.None, w.Topics())
+		kafka.PutFetchHead(put(&out, kafka.FetchHeadBytes(&h, w.Topics())), &h, kafka.None, 77, w.Topics())
 		for _, x := range req.Topics {
 			topic, err := w.NextTopic()
 			if err != nil || string(topic.Name) != x.Topic || topic.Partitions != len(x.Partitions) {

@@ -48,8 +48,26 @@ func trace(pieces [][]byte) (out string, whole bool) {
 		w := new(kafka.FetchWalk)
 		err = w.Begin(r, h.Version)
 		fmt.Fprintln(&b, w.MaxWaitMS, w.MinBytes, w.MaxBytes, w.Committed, w.SessionID, w.SessionEpoch)
-		topics, topic, end = w.Topics, w.NextTopic, w.End
+		topics, topic = w.Topics, w.NextTopic
 		partition = func() (any, error) { p, err := w.NextPartition(); return p, err }
+		end = func() error {
+			n, err := w.Forgotten()
+			fmt.Fprintln(&b, "forgotten", n)
+			for err == nil && w.Topics() > 0 {
+				var t kafka.Topic
+				t, err = w.NextForgotten()
+				fmt.Fprintf(&b, "%q %v %d\n", t.Name, t.Span, t.Partitions)
+				for i := 0; i < t.Partitions && err == nil; i++ {
+					var index int32
+					index, err = w.NextForgottenPartition()
+					fmt.Fprintln(&b, index)
+				}
+			}
+			if err != nil {
+				return err
+			}
+			return w.End()
+		}
 	case kafka.KeyListOffsets:
 		w := new(kafka.ListOffsetsWalk)
 		err = w.Begin(r, h.Version)
@@ -231,6 +249,13 @@ func walkOnly(r *kafka.Reader, pieces [][]byte) error {
 				w.NextPartition()
 			}
 		}
+		w.Forgotten()
+		for w.Topics() > 0 && r.Err() == nil {
+			t, _ := w.NextForgotten()
+			for i := 0; i < t.Partitions && r.Err() == nil; i++ {
+				w.NextForgottenPartition()
+			}
+		}
 		return w.End()
 	case kafka.KeyListOffsets:
 		var w kafka.ListOffsetsWalk
@@ -345,7 +370,7 @@ func FuzzAnswers(f *testing.F) {
 
 		out = nil
 		h, v = answer(kafka.KeyFetch, 4, 18)
-		kafka.PutFetchHead(put(&out, kafka.FetchHeadBytes(h, n)), h, e, n)
+		kafka.PutFetchHead(put(&out, kafka.FetchHeadBytes(h, n)), h, e, index, n)
 		for range n {
 			kafka.PutFetchTopic(put(&out, kafka.FetchTopicBytes(v, len(name), m)), v, called(v >= kafka.FetchByID), m)
 			for i := range m {
@@ -357,7 +382,7 @@ func FuzzAnswers(f *testing.F) {
 		kafka.PutFetchEnd(put(&out, kafka.FetchEndBytes(v)))
 		fetch := kmsg.NewPtrFetchResponse()
 		read(t, *h, fetch, out)
-		if v >= 7 && fetch.ErrorCode != code {
+		if v >= 7 && (fetch.ErrorCode != code || fetch.SessionID != index) {
 			t.Fatalf("Fetch %d: %+v", v, fetch)
 		}
 		if n > 0 && m > 0 {

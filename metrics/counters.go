@@ -32,10 +32,11 @@ type Counters struct {
 	Rejected   uint64 // record batches not accepted
 	Expired    uint64 // records that retention removed
 
-	ProduceWaits uint64 // appends that waited for log memory or room
-	FetchWaits   uint64 // fetches that waited for data
-	ColdReads    uint64 // fetches that read from the disk
-	CopiedViews  uint64 // pieces of log memory copied into a reply, being too small to send from where they lie
+	ProduceWaits       uint64 // appends that waited for log memory or room
+	FetchWaits         uint64 // fetches that waited for data
+	PartitionsLookedAt uint64 // by fetches: what is there for them?
+	ColdReads          uint64 // fetches that read from the disk
+	CopiedViews        uint64 // pieces of log memory copied into a reply, being too small to send from where they lie
 
 	MailIn  uint64
 	MailOut uint64

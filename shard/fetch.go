@@ -22,37 +22,39 @@ func (s *Shard) fetch(w *waiter, h *kafka.Request) outcome {
 	if err := walk.Begin(&s.reader, h.Version); err != nil {
 		return s.malformed(w, h, err)
 	}
+	epoch := walk.SessionEpoch
+	parts, err := measureFetch(&walk)
+	if err != nil {
+		return s.malformed(w, h, err)
+	}
+	if epoch > 0 {
+		parts = 0
+	}
+	if parts > s.fetchPartsMax() {
+		return s.malformed(w, h, kafka.ErrTooMany)
+	}
+	if parts > s.fetchPartsFree() {
+		w.parts, s.crowded = int32(parts), true
+		return tooEarly
+	}
 	i, r := s.newRequest(w)
 	r.kind, r.header = kindFetch, *h
 	r.header.ClientID = nil
-	r.bytes, r.bytesMax = max(walk.MinBytes, 0), max(walk.MaxBytes, 0)
-	if walk.SessionEpoch > 0 {
+	s.reader.Reset(s.pieces)
+	kafka.ParseHeader(&s.reader)
+	walk.Begin(&s.reader, h.Version)
+	r.bytesMax = max(walk.MaxBytes, 0)
+	r.bytes = min(max(walk.MinBytes, 0), r.bytesMax)
+	if epoch > 0 {
 		// A session is to go on, and none was ever begun. Epoch 0 asks for one
 		// and gets none, -1 wants none, whatever the id (KIP-227).
 		r.code = kafka.FetchSessionIDNotFound
 	} else {
 		for walk.Topics() > 0 {
-			t, err := walk.NextTopic()
-			if err != nil {
-				s.endRequest(i)
-				return s.malformed(w, h, err)
-			}
-			number := none
-			if h.Version >= kafka.FetchByID {
-				number = s.topics.findID(t.Name)
-			} else {
-				number = s.topics.find(t.Name)
-			}
+			t, _ := walk.NextTopic()
+			number := s.findTopic(h, t.Name)
 			for range t.Partitions {
-				p, err := walk.NextPartition()
-				if err != nil {
-					s.endRequest(i)
-					return s.malformed(w, h, err)
-				}
-				if s.partsFree == 0 {
-					s.endRequest(i)
-					return tooEarly
-				}
+				p, _ := walk.NextPartition()
 				x := s.addPart(i)
 				x.topic, x.index, x.from, x.max = number, p.Index, p.Offset, max(p.MaxBytes, 0)
 				x.name = t.Span
@@ -67,6 +69,50 @@ func (s *Shard) fetch(w *waiter, h *kafka.Request) outcome {
 	r.waitUntil = s.now + ioring.Instant(int64(wait)*1e6)
 	s.look(i)
 	return taken
+}
+
+// measureFetch walks a request to its end and counts the partitions it names.
+func measureFetch(walk *kafka.FetchWalk) (parts int, err error) {
+	for walk.Topics() > 0 {
+		t, err := walk.NextTopic()
+		if err != nil {
+			return 0, err
+		}
+		for range t.Partitions {
+			if _, err := walk.NextPartition(); err != nil {
+				return 0, err
+			}
+		}
+		parts += t.Partitions
+	}
+	if _, err := walk.Forgotten(); err != nil {
+		return 0, err
+	}
+	for walk.Topics() > 0 {
+		t, err := walk.NextForgotten()
+		if err != nil {
+			return 0, err
+		}
+		for range t.Partitions {
+			if _, err := walk.NextForgottenPartition(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return parts, walk.End()
+}
+
+// A quarter of the parts is for who does not wait for data: fetches that do
+// keep no producer from its own.
+func (s *Shard) fetchPartsMax() int  { return len(s.parts) - len(s.parts)/4 }
+func (s *Shard) fetchPartsFree() int { return s.partsFree - len(s.parts)/4 }
+
+// findTopic is the entry of a topic as a fetch of this version names it.
+func (s *Shard) findTopic(h *kafka.Request, name []byte) int32 {
+	if h.Version >= kafka.FetchByID {
+		return s.topics.findID(name)
+	}
+	return s.topics.find(name)
 }
 
 // fetchable finds a part's log and says what speaks against reading it.
@@ -123,7 +169,7 @@ func (s *Shard) look(i uint32) {
 		return
 	}
 	if !s.net.Alive(r.frame) {
-		s.unpark(r)
+		s.unpark(i)
 		s.endRequest(i)
 		return
 	}
@@ -132,16 +178,20 @@ func (s *Shard) look(i uint32) {
 		return
 	}
 	used, total, cold, faults := 0, 0, 0, r.code != kafka.None
+	have, over := int64(0), false // bytes there are; there is more than an answer takes
 	for p := r.first; p != none; p = s.parts[p].next {
 		x := &s.parts[p]
+		s.Timelines.Counters.PartitionsLookedAt++
 		x.views, x.bytes = 0, 0
 		if x.code != kafka.None {
 			faults = true
 			continue
 		}
 		x.known, x.high = s.log.Start(x.slot), s.log.Durable(x.slot)
+		x.counted, x.full = x.from, false
 		limit := min(int(x.max), int(r.bytesMax)-total)
 		if total > 0 && limit <= 0 || used == len(s.views) {
+			x.full, over = true, over || x.max > 0
 			continue
 		}
 		n, st := 0, engine.OK
@@ -170,12 +220,12 @@ func (s *Shard) look(i uint32) {
 			x.code, faults = codeOf(st), true
 			continue
 		}
-		got := 0
-		for _, v := range s.views[used : used+n] {
-			got += len(v.Bytes)
+		if n == 0 {
+			continue
 		}
-		if total > 0 && n > 0 && len(s.views[used].Bytes) > limit {
+		if total > 0 && len(s.views[used].Bytes) > limit {
 			s.unpin(used, n) // whole only where it is the first
+			x.full, over = true, true
 			continue
 		}
 		if r.header.Version < zstdFetch && holdsZstd(s.views[used:used+n]) {
@@ -183,7 +233,16 @@ func (s *Shard) look(i uint32) {
 			x.code, faults = kafka.UnsupportedCompressionType, true
 			continue
 		}
-		x.views, x.bytes = int32(n), int32(got)
+		got := 0
+		for _, v := range s.views[used : used+n] {
+			got += len(v.Bytes)
+		}
+		x.views, x.bytes, x.counted = int32(n), int32(got), viewEnd(s.views[used+n-1])
+		have += int64(got)
+		if x.counted < x.high {
+			x.full, over = true, over || limit < int(x.max)
+			have += int64(max(x.max-x.bytes, 0)) // it holds its maximum, as Kafka counts
+		}
 		used += n
 		total += got
 	}
@@ -192,8 +251,9 @@ func (s *Shard) look(i uint32) {
 		r.stamps[metrics.Submitted] = int64(s.now)
 		return
 	}
-	if !faults && total < int(r.bytes) && s.now < r.waitUntil && s.stage == stageServing {
+	if !faults && !over && have < int64(r.bytes) && s.now < r.waitUntil && s.stage == stageServing {
 		s.unpin(0, used)
+		r.have = have
 		s.park(i)
 		return
 	}
@@ -201,6 +261,43 @@ func (s *Shard) look(i uint32) {
 		r.stamps[metrics.Appended] = int64(s.now)
 	}
 	s.buildFetch(i, used)
+}
+
+// viewEnd is one past the last offset of a view's batch.
+func viewEnd(v engine.View) int64 {
+	return kafka.BaseOffset(v.Bytes) + int64(kafka.ParseBatchHeader(v.Bytes).LastOffsetDelta) + 1
+}
+
+// grew counts what has become durable for part p of a fetch that waits, and has
+// the fetch looked at when that is enough: an append costs it the same however
+// many partitions it waits for.
+func (s *Shard) grew(p int32) {
+	x := &s.parts[p]
+	r := &s.requests[x.request]
+	high := s.log.Durable(x.slot)
+	if r.dirty || x.full || x.counted >= high {
+		return
+	}
+	s.Timelines.Counters.PartitionsLookedAt++
+	n, st := s.log.Read(x.slot, x.counted, high, int(x.max-x.bytes), s.views)
+	if st != engine.OK {
+		s.lookAt(x.request)
+		return
+	}
+	for _, v := range s.views[:n] {
+		if x.bytes > 0 && int(x.bytes)+len(v.Bytes) > int(x.max) {
+			x.full = true
+			r.have += int64(max(x.max-x.bytes, 0))
+			break
+		}
+		x.bytes += int32(len(v.Bytes))
+		x.counted = viewEnd(v)
+		r.have += int64(len(v.Bytes))
+	}
+	s.unpin(0, n)
+	if r.have >= int64(r.bytes) {
+		s.lookAt(x.request)
+	}
 }
 
 // coldPerFetch bounds the cold reads one fetch has under way.
@@ -231,8 +328,8 @@ func (s *Shard) park(i uint32) {
 	if r.parked {
 		return
 	}
-	r.parked = true
-	s.parked++
+	r.parked, r.parkedAt = true, s.now
+	s.polls.push(s.requests, i)
 	s.Timelines.Counters.FetchWaits++
 	s.net.Release(r.frame)
 	for p := r.first; p != none; p = s.parts[p].next {
@@ -241,11 +338,66 @@ func (s *Shard) park(i uint32) {
 	s.timers.set(i, r.waitUntil)
 }
 
-func (s *Shard) unpark(r *request) {
-	if r.parked {
+// unpark takes a fetch off those that wait.
+func (s *Shard) unpark(i uint32) {
+	if r := &s.requests[i]; r.parked {
 		r.parked = false
-		s.parked--
+		s.polls.remove(s.requests, i)
 	}
+}
+
+// polls are the fetches that wait for data, those that have waited longest first.
+type polls struct {
+	first, last int32
+	n           int
+}
+
+func (q *polls) push(all []request, i uint32) {
+	r := &all[i]
+	r.pollPrev, r.pollNext = q.last, none
+	if q.last != none {
+		all[q.last].pollNext = int32(i)
+	} else {
+		q.first = int32(i)
+	}
+	q.last = int32(i)
+	q.n++
+}
+
+func (q *polls) remove(all []request, i uint32) {
+	r := &all[i]
+	if r.pollPrev != none {
+		all[r.pollPrev].pollNext = r.pollNext
+	} else {
+		q.first = r.pollNext
+	}
+	if r.pollNext != none {
+		all[r.pollNext].pollPrev = r.pollPrev
+	} else {
+		q.last = r.pollPrev
+	}
+	q.n--
+}
+
+// pollLeastNS is how long a fetch may wait for data while others find no parts
+// to wait with. Shorter would be kinder to them, and have a crowd of clients
+// keep the shard busy with answers that say nothing.
+const pollLeastNS = 10e6
+
+// makeRoom answers who has waited for data longest, where a fetch finds no
+// parts. It says when to look again.
+func (s *Shard) makeRoom() ioring.Instant {
+	if !s.crowded || s.polls.n == 0 {
+		return ioring.Never
+	}
+	i := uint32(s.polls.first)
+	if due := s.requests[i].parkedAt + pollLeastNS; s.now < due {
+		return due
+	}
+	s.crowded = false // whoever still finds none says so again
+	s.timers.clear(i)
+	s.expire(i)
+	return ioring.Never
 }
 
 // answerFetches answers every long poll with what there is: the shard stops.
@@ -324,12 +476,12 @@ func (s *Shard) buildFetch(i uint32, used int) {
 		if s.net.Alive(r.frame) {
 			s.starved = append(s.starved, i)
 		} else {
-			s.unpark(r)
+			s.unpark(i)
 			s.endRequest(i)
 		}
 		return
 	}
-	kafka.PutFetchHead(s.net.Bytes(r.frame, kafka.FetchHeadBytes(&r.header, topics)), &r.header, r.code, topics)
+	kafka.PutFetchHead(s.net.Bytes(r.frame, kafka.FetchHeadBytes(&r.header, topics)), &r.header, r.code, 0, topics)
 	at = 0
 	for p := r.first; p != none; p = s.parts[p].next {
 		x := &s.parts[p]
@@ -356,7 +508,7 @@ func (s *Shard) buildFetch(i uint32, used int) {
 		kafka.PutFetchPartitionEnd(s.net.Bytes(r.frame, kafka.FetchPartitionEndBytes(v, s.endsTopic(p))))
 	}
 	kafka.PutFetchEnd(s.net.Bytes(r.frame, kafka.FetchEndBytes(v)))
-	s.unpark(r)
+	s.unpark(i)
 	s.net.Release(r.frame)
 	s.reply(i)
 }

@@ -77,6 +77,10 @@ func (s *Shard) handle(w *waiter) outcome {
 	if s.inFlight == len(s.requests) {
 		return tooEarly
 	}
+	if w.parts > 0 && int(w.parts) > s.fetchPartsFree() {
+		s.crowded = true
+		return tooEarly // it need not be walked again to know that
+	}
 	s.pieces = s.net.Pieces(w.frame, s.pieces[:0])
 	s.reader.Reset(s.pieces)
 	h, err := kafka.ParseHeader(&s.reader)
@@ -172,7 +176,8 @@ func (s *Shard) reply(i uint32) {
 	for p := r.first; p != none; p = s.parts[p].next {
 		s.unwait(p)
 	}
-	r.parked, r.replied = false, true
+	s.unpark(i)
+	r.replied = true
 	if !s.net.Alive(r.frame) {
 		s.endRequest(i)
 		return
@@ -212,13 +217,13 @@ func (s *Shard) closed(c netring.ConnID) {
 			s.waiting.push(w)
 		}
 	}
-	if s.parked == 0 {
-		return
-	}
-	for i := range s.requests {
-		if r := &s.requests[i]; r.used && r.parked && r.conn == c {
-			s.unpark(r)
+	for i := s.polls.first; i != none; {
+		r := &s.requests[i]
+		next := r.pollNext
+		if r.conn == c {
+			s.unpark(uint32(i))
 			s.lookAt(uint32(i)) // ends it, but for reads under way: the last of them does
 		}
+		i = next
 	}
 }

@@ -110,6 +110,11 @@ type hotShard struct {
 }
 
 func newHotShard(t testing.TB, arenaBytes, partitions int, configs ...cluster.Config) *hotShard {
+	return newHotShardOf(t, arenaBytes, partitions, 1, configs...)
+}
+
+// newHotShardOf gives topic "hot" so many partitions.
+func newHotShardOf(t testing.TB, arenaBytes, partitionsMax, partitions int, configs ...cluster.Config) *hotShard {
 	features, err := ioring.Probe()
 	if err != nil {
 		t.Skipf("no io_uring: %v", err)
@@ -120,7 +125,7 @@ func newHotShard(t testing.TB, arenaBytes, partitions int, configs ...cluster.Co
 	}
 	o := BrokerOptions{
 		DataShards: 1, ArenaBytes: arenaBytes, RootFD: root, Features: features.Mask, Buffered: true, MessageBytesMax: 1 << 20, PartitionsDefault: 1,
-		TopicsMax: 64, PartitionsMax: partitions, Log: mute{t}, NewDirectory: [16]byte{1}, RetentionCheckNS: 1e6, Nodes: []Node{{0, "h", 1}, {1, "h", 2}},
+		TopicsMax: 64, PartitionsMax: partitionsMax, Log: mute{t}, NewDirectory: [16]byte{1}, RetentionCheckNS: 1e6, Nodes: []Node{{0, "h", 1}, {1, "h", 2}},
 	}
 	boot, err := recoverDirectory(o)
 	if err != nil {
@@ -156,7 +161,11 @@ func newHotShard(t testing.TB, arenaBytes, partitions int, configs ...cluster.Co
 		t.Fatal(err)
 	}
 	copy(topic.Bytes(), told)
-	for _, x := range []mail{{kind: mailTopic, a: 1, b: 0, block: topic}, {kind: mailOpen, a: 2, b: 0}, {kind: mailServe}} {
+	mails := []mail{{kind: mailTopic, a: uint64(partitions), b: 0, block: topic}}
+	for i := range partitions {
+		mails = append(mails, mail{kind: mailOpen, a: uint64(2 + i), b: uint64(i)})
+	}
+	for _, x := range append(mails, mail{kind: mailServe}) {
 		if !h.post.toData[1].put(x) {
 			t.Fatal("no room for mail")
 		}

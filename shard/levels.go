@@ -19,7 +19,7 @@ func (s *Shard) levels() {
 	level("connections", n.Conns, 0, s.o.Net.ConnsMax)
 	level("network frames", n.FramesOpen, s.o.Net.FramesMax-n.FramesFreeLow, s.o.Net.FramesMax)
 	level("requests", s.inFlight, 0, len(s.requests))
-	level("long polls", s.parked, 0, len(s.requests))
+	level("long polls", s.polls.n, 0, len(s.requests))
 	level("partitions in requests", len(s.parts)-s.partsFree, 0, len(s.parts))
 	level("pin chunks", len(s.pins)-s.pinsFree, 0, len(s.pins))
 	receive := s.o.Net.ReceiveBuffers - s.o.Net.ReceiveBuffers/8

@@ -247,7 +247,7 @@ func (s *Shard) acknowledge(slot engine.Slot) {
 		s.truncated(slot)
 	}
 	for p := log.fetch; p != none; p = s.parts[p].waitNext {
-		s.lookAt(s.parts[p].request)
+		s.grew(p)
 	}
 }
 

@@ -34,6 +34,10 @@ type request struct {
 	pins      int32 // chunks of pinned log memory, given back when sent
 	bytes     int32 // fetch: what it asked for at least, at most
 	bytesMax  int32
+	have      int64 // fetch, parked: bytes counted of what it waits for
+	pollPrev  int32 // fetch, parked: its neighbours among those that are
+	pollNext  int32
+	parkedAt  ioring.Instant
 	waitUntil ioring.Instant
 	lent      mem.Block // our copy of a cold request, at the control shard
 	answer    mem.Block // the control shard's answer, lent to us
@@ -74,10 +78,12 @@ type part struct {
 	searching bool       // offsets: by time, not found yet
 	name      kafka.Span // fetch: the topic as the request names it
 	views     int32      // fetch: how many of the shard's views are this part's
-	bytes     int32      // and their sum
-	known     int64      // fetch: log start when it was answered
-	high      int64      // and its high watermark
-	where     int64      // offsets: where the search stands
+	bytes     int32      // and their sum; parked: bytes counted, which lie before counted
+	counted   int64
+	full      bool  // there is more than the answer takes of it: no more is counted
+	known     int64 // fetch: log start when it was answered
+	high      int64 // and its high watermark
+	where     int64 // offsets: where the search stands
 	epoch     int32
 }
 
@@ -280,6 +286,7 @@ type waiter struct {
 	conn    netring.ConnID
 	at      ioring.Instant
 	request int32 // a produce that is half done, else none
+	parts   int32 // a fetch: how many parts it did not find
 }
 
 func newWaitQueue(n int) waitQueue { return waitQueue{all: make([]waiter, n)} }

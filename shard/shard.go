@@ -149,7 +149,8 @@ type Shard struct {
 	late       [openCredit]lateErrand
 	kept       []mail   // what the control shard asked for that waits for memory
 	starved    []uint32 // fetches and searches that wait for read or reply memory
-	parked     int      // long polls that wait
+	polls      polls    // fetches that wait for data
+	crowded    bool     // a fetch found no parts
 
 	retainAt    ioring.Instant // when retention goes on
 	retainNext  int            // with this slot
@@ -241,6 +242,7 @@ func (s *Shard) makeTables() {
 	}
 	s.pins[len(s.pins)-1].next = none
 	s.pinsFree = len(s.pins)
+	s.polls = polls{first: none, last: none}
 	s.timers = newTimers(len(s.requests))
 	s.waiting = newWaitQueue(2 * o.Net.FramesMax)
 	s.dirty = make([]uint32, 0, len(s.requests))
@@ -316,13 +318,14 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		s.control.step()
 	}
 	s.retain()
+	roomAt := s.makeRoom()
 	s.lookAgain()
 	sleepUntil = s.log.Step(now)
 	if s.logEvents() {
 		s.lookAgain()
 		again = true
 	}
-	sleepUntil = min(sleepUntil, s.net.Step(now), s.timers.next())
+	sleepUntil = min(sleepUntil, s.net.Step(now), s.timers.next(), roomAt)
 	if s.control == nil && s.stage == stageServing && !s.failed {
 		sleepUntil = min(sleepUntil, s.retainAt)
 	}
