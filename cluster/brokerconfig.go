@@ -44,6 +44,9 @@ const (
 	SessionMinMS         = "group.min.session.timeout.ms"
 	SessionMaxMS         = "group.max.session.timeout.ms"
 	GroupSizeMax         = "group.max.size"
+	ConsumerSessionMS    = "group.consumer.session.timeout.ms"
+	ConsumerHeartbeatMS  = "group.consumer.heartbeat.interval.ms"
+	ConsumerGroupSizeMax = "group.consumer.max.size"
 	OffsetsRetentionMins = "offsets.retention.minutes"
 	brokerMessageBytes   = "message.max.bytes"
 )
@@ -64,6 +67,11 @@ var brokerDefs = func() []BrokerDef {
 		own("connections.max.idle.ms", ConfigLong, "600000", 0, math.MaxInt64, ScopeStart, "A connection that is idle for so long is closed.", "It is a part of the broker."),
 		own("default.replication.factor", ConfigInt, "1", 1, 1, ScopeStart, "There is one replica.", "This broker does not replicate."),
 		own("delete.topic.enable", ConfigBool, "true", 0, 0, ScopeStart, "Topics can be deleted.", "It is a part of the broker."),
+		own("group.consumer.assignors", ConfigString, "uniform,range", 0, 0, ScopeStart, "What groups of the consumer protocol are assigned partitions by; the first where members do not say.", "They are a part of the broker."),
+		own(ConsumerHeartbeatMS, ConfigInt, "5000", 1, math.MaxInt32, ScopeControl, "How often members of the consumer protocol are to send heartbeats.", ""),
+		own(ConsumerGroupSizeMax, ConfigInt, "2147483647", 1, math.MaxInt32, ScopeControl, "How many members a group of the consumer protocol may have.", ""),
+		own("group.consumer.migration.policy", ConfigString, "disabled", 0, 0, ScopeStart, "A group changes its protocol when it is empty.", "It is a part of the broker."),
+		own(ConsumerSessionMS, ConfigInt, "45000", 1, math.MaxInt32, ScopeControl, "How long a member of the consumer protocol may be silent.", ""),
 		own(RebalanceDelayMS, ConfigInt, "3000", 0, math.MaxInt32, ScopeControl, "How long an empty group waits for more members.", ""),
 		own(SessionMaxMS, ConfigInt, "1800000", 1, math.MaxInt32, ScopeControl, "The longest session a member may ask for.", ""),
 		own(GroupSizeMax, ConfigInt, "1024", 1, math.MaxInt32, ScopeControl, "How many members a group may have.", ""),
@@ -180,6 +188,9 @@ func (s *State) PlanConfigureBroker(node, control int32, edits []ConfigEdit, rep
 	}
 	if least, most := after(SessionMinMS), after(SessionMaxMS); least > most {
 		return nil, refuse(CodeInvalidConfig, "%s would be %d, and %s %d.", SessionMinMS, least, SessionMaxMS, most)
+	}
+	if every, session := after(ConsumerHeartbeatMS), after(ConsumerSessionMS); every >= session {
+		return nil, refuse(CodeInvalidConfig, "%s would be %d, and %s %d.", ConsumerHeartbeatMS, every, ConsumerSessionMS, session)
 	}
 	if n := after(NumPartitions); n > int64(lim.PartitionsPerTopicMax) {
 		return nil, refuse(CodeInvalidConfig, "Invalid value %d for configuration %s: a topic may have at most %d partitions.", n, NumPartitions, lim.PartitionsPerTopicMax)

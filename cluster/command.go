@@ -143,6 +143,7 @@ func (s *State) applyGrow(body []byte) error {
 	}
 	s.insertLogs(t, more, len(t.Partitions))
 	t.Partitions = append(t.Partitions, more...)
+	s.topicChanges++
 	s.nextLogID = more[len(more)-1].LogID + 1
 	return nil
 }

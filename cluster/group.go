@@ -20,6 +20,10 @@ type Group struct {
 	Members      []GroupMember // in the order in which they joined
 	Topics       []GroupTopic  // sorted by name, none without offsets
 
+	// Consumer is what a group of the consumer protocol (KIP-848) has; nil for a
+	// classic group. Such a one has no Protocol, Leader or Members.
+	Consumer *ConsumerGroup
+
 	metaBytes, offsetBytes int
 }
 
@@ -104,7 +108,7 @@ func offsetAt(all []Offset, partition int32) (int, bool) {
 
 func (g *Group) equal(o *Group) bool {
 	return g.ID == o.ID && g.Generation == o.Generation && g.ProtocolType == o.ProtocolType && g.Protocol == o.Protocol &&
-		g.Leader == o.Leader && g.ChangedMS == o.ChangedMS && g.metaBytes == o.metaBytes && g.offsetBytes == o.offsetBytes &&
+		g.Leader == o.Leader && g.ChangedMS == o.ChangedMS && g.Consumer.equal(o.Consumer) && g.metaBytes == o.metaBytes && g.offsetBytes == o.offsetBytes &&
 		slices.EqualFunc(g.Members, o.Members, func(a, b GroupMember) bool {
 			return a.ID == b.ID && a.InstanceID == b.InstanceID && a.ClientID == b.ClientID && a.ClientHost == b.ClientHost &&
 				a.SessionTimeoutMS == b.SessionTimeoutMS && a.RebalanceTimeoutMS == b.RebalanceTimeoutMS &&
@@ -124,9 +128,10 @@ func (g *Group) equal(o *Group) bool {
 //	commit   topics u32, each name, offsets u32, each partition i32, leader epoch i32,
 //	         offset i64, committed i64, expires i64, metadata
 //	forget   topics u32, each name, partitions u32, each i32
+//	consumer what appendConsumer of consumergroup.go writes
 //
 // Strings have a u16 length before them. A put leaves the group's offsets as
-// they are. A drop takes them along. A commit makes the group where there is
+// they are, and so does a consumer. A drop takes them along. A commit makes the group where there is
 // none, and keeps nothing of partitions that do not exist: one that was on its
 // way when its topic was deleted is as if it had come before.
 const (
@@ -134,6 +139,7 @@ const (
 	groupDrop   = 2
 	groupCommit = 3
 	groupForget = 4
+	groupModern = 5
 )
 
 const groupChangeHeaderBytes = 5
@@ -234,8 +240,10 @@ func forgetOffsets(id string, topics []GroupPartitions) []byte {
 // parsedGroupChange is one change, read and found sound.
 type parsedGroupChange struct {
 	kind   byte
-	group  *Group // put, commit: what it says
+	group  *Group // put, commit, consumer: what it says
 	forget []GroupPartitions
+	whole  bool     // consumer: members it does not name are none
+	gone   []string // consumer: members that are no more
 }
 
 // parseGroupChanges reads all of a command before anything of it is applied.
@@ -294,6 +302,8 @@ func parseGroupChange(kind byte, body []byte) (parsedGroupChange, error) {
 			}
 			c.forget = append(c.forget, t)
 		}
+	case groupModern:
+		c.parseConsumer(&r)
 	default:
 		return c, malformed("a change of groups of unknown kind %d; a newer program may know it", kind)
 	}
@@ -346,6 +356,24 @@ func (s *State) applyGroup(c *parsedGroupChange) {
 		for i := range c.group.Topics {
 			s.commit(g, &c.group.Topics[i])
 		}
+	case groupModern:
+		g := c.group
+		if !c.whole && (!known || s.groups[at].Consumer == nil || s.groups[at].Consumer.Serial+1 != g.Consumer.Serial) {
+			return
+		}
+		if known {
+			old := s.groups[at]
+			s.groupsBytes -= old.metaBytes
+			g.Topics, g.offsetBytes = old.Topics, old.offsetBytes
+			if !c.whole {
+				g.Consumer.inherit(old.Consumer, c.gone)
+			}
+			s.groups[at] = g
+		} else {
+			s.groups = slices.Insert(s.groups, at, g)
+		}
+		g.metaBytes = g.countMeta()
+		s.groupsBytes += g.metaBytes
 	case groupForget:
 		if known {
 			for _, t := range c.forget {
@@ -426,6 +454,11 @@ func (g *Group) countMeta() int {
 		m := &g.Members[i]
 		n += groupMemberBytes + len(m.ID) + len(m.InstanceID) + len(m.ClientID) + len(m.ClientHost) + len(m.Subscription) + len(m.Assignment)
 	}
+	if g.Consumer != nil {
+		for i := range g.Consumer.Members {
+			n += g.Consumer.Members[i].bytes()
+		}
+	}
 	return n
 }
 
@@ -433,7 +466,11 @@ func (g *Group) countMeta() int {
 // each, a put excepted.
 func (s *State) snapshotGroups(chunkMax int, yield func([]byte)) {
 	for _, g := range s.groups {
-		yield(putGroup(g))
+		if g.Consumer != nil {
+			yield(putConsumer(g.ID, g.ChangedMS, g.Consumer, true, nil))
+		} else {
+			yield(putGroup(g))
+		}
 		var part []GroupTopic
 		size := 0
 		flush := func() {

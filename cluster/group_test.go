@@ -16,6 +16,7 @@ var codeNames = map[int16]string{
 	-1: "UNKNOWN_SERVER_ERROR", 0: "NONE", 15: "COORDINATOR_NOT_AVAILABLE", 16: "NOT_COORDINATOR", 22: "ILLEGAL_GENERATION",
 	23: "INCONSISTENT_GROUP_PROTOCOL", 24: "INVALID_GROUP_ID", 25: "UNKNOWN_MEMBER_ID", 26: "INVALID_SESSION_TIMEOUT", 27: "REBALANCE_IN_PROGRESS",
 	28: "INVALID_COMMIT_OFFSET_SIZE", 42: "INVALID_REQUEST", 44: "POLICY_VIOLATION", 68: "NON_EMPTY_GROUP", 69: "GROUP_ID_NOT_FOUND",
+	35: "UNSUPPORTED_VERSION", 110: "FENCED_MEMBER_EPOCH", 111: "UNRELEASED_INSTANCE_ID", 112: "UNSUPPORTED_ASSIGNOR", 113: "STALE_MEMBER_EPOCH", 128: "INVALID_REGULAR_EXPRESSION",
 	79: "MEMBER_ID_REQUIRED", 81: "GROUP_MAX_SIZE_REACHED", 82: "FENCED_INSTANCE_ID", 86: "GROUP_SUBSCRIBED_TO_TOPIC",
 }
 
@@ -29,6 +30,7 @@ func codeName(c int16) string {
 var kafkaGroups = GroupOptions{
 	SessionTimeoutMinMS: 6000, SessionTimeoutMaxMS: 1800000, InitialRebalanceDelayMS: 3000, NewMemberTimeoutMS: 300000, OffsetsRetentionMS: 7 * 24 * 3600 * 1000,
 	GroupSizeMax: 1000, MembersMax: 1000, GroupsMax: 1000, GroupBytesMax: 1 << 20, OffsetBytesMax: 1 << 20, BytesMax: 1 << 24,
+	ConsumerSessionTimeoutMS: 45000, ConsumerHeartbeatIntervalMS: 5000, ConsumerGroupSizeMax: 1000, ConsumersMax: 1000,
 }
 
 // subscription is the metadata of a consumer, version 0.
@@ -88,6 +90,16 @@ func (b *bench) settle() {
 				} else {
 					fmt.Fprintf(&b.said, "sync %s/%s %q\n", r.ProtocolType, r.Protocol, r.Assignment)
 				}
+			case *ConsumerReply:
+				if r.Code != 0 {
+					fmt.Fprintf(&b.said, "beat %s\n", codeName(r.Code))
+					break
+				}
+				fmt.Fprintf(&b.said, "beat id=%s epoch=%d", r.MemberID, r.Epoch)
+				if r.Assigns {
+					fmt.Fprintf(&b.said, " has %s", b.partitions(r.Assignment))
+				}
+				b.said.WriteString("\n")
 			case GroupDone:
 				fmt.Fprintf(&b.said, "done %s\n", codeName(r.Code))
 			}
@@ -129,6 +141,41 @@ func (b *bench) joined(r *JoinReply) {
 		fmt.Fprintf(&b.said, " %q]", m.Metadata)
 	}
 	b.said.WriteString("\n")
+}
+
+// partitions are written t:0,1+u:0, none as none.
+func (b *bench) partitions(all []TopicPartitions) string {
+	var out []string
+	for _, t := range all {
+		name := fmt.Sprintf("%x", t.Topic[15])
+		if topic, ok := b.state.TopicByID(t.Topic); ok {
+			name = topic.Name
+		}
+		out = append(out, name+":"+strings.ReplaceAll(strings.Trim(fmt.Sprint(t.Partitions), "[]"), " ", ","))
+	}
+	slices.Sort(out)
+	if out == nil {
+		return "none"
+	}
+	return strings.Join(out, "+")
+}
+
+func (b *bench) parsePartitions(text string) []TopicPartitions {
+	out := []TopicPartitions{}
+	for _, x := range strings.Split(text, "+") {
+		name, parts, ok := strings.Cut(x, ":")
+		topic, known := b.state.Topic(name)
+		if !ok || !known {
+			continue
+		}
+		t := TopicPartitions{Topic: topic.ID}
+		for _, p := range strings.Split(parts, ",") {
+			n, _ := strconv.Atoi(p)
+			t.Partitions = append(t.Partitions, int32(n))
+		}
+		out = append(out, t)
+	}
+	return out
 }
 
 // restart takes up a state as a broker does that was killed: from its snapshot
@@ -178,13 +225,16 @@ func (b *bench) check() {
 			}
 			bytes += m.bytes()
 		}
+		if x := g.consumer; x != nil {
+			bytes += b.checkConsumers(g, x)
+		}
 		if awaiting != g.awaiting || bytes != g.bytes || len(g.byID) != len(g.members) || len(g.static) != static {
 			b.t.Fatalf("group %s: %d of %d wait for joins, %d of %d bytes, %d of %d members, %d of %d static", g.id, g.awaiting, awaiting, g.bytes, bytes, len(g.byID), len(g.members), len(g.static), static)
 		}
 		if empty := g.state == GroupEmpty; empty && len(g.members) > 0 {
 			b.t.Fatalf("group %s: empty with members", g.id)
 		}
-		if (g.state == GroupStable || g.state == GroupCompletingRebalance) && len(g.members) == 0 {
+		if (g.state == GroupStable || g.state == GroupCompletingRebalance) && len(g.members) == 0 && g.consumer == nil {
 			b.t.Fatalf("group %s: %s without members", g.id, g.state)
 		}
 		if len(g.members) > 0 && g.byID[g.leader] == nil {
@@ -199,6 +249,60 @@ func (b *bench) check() {
 	if members != b.c.members || total != b.c.bytes {
 		b.t.Fatalf("%d members counted of %d, %d bytes of %d", b.c.members, members, b.c.bytes, total)
 	}
+}
+
+// checkConsumers holds the invariants of a live group of the consumer protocol,
+// and says how much its members are counted to have.
+func (b *bench) checkConsumers(g *group, x *consumerGroup) (bytes int) {
+	if len(g.members) > 0 || g.protocolType != consumerProtocol || x.assigned > x.epoch || g.state != x.state() {
+		b.t.Fatalf("group %s: %d classic members, type %q, epoch %d assigned %d, %s but %s", g.id, len(g.members), g.protocolType, x.epoch, x.assigned, g.state, x.state())
+	}
+	owned, static := 0, 0
+	targets := map[slot]string{}
+	for i, m := range x.members {
+		if i > 0 && x.members[i-1].ID >= m.ID {
+			b.t.Fatalf("group %s: members are out of order", g.id)
+		}
+		if m.InstanceID != "" {
+			static++
+			if x.static[m.InstanceID] != m {
+				b.t.Fatalf("group %s: static member %s is in disorder", g.id, m.ID)
+			}
+		}
+		if m.Epoch > x.assigned || (m.State == MemberUnrevoked) != (len(m.Revoking) > 0) || (m.State == MemberUnrevoked) != (m.revokeBy != GroupsNever) || m.dirty {
+			b.t.Fatalf("group %s: member %+v at assignment epoch %d, to revoke by %d", g.id, m.ConsumerMember, x.assigned, m.revokeBy)
+		}
+		if m.State == MemberStable && m.Epoch == x.assigned && !samePartitions(m.Assigned, m.Target) {
+			b.t.Fatalf("group %s: member %s is stable with %v, its target is %v", g.id, m.ID, m.Assigned, m.Target)
+		}
+		for _, all := range [][]TopicPartitions{m.Assigned, m.Revoking} {
+			for _, t := range all {
+				for _, p := range t.Partitions {
+					owned++
+					if x.owners[slot{t.Topic, p}] != m {
+						b.t.Fatalf("group %s: %s has a partition that is not its own", g.id, m.ID)
+					}
+				}
+			}
+		}
+		for _, t := range m.Target {
+			for _, p := range t.Partitions {
+				s := slot{t.Topic, p}
+				if targets[s] != "" {
+					b.t.Fatalf("group %s: partition %d is to be %s's and %s's", g.id, p, targets[s], m.ID)
+				}
+				targets[s] = m.ID
+			}
+		}
+		if m.counted != m.bytes() {
+			b.t.Fatalf("group %s: member %s is counted to have %d bytes, it has %d", g.id, m.ID, m.counted, m.bytes())
+		}
+		bytes += m.counted
+	}
+	if owned != len(x.owners) || static != len(x.static) {
+		b.t.Fatalf("group %s: %d partitions owned, %d counted; %d static members, %d counted", g.id, owned, len(x.owners), static, len(x.static))
+	}
+	return bytes
 }
 
 // args reads a command's arguments.
@@ -255,6 +359,8 @@ func TestGroups(t *testing.T) {
 				b.o.GroupBytesMax = int(a.num("group-bytes", int64(b.o.GroupBytesMax)))
 				b.o.OffsetBytesMax = int(a.num("offset-bytes", int64(b.o.OffsetBytesMax)))
 				b.o.OffsetsRetentionMS = a.num("retention", b.o.OffsetsRetentionMS)
+				b.o.ConsumerGroupSizeMax = int(a.num("consumers", int64(b.o.ConsumerGroupSizeMax)))
+				b.o.ConsumersMax = int(a.num("all-consumers", int64(b.o.ConsumersMax)))
 				b.c.o = b.o
 			case "topic":
 				topics++
@@ -301,6 +407,64 @@ func TestGroups(t *testing.T) {
 					}
 				}
 				b.c.Sync(b.at, next(), r)
+			case "grow":
+				must(t, b.state)(func() ([]byte, *Refusal) {
+					cmd, r := b.state.PlanGrow(a.str("name", ""), int(a.num("partitions", 4)), Placement{}, roomy)
+					b.saved = append(b.saved, cmd)
+					return cmd, r
+				}())
+			case "beat":
+				r := &ConsumerRequest{Group: group, MemberID: a.str("id", ""), Epoch: int32(a.num("epoch", 0)), RebalanceTimeoutMS: int32(a.num("rebalance", -1)), ClientID: "client", NewID: a.str("new", ""), BringsID: a.has("v1")}
+				text := func(key string) *string {
+					if !a.has(key) {
+						return nil
+					}
+					v := a.str(key, "")
+					return &v
+				}
+				r.InstanceID, r.RackID, r.Assignor = text("instance"), text("rack"), text("assignor")
+				if regex := strings.TrimSpace(d.Input); regex != "" {
+					r.Regex = &regex
+				}
+				if r.Epoch == 0 { // a join says it all
+					r.RebalanceTimeoutMS = int32(a.num("rebalance", 60000))
+					r.Owned = []TopicPartitions{}
+					if r.Regex == nil {
+						r.Topics = []string{"t"}
+					}
+				}
+				if a.has("topics") {
+					r.Topics = strings.FieldsFunc(a.str("topics", ""), func(c rune) bool { return c == '+' })
+					if r.Topics == nil {
+						r.Topics = []string{}
+					}
+				}
+				if a.has("owned") {
+					r.Owned = b.parsePartitions(a.str("owned", ""))
+				}
+				b.c.ConsumerHeartbeat(b.at, next(), r)
+			case "members":
+				g, ok := b.c.DescribeConsumer(group)
+				if !ok {
+					say("no consumer group")
+					break
+				}
+				say("%s epoch=%d assigned=%d %s", g.State, g.Epoch, g.AssignmentEpoch, g.Assignor)
+				for _, m := range g.Members {
+					state := [...]string{"stable", "unrevoked", "unreleased"}[m.State]
+					fmt.Fprintf(&b.said, "  %s epoch=%d %s has %s target %s", m.ID, m.Epoch, state, b.partitions(m.Assigned), b.partitions(m.Target))
+					if m.Revoking != nil {
+						fmt.Fprintf(&b.said, " revoking %s", b.partitions(m.Revoking))
+					}
+					b.said.WriteString("\n")
+				}
+			case "may-fetch":
+				var who *string
+				if a.has("id") {
+					v := a.str("id", "")
+					who = &v
+				}
+				say("%s", codeName(b.c.ValidateFetch(group, who, int32(a.num("epoch", -1)))))
 			case "heartbeat":
 				say("%s", codeName(b.c.Heartbeat(b.at, group, a.str("id", ""), a.str("instance", ""), int32(a.num("generation", 1)))))
 			case "leave":
@@ -381,13 +545,24 @@ func TestGroups(t *testing.T) {
 			case "release":
 				b.release(int16(a.num("code", 0)))
 				b.hold = a.has("held")
+			case "fail": // the first change is lost, the others are not
+				lost := b.held[0]
+				b.held = b.held[1:]
+				b.c.Stored(b.at, int16(a.num("code", 16)))
+				if lost == nil {
+					d.Fatalf(t, "nothing was to be stored")
+				}
 			case "close":
 				b.c.Close()
 			case "restart":
 				b.restart()
 			case "list":
 				for _, g := range b.c.List() {
-					say("%s %s type=%q", g.ID, g.State, g.ProtocolType)
+					kind := ""
+					if g.Kind != GroupClassic {
+						kind = " " + g.Kind
+					}
+					say("%s %s type=%q%s", g.ID, g.State, g.ProtocolType, kind)
 				}
 			case "describe":
 				g, ok := b.c.Describe(group)
@@ -597,5 +772,284 @@ func TestGroupCommandsAreWholeOrNothing(t *testing.T) {
 	}
 	if len(s.Groups()) != 2 || !slices.ContainsFunc(s.Groups(), func(g *Group) bool { return g.ID == "b" && g.Generation == 3 && len(g.Members) == 1 }) {
 		t.Fatalf("groups are %+v", s.Groups())
+	}
+}
+
+// TestConsumerLife drives groups of the consumer protocol at random: members
+// come, go, crash, fall silent and give up partitions late; topics grow and go;
+// changes are stored late, are lost, or do not get there before a restart. What
+// members are told never overlaps: nobody is assigned what another may still
+// use. In the end, left alone, everybody has what it was to have.
+func TestConsumerLife(t *testing.T) {
+	for seed := range int64(60) {
+		rng := rand.New(rand.NewSource(seed))
+		b := newBench(t)
+		b.o.ConsumerSessionTimeoutMS = 5000
+		b.c = NewCoordinator(b.state, b.o, b.at)
+		topics := uint64(0)
+		create := func() {
+			topics++
+			cmd, r := b.state.PlanCreate(fmt.Sprint("t", topics), 1+rng.Intn(4), 1, nil, id(topics), roomy)
+			if r != nil {
+				t.Fatal(r)
+			}
+			b.apply(cmd)
+		}
+		create()
+		create()
+		b.hold = true
+		type client struct {
+			id, instance string
+			epoch        int32
+			owned        []TopicPartitions // what it uses
+			waits        uint64
+			sent, heard  int64 // when it last asked, and asked what was answered then
+			full         bool
+		}
+		clients := make([]*client, 6)
+		for i := range clients {
+			clients[i] = &client{}
+			if i%3 == 0 {
+				clients[i].instance = fmt.Sprint("i", i)
+			}
+		}
+		waits := map[uint64]*client{}
+		ticket, fresh, told := uint64(0), 0, 0
+		forget := func(x *client) { x.id, x.epoch, x.owned, x.full = "", 0, nil, false }
+		take := func() {
+			for _, e := range b.c.Effects() {
+				if e.Store {
+					b.held = append(b.held, e.Change)
+					continue
+				}
+				x := waits[e.Ticket]
+				if x == nil {
+					t.Fatalf("seed %d: ticket %d is answered twice, or was never given: %#v", seed, e.Ticket, e.Reply)
+				}
+				delete(waits, e.Ticket)
+				if x.waits != e.Ticket {
+					continue // it did not wait for it
+				}
+				x.waits = 0
+				r := e.Reply.(*ConsumerReply)
+				switch r.Code {
+				case 0:
+					if x.epoch = r.Epoch; r.Epoch < 0 {
+						forget(x)
+						break
+					}
+					x.id, x.full, x.heard = r.MemberID, false, x.sent
+					if r.Assigns {
+						told++
+						// What it loses it gives up later: it uses both.
+						x.owned = r.Assignment
+						for _, o := range clients {
+							if o != x && b.at.NowMS-o.heard < b.o.ConsumerSessionTimeoutMS && overlap(o.owned, x.owned) {
+								t.Fatalf("seed %d: %s is assigned %s, %s may use %s", seed, x.id, b.partitions(x.owned), o.id, b.partitions(o.owned))
+							}
+						}
+					}
+				case CodeNotCoordinator:
+					x.full = true
+				case CodeUnreleasedInstanceID:
+				default:
+					forget(x)
+				}
+			}
+		}
+		beat := func(x *client) {
+			ticket++
+			waits[ticket], x.waits, x.sent = x, ticket, b.at.NowMS
+			r := &ConsumerRequest{Group: "g", MemberID: x.id, Epoch: x.epoch, RebalanceTimeoutMS: -1, Owned: slices.Clone(x.owned)}
+			if r.Owned == nil {
+				r.Owned = []TopicPartitions{}
+			}
+			if x.instance != "" {
+				r.InstanceID = &x.instance
+			}
+			if x.id == "" || x.epoch == 0 || x.full {
+				fresh++
+				if x.id == "" {
+					r.NewID, r.Epoch = fmt.Sprint("m", fresh), 0
+					if x.instance != "" {
+						r.MemberID, r.NewID = r.NewID, ""
+					}
+				}
+				if r.Epoch == 0 {
+					r.Owned, x.owned = []TopicPartitions{}, nil
+				}
+				r.RebalanceTimeoutMS, r.Topics = 60000, []string{"t1", "t2"}
+				if rng.Intn(2) == 0 {
+					r.Regex = new(string)
+					*r.Regex = "t[0-9]+"
+				}
+				assignor := []string{AssignUniform, AssignRange}[rng.Intn(2)]
+				r.Assignor = &assignor
+			}
+			b.c.ConsumerHeartbeat(b.at, ticket, r)
+		}
+		for range 2000 {
+			b.at.NowMS += int64(rng.Intn(200))
+			b.at.WallMS = b.at.NowMS
+			b.c.Tick(b.at)
+			take()
+			x := clients[rng.Intn(len(clients))]
+			switch n := rng.Intn(40); {
+			case n < 24:
+				if x.waits == 0 {
+					beat(x)
+				}
+			case n == 24: // crashes; what it used nobody knows but the coordinator
+				forget(x)
+				x.waits, x.heard = 0, -1<<40
+			case n == 25 && x.id != "" && x.waits == 0:
+				x.epoch = EpochLeave
+				if x.instance != "" && rng.Intn(2) == 0 {
+					x.epoch = EpochAway
+				}
+				x.owned = nil
+				beat(x)
+			case n == 26 && x.waits != 0: // its connection breaks
+				x.waits, x.full = 0, x.id != ""
+			case n == 27 && rng.Intn(10) == 0:
+				create()
+			case n == 28 && rng.Intn(10) == 0:
+				if topic, ok := b.state.Topic("t1"); ok && len(topic.Partitions) < 12 {
+					cmd, r := b.state.PlanGrow("t1", len(topic.Partitions)+1, Placement{}, roomy)
+					if r != nil {
+						t.Fatal(r)
+					}
+					b.apply(cmd)
+				}
+			case n == 29 && topics > 2 && rng.Intn(10) == 0:
+				if cmd, r := b.state.PlanDelete(fmt.Sprint("t", 3+rng.Intn(int(topics)-2))); r == nil {
+					b.apply(cmd)
+				}
+			case n == 30 && rng.Intn(20) == 0:
+				b.restart()
+				b.hold, waits = true, map[uint64]*client{}
+				for _, y := range clients {
+					y.waits, y.full = 0, y.id != ""
+				}
+			case n == 31 && len(b.held) > 0 && rng.Intn(5) == 0:
+				b.held = b.held[1:]
+				b.c.Stored(b.at, CodeNotCoordinator)
+			default:
+				if len(b.held) > 0 {
+					b.release(0)
+				}
+			}
+			take()
+			b.check()
+		}
+		// Nothing goes wrong any more: after a few heartbeats of all, and the
+		// sessions of those who crashed, everybody has its part.
+		for range 60 {
+			b.at.NowMS += 500
+			b.c.Tick(b.at)
+			for _, x := range clients {
+				take()
+				if len(b.held) > 0 {
+					b.release(0)
+					take()
+				}
+				if x.waits == 0 {
+					beat(x)
+				}
+			}
+		}
+		g, _ := b.c.DescribeConsumer("g")
+		n := 0
+		for _, topic := range b.state.Topics() {
+			n += len(topic.Partitions)
+		}
+		for _, m := range g.Members {
+			for _, x := range m.Assigned {
+				n -= len(x.Partitions)
+			}
+		}
+		if g.State != GroupStable || len(g.Members) != len(clients) {
+			t.Fatalf("seed %d: in the end the group is %s, with %d members: %+v", seed, g.State, len(g.Members), g.Members)
+		}
+		if told == 0 {
+			t.Errorf("seed %d: nobody was ever assigned anything", seed)
+		}
+		b.release(0)
+		b.restart()
+	}
+}
+
+// TestAssignors holds both assignors to what they promise, on random groups.
+func TestAssignors(t *testing.T) {
+	for seed := range int64(300) {
+		rng := rand.New(rand.NewSource(seed))
+		topics := make([]assignTopic, 1+rng.Intn(5))
+		for i := range topics {
+			topics[i] = assignTopic{id(uint64(i + 1)), fmt.Sprint("t", i), rng.Intn(9)}
+		}
+		same := rng.Intn(2) == 0
+		members := make([]assignMember, 1+rng.Intn(6))
+		for i := range members {
+			members[i].id = fmt.Sprint("m", i)
+			for k := range topics {
+				if same || rng.Intn(2) == 0 {
+					members[i].topics = append(members[i].topics, k)
+				}
+			}
+		}
+		for _, assignor := range []string{AssignUniform, AssignRange} {
+			before := 0
+			for round := range 4 {
+				got := assign(assignor, topics, members)
+				seen := map[slot]int{}
+				load := make([]int, len(members))
+				for i, all := range got {
+					for _, x := range all {
+						k := slices.IndexFunc(topics, func(t assignTopic) bool { return t.id == x.Topic })
+						if !slices.Contains(members[i].topics, k) {
+							t.Fatalf("seed %d: %s is assigned a topic it does not subscribe to", seed, members[i].id)
+						}
+						if assignor == AssignRange && int(x.Partitions[len(x.Partitions)-1]-x.Partitions[0]) != len(x.Partitions)-1 {
+							t.Fatalf("seed %d: %v is no range", seed, x.Partitions)
+						}
+						for _, p := range x.Partitions {
+							seen[slot{x.Topic, p}]++
+							load[i]++
+						}
+					}
+				}
+				for k, topic := range topics {
+					wanted := slices.ContainsFunc(members, func(m assignMember) bool { return slices.Contains(m.topics, k) })
+					for p := range topic.partitions {
+						if n := seen[slot{topic.id, int32(p)}]; n != 0 && !wanted || n != 1 && wanted {
+							t.Fatalf("seed %d: partition %d of %s is assigned %d times", seed, p, topic.name, n)
+						}
+					}
+				}
+				if assignor == AssignUniform && same && slices.Max(load)-slices.Min(load) > 1 {
+					t.Fatalf("seed %d: loads are %v", seed, load)
+				}
+				if assignor == AssignUniform && same && round > 0 {
+					// Nobody loses more than it must: what moves is what the others lack.
+					kept := 0
+					for i := range got {
+						for _, x := range both(got[i], members[i].had) {
+							kept += len(x.Partitions)
+						}
+					}
+					if round == 1 && kept != before {
+						t.Fatalf("seed %d: with nothing changed %d of %d partitions stayed", seed, kept, before)
+					}
+				}
+				before = 0
+				for i := range got {
+					members[i].had = got[i]
+					before += load[i]
+				}
+				if round > 0 && len(members) > 1 {
+					members = members[:len(members)-1]
+				}
+			}
+		}
 	}
 }

@@ -40,9 +40,14 @@ const (
 	GroupCompletingRebalance                   // waits for the leader's assignment
 	GroupStable                                // has an assignment
 	GroupDead                                  // is no more
+
+	// Those of groups of the consumer protocol, beside Empty, Stable and Dead, as
+	// org.apache.kafka.coordinator.group.modern.consumer.ConsumerGroup.ConsumerGroupState.
+	GroupAssigning   // something changed, and nobody has been assigned anything since
+	GroupReconciling // members are on their way to what they were assigned
 )
 
-var groupStateNames = [...]string{"Empty", "PreparingRebalance", "CompletingRebalance", "Stable", "Dead"}
+var groupStateNames = [...]string{"Empty", "PreparingRebalance", "CompletingRebalance", "Stable", "Dead", "Assigning", "Reconciling"}
 
 // String is Kafka's name of the state.
 func (s GroupState) String() string { return groupStateNames[s] }
@@ -55,11 +60,16 @@ type GroupOptions struct {
 	NewMemberTimeoutMS      int64 // how long a new member's first join may wait; Kafka's is five minutes
 	OffsetsRetentionMS      int64 // offsets.retention.minutes
 	GroupSizeMax            int   // members of one group; group.max.size
-	MembersMax              int   // members of all groups, those that only have an id included
+	MembersMax              int   // members of all classic groups, those that only have an id included
 	GroupsMax               int
 	GroupBytesMax           int // of one group's members (subscriptions, assignments, names), and of one change
 	OffsetBytesMax          int // of one group's offsets
 	BytesMax                int // of all groups
+
+	ConsumerSessionTimeoutMS    int64 // group.consumer.session.timeout.ms
+	ConsumerHeartbeatIntervalMS int64 // group.consumer.heartbeat.interval.ms
+	ConsumerGroupSizeMax        int   // members of one group of the consumer protocol; group.consumer.max.size
+	ConsumersMax                int   // members of all of them
 }
 
 // GroupIDBytesMax is the longest group id; the longest name of an instance, a
@@ -78,7 +88,7 @@ const GroupsNever int64 = 1<<63 - 1
 // GroupEffect is what the Coordinator wants done, in order. Store: Change (nil:
 // nothing) is to be made durable and applied after all that were stored before
 // it, and then Stored is to be called. Otherwise Reply is the answer to Ticket:
-// a *JoinReply, a *SyncReply or a GroupDone.
+// a *JoinReply, a *SyncReply, a *ConsumerReply or a GroupDone.
 type GroupEffect struct {
 	Store  bool
 	Change []byte
@@ -86,16 +96,16 @@ type GroupEffect struct {
 	Reply  any
 }
 
-// GroupDone answers everything that is no join or sync.
+// GroupDone answers everything else.
 type GroupDone struct{ Code int16 }
 
 // Coordinator is what lives of the groups: who is a member, who waits, until
 // when. What is durable of them is in the State, and gets there by the changes
 // the Coordinator asks to be stored. The protocol's rules are those of
 // org.apache.kafka.coordinator.group.GroupMetadataManager of Kafka 4.0, for
-// its classic groups.
+// its classic groups; groups of the consumer protocol are in groupconsumer.go.
 //
-// A group is this function:
+// A classic group is this function:
 //
 //	for {
 //		await join() // Empty
@@ -113,16 +123,17 @@ type GroupDone struct{ Code int16 }
 // ticket (never 0) is answered once, there, unless the method returned a code
 // for the whole request. A Coordinator belongs to the control shard.
 type Coordinator struct {
-	state   *State
-	o       GroupOptions
-	at      GroupTime
-	groups  []*group // sorted by id
-	due     groupHeap
-	members int       // of all groups, pending ones too
-	bytes   int       // of all groups' members
-	storing []storing // what waits for Stored, in order
-	effects []GroupEffect
-	closed  bool
+	state     *State
+	o         GroupOptions
+	at        GroupTime
+	groups    []*group // sorted by id
+	due       groupHeap
+	members   int       // of all classic groups, pending ones too
+	consumers int       // members of all groups of the consumer protocol
+	bytes     int       // of all groups' members
+	storing   []storing // what waits for Stored, in order
+	effects   []GroupEffect
+	closed    bool
 }
 
 // group is one group as it lives.
@@ -147,6 +158,10 @@ type group struct {
 	bytes        int
 	subscribed   []string // sorted topics of all subscriptions
 	knows        bool     // subscribed is known
+
+	// consumer is nil for a classic group. Others have no members but those in
+	// it, and nothing of what classic rebalances need.
+	consumer *consumerGroup
 
 	joinAt   int64 // when to stop waiting for joins
 	initial  bool  // joinAt is of a group that was empty: more may come
@@ -190,6 +205,8 @@ type storing struct {
 	member     string
 	leader     string // before it came
 	skips      bool   // the client knows SkipAssignment
+	reply      *ConsumerReply
+	whole      bool // of a consumer group
 }
 
 type storingKind uint8
@@ -198,6 +215,7 @@ const (
 	storingOther      storingKind = iota // offsets, groups that end, empty groups
 	storingAssignment                    // the leader's
 	storingStatic                        // another member id of a static member
+	storingConsumer                      // of a group of the consumer protocol
 )
 
 // GroupProtocol is a way to assign partitions that a member knows, and what it
@@ -272,6 +290,12 @@ func NewCoordinator(s *State, o GroupOptions, at GroupTime) *Coordinator {
 	c := &Coordinator{state: s, o: o, at: at}
 	for _, d := range s.Groups() {
 		g := c.list(d.ID)
+		if d.Consumer != nil {
+			g.changedMS = d.ChangedMS
+			c.takeUpConsumers(g, d.Consumer)
+			c.schedule(g)
+			continue
+		}
 		g.generation, g.protocolType, g.protocol, g.leader, g.changedMS = d.Generation, d.ProtocolType, d.Protocol, d.Leader, d.ChangedMS
 		for i := range d.Members {
 			x := &d.Members[i]
@@ -328,6 +352,11 @@ func (c *Coordinator) Join(at GroupTime, ticket uint64, r *JoinRequest) {
 	}
 	g, ok := c.group(r.Group)
 	switch {
+	case ok && g.consumer != nil && g.state != GroupEmpty:
+		c.refuseJoin(ticket, CodeInconsistentGroupProtocol, r.MemberID)
+		return
+	case ok && g.consumer != nil: // the last of them has gone: it is a classic group from now on
+		g.generation, g.consumer, g.protocolType = g.consumer.epoch, nil, ""
 	case ok:
 	case r.MemberID != "":
 		c.refuseJoin(ticket, CodeUnknownMemberID, r.MemberID)
@@ -615,29 +644,43 @@ func (c *Coordinator) Delete(at GroupTime, ticket uint64, ids []string) (codes [
 // GroupInfo describes a group.
 type GroupInfo struct {
 	ID           string
+	Kind         string // "classic" or "consumer"
 	State        GroupState
 	ProtocolType string
 	Protocol     string // while it is stable
 	Members      []GroupMember
 }
 
+// Kinds of groups. Source: org.apache.kafka.common.GroupType.
+const (
+	GroupClassic  = "classic"
+	GroupConsumer = "consumer"
+)
+
 // List are the groups by id, without their members.
 func (c *Coordinator) List() []GroupInfo {
 	out := make([]GroupInfo, len(c.groups))
 	for i, g := range c.groups {
-		out[i] = GroupInfo{ID: g.id, State: g.state, ProtocolType: g.protocolType}
+		out[i] = GroupInfo{ID: g.id, Kind: GroupClassic, State: g.state, ProtocolType: g.protocolType}
+		if g.consumer != nil {
+			out[i].Kind = GroupConsumer
+		}
 	}
 	return out
 }
 
-// Describe is one group with its members, Subscription and Protocol while it is
-// stable. Not to be kept.
+// Describe is one classic group with its members, Subscription and Protocol
+// while it is stable. Not to be kept. One of the consumer protocol is none, of
+// that Kind.
 func (c *Coordinator) Describe(id string) (GroupInfo, bool) {
 	g, ok := c.group(id)
 	if !ok {
 		return GroupInfo{ID: id, State: GroupDead}, false
 	}
-	out := GroupInfo{ID: g.id, State: g.state, ProtocolType: g.protocolType}
+	if g.consumer != nil {
+		return GroupInfo{ID: id, Kind: GroupConsumer, State: GroupDead}, false
+	}
+	out := GroupInfo{ID: g.id, Kind: GroupClassic, State: g.state, ProtocolType: g.protocolType}
 	if g.state == GroupStable {
 		out.Protocol = g.protocol
 	}
@@ -699,6 +742,7 @@ func (g *group) expired(d *Group, wallMS, retentionMS int64) (gone []GroupPartit
 	}
 	sinceEmpty := false
 	switch {
+	case g.consumer != nil: // by the time of the commit, whatever the group does
 	case g.protocolType == "": // it only stores offsets
 	case g.state == GroupEmpty:
 		sinceEmpty = true
@@ -764,6 +808,8 @@ func (c *Coordinator) Stored(at GroupTime, code int16) {
 		c.assigned(g, &s, code)
 	case storingStatic:
 		c.replaced(g, &s, code)
+	case storingConsumer:
+		c.consumerStored(g, &s, code)
 	default:
 		if s.ticket != 0 {
 			c.reply(s.ticket, GroupDone{code})
@@ -872,6 +918,11 @@ func (g *group) earliest() int64 {
 	}
 	for _, p := range g.pending {
 		due = min(due, p.deadline)
+	}
+	if g.consumer != nil {
+		for _, m := range g.consumer.members {
+			due = min(due, m.deadline, m.revokeBy)
+		}
 	}
 	return due
 }

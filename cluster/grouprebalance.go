@@ -193,6 +193,12 @@ func (g *group) validateCommit(r *CommitRequest) (code int16) {
 	if r.Generation < 0 && g.state == GroupEmpty {
 		return 0 // from outside: nobody's offsets are overwritten
 	}
+	if g.consumer != nil {
+		if g.consumer.member(r.MemberID) != nil && !r.KnowsGroupIDNotFound {
+			return CodeUnsupportedVersion // it takes the epoch for a generation
+		}
+		return g.consumer.validateConsumer(r.MemberID, r.Generation)
+	}
 	if r.Generation < 0 && r.MemberID == "" && r.InstanceID == "" {
 		return CodeUnknownMemberID
 	}
@@ -581,6 +587,9 @@ func (g *group) rebalanceTimeoutMS() (n int64) {
 // expire does what is due in a group.
 func (c *Coordinator) expire(g *group) {
 	now := c.at.NowMS
+	if g.consumer != nil {
+		c.expireConsumers(g)
+	}
 	for _, p := range slices.Clone(g.pending) {
 		if p.deadline <= now && g.isPending(p.id) {
 			c.dropPending(g, p.id)

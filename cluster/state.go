@@ -98,6 +98,8 @@ type State struct {
 	producerPlanned int64
 	producerBlock   int64 // size of the last block, for the low-water mark
 
+	topicChanges uint64 // rises whenever there are other topics or partitions
+
 	incoming *snapshot // a snapshot of which not all parts were applied yet
 }
 
@@ -229,6 +231,7 @@ func (s *State) insert(t *Topic) {
 	if !t.Deleted {
 		i, _ = s.nameAt(t.Name)
 		s.byName = slices.Insert(s.byName, i, t)
+		s.topicChanges++
 	}
 	s.insertLogs(t, t.Partitions, 0)
 }
@@ -258,6 +261,7 @@ func (s *State) bury(t *Topic) {
 	i, _ := s.nameAt(t.Name)
 	s.byName = slices.Delete(s.byName, i, i+1)
 	t.Deleted = true
+	s.topicChanges++
 }
 
 // forget removes a tombstone.

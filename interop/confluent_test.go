@@ -194,13 +194,21 @@ func init() {
 		assignors []string
 		join      func(b *broker, m membership) (leave, crash func(), err error)
 	}{[]string{"range", "roundrobin", "cooperative-sticky"}, librdMember}
+	consumerClients["confluent"] = librdConsumer
+}
+
+func librdConsumer(b *broker, m membership) (leave, crash func(), err error) {
+	return librdGroup(b, m, kafka.ConfigMap{"group.id": m.group, "group.protocol": "consumer", "group.remote.assignor": m.assignor, "enable.auto.commit": false, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 200, "topic.metadata.refresh.interval.ms": 500})
 }
 
 func librdMember(b *broker, m membership) (leave, crash func(), err error) {
-	more := kafka.ConfigMap{
+	return librdGroup(b, m, kafka.ConfigMap{
 		"group.id": m.group, "partition.assignment.strategy": m.assignor, "enable.auto.commit": false, "auto.offset.reset": "earliest",
 		"session.timeout.ms": 2000, "heartbeat.interval.ms": 200, "max.poll.interval.ms": 5000, "fetch.wait.max.ms": 200,
-	}
+	})
+}
+
+func librdGroup(b *broker, m membership, more kafka.ConfigMap) (leave, crash func(), err error) {
 	if m.instance != "" {
 		more["group.instance.id"] = m.instance
 	}
@@ -208,7 +216,11 @@ func librdMember(b *broker, m membership) (leave, crash func(), err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := c.Subscribe(m.topic, nil); err != nil {
+	topic := m.topic
+	if m.regex != "" {
+		topic = m.regex
+	}
+	if err := c.Subscribe(topic, nil); err != nil {
 		return nil, nil, err
 	}
 	stop, done := make(chan struct{}), make(chan struct{})

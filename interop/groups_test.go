@@ -29,6 +29,7 @@ var groupFlags = []string{"--group-initial-rebalance-delay", "0s", "--group-min-
 type membership struct {
 	topic, group, assignor string
 	instance               string // group.instance.id
+	regex                  string // to subscribe to, in place of the topic
 	seen                   func(partition int32, offset int64, value []byte)
 }
 

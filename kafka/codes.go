@@ -330,6 +330,8 @@ const (
 	KeyOffsetDelete         int16 = 47
 	KeyDescribeCluster      int16 = 60
 	KeyDescribeProducers    int16 = 61
+	KeyConsumerHeartbeat    int16 = 68
+	KeyConsumerDescribe     int16 = 69
 	KeyDescribePartitions   int16 = 75
 )
 
@@ -379,6 +381,8 @@ var keys = [...]Key{
 	{KeyOffsetDelete, 0, 0, neverFlexible, "OffsetDelete"},
 	{KeyDescribeCluster, 0, 2, 0, "DescribeCluster"},
 	{KeyDescribeProducers, 0, 0, 0, "DescribeProducers"},
+	{KeyConsumerHeartbeat, 0, 1, 0, "ConsumerGroupHeartbeat"},
+	{KeyConsumerDescribe, 0, 1, 0, "ConsumerGroupDescribe"},
 	{KeyDescribePartitions, 0, 0, 0, "DescribeTopicPartitions"},
 }
 

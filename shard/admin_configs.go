@@ -114,6 +114,12 @@ func (c *control) startedNumber(name string) int64 {
 		return o.Groups.SessionTimeoutMaxMS
 	case cluster.GroupSizeMax:
 		return int64(o.Groups.GroupSizeMax)
+	case cluster.ConsumerSessionMS:
+		return o.Groups.ConsumerSessionTimeoutMS
+	case cluster.ConsumerHeartbeatMS:
+		return o.Groups.ConsumerHeartbeatIntervalMS
+	case cluster.ConsumerGroupSizeMax:
+		return int64(o.Groups.ConsumerGroupSizeMax)
 	case cluster.OffsetsRetentionMins:
 		return o.Groups.OffsetsRetentionMS / 60000
 	}

@@ -3,6 +3,7 @@ package shard
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"math"
 	"slices"
 	"strings"
 
@@ -51,6 +52,7 @@ func DefaultGroupOptions() GroupOptions {
 		GroupOptions: cluster.GroupOptions{
 			SessionTimeoutMinMS: 6000, SessionTimeoutMaxMS: 1800000, InitialRebalanceDelayMS: 3000, NewMemberTimeoutMS: 300000, OffsetsRetentionMS: 10080 * 60000,
 			GroupSizeMax: 1024, MembersMax: 1536, GroupsMax: 8192, GroupBytesMax: 1 << 20, OffsetBytesMax: 2 << 20, BytesMax: 32 << 20,
+			ConsumerSessionTimeoutMS: 45000, ConsumerHeartbeatIntervalMS: 5000, ConsumerGroupSizeMax: math.MaxInt32, ConsumersMax: 16384,
 		},
 		OffsetMetadataBytesMax: 4096, ExpireEveryMS: 600000,
 	}
@@ -70,6 +72,9 @@ func (c *control) groupOptions() cluster.GroupOptions {
 	o.SessionTimeoutMinMS = c.state.BrokerNumber(node, cluster.SessionMinMS, o.SessionTimeoutMinMS)
 	o.SessionTimeoutMaxMS = c.state.BrokerNumber(node, cluster.SessionMaxMS, o.SessionTimeoutMaxMS)
 	o.GroupSizeMax = int(c.state.BrokerNumber(node, cluster.GroupSizeMax, int64(o.GroupSizeMax)))
+	o.ConsumerSessionTimeoutMS = c.state.BrokerNumber(node, cluster.ConsumerSessionMS, o.ConsumerSessionTimeoutMS)
+	o.ConsumerHeartbeatIntervalMS = c.state.BrokerNumber(node, cluster.ConsumerHeartbeatMS, o.ConsumerHeartbeatIntervalMS)
+	o.ConsumerGroupSizeMax = int(c.state.BrokerNumber(node, cluster.ConsumerGroupSizeMax, int64(o.ConsumerGroupSizeMax)))
 	if minutes := c.state.BrokerNumber(node, cluster.OffsetsRetentionMins, -1); minutes >= 0 {
 		o.OffsetsRetentionMS = minutes * 60000
 	}
@@ -127,6 +132,8 @@ func (c *control) groupEffects() {
 			joinAnswer(t, r)
 		case *cluster.SyncReply:
 			syncAnswer(t, r)
+		case *cluster.ConsumerReply:
+			consumerAnswer(t, r)
 		case cluster.GroupDone:
 			if q, ok := t.req.(*kmsg.OffsetFetchRequest); ok && r.Code == 0 {
 				c.fetchOffsets(q, t.resp.(*kmsg.OffsetFetchResponse))
@@ -190,7 +197,8 @@ func (c *control) untake(t *task) {
 func (c *control) startGroup(t *task) bool {
 	switch t.req.(type) {
 	case *kmsg.JoinGroupRequest, *kmsg.SyncGroupRequest, *kmsg.HeartbeatRequest, *kmsg.LeaveGroupRequest, *kmsg.OffsetCommitRequest, *kmsg.OffsetFetchRequest,
-		*kmsg.OffsetDeleteRequest, *kmsg.DescribeGroupsRequest, *kmsg.DeleteGroupsRequest, *kmsg.ListGroupsRequest:
+		*kmsg.OffsetDeleteRequest, *kmsg.DescribeGroupsRequest, *kmsg.DeleteGroupsRequest, *kmsg.ListGroupsRequest,
+		*kmsg.ConsumerGroupHeartbeatRequest, *kmsg.ConsumerGroupDescribeRequest:
 	default:
 		return false
 	}
@@ -240,6 +248,10 @@ func (c *control) startGroup(t *task) bool {
 		}
 	case *kmsg.ListGroupsRequest:
 		c.listGroups(r, t.resp.(*kmsg.ListGroupsResponse))
+	case *kmsg.ConsumerGroupHeartbeatRequest:
+		live.ConsumerHeartbeat(at, c.ticket(t), c.consumerRequest(t, r))
+	case *kmsg.ConsumerGroupDescribeRequest:
+		c.describeConsumers(r, t.resp.(*kmsg.ConsumerGroupDescribeResponse))
 	}
 	c.groupEffects()
 	return true
@@ -276,6 +288,13 @@ func namedOfGroups(req kmsg.Request) (n int) {
 	case *kmsg.DescribeGroupsRequest:
 		return len(r.Groups)
 	case *kmsg.DeleteGroupsRequest:
+		return len(r.Groups)
+	case *kmsg.ConsumerGroupHeartbeatRequest:
+		n = len(r.SubscribedTopicNames)
+		for i := range r.Topics {
+			n += 1 + len(r.Topics[i].Partitions)
+		}
+	case *kmsg.ConsumerGroupDescribeRequest:
 		return len(r.Groups)
 	case *kmsg.ListGroupsRequest:
 		return len(r.StatesFilter) + len(r.TypesFilter)
@@ -326,6 +345,15 @@ func groupError(t *task, code int16) {
 		r.Groups = nil
 		for _, id := range t.req.(*kmsg.DescribeGroupsRequest).Groups {
 			x := kmsg.NewDescribeGroupsResponseGroup()
+			x.Group, x.ErrorCode = id, code
+			r.Groups = append(r.Groups, x)
+		}
+	case *kmsg.ConsumerGroupHeartbeatResponse:
+		r.ErrorCode = code
+	case *kmsg.ConsumerGroupDescribeResponse:
+		r.Groups = nil
+		for _, id := range t.req.(*kmsg.ConsumerGroupDescribeRequest).Groups {
+			x := kmsg.NewConsumerGroupDescribeResponseGroup()
 			x.Group, x.ErrorCode = id, code
 			r.Groups = append(r.Groups, x)
 		}
@@ -487,7 +515,7 @@ func (c *control) commitOffsets(t *task, r *kmsg.OffsetCommitRequest, resp *kmsg
 func (c *control) fetchOffsets(r *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFetchResponse) {
 	size := 0
 	if r.Version < 8 {
-		q := kmsg.OffsetFetchRequestGroup{Group: r.Group}
+		q := kmsg.OffsetFetchRequestGroup{Group: r.Group, MemberEpoch: -1}
 		if r.Topics != nil {
 			q.Topics = []kmsg.OffsetFetchRequestGroupTopic{}
 		}
@@ -519,6 +547,9 @@ func (c *control) fetchOffsets(r *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFetc
 func (c *control) fetchGroup(q *kmsg.OffsetFetchRequestGroup, size *int) kmsg.OffsetFetchResponseGroup {
 	x := kmsg.NewOffsetFetchResponseGroup()
 	x.Group = q.Group
+	if x.ErrorCode = c.groups.live.ValidateFetch(q.Group, q.MemberID, q.MemberEpoch); x.ErrorCode != 0 {
+		return x
+	}
 	g, ok := c.state.Group(q.Group)
 	if !ok {
 		g = &cluster.Group{}
@@ -643,6 +674,9 @@ func (c *control) describeGroups(r *kmsg.DescribeGroupsRequest, resp *kmsg.Descr
 		x.Group, x.State, x.ProtocolType, x.Protocol = id, g.State.String(), g.ProtocolType, g.Protocol
 		if !ok && r.Version >= 6 {
 			message := "Group " + id + " not found."
+			if g.Kind == cluster.GroupConsumer {
+				message = "Group " + id + " is not a classic group."
+			}
 			x.ErrorCode, x.ErrorMessage = int16(kafka.GroupIDNotFound), &message
 		}
 		if r.IncludeAuthorizedOperations && x.ErrorCode == 0 {
@@ -661,17 +695,98 @@ func (c *control) describeGroups(r *kmsg.DescribeGroupsRequest, resp *kmsg.Descr
 	}
 }
 
+func (c *control) consumerRequest(t *task, r *kmsg.ConsumerGroupHeartbeatRequest) *cluster.ConsumerRequest {
+	q := &cluster.ConsumerRequest{
+		Group: r.Group, MemberID: r.MemberID, Epoch: r.MemberEpoch, InstanceID: r.InstanceID, RackID: r.RackID, RebalanceTimeoutMS: r.RebalanceTimeoutMillis,
+		Topics: r.SubscribedTopicNames, Regex: r.SubscribedTopicRegex, Assignor: r.ServerAssignor, ClientID: t.clientID, BringsID: r.Version >= 1,
+	}
+	if r.MemberID == "" {
+		q.NewID = c.uuid()
+	}
+	if r.Topics != nil {
+		q.Owned = []cluster.TopicPartitions{}
+	}
+	for _, x := range r.Topics {
+		q.Owned = append(q.Owned, cluster.TopicPartitions{Topic: x.TopicID, Partitions: x.Partitions})
+	}
+	return q
+}
+
+func consumerAnswer(t *task, r *cluster.ConsumerReply) {
+	resp := t.resp.(*kmsg.ConsumerGroupHeartbeatResponse)
+	resp.ErrorCode, resp.ErrorMessage, resp.MemberID = r.Code, orNil(r.Why), orNil(r.MemberID)
+	resp.MemberEpoch, resp.HeartbeatIntervalMillis = r.Epoch, r.IntervalMS
+	if !r.Assigns {
+		return
+	}
+	resp.Assignment = &kmsg.ConsumerGroupHeartbeatResponseAssignment{}
+	for _, x := range r.Assignment {
+		y := kmsg.NewConsumerGroupHeartbeatResponseAssignmentTopic()
+		y.TopicID, y.Partitions = x.Topic, x.Partitions
+		resp.Assignment.Topics = append(resp.Assignment.Topics, y)
+	}
+}
+
+func (c *control) describeConsumers(r *kmsg.ConsumerGroupDescribeRequest, resp *kmsg.ConsumerGroupDescribeResponse) {
+	size := 0
+	assignment := func(all []cluster.TopicPartitions) (out kmsg.Assignment) {
+		for _, x := range all {
+			topic, ok := c.state.TopicByID(x.Topic)
+			if !ok {
+				continue // it was deleted, and its consumer has not given it up yet
+			}
+			y := kmsg.NewAssignmentTopicPartition()
+			y.TopicID, y.Topic, y.Partitions = x.Topic, topic.Name, x.Partitions
+			size += 32 + len(topic.Name) + 4*len(x.Partitions)
+			out.TopicPartitions = append(out.TopicPartitions, y)
+		}
+		return out
+	}
+	for _, id := range r.Groups {
+		x := kmsg.NewConsumerGroupDescribeResponseGroup()
+		x.Group = id
+		g, ok := c.groups.live.DescribeConsumer(id)
+		switch {
+		case id == "":
+			x.ErrorCode = int16(kafka.InvalidGroupID)
+		case !ok:
+			message := "Group " + id + " is not a consumer group."
+			x.ErrorCode, x.ErrorMessage = int16(kafka.GroupIDNotFound), &message
+		default:
+			x.State, x.Epoch, x.AssignmentEpoch, x.AssignorName = g.State.String(), g.Epoch, g.AssignmentEpoch, g.Assignor
+			if r.IncludeAuthorizedOperations {
+				x.AuthorizedOperations = groupOperations
+			}
+		}
+		for i := range g.Members {
+			m := &g.Members[i]
+			y := kmsg.NewConsumerGroupDescribeResponseGroupMember()
+			y.MemberID, y.InstanceID, y.RackID, y.MemberEpoch, y.ClientID, y.ClientHost = m.ID, orNil(m.InstanceID), orNil(m.RackID), m.Epoch, m.ClientID, m.ClientHost
+			y.SubscribedTopics, y.SubscribedTopicRegex, y.MemberType = m.Topics, orNil(m.Regex), 1
+			y.Assignment, y.TargetAssignment = assignment(m.Assigned), assignment(m.Target)
+			size += 128 + len(m.ID) + len(m.InstanceID) + len(m.RackID) + len(m.ClientID) + len(m.Regex)
+			for _, t := range m.Topics {
+				size += 4 + len(t)
+			}
+			x.Members = append(x.Members, y)
+		}
+		if size += 64 + len(id); size > groupAnswerBytes {
+			x.Members, x.ErrorCode = nil, int16(kafka.MessageTooLarge)
+		}
+		resp.Groups = append(resp.Groups, x)
+	}
+}
+
 func (c *control) listGroups(r *kmsg.ListGroupsRequest, resp *kmsg.ListGroupsResponse) {
 	among := func(filter []string, what string) bool {
 		return len(filter) == 0 || slices.ContainsFunc(filter, func(f string) bool { return strings.EqualFold(strings.TrimSpace(f), what) })
 	}
-	const kind = "classic"
 	for _, g := range c.groups.live.List() {
-		if !among(r.StatesFilter, g.State.String()) || !among(r.TypesFilter, kind) {
+		if !among(r.StatesFilter, g.State.String()) || !among(r.TypesFilter, g.Kind) {
 			continue
 		}
 		x := kmsg.NewListGroupsResponseGroup()
-		x.Group, x.ProtocolType, x.GroupState, x.GroupType = g.ID, g.ProtocolType, g.State.String(), kind
+		x.Group, x.ProtocolType, x.GroupState, x.GroupType = g.ID, g.ProtocolType, g.State.String(), g.Kind
 		resp.Groups = append(resp.Groups, x)
 	}
 }
