@@ -26,6 +26,8 @@ type LogReport struct {
 	Batches    int
 	Bytes      int64
 	Problems   []Problem
+
+	cut Cut // what a repair would take, where there are problems
 }
 
 // Problem is one thing that is wrong: where, and the records it touches, From
@@ -95,22 +97,14 @@ func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*CheckReport, 
 	for _, id := range sorted(r.logs) {
 		l := r.logs[id]
 		row := LogReport{ID: id, Start: l.start, End: l.accepted}
-		if l.rotFrom != noOffset {
-			row.Problems = append(row.Problems, Problem{From: l.rotFrom, To: l.rotTo, What: "acknowledged records are lost"})
+		x, _, err := r.breaks(l, &row)
+		if err != nil {
+			return nil, err
 		}
-		end := noOffset
-		for i := range l.segments {
-			q := &l.segments[i]
-			if q.position == 0 || q.end <= l.start {
-				continue
-			}
-			if end != noOffset && q.base != end && q.base > l.start {
-				row.Problems = append(row.Problems, Problem{Path: segmentPath(q.generation), From: end, To: q.base, What: "the segment begins late"})
-			}
-			end = q.end
-			row.Segments++
-			if err := r.checkSegment(l, q, &row); err != nil {
-				return nil, err
+		row.cut = x.Cut
+		if o.Each != nil {
+			for i := range l.entries {
+				o.Each(id, l.entries[i].bytes[entryHeader:entryHeader+int(l.entries[i].length)])
 			}
 		}
 		out.Logs = append(out.Logs, row)
@@ -119,10 +113,12 @@ func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*CheckReport, 
 }
 
 // checkSegment walks the runs of one segment, whole.
-func (r *recovery) checkSegment(l *found, q *segRecord, out *LogReport) error {
+func (r *recovery) checkSegment(l *found, i int, out *LogReport, x *breakAt) error {
+	q := &l.segments[i]
 	path, slot := segmentPath(q.generation), r.files+4
 	problem := func(at, from, to int64, what string) {
 		out.Problems = append(out.Problems, Problem{path, at, from, to, what})
+		x.breaksAt(i, at, from)
 	}
 	there, err := r.open(slot, path, ioring.OpenReadOnly)
 	if err != nil {
@@ -144,8 +140,15 @@ func (r *recovery) checkSegment(l *found, q *segRecord, out *LogReport) error {
 		p, err = r.read(slot, at, h.bytes())
 		if err != nil || len(p) < h.bytes() || !h.whole(p[pieceHeader:pieceHeader+int(h.bodyBytes)]) {
 			problem(at, base, h.end, "a run is broken")
+			if len(p) == h.bytes() {
+				r.save(l, &h, p[pieceHeader:pieceHeader+int(h.bodyBytes)], x)
+			}
 			at, base = at+int64(h.bytes()), h.end
 			continue
+		}
+		x.whole(&h, at == 0)
+		if r.o.Each != nil {
+			h.batchesIn(p[pieceHeader:pieceHeader+int(h.bodyBytes)], func(b []byte) { r.o.Each(l.id, b) })
 		}
 		out.Batches += int(h.batches)
 		out.Runs++
@@ -157,4 +160,16 @@ func (r *recovery) checkSegment(l *found, q *segRecord, out *LogReport) error {
 		problem(q.position, base, q.end, "the segment ends early")
 	}
 	return nil
+}
+
+// batchesIn gives each batch of a run's body.
+func (h *runHeader) batchesIn(body []byte, each func(batch []byte)) {
+	for len(body) > 0 {
+		var x entry
+		if !x.get(body) || x.bytes() > len(body) {
+			return
+		}
+		each(body[entryHeader : entryHeader+int(x.length)])
+		body = body[x.bytes():]
+	}
 }

@@ -12,9 +12,13 @@ import (
 // RecoverOptions say how the directory is to be opened.
 type RecoverOptions struct {
 	Options
-	Shards int      // data shards of the new life
-	Shard0 int      // BatchBytesMax of the control shard, where it is more than the others' have
-	Seed   [16]byte // a new directory's id; to be drawn at random by whoever opens it
+	Shards int                            // data shards of the new life
+	Shard0 int                            // BatchBytesMax of the control shard, where it is more than the others' have
+	Seed   [16]byte                       // a new directory's id; to be drawn at random by whoever opens it
+	Each   func(log uint64, batch []byte) // Check: takes every batch that is whole, a log's in order
+	// Sound says whether a batch of a broken run is as it was, which a repair then
+	// keeps: it was at that offset, in that leader epoch. nil: none is.
+	Sound func(batch []byte, base int64, epoch int32) bool
 }
 
 // Boot is what opening a data directory found.

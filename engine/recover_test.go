@@ -33,6 +33,7 @@ import (
 //	tear-frame N                      puts back zeroes for the last block of frame N
 //	lose PATH                         the file is no longer there
 //	read ID...                        reads everything and compares it with what was appended
+//	repair ID...                      cuts these logs where they are broken
 //	check [rows]                      the checker's findings, and a row for each log
 //	room BYTES|all                    from now on the disk has room for so many bytes more
 //	fail PATH op=write|sync [times=1] [errno=5]   the next so many such operations on files that begin with PATH fail
@@ -202,6 +203,24 @@ func (h *host) command(d *datadriven.TestData) string {
 			fmt.Fprintln(&out, tidy(p))
 		}
 		if len(r.Problems()) == 0 {
+			out.WriteString("nothing wrong")
+		}
+		return out.String()
+	case "repair":
+		a := h.arena()
+		var logs []uint64
+		for _, id := range ids() {
+			logs = append(logs, uint64(id))
+		}
+		cuts, err := engine.Repair(h.ring(a), a, h.recoverOptions(), logs)
+		if err != nil {
+			return "refused: " + tidy(err.Error())
+		}
+		var out strings.Builder
+		for _, c := range cuts {
+			fmt.Fprintf(&out, "log %d: kept %d..%d, lost %d..%d, %d of them sound, %d files\n", c.Log, c.Start, c.From, c.From, c.To, c.Sound, len(c.Files))
+		}
+		if len(cuts) == 0 {
 			out.WriteString("nothing wrong")
 		}
 		return out.String()

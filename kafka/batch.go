@@ -70,6 +70,13 @@ func BatchBytes(b []byte) int { return 12 + int(int32(binary.BigEndian.Uint32(b[
 // BatchCRC is the checksum a batch carries.
 func BatchCRC(b []byte) uint32 { return binary.BigEndian.Uint32(b[17:]) }
 
+// ChecksumFits says whether a batch, which has a whole header, is what its
+// checksum covers.
+func ChecksumFits(b []byte) bool { return crc32.Checksum(b[21:], castagnoli) == BatchCRC(b) }
+
+// LeaderEpoch is the leader epoch of a stored batch.
+func LeaderEpoch(b []byte) int32 { return int32(binary.BigEndian.Uint32(b[12:])) }
+
 // PatchBase sets what the broker decides: base offset and leader epoch. Neither
 // is covered by the CRC.
 func PatchBase(b []byte, base int64, epoch int32) {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"tailbound/cluster"
 	"tailbound/engine"
 	"tailbound/ioring"
 	"tailbound/mem"
@@ -32,7 +33,12 @@ it could not be looked at.`,
 		Example: "  tailbound check /var/lib/tailbound\n  tailbound check --json /var/lib/tailbound | jq '.logs[] | select(.problems != [])'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			report, err := check(args[0])
+			d, err := openOffline(args[0])
+			var report *engine.CheckReport
+			if err == nil {
+				defer d.close()
+				report, err = d.check()
+			}
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "tailbound: "+err.Error())
 				return exitStatus(2)
@@ -40,11 +46,11 @@ it could not be looked at.`,
 			if asJSON {
 				e := json.NewEncoder(cmd.OutOrStdout())
 				e.SetIndent("", "  ")
-				if err := e.Encode(jsonReport(report)); err != nil {
+				if err := e.Encode(d.json(report)); err != nil {
 					return err
 				}
 			} else {
-				printReport(cmd.OutOrStdout(), args[0], report)
+				d.print(cmd.OutOrStdout(), report)
 			}
 			if len(report.Problems()) > 0 {
 				return exitStatus(1)
@@ -56,7 +62,18 @@ it could not be looked at.`,
 	return c
 }
 
-func check(dir string) (*engine.CheckReport, error) {
+// offline is a data directory that no broker serves, locked, with what the
+// engine needs to read it.
+type offline struct {
+	dir    string
+	lock   *os.File
+	root   int
+	arena  *mem.Arena
+	ring   *ioring.Kernel
+	topics *shard.Catalog // after check
+}
+
+func openOffline(dir string) (*offline, error) {
 	if _, err := os.Stat(filepath.Join(dir, "superblock")); err != nil {
 		return nil, fmt.Errorf("%s is no data directory of Tailbound: %w", dir, err)
 	}
@@ -64,24 +81,51 @@ func check(dir string) (*engine.CheckReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Close()
-	root, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
+	d := &offline{dir: dir, lock: lock, root: -1, topics: shard.NewCatalog()}
+	if d.root, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		d.close()
 		return nil, err
 	}
-	defer unix.Close(root)
-	_, direct := ioring.DirectIO(root)
+	_, direct := ioring.DirectIO(d.root)
 	runtime.LockOSThread()
-	arena, err := mem.Map(shard.CheckArenaBytes, mem.Options{})
+	if d.arena, err = mem.Map(shard.CheckArenaBytes, mem.Options{}); err == nil {
+		d.ring, err = ioring.NewKernel(ioring.KernelOptions{Entries: 64, CQEntries: 256, Files: shard.CheckFiles, Sockets: 1, RootFD: d.root, Features: ioring.AllFeatures, Buffered: direct != nil})
+	}
 	if err != nil {
+		d.close()
 		return nil, err
 	}
-	ring, err := ioring.NewKernel(ioring.KernelOptions{Entries: 64, CQEntries: 256, Files: shard.CheckFiles, Sockets: 1, RootFD: root, Features: ioring.AllFeatures, Buffered: direct != nil})
-	if err != nil {
-		return nil, err
+	return d, nil
+}
+
+func (d *offline) close() {
+	if d.ring != nil {
+		d.ring.Close()
 	}
-	defer ring.Close()
-	return engine.Check(ring, arena, shard.CheckOptions())
+	if d.arena != nil {
+		d.arena.Unmap()
+	}
+	if d.root >= 0 {
+		unix.Close(d.root)
+	}
+	d.lock.Close()
+}
+
+func (d *offline) check() (*engine.CheckReport, error) {
+	o := shard.CheckOptions()
+	o.Each, o.Sound = d.topics.Take, shard.SoundBatch
+	return engine.Check(d.ring, d.arena, o)
+}
+
+// name is what people call a log.
+func (d *offline) name(log uint64) string {
+	if log == cluster.ControlLogID {
+		return "(control)"
+	}
+	if topic, partition, ok := d.topics.Owner(log); ok {
+		return fmt.Sprintf("%s/%d", topic, partition)
+	}
+	return fmt.Sprintf("log:%d", log)
 }
 
 // checkJSON is what --json prints. The names stay.
@@ -95,6 +139,7 @@ type checkJSON struct {
 
 type logJSON struct {
 	ID       uint64        `json:"id"`
+	Name     string        `json:"name"` // TOPIC/PARTITION, where it has one
 	Start    int64         `json:"start"`
 	End      int64         `json:"end"`
 	Segments int           `json:"segments"`
@@ -113,34 +158,42 @@ type problemJSON struct {
 	What  string `json:"what"`
 }
 
-func jsonReport(r *engine.CheckReport) checkJSON {
+func (d *offline) json(r *engine.CheckReport) checkJSON {
 	c := checkJSON{fmt.Sprintf("%x", r.Directory), r.Epoch, r.Clean, r.Frames, []logJSON{}}
 	for _, l := range r.Logs {
 		problems := []problemJSON{}
 		for _, p := range l.Problems {
 			problems = append(problems, problemJSON{p.Path, p.At, p.From, p.To, p.What})
 		}
-		c.Logs = append(c.Logs, logJSON{l.ID, l.Start, l.End, l.Segments, l.Runs, l.Batches, l.Bytes, problems})
+		c.Logs = append(c.Logs, logJSON{l.ID, d.name(l.ID), l.Start, l.End, l.Segments, l.Runs, l.Batches, l.Bytes, problems})
 	}
 	return c
 }
 
-func printReport(w io.Writer, dir string, r *engine.CheckReport) {
+func (d *offline) print(w io.Writer, r *engine.CheckReport) {
 	end := "a clean stop"
 	if !r.Clean {
 		end = "no clean stop: the next start recovers"
 	}
-	fmt.Fprintf(w, "%s: directory %x, epoch %d, %s\n", dir, r.Directory, r.Epoch, end)
+	fmt.Fprintf(w, "%s: directory %x, epoch %d, %s\n", d.dir, r.Directory, r.Epoch, end)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "log\tstart\tend\tsegments\truns\tbytes\tproblems\t")
+	fmt.Fprintln(t, "log\tstart\tend\tsegments\truns\tbytes\tproblems\t of")
 	for _, l := range r.Logs {
-		fmt.Fprintf(t, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t\n", l.ID, l.Start, l.End, l.Segments, l.Runs, l.Bytes, len(l.Problems))
+		fmt.Fprintf(t, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t %s\n", l.ID, l.Start, l.End, l.Segments, l.Runs, l.Bytes, len(l.Problems), d.name(l.ID))
 	}
 	t.Flush()
 	sum := r.Sum()
 	fmt.Fprintf(w, "read and verified: %d logs, %d segments, %d runs, %d batches, %d bytes; %d journal frames to replay\n", len(r.Logs), sum.Segments, sum.Runs, sum.Batches, sum.Bytes, r.Frames)
-	for _, p := range r.Problems() {
-		fmt.Fprintln(w, "PROBLEM: "+p)
+	for _, l := range r.Logs {
+		for _, p := range l.Problems {
+			fmt.Fprintf(w, "PROBLEM: %s (log %d): %s\n", d.name(l.ID), l.ID, p)
+		}
+	}
+	if d.topics.Err != nil {
+		fmt.Fprintf(w, "the control log could not be followed to its end, so some logs have no name: %v\n", d.topics.Err)
+	}
+	if len(r.Problems()) > 0 {
+		fmt.Fprintf(w, "tailbound repair %s shows what could be done\n", d.dir)
 	}
 	if len(r.Problems()) == 0 {
 		fmt.Fprintln(w, "no problems")

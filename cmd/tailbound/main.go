@@ -20,7 +20,7 @@ func main() {
   tailbound check /var/lib/tailbound
   kcat -b localhost:9092 -L`,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), profileCommand(), topicCommand(), produceCommand(), consumeCommand(), groupCommand(), clusterCommand(), configCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), profileCommand(), topicCommand(), produceCommand(), consumeCommand(), groupCommand(), clusterCommand(), configCommand(), versionCommand())
 	if err := root.Execute(); err != nil {
 		var status exitStatus
 		if errors.As(err, &status) {

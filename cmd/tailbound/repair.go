@@ -1,0 +1,190 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tailbound/cluster"
+	"tailbound/engine"
+	"tailbound/shard"
+)
+
+func repairCommand() *cobra.Command {
+	var accept []string
+	var dryRun bool
+	c := &cobra.Command{
+		Use:   "repair DIR [--accept-loss TOPIC/PARTITION]...",
+		Short: "Show what is broken in a data directory, and cut what you accept to lose",
+		Long: `Show what is broken in a data directory, and cut what you accept to lose.
+
+A partition of which acknowledged records are broken takes no more: it is
+readable up to there, and refuses writes. That is so until somebody decides,
+for each partition, to go on without them. Without --accept-loss nothing is
+written: what would be kept and lost is shown, partition by partition.
+
+With it the partition is cut where it breaks, and takes records again from there
+on. Records behind the break are lost too, sound or not; the files they lie in
+are first copied to DIR/lost. Offsets are given out again, in a new leader
+epoch, as after an unclean election of Kafka's: consumers that were further are
+told OFFSET_OUT_OF_RANGE, or that their log was truncated. The broker must not
+be running.
+
+Exit status: 0 where nothing is broken any more, 1 where something is, 2 where
+it could not be looked at or repaired.`,
+		Example: "  tailbound repair /var/lib/tailbound\n  tailbound repair /var/lib/tailbound --accept-loss orders/3 --dry-run\n  tailbound repair /var/lib/tailbound --accept-loss orders/3",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			left, err := repair(cmd.OutOrStdout(), args[0], accept, dryRun)
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "tailbound: "+err.Error())
+				return exitStatus(2)
+			}
+			if left > 0 {
+				return exitStatus(1)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringSliceVar(&accept, "accept-loss", nil, "a partition to cut where it breaks: TOPIC/PARTITION, or log:ID for a log without a topic")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be done")
+	return c
+}
+
+// repair shows what is broken, and cuts the logs named. It says how many stay
+// broken.
+func repair(w io.Writer, dir string, accept []string, dryRun bool) (left int, err error) {
+	d, err := openOffline(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer d.close()
+	report, err := d.check()
+	if err != nil {
+		return 0, err
+	}
+	broken := report.Cuts()
+	var cut []engine.Cut
+	for _, name := range accept {
+		i := slices.IndexFunc(broken, func(c engine.Cut) bool { return d.name(c.Log) == name })
+		switch {
+		case i >= 0 && broken[i].Log == cluster.ControlLogID, name == d.name(cluster.ControlLogID):
+			return 0, fmt.Errorf("the control log names all the others and gives out their numbers: it is not cut")
+		case i < 0 && slices.ContainsFunc(report.Logs, func(l engine.LogReport) bool { return d.name(l.ID) == name }):
+			return 0, fmt.Errorf("nothing of %s is broken; nothing was done", name)
+		case i < 0:
+			return 0, fmt.Errorf("there is no %s in %s; nothing was done (partitions are named TOPIC/PARTITION, logs without a topic log:ID)", name, dir)
+		}
+		if !slices.ContainsFunc(cut, func(c engine.Cut) bool { return c.Log == broken[i].Log }) {
+			cut = append(cut, broken[i])
+		}
+	}
+	if len(broken) == 0 {
+		fmt.Fprintf(w, "%s: nothing is broken, in %s\n", dir, plural(len(report.Logs), "log"))
+		return 0, nil
+	}
+	for _, x := range broken {
+		d.show(w, x)
+	}
+	if len(cut) == 0 || dryRun {
+		if len(cut) == 0 {
+			cut = broken
+		}
+		var flags []string
+		for _, x := range cut {
+			if x.Log != cluster.ControlLogID {
+				flags = append(flags, "--accept-loss "+d.name(x.Log))
+			}
+		}
+		fmt.Fprintf(w, "\nnothing was written. To go on without what is lost:\n  tailbound repair %s %s\n", dir, strings.Join(flags, " "))
+		return len(broken), nil
+	}
+	saved, err := d.save(cut)
+	if err != nil {
+		return 0, fmt.Errorf("copying what will be lost: %w; nothing was cut", err)
+	}
+	if saved != "" {
+		fmt.Fprintf(w, "\ncopied to %s: the files that lose something\n", saved)
+	}
+	var logs []uint64
+	for _, x := range cut {
+		logs = append(logs, x.Log)
+	}
+	o := shard.CheckOptions()
+	o.Sound = shard.SoundBatch
+	done, err := engine.Repair(d.ring, d.arena, o, logs)
+	if err != nil {
+		return 0, err
+	}
+	for _, x := range done {
+		fmt.Fprintf(w, "cut: %s has records %d to %d, and takes more from %d on\n", d.name(x.Log), x.Start, x.From-1, x.From)
+	}
+	if len(done) != len(cut) {
+		return 0, fmt.Errorf("%s of %d were cut", plural(len(done), "log"), len(cut))
+	}
+	return len(broken) - len(cut), nil
+}
+
+// show prints what is broken of a log and what a cut would leave.
+func (d *offline) show(w io.Writer, x engine.Cut) {
+	fmt.Fprintf(w, "%s (log %d)\n", d.name(x.Log), x.Log)
+	for _, p := range x.Why {
+		fmt.Fprintf(w, "  broken  %s\n", p)
+	}
+	kept := "none"
+	if x.From > x.Start {
+		kept = fmt.Sprintf("%d to %d", x.Start, x.From-1)
+	}
+	lost := fmt.Sprintf("%d to %d", x.From, x.To-1)
+	if x.To <= x.From {
+		lost = "how many cannot be told; none is seen here"
+	}
+	if slices.ContainsFunc(x.Why, func(p engine.Problem) bool { return p.Path == "" }) {
+		lost += " at least" // the journal's break hides what came last
+	}
+	fmt.Fprintf(w, "  kept    records %s\n  lost    records %s", kept, lost)
+	if x.Sound > 0 {
+		fmt.Fprintf(w, "; %d of them are sound, behind the break", x.Sound)
+	}
+	fmt.Fprintln(w)
+}
+
+// save copies the files that a cut takes something from to DIR/lost.
+func (d *offline) save(cut []engine.Cut) (dir string, err error) {
+	for _, x := range cut {
+		for _, file := range x.Files {
+			if dir == "" {
+				dir = filepath.Join(d.dir, "lost", time.Now().UTC().Format("20060102T150405.000"))
+				if err := os.MkdirAll(dir, 0o755); err != nil {
+					return "", err
+				}
+			}
+			from, err := os.Open(filepath.Join(d.dir, file))
+			if os.IsNotExist(err) {
+				continue
+			}
+			if err != nil {
+				return "", err
+			}
+			to, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("log-%d-%s", x.Log, filepath.Base(file))), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+			if err == nil {
+				_, err = io.Copy(to, from)
+				if err == nil {
+					err = to.Sync()
+				}
+				to.Close()
+			}
+			from.Close()
+			if err != nil {
+				return "", err
+			}
+		}
+	}
+	return dir, nil
+}

@@ -1,0 +1,203 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+
+	"tailbound/ioring"
+	"tailbound/mem"
+)
+
+// Cut is what a repair takes from a log whose records are not all there: the
+// log goes on at From, and From to To - 1 are no more. Some of them may be
+// sound, behind what is broken: Sound says how many.
+type Cut struct {
+	Log      uint64
+	Start    int64 // where the log begins
+	From, To int64
+	Sound    int64
+	Why      []Problem
+	Files    []string // that lose bytes or are removed
+}
+
+// Repair opens a data directory as Recover does and, with it, cuts each of the
+// logs named where its first broken run lies, or where the journal's break left
+// it; it takes appends again. The number of shards stays. A log of which nothing
+// is broken is left alone. It may be cut at any point and run again.
+//
+// Whoever wants what is lost copies the Files before: see CheckReport.Cuts.
+func Repair(ring ioring.Ring, arena *mem.Arena, o RecoverOptions, logs []uint64) ([]Cut, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	b, err := newBlocking(ring, arena, o.Files)
+	if err != nil {
+		return nil, err
+	}
+	r := &recovery{blocking: b, o: o, boot: &Boot{Clean: true}, logs: map[uint64]*found{}, seqs: map[int]uint64{}, synced: map[uint64]bool{}}
+	if err := r.superblock(); err != nil {
+		return nil, err
+	}
+	if r.boot.Fresh {
+		return nil, fmt.Errorf("engine: there is nothing to repair")
+	}
+	r.o.Shards, r.boot.batchMax = int(r.old.shards)-1, int(r.old.batchMax)
+	for s := range int(r.old.shards) {
+		if err := r.shard(s); err != nil {
+			return nil, err
+		}
+	}
+	var cuts []Cut
+	for _, id := range logs {
+		l := r.logs[id]
+		if l == nil {
+			return nil, fmt.Errorf("engine: there is no log %d", id)
+		}
+		row := LogReport{ID: id}
+		x, broken, err := r.breaks(l, &row)
+		if err != nil {
+			return nil, err
+		}
+		if broken {
+			if err := r.cut(l, &x); err != nil {
+				return nil, err
+			}
+			cuts = append(cuts, x.Cut)
+		}
+	}
+	return cuts, r.commit()
+}
+
+// breakAt is where a log breaks, and what lies before that.
+type breakAt struct {
+	Cut
+	segment     int // none: it does not break in a segment
+	position    int64
+	chain       uint32
+	maxTime     int64
+	maxTimeBase int64
+	segmentMax  int64        // largest time in the segment, before the break
+	base        int64        // offset of the first record of the broken run
+	saved       []foundEntry // what is sound of it, up to its break: From is where that ends
+}
+
+// breaks looks for the first place where l breaks.
+func (r *recovery) breaks(l *found, row *LogReport) (x breakAt, broken bool, err error) {
+	end := max(l.accepted, l.end)
+	x = breakAt{Cut: Cut{Log: l.id, Start: l.start, From: end, To: end}, segment: -1, maxTime: noTime, maxTimeBase: noOffset}
+	if l.rotFrom != noOffset {
+		row.Problems = append(row.Problems, Problem{From: l.rotFrom, To: l.rotTo, What: "acknowledged records are lost"})
+		x.To = max(x.To, l.rotTo)
+	}
+	last := noOffset
+	for i := range l.segments {
+		q := &l.segments[i]
+		if q.position == 0 || q.end <= l.start {
+			continue
+		}
+		if last != noOffset && q.base != last && q.base > l.start {
+			row.Problems = append(row.Problems, Problem{Path: segmentPath(q.generation), From: last, To: q.base, What: "the segment begins late"})
+			x.breaksAt(i, 0, last)
+		}
+		last = q.end
+		row.Segments++
+		if err := r.checkSegment(l, i, row, &x); err != nil {
+			return x, false, err
+		}
+	}
+	x.Why = row.Problems
+	if x.segment >= 0 {
+		for i := x.segment; i < len(l.segments); i++ {
+			x.Files = append(x.Files, segmentPath(l.segments[i].generation))
+		}
+	}
+	return x, len(row.Problems) > 0, nil
+}
+
+// breaksAt notes the first break: at a position of a segment, where the record
+// at offset base would be.
+func (x *breakAt) breaksAt(segment int, position, base int64) {
+	if x.segment < 0 {
+		x.segment, x.position, x.base, x.From = segment, position, base, base
+	}
+}
+
+// save keeps what is sound at the beginning of the first broken run, whose head
+// h is whole.
+func (r *recovery) save(l *found, h *runHeader, body []byte, x *breakAt) {
+	if r.o.Sound == nil || x.saved != nil || x.base != h.base || x.From != h.base {
+		return
+	}
+	for len(body) > 0 {
+		var e entry
+		if !e.get(body) || e.bytes() > len(body) || e.kind != entryData || e.base != x.From || e.count == 0 || e.log != l.id {
+			return
+		}
+		epoch := int32(-1)
+		for _, s := range l.epochs {
+			if s.start <= e.base {
+				epoch = s.epoch
+			}
+		}
+		if !r.o.Sound(body[entryHeader:entryHeader+int(e.length)], e.base, epoch) {
+			return
+		}
+		x.saved = append(x.saved, foundEntry{e, slices.Clone(body[:e.bytes()])})
+		x.From += int64(e.count)
+		body = body[e.bytes():]
+	}
+}
+
+// whole notes a run that is as it was written.
+func (x *breakAt) whole(h *runHeader, first bool) {
+	if x.segment >= 0 {
+		x.Sound += h.end - max(h.base, x.Start)
+		return
+	}
+	x.chain = h.crc
+	if first {
+		x.segmentMax = noTime
+	}
+	x.segmentMax = max(x.segmentMax, h.maxTime)
+	if h.maxTime > x.maxTime || x.maxTimeBase == noOffset {
+		x.maxTime, x.maxTimeBase = h.maxTime, h.maxTimeBase
+	}
+}
+
+// cut has l end where it breaks. What producers wrote behind that is forgotten
+// with it: a duplicate of a record that is lost must not be taken for one.
+func (r *recovery) cut(l *found, x *breakAt) error {
+	l.rotFrom, l.rotTo = noOffset, noOffset
+	if x.segment < 0 {
+		return nil
+	}
+	l.segments = l.segments[:x.segment+1]
+	q := &l.segments[x.segment]
+	switch {
+	case x.position > 0:
+		q.position, q.end, q.chain, q.maxTime = x.position, x.base, x.chain, x.segmentMax
+	case x.saved != nil:
+		q.position, q.base, q.end, q.chain, q.maxTime = 0, x.base, x.base, x.chain, noTime
+	default: // nothing of it stays, if it is there at all
+		l.segments = l.segments[:x.segment]
+	}
+	l.end, l.accepted, l.chain = x.base, x.From, x.chain
+	l.maxTime, l.maxTimeBase = x.maxTime, x.maxTimeBase
+	l.attachment, l.headers = nil, nil
+	for n := len(l.epochs); n > 0 && l.epochs[n-1].start >= x.From; n = len(l.epochs) {
+		l.epochs = l.epochs[:n-1]
+	}
+	l.start = min(l.start, x.From)
+	l.entries = x.saved
+	return r.drain(l)
+}
+
+// Cuts are what Repair would take from each log that is broken.
+func (c *CheckReport) Cuts() (cuts []Cut) {
+	for i := range c.Logs {
+		if l := &c.Logs[i]; len(l.Problems) > 0 {
+			cuts = append(cuts, l.cut)
+		}
+	}
+	return cuts
+}
