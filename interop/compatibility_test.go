@@ -141,7 +141,8 @@ what its row says, in this order, and saw what it should have seen; what it wrot
 `
 
 const compatibilityFoot = `
-Groups are those in which clients assign partitions (KIP-848's are not there), and nobody was transactional.
+Groups are those in which clients assign partitions, where a row does not say that it was both protocols (KIP-848's is the newer one). Nobody
+was transactional.
 
 Requests that Kafka 4 does not take any more are not taken: version 0 of DescribeConfigs and DescribeLogDirs, by which clients of Kafka 0.11
 and 1 ask, and batches of before Kafka 0.11.

@@ -78,16 +78,19 @@ public class Interop {
             }
             want(admin.listOffsets(Map.of(here, OffsetSpec.maxTimestamp())).all().get().get(here).offset(), records / partitions - 1L, "offset of the largest time");
             did("offsets");
-            try (Consumer<String, String> g = new KafkaConsumer<>(settings("key.deserializer", in, "value.deserializer", in, "enable.auto.commit", false, "group.id", "g." + topic, "auto.offset.reset", "earliest"))) {
-                g.subscribe(List.of(topic));
-                Set<String> seen = new HashSet<>();
-                long until = System.currentTimeMillis() + 30_000;
-                while (seen.size() < records && System.currentTimeMillis() < until) g.poll(Duration.ofMillis(200)).forEach(r -> seen.add(r.value()));
-                want(seen.size(), records, "records consumed by a group");
-                g.commitSync();
-                want(g.committed(Set.of(here)).get(here).offset(), (long) (records / partitions), "committed");
+            for (String protocol : List.of("classic", "consumer")) {
+                String group = protocol.equals("classic") ? "g." + topic : "c." + topic;
+                try (Consumer<String, String> g = new KafkaConsumer<>(settings("key.deserializer", in, "value.deserializer", in, "enable.auto.commit", false, "group.id", group, "group.protocol", protocol, "auto.offset.reset", "earliest"))) {
+                    g.subscribe(List.of(topic));
+                    Set<String> seen = new HashSet<>();
+                    long until = System.currentTimeMillis() + 30_000;
+                    while (seen.size() < records && System.currentTimeMillis() < until) g.poll(Duration.ofMillis(200)).forEach(r -> seen.add(r.value()));
+                    want(seen.size(), records, "records consumed by a group");
+                    g.commitSync();
+                    want(g.committed(Set.of(here)).get(here).offset(), (long) (records / partitions), "committed");
+                }
             }
-            did("groups");
+            did("groups, of both protocols");
             want(admin.describeConsumerGroups(List.of("g." + topic)).all().get().get("g." + topic).coordinator().isEmpty(), false, "coordinator");
             did("list and describe groups");
             for (ConfigResource r : List.of(new ConfigResource(ConfigResource.Type.TOPIC, topic), new ConfigResource(ConfigResource.Type.BROKER, ""))) {
@@ -179,8 +182,9 @@ public class Interop {
         tool(pkg + "consumer.group.ConsumerGroupCommand", "", at, broker, "--delete", "--group", "g." + topic);
         did("kafka-consumer-groups");
         Path file = Files.createTempFile("interop", ".json");
-        Files.writeString(file, "{\"version\":1,\"partitions\":[{\"topic\":\"" + t + "\",\"partition\":0,\"offset\":1}]}");
-        holds(tool(pkg + "DeleteRecordsCommand", "", at, broker, "--offset-json-file", file.toString()), "low_watermark: 1", "kafka-delete-records");
+        String at0 = "{\"topic\":\"" + t + "\",\"partition\":%d,\"offset\":-1}"; // whatever is there
+        Files.writeString(file, "{\"version\":1,\"partitions\":[" + IntStream.range(0, 3).mapToObj(p -> at0.formatted(p)).collect(Collectors.joining(",")) + "]}");
+        want(tool(pkg + "DeleteRecordsCommand", "", at, broker, "--offset-json-file", file.toString()).lines().filter(l -> l.contains("low_watermark: ")).count(), 3L, "kafka-delete-records");
         Files.delete(file);
         did("kafka-delete-records");
         holds(tool(pkg + "LogDirsCommand", "", at, broker, "--describe", "--topic-list", t), t, "kafka-log-dirs");
