@@ -34,9 +34,13 @@ func TestGroupCommands(t *testing.T) {
 		needReal(t, "the other half is the fake's")
 		groupCommands(t, binary, sharedBroker(t).addr())
 	})
+	t.Run("consumer", func(t *testing.T) { // of the consumer protocol
+		needReal(t, "its members are not described the same way")
+		groupCommands(t, binary, sharedBroker(t).addr(), kgo.ServerSideBalancer(), kgo.Balancers(kgo.RangeBalancer()))
+	})
 }
 
-func groupCommands(t *testing.T, binary, addr string) {
+func groupCommands(t *testing.T, binary, addr string, member ...kgo.Opt) {
 	ctx := within(t, time.Minute)
 	run := func(stdin string, args ...string) (string, error) {
 		cmd := exec.CommandContext(ctx, binary, append(args, "--brokers", addr)...)
@@ -91,8 +95,8 @@ func groupCommands(t *testing.T, binary, addr string) {
 	refused([]string{"group", "describe", group}, "there is no group", "group list")
 
 	// A member that has read some is in the way of every change.
-	consumer, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.ClientID("the-member"), kgo.DisableAutoCommit(),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	consumer, err := kgo.NewClient(append(member, kgo.SeedBrokers(addr), kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.ClientID("the-member"), kgo.DisableAutoCommit(),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))...)
 	if err != nil {
 		t.Fatal(err)
 	}

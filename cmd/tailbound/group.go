@@ -1,6 +1,8 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -105,7 +107,12 @@ func (c *client) describeGroups(names []string) ([]groupDescription, error) {
 	for _, name := range names {
 		l, ok := lags[name]
 		if err := l.Error(); errors.Is(err, kerr.GroupIDNotFound) {
-			return nil, c.unknownGroup(name)
+			d, err := c.describeConsumers(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, *d)
+			continue
 		} else if err != nil {
 			return nil, fmt.Errorf("group %s: %w", name, c.explain(brokerError(err, "")))
 		}
@@ -148,6 +155,100 @@ func (c *client) describeGroups(names []string) ([]groupDescription, error) {
 		all = append(all, d)
 	}
 	return all, nil
+}
+
+// describeConsumers describes a group of the consumer protocol (KIP-848), which
+// those who only know classic groups do not find.
+func (c *client) describeConsumers(ctx context.Context, name string) (*groupDescription, error) {
+	groups, err := c.admin.DescribeConsumerGroups(ctx, name)
+	g, ok := groups[name]
+	switch {
+	case !ok && err != nil:
+		return nil, c.explain(brokerError(err, ""))
+	case !ok || errors.Is(g.Err, kerr.GroupIDNotFound):
+		return nil, c.unknownGroup(name)
+	case g.Err != nil:
+		return nil, fmt.Errorf("group %s: %w", name, c.explain(brokerError(g.Err, "")))
+	}
+	d := &groupDescription{groupRow: groupRow{name, g.State, "consumer", g.Coordinator.NodeID}, Protocol: g.AssignorName, Members: []memberRow{}, Partitions: []groupPartition{}}
+	committed, err := c.admin.FetchOffsets(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("group %s: %w", name, c.explain(brokerError(err, "")))
+	}
+	of := committed.Partitions()
+	member := map[string]map[int32]string{}
+	for _, m := range g.Members {
+		row := memberRow{ID: m.MemberID, Client: m.ClientID, Host: m.ClientHost, Partitions: []string{}}
+		if m.InstanceID != nil {
+			row.Instance = *m.InstanceID
+		}
+		for topic, parts := range m.Assignment {
+			for p := range parts {
+				row.Partitions = append(row.Partitions, fmt.Sprintf("%s/%d", topic, p))
+				of.Add(topic, p)
+				if member[topic] == nil {
+					member[topic] = map[int32]string{}
+				}
+				member[topic][p] = m.MemberID
+			}
+		}
+		slices.Sort(row.Partitions)
+		d.Members = append(d.Members, row)
+	}
+	if len(of) == 0 {
+		return d, nil
+	}
+	starts, err := c.admin.ListStartOffsets(ctx, of.Topics()...)
+	if err != nil && len(starts) == 0 {
+		return nil, c.explain(brokerError(err, ""))
+	}
+	ends, err := c.admin.ListEndOffsets(ctx, of.Topics()...)
+	if err != nil && len(ends) == 0 {
+		return nil, c.explain(brokerError(err, ""))
+	}
+	for _, t := range of.Sorted() {
+		for _, p := range t.Partitions {
+			row := groupPartition{Topic: t.Topic, Partition: p, Committed: -1, Start: -1, End: -1, Lag: -1, Member: member[t.Topic][p]}
+			if o, ok := committed.Lookup(t.Topic, p); ok && o.Err == nil {
+				row.Committed = o.At
+			}
+			start, ok := starts.Lookup(t.Topic, p)
+			end, too := ends.Lookup(t.Topic, p)
+			switch {
+			case !ok || !too:
+				row.Error = "its offsets are not known"
+			case start.Err != nil || end.Err != nil:
+				row.Error = brokerError(cmp.Or(start.Err, end.Err), "").Error()
+			default:
+				row.Start, row.End = start.Offset, end.Offset
+				row.Lag = max(0, row.End-max(row.Committed, row.Start))
+				d.Lag += row.Lag
+			}
+			d.Partitions = append(d.Partitions, row)
+		}
+	}
+	return d, nil
+}
+
+// membersOf are a group's members, whatever its protocol, as CLIENT@HOST.
+func (c *client) membersOf(ctx context.Context, group string) (who []string, err error) {
+	groups, err := c.admin.DescribeGroups(ctx, group)
+	if err != nil && len(groups) == 0 {
+		return nil, err
+	}
+	for _, m := range groups[group].Members {
+		who = append(who, m.ClientID+"@"+m.ClientHost)
+	}
+	if errors.Is(groups[group].Err, kerr.GroupIDNotFound) {
+		consumers, err := c.admin.DescribeConsumerGroups(ctx, group)
+		if err != nil && len(consumers) == 0 {
+			return nil, err
+		}
+		for _, m := range consumers[group].Members {
+			who = append(who, m.ClientID+"@"+m.ClientHost)
+		}
+	}
+	return who, nil
 }
 
 func (c *client) unknownGroup(name string) error {
@@ -286,13 +387,11 @@ func groupDelete(o *clientOptions) *cobra.Command {
 func (c *client) groupInUse(name string) error {
 	ctx, cancel := c.limited()
 	defer cancel()
-	who := ""
-	if groups, err := c.admin.DescribeGroups(ctx, name); err == nil {
-		for _, m := range groups[name].Members {
-			who += fmt.Sprintf(" %s@%s", m.ClientID, m.ClientHost)
-		}
+	who, err := c.membersOf(ctx, name)
+	if err != nil {
+		return fmt.Errorf("group %s is in use; stop its members first", name)
 	}
-	return fmt.Errorf("group %s is in use; stop its members first:%s", name, who)
+	return fmt.Errorf("group %s is in use; stop its members first: %s", name, strings.Join(who, " "))
 }
 
 // move is one partition's offset in a group, as it was and as it is to be.
@@ -488,11 +587,11 @@ func (c *client) committed(group string) (map[string]map[int32]int64, error) {
 func (c *client) commit(w io.Writer, group string, moves []move, dry bool) error {
 	ctx, cancel := c.limited()
 	defer cancel()
-	groups, err := c.admin.DescribeGroups(ctx, group)
-	if err != nil && len(groups) == 0 {
+	members, err := c.membersOf(ctx, group)
+	if err != nil {
 		return c.explain(brokerError(err, ""))
 	}
-	if len(groups[group].Members) > 0 {
+	if len(members) > 0 {
 		return c.groupInUse(group)
 	}
 	if !dry {
