@@ -254,6 +254,16 @@ func (e *Engine) unpinCold(read uint32) {
 	e.freeCold(r)
 }
 
+// ColdPinned says that a read buffer is held by its views alone.
+func (e *Engine) ColdPinned() bool {
+	for i := range e.reads {
+		if r := &e.reads[i]; r.stage == coldDone && !r.held {
+			return true
+		}
+	}
+	return false
+}
+
 func (e *Engine) freeCold(r *coldRead) {
 	if !r.held && r.pins == 0 && r.stage == coldDone {
 		r.stage = coldFree

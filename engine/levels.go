@@ -5,6 +5,7 @@ import "tailbound/mem"
 // Levels are how full the engine's pools are, for people who watch.
 type Levels struct {
 	Slabs, SlabsMax         int // of log memory: those that cannot be taken again yet
+	SlabsPinned             int // of those, by readers
 	Frames, FramesMax       int // in flight: submitted, not durable
 	JournalBlocks           int // not free
 	JournalBlocksMax        int
@@ -20,7 +21,7 @@ type Levels struct {
 // Levels looks at every slab: it is for once in a while.
 func (e *Engine) Levels() Levels {
 	l := Levels{
-		SlabsMax: len(e.slabs), Frames: int(e.submitted - e.durableSeq), FramesMax: e.o.InflightMax,
+		SlabsMax: len(e.slabs), SlabsPinned: e.pinned, Frames: int(e.submitted - e.durableSeq), FramesMax: e.o.InflightMax,
 		JournalBlocks: int(e.used), JournalBlocksMax: int(e.blocks), Runs: e.drainsBusy, RunsMax: drainsMax, DrainQueue: e.queueN,
 		ColdReads: e.coldsBusy, ColdReadsMax: readsMax, Spares: e.sparesN, SparesMax: sparesMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.chunks),
 	}

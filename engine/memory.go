@@ -17,6 +17,7 @@ type memory struct {
 	chunks   []chunk
 	chunk    int32 // free list
 	chunksIn int
+	pinned   int // slabs with pins
 	reserved reservation
 }
 
@@ -397,6 +398,19 @@ type View struct {
 
 const pinCold = 1 << 31
 
+// Hot says that a View lies in log memory, and pins some of it.
+func (v View) Hot() bool { return v.Pin&pinCold == 0 }
+
+// PinsLeft is how many slabs more readers may pin: half of them, so that there
+// are always some to fill. It may be below 0: whoever pins keeps to it.
+func (e *Engine) PinsLeft() int {
+	n := len(e.slabs)
+	return max(1, min(n/2, n-3)) - e.pinned
+}
+
+// LogMemoryBytes is how much log memory there is.
+func (e *Engine) LogMemoryBytes() int { return len(e.slabs) * e.o.slabBytes() }
+
 // Read gives the batches that hold offsets from to to, oldest first, at most
 // maxBytes of them, but the first one whole.
 func (e *Engine) Read(s Slot, from, to int64, maxBytes int, out []View) (n int, st Status) {
@@ -425,6 +439,9 @@ func (e *Engine) Read(s Slot, from, to int64, maxBytes int, out []View) (n int, 
 		}
 		maxBytes -= int(x.length)
 		k := &e.slabs[x.slab]
+		if k.pins == 0 {
+			e.pinned++
+		}
 		k.pins++
 		at := int(x.pos) + entryHeader
 		out[n] = View{k.block.Bytes()[at : at+int(x.length) : at+int(x.length)], uint32(x.slab)}
@@ -432,6 +449,14 @@ func (e *Engine) Read(s Slot, from, to int64, maxBytes int, out []View) (n int, 
 		c.at++
 	}
 	return n, OK
+}
+
+// Unread is Unpin of what was read in this turn: that is no progress, which
+// would have whoever waits for memory look, and read, again.
+func (e *Engine) Unread(pin uint32) {
+	was := e.changes
+	e.Unpin(pin)
+	e.changes = was
 }
 
 // Unpin lets a View's bytes go.
@@ -446,6 +471,7 @@ func (e *Engine) Unpin(pin uint32) {
 	}
 	s.pins--
 	if s.pins == 0 {
+		e.pinned--
 		e.changes++
 	}
 }

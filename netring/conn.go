@@ -57,6 +57,10 @@ type conn struct {
 	inSend      int // how many frames, from first on, the Send in flight reads
 	vector      int32
 	sendAt      ioring.Instant
+	owing       bool           // it has not taken all that was to be sent
+	takenAt     ioring.Instant // when it last had taken enough of that: takenBytesMin, or a whole reply
+	taken       int            // bytes since
+	attached    int            // bytes attached to its replies
 
 	// close
 	shutdown   opStage

@@ -47,7 +47,7 @@ type Options struct {
 	FrameBytesMax      int            // [a quarter of the receive pool] and at most that
 	ProgressTimeoutNS  int64          // [30 s] for a request that has begun; a twentieth while others wait for memory
 	IdleTimeoutNS      int64          // [600 s] for a connection without any
-	SendTimeoutNS      int64          // [60 s] for a peer that takes nothing
+	SendTimeoutNS      int64          // [60 s] for a peer to take a reply, or 64 KiB of it; a sixtieth while others wait for what replies hold
 	PipelineMax        int            // [64] requests of one connection
 	ReplyBlocks        int            // [1024] of 4 KiB; a reply may copy into half of them
 	VectorsMax         int            // [16] of 1,024 pieces; without one a send has 8
@@ -103,7 +103,7 @@ type Stats struct {
 	RepliesTooLarge, NoReplyMemory             uint64 // Begin refused: for ever, for now
 	AttachedGrown                              uint64
 
-	Conns, FramesOpen                                  int
+	Conns, FramesOpen, Attached                        int
 	BuffersInRing, BuffersHeld, SmallFree, ReplyFree   int
 	BuffersFreeLow, SmallLow, ReplyLow, FramesFreeLow  int
 	BudgetFree, ReserveFree, BudgetLow, ReserveFreeLow int // bytes
@@ -165,6 +165,8 @@ type Net struct {
 	extents  []extent
 	freeE    int32
 	own      mem.Block // a vector of ownPieces for each connection
+	attached int       // pieces
+	hurried  bool      // somebody waits for what replies hold
 	vectors  *mem.Pool
 	events   events
 	orphans  []uint32 // sockets to close, not taken in
@@ -278,7 +280,7 @@ func (n *Net) Refusals() (count uint64, last Refusal) {
 // Stats are the counters, valid until the next call of any method.
 func (n *Net) Stats() *Stats {
 	s := &n.stats
-	s.Conns, s.FramesOpen = n.live, len(n.frames)-n.framesFree
+	s.Conns, s.FramesOpen, s.Attached = n.live, len(n.frames)-n.framesFree, n.attached
 	s.BuffersInRing, s.BuffersHeld = n.inRing, n.buffers.Count()-n.buffers.Free()-n.inRing
 	s.SmallFree, s.SmallLow = n.small.Free(), n.small.Low()
 	s.ReplyFree, s.ReplyLow = n.replies.Free(), n.replies.Low()
@@ -440,6 +442,9 @@ func (n *Net) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	if n.pressed() {
 		n.scanAt = min(n.scanAt, now+ioring.Instant(n.o.ProgressTimeoutNS/pressedPart/4))
 	}
+	if n.hurried {
+		n.scanAt = min(n.scanAt, now+ioring.Instant(n.o.SendTimeoutNS/hurriedPart/4))
+	}
 	if now >= n.scanAt {
 		n.scanAt = now + ioring.Instant(n.scanNS)
 		n.timeouts()
@@ -527,6 +532,13 @@ func (n *Net) pressed() bool { return n.waiting[0].first != none || n.waiting[1]
 // pressedPart is what part of the progress timeout is left then.
 const pressedPart = 20
 
+// hurriedPart is what part of the send timeout is left while somebody waits for
+// what replies hold, and takenBytesMin what a peer takes within it, at least.
+const (
+	hurriedPart   = 60
+	takenBytesMin = 64 << 10
+)
+
 // timeouts ends what has made no progress. It runs every scanNS, so each comes
 // by as much too late.
 func (n *Net) timeouts() {
@@ -537,11 +549,15 @@ func (n *Net) timeouts() {
 	if n.gated && int64(n.now-n.gatedAt) > n.o.ProgressTimeoutNS/8 {
 		n.evict(true)
 	}
+	taking := n.o.SendTimeoutNS
+	if n.hurried {
+		taking /= hurriedPart
+	}
 	for i := range n.conns {
 		x := &n.conns[i]
 		switch {
 		case x.stage != stageOpen:
-		case x.sending && int64(n.now-x.sendAt) > n.o.SendTimeoutNS:
+		case x.owing && int64(n.now-x.takenAt) > taking:
 			n.stats.SendTimeouts++
 			n.kill(int32(i))
 		case x.ended && int64(n.now-max(x.activeAt, x.sendAt)) > n.o.SendTimeoutNS:

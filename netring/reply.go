@@ -13,7 +13,9 @@ import (
 // Invariant: the extents from head on are what has not left yet.
 type reply struct {
 	begun      bool
-	attached   bool
+	attached   bool // the last piece is
+	pieces     int  // attached
+	lent       int  // bytes attached
 	user       uint64
 	total      uint32 // bytes, without the length word
 	copied     int    // bytes handed out by Bytes
@@ -71,6 +73,7 @@ func (n *Net) Begin(f FrameID, copiedBytesMax int) bool {
 	}
 	if blocks > 0 && n.replies.Free()-blocks < leave {
 		n.stats.NoReplyMemory++
+		n.Hurry()
 		return false
 	}
 	for range blocks {
@@ -83,6 +86,42 @@ func (n *Net) Begin(f FrameID, copiedBytesMax int) bool {
 	n.extend(&y.reply, n.lengthCell(i))
 	return true
 }
+
+// Spare says whether a reply that copies and attaches so much leaves enough for
+// others: half of the reply memory, and every piece that may be attached. It is
+// asked for replies that peers may be slow to take.
+func (n *Net) Spare(copiedBytes, attached int) bool {
+	half := n.replies.Count() / 2
+	return n.replies.Free()-min(replyBlocksFor(copiedBytes), half) >= half && n.attached+attached <= n.o.AttachedMax
+}
+
+// Turn says that all requests before f on its connection have been answered, or
+// f is gone.
+func (n *Net) Turn(f FrameID) bool {
+	i, y := n.taken(f)
+	if y == nil {
+		return true
+	}
+	for k := n.conns[y.conn].first; k != none && k != i; k = n.frames[k].next {
+		if n.frames[k].stage < frameReady {
+			return false
+		}
+	}
+	return true
+}
+
+// Attached is how many bytes are attached to replies that the connection has
+// not taken.
+func (n *Net) Attached(c ConnID) int {
+	if _, x := n.conn(c); x != nil {
+		return x.attached
+	}
+	return 0
+}
+
+// Hurry says that somebody waits for what replies hold: from now on until a
+// reply has left, peers are given less time to take theirs.
+func (n *Net) Hurry() { n.hurried = true }
 
 // Bytes hands out the next k bytes of the reply, contiguous, to be filled in
 // before Send. 0 <= k <= 4096, and no more in all than Begin reserved. For a
@@ -126,6 +165,10 @@ func (n *Net) Attach(f FrameID, v []byte) {
 	}
 	y.total += uint32(len(v))
 	y.attached = true
+	y.pieces++
+	y.lent += len(v)
+	n.attached++
+	n.conns[y.conn].attached += len(v)
 	n.extend(&y.reply, v)
 }
 
@@ -188,6 +231,9 @@ func (n *Net) extend(r *reply, p []byte) {
 
 func (n *Net) freeReply(f int32) {
 	r := &n.frames[f].reply
+	n.attached -= r.pieces
+	n.conns[n.frames[f].conn].attached -= r.lent
+	n.hurried = n.hurried && !r.begun
 	for r.head != none {
 		n.dropExtent(r)
 	}
@@ -257,6 +303,9 @@ func (n *Net) send(i int32) bool {
 		return false
 	}
 	x.sending, x.sendAt = true, n.now
+	if !x.owing {
+		x.owing, x.takenAt, x.taken = true, n.now, 0
+	}
 	n.stats.SendOps++
 	return true
 }
@@ -285,6 +334,9 @@ func (n *Net) sendDone(i int32, c ioring.Completion) {
 	if left > 0 {
 		x.activeAt = n.now
 		n.stats.SentBytes += uint64(left)
+		if x.taken += left; x.taken >= takenBytesMin {
+			x.takenAt, x.taken = n.now, 0
+		}
 	}
 	for ; x.inSend > 0; x.inSend-- {
 		y := &n.frames[x.first]
@@ -302,9 +354,11 @@ func (n *Net) sendDone(i int32, c ioring.Completion) {
 			n.stats.PartialSends++
 			break
 		}
+		x.takenAt, x.taken = n.now, 0
 		n.shift(i)
 	}
 	x.inSend = 0
+	x.owing = x.first != none && n.frames[x.first].stage == frameReady
 	if left > 0 {
 		panic("netring: more sent than was pushed")
 	}

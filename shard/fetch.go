@@ -17,6 +17,16 @@ import (
 //
 // The first partition that has anything gets its first batch whole, however
 // large; after it, max_bytes holds.
+//
+// A consumer that takes its answer slowly holds what the answer is made of. So
+// that nobody else suffers:
+//
+//   - a fetch with anything to read is answered after what came before it on
+//     its connection, as in Kafka, and what is pinned for one connection has
+//     a limit, replyMax
+//   - all answers together pin half of the log memory; beyond that small
+//     answers are copied, of reply memory half, and larger ones wait
+//   - while one waits, connections that take less than 64 KiB a second are closed
 func (s *Shard) fetch(w *waiter, h *kafka.Request) outcome {
 	var walk kafka.FetchWalk
 	if err := walk.Begin(&s.reader, h.Version); err != nil {
@@ -177,8 +187,13 @@ func (s *Shard) look(i uint32) {
 		s.search(i)
 		return
 	}
+	early, wants := !s.net.Turn(r.frame), false
 	used, total, cold, faults := 0, 0, 0, r.code != kafka.None
 	have, over := int64(0), false // bytes there are; there is more than an answer takes
+	most, copied := min(int(r.bytesMax), s.replyMax), s.log.PinsLeft() <= 0
+	if copied {
+		most = min(most, s.copyMax)
+	}
 	for p := r.first; p != none; p = s.parts[p].next {
 		x := &s.parts[p]
 		s.Timelines.Counters.PartitionsLookedAt++
@@ -189,7 +204,7 @@ func (s *Shard) look(i uint32) {
 		}
 		x.known, x.high = s.log.Start(x.slot), s.log.Durable(x.slot)
 		x.counted, x.full = x.from, false
-		limit := min(int(x.max), int(r.bytesMax)-total)
+		limit := min(int(x.max), most-total)
 		if total > 0 && limit <= 0 || used == len(s.views) {
 			x.full, over = true, over || x.max > 0
 			continue
@@ -203,7 +218,7 @@ func (s *Shard) look(i uint32) {
 		switch st {
 		case engine.OK, engine.Empty:
 		case engine.Cold:
-			if cold < coldPerFetch && s.readCold(i, p) {
+			if wants = true; !early && cold < coldPerFetch && s.readCold(i, p) {
 				cold++
 			}
 			continue
@@ -219,6 +234,11 @@ func (s *Shard) look(i uint32) {
 		default:
 			x.code, faults = codeOf(st), true
 			continue
+		}
+		for !copied && n > 0 && s.log.PinsLeft() < 0 && used+n > 1 {
+			n--
+			s.unpin(used+n, 1)
+			x.full, over, most = true, true, 0 // nothing more
 		}
 		if n == 0 {
 			continue
@@ -251,7 +271,13 @@ func (s *Shard) look(i uint32) {
 		r.stamps[metrics.Submitted] = int64(s.now)
 		return
 	}
-	if !faults && !over && have < int64(r.bytes) && s.now < r.waitUntil && s.stage == stageServing {
+	waits := !faults && !over && have < int64(r.bytes) && s.now < r.waitUntil && s.stage == stageServing
+	if early && (wants || used > 0 && !waits) {
+		s.unpin(0, used)
+		s.starve(i)
+		return
+	}
+	if waits {
 		s.unpin(0, used)
 		r.have = have
 		s.park(i)
@@ -260,7 +286,7 @@ func (s *Shard) look(i uint32) {
 	if r.stamps[metrics.Appended] == 0 {
 		r.stamps[metrics.Appended] = int64(s.now)
 	}
-	s.buildFetch(i, used)
+	s.buildFetch(i, used, copied)
 }
 
 // viewEnd is one past the last offset of a view's batch.
@@ -300,6 +326,19 @@ func (s *Shard) grew(p int32) {
 	}
 }
 
+// starve has a fetch or a search looked at again when memory is given back, or
+// when it is its turn on its connection.
+func (s *Shard) starve(i uint32) {
+	if r := &s.requests[i]; !r.starved {
+		r.starved = true
+		s.starved = append(s.starved, i)
+	}
+}
+
+// smallReply is an answer that needs no more than any other: it does not wait
+// for half of the reply memory to be free.
+const smallReply = 4096
+
 // coldPerFetch bounds the cold reads one fetch has under way.
 const coldPerFetch = 4
 
@@ -317,7 +356,7 @@ func holdsZstd(views []engine.View) bool {
 
 func (s *Shard) unpin(from, n int) {
 	for _, v := range s.views[from : from+n] {
-		s.log.Unpin(v.Pin)
+		s.log.Unread(v.Pin)
 	}
 }
 
@@ -420,7 +459,10 @@ func (s *Shard) readCold(i uint32, p int32) bool {
 		s.Timelines.Counters.ColdReads++
 		return true
 	case engine.WaitMemory:
-		s.starved = append(s.starved, i)
+		s.starve(i)
+		if s.log.ColdPinned() {
+			s.net.Hurry()
+		}
 		return false
 	default:
 		x.code = codeOf(st)
@@ -449,11 +491,19 @@ func (s *Shard) readDone(user uint32, st engine.Status, read uint32) {
 	s.lookAt(x.request)
 }
 
-// buildFetch writes the answer around the first used views.
-func (s *Shard) buildFetch(i uint32, used int) {
+// copies says whether a view is copied into the answer: a small one, or any of
+// log memory where others have pinned as much of it as may be.
+func (s *Shard) copies(v engine.View, budget int, all bool) bool {
+	return len(v.Bytes) <= budget && (len(v.Bytes) < copyBelow || all && v.Hot())
+}
+
+// buildFetch writes the answer around the first used views. all: those of log
+// memory are to be copied.
+func (s *Shard) buildFetch(i uint32, used int, all bool) {
 	r := &s.requests[i]
 	v := r.header.Version
 	topics, attached, copied, at := 0, 0, kafka.FetchEndBytes(v), 0
+	budget, lent, wait := s.copyMax, 0, false
 	for p := r.first; p != none; p = s.parts[p].next {
 		x := &s.parts[p]
 		if s.beginsTopic(r, p) {
@@ -462,19 +512,32 @@ func (s *Shard) buildFetch(i uint32, used int) {
 		}
 		copied += kafka.FetchPartitionBytes(v, int(x.bytes)) + kafka.FetchPartitionEndBytes(v, s.endsTopic(p))
 		for _, w := range s.views[at : at+int(x.views)] {
-			if len(w.Bytes) < copyBelow {
+			if s.copies(w, budget, all) {
 				copied += len(w.Bytes)
+				budget -= len(w.Bytes)
 			} else {
 				attached++
+				lent += len(w.Bytes)
+				wait = wait || all && w.Hot()
 			}
 		}
 		at += int(x.views)
 	}
 	copied += kafka.FetchHeadBytes(&r.header, topics)
-	if s.pinsFree < (attached+pinsPerChunk-1)/pinsPerChunk || !s.net.Begin(r.frame, copied) {
+	mine := s.net.Attached(r.conn)
+	switch {
+	case mine > 0 && lent > 0 && mine+lent > s.replyMax:
+		s.unpin(0, used) // until what is pinned for this connection has left
+		s.starve(i)
+		return
+	case wait, s.pinsFree < (attached+pinsPerChunk-1)/pinsPerChunk, (copied > smallReply || attached > 0) && !s.net.Spare(copied, attached):
+		s.net.Hurry()
+		wait = true
+	}
+	if wait || !s.net.Begin(r.frame, copied) {
 		s.unpin(0, used)
 		if s.net.Alive(r.frame) {
-			s.starved = append(s.starved, i)
+			s.starve(i)
 		} else {
 			s.unpark(i)
 			s.endRequest(i)
@@ -482,7 +545,7 @@ func (s *Shard) buildFetch(i uint32, used int) {
 		return
 	}
 	kafka.PutFetchHead(s.net.Bytes(r.frame, kafka.FetchHeadBytes(&r.header, topics)), &r.header, r.code, 0, topics)
-	at = 0
+	at, budget = 0, s.copyMax
 	for p := r.first; p != none; p = s.parts[p].next {
 		x := &s.parts[p]
 		if s.beginsTopic(r, p) {
@@ -494,8 +557,9 @@ func (s *Shard) buildFetch(i uint32, used int) {
 		}
 		kafka.PutFetchPartition(s.net.Bytes(r.frame, kafka.FetchPartitionBytes(v, int(x.bytes))), v, x.index, x.code, high, start, int(x.bytes))
 		for _, w := range s.views[at : at+int(x.views)] {
-			if len(w.Bytes) < copyBelow {
-				copy(s.net.Bytes(r.frame, len(w.Bytes)), w.Bytes)
+			if s.copies(w, budget, all) {
+				budget -= len(w.Bytes)
+				s.copyOut(r, w.Bytes)
 				s.log.Unpin(w.Pin)
 				s.Timelines.Counters.CopiedViews++
 				continue
@@ -511,6 +575,15 @@ func (s *Shard) buildFetch(i uint32, used int) {
 	s.unpark(i)
 	s.net.Release(r.frame)
 	s.reply(i)
+}
+
+// copyOut copies bytes into an answer, in pieces that a block holds.
+func (s *Shard) copyOut(r *request, b []byte) {
+	for len(b) > 0 {
+		n := min(len(b), copyBelow)
+		copy(s.net.Bytes(r.frame, n), b[:n])
+		b = b[n:]
+	}
 }
 
 // beginsTopic, endsTopic and partsOfTopic see a request's parts as topics: runs

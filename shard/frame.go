@@ -217,6 +217,7 @@ func (s *Shard) closed(c netring.ConnID) {
 			s.waiting.push(w)
 		}
 	}
+	s.waiting.retry = true // fetches that wait for memory, or their turn, have nobody to wait for
 	for i := s.polls.first; i != none; {
 		r := &s.requests[i]
 		next := r.pollNext

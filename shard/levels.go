@@ -27,9 +27,11 @@ func (s *Shard) levels() {
 	level("receive buffers lent to the kernel", n.BuffersInRing, 0, receive)
 	small := s.o.Net.ReceiveBuffers / 8 * 16
 	level("small receive blocks", small-n.SmallFree, small-n.SmallLow, small)
+	level("pieces attached to answers", n.Attached, 0, s.o.Net.AttachedMax)
 	level("reply blocks", s.o.Net.ReplyBlocks-n.ReplyFree, s.o.Net.ReplyBlocks-n.ReplyLow, s.o.Net.ReplyBlocks)
 	level("mail bytes", s.mailMem.InUse(), 0, s.o.MailBytes)
 	level("log memory slabs", e.Slabs, 0, e.SlabsMax)
+	level("log memory slabs pinned by answers", e.SlabsPinned, 0, e.SlabsPinned+s.log.PinsLeft())
 	level("batch index chunks", e.IndexChunks-e.IndexChunksFree, 0, e.IndexChunks)
 	level("journal frames in flight", e.Frames, 0, e.FramesMax)
 	level("journal blocks", e.JournalBlocks, 0, e.JournalBlocksMax)

@@ -88,7 +88,7 @@ func planShard(arena int, o BrokerOptions) Memory {
 		Net: netring.Options{
 			Listener: listenerSlot, ConnsMax: conns, ConnsPerAddressMax: o.ConnsPerAddressMax, AddressLimits: o.AddressLimits, FramesMax: frames,
 			ReceiveBufferBytes: 64 << 10, ReceiveBuffers: buffers, FrameBytesMax: buffers * (64 << 10) / 4,
-			ProgressTimeoutNS: 10e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 256, ReplyBlocks: arena / 32 / 4096,
+			ProgressTimeoutNS: 10e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 256, ReplyBlocks: arena / 32 / 4096, AttachedMax: 16 * frames,
 		},
 		Engine: engine.Options{
 			LogsMax: max(64, o.PartitionsMax), SegmentBytes: 256 << 20, JournalBytes: 128 << 20, LogMemoryBytes: arena,

@@ -25,6 +25,7 @@ type request struct {
 	named     int32 // produce: partitions of the topics whose names stand in the reply
 	done      int32 // produce: partitions taken so far
 	dirty     bool  // in the list of fetches to look at
+	starved   bool  // in the list of those that wait for memory
 	code      kafka.ErrorCode
 	header    kafka.Request
 	acks      int16

@@ -151,6 +151,8 @@ type Shard struct {
 	starved    []uint32 // fetches and searches that wait for read or reply memory
 	polls      polls    // fetches that wait for data
 	crowded    bool     // a fetch found no parts
+	replyMax   int      // bytes of records in one answer, the first batch excepted
+	copyMax    int      // and of those that are copied
 
 	retainAt    ioring.Instant // when retention goes on
 	retainNext  int            // with this slot
@@ -223,6 +225,8 @@ func (s *Shard) makeTables() {
 	s.completions = make([]ioring.Completion, 256)
 	s.pieces = make([][]byte, 0, 4096)
 	s.views = make([]engine.View, viewsMax)
+	s.replyMax = s.log.LogMemoryBytes() / 16
+	s.copyMax = s.o.Net.ReplyBlocks / 8 * 4096
 	s.line = make([]byte, 0, 1024)
 	s.outbox = newOutbox(o.DataShards, o.Net.FramesMax)
 	// A request may outlive its connection, whose frame is then free for another.
@@ -247,7 +251,7 @@ func (s *Shard) makeTables() {
 	s.waiting = newWaitQueue(2 * o.Net.FramesMax)
 	s.dirty = make([]uint32, 0, len(s.requests))
 	s.kept = make([]mail, 0, openCredit)
-	s.starved = make([]uint32, 0, len(s.requests))
+	s.starved = make([]uint32, 0, 2*len(s.requests))
 	s.partitions = make([]partition, o.Engine.LogsMax)
 	for i := range s.partitions {
 		s.partitions[i] = newPartition()
@@ -309,6 +313,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		s.retryWaiting()
 		for _, i := range s.starved {
 			if s.requests[i].used {
+				s.requests[i].starved = false
 				s.lookAt(i)
 			}
 		}

@@ -1129,6 +1129,7 @@ type brokerLimits struct {
 	net        netring.Options
 	mailBytes  int
 	groups     shard.GroupOptions
+	waiters    int
 }
 
 func (s *brokerSim) drawLimits() {
@@ -1145,7 +1146,7 @@ func (s *brokerSim) drawLimits() {
 		Listener: 0, ConnsMax: 64, FramesMax: l.frames, ReceiveBufferBytes: buffer, ReceiveBuffers: (4 << 20) / buffer, FrameBytesMax: 1 << 20,
 		ProgressTimeoutNS: 30e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: s.pick(2, 8, 64), ReplyBlocks: 256,
 	}
-	l.mailBytes = 4 << 20
+	l.mailBytes, l.waiters = 4<<20, 1024
 	s.mood = sim.RingOptions{Files: 1024, Sockets: 64, Depth: 1024, ShortWrites: s.pick(0, 0, 30), ShortReads: s.pick(0, 30), Again: s.pick(0, 0, 40), Late: s.pick(0, 0, 20)}
 }
 
@@ -1156,7 +1157,7 @@ func (l *brokerLimits) options(s *brokerSim, i int) shard.Options {
 	}
 	return shard.Options{
 		Shard: i, DataShards: s.shards, Nodes: nodes, ClusterID: "sim", MessageBytesMax: l.batchBytes, PartitionsDefault: 1,
-		ProducersMax: 64, WaitersMax: 1024, MailBytes: l.mailBytes, TopicsMax: 100, PartitionsMax: 100,
+		ProducersMax: 64, WaitersMax: l.waiters, MailBytes: l.mailBytes, TopicsMax: 100, PartitionsMax: 100,
 		Net: l.net, Engine: l.engine, Groups: l.groups, Faults: s.run.ShardFaults,
 	}
 }

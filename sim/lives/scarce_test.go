@@ -1,0 +1,282 @@
+package lives
+
+import (
+	"encoding/binary"
+	"fmt"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sys/unix"
+
+	"tailbound/engine"
+	"tailbound/ioring"
+	"tailbound/metrics"
+	"tailbound/netring"
+	"tailbound/sim"
+)
+
+// scarce is a broker of one data shard with one topic of one partition, whose
+// pools are as small as a test wants them.
+type scarce struct {
+	*brokerSim
+	t      *testing.T
+	serial uint64
+	levels *metrics.Collector // of the data shard
+}
+
+const scarceBatch = 32 << 10 // the largest batch
+
+// newScarce opens it. tune changes the sizes of both its shards.
+func newScarce(t *testing.T, seed uint64, tune func(l *brokerLimits)) *scarce {
+	s := &scarce{t: t, brokerSim: &brokerSim{w: sim.NewWorld(seed), disk: sim.NewDisk(0), sent: map[uint64]*sentBatch{}, ids: map[int64]bool{}}}
+	s.rng, s.shards = s.w.Rand, 1
+	s.drawLimits()
+	s.makeGroups()
+	s.mood = sim.RingOptions{Files: 1024, Sockets: 256, Depth: 1024}
+	l := &s.o
+	l.batchBytes, l.frames, l.arenaBytes = scarceBatch, 512, 64<<20
+	l.engine = engine.Options{LogsMax: 128, SegmentBytes: 2 << 20, JournalBytes: 4 << 20, LogMemoryBytes: 8 << 20, BatchBytesMax: scarceBatch, InflightMax: 2, Files: 1, FilesMax: 512}
+	l.net = netring.Options{ConnsMax: 256, FramesMax: 512, ReceiveBufferBytes: 16 << 10, ReceiveBuffers: 512, FrameBytesMax: 1 << 20,
+		ProgressTimeoutNS: 30e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 64, ReplyBlocks: 512}
+	if tune != nil {
+		tune(l)
+	}
+	s.must(s.open())
+	t.Cleanup(func() { s.w.Stop(); s.free() })
+	s.levels = metrics.NewCollector(s.cores[1].shard.Timelines)
+	s.must(s.brokerSim.serve())
+	r := kmsg.NewPtrCreateTopicsRequest()
+	r.Version = 5
+	q := kmsg.NewCreateTopicsRequestTopic()
+	q.Topic, q.NumPartitions, q.ReplicationFactor = "scarce", 1, 1
+	r.Topics = append(r.Topics, q)
+	c := s.dial(0)
+	c.mustAnswer(r)
+	return s
+}
+
+func (s *scarce) must(err error) {
+	s.t.Helper()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// until turns the broker until done, and for no more than seconds of its time.
+func (s *scarce) until(what string, seconds int64, done func() bool) {
+	s.t.Helper()
+	for give := s.w.Now + ioring.Instant(seconds*1e9); !done(); {
+		s.must(s.rest())
+		if s.w.Now > give {
+			s.t.Fatalf("%s: not within %d seconds\n%s", what, seconds, s.pools())
+		}
+	}
+}
+
+func (s *scarce) pass(ns ioring.Instant) {
+	s.t.Helper()
+	for end := s.w.Now + ns; s.w.Now < end; {
+		s.must(s.rest())
+	}
+}
+
+// pool is how full one of the data shard's is now.
+func (s *scarce) pool(name string) (l metrics.Level) {
+	s.t.Helper()
+	for _, l := range s.allPools() {
+		if l.Name == name {
+			return l
+		}
+	}
+	s.t.Fatalf("there is no pool %q", name)
+	return l
+}
+
+func (s *scarce) allPools() []metrics.Level {
+	s.levels.Ask()
+	for !s.levels.Collect() {
+		s.must(s.rest())
+	}
+	return s.levels.Total().Levels()
+}
+
+func (s *scarce) pools() string {
+	out := ""
+	for _, l := range s.allPools() {
+		out += fmt.Sprintf("%s: %d of %d\n", l.Name, l.Used, l.Max)
+	}
+	return out
+}
+
+// user is a client on a connection of its own.
+type user struct {
+	s     *scarce
+	c     *conn
+	bytes int // of records it was given
+	next  int64
+	got   []kmsg.Response
+}
+
+func (s *scarce) dial(node int) *user {
+	s.t.Helper()
+	c, err := s.connect(node)
+	s.must(err)
+	u := &user{s: s, c: c}
+	c.read = func(_ owed, r kmsg.Response) error {
+		u.got = append(u.got, r)
+		return nil
+	}
+	return u
+}
+
+func (u *user) ask(r kmsg.Request) { u.c.ask(r, owed{}) }
+
+// mustAnswer asks and awaits the answer.
+func (u *user) mustAnswer(r kmsg.Request) kmsg.Response {
+	u.s.t.Helper()
+	n := len(u.got)
+	u.ask(r)
+	u.s.until(fmt.Sprintf("an answer to key %d", r.Key()), 100, func() bool { return len(u.got) > n || u.c.c.Closed })
+	if len(u.got) == n {
+		u.s.t.Fatalf("the connection was closed while key %d was to be answered\n%s", r.Key(), u.s.pools())
+	}
+	return u.got[n]
+}
+
+func (s *scarce) produceOf(size int) *kmsg.ProduceRequest {
+	s.serial++
+	r := kmsg.NewPtrProduceRequest()
+	r.Version, r.Acks, r.TimeoutMillis = 8, -1, 600_000
+	q := kmsg.NewProduceRequestTopicPartition()
+	q.Records = makeBatch(s.serial, 1, size, -1, -1, -1)
+	t := kmsg.NewProduceRequestTopic()
+	t.Topic, t.Partitions = "scarce", append(t.Partitions, q)
+	r.Topics = append(r.Topics, t)
+	return r
+}
+
+func fetchOf(from int64, waitMS, partBytes int32) *kmsg.FetchRequest {
+	r := kmsg.NewPtrFetchRequest()
+	r.Version, r.ReplicaID, r.MaxWaitMillis, r.MinBytes, r.MaxBytes, r.SessionEpoch = 11, -1, waitMS, 1, 50<<20, -1
+	q := kmsg.NewFetchRequestTopicPartition()
+	q.FetchOffset, q.PartitionMaxBytes, q.CurrentLeaderEpoch = from, partBytes, -1
+	t := kmsg.NewFetchRequestTopic()
+	t.Topic, t.Partitions = "scarce", append(t.Partitions, q)
+	r.Topics = append(r.Topics, t)
+	return r
+}
+
+// store appends batches, one after the other.
+func (s *scarce) store(u *user, n, size int) {
+	s.t.Helper()
+	for range n {
+		r := u.mustAnswer(s.produceOf(size)).(*kmsg.ProduceResponse)
+		if p := &r.Topics[0].Partitions[0]; p.ErrorCode != 0 {
+			s.t.Fatalf("a batch is answered with error %d", p.ErrorCode)
+		} else if p.BaseOffset == 0 && s.serial > 1 && u.next > 0 {
+			s.t.Fatal("a batch is at offset 0 again")
+		} else {
+			u.next = p.BaseOffset + 1
+		}
+	}
+}
+
+// readAll reads from the start to end; every record has to be there.
+func (s *scarce) readAll(end int64) {
+	s.t.Helper()
+	u := s.dial(1)
+	for at := int64(0); at < end; {
+		r := u.mustAnswer(fetchOf(at, 0, 1<<20)).(*kmsg.FetchResponse)
+		p := &r.Topics[0].Partitions[0]
+		if p.ErrorCode != 0 {
+			s.t.Fatalf("reading offset %d: error %d", at, p.ErrorCode)
+		}
+		before := at
+		for b := p.RecordBatches; len(b) >= headBytes; {
+			n := int(binary.BigEndian.Uint32(b[8:])) + 12
+			if n > len(b) {
+				break
+			}
+			if base := int64(binary.BigEndian.Uint64(b)); base != at {
+				s.t.Fatalf("offset %d where %d was due", base, at)
+			}
+			at++
+			b = b[n:]
+		}
+		if at == before && p.HighWatermark > at {
+			s.until("there is something to read", 1, func() bool { return true })
+		}
+	}
+}
+
+// TestStalledConsumers: consumers that stop reading in the middle of their answers hold up neither producers nor consumers that
+// do read, however many there are; they are closed, and what they held is back.
+func TestStalledConsumers(t *testing.T) {
+	for _, size := range []int{300, 30_000} { // copied; pinned
+		for _, stalled := range []int{1, 10, 100} {
+			t.Run(fmt.Sprintf("%d bytes, %d stalled", size, stalled), func(t *testing.T) {
+				s := newScarce(t, uint64(stalled), nil)
+				p := s.dial(1)
+				history := 6 << 20 / 30_000 // what memory holds
+				if size < 1000 {
+					history = 2000
+				}
+				s.store(p, history, size)
+				var slow []*user
+				for i := range stalled {
+					u := s.dial(1)
+					u.c.c.Window = 100
+					for k := range 3 { // pipelined, and each from elsewhere
+						u.ask(fetchOf(int64((i*3+k)*history/(stalled*3)), 0, 1<<20))
+					}
+					slow = append(slow, u)
+				}
+				s.pass(200e6)
+				pinned := s.pool("log memory slabs pinned by answers")
+				if pinned.Used > pinned.Max || size > 1000 && pinned.Used == 0 {
+					t.Fatalf("%d slabs are pinned, at most %d may be", pinned.Used, pinned.Max)
+				}
+				// twice what the log memory holds
+				begin := s.w.Now
+				good := s.dial(1)
+				at := p.next
+				for range 2 * 8 << 20 / max(size, 8000) {
+					s.store(p, 1, size)
+					r := good.mustAnswer(fetchOf(at, 0, 1<<20)).(*kmsg.FetchResponse)
+					if b := r.Topics[0].Partitions[0].RecordBatches; len(b) == 0 {
+						t.Fatalf("nothing at offset %d, below the high watermark", at)
+					}
+					at = p.next
+				}
+				if took := s.w.Now - begin; took > 20e9 {
+					t.Errorf("it took %d ms beside stalled consumers", took/1e6)
+				}
+				s.until("stalled connections are closed", 200, func() bool {
+					for _, u := range slow {
+						if !u.c.c.Closed {
+							return false
+						}
+					}
+					return true
+				})
+				s.pass(1e9)
+				for _, name := range []string{"log memory slabs pinned by answers", "pieces attached to answers", "reply blocks", "requests", "pin chunks"} {
+					if l := s.pool(name); l.Used != 0 {
+						t.Errorf("%s: %d are still held", name, l.Used)
+					}
+				}
+				s.readAll(p.next)
+			})
+		}
+	}
+}
+
+// again makes the disk do nothing, without failing, to files whose path says so.
+func (s *scarce) hold(code ioring.Code, held func(path string) bool) {
+	s.disk.Fail = func(c ioring.Code, path string, _ uint64, _ int) int32 {
+		if c == code && held(path) {
+			return -int32(unix.EAGAIN)
+		}
+		return 0
+	}
+}
