@@ -80,6 +80,7 @@ var brokerDefs = func() []BrokerDef {
 		own(RetentionCheckMS, ConfigLong, "10000", 1, math.MaxInt64/1e6, ScopeData, "How often each partition is held against its retention.", ""),
 		own("max.connections", ConfigInt, "4096", 0, math.MaxInt32, ScopeStart, "How many connections the node takes.", flagged+"--max-connections."),
 		own("max.connections.per.ip", ConfigInt, "2147483647", 0, math.MaxInt32, ScopeStart, "How many of them one address may have.", flagged+"--max-connections-per-ip."),
+		own("max.incremental.fetch.session.cache.slots", ConfigInt, "1000", 0, math.MaxInt32, ScopeStart, "How many fetch sessions the node keeps.", flagged+"--max-incremental-fetch-session-cache-slots."),
 		own("max.connections.per.ip.overrides", ConfigString, "", 0, 0, ScopeStart, "Addresses with a number of their own.", flagged+"--max-connections-per-ip-overrides."),
 		own("node.id", ConfigInt, "", 0, 0, ScopeStart, "The node: 0 is the control shard's, i data shard i's.", "Nodes are numbered by their shards."),
 		own(NumPartitions, ConfigInt, "1", 1, math.MaxInt32, ScopeControl, "Partitions of a topic that is made without a number.", ""),

@@ -74,6 +74,8 @@ func (c *control) startedWith(name string, node int) string {
 		return strconv.FormatInt(o.Net.IdleTimeoutNS/1e6, 10)
 	case "max.connections":
 		return strconv.Itoa(o.Net.ConnsMax)
+	case "max.incremental.fetch.session.cache.slots":
+		return strconv.Itoa(o.SessionsMax)
 	case "max.connections.per.ip.overrides":
 		return addressLimits(o.Net.AddressLimits)
 	case "socket.request.max.bytes":

@@ -15,6 +15,9 @@ import (
 //	where there is too little: await data or the deadline; look again;
 //	build the answer around the views; send; unpin when it has left.
 //
+// Of a session, look first makes the parts, of those of its partitions that have
+// news, and gives them back while the fetch waits for data: see sessions.
+//
 // The first partition that has anything gets its first batch whole, however
 // large; after it, max_bytes holds.
 //
@@ -32,12 +35,13 @@ func (s *Shard) fetch(w *waiter, h *kafka.Request) outcome {
 	if err := walk.Begin(&s.reader, h.Version); err != nil {
 		return s.malformed(w, h, err)
 	}
-	epoch := walk.SessionEpoch
+	id, epoch := walk.SessionID, walk.SessionEpoch
+	whole := epoch == 0 || epoch == -1 // it names all it wants: it begins a session, or has none
 	parts, err := measureFetch(&walk)
 	if err != nil {
 		return s.malformed(w, h, err)
 	}
-	if epoch > 0 {
+	if !whole {
 		parts = 0
 	}
 	if parts > s.fetchPartsMax() {
@@ -55,18 +59,20 @@ func (s *Shard) fetch(w *waiter, h *kafka.Request) outcome {
 	walk.Begin(&s.reader, h.Version)
 	r.bytesMax = max(walk.MaxBytes, 0)
 	r.bytes = min(max(walk.MinBytes, 0), r.bytesMax)
-	if epoch > 0 {
-		// A session is to go on, and none was ever begun. Epoch 0 asks for one
-		// and gets none, -1 wants none, whatever the id (KIP-227).
-		r.code = kafka.FetchSessionIDNotFound
+	if !whole {
+		r.code = s.continueSession(i, &walk, id, epoch)
 	} else {
+		if n := s.sessions.find(id); n != none {
+			s.endSession(n)
+		}
+		r.wants = epoch == 0
 		for walk.Topics() > 0 {
 			t, _ := walk.NextTopic()
 			number := s.findTopic(h, t.Name)
 			for range t.Partitions {
 				p, _ := walk.NextPartition()
 				x := s.addPart(i)
-				x.topic, x.index, x.from, x.max = number, p.Index, p.Offset, max(p.MaxBytes, 0)
+				x.topic, x.index, x.from, x.max, x.epoch = number, p.Index, p.Offset, max(p.MaxBytes, 0), p.CurrentEpoch
 				x.name = t.Span
 				if x.code = s.fetchable(x, p.CurrentEpoch); x.code == kafka.UnknownTopicOrPartition {
 					x.code = s.topics.unknown(number, h.Version >= kafka.FetchByID)
@@ -187,9 +193,19 @@ func (s *Shard) look(i uint32) {
 		s.search(i)
 		return
 	}
-	early, wants := !s.net.Turn(r.frame), false
-	used, total, cold, faults := 0, 0, 0, r.code != kafka.None
+	if r.code != kafka.None {
+		s.freeParts(r) // its session ended
+	}
 	have, over := int64(0), false // bytes there are; there is more than an answer takes
+	if r.session != none && r.first == none {
+		if over = s.gather(i); over && r.first == none {
+			s.crowded = true
+			s.starve(i)
+			return
+		}
+	}
+	early, wants := !s.net.Turn(r.frame), false
+	used, total, cold, faults := 0, 0, 0, r.code != kafka.None || r.first == none && r.session == none
 	most, copied := min(int(r.bytesMax), s.replyMax), s.log.PinsLeft() <= 0
 	if copied {
 		most = min(most, s.copyMax)
@@ -197,13 +213,13 @@ func (s *Shard) look(i uint32) {
 	for p := r.first; p != none; p = s.parts[p].next {
 		x := &s.parts[p]
 		s.Timelines.Counters.PartitionsLookedAt++
-		x.views, x.bytes = 0, 0
+		x.views, x.tally = 0, tally{}
 		if x.code != kafka.None {
 			faults = true
 			continue
 		}
 		x.known, x.high = s.log.Start(x.slot), s.log.Durable(x.slot)
-		x.counted, x.full = x.from, false
+		x.tally = tally{counted: x.from}
 		limit := min(int(x.max), most-total)
 		if total > 0 && limit <= 0 || used == len(s.views) {
 			x.full, over = true, over || x.max > 0
@@ -274,11 +290,22 @@ func (s *Shard) look(i uint32) {
 	waits := !faults && !over && have < int64(r.bytes) && s.now < r.waitUntil && s.stage == stageServing
 	if early && (wants || used > 0 && !waits) {
 		s.unpin(0, used)
+		if r.session != none {
+			s.scatter(i, false) // who comes first may wait long
+		}
 		s.starve(i)
 		return
 	}
 	if waits {
 		s.unpin(0, used)
+		if r.session != none {
+			again := r.behind // while something was read
+			s.scatter(i, !again)
+			if again {
+				s.look(i)
+				return
+			}
+		}
 		r.have = have
 		s.park(i)
 		return
@@ -294,26 +321,32 @@ func viewEnd(v engine.View) int64 {
 	return kafka.BaseOffset(v.Bytes) + int64(kafka.ParseBatchHeader(v.Bytes).LastOffsetDelta) + 1
 }
 
-// grew counts what has become durable for part p of a fetch that waits, and has
-// the fetch looked at when that is enough: an append costs it the same however
-// many partitions it waits for.
-func (s *Shard) grew(p int32) {
-	x := &s.parts[p]
-	r := &s.requests[x.request]
-	high := s.log.Durable(x.slot)
+// tally is how much of a partition a fetch has counted, while it waits.
+type tally struct {
+	counted int64 // up to this offset
+	bytes   int32
+	full    bool // there is more than the answer takes of it: no more is counted
+}
+
+// count counts what has become durable of a log for fetch i, which waits, and
+// has the fetch looked at when that is enough: an append costs it the same
+// however many partitions it waits for.
+func (s *Shard) count(i uint32, slot engine.Slot, x *tally, most int32) {
+	r := &s.requests[i]
+	high := s.log.Durable(slot)
 	if r.dirty || x.full || x.counted >= high {
 		return
 	}
 	s.Timelines.Counters.PartitionsLookedAt++
-	n, st := s.log.Read(x.slot, x.counted, high, int(x.max-x.bytes), s.views)
+	n, st := s.log.Read(slot, x.counted, high, int(most-x.bytes), s.views)
 	if st != engine.OK {
-		s.lookAt(x.request)
+		s.lookAt(i)
 		return
 	}
 	for _, v := range s.views[:n] {
-		if x.bytes > 0 && int(x.bytes)+len(v.Bytes) > int(x.max) {
+		if x.bytes > 0 && int(x.bytes)+len(v.Bytes) > int(most) {
 			x.full = true
-			r.have += int64(max(x.max-x.bytes, 0))
+			r.have += int64(max(most-x.bytes, 0))
 			break
 		}
 		x.bytes += int32(len(v.Bytes))
@@ -322,7 +355,7 @@ func (s *Shard) grew(p int32) {
 	}
 	s.unpin(0, n)
 	if r.have >= int64(r.bytes) {
-		s.lookAt(x.request)
+		s.lookAt(i)
 	}
 }
 
@@ -501,6 +534,9 @@ func (s *Shard) copies(v engine.View, budget int, all bool) bool {
 // memory are to be copied.
 func (s *Shard) buildFetch(i uint32, used int, all bool) {
 	r := &s.requests[i]
+	if r.session != none {
+		s.hush(r)
+	}
 	v := r.header.Version
 	topics, attached, copied, at := 0, 0, kafka.FetchEndBytes(v), 0
 	budget, lent, wait := s.copyMax, 0, false
@@ -544,12 +580,18 @@ func (s *Shard) buildFetch(i uint32, used int, all bool) {
 		}
 		return
 	}
-	kafka.PutFetchHead(s.net.Bytes(r.frame, kafka.FetchHeadBytes(&r.header, topics)), &r.header, r.code, 0, topics)
+	if r.wants && s.stage == stageServing {
+		r.sessionID = s.remember(r)
+	}
+	kafka.PutFetchHead(s.net.Bytes(r.frame, kafka.FetchHeadBytes(&r.header, topics)), &r.header, r.code, r.sessionID, topics)
 	at, budget = 0, s.copyMax
 	for p := r.first; p != none; p = s.parts[p].next {
 		x := &s.parts[p]
 		if s.beginsTopic(r, p) {
 			s.putTopic(r, p)
+		}
+		if r.session != none {
+			s.told(x)
 		}
 		high, start := x.high, x.known
 		if x.code != kafka.None {
@@ -572,6 +614,7 @@ func (s *Shard) buildFetch(i uint32, used int, all bool) {
 		kafka.PutFetchPartitionEnd(s.net.Bytes(r.frame, kafka.FetchPartitionEndBytes(v, s.endsTopic(p))))
 	}
 	kafka.PutFetchEnd(s.net.Bytes(r.frame, kafka.FetchEndBytes(v)))
+	s.leave(r)
 	s.unpark(i)
 	s.net.Release(r.frame)
 	s.reply(i)

@@ -30,6 +30,8 @@ type calm struct {
 
 const calmSocket = 900
 
+var hotID = [16]byte([]byte("0123456789abcdef"))
+
 func (c *calm) Room() int           { return len(c.out) - c.n }
 func (c *calm) Wait(ioring.Instant) {}
 
@@ -154,7 +156,7 @@ func newHotShardOf(t testing.TB, arenaBytes, partitionsMax, partitions int, conf
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { controls.Unmap() })
-	hot := &cluster.Topic{Name: "hot", ID: [16]byte([]byte("0123456789abcdef")), Configs: configs}
+	hot := &cluster.Topic{Name: "hot", ID: hotID, Configs: configs}
 	told := appendTopicMail(nil, hot, cluster.New().LogConfig(hot, 1))
 	topic, err := controls.Carve("topic", len(told), 64)
 	if err != nil {

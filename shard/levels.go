@@ -1,7 +1,7 @@
 package shard
 
-// count brings the counters that other rooms keep into this shard's.
-func (s *Shard) count() {
+// counters brings the counters that other rooms keep into this shard's.
+func (s *Shard) counters() {
 	c, n, e := &s.Timelines.Counters, s.net.Stats(), s.log.Stats()
 	c.Connections, c.ConnectionsRefused = n.Accepted, n.Refused+n.RefusedPerAddress
 	c.Sends, c.SentBytes, c.RepliesGathered = n.SendOps, n.SentBytes, n.Gathered
@@ -21,6 +21,10 @@ func (s *Shard) levels() {
 	level("requests", s.inFlight, 0, len(s.requests))
 	level("long polls", s.polls.n, 0, len(s.requests))
 	level("partitions in requests", len(s.parts)-s.partsFree, 0, len(s.parts))
+	if len(s.sessions.all) > 0 {
+		level("fetch sessions", s.sessions.n, 0, len(s.sessions.all))
+		level("partitions in fetch sessions", len(s.sessions.interests)-s.sessions.interestsFree, 0, len(s.sessions.interests))
+	}
 	level("pin chunks", len(s.pins)-s.pinsFree, 0, len(s.pins))
 	receive := s.o.Net.ReceiveBuffers - s.o.Net.ReceiveBuffers/8
 	level("receive buffers", n.BuffersHeld, receive-n.BuffersFreeLow, receive)

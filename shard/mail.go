@@ -263,6 +263,7 @@ func (s *Shard) unnameLog(slot engine.Slot) {
 			}
 		}
 	}
+	s.stir(slot, true)
 	for p.produce != none {
 		s.produceDone(p.produce, kafka.UnknownTopicOrPartition)
 	}

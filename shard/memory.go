@@ -12,6 +12,7 @@ import (
 //
 //	receive     requests on their way in, and those that wait    1/4 of the arena
 //	replies, mail between shards                                 1/16
+//	fetch sessions                                               1/32
 //	the engine's run, read and checkpoint buffers                by its limits
 //	log memory  open frames, undrained journal, cache            what is left, about half
 //
@@ -24,6 +25,8 @@ type Memory struct {
 	MailBytes     int
 	ProducersMax  int
 	WaitersMax    int
+	SessionsMax   int
+	InterestsMax  int
 }
 
 // ConnsMax is how many connections a shard takes where nobody says.
@@ -70,6 +73,7 @@ func PlanMemory(arenaBytes int, o BrokerOptions) ([2]Memory, error) {
 	control.Engine.LogMemoryBytes = 16 << 20
 	control.Engine.SegmentBytes = 64 << 20
 	control.ProducersMax = 16
+	control.InterestsMax = 0                         // it leads no partition: there are no sessions
 	control.Engine.BatchBytesMax = controlBatchBytes // its batches are commands, of no client's size
 	return [2]Memory{control, planShard(arenaBytes, o)}, nil
 }
@@ -81,6 +85,10 @@ func planShard(arena int, o BrokerOptions) Memory {
 	conns := o.ConnsMax
 	if conns == 0 {
 		conns = ConnsMax
+	}
+	sessions := o.FetchSessionsMax
+	if sessions == 0 {
+		sessions = SessionsMax
 	}
 	return Memory{
 		ArenaBytes:    arena,
@@ -95,6 +103,7 @@ func planShard(arena int, o BrokerOptions) Memory {
 			BatchBytesMax: o.MessageBytesMax, InflightMax: 2, Files: engineFiles, FilesMax: 2048, Buffered: o.Buffered, ReadOnlyOnFailure: o.ReadOnlyOnFailure,
 		},
 		MailBytes: min(4<<20, arena/32), ProducersMax: 16384, WaitersMax: 16384,
+		SessionsMax: max(sessions, 0), InterestsMax: arena / 32 / interestBytes,
 	}
 }
 
@@ -112,6 +121,7 @@ func (m Memory) options(shard int, o BrokerOptions) Options {
 		Shard: shard, DataShards: o.DataShards, Nodes: o.Nodes, ClusterID: o.ClusterID, DataDir: o.DataDir,
 		MessageBytesMax: o.MessageBytesMax, AutoCreateTopics: o.AutoCreateTopics, PartitionsDefault: o.PartitionsDefault,
 		ProducersMax: m.ProducersMax, WaitersMax: m.WaitersMax, MailBytes: m.MailBytes,
+		SessionsMax: m.SessionsMax, InterestsMax: m.InterestsMax,
 		RetentionCheckNS: o.RetentionCheckNS, Hidden: shard < len(o.Listeners) && o.Listeners[shard] < 0,
 		DataFrameBytesMax: planShard(o.ArenaBytes, o).Net.FrameBytesMax,
 		TopicsMax:         o.TopicsMax, PartitionsMax: o.PartitionsMax, Net: m.Net, Engine: m.Engine, Groups: o.Groups,

@@ -47,6 +47,9 @@ func PlanPools(shard int, o BrokerOptions) (Plan, error) {
 	if s.mailMem, err = newMailMemory(arena, m.MailBytes); err != nil {
 		return Plan{}, err
 	}
+	if s.sessions, err = newSessions(arena, m.SessionsMax, m.InterestsMax, 0); err != nil {
+		return Plan{}, err
+	}
 	if s.log, err = engine.Plan(arena, m.Engine); err != nil {
 		return Plan{}, err
 	}

@@ -247,8 +247,10 @@ func (s *Shard) acknowledge(slot engine.Slot) {
 		s.truncated(slot)
 	}
 	for p := log.fetch; p != none; p = s.parts[p].waitNext {
-		s.grew(p)
+		x := &s.parts[p]
+		s.count(x.request, slot, &x.tally, x.max)
 	}
+	s.stir(slot, false)
 }
 
 // produceDone ends the wait of one part: its batch is durable, or will never

@@ -35,6 +35,10 @@ type request struct {
 	pins      int32 // chunks of pinned log memory, given back when sent
 	bytes     int32 // fetch: what it asked for at least, at most
 	bytesMax  int32
+	session   int32 // fetch: the session it goes on with, until it is answered
+	sessionID int32 // and as the answer names it; 0: none
+	wants     bool  // fetch: it asks for a session
+	behind    bool  // fetch of a session: there are news it has not looked at
 	have      int64 // fetch, parked: bytes counted of what it waits for
 	pollPrev  int32 // fetch, parked: its neighbours among those that are
 	pollNext  int32
@@ -79,12 +83,11 @@ type part struct {
 	searching bool       // offsets: by time, not found yet
 	name      kafka.Span // fetch: the topic as the request names it
 	views     int32      // fetch: how many of the shard's views are this part's
-	bytes     int32      // and their sum; parked: bytes counted, which lie before counted
-	counted   int64
-	full      bool  // there is more than the answer takes of it: no more is counted
-	known     int64 // fetch: log start when it was answered
-	high      int64 // and its high watermark
-	where     int64 // offsets: where the search stands
+	tally                // fetch: bytes of the views, and while it is parked of what came since
+	interest  int32      // fetch: the session's, which it is part of
+	known     int64      // fetch: log start when it was answered
+	high      int64      // and its high watermark
+	where     int64      // offsets: where the search stands
 	epoch     int32
 }
 
@@ -104,6 +107,7 @@ type partition struct {
 	produce     int32 // parts that wait for durability, in offset order
 	produceLast int32
 	fetch       int32 // parts that wait for data
+	news        int32 // sessions' interests that wait for news
 	filling     int64 // first offset of the segment being filled, as retention last saw it; none64
 	filledSince Wall
 	retained    bool // retention has seen it in this life
@@ -112,7 +116,7 @@ type partition struct {
 const none64 = int64(-1)
 
 func newPartition() partition {
-	return partition{produce: none, produceLast: none, fetch: none, filling: none64}
+	return partition{produce: none, produceLast: none, fetch: none, news: none, filling: none64}
 }
 
 type pinChunk struct {
@@ -126,7 +130,7 @@ func (s *Shard) newRequest(w *waiter) (uint32, *request) {
 	i := s.freeReq
 	r := &s.requests[i]
 	s.freeReq = r.free
-	*r = request{frame: w.frame, conn: w.conn, serial: r.serial + 1, used: true, first: none, last: none, pins: none}
+	*r = request{frame: w.frame, conn: w.conn, serial: r.serial + 1, used: true, first: none, last: none, pins: none, session: none}
 	r.stamps[metrics.Received] = int64(w.at)
 	r.stamps[metrics.Parsed] = int64(s.now)
 	s.inFlight++
@@ -137,19 +141,8 @@ func (s *Shard) newRequest(w *waiter) (uint32, *request) {
 // endRequest gives everything back. The reply, if there was one, has left.
 func (s *Shard) endRequest(i uint32) {
 	r := &s.requests[i]
-	for p := r.first; p != none; {
-		x := &s.parts[p]
-		s.unwait(p)
-		if x.haveRead {
-			s.log.ReadEnd(x.read)
-			x.haveRead = false
-		}
-		next := x.next
-		x.next, s.freePart = s.freePart, p
-		x.dst = nil
-		s.partsFree++
-		p = next
-	}
+	s.leave(r)
+	s.freeParts(r)
 	for c := r.pins; c != none; {
 		k := &s.pins[c]
 		for _, pin := range k.pin[:k.n] {
@@ -173,13 +166,54 @@ func (s *Shard) endRequest(i uint32) {
 	s.inFlight--
 }
 
+// freeParts gives a request's parts back.
+func (s *Shard) freeParts(r *request) {
+	for r.first != none {
+		s.dropPart(r, r.first)
+	}
+}
+
+func (s *Shard) dropPart(r *request, p int32) {
+	x := &s.parts[p]
+	s.unwait(p)
+	if x.haveRead {
+		s.log.ReadEnd(x.read)
+		x.haveRead = false
+	}
+	if x.prev != none {
+		s.parts[x.prev].next = x.next
+	} else {
+		r.first = x.next
+	}
+	if x.next != none {
+		s.parts[x.next].prev = x.prev
+	} else {
+		r.last = x.prev
+	}
+	x.next, s.freePart = s.freePart, p
+	x.dst = nil
+	s.partsFree++
+}
+
+// hush gives back those parts of a session's fetch of which there is nothing to
+// say.
+func (s *Shard) hush(r *request) {
+	for p := r.first; p != none; {
+		next := s.parts[p].next
+		if s.silent(&s.parts[p]) {
+			s.dropPart(r, p)
+		}
+		p = next
+	}
+}
+
 // addPart takes a part for request i. There must be one: callers ask partsFree.
 func (s *Shard) addPart(i uint32) *part {
 	p := s.freePart
 	x := &s.parts[p]
 	s.freePart = x.next
 	s.partsFree--
-	*x = part{next: none, request: i, topic: none, waitNext: none, waitPrev: none}
+	*x = part{next: none, prev: none, request: i, topic: none, waitNext: none, waitPrev: none, interest: none}
 	r := &s.requests[i]
 	if r.first == none {
 		r.first = p

@@ -74,6 +74,7 @@ func (s *Shard) retainLog(slot engine.Slot) {
 	start := s.log.Start(slot)
 	if to := s.log.Expired(slot, olderThan, c.RetentionBytes); to > start && s.log.TruncateBefore(slot, to, 0) == engine.OK {
 		s.Timelines.Counters.Expired += uint64(to - start)
+		s.stir(slot, false)
 	}
 	if s.log.Start(slot) == s.log.End(slot) {
 		s.log.Release(slot)
@@ -106,6 +107,7 @@ func (s *Shard) deleteRecords(m mail) engine.Status {
 	if st := s.log.TruncateBefore(slot, to, 0); st != engine.OK {
 		return st
 	}
+	s.stir(slot, false)
 	for i := range s.truncations {
 		if t := &s.truncations[i]; !t.used {
 			*t = truncation{slot, s.log.Start(slot), m.serial, true}

@@ -36,6 +36,8 @@ type Options struct {
 	PartitionsDefault int    // num.partitions
 	ProducersMax      int    // windows of idempotent producers, by partition and producer
 	WaitersMax        int    // partitions named by requests in flight
+	SessionsMax       int    // max.incremental.fetch.session.cache.slots, of this shard
+	InterestsMax      int    // partitions in all of them
 	MailBytes         int    // memory for requests and answers that cross shards; a power of two
 	RetentionCheckNS  int64  // log.retention.check.interval.ms, in nanoseconds; default RetentionCheckNS
 	DataFrameBytesMax int    // socket.request.max.bytes of a data shard
@@ -143,6 +145,7 @@ type Shard struct {
 	topics     topicTable
 	partitions []partition // by engine slot
 	windows    producers
+	sessions   sessions
 	control    *control  // the control shard's, else nil
 	apiBodies  [5][]byte // ApiVersions, by version
 	apiRefusal []byte
@@ -195,6 +198,9 @@ func Open(w World, o Options) (*Shard, error) {
 		s.o.RetentionCheckNS = RetentionCheckNS
 	}
 	if s.mailMem, err = newMailMemory(w.Arena, o.MailBytes); err != nil {
+		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
+	}
+	if s.sessions, err = newSessions(w.Arena, o.SessionsMax, o.InterestsMax, w.Seed^0x666574636865730a); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
 	if s.log, err = engine.New(w.Ring, w.Arena, w.Boot, o.Shard, s, o.Engine); err != nil {
@@ -342,13 +348,13 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	}
 	sleepUntil = min(sleepUntil, s.refusals())
 	if s.Timelines.Asked() {
-		s.count()
+		s.counters()
 		s.levels()
 		s.Timelines.Swap()
 	}
 	if now-s.published >= 1e9 {
 		s.published = now
-		s.count()
+		s.counters()
 		s.Timelines.Publish()
 	}
 	// The control shard does what its events allow in step, data shards what

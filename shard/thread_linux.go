@@ -37,6 +37,7 @@ type BrokerOptions struct {
 	RetentionCheckNS                                             int64 // 0: the default
 	ConnsMax, ConnsPerAddressMax                                 int   // of a shard; 0: ConnsMax, and as many of one address; below 0: none
 	AddressLimits                                                []netring.AddressLimit
+	FetchSessionsMax                                             int // of a data shard; 0: SessionsMax; below 0: none
 	ReadOnlyOnFailure                                            bool
 	Groups                                                       GroupOptions
 	Log                                                          Logger

@@ -15,6 +15,8 @@ type topicTable struct {
 	all    []topic
 	byName map[string]int32
 	byID   map[[16]byte]int32
+	// removals counts the topics that have gone.
+	removals uint64
 }
 
 type topic struct {
@@ -51,6 +53,7 @@ func (t *topicTable) remove(i int32) {
 		return
 	}
 	x.gone = true
+	t.removals++
 	delete(t.byID, x.id)
 	if t.byName[x.name] == i {
 		delete(t.byName, x.name)

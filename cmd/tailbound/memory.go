@@ -53,8 +53,17 @@ func (o *serveOptions) memoryOptions() (shard.BrokerOptions, error) {
 		}
 		shards = o.dataShards(allowed)
 	}
-	return shard.BrokerOptions{DataShards: shards, ArenaBytes: int(o.arena), MessageBytesMax: int(o.messageBytes), ConnsMax: o.connsMax, PartitionsDefault: o.partitions,
+	return shard.BrokerOptions{DataShards: shards, ArenaBytes: int(o.arena), MessageBytesMax: int(o.messageBytes), ConnsMax: o.connsMax, FetchSessionsMax: o.sessionSlots(), PartitionsDefault: o.partitions,
 		TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax, Nodes: make([]shard.Node, shards+1)}, nil
+}
+
+// sessionSlots is how many fetch sessions a data shard keeps, as its options
+// have it: below 0 is none.
+func (o *serveOptions) sessionSlots() int {
+	if o.fetchSessions == 0 {
+		return -1
+	}
+	return o.fetchSessions
 }
 
 // fits says whether the pools of a data shard fit its arena.

@@ -45,6 +45,7 @@ type serveOptions struct {
 	groupDelay, sessionMin, sessionMax, offsetsRetention             time.Duration
 	groupSize                                                        int
 	retentionCheck                                                   time.Duration
+	fetchSessions                                                    int
 	connsMax, connsPerIP                                             int
 	ipOverrides                                                      string
 }
@@ -118,6 +119,7 @@ exit status is 0 only after a clean stop.`,
 	f.IntVar(&o.connsMax, "max-connections", shard.ConnsMax, "connections to each node; more are closed at once (max.connections)")
 	f.IntVar(&o.connsPerIP, "max-connections-per-ip", math.MaxInt32, "of them, of one address (max.connections.per.ip)")
 	f.StringVar(&o.ipOverrides, "max-connections-per-ip-overrides", "", "addresses with a number of their own, such as 10.1.2.3:200,[::1]:20 (max.connections.per.ip.overrides)")
+	f.IntVar(&o.fetchSessions, "max-incremental-fetch-session-cache-slots", shard.SessionsMax, "fetch sessions that each data shard keeps (max.incremental.fetch.session.cache.slots); 0: none")
 	f.DurationVar(&o.retentionCheck, "retention-check-interval", shard.RetentionCheckNS, "how often each partition is held against its retention (log.retention.check.interval.ms)")
 	f.DurationVar(&o.groupDelay, "group-initial-rebalance-delay", 3*time.Second, "how long an empty group waits for more members (group.initial.rebalance.delay.ms)")
 	f.DurationVar(&o.sessionMin, "group-min-session-timeout", 6*time.Second, "shortest session a member may ask for (group.min.session.timeout.ms)")
@@ -192,6 +194,9 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 	if o.connsPerIP < 0 || o.connsPerIP == 0 && len(limits) == 0 {
 		wrong("max-connections-per-ip", "%d: it is at least 1, or 0 where max-connections-per-ip-overrides names who may connect", o.connsPerIP)
 	}
+	if o.fetchSessions < 0 || o.fetchSessions > fetchSessionsMax {
+		wrong("max-incremental-fetch-session-cache-slots", "%d: it is 0 to %d", o.fetchSessions, fetchSessionsMax)
+	}
 	if o.retentionCheck <= 0 {
 		wrong("retention-check-interval", "%s: it is longer than nothing", o.retentionCheck)
 	}
@@ -228,6 +233,8 @@ func (o *serveOptions) groupOptions() shard.GroupOptions {
 const (
 	shardsMax = 250
 	connsMax  = 1 << 16
+	// A session takes 72 bytes of the arena, which may be 64 MiB.
+	fetchSessionsMax = 1 << 14
 )
 
 // parseAddressLimits reads addresses and numbers: 10.1.2.3:200,[::1]:20.
@@ -418,6 +425,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	if options.ConnsMax, options.ConnsPerAddressMax = o.connsMax, o.connsPerIP; o.connsPerIP == 0 {
 		options.ConnsPerAddressMax = -1
 	}
+	options.FetchSessionsMax = o.sessionSlots()
 	if options.AddressLimits, err = parseAddressLimits(o.ipOverrides); err != nil {
 		return err
 	}

@@ -1,0 +1,635 @@
+package shard
+
+import (
+	"math/bits"
+	"unsafe"
+
+	"tailbound/engine"
+	"tailbound/ioring"
+	"tailbound/kafka"
+	"tailbound/mem"
+)
+
+// sessions are the fetch sessions of a data shard (KIP-227). They belong to the
+// shard: any of its connections may go on with any of them. Both tables are of
+// fixed size, in the arena: who finds no room gets no session, and names all of
+// its partitions in each fetch.
+//
+// A fetch of a session costs what has news, not what the session holds. An
+// interest is ready where there may be something to say of its partition, and
+// else waits among the partition's news:
+//
+//	named by a request, or the partition has an append, a new start, or is gone: ready
+//	looked at by a fetch, and there is nothing to say: waits
+//
+// Invariant: an interest that is not ready waits. One that is ready waits too
+// only while a fetch of its session is parked, or until the next news.
+type sessions struct {
+	all    []session
+	free   int32
+	newest int32 // by use
+	oldest int32
+	n      int
+
+	interests     []interest
+	interestsFree int
+	freeInterest  int32
+	buckets       []int32 // of interests, by session, topic and partition; + 1
+	seed          uint64
+}
+
+type session struct {
+	id       int32 // 0: not in use
+	epoch    int32 // of the next request
+	byID     bool  // it names topics by their ids
+	size     int32
+	first    int32 // its interests
+	ready    int32 // of them, those with news, in the order in which they are served
+	readyEnd int32
+	fetch    int32 // the request that is in flight with it; none
+	removals uint64
+	gone     bool // as of removals: it has interests in topics that are gone
+	created  ioring.Instant
+	used     ioring.Instant
+	newer    int32
+	older    int32 // free: the next free
+}
+
+// interest is what a session knows of one partition.
+type interest struct {
+	session   int32
+	topic     int32
+	index     int32
+	max       int32
+	epoch     int32 // leader epoch the client believes in; -1: none
+	slot      int32 // waits: whose news
+	next      int32 // of the session
+	prev      int32
+	readyNext int32
+	readyPrev int32
+	waitNext  int32 // of those who wait for the partition's news
+	waitPrev  int32
+	hashNext  int32
+	tally
+	from  int64
+	high  int64 // high watermark and log start as the client was told; -1 after an error
+	start int64
+	ready bool
+	waits bool
+}
+
+// SessionsMax is how many fetch sessions a data shard keeps where nobody says,
+// and sessionEvictNS how long one is safe from others: Kafka's
+// max.incremental.fetch.session.cache.slots, for each node, and
+// min.incremental.fetch.session.eviction.ms.
+const (
+	SessionsMax    = 1000
+	sessionEvictNS = 120e9
+)
+
+// interestBytes is what a partition takes in a session, with its place in at
+// most two buckets.
+const interestBytes = int(unsafe.Sizeof(interest{})) + 8
+
+func newSessions(a *mem.Arena, slots, interests int, seed uint64) (s sessions, err error) {
+	s.seed, s.free, s.newest, s.oldest, s.freeInterest = seed, none, none, none, none
+	if slots == 0 || interests == 0 {
+		return s, nil
+	}
+	if s.all, err = mem.CarveTable[session](a, "fetch sessions", slots); err != nil {
+		return s, err
+	}
+	if s.interests, err = mem.CarveTable[interest](a, "partitions in fetch sessions", interests); err != nil {
+		return s, err
+	}
+	if s.buckets, err = mem.CarveTable[int32](a, "partitions in fetch sessions, by name", 1<<bits.Len(uint(interests-1))); err != nil {
+		return s, err
+	}
+	for i := slots - 1; i >= 0; i-- {
+		s.all[i].older, s.free = s.free, int32(i)
+	}
+	for i := interests - 1; i >= 0; i-- {
+		s.interests[i].next, s.freeInterest = s.freeInterest, int32(i)
+	}
+	s.interestsFree = interests
+	return s, nil
+}
+
+// find is the session of an id. The id's low bits are its place in the table,
+// the others are random.
+func (s *sessions) find(id int32) int32 {
+	if i := id & (1<<bits.Len(uint(len(s.all))) - 1); id > 0 && int(i) < len(s.all) && s.all[i].id == id {
+		return i
+	}
+	return none
+}
+
+// begin makes a session, none where there is no room for it and its partitions
+// (FetchSessionCache.maybeCreateSession). A quarter of the room is the most that
+// one session gets of it.
+func (s *Shard) beginSession(partitions int, byID bool) int32 {
+	q := &s.sessions
+	if partitions > len(q.interests)/4 || len(q.all) == 0 {
+		return none
+	}
+	for q.free == none || q.interestsFree < partitions {
+		if !s.evictSession(partitions) {
+			return none
+		}
+	}
+	i := q.free
+	x := &q.all[i]
+	q.free = x.older
+	low := bits.Len(uint(len(q.all)))
+	q.seed = q.seed*6364136223846793005 + 1442695040888963407
+	id := int32(q.seed>>33)>>low<<low | i
+	if id == 0 {
+		id = 1 << low
+	}
+	*x = session{id: id, epoch: 1, byID: byID, first: none, ready: none, readyEnd: none, fetch: none, removals: s.topics.removals, created: s.now, newer: none, older: none}
+	q.n++
+	q.link(i)
+	x.used = s.now
+	return i
+}
+
+// evictSession ends the session least recently used, where that was long ago;
+// else the smallest of those that are old, where the one to be is larger.
+func (s *Shard) evictSession(partitions int) bool {
+	q := &s.sessions
+	if q.oldest == none {
+		return false
+	}
+	if s.now-q.all[q.oldest].used > sessionEvictNS {
+		s.endSession(q.oldest)
+		return true
+	}
+	smallest := none
+	for i := range q.all {
+		x := &q.all[i]
+		if x.id != 0 && s.now-x.created > sessionEvictNS && int(x.size) < partitions && (smallest == none || x.size < q.all[smallest].size) {
+			smallest = int32(i)
+		}
+	}
+	if smallest == none {
+		return false
+	}
+	s.endSession(smallest)
+	return true
+}
+
+// endSession forgets a session. The fetch in flight with it hears that it is
+// not there.
+func (s *Shard) endSession(i int32) {
+	q := &s.sessions
+	x := &q.all[i]
+	if x.fetch != none {
+		s.expel(i, kafka.FetchSessionIDNotFound)
+	}
+	for x.first != none {
+		s.lose(x.first)
+	}
+	q.unlink(i)
+	q.n--
+	*x = session{older: q.free}
+	q.free = i
+}
+
+// expel answers the fetch in flight with a session with an error.
+func (s *Shard) expel(i int32, code kafka.ErrorCode) {
+	x := &s.sessions.all[i]
+	r := &s.requests[x.fetch]
+	r.code, r.session = code, none
+	s.lookAt(uint32(x.fetch))
+	x.fetch = none
+}
+
+// leave: a fetch is no longer in flight with its session.
+func (s *Shard) leave(r *request) {
+	if r.session != none {
+		s.sessions.all[r.session].fetch = none
+		r.session = none
+	}
+}
+
+func (q *sessions) link(i int32) {
+	x := &q.all[i]
+	x.older, x.newer = q.newest, none
+	if q.newest != none {
+		q.all[q.newest].newer = i
+	} else {
+		q.oldest = i
+	}
+	q.newest = i
+}
+
+func (q *sessions) unlink(i int32) {
+	x := &q.all[i]
+	if x.older != none {
+		q.all[x.older].newer = x.newer
+	} else {
+		q.oldest = x.newer
+	}
+	if x.newer != none {
+		q.all[x.newer].older = x.older
+	} else {
+		q.newest = x.older
+	}
+}
+
+// touch: a session is used; its next request comes with the next epoch.
+func (s *Shard) touch(i int32) {
+	q := &s.sessions
+	q.unlink(i)
+	q.link(i)
+	x := &q.all[i]
+	x.used = s.now
+	if x.epoch++; x.epoch < 0 {
+		x.epoch = 1
+	}
+}
+
+func (q *sessions) bucket(session, topic, index int32) *int32 {
+	h := uint64(uint32(session))*0x9e3779b97f4a7c15 ^ uint64(uint32(topic))*0xc2b2ae3d27d4eb4f ^ uint64(uint32(index))*0x165667b19e3779f9
+	return &q.buckets[(h^h>>32)&uint64(len(q.buckets)-1)]
+}
+
+func (q *sessions) lookup(session, topic, index int32) int32 {
+	for n := *q.bucket(session, topic, index) - 1; n != none; n = q.interests[n].hashNext {
+		if x := &q.interests[n]; x.session == session && x.topic == topic && x.index == index {
+			return n
+		}
+	}
+	return none
+}
+
+func (q *sessions) hash(n int32) {
+	x := &q.interests[n]
+	b := q.bucket(x.session, x.topic, x.index)
+	x.hashNext, *b = *b-1, n+1
+}
+
+func (q *sessions) unhash(n int32) {
+	x := &q.interests[n]
+	b := q.bucket(x.session, x.topic, x.index)
+	if *b-1 == n {
+		*b = x.hashNext + 1
+		return
+	}
+	at := *b - 1
+	for q.interests[at].hashNext != n {
+		at = q.interests[at].hashNext
+	}
+	q.interests[at].hashNext = x.hashNext
+}
+
+// gain has a session take interest in a partition, or change what it asks of
+// it. False: there is no room.
+func (s *Shard) gain(i, topic int32, p *kafka.FetchPartition) (n int32, ok bool) {
+	q := &s.sessions
+	x := &q.all[i]
+	if n = q.lookup(i, topic, p.Index); n == none {
+		if q.freeInterest == none || int(x.size) >= len(q.interests)/4 {
+			return none, false
+		}
+		n = q.freeInterest
+		y := &q.interests[n]
+		q.freeInterest = y.next
+		q.interestsFree--
+		*y = interest{session: i, topic: topic, index: p.Index, next: x.first, prev: none, high: -1, start: -1}
+		if x.first != none {
+			q.interests[x.first].prev = n
+		}
+		x.first = n
+		x.size++
+		q.hash(n)
+	}
+	y := &q.interests[n]
+	y.from, y.max, y.epoch = p.Offset, max(p.MaxBytes, 0), p.CurrentEpoch
+	s.readied(n)
+	return n, true
+}
+
+// lose ends an interest.
+func (s *Shard) lose(n int32) {
+	q := &s.sessions
+	y := &q.interests[n]
+	x := &q.all[y.session]
+	q.unready(n)
+	s.unwatch(n)
+	q.unhash(n)
+	if y.prev != none {
+		q.interests[y.prev].next = y.next
+	} else {
+		x.first = y.next
+	}
+	if y.next != none {
+		q.interests[y.next].prev = y.prev
+	}
+	x.size--
+	y.next, q.freeInterest = q.freeInterest, n
+	q.interestsFree++
+}
+
+// readied: there may be something to say of an interest's partition.
+func (s *Shard) readied(n int32) {
+	q := &s.sessions
+	y := &q.interests[n]
+	x := &q.all[y.session]
+	if x.fetch != none {
+		s.requests[x.fetch].behind = true
+	}
+	if y.ready {
+		return
+	}
+	y.ready, y.readyNext, y.readyPrev = true, none, x.readyEnd
+	y.tally = tally{counted: y.from}
+	if x.readyEnd != none {
+		q.interests[x.readyEnd].readyNext = n
+	} else {
+		x.ready = n
+	}
+	x.readyEnd = n
+}
+
+func (q *sessions) unready(n int32) {
+	y := &q.interests[n]
+	if !y.ready {
+		return
+	}
+	x := &q.all[y.session]
+	y.ready = false
+	if y.readyPrev != none {
+		q.interests[y.readyPrev].readyNext = y.readyNext
+	} else {
+		x.ready = y.readyNext
+	}
+	if y.readyNext != none {
+		q.interests[y.readyNext].readyPrev = y.readyPrev
+	} else {
+		x.readyEnd = y.readyPrev
+	}
+}
+
+// watch has an interest wait for its partition's news.
+func (s *Shard) watch(n int32, slot engine.Slot) {
+	y := &s.sessions.interests[n]
+	if y.waits {
+		return
+	}
+	log := &s.partitions[slot]
+	y.waits, y.slot, y.waitPrev, y.waitNext = true, int32(slot), none, log.news
+	if log.news != none {
+		s.sessions.interests[log.news].waitPrev = n
+	}
+	log.news = n
+}
+
+func (s *Shard) unwatch(n int32) {
+	y := &s.sessions.interests[n]
+	if !y.waits {
+		return
+	}
+	y.waits = false
+	if y.waitPrev != none {
+		s.sessions.interests[y.waitPrev].waitNext = y.waitNext
+	} else {
+		s.partitions[y.slot].news = y.waitNext
+	}
+	if y.waitNext != none {
+		s.sessions.interests[y.waitNext].waitPrev = y.waitPrev
+	}
+}
+
+// stir tells the sessions that wait for news of a log that there are some:
+// appends, a new start, or that it is gone. Each hears it once between two of
+// its fetches, but for those whose fetch waits, which count.
+func (s *Shard) stir(slot engine.Slot, gone bool) {
+	for n := s.partitions[slot].news; n != none; {
+		y := &s.sessions.interests[n]
+		next := y.waitNext
+		s.readied(n)
+		fetch := s.sessions.all[y.session].fetch
+		parked := fetch != none && s.requests[fetch].parked
+		if !parked || gone {
+			s.unwatch(n)
+		}
+		if parked {
+			if gone {
+				s.lookAt(uint32(fetch))
+			} else {
+				s.count(uint32(fetch), slot, &y.tally, y.max)
+			}
+		}
+		n = next
+	}
+}
+
+// continueSession takes what a request changes of its session, and has the
+// fetch be the session's. The walk stands behind the head of the request, which
+// is well formed.
+func (s *Shard) continueSession(i uint32, walk *kafka.FetchWalk, id, epoch int32) kafka.ErrorCode {
+	r := &s.requests[i]
+	byID := r.header.Version >= kafka.FetchByID
+	n := s.sessions.find(id)
+	if n == none {
+		return kafka.FetchSessionIDNotFound
+	}
+	x := &s.sessions.all[n]
+	switch {
+	case x.epoch != epoch:
+		return kafka.InvalidFetchSessionEpoch
+	case x.byID != byID:
+		return kafka.FetchSessionTopicIDError
+	}
+	if x.fetch != none {
+		s.expel(n, kafka.InvalidFetchSessionEpoch) // as Kafka does: the session went on without it
+	}
+	s.rehome(n)
+	for walk.Topics() > 0 {
+		t, _ := walk.NextTopic()
+		topic := s.findTopic(&r.header, t.Name)
+		if topic == none {
+			topic = s.goneTopic(n, t.Name)
+		}
+		for range t.Partitions {
+			p, _ := walk.NextPartition()
+			if topic == none {
+				// What is not known here has no place in a session; the whole
+				// fetch that follows is told so, partition by partition.
+				s.endSession(n)
+				return kafka.FetchSessionIDNotFound
+			}
+			if _, ok := s.gain(n, topic, &p); !ok {
+				s.endSession(n)
+				return kafka.FetchSessionIDNotFound
+			}
+		}
+	}
+	walk.Forgotten()
+	for walk.Topics() > 0 {
+		t, _ := walk.NextForgotten()
+		topic := s.findTopic(&r.header, t.Name)
+		if topic == none {
+			topic = s.goneTopic(n, t.Name)
+		}
+		for range t.Partitions {
+			index, _ := walk.NextForgottenPartition()
+			if at := s.sessions.lookup(n, topic, index); at != none {
+				s.lose(at)
+			}
+		}
+	}
+	if x.size == 0 {
+		s.endSession(n)
+		return kafka.None
+	}
+	s.touch(n)
+	r.session, r.sessionID = n, x.id
+	x.fetch = int32(i)
+	return kafka.None
+}
+
+// rehome looks after a session's topics that are gone. Where one of the same
+// name is there, a session that names topics by name means that one.
+func (s *Shard) rehome(n int32) {
+	q := &s.sessions
+	x := &q.all[n]
+	if !x.gone && x.removals == s.topics.removals {
+		return
+	}
+	x.removals, x.gone = s.topics.removals, false
+	for at := x.first; at != none; at = q.interests[at].next {
+		y := &q.interests[at]
+		t := &s.topics.all[y.topic]
+		if !t.gone {
+			continue
+		}
+		again := none
+		if !x.byID {
+			again = s.topics.find(t.nameBytes)
+		}
+		if again == none {
+			x.gone = true
+			s.readied(at)
+			continue
+		}
+		s.unwatch(at)
+		q.unhash(at)
+		y.topic = again
+		q.hash(at)
+		s.readied(at)
+	}
+}
+
+// goneTopic finds a topic that a session has and that is gone, by the name or
+// id of a request.
+func (s *Shard) goneTopic(n int32, name []byte) int32 {
+	x := &s.sessions.all[n]
+	if !x.gone {
+		return none
+	}
+	for at := x.first; at != none; at = s.sessions.interests[at].next {
+		topic := s.sessions.interests[at].topic
+		t := &s.topics.all[topic]
+		if t.gone && (x.byID && string(name) == string(t.id[:]) || !x.byID && string(name) == t.name) {
+			return topic
+		}
+	}
+	return none
+}
+
+// gather makes parts of what a session's fetch may have something to say of.
+// Of what it leaves out, the rest says whether there is any.
+func (s *Shard) gather(i uint32) (rest bool) {
+	r := &s.requests[i]
+	q := &s.sessions
+	r.behind = false
+	left := s.fetchPartsFree()
+	for n := q.all[r.session].ready; n != none; {
+		y := &q.interests[n]
+		next := y.readyNext
+		x := part{topic: y.topic, index: y.index, from: y.from, max: y.max}
+		x.code = s.fetchable(&x, y.epoch)
+		if x.code == kafka.UnknownTopicOrPartition {
+			x.code = s.topics.unknown(y.topic, q.all[r.session].byID)
+		}
+		if x.code == kafka.None {
+			s.Timelines.Counters.PartitionsLookedAt++
+			high := s.log.Durable(x.slot)
+			_, st := s.log.Read(x.slot, x.from, high, 0, nil)
+			if st == engine.Empty && x.from >= high && high == y.high && s.log.Start(x.slot) == y.start {
+				q.unready(n)
+				s.watch(n, x.slot)
+				n = next
+				continue
+			}
+		}
+		if left == 0 {
+			return true
+		}
+		left--
+		p := s.addPart(i)
+		p.topic, p.index, p.slot, p.code, p.from, p.max, p.interest = x.topic, x.index, x.slot, x.code, x.from, x.max, n
+		n = next
+	}
+	return false
+}
+
+// scatter gives the parts of a session's fetch back, with what was counted of
+// them; with watch the fetch waits for more.
+func (s *Shard) scatter(i uint32, watch bool) {
+	r := &s.requests[i]
+	for p := r.first; p != none; p = s.parts[p].next {
+		x := &s.parts[p]
+		if n := x.interest; watch && n != none {
+			s.sessions.interests[n].tally = x.tally
+			s.watch(n, x.slot)
+		}
+	}
+	s.freeParts(r)
+}
+
+// silent says that there is nothing to say of a part of a session's fetch.
+func (s *Shard) silent(x *part) bool {
+	y := &s.sessions.interests[x.interest]
+	return x.code == kafka.None && x.views == 0 && x.high == y.high && x.known == y.start
+}
+
+// told: the client hears of a part. A partition that gave records goes behind
+// the others.
+func (s *Shard) told(x *part) {
+	n := x.interest
+	y := &s.sessions.interests[n]
+	y.high, y.start = x.high, x.known
+	if x.code != kafka.None {
+		y.high, y.start = -1, -1
+	}
+	if x.views > 0 {
+		s.sessions.unready(n)
+		s.readied(n)
+	}
+}
+
+// remember begins the session that a fetch asked for, with the partitions it
+// named, as it is answered. It is the id of the session, 0 where there is none.
+func (s *Shard) remember(r *request) int32 {
+	n := 0
+	for p := r.first; p != none; p = s.parts[p].next {
+		if s.parts[p].topic == none {
+			return 0
+		}
+		n++
+	}
+	i := s.beginSession(n, r.header.Version >= kafka.FetchByID)
+	if i == none {
+		return 0
+	}
+	for p := r.first; p != none; p = s.parts[p].next {
+		x := &s.parts[p]
+		at, _ := s.gain(i, x.topic, &kafka.FetchPartition{Index: x.index, CurrentEpoch: x.epoch, Offset: x.from, MaxBytes: x.max})
+		x.interest = at
+		s.told(x)
+	}
+	return s.sessions.all[i].id
+}
