@@ -271,3 +271,71 @@ func describeBroker(id int32) *kmsg.DescribeConfigsRequest {
 	r.Resources = append(r.Resources, x)
 	return r
 }
+
+// TestListeners: of several listeners each is told, in Metadata, DescribeCluster and FindCoordinator, of the nodes as they are reached by it; all lead to the
+// same topics and groups.
+func TestListeners(t *testing.T) {
+	needReal(t, "it is about ports")
+	b := ownBroker(t)
+	for _, mode := range []string{"shards", "single"} {
+		t.Run(mode, func(t *testing.T) {
+			second, err := freePorts(1 + dataShards)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inside, outside := fmt.Sprintf("127.0.0.1:%d", b.port), fmt.Sprintf("localhost:%d", second)
+			flags := []string{"--listen", "INSIDE=" + inside + ",OUTSIDE=0.0.0.0:" + strconv.Itoa(second), "--advertise", "OUTSIDE=localhost", groupFlags[0], groupFlags[1], groupFlags[2], groupFlags[3]}
+			nodes := 1 + dataShards
+			if mode == "single" {
+				flags, nodes = append(flags, "--listen-mode", "single", "--shards", "1"), 1
+			}
+			b.again(t, flags...)
+			topic := topicName(t)
+			createTopic(t, b, topic, 3)
+			for i, x := range []struct{ seed, host string }{{inside, "127.0.0.1"}, {outside, "localhost"}} {
+				_, port, _ := net.SplitHostPort(x.seed)
+				first, _ := strconv.Atoi(port)
+				m := metadata(t, dialTo(t, x.seed), topic)
+				d := mustAsk[*kmsg.DescribeClusterResponse](t, dialTo(t, x.seed), kmsg.NewPtrDescribeClusterRequest())
+				if len(m.Brokers) != nodes || len(d.Brokers) != nodes {
+					t.Fatalf("by %s there are %d and %d nodes", x.seed, len(m.Brokers), len(d.Brokers))
+				}
+				for k, n := range m.Brokers {
+					if n.Host != x.host || int(n.Port) != first+k || d.Brokers[k].Host != x.host || d.Brokers[k].Port != n.Port {
+						t.Errorf("by %s node %d is at %s:%d, or %s:%d; want %s:%d", x.seed, n.NodeID, n.Host, n.Port, d.Brokers[k].Host, d.Brokers[k].Port, x.host, first+k)
+					}
+					// A data shard hands the question on, with the listener it came by.
+					by := metadata(t, dialTo(t, net.JoinHostPort(n.Host, strconv.Itoa(int(n.Port)))), topic)
+					if by.Brokers[0].Host != x.host || int(by.Brokers[0].Port) != first {
+						t.Errorf("by node %d at %s the first is at %s:%d", n.NodeID, x.seed, by.Brokers[0].Host, by.Brokers[0].Port)
+					}
+				}
+				f := kmsg.NewPtrFindCoordinatorRequest()
+				f.Version, f.CoordinatorKeys = 4, []string{"g"}
+				if c := mustAsk[*kmsg.FindCoordinatorResponse](t, dialTo(t, x.seed), f).Coordinators[0]; c.Host != x.host || int(c.Port) != first {
+					t.Errorf("by %s the coordinator is at %s:%d", x.seed, c.Host, c.Port)
+				}
+				c, err := kgo.NewClient(kgo.SeedBrokers(x.seed), kgo.ConsumerGroup("g."+topic+x.host), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				ctx := within(t, time.Minute)
+				if err := c.ProduceSync(ctx, &kgo.Record{Topic: topic, Value: []byte(x.seed)}).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
+				seen := map[string]bool{}
+				for len(seen) <= i && ctx.Err() == nil {
+					c.PollFetches(ctx).EachRecord(func(r *kgo.Record) { seen[string(r.Value)] = true })
+				}
+				if !seen[x.seed] || i == 1 && !seen[inside] {
+					t.Errorf("by %s were read %v", x.seed, seen)
+				}
+			}
+			c := brokerConfigOf(t, admin(t, b), "advertised.listeners", 0)
+			if want := "INSIDE://" + inside + ",OUTSIDE://" + outside; c.MaybeValue() != want {
+				t.Errorf("advertised.listeners is %s, want %s", c.MaybeValue(), want)
+			}
+		})
+	}
+}

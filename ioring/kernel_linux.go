@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"sync/atomic"
@@ -82,7 +83,7 @@ type Kernel struct {
 	local     []Completion // results of what is done without the kernel's ring
 	paths     [][64]byte   // of open files, for Stat
 	accepted  []uint32     // free socket slots, where the kernel cannot pick them
-	accepts   Token        // the accept under way, likewise
+	accepts   []Token      // of the accepts there ever were, one for each listener, likewise
 	closing   []bool
 	wakeAs    Token // of the Wake that was pushed, if wakeAsked
 	wakeAsked bool
@@ -189,7 +190,7 @@ func (k *Kernel) register() error {
 			return fmt.Errorf("io_uring: setting apart slots for sockets: %w", errno)
 		}
 	} else {
-		k.accepted = make([]uint32, 0, k.o.Sockets)
+		k.accepted, k.accepts = make([]uint32, 0, k.o.Sockets), make([]Token, 0, 64)
 		for i := n - 1; i >= k.o.Files; i-- {
 			k.accepted = append(k.accepted, uint32(i))
 		}
@@ -390,7 +391,9 @@ func (k *Kernel) Push(op Op) bool {
 		if k.accepted == nil {
 			e.fileIndex = fileIndexAlloc
 		} else {
-			k.accepts = op.Token
+			if !slices.Contains(k.accepts, op.Token) {
+				k.accepts = append(k.accepts, op.Token)
+			}
 			e.opFlags = unix.SOCK_CLOEXEC
 		}
 	case Recv:
@@ -551,7 +554,7 @@ func (k *Kernel) Reap(out []Completion) int {
 // place puts a socket that the kernel accepted as an ordinary file into a slot
 // of ours, and takes slots back.
 func (k *Kernel) place(c *Completion) {
-	if c.Token != k.accepts || c.Result < 0 {
+	if c.Result < 0 || !slices.Contains(k.accepts, c.Token) {
 		return
 	}
 	fd := int(c.Result)

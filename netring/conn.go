@@ -26,6 +26,7 @@ type conn struct {
 	generation uint32
 	stage      stage
 	queued     bool // in Net.runs
+	listener   uint8
 	file       uint32
 	next       int32 // free list
 	user       uint64
@@ -155,6 +156,15 @@ func (n *Net) SetUser(c ConnID, v uint64) {
 func (n *Net) User(c ConnID) uint64 {
 	if _, x := n.conn(c); x != nil {
 		return x.user
+	}
+	return 0
+}
+
+// Listener is the number of the listening socket by which a connection came, 0
+// for one that is gone.
+func (n *Net) Listener(c ConnID) int {
+	if _, x := n.conn(c); x != nil {
+		return int(x.listener)
 	}
 	return 0
 }

@@ -26,7 +26,7 @@ const (
 	kindOrphan // Close of a socket that found no place in the table
 )
 
-const acceptSlot = 1<<32 - 1
+const acceptSlot = 1<<32 - 1 // and down, for the listeners after the first
 
 const (
 	replyBlockBytes = 4096 // the largest piece Bytes hands out
@@ -37,7 +37,8 @@ const (
 
 // Options are the sizes and the limits. Zero takes the default in brackets.
 type Options struct {
-	Listener           uint32         // file slot of the listening socket
+	Listener           uint32         // file slot of the first listening socket
+	Listeners          int            // [1] of them, in the slots from there on
 	ConnsMax           int            // [1024] connections (max.connections)
 	ConnsPerAddressMax int            // [ConnsMax] of them, of one peer's address (max.connections.per.ip); below 0: none
 	AddressLimits      []AddressLimit // of addresses with a number of their own (max.connections.per.ip.overrides)
@@ -71,6 +72,7 @@ func (o Options) defaults() Options {
 			*p = v
 		}
 	}
+	set(&o.Listeners, 1)
 	set(&o.ConnsMax, 1024)
 	set(&o.ConnsPerAddressMax, o.ConnsMax)
 	set(&o.FramesMax, 2048)
@@ -173,14 +175,19 @@ type Net struct {
 	orphaned int      // their closes in flight
 
 	listening, stopping bool
-	accepting           bool      // an Accept is in flight
-	peer                mem.Block // where it puts whom it accepts
-	refusal             Refusal   // the last
-	cancelAccept        opStage
+	doors               []door  // by listener
+	refusal             Refusal // the last
 	acceptAt            ioring.Instant
 	scanAt              ioring.Instant
 	scanNS              int64
 	stats               Stats
+}
+
+// door is what a listening socket has under way.
+type door struct {
+	accepting bool      // an Accept is in flight
+	peer      mem.Block // where it puts whom it accepts
+	cancel    opStage
 }
 
 // New makes a Net and carves its memory. Errors: options that contradict each
@@ -195,6 +202,8 @@ func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
 		return nil, fmt.Errorf("netring: %d receive buffers; 16 to 65535 are possible", r)
 	case o.FrameBytesMax < headerBytesMin || o.FrameBytesMax > b*r/4:
 		return nil, fmt.Errorf("netring: requests of %d bytes in a receive pool of %d; at most a quarter is possible", o.FrameBytesMax, b*r)
+	case o.Listeners < 1 || o.Listeners > 64:
+		return nil, fmt.Errorf("netring: %d listeners; 1 to 64 are possible", o.Listeners)
 	case o.ConnsMax < 1 || o.FramesMax < 1 || o.PipelineMax < 1 || o.ReplyBlocks < 1 || o.VectorsMax < 1:
 		return nil, errors.New("netring: a limit below 1")
 	}
@@ -223,7 +232,10 @@ func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
 	n.stash = carve("first bytes of requests", n.stashBytes()*o.ConnsMax)
 	n.lengths = carve("reply lengths", 4*o.FramesMax)
 	n.scratch = carve("netring scratch", replyBlockBytes)
-	n.peer = carve("peer address", ioring.AddressBytes)
+	n.doors = make([]door, o.Listeners)
+	for k := range n.doors {
+		n.doors[k].peer = carve("peer address", ioring.AddressBytes)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -305,7 +317,12 @@ func (n *Net) Stop() {
 
 // Idle says, after Stop, that nothing is in flight and no connection is left.
 func (n *Net) Idle() bool {
-	return n.live == 0 && !n.accepting && n.cancelAccept != stageAsked && len(n.orphans) == 0 && n.orphaned == 0 && n.events.n == 0
+	for k := range n.doors {
+		if n.doors[k].accepting || n.doors[k].cancel == stageAsked {
+			return false
+		}
+	}
+	return n.live == 0 && len(n.orphans) == 0 && n.orphaned == 0 && n.events.n == 0
 }
 
 // Complete takes one completion of kind 0x10-0x1f.
@@ -313,14 +330,14 @@ func (n *Net) Complete(c ioring.Completion, now ioring.Instant) {
 	n.now = now
 	switch c.Token.Kind() {
 	case kindAccept:
-		n.accepted(c)
+		n.accepted(c, int(c.Token.Slot()))
 		return
 	case kindOrphan:
 		n.orphaned--
 		return
 	case kindCancel:
-		if c.Token.Slot() == acceptSlot {
-			n.cancelAccept = stageDoneOp
+		if k := acceptSlot - c.Token.Slot(); int(k) < len(n.doors) {
+			n.doors[k].cancel = stageDoneOp
 			return
 		}
 	}
@@ -352,9 +369,10 @@ func (n *Net) Complete(c ioring.Completion, now ioring.Instant) {
 }
 
 // accepted takes a new connection in, or learns that the Accept ended.
-func (n *Net) accepted(c ioring.Completion) {
+func (n *Net) accepted(c ioring.Completion, at int) {
+	door := &n.doors[at]
 	if c.Flags&ioring.FlagMore == 0 {
-		n.accepting = false
+		door.accepting = false
 	}
 	if c.Result < 0 {
 		switch syscall.Errno(-c.Result) {
@@ -365,7 +383,7 @@ func (n *Net) accepted(c ioring.Completion) {
 		}
 		return
 	}
-	i, peer := n.freeConn, ioring.PeerAddress(n.peer)
+	i, peer := n.freeConn, ioring.PeerAddress(door.peer)
 	if n.stopping || n.refused(peer) {
 		n.orphans = append(n.orphans, uint32(c.Result))
 		return
@@ -374,7 +392,7 @@ func (n *Net) accepted(c ioring.Completion) {
 	x := &n.conns[i]
 	n.freeConn = x.next
 	*x = conn{
-		generation: x.generation + 1, stage: stageOpen, queued: x.queued, file: uint32(c.Result),
+		generation: x.generation + 1, stage: stageOpen, queued: x.queued, file: uint32(c.Result), listener: uint8(at),
 		frame: none, first: none, last: none, chunk: none, chunkLast: none, vector: none, waitNext: none, waitPrev: none, waits: noClass,
 		activeAt: n.now, progressAt: n.now,
 	}
@@ -466,8 +484,10 @@ func (n *Net) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	if n.live > 0 {
 		sleepUntil = n.scanAt
 	}
-	if n.listening && !n.accepting && !n.stopping {
-		sleepUntil = min(sleepUntil, n.acceptAt)
+	for k := range n.doors {
+		if n.listening && !n.doors[k].accepting && !n.stopping {
+			sleepUntil = min(sleepUntil, n.acceptAt)
+		}
 	}
 	return sleepUntil
 }
@@ -488,21 +508,24 @@ func (n *Net) accept() bool {
 		n.orphans = n.orphans[:last]
 		n.orphaned++
 	}
-	token := ioring.MakeToken(kindAccept, 0, 0)
-	if n.stopping {
-		if n.accepting && n.cancelAccept == stageNone {
-			if !n.ring.Push(ioring.Op{Token: ioring.MakeToken(kindCancel, 0, acceptSlot), Code: ioring.Cancel, Arg: uint64(token)}) {
+	for k := range n.doors {
+		door, token := &n.doors[k], ioring.MakeToken(kindAccept, 0, uint32(k))
+		switch {
+		case n.stopping:
+			if door.accepting && door.cancel == stageNone {
+				if !n.ring.Push(ioring.Op{Token: ioring.MakeToken(kindCancel, 0, acceptSlot-uint32(k)), Code: ioring.Cancel, Arg: uint64(token)}) {
+					return false
+				}
+				door.cancel = stageAsked
+			}
+		case n.listening && !door.accepting && n.now >= n.acceptAt:
+			door.accepting = n.ring.Push(ioring.Op{Token: token, Code: ioring.Accept, File: n.o.Listener + uint32(k), Buf: door.peer})
+			if !door.accepting {
 				return false
 			}
-			n.cancelAccept = stageAsked
 		}
-		return true
 	}
-	if !n.listening || n.accepting || n.now < n.acceptAt {
-		return true
-	}
-	n.accepting = n.ring.Push(ioring.Op{Token: token, Code: ioring.Accept, File: n.o.Listener, Buf: n.peer})
-	return n.accepting
+	return true
 }
 
 // provide gives free receive buffers to the ring. False: the ring is full.

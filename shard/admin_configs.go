@@ -63,7 +63,15 @@ func (c *control) startedWith(name string, node int) string {
 	n := o.Nodes[node]
 	switch name {
 	case "advertised.listeners":
-		return "PLAINTEXT://" + hostPort(n)
+		all := "PLAINTEXT://" + hostPort(n)
+		for i, name := range o.ListenerNames {
+			if i == 0 {
+				all = name + "://" + hostPort(n)
+			} else {
+				all += "," + name + "://" + hostPort(o.OtherNodes[i-1][node])
+			}
+		}
+		return all
 	case "broker.id", "node.id":
 		return strconv.Itoa(int(n.ID))
 	case "log.dirs":

@@ -43,9 +43,9 @@ func (c *control) start(t *task) {
 	case *kmsg.InitProducerIDRequest:
 		c.initProducerID(t, r, t.resp.(*kmsg.InitProducerIDResponse))
 	case *kmsg.FindCoordinatorRequest:
-		c.findCoordinator(r, t.resp.(*kmsg.FindCoordinatorResponse))
+		c.findCoordinator(t.from.listener, r, t.resp.(*kmsg.FindCoordinatorResponse))
 	case *kmsg.DescribeClusterRequest:
-		c.describeCluster(r, t.resp.(*kmsg.DescribeClusterResponse))
+		c.describeCluster(t.from.listener, r, t.resp.(*kmsg.DescribeClusterResponse))
 	case *kmsg.ProduceRequest:
 		if c.notHereProduce(r, t.resp.(*kmsg.ProduceResponse)) {
 			t.resp = nil
@@ -255,9 +255,9 @@ func (c *control) createMissing(t *task, r *kmsg.MetadataRequest) {
 }
 
 // metadata describes the cluster as it is when the answer leaves.
-func (c *control) metadata(r *kmsg.MetadataRequest, resp *kmsg.MetadataResponse) {
+func (c *control) metadata(listener uint8, r *kmsg.MetadataRequest, resp *kmsg.MetadataResponse) {
 	resp.Brokers = resp.Brokers[:0]
-	for _, n := range c.s.o.clientNodes() {
+	for _, n := range c.s.o.clientNodes(listener) {
 		b := kmsg.NewMetadataResponseBroker()
 		b.NodeID, b.Host, b.Port = n.ID, n.Host, n.Port
 		resp.Brokers = append(resp.Brokers, b)
@@ -371,8 +371,8 @@ func (c *control) giveIDs() {
 }
 
 // findCoordinator: the control shard coordinates all groups, and no transactions.
-func (c *control) findCoordinator(r *kmsg.FindCoordinatorRequest, resp *kmsg.FindCoordinatorResponse) {
-	node, code, message := c.s.o.Nodes[0], int16(0), (*string)(nil)
+func (c *control) findCoordinator(listener uint8, r *kmsg.FindCoordinatorRequest, resp *kmsg.FindCoordinatorResponse) {
+	node, code, message := c.s.o.clientNodes(listener)[0], int16(0), (*string)(nil)
 	if r.CoordinatorType != 0 {
 		text := "This broker coordinates no transactions."
 		node, code, message = Node{ID: -1, Port: -1}, int16(kafka.CoordinatorNotAvailable), &text
@@ -388,7 +388,7 @@ func (c *control) findCoordinator(r *kmsg.FindCoordinatorRequest, resp *kmsg.Fin
 	}
 }
 
-func (c *control) describeCluster(r *kmsg.DescribeClusterRequest, resp *kmsg.DescribeClusterResponse) {
+func (c *control) describeCluster(listener uint8, r *kmsg.DescribeClusterRequest, resp *kmsg.DescribeClusterResponse) {
 	resp.EndpointType = 1
 	if r.Version >= 1 && r.EndpointType != 1 {
 		message := "Only the brokers' endpoint (1) is served."
@@ -396,7 +396,7 @@ func (c *control) describeCluster(r *kmsg.DescribeClusterRequest, resp *kmsg.Des
 		return
 	}
 	resp.ClusterID, resp.ControllerID = c.s.o.ClusterID, c.s.o.Nodes[0].ID
-	for _, n := range c.s.o.clientNodes() {
+	for _, n := range c.s.o.clientNodes(listener) {
 		b := kmsg.NewDescribeClusterResponseBroker()
 		b.NodeID, b.Host, b.Port = n.ID, n.Host, n.Port
 		resp.Brokers = append(resp.Brokers, b)

@@ -121,9 +121,10 @@ type errand struct {
 
 // origin is who asked: a request in the table of this shard or of a data shard.
 type origin struct {
-	shard  int
-	slot   uint32
-	serial uint32
+	shard    int
+	slot     uint32
+	serial   uint32
+	listener uint8 // by which the client came
 }
 
 // task is a cold request under way.
@@ -644,7 +645,7 @@ func (c *control) accept(from origin, h kafka.Request, body []byte) {
 func (c *control) finish(t *task) {
 	switch r := t.req.(type) {
 	case *kmsg.MetadataRequest:
-		c.metadata(r, t.resp.(*kmsg.MetadataResponse))
+		c.metadata(t.from.listener, r, t.resp.(*kmsg.MetadataResponse))
 	case *kmsg.CreateTopicsRequest:
 		if !r.ValidateOnly {
 			c.createdIDs(t.from.shard, t.resp.(*kmsg.CreateTopicsResponse))

@@ -113,7 +113,7 @@ func (s *Shard) controlMail(m mail) {
 	case mailRequest:
 		b := m.block.Bytes()
 		h := kafka.Request{Key: m.api, Version: m.version, Correlation: int32(uint32(m.b))}
-		c.accept(origin{int(m.from), m.slot, m.serial}, h, b[m.a:])
+		c.accept(origin{int(m.from), m.slot, m.serial, uint8(m.code)}, h, b[m.a:])
 		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, int(m.from))
 	case mailGiveBack:
 		s.mailMem.Put(m.block)
@@ -344,7 +344,7 @@ func (s *Shard) forward(w *waiter, h *kafka.Request) outcome {
 	r.header.ClientID = nil
 	s.net.Release(w.frame)
 	s.Timelines.Counters.Forwarded++
-	s.outbox.put(mail{kind: mailRequest, slot: i, serial: r.serial, api: h.Key, version: h.Version, a: uint64(body), b: uint64(uint32(h.Correlation)), block: block}, 0)
+	s.outbox.put(mail{kind: mailRequest, code: int16(s.net.Listener(w.conn)), slot: i, serial: r.serial, api: h.Key, version: h.Version, a: uint64(body), b: uint64(uint32(h.Correlation)), block: block}, 0)
 	return taken
 }
 

@@ -25,7 +25,7 @@ type mail struct {
 // which the asker holds the place.
 const (
 	mailNone     = iota
-	mailRequest  // data -> control: a cold request, lent; a: where its body begins; b: correlation id
+	mailRequest  // data -> control: a cold request, lent; a: where its body begins; b: correlation id; code: by which listener
 	mailReply    // control -> data: its answer, lent (no block: close the connection)
 	mailGiveBack // either way: a lent block comes home
 	mailTopic    // control -> data: topic number b has a partitions; id and name in the block

@@ -55,8 +55,10 @@ const (
 	controlArena  = 96 << 20
 	// One command: the members of a group, and a batch around them.
 	controlBatchBytes = 3 << 19
-	listenerSlot      = 0
-	engineFiles       = 1 // the engine's first file slot
+	// ListenersMax is how many listeners a broker may have.
+	ListenersMax = 8
+	listenerSlot = 0
+	engineFiles  = ListenersMax // the engine's first file slot
 )
 
 // PlanMemory shares out the control shard's arena [0] and a data shard's [1].
@@ -94,7 +96,7 @@ func planShard(arena int, o BrokerOptions) Memory {
 		ArenaBytes:    arena,
 		RecoveryBytes: arena,
 		Net: netring.Options{
-			Listener: listenerSlot, ConnsMax: conns, ConnsPerAddressMax: o.ConnsPerAddressMax, AddressLimits: o.AddressLimits, FramesMax: frames,
+			Listener: listenerSlot, Listeners: max(1, len(o.Listeners)), ConnsMax: conns, ConnsPerAddressMax: o.ConnsPerAddressMax, AddressLimits: o.AddressLimits, FramesMax: frames,
 			ReceiveBufferBytes: 64 << 10, ReceiveBuffers: buffers, FrameBytesMax: buffers * (64 << 10) / 4,
 			ProgressTimeoutNS: 10e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 256, ReplyBlocks: arena / 32 / 4096, AttachedMax: 16 * frames,
 		},
@@ -122,7 +124,7 @@ func (m Memory) options(shard int, o BrokerOptions) Options {
 		MessageBytesMax: o.MessageBytesMax, AutoCreateTopics: o.AutoCreateTopics, PartitionsDefault: o.PartitionsDefault,
 		ProducersMax: m.ProducersMax, WaitersMax: m.WaitersMax, MailBytes: m.MailBytes,
 		SessionsMax: m.SessionsMax, InterestsMax: m.InterestsMax,
-		RetentionCheckNS: o.RetentionCheckNS, Hidden: shard < len(o.Listeners) && o.Listeners[shard] < 0,
+		RetentionCheckNS: o.RetentionCheckNS, Hidden: len(o.Listeners) > 0 && o.Listeners[0][shard] < 0, OtherNodes: o.OtherNodes, ListenerNames: o.ListenerNames,
 		DataFrameBytesMax: planShard(o.ArenaBytes, o).Net.FrameBytesMax,
 		TopicsMax:         o.TopicsMax, PartitionsMax: o.PartitionsMax, Net: m.Net, Engine: m.Engine, Groups: o.Groups,
 	}

@@ -27,8 +27,10 @@ type Node struct {
 type Options struct {
 	Shard             int // 0 is the control shard
 	DataShards        int
-	Nodes             []Node // DataShards + 1; twice the same: clients see one node, and speak to the data shard
-	Hidden            bool   // it does not listen
+	Nodes             []Node   // DataShards + 1; twice the same: clients see one node, and speak to the data shard
+	OtherNodes        [][]Node // the same nodes, as clients see them who come by the second listener, the third, ...
+	ListenerNames     []string
+	Hidden            bool // it does not listen
 	ClusterID         string
 	DataDir           string // for people to read
 	MessageBytesMax   int    // message.max.bytes: one record batch
@@ -57,12 +59,16 @@ type Faults struct {
 	ProducerIDTwice     bool // ids are handed out before their block is durable
 }
 
-// clientNodes are the nodes that clients see.
-func (o *Options) clientNodes() []Node {
-	if o.oneNode() {
-		return o.Nodes[1:]
+// clientNodes are the nodes as clients see them who come by a listener.
+func (o *Options) clientNodes(listener uint8) []Node {
+	nodes := o.Nodes
+	if listener > 0 {
+		nodes = o.OtherNodes[listener-1]
 	}
-	return o.Nodes
+	if o.oneNode() {
+		return nodes[1:]
+	}
+	return nodes
 }
 
 // oneNode says that clients see a single node, the data shard's: it is asked

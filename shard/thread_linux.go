@@ -21,10 +21,12 @@ import (
 // BrokerOptions are what a process decides before any shard exists.
 type BrokerOptions struct {
 	DataShards                                                   int
-	CPUs                                                         []int // for data shard i: CPUs[(i-1) % len]; none: not pinned
-	OtherCPUs                                                    []int // for the control shard and the kernel's workers; none: anywhere
-	ArenaBytes                                                   int   // of a data shard
-	Listeners                                                    []int // listening sockets: the control shard's, then each data shard's; -1: none
+	CPUs                                                         []int    // for data shard i: CPUs[(i-1) % len]; none: not pinned
+	OtherCPUs                                                    []int    // for the control shard and the kernel's workers; none: anywhere
+	ArenaBytes                                                   int      // of a data shard
+	Listeners                                                    [][]int  // of each listener: the control shard's socket, then each data shard's; -1: none
+	OtherNodes                                                   [][]Node // as clients see them who come by the second listener, the third, ...
+	ListenerNames                                                []string
 	Nodes                                                        []Node
 	ClusterID                                                    string
 	DataDir                                                      string   // for people to read
@@ -148,8 +150,11 @@ func (b *Broker) run(i int, o BrokerOptions, plan Memory, opened chan<- error, b
 		return
 	}
 	defer ring.Close()
-	if o.Listeners[i] >= 0 {
-		if err := ring.InstallFile(plan.Net.Listener, o.Listeners[i]); err != nil {
+	for k, sockets := range o.Listeners {
+		if sockets[i] < 0 {
+			continue
+		}
+		if err := ring.InstallFile(plan.Net.Listener+uint32(k), sockets[i]); err != nil {
 			opened <- fmt.Errorf("shard %d: listening socket: %w", i, err)
 			return
 		}

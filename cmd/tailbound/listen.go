@@ -5,11 +5,87 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tailbound/shard"
 )
+
+// listener is one of the addresses, by a name of its own where there are
+// several, at which all nodes are reached: each from its port on.
+type listener struct {
+	name      string // "" where it is the only one
+	listen    string // HOST:PORT
+	advertise string // HOST[:PORT]; "": what it listens on
+	host      string // once bound
+	bound     []bound
+	nodes     []shard.Node // as clients see them who come by it
+}
+
+// parseListeners reads --listen and --advertise: each one value, or several of
+// the form NAME=VALUE with commas between them.
+func parseListeners(listen, advertise string, ports int) (all []*listener, listenErr, advertiseErr error) {
+	for _, item := range strings.Split(listen, ",") {
+		l := &listener{listen: strings.TrimSpace(item)}
+		if name, value, ok := strings.Cut(l.listen, "="); ok {
+			l.name, l.listen = name, value
+			if !listenerName.MatchString(name) {
+				return nil, fmt.Errorf("%q is no name for a listener: it is letters, digits and _", name), nil
+			}
+		}
+		if _, _, err := splitPort(l.listen, ports); err != nil {
+			return nil, err, nil
+		}
+		for _, o := range all {
+			if o.name == l.name || o.name == "" || l.name == "" {
+				return nil, fmt.Errorf("%q: of several listeners each has a name of its own: NAME=HOST:PORT,NAME=HOST:PORT", listen), nil
+			}
+		}
+		all = append(all, l)
+	}
+	if len(all) > shard.ListenersMax {
+		return nil, fmt.Errorf("%d listeners; there may be %d", len(all), shard.ListenersMax), nil
+	}
+	if advertise == "" {
+		return all, nil, nil
+	}
+	for _, item := range strings.Split(advertise, ",") {
+		name, value := "", strings.TrimSpace(item)
+		if n, v, ok := strings.Cut(value, "="); ok {
+			name, value = n, v
+		}
+		i := slices.IndexFunc(all, func(l *listener) bool { return l.name == name })
+		if i < 0 && name == "" {
+			return nil, nil, fmt.Errorf("%q: it is NAME=HOST[:PORT] for each listener", advertise)
+		} else if i < 0 {
+			return nil, nil, fmt.Errorf("%q: there is no listener %q", advertise, name)
+		}
+		if all[i].advertise != "" {
+			return nil, nil, fmt.Errorf("%q: twice for the same listener", advertise)
+		}
+		if _, _, err := splitAdvertise(value, ports); err != nil {
+			return nil, nil, err
+		}
+		all[i].advertise = value
+	}
+	return all, nil, nil
+}
+
+var listenerName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
+
+// bind listens, for so many nodes.
+func (l *listener) bind(nodes int) (err error) {
+	if l.host, l.bound, err = listenAll(l.listen, nodes); err != nil {
+		return err
+	}
+	l.nodes, err = advertised(l.advertise, l.host, l.bound)
+	return err
+}
 
 // bound is a listening socket.
 type bound struct {

@@ -101,9 +101,9 @@ exit status is 0 only after a clean stop.`,
 	f.BoolVar(&showConfig, "print-config", false, "print what is in force, and where each value came from")
 	f.BoolVar(&showMemory, "print-memory", false, "print each pool of a shard with its bytes")
 	f.StringVar(&o.dataDir, "data-dir", "", "where the data lies (required)")
-	f.StringVar(&o.listen, "listen", "127.0.0.1:9092", "address of the control shard; data shard i is i ports above; port 0 picks free ones")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:9092", "HOST:PORT of the control shard; data shard i is i ports above; port 0 picks free ones. Several: NAME=HOST:PORT,NAME=HOST:PORT")
 	f.StringVar(&o.listenMode, "listen-mode", "shards", "shards: a port for each data shard; single: one port for everything, with one data shard")
-	f.StringVar(&o.advertise, "advertise", "", "HOST[:PORT] that clients are told to connect to (default: --listen's host)")
+	f.StringVar(&o.advertise, "advertise", "", "HOST[:PORT] that clients are told to connect to (default: --listen's host). For several listeners: NAME=HOST[:PORT],...")
 	f.IntVar(&o.shards, "shards", 0, "data shards (default: CPUs - 1, at least 1)")
 	f.StringVar(&o.cpus, "cpus", "", "CPUs for the data shards, such as 1-3,5 (default: the last ones allowed, where there are as many as shards + 1)")
 	f.Var(&o.arena, "arena", "memory of each data shard, at least 64MiB")
@@ -149,11 +149,10 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 		wrong("shards", "%d: with listen-mode single there is one data shard, which has all partitions; for more, each needs a port that clients reach", o.shards)
 	}
 	ports := o.ports(min(max(o.shards, 0), shardsMax))
-	if _, _, err := splitPort(o.listen, ports); err != nil {
-		wrong("listen", "%s", err)
-	}
-	if _, _, err := splitAdvertise(o.advertise, ports); err != nil {
-		wrong("advertise", "%s", err)
+	if _, listenErr, advertiseErr := parseListeners(o.listen, o.advertise, ports); listenErr != nil {
+		wrong("listen", "%s", listenErr)
+	} else if advertiseErr != nil {
+		wrong("advertise", "%s", advertiseErr)
 	}
 	if _, err := parseCPUs(o.cpus); err != nil {
 		wrong("cpus", "%s", err)
@@ -400,25 +399,28 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		}
 		buffered = true
 	}
-	host, bound, err := listenAll(o.listen, o.ports(o.shards))
-	if err != nil {
+	listeners, err, advertiseErr := parseListeners(o.listen, o.advertise, o.ports(o.shards))
+	if err = errors.Join(err, advertiseErr); err != nil {
 		return err
 	}
 	defer func() {
-		for _, b := range bound { // frees the port now, whoever else still holds the socket
-			unix.Shutdown(b.fd, unix.SHUT_RDWR)
+		for _, l := range listeners {
+			for _, b := range l.bound { // frees the port now, whoever else still holds the socket
+				unix.Shutdown(b.fd, unix.SHUT_RDWR)
+			}
 		}
 	}()
-	nodes, err := advertised(o.advertise, host, bound)
-	if err != nil {
-		return err
+	for _, l := range listeners {
+		if err := l.bind(o.ports(o.shards)); err != nil {
+			return err
+		}
 	}
 	var seed [8]byte
 	var directory [16]byte
 	crand.Read(seed[:]) // never fails (crypto/rand)
 	crand.Read(directory[:])
 	options := shard.BrokerOptions{
-		DataShards: o.shards, CPUs: data, OtherCPUs: other, ArenaBytes: int(o.arena), Nodes: nodes, RootFD: root, Features: features,
+		DataShards: o.shards, CPUs: data, OtherCPUs: other, ArenaBytes: int(o.arena), RootFD: root, Features: features,
 		Buffered: buffered, MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions, TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax,
 		DataDir: dataDir, AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly", Groups: o.groupOptions(), Log: logger, Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
 	}
@@ -432,12 +434,23 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	if err := raiseFilesLimit(options, o.connsMax); err != nil {
 		return err
 	}
-	if o.single() {
-		options.Listeners = []int{-1}
-		options.Nodes = []shard.Node{nodes[0], nodes[0]}
-	}
-	for _, b := range bound {
-		options.Listeners = append(options.Listeners, b.fd)
+	for i, l := range listeners {
+		nodes, sockets := l.nodes, []int(nil)
+		if o.single() {
+			nodes, sockets = []shard.Node{nodes[0], nodes[0]}, []int{-1}
+		}
+		for _, b := range l.bound {
+			sockets = append(sockets, b.fd)
+		}
+		options.Listeners = append(options.Listeners, sockets)
+		if i == 0 {
+			options.Nodes = nodes
+		} else {
+			options.OtherNodes = append(options.OtherNodes, nodes)
+		}
+		if l.name != "" {
+			options.ListenerNames = append(options.ListenerNames, l.name)
+		}
 	}
 	profiler, err := listenProfile(o.dataDir)
 	if err != nil {
@@ -470,7 +483,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	if prometheus != nil {
 		prometheus.serve(profiler, func(err error) { logger.log.Error("/metrics is not served any more", "error", err) })
 	}
-	announce(cmd, logger.log, o, nodes, host, bound, found, disk, buffered, data, time.Since(started))
+	announce(cmd, logger.log, o, listeners, found, disk, buffered, data, time.Since(started))
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		logger.log.Warn("systemd could not be told of readiness", "error", err)
 	}
@@ -528,8 +541,9 @@ func watchdog(p *profiler, log *slog.Logger) {
 }
 
 // announce says what runs, and how to reach it.
-func announce(cmd *cobra.Command, log *slog.Logger, o serveOptions, nodes []shard.Node, host string, bound []bound, f ioring.Features, d ioring.Direct, buffered bool, cpus []int, took time.Duration) {
-	listen := net.JoinHostPort(host, strconv.Itoa(bound[0].port))
+func announce(cmd *cobra.Command, log *slog.Logger, o serveOptions, listeners []*listener, f ioring.Features, d ioring.Direct, buffered bool, cpus []int, took time.Duration) {
+	nodes, bound := listeners[0].nodes, listeners[0].bound
+	listen := listeners[0].address()
 	if o.logFormat == "json" {
 		log.Info("serving", "version", versionString(), "kernel", f.Kernel, "data_dir", o.dataDir, "file_system", d.FileSystem, "listen", listen, "advertise", address(nodes[0]),
 			"shards", o.shards, "cpus", cpus, "arena_bytes", int64(o.arena), "ring_found", f.Found(), "ring_missing", f.Missing(), "durable", !buffered, "started_in_ms", took.Milliseconds())
@@ -561,6 +575,11 @@ func announce(cmd *cobra.Command, log *slog.Logger, o serveOptions, nodes []shar
 		}
 		fmt.Fprintf(out, "  shard %-3d node %d  %s  %s, arena %s\n", i+1, n.ID, address(n), place, &o.arena)
 	}
+	for i, l := range listeners {
+		if i > 0 {
+			fmt.Fprintf(out, "  listener  %s  the same nodes from %s on, listening on %s\n", l.name, address(l.nodes[0]), l.address())
+		}
+	}
 	fmt.Fprintf(out, "  io_uring  found: %s\n", strings.Join(append([]string{"linux 5.19's"}, f.Found()...), ", "))
 	for _, m := range f.Missing() {
 		fmt.Fprintf(out, "            missing: %s\n", m)
@@ -569,6 +588,11 @@ func announce(cmd *cobra.Command, log *slog.Logger, o serveOptions, nodes []shar
 		fmt.Fprintln(out, "  --buffered: NOTHING IS DURABLE here; acknowledged records do not survive a power cut")
 	}
 	fmt.Fprintf(out, "\n  echo hello | kcat -P -b %s -t demo && kcat -C -b %s -t demo -e\n\n", address(nodes[0]), address(nodes[0]))
+}
+
+// address is where the first node listens.
+func (l *listener) address() string {
+	return net.JoinHostPort(l.host, strconv.Itoa(l.bound[0].port))
 }
 
 func address(n shard.Node) string { return net.JoinHostPort(n.Host, strconv.Itoa(int(n.Port))) }
