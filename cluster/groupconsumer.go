@@ -541,7 +541,7 @@ func (c *Coordinator) reconcile(x *consumerGroup, m *consumerMember, owned []Top
 		for _, t := range m.Target {
 			var parts []int32
 			for _, p := range t.Partitions {
-				if o := x.owners[slot{t.Topic, p}]; o == nil {
+				if x.owners[slot{t.Topic, p}] == nil || c.o.Faults.AssignedUnreleased {
 					parts = append(parts, p)
 				} else {
 					m.State = MemberUnreleased
@@ -553,6 +553,13 @@ func (c *Coordinator) reconcile(x *consumerGroup, m *consumerMember, owned []Top
 		}
 		// What it keeps is free too: nobody else owns it.
 		m.Assigned, m.Revoking = free, nil
+	}
+	if c.o.Faults.AssignedUnreleased {
+		for _, t := range m.Assigned {
+			for _, p := range t.Partitions {
+				delete(x.owners, slot{t.Topic, p})
+			}
+		}
 	}
 	x.own(m)
 	if epoch != m.Epoch {
@@ -686,6 +693,9 @@ func (c *Coordinator) consumerStored(g *group, s *storing, code int16) {
 func (c *Coordinator) expireConsumers(g *group) {
 	fenced := false
 	for _, m := range slices.Clone(g.consumer.members) {
+		if c.o.Faults.SessionsNeverEnd {
+			m.deadline = GroupsNever
+		}
 		if m.deadline <= c.at.NowMS || m.revokeBy <= c.at.NowMS {
 			c.fence(g, m)
 			fenced = true

@@ -70,6 +70,18 @@ type GroupOptions struct {
 	ConsumerHeartbeatIntervalMS int64 // group.consumer.heartbeat.interval.ms
 	ConsumerGroupSizeMax        int   // members of one group of the consumer protocol; group.consumer.max.size
 	ConsumersMax                int   // members of all of them
+
+	Faults GroupFaults // planted bugs, for the simulator only
+}
+
+// GroupFaults are bugs that the simulator plants to prove that it would find
+// them.
+type GroupFaults struct {
+	GenerationKept     bool // a rebalance begins no new generation
+	SyncForgotten      bool // only the leader is told the assignment
+	AssignedUnreleased bool // a partition is assigned before its owner has given it up
+	StaleEpochTaken    bool // a commit's member epoch is not looked at
+	SessionsNeverEnd   bool // of members of the consumer protocol
 }
 
 // GroupIDBytesMax is the longest group id; the longest name of an instance, a
@@ -510,7 +522,7 @@ func (c *Coordinator) Commit(at GroupTime, ticket uint64, r *CommitRequest, topi
 	g, ok := c.group(r.Group)
 	switch {
 	case ok:
-		if code := g.validateCommit(r); code != 0 {
+		if code := c.validateCommit(g, r); code != 0 {
 			return code
 		}
 	case r.Generation >= 0 && r.KnowsGroupIDNotFound:

@@ -189,7 +189,7 @@ func (g *group) validate(memberID, instanceID string) (code int16) {
 }
 
 // validateCommit says whether who commits may.
-func (g *group) validateCommit(r *CommitRequest) (code int16) {
+func (c *Coordinator) validateCommit(g *group, r *CommitRequest) (code int16) {
 	if r.Generation < 0 && g.state == GroupEmpty {
 		return 0 // from outside: nobody's offsets are overwritten
 	}
@@ -197,7 +197,11 @@ func (g *group) validateCommit(r *CommitRequest) (code int16) {
 		if g.consumer.member(r.MemberID) != nil && !r.KnowsGroupIDNotFound {
 			return CodeUnsupportedVersion // it takes the epoch for a generation
 		}
-		return g.consumer.validateConsumer(r.MemberID, r.Generation)
+		code := g.consumer.validateConsumer(r.MemberID, r.Generation)
+		if code == CodeStaleMemberEpoch && c.o.Faults.StaleEpochTaken {
+			return 0
+		}
+		return code
 	}
 	if r.Generation < 0 && r.MemberID == "" && r.InstanceID == "" {
 		return CodeUnknownMemberID
@@ -365,7 +369,9 @@ func (c *Coordinator) complete(g *group) {
 		g.joinAt = c.at.NowMS + g.rebalanceTimeoutMS()
 		return
 	}
-	g.generation++
+	if !c.o.Faults.GenerationKept || g.generation == 0 {
+		g.generation++
+	}
 	if len(g.members) == 0 {
 		g.protocol = ""
 		g.learnTopics()
@@ -531,7 +537,7 @@ func (c *Coordinator) assigned(g *group, s *storing, code int16) {
 	}
 	for _, m := range g.members {
 		m.assignment = s.assignment[m.id]
-		if m.sync != 0 {
+		if m.sync != 0 && (m.id == g.leader || !c.o.Faults.SyncForgotten) {
 			c.endSync(m, &SyncReply{ProtocolType: g.protocolType, Protocol: g.protocol, Assignment: m.assignment})
 			// Its session may have ended while it waited, which was overlooked.
 			c.rearm(g, m, int64(m.sessionMS))

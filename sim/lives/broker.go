@@ -66,6 +66,8 @@ type brokerSim struct {
 	ids       map[int64]bool // producer ids ever given out
 	groups    []*groupBook
 	members   []*groupMember
+	consumers []*consumer
+	joins     int   // of consumers: their ids
 	commits   int64 // the last number that was offered
 	stopping  bool  // this life is being stopped
 }
@@ -154,6 +156,9 @@ func (s *brokerSim) life() error {
 	}
 	if s.rng.IntN(4) == 0 {
 		if err := s.settle(); err != nil {
+			return err
+		}
+		if err := s.calm(); err != nil {
 			return err
 		}
 	}
@@ -280,6 +285,11 @@ func (s *brokerSim) lost(c *conn) {
 		}
 	}
 	for _, m := range s.members {
+		if m.conn == c {
+			m.conn, m.waits = nil, false
+		}
+	}
+	for _, m := range s.consumers {
 		if m.conn == c {
 			m.conn, m.waits = nil, false
 		}
@@ -1168,6 +1178,11 @@ func init() {
 		fault{"StartToldEarly", "broker", func(r *Run) { r.ShardFaults.StartToldEarly = true }},
 		fault{"DuplicateAckedEarly", "broker", func(r *Run) { r.ShardFaults.DuplicateAckedEarly = true }},
 		fault{"CommitAckedEarly", "broker", func(r *Run) { r.ShardFaults.CommitAckedEarly = true }},
+		fault{"GenerationKept", "broker", func(r *Run) { r.GroupFaults.GenerationKept = true }},
+		fault{"AssignedUnreleased", "broker", func(r *Run) { r.GroupFaults.AssignedUnreleased = true }},
+		fault{"StaleEpochTaken", "broker", func(r *Run) { r.GroupFaults.StaleEpochTaken = true }},
+		fault{"SessionsNeverEnd", "broker", func(r *Run) { r.GroupFaults.SessionsNeverEnd = true }},
+		fault{"SyncForgotten", "broker", func(r *Run) { r.GroupFaults.SyncForgotten = true }},
 		fault{"ProducerIDTwice", "broker", func(r *Run) { r.ShardFaults.ProducerIDTwice = true }},
 	)
 }

@@ -57,13 +57,15 @@ type groupMember struct {
 
 // groupAsk is what a request of a group was for.
 type groupAsk struct {
-	member *groupMember // nil: from outside
-	group  *groupBook
-	offset *offsetBook // of a commit
-	serial int64
-	floor  []int64 // of a fetch: what had been acknowledged by then, by offsetBook
-	books  []*offsetBook
-	elsewh bool // the node asked is no coordinator
+	member   *groupMember // nil: from outside, or
+	consumer *consumer    // of the consumer protocol
+	stale    bool         // of an epoch that is over
+	group    *groupBook
+	offset   *offsetBook // of a commit
+	serial   int64
+	floor    []int64 // of a fetch: what had been acknowledged by then, by offsetBook
+	books    []*offsetBook
+	elsewh   bool // the node asked is no coordinator
 }
 
 const (
@@ -92,9 +94,11 @@ func (s *brokerSim) makeGroups() {
 	}
 	g := &s.o.groups
 	*g = shard.DefaultGroupOptions()
+	g.GroupOptions.Faults = s.run.GroupFaults
 	g.SessionTimeoutMinMS, g.InitialRebalanceDelayMS = 1, int64(s.pick(0, 5))
 	g.NewMemberTimeoutMS = 500
 	g.GroupOptions.GroupSizeMax = s.pick(2, 10)
+	s.makeConsumers()
 }
 
 // actGroups lets somebody do something with a group.
@@ -105,7 +109,10 @@ func (s *brokerSim) actGroups() error {
 	case x == 2:
 		return s.fetchGroup(s.groups[s.rng.IntN(len(s.groups))], false)
 	}
-	return s.actMember(s.members[s.rng.IntN(len(s.members))])
+	if s.rng.IntN(2) == 0 {
+		return s.actConsumer(s.consumers[s.rng.IntN(len(s.consumers))], false)
+	}
+	return s.actMember(s.members[s.rng.IntN(len(s.members))], false)
 }
 
 // anOffset is some offset of the group that nobody commits now.
@@ -185,8 +192,9 @@ func (s *brokerSim) fetchGroup(g *groupBook, own bool) error {
 	return nil
 }
 
-// actMember has a member do its next step, or something unforeseen.
-func (s *brokerSim) actMember(m *groupMember) error {
+// actMember has a member do its next step, or something unforeseen; calm: only
+// the former.
+func (s *brokerSim) actMember(m *groupMember, calm bool) error {
 	if m.conn == nil || m.conn.c.Closed {
 		c, err := s.connect(0)
 		if err != nil {
@@ -196,7 +204,7 @@ func (s *brokerSim) actMember(m *groupMember) error {
 		m.conn, m.waits = c, false
 	}
 	if m.waits {
-		if s.rng.IntN(40) == 0 {
+		if !calm && s.rng.IntN(40) == 0 {
 			m.conn.c.Reset()
 		}
 		return nil
@@ -205,7 +213,10 @@ func (s *brokerSim) actMember(m *groupMember) error {
 	if m.instance != "" {
 		instance = &m.instance
 	}
-	x := s.rng.IntN(100)
+	x := 99
+	if !calm {
+		x = s.rng.IntN(100)
+	}
 	switch {
 	case x < 3: // it crashes: a dynamic one does not know who it was
 		m.conn.c.Reset()
@@ -262,6 +273,9 @@ func (a *groupAsk) lost() {
 	if a.member != nil {
 		a.member.waits = false
 	}
+	if a.consumer != nil {
+		a.consumer.waits, a.consumer.full = false, a.consumer.id != ""
+	}
 	if o := a.offset; o != nil {
 		o.busy = false
 		o.maybe = append(o.maybe, a.serial)
@@ -273,6 +287,9 @@ func (s *brokerSim) answeredGroup(a *groupAsk, resp kmsg.Response) error {
 	m := a.member
 	if m != nil {
 		m.waits = false
+	}
+	if a.consumer != nil {
+		a.consumer.waits = false
 	}
 	// down: the broker stops, or could not store it.
 	down := func(code int16) bool {
@@ -324,6 +341,8 @@ func (s *brokerSim) answeredGroup(a *groupAsk, resp kmsg.Response) error {
 		if r.ErrorCode != 0 && !down(r.ErrorCode) {
 			return fmt.Errorf("leaving %s: error %d", m.group.name, r.ErrorCode)
 		}
+	case *kmsg.ConsumerGroupHeartbeatResponse:
+		return s.beaten(a.consumer, r, down)
 	case *kmsg.OffsetCommitResponse:
 		return s.committed(a, r.Topics[0].Partitions[0].ErrorCode, down)
 	case *kmsg.OffsetFetchResponse:
@@ -360,12 +379,17 @@ func (s *brokerSim) committed(a *groupAsk, code int16, down func(int16) bool) er
 	m, o := a.member, a.offset
 	o.busy = false
 	switch {
+	case code == 0 && a.stale:
+		return fmt.Errorf("ZOMBIE: %s has committed to %s in an epoch that is over", a.consumer.id, a.group.name)
 	case code == 0:
 		o.acked = a.serial
 		s.appends++
 	case code == codeUnknownTopic && o.part.topic.fate != open:
 	case down(code):
 		o.maybe = append(o.maybe, a.serial)
+	case a.consumer != nil && (code == codeUnknownMember || code == cluster.CodeGroupIDNotFound):
+		a.consumer.out()
+	case a.consumer != nil && code == codeStaleEpoch: // its next heartbeat tells it
 	case m != nil && (code == codeUnknownMember || code == codeFenced):
 		m.id, m.joined, m.stable = "", false, false
 	case m != nil && (code == codeGeneration || code == codeRebalance):

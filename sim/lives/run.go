@@ -5,6 +5,7 @@ import (
 	"io"
 	"runtime/debug"
 
+	"tailbound/cluster"
 	"tailbound/engine"
 	"tailbound/shard"
 	"tailbound/sim"
@@ -17,6 +18,7 @@ type Run struct {
 	Faults engine.Faults // planted bugs
 	// ShardFaults are those of the shard above it.
 	ShardFaults shard.Faults
+	GroupFaults cluster.GroupFaults
 	fault       string // their name
 }
 

@@ -1,0 +1,287 @@
+package lives
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tailbound/cluster"
+	"tailbound/ioring"
+)
+
+// This file is the members of a group of the consumer protocol (KIP-848) in the
+// broker's workload: they join, give up partitions late, commit, leave and
+// crash. The book says: nobody is assigned what another may still use, whatever
+// happens to the broker; a member's epoch does not go back; a commit of an epoch
+// that is over is refused; and when nothing goes wrong any more, everybody soon
+// has its part and every partition has an owner.
+
+const consumerSessionMS = 200
+
+// consumer is a client in a group of the consumer protocol.
+type consumer struct {
+	group    *groupBook
+	instance string
+	id       string
+	epoch    int32
+	last     int32              // an epoch before that one; 0: none
+	uses     map[partition]bool // what it may still use
+	has      map[partition]bool // what it was assigned last: the rest it is to give up
+	full     bool               // it has to say all again
+	sent     ioring.Instant     // when it last asked
+	heard    ioring.Instant     // when it asked what it was answered last
+	conn     *conn
+	waits    bool
+}
+
+type partition struct {
+	topic [16]byte
+	index int32
+}
+
+const (
+	codeFencedEpoch = 110
+	codeUnreleased  = 111
+	codeStaleEpoch  = 113
+)
+
+func (s *brokerSim) makeConsumers() {
+	g := &groupBook{name: "consumers", owners: map[claim]string{}}
+	s.groups = append(s.groups, g)
+	for i := range 4 {
+		m := &consumer{group: g}
+		if i == 0 {
+			m.instance = "static"
+		}
+		s.consumers = append(s.consumers, m)
+	}
+	o := &s.o.groups
+	o.ConsumerSessionTimeoutMS, o.ConsumerHeartbeatIntervalMS = consumerSessionMS, 10
+}
+
+// out: it is a member no more, and uses nothing.
+func (m *consumer) out() {
+	m.id, m.epoch, m.last, m.uses, m.has, m.full = "", 0, 0, nil, nil, false
+}
+
+// actConsumer has a member do its next step, or something unforeseen; calm: only
+// the former.
+func (s *brokerSim) actConsumer(m *consumer, calm bool) error {
+	if m.conn == nil || m.conn.c.Closed {
+		c, err := s.connect(0)
+		if err != nil {
+			return err
+		}
+		c.private = true
+		m.conn, m.waits = c, false
+	}
+	if m.waits {
+		if !calm && s.rng.IntN(40) == 0 {
+			m.conn.c.Reset()
+		}
+		return nil
+	}
+	x := 99
+	if !calm {
+		x = s.rng.IntN(100)
+	}
+	switch {
+	case x < 3: // it crashes, and nobody knows what it was
+		m.conn.c.Reset()
+		m.out()
+		return nil
+	case x < 25 && m.epoch > 0:
+		s.commitConsumer(m)
+		return nil
+	}
+	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	req.Version, req.Group, req.RebalanceTimeoutMillis = 1, m.group.name, -1
+	if m.instance != "" {
+		req.InstanceID = &m.instance
+	}
+	if m.id == "" {
+		s.joins++
+		m.id, m.full = fmt.Sprintf("c%d", s.joins), true
+	}
+	req.MemberID, req.MemberEpoch = m.id, m.epoch
+	leaves := x < 29 && m.epoch > 0
+	if leaves {
+		req.MemberEpoch = cluster.EpochLeave
+		if m.instance != "" && s.rng.IntN(2) == 0 {
+			req.MemberEpoch = cluster.EpochAway
+		}
+		m.out()
+	}
+	if m.full && !leaves {
+		regex := ".*"
+		req.SubscribedTopicRegex, req.SubscribedTopicNames, req.RebalanceTimeoutMillis = &regex, []string{}, 3_600_000
+		if s.rng.IntN(4) == 0 {
+			assignor := []string{cluster.AssignUniform, cluster.AssignRange}[s.rng.IntN(2)]
+			req.ServerAssignor = &assignor
+		}
+	}
+	if m.epoch == 0 {
+		m.uses, m.has = nil, nil
+	} else if calm || s.rng.IntN(2) == 0 {
+		m.uses = m.has // it has given up the rest
+	}
+	if m.full || calm || s.rng.IntN(2) == 0 {
+		req.Topics = owned(m.uses)
+	}
+	m.waits, m.sent = true, s.w.Now
+	m.conn.ask(req, owed{note: &groupAsk{consumer: m, group: m.group}})
+	return nil
+}
+
+// owned writes partitions down, in their order: a request is one behaviour of
+// one seed.
+func owned(all map[partition]bool) []kmsg.ConsumerGroupHeartbeatRequestTopic {
+	out := []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+	for _, p := range slices.SortedFunc(maps.Keys(all), func(a, b partition) int {
+		return cmp.Or(bytes.Compare(a.topic[:], b.topic[:]), cmp.Compare(a.index, b.index))
+	}) {
+		if n := len(out); n == 0 || out[n-1].TopicID != p.topic {
+			t := kmsg.NewConsumerGroupHeartbeatRequestTopic()
+			t.TopicID = p.topic
+			out = append(out, t)
+		}
+		t := &out[len(out)-1]
+		t.Partitions = append(t.Partitions, p.index)
+	}
+	return out
+}
+
+// commitConsumer commits an offset, now and then with an epoch that is over.
+func (s *brokerSim) commitConsumer(m *consumer) {
+	o := s.anOffset(m.group)
+	if o == nil {
+		return
+	}
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Version, req.Group, req.MemberID, req.Generation = 9, m.group.name, m.id, m.epoch
+	stale := m.last > 0 && s.rng.IntN(4) == 0
+	if stale {
+		req.Generation = m.last
+	}
+	s.commits++
+	o.offered, o.busy, m.waits = s.commits, true, true
+	p := kmsg.NewOffsetCommitRequestTopicPartition()
+	p.Partition, p.Offset = o.part.index, s.commits
+	t := kmsg.NewOffsetCommitRequestTopic()
+	t.Topic, t.Partitions = o.part.topic.name, append(t.Partitions, p)
+	req.Topics = append(req.Topics, t)
+	m.conn.ask(req, owed{note: &groupAsk{consumer: m, group: m.group, offset: o, serial: s.commits, stale: stale}})
+}
+
+// beaten looks at the answer to a heartbeat.
+func (s *brokerSim) beaten(m *consumer, r *kmsg.ConsumerGroupHeartbeatResponse, down func(int16) bool) error {
+	switch code := r.ErrorCode; {
+	case code == 0:
+	case code == codeUnknownMember || code == codeFenced || code == codeFencedEpoch || code == cluster.CodeGroupIDNotFound:
+		m.out()
+		return nil
+	case code == codeUnreleased:
+		m.out() // until the session of who it was is over
+		return nil
+	case down(code):
+		m.full = true
+		return nil
+	default:
+		return fmt.Errorf("a heartbeat to %s: error %d", m.group.name, code)
+	}
+	if m.id == "" || r.MemberEpoch < 0 {
+		return nil // it left
+	}
+	if r.MemberEpoch < m.epoch {
+		return fmt.Errorf("WENT BACK: %s of %s was at epoch %d and is at %d", m.id, m.group.name, m.epoch, r.MemberEpoch)
+	}
+	if r.MemberEpoch > m.epoch {
+		m.last = m.epoch
+	}
+	m.epoch, m.heard, m.full = r.MemberEpoch, m.sent, false
+	if r.Assignment == nil {
+		return nil
+	}
+	m.has = map[partition]bool{}
+	uses := map[partition]bool{}
+	for p := range m.uses {
+		uses[p] = true
+	}
+	for _, t := range r.Assignment.Topics {
+		for _, i := range t.Partitions {
+			p := partition{t.TopicID, i}
+			m.has[p], uses[p] = true, true
+			for _, o := range s.consumers {
+				// Its session was as long at least, for it began when it was heard.
+				if o != m && o.uses[p] && s.w.Now-o.heard < (consumerSessionMS-1)*1_000_000 {
+					return fmt.Errorf("TWICE: partition %d of topic %x is assigned to %s, and %s may use it", i, t.TopicID, m.id, o.id)
+				}
+			}
+		}
+	}
+	m.uses = uses
+	return nil
+}
+
+// calm leaves everybody alone: members do what they have to and nothing else.
+// Soon all are members, and every partition has an owner.
+func (s *brokerSim) calm() error {
+	if s.full {
+		return nil // nothing can be stored
+	}
+	// Time for the sessions of those who crashed, one after another, and for
+	// rebalances that wait for them.
+	why, next := "", s.w.Now
+	for until := s.w.Now + 3_000_000_000; s.w.Now < until; {
+		if s.w.Now >= next {
+			next = s.w.Now + 5_000_000
+			for _, m := range s.members {
+				if err := s.actMember(m, true); err != nil {
+					return err
+				}
+			}
+			for _, m := range s.consumers {
+				if err := s.actConsumer(m, true); err != nil {
+					return err
+				}
+			}
+		}
+		if err := s.rest(); err != nil {
+			return err
+		}
+		if why = s.stuck(); why == "" {
+			return nil
+		}
+	}
+	return fmt.Errorf("STUCK: %s, though nothing has gone wrong for long", why)
+}
+
+// stuck says who does not have yet what it is to have.
+func (s *brokerSim) stuck() string {
+	for _, m := range s.members {
+		if s.o.groups.GroupOptions.GroupSizeMax > len(s.members) && !m.stable {
+			return fmt.Sprintf("a member %q of %s is not stable", m.id, m.group.name)
+		}
+	}
+	owners := map[partition]bool{}
+	for _, m := range s.consumers {
+		if m.epoch == 0 || m.full {
+			return fmt.Sprintf("%q is no member of %s", m.id, m.group.name)
+		}
+		for p := range m.has {
+			owners[p] = true
+		}
+	}
+	want := 0
+	for _, t := range s.openTopics() {
+		want += len(t.parts)
+	}
+	if len(owners) < want {
+		return fmt.Sprintf("%d of %d partitions have an owner", len(owners), want)
+	}
+	return ""
+}
