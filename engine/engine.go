@@ -72,7 +72,7 @@ type Options struct {
 	JournalBytes      int
 	LogMemoryBytes    int // at most; less where the arena has less left
 	BatchBytesMax     int
-	SpareBytes        int64  // of files that logs let go, kept for the next ones; default 2 GiB, negative: none
+	SpareBytes        int64  // of files that logs let go, or of zeroes, kept for their next segments; default 2 GiB, negative: none
 	InflightMax       int    // frames, and runs of a log; default 2
 	DirectBytes       int    // a batch so large is written to its log's segment at once; default 64 KiB, negative: never
 	Files             uint32 // first file slot
@@ -165,7 +165,8 @@ type Stats struct {
 	ColdReads, ColdBytes, Corrupt   uint64
 	ColdHeads                       uint64 // heads of runs that were read to find the one
 	Evictions, SegmentsMade, Grown  uint64
-	Recycled                        uint64 // segments made of files that other logs let go
+	Recycled, Zeroed                uint64 // segments made of files that other logs let go; of files of zeroes
+	ZeroBytes                       uint64 // written for those
 	NoSpace, DrainRetries           uint64
 	WaitMemory, WaitRoom, Truncated uint64
 }
@@ -319,7 +320,7 @@ func (e *Engine) carve(arena *mem.Arena) error {
 		e.freeLog = int32(i)
 	}
 	e.events = make([]Event, 4*e.o.LogsMax+1024)
-	for _, err := range []error{e.carveFiles(arena), e.carveSegments(arena), e.carveDrains(arena), e.carveIndexes(arena), e.carveChecks(arena), e.carveColds(arena), e.carveMemory(arena)} {
+	for _, err := range []error{e.carveFiles(arena), e.carveSegments(arena), e.carveDrains(arena), e.carveIndexes(arena), e.carveSpares(arena), e.carveChecks(arena), e.carveColds(arena), e.carveMemory(arena)} {
 		if err != nil {
 			return err
 		}
@@ -418,6 +419,8 @@ func (e *Engine) Complete(c ioring.Completion, now ioring.Instant) {
 		e.coldCompleted(i, c)
 	case kindOpenFile, kindCloseFile:
 		e.fileCompleted(i, c)
+	case kindMake:
+		e.makeCompleted(c)
 	case kindUnlink:
 		e.unlinkCompleted(c)
 	default:
@@ -434,6 +437,7 @@ const (
 	kindOpenFile                             // slot: file
 	kindCloseFile                            // slot: file
 	kindUnlink
+	kindMake
 	kindIndex
 	kindBlocking // New, Recover and Check only
 )
@@ -656,8 +660,9 @@ func (e *Engine) Shutdown() {
 // Idle says that nothing is in flight and, after Shutdown, that all is done.
 func (e *Engine) Idle() bool {
 	busy := e.submitted > e.durableSeq || e.sealedSeq > e.submitted || e.runsUsed > 0 || e.indexing.active || e.worksBusy > 0 || e.checkBusy || e.coldsBusy > 0 || e.filesBusy > 0 || e.unlinking
+	busy = busy || e.making.pushed
 	if e.failed != 0 {
-		return e.submitted == e.durableSeq+uint64(e.brokenFrames) && e.runsFlying == 0 && !e.indexing.pushed && e.worksBusy == 0 && !e.checkBusy && e.coldsBusy == 0 && e.filesBusy == 0 && !e.unlinking
+		return e.submitted == e.durableSeq+uint64(e.brokenFrames) && e.runsFlying == 0 && !e.making.pushed && !e.indexing.pushed && e.worksBusy == 0 && !e.checkBusy && e.coldsBusy == 0 && e.filesBusy == 0 && !e.unlinking
 	}
 	if e.stopping {
 		return e.stopped && !busy
@@ -674,7 +679,7 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 		e.stopped = true // what is not drained is in the journal
 		return
 	}
-	if e.openEntries() > 0 || e.sealedSeq > e.durableSeq || e.runsUsed > 0 || e.worksBusy > 0 || e.checkBusy || e.unlinking || len(e.unlinks) > 0 {
+	if e.openEntries() > 0 || e.sealedSeq > e.durableSeq || e.runsUsed > 0 || e.worksBusy > 0 || e.checkBusy || e.making.pushed || e.unlinking || len(e.unlinks) > 0 {
 		return
 	}
 	for i := range e.logs {

@@ -709,7 +709,7 @@ func (r *recovery) commit() error {
 	for _, id := range sorted(r.logs) {
 		l := r.logs[id]
 		l.start = min(l.start, l.end)
-		b := LogBoot{ID: id, Start: l.start, End: l.end, Attachment: l.attachment, Headers: headersFrom(l.headers, l.start), record: &l.logRecord}
+		b := LogBoot{ID: id, Start: l.start, End: l.end, Attachment: l.attachment, Headers: headersOf(l.headers), record: &l.logRecord}
 		if l.rotFrom != noOffset {
 			b.Rot = fmt.Sprintf("acknowledged records from offset %d on are lost (to %d at least)", l.rotFrom, l.rotTo)
 		}
@@ -761,12 +761,11 @@ func (r *recovery) commit() error {
 	return r.cleanUp(shards)
 }
 
-// headersFrom are the heads of the batches that reach past start.
-func headersFrom(kept []byte, start int64) (out []byte) {
+// headersOf are the heads of batches that were kept, those before the log's
+// start included: a producer that is not done yet asks for them again.
+func headersOf(kept []byte) (out []byte) {
 	for ; len(kept) >= keptHeader; kept = kept[keptHeader:] {
-		if int64(le.Uint64(kept)) > start {
-			out = append(out, kept[8:keptHeader]...)
-		}
+		out = append(out, kept[8:keptHeader]...)
 	}
 	return out
 }

@@ -17,7 +17,7 @@ import (
 //	retain ID [older=MS] [bytes=N]        what a shard does: find what has expired, move the start; says where it is
 //	                                      now, and how many files of segments there are
 //	release ID                            lets go of the only segment of a log that is empty
-//	recycled                              how many segments were made of files that others let go, and how many are kept for it
+//	recycled                              how many segments were made of files that others let go, and of zeroes, and how many are kept for it
 //	newest ID                             the largest time and where to look for it
 //	pin ID from=OFFSET, unpin             begins a read from disk, ends it
 func TestRetention(t *testing.T) {
@@ -69,7 +69,7 @@ func TestRetention(t *testing.T) {
 			case "recycled":
 				e := h.nodes[len(h.nodes)-1].engine
 				kept, bytes := e.Spares()
-				return fmt.Sprintf("%d recycled, %d of %d bytes kept, %s\n", e.Stats().Recycled, kept, bytes, h.files())
+				return fmt.Sprintf("%d recycled, %d of zeroes, %d of %d bytes kept, %s\n", e.Stats().Recycled, e.Stats().Zeroed, kept, bytes, h.files())
 			case "pin":
 				if st := e.ReadCold(s, number("from", 0), 5); st != engine.OK {
 					return name(st) + "\n"

@@ -349,6 +349,7 @@ func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
 	if r.direct() {
 		e.stats.DirectRuns++
 		e.stats.DirectBytes += uint64(r.block.Len())
+		e.wroteDirect(l, r.block.Len())
 	}
 	e.pushRun(i, sleep)
 }

@@ -197,6 +197,7 @@ type segment struct {
 	maxTime    int64
 	chain      uint32
 	ready      bool // assigned, durably
+	spare      bool // it was one: all its blocks were written
 	broken     bool // a write or sync failed: no more runs
 	sealed     bool // no more appends: the next one begins another segment
 	index      [indexEntries]indexEntry
@@ -216,6 +217,12 @@ func (e *Engine) carveSegments(*mem.Arena) error {
 		e.freeSeg = int32(i)
 	}
 	return nil
+}
+
+// nextGeneration names a file as no other is or was.
+func (e *Engine) nextGeneration() uint64 {
+	e.counter++
+	return uint64(e.epoch)<<32 | uint64(e.shard)<<24 | uint64(e.counter&0xffffff)
 }
 
 func (e *Engine) takeSegment(generation uint64, s Slot) (int32, bool) {
@@ -256,7 +263,7 @@ func (e *Engine) admit(s Slot, n int64) Status {
 			return e.waitRoom()
 		}
 		need := q.position + min(q.runs, 1024)*blockBytes + roomFor(q.pending+n) + q.extra
-		if (need > limit || q.broken || q.sealed) && (q.position > 0 || q.pending > 0 || q.broken) {
+		if (need > limit || q.broken || q.sealed || need > q.bytes-q.bytes/4 && e.spareWaits(l)) && (q.position > 0 || q.pending > 0 || q.broken) {
 			if q.next == none {
 				return e.wantSegment(s, n)
 			}
@@ -272,6 +279,10 @@ func (e *Engine) admit(s Slot, n int64) Status {
 		if need > q.bytes {
 			return e.wantRoom(s, l.filling, need)
 		}
+		if q.next == none && need > q.bytes-q.bytes/4 && !l.working && e.inRuns(l) && e.findSpare(l, max(roomFor(n), q.bytes)) >= 0 {
+			e.wantSegment(s, n) // rather than growing
+			return OK
+		}
 		if !l.working && !(l.noSpace && e.now < l.retryAt) {
 			if q.bytes < limit && q.bytes-need < q.bytes/4 {
 				e.wantRoom(s, l.filling, q.bytes+1)
@@ -281,6 +292,13 @@ func (e *Engine) admit(s Slot, n int64) Status {
 		}
 		return OK
 	}
+}
+
+// spareWaits says that the log need not grow its segment: the next one is ready,
+// its blocks written, and the log is where it would go on.
+func (e *Engine) spareWaits(l *log) bool {
+	next := e.all[l.filling].next
+	return next != none && e.all[next].ready && e.all[next].spare && !e.all[next].broken && l.writing == l.filling
 }
 
 func (e *Engine) waitRoom() Status {
@@ -299,6 +317,7 @@ type work struct {
 	pushed  bool
 	pinned  bool
 	spare   uint64 // the generation its file had
+	zeroes  bool   // a file of zeroes
 	log     Slot
 	segment int32
 	bytes   int64
@@ -346,22 +365,25 @@ func (e *Engine) wantSegment(s Slot, n int64) Status {
 		return e.waitRoom()
 	}
 	*w = work{stage: workOpen, create: true, log: s, segment: none, bytes: 1 << 20}
-	if l.filling != none { // it fills what it has: it will fill as much again
-		w.segment = e.takeSpare(roomFor(n), min(e.all[l.filling].bytes, e.segmentLimit(l)))
+	file := none
+	if i := e.findSpare(l, roomFor(n)); i >= 0 {
+		x := e.dropSpare(i)
+		was := &e.all[x.segment]
+		w.stage, w.spare, w.bytes, w.zeroes, file = workRename, was.generation, was.bytes, x.zeroes, was.file
+		e.freeSegment(x.segment)
 	}
-	if w.segment != none {
-		w.stage, w.spare, w.bytes = workRename, e.all[w.segment].generation, e.all[w.segment].bytes
-		e.freeSegment(w.segment)
-	}
-	e.counter++
-	g, ok := e.takeSegment(uint64(e.epoch)<<32|uint64(e.shard)<<24|uint64(e.counter&0xffffff), s)
+	g, ok := e.takeSegment(e.nextGeneration(), s)
 	if !ok {
 		*w = work{}
 		e.worksBusy--
-		e.spaceGone(l)
-		return NoSpace
+		if e.spaceGone(l); l.noSpace {
+			return NoSpace
+		}
+		return e.waitRoom()
 	}
-	w.segment = g
+	if w.segment = g; file != none { // it may be open, and stays so
+		e.all[g].file, e.opened[file].segment = file, g
+	}
 	for w.bytes < roomFor(n) {
 		w.bytes *= 2
 	}
@@ -397,9 +419,13 @@ func (e *Engine) wantRoom(s Slot, g int32, need int64) Status {
 	return e.waitRoom()
 }
 
-// spaceGone: l waits for room, and the spares make some.
+// spaceGone: l waits for room, which spares make at once.
 func (e *Engine) spaceGone(l *log) {
-	e.letSparesGo(e.now)
+	e.zeroAt = e.now + zeroAgainNS
+	if e.letSparesGo(e.now) {
+		e.changes++
+		return
+	}
 	l.noSpace, l.retryAt = true, e.now+retryNS
 	e.stats.NoSpace++
 	e.changes++
@@ -485,9 +511,13 @@ func (e *Engine) workCompleted(i uint32, c ioring.Completion) {
 	q := &e.all[w.segment]
 	switch w.stage {
 	case workRename:
-		q.bytes = w.bytes
+		q.bytes, q.spare = w.bytes, true
 		w.stage = workDirectory
-		e.stats.Recycled++
+		if w.zeroes {
+			e.stats.Zeroed++
+		} else {
+			e.stats.Recycled++
+		}
 	case workAllocate:
 		w.stage = workSync
 	case workSync:

@@ -53,6 +53,8 @@ type Counters struct {
 	Checkpoints     uint64
 	Segments        uint64 // files that logs were given
 	Recycled        uint64 // of them, those that other logs let go: their blocks were written before
+	Zeroed          uint64 // of them, those that were written with zeroes
+	ZeroBytes       uint64 // written for those
 	Evictions       uint64 // slabs of log memory that were taken again
 	Sends           uint64 // operations that sent something
 	SentBytes       uint64

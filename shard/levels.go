@@ -10,7 +10,7 @@ func (s *Shard) counters() {
 	c.ProduceWaits = e.WaitMemory + e.WaitRoom
 	c.Frames, c.FrameBytes = e.Frames, e.FrameBytes
 	c.Runs, c.RunBytes, c.Checkpoints, c.Evictions = e.Runs, e.RunBytes, e.Checkpoints, e.Evictions
-	c.Segments, c.Recycled = e.SegmentsMade, e.Recycled
+	c.Segments, c.Recycled, c.Zeroed, c.ZeroBytes = e.SegmentsMade, e.Recycled, e.Zeroed, e.ZeroBytes
 }
 
 // levels tells how full this shard's pools are.
