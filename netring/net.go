@@ -168,6 +168,7 @@ type Net struct {
 	freeE    int32
 	own      mem.Block // a vector of ownPieces for each connection
 	attached int       // pieces
+	large    int       // reply blocks of replies that have several
 	hurried  bool      // somebody waits for what replies hold
 	vectors  *mem.Pool
 	events   events
@@ -551,6 +552,9 @@ func (n *Net) provide() bool {
 // pressed says that somebody waits for memory: who holds some and sends nothing
 // is given less time.
 func (n *Net) pressed() bool { return n.waiting[0].first != none || n.waiting[1].first != none }
+
+// FramesWanted says that requests wait because as many are open as may be.
+func (n *Net) FramesWanted() bool { return n.framesFree == 0 && n.pressed() }
 
 // pressedPart is what part of the progress timeout is left then.
 const pressedPart = 20

@@ -16,6 +16,7 @@ type reply struct {
 	attached   bool // the last piece is
 	pieces     int  // attached
 	lent       int  // bytes attached
+	large      int  // blocks, where there are several
 	user       uint64
 	total      uint32 // bytes, without the length word
 	copied     int    // bytes handed out by Bytes
@@ -76,6 +77,10 @@ func (n *Net) Begin(f FrameID, copiedBytesMax int) bool {
 		n.Hurry()
 		return false
 	}
+	if blocks > 1 {
+		y.large = blocks
+		n.large += blocks
+	}
 	for range blocks {
 		b, _ := n.replies.Get()
 		k := int32(n.replies.Index(b))
@@ -87,12 +92,20 @@ func (n *Net) Begin(f FrameID, copiedBytesMax int) bool {
 	return true
 }
 
-// Spare says whether a reply that copies and attaches so much leaves enough for
-// others: half of the reply memory, and every piece that may be attached. It is
-// asked for replies that peers may be slow to take.
+// Spare says whether a reply that copies and attaches so much leaves others
+// theirs: those of several blocks have half of the reply memory, and there are
+// as many pieces as may be attached. It is asked for replies that peers may be
+// slow to take.
 func (n *Net) Spare(copiedBytes, attached int) bool {
-	half := n.replies.Count() / 2
-	return n.replies.Free()-min(replyBlocksFor(copiedBytes), half) >= half && n.attached+attached <= n.o.AttachedMax
+	blocks, half := replyBlocksFor(copiedBytes), n.replies.Count()/2
+	return (blocks <= 1 || n.large+min(blocks, half) <= half) && n.attached+attached <= n.o.AttachedMax
+}
+
+// Leaves says whether a reply that copies so much leaves an eighth of the reply
+// memory. It is asked for replies that may wait for a disk.
+func (n *Net) Leaves(copiedBytes int) bool {
+	all := n.replies.Count()
+	return n.replies.Free()-min(replyBlocksFor(copiedBytes), all/2) >= all/8
 }
 
 // Turn says that all requests before f on its connection have been answered, or
@@ -232,6 +245,7 @@ func (n *Net) extend(r *reply, p []byte) {
 func (n *Net) freeReply(f int32) {
 	r := &n.frames[f].reply
 	n.attached -= r.pieces
+	n.large -= r.large
 	n.conns[n.frames[f].conn].attached -= r.lent
 	n.hurried = n.hurried && !r.begun
 	for r.head != none {

@@ -368,10 +368,6 @@ func (s *Shard) starve(i uint32) {
 	}
 }
 
-// smallReply is an answer that needs no more than any other: it does not wait
-// for half of the reply memory to be free.
-const smallReply = 4096
-
 // coldPerFetch bounds the cold reads one fetch has under way.
 const coldPerFetch = 4
 
@@ -457,8 +453,9 @@ func (q *polls) remove(all []request, i uint32) {
 const pollLeastNS = 10e6
 
 // makeRoom answers who has waited for data longest, where a fetch finds no
-// parts. It says when to look again.
+// parts, or any request no frame. It says when to look again.
 func (s *Shard) makeRoom() ioring.Instant {
+	s.crowded = s.crowded || s.net.FramesWanted()
 	if !s.crowded || s.polls.n == 0 {
 		return ioring.Never
 	}
@@ -566,7 +563,7 @@ func (s *Shard) buildFetch(i uint32, used int, all bool) {
 		s.unpin(0, used) // until what is pinned for this connection has left
 		s.starve(i)
 		return
-	case wait, s.pinsFree < (attached+pinsPerChunk-1)/pinsPerChunk, (copied > smallReply || attached > 0) && !s.net.Spare(copied, attached):
+	case wait, s.pinsFree < (attached+pinsPerChunk-1)/pinsPerChunk, !s.net.Spare(copied, attached):
 		s.net.Hurry()
 		wait = true
 	}

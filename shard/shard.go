@@ -349,6 +349,9 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	if s.control != nil {
 		sleepUntil = min(sleepUntil, s.control.groups.next())
 	}
+	if !s.crowded && s.polls.n > 0 && s.net.FramesWanted() {
+		sleepUntil = now // for makeRoom
+	}
 	if s.netEvents() {
 		sleepUntil = now
 	}

@@ -3,6 +3,7 @@ package lives
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -136,7 +137,7 @@ func (u *user) mustAnswer(r kmsg.Request) kmsg.Response {
 	u.s.t.Helper()
 	n := len(u.got)
 	u.ask(r)
-	u.s.until(fmt.Sprintf("an answer to key %d", r.Key()), 100, func() bool { return len(u.got) > n || u.c.c.Closed })
+	u.s.until(fmt.Sprintf("an answer to key %d", r.Key()), 2, func() bool { return len(u.got) > n || u.c.c.Closed })
 	if len(u.got) == n {
 		u.s.t.Fatalf("the connection was closed while key %d was to be answered\n%s", r.Key(), u.s.pools())
 	}
@@ -271,7 +272,7 @@ func TestStalledConsumers(t *testing.T) {
 	}
 }
 
-// again makes the disk do nothing, without failing, to files whose path says so.
+// hold makes the disk do nothing, without failing, to files whose path says so.
 func (s *scarce) hold(code ioring.Code, held func(path string) bool) {
 	s.disk.Fail = func(c ioring.Code, path string, _ uint64, _ int) int32 {
 		if c == code && held(path) {
@@ -279,4 +280,264 @@ func (s *scarce) hold(code ioring.Code, held func(path string) bool) {
 		}
 		return 0
 	}
+}
+
+// alone turns the data shard and leaves the control shard where it is.
+func (s *scarce) alone(turns int) {
+	s.t.Helper()
+	for range turns {
+		s.turn(s.cores[1])
+		s.w.Step(s.w.Now + 20_000)
+		s.must(s.poll())
+	}
+}
+
+// many has n users, each on a connection of its own, ask.
+func (s *scarce) many(n int, ask func(u *user)) (all []*user) {
+	s.t.Helper()
+	for range n {
+		u := s.dial(1)
+		ask(u)
+		all = append(all, u)
+	}
+	return all
+}
+
+func isJournal(path string) bool { return strings.HasSuffix(path, "journal") }
+func isSegment(path string) bool { return strings.HasPrefix(path, "segments/") }
+
+// TestEachPoolExhausted fills one pool at a time on purpose. What fills it is slowed down; nobody waits for ever, nobody who does
+// not need that pool waits at all, and when the cause is gone all are answered and the pool is as empty as before.
+func TestEachPoolExhausted(t *testing.T) {
+	produces := func(s *scarce) { // beside whatever is exhausted
+		s.t.Helper()
+		s.store(s.dial(1), 3, 200)
+	}
+	fetches := func(s *scarce) {
+		s.t.Helper()
+		r := s.dial(1).mustAnswer(fetchOf(0, 0, 1<<20)).(*kmsg.FetchResponse)
+		if p := &r.Topics[0].Partitions[0]; p.ErrorCode != 0 || len(p.RecordBatches) == 0 {
+			s.t.Fatalf("reading beside it: error %d, %d bytes", p.ErrorCode, len(p.RecordBatches))
+		}
+	}
+	neither := func(*scarce) {}
+	for _, x := range []struct {
+		name   string
+		pool   string
+		part   float64 // of it has to be in use for it to be short
+		tune   func(l *brokerLimits)
+		before int // batches of 30,000 bytes that are there
+		fill   func(s *scarce) []*user
+		beside func(s *scarce) // goes on meanwhile
+		free   func(s *scarce, all []*user)
+		unsure bool // who filled it may be closed, not answered
+	}{
+		{
+			name: "receive buffers, by requests that never end", pool: "receive buffers", part: 0.25, unsure: true,
+			tune: func(l *brokerLimits) {
+				l.net.ReceiveBuffers, l.net.ReceiveBufferBytes, l.net.FrameBytesMax = 32, 16<<10, 100<<10
+			},
+			fill: func(s *scarce) []*user {
+				return s.many(60, func(u *user) {
+					u.c.c.Send(append(binary.BigEndian.AppendUint32(nil, 90_000), make([]byte, 20_000)...))
+				})
+			},
+			beside: func(s *scarce) { produces(s); fetches(s) },
+			free: func(s *scarce, all []*user) {
+				for _, u := range all {
+					u.c.c.Reset()
+				}
+			},
+		},
+		{
+			name: "frames, by fetches that wait", pool: "network frames", part: 1,
+			tune:   func(l *brokerLimits) { l.frames, l.net.FramesMax = 16, 16 },
+			fill:   func(s *scarce) []*user { return s.many(40, func(u *user) { u.ask(fetchOf(s.end(), 30_000, 1<<20)) }) },
+			beside: func(s *scarce) { produces(s); fetches(s) },
+			free:   func(s *scarce, _ []*user) {},
+		},
+		{
+			name: "parts, by fetches that wait", pool: "partitions in requests", part: 0.7,
+			tune:   func(l *brokerLimits) { l.waiters = 64 },
+			fill:   func(s *scarce) []*user { return s.many(80, func(u *user) { u.ask(fetchOf(s.end(), 30_000, 1<<20)) }) },
+			beside: func(s *scarce) { produces(s); fetches(s) },
+			free:   func(s *scarce, _ []*user) {},
+		},
+		{
+			name: "requests, by produces that outlive their connections", pool: "requests", part: 1, unsure: true,
+			tune: func(l *brokerLimits) { l.frames, l.net.FramesMax = 16, 16 },
+			fill: func(s *scarce) (all []*user) {
+				s.hold(ioring.Write, isJournal)
+				for range 4 {
+					some := s.many(12, func(u *user) { u.ask(s.produceOf(100)) })
+					s.pass(20e6)
+					for _, u := range some {
+						u.c.c.Reset()
+					}
+					s.pass(20e6)
+				}
+				return nil
+			},
+			beside: neither,
+			free:   func(s *scarce, _ []*user) { s.disk.Fail = nil },
+		},
+		{
+			name: "mail, by requests the control shard does not look at", pool: "mail bytes", part: 0.9,
+			tune: func(l *brokerLimits) { l.mailBytes = 64 << 10 },
+			fill: func(s *scarce) []*user {
+				all := s.many(60, func(u *user) {
+					r := kmsg.NewPtrMetadataRequest()
+					r.Version = 9
+					for i := range 100 {
+						q := kmsg.NewMetadataRequestTopic()
+						name := fmt.Sprintf("no-such-topic-%d", i)
+						q.Topic = &name
+						r.Topics = append(r.Topics, q)
+					}
+					u.ask(r)
+				})
+				s.alone(2000)
+				return all
+			},
+			beside: neither, // the control shard is not to turn: see mailIsFull
+			free: func(s *scarce, _ []*user) {
+				p := s.dial(1)
+				p.ask(s.produceOf(100))
+				p.ask(fetchOf(0, 0, 1<<20))
+				for n := 0; len(p.got) < 2; n++ {
+					if n > 10_000 {
+						s.t.Fatal("a produce and a fetch wait for mail they do not need")
+					}
+					s.alone(1)
+				}
+			},
+		},
+		{
+			name: "log memory, by a journal that does not move", pool: "log memory slabs", part: 1,
+			tune: func(l *brokerLimits) { l.engine.DirectBytes, l.engine.SegmentBytes = -1, 64<<20 },
+			fill: func(s *scarce) []*user {
+				s.hold(ioring.Write, isJournal)
+				return s.many(150, func(u *user) {
+					for range 3 {
+						u.ask(s.produceOf(30_000))
+					}
+				})
+			},
+			before: 3,
+			beside: fetches,
+			free:   func(s *scarce, _ []*user) { s.disk.Fail = nil },
+		},
+		{
+			name: "the index of batches in memory, by small ones", pool: "batch index chunks", part: 0.95,
+			tune: func(l *brokerLimits) { l.engine.LogMemoryBytes, l.engine.LogsMax = 2<<20, 16 },
+			fill: func(s *scarce) []*user {
+				s.hold(ioring.Write, isJournal)
+				return s.many(100, func(u *user) {
+					for range 60 {
+						r := s.produceOf(10)
+						r.Acks = 0
+						u.c.c.Send(formatter.AppendRequest(nil, r, 1))
+					}
+					u.ask(s.produceOf(10))
+				})
+			},
+			before: 1,
+			beside: fetches,
+			free:   func(s *scarce, _ []*user) { s.disk.Fail = nil },
+		},
+		{
+			name: "the journal, by segments that do not move", pool: "journal blocks", part: 0.9,
+			tune: func(l *brokerLimits) { l.engine.JournalBytes, l.engine.DirectBytes = 1<<20, -1 },
+			fill: func(s *scarce) []*user {
+				s.hold(ioring.Write, isSegment)
+				return s.many(100, func(u *user) {
+					for range 3 {
+						u.ask(s.produceOf(10_000))
+					}
+				})
+			},
+			before: 1,
+			beside: fetches,
+			free:   func(s *scarce, _ []*user) { s.disk.Fail = nil },
+		},
+		{
+			name: "cold reads, by a disk that does not read", pool: "cold reads", part: 1, before: 600,
+			fill: func(s *scarce) []*user {
+				s.hold(ioring.Read, isSegment)
+				return s.many(30, func(u *user) { u.ask(fetchOf(s.rng.Int64N(50), 100, 1<<20)) })
+			},
+			beside: func(s *scarce) {
+				produces(s)
+				r := s.dial(1).mustAnswer(fetchOf(s.end()-1, 0, 1<<20)).(*kmsg.FetchResponse)
+				if len(r.Topics[0].Partitions[0].RecordBatches) == 0 {
+					s.t.Fatal("the end of the log waits for its beginning")
+				}
+			},
+			free: func(s *scarce, _ []*user) { s.disk.Fail = nil },
+		},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			s := newScarce(t, 7, x.tune)
+			s.store(s.dial(1), max(x.before, 1), 30_000*min(x.before, 1)+100)
+			s.pass(300e6)
+			calm := s.pool(x.pool).Used
+			all := x.fill(s)
+			short := func() bool { l := s.pool(x.pool); return float64(l.Used) >= x.part*float64(l.Max) }
+			if x.pool == "mail bytes" {
+				s.levels.Ask()
+				s.alone(10)
+				s.levels.Collect()
+				for _, l := range s.levels.Total().Levels() {
+					if l.Name == x.pool && float64(l.Used) < x.part*float64(l.Max) {
+						t.Fatalf("%d of %d: it is not short", l.Used, l.Max)
+					}
+				}
+			} else {
+				s.until("it is short", 20, short)
+			}
+			began := s.w.Now
+			x.beside(s)
+			if took := s.w.Now - began; took > 5e9 {
+				t.Errorf("who does not need it waits for %d ms", took/1e6)
+			}
+			x.free(s, all)
+			s.until("who filled it is answered", 100, func() bool {
+				for _, u := range all {
+					if len(u.c.owed) > 0 && !(x.unsure && u.c.c.Closed) {
+						if u.c.c.Closed {
+							t.Fatal("a connection is closed, and it waited as it should")
+						}
+						return false
+					}
+				}
+				return true
+			})
+			produces(s)
+			for _, u := range all {
+				u.c.c.Reset()
+			}
+			cache := x.pool == "log memory slabs" || x.pool == "batch index chunks" // what was read last stays there
+			s.until("it is as it was", 100, func() bool { return s.pool(x.pool).Used <= calm || cache && !short() })
+			s.pass(1e9)
+			for _, name := range []string{"requests", "partitions in requests", "network frames", "mail bytes", "pin chunks"} {
+				if l := s.pool(name); l.Used != 0 {
+					t.Errorf("%s: %d are still held", name, l.Used)
+				}
+			}
+			s.readAll(s.end())
+		})
+	}
+}
+
+// end is the log's end.
+func (s *scarce) end() int64 {
+	s.t.Helper()
+	r := kmsg.NewPtrListOffsetsRequest()
+	r.Version, r.ReplicaID = 4, -1
+	q := kmsg.NewListOffsetsRequestTopicPartition()
+	q.Timestamp, q.CurrentLeaderEpoch = -1, -1
+	t := kmsg.NewListOffsetsRequestTopic()
+	t.Topic, t.Partitions = "scarce", append(t.Partitions, q)
+	r.Topics = append(r.Topics, t)
+	return s.dial(1).mustAnswer(r).(*kmsg.ListOffsetsResponse).Topics[0].Partitions[0].Offset
 }
