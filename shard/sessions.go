@@ -405,6 +405,9 @@ func (s *Shard) unwatch(n int32) {
 // appends, a new start, or that it is gone. Each hears it once between two of
 // its fetches, but for those whose fetch waits, which count.
 func (s *Shard) stir(slot engine.Slot, gone bool) {
+	if s.o.Faults.NewsMissed && !gone {
+		return
+	}
 	for n := s.partitions[slot].news; n != none; {
 		y := &s.sessions.interests[n]
 		next := y.waitNext

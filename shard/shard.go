@@ -56,6 +56,7 @@ type Faults struct {
 	DuplicateAckedEarly bool // a duplicate is answered before its original is durable
 	StartToldEarly      bool // DeleteRecords is answered before the new start is durable
 	CommitAckedEarly    bool // changes of groups are answered before they are durable
+	NewsMissed          bool // a session does not hear of appends to partitions it waits for
 	ProducerIDTwice     bool // ids are handed out before their block is durable
 }
 

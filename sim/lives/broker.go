@@ -40,15 +40,16 @@ func brokerWork(r Run) (res Result) {
 
 // brokerSim is the world of one seed of the broker.
 type brokerSim struct {
-	run     Run
-	w       *sim.World
-	rng     *rand.Rand
-	disk    *sim.Disk
-	lives   int
-	appends int
-	reads   int
-	full    bool // this life's disk has little room or none
-	over    bool // this life is to end now
+	run      Run
+	w        *sim.World
+	rng      *rand.Rand
+	disk     *sim.Disk
+	lives    int
+	appends  int
+	reads    int
+	fetchers []*fetchSession // by node
+	full     bool            // this life's disk has little room or none
+	over     bool            // this life is to end now
 
 	shards int
 	o      brokerLimits
@@ -403,6 +404,9 @@ func (s *brokerSim) act() error {
 	case x < 75:
 		t := open[s.rng.IntN(len(open))]
 		p := t.parts[s.rng.IntN(len(t.parts))]
+		if s.rng.IntN(2) == 0 {
+			return s.fetchOn(p)
+		}
 		_, err := s.fetch(p, s.rng.Int64N(p.known()+1), false)
 		return err
 	case x < 80:
@@ -696,6 +700,7 @@ const (
 	codeCorrupt      = 2 // of a topic that is being deleted under the read
 	codeUnknownTopic = 3
 	codeNotLeader    = 6
+	codeNoSession    = 70
 	codeOutOfOrder   = 45
 	codePartitions   = 37 // another has given it as many already
 	codeStorage      = 56
@@ -826,6 +831,9 @@ func (s *brokerSim) produced(c *conn, k owed, r *kmsg.ProduceResponse) error {
 }
 
 func (s *brokerSim) fetched(c *conn, k owed, r *kmsg.FetchResponse) error {
+	if x, ok := k.note.(*fetchSession); ok {
+		return s.fetchedOn(c, k, x, r)
+	}
 	p := k.note.(*partBook)
 	asked := k.req.(*kmsg.FetchRequest).Topics[0].Partitions[0].FetchOffset
 	if r.ErrorCode != 0 {
@@ -834,7 +842,12 @@ func (s *brokerSim) fetched(c *conn, k owed, r *kmsg.FetchResponse) error {
 	if len(r.Topics) != 1 || len(r.Topics[0].Partitions) != 1 {
 		return fmt.Errorf("a fetch of one partition was answered with %d topics", len(r.Topics))
 	}
-	q := &r.Topics[0].Partitions[0]
+	return s.fetchedPart(c, p, asked, k.start, r.Version, &r.Topics[0].Partitions[0])
+}
+
+// fetchedPart looks at what a fetch says of a partition that was known to begin
+// at start when it was asked for.
+func (s *brokerSim) fetchedPart(c *conn, p *partBook, asked, start int64, version int16, q *kmsg.FetchResponseTopicPartition) error {
 	switch {
 	case q.ErrorCode == 0:
 	case (q.ErrorCode == codeUnknownTopic || q.ErrorCode == codeCorrupt) && p.topic.fate != open, q.ErrorCode == codeNotLeader && c.node != p.node:
@@ -845,11 +858,11 @@ func (s *brokerSim) fetched(c *conn, k owed, r *kmsg.FetchResponse) error {
 		return fmt.Errorf("fetching %s/%d from %d: error %d (known to %d, high watermark was %d)", p.topic.name, p.index, asked, q.ErrorCode, p.known(), p.high)
 	}
 	s.reads++
-	if asked < k.start {
-		return fmt.Errorf("RETURNED: %s/%d can be read from %d, its records before %d were deleted", p.topic.name, p.index, asked, k.start)
+	if asked < start {
+		return fmt.Errorf("RETURNED: %s/%d can be read from %d, its records before %d were deleted", p.topic.name, p.index, asked, start)
 	}
-	if r.Version >= 5 && (q.LogStartOffset < k.start || q.LogStartOffset > p.startTo) {
-		return fmt.Errorf("%s/%d starts at %d, it was told to start at %d to %d", p.topic.name, p.index, q.LogStartOffset, k.start, p.startTo)
+	if version >= 5 && (q.LogStartOffset < start || q.LogStartOffset > p.startTo) {
+		return fmt.Errorf("%s/%d starts at %d, it was told to start at %d to %d", p.topic.name, p.index, q.LogStartOffset, start, p.startTo)
 	}
 	if q.HighWatermark < asked && p.topic.fate == open {
 		return fmt.Errorf("%s/%d: high watermark %d of a fetch from %d", p.topic.name, p.index, q.HighWatermark, asked)
@@ -1167,7 +1180,7 @@ func (l *brokerLimits) options(s *brokerSim, i int) shard.Options {
 	}
 	return shard.Options{
 		Shard: i, DataShards: s.shards, Nodes: nodes, ClusterID: "sim", MessageBytesMax: l.batchBytes, PartitionsDefault: 1,
-		ProducersMax: 64, WaitersMax: l.waiters, MailBytes: l.mailBytes, TopicsMax: 100, PartitionsMax: 100,
+		ProducersMax: 64, WaitersMax: l.waiters, SessionsMax: 2, InterestsMax: 40, MailBytes: l.mailBytes, TopicsMax: 100, PartitionsMax: 100,
 		Net: l.net, Engine: l.engine, Groups: l.groups, Faults: s.run.ShardFaults,
 	}
 }
@@ -1183,6 +1196,7 @@ func init() {
 		fault{"StaleEpochTaken", "broker", func(r *Run) { r.GroupFaults.StaleEpochTaken = true }},
 		fault{"SessionsNeverEnd", "broker", func(r *Run) { r.GroupFaults.SessionsNeverEnd = true }},
 		fault{"SyncForgotten", "broker", func(r *Run) { r.GroupFaults.SyncForgotten = true }},
+		fault{"NewsMissed", "broker", func(r *Run) { r.ShardFaults.NewsMissed = true }},
 		fault{"ProducerIDTwice", "broker", func(r *Run) { r.ShardFaults.ProducerIDTwice = true }},
 	)
 }
