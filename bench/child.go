@@ -20,7 +20,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func systemNames() []string { return []string{"tailbound", "probe", "plain", "plain-nosync"} }
+func systemNames() []string {
+	return []string{"tailbound", "tailbound-groups", "probe", "plain", "plain-nosync"}
+}
+
+func isBroker(name string) bool { return strings.HasPrefix(name, "tailbound") }
 
 // start starts a system that serves addr and keeps its data in dir.
 func (o *options) start(name, addr, dir string) (*child, error) {
@@ -30,7 +34,7 @@ func (o *options) start(name, addr, dir string) (*child, error) {
 	}
 	procs := fmt.Sprintf("GOMAXPROCS=%d", o.serverProc)
 	switch name {
-	case "tailbound":
+	case "tailbound", "tailbound-groups":
 		args := []string{"serve", "--data-dir", dir, "--listen", addr, "--shards", "1"}
 		return spawn(o.serverCPU, nil, o.binary, append(args, strings.Fields(o.serveArgs)...)...)
 	case "probe":

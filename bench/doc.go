@@ -22,6 +22,13 @@
 // that its percentiles say how long the phase was. "saturation" is a closed
 // loop: read its throughput.
 //
+// The system tailbound-groups is the broker with a crowd of consumer groups
+// beside the load (package groups). With
+//
+//	go run ./bench -systems tailbound-groups,tailbound -rates 200 -rounds 5
+//
+// the ratios are those of a produce with the crowd to one without it.
+//
 // # Limits
 //
 //   - Broker and generator share one machine, its memory bandwidth, its disk

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tailbound/bench/groups"
 	"tailbound/bench/load"
 	"tailbound/bench/plain"
 	"tailbound/bench/rings"
@@ -41,6 +42,8 @@ func run(args []string) error {
 		switch args[0] {
 		case "child-load":
 			return childLoad(args[1])
+		case "child-groups":
+			return childGroups(args[1], args[2])
 		case "child-touch":
 			return childTouch(args[1])
 		case "child-probe":
@@ -122,6 +125,8 @@ type options struct {
 	serverProc int
 	touchMiB   int
 	settle     time.Duration
+	crowd      groups.Options // of tailbound-groups
+	crowdCPU   int
 }
 
 // A phase is one load that every system gets in turn.
@@ -143,7 +148,8 @@ type measured struct {
 	RSSMiB  float64  // largest resident size
 	OffCore []string `json:",omitempty"` // threads that may leave the system's core
 	Result  *load.Result
-	Failed  string `json:",omitempty"`
+	Crowd   *groups.Summary `json:",omitempty"`
+	Failed  string          `json:",omitempty"`
 }
 
 func orchestrate(args []string) error {
@@ -168,11 +174,21 @@ func orchestrate(args []string) error {
 	f.IntVar(&o.serverProc, "plain-gomaxprocs", 4, "GOMAXPROCS of the plain server")
 	f.IntVar(&o.touchMiB, "touch", 12288, "MiB of memory to touch, at most, before each phase, so that the host has backed it; 0: none")
 	f.DurationVar(&o.settle, "settle", 2*time.Second, "rest after a saturation phase")
+	f.IntVar(&o.crowd.Groups, "groups", 2000, "groups of tailbound-groups: the broker, and groups beside the load")
+	f.IntVar(&o.crowd.Members, "members", 10000, "their members, of the consumer protocol")
+	f.IntVar(&o.crowd.Connections, "group-connections", 32, "connections their heartbeats share; as many again for commits")
+	heartbeat := f.Duration("heartbeat", 3*time.Second, "between two heartbeats of one member")
+	commit := f.Duration("commit", 5*time.Second, "between two commits of one member")
+	f.IntVar(&o.crowdCPU, "groups-cpu", 1, "core of the groups; with the generator's, they share it")
 	if err := f.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
 		}
 		return err
+	}
+	o.crowd.HeartbeatNS, o.crowd.CommitNS = int64(*heartbeat), int64(*commit)
+	if o.crowd.Groups < 1 || o.crowd.Members < o.crowd.Groups || o.crowd.Connections < 1 || o.crowd.HeartbeatNS < 1 || o.crowd.CommitNS < 1 {
+		return errors.New("every group has a member, and all numbers of groups are above 0")
 	}
 	phases, err := o.phases()
 	if err != nil {
@@ -184,7 +200,7 @@ func orchestrate(args []string) error {
 			return fmt.Errorf("no system %q: there are %s", s, strings.Join(systemNames(), ", "))
 		}
 	}
-	if slices.Contains(systems, "tailbound") {
+	if slices.ContainsFunc(systems, isBroker) {
 		if _, err := os.Stat(o.binary); err != nil {
 			return fmt.Errorf("%w: build it first (make build)", err)
 		}
@@ -235,7 +251,7 @@ func (o *options) rounded(ctx context.Context, rep *report, scratch string, syst
 				if round%2 == 1 {
 					s = systems[len(systems)-1-i]
 				}
-				if p.onlyBroker && s != "tailbound" {
+				if p.onlyBroker && !isBroker(s) {
 					continue
 				}
 				m := o.measure(ctx, scratch, s, p)
@@ -377,9 +393,79 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 			return fmt.Errorf("before the measurement: %w", err)
 		}
 	}
+	var crowd *child
+	if name == "tailbound-groups" {
+		if crowd, err = o.gather(ctx, self, addr, filepath.Join(filepath.Dir(dir), "gathered")); err != nil {
+			return err
+		}
+		defer crowd.kill()
+	}
 	m.Result, err = o.generate(ctx, self, name, server, l)
+	if crowd != nil {
+		crowd.stop()
+		m.Crowd = new(groups.Summary)
+		if e := json.Unmarshal(crowd.stdout.Bytes(), m.Crowd); e != nil && err == nil {
+			err = fmt.Errorf("groups: %s", crowd.lastWords())
+		}
+		fmt.Fprintf(os.Stderr, "groups: %+v\n", *m.Crowd)
+	}
 	m.RSSMiB, m.OffCore = server.peakMiB(), server.offCore(o.serverCPU)
 	return err
+}
+
+// gather has a process of its own join all groups, and waits until it has.
+func (o *options) gather(ctx context.Context, self, addr, ready string) (*child, error) {
+	_ = os.Remove(ready)
+	c := o.crowd
+	c.Bootstrap = addr
+	encoded, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	crowd, err := spawn(o.crowdCPU, nil, self, "child-groups", string(encoded), ready)
+	if err != nil {
+		return nil, err
+	}
+	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(ready); err == nil {
+			return crowd, nil
+		}
+		switch {
+		case crowd.exited():
+			err = fmt.Errorf("groups: %s", crowd.lastWords())
+		case time.Since(start) > 3*time.Minute:
+			err = errors.New("groups: they have not joined after three minutes")
+		default:
+			if err = ctx.Err(); err == nil {
+				continue
+			}
+		}
+		crowd.kill()
+		return nil, err
+	}
+}
+
+// childGroups says by a file that all have joined, and on its way out what they
+// saw.
+func childGroups(options, ready string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var o groups.Options
+	if err := json.Unmarshal([]byte(options), &o); err != nil {
+		return err
+	}
+	crowd, err := groups.Join(o)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(ready, nil, 0o644); err != nil {
+		return err
+	}
+	s, err := crowd.Stay(ctx.Done())
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(s)
 }
 
 // generate has a process of its own put load on a system.
