@@ -205,10 +205,12 @@ func librdMember(b *broker, m membership) (leave, crash func(), err error) {
 	return librdGroup(b, m, kafka.ConfigMap{
 		"group.id": m.group, "partition.assignment.strategy": m.assignor, "enable.auto.commit": false, "auto.offset.reset": "earliest",
 		"session.timeout.ms": 2000, "heartbeat.interval.ms": 200, "max.poll.interval.ms": 5000, "fetch.wait.max.ms": 200,
+		"topic.metadata.refresh.interval.ms": 500,
 	})
 }
 
 func librdGroup(b *broker, m membership, more kafka.ConfigMap) (leave, crash func(), err error) {
+	more["log_level"] = 0 // brokers are killed
 	if m.instance != "" {
 		more["group.instance.id"] = m.instance
 	}

@@ -30,7 +30,15 @@ type membership struct {
 	topic, group, assignor string
 	instance               string // group.instance.id
 	regex                  string // to subscribe to, in place of the topic
+	line                   *lines // its connections; nil: its own
 	seen                   func(partition int32, offset int64, value []byte)
+}
+
+func (m *membership) lines() *lines {
+	if m.line != nil {
+		return m.line
+	}
+	return &lines{}
 }
 
 // groupClients begin a membership. leave ends it as a client does that is closed, crash as one whose machine is gone; nil where the client cannot.
@@ -43,11 +51,31 @@ var groupClients = map[string]struct {
 	"kafka-go": {[]string{"range", "roundrobin"}, segmentMember},
 }
 
-// lines are the connections of one client, which can be cut all at once.
+// lines are the connections of one client, which can be cut all at once, or stall: then nothing goes in or out, as with a process that is stopped.
 type lines struct {
 	mu    sync.Mutex
 	conns []net.Conn
 	down  bool
+	still sync.RWMutex // held by who has them stall
+}
+
+// stalling is a connection of lines.
+type stalling struct {
+	net.Conn
+	l *lines
+}
+
+func (c stalling) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.l.still.RLock()
+	defer c.l.still.RUnlock()
+	return n, err
+}
+
+func (c stalling) Write(b []byte) (int, error) {
+	c.l.still.RLock()
+	defer c.l.still.RUnlock()
+	return c.Conn.Write(b)
 }
 
 func (l *lines) dial(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -63,7 +91,7 @@ func (l *lines) dial(ctx context.Context, network, addr string) (net.Conn, error
 		return nil, errors.New("the line is down")
 	}
 	l.conns = append(l.conns, c)
-	return c, nil
+	return stalling{c, l}, nil
 }
 
 // Dial makes lines a proxy.Dialer.
@@ -81,12 +109,17 @@ func (l *lines) cut() {
 }
 
 func franzMember(b *broker, m membership) (leave, crash func(), err error) {
-	line := &lines{}
+	line := m.lines()
 	balancer := map[string]kgo.GroupBalancer{"range": kgo.RangeBalancer(), "roundrobin": kgo.RoundRobinBalancer(), "sticky": kgo.StickyBalancer(), "cooperative-sticky": kgo.CooperativeStickyBalancer()}[m.assignor]
 	opts := []kgo.Opt{
-		kgo.ConsumerGroup(m.group), kgo.ConsumeTopics(m.topic), kgo.Balancers(balancer), kgo.DisableAutoCommit(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumerGroup(m.group), kgo.Balancers(balancer), kgo.MetadataMaxAge(500 * time.Millisecond), kgo.MetadataMinAge(100 * time.Millisecond), kgo.DisableAutoCommit(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.SessionTimeout(2 * time.Second), kgo.HeartbeatInterval(200 * time.Millisecond), kgo.RebalanceTimeout(5 * time.Second), kgo.FetchMaxWait(200 * time.Millisecond),
 		kgo.Dialer(line.dial),
+	}
+	if m.regex != "" {
+		opts = append(opts, kgo.ConsumeRegex(), kgo.ConsumeTopics(m.regex))
+	} else {
+		opts = append(opts, kgo.ConsumeTopics(m.topic))
 	}
 	if m.instance != "" {
 		opts = append(opts, kgo.InstanceID(m.instance))
@@ -135,13 +168,14 @@ func (h saramaHandler) ConsumeClaim(s sarama.ConsumerGroupSession, c sarama.Cons
 }
 
 func saramaMember(b *broker, m membership) (leave, crash func(), err error) {
-	line := &lines{}
+	line := m.lines()
 	c := samsa{}.config()
 	c.Consumer.Return.Errors = false
 	c.Consumer.Offsets.Initial, c.Consumer.Offsets.AutoCommit.Enable = sarama.OffsetOldest, false
 	c.Consumer.Group.Session.Timeout, c.Consumer.Group.Heartbeat.Interval, c.Consumer.Group.Rebalance.Timeout = 2*time.Second, 200*time.Millisecond, 5*time.Second
 	c.Consumer.Group.Rebalance.Retry.Backoff = 100 * time.Millisecond
 	c.Consumer.Group.InstanceId = m.instance
+	c.Metadata.RefreshFrequency = 500 * time.Millisecond
 	c.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{map[string]func() sarama.BalanceStrategy{
 		"range": sarama.NewBalanceStrategyRange, "roundrobin": sarama.NewBalanceStrategyRoundRobin, "sticky": sarama.NewBalanceStrategySticky,
 	}[m.assignor]()}
@@ -165,12 +199,13 @@ func saramaMember(b *broker, m membership) (leave, crash func(), err error) {
 }
 
 func segmentMember(b *broker, m membership) (leave, crash func(), err error) {
-	line := &lines{}
+	line := m.lines()
 	balancer := map[string]segmentio.GroupBalancer{"range": segmentio.RangeGroupBalancer{}, "roundrobin": segmentio.RoundRobinGroupBalancer{}}[m.assignor]
 	r := segmentio.NewReader(segmentio.ReaderConfig{
 		Brokers: []string{b.addr()}, GroupID: m.group, Topic: m.topic, GroupBalancers: []segmentio.GroupBalancer{balancer}, StartOffset: segmentio.FirstOffset,
 		SessionTimeout: 2 * time.Second, HeartbeatInterval: 200 * time.Millisecond, RebalanceTimeout: 5 * time.Second, JoinGroupBackoff: 100 * time.Millisecond,
 		MaxWait: 200 * time.Millisecond, MinBytes: 1, MaxBytes: 1 << 20, Dialer: &segmentio.Dialer{Timeout: 5 * time.Second, DialFunc: line.dial},
+		WatchPartitionChanges: true, PartitionWatchInterval: 500 * time.Millisecond,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -215,6 +250,7 @@ type flock struct {
 	writer   *kgo.Client
 	topic    string
 	group    string
+	parts    int // of the topic
 	written  int
 	seen     sightings
 	join     func(b *broker, m membership) (leave, crash func(), err error)
@@ -223,11 +259,11 @@ type flock struct {
 }
 
 func newFlock(t *testing.T, b *broker, partitions int32) *flock {
-	f := &flock{t: t, b: b, adm: admin(t, b), topic: topicName(t), seen: sightings{seen: map[string]int{}}, patience: 30 * time.Second}
+	f := &flock{t: t, b: b, adm: admin(t, b), topic: topicName(t), parts: int(partitions), seen: sightings{seen: map[string]int{}}, patience: 30 * time.Second}
 	f.group = "g." + f.topic
 	createTopic(t, b, f.topic, partitions)
 	var err error
-	if f.writer, err = (franz{}).dial(b, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DisableIdempotentWrite()); err != nil {
+	if f.writer, err = (franz{}).dial(b, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.DisableIdempotentWrite(), kgo.MetadataMinAge(50*time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(f.writer.Close)
@@ -238,7 +274,7 @@ func (f *flock) write(n int) {
 	f.t.Helper()
 	var rs []*kgo.Record
 	for range n {
-		rs = append(rs, &kgo.Record{Topic: f.topic, Partition: int32(f.written % groupPartitions), Value: fmt.Appendf(nil, "r%d", f.written)})
+		rs = append(rs, &kgo.Record{Topic: f.topic, Partition: int32(f.written % f.parts), Value: fmt.Appendf(nil, "r%d", f.written)})
 		f.written++
 	}
 	if err := f.writer.ProduceSync(within(f.t, f.patience), rs...).FirstErr(); err != nil {
@@ -248,7 +284,12 @@ func (f *flock) write(n int) {
 
 func (f *flock) member(instance string) (leave, crash func()) {
 	f.t.Helper()
-	leave, crash, err := f.join(f.b, membership{topic: f.topic, group: f.group, assignor: f.assignor, instance: instance, seen: f.seen.add})
+	return f.memberOn(nil, instance)
+}
+
+func (f *flock) memberOn(line *lines, instance string) (leave, crash func()) {
+	f.t.Helper()
+	leave, crash, err := f.join(f.b, membership{line: line, topic: f.topic, group: f.group, assignor: f.assignor, instance: instance, seen: f.seen.add})
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -311,7 +352,7 @@ func (f *flock) settles(n int) kadm.DescribedGroup {
 				have += fmt.Sprintf(" %s %v;", m.MemberID, t.Partitions)
 			}
 		}
-		if g.State != "Stable" || len(g.Members) != n || len(owners) != groupPartitions {
+		if g.State != "Stable" || len(g.Members) != n || len(owners) != f.parts {
 			return false, have
 		}
 		for p, k := range owners {
@@ -411,6 +452,85 @@ func boolInt(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+// TestGroupEvents: every client, while partitions are added, one of its members stalls past its session, and the broker is killed: every record is
+// seen, and every partition has an owner.
+func TestGroupEvents(t *testing.T) {
+	needReal(t, "it is not killed")
+	for name, assignor := range map[string]string{"franz-go": "cooperative-sticky", "sarama": "sticky", "kafka-go": "roundrobin", "confluent": "cooperative-sticky"} {
+		c, ok := groupClients[name]
+		if !ok {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := newFlock(t, ownBroker(t, groupFlags...), groupPartitions)
+			f.join, f.assignor = c.join, assignor
+			line := &lines{}
+			f.member("")
+			_, crash := f.memberOn(line, "")
+			f.settles(2)
+			f.write(60)
+			f.sees()
+			grow(t, f.adm, f.topic, groupPartitions+2)
+			f.parts += 2
+			f.writer.ForceMetadataRefresh()
+			f.settles(2)
+			f.write(80)
+			f.sees()
+			if crash != nil { // its lines are ours
+				line.still.Lock()
+				f.settles(1) // its session is over
+				f.write(80)
+				f.sees()
+				line.still.Unlock()
+				f.settles(2)
+			}
+			f.write(80)
+			f.b.kill()
+			if err := f.b.start(); err != nil {
+				t.Fatal(err)
+			}
+			f.write(80)
+			f.sees()
+			f.settles(2)
+		})
+	}
+}
+
+// TestGroupRegex: clients that subscribe by a regular expression take up topics that come later.
+func TestGroupRegex(t *testing.T) {
+	b := ownBroker(t, groupFlags...)
+	for _, name := range []string{"franz-go", "confluent"} {
+		if c, ok := groupClients[name]; ok {
+			regexFinds(t, b, name, c.join, "cooperative-sticky")
+		}
+	}
+}
+
+// regexFinds has two members subscribe by a regular expression.
+func regexFinds(t *testing.T, b *broker, name string, join func(b *broker, m membership) (leave, crash func(), err error), assignor string) {
+	t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		f := newFlock(t, b, groupPartitions)
+		f.join = func(b *broker, m membership) (leave, crash func(), err error) {
+			m.regex = "^" + f.topic + ".*"
+			return join(b, m)
+		}
+		f.assignor = assignor
+		f.member("")
+		f.member("")
+		f.write(60)
+		f.sees()
+		later := f.topic + ".later"
+		createTopic(t, b, later, 1)
+		f.written++
+		if err := f.writer.ProduceSync(within(t, f.patience), &kgo.Record{Topic: later, Value: []byte("later")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		f.sees()
+	})
 }
 
 // TestGroupStatic: a static member that goes and comes back within its session finds its partitions, in the same generation and without a rebalance.
