@@ -14,7 +14,7 @@ build: ## bin/tailbound, static
 run: build ## serve from ./data
 	./bin/tailbound serve --data-dir ./data --listen 127.0.0.1:9092
 
-test: vet test-fast interop ## the whole suite
+test: vet test-fast fuzz interop ## the whole suite
 
 vet:
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt these:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
@@ -23,6 +23,13 @@ vet:
 test-fast: build ## every room, then the kernel's rings again as Linux 5.19 has them
 	$(GO) test ./...
 	TAILBOUND_RING_FEATURES=5.19 $(GO) test -count=1 ./ioring ./netring ./shard
+
+# FUZZ=1: a few seconds for all; FUZZ=1000 is worth an hour.
+FUZZ ?= 1
+fuzz: ## inputs that nobody thought of, a bounded number for each target
+	@set -e; for t in kafka/FuzzRequest/10000 kafka/FuzzBatch/10000 kafka/FuzzPieces/10000 kafka/FuzzAnswers/10000 cluster/FuzzApply/2000 netring/FuzzFrames/200 engine/FuzzRecover/200; do \
+		f=$${t#*/}; out=$$($(GO) test -run '^$$' -fuzz "^$${f%/*}$$" -fuzztime $$(( $(FUZZ) * $${f#*/} ))x ./$${t%%/*} 2>&1) || { echo "$$out"; exit 1; }; \
+		echo "$$out" | tail -1; done
 
 interop: build ## real clients over real sockets, and kill -9; librdkafka wants cgo
 	cd interop && CGO_ENABLED=1 $(GO) vet ./... && CGO_ENABLED=1 $(GO) test -count=1 -timeout 20m ./...
