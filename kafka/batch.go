@@ -355,12 +355,16 @@ func (i *RecordIter) Next() (r Record, ok bool) {
 	return r, true
 }
 
+// AppendTime says that all records have the time at which the broker stored
+// them, the batch's largest.
+func (b *Batch) AppendTime() bool { return b.Attributes&attributeAppendTime != 0 }
+
 // FindTime is the first record of a stored batch that is not older than ts, its
 // own time and offset. In a compressed batch, which is not opened, it is the
 // batch's first: exact when that is not older, else at most a batch too early.
 func FindTime(b []byte, ts int64) (time, offset int64) {
 	base := BaseOffset(b)
-	if h := ParseBatchHeader(b); h.Attributes&attributeAppendTime != 0 {
+	if h := ParseBatchHeader(b); h.AppendTime() {
 		return h.MaxTime, base // every record's
 	}
 	for it := Records(b); ; {

@@ -79,6 +79,8 @@ func (s *Shard) dataMail(m mail) {
 	case mailGiveBack:
 		s.mailMem.Put(m.block)
 		s.waiting.retry = true // questions may wait for it
+	case mailBatchOpened:
+		s.batchOpened(m)
 	case mailTopic:
 		b := m.block.Bytes()
 		var id [16]byte
@@ -115,6 +117,8 @@ func (s *Shard) controlMail(m mail) {
 		h := kafka.Request{Key: m.api, Version: m.version, Correlation: int32(uint32(m.b))}
 		c.accept(origin{int(m.from), m.slot, m.serial, uint8(m.code)}, h, b[m.a:])
 		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, int(m.from))
+	case mailOpenBatch:
+		c.openFor(m)
 	case mailGiveBack:
 		s.mailMem.Put(m.block)
 	case mailOpened, mailDeleted:

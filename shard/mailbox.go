@@ -24,21 +24,23 @@ type mail struct {
 // Kinds of mail. Every one that asks is answered by exactly one other, for
 // which the asker holds the place.
 const (
-	mailNone     = iota
-	mailRequest  // data -> control: a cold request, lent; a: where its body begins; b: correlation id; code: by which listener
-	mailReply    // control -> data: its answer, lent (no block: close the connection)
-	mailGiveBack // either way: a lent block comes home
-	mailTopic    // control -> data: topic number b has a partitions; id and name in the block
-	mailForget   // control -> data: topic number b is gone
-	mailOpen     // control -> data: log a is partition b (number<<32 | index)
-	mailOpened   // data -> control: log a; code
-	mailDelete   // control -> data: delete log a
-	mailDeleted  // data -> control: log a; code
-	mailSettings // control -> data: look at retention every a nanoseconds
-	mailServe    // control -> data: every log is named; listen
-	mailServing  // data -> control: a: logs without a name, set aside
-	mailStopped  // data -> control: no request is in flight here any more
-	mailClose    // control -> data: write the clean end
+	mailNone        = iota
+	mailRequest     // data -> control: a cold request, lent; a: where its body begins; b: correlation id; code: by which listener
+	mailReply       // control -> data: its answer, lent (no block: close the connection)
+	mailGiveBack    // either way: a lent block comes home
+	mailOpenBatch   // data -> control: the batch in the block, lent, of b bytes: its first record since time a; slot: a part
+	mailBatchOpened // control -> data: offset b, time a; the block comes home
+	mailTopic       // control -> data: topic number b has a partitions; id and name in the block
+	mailForget      // control -> data: topic number b is gone
+	mailOpen        // control -> data: log a is partition b (number<<32 | index)
+	mailOpened      // data -> control: log a; code
+	mailDelete      // control -> data: delete log a
+	mailDeleted     // data -> control: log a; code
+	mailSettings    // control -> data: look at retention every a nanoseconds
+	mailServe       // control -> data: every log is named; listen
+	mailServing     // data -> control: a: logs without a name, set aside
+	mailStopped     // data -> control: no request is in flight here any more
+	mailClose       // control -> data: write the clean end
 
 	// Questions: serial is the question's number, and the answer's.
 	mailConfigure  // control -> data: topic number b has the configurations in the block

@@ -19,7 +19,8 @@ const (
 //	walk it, to refuse what is malformed; begin the reply;
 //	for each partition: answer at once what the log knows by heart;
 //	for each that asks by time: find the run; read it, await read() where it is
-//	cold; look into its batches for the record; fill in the reply;
+//	cold; look into its batches for the record, await opened() where the batch
+//	is compressed; fill in the reply;
 //	send.
 func (s *Shard) listOffsets(w *waiter, h *kafka.Request) outcome {
 	var walk kafka.ListOffsetsWalk
@@ -168,6 +169,13 @@ func (s *Shard) searchOn(r *request, i uint32, p int32) bool {
 			x.where = base + int64(h.LastOffsetDelta) + 1
 			if h.MaxTime < x.from {
 				continue
+			}
+			if h.Codec() != 0 && h.BaseTime < x.from && !h.AppendTime() {
+				if s.openBatch(i, p, b[:kafka.BatchBytes(b)]) {
+					x.where = base // from here again, where there was no memory
+					s.unpin(0, n)
+					return false
+				}
 			}
 			ts, offset := kafka.FindTime(b, x.from)
 			s.offsetFound(r, x, ts, offset)
