@@ -1,10 +1,14 @@
 package interop
 
 import (
+	"encoding/binary"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -174,5 +178,168 @@ func TestFullDisk(t *testing.T) {
 			}
 			say("at last")
 		})
+	}
+}
+
+// TestSmallDiskUnderLoad: 400 MB, on which journals take less than they would elsewhere, are filled by several producers at once. Each batch is stored or refused
+// with KAFKA_STORAGE_ERROR; whatever was acknowledged is there, also after kill -9 and a start on the full disk; and when a topic is deleted the others go
+// on by themselves.
+func TestSmallDiskUnderLoad(t *testing.T) {
+	dir := smallDisk(t, "ext4", 400<<20)
+	b, err := newBroker(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the broker's output:\n%s", b.out.tail())
+		}
+		if b.alive() {
+			if err := b.stop(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := b.check(); err != nil {
+			t.Error(err)
+		}
+	})
+	topics := []string{"first", "second", "third", "fourth"}
+	sizes := []int{300, 5_000, 50_000, 400_000} // of a batch's record
+	stored := make([][]int64, len(topics))      // offsets of the batches that were acknowledged: each is its serial number in its record
+	for _, topic := range topics {
+		createTopic(t, b, topic, 1)
+	}
+	record := func(i int, serial int64) string {
+		return fmt.Sprintf("%012d", serial) + strings.Repeat("x", sizes[i])
+	}
+	// load has every producer go on until it was refused, or for so long where it is not.
+	load := func(d time.Duration) (refusals []int) {
+		refusals = make([]int, len(topics))
+		var all sync.WaitGroup
+		for i, topic := range topics {
+			leader := leaderOf(t, b, topic, 0)
+			all.Go(func() {
+				w, err := dial(leader)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer w.Close()
+				w.SetDeadline(time.Now().Add(2 * time.Minute))
+				for end := time.Now().Add(d); time.Now().Before(end) && refusals[i] < 3; {
+					next := int64(len(stored[i]))
+					resp, err := w.ask(produceRequest(topic, 8, -1, bytesOf(batchOf(record(i, next)))))
+					if err != nil {
+						t.Errorf("%s, batch %d: %v", topic, next, err)
+						return
+					}
+					switch p := resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0]; {
+					case p.ErrorCode == 0:
+						stored[i] = append(stored[i], p.BaseOffset)
+					case p.ErrorCode == kerr.KafkaStorageError.Code:
+						refusals[i]++
+						time.Sleep(20 * time.Millisecond)
+					default:
+						t.Errorf("%s, batch %d: %v", topic, next, kerr.ErrorForCode(p.ErrorCode))
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+		return refusals
+	}
+	there := func(when string, topics []string) {
+		t.Helper()
+		for i, topic := range topics {
+			if len(stored[i]) == 0 {
+				continue
+			}
+			w := dialTo(t, leaderOf(t, b, topic, 0))
+			w.SetDeadline(time.Now().Add(time.Minute))
+			next := 0
+			for at := stored[i][0]; next < len(stored[i]); {
+				p := mustAsk[*kmsg.FetchResponse](t, w, fetchRequest(topic, 11, at, time.Second)).Topics[0].Partitions[0]
+				if p.ErrorCode != 0 || len(p.RecordBatches) < 61 {
+					t.Fatalf("%s: %s, offset %d of %d: %v, %d bytes", when, topic, at, len(stored[i]), kerr.ErrorForCode(p.ErrorCode), len(p.RecordBatches))
+				}
+				for rest := p.RecordBatches; len(rest) >= 61; {
+					n := int(binary.BigEndian.Uint32(rest[8:])) + 12
+					if n > len(rest) {
+						break
+					}
+					base := int64(binary.BigEndian.Uint64(rest))
+					if next < len(stored[i]) && base == stored[i][next] {
+						if !strings.Contains(string(rest[:n]), record(i, int64(next))) {
+							t.Fatalf("%s: %s, offset %d is not what was acknowledged there", when, topic, base)
+						}
+						next++
+					} else if next < len(stored[i]) && base > stored[i][next] {
+						t.Fatalf("%s: %s, offset %d was acknowledged and is not there", when, topic, stored[i][next])
+					}
+					at, rest = base+1, rest[n:]
+				}
+			}
+		}
+	}
+	refusals := load(time.Minute)
+	if t.Failed() {
+		return
+	}
+	bytes, refused := 0, 0
+	for i := range topics {
+		bytes += len(stored[i]) * sizes[i]
+		refused += refusals[i]
+	}
+	t.Logf("%d MB of records fit, %v refusals", bytes>>20, refusals)
+	if bytes < 100<<20 || refused == 0 {
+		t.Errorf("%d MB of records were stored before the disk was full, %d batches refused", bytes>>20, refused)
+	}
+	there("on the full disk", topics)
+	b.kill()
+	if err := b.start(); err != nil {
+		t.Fatalf("a full disk keeps the broker from starting: %v", err)
+	}
+	there("after kill -9", topics)
+	gone := kmsg.NewPtrDeleteTopicsRequest()
+	gone.Version, gone.TopicNames, gone.TimeoutMillis = 3, []string{topics[3]}, 10_000
+	if code := mustAsk[*kmsg.DeleteTopicsResponse](t, dialTo(t, b.addr()), gone).Topics[0].ErrorCode; code != 0 {
+		t.Fatalf("deleting a topic on a full disk: %v", kerr.ErrorForCode(code))
+	}
+	topics = topics[:3]
+	before := make([]int, len(topics))
+	for i := range topics {
+		before[i] = len(stored[i])
+	}
+	for i, limit := 0, time.Now().Add(30*time.Second); i < len(topics); {
+		load(300 * time.Millisecond)
+		if t.Failed() {
+			return
+		}
+		for i < len(topics) && len(stored[i]) > before[i] {
+			i++
+		}
+		if i < len(topics) && time.Now().After(limit) {
+			t.Fatalf("there is room again, and %s takes nothing", topics[i])
+		}
+	}
+	there("at last", topics)
+}
+
+// TestJournalDoesNotFit: a disk that cannot hold the journals is told of before anything is made there.
+func TestJournalDoesNotFit(t *testing.T) {
+	dir := smallDisk(t, "ext4", 100<<20)
+	b, err := newBroker(dir, "--journal", "80MiB")
+	if err == nil {
+		b.kill()
+		t.Fatal("two journals of 80 MiB are on a disk of 100 MiB")
+	}
+	for _, want := range []string{"--journal", "80MiB", "free"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("it does not speak of %q: %v", want, err)
+		}
+	}
+	if names, _ := filepath.Glob(filepath.Join(dir, "*")); slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, "shard") }) {
+		t.Errorf("and left behind %v", names)
 	}
 }

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"cmp"
 	"fmt"
 
 	"tailbound/engine"
@@ -28,6 +29,12 @@ type Memory struct {
 	SessionsMax   int
 	InterestsMax  int
 }
+
+// JournalBytesDefault is the size of a data shard's journal where nobody says.
+const JournalBytesDefault = 128 << 20
+
+// SpareBytesMax is the most that a data shard keeps of files that logs let go.
+const SpareBytesMax = 2 << 30
 
 // ConnsMax is how many connections a shard takes where nobody says.
 const ConnsMax = 4096
@@ -101,7 +108,7 @@ func planShard(arena int, o BrokerOptions) Memory {
 			ProgressTimeoutNS: 10e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 256, ReplyBlocks: arena / 32 / 4096, AttachedMax: 16 * frames,
 		},
 		Engine: engine.Options{
-			LogsMax: max(64, o.PartitionsMax), SegmentBytes: 256 << 20, JournalBytes: 128 << 20, LogMemoryBytes: arena,
+			LogsMax: max(64, o.PartitionsMax), SegmentBytes: 256 << 20, JournalBytes: cmp.Or(o.JournalBytes, JournalBytesDefault), SpareBytes: o.SpareBytes, LogMemoryBytes: arena,
 			BatchBytesMax: o.MessageBytesMax, InflightMax: 2, Files: engineFiles, FilesMax: 2048, Buffered: o.Buffered, ReadOnlyOnFailure: o.ReadOnlyOnFailure,
 		},
 		MailBytes: min(4<<20, arena/32), ProducersMax: 16384, WaitersMax: 16384,

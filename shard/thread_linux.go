@@ -24,6 +24,8 @@ type BrokerOptions struct {
 	CPUs                                                         []int    // for data shard i: CPUs[(i-1) % len]; none: not pinned
 	OtherCPUs                                                    []int    // for the control shard and the kernel's workers; none: anywhere
 	ArenaBytes                                                   int      // of a data shard
+	JournalBytes                                                 int      // of a data shard; 0: JournalBytesDefault
+	SpareBytes                                                   int64    // of files that logs let go; 0: SpareBytesMax
 	Listeners                                                    [][]int  // of each listener: the control shard's socket, then each data shard's; -1: none
 	OtherNodes                                                   [][]Node // as clients see them who come by the second listener, the third, ...
 	ListenerNames                                                []string

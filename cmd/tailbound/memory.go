@@ -53,7 +53,7 @@ func (o *serveOptions) memoryOptions() (shard.BrokerOptions, error) {
 		}
 		shards = o.dataShards(allowed)
 	}
-	return shard.BrokerOptions{DataShards: shards, ArenaBytes: int(o.arena), MessageBytesMax: int(o.messageBytes), ConnsMax: o.connsMax, FetchSessionsMax: o.sessionSlots(), PartitionsDefault: o.partitions,
+	return shard.BrokerOptions{DataShards: shards, ArenaBytes: int(o.arena), MessageBytesMax: int(o.messageBytes), JournalBytes: int(o.journal), ConnsMax: o.connsMax, FetchSessionsMax: o.sessionSlots(), PartitionsDefault: o.partitions,
 		TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax, Nodes: make([]shard.Node, shards+1)}, nil
 }
 

@@ -48,6 +48,7 @@ type serveOptions struct {
 	fetchSessions                                                    int
 	connsMax, connsPerIP                                             int
 	ipOverrides                                                      string
+	journal                                                          byteSize
 }
 
 func serveCommand() *cobra.Command {
@@ -107,6 +108,7 @@ exit status is 0 only after a clean stop.`,
 	f.IntVar(&o.shards, "shards", 0, "data shards (default: CPUs - 1, at least 1)")
 	f.StringVar(&o.cpus, "cpus", "", "CPUs for the data shards, such as 1-3,5 (default: the last ones allowed, where there are as many as shards + 1)")
 	f.Var(&o.arena, "arena", "memory of each data shard, at least 64MiB")
+	f.Var(&o.journal, "journal", "journal of each data shard, 8MiB to 4GiB (default: 128MiB, less on a small disk, and as it is where there is one)")
 	f.StringVar(&o.features, "ring-features", "all", "io_uring features that may be used: all, a kernel release such as 5.19, or names with - before them")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -159,6 +161,9 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 	}
 	if o.arena < shard.ArenaBytesMin {
 		wrong("arena", "%s: a data shard needs at least %d MiB", &o.arena, shard.ArenaBytesMin>>20)
+	}
+	if o.journal != 0 && (o.journal < journalLeast || o.journal > 4<<30) {
+		wrong("journal", "%s: it is 8MiB to 4GiB", &o.journal)
 	}
 	if _, err := ioring.ParseMask(o.features); err != nil {
 		wrong("ring-features", "%s", err)
@@ -293,6 +298,11 @@ func (o *serveOptions) printConfig(cmd *cobra.Command, from origins) error {
 			derived["shards"] = derivedValue{"1", "listen-mode single"}
 		}
 	}
+	if o.journal == 0 && o.dataDir != "" {
+		if each, because, err := o.journalSize(shards); err == nil {
+			derived["journal"] = derivedValue{each.String(), because}
+		}
+	}
 	if o.cpus == "" {
 		if data, _, err := placeCPUs("", allowed, shards); err == nil && len(data) > 0 {
 			words := strings.Trim(fmt.Sprint(data), "[]")
@@ -399,6 +409,13 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		}
 		buffered = true
 	}
+	journal, _, err := o.journalSize(o.shards)
+	if err == nil {
+		err = o.journalsFit(o.shards, journal)
+	}
+	if err != nil {
+		return err
+	}
 	listeners, err, advertiseErr := parseListeners(o.listen, o.advertise, o.ports(o.shards))
 	if err = errors.Join(err, advertiseErr); err != nil {
 		return err
@@ -423,6 +440,10 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		DataShards: o.shards, CPUs: data, OtherCPUs: other, ArenaBytes: int(o.arena), RootFD: root, Features: features,
 		Buffered: buffered, MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions, TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax,
 		DataDir: dataDir, AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly", Groups: o.groupOptions(), Log: logger, Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
+	}
+	options.JournalBytes = int(journal)
+	if options.SpareBytes, err = o.spareBytes(o.shards); err != nil {
+		return fmt.Errorf("data directory: %w", err)
 	}
 	if options.ConnsMax, options.ConnsPerAddressMax = o.connsMax, o.connsPerIP; o.connsPerIP == 0 {
 		options.ConnsPerAddressMax = -1

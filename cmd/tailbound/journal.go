@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"tailbound/shard"
+)
+
+// Journals are made once, in full, and written in circles. On a large disk each
+// has journalMost; on a small one all of them take no more than a sixteenth of
+// it, but journalLeast each. Files that logs let go and shards keep for what
+// comes take as much at most: what one shard keeps, another cannot have.
+const (
+	journalLeast = 8 << 20
+	journalMost  = 128 << 20
+	diskPart     = 16
+)
+
+// journalSize is how large the journal of each data shard is to be, and why.
+// A directory keeps the size it was made with.
+func (o *serveOptions) journalSize(shards int) (byteSize, string, error) {
+	if o.journal != 0 {
+		return o.journal, "", nil
+	}
+	if info, err := os.Stat(journalPath(o.dataDir, 1)); err == nil && info.Size() > journalLeast {
+		return byteSize(min(info.Size(), journalMost)), "as the directory was made", nil
+	}
+	total, _, err := diskOf(o.dataDir)
+	if err != nil {
+		return 0, "", fmt.Errorf("data directory: %w", err)
+	}
+	each := total / diskPart / int64(shards) &^ (1<<20 - 1)
+	if each >= journalMost {
+		return journalMost, "the default", nil
+	}
+	return byteSize(max(each, journalLeast)), fmt.Sprintf("of a file system of %s", binaryBytes(int(total))), nil
+}
+
+// journalsFit says whether the disk has room for the journals that are still to
+// be made.
+func (o *serveOptions) journalsFit(shards int, each byteSize) error {
+	need := int64(0)
+	for i := range shards + 1 {
+		want := int64(each)
+		if i == 0 {
+			want = journalLeast // the control shard's
+		}
+		info, err := os.Stat(journalPath(o.dataDir, i))
+		switch {
+		case err == nil:
+			want -= info.Size()
+		case !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("data directory: %w", err)
+		}
+		need += max(want, 0)
+	}
+	_, free, err := diskOf(o.dataDir)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if need > free {
+		return fmt.Errorf("data directory %s: %s are free on its file system, and journals that are to be made or grown for %s need %s: free some, or take fewer --shards or a smaller --journal than %s",
+			o.dataDir, binaryBytes(int(free)), plural(shards, "data shard"), binaryBytes(int(need)), &each)
+	}
+	return nil
+}
+
+// spareBytes is how much of files that logs let go a shard may keep.
+func (o *serveOptions) spareBytes(shards int) (int64, error) {
+	total, _, err := diskOf(o.dataDir)
+	return min(total/diskPart/int64(shards), shard.SpareBytesMax), err
+}
+
+func journalPath(dir string, shard int) string {
+	return filepath.Join(dir, fmt.Sprintf("shard-%03d", shard), "journal")
+}
+
+// diskOf is the size of a directory's file system and what is free of it. The
+// directory need not be there yet.
+func diskOf(dir string) (total, free int64, err error) {
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return 0, 0, err
+	}
+	for {
+		var st unix.Statfs_t
+		switch err := unix.Statfs(dir, &st); {
+		case err == nil:
+			blocks := st.Bavail
+			if os.Geteuid() == 0 {
+				blocks = st.Bfree
+			}
+			return int64(st.Blocks) * st.Bsize, int64(blocks) * st.Bsize, nil
+		case err != unix.ENOENT || dir == filepath.Dir(dir):
+			return 0, 0, fmt.Errorf("%s: %w", dir, err)
+		}
+		dir = filepath.Dir(dir)
+	}
+}
