@@ -746,6 +746,10 @@ func TestGroupCommandsAreWholeOrNothing(t *testing.T) {
 		putGroup(&Group{ID: "b", Generation: 3, ProtocolType: "consumer", Protocol: "range", Leader: "x", Members: []GroupMember{{ID: "x", Subscription: []byte("s"), Assignment: []byte("a")}}}),
 		forgetOffsets("a", []GroupPartitions{{"t", []int32{0}}}),
 		dropGroup("none"),
+		putConsumer("c", 5, &ConsumerGroup{Epoch: 2, AssignmentEpoch: 2, Serial: 1, Members: []ConsumerMember{{ID: "x", Topics: []string{"t"}, Regex: "u.*", Target: []TopicPartitions{{id(1), []int32{0, 1}}}}, {ID: "y"}}}, true, nil),
+		putConsumer("c", 6, &ConsumerGroup{Epoch: 3, AssignmentEpoch: 2, Serial: 2}, false, []string{"y"}),
+		putConsumer("c", 7, &ConsumerGroup{Epoch: 9, AssignmentEpoch: 9, Serial: 4}, false, []string{"x"}), // the one before it is missing
+		putConsumer("d", 7, &ConsumerGroup{Epoch: 9, AssignmentEpoch: 9, Serial: 1}, false, nil),
 	})
 	body := cmd[commandHeaderBytes:]
 	for n := 1; n < len(body); n++ {
@@ -770,7 +774,10 @@ func TestGroupCommandsAreWholeOrNothing(t *testing.T) {
 	if o, ok := a.Offset("t", 1); !ok || o.Offset != 7 || o.Metadata != "m" || len(a.Topics) != 1 || len(a.Topics[0].Offsets) != 1 {
 		t.Fatalf("group a has %+v", a.Topics)
 	}
-	if len(s.Groups()) != 2 || !slices.ContainsFunc(s.Groups(), func(g *Group) bool { return g.ID == "b" && g.Generation == 3 && len(g.Members) == 1 }) {
+	if c, ok := s.Group("c"); !ok || c.Consumer == nil || c.Consumer.Epoch != 3 || len(c.Consumer.Members) != 1 || c.Consumer.Members[0].ID != "x" || c.ChangedMS != 6 {
+		t.Fatalf("group c has %+v", c)
+	}
+	if len(s.Groups()) != 3 || !slices.ContainsFunc(s.Groups(), func(g *Group) bool { return g.ID == "b" && g.Generation == 3 && len(g.Members) == 1 }) {
 		t.Fatalf("groups are %+v", s.Groups())
 	}
 }

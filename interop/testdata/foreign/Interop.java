@@ -78,16 +78,21 @@ public class Interop {
             }
             want(admin.listOffsets(Map.of(here, OffsetSpec.maxTimestamp())).all().get().get(here).offset(), records / partitions - 1L, "offset of the largest time");
             did("offsets");
-            for (String protocol : List.of("classic", "consumer")) {
-                String group = protocol.equals("classic") ? "g." + topic : "c." + topic;
+            for (String group : List.of("g." + topic, "c." + topic, "p." + topic)) {
+                String protocol = group.startsWith("g.") ? "classic" : "consumer";
                 try (Consumer<String, String> g = new KafkaConsumer<>(settings("key.deserializer", in, "value.deserializer", in, "enable.auto.commit", false, "group.id", group, "group.protocol", protocol, "auto.offset.reset", "earliest"))) {
-                    g.subscribe(List.of(topic));
+                    if (group.startsWith("p.")) g.subscribe(new SubscriptionPattern("^" + topic + "$"));
+                    else g.subscribe(List.of(topic));
                     Set<String> seen = new HashSet<>();
                     long until = System.currentTimeMillis() + 30_000;
                     while (seen.size() < records && System.currentTimeMillis() < until) g.poll(Duration.ofMillis(200)).forEach(r -> seen.add(r.value()));
                     want(seen.size(), records, "records consumed by a group");
                     g.commitSync();
                     want(g.committed(Set.of(here)).get(here).offset(), (long) (records / partitions), "committed");
+                    ConsumerGroupDescription d = admin.describeConsumerGroups(List.of(group)).all().get().get(group);
+                    want(d.type().toString().toLowerCase(), protocol, "type of the group");
+                    want(d.members().size(), 1, "members");
+                    want(d.members().iterator().next().assignment().topicPartitions().size(), partitions, "partitions of the member");
                 }
             }
             did("groups, of both protocols");
