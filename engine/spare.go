@@ -127,6 +127,13 @@ func (e *Engine) dropSpare(i int) (x spare) {
 // Spares is how many files are kept for logs to come, and their bytes.
 func (e *Engine) Spares() (n int, bytes int64) { return e.sparesN, e.sparesBytes }
 
+// GiveRoom lets go of the files kept for logs to come: somebody else on this
+// disk finds no room.
+func (e *Engine) GiveRoom() {
+	e.zeroAt = e.now + zeroAgainNS
+	e.letSparesGo(e.now)
+}
+
 // letSparesGo has the spares removed that nobody took since before. False: there
 // is none.
 func (e *Engine) letSparesGo(before ioring.Instant) (any bool) {

@@ -98,6 +98,8 @@ func (s *Shard) dataMail(m mail) {
 		s.configure(int32(m.b), m.block.Bytes())
 		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, 0)
 		s.outbox.put(mail{kind: mailConfigured, serial: m.serial}, 0)
+	case mailNoRoom:
+		s.log.GiveRoom()
 	case mailSettings:
 		s.o.RetentionCheckNS = int64(m.a)
 		s.retainAt = min(s.retainAt, s.now+ioring.Instant(m.a))
@@ -131,6 +133,13 @@ func (s *Shard) controlMail(m mail) {
 		if c.serving == -1-s.o.DataShards {
 			s.stage = stageServing
 			s.listen()
+		}
+	case mailNoRoom:
+		s.log.GiveRoom()
+		for i := 1; i <= s.o.DataShards; i++ {
+			if i != int(m.from) {
+				s.outbox.put(mail{kind: mailNoRoom}, i)
+			}
 		}
 	case mailStopped:
 		c.shardsDone++

@@ -37,6 +37,7 @@ const (
 	mailDelete      // control -> data: delete log a
 	mailDeleted     // data -> control: log a; code
 	mailSettings    // control -> data: look at retention every a nanoseconds
+	mailNoRoom      // data -> control: the disk is full here; control -> data: it is, for others
 	mailServe       // control -> data: every log is named; listen
 	mailServing     // data -> control: a: logs without a name, set aside
 	mailStopped     // data -> control: no request is in flight here any more

@@ -146,6 +146,9 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 		if st == engine.WaitMemory || st == engine.WaitRoom {
 			return st
 		}
+		if st == engine.NoSpace {
+			s.noRoom()
+		}
 		if code = codeOf(st); code != kafka.None {
 			s.reader.CopyTo(kafka.Span{Off: p.Records.Off, Len: len(s.head)}, s.head[:])
 			if b := kafka.ParseBatchHeader(s.head[:]); code == kafka.KafkaStorageError && b.ProducerID >= 0 {
@@ -212,6 +215,18 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 	s.awaitDurable(r.last)
 	return engine.OK
 }
+
+// noRoom: the disk is full. What this shard keeps for its logs to come it has let
+// go already; the others are asked to.
+func (s *Shard) noRoom() {
+	if s.now < s.noRoomAt {
+		return
+	}
+	s.noRoomAt = s.now + noRoomAgainNS
+	s.outbox.put(mail{kind: mailNoRoom}, 0)
+}
+
+const noRoomAgainNS = 1e9
 
 // batchBytesMax is the largest batch the topic takes.
 func (s *Shard) batchBytesMax(topic int32) int {

@@ -169,6 +169,7 @@ type Shard struct {
 	truncations [openCredit]truncation
 	truncating  int
 	seed        uint64
+	noRoomAt    ioring.Instant // the others are not told before that the disk is full
 
 	stage   stage
 	failed  bool
