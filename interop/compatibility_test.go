@@ -147,8 +147,8 @@ was transactional.
 Requests that Kafka 4 does not take any more are not taken: version 0 of DescribeConfigs and DescribeLogDirs, by which clients of Kafka 0.11
 and 1 ask, and batches of before Kafka 0.11.
 
-Where records are compressed the broker does not look into a batch: the offset for a time, and that of the largest time, is then the
-first of the batch that has it. A consumer that begins there reads a few records more, never fewer.
+Offsets for times are those of the record, in compressed batches too, where it lies in the first 16 MiB of its batch and the batch is one
+that a shard can lend (up to 4 MiB); else they are the batch's first, and a consumer that begins there reads a few records more.
 `
 
 // moduleVersion is the version of a Go client, by this module's go.mod.
