@@ -254,6 +254,16 @@ func (e *Engine) unpinCold(read uint32) {
 	e.freeCold(r)
 }
 
+// ColdFree is how many read buffers are free.
+func (e *Engine) ColdFree() (n int) {
+	for i := range e.reads {
+		if e.reads[i].stage == coldFree {
+			n++
+		}
+	}
+	return n
+}
+
 // ColdPinned says that a read buffer is held by its views alone.
 func (e *Engine) ColdPinned() bool {
 	for i := range e.reads {

@@ -36,6 +36,8 @@ type Counters struct {
 	FetchWaits         uint64 // fetches that waited for data
 	PartitionsLookedAt uint64 // by fetches: what is there for them?
 	ColdReads          uint64 // fetches that read from the disk
+	ReadsAhead         uint64 // runs read before a fetch asked for them
+	AheadHits          uint64 // fetches that found theirs kept, or on its way
 	CopiedViews        uint64 // pieces of log memory copied into a reply, being too small to send from where they lie
 
 	MailIn  uint64

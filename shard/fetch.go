@@ -226,10 +226,21 @@ func (s *Shard) look(i uint32) {
 			continue
 		}
 		n, st := 0, engine.OK
+		if !x.haveRead {
+			n, st = s.log.Read(x.slot, x.from, x.high, limit, s.views[used:])
+		}
+		if st == engine.Cold && !early && cold < coldPerFetch {
+			have, comes := s.takeAhead(i, p)
+			if comes {
+				cold++
+				continue
+			}
+			if have {
+				st = engine.OK
+			}
+		}
 		if x.haveRead {
 			n = s.log.ReadViews(x.read, x.from, x.high, limit, s.views[used:])
-		} else {
-			n, st = s.log.Read(x.slot, x.from, x.high, limit, s.views[used:])
 		}
 		switch st {
 		case engine.OK, engine.Empty:
@@ -482,7 +493,11 @@ func (s *Shard) answerFetches() {
 // free; the part is answered empty, or tried again when one is.
 func (s *Shard) readCold(i uint32, p int32) bool {
 	x := &s.parts[p]
-	switch st := s.log.ReadCold(x.slot, x.from, uint32(p)); st {
+	st := s.log.ReadCold(x.slot, x.from, uint32(p))
+	for st == engine.WaitMemory && s.dropAhead() {
+		st = s.log.ReadCold(x.slot, x.from, uint32(p))
+	}
+	switch st {
 	case engine.OK:
 		x.reading = true
 		s.requests[i].pending++
@@ -504,6 +519,10 @@ func (s *Shard) readCold(i uint32, p int32) bool {
 func (s *Shard) readDone(user uint32, st engine.Status, read uint32) {
 	if user == loadUser {
 		s.control.loadRead(st, read)
+		return
+	}
+	if user&aheadUser != 0 {
+		s.aheadDone(user&^aheadUser, st, read)
 		return
 	}
 	x := &s.parts[user]
@@ -607,6 +626,9 @@ func (s *Shard) buildFetch(i uint32, used int, all bool) {
 			s.keepPin(r, w.Pin)
 		}
 		at += int(x.views)
+		if x.haveRead && x.views > 0 && x.code == kafka.None {
+			s.readAhead(x)
+		}
 		s.Timelines.Counters.BytesOut += uint64(x.bytes)
 		kafka.PutFetchPartitionEnd(s.net.Bytes(r.frame, kafka.FetchPartitionEndBytes(v, s.endsTopic(p))))
 	}

@@ -277,6 +277,7 @@ func (s *Shard) unnameLog(slot engine.Slot) {
 		}
 	}
 	s.stir(slot, true)
+	s.forgetAhead(slot)
 	for p.produce != none {
 		s.produceDone(p.produce, kafka.UnknownTopicOrPartition)
 	}

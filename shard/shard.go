@@ -153,6 +153,7 @@ type Shard struct {
 	partitions []partition // by engine slot
 	windows    producers
 	sessions   sessions
+	aheads     aheads
 	control    *control  // the control shard's, else nil
 	apiBodies  [5][]byte // ApiVersions, by version
 	apiRefusal []byte
