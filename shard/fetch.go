@@ -222,6 +222,10 @@ func (s *Shard) look(i uint32) {
 		x.tally = tally{counted: x.from}
 		limit := min(int(x.max), most-total)
 		if total > 0 && limit <= 0 || used == len(s.views) {
+			if x.from < x.known || x.from > s.log.End(x.slot) {
+				x.code, faults = kafka.OffsetOutOfRange, true // as it is told where something is read
+				continue
+			}
 			x.full, over = true, over || x.max > 0
 			continue
 		}
@@ -475,6 +479,11 @@ func (s *Shard) makeRoom() ioring.Instant {
 		return due
 	}
 	s.crowded = false // whoever still finds none says so again
+	// One that has reads under way is not over at once: the others are asked
+	// before it is asked again.
+	s.polls.remove(s.requests, i)
+	s.requests[i].parkedAt = s.now
+	s.polls.push(s.requests, i)
 	s.timers.clear(i)
 	s.expire(i)
 	return ioring.Never
