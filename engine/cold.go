@@ -264,10 +264,10 @@ func (e *Engine) ColdFree() (n int) {
 	return n
 }
 
-// ColdPinned says that a read buffer is held by its views alone.
+// ColdPinned says that a read buffer waits for its views to be unpinned.
 func (e *Engine) ColdPinned() bool {
 	for i := range e.reads {
-		if r := &e.reads[i]; r.stage == coldDone && !r.held {
+		if r := &e.reads[i]; r.stage == coldDone && r.pins > 0 {
 			return true
 		}
 	}

@@ -693,3 +693,56 @@ func TestDamagedRequests(t *testing.T) {
 		}
 	}
 }
+
+// TestStalledConsumers: consumers that ask for much, from everywhere, and read nothing of it keep no producer waiting, and are closed when memory is wanted;
+// who reads gets everything.
+func TestStalledConsumers(t *testing.T) {
+	needReal(t, "it is about the broker's memory")
+	b := ownBroker(t)
+	b.again(t, "--arena", "64MiB") // about 30 MB of log memory
+	topic := topicName(t)
+	leader := createTopic(t, b, topic, 1)
+	w := dialTo(t, leader)
+	big := bytesOf(batchOf(strings.Repeat("big", 60_000)))
+	const history, more = 100, 400 // batches of 180 KB: 18 MB in memory, then 72 MB
+	for range history {
+		mustProduce(t, w, topic, big)
+	}
+	var stalled []*wire
+	for i := range 100 {
+		s := dialTo(t, leader)
+		s.Conn.(*net.TCPConn).SetReadBuffer(4096)
+		for k := range 4 {
+			r := fetchRequest(topic, 11, int64((i*4+k)%history), 0)
+			r.MaxBytes = 50 << 20
+			r.Topics[0].Partitions[0].PartitionMaxBytes = 10 << 20
+			if err := s.send(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stalled = append(stalled, s)
+	}
+	for i := range more {
+		w.SetDeadline(time.Now().Add(30 * time.Second)) // half of what a peer has where nobody waits
+		if base := mustProduce(t, w, topic, big); base != int64(history+i) {
+			t.Fatalf("a batch is at %d, want %d", base, history+i)
+		}
+	}
+	good := dialTo(t, leader)
+	good.SetDeadline(time.Now().Add(30 * time.Second))
+	for at := int64(0); at < history+more; {
+		p := mustAsk[*kmsg.FetchResponse](t, good, fetchRequest(topic, 11, at, 0)).Topics[0].Partitions[0]
+		if p.ErrorCode != 0 {
+			t.Fatalf("offset %d: %v", at, kerr.ErrorForCode(p.ErrorCode))
+		}
+		for rest := p.RecordBatches; len(rest) >= len(big); rest = rest[len(big):] {
+			if !bytes.Equal(rest[61:len(big)], big[61:]) {
+				t.Fatalf("offset %d has other bytes", at)
+			}
+			at++
+		}
+	}
+	for _, s := range stalled {
+		s.Close()
+	}
+}

@@ -123,6 +123,20 @@ func (n *Net) Turn(f FrameID) bool {
 	return true
 }
 
+// First says that every reply before f's on its connection has left, or f is
+// gone.
+func (n *Net) First(f FrameID) bool {
+	i, y := n.taken(f)
+	if y == nil {
+		return true
+	}
+	k := n.conns[y.conn].first
+	for k != none && n.frames[k].stage == frameDropped {
+		k = n.frames[k].next
+	}
+	return k == i
+}
+
 // Attached is how many bytes are attached to replies that the connection has
 // not taken.
 func (n *Net) Attached(c ConnID) int {
@@ -132,8 +146,8 @@ func (n *Net) Attached(c ConnID) int {
 	return 0
 }
 
-// Hurry says that somebody waits for what replies hold: from now on until a
-// reply has left, peers are given less time to take theirs.
+// Hurry says that somebody waits for what replies hold: from now on until
+// one of some size has left, peers are given less time to take theirs.
 func (n *Net) Hurry() { n.hurried = true }
 
 // Bytes hands out the next k bytes of the reply, contiguous, to be filled in
@@ -247,7 +261,7 @@ func (n *Net) freeReply(f int32) {
 	n.attached -= r.pieces
 	n.large -= r.large
 	n.conns[n.frames[f].conn].attached -= r.lent
-	n.hurried = n.hurried && !r.begun
+	n.hurried = n.hurried && r.pieces == 0 && r.large == 0
 	for r.head != none {
 		n.dropExtent(r)
 	}

@@ -204,7 +204,8 @@ func (s *Shard) look(i uint32) {
 			return
 		}
 	}
-	early, wants := !s.net.Turn(r.frame), false
+	// Reads from disk have few buffers: they are for who has taken what it had.
+	early, first, wants := !s.net.Turn(r.frame), s.net.First(r.frame), false
 	used, total, cold, faults := 0, 0, 0, r.code != kafka.None || r.first == none && r.session == none
 	most, copied := min(int(r.bytesMax), s.replyMax), s.log.PinsLeft() <= 0
 	if copied {
@@ -249,7 +250,7 @@ func (s *Shard) look(i uint32) {
 		switch st {
 		case engine.OK, engine.Empty:
 		case engine.Cold:
-			if wants = true; !early && cold < coldPerFetch && s.readCold(i, p) {
+			if wants = true; first && cold < coldPerFetch && s.readCold(i, p) {
 				cold++
 			}
 			continue
@@ -303,7 +304,7 @@ func (s *Shard) look(i uint32) {
 		return
 	}
 	waits := !faults && !over && have < int64(r.bytes) && s.now < r.waitUntil && s.stage == stageServing
-	if early && (wants || used > 0 && !waits) {
+	if !first && wants || early && used > 0 && !waits {
 		s.unpin(0, used)
 		if r.session != none {
 			s.scatter(i, false) // who comes first may wait long
