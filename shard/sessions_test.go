@@ -699,3 +699,13 @@ func TestFetchSessionAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations for a new session", n)
 	}
 }
+
+// A partition for which an answer has no room is told of all the same where it
+// cannot be read from its offset.
+func TestFetchBeyondItsRoomIsOutOfRange(t *testing.T) {
+	c := newSessionClient(t, 11, 2)
+	c.produce(0, 1000)
+	c.produce(1, 1000)
+	c.expect("there is no room for the second", fetches{epoch: -1, from: map[int32]int64{0: 0, 1: 0}, maxBytes: 1}, 0, "0: 0-1 records, 1: 0-1")
+	c.expect("nor could it be read", fetches{epoch: -1, from: map[int32]int64{0: 0, 1: 5}, maxBytes: 1}, 0, "0: 0-1 records, 1: error 1")
+}
