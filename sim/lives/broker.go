@@ -71,6 +71,7 @@ type brokerSim struct {
 	joins     int   // of consumers: their ids
 	commits   int64 // the last number that was offered
 	stopping  bool  // this life is being stopped
+	patience  int   // of producers: one in so many looks they send again what they could wait for
 }
 
 // core is one shard under test.
@@ -653,7 +654,7 @@ func (s *brokerSim) resend() error {
 		if len(p.unacked) == 0 || p.part.topic.fate != open {
 			continue
 		}
-		if p.conn != nil && !p.conn.c.Closed && s.rng.IntN(200) != 0 {
+		if p.conn != nil && !p.conn.c.Closed && s.rng.IntN(s.patience) != 0 {
 			continue
 		}
 		c, err := s.to(p.part.node)
@@ -1170,6 +1171,7 @@ func (s *brokerSim) drawLimits() {
 		ProgressTimeoutNS: 30e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: s.pick(2, 8, 64), ReplyBlocks: 256,
 	}
 	l.mailBytes, l.waiters = 4<<20, 1024
+	s.patience = s.pick(200, 200, 5)
 	s.mood = sim.RingOptions{Files: 1024, Sockets: 64, Depth: 1024, ShortWrites: s.pick(0, 0, 30), ShortReads: s.pick(0, 30), Again: s.pick(0, 0, 40), Late: s.pick(0, 0, 20)}
 }
 
