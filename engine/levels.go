@@ -18,10 +18,13 @@ type Levels struct {
 	IndexChunks             int // of nodesPerChunk batches in memory
 }
 
+// InFlight is how many journal frames are submitted and not durable.
+func (e *Engine) InFlight() int { return int(e.submitted - e.durableSeq) }
+
 // Levels looks at every slab: it is for once in a while.
 func (e *Engine) Levels() Levels {
 	l := Levels{
-		SlabsMax: len(e.slabs), SlabsPinned: e.pinned, Frames: int(e.submitted - e.durableSeq), FramesMax: e.o.InflightMax,
+		SlabsMax: len(e.slabs), SlabsPinned: e.pinned, Frames: e.InFlight(), FramesMax: e.o.InflightMax,
 		JournalBlocks: int(e.used), JournalBlocksMax: int(e.blocks), Runs: e.drainsBusy, RunsMax: drainsMax, DrainQueue: e.queueN,
 		ColdReads: e.coldsBusy, ColdReadsMax: readsMax, Spares: e.sparesN, SparesMax: sparesMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.chunks),
 	}

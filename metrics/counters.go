@@ -48,6 +48,10 @@ type Counters struct {
 	SpinHits uint64 // waits that ended while spinning
 	Wakes    uint64 // wake-ups from other threads
 
+	TurnsInFlight1 uint64 // turns that ended with one journal frame in flight
+	TurnsInFlight2 uint64 // with two or more
+	InFlightMost   uint64 // the most frames that were in flight at a turn's end
+
 	Frames          uint64 // journal frames submitted
 	FrameBytes      uint64 // of them
 	Runs            uint64 // drained to segments

@@ -13,6 +13,21 @@ func (s *Shard) counters() {
 	c.Segments, c.Recycled, c.Zeroed, c.ZeroBytes = e.SegmentsMade, e.Recycled, e.Zeroed, e.ZeroBytes
 }
 
+// countFrames takes note of how many journal frames are in flight at the end of
+// a turn.
+func (s *Shard) countFrames() {
+	c := &s.Timelines.Counters
+	n := s.log.InFlight()
+	c.InFlightMost = max(c.InFlightMost, uint64(n))
+	switch n {
+	case 0:
+	case 1:
+		c.TurnsInFlight1++
+	default:
+		c.TurnsInFlight2++
+	}
+}
+
 // levels tells how full this shard's pools are.
 func (s *Shard) levels() {
 	n, e, level := s.net.Stats(), s.log.Levels(), s.Timelines.Level
@@ -37,7 +52,7 @@ func (s *Shard) levels() {
 	level("log memory slabs", e.Slabs, 0, e.SlabsMax)
 	level("log memory slabs pinned by answers", e.SlabsPinned, 0, e.SlabsPinned+s.log.PinsLeft())
 	level("batch index chunks", e.IndexChunks-e.IndexChunksFree, 0, e.IndexChunks)
-	level("journal frames in flight", e.Frames, 0, e.FramesMax)
+	level("journal frames in flight", e.Frames, int(s.Timelines.Counters.InFlightMost), e.FramesMax)
 	level("journal blocks", e.JournalBlocks, 0, e.JournalBlocksMax)
 	level("drains", e.Runs, 0, e.RunsMax)
 	level("logs that wait for a drain", e.DrainQueue, 0, e.LogsMax)

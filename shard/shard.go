@@ -359,6 +359,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		sleepUntil = now
 	}
 	sleepUntil = min(sleepUntil, s.refusals())
+	s.countFrames()
 	if s.Timelines.Asked() {
 		s.counters()
 		s.levels()

@@ -187,6 +187,10 @@ func printProfile(w io.Writer, p *profile, interval bool) error {
 		}
 		c := s.Counters
 		fmt.Fprintf(w, "  %d turns, %d sleeps, %d spins that paid, %d wake-ups from other threads, %d completions\n", c["turns"], c["sleeps"], c["spin_hits"], c["wakes"], c["completions"])
+		if n := c["turns"]; n > 0 && c["frames"] > 0 {
+			one, more := c["turns_in_flight1"], c["turns_in_flight2"]
+			fmt.Fprintf(w, "  %d journal frames; in flight at the end of turns: none %.1f%%, one %.1f%%, more %.1f%%\n", c["frames"], percent(n-one-more, n), percent(one, n), percent(more, n))
+		}
 	}
 	g := p.Process
 	_, err := fmt.Fprintf(w, "\nprocess  %s resident (at most %s), %s locked; Go: %s mapped, %s live\n         %d collections, %d pauses, p99 %s, max %s; %d objects allocated, %d by profiles\n",
@@ -194,6 +198,8 @@ func printProfile(w io.Writer, p *profile, interval bool) error {
 		g.GCCycles, g.GCPauses.Count, shortNS(g.GCPauses.P99NS), shortNS(g.GCPauses.MaxNS), g.HeapAllocsObjects, g.ProfileAllocsObjects)
 	return err
 }
+
+func percent(part, whole uint64) float64 { return float64(part) * 100 / float64(whole) }
 
 // shortNS is a duration with three digits: 950 ns, 12.3 us, 1.20 ms, 3.00 s.
 func shortNS(ns int64) string {

@@ -262,7 +262,7 @@ func (w watch) shard(i int) string {
 	b.WriteString(t.Render() + "\n\n")
 	rates := plainTable("per second", "", " ", "  ", "   ", "    ", "     ", "      ")
 	var cells []string
-	for _, c := range []string{"turns", "completions", "sleeps", "spin_hits", "wakes", "requests", "records", "batches", "frames", "runs", "sends", "mail_in", "mail_out", "fetch_waits", "produce_waits", "cold_reads"} {
+	for _, c := range []string{"turns", "completions", "sleeps", "spin_hits", "wakes", "requests", "records", "batches", "frames", "turns_in_flight1", "turns_in_flight2", "runs", "sends", "mail_in", "mail_out", "fetch_waits", "produce_waits", "cold_reads"} {
 		if text := w.rateText(i, c); text != "" && text != "0" {
 			cells = append(cells, strings.ReplaceAll(c, "_", " "), text)
 		}
