@@ -469,16 +469,12 @@ func (q *polls) remove(all []request, i uint32) {
 const pollLeastNS = 10e6
 
 // makeRoom answers who has waited for data longest, where a fetch finds no
-// parts, or any request no frame. It says when to look again.
-func (s *Shard) makeRoom() ioring.Instant {
-	s.crowded = s.crowded || s.net.FramesWanted()
-	if !s.crowded || s.polls.n == 0 {
-		return ioring.Never
+// parts, or any request no frame.
+func (s *Shard) makeRoom() {
+	if s.roomDue() > s.now {
+		return
 	}
 	i := uint32(s.polls.first)
-	if due := s.requests[i].parkedAt + pollLeastNS; s.now < due {
-		return due
-	}
 	s.crowded = false // whoever still finds none says so again
 	// One that has reads under way is not over at once: the others are asked
 	// before it is asked again.
@@ -487,7 +483,14 @@ func (s *Shard) makeRoom() ioring.Instant {
 	s.polls.push(s.requests, i)
 	s.timers.clear(i)
 	s.expire(i)
-	return ioring.Never
+}
+
+// roomDue says when makeRoom has something to do.
+func (s *Shard) roomDue() ioring.Instant {
+	if s.polls.n == 0 || !s.crowded && !s.net.FramesWanted() {
+		return ioring.Never
+	}
+	return s.requests[s.polls.first].parkedAt + pollLeastNS
 }
 
 // answerFetches answers every long poll with what there is: the shard stops.

@@ -338,23 +338,21 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		s.control.step()
 	}
 	s.retain()
-	roomAt := s.makeRoom()
+	s.makeRoom()
 	s.lookAgain()
 	sleepUntil = s.log.Step(now)
 	if s.logEvents() {
 		s.lookAgain()
 		again = true
 	}
-	sleepUntil = min(sleepUntil, s.net.Step(now), s.timers.next(), roomAt)
+	sleepUntil = min(sleepUntil, s.net.Step(now), s.timers.next())
 	if s.control == nil && s.stage == stageServing && !s.failed {
 		sleepUntil = min(sleepUntil, s.retainAt)
 	}
 	if s.control != nil {
 		sleepUntil = min(sleepUntil, s.control.groups.next())
 	}
-	if !s.crowded && s.polls.n > 0 && s.net.FramesWanted() {
-		sleepUntil = now // for makeRoom
-	}
+	sleepUntil = min(sleepUntil, max(now, s.roomDue()))
 	if s.netEvents() {
 		sleepUntil = now
 	}

@@ -1171,8 +1171,8 @@ func (s *brokerSim) drawLimits() {
 		ProgressTimeoutNS: 30e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: s.pick(2, 8, 64), ReplyBlocks: 256,
 	}
 	l.mailBytes, l.waiters = 4<<20, 1024
-	s.patience = s.pick(200, 200, 5)
 	s.mood = sim.RingOptions{Files: 1024, Sockets: 64, Depth: 1024, ShortWrites: s.pick(0, 0, 30), ShortReads: s.pick(0, 30), Again: s.pick(0, 0, 40), Late: s.pick(0, 0, 20)}
+	s.patience = s.pick(200, 200, 5)
 }
 
 func (l *brokerLimits) options(s *brokerSim, i int) shard.Options {
@@ -1182,7 +1182,7 @@ func (l *brokerLimits) options(s *brokerSim, i int) shard.Options {
 	}
 	return shard.Options{
 		Shard: i, DataShards: s.shards, Nodes: nodes, ClusterID: "sim", MessageBytesMax: l.batchBytes, PartitionsDefault: 1,
-		ProducersMax: 64, WaitersMax: l.waiters, SessionsMax: 2, InterestsMax: 40, MailBytes: l.mailBytes, TopicsMax: 100, PartitionsMax: 100,
+		ProducersMax: 64, WaitersMax: l.waiters, SessionsMax: 2, InterestsMax: interestsMax, MailBytes: l.mailBytes, TopicsMax: 100, PartitionsMax: 100,
 		Net: l.net, Engine: l.engine, Groups: l.groups, Faults: s.run.ShardFaults,
 	}
 }

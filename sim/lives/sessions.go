@@ -6,6 +6,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
+// interestsMax is how many partitions all of a node's sessions have; one has a
+// quarter of them at most.
+const interestsMax = 40
+
 // fetchSession is a simulated client's fetch session with one node (KIP-227).
 // It names topics by their names, has one fetch in flight at most, and sends it
 // on any connection.
@@ -17,6 +21,7 @@ type fetchSession struct {
 	busy   *conn // its fetch is in flight
 	parts  []*sessionPart
 	unsure bool // a topic of it was deleted: the node may end it
+	large  bool // it may have come to more partitions than a session may have: as well
 }
 
 // sessionPart is what a session says of a partition: where to read from, and
@@ -67,6 +72,7 @@ func (s *brokerSim) fetchOn(p *partBook) error {
 		req.Topics = append(req.Topics, t)
 	}
 	has := false
+	x.large = len(x.parts) >= interestsMax/4
 	var keep []*sessionPart
 	for _, y := range x.parts {
 		switch {
@@ -114,7 +120,7 @@ func (s *brokerSim) fetchedOn(c *conn, k owed, x *fetchSession, r *kmsg.FetchRes
 		if mine {
 			s.fetchers[x.node] = nil
 		}
-		if r.ErrorCode == codeNoSession && (x.lives != s.lives || x.unsure) {
+		if r.ErrorCode == codeNoSession && (x.lives != s.lives || x.unsure || x.large) {
 			return nil
 		}
 		return fmt.Errorf("a fetch of session %d, epoch %d, of %d partitions: error %d", x.id, x.epoch, len(x.parts), r.ErrorCode)
