@@ -539,18 +539,19 @@ func (r *recovery) apply(x *entry, bytes []byte, logs map[uint64]*found) {
 // and syncs them. What lies there is written over: it was not acknowledged.
 func (r *recovery) drain(l *found) error {
 	slot := r.files + 4
-	kept := l.segments[:0]
-	for _, q := range l.segments {
-		if q.position > 0 && q.end <= l.start {
-			continue // removed, or about to be
-		}
-		kept = append(kept, q)
-	}
-	l.segments = kept
 	for len(l.entries) > 0 && l.entries[0].base+int64(l.entries[0].count) <= l.start {
 		l.end = l.entries[0].base + int64(l.entries[0].count)
 		l.entries = l.entries[1:]
 	}
+	kept := l.segments[:0]
+	for i, q := range l.segments {
+		last := !slices.ContainsFunc(l.segments[i+1:], func(q segRecord) bool { return q.position > 0 })
+		if q.position > 0 && q.end <= l.start && !(last && len(l.entries) > 0) {
+			continue // removed, or about to be; the last one may hold the room of what follows
+		}
+		kept = append(kept, q)
+	}
+	l.segments = kept
 	if len(l.entries) == 0 {
 		return r.dropMissing(l)
 	}
