@@ -50,6 +50,18 @@ type client struct {
 	ctx   context.Context // ends with the command; an answer has timeout of it
 }
 
+// withClient is a command's work with a client, which is closed behind it.
+func (o *clientOptions) withClient(work func(*cobra.Command, *client, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := o.connect(cmd)
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		return work(cmd, c, args)
+	}
+}
+
 // connect makes a client and sees that a broker answers.
 func (o *clientOptions) connect(cmd *cobra.Command, more ...kgo.Opt) (*client, error) {
 	if !slices.Contains([]string{"table", "json", "yaml"}, o.output) {

@@ -86,12 +86,7 @@ func clusterInfo(o *clientOptions) *cobra.Command {
 		Short:   "Show the cluster's id and its nodes; each data shard is one",
 		Example: "  tailbound cluster info",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := o.connect(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.close()
+		RunE: o.withClient(func(cmd *cobra.Command, c *client, _ []string) error {
 			d, _, err := c.describeCluster()
 			if err != nil {
 				return err
@@ -103,7 +98,7 @@ func clusterInfo(o *clientOptions) *cobra.Command {
 					fmt.Fprintf(t, "%d\t%s\t%d\n", b.Node, b.Address, b.Leads)
 				}
 			})
-		},
+		}),
 	}
 }
 
@@ -123,12 +118,7 @@ partition: that it has a leader, and that its replicas are in sync.
 Exit status: 0 where all is well, 1 where something is not.`,
 		Example: "  tailbound cluster health || systemctl status tailbound",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := o.connect(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.close()
+		RunE: o.withClient(func(cmd *cobra.Command, c *client, _ []string) error {
 			d, m, err := c.describeCluster()
 			if err != nil {
 				return err
@@ -166,7 +156,7 @@ Exit status: 0 where all is well, 1 where something is not.`,
 				return exitStatus(1)
 			}
 			return err
-		},
+		}),
 	}
 }
 

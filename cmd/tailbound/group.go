@@ -42,12 +42,7 @@ func groupList(o *clientOptions) *cobra.Command {
 		Short:   "List groups",
 		Example: "  tailbound group list",
 		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := o.connect(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.close()
+		RunE: o.withClient(func(cmd *cobra.Command, c *client, _ []string) error {
 			ctx, cancel := c.limited()
 			defer cancel()
 			groups, err := c.admin.ListGroups(ctx)
@@ -64,7 +59,7 @@ func groupList(o *clientOptions) *cobra.Command {
 					fmt.Fprintf(t, "%s\t%s\t%s\t%d\n", r.Group, r.State, r.Type, r.Coordinator)
 				}
 			})
-		},
+		}),
 	}
 }
 
@@ -350,12 +345,7 @@ func groupDelete(o *clientOptions) *cobra.Command {
 		Example:           "  tailbound group delete billing-test",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: o.completeGroups,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.connect(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.close()
+		RunE: o.withClient(func(cmd *cobra.Command, c *client, args []string) error {
 			ctx, cancel := c.limited()
 			defer cancel()
 			gone, err := c.admin.DeleteGroups(ctx, args...)
@@ -379,7 +369,7 @@ func groupDelete(o *clientOptions) *cobra.Command {
 				all = append(all, x)
 			}
 			return o.printOutcomes(cmd.OutOrStdout(), all)
-		},
+		}),
 	}
 }
 
@@ -638,12 +628,7 @@ func groupExport(o *clientOptions) *cobra.Command {
 		Example:           "  tailbound group offsets export billing > offsets.csv",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: o.completeGroups,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.connect(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.close()
+		RunE: o.withClient(func(cmd *cobra.Command, c *client, args []string) error {
 			committed, err := c.committed(args[0])
 			if err != nil {
 				return err
@@ -672,7 +657,7 @@ func groupExport(o *clientOptions) *cobra.Command {
 			}
 			w.Flush()
 			return w.Error()
-		},
+		}),
 	}
 }
 
@@ -690,18 +675,13 @@ func groupImport(o *clientOptions) *cobra.Command {
 		Example:           "  tailbound group offsets import billing offsets.csv --dry-run",
 		Args:              cobra.ExactArgs(2),
 		ValidArgsFunction: o.completeImport,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.connect(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.close()
+		RunE: o.withClient(func(cmd *cobra.Command, c *client, args []string) error {
 			moves, err := c.planImport(cmd, args[0], args[1])
 			if err != nil {
 				return err
 			}
 			return c.commit(cmd.OutOrStdout(), args[0], moves, dry)
-		},
+		}),
 	}
 	c.Flags().BoolVar(&dry, "dry-run", false, "only show what would be done")
 	return c

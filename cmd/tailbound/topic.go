@@ -98,12 +98,7 @@ func topicList(o *clientOptions) *cobra.Command {
 		Aliases: []string{"ls"},
 		Short:   "List topics; a pattern is a name with * and ?",
 		Example: "  tailbound topic list\n  tailbound topic list 'orders-*'",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.connect(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.close()
+		RunE: o.withClient(func(cmd *cobra.Command, c *client, args []string) error {
 			m, err := c.metadata()
 			if err != nil {
 				return err
@@ -131,7 +126,7 @@ func topicList(o *clientOptions) *cobra.Command {
 					fmt.Fprintf(t, "%s\t%d\t%d\n", r.Topic, r.Partitions, r.Replicas)
 				}
 			})
-		},
+		}),
 	}
 	c.Flags().BoolVarP(&internal, "internal", "i", false, "internal topics too")
 	return c
@@ -168,12 +163,7 @@ func topicDescribe(o *clientOptions) *cobra.Command {
 		Example:           "  tailbound topic describe orders\n  tailbound topic describe orders --output json | jq '.[0].partition_list[].end'",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: o.completeTopics,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.connect(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.close()
+		RunE: o.withClient(func(cmd *cobra.Command, c *client, args []string) error {
 			all, err := c.describeTopics(args)
 			if err != nil {
 				return err
@@ -186,7 +176,7 @@ func topicDescribe(o *clientOptions) *cobra.Command {
 					printTopic(t, d)
 				}
 			})
-		},
+		}),
 	}
 }
 
@@ -370,12 +360,7 @@ func topicDelete(o *clientOptions) *cobra.Command {
 		Example:           "  tailbound topic delete orders",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: o.completeTopics,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.connect(cmd)
-			if err != nil {
-				return err
-			}
-			defer c.close()
+		RunE: o.withClient(func(cmd *cobra.Command, c *client, args []string) error {
 			ctx, cancel := c.limited()
 			defer cancel()
 			gone, err := c.admin.DeleteTopics(ctx, args...)
@@ -394,7 +379,7 @@ func topicDelete(o *clientOptions) *cobra.Command {
 				all = append(all, x)
 			}
 			return o.printOutcomes(cmd.OutOrStdout(), all)
-		},
+		}),
 	}
 }
 
