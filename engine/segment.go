@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+
 	"tailbound/ioring"
 	"tailbound/mem"
 )
@@ -421,8 +423,7 @@ func (e *Engine) wantRoom(s Slot, g int32, need int64) Status {
 
 // spaceGone: l waits for room, which spares make at once.
 func (e *Engine) spaceGone(l *log) {
-	e.zeroAt = e.now + zeroAgainNS
-	if e.letSparesGo(e.now) {
+	if e.GiveRoom() {
 		e.changes++
 		return
 	}
@@ -661,8 +662,7 @@ func (e *Engine) stepUnlinks(sleep *ioring.Instant) {
 		}
 	}
 	if e.keepSpare(g) {
-		copy(e.unlinks, e.unlinks[1:])
-		e.unlinks = e.unlinks[:len(e.unlinks)-1]
+		e.unlinks = slices.Delete(e.unlinks, 0, 1)
 		return
 	}
 	e.unlinking = true
@@ -686,7 +686,6 @@ func (e *Engine) unlinkCompleted(c ioring.Completion) {
 	}
 	e.unlinking = false
 	g := e.unlinks[0]
-	copy(e.unlinks, e.unlinks[1:])
-	e.unlinks = e.unlinks[:len(e.unlinks)-1]
+	e.unlinks = slices.Delete(e.unlinks, 0, 1)
 	e.freeSegment(g)
 }

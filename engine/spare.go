@@ -128,10 +128,10 @@ func (e *Engine) dropSpare(i int) (x spare) {
 func (e *Engine) Spares() (n int, bytes int64) { return e.sparesN, e.sparesBytes }
 
 // GiveRoom lets go of the files kept for logs to come: somebody else on this
-// disk finds no room.
-func (e *Engine) GiveRoom() {
+// disk finds no room, or a log of its own. False: there is none.
+func (e *Engine) GiveRoom() (any bool) {
 	e.zeroAt = e.now + zeroAgainNS
-	e.letSparesGo(e.now)
+	return e.letSparesGo(e.now)
 }
 
 // letSparesGo has the spares removed that nobody took since before. False: there
