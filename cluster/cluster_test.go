@@ -94,7 +94,6 @@ func TestRefusals(t *testing.T) {
 		{"below", set("retention.ms", "-2"), CodeInvalidConfig, "at least -1"},
 		{"above", set("min.insync.replicas", "2"), CodeInvalidConfig, "no more than 1"},
 		{"not a bool", set("write.caching", "yes"), CodeInvalidConfig, "true or false"},
-		{"a promise not kept yet", set("write.caching", "true"), CodeInvalidConfig, "this broker has false"},
 		{"not a ratio", set("min.cleanable.dirty.ratio", "NaN"), CodeInvalidConfig, "at least 0"},
 		{"ratio", set("min.cleanable.dirty.ratio", "1.5"), CodeInvalidConfig, "no more than 1"},
 		{"compaction", set("cleanup.policy", "compact"), CodeInvalidConfig, "this broker has delete"},

@@ -69,7 +69,7 @@ var configDefs = []ConfigDef{
 	{"segment.jitter.ms", "log.roll.jitter.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Accepted for compatibility; has no effect."},
 	{segmentMS, "log.roll.ms", ConfigLong, "604800000", 1, math.MaxInt64, nil, "A segment older than this takes no more records: the next append begins a new one."},
 	{"unclean.leader.election.enable", "unclean.leader.election.enable", ConfigBool, "false", 0, 0, nil, "Has no effect without replication."},
-	{"write.caching", "", ConfigBool, "false", 0, 0, []string{"false"}, "To be acknowledged from memory is not there yet."},
+	{writeCaching, "", ConfigBool, "false", 0, 0, nil, "With true, records are acknowledged, and can be read, before they are on stable storage: a crash loses those of the last moments."},
 }
 
 // The configurations that somebody acts on.
@@ -82,6 +82,7 @@ const (
 	retentionMS     = "retention.ms"
 	segmentBytes    = "segment.bytes"
 	segmentMS       = "segment.ms"
+	writeCaching    = "write.caching"
 )
 
 // LogConfig is what the owners of a topic's logs act on, as numbers.
@@ -94,6 +95,7 @@ type LogConfig struct {
 	BeforeMaxMS     int64 // how far a record's time may be behind, ahead
 	AfterMaxMS      int64
 	AppendTime      bool // records get the broker's time
+	WriteCaching    bool // records are acknowledged from memory
 }
 
 // LogConfig is a topic's at a node: what was set for the topic, or for the node,
@@ -119,10 +121,11 @@ func (s *State) LogConfig(t *Topic, node int32) LogConfig {
 		largest = number(maxMessageBytes)
 	}
 	stamps, _ := value(timestampType)
+	caching, _ := value(writeCaching)
 	return LogConfig{
 		RetentionMS: number(retentionMS), RetentionBytes: number(retentionBytes),
 		SegmentBytes: number(segmentBytes), SegmentMS: number(segmentMS), MessageBytesMax: largest,
-		BeforeMaxMS: number(timestampBefore), AfterMaxMS: number(timestampAfter), AppendTime: stamps == "LogAppendTime",
+		BeforeMaxMS: number(timestampBefore), AfterMaxMS: number(timestampAfter), AppendTime: stamps == "LogAppendTime", WriteCaching: strings.EqualFold(strings.TrimSpace(caching), "true"),
 	}
 }
 

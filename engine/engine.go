@@ -33,7 +33,7 @@ const (
 type Kind uint8
 
 const (
-	Durable  Kind = iota // Slot: Durable(Slot) or StartDurable(Slot) moved
+	Durable  Kind = iota // Slot: Durable(Slot) or StartDurable(Slot) moved, or Announce asked for it
 	Opened               // User, Slot, Status
 	Deleted              // User, Slot, Status
 	ReadDone             // User, Status, Read
@@ -526,6 +526,15 @@ func (e *Engine) Start(l Slot) int64 { return e.logs[l].start }
 // durable.
 func (e *Engine) End(l Slot) int64 { return e.logs[l].end }
 
+// Announce has the event Durable come for log l: its owner shows readers what
+// is not durable yet.
+func (e *Engine) Announce(l Slot) {
+	if x := &e.logs[l]; !x.dirty && x.state == logOpen {
+		x.dirty = true
+		e.tell(Event{Kind: Durable, Slot: l})
+	}
+}
+
 // Durable is one past the last offset on stable storage.
 func (e *Engine) Durable(l Slot) int64 { return e.logs[l].durable }
 
@@ -543,8 +552,8 @@ func (e *Engine) MaxTime(l Slot) (ts, base int64) {
 }
 
 // EpochAt is the largest epoch at or below epoch that has records, and where
-// the next larger one begins (End for the last); -1, -1 when there is none.
-func (e *Engine) EpochAt(l Slot, epoch int32) (epochFound int32, endOffset int64) {
+// the next larger one begins (end for the last); -1, -1 when there is none.
+func (e *Engine) EpochAt(l Slot, epoch int32, end int64) (epochFound int32, endOffset int64) {
 	x := &e.logs[l]
 	if epoch > int32(e.epoch) {
 		return -1, -1
@@ -554,7 +563,7 @@ func (e *Engine) EpochAt(l Slot, epoch int32) (epochFound int32, endOffset int64
 			if i+1 < x.nEpochs {
 				return x.epochs[i].epoch, x.epochs[i+1].start
 			}
-			return x.epochs[i].epoch, x.durable
+			return x.epochs[i].epoch, end
 		}
 	}
 	return -1, -1

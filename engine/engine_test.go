@@ -176,7 +176,7 @@ func TestAcknowledgedSurvivesPowerCut(t *testing.T) {
 		if !ok || l.e.Durable(s) != 50 {
 			t.Fatalf("log %d: found %v, durable %d of 50", id, ok, l.e.Durable(s))
 		}
-		if found, end := l.e.EpochAt(s, l.boot.LeaderEpoch()); found != 1 || end != 50 {
+		if found, end := l.e.EpochAt(s, l.boot.LeaderEpoch(), l.e.Durable(s)); found != 1 || end != 50 {
 			t.Errorf("log %d: epoch %d ends at %d, want 1 and 50", id, found, end)
 		}
 	}

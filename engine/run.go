@@ -527,10 +527,6 @@ func (e *Engine) settle(s Slot, at ioring.Instant) {
 }
 
 func (e *Engine) tellDurable(s Slot, at ioring.Instant) {
-	l := &e.logs[s]
-	l.submitted = at
-	if !l.dirty && l.state == logOpen {
-		l.dirty = true
-		e.tell(Event{Kind: Durable, Slot: s})
-	}
+	e.logs[s].submitted = at
+	e.Announce(s)
 }

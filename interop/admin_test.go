@@ -166,7 +166,7 @@ func TestConfigRefusals(t *testing.T) {
 		{"one bad among good", topic, []kadm.AlterConfig{setConfig("segment.ms", "5"), setConfig("retention.bytes", "much")}, kerr.InvalidConfig, "retention.bytes"},
 		{"compaction", topic, []kadm.AlterConfig{setConfig("cleanup.policy", "compact")}, kerr.InvalidConfig, "delete"},
 		{"compaction too", topic, []kadm.AlterConfig{{Op: kadm.AppendConfig, Name: "cleanup.policy", Value: kmsg.StringPtr("compact")}}, kerr.InvalidConfig, "delete"},
-		{"acknowledged from memory", topic, []kadm.AlterConfig{setConfig("write.caching", "true")}, kerr.InvalidConfig, "false"},
+		{"neither true nor false", topic, []kadm.AlterConfig{setConfig("write.caching", "yes")}, kerr.InvalidConfig, "true or false"},
 		{"more than the broker takes", topic, []kadm.AlterConfig{setConfig("max.message.bytes", "2000000000")}, kerr.InvalidConfig, "message.max.bytes"},
 		{"no value", topic, []kadm.AlterConfig{{Op: kadm.SetConfig, Name: "retention.ms"}}, kerr.InvalidRequest, "retention.ms"},
 		{"appending to a number", topic, []kadm.AlterConfig{{Op: kadm.AppendConfig, Name: "retention.ms", Value: kmsg.StringPtr("1")}}, kerr.InvalidConfig, "not a list"},

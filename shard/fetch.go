@@ -219,7 +219,7 @@ func (s *Shard) look(i uint32) {
 			faults = true
 			continue
 		}
-		x.known, x.high = s.log.Start(x.slot), s.log.Durable(x.slot)
+		x.known, x.high = s.log.Start(x.slot), s.high(x.slot)
 		x.tally = tally{counted: x.from}
 		limit := min(int(x.max), most-total)
 		if total > 0 && limit <= 0 || used == len(s.views) {
@@ -349,7 +349,7 @@ type tally struct {
 // however many partitions it waits for.
 func (s *Shard) count(i uint32, slot engine.Slot, x *tally, most int32) {
 	r := &s.requests[i]
-	high := s.log.Durable(slot)
+	high := s.high(slot)
 	if r.dirty || x.full || x.counted >= high {
 		return
 	}

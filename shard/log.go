@@ -77,7 +77,7 @@ func (s *Shard) storageFailed() {
 			s.produceDone(p.produce, kafka.KafkaStorageError)
 		}
 		if p.named {
-			s.windows.truncate(slot, s.log.Durable(slot))
+			s.windows.truncate(slot, s.high(slot))
 		}
 	}
 }

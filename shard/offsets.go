@@ -84,7 +84,7 @@ func (s *Shard) listOffset(r *request, x *part) {
 	}
 	switch x.from {
 	case latest:
-		s.offsetFound(r, x, -1, s.log.Durable(x.slot))
+		s.offsetFound(r, x, -1, s.high(x.slot))
 	case earliest, earliestLocal:
 		s.offsetFound(r, x, -1, s.log.Start(x.slot))
 	case maxTimestamp:
@@ -131,7 +131,7 @@ func (s *Shard) searchOn(r *request, i uint32, p int32) bool {
 		s.offsetFound(r, x, -1, -1)
 		return true
 	}
-	to := s.log.Durable(x.slot)
+	to := s.high(x.slot)
 	n, st := 0, engine.OK
 	if x.haveRead {
 		if n = s.log.ReadViews(x.read, x.where, to, searchBytes, s.views); n == 0 {
@@ -244,7 +244,7 @@ func (s *Shard) offsetForLeaderEpoch(w *waiter, h *kafka.Request) outcome {
 			code := s.fetchable(&x, p.CurrentEpoch)
 			epoch, end := int32(-1), int64(-1)
 			if code == kafka.None {
-				epoch, end = s.log.EpochAt(x.slot, p.Epoch)
+				epoch, end = s.log.EpochAt(x.slot, p.Epoch, s.high(x.slot))
 			}
 			kafka.PutEpochPartition(s.net.Bytes(w.frame, kafka.EpochPartitionBytes(h.Version, left == 0)), h.Version, left == 0, p.Index, code, epoch, end)
 		}

@@ -190,6 +190,10 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 		if b.ProducerID >= 0 {
 			s.windows.note(slot, &b, at)
 		}
+		if config.WriteCaching {
+			s.partitions[slot].cached = end
+			s.log.Announce(slot)
+		}
 		s.Timelines.Counters.Batches++
 		s.Timelines.Counters.Records += uint64(b.Count)
 		s.Timelines.Counters.BytesIn += uint64(p.Records.Len)
@@ -208,7 +212,7 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 		s.Timelines.Counters.Rejected++
 		return engine.OK
 	}
-	if s.log.Durable(slot) >= end || r.acks == 0 || duplicate && s.o.Faults.DuplicateAckedEarly {
+	if s.high(slot) >= end || r.acks == 0 || duplicate && s.o.Faults.DuplicateAckedEarly {
 		return engine.OK
 	}
 	r.pending++
@@ -250,11 +254,17 @@ func (s *Shard) timely(c *cluster.LogConfig, b *kafka.Batch, raw []byte) bool {
 	return kafka.TimesWithin(b, raw, earliest, latest)
 }
 
-// acknowledge tells a log's waiters how far it is durable.
+// high is a log's high watermark: one past what is acknowledged and may be read.
+// That is what is durable, or, with write.caching, what is in memory.
+func (s *Shard) high(slot engine.Slot) int64 {
+	return max(s.log.Durable(slot), s.partitions[slot].cached)
+}
+
+// acknowledge tells a log's waiters how far it may be acknowledged.
 func (s *Shard) acknowledge(slot engine.Slot) {
 	log := &s.partitions[slot]
-	durable, submitted := s.log.Durable(slot), s.log.SubmittedAt(slot)
-	for log.produce != none && s.parts[log.produce].end <= durable {
+	high, submitted := s.high(slot), s.log.SubmittedAt(slot)
+	for log.produce != none && s.parts[log.produce].end <= high {
 		s.requests[s.parts[log.produce].request].stamps[metrics.Submitted] = int64(submitted)
 		s.produceDone(log.produce, kafka.None)
 	}

@@ -106,6 +106,7 @@ type partition struct {
 	named       bool
 	produce     int32 // parts that wait for durability, in offset order
 	produceLast int32
+	cached      int64 // acknowledged from memory up to this offset: write.caching
 	fetch       int32 // parts that wait for data
 	news        int32 // sessions' interests that wait for news
 	filling     int64 // first offset of the segment being filled, as retention last saw it; none64

@@ -97,12 +97,15 @@ func (s *Shard) deleteRecords(m mail) engine.Status {
 	if !ok || !s.partitions[slot].named {
 		return engine.Unknown
 	}
-	to, high := int64(m.b), s.log.Durable(slot)
+	to, high := int64(m.b), s.high(slot)
 	if to == -1 {
 		to = high
 	}
 	if to < 0 || to > high {
 		return engine.OutOfRange
+	}
+	if to > s.log.Durable(slot) {
+		return engine.WaitMemory // until it is
 	}
 	if st := s.log.TruncateBefore(slot, to, 0); st != engine.OK {
 		return st

@@ -559,7 +559,7 @@ func (s *Shard) gather(i uint32) (rest bool) {
 		}
 		if x.code == kafka.None {
 			s.Timelines.Counters.PartitionsLookedAt++
-			high := s.log.Durable(x.slot)
+			high := s.high(x.slot)
 			_, st := s.log.Read(x.slot, x.from, high, 0, nil)
 			if st == engine.Empty && x.from >= high && high == y.high && s.log.Start(x.slot) == y.start {
 				q.unready(n)

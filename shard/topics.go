@@ -97,10 +97,10 @@ func (t *topicTable) slot(i, index int32) (slot engine.Slot, exists, here bool) 
 	return engine.Slot(n - 1), true, n > 0
 }
 
-// A topic's configurations in mail: eight int64s, little endian, in the order
+// A topic's configurations in mail: nine int64s, little endian, in the order
 // of appendConfig. A topic in mail: its id, its configurations, its name.
 const (
-	configMailBytes = 64
+	configMailBytes = 72
 	topicMailBytes  = 16 + configMailBytes
 )
 
@@ -111,14 +111,17 @@ func appendTopicMail(b []byte, t *cluster.Topic, c cluster.LogConfig) []byte {
 }
 
 func appendConfig(b []byte, c cluster.LogConfig) []byte {
-	appendTime := int64(0)
-	if c.AppendTime {
-		appendTime = 1
-	}
-	for _, v := range [...]int64{c.RetentionMS, c.RetentionBytes, c.SegmentBytes, c.SegmentMS, c.MessageBytesMax, c.BeforeMaxMS, c.AfterMaxMS, appendTime} {
+	for _, v := range [...]int64{c.RetentionMS, c.RetentionBytes, c.SegmentBytes, c.SegmentMS, c.MessageBytesMax, c.BeforeMaxMS, c.AfterMaxMS, flag(c.AppendTime), flag(c.WriteCaching)} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(v))
 	}
 	return b
+}
+
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // configure puts a topic's configurations in force on this shard.
@@ -127,7 +130,7 @@ func (s *Shard) configure(number int32, b []byte) {
 	v := func(i int) int64 { return int64(binary.LittleEndian.Uint64(b[8*i:])) }
 	t.config = cluster.LogConfig{
 		RetentionMS: v(0), RetentionBytes: v(1), SegmentBytes: v(2), SegmentMS: v(3),
-		MessageBytesMax: v(4), BeforeMaxMS: v(5), AfterMaxMS: v(6), AppendTime: v(7) != 0,
+		MessageBytesMax: v(4), BeforeMaxMS: v(5), AfterMaxMS: v(6), AppendTime: v(7) != 0, WriteCaching: v(8) != 0,
 	}
 	for _, n := range t.slots {
 		if n > 0 {

@@ -142,6 +142,7 @@ type partBook struct {
 	next  int64 // where the reader is
 	high  int64 // highest high watermark a client was told
 
+	sure    int64 // of a topic with write.caching: what a crash may not take, as it was there after one, or at a clean stop
 	start   int64 // DeleteRecords was answered: it starts here, or later
 	startTo int64 // DeleteRecords was asked: it starts here, or earlier
 	base    map[uint64]int64
@@ -150,6 +151,7 @@ type partBook struct {
 // topicBook is one topic id's life.
 type topicBook struct {
 	name   string
+	cached bool // write.caching: a crash may take the last of what was acknowledged
 	id     [16]byte
 	fate   fate
 	goneAt ioring.Instant
@@ -162,6 +164,31 @@ type topicBook struct {
 
 // known is the first offset past everything known.
 func (p *partBook) known() int64 { return int64(len(p.at)) }
+
+// end is where the partition ends after a crash. It is an error to have lost
+// what may not be lost; the rest is forgotten.
+func (p *partBook) end(end int64) (lost int64, err error) {
+	known := p.known()
+	if floor := p.floor(); end < floor {
+		return 0, fmt.Errorf("LOST: %s/%d ends at %d, but everything below %d was acknowledged or read", p.topic.name, p.index, end, floor)
+	}
+	if end < known {
+		for _, serial := range p.at[end:] {
+			delete(p.base, serial)
+		}
+		p.at = p.at[:end]
+	}
+	p.sure = end
+	return max(known-end, 0), nil
+}
+
+// floor is the first offset past everything that no crash may take.
+func (p *partBook) floor() int64 {
+	if p.topic.cached {
+		return max(p.sure, p.start)
+	}
+	return p.known()
+}
 
 // place notes that the batch of serial lies at base; how says who says so.
 func (p *partBook) place(base int64, serial uint64, count int, how string) error {

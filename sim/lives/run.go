@@ -30,6 +30,9 @@ type Result struct {
 	Appends int
 	Reads   int
 	Steps   int
+	// LostCached counts records that were acknowledged from memory, as
+	// write.caching has it, and that crashes took.
+	LostCached int
 }
 
 // Add sums up.
@@ -38,6 +41,7 @@ func (r *Result) Add(x Result) {
 	r.Appends += x.Appends
 	r.Reads += x.Reads
 	r.Steps += x.Steps
+	r.LostCached += x.LostCached
 }
 
 // workload is one way to use the system under test.
