@@ -42,6 +42,9 @@ var foreigns = []foreign{
 	{"kafkajs", "2.2.4", []string{"node", "npm"},
 		[]string{"npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", "DIR", "kafkajs@2.2.4"},
 		[]string{"env", "NODE_PATH=DIR/node_modules", "node", "kafkajs.js", "ADDR", "TOPIC"}},
+	{"rdkafka (Rust)", "0.39.0", []string{"cargo", "cc", "make"},
+		[]string{"cargo", "build", "--quiet", "--locked", "--manifest-path", "rdkafka/Cargo.toml", "--target-dir", "DIR"},
+		[]string{"cargo", "run", "--quiet", "--locked", "--manifest-path", "rdkafka/Cargo.toml", "--target-dir", "DIR", "--", "ADDR", "TOPIC"}},
 }
 
 func pip(what string) []string {
@@ -345,7 +348,7 @@ func (f *foreign) had(t *testing.T) (dir, why string) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err.Error()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*time.Minute) // librdkafka is compiled for Rust
 	defer cancel()
 	if said, err := f.command(ctx, f.install, "DIR", dir).CombinedOutput(); err != nil {
 		return "", fmt.Sprintf("it cannot be had from its registry: %v\n%s", err, said)
