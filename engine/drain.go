@@ -72,7 +72,7 @@ func (e *Engine) stepDrains(sleep *ioring.Instant) {
 			continue // a run that ends puts its log back
 		}
 		due := l.oldest + idleDrainNS
-		if l.taken < l.durable && (urgent || l.catching || l.undrained >= runBytesMax || e.now >= due) {
+		if l.taken < l.durable && (urgent || l.catching || l.undrained >= drainBytesMax || e.now >= due) {
 			if e.startDrain(Slot(s), l.durable, sleep) {
 				continue
 			}
@@ -119,7 +119,7 @@ func (e *Engine) startDrain(s Slot, limit int64, sleep *ioring.Instant) bool {
 	c := l.taking
 	for ; n != nil && n.seq != 0; n = e.at(&c) {
 		size := entryHeader + align8(int(n.length))
-		if n.base+int64(n.count) > limit || h.batches > 0 && at+size > runBytesMax || l.filling != l.writing && n.base >= e.all[l.filling].base {
+		if n.base+int64(n.count) > limit || h.batches > 0 && at+size > drainBytesMax || l.filling != l.writing && n.base >= e.all[l.filling].base {
 			break
 		}
 		k := &e.slabs[n.slab]

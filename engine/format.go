@@ -20,7 +20,8 @@ const (
 	magicIndex    = 0x58494254 // "TBIX"
 	pieceHeader   = 256        // of frames and runs
 	entryHeader   = 64         // of a frame's entries and of a run's batches
-	runBytesMax   = 256 << 10  // a run is at most this, or one larger batch
+	runBytesMax   = 1 << 20    // a run is at most this, or one larger batch
+	drainBytesMax = 256 << 10  // and one that copies from the journal this, as it is in nobody's way
 	frameBytesMax = 1 << 20    // a frame that reached this is closed
 	checkHeader   = 128
 	superBytes    = 2 * blockBytes
@@ -463,7 +464,7 @@ func putSegmentPath(p []byte, generation uint64) {
 // header and its padding, and two runs in sequence hold more than one is
 // allowed to.
 func roomFor(n int64) int64 {
-	return n + (n/(runBytesMax/2)+2)*(pieceHeader+blockBytes)
+	return n + (n/(drainBytesMax/2)+2)*(pieceHeader+blockBytes)
 }
 
 // whole says whether p, the body of the run h, is what was written: its CRC,

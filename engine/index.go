@@ -37,7 +37,7 @@ func (q *segment) note(x indexEntry) {
 			q.index[k] = q.index[2*k]
 		}
 		q.indexed = indexEntries / 2
-		q.stride = max(2*q.stride, 2*runBytesMax)
+		q.stride = max(2*q.stride, 2*drainBytesMax)
 		q.note(x)
 		return
 	}

@@ -577,7 +577,7 @@ func (r *recovery) drain(l *found) error {
 	}
 	for at := 0; at < len(l.entries); {
 		n, bytes := 0, 0
-		for at+n < len(l.entries) && (n == 0 || pieceHeader+bytes+len(l.entries[at+n].bytes) <= runBytesMax) {
+		for at+n < len(l.entries) && (n == 0 || pieceHeader+bytes+len(l.entries[at+n].bytes) <= drainBytesMax) {
 			bytes += len(l.entries[at+n].bytes)
 			n++
 		}

@@ -19,6 +19,7 @@ type runs struct {
 	runsUsed   int
 	runsFlying int   // lent to the ring, or waiting for their file
 	directSlab int32 // where direct runs are built
+	directMax  int   // bytes of one, but for a larger batch: a quarter of a slab, so that little of one is left over
 	building   int32 // the run that grows there
 	directLogs int   // logs with direct runs that are not durable
 	directAt   [directLogsMax]Slot
@@ -79,6 +80,7 @@ func (h *runHeader) add(n *node) {
 }
 
 func (e *Engine) carveRuns() error {
+	e.directMax = max(drainBytesMax, min(runBytesMax, e.o.slabBytes()/4))
 	n := drainsMax
 	if e.o.DirectBytes > 0 {
 		n += min(max(e.o.LogMemoryBytes/e.o.DirectBytes, 64), 4096)
@@ -131,7 +133,7 @@ func (e *Engine) large(l *log, need int) bool {
 func (e *Engine) wantsDirect(l *log, s Slot, need int) bool {
 	if e.building != none {
 		// what follows a run that is being built goes with it, however small
-		if r := &e.pool[e.building]; r.log == s && r.header.end == l.end && r.header.batches > 0 && pieceHeader+r.bytes+need <= runBytesMax {
+		if r := &e.pool[e.building]; r.log == s && r.header.end == l.end && r.header.batches > 0 && pieceHeader+r.bytes+need <= e.directMax {
 			return true
 		}
 	}
@@ -144,7 +146,7 @@ func (e *Engine) wantsDirect(l *log, s Slot, need int) bool {
 
 // aheadMax is how much the journal may have of a log that is not in its segment
 // when it goes on with a direct run, which waits for that.
-func (e *Engine) aheadMax() int64 { return int64(min(16*runBytesMax, e.o.LogMemoryBytes/8)) }
+func (e *Engine) aheadMax() int64 { return int64(min(16*drainBytesMax, e.o.LogMemoryBytes/8)) }
 
 // catchesUp says that log l has large batches, and more in the journal than may
 // be ahead of a direct run, while memory is short: it had better wait for its
@@ -161,7 +163,7 @@ func (e *Engine) directFits(s Slot, n int) bool {
 	need := entryHeader + align8(n)
 	if e.building != none {
 		r := &e.pool[e.building]
-		if r.log == s && r.segment == l.filling && (r.header.batches == 0 || r.header.end == l.end && pieceHeader+r.bytes+need <= runBytesMax) &&
+		if r.log == s && r.segment == l.filling && (r.header.batches == 0 || r.header.end == l.end && pieceHeader+r.bytes+need <= e.directMax) &&
 			r.pos+pieceHeader+r.bytes+need <= e.slabs[r.slab].block.Len() {
 			if r.header.batches == 0 {
 				r.header.base, r.header.end = l.end, l.end
