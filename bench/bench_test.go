@@ -65,3 +65,15 @@ func TestRatiosSkipRoundsThatCouldNot(t *testing.T) {
 		t.Fatal("what may be compared has changed")
 	}
 }
+
+func TestVariants(t *testing.T) {
+	for name, ok := range map[string]bool{"tailbound": true, "tailbound@/tmp/x": true, "tailbound:--spin=0s --arena=64MiB": true, "tailbound@/tmp/x:--spin=0s": true, "probe": true, "probe:--spin=0s": false, "plain@/tmp/x": false, "rabbit": false, "": false} {
+		if err := valid(name); (err == nil) != ok {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	kind, binary, args := variant("tailbound@/tmp/x:--spin=0s --arena=64MiB")
+	if kind != "tailbound" || binary != "/tmp/x" || len(args) != 2 || args[1] != "--arena=64MiB" {
+		t.Errorf("it is %q, %q, %q", kind, binary, args)
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,27 @@ func systemNames() []string {
 
 func isBroker(name string) bool { return strings.HasPrefix(name, "tailbound") }
 
+// variant splits what a system is called: its kind, another binary behind @,
+// more arguments of its serve command behind a colon, separated by spaces, as in
+// tailbound@/tmp/before:--spin=0s.
+func variant(name string) (kind, binary string, args []string) {
+	kind, rest, _ := strings.Cut(name, ":")
+	kind, binary, _ = strings.Cut(kind, "@")
+	return kind, binary, strings.Fields(rest)
+}
+
+// valid says what is wrong with a system's name.
+func valid(name string) error {
+	kind, binary, args := variant(name)
+	switch {
+	case !slices.Contains(systemNames(), kind):
+		return fmt.Errorf("no system %q: there are %s", name, strings.Join(systemNames(), ", "))
+	case !isBroker(kind) && (binary != "" || len(args) > 0):
+		return fmt.Errorf("system %q: only the broker comes with another binary or more arguments", name)
+	}
+	return nil
+}
+
 // start starts a system that serves addr and keeps its data in dir.
 func (o *options) start(name, addr, dir string) (*child, error) {
 	self, err := os.Executable()
@@ -33,10 +55,11 @@ func (o *options) start(name, addr, dir string) (*child, error) {
 		return nil, err
 	}
 	procs := fmt.Sprintf("GOMAXPROCS=%d", o.serverProc)
-	switch name {
+	kind, binary, more := variant(name)
+	switch kind {
 	case "tailbound", "tailbound-groups":
-		args := []string{"serve", "--data-dir", dir, "--listen", addr, "--shards", "1"}
-		return spawn(o.serverCPU, nil, o.binary, append(args, strings.Fields(o.serveArgs)...)...)
+		args := append([]string{"serve", "--data-dir", dir, "--listen", addr, "--shards", "1"}, strings.Fields(o.serveArgs)...)
+		return spawn(o.serverCPU, nil, cmp.Or(binary, o.binary), append(args, more...)...)
 	case "probe":
 		return spawn(o.serverCPU, []string{procs}, self, "child-probe", addr, dir)
 	case "plain":

@@ -29,6 +29,10 @@
 //
 // the ratios are those of a produce with the crowd to one without it.
 //
+// A choice is compared with another in the same way, as two systems:
+//
+//	go run ./bench -systems tailbound,tailbound@/tmp/before,tailbound:--spin=0s
+//
 // # Limits
 //
 //   - Broker and generator share one machine, its memory bandwidth, its disk

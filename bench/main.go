@@ -160,7 +160,7 @@ func orchestrate(args []string) error {
 	f.Float64Var(&o.warmup, "warmup", 2, "seconds before them, not measured")
 	f.StringVar(&o.rates, "rates", "50,200,400,sat", "MB/s of 100 x 1000 B batches; sat: closed loop; empty: none")
 	f.StringVar(&o.smallRates, "small-rates", "5000,20000,50000,sat", "requests/s of -small")
-	f.StringVar(&o.systems, "systems", "tailbound,probe,plain", "of "+strings.Join(systemNames(), ", "))
+	f.StringVar(&o.systems, "systems", "tailbound,probe,plain", "of "+strings.Join(systemNames(), ", ")+"; tailbound@BINARY is another build, tailbound:ARGS one with more arguments of serve, separated by spaces")
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the batch phases (-small: 64)")
 	f.BoolVar(&o.small, "small", false, "also one 100 B record a request, over 64 partitions")
 	f.BoolVar(&o.consumer, "consumer", false, "also each rate with a reader at the tail: end to end, tailbound only")
@@ -196,8 +196,8 @@ func orchestrate(args []string) error {
 	}
 	systems := strings.Split(o.systems, ",")
 	for _, s := range systems {
-		if !slices.Contains(systemNames(), s) {
-			return fmt.Errorf("no system %q: there are %s", s, strings.Join(systemNames(), ", "))
+		if err := valid(s); err != nil {
+			return err
 		}
 	}
 	if slices.ContainsFunc(systems, isBroker) {
@@ -394,7 +394,7 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 		}
 	}
 	var crowd *child
-	if name == "tailbound-groups" {
+	if kind, _, _ := variant(name); kind == "tailbound-groups" {
 		if crowd, err = o.gather(ctx, self, addr, filepath.Join(filepath.Dir(dir), "gathered")); err != nil {
 			return err
 		}

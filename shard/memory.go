@@ -68,6 +68,25 @@ const (
 	engineFiles  = ListenersMax // the engine's first file slot
 )
 
+// Tuning is how a data shard works where more than one way is sound. What was
+// measured of each is in docs/decisions.
+type Tuning struct {
+	InflightMax        int // frames, and runs of a log, that are written at a time
+	DirectBytes        int // what makes a run of its log's own; below 0: nothing does
+	ReceiveBufferBytes int
+	SpinNS             int64 // a thread looks for completions so long before it sleeps
+}
+
+// Tuned is the way that fits most.
+var Tuned = Tuning{InflightMax: 2, DirectBytes: 64 << 10, ReceiveBufferBytes: 64 << 10, SpinNS: 20e3}
+
+func (t Tuning) orTuned() Tuning {
+	if t == (Tuning{}) {
+		return Tuned
+	}
+	return t
+}
+
 // PlanMemory shares out the control shard's arena [0] and a data shard's [1].
 func PlanMemory(arenaBytes int, o BrokerOptions) ([2]Memory, error) {
 	if arenaBytes < ArenaBytesMin {
@@ -88,8 +107,9 @@ func PlanMemory(arenaBytes int, o BrokerOptions) ([2]Memory, error) {
 }
 
 func planShard(arena int, o BrokerOptions) Memory {
+	tuned := o.Tuning.orTuned()
 	receive := arena / 4
-	buffers := floorPower(receive / (64 << 10))
+	buffers := floorPower(receive / tuned.ReceiveBufferBytes)
 	frames := 2048
 	conns := o.ConnsMax
 	if conns == 0 {
@@ -104,12 +124,12 @@ func planShard(arena int, o BrokerOptions) Memory {
 		RecoveryBytes: arena,
 		Net: netring.Options{
 			Listener: listenerSlot, Listeners: max(1, len(o.Listeners)), ConnsMax: conns, ConnsPerAddressMax: o.ConnsPerAddressMax, AddressLimits: o.AddressLimits, FramesMax: frames,
-			ReceiveBufferBytes: 64 << 10, ReceiveBuffers: buffers, FrameBytesMax: buffers * (64 << 10) / 4,
+			ReceiveBufferBytes: tuned.ReceiveBufferBytes, ReceiveBuffers: buffers, FrameBytesMax: buffers * tuned.ReceiveBufferBytes / 4,
 			ProgressTimeoutNS: 10e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 256, ReplyBlocks: arena / 32 / 4096, AttachedMax: 16 * frames,
 		},
 		Engine: engine.Options{
 			LogsMax: max(64, o.PartitionsMax), SegmentBytes: 256 << 20, JournalBytes: cmp.Or(o.JournalBytes, JournalBytesDefault), SpareBytes: o.SpareBytes, LogMemoryBytes: arena,
-			BatchBytesMax: o.MessageBytesMax, InflightMax: 2, Files: engineFiles, FilesMax: 2048, Buffered: o.Buffered, ReadOnlyOnFailure: o.ReadOnlyOnFailure,
+			BatchBytesMax: o.MessageBytesMax, InflightMax: tuned.InflightMax, DirectBytes: tuned.DirectBytes, Files: engineFiles, FilesMax: 2048, Buffered: o.Buffered, ReadOnlyOnFailure: o.ReadOnlyOnFailure,
 		},
 		MailBytes: min(4<<20, arena/32), ProducersMax: 16384, WaitersMax: 16384,
 		SessionsMax: max(sessions, 0), InterestsMax: arena / 32 / interestBytes,
@@ -147,7 +167,7 @@ func kernelOptions(o BrokerOptions, m Memory, workers []int) ioring.KernelOption
 	return ioring.KernelOptions{
 		Entries: 1024, CQEntries: 8192, Files: engineFiles + m.Engine.FilesMax, Sockets: m.Net.ConnsMax + socketsSpare,
 		RootFD: o.RootFD, ReceiveBuffers: m.Net.ReceiveBuffers, Features: o.Features, Buffered: o.Buffered,
-		SpinNS: 20e3, IOWQCPUs: workers,
+		SpinNS: o.Tuning.orTuned().SpinNS, IOWQCPUs: workers,
 	}
 }
 

@@ -44,6 +44,7 @@ type BrokerOptions struct {
 	FetchSessionsMax                                             int // of a data shard; 0: SessionsMax; below 0: none
 	ReadOnlyOnFailure                                            bool
 	Groups                                                       GroupOptions
+	Tuning                                                       Tuning // zero: Tuned
 	Log                                                          Logger
 	Seed                                                         uint64
 }

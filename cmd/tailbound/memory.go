@@ -54,7 +54,16 @@ func (o *serveOptions) memoryOptions() (shard.BrokerOptions, error) {
 		shards = o.dataShards(allowed)
 	}
 	return shard.BrokerOptions{DataShards: shards, ArenaBytes: int(o.arena), MessageBytesMax: int(o.messageBytes), JournalBytes: int(o.journal), ConnsMax: o.connsMax, FetchSessionsMax: o.sessionSlots(), PartitionsDefault: o.partitions,
-		TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax, Nodes: make([]shard.Node, shards+1)}, nil
+		TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax, Tuning: o.tuning(), Nodes: make([]shard.Node, shards+1)}, nil
+}
+
+// tuning is what a shard is told of how it works.
+func (o *serveOptions) tuning() shard.Tuning {
+	t := shard.Tuning{InflightMax: o.inflightMax, DirectBytes: int(o.directBytes), ReceiveBufferBytes: int(o.receiveBuffer), SpinNS: int64(o.spin)}
+	if t.DirectBytes == 0 {
+		t.DirectBytes = -1
+	}
+	return t
 }
 
 // sessionSlots is how many fetch sessions a data shard keeps, as its options

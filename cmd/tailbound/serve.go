@@ -49,6 +49,9 @@ type serveOptions struct {
 	connsMax, connsPerIP                                             int
 	ipOverrides                                                      string
 	journal                                                          byteSize
+	inflightMax                                                      int
+	directBytes, receiveBuffer                                       byteSize
+	spin                                                             time.Duration
 }
 
 func serveCommand() *cobra.Command {
@@ -57,7 +60,7 @@ func serveCommand() *cobra.Command {
 }
 
 func newServeCommand() (*cobra.Command, *serveOptions) {
-	o := &serveOptions{arena: 256 << 20, messageBytes: 1048588}
+	o := &serveOptions{arena: 256 << 20, messageBytes: 1048588, directBytes: byteSize(shard.Tuned.DirectBytes), receiveBuffer: byteSize(shard.Tuned.ReceiveBufferBytes)}
 	var file string
 	var showConfig, showMemory bool
 	c := &cobra.Command{
@@ -109,6 +112,10 @@ exit status is 0 only after a clean stop.`,
 	f.StringVar(&o.cpus, "cpus", "", "CPUs for the data shards, such as 1-3,5 (default: the last ones allowed, where there are as many as shards + 1)")
 	f.Var(&o.arena, "arena", "memory of each data shard, at least 64MiB")
 	f.Var(&o.journal, "journal", "journal of each data shard, 8MiB to 4GiB (default: 128MiB, less on a small disk, and as it is where there is one)")
+	f.IntVar(&o.inflightMax, "journal-inflight-max", shard.Tuned.InflightMax, "journal writes of a shard that are under way at a time, and direct runs of a partition, 1 to 8")
+	f.Var(&o.directBytes, "direct-bytes", "a partition's batches that come to this go straight to its segment, others by way of the journal; 4KiB to 1MiB, or 0: all by way of the journal")
+	f.DurationVar(&o.spin, "spin", time.Duration(shard.Tuned.SpinNS), "how long a data shard looks for completions before it sleeps, 0s to 1ms")
+	f.Var(&o.receiveBuffer, "receive-buffer", "size of one of the buffers that requests are received in, 4KiB to 256KiB, a power of two")
 	f.StringVar(&o.features, "ring-features", "all", "io_uring features that may be used: all, a kernel release such as 5.19, or names with - before them")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
@@ -164,6 +171,18 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 	}
 	if o.journal != 0 && (o.journal < journalLeast || o.journal > 4<<30) {
 		wrong("journal", "%s: it is 8MiB to 4GiB", &o.journal)
+	}
+	if o.inflightMax < 1 || o.inflightMax > 8 {
+		wrong("journal-inflight-max", "%d: it is 1 to 8", o.inflightMax)
+	}
+	if o.directBytes != 0 && (o.directBytes < 4<<10 || o.directBytes > 1<<20) {
+		wrong("direct-bytes", "%s: it is 4KiB to 1MiB, or 0", &o.directBytes)
+	}
+	if o.spin < 0 || o.spin > time.Millisecond {
+		wrong("spin", "%s: it is 0s to 1ms", o.spin)
+	}
+	if n := o.receiveBuffer; n < 4<<10 || n > 256<<10 || n&(n-1) != 0 {
+		wrong("receive-buffer", "%s: it is a power of two from 4KiB to 256KiB", &o.receiveBuffer)
 	}
 	if _, err := ioring.ParseMask(o.features); err != nil {
 		wrong("ring-features", "%s", err)
@@ -439,7 +458,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	options := shard.BrokerOptions{
 		DataShards: o.shards, CPUs: data, OtherCPUs: other, ArenaBytes: int(o.arena), RootFD: root, Features: features,
 		Buffered: buffered, MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions, TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax,
-		DataDir: dataDir, AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly", Groups: o.groupOptions(), Log: logger, Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
+		DataDir: dataDir, AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly", Groups: o.groupOptions(), Log: logger, Tuning: o.tuning(), Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
 	}
 	options.JournalBytes = int(journal)
 	if options.SpareBytes, err = o.spareBytes(o.shards); err != nil {
