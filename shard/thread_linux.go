@@ -147,6 +147,9 @@ func (b *Broker) run(i int, o BrokerOptions, plan Memory, opened chan<- error, b
 		opened <- err
 		return
 	}
+	if !arena.Locked() && o.Log != nil {
+		o.Log.Log(Warn, i, []byte("the kernel may take this shard's memory away for a while, which makes tails longer: RLIMIT_MEMLOCK is below its arena (raise it with ulimit -l, or LimitMEMLOCK= of a systemd unit)"))
+	}
 	ring, err := ioring.NewKernel(kernelOptions(o, plan, workers))
 	if err != nil {
 		opened <- fmt.Errorf("shard %d: %w", i, err)

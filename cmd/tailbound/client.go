@@ -147,6 +147,8 @@ func (o *clientOptions) explain(err error) error {
 		return fmt.Errorf("the broker tells clients to find it at %s, a host that is not known here; see serve --advertise and `tailbound cluster health` (%w)", dns.Name, err)
 	case elsewhere:
 		return fmt.Errorf("the broker tells clients to find it at %s, where it is not to be reached; see serve --advertise and `tailbound cluster health` (%w)", at, err)
+	case errors.As(err, &dns) && strings.Contains(dns.Name, "://"):
+		return fmt.Errorf("--brokers %s: it is HOST:PORT,..., without %q", dns.Name, dns.Name[:strings.Index(dns.Name, "://")+3])
 	case errors.As(err, &dns):
 		return fmt.Errorf("the host %s of --brokers is not known: %w", dns.Name, err)
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -235,18 +237,28 @@ func (c *client) metadata(topics ...string) (kadm.Metadata, error) {
 	return m, nil
 }
 
-// unknownTopic says that a topic is not there, and what may have been meant.
+// unknownTopic says that a topic is not there, and what may have been meant, or
+// what would make it.
 func (c *client) unknownTopic(name string) error {
+	err, near := c.noTopic(name)
+	if near {
+		return err
+	}
+	return fmt.Errorf("%w, `tailbound topic create %s` makes it", err, name)
+}
+
+// noTopic says that a topic is not there, and whether it named one that is.
+func (c *client) noTopic(name string) (err error, near bool) {
 	ctx, cancel := c.limited()
 	defer cancel()
 	all, err := c.admin.ListTopics(ctx)
 	if err != nil {
-		return fmt.Errorf("there is no topic %q", name)
+		return fmt.Errorf("there is no topic %q", name), true
 	}
 	if near := nearest(name, all.Names()); near != "" {
-		return fmt.Errorf("there is no topic %q; did you mean %q?", name, near)
+		return fmt.Errorf("there is no topic %q; did you mean %q?", name, near), true
 	}
-	return fmt.Errorf("there is no topic %q; `tailbound topic list` shows all, `tailbound topic create %s` makes it", name, name)
+	return fmt.Errorf("there is no topic %q; `tailbound topic list` shows all", name), false
 }
 
 // nearest is the name nearest to a wrong one, "" where none is near.

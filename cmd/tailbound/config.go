@@ -126,15 +126,7 @@ func setting(x *pflag.Flag, value string) error {
 	if err == nil {
 		return nil
 	}
-	switch x.Value.Type() {
-	case "int":
-		return fmt.Errorf("%q: it is a whole number", value)
-	case "bool":
-		return fmt.Errorf("%q: it is true or false", value)
-	case "duration":
-		return fmt.Errorf("%q: it is a duration such as 30s or 5m", value)
-	}
-	return err
+	return wrongValue(x, value, err)
 }
 
 func unknownSetting(key string, settings []*pflag.Flag) string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -161,18 +162,33 @@ func bindRun(addr netip.Addr, first, n int) (all []bound, err error) {
 			for _, b := range all {
 				unix.Close(b.fd)
 			}
-			what := "node"
+			what := ""
 			if i > 0 {
-				what = fmt.Sprintf("data shard %d (each has a port of its own, counted from --listen's)", i)
+				what = fmt.Sprintf(" of data shard %d (each has a port of its own, counted from --listen's)", i)
 			}
-			if errors.Is(err, unix.EADDRINUSE) {
-				return nil, fmt.Errorf("port %d for the %s is taken by another process (see: ss -ltnp 'sport = :%d'): %w", port, what, port, err)
+			at := netip.AddrPortFrom(addr, uint16(port))
+			switch {
+			case errors.Is(err, unix.EADDRINUSE):
+				return nil, fmt.Errorf("port %d%s is taken by another process (see: ss -ltnp 'sport = :%d'); choose other ports with --listen HOST:PORT: %w", port, what, port, err)
+			case errors.Is(err, unix.EADDRNOTAVAIL):
+				return nil, fmt.Errorf("listening on %s: this machine has no such address; --listen is where the broker listens, --advertise what clients are told: %w", at, err)
+			case errors.Is(err, unix.EACCES):
+				return nil, fmt.Errorf("listening on %s%s: ports below %s are not for every user: %w", at, what, privilegedPorts(), err)
 			}
-			return nil, fmt.Errorf("binding %s for the %s: %w", netip.AddrPortFrom(addr, uint16(port)), what, err)
+			return nil, fmt.Errorf("listening on %s%s: %w", at, what, err)
 		}
 		all = append(all, b)
 	}
 	return all, nil
+}
+
+// privilegedPorts is the first port that any user may listen on.
+func privilegedPorts() string {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if err != nil {
+		return "1024"
+	}
+	return strings.TrimSpace(string(text))
 }
 
 // zoneID is the number of the interface that a link-local address names.

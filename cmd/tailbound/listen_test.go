@@ -25,7 +25,7 @@ func TestListeners(t *testing.T) {
 		{"a=:9092,b=9192", "", "HOST:PORT"},
 		{"a=:65534", "", "counted"},
 		{"a=:1,b=:2,c=:3,d=:4,e=:5,f=:6,g=:7,h=:8,i=:9", "", "there may be 8"},
-		{":9092", "host:70000", "counted"},
+		{":9092", "host:70000", "is not a port"},
 	} {
 		all, err1, err2 := parseListeners(c.listen, c.advertise, 3)
 		got := ""

@@ -17,7 +17,7 @@ func lockDirectory(dir string) (*os.File, error) {
 	path := filepath.Join(dir, "LOCK")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", dir, err)
+		return nil, mayNot(dir, err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()
@@ -41,4 +41,17 @@ func lockDirectory(dir string) (*os.File, error) {
 		return nil, fmt.Errorf("writing %s: %w", path, err)
 	}
 	return f, nil
+}
+
+// mayNot is about a data directory that cannot be made or written to.
+func mayNot(dir string, err error) error {
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("data directory %s: %w; user %d may not write there: choose another --data-dir, or make it that user's (chown)", dir, err, os.Geteuid())
+	case errors.Is(err, unix.EROFS):
+		return fmt.Errorf("data directory %s: %w; choose another --data-dir", dir, err)
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, os.ErrExist):
+		return fmt.Errorf("data directory %s: %w; it is, or lies in, a file: choose another --data-dir", dir, err)
+	}
+	return fmt.Errorf("data directory %s: %w", dir, err)
 }

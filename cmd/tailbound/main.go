@@ -14,6 +14,7 @@ func main() {
 		Use:           "tailbound",
 		Short:         "A message-streaming broker with a bound on its tail",
 		Long:          "Tailbound speaks the Kafka protocol and acknowledges a record when it is on stable storage.",
+		Version:       versionString(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Example: `  tailbound serve --data-dir /var/lib/tailbound --listen 0.0.0.0:9092 --shards 4
@@ -21,6 +22,8 @@ func main() {
   kcat -b localhost:9092 -L`,
 	}
 	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), profileCommand(), topicCommand(), produceCommand(), consumeCommand(), groupCommand(), clusterCommand(), configCommand(), versionCommand())
+	root.InitDefaultCompletionCmd()
+	helpful(root)
 	if err := root.Execute(); err != nil {
 		var status exitStatus
 		if errors.As(err, &status) {

@@ -404,7 +404,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	debug.SetMemoryLimit(int64(o.shards+2) * garbageMax)
 
 	if err := os.MkdirAll(o.dataDir, 0o755); err != nil {
-		return fmt.Errorf("data directory: %w", err)
+		return mayNot(o.dataDir, err)
 	}
 	dataDir, err := filepath.Abs(o.dataDir)
 	if err != nil {
@@ -542,19 +542,24 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		daemon.SdNotify(false, daemon.SdNotifyStopping)
 		broker.Stop()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	select {
-	case err := <-done:
-		if err != nil {
-			return err
+	asked := time.Now()
+	overdue := time.After(30 * time.Second)
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				return err
+			}
+			logger.log.Info("stopped cleanly")
+			return nil
+		case s := <-signals:
+			// Who signals a process and its group, as timeout(1) does, asks once.
+			if time.Since(asked) > 500*time.Millisecond {
+				return fmt.Errorf("stopped at once by a second %s; the next start recovers", s)
+			}
+		case <-overdue:
+			return errors.New("stopping took more than 30 s; stopped at once, the next start recovers")
 		}
-		logger.log.Info("stopped cleanly")
-		return nil
-	case s := <-signals:
-		return fmt.Errorf("stopped at once by a second %s; the next start recovers", s)
-	case <-ctx.Done():
-		return errors.New("stopping took more than 30 s; stopped at once, the next start recovers")
 	}
 }
 
@@ -671,10 +676,13 @@ func splitAdvertise(text string, nodes int) (host string, port int, err error) {
 func splitPort(text string, nodes int) (host string, port int, err error) {
 	host, number, err := net.SplitHostPort(text)
 	if err != nil {
-		return "", 0, fmt.Errorf("%q: it is HOST:PORT", text)
+		return "", 0, fmt.Errorf("%q: it is HOST:PORT, such as 127.0.0.1:9092, or :9092 for every address of this machine", text)
 	}
 	port, err = strconv.Atoi(number)
-	if err != nil || port < 0 || port+nodes-1 > 65535 {
+	if err != nil || port < 0 || port > 65535 {
+		return "", 0, fmt.Errorf("%q: %s is not a port: it is 1 to 65535, or 0 for a free one", text, number)
+	}
+	if port+nodes-1 > 65535 {
 		return "", 0, fmt.Errorf("%q: %s is not a port from which %s can be counted", text, number, plural(nodes, "port"))
 	}
 	return host, port, nil

@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"tailbound/cluster"
 )
 
 func topicCommand() *cobra.Command {
@@ -62,7 +64,7 @@ func topicCreate(o *clientOptions) *cobra.Command {
 				case ifMissing && errors.Is(r.Err, kerr.TopicAlreadyExists):
 					x.Done = "was there already"
 				case r.Err != nil:
-					x.Error = brokerError(r.Err, r.ErrMessage).Error()
+					x.Error = brokerError(r.Err, r.ErrMessage).Error() + configStep(r.Err, set)
 					if errors.Is(r.Err, kerr.TopicAlreadyExists) {
 						x.Error += "; --if-not-exists takes it as it is, `tailbound topic describe " + name + "` shows it"
 					}
@@ -78,9 +80,54 @@ func topicCreate(o *clientOptions) *cobra.Command {
 	f.Int32VarP(&partitions, "partitions", "p", -1, "how many partitions (-1: the broker's default)")
 	f.Int16VarP(&replicas, "replicas", "r", -1, "replication factor (-1: the broker's default)")
 	f.StringArrayVarP(&configs, "config", "c", nil, "KEY=VALUE of the topic's configuration; may be repeated")
+	c.RegisterFlagCompletionFunc("config", completeConfigs("="))
 	f.BoolVar(&ifMissing, "if-not-exists", false, "no error for a topic that is there")
 	f.BoolVar(&dry, "dry-run", false, "only ask whether it could be done")
 	return c
+}
+
+// configStep is what to do about a configuration that a broker does not take: a
+// name that is near a right one, or a number with a unit.
+func configStep(err error, set map[string]*string) (steps string) {
+	if !errors.Is(err, kerr.InvalidConfig) {
+		return ""
+	}
+	for _, name := range slices.Sorted(maps.Keys(set)) {
+		_, known := cluster.LookupConfig(name)
+		_, notANumber := strconv.ParseInt(*set[name], 10, 64)
+		switch near := nearest(name, configNames()); {
+		case !known && near != "":
+			steps += fmt.Sprintf("; %s: did you mean %s?", name, near)
+		case notANumber == nil:
+		case strings.HasSuffix(name, ".ms"):
+			steps += fmt.Sprintf("; %s is a number of milliseconds, without a unit", name)
+		case strings.HasSuffix(name, ".bytes"):
+			steps += fmt.Sprintf("; %s is a number of bytes, without a unit", name)
+		}
+	}
+	return steps
+}
+
+// configNames are those that a topic's configuration may have at a Tailbound
+// broker; most are any Kafka broker's.
+func configNames() (names []string) {
+	for _, d := range cluster.Configs() {
+		names = append(names, d.Name)
+	}
+	return names
+}
+
+// completeConfigs is the shell's completion of the names in KEY=VALUE, or of
+// KEY alone.
+func completeConfigs(suffix string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return func(_ *cobra.Command, _ []string, typed string) (all []string, _ cobra.ShellCompDirective) {
+		for _, name := range configNames() {
+			if strings.HasPrefix(name, typed) {
+				all = append(all, name+suffix)
+			}
+		}
+		return all, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	}
 }
 
 type topicRow struct {
@@ -291,6 +338,8 @@ func topicAlter(o *clientOptions) *cobra.Command {
 	f := c.Flags()
 	f.StringArrayVarP(&set, "set", "s", nil, "KEY=VALUE to set; may be repeated")
 	f.StringArrayVarP(&remove, "delete", "d", nil, "KEY to bring back to its default; may be repeated")
+	c.RegisterFlagCompletionFunc("set", completeConfigs("="))
+	c.RegisterFlagCompletionFunc("delete", completeConfigs(""))
 	f.IntVarP(&partitions, "partitions", "p", 0, "how many partitions there are to be in all; more than now")
 	f.BoolVar(&dry, "dry-run", false, "only ask whether it could be done")
 	return c
@@ -322,7 +371,7 @@ func (c *client) alterTopics(names []string, set map[string]*string, remove []st
 		}
 		for _, r := range answer {
 			if r.Err != nil {
-				failures[r.Name] = brokerError(r.Err, r.ErrMessage)
+				failures[r.Name] = fmt.Errorf("%w%s", brokerError(r.Err, r.ErrMessage), configStep(r.Err, set))
 			}
 		}
 	}
@@ -372,7 +421,8 @@ func topicDelete(o *clientOptions) *cobra.Command {
 				x := outcome{Name: name, Done: "deleted"}
 				switch r := gone[name]; {
 				case errors.Is(r.Err, kerr.UnknownTopicOrPartition):
-					x.Error = c.unknownTopic(name).Error()
+					err, _ := c.noTopic(name)
+					x.Error = err.Error()
 				case r.Err != nil:
 					x.Error = brokerError(r.Err, r.ErrMessage).Error()
 				}

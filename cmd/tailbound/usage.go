@@ -1,0 +1,108 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// helpful has a command, and all below it, say of words that it does not know
+// what would be right.
+func helpful(c *cobra.Command) {
+	c.SetFlagErrorFunc(wrongFlag)
+	wanted := c.Args
+	switch {
+	case c.HasSubCommands():
+		c.Args = wrongCommand
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	case wanted != nil:
+		c.Args = func(c *cobra.Command, words []string) error {
+			if wanted(c, words) == nil {
+				return nil
+			}
+			got := "nothing was given"
+			if len(words) > 0 {
+				got = fmt.Sprintf("%q was given", strings.Join(words, " "))
+			}
+			return fmt.Errorf("it is `%s`, and %s; see `%s --help`", c.UseLine(), got, c.CommandPath())
+		}
+	}
+	for _, below := range c.Commands() {
+		helpful(below)
+	}
+}
+
+// wrongCommand is about a word where there should be a command.
+func wrongCommand(c *cobra.Command, words []string) error {
+	if len(words) == 0 {
+		return nil
+	}
+	var names []string
+	for _, below := range c.Commands() {
+		if below.IsAvailableCommand() {
+			names = append(append(names, below.Name()), below.Aliases...)
+		}
+	}
+	if near := nearest(words[0], names); near != "" {
+		return fmt.Errorf("there is no `%s %s`; did you mean `%s %s`?", c.CommandPath(), words[0], c.CommandPath(), near)
+	}
+	return fmt.Errorf("there is no `%s %s`; `%s --help` shows what there is", c.CommandPath(), words[0], c.CommandPath())
+}
+
+// wrongFlag is about a flag that is not there, or its value.
+func wrongFlag(c *cobra.Command, err error) error {
+	if c.HasSubCommands() { // it is the flag of a command that is not there, where there is another word
+		words := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(w string) bool { return strings.HasPrefix(w, "-") })
+		if depth := strings.Count(c.CommandPath(), " "); len(words) > depth {
+			return wrongCommand(c, words[depth:])
+		}
+	}
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		var names []string
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden {
+				names = append(names, f.Name)
+			}
+		})
+		name := unknown.GetSpecifiedName()
+		if unknown.GetSpecifiedShortnames() != "" { // one letter
+			return fmt.Errorf("`%s` has no flag -%s; `%s --help` shows those it has", c.CommandPath(), name, c.CommandPath())
+		}
+		if near := nearest(name, names); near != "" {
+			return fmt.Errorf("`%s` has no flag --%s; did you mean --%s?", c.CommandPath(), name, near)
+		}
+		return fmt.Errorf("`%s` has no flag --%s; `%s --help` shows those it has", c.CommandPath(), name, c.CommandPath())
+	}
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		return fmt.Errorf("--%s %w", invalid.GetFlag().Name, wrongValue(invalid.GetFlag(), invalid.GetValue(), invalid.Unwrap()))
+	}
+	var missing *pflag.ValueRequiredError
+	if errors.As(err, &missing) {
+		return fmt.Errorf("--%s wants a value: %s", missing.GetFlag().Name, missing.GetFlag().Usage)
+	}
+	return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
+}
+
+// wrongValue is what people are told of a flag's value that its type does not
+// take.
+func wrongValue(f *pflag.Flag, value string, err error) error {
+	kind := f.Value.Type()
+	switch {
+	case strings.HasPrefix(kind, "int"), strings.HasPrefix(kind, "uint"):
+		return fmt.Errorf("%q: it is a whole number", value)
+	case strings.HasPrefix(kind, "float"):
+		return fmt.Errorf("%q: it is a number", value)
+	case kind == "bool":
+		return fmt.Errorf("%q: it is true or false", value)
+	case kind == "duration":
+		return fmt.Errorf("%q: it is a duration such as 30s or 5m", value)
+	}
+	return err
+}
