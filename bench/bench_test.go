@@ -7,13 +7,14 @@ import (
 
 	"tailbound/bench/load"
 	"tailbound/bench/plain"
+	"tailbound/bench/trial"
 )
 
 // The generator and the plain server understand each other: every intended
 // request is answered, none with an error. No time is asserted.
 func TestGeneratorDrivesThePlainServer(t *testing.T) {
 	for _, sync := range []bool{true, false} {
-		port, err := freePorts(1)
+		port, err := trial.FreePorts(1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,7 +34,7 @@ func TestGeneratorDrivesThePlainServer(t *testing.T) {
 		} {
 			o.Bootstrap, o.Topic, o.Connections = addr, fmt.Sprintf("t%d", i), 4
 			o.WarmupNS, o.WindowNS, o.DrainNS = 50e6, 200e6, 30e9
-			r, err := load.Run(o)
+			r, err := load.Run(o, load.Hooks{})
 			if err != nil {
 				t.Fatalf("load %d: %v", i, err)
 			}

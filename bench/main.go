@@ -21,7 +21,9 @@ import (
 	"tailbound/bench/groups"
 	"tailbound/bench/load"
 	"tailbound/bench/plain"
+	"tailbound/bench/record"
 	"tailbound/bench/rings"
+	"tailbound/bench/trial"
 )
 
 // Children are told to die with the thread that made them (PR_SET_PDEATHSIG):
@@ -60,7 +62,7 @@ func childLoad(options string) error {
 	if err := json.Unmarshal([]byte(options), &o); err != nil {
 		return err
 	}
-	r, err := load.Run(o)
+	r, err := load.Run(o, load.Hooks{})
 	if err != nil {
 		return err
 	}
@@ -97,12 +99,12 @@ func (o *options) touch(ctx context.Context, self string, l load.Options) error 
 	if n = min(n, availableMiB()-2048); n <= 0 {
 		return nil
 	}
-	t, err := spawn(o.loadCPU, nil, self, "child-touch", strconv.Itoa(n))
+	t, err := trial.Spawn([]int{o.loadCPU}, nil, self, "child-touch", strconv.Itoa(n))
 	if err != nil {
 		return err
 	}
-	defer t.kill()
-	return t.await(ctx, time.Minute)
+	defer t.Kill()
+	return t.Await(ctx, time.Minute)
 }
 
 type options struct {
@@ -220,7 +222,7 @@ func orchestrate(args []string) error {
 	}
 	defer os.RemoveAll(scratch)
 
-	rep := &report{Machine: describe(scratch), Arguments: args}
+	rep := &report{Machine: record.Describe(scratch), Arguments: args}
 	rep.header(os.Stdout)
 	// All rounds of rates come before the first of saturation: for half a
 	// minute after gigabytes were written the host takes time from the machine
@@ -355,7 +357,7 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 	if err := o.touch(ctx, self, p.Load); err != nil {
 		return fmt.Errorf("touch memory: %w", err)
 	}
-	port, err := freePorts(2)
+	port, err := trial.FreePorts(2)
 	if err != nil {
 		return err
 	}
@@ -365,14 +367,14 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 	if err != nil {
 		return err
 	}
-	defer server.stop()
+	defer server.Stop()
 	for {
 		err := load.Ready(addr)
 		if err == nil {
 			break
 		}
-		if server.exited() {
-			return fmt.Errorf("%s ended: %s", name, server.lastWords())
+		if server.Exited() {
+			return fmt.Errorf("%s ended: %s", name, server.LastWords())
 		}
 		if time.Since(start) > 60*time.Second {
 			return fmt.Errorf("%s is not ready after a minute: %w", name, err)
@@ -385,7 +387,7 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 	m.ReadyS = time.Since(start).Seconds()
 
 	l := p.Load
-	l.Bootstrap, l.ServerPID = addr, server.pid()
+	l.Bootstrap, l.ServerPID = addr, server.PID()
 	if o.steady {
 		fill := l
 		fill.Rate, fill.Inflight, fill.Consumer, fill.WindowNS = 0, 16, false, 4e9
@@ -393,28 +395,28 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 			return fmt.Errorf("before the measurement: %w", err)
 		}
 	}
-	var crowd *child
+	var crowd *trial.Process
 	if kind, _, _ := variant(name); kind == "tailbound-groups" {
 		if crowd, err = o.gather(ctx, self, addr, filepath.Join(filepath.Dir(dir), "gathered")); err != nil {
 			return err
 		}
-		defer crowd.kill()
+		defer crowd.Kill()
 	}
 	m.Result, err = o.generate(ctx, self, name, server, l)
 	if crowd != nil {
-		crowd.stop()
+		crowd.Stop()
 		m.Crowd = new(groups.Summary)
-		if e := json.Unmarshal(crowd.stdout.Bytes(), m.Crowd); e != nil && err == nil {
-			err = fmt.Errorf("groups: %s", crowd.lastWords())
+		if e := json.Unmarshal(crowd.Stdout.Bytes(), m.Crowd); e != nil && err == nil {
+			err = fmt.Errorf("groups: %s", crowd.LastWords())
 		}
 		fmt.Fprintf(os.Stderr, "groups: %+v\n", *m.Crowd)
 	}
-	m.RSSMiB, m.OffCore = server.peakMiB(), server.offCore(o.serverCPU)
+	m.RSSMiB, m.OffCore = server.PeakMiB(), server.OffCore(o.serverCPU)
 	return err
 }
 
 // gather has a process of its own join all groups, and waits until it has.
-func (o *options) gather(ctx context.Context, self, addr, ready string) (*child, error) {
+func (o *options) gather(ctx context.Context, self, addr, ready string) (*trial.Process, error) {
 	_ = os.Remove(ready)
 	c := o.crowd
 	c.Bootstrap = addr
@@ -422,7 +424,7 @@ func (o *options) gather(ctx context.Context, self, addr, ready string) (*child,
 	if err != nil {
 		return nil, err
 	}
-	crowd, err := spawn(o.crowdCPU, nil, self, "child-groups", string(encoded), ready)
+	crowd, err := trial.Spawn([]int{o.crowdCPU}, nil, self, "child-groups", string(encoded), ready)
 	if err != nil {
 		return nil, err
 	}
@@ -431,8 +433,8 @@ func (o *options) gather(ctx context.Context, self, addr, ready string) (*child,
 			return crowd, nil
 		}
 		switch {
-		case crowd.exited():
-			err = fmt.Errorf("groups: %s", crowd.lastWords())
+		case crowd.Exited():
+			err = fmt.Errorf("groups: %s", crowd.LastWords())
 		case time.Since(start) > 3*time.Minute:
 			err = errors.New("groups: they have not joined after three minutes")
 		default:
@@ -440,7 +442,7 @@ func (o *options) gather(ctx context.Context, self, addr, ready string) (*child,
 				continue
 			}
 		}
-		crowd.kill()
+		crowd.Kill()
 		return nil, err
 	}
 }
@@ -469,23 +471,23 @@ func childGroups(options, ready string) error {
 }
 
 // generate has a process of its own put load on a system.
-func (o *options) generate(ctx context.Context, self, name string, server *child, l load.Options) (*load.Result, error) {
+func (o *options) generate(ctx context.Context, self, name string, server *trial.Process, l load.Options) (*load.Result, error) {
 	encoded, err := json.Marshal(l)
 	if err != nil {
 		return nil, err
 	}
-	gen, err := spawn(o.loadCPU, []string{"GOMAXPROCS=2", "GOGC=off"}, self, "child-load", string(encoded))
+	gen, err := trial.Spawn([]int{o.loadCPU}, []string{"GOMAXPROCS=2", "GOGC=off"}, self, "child-load", string(encoded))
 	if err != nil {
 		return nil, err
 	}
-	defer gen.kill()
+	defer gen.Kill()
 	limit := time.Duration(l.WarmupNS+l.WindowNS+l.DrainNS) + 40*time.Second
-	if err := gen.await(ctx, limit); err != nil {
-		if server.exited() {
-			return nil, fmt.Errorf("generator: %w; %s ended: %s", err, name, server.lastWords())
+	if err := gen.Await(ctx, limit); err != nil {
+		if server.Exited() {
+			return nil, fmt.Errorf("generator: %w; %s ended: %s", err, name, server.LastWords())
 		}
 		return nil, fmt.Errorf("generator: %w", err)
 	}
 	r := new(load.Result)
-	return r, json.Unmarshal(gen.stdout.Bytes(), r)
+	return r, json.Unmarshal(gen.Stdout.Bytes(), r)
 }

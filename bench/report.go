@@ -5,87 +5,23 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"tailbound/bench/load"
+	"tailbound/bench/record"
 )
 
-// A machine says where numbers come from; numbers of two are not compared.
-type machine struct {
-	Time       string
-	Commit     string
-	Kernel     string
-	CPU        string
-	CPUs       int
-	MemoryMiB  int
-	FileSystem string
-	Go         string
-	Load       string // at the start, 1 minute
-}
-
 type report struct {
-	Machine   machine
+	Machine   record.Machine
 	Arguments []string
 	Runs      []measured
 }
 
-func describe(dir string) machine {
-	m := machine{Time: time.Now().UTC().Format(time.RFC3339), CPUs: runtime.NumCPU(), Go: runtime.Version()}
-	if b, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*").Output(); err == nil {
-		m.Commit = strings.TrimSpace(string(b))
-	}
-	var u unix.Utsname
-	if unix.Uname(&u) == nil {
-		m.Kernel = unix.ByteSliceToString(u.Release[:])
-	}
-	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		if _, after, ok := strings.Cut(string(b), "model name"); ok {
-			line, _, _ := strings.Cut(after, "\n")
-			m.CPU = strings.TrimLeft(line, "\t :")
-		}
-	}
-	var s unix.Sysinfo_t
-	if unix.Sysinfo(&s) == nil {
-		m.MemoryMiB = int(s.Totalram * uint64(s.Unit) >> 20)
-	}
-	var fs unix.Statfs_t
-	if unix.Statfs(dir, &fs) == nil {
-		m.FileSystem = fileSystem(fs.Type)
-	}
-	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
-		m.Load, _, _ = strings.Cut(string(b), " ")
-	}
-	return m
-}
-
-func fileSystem(magic int64) string {
-	switch magic {
-	case unix.EXT4_SUPER_MAGIC:
-		return "ext4"
-	case unix.XFS_SUPER_MAGIC:
-		return "xfs"
-	case unix.BTRFS_SUPER_MAGIC:
-		return "btrfs"
-	case unix.TMPFS_MAGIC:
-		return "tmpfs: a sync costs nothing here, do not quote"
-	case unix.OVERLAYFS_SUPER_MAGIC:
-		return "overlayfs"
-	}
-	return fmt.Sprintf("%#x", magic)
-}
-
 func (r *report) header(w io.Writer) {
-	m := r.Machine
-	fmt.Fprintf(w, "%s  commit %s  %s\n%s, %d CPUs, %d MiB, Linux %s, %s, load %s at start\n\n",
-		m.Time, m.Commit, m.Go, m.CPU, m.CPUs, m.MemoryMiB, m.Kernel, m.FileSystem, m.Load)
+	fmt.Fprintln(w, r.Machine.Lines())
 }
 
 func progress(m measured) {
@@ -168,12 +104,12 @@ func (r *report) row(w io.Writer, p phase, system string) (notes []string) {
 		mid(func(r *load.Result) float64 { return float64(r.Lag.P50) / 1e6 }),
 		mid(func(r *load.Result) float64 { return float64(r.Lag.P99) / 1e6 }))
 	if p.Load.Consumer {
-		end := func(f func(load.Summary) int64) float64 {
+		end := func(f func(record.Summary) int64) float64 {
 			return mid(func(r *load.Result) float64 { return float64(f(*r.EndToEnd)) / 1e6 })
 		}
 		fmt.Fprintf(w, "end to end\t%.3f\t%.3f\t%.3f\t%.3f\t\t\t\t\t\t\t\n",
-			end(func(s load.Summary) int64 { return s.P50 }), end(func(s load.Summary) int64 { return s.P99 }),
-			end(func(s load.Summary) int64 { return s.P999 }),
+			end(func(s record.Summary) int64 { return s.P50 }), end(func(s record.Summary) int64 { return s.P99 }),
+			end(func(s record.Summary) int64 { return s.P999 }),
 			slices.Max(each(good, func(r *load.Result) float64 { return float64(r.EndToEnd.Max) / 1e6 })))
 	}
 	return notes

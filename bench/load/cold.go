@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -62,7 +61,7 @@ func Ready(addr string) error {
 
 // leaders creates the topic and waits until every partition has a leader; it
 // gives the leader's address for each partition.
-func leaders(bootstrap, topic string, partitions int, keep int64) ([]string, error) {
+func leaders(bootstrap, topic string, partitions int, config map[string]string) ([]string, error) {
 	addr, err := controller(bootstrap)
 	if err != nil {
 		return nil, err
@@ -77,12 +76,10 @@ func leaders(bootstrap, topic string, partitions int, keep int64) ([]string, err
 	create.TimeoutMillis = 10_000
 	t := kmsg.NewCreateTopicsRequestTopic()
 	t.Topic, t.NumPartitions, t.ReplicationFactor = topic, int32(partitions), 1
-	if keep > 0 {
-		for name, v := range map[string]int64{"retention.bytes": keep, "segment.bytes": keep / 2} {
-			c, value := kmsg.NewCreateTopicsRequestTopicConfig(), strconv.FormatInt(v, 10)
-			c.Name, c.Value = name, &value
-			t.Configs = append(t.Configs, c)
-		}
+	for name, value := range config {
+		c := kmsg.NewCreateTopicsRequestTopicConfig()
+		c.Name, c.Value = name, &value
+		t.Configs = append(t.Configs, c)
 	}
 	create.Topics = append(create.Topics, t)
 	resp, err := ask(conn, create)
@@ -91,7 +88,11 @@ func leaders(bootstrap, topic string, partitions int, keep int64) ([]string, err
 	}
 	for _, t := range resp.(*kmsg.CreateTopicsResponse).Topics {
 		if t.ErrorCode != 0 && t.ErrorCode != 36 { // 36: it exists
-			return nil, fmt.Errorf("CreateTopics: error code %d", t.ErrorCode)
+			said := ""
+			if t.ErrorMessage != nil {
+				said = ": " + *t.ErrorMessage
+			}
+			return nil, fmt.Errorf("CreateTopics: error code %d%s", t.ErrorCode, said)
 		}
 	}
 	for start := time.Now(); ; time.Sleep(50 * time.Millisecond) {

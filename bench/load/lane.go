@@ -1,23 +1,10 @@
 package load
 
-import "math"
-
-// never is later than every instant.
-const never = math.MaxInt64
-
-// A schedule is the evenly spaced intended sends of one lane among several
-// that share a rate. Its zero Interval is a closed loop.
-type schedule struct {
-	Start    int64   // ns, the first send of lane 0
-	End      int64   // ns, nothing is intended at or after it
-	Interval float64 // ns between two sends of all lanes together
-	Lanes    int64
-	Lane     int64
-}
-
-// at is the instant at which send number k of this lane is intended.
-func (s *schedule) at(k int64) int64 {
-	return s.Start + int64(float64(k*s.Lanes+s.Lane)*s.Interval)
+// A request is one that was taken and not answered.
+type request struct {
+	intended  int64
+	number    uint32 // of its lane, for the stamp
+	partition int32  // its slot among the link's
 }
 
 // A lane is the arithmetic of one connection: what is due, what is in flight,
@@ -25,13 +12,12 @@ func (s *schedule) at(k int64) int64 {
 //
 // Invariant: 0 <= tail-head <= len(inflight); answers come in request order.
 type lane struct {
-	schedule
-	inflight []int64 // intended instants, a ring; its length is the bound
-	head     uint64  // next to be answered
-	tail     uint64  // next to be sent
-	next     int64   // number of the next intended send
-	held     bool    // a due send found the bound reached or the socket full
-	freeAt   int64   // when what held the lane last let go
+	Schedule
+	inflight []request // a ring; its length is the bound
+	head     uint64    // next to be answered
+	tail     uint64    // next to be taken
+	held     bool      // a due send found the bound reached or the socket full
+	freeAt   int64     // when what held the lane last let go
 
 	sent      int64
 	heldSends int64 // sends that were late because the lane was held
@@ -45,7 +31,7 @@ func (l *lane) take(now int64) (intended, lag int64, ok bool) {
 	if closed {
 		intended = now
 	} else {
-		intended = l.at(l.next)
+		intended = l.Due()
 	}
 	if intended >= l.End || intended > now {
 		return 0, 0, false
@@ -66,24 +52,33 @@ func (l *lane) take(now int64) (intended, lag int64, ok bool) {
 	default:
 		l.heldSends++
 	}
-	l.inflight[l.tail%uint64(len(l.inflight))] = intended
-	l.tail++
-	l.next++
-	l.sent++
+	l.put(request{intended: intended, number: uint32(l.sent)})
+	l.Advance()
 	return intended, lag, true
 }
+
+func (l *lane) put(r request) {
+	*l.at64(l.tail) = r
+	l.tail++
+	l.sent++
+}
+
+func (l *lane) at64(i uint64) *request { return &l.inflight[i%uint64(len(l.inflight))] }
+
+// full says whether nothing more may be taken.
+func (l *lane) full() bool { return l.tail-l.head == uint64(len(l.inflight)) }
 
 // hold notes that due requests cannot leave; the next take ends it.
 func (l *lane) hold() { l.held = true }
 
-// answer gives the intended instant of the oldest request in flight.
-func (l *lane) answer() (intended int64, ok bool) {
+// answer gives the oldest request in flight.
+func (l *lane) answer() (r request, ok bool) {
 	if l.head == l.tail {
-		return 0, false
+		return r, false
 	}
-	intended = l.inflight[l.head%uint64(len(l.inflight))]
+	r = *l.at64(l.head)
 	l.head++
-	return intended, true
+	return r, true
 }
 
 // wakeAt is when take may next succeed by the passing of time alone.
@@ -91,7 +86,7 @@ func (l *lane) wakeAt() int64 {
 	if l.Interval == 0 || l.held {
 		return never
 	}
-	if t := l.at(l.next); t < l.End {
+	if t := l.Due(); t < l.End {
 		return t
 	}
 	return never
@@ -100,19 +95,19 @@ func (l *lane) wakeAt() int64 {
 // done says whether every intended request of an open loop was answered; of a
 // closed loop whether nothing is in flight.
 func (l *lane) done() bool {
-	return l.head == l.tail && (l.Interval == 0 || l.at(l.next) >= l.End)
+	return l.head == l.tail && (l.Interval == 0 || l.Due() >= l.End)
 }
 
 // leftovers calls f with the intended instant of each request that was not
-// answered, sent or not.
+// answered, sent or not. It uses the schedule up.
 func (l *lane) leftovers(f func(intended int64)) {
 	for i := l.head; i != l.tail; i++ {
-		f(l.inflight[i%uint64(len(l.inflight))])
+		f(l.at64(i).intended)
 	}
 	if l.Interval == 0 {
 		return
 	}
-	for k := l.next; l.at(k) < l.End; k++ {
-		f(l.at(k))
+	for ; l.Due() < l.End; l.Advance() {
+		f(l.Due())
 	}
 }

@@ -1,12 +1,16 @@
 package load
 
-import "testing"
+import (
+	"math"
+	"slices"
+	"testing"
+)
 
 func TestScheduleSharesTheRateEvenly(t *testing.T) {
 	// 1000 requests a second over four lanes: every millisecond one, in turn.
 	seen := map[int64]bool{}
 	for lane := int64(0); lane < 4; lane++ {
-		s := schedule{Start: 7, End: never, Interval: 1e6, Lanes: 4, Lane: lane}
+		s := Schedule{Start: 7, End: never, Interval: 1e6, Lanes: 4, Lane: lane}
 		for k := int64(0); k < 250; k++ {
 			at := s.at(k)
 			if want := 7 + (k*4+lane)*1e6; at != want {
@@ -21,7 +25,7 @@ func TestScheduleSharesTheRateEvenly(t *testing.T) {
 }
 
 func TestScheduleDoesNotDrift(t *testing.T) {
-	s := schedule{Interval: 1e9 / 3.0, Lanes: 1}
+	s := Schedule{Interval: 1e9 / 3.0, Lanes: 1}
 	if at := s.at(3 * 86400); at < 86400e9-1 || at > 86400e9+1 {
 		t.Fatalf("after a day of 3/s: %d", at)
 	}
@@ -32,7 +36,7 @@ func TestScheduleDoesNotDrift(t *testing.T) {
 // kept from being sent. A generator with omission would show two.
 func TestStallIsCountedFromTheIntendedTime(t *testing.T) {
 	const ms = 1_000_000
-	l := lane{schedule: schedule{Start: 0, End: 3000 * ms, Interval: 10 * ms, Lanes: 1}, inflight: make([]int64, 2)}
+	l := lane{Schedule: Schedule{Start: 0, End: 3000 * ms, Interval: 10 * ms, Lanes: 1}, inflight: make([]request, 2)}
 	over, count, held := 0, 0, 0
 	for now := int64(0); now < 4000*ms; now += ms {
 		for {
@@ -50,12 +54,12 @@ func TestStallIsCountedFromTheIntendedTime(t *testing.T) {
 			continue
 		}
 		for {
-			at, ok := l.answer()
+			r, ok := l.answer()
 			if !ok {
 				break
 			}
 			count++
-			if now-at > 5*ms {
+			if now-r.intended > 5*ms {
 				over++
 			}
 		}
@@ -74,7 +78,7 @@ func TestStallIsCountedFromTheIntendedTime(t *testing.T) {
 }
 
 func TestHeldTimeIsNotTheGeneratorsLag(t *testing.T) {
-	l := lane{schedule: schedule{Start: 0, End: never, Interval: 10, Lanes: 1}, inflight: make([]int64, 1), freeAt: -1}
+	l := lane{Schedule: Schedule{Start: 0, End: never, Interval: 10, Lanes: 1}, inflight: make([]request, 1), freeAt: -1}
 	if _, lag, ok := l.take(3); !ok || lag != 3 {
 		t.Fatalf("first: lag %d, %v", lag, ok)
 	}
@@ -109,7 +113,7 @@ func TestHeldTimeIsNotTheGeneratorsLag(t *testing.T) {
 }
 
 func TestLeftoversAreAllThatWasNotAnswered(t *testing.T) {
-	l := lane{schedule: schedule{Start: 0, End: 100, Interval: 10, Lanes: 1}, inflight: make([]int64, 4)}
+	l := lane{Schedule: Schedule{Start: 0, End: 100, Interval: 10, Lanes: 1}, inflight: make([]request, 4)}
 	for range 6 {
 		l.take(1000)
 	}
@@ -122,7 +126,7 @@ func TestLeftoversAreAllThatWasNotAnswered(t *testing.T) {
 }
 
 func TestClosedLoopKeepsTheBound(t *testing.T) {
-	l := lane{schedule: schedule{End: 100, Lanes: 1}, inflight: make([]int64, 16)}
+	l := lane{Schedule: Schedule{End: 100, Lanes: 1}, inflight: make([]request, 16)}
 	n := 0
 	for {
 		if _, _, ok := l.take(5); !ok {
@@ -139,5 +143,75 @@ func TestClosedLoopKeepsTheBound(t *testing.T) {
 	}
 	if _, _, ok := l.take(100); ok {
 		t.Fatal("sent after the end")
+	}
+}
+
+// collect is every intended instant of all lanes of a schedule, in order.
+func collect(s Schedule) (all []int64) {
+	for lane := range s.Lanes {
+		one := s
+		one.Lane = lane
+		for ; one.Due() < one.End; one.Advance() {
+			all = append(all, one.Due())
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+func TestPoissonArrivalsAreOfTheirRate(t *testing.T) {
+	s := Schedule{End: 100e9, Interval: 1e6, Lanes: 4, Arrivals: Arrivals{Kind: "poisson", Seed: 7}}
+	all := collect(s)
+	if n := len(all); n < 99_000 || n > 101_000 { // sigma is 316
+		t.Fatalf("%d arrivals in 100 s of 1000/s", n)
+	}
+	// The gaps' deviation is their mean, as of an exponential distribution.
+	var sum, squares float64
+	for i := 1; i < len(all); i++ {
+		gap := float64(all[i] - all[i-1])
+		sum, squares = sum+gap, squares+gap*gap
+	}
+	mean := sum / float64(len(all)-1)
+	deviation := math.Sqrt(squares/float64(len(all)-1) - mean*mean)
+	if r := deviation / mean; r < 0.97 || r > 1.03 {
+		t.Errorf("the gaps' deviation is %.3f of their mean", r)
+	}
+	if !slices.Equal(all, collect(s)) {
+		t.Error("one seed gave two schedules")
+	}
+	s.Seed = 8
+	if slices.Equal(all, collect(s)) {
+		t.Error("two seeds gave one schedule")
+	}
+}
+
+func TestBurstsKeepTheRate(t *testing.T) {
+	all := collect(Schedule{Start: 5, End: 5 + 10e9, Interval: 1e6, Lanes: 3, Arrivals: Arrivals{Kind: "bursts", Burst: 50}})
+	if len(all) != 10_000 {
+		t.Fatalf("%d sends in 10 s of 1000/s", len(all))
+	}
+	for i, at := range all {
+		if want := 5 + int64(i/50)*50e6; at != want {
+			t.Fatalf("send %d at %d, want %d", i, at, want)
+		}
+	}
+}
+
+func TestRampGrowsEvenly(t *testing.T) {
+	for _, c := range []struct{ from, interval float64 }{{0, 1e6}, {500, 1e6}, {2000, 1e6}, {1000, 1e6}} {
+		all := collect(Schedule{End: 10e9, Interval: c.interval, Lanes: 4, Arrivals: Arrivals{Kind: "ramp", From: c.from}})
+		to := 1e9 / c.interval
+		if want := (c.from + to) / 2 * 10; math.Abs(float64(len(all))-want) > 2 {
+			t.Fatalf("from %v to %v: %d sends, want %.0f", c.from, to, len(all), want)
+		}
+		var seconds [10]int
+		for _, at := range all {
+			seconds[at/1e9]++
+		}
+		for i, n := range seconds {
+			if want := c.from + (to-c.from)*(float64(i)+0.5)/10; math.Abs(float64(n)-want) > 2 {
+				t.Errorf("from %v to %v: %d sends in second %d, want %.0f", c.from, to, n, i, want)
+			}
+		}
 	}
 }

@@ -1,99 +1,33 @@
 package load
 
 import (
-	"encoding/base64"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
+	"tailbound/bench/record"
 )
-
-// Options says what one phase asks of one system.
-type Options struct {
-	Bootstrap   string
-	Topic       string
-	Partitions  int
-	Connections int
-	Inflight    int     // bound per connection
-	Rate        float64 // requests per second over all connections; 0: closed loop
-	Records     int     // per request
-	RecordBytes int
-	WarmupNS    int64 // excluded from every figure
-	WindowNS    int64 // measured
-	DrainNS     int64 // how long answers are waited for after the window
-	Consumer    bool  // read the tail on connections of its own
-	Keep        int64 // retention.bytes of the topic, in segments of half of it; 0: as the system has it
-	ServerPID   int   // its CPU time over the window is read; 0: none
-}
-
-// Histogram is nanoseconds, three significant digits; above its top it is
-// clamped and counted.
-type Histogram struct {
-	h     *hdrhistogram.Histogram
-	over  int64
-	count int64
-}
-
-const histogramTopNS = 120e9
-
-func newHistogram() *Histogram { return &Histogram{h: hdrhistogram.New(100, histogramTopNS, 3)} }
-
-func (h *Histogram) record(ns int64) {
-	h.count++
-	if ns < 0 {
-		ns = 0
-	}
-	if ns > histogramTopNS {
-		h.over++
-		ns = histogramTopNS
-	}
-	_ = h.h.RecordValue(ns)
-}
-
-// Summary is a Histogram in the result: nanoseconds, and the whole histogram
-// as HdrHistogram's V2 compressed encoding in base64.
-type Summary struct {
-	Count   int64
-	P50     int64
-	P90     int64
-	P99     int64
-	P999    int64
-	P9999   int64
-	Max     int64
-	Clamped int64  `json:",omitempty"`
-	Raw     string `json:",omitempty"`
-}
-
-func (h *Histogram) summary() Summary {
-	s := Summary{
-		Count:   h.count,
-		P50:     h.h.ValueAtQuantile(50),
-		P90:     h.h.ValueAtQuantile(90),
-		P99:     h.h.ValueAtQuantile(99),
-		P999:    h.h.ValueAtQuantile(99.9),
-		P9999:   h.h.ValueAtQuantile(99.99),
-		Max:     h.h.Max(),
-		Clamped: h.over,
-	}
-	if raw, err := h.h.Encode(hdrhistogram.V2CompressedEncodingCookieBase); err == nil {
-		s.Raw = base64.StdEncoding.EncodeToString(raw)
-	}
-	return s
-}
 
 // Result is what one phase showed. All figures are of the window.
 type Result struct {
 	Offered        float64 // requests per second; 0: closed loop
 	Acknowledged   int64   // requests answered inside the window
 	RequestsPerSec float64
-	MBPerSec       float64  // 1e6 bytes of record values
-	Carried        float64  // acknowledged / offered; 1 for a closed loop
-	Latency        Summary  // intended send to whole answer
-	Lag            Summary  // actual minus intended send, where nothing held it back
-	EndToEnd       *Summary `json:",omitempty"`
-	EndToEndLost   int64    `json:",omitempty"` // acknowledged in time, never read back
+	MBPerSec       float64         // 1e6 bytes of record values
+	Carried        float64         // acknowledged / offered; 1 for a closed loop
+	Latency        record.Summary  // intended send to whole answer
+	Lag            record.Summary  // actual minus intended send, where nothing held it back
+	EndToEnd       *record.Summary `json:",omitempty"`
+	EndToEndLost   int64           `json:",omitempty"` // acknowledged in time, never read back
+
+	Readers []ReaderResult `json:",omitempty"`
+
+	// With Verify: each is a request that the system said is safe and that was
+	// not read back, or that was read back more than once.
+	Lost       int64 `json:",omitempty"`
+	Duplicates int64 `json:",omitempty"`
+	Reconnects int64 `json:",omitempty"`
 
 	Held       int64            // requests sent late because the bound or the socket held them
 	Unfinished int64            // no answer by the end of the drain; in Latency with what they had waited
@@ -105,6 +39,15 @@ type Result struct {
 	// GeneratorLimited says why the figures are the generator's; empty when
 	// they are the system's.
 	GeneratorLimited string `json:",omitempty"`
+}
+
+// ReaderResult is what a group of readers did.
+type ReaderResult struct {
+	Name       string
+	Count      int
+	MBPerSec   float64 // of all of them, within the window
+	Age        record.Summary
+	CaughtUpNS int64 `json:",omitempty"` // from its begin to the tail, the last of them; -1: not within the run
 }
 
 // judge says whether the generator, not the system, made the figures.

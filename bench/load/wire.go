@@ -3,8 +3,6 @@ package load
 import (
 	"encoding/binary"
 	"hash/crc32"
-	"math/rand/v2"
-	"time"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -22,74 +20,7 @@ const (
 	batchHeaderBytes = 61
 	crcAt            = 17 // of a batch; it covers all from crcFrom on
 	crcFrom          = 21
-	stampBytes       = 16 // at the end of the last record's value
-	stampMagic       = 0x5461696c626e6421
 )
-
-// A batch is a record batch v2 with random values, built once. Only its stamp
-// (magic, intended instant) changes between uses; as it lies at the end, the
-// new CRC costs 17 bytes, not the whole batch.
-type batch struct {
-	bytes   []byte
-	stampAt int
-	prefix  uint32 // CRC of bytes[crcFrom:stampAt]
-}
-
-func newBatch(records, recordBytes int, r *rand.ChaCha8) *batch {
-	recordBytes = max(recordBytes, stampBytes)
-	b := make([]byte, batchHeaderBytes, batchHeaderBytes+records*(recordBytes+32))
-	value := make([]byte, recordBytes)
-	var body []byte
-	for i := range records {
-		_, _ = r.Read(value)
-		body = append(body[:0], 0)                           // attributes
-		body = binary.AppendVarint(body, 0)                  // timestamp delta
-		body = binary.AppendVarint(body, int64(i))           // offset delta
-		body = binary.AppendVarint(body, -1)                 // no key
-		body = binary.AppendVarint(body, int64(recordBytes)) // value
-		body = append(body, value...)
-		body = binary.AppendVarint(body, 0) // headers: one byte
-		b = binary.AppendVarint(b, int64(len(body)))
-		b = append(b, body...)
-	}
-	be := binary.BigEndian
-	now := uint64(time.Now().UnixMilli())
-	be.PutUint32(b[8:], uint32(len(b)-12))
-	be.PutUint32(b[12:], ^uint32(0)) // leader epoch: -1
-	b[16] = 2
-	be.PutUint32(b[23:], uint32(records-1))
-	be.PutUint64(b[27:], now)
-	be.PutUint64(b[35:], now)
-	be.PutUint64(b[43:], ^uint64(0)) // no producer id
-	be.PutUint16(b[51:], ^uint16(0))
-	be.PutUint32(b[53:], ^uint32(0))
-	be.PutUint32(b[57:], uint32(records))
-	t := &batch{bytes: b, stampAt: len(b) - 1 - stampBytes}
-	t.prefix = crc32.Checksum(b[crcFrom:t.stampAt], castagnoli)
-	t.stamp(0)
-	return t
-}
-
-// stamp writes the intended instant into the last record and makes the CRC
-// right again.
-func (t *batch) stamp(intended int64) {
-	tail := t.bytes[t.stampAt:]
-	binary.BigEndian.PutUint64(tail, stampMagic)
-	binary.BigEndian.PutUint64(tail[8:], uint64(intended))
-	binary.BigEndian.PutUint32(t.bytes[crcAt:], crc32.Update(t.prefix, castagnoli, tail))
-}
-
-// stampOf reads the intended instant from a batch that came back.
-func stampOf(b []byte) (intended int64, ok bool) {
-	if len(b) < batchHeaderBytes+stampBytes+1 {
-		return 0, false
-	}
-	tail := b[len(b)-1-stampBytes:]
-	if binary.BigEndian.Uint64(tail) != stampMagic {
-		return 0, false
-	}
-	return int64(binary.BigEndian.Uint64(tail[8:])), true
-}
 
 // appendHeader appends a request's length, header v1 and client id; endFrame
 // sets the length when the rest, and bodyBytes that follow elsewhere, are known.
@@ -112,14 +43,14 @@ func appendString(b []byte, s string) []byte {
 }
 
 // appendProduce appends a Produce request of one batch up to where the batch's
-// batchBytes bytes follow. acks is all.
-func appendProduce(b []byte, correlation int32, topic string, partition int32, batchBytes int) []byte {
+// batchBytes bytes follow.
+func appendProduce(b []byte, correlation int32, acks int16, topic string, partition int32, batchBytes int) []byte {
 	be := binary.BigEndian
 	from := len(b)
 	b = appendHeader(b, produceKey, produceVersion, correlation)
 	b = be.AppendUint16(b, ^uint16(0)) // no transactional id
-	b = be.AppendUint16(b, ^uint16(0)) // acks -1
-	b = be.AppendUint32(b, 30_000)     // timeout, ms
+	b = be.AppendUint16(b, uint16(acks))
+	b = be.AppendUint32(b, 30_000) // timeout, ms
 	b = be.AppendUint32(b, 1)
 	b = appendString(b, topic)
 	b = be.AppendUint32(b, 1)

@@ -3,35 +3,36 @@ package load
 import (
 	"encoding/binary"
 	"hash/crc32"
-	"math/rand/v2"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 func TestBatchKeepsItsCRC(t *testing.T) {
-	for _, shape := range [][2]int{{100, 1000}, {1, 100}, {1, 1}} {
-		b := newBatch(shape[0], shape[1], rand.NewChaCha8([32]byte{1}))
+	for _, c := range [][2]int{{100, 1000}, {1, 100}, {1, 1}} {
+		shape := shape{records: c[0], recordBytes: c[1]}
+		b := batchOf(t, shape)
 		for _, at := range []int64{0, 1, 123456789012345} {
-			b.stamp(at)
+			b.stamp(7, 9, at)
 			if got, want := binary.BigEndian.Uint32(b.bytes[crcAt:]), crc32.Checksum(b.bytes[crcFrom:], castagnoli); got != want {
-				t.Fatalf("%v: CRC %x, want %x", shape, got, want)
+				t.Fatalf("%v: CRC %x, want %x", c, got, want)
 			}
-			if got, ok := stampOf(b.bytes); !ok || got != at {
-				t.Fatalf("%v: stamp %d %v, want %d", shape, got, ok, at)
+			if lane, number, got, ok := stampOf(b.bytes); !ok || got != at || lane != 7 || number != 9 {
+				t.Fatalf("%v: stamp %d %d %d %v, want 7 9 %d", c, lane, number, got, ok, at)
 			}
 		}
 		var k kmsg.RecordBatch
 		if err := k.ReadFrom(b.bytes); err != nil {
 			t.Fatal(err)
 		}
-		if int(k.NumRecords) != shape[0] || int(k.Length) != len(b.bytes)-12 || k.ProducerID != -1 {
-			t.Fatalf("%v: read back as %d records, length %d", shape, k.NumRecords, k.Length)
+		if int(k.NumRecords) != c[0] || int(k.Length) != len(b.bytes)-12 || k.ProducerID != -1 {
+			t.Fatalf("%v: read back as %d records, length %d", c, k.NumRecords, k.Length)
 		}
 		for records, i := k.Records, 0; len(records) > 0; i++ {
 			var r kmsg.Record
 			if err := r.ReadFrom(records); err != nil || int(r.OffsetDelta) != i {
-				t.Fatalf("%v: record %d: %v, delta %d", shape, i, err, r.OffsetDelta)
+				t.Fatalf("%v: record %d: %v, delta %d", c, i, err, r.OffsetDelta)
 			}
 			_, n := binary.Varint(records)
 			records = records[n+int(r.Length):]
@@ -40,8 +41,8 @@ func TestBatchKeepsItsCRC(t *testing.T) {
 }
 
 func TestRequestsReadBack(t *testing.T) {
-	b := newBatch(3, 50, rand.NewChaCha8([32]byte{2}))
-	frame := append(appendProduce(nil, 9, "topic", 5, len(b.bytes)), b.bytes...)
+	b := batchOf(t, shape{records: 3, recordBytes: 50})
+	frame := append(appendProduce(nil, 9, -1, "topic", 5, len(b.bytes)), b.bytes...)
 	body := skipHeader(t, frame)
 	p := kmsg.NewPtrProduceRequest()
 	p.Version = produceVersion
@@ -64,8 +65,8 @@ func TestRequestsReadBack(t *testing.T) {
 }
 
 func TestFetchAnswerIsWalked(t *testing.T) {
-	b := newBatch(3, 50, rand.NewChaCha8([32]byte{2}))
-	b.stamp(77)
+	b := batchOf(t, shape{records: 3, recordBytes: 50})
+	b.stamp(1, 2, 77)
 	binary.BigEndian.PutUint64(b.bytes, 40)
 	r := kmsg.NewPtrFetchResponse()
 	r.Version = fetchVersion
@@ -86,7 +87,7 @@ func TestFetchAnswerIsWalked(t *testing.T) {
 				return
 			}
 			n++
-			if at, ok := stampOf(whole); !ok || at != 77 || next != 43 || index != 1 || code != 0 {
+			if _, _, at, ok := stampOf(whole); !ok || at != 77 || next != 43 || index != 1 || code != 0 {
 				t.Fatalf("batch of partition %d: stamp %d, next %d", index, at, next)
 			}
 			records = rest
@@ -103,4 +104,43 @@ func skipHeader(t *testing.T, frame []byte) []byte {
 		t.Fatalf("length %d of a frame of %d", binary.BigEndian.Uint32(frame), len(frame))
 	}
 	return frame[4+8+2+len("bench"):]
+}
+
+func batchOf(t *testing.T, s shape) *batch {
+	t.Helper()
+	b, err := newBatch(s, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// A client that knows nothing of stamps opens what every codec made, after the
+// stamp was changed in place.
+func TestCompressedBatchesAreOpenedByOthers(t *testing.T) {
+	for name, c := range codecs {
+		b := batchOf(t, shape{records: 50, recordBytes: 300, codec: c, key: keysOf(2, 4, 100, 8)})
+		b.stamp(1, 2, 1<<40)
+		if c != plain && len(b.bytes) > 50*300*8/10 {
+			t.Errorf("%s: %d bytes are not compressed", name, len(b.bytes))
+		}
+		p := kmsg.NewFetchResponseTopicPartition()
+		p.RecordBatches = b.bytes
+		got, _ := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{Partition: 0}, &p, kgo.DefaultDecompressor(), nil)
+		if got.Err != nil || len(got.Records) != 50 {
+			t.Fatalf("%s: %d records, %v", name, len(got.Records), got.Err)
+		}
+		last := got.Records[49]
+		if at := binary.BigEndian.Uint64(last.Value[len(last.Value)-8:]); at != 1<<40 {
+			t.Errorf("%s: the stamp reads %d", name, at)
+		}
+		for _, r := range got.Records {
+			if len(r.Key) != 8 || len(r.Value) != 300 {
+				t.Fatalf("%s: a record of %d and %d bytes", name, len(r.Key), len(r.Value))
+			}
+			if at := kgo.StickyKeyPartitioner(nil).ForTopic("t").Partition(r, 4); at != 2 {
+				t.Fatalf("%s: key %s belongs to partition %d", name, r.Key, at)
+			}
+		}
+	}
 }

@@ -15,7 +15,7 @@ type Interval struct {
 	Series  string
 	StartNS int64 // since the recording's start
 	EndNS   int64
-	Packed
+	H       Packed
 }
 
 // Log writes intervals as they come. A reader may look at it meanwhile: every
@@ -41,7 +41,7 @@ func (l *Log) Add(i Interval) error {
 	if strings.ContainsAny(i.Series, ", \r\n") {
 		return fmt.Errorf("series %q: a tag has no commas and no spaces", i.Series)
 	}
-	text, err := i.text()
+	text, err := i.H.text()
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (l *Log) Add(i Interval) error {
 	if i.Series != "" {
 		tag = "Tag=" + i.Series + ","
 	}
-	_, err = fmt.Fprintf(l.w, "%s%.3f,%.3f,%.3f,%s\n", tag, float64(i.StartNS)/1e9, float64(i.EndNS-i.StartNS)/1e9, float64(i.max)/1e6, text)
+	_, err = fmt.Fprintf(l.w, "%s%.3f,%.3f,%.3f,%s\n", tag, float64(i.StartNS)/1e9, float64(i.EndNS-i.StartNS)/1e9, float64(i.H.max)/1e6, text)
 	return err
 }
 
@@ -89,7 +89,7 @@ func ReadLog(r io.Reader) (all []Interval, err error) {
 				return nil, fmt.Errorf("line %d: %w", n, err)
 			}
 		}
-		if i.Packed, err = unpack(f[3]); err != nil {
+		if i.H, err = unpack(f[3]); err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
 		// A log without a base has times of the day they were taken, as its
@@ -99,8 +99,8 @@ func ReadLog(r io.Reader) (all []Interval, err error) {
 		}
 		i.StartNS = int64(v[0]*1e3+0.5) * 1e6
 		i.EndNS = i.StartNS + int64(v[1]*1e3+0.5)*1e6
-		if said := int64(v[2] * 1e6); said > i.max/2 && said < i.max {
-			i.max = said // three digits of a millisecond are nearer than the bucket's edge
+		if said := int64(v[2] * 1e6); said > i.H.max/2 && said < i.H.max {
+			i.H.max = said // three digits of a millisecond are nearer than the bucket's edge
 		}
 		all = append(all, i)
 	}
@@ -111,7 +111,7 @@ func Pool(all []Interval, series string) *Histogram {
 	h := NewHistogram()
 	for _, i := range all {
 		if i.Series == series {
-			i.Into(h)
+			i.H.Into(h)
 		}
 	}
 	return h
@@ -128,4 +128,3 @@ func SeriesOf(all []Interval) (names []string) {
 	}
 	return names
 }
-

@@ -43,7 +43,7 @@ func TestLogIsReadByOthers(t *testing.T) {
 	if err != nil || len(got) != 3 {
 		t.Fatalf("%d intervals, %v", len(got), err)
 	}
-	if got[2].Series != "produce" || got[2].StartNS != 1e9 || got[2].EndNS != 2.5e9 || got[2].Count() != 10 {
+	if got[2].Series != "produce" || got[2].StartNS != 1e9 || got[2].EndNS != 2.5e9 || got[2].H.Count() != 10 {
 		t.Errorf("the third reads back as %+v", got[2])
 	}
 	pooled := Pool(got, "produce")

@@ -21,7 +21,7 @@ func main() {
   tailbound check /var/lib/tailbound
   kcat -b localhost:9092 -L`,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), profileCommand(), topicCommand(), produceCommand(), consumeCommand(), groupCommand(), clusterCommand(), configCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), profileCommand(), topicCommand(), produceCommand(), consumeCommand(), groupCommand(), clusterCommand(), benchCommand(), configCommand(), versionCommand())
 	root.InitDefaultCompletionCmd()
 	helpful(root)
 	if err := root.Execute(); err != nil {

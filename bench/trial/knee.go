@@ -1,0 +1,151 @@
+package trial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"tailbound/bench/record"
+)
+
+// A Knee is the search for the highest rate that a system carries within a
+// bound. It knows no time and no system: it says which rate to try, and is told
+// how that went.
+//
+//	grow by half until a rate fails; halve what is between, until it is small
+//
+// A rate fails when it fails twice: once may have been the host.
+type Knee struct {
+	Tolerance float64 // the search ends when the least failed is so much above the best: 0.05
+
+	best   float64 // the highest that held; 0: none yet
+	failed float64 // the lowest that did not; 0: none yet
+	next   float64
+	again  bool
+}
+
+// NewKnee begins at a rate.
+func NewKnee(first, tolerance float64) *Knee { return &Knee{Tolerance: tolerance, next: first} }
+
+// Next is the rate to try; ok is false when the search is over.
+func (k *Knee) Next() (rate float64, ok bool) {
+	if k.failed > 0 && k.best > 0 && k.failed <= k.best*(1+k.Tolerance) || k.next < 1 {
+		return 0, false
+	}
+	return k.next, true
+}
+
+// Tell says whether the rate that Next gave held.
+func (k *Knee) Tell(held bool) {
+	if !held && !k.again {
+		k.again = true
+		return
+	}
+	k.again = false
+	if held {
+		k.best = k.next
+	} else {
+		k.failed = k.next
+	}
+	switch {
+	case k.failed == 0:
+		k.next *= 1.5
+	case k.best == 0:
+		k.next /= 2
+	default:
+		k.next = math.Sqrt(k.best * k.failed)
+	}
+}
+
+// Found is the highest rate that held, 0 where none did, and the lowest that
+// did not.
+func (k *Knee) Found() (best, failed float64) { return k.best, k.failed }
+
+// Found is a knee with the way to it.
+type Found struct {
+	Within  []string
+	Best    float64 // requests a second; 0: not even the least that was tried
+	Failed  float64 // the lowest rate that failed
+	AtLeast string  // why the search ended early, where it did: the knee is above Best
+	Tried   []Tried
+}
+
+// Tried is one rate.
+type Tried struct {
+	Rate float64
+	Held bool
+	Was  string
+}
+
+// FindKnee searches for a plan's knee. Its recordings lie in e.Dir, by rate.
+func FindKnee(ctx context.Context, p Plan, within []string, tolerance float64, s System, e Env) (*Found, error) {
+	p.Expect, p.Saturate = within, false
+	if len(within) == 0 {
+		return nil, errors.New("a knee is searched within a bound, such as \"produce p99 < 2ms\"")
+	}
+	dir, f := e.Dir, &Found{Within: within}
+	k := NewKnee(p.Rate, tolerance)
+	for n := 1; ; n++ {
+		rate, ok := k.Next()
+		if !ok {
+			break
+		}
+		p.Rate, e.Dir = rate, filepath.Join(dir, fmt.Sprintf("%02d-%.0f", n, rate))
+		p.Name = fmt.Sprintf("%.0f/s", rate)
+		run, err := Run(ctx, p, s, e)
+		if err != nil {
+			return nil, err
+		}
+		held, was := carried(run)
+		f.Tried = append(f.Tried, Tried{rate, held, was})
+		if e.Live != nil {
+			fmt.Fprintf(e.Live, "%.0f/s: %s\n", rate, was)
+		}
+		if limited := slices.IndexFunc(run.Notes, func(n string) bool { return strings.HasPrefix(n, "the load generator was the limit") }); limited >= 0 && !held {
+			f.AtLeast = run.Notes[limited]
+			break
+		}
+		k.Tell(held)
+	}
+	f.Best, f.Failed = k.Found()
+	return f, nil
+}
+
+// carried says whether a run is within its bound.
+func carried(run *record.Run) (held bool, was string) {
+	held = true
+	for _, c := range run.Verdict {
+		held = held && c.Held
+		was += c.Expected + ": " + c.Was + "  "
+	}
+	share, _ := run.Figure("carried")
+	unfinished, _ := run.Figure("unfinished")
+	errs, _ := run.Figure("errors")
+	if share < CarriedLeast || unfinished > 0 || errs > 0 {
+		held = false
+		was += fmt.Sprintf("carried %.0f %%, %.0f without an answer, %.0f errors  ", share*100, unfinished, errs)
+	}
+	if !held {
+		return false, was + "FAILS"
+	}
+	return true, was + "holds"
+}
+
+// Print says it to people.
+func (f *Found) Print(w io.Writer, records, recordBytes int) {
+	fmt.Fprintf(w, "\nknee within %s\n", strings.Join(f.Within, " and "))
+	mb := func(rate float64) float64 { return rate * float64(records*recordBytes) / 1e6 }
+	switch {
+	case f.Best == 0:
+		fmt.Fprintf(w, "  not even %.0f requests/s held\n", f.Failed)
+	case f.AtLeast != "":
+		fmt.Fprintf(w, "  at least %.0f requests/s, %.1f MB/s: %s\n", f.Best, mb(f.Best), f.AtLeast)
+	default:
+		fmt.Fprintf(w, "  %.0f requests/s, %.1f MB/s; %.0f/s fails\n", f.Best, mb(f.Best), f.Failed)
+	}
+}

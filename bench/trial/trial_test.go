@@ -1,0 +1,159 @@
+package trial
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"tailbound/bench/load"
+	"tailbound/bench/plain"
+	"tailbound/bench/record"
+)
+
+// The test binary is its own generating process.
+func TestMain(m *testing.M) {
+	if os.Getenv("TRIAL_GENERATE") != "" {
+		if err := Generate(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// Two processes' load is one recording: every intended request of both is in
+// it, in its log and in its page. No time is asserted.
+func TestProcessesArePooled(t *testing.T) {
+	t.Setenv("TRIAL_GENERATE", "1")
+	port, err := FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	data := t.TempDir()
+	go func() { _ = plain.Serve(plain.Options{Listen: addr, DataDir: data, Sync: true}) }()
+	for start := time.Now(); load.Ready(addr) != nil; time.Sleep(time.Millisecond) {
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("the plain server does not answer")
+		}
+	}
+	p := Default()
+	p.Name, p.Rate, p.Duration, p.Warmup, p.Interval, p.Processes, p.Drain = "pooled", 400, 500*time.Millisecond, 50*time.Millisecond, 100*time.Millisecond, 2, 30*time.Second
+	p.Expect = []string{"produce p99 < 1h", "unfinished = 0", "produce max < 1ns"}
+	dir := filepath.Join(t.TempDir(), "r")
+	var live bytes.Buffer
+	run, err := Run(t.Context(), p, System{Address: addr}, Env{Command: []string{os.Args[0]}, Dir: dir, Disk: dir, Live: &live, Watch: []int{0}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := record.Read(dir)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d recordings, %v", len(all), err)
+	}
+	const want = 200
+	if n := record.Pool(all[0].Intervals, load.Produce).Count(); n < want-4 || n > want+4 || run.Series[load.Produce].Count != n {
+		t.Errorf("%d latencies in the log, %d in the page, %d were intended", n, run.Series[load.Produce].Count, want)
+	}
+	if n := record.Pool(all[0].Intervals, "hiccup-cpu0").Count(); n != 100 {
+		t.Errorf("%d wake-ups were recorded, 100 were due", n)
+	}
+	if v := run.Verdict; len(v) != 3 || !v[0].Held || !v[1].Held || v[2].Held {
+		t.Errorf("the verdict is %+v", v)
+	}
+	if !strings.Contains(live.String(), "p99") {
+		t.Errorf("the live line is %q", live.String())
+	}
+	if m := all[0].Run.Machine; m.Kernel == "" || all[0].Run.Configuration == nil {
+		t.Errorf("the machine or the configuration is missing: %+v", m)
+	}
+}
+
+func TestPlansAreChecked(t *testing.T) {
+	for what, change := range map[string]func(*Plan){
+		"no rate":         func(p *Plan) { p.Rate = 0 },
+		"no time":         func(p *Plan) { p.Duration = 0 },
+		"few connections": func(p *Plan) { p.Processes = 8 },
+		"a share of 2":    func(p *Plan) { p.AtMost = 2 },
+		"arrivals":        func(p *Plan) { p.Arrivals = "sometimes" },
+		"a chain":         func(p *Plan) { p.Hops, p.Restarts = 2, []time.Duration{1} },
+		"an expectation":  func(p *Plan) { p.Expect = []string{"fast"} },
+		"a percentile":    func(p *Plan) { p.Expect = []string{"produce p101 < 1s"} },
+		"a comparison":    func(p *Plan) { p.Expect = []string{"lost ~ 3"} },
+	} {
+		p := Default()
+		change(&p)
+		if p.Check() == nil {
+			t.Errorf("%s: taken", what)
+		}
+	}
+	p := Default()
+	if err := p.Check(); err != nil {
+		t.Error(err)
+	}
+	p.Restarts = []time.Duration{time.Second}
+	if _, err := Run(context.Background(), p, System{}, Env{}); err == nil {
+		t.Error("a restart without a way to restart was taken")
+	}
+}
+
+func TestExpectations(t *testing.T) {
+	h := record.NewHistogram()
+	for i := range 1000 {
+		h.Record(int64(i+1) * 1e6)
+	}
+	run := &record.Run{Figures: []record.Figure{{Name: "slow read", Value: 7}}}
+	for text, held := range map[string]bool{
+		"produce p50 < 501ms": true, "produce p50 < 400ms": false, "produce max >= 1s": true, "produce p99.9 <= 999.9ms": true,
+		"slow read = 7": true, "slow read > 7": false, "nothing p50 < 1s": false, "nothing = 0": false,
+	} {
+		e, err := parseExpectation(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := e.check(map[string]*record.Histogram{"produce": h}, run); c.Held != held {
+			t.Errorf("%s: %v (%s)", text, c.Held, c.Was)
+		}
+	}
+}
+
+// A simulated system that holds up to a rate; every fourth answer is the
+// host's mischief.
+func TestKneeIsFound(t *testing.T) {
+	for _, real := range []float64{90, 1000, 4321, 250_000} {
+		k := NewKnee(1000, 0.05)
+		tries := 0
+		for ; ; tries++ {
+			rate, ok := k.Next()
+			if !ok {
+				break
+			}
+			k.Tell(rate <= real && tries%4 != 3)
+			if tries > 100 {
+				t.Fatalf("knee %v: no end", real)
+			}
+		}
+		best, failed := k.Found()
+		if best > real || failed < real && failed != 0 && math.Abs(failed-real) > real*0.05 || best < real*0.94 {
+			t.Errorf("knee %v: found %v to %v after %d rates", real, best, failed, tries)
+		}
+	}
+	k := NewKnee(100, 0.05)
+	for n := 0; ; n++ {
+		if _, ok := k.Next(); !ok {
+			break
+		}
+		if k.Tell(false); n > 100 {
+			t.Fatal("a system that holds nothing is asked for ever")
+		}
+	}
+	if best, failed := k.Found(); best != 0 || failed >= 100 {
+		t.Errorf("nothing holds: %v, %v", best, failed)
+	}
+}
