@@ -61,6 +61,7 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 	n := e.buildCheckpoint()
 	e.checkBusy = true
 	e.checkIO.begin(e.o.Files+slotCheck+uint32(e.sequence%2), 0, e.checkBuf.Slice(0, n))
+	e.disk.begin(WorkCheckpoints, n)
 	e.stats.Checkpoints++
 	e.stats.CheckpointBytes += uint64(n)
 	if !e.checkIO.push(e.ring, kindCheck, 0) {
@@ -124,9 +125,10 @@ func (e *Engine) buildCheckpoint() int {
 }
 
 func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
-	if !e.checkIO.complete(i&1 != 0, c.Result) {
+	if !e.checkIO.complete(i&1 != 0, c.Result, e.now) {
 		return
 	}
+	e.disk.end(WorkCheckpoints, e.checkIO.buf.Len())
 	e.checkBusy = false
 	if errno := e.checkIO.errno; errno == int(ioring.ENOSPC) || errno == int(ioring.EDQUOT) {
 		// the slot may be torn, and is the one to write again: the other is whole

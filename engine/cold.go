@@ -28,6 +28,7 @@ type coldRead struct {
 	buf     mem.Block
 	got     int
 	want    int
+	asked   int // of the disk
 	pins    int32
 }
 
@@ -112,13 +113,17 @@ func (e *Engine) stepColds(sleep *ioring.Instant) {
 		r.pushed = e.ring.Push(ioring.Op{Code: ioring.Read, File: e.open0 + uint32(e.all[r.segment].file), Offset: uint64(r.at.position) + uint64(r.got), Buf: r.buf.Slice(r.got, r.want-r.got), Token: ioring.MakeToken(kindCold, 0, uint32(i))})
 		if !r.pushed {
 			earlier(sleep, e.now)
+			continue
 		}
+		r.asked = r.want - r.got
+		e.disk.begin(WorkReads, r.asked)
 	}
 }
 
 func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 	r := &e.reads[i]
 	r.pushed = false
+	e.disk.end(WorkReads, r.asked)
 	if again(c.Result) {
 		return
 	}

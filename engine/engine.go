@@ -197,7 +197,8 @@ type log struct {
 	settling    cursor // the first node that is not durable
 	undrained   int64  // entry bytes past taken that the journal has
 	oldest      ioring.Instant
-	submitted   ioring.Instant // of the last frame or run that moved durable
+	landed      landing // of the last frame or run that moved durable
+	undurable   int64   // bytes of batches that were appended and are not
 
 	segments, tail int32  // its segments, oldest first
 	writing        int32  // where runs go; none before the first
@@ -251,7 +252,10 @@ type Engine struct {
 	now     ioring.Instant
 	failed  int // errno
 	stats   Stats
+	disk    Disk
 	changes uint64
+
+	undurable int64 // the sum of the logs'
 
 	logs    []log
 	byID    map[uint64]Slot
@@ -515,9 +519,6 @@ func (e *Engine) fail(errno int) {
 func (e *Engine) open(l Slot) bool {
 	return int(l) < len(e.logs) && e.logs[l].state == logOpen
 }
-
-// SubmittedAt is when the frame or the run was pushed that last moved Durable(l).
-func (e *Engine) SubmittedAt(l Slot) ioring.Instant { return e.logs[l].submitted }
 
 // Start is the log's first offset.
 func (e *Engine) Start(l Slot) int64 { return e.logs[l].start }

@@ -184,13 +184,16 @@ func (e *Engine) stepIndexes(sleep *ioring.Instant) {
 	}
 	if w.pushed = e.ring.Push(op); !w.pushed {
 		earlier(sleep, e.now)
+		return
 	}
+	e.disk.begin(WorkFiles, metadataBytes)
 }
 
 func (e *Engine) indexCompleted(c ioring.Completion) {
 	w := &e.indexing
 	q := &e.all[w.segment]
 	w.pushed = false
+	e.disk.end(WorkFiles, metadataBytes)
 	if again(c.Result) {
 		return
 	}

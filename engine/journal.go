@@ -69,16 +69,17 @@ const (
 // write came short. It owns nothing; the buffer is its caller's, lent until
 // both have completed.
 type writeSync struct {
-	file         uint32
-	offset       uint64
-	buf          mem.Block
-	done         int
-	writing      bool
-	syncing      bool
-	syncOnly     bool
-	pushed       bool
-	errno        int
-	written, syn bool
+	file     uint32
+	offset   uint64
+	buf      mem.Block
+	done     int
+	writing  bool
+	syncing  bool
+	syncOnly bool
+	pushed   bool
+	errno    int
+	syn      bool
+	written  ioring.Instant // when its last write was reaped
 }
 
 func (w *writeSync) begin(file uint32, offset int64, buf mem.Block) {
@@ -108,8 +109,9 @@ func again(result int32) bool {
 
 // complete takes one of the two completions. over: it ended, well or with
 // errno; else, with pushed false, push again.
-func (w *writeSync) complete(sync bool, result int32) (over bool) {
+func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over bool) {
 	if !sync {
+		w.written = now
 		w.writing = false
 		switch {
 		case result > 0:
@@ -296,6 +298,7 @@ func (e *Engine) submitFrame() bool {
 	e.journalFull = false
 	e.sinceCheck += wasted + int64(f.blocks)
 	f.state, f.at = frameInFlight, e.now
+	e.disk.begin(WorkFrames, int(f.blocks)*blockBytes)
 	f.io.begin(e.file, f.block*blockBytes, e.slabs[f.slab].block.Slice(f.pos, int(f.blocks)*blockBytes))
 	e.submitted = q
 	e.stats.Frames++
@@ -318,18 +321,20 @@ func (e *Engine) pushFrame(q uint64) bool {
 
 func (e *Engine) frameCompleted(i uint32, c ioring.Completion) {
 	f := &e.live[i>>1]
-	over := f.io.complete(i&1 != 0, c.Result)
+	over := f.io.complete(i&1 != 0, c.Result, e.now)
 	if e.o.Faults.has(NoSync) && f.io.errno == 0 && f.io.done == f.io.buf.Len() {
 		over = true
 	}
 	if e.o.Faults.has(AckBeforeSync) && f.io.errno == 0 && f.io.done == f.io.buf.Len() && f.state == frameInFlight {
 		f.state = frameDone
+		e.disk.end(WorkFrames, int(f.blocks)*blockBytes)
 		e.advance()
 		return
 	}
 	if !over || f.state != frameInFlight {
 		return
 	}
+	e.disk.end(WorkFrames, int(f.blocks)*blockBytes)
 	if f.io.errno != 0 {
 		f.state = frameBroken
 		e.brokenFrames++
@@ -360,19 +365,19 @@ func (e *Engine) advance() {
 			var h entry
 			h.read(b[at:])
 			at += h.bytes()
-			e.entryDurable(&h, f.at)
+			e.entryDurable(&h, landing{f.at, f.io.written, f.bytes})
 		}
 	}
 }
 
-func (e *Engine) entryDurable(h *entry, submitted ioring.Instant) {
+func (e *Engine) entryDurable(h *entry, at landing) {
 	l := &e.logs[h.slot]
 	if l.state == logFree || l.id != h.log {
 		return
 	}
 	switch h.kind {
 	case entryData:
-		e.settle(Slot(h.slot), submitted)
+		e.settle(Slot(h.slot), at)
 		e.queueDrain(int32(h.slot))
 	case entryOpened:
 		l.state = logOpen

@@ -384,6 +384,8 @@ func (e *Engine) Commit(m Meta) {
 	e.pushNode(l, n)
 	e.slabs[r.slab].undrained++
 	e.all[l.filling].pending += int64(h.bytes())
+	l.undurable += int64(r.n)
+	e.undurable += int64(r.n)
 	if m.MaxTime > l.maxTime || l.maxTimeBase == noOffset {
 		l.maxTime, l.maxTimeBase = m.MaxTime, l.end
 	}

@@ -70,6 +70,15 @@ const (
 
 func (r *run) direct() bool { return r.buffer == none }
 
+func (r *run) work() Work {
+	if r.direct() {
+		return WorkRuns
+	}
+	return WorkDrains
+}
+
+func (r *run) landing() landing { return landing{r.at, r.io.written, r.block.Len()} }
+
 // add counts node n, which follows what the run holds.
 func (h *runHeader) add(n *node) {
 	if n.maxTime > h.maxTime || h.batches == 0 {
@@ -353,6 +362,7 @@ func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
 		e.stats.DirectBytes += uint64(r.block.Len())
 		e.wroteDirect(l, r.block.Len())
 	}
+	e.disk.begin(r.work(), r.block.Len())
 	e.pushRun(i, sleep)
 }
 
@@ -379,7 +389,7 @@ func (e *Engine) pushRun(i int32, sleep *ioring.Instant) {
 }
 
 func (e *Engine) runCompleted(i uint32, c ioring.Completion) {
-	if e.pool[i>>1].io.complete(i&1 != 0, c.Result) {
+	if e.pool[i>>1].io.complete(i&1 != 0, c.Result, e.now) {
 		e.runOver(int32(i >> 1))
 	}
 }
@@ -387,7 +397,7 @@ func (e *Engine) runCompleted(i uint32, c ioring.Completion) {
 // runOver: run i is written and synced, or has failed.
 func (e *Engine) runOver(i int32) {
 	r := &e.pool[i]
-	s, at := r.log, r.at
+	s, at := r.log, r.landing()
 	l, q := &e.logs[s], &e.all[r.segment]
 	if r.opened {
 		e.letGo(r.segment)
@@ -396,6 +406,7 @@ func (e *Engine) runOver(i int32) {
 	q.flying--
 	l.runsFlying--
 	e.runsFlying--
+	e.disk.end(r.work(), r.block.Len())
 	e.changes++
 	if r.io.errno != 0 {
 		e.runFailed(i)
@@ -404,7 +415,7 @@ func (e *Engine) runOver(i int32) {
 	r.state = runDone
 	if e.o.Faults.has(RunAckedAlone) && r.direct() && e.failed == 0 && l.state != logGone {
 		l.durable = max(l.durable, r.header.end)
-		e.tellDurable(r.log, r.at)
+		e.tellDurable(r.log, r.landing())
 	}
 	e.runsDurable(l)
 	if l.state == logGone {
@@ -511,7 +522,7 @@ func (e *Engine) runFailed(i int32) {
 
 // settle moves log s's durable offset on, over what frames, in their order, and
 // runs, in theirs, made durable without a gap.
-func (e *Engine) settle(s Slot, at ioring.Instant) {
+func (e *Engine) settle(s Slot, at landing) {
 	l := &e.logs[s]
 	moved := false
 	for n := e.at(&l.settling); n != nil; n = e.at(&l.settling) {
@@ -521,6 +532,8 @@ func (e *Engine) settle(s Slot, at ioring.Instant) {
 		}
 		l.durable = max(l.durable, end)
 		l.settling.at++
+		l.undurable -= int64(n.length)
+		e.undurable -= int64(n.length)
 		moved = true
 	}
 	if moved {
@@ -528,7 +541,7 @@ func (e *Engine) settle(s Slot, at ioring.Instant) {
 	}
 }
 
-func (e *Engine) tellDurable(s Slot, at ioring.Instant) {
-	e.logs[s].submitted = at
+func (e *Engine) tellDurable(s Slot, at landing) {
+	e.logs[s].landed = at
 	e.Announce(s)
 }

@@ -495,12 +495,15 @@ func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
 	}
 	if !w.pushed {
 		earlier(sleep, e.now)
+		return
 	}
+	e.disk.begin(WorkFiles, metadataBytes)
 }
 
 func (e *Engine) workCompleted(i uint32, c ioring.Completion) {
 	w := &e.works[i]
 	w.pushed = false
+	e.disk.end(WorkFiles, metadataBytes)
 	if again(c.Result) {
 		return
 	}
@@ -616,6 +619,8 @@ func (e *Engine) finishClosing(l *log) {
 	}
 	e.letNodesGo(l.taking, l.end)
 	e.dropNodes(l)
+	e.undurable -= l.undurable
+	l.undurable = 0
 	l.taken, l.drained = l.end, l.end
 	e.changes++
 	if !l.told || l.working || l.queued {
@@ -674,13 +679,16 @@ func (e *Engine) pushUnlink(sleep *ioring.Instant) {
 	e.unlinkGo = e.ring.Push(ioring.Op{Code: ioring.Unlink, Buf: e.paths.Slice(len(e.opened)*pathBytes, pathBytes), Token: ioring.MakeToken(kindUnlink, 0, 0)})
 	if !e.unlinkGo {
 		earlier(sleep, e.now)
+		return
 	}
+	e.disk.begin(WorkFiles, metadataBytes)
 }
 
 // unlinkCompleted: a file that could not be removed is removed at the next
 // opening, which no log names.
 func (e *Engine) unlinkCompleted(c ioring.Completion) {
 	e.unlinkGo = false
+	e.disk.end(WorkFiles, metadataBytes)
 	if again(c.Result) {
 		return
 	}

@@ -46,6 +46,7 @@ type making struct {
 	segment int32
 	bytes   int64
 	zeroed  int64
+	asked   int // of the disk, by what was pushed last
 }
 
 type makeStage uint8
@@ -212,7 +213,10 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 	op.File = e.open0 + uint32(q.file)
 	if m.pushed = e.ring.Push(op); !m.pushed {
 		earlier(sleep, e.now)
+		return
 	}
+	m.asked = max(op.Buf.Len(), metadataBytes)
+	e.disk.begin(WorkFiles, m.asked)
 }
 
 // diskWanted says that appends wait for the disk: as many frames, or half as
@@ -240,6 +244,7 @@ func (e *Engine) beginMaking() bool {
 func (e *Engine) makeCompleted(c ioring.Completion) {
 	m := &e.making
 	m.pushed = false
+	e.disk.end(WorkFiles, m.asked)
 	if again(c.Result) {
 		return
 	}

@@ -31,4 +31,8 @@ func (s *Shard) Level(name string, used, peak, max int) {
 func (s *Shard) Asked() bool { return s.handover.Load() == asked }
 
 // Turned records how long a turn of the shard took.
-func (s *Shard) Turned(ns int64) { s.sets[s.live].turn.Record(ns) }
+func (s *Shard) Turned(ns int64) {
+	if Recording {
+		s.sets[s.live].turn.Record(ns)
+	}
+}

@@ -129,6 +129,9 @@ func (s *Shard) Histograms() (count, bytes int) {
 // stage that was not passed records nothing; the next one's time counts from
 // the last that was.
 func (s *Shard) Record(k Kind, t *Timeline) {
+	if !Recording {
+		return
+	}
 	live := &s.sets[s.live].steps[k]
 	first, last := t[0], t[0]
 	for i := 1; i < len(t); i++ {
@@ -223,6 +226,16 @@ func (w *Window) Reset() { w.set.reset() }
 // Step is how long a kind of request took to get to a stage from the one
 // before it; for Received, how long it took in all.
 func (w *Window) Step(k Kind, s Stage) *Histogram { return w.set.steps[k][s] }
+
+// Usual is how long each step usually takes, its median.
+func (w *Window) Usual(k Kind) (t Timeline) {
+	for i := range t {
+		if h := w.set.steps[k][i]; h.Count() > 0 {
+			t[i] = h.Quantile(50)
+		}
+	}
+	return t
+}
 
 // Turn is how long turns took.
 func (w *Window) Turn() *Histogram { return w.set.turn }

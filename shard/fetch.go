@@ -193,6 +193,9 @@ func (s *Shard) look(i uint32) {
 		s.search(i)
 		return
 	}
+	if r.parked && r.idleTo == 0 {
+		r.idleTo = s.now
+	}
 	if r.code != kafka.None {
 		s.freeParts(r) // its session ended
 	}
@@ -300,6 +303,9 @@ func (s *Shard) look(i uint32) {
 	}
 	if cold > 0 {
 		s.unpin(0, used)
+		if r.stamps[metrics.Appended] == 0 {
+			r.stamps[metrics.Appended] = int64(s.now)
+		}
 		r.stamps[metrics.Submitted] = int64(s.now)
 		return
 	}
@@ -380,6 +386,7 @@ func (s *Shard) count(i uint32, slot engine.Slot, x *tally, most int32) {
 func (s *Shard) starve(i uint32) {
 	if r := &s.requests[i]; !r.starved {
 		r.starved = true
+		r.waited |= metrics.WaitedReader
 		s.starved = append(s.starved, i)
 	}
 }
@@ -409,10 +416,11 @@ func (s *Shard) unpin(from, n int) {
 // go: every topic it names is known, else it would have been answered.
 func (s *Shard) park(i uint32) {
 	r := &s.requests[i]
+	r.idleTo = 0
 	if r.parked {
 		return
 	}
-	r.parked, r.parkedAt = true, s.now
+	r.parked, r.parkedAt, r.idleFrom = true, s.now, s.now
 	s.polls.push(s.requests, i)
 	s.Timelines.Counters.FetchWaits++
 	s.net.Release(r.frame)
@@ -518,6 +526,7 @@ func (s *Shard) readCold(i uint32, p int32) bool {
 		return true
 	case engine.WaitMemory:
 		s.starve(i)
+		s.requests[i].waited |= metrics.WaitedReadBuffers
 		if s.log.ColdPinned() {
 			s.net.Hurry()
 		}

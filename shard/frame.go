@@ -193,8 +193,10 @@ func (s *Shard) sent(i uint32) {
 	switch r.kind {
 	case kindProduce:
 		s.Timelines.Record(metrics.Produce, &r.stamps)
+		s.record(metrics.Produce, r)
 	case kindFetch:
 		s.Timelines.Record(metrics.Fetch, &r.stamps)
+		s.record(metrics.Fetch, r)
 	default:
 		s.Timelines.Record(metrics.Other, &r.stamps)
 	}

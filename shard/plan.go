@@ -50,6 +50,9 @@ func PlanPools(shard int, o BrokerOptions) (Plan, error) {
 	if s.sessions, err = newSessions(arena, m.SessionsMax, m.InterestsMax, 0); err != nil {
 		return Plan{}, err
 	}
+	if err = s.newFlight(arena); err != nil {
+		return Plan{}, err
+	}
 	if s.log, err = engine.Plan(arena, m.Engine); err != nil {
 		return Plan{}, err
 	}

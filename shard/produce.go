@@ -55,7 +55,11 @@ func (s *Shard) produce(w *waiter, h *kafka.Request) outcome {
 				continue
 			}
 			switch s.append(w, i, number, &p, left == 0) {
-			case engine.WaitMemory, engine.WaitRoom:
+			case engine.WaitMemory:
+				r.waited |= metrics.WaitedMemory
+				return tooEarly
+			case engine.WaitRoom:
+				r.waited |= metrics.WaitedRoom
 				return tooEarly
 			}
 			r.done = n
@@ -185,6 +189,7 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 			stamp = int64(s.wall)
 			kafka.StampAppendTime(dst, &b, stamp)
 		}
+		s.noteAppend(r, slot, p.Records.Len)
 		s.log.Commit(engine.Meta{Count: uint32(b.Count), MaxTime: b.MaxTime, CRC: b.CRC})
 		base, end = at, at+int64(b.Count)
 		if b.ProducerID >= 0 {
@@ -263,9 +268,11 @@ func (s *Shard) high(slot engine.Slot) int64 {
 // acknowledge tells a log's waiters how far it may be acknowledged.
 func (s *Shard) acknowledge(slot engine.Slot) {
 	log := &s.partitions[slot]
-	high, submitted := s.high(slot), s.log.SubmittedAt(slot)
+	high := s.high(slot)
+	submitted, written, frame := s.log.Landed(slot)
 	for log.produce != none && s.parts[log.produce].end <= high {
-		s.requests[s.parts[log.produce].request].stamps[metrics.Submitted] = int64(submitted)
+		r := &s.requests[s.parts[log.produce].request]
+		r.stamps[metrics.Submitted], r.written, r.frameBytes = int64(submitted), written, int32(frame)
 		s.produceDone(log.produce, kafka.None)
 	}
 	if s.truncating > 0 {
@@ -299,6 +306,7 @@ func (s *Shard) lessPending(i uint32) {
 		return
 	}
 	r.stamps[metrics.Durable] = int64(s.now)
+	s.noteDurable(r)
 	if r.acks != 0 {
 		s.reply(i)
 		return

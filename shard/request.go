@@ -47,6 +47,7 @@ type request struct {
 	lent      mem.Block // our copy of a cold request, at the control shard
 	answer    mem.Block // the control shard's answer, lent to us
 	stamps    metrics.Timeline
+	seen
 }
 
 type requestKind uint8
@@ -106,10 +107,11 @@ type partition struct {
 	named       bool
 	produce     int32 // parts that wait for durability, in offset order
 	produceLast int32
-	cached      int64 // acknowledged from memory up to this offset: write.caching
-	fetch       int32 // parts that wait for data
-	news        int32 // sessions' interests that wait for news
-	filling     int64 // first offset of the segment being filled, as retention last saw it; none64
+	cached      int64  // acknowledged from memory up to this offset: write.caching
+	fetch       int32  // parts that wait for data
+	news        int32  // sessions' interests that wait for news
+	bytesIn     uint64 // of batches appended in this life
+	filling     int64  // first offset of the segment being filled, as retention last saw it; none64
 	filledSince Wall
 	retained    bool // retention has seen it in this life
 }
@@ -134,6 +136,9 @@ func (s *Shard) newRequest(w *waiter) (uint32, *request) {
 	*r = request{frame: w.frame, conn: w.conn, serial: r.serial + 1, used: true, first: none, last: none, pins: none, session: none}
 	r.stamps[metrics.Received] = int64(w.at)
 	r.stamps[metrics.Parsed] = int64(s.now)
+	if s.Flight != nil && w.at == s.now {
+		r.early = *s.Flight.Early()
+	}
 	s.inFlight++
 	s.Timelines.Counters.Requests++
 	return i, r

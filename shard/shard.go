@@ -178,6 +178,8 @@ type Shard struct {
 
 	// Timelines feeds the histograms of this shard, one writer.
 	Timelines *metrics.Shard
+	// Flight keeps the slowest requests of a data shard; the control shard has none.
+	Flight    *metrics.Flight
 	refused   uint64         // connections refused that a line told of
 	refusedAt ioring.Instant // when the next line may
 	published ioring.Instant // when the counters were last made readable
@@ -210,6 +212,9 @@ func Open(w World, o Options) (*Shard, error) {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
 	if s.sessions, err = newSessions(w.Arena, o.SessionsMax, o.InterestsMax, w.Seed^0x666574636865730a); err != nil {
+		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
+	}
+	if err = s.newFlight(w.Arena); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
 	if s.log, err = engine.New(w.Ring, w.Arena, w.Boot, o.Shard, s, o.Engine); err != nil {
@@ -296,6 +301,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	s.post.awake(s.o.Shard)
 	s.now, s.wall = now, wall
 	s.Timelines.Counters.Turns++
+	s.beginTurn()
 	again, before := false, s.stage
 	for {
 		n := s.ring.Reap(s.completions)
@@ -358,6 +364,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	}
 	sleepUntil = min(sleepUntil, s.refusals())
 	s.countFrames()
+	s.endTurn()
 	if s.Timelines.Asked() {
 		s.counters()
 		s.levels()

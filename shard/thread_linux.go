@@ -176,17 +176,22 @@ func (b *Broker) run(i int, o BrokerOptions, plan Memory, opened chan<- error, b
 		return
 	}
 	clock := metrics.NewClock()
+	away := newAway(s.Flight, clock.Now())
+	defer away.close()
 	serving := false
 	var failed ioring.Instant
 	for !s.Done() {
 		now := clock.Now()
 		clock.Tick(now)
+		away.look(now, &ring.Stats)
 		sleep := s.Turn(ioring.Instant(now), Wall(time.Now().UnixMilli()))
 		if !serving && s.stage == stageServing {
 			serving = true
 			b.ready <- struct{}{}
 		}
-		s.Timelines.Turned(clock.Now() - now)
+		ended := clock.Now()
+		s.Timelines.Turned(ended - now)
+		away.turned(now, ended)
 		ring.Wait(sleep)
 		counters := &s.Timelines.Counters
 		counters.Enters, counters.Sleeps, counters.SpinHits, counters.Wakes = ring.Stats.Enters, ring.Stats.Sleeps, ring.Stats.SpinHits, ring.Stats.Wakes

@@ -36,7 +36,8 @@ with --interval, what came within that time.`,
 		Example: `  tailbound profile --data-dir /var/lib/tailbound
   tailbound profile --data-dir /var/lib/tailbound --once
   tailbound profile --once --interval 10s
-  tailbound profile --once --json | jq .process.heap_allocs_objects`,
+  tailbound profile --once --json | jq .process.heap_allocs_objects
+  tailbound profile tail --data-dir /var/lib/tailbound --once`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON {
@@ -76,6 +77,7 @@ with --interval, what came within that time.`,
 	f.BoolVar(&once, "once", false, "print once and end")
 	f.BoolVar(&asJSON, "json", false, "print JSON, once: everything since the start (total) and within the interval (since)")
 	f.DurationVar(&interval, "interval", 0, "measure for so long; in a terminal: how often (1s)")
+	c.AddCommand(profileTailCommand())
 	return c
 }
 
@@ -111,8 +113,17 @@ func dialProfile(dir string) (*profileClient, error) {
 }
 
 func (p *profileClient) next() (*profile, error) {
+	got := new(profile)
+	return got, p.ask(profileQuestion{}, got)
+}
+
+// ask sends a question and decodes the answer into got.
+func (p *profileClient) ask(q profileQuestion, got any) error {
 	p.conn.SetDeadline(time.Now().Add(10 * time.Second))
-	_, err := p.conn.Write([]byte("\n"))
+	question, err := json.Marshal(q)
+	if err == nil {
+		_, err = p.conn.Write(append(question, '\n'))
+	}
 	var line []byte
 	if err == nil {
 		line, err = p.in.ReadBytes('\n')
@@ -121,13 +132,12 @@ func (p *profileClient) next() (*profile, error) {
 		if err == io.EOF || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
 			err = errors.New("it has stopped")
 		}
-		return nil, fmt.Errorf("reading the broker's profile: %w", err)
+		return fmt.Errorf("reading the broker's profile: %w", err)
 	}
-	got := new(profile)
 	if err := json.Unmarshal(line, got); err != nil {
-		return nil, fmt.Errorf("the broker's profile is not one this version reads: %w", err)
+		return fmt.Errorf("the broker's profile is not one this version reads: %w", err)
 	}
-	return got, nil
+	return nil
 }
 
 func (p *profileClient) close() { p.conn.Close() }

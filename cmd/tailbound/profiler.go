@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,6 +49,17 @@ const (
 	profileIdle    = 10 * time.Minute
 )
 
+// profileQuestion is a line that comes. An empty one asks for the profile.
+type profileQuestion struct {
+	Tail *tailQuestion `json:"tail,omitempty"`
+}
+
+// tailQuestion asks for the slowest requests of so long, so many of each kind.
+type tailQuestion struct {
+	OverMS int64 `json:"over_ms"`
+	Count  int   `json:"count"`
+}
+
 // profiler answers on DIR/profile.sock: a line comes, a profile goes back as
 // one line of JSON. It runs on ordinary goroutines beside the shards and asks
 // them for what they have recorded; they hand it over in their turns.
@@ -60,6 +72,7 @@ type profiler struct {
 	broker     *shard.Broker // nil before the start and after the end
 	nodes      []shard.Node
 	collectors []*metrics.Collector
+	histories  []*history // nil where a shard has no recorder
 }
 
 // listenProfile makes the socket, for its owner only. The caller holds the
@@ -102,8 +115,14 @@ func (p *profiler) serve(b *shard.Broker, nodes []shard.Node) {
 	p.broker, p.nodes, p.started = b, nodes, time.Now()
 	for _, s := range b.Shards() {
 		p.collectors = append(p.collectors, metrics.NewCollector(s.Timelines))
+		var h *history
+		if s.Flight != nil {
+			h = newHistory(s.Flight)
+		}
+		p.histories = append(p.histories, h)
 	}
 	p.mu.Unlock()
+	go p.keepFlights()
 	go func() {
 		for {
 			c, err := p.listener.Accept()
@@ -147,15 +166,24 @@ func (p *profiler) session(c net.Conn) {
 	in, out := bufio.NewReader(c), bufio.NewWriter(c)
 	for {
 		c.SetDeadline(time.Now().Add(profileIdle))
-		if _, err := in.ReadSlice('\n'); err != nil {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
 			return
+		}
+		var q profileQuestion
+		if len(line) > 1 && json.Unmarshal(line, &q) != nil {
+			return // not one of ours
 		}
 		p.mu.Lock()
 		begin := heapAllocs()
-		answer := p.profile(windows)
-		answer.SinceSeconds = answer.At.Sub(since).Seconds()
-		since = answer.At
-		err := json.NewEncoder(out).Encode(answer)
+		if q.Tail != nil {
+			err = json.NewEncoder(out).Encode(p.tail(time.Duration(q.Tail.OverMS)*time.Millisecond, q.Tail.Count))
+		} else {
+			answer := p.profile(windows)
+			answer.SinceSeconds = answer.At.Sub(since).Seconds()
+			since = answer.At
+			err = json.NewEncoder(out).Encode(answer)
+		}
 		p.allocs += heapAllocs() - begin
 		p.mu.Unlock()
 		if err != nil || out.Flush() != nil {
@@ -219,5 +247,43 @@ func (p *profiler) collect(late []bool) {
 				missing--
 			}
 		}
+	}
+}
+
+// keepFlights takes what the shards' recorders hand over, until close. It wakes
+// no shard, and waits for none.
+func (p *profiler) keepFlights() {
+	for {
+		time.Sleep(flightsEvery)
+		p.mu.Lock()
+		if p.broker == nil {
+			p.mu.Unlock()
+			return
+		}
+		p.takeFlights(false)
+		p.mu.Unlock()
+	}
+}
+
+const flightsEvery = 250 * time.Millisecond
+
+// takeFlights takes what the recorders have handed over; with ask, what they have
+// up to now.
+func (p *profiler) takeFlights(ask bool) {
+	var waits []*history
+	for i, h := range p.histories {
+		if h == nil {
+			continue
+		}
+		h.take()
+		if ask {
+			h.flight.Ask()
+			p.broker.Wake(i)
+			waits = append(waits, h)
+		}
+	}
+	for end := time.Now().Add(shardAnswersIn); len(waits) > 0 && time.Now().Before(end); {
+		time.Sleep(100 * time.Microsecond)
+		waits = slices.DeleteFunc(waits, (*history).take)
 	}
 }

@@ -1,0 +1,321 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"tailbound/metrics"
+)
+
+// historyKept is how many intervals of each shard are kept, a second each where
+// nobody asks more often.
+const historyKept = 64
+
+// history is what a shard's flight recorder has handed over, the last intervals
+// of it. It belongs to whoever holds the profiler's lock.
+type history struct {
+	flight    *metrics.Flight
+	intervals []metrics.Interval // a circle
+	n         uint64             // how many have come
+}
+
+func newHistory(f *metrics.Flight) *history {
+	return &history{flight: f, intervals: make([]metrics.Interval, historyKept)}
+}
+
+// take takes what has ended. It makes room by forgetting the oldest.
+func (h *history) take() bool {
+	if !h.flight.Take(&h.intervals[h.n%historyKept]) {
+		return false
+	}
+	h.n++
+	return true
+}
+
+// since are the intervals that ended after a time.
+func (h *history) since(wallMS int64) (all []*metrics.Interval) {
+	for i := h.n - min(h.n, historyKept); i < h.n; i++ {
+		if v := &h.intervals[i%historyKept]; v.Wall > wallMS {
+			all = append(all, v)
+		}
+	}
+	return all
+}
+
+// tailProfile is what `profile tail` shows. The names stay.
+type tailProfile struct {
+	Version string      `json:"version"`
+	PID     int         `json:"pid"`
+	At      time.Time   `json:"at"`
+	Shards  []tailShard `json:"shards"`
+}
+
+// tailShard is one data shard.
+type tailShard struct {
+	Shard   int        `json:"shard"`
+	Node    int32      `json:"node"`
+	Address string     `json:"address"`
+	Late    bool       `json:"late,omitempty"` // it took no turn in time
+	Seconds float64    `json:"seconds"`        // that what follows is of
+	Kinds   []tailKind `json:"kinds"`
+}
+
+// tailKind is one kind of request. Durations are from received to sent, without
+// what a fetch waited for data.
+type tailKind struct {
+	Kind     string `json:"kind"`
+	Requests int64  `json:"requests"`
+	P50NS    int64  `json:"p50_ns"`
+	P99NS    int64  `json:"p99_ns"`
+	P999NS   int64  `json:"p999_ns"`
+	MaxNS    int64  `json:"max_ns"`
+	// Of the slowest, of which each interval keeps a few: how many took longer than
+	// the p99, by how much in all, and which part of that each cause has.
+	AboveP99   int           `json:"above_p99"`
+	AboveP99NS int64         `json:"above_p99_ns"`
+	Causes     []causeShare  `json:"causes"`
+	Slowest    []slowRequest `json:"slowest"` // the slowest first
+}
+
+// causeShare is what a cause has of something: ns, and the part of all.
+type causeShare struct {
+	Cause string  `json:"cause"`
+	NS    int64   `json:"ns"`
+	Share float64 `json:"share"`
+}
+
+// slowRequest is one request, whole.
+type slowRequest struct {
+	At         time.Time    `json:"at"` // when its last byte was received
+	TookNS     int64        `json:"took_ns"`
+	EarlyNS    int64        `json:"early_ns"` // before it was seen, by expectation
+	IdleNS     int64        `json:"idle_ns,omitempty"`
+	Topic      string       `json:"topic"`
+	Partition  int32        `json:"partition"`
+	Partitions int32        `json:"partitions"`
+	Offset     int64        `json:"offset"`
+	Bytes      int64        `json:"bytes"`
+	FrameBytes int64        `json:"frame_bytes,omitempty"`
+	Cause      string       `json:"cause"`
+	Verdict    string       `json:"verdict"`
+	Causes     []causeShare `json:"causes"` // of all of its time
+	Stages     []slowStage  `json:"stages"`
+	// While it was at the disk, in bytes: what else was.
+	Disk       map[string]int64 `json:"disk_bytes,omitempty"`
+	OwnBytes   int64            `json:"own_log_bytes,omitempty"`
+	OtherBytes int64            `json:"other_logs_bytes,omitempty"`
+	Waited     []string         `json:"waited_for,omitempty"`
+}
+
+// slowStage is one stage that a request passed.
+type slowStage struct {
+	Stage  string       `json:"stage"`
+	AtNS   int64        `json:"at_ns"` // since it was received
+	TookNS int64        `json:"took_ns"`
+	Causes []causeShare `json:"causes"`
+	Around metrics.Step `json:"around"`
+}
+
+// tail puts together what the recorders have of so long, with so many requests of
+// each kind and shard. The caller holds the lock.
+func (p *profiler) tail(over time.Duration, count int) *tailProfile {
+	late := make([]bool, len(p.collectors))
+	if p.broker != nil {
+		p.collect(late)
+		p.takeFlights(true)
+	}
+	now := time.Now()
+	answer := &tailProfile{Version: versionString(), PID: os.Getpid(), At: now}
+	for i, h := range p.histories {
+		if h == nil {
+			continue
+		}
+		s := tailShard{Shard: i, Node: p.nodes[i].ID, Address: address(p.nodes[i]), Late: late[i]}
+		all := h.since(now.Add(-over).UnixMilli())
+		for _, v := range all {
+			s.Seconds += float64(v.Ended-v.Began) / 1e9
+		}
+		for k := range metrics.Kind(metrics.RecordedKinds) {
+			usual := p.collectors[i].Total().Usual(k)
+			s.Kinds = append(s.Kinds, tailOf(k, all, &usual, count))
+		}
+		answer.Shards = append(answer.Shards, s)
+	}
+	return answer
+}
+
+func tailOf(k metrics.Kind, all []*metrics.Interval, usual *metrics.Timeline, count int) tailKind {
+	t := tailKind{Kind: k.Name(), Causes: []causeShare{}, Slowest: []slowRequest{}}
+	var counts metrics.Counts
+	type kept struct {
+		of *metrics.Interval
+		*metrics.Slow
+	}
+	var slow []kept
+	for _, v := range all {
+		x := &v.Kinds[k]
+		counts.Add(&x.Counts)
+		for j := range x.Slowest[:x.N] {
+			slow = append(slow, kept{v, &x.Slowest[j]})
+		}
+	}
+	slices.SortFunc(slow, func(a, b kept) int { return cmp.Compare(b.NS()+b.EarlyNS(), a.NS()+a.EarlyNS()) })
+	t.Requests, t.P50NS, t.P99NS, t.P999NS = counts.Total(), counts.Quantile(50), counts.Quantile(99), counts.Quantile(99.9)
+	var above [metrics.Causes]float64
+	for i, s := range slow {
+		t.MaxNS = max(t.MaxNS, s.NS())
+		spent := s.Spent(k)
+		beyond := spent.Beyond(k, usual)
+		if ns := s.NS() + s.EarlyNS() - t.P99NS; ns > 0 {
+			t.AboveP99++
+			t.AboveP99NS += ns
+			sum := int64(0)
+			for _, n := range beyond {
+				sum += n
+			}
+			for c, n := range beyond {
+				if sum > 0 {
+					above[c] += float64(ns) * float64(n) / float64(sum)
+				}
+			}
+		}
+		if i < count {
+			t.Slowest = append(t.Slowest, describe(k, s.of, s.Slow, &spent, &beyond))
+		}
+	}
+	t.P99NS, t.P999NS = min(t.P99NS, t.MaxNS), min(t.P999NS, t.MaxNS)
+	var rounded [metrics.Causes]int64
+	for c := range above {
+		rounded[c] = int64(above[c])
+	}
+	t.Causes = shares(&rounded)
+	return t
+}
+
+// shares are those that have something, the largest first.
+func shares(by *[metrics.Causes]int64) (all []causeShare) {
+	sum := int64(0)
+	for _, n := range by {
+		sum += n
+	}
+	all = []causeShare{}
+	for c, n := range by {
+		if n > 0 {
+			all = append(all, causeShare{metrics.Cause(c).Name(), n, float64(n) / float64(sum)})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b causeShare) int { return cmp.Compare(b.NS, a.NS) })
+	return all
+}
+
+func describe(k metrics.Kind, of *metrics.Interval, s *metrics.Slow, spent *metrics.Spent, beyond *[metrics.Causes]int64) slowRequest {
+	by := spent.ByCause()
+	r := slowRequest{
+		At:     time.UnixMilli(of.Wall).Add(-time.Duration(of.Ended - s.Stamps[metrics.Received])),
+		TookNS: s.NS(), EarlyNS: s.EarlyNS(), IdleNS: s.Idle, Topic: s.Topic(), Partition: s.Partition, Partitions: s.Parts, Offset: s.Offset, Bytes: s.Bytes,
+		FrameBytes: s.FrameBytes, OwnBytes: s.OwnBytes, OtherBytes: s.OtherBytes, Causes: shares(&by),
+	}
+	// What is unusual is to blame; where little is, what took longest.
+	cause, ns := metrics.Leading(beyond)
+	if sum := s.NS() + s.EarlyNS(); ns*4 < sum {
+		cause, ns = metrics.Leading(&by)
+	}
+	r.Cause = cause.Name()
+	for w, n := range s.Disk {
+		if n > 0 {
+			if r.Disk == nil {
+				r.Disk = map[string]int64{}
+			}
+			r.Disk[metrics.DiskWork(w).Name()] = n
+		}
+	}
+	for bit, name := range map[metrics.Waits]string{metrics.WaitedMemory: "log memory", metrics.WaitedRoom: "room in its file", metrics.WaitedJournal: "room in the journal", metrics.WaitedReader: "slow readers", metrics.WaitedReadBuffers: "read buffers"} {
+		if s.Waited&bit != 0 {
+			r.Waited = append(r.Waited, name)
+		}
+	}
+	slices.Sort(r.Waited)
+	last := s.Stamps[metrics.Received]
+	for i := metrics.Received; i < metrics.Stages; i++ {
+		at := s.Stamps[i]
+		if at == 0 {
+			continue
+		}
+		x := slowStage{Stage: i.Name(k), AtNS: at - s.Stamps[metrics.Received], TookNS: max(0, at-last), Causes: shares(&spent[i]), Around: s.Steps[i]}
+		if i == metrics.Received {
+			x.Around = s.Early
+		}
+		last = max(last, at)
+		r.Stages = append(r.Stages, x)
+	}
+	r.Verdict = verdict(k, cause, ns, s, spent)
+	return r
+}
+
+// verdict says in a sentence what a request's time went to.
+func verdict(k metrics.Kind, cause metrics.Cause, ns int64, s *metrics.Slow, spent *metrics.Spent) string {
+	where, most := metrics.Received, int64(-1)
+	for i := range spent {
+		if n := spent[i][cause]; n > most {
+			where, most = metrics.Stage(i), n
+		}
+	}
+	in := " on the way to " + where.Name(k)
+	if where == metrics.Received {
+		in = " before it was seen"
+	}
+	took := shortNS(ns)
+	switch cause {
+	case metrics.OwnQueueing:
+		return fmt.Sprintf("the shard was busy with other requests for %s%s", took, in)
+	case metrics.Gathering:
+		return fmt.Sprintf("it waited %s for a frame in flight before its own could go", took)
+	case metrics.DiskWrite:
+		return fmt.Sprintf("the write of its frame of %s took %s beyond the usual", shortBytes(s.FrameBytes), took)
+	case metrics.DiskSync:
+		return fmt.Sprintf("the sync behind its frame of %s took %s beyond the usual", shortBytes(s.FrameBytes), took)
+	case metrics.AwayFromCPU:
+		return fmt.Sprintf("the shard's thread waited %s for a CPU%s", took, in)
+	case metrics.GarbageCollection:
+		return fmt.Sprintf("Go's collector kept the shard's thread from running for %s%s", took, in)
+	case metrics.Stolen:
+		return fmt.Sprintf("the host ran something else for %s%s", took, in)
+	case metrics.SlowReader:
+		if where == metrics.Sent {
+			return fmt.Sprintf("the client took %s to take the answer, or one before it", took)
+		}
+		return fmt.Sprintf("it waited %s for what slow readers hold%s", took, in)
+	case metrics.NeighbourLog:
+		return fmt.Sprintf("other logs had %s at the disk beside its own log's %s: %s%s", shortBytes(s.OtherBytes), shortBytes(s.OwnBytes), took, in)
+	case metrics.Draining:
+		if where == metrics.Appended {
+			return fmt.Sprintf("it waited %s for log memory, which drains give back", took)
+		}
+		if where == metrics.Submitted {
+			return fmt.Sprintf("the journal was full: it waited %s for a checkpoint", took)
+		}
+		return fmt.Sprintf("drains and checkpoints wrote %s beside it: %s", shortBytes(s.Disk[metrics.DiskDrains]+s.Disk[metrics.DiskCheckpoints]), took)
+	case metrics.Preparing:
+		if where == metrics.Appended {
+			return fmt.Sprintf("it waited %s for room in its log's file", took)
+		}
+		return fmt.Sprintf("files were made or removed beside it: %s", took)
+	}
+	return fmt.Sprintf("%s went to reading from the disk%s", took, in)
+}
+
+// shortBytes is a number of bytes with three digits.
+func shortBytes(n int64) string {
+	v := float64(n)
+	for _, unit := range []string{"B", "KiB", "MiB"} {
+		if v < 1023.5 {
+			return strings.TrimSuffix(fmt.Sprintf("%.1f", v), ".0") + " " + unit
+		}
+		v /= 1024
+	}
+	return fmt.Sprintf("%.1f GiB", v)
+}

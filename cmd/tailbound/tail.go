@@ -1,0 +1,267 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"charm.land/lipgloss/v2"
+	"github.com/spf13/cobra"
+
+	"tailbound/metrics"
+)
+
+func profileTailCommand() *cobra.Command {
+	var dir, output string
+	var asJSON, once bool
+	var interval time.Duration
+	var count int
+	c := &cobra.Command{
+		Use:   "tail [--data-dir DIR]",
+		Short: "Show the slowest requests, each as a timeline with a verdict",
+		Long: `Show the slowest requests of a running broker, each as a timeline with a
+verdict, and which causes the time above the p99 had.
+
+Each data shard keeps the slowest of every second whole: when they reached each
+stage, and what the shard, its thread and its disk did meanwhile. What is kept
+reaches about a minute back: --once shows it, or as much of it as --interval
+says. Without --once it goes on, an interval after the other.
+
+A request counts from the turn that saw its last byte to the one that saw its
+answer taken; what a fetch waits for data is nobody's fault, and left out.`,
+		Example: `  tailbound profile tail --once
+  tailbound profile tail --interval 5s --count 3
+  tailbound profile tail --once --json | jq '.shards[].kinds[] | {kind, p99_ns, causes}'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON {
+				output = "json"
+			}
+			if output != "table" && output != "json" {
+				return fmt.Errorf("--output %q: it is table or json", output)
+			}
+			if count < 0 || interval < 0 {
+				return errors.New("--count and --interval are not less than nothing")
+			}
+			over := interval
+			if over == 0 {
+				over = 10 * time.Second
+				if once {
+					over = time.Minute
+				}
+			}
+			p, err := dialProfile(dir)
+			if err != nil {
+				return err
+			}
+			defer p.close()
+			out := cmd.OutOrStdout()
+			for {
+				if !once {
+					select {
+					case <-time.After(over):
+					case <-cmd.Context().Done():
+						return nil
+					}
+				}
+				got := new(tailProfile)
+				if err := p.ask(profileQuestion{Tail: &tailQuestion{OverMS: over.Milliseconds(), Count: count}}, got); err != nil {
+					return err
+				}
+				if output == "json" {
+					e := json.NewEncoder(out)
+					if once {
+						e.SetIndent("", "  ")
+					}
+					err = e.Encode(got)
+				} else {
+					err = printTail(out, got, out == os.Stdout && isTerminal(os.Stdout))
+				}
+				if err != nil || once {
+					return err
+				}
+			}
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&dir, "data-dir", envOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
+	f.DurationVar(&interval, "interval", 0, "of how long (10s; with --once what is kept, a minute)")
+	f.IntVar(&count, "count", 3, "how many requests of each kind and shard")
+	f.BoolVar(&once, "once", false, "print once, of what has been kept, and end")
+	f.StringVar(&output, "output", "table", "table or json: one line for each interval")
+	f.BoolVar(&asJSON, "json", false, "as --output json")
+	return c
+}
+
+// causeMarks are how causes look in a timeline: a letter, and a colour where
+// there are colours.
+var causeMarks = [metrics.Causes]struct {
+	letter byte
+	colour int // of the 256
+}{
+	metrics.OwnQueueing: {'q', 39}, metrics.Gathering: {'g', 73}, metrics.DiskWrite: {'w', 179}, metrics.DiskSync: {'s', 214},
+	metrics.AwayFromCPU: {'A', 197}, metrics.GarbageCollection: {'G', 129}, metrics.Stolen: {'S', 201}, metrics.SlowReader: {'R', 34},
+	metrics.NeighbourLog: {'N', 45}, metrics.Draining: {'D', 136}, metrics.Preparing: {'P', 102}, metrics.ColdRead: {'C', 33},
+}
+
+// causeOf is a cause by its name.
+func causeOf(name string) metrics.Cause {
+	for c := range metrics.Causes {
+		if c.Name() == name {
+			return c
+		}
+	}
+	return metrics.OwnQueueing // a newer broker's
+}
+
+// markOf is a cause's letter, coloured or not, so many times.
+func markOf(cause string, n int, coloured bool) string {
+	m := causeMarks[causeOf(cause)]
+	if coloured {
+		return lipgloss.NewStyle().Foreground(lipgloss.ANSIColor(m.colour)).Render(strings.Repeat("█", n))
+	}
+	return strings.Repeat(string(m.letter), n)
+}
+
+// printTail prints what a person reads.
+func printTail(w io.Writer, t *tailProfile, coloured bool) error {
+	b := new(strings.Builder)
+	bold, faint := func(s string) string { return s }, func(s string) string { return s }
+	if coloured {
+		bold, faint = func(s string) string { return styleTitle.Render(s) }, func(s string) string { return styleFaint.Render(s) }
+	}
+	fmt.Fprintf(b, "tailbound %s, process %d, %s\n", t.Version, t.PID, t.At.Format("15:04:05"))
+	for _, s := range t.Shards {
+		late := ""
+		if s.Late {
+			late = "  TOOK NO TURN IN TIME: older figures"
+		}
+		fmt.Fprintf(b, "\n%s, node %d, %s, the last %.1f s%s\n", bold(fmt.Sprintf("data shard %d", s.Shard)), s.Node, s.Address, s.Seconds, late)
+		any := false
+		for _, k := range s.Kinds {
+			if k.Requests > 0 {
+				any = true
+				k.print(b, bold, faint, coloured)
+			}
+		}
+		if !any {
+			fmt.Fprintln(b, "  no requests")
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+const barWidth = 64
+
+func (k *tailKind) print(b *strings.Builder, bold, faint func(string) string, coloured bool) {
+	fmt.Fprintf(b, "\n%s  %d requests   p50 %s   p99 %s   p99.9 %s   max %s\n", bold(k.Kind), k.Requests, shortNS(k.P50NS), shortNS(k.P99NS), shortNS(k.P999NS), shortNS(k.MaxNS))
+	if k.AboveP99 > 0 {
+		fmt.Fprintf(b, "  the time above the p99, %s in %d of the slowest, went to\n", shortNS(k.AboveP99NS), k.AboveP99)
+		for _, c := range k.Causes {
+			if c.Share >= 0.005 {
+				fmt.Fprintf(b, "    %-14s %5.1f%%  %s\n", c.Cause, c.Share*100, markOf(c.Cause, max(1, int(c.Share*40+0.5)), coloured))
+			}
+		}
+	}
+	for _, r := range k.Slowest {
+		r.print(b, bold, faint, coloured)
+	}
+}
+
+func (r *slowRequest) print(b *strings.Builder, bold, faint func(string) string, coloured bool) {
+	what := r.Topic
+	if what == "" {
+		what = "no partition"
+	} else {
+		what = fmt.Sprintf("%s/%d offset %d", what, r.Partition, r.Offset)
+	}
+	if r.Partitions > 1 {
+		what += fmt.Sprintf(" and %d more", r.Partitions-1)
+	}
+	fmt.Fprintf(b, "\n  %s  %s  %s, %s\n", bold(shortNS(r.TookNS+r.EarlyNS)), r.At.Format("15:04:05.000"), what, shortBytes(r.Bytes))
+	fmt.Fprintf(b, "  %s: %s\n", bold(r.Cause), r.Verdict)
+	fmt.Fprintf(b, "  ▕%s▏\n", r.bar(coloured))
+	whole := r.TookNS + r.EarlyNS
+	line := func(name string, took int64, causes []causeShare, around *metrics.Step) {
+		if took*200 < whole {
+			return
+		}
+		var parts []string
+		for _, c := range causes {
+			if c.NS*200 >= whole {
+				parts = append(parts, c.Cause+" "+shortNS(c.NS))
+			}
+		}
+		text := fmt.Sprintf("    %-10s %9s  %s", name, shortNS(took), strings.Join(parts, ", "))
+		if around.Turns > 0 {
+			text += faint(fmt.Sprintf("  (%s)", aroundText(around)))
+		}
+		fmt.Fprintln(b, text)
+	}
+	for i, s := range r.Stages {
+		if i == 0 {
+			line("unseen", r.EarlyNS, s.Causes, &s.Around)
+			continue
+		}
+		took := s.TookNS
+		if s.Stage == "found" {
+			took -= r.IdleNS
+		}
+		line(s.Stage, took, s.Causes, &s.Around)
+	}
+	var beside []string
+	for w := range metrics.DiskWorks {
+		if n := r.Disk[w.Name()]; n > 0 {
+			beside = append(beside, w.Name()+" "+shortBytes(n))
+		}
+	}
+	if len(beside) > 0 {
+		fmt.Fprintln(b, faint("    at the disk meanwhile: "+strings.Join(beside, ", ")))
+	}
+	if len(r.Waited) > 0 {
+		fmt.Fprintln(b, faint("    waited for: "+strings.Join(r.Waited, ", ")))
+	}
+}
+
+// aroundText is what the turns of a step did.
+func aroundText(s *metrics.Step) string {
+	text := fmt.Sprintf("%s of %s", plural(int(s.Turns), "turn"), shortNS(s.Busy))
+	for _, x := range []struct {
+		name string
+		ns   int64
+	}{{"away", s.Away}, {"GC", s.GC}, {"steal", s.Steal}} {
+		if x.ns > 0 {
+			text += ", " + x.name + " " + shortNS(x.ns)
+		}
+	}
+	return text
+}
+
+// bar is a request's time from left to right, each cell for what took most of it.
+func (r *slowRequest) bar(coloured bool) string {
+	whole := r.TookNS + r.EarlyNS
+	if whole <= 0 {
+		return strings.Repeat(" ", barWidth)
+	}
+	var b strings.Builder
+	done, cells := int64(0), 0
+	for _, s := range r.Stages {
+		inOrder := slices.Clone(s.Causes)
+		slices.SortFunc(inOrder, func(a, b causeShare) int { return cmp.Compare(causeOf(a.Cause), causeOf(b.Cause)) })
+		for _, c := range inOrder {
+			done += c.NS
+			if to := min(barWidth, int(done*barWidth/whole)); to > cells {
+				b.WriteString(markOf(c.Cause, to-cells, coloured))
+				cells = to
+			}
+		}
+	}
+	return b.String() + strings.Repeat("·", barWidth-cells)
+}
