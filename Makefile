@@ -44,6 +44,9 @@ sim: ## one simulated life: make sim SEED=n
 bench: build ## beside a plain Go server and a bare ring, in one run; go run ./bench -h
 	$(GO) run ./bench
 
+bench-%: build ## a scenario, on a broker of its own: make bench-voice; bin/tailbound bench run lists them
+	./bin/tailbound bench run $* --serve $(BENCH)
+
 # The same commit gives the same bytes: times, owners and order are fixed.
 STAMP     = $(shell git log -1 --format=%ct)
 RELEASED  = bin/release/tailbound_$(VERSION)_linux_

@@ -3,6 +3,7 @@ package trial
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"tailbound/bench/load"
@@ -114,4 +115,20 @@ func (p *Plan) options(address, topic string, index int) load.Options {
 		o.Readers = append(o.Readers, load.Reader{Name: r.Name, Count: max(r.Count, 1), AfterNS: int64(r.After), BytesPerSec: r.BytesPerSecond / float64(p.Processes)})
 	}
 	return o
+}
+
+// Shorten takes a share of all its times, to see whether it works.
+func (p *Plan) Shorten(share float64) {
+	if share <= 0 || share >= 1 {
+		return
+	}
+	part := func(d time.Duration) time.Duration { return time.Duration(float64(d) * share) }
+	p.Duration, p.Warmup = max(part(p.Duration), time.Second), part(p.Warmup)
+	p.Restarts, p.Readers = slices.Clone(p.Restarts), slices.Clone(p.Readers)
+	for i := range p.Restarts {
+		p.Restarts[i] = part(p.Restarts[i])
+	}
+	for i := range p.Readers {
+		p.Readers[i].After = part(p.Readers[i].After)
+	}
 }

@@ -176,7 +176,7 @@ Where the load generator was the limit, the result says so.`,
 	o.flags(c.Flags())
 	planFlags(c.Flags(), &p)
 	c.Flags().Var(readerFlag{&p.Readers}, "reader", "consumers of everything: at the tail, from behind a pause (catching up), or no faster than so many MB/s; may be repeated")
-	c.AddCommand(benchKneeCommand(), benchHiccupCommand(), benchGenerateCommand())
+	c.AddCommand(benchRunCommand(), benchKneeCommand(), benchCompareCommand(), benchHiccupCommand(), benchGenerateCommand())
 	return c
 }
 

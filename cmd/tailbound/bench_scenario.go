@@ -1,5 +1,294 @@
 package main
 
-import "tailbound/bench/record"
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/goccy/go-yaml"
+	"github.com/spf13/cobra"
+
+	"tailbound/bench/load"
+	"tailbound/bench/record"
+	"tailbound/bench/scenarios"
+	"tailbound/bench/trial"
+)
+
+// scenario is a file of bench/scenarios, or somebody's own.
+type scenario struct {
+	Name   string           `yaml:"name"`
+	Why    string           `yaml:"why"`
+	Plan   trial.Plan       `yaml:"plan"`
+	Phases []map[string]any `yaml:"phases"` // what each changes of the plan
+}
+
+// readScenario reads one by its name, or a file.
+func readScenario(name string) (scenario, error) {
+	s := scenario{Plan: trial.Default()}
+	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if text, err = scenarios.Files.ReadFile(name + ".yaml"); err != nil {
+			return s, fmt.Errorf("%q is neither a file nor one of the scenarios %s", name, strings.Join(scenarioNames(), ", "))
+		}
+	}
+	if err != nil {
+		return s, err
+	}
+	if err := yaml.UnmarshalWithOptions(text, &s, yaml.Strict()); err != nil {
+		return s, fmt.Errorf("%s: %w", name, err)
+	}
+	if s.Name == "" || strings.TrimSpace(s.Why) == "" {
+		return s, fmt.Errorf("%s: a scenario has a name, and says why", name)
+	}
+	return s, nil
+}
+
+func scenarioNames() (names []string) {
+	found, _ := fs.Glob(scenarios.Files, "*.yaml") // the pattern is right
+	for _, f := range found {
+		names = append(names, strings.TrimSuffix(f, ".yaml"))
+	}
+	return names
+}
+
+// plans are its phases.
+func (s scenario) plans() (all []trial.Plan, err error) {
+	phases := s.Phases
+	if phases == nil {
+		phases = []map[string]any{{"name": s.Name}}
+	}
+	for i, changes := range phases {
+		p := s.Plan
+		p.Why, p.TopicConfig, p.Readers = s.Why, maps.Clone(p.TopicConfig), slices.Clone(p.Readers)
+		text, err := yaml.Marshal(changes)
+		if err != nil {
+			return nil, err
+		}
+		if changes["readers"] != nil {
+			p.Readers = nil
+		}
+		if err := yaml.UnmarshalWithOptions(text, &p, yaml.Strict()); err != nil {
+			return nil, fmt.Errorf("phase %d of %s: %w", i+1, s.Name, err)
+		}
+		p.Name = cmp.Or(p.Name, fmt.Sprint(i+1))
+		if err := p.Check(); err != nil {
+			return nil, fmt.Errorf("phase %s of %s: %w", p.Name, s.Name, err)
+		}
+		all = append(all, p)
+	}
+	return all, nil
+}
+
+func benchRunCommand() *cobra.Command {
+	var o benchOptions
+	var scale float64
+	c := &cobra.Command{
+		Use:   "run SCENARIO",
+		Short: "Measure a load that stands for something: voice, agents, fraud, ...",
+		Long: `Measure a scenario: a load that stands for something, with what is expected of
+it. Each says why it is there; "bench run" alone lists them. A file of one's own
+has the same form (bench/scenarios).
+
+Rates are scaled to what the machine carries: a closed loop of three seconds
+comes first, and no more than a share of that is offered; the recording says
+what became of the rate. All phases have the rate of the first.`,
+		Example: `  tailbound bench run
+  tailbound bench run voice --serve
+  tailbound bench run headline -b kafka:9092 --restart-command 'systemctl restart kafka'
+  tailbound bench run fraud --serve --short 0.1`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: cobra.FixedCompletions(scenarioNames(), cobra.ShellCompDirectiveDefault),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return listScenarios(cmd.OutOrStdout())
+			}
+			s, err := readScenario(args[0])
+			if err != nil {
+				return err
+			}
+			plans, err := s.plans()
+			if err != nil {
+				return err
+			}
+			failed := false
+			err = o.with(cmd, s.Name, func(ctx context.Context, system trial.System, e trial.Env) error {
+				failed, err = measureScenario(ctx, cmd.OutOrStdout(), plans, scale, system, e)
+				return err
+			})
+			if err == nil && failed {
+				return exitStatus(1)
+			}
+			return err
+		},
+	}
+	o.flags(c.Flags())
+	c.Flags().Float64Var(&scale, "short", 1, "a share of each phase's time: to see whether it works, not for figures")
+	return c
+}
+
+// measureScenario measures each phase; what the first one's rate was scaled to
+// is the rate of all that ask for the same.
+func measureScenario(ctx context.Context, w io.Writer, plans []trial.Plan, short float64, s trial.System, e trial.Env) (failed bool, err error) {
+	scaled := map[float64]float64{}
+	dir := e.Dir
+	for _, p := range plans {
+		asked := p.Rate
+		if rate := scaled[asked]; rate > 0 {
+			p.Rate, p.AtMost = rate, 0
+		}
+		p.Shorten(short)
+		if e.Dir = dir; len(plans) > 1 {
+			e.Dir = filepath.Join(dir, p.Name)
+		}
+		run, err := trial.Run(ctx, p, s, e)
+		if err != nil {
+			return false, fmt.Errorf("phase %s: %w", p.Name, err)
+		}
+		trial.Print(w, run)
+		if offered, ok := run.Figure("offered"); ok && p.AtMost > 0 {
+			scaled[asked] = offered
+		}
+		failed = failed || slices.ContainsFunc(run.Verdict, notHeld)
+	}
+	return failed, nil
+}
 
 func notHeld(c record.Check) bool { return !c.Held }
+
+func listScenarios(w io.Writer) error {
+	for _, name := range scenarioNames() {
+		s, err := readScenario(name)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(w, "%s\n", s.Name)
+		line := " "
+		for _, word := range strings.Fields(s.Why) {
+			if len(line)+len(word) > 78 {
+				fmt.Fprintln(w, line)
+				line = " "
+			}
+			line += " " + word
+		}
+		fmt.Fprintf(w, "%s\n\n", line)
+	}
+	return nil
+}
+
+func benchCompareCommand() *cobra.Command {
+	var draws int
+	var seed uint64
+	c := &cobra.Command{
+		Use:   "compare A B",
+		Short: "Put two recordings side by side: ratios with their confidence",
+		Long: `Put two recordings side by side. For each series and percentile it prints what
+each had, the ratio of A to B, and the range in which 95 of 100 repetitions
+would lie: a bootstrap that draws each recording's intervals again, with
+replacement, and pools them. Phases of the same name are compared; the rest is
+named.
+
+The range is of these two runs. What differs from run to run, as a machine that
+was slower in the second, is not in it: run both again, in turn, to see that.`,
+		Example: `  tailbound bench compare bench/results/A bench/results/B
+  tailbound bench compare before/latency.hlog after/latency.hlog`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			a, err := record.Read(args[0])
+			if err != nil {
+				return err
+			}
+			b, err := record.Read(args[1])
+			if err != nil {
+				return err
+			}
+			return printComparison(cmd.OutOrStdout(), a, b, draws, seed)
+		},
+	}
+	c.Flags().IntVar(&draws, "draws", 2000, "of the bootstrap")
+	c.Flags().Uint64Var(&seed, "seed", 1, "of the bootstrap; one seed gives one answer")
+	return c
+}
+
+func printComparison(w io.Writer, as, bs []record.Recording, draws int, seed uint64) error {
+	compared := false
+	for _, a := range as {
+		i := slices.IndexFunc(bs, func(b record.Recording) bool { return b.Path == a.Path })
+		if len(as) == 1 && len(bs) == 1 {
+			i = 0
+		}
+		if i < 0 {
+			fmt.Fprintf(w, "%s is only in the first\n", a.Path)
+			continue
+		}
+		b := bs[i]
+		compared = true
+		fmt.Fprintf(w, "%s (A) to %s (B)\n", cmp.Or(a.Run.Name, a.Path), cmp.Or(b.Run.Name, b.Path))
+		for _, d := range differences(a.Run, b.Run) {
+			fmt.Fprintf(w, "  careful: %s\n", d)
+		}
+		t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
+		fmt.Fprintln(t, "\tA\tB\tA/B\t95 %\t\t")
+		for _, series := range record.SeriesOf(a.Intervals) {
+			if series == load.Lag || strings.HasPrefix(series, "hiccup") {
+				continue
+			}
+			for _, r := range record.Compare(a.Intervals, b.Intervals, series, []float64{50, 90, 99, 99.9, 99.99}, draws, seed) {
+				within, verdict := "too few intervals", ""
+				if r.High > 0 {
+					within, verdict = fmt.Sprintf("%.2f..%.2f", r.Low, r.High), "not resolved"
+					if r.Resolved() {
+						verdict = ""
+					}
+				}
+				fmt.Fprintf(t, "%s p%v\t%s\t%s\t%.2f\t%s\t%s\t\n", r.Series, r.Percentile, trial.Short(r.A), trial.Short(r.B), r.Ratio, within, verdict)
+			}
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		for _, name := range []string{"offered", "requests/s", "system CPU"} {
+			x, okA := a.Run.Figure(name)
+			y, okB := b.Run.Figure(name)
+			if okA && okB && y > 0 {
+				fmt.Fprintf(w, "  %s: %.4g to %.4g, %.2f\n", name, x, y, x/y)
+			}
+		}
+		fmt.Fprintln(w)
+	}
+	for _, b := range bs {
+		if len(bs) > 1 && !slices.ContainsFunc(as, func(a record.Recording) bool { return a.Path == b.Path }) {
+			fmt.Fprintf(w, "%s is only in the second\n", b.Path)
+		}
+	}
+	if !compared {
+		return errors.New("no phase is in both")
+	}
+	return nil
+}
+
+// differences are what makes two runs of one name no pair.
+func differences(a, b record.Run) (all []string) {
+	x, y := a.Machine, b.Machine
+	for _, d := range []struct{ what, a, b string }{
+		{"CPU", x.CPU, y.CPU}, {"kernel", x.Kernel, y.Kernel}, {"file system", x.FileSystem, y.FileSystem}, {"promise", a.Promise, b.Promise},
+	} {
+		if d.a != d.b {
+			all = append(all, fmt.Sprintf("%s: %s, and %s", d.what, cmp.Or(d.a, "unknown"), cmp.Or(d.b, "unknown")))
+		}
+	}
+	if p, ok := a.Figure("offered"); ok {
+		if q, ok := b.Figure("offered"); ok && (p > q*1.02 || q > p*1.02) {
+			all = append(all, fmt.Sprintf("offered: %.0f/s, and %.0f/s", p, q))
+		}
+	}
+	return all
+}

@@ -1,0 +1,14 @@
+// Package scenarios has loads that stand for something, as files: each says why
+// it is there. It knows nothing of who runs them; imports nothing of ours.
+//
+// A file's plan is what all its phases have in common (package trial's Plan);
+// a phase changes some of it. Rates are what the scenario is about; at-most
+// scales them to a machine that cannot carry so much.
+package scenarios
+
+import "embed"
+
+// Files are the scenarios, NAME.yaml.
+//
+//go:embed *.yaml
+var Files embed.FS
