@@ -19,7 +19,9 @@ func helpful(c *cobra.Command) {
 	switch {
 	case c.HasSubCommands():
 		c.Args = wrongCommand
-		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		if !c.Runnable() { // one that does something by itself still does
+			c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		}
 	case wanted != nil:
 		c.Args = func(c *cobra.Command, words []string) error {
 			if wanted(c, words) == nil {
