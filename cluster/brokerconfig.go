@@ -47,6 +47,7 @@ const (
 	ConsumerSessionMS    = "group.consumer.session.timeout.ms"
 	ConsumerHeartbeatMS  = "group.consumer.heartbeat.interval.ms"
 	ConsumerGroupSizeMax = "group.consumer.max.size"
+	ConsumerMigration    = "group.consumer.migration.policy"
 	OffsetsRetentionMins = "offsets.retention.minutes"
 	brokerMessageBytes   = "message.max.bytes"
 )
@@ -70,7 +71,7 @@ var brokerDefs = func() []BrokerDef {
 		own("group.consumer.assignors", ConfigString, "uniform,range", 0, 0, ScopeStart, "What groups of the consumer protocol are assigned partitions by; the first where members do not say.", "They are a part of the broker."),
 		own(ConsumerHeartbeatMS, ConfigInt, "5000", 1, math.MaxInt32, ScopeControl, "How often members of the consumer protocol are to send heartbeats.", ""),
 		own(ConsumerGroupSizeMax, ConfigInt, "2147483647", 1, math.MaxInt32, ScopeControl, "How many members a group of the consumer protocol may have.", ""),
-		own("group.consumer.migration.policy", ConfigString, "disabled", 0, 0, ScopeStart, "A group changes its protocol when it is empty.", "It is a part of the broker."),
+		{ConfigDef{ConsumerMigration, ConsumerMigration, ConfigString, MigrationPolicies[0], 0, 0, MigrationPolicies, "Which groups with members change their protocol: a classic one when a member of the consumer protocol joins (upgrade), one of that protocol when the last such member goes (downgrade), both or neither."}, ScopeControl, ""},
 		own(ConsumerSessionMS, ConfigInt, "45000", 1, math.MaxInt32, ScopeControl, "How long a member of the consumer protocol may be silent.", ""),
 		own(RebalanceDelayMS, ConfigInt, "3000", 0, math.MaxInt32, ScopeControl, "How long an empty group waits for more members.", ""),
 		own(SessionMaxMS, ConfigInt, "1800000", 1, math.MaxInt32, ScopeControl, "The longest session a member may ask for.", ""),

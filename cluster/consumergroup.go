@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"slices"
@@ -43,6 +44,23 @@ type ConsumerMember struct {
 	Assigned             []TopicPartitions // what it may use
 	Revoking             []TopicPartitions // what it has to give up, and may still use
 	Target               []TopicPartitions // what it shall have
+	Classic              *ClassicMember    // it speaks the classic protocol; nil: the consumer protocol
+}
+
+// ClassicMember is what is known of a member that speaks the classic protocol in
+// a group of the consumer protocol. It is replaced, never written.
+type ClassicMember struct {
+	SessionTimeoutMS int32
+	Protocols        []GroupProtocol // in its order of preference; never empty
+}
+
+func (c *ClassicMember) equal(o *ClassicMember) bool {
+	if c == nil || o == nil {
+		return c == o
+	}
+	return c.SessionTimeoutMS == o.SessionTimeoutMS && slices.EqualFunc(c.Protocols, o.Protocols, func(a, b GroupProtocol) bool {
+		return a.Name == b.Name && bytes.Equal(a.Metadata, b.Metadata)
+	})
 }
 
 // Member epochs with a meaning of their own, in requests and for members.
@@ -72,7 +90,7 @@ func (m *ConsumerMember) equal(o *ConsumerMember) bool {
 	return m.ID == o.ID && m.InstanceID == o.InstanceID && m.RackID == o.RackID && m.ClientID == o.ClientID && m.ClientHost == o.ClientHost &&
 		m.RebalanceTimeoutMS == o.RebalanceTimeoutMS && slices.Equal(m.Topics, o.Topics) && m.Regex == o.Regex && m.Assignor == o.Assignor &&
 		m.Epoch == o.Epoch && m.PreviousEpoch == o.PreviousEpoch && m.State == o.State &&
-		samePartitions(m.Assigned, o.Assigned) && samePartitions(m.Revoking, o.Revoking) && samePartitions(m.Target, o.Target)
+		samePartitions(m.Assigned, o.Assigned) && samePartitions(m.Revoking, o.Revoking) && samePartitions(m.Target, o.Target) && m.Classic.equal(o.Classic)
 }
 
 func samePartitions(a, b []TopicPartitions) bool {
@@ -92,6 +110,11 @@ func (m *ConsumerMember) bytes() int {
 	n := consumerMemberBytes + len(m.ID) + len(m.InstanceID) + len(m.RackID) + len(m.ClientID) + len(m.ClientHost) + len(m.Regex) + len(m.Assignor)
 	for _, t := range m.Topics {
 		n += 16 + len(t)
+	}
+	if m.Classic != nil {
+		for _, p := range m.Classic.Protocols {
+			n += groupTopicBytes + len(p.Name) + len(p.Metadata)
+		}
 	}
 	return n + partitionsBytes(m.Assigned) + partitionsBytes(m.Revoking) + partitionsBytes(m.Target)
 }
@@ -126,6 +149,7 @@ func (c *ConsumerGroup) memberAt(id string) (int, bool) {
 //	members u32, each id, instance id, rack id, client id, client host, rebalance timeout i32,
 //	    topics u32, each name; regex, assignor, epoch i32, previous epoch i32, state u8,
 //	    assigned, revoking and target, each topics u32, each id 16 bytes, partitions u32, each i32
+//	    classic protocols u32, each name, metadata with u32 length; session timeout i32 where there are some
 //	members that are gone u32, each id
 func putConsumer(id string, changedMS int64, c *ConsumerGroup, whole bool, gone []string) []byte {
 	b := groupChange(groupModern, id, 256)
@@ -155,8 +179,20 @@ func putConsumer(id string, changedMS int64, c *ConsumerGroup, whole bool, gone 
 		b = appendPartitions(b, m.Assigned)
 		b = appendPartitions(b, m.Revoking)
 		b = appendPartitions(b, m.Target)
+		b = appendClassic(b, m.Classic)
 	}
 	return endGroupChange(appendStrings(b, gone))
+}
+
+func appendClassic(b []byte, c *ClassicMember) []byte {
+	if c == nil {
+		return binary.LittleEndian.AppendUint32(b, 0)
+	}
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(c.Protocols)))
+	for _, p := range c.Protocols {
+		b = appendBytes(appendString(b, p.Name), p.Metadata)
+	}
+	return binary.LittleEndian.AppendUint32(b, uint32(c.SessionTimeoutMS))
 }
 
 func appendStrings(b []byte, all []string) []byte {
@@ -188,7 +224,7 @@ func (c *parsedGroupChange) parseConsumer(r *reader) {
 		m.Topics = r.strings()
 		m.Regex, m.Assignor = r.string(), r.string()
 		m.Epoch, m.PreviousEpoch, m.State = int32(r.uint32()), int32(r.uint32()), MemberState(r.byte())
-		m.Assigned, m.Revoking, m.Target = r.partitions(), r.partitions(), r.partitions()
+		m.Assigned, m.Revoking, m.Target, m.Classic = r.partitions(), r.partitions(), r.partitions(), r.classic()
 		if at, ok := g.memberAt(m.ID); ok || m.State > MemberUnreleased {
 			r.short = true // our own bytes are sorted and whole
 		} else {
@@ -196,6 +232,18 @@ func (c *parsedGroupChange) parseConsumer(r *reader) {
 		}
 	}
 	c.gone = r.strings()
+}
+
+func (r *reader) classic() *ClassicMember {
+	var c ClassicMember
+	for n := r.uint32(); n > 0 && !r.short; n-- {
+		c.Protocols = append(c.Protocols, GroupProtocol{r.string(), r.bytes()})
+	}
+	if c.Protocols == nil {
+		return nil
+	}
+	c.SessionTimeoutMS = int32(r.uint32())
+	return &c
 }
 
 func (r *reader) strings() (out []string) {

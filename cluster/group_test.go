@@ -42,6 +42,36 @@ func subscription(topics ...string) []byte {
 	return append(b, 0xff, 0xff, 0xff, 0xff)
 }
 
+// subscriptionV1 is a consumer's metadata of version 1, which says what it has.
+func subscriptionV1(owned []byte, topics ...string) []byte {
+	b := subscription(topics...)
+	b[1] = 1
+	return append(b, owned...)
+}
+
+// named writes partitions down as a consumer's metadata and its assignment do.
+func (b *bench) named(all []TopicPartitions) []byte {
+	out := binary.BigEndian.AppendUint32(nil, uint32(len(all)))
+	for _, t := range all {
+		topic, _ := b.state.TopicByID(t.Topic)
+		out = append(binary.BigEndian.AppendUint16(out, uint16(len(topic.Name))), topic.Name...)
+		out = binary.BigEndian.AppendUint32(out, uint32(len(t.Partitions)))
+		for _, p := range t.Partitions {
+			out = binary.BigEndian.AppendUint32(out, uint32(p))
+		}
+	}
+	return out
+}
+
+// assigned is what a leader of consumers assigns.
+func (b *bench) assigned(all []TopicPartitions, userData string) []byte {
+	out := append([]byte{0, 1}, b.named(all)...)
+	if userData == "" {
+		return append(out, 0xff, 0xff, 0xff, 0xff)
+	}
+	return append(binary.BigEndian.AppendUint32(out, uint32(len(userData))), userData...)
+}
+
 // bench is a State and a Coordinator under test, and the world around them.
 type bench struct {
 	t     *testing.T
@@ -85,8 +115,11 @@ func (b *bench) settle() {
 			case *JoinReply:
 				b.joined(r)
 			case *SyncReply:
+				has, _, ok := parseAssignment(r.Assignment)
 				if r.Code != 0 {
 					fmt.Fprintf(&b.said, "sync %s\n", codeName(r.Code))
+				} else if ok && len(r.Assignment) > 0 {
+					fmt.Fprintf(&b.said, "sync %s/%s has %s\n", r.ProtocolType, r.Protocol, b.partitions(b.c.withIDs(has)))
 				} else {
 					fmt.Fprintf(&b.said, "sync %s/%s %q\n", r.ProtocolType, r.Protocol, r.Assignment)
 				}
@@ -269,7 +302,7 @@ func (b *bench) checkConsumers(g *group, x *consumerGroup) (bytes int) {
 				b.t.Fatalf("group %s: static member %s is in disorder", g.id, m.ID)
 			}
 		}
-		if m.Epoch > x.assigned || (m.State == MemberUnrevoked) != (len(m.Revoking) > 0) || (m.State == MemberUnrevoked) != (m.revokeBy != GroupsNever) || m.dirty {
+		if m.Epoch > x.assigned || (m.State == MemberUnrevoked) != (len(m.Revoking) > 0) || (m.State == MemberUnrevoked && m.Classic == nil) != (m.revokeBy != GroupsNever) || m.Classic == nil && min(m.joinBy, m.syncBy) != GroupsNever || m.dirty {
 			b.t.Fatalf("group %s: member %+v at assignment epoch %d, to revoke by %d", g.id, m.ConsumerMember, x.assigned, m.revokeBy)
 		}
 		if m.State == MemberStable && m.Epoch == x.assigned && !samePartitions(m.Assigned, m.Target) {
@@ -361,6 +394,9 @@ func TestGroups(t *testing.T) {
 				b.o.OffsetsRetentionMS = a.num("retention", b.o.OffsetsRetentionMS)
 				b.o.ConsumerGroupSizeMax = int(a.num("consumers", int64(b.o.ConsumerGroupSizeMax)))
 				b.o.ConsumersMax = int(a.num("all-consumers", int64(b.o.ConsumersMax)))
+				if name := a.str("migration", ""); name != "" {
+					b.o.Migration, _ = ParseMigrationPolicy(name)
+				}
 				b.c.o = b.o
 			case "topic":
 				topics++
@@ -384,7 +420,13 @@ func TestGroups(t *testing.T) {
 					if name, what, ok := strings.Cut(p, ":"); ok {
 						meta := []byte(what)
 						if r.ProtocolType == "consumer" {
-							meta = subscription(what)
+							meta = subscription(strings.Split(what, "/")...)
+							if a.has("owned") {
+								meta = subscriptionV1(b.named(b.parsePartitions(a.str("owned", ""))), strings.Split(what, "/")...)
+							}
+							if what == "garbage" {
+								meta = []byte{0}
+							}
 						}
 						r.Protocols = append(r.Protocols, GroupProtocol{name, meta})
 					}
@@ -404,6 +446,11 @@ func TestGroups(t *testing.T) {
 				for _, x := range strings.Split(a.str("assign", ""), "+") {
 					if m, what, ok := strings.Cut(x, ":"); ok {
 						r.Assignments = append(r.Assignments, GroupAssignment{m, []byte(what)})
+					}
+				}
+				for _, line := range strings.Split(d.Input, "\n") { // what consumers are assigned
+					if m, what, ok := strings.Cut(line, " "); ok {
+						r.Assignments = append(r.Assignments, GroupAssignment{m, b.assigned(b.parsePartitions(what), a.str("custom", ""))})
 					}
 				}
 				b.c.Sync(b.at, next(), r)
@@ -455,6 +502,9 @@ func TestGroups(t *testing.T) {
 					fmt.Fprintf(&b.said, "  %s epoch=%d %s has %s target %s", m.ID, m.Epoch, state, b.partitions(m.Assigned), b.partitions(m.Target))
 					if m.Revoking != nil {
 						fmt.Fprintf(&b.said, " revoking %s", b.partitions(m.Revoking))
+					}
+					if m.Classic != nil {
+						b.said.WriteString(" classic")
 					}
 					b.said.WriteString("\n")
 				}

@@ -23,6 +23,8 @@ import (
 //		}
 //	}
 //
+// Members that still speak the classic protocol are in groupmigration.go.
+//
 // The rules are those of org.apache.kafka.coordinator.group.GroupMetadataManager
 // and of its modern.consumer.CurrentAssignmentBuilder, of Kafka 4.
 
@@ -71,6 +73,8 @@ type consumerMember struct {
 	regex    *regexp.Regexp
 	deadline int64 // of its session
 	revokeBy int64 // when to stop waiting for it to give up partitions
+	joinBy   int64 // of one that speaks the classic protocol: when to stop waiting for its join
+	syncBy   int64 // and for its sync
 	dirty    bool
 	counted  int // of Coordinator.bytes
 }
@@ -119,7 +123,7 @@ func (c *Coordinator) ConsumerHeartbeat(at GroupTime, ticket uint64, r *Consumer
 	}
 	g, ok := c.group(r.Group)
 	switch {
-	case ok && g.consumer == nil && (r.Epoch != EpochJoin || g.state != GroupEmpty):
+	case ok && g.consumer == nil && r.Epoch != EpochJoin:
 		c.refuseConsumer(ticket, CodeGroupIDNotFound, "Group "+r.Group+" is not a consumer group.")
 		return
 	case !ok && r.Epoch != EpochJoin:
@@ -191,38 +195,71 @@ func newConsumerGroup(epoch int32) *consumerGroup {
 // before all that may be refused has been looked at.
 func (c *Coordinator) heartbeatConsumer(g *group, ticket uint64, r *ConsumerRequest) {
 	x := g.consumer
-	if x == nil {
+	switch {
+	case x != nil:
+	case g.state == GroupEmpty:
 		x = newConsumerGroup(g.generation) // epochs go on from generations, so that an old one is never valid again
+	default:
+		var why string
+		if x, why = c.upgraded(g); x == nil {
+			c.refuseConsumer(ticket, CodeGroupIDNotFound, why)
+			return
+		}
 	}
 	old, code, why := x.who(r)
 	if code == 0 && old == nil && len(x.members) >= c.o.ConsumerGroupSizeMax {
 		code, why = CodeGroupMaxSizeReached, "The consumer group has reached its maximum capacity."
 	}
-	if code == 0 && old == nil && c.consumers >= c.o.ConsumersMax {
-		code, why = CodeGroupMaxSizeReached, "There are as many consumers as there can be."
-	}
 	if code != 0 {
 		c.refuseConsumer(ticket, code, why)
 		return
 	}
-	m := &consumerMember{revokeBy: GroupsNever, dirty: true}
+	m := &consumerMember{revokeBy: GroupsNever, joinBy: GroupsNever, syncBy: GroupsNever, dirty: true}
 	if old != nil {
 		*m = *old
 	}
-	replaces := old != nil && r.Epoch == EpochJoin && old.ID != r.MemberID // a static member is back, under another id
-	if old == nil || replaces {
+	if old == nil || r.Epoch == EpochJoin && old.ID != r.MemberID { // a new one, or a static one that is back under another id
 		m.ID, m.Epoch, m.PreviousEpoch, m.State = r.MemberID, 0, 0, MemberStable
 		if r.MemberID == "" {
 			m.ID = r.NewID
 		}
 	}
-	away := m.Epoch == EpochAway
-	if away { // and back under the same one
+	if m.Epoch == EpochAway { // and back under the same one
 		m.Epoch, m.PreviousEpoch, m.State = 0, 0, MemberStable
 	}
 	if !m.take(r) {
 		c.refuseConsumer(ticket, CodeInvalidRegularExpression, "SubscribedTopicRegex is no regular expression that is understood here.")
 		return
+	}
+	m.Classic, m.joinBy, m.syncBy = nil, GroupsNever, GroupsNever
+	before := m.Assigned
+	if code, why := c.admit(g, x, old, m, r.Owned); code != 0 {
+		c.refuseConsumer(ticket, code, why)
+		return
+	}
+	m.deadline = c.at.NowMS + c.o.ConsumerSessionTimeoutMS
+	reply := &ConsumerReply{MemberID: m.ID, Epoch: m.Epoch, IntervalMS: int32(c.o.ConsumerHeartbeatIntervalMS)}
+	full := r.Epoch == EpochJoin || r.RebalanceTimeoutMS != -1 && (r.Topics != nil || r.Regex != nil) && r.Owned != nil
+	if full || !samePartitions(before, m.Assigned) {
+		reply.Assigns, reply.Assignment = true, m.Assigned
+	}
+	c.storeConsumer(g, ticket, reply)
+}
+
+// admit makes m a member of the group, in place of old (nil: nobody), assigns
+// anew where that asks for it, and leads m a step towards its target. owned is
+// what it says it has; nil: it does not say. x is what the group is to be, where
+// it is none of the consumer protocol yet. With a code nothing has changed.
+func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, owned []TopicPartitions) (code int16, why string) {
+	more := 0
+	if g.consumer == nil {
+		more += len(x.members)
+	}
+	if old == nil {
+		more++
+	}
+	if more > 0 && c.consumers+more > c.o.ConsumersMax {
+		return CodeGroupMaxSizeReached, "There are as many consumers as there can be."
 	}
 	members := slices.Clone(x.members)
 	if old != nil {
@@ -245,31 +282,29 @@ func (c *Coordinator) heartbeatConsumer(g *group, ticket uint64, r *ConsumerRequ
 		}
 		if epoch > x.assigned {
 			targets = assign(preferred(members), topics, in)
-			if !c.holds(g, members, targets, old == nil) {
-				c.refuseConsumer(ticket, CodeGroupMaxSizeReached, "The group would have more than can be stored of one.")
-				return
+			if !c.holds(g, members, targets, more > 0) {
+				return CodeGroupMaxSizeReached, "The group would have more than can be stored of one."
 			}
 		}
 	}
 
 	// From here on nothing is refused.
 	if g.consumer == nil {
-		c.dropAllPending(g)
-		g.consumer, g.protocolType, g.protocol, g.leader = x, consumerProtocol, "", ""
+		c.endClassic(g)
+		g.consumer, g.protocolType = x, consumerProtocol
 		g.learnConsumer(nil)
 	}
+	c.consumers += more
 	if looks {
 		x.seen = c.state.topicChanges
 		g.learnConsumer(names)
 	}
-	if old == nil {
-		c.consumers++
-	} else {
+	if old != nil {
 		x.disown(old)
-		if replaces {
+		if old.ID != m.ID {
 			x.gone = append(x.gone, old.ID)
 		}
-		m.dirty = m.dirty || away || !m.ConsumerMember.equal(&old.ConsumerMember)
+		m.dirty = m.dirty || !m.ConsumerMember.equal(&old.ConsumerMember)
 	}
 	x.members = members
 	if m.InstanceID != "" {
@@ -287,15 +322,8 @@ func (c *Coordinator) heartbeatConsumer(g *group, ticket uint64, r *ConsumerRequ
 		}
 		x.assigned, x.dirty = epoch, true
 	}
-	before := m.Assigned
-	c.reconcile(x, m, r.Owned)
-	m.deadline = c.at.NowMS + c.o.ConsumerSessionTimeoutMS
-	reply := &ConsumerReply{MemberID: m.ID, Epoch: m.Epoch, IntervalMS: int32(c.o.ConsumerHeartbeatIntervalMS)}
-	full := r.Epoch == EpochJoin || r.RebalanceTimeoutMS != -1 && (r.Topics != nil || r.Regex != nil) && r.Owned != nil
-	if full || !samePartitions(before, m.Assigned) {
-		reply.Assigns, reply.Assignment = true, m.Assigned
-	}
-	c.storeConsumer(g, ticket, reply)
+	c.reconcile(x, m, owned)
+	return 0, ""
 }
 
 // who is the member that sends a request, nil for a new one.
@@ -313,7 +341,7 @@ func (x *consumerGroup) who(r *ConsumerRequest) (m *consumerMember, code int16, 
 			return nil, 0, ""
 		case s.ID != r.MemberID && !joins:
 			return nil, CodeFencedInstanceID, "Static member " + r.MemberID + " with instance id " + *r.InstanceID + " was fenced by member " + s.ID + "."
-		case s.ID != r.MemberID && (s.Epoch != EpochAway || m != nil):
+		case s.ID != r.MemberID && (m != nil || s.Epoch != EpochAway && s.Classic == nil):
 			return nil, CodeUnreleasedInstanceID, "Static member " + r.MemberID + " with instance id " + *r.InstanceID + " cannot join the group because the instance id is owned by " + s.ID + " member."
 		}
 		m = s
@@ -333,7 +361,7 @@ func (x *consumerGroup) who(r *ConsumerRequest) (m *consumerMember, code int16, 
 }
 
 func (x *consumerGroup) member(id string) *consumerMember {
-	i, ok := slices.BinarySearchFunc(x.members, id, func(m *consumerMember, id string) int { return cmp.Compare(m.ID, id) })
+	i, ok := x.memberAt(id)
 	if !ok {
 		return nil
 	}
@@ -534,7 +562,9 @@ func (c *Coordinator) reconcile(x *consumerGroup, m *consumerMember, owned []Top
 	revoking := without(m.Assigned, kept)
 	if len(revoking) > 0 && (owned == nil || overlap(owned, revoking)) {
 		m.State, m.Assigned, m.Revoking = MemberUnrevoked, kept, revoking
-		m.revokeBy = c.at.NowMS + int64(m.RebalanceTimeoutMS)
+		if m.Classic == nil { // others have their time to join
+			m.revokeBy = c.at.NowMS + int64(m.RebalanceTimeoutMS)
+		}
 	} else {
 		m.State, m.revokeBy, epoch = MemberStable, GroupsNever, x.assigned
 		var free []TopicPartitions
@@ -587,26 +617,43 @@ func (c *Coordinator) leaveConsumer(g *group, ticket uint64, r *ConsumerRequest)
 		c.refuseConsumer(ticket, CodeInvalidRequest, "InstanceId can't be null.")
 		return
 	}
+	reply := &ConsumerReply{MemberID: r.MemberID, Epoch: r.Epoch}
 	if r.Epoch == EpochAway {
 		x.disown(m)
 		m.Epoch, m.State, m.Revoking, m.revokeBy, m.dirty = EpochAway, MemberStable, nil, GroupsNever, true
 		x.own(m)
+		c.storeConsumer(g, ticket, reply)
 	} else {
-		c.fence(g, m)
+		c.fence(g, []*consumerMember{m}, ticket, reply)
 	}
-	c.storeConsumer(g, ticket, &ConsumerReply{MemberID: r.MemberID, Epoch: r.Epoch})
 }
 
-// fence takes a member out of its group: what it had is free.
-func (c *Coordinator) fence(g *group, m *consumerMember) {
+// fence takes members out of their group: what they had is free. The ticket (0:
+// none) is answered when that is durable.
+func (c *Coordinator) fence(g *group, gone []*consumerMember, ticket uint64, reply any) {
 	x := g.consumer
-	x.disown(m)
-	x.members = slices.DeleteFunc(x.members, func(o *consumerMember) bool { return o == m })
-	if m.InstanceID != "" {
-		delete(x.static, m.InstanceID)
+	if len(gone) > 0 && c.downgrades(x, gone, 0) {
+		c.downgrade(g, gone, ticket, reply)
+		return
 	}
-	x.gone = append(x.gone, m.ID)
-	c.consumers--
+	for _, m := range gone {
+		x.disown(m)
+		x.members = slices.DeleteFunc(x.members, func(o *consumerMember) bool { return o == m })
+		if m.InstanceID != "" {
+			delete(x.static, m.InstanceID)
+		}
+		x.gone = append(x.gone, m.ID)
+		c.consumers--
+	}
+	if len(gone) > 0 {
+		c.released(g)
+	}
+	c.storeConsumer(g, ticket, reply)
+}
+
+// released: members have gone.
+func (c *Coordinator) released(g *group) {
+	x := g.consumer
 	x.epoch++
 	var names []string
 	names, _, _, x.hash = c.resolve(x.members)
@@ -616,7 +663,7 @@ func (c *Coordinator) fence(g *group, m *consumerMember) {
 
 // storeConsumer has what changed stored, and the ticket (0: none) answered when
 // that and all before it is durable.
-func (c *Coordinator) storeConsumer(g *group, ticket uint64, reply *ConsumerReply) {
+func (c *Coordinator) storeConsumer(g *group, ticket uint64, reply any) {
 	x := g.consumer
 	if s := x.state(); s != g.state {
 		c.become(g, s)
@@ -681,7 +728,16 @@ func (c *Coordinator) consumerStored(g *group, s *storing, code int16) {
 		}
 	}
 	if code != 0 {
-		s.reply = &ConsumerReply{Code: code}
+		switch s.reply.(type) {
+		case *JoinReply:
+			s.reply = &JoinReply{Code: code, Generation: -1}
+		case *SyncReply:
+			s.reply = &SyncReply{Code: code}
+		case GroupDone:
+			s.reply = GroupDone{code}
+		default:
+			s.reply = &ConsumerReply{Code: code}
+		}
 	}
 	if s.ticket != 0 {
 		c.reply(s.ticket, s.reply)
@@ -689,20 +745,19 @@ func (c *Coordinator) consumerStored(g *group, s *storing, code int16) {
 }
 
 // expireConsumers fences the members whose session is over, and those that did
-// not give up partitions in time.
+// not give up partitions, join or sync in time.
 func (c *Coordinator) expireConsumers(g *group) {
-	fenced := false
-	for _, m := range slices.Clone(g.consumer.members) {
+	var gone []*consumerMember
+	for _, m := range g.consumer.members {
 		if c.o.Faults.SessionsNeverEnd {
 			m.deadline = GroupsNever
 		}
-		if m.deadline <= c.at.NowMS || m.revokeBy <= c.at.NowMS {
-			c.fence(g, m)
-			fenced = true
+		if min(m.deadline, m.revokeBy, m.joinBy, m.syncBy) <= c.at.NowMS {
+			gone = append(gone, m)
 		}
 	}
-	if fenced {
-		c.storeConsumer(g, 0, nil)
+	if gone != nil {
+		c.fence(g, gone, 0, nil)
 	}
 }
 
@@ -712,9 +767,11 @@ func (c *Coordinator) takeUpConsumers(g *group, d *ConsumerGroup) {
 	x.assigned, x.hash, x.serial, x.whole = d.AssignmentEpoch, d.TopicsHash, d.Serial, false
 	g.consumer, g.protocolType = x, consumerProtocol
 	for i := range d.Members {
-		m := &consumerMember{ConsumerMember: d.Members[i], deadline: c.at.NowMS + c.o.ConsumerSessionTimeoutMS, revokeBy: GroupsNever}
+		m := &consumerMember{ConsumerMember: d.Members[i], deadline: c.at.NowMS + c.o.ConsumerSessionTimeoutMS, revokeBy: GroupsNever, joinBy: GroupsNever, syncBy: GroupsNever}
 		m.regex, _ = compileRegex(m.Regex)
-		if m.State == MemberUnrevoked {
+		if m.Classic != nil {
+			m.deadline = c.at.NowMS + int64(m.Classic.SessionTimeoutMS)
+		} else if m.State == MemberUnrevoked {
 			m.revokeBy = c.at.NowMS + int64(m.RebalanceTimeoutMS)
 		}
 		m.counted = m.bytes()
@@ -738,6 +795,8 @@ func (x *consumerGroup) validateConsumer(memberID string, epoch int32) (code int
 	switch {
 	case m == nil:
 		return CodeUnknownMemberID
+	case m.Epoch != epoch && m.Classic != nil:
+		return CodeIllegalGeneration
 	case m.Epoch != epoch:
 		return CodeStaleMemberEpoch
 	}
@@ -810,6 +869,22 @@ func partitionsOf(all []TopicPartitions, topic [16]byte) []int32 {
 // both are the partitions that a and b have in common.
 func both(a, b []TopicPartitions) []TopicPartitions {
 	return filter(a, b, true)
+}
+
+// union are the partitions of a and b, which have none in common.
+func union(a, b []TopicPartitions) []TopicPartitions {
+	out := slices.Clone(a)
+	for _, t := range b {
+		at, ok := slices.BinarySearchFunc(out, t.Topic, func(o TopicPartitions, id [16]byte) int { return bytes.Compare(o.Topic[:], id[:]) })
+		if !ok {
+			out = slices.Insert(out, at, t)
+			continue
+		}
+		all := slices.Concat(out[at].Partitions, t.Partitions)
+		slices.Sort(all)
+		out[at].Partitions = all
+	}
+	return out
 }
 
 // without are the partitions of a that b does not have.

@@ -66,10 +66,11 @@ type GroupOptions struct {
 	OffsetBytesMax          int // of one group's offsets
 	BytesMax                int // of all groups
 
-	ConsumerSessionTimeoutMS    int64 // group.consumer.session.timeout.ms
-	ConsumerHeartbeatIntervalMS int64 // group.consumer.heartbeat.interval.ms
-	ConsumerGroupSizeMax        int   // members of one group of the consumer protocol; group.consumer.max.size
-	ConsumersMax                int   // members of all of them
+	ConsumerSessionTimeoutMS    int64           // group.consumer.session.timeout.ms
+	ConsumerHeartbeatIntervalMS int64           // group.consumer.heartbeat.interval.ms
+	ConsumerGroupSizeMax        int             // members of one group of the consumer protocol; group.consumer.max.size
+	ConsumersMax                int             // members of all of them
+	Migration                   MigrationPolicy // group.consumer.migration.policy
 
 	Faults GroupFaults // planted bugs, for the simulator only
 }
@@ -82,6 +83,8 @@ type GroupFaults struct {
 	AssignedUnreleased bool // a partition is assigned before its owner has given it up
 	StaleEpochTaken    bool // a commit's member epoch is not looked at
 	SessionsNeverEnd   bool // of members of the consumer protocol
+	UpgradeForgets     bool // a group that changes to the consumer protocol does not know what its members have
+	DowngradeQuiet     bool // a group that changes to the classic protocol does not rebalance
 }
 
 // GroupIDBytesMax is the longest group id; the longest name of an instance, a
@@ -217,7 +220,7 @@ type storing struct {
 	member     string
 	leader     string // before it came
 	skips      bool   // the client knows SkipAssignment
-	reply      *ConsumerReply
+	reply      any
 	whole      bool // of a consumer group
 }
 
@@ -322,6 +325,9 @@ func NewCoordinator(s *State, o GroupOptions, at GroupTime) *Coordinator {
 			g.state = GroupStable
 		}
 		g.learnTopics()
+		if len(g.members) > 0 && d.Leader == "" { // it was one of the consumer protocol, and nobody has assigned since
+			c.rebalance(g)
+		}
 		c.schedule(g)
 	}
 	return c
@@ -365,7 +371,8 @@ func (c *Coordinator) Join(at GroupTime, ticket uint64, r *JoinRequest) {
 	g, ok := c.group(r.Group)
 	switch {
 	case ok && g.consumer != nil && g.state != GroupEmpty:
-		c.refuseJoin(ticket, CodeInconsistentGroupProtocol, r.MemberID)
+		c.joinConsumer(g, ticket, r)
+		c.schedule(g)
 		return
 	case ok && g.consumer != nil: // the last of them has gone: it is a classic group from now on
 		g.generation, g.consumer, g.protocolType = g.consumer.epoch, nil, ""
@@ -397,6 +404,10 @@ func (c *Coordinator) Sync(at GroupTime, ticket uint64, r *SyncRequest) {
 		code = CodeInvalidGroupID
 	case !ok || g.state == GroupEmpty:
 		code = CodeUnknownMemberID
+	case g.consumer != nil:
+		c.syncConsumer(g, ticket, r)
+		c.schedule(g)
+		return
 	default:
 		code = g.validate(r.MemberID, r.InstanceID)
 	}
@@ -430,6 +441,9 @@ func (c *Coordinator) Heartbeat(at GroupTime, group, memberID, instanceID string
 	if !ok {
 		return CodeUnknownMemberID
 	}
+	if g.consumer != nil {
+		return c.heartbeatClassic(g, memberID, instanceID, generation)
+	}
 	if code := g.validate(memberID, instanceID); code != 0 {
 		return code
 	}
@@ -456,6 +470,11 @@ func (c *Coordinator) Leave(at GroupTime, ticket uint64, group string, leaving [
 	}
 	codes = make([]int16, len(leaving))
 	g, ok := c.group(group)
+	if ok && g.consumer != nil {
+		codes = c.leaveClassic(g, ticket, leaving)
+		c.schedule(g)
+		return codes, 0
+	}
 	left := false
 	for i, l := range leaving {
 		if !ok {
@@ -933,7 +952,7 @@ func (g *group) earliest() int64 {
 	}
 	if g.consumer != nil {
 		for _, m := range g.consumer.members {
-			due = min(due, m.deadline, m.revokeBy)
+			due = min(due, m.deadline, m.revokeBy, m.joinBy, m.syncBy)
 		}
 	}
 	return due

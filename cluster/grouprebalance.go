@@ -194,11 +194,11 @@ func (c *Coordinator) validateCommit(g *group, r *CommitRequest) (code int16) {
 		return 0 // from outside: nobody's offsets are overwritten
 	}
 	if g.consumer != nil {
-		if g.consumer.member(r.MemberID) != nil && !r.KnowsGroupIDNotFound {
+		if m := g.consumer.member(r.MemberID); m != nil && m.Classic == nil && !r.KnowsGroupIDNotFound {
 			return CodeUnsupportedVersion // it takes the epoch for a generation
 		}
 		code := g.consumer.validateConsumer(r.MemberID, r.Generation)
-		if code == CodeStaleMemberEpoch && c.o.Faults.StaleEpochTaken {
+		if (code == CodeStaleMemberEpoch || code == CodeIllegalGeneration) && c.o.Faults.StaleEpochTaken {
 			return 0
 		}
 		return code

@@ -328,12 +328,27 @@ func TestConsumerGroupWire(t *testing.T) {
 		if g := ask(old).(*kmsg.DescribeGroupsResponse).Groups[0]; g.ErrorCode != kerr.GroupIDNotFound.Code || g.State != "Dead" {
 			t.Errorf("as a classic group it is described as %+v", g)
 		}
-		if r := ask(joinRequest(5, group, "")).(*kmsg.JoinGroupResponse); r.ErrorCode != kerr.InconsistentGroupProtocol.Code {
-			t.Errorf("a classic join is answered %v", kerr.ErrorForCode(r.ErrorCode))
+		// A classic member of consumers is one of the group, and is what is left of it.
+		strange := joinRequest(5, group, "")
+		strange.ProtocolType = "connect"
+		if r := ask(strange).(*kmsg.JoinGroupResponse); r.ErrorCode != kerr.InconsistentGroupProtocol.Code {
+			t.Errorf("a classic join of another kind is answered %v", kerr.ErrorForCode(r.ErrorCode))
+		}
+		classic := joinRequest(3, group, "")
+		classic.Protocols[0].Metadata = subscribing(topic)
+		joined := ask(classic).(*kmsg.JoinGroupResponse)
+		if joined.ErrorCode != 0 || joined.Generation != 2 || joined.LeaderID != "" || len(joined.Members) != 0 || joined.Protocol == nil || *joined.Protocol != "range" {
+			t.Errorf("a classic join is answered %+v", joined)
+		}
+		if g := ask(d).(*kmsg.ConsumerGroupDescribeResponse).Groups[0]; version > 0 && (len(g.Members) != 2 || g.Members[0].MemberType+g.Members[1].MemberType != 1) {
+			t.Errorf("a group of both protocols is described as %+v", g)
 		}
 		beat.MemberEpoch = -1
 		if r := ask(beat).(*kmsg.ConsumerGroupHeartbeatResponse); r.ErrorCode != 0 || r.MemberEpoch != -1 {
 			t.Errorf("leaving is answered %+v", r)
+		}
+		if g := ask(old).(*kmsg.DescribeGroupsResponse).Groups[0]; g.ErrorCode != 0 || g.State != "PreparingRebalance" || len(g.Members) != 1 || g.Members[0].MemberID != joined.MemberID {
+			t.Errorf("what is left is described as %+v", g)
 		}
 	}
 }

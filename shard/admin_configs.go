@@ -91,6 +91,8 @@ func (c *control) startedWith(name string, node int) string {
 			return strconv.Itoa(o.Net.FrameBytesMax)
 		}
 		return strconv.Itoa(o.DataFrameBytesMax)
+	case cluster.ConsumerMigration:
+		return o.Groups.Migration.String()
 	case "offset.metadata.max.bytes":
 		return strconv.Itoa(o.Groups.OffsetMetadataBytesMax)
 	}

@@ -53,6 +53,7 @@ func DefaultGroupOptions() GroupOptions {
 			SessionTimeoutMinMS: 6000, SessionTimeoutMaxMS: 1800000, InitialRebalanceDelayMS: 3000, NewMemberTimeoutMS: 300000, OffsetsRetentionMS: 10080 * 60000,
 			GroupSizeMax: 1024, MembersMax: 1536, GroupsMax: 8192, GroupBytesMax: 1 << 20, OffsetBytesMax: 2 << 20, BytesMax: 32 << 20,
 			ConsumerSessionTimeoutMS: 45000, ConsumerHeartbeatIntervalMS: 5000, ConsumerGroupSizeMax: math.MaxInt32, ConsumersMax: 16384,
+			Migration: cluster.MigrationPolicy{Upgrades: true, Downgrades: true},
 		},
 		OffsetMetadataBytesMax: 4096, ExpireEveryMS: 600000,
 	}
@@ -75,6 +76,9 @@ func (c *control) groupOptions() cluster.GroupOptions {
 	o.ConsumerSessionTimeoutMS = c.state.BrokerNumber(node, cluster.ConsumerSessionMS, o.ConsumerSessionTimeoutMS)
 	o.ConsumerHeartbeatIntervalMS = c.state.BrokerNumber(node, cluster.ConsumerHeartbeatMS, o.ConsumerHeartbeatIntervalMS)
 	o.ConsumerGroupSizeMax = int(c.state.BrokerNumber(node, cluster.ConsumerGroupSizeMax, int64(o.ConsumerGroupSizeMax)))
+	if name, set := c.state.BrokerValue(node, cluster.ConsumerMigration); set {
+		o.Migration, _ = cluster.ParseMigrationPolicy(name) // it was checked when it was set
+	}
 	if minutes := c.state.BrokerNumber(node, cluster.OffsetsRetentionMins, -1); minutes >= 0 {
 		o.OffsetsRetentionMS = minutes * 60000
 	}
@@ -727,6 +731,13 @@ func consumerAnswer(t *task, r *cluster.ConsumerReply) {
 	}
 }
 
+// What a member of a group of the consumer protocol speaks.
+// Source: Kafka's ConsumerGroupDescribeResponse.json, MemberType.
+const (
+	memberClassic = 0
+	memberModern  = 1
+)
+
 func (c *control) describeConsumers(r *kmsg.ConsumerGroupDescribeRequest, resp *kmsg.ConsumerGroupDescribeResponse) {
 	size := 0
 	assignment := func(all []cluster.TopicPartitions) (out kmsg.Assignment) {
@@ -762,7 +773,10 @@ func (c *control) describeConsumers(r *kmsg.ConsumerGroupDescribeRequest, resp *
 			m := &g.Members[i]
 			y := kmsg.NewConsumerGroupDescribeResponseGroupMember()
 			y.MemberID, y.InstanceID, y.RackID, y.MemberEpoch, y.ClientID, y.ClientHost = m.ID, orNil(m.InstanceID), orNil(m.RackID), m.Epoch, m.ClientID, m.ClientHost
-			y.SubscribedTopics, y.SubscribedTopicRegex, y.MemberType = m.Topics, orNil(m.Regex), 1
+			y.SubscribedTopics, y.SubscribedTopicRegex, y.MemberType = m.Topics, orNil(m.Regex), memberModern
+			if m.Classic != nil {
+				y.MemberType = memberClassic
+			}
 			y.Assignment, y.TargetAssignment = assignment(m.Assigned), assignment(m.Target)
 			size += 128 + len(m.ID) + len(m.InstanceID) + len(m.RackID) + len(m.ClientID) + len(m.Regex)
 			for _, t := range m.Topics {

@@ -26,6 +26,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"tailbound/cluster"
 	"tailbound/ioring"
 	"tailbound/netring"
 	"tailbound/shard"
@@ -44,6 +45,7 @@ type serveOptions struct {
 	onFailure                                                        string
 	groupDelay, sessionMin, sessionMax, offsetsRetention             time.Duration
 	groupSize                                                        int
+	groupMigration                                                   string
 	retentionCheck                                                   time.Duration
 	fetchSessions                                                    int
 	connsMax, connsPerIP                                             int
@@ -134,6 +136,7 @@ exit status is 0 only after a clean stop.`,
 	f.DurationVar(&o.sessionMin, "group-min-session-timeout", 6*time.Second, "shortest session a member may ask for (group.min.session.timeout.ms)")
 	f.DurationVar(&o.sessionMax, "group-max-session-timeout", 30*time.Minute, "longest session a member may ask for (group.max.session.timeout.ms)")
 	f.IntVar(&o.groupSize, "group-max-size", 1024, "members of one group (group.max.size)")
+	f.StringVar(&o.groupMigration, "group-consumer-migration-policy", "bidirectional", "which groups with members change between the classic and the consumer protocol: bidirectional, upgrade, downgrade or disabled (group.consumer.migration.policy)")
 	f.DurationVar(&o.offsetsRetention, "offsets-retention", 7*24*time.Hour, "how long an empty group's offsets are kept (offsets.retention.minutes)")
 	f.StringVar(&o.onFailure, "storage-failure-action", "exit", "what a failed write or sync leads to: exit, or readonly")
 	return c, o
@@ -235,6 +238,9 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 	if o.groupSize < 1 {
 		wrong("group-max-size", "%d: it is at least 1", o.groupSize)
 	}
+	if _, ok := cluster.ParseMigrationPolicy(o.groupMigration); !ok {
+		wrong("group-consumer-migration-policy", "%q: it is %s", o.groupMigration, strings.Join(cluster.MigrationPolicies, ", "))
+	}
 	if o.offsetsRetention < time.Millisecond {
 		wrong("offsets-retention", "%s: it is at least 1ms", o.offsetsRetention)
 	}
@@ -250,6 +256,7 @@ func (o *serveOptions) groupOptions() shard.GroupOptions {
 	g.InitialRebalanceDelayMS, g.OffsetsRetentionMS = o.groupDelay.Milliseconds(), o.offsetsRetention.Milliseconds()
 	g.SessionTimeoutMinMS, g.SessionTimeoutMaxMS = o.sessionMin.Milliseconds(), o.sessionMax.Milliseconds()
 	g.GroupSizeMax = o.groupSize
+	g.Migration, _ = cluster.ParseMigrationPolicy(o.groupMigration)
 	return g
 }
 

@@ -1,0 +1,394 @@
+package cluster
+
+import (
+	"fmt"
+	"math/rand"
+	"slices"
+	"testing"
+)
+
+// migrant is a client that speaks one protocol until it goes, and then perhaps
+// the other one.
+type migrant struct {
+	id, instance string
+	modern       bool
+	cooperative  bool  // keeps what it has while it joins again, of a classic one
+	epoch        int32 // or generation
+	joined       bool  // of a classic one: it is to sync
+	stable       bool  // has its assignment
+	leads        bool
+	others       []JoinMember
+	uses         []TopicPartitions
+	waits        uint64
+	sent, heard  int64
+	full         bool
+}
+
+func (x *migrant) forget() {
+	x.id, x.epoch, x.joined, x.stable, x.uses, x.full = "", 0, false, false, nil, false
+}
+
+// migration is a State and a Coordinator with migrants.
+type migration struct {
+	*bench
+	seed    int64
+	rng     *rand.Rand
+	clients []*migrant
+	waits   map[uint64]*migrant
+	ticket  uint64
+	fresh   int
+	told    [2]int // assignments of the classic, and the consumer protocol
+	kinds   map[string]bool
+}
+
+const migrantSessionMS = 6000
+
+// gets has a client use what it was assigned, which nobody else may use.
+func (w *migration) gets(x *migrant, has []TopicPartitions) {
+	x.uses = has
+	for _, o := range w.clients {
+		if o != x && w.at.NowMS-o.heard < migrantSessionMS && overlap(o.uses, has) {
+			w.t.Fatalf("seed %d: %s is assigned %s, %s may use %s", w.seed, x.id, w.partitions(has), o.id, w.partitions(o.uses))
+		}
+	}
+}
+
+// take looks at what the coordinator says.
+func (w *migration) take() {
+	for _, e := range w.c.Effects() {
+		if e.Store {
+			w.held = append(w.held, e.Change)
+			continue
+		}
+		x := w.waits[e.Ticket]
+		if x == nil {
+			w.t.Fatalf("seed %d: ticket %d is answered twice, or was never given: %#v", w.seed, e.Ticket, e.Reply)
+		}
+		delete(w.waits, e.Ticket)
+		if x.waits != e.Ticket {
+			continue
+		}
+		x.waits = 0
+		switch r := e.Reply.(type) {
+		case *JoinReply:
+			switch r.Code {
+			case 0:
+				// It may have been out before, and is taken as a new one: it hears what
+				// it may use when it syncs.
+				x.id, x.epoch, x.joined, x.leads, x.others = r.MemberID, r.Generation, true, r.Leader == r.MemberID, r.Members
+			case CodeMemberIDRequired:
+				x.id = r.MemberID
+			case CodeRebalanceInProgress, CodeNotCoordinator:
+			default:
+				x.forget()
+			}
+		case *SyncReply:
+			switch r.Code {
+			case 0:
+				has, _, ok := parseAssignment(r.Assignment)
+				if !ok {
+					w.t.Fatalf("seed %d: %s is assigned %q", w.seed, x.id, r.Assignment)
+				}
+				x.stable, x.heard = true, x.sent
+				w.told[0]++
+				lost := without(x.uses, w.c.withIDs(has))
+				w.gets(x, w.c.withIDs(has))
+				if len(lost) > 0 { // it has given that up, and says so at once
+					x.stable, x.joined = false, false
+				}
+			case CodeRebalanceInProgress, CodeIllegalGeneration, CodeNotCoordinator:
+				x.joined = false
+			default:
+				x.forget()
+			}
+		case *ConsumerReply:
+			switch r.Code {
+			case 0:
+				if x.epoch = r.Epoch; r.Epoch < 0 {
+					x.forget()
+					break
+				}
+				x.id, x.full, x.heard = r.MemberID, false, x.sent
+				if r.Assigns {
+					w.told[1]++
+					w.gets(x, r.Assignment)
+				}
+			case CodeNotCoordinator:
+				x.full = true
+			case CodeUnreleasedInstanceID:
+			default:
+				x.forget()
+			}
+		}
+	}
+}
+
+// step has a client do the next thing.
+func (w *migration) step(x *migrant) {
+	w.ticket++
+	if x.id == "" && w.rng.Intn(2) == 0 {
+		x.modern, x.cooperative = !x.modern, w.rng.Intn(2) == 0
+	}
+	if x.modern {
+		w.waits[w.ticket], x.waits, x.sent = x, w.ticket, w.at.NowMS
+		r := &ConsumerRequest{Group: "g", MemberID: x.id, Epoch: x.epoch, RebalanceTimeoutMS: -1, Owned: append([]TopicPartitions{}, x.uses...)}
+		if x.instance != "" {
+			r.InstanceID = &x.instance
+		}
+		if x.epoch == 0 || x.full {
+			if x.id == "" {
+				w.fresh++
+				x.id = fmt.Sprint("m", w.fresh)
+				r.MemberID = x.id
+			}
+			if x.epoch == 0 {
+				r.Owned, x.uses = []TopicPartitions{}, nil
+			}
+			r.RebalanceTimeoutMS, r.Topics = 60000, []string{"t1", "t2"}
+		}
+		w.c.ConsumerHeartbeat(w.at, w.ticket, r)
+		return
+	}
+	switch {
+	case !x.joined:
+		w.fresh++
+		w.waits[w.ticket], x.waits, x.sent = x, w.ticket, w.at.NowMS
+		if !x.cooperative {
+			x.uses = nil
+		}
+		p := GroupProtocol{"p", subscriptionV1(w.named(w.known(x.uses)), "t1", "t2")}
+		w.c.Join(w.at, w.ticket, &JoinRequest{
+			Group: "g", MemberID: x.id, InstanceID: x.instance, ProtocolType: "consumer", Protocols: []GroupProtocol{p},
+			SessionTimeoutMS: migrantSessionMS, RebalanceTimeoutMS: 60000, NewID: fmt.Sprint("m", w.fresh), IDRequired: w.fresh%2 == 0,
+		})
+	case !x.stable:
+		w.waits[w.ticket], x.waits, x.sent = x, w.ticket, w.at.NowMS
+		q := &SyncRequest{Group: "g", MemberID: x.id, InstanceID: x.instance, Generation: x.epoch}
+		if x.leads {
+			q.Assignments = w.lead(x.others)
+		}
+		w.c.Sync(w.at, w.ticket, q)
+	default:
+		x.sent = w.at.NowMS
+		switch w.c.Heartbeat(w.at, "g", x.id, x.instance, x.epoch) {
+		case 0:
+			x.heard = x.sent
+		case CodeRebalanceInProgress:
+			x.heard = x.sent
+			x.joined, x.stable = false, false
+		case CodeIllegalGeneration:
+			x.joined, x.stable, x.uses = false, false, nil
+		default:
+			x.forget()
+		}
+	}
+}
+
+// known are the partitions of a list whose topics there still are.
+func (w *migration) known(all []TopicPartitions) (out []TopicPartitions) {
+	for _, t := range all {
+		if topic, ok := w.state.TopicByID(t.Topic); ok && !topic.Deleted {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// lead assigns as a cooperative assignor does: what somebody has nobody else
+// gets, and who has too much is to give it up first.
+func (w *migration) lead(members []JoinMember) (out []GroupAssignment) {
+	has := make([][]TopicPartitions, len(members))
+	var owned []TopicPartitions
+	for i, m := range members {
+		s, _ := parseSubscription(m.Metadata)
+		has[i] = without(w.c.withIDs(s.owned), owned)
+		owned = union(owned, has[i])
+	}
+	n := 0
+	gets := make([][]TopicPartitions, len(members))
+	for _, name := range []string{"t1", "t2"} {
+		topic, ok := w.state.Topic(name)
+		if !ok {
+			continue
+		}
+		for p := range topic.Partitions {
+			part := []TopicPartitions{{topic.ID, []int32{int32(p)}}}
+			to := n % len(members)
+			if overlap(has[to], part) || !overlap(owned, part) {
+				gets[to] = union(gets[to], part)
+			}
+			n++
+		}
+	}
+	for i, m := range members {
+		out = append(out, GroupAssignment{m.ID, w.assigned(gets[i], "")})
+	}
+	return out
+}
+
+// TestMigrationLife drives a group whose members come with one protocol and then
+// with the other: they join, crash, fall silent, and some keep what they have
+// while they join again; changes are stored late, are lost, or do not get there
+// before a restart. Nobody is assigned what another may still use. In the end,
+// left alone, everybody has its part, whatever it speaks.
+func TestMigrationLife(t *testing.T) {
+	for _, policy := range []string{"bidirectional", "upgrade"} {
+		sawBoth, swapped := 0, 0
+		for seed := range int64(40) {
+			w := newMigration(t, seed, policy)
+			kind := ""
+			for range 2500 {
+				w.at.NowMS += int64(w.rng.Intn(200))
+				w.at.WallMS = w.at.NowMS
+				w.c.Tick(w.at)
+				w.take()
+				x := w.clients[w.rng.Intn(len(w.clients))]
+				switch n := w.rng.Intn(40); {
+				case n < 26:
+					if x.waits == 0 {
+						w.step(x)
+					}
+				case n == 26: // crashes; what it used nobody knows but the coordinator
+					x.forget()
+					x.waits, x.heard = 0, -1<<40
+				case n == 27 && x.id != "" && x.waits == 0:
+					x.uses = nil
+					if x.modern && x.epoch > 0 {
+						x.epoch = EpochLeave
+						w.step(x)
+						break
+					}
+					w.ticket++
+					w.waits[w.ticket] = x
+					w.c.Leave(w.at, w.ticket, "g", []Leaving{{x.id, x.instance}})
+					x.forget()
+				case n == 28 && x.waits != 0: // its connection breaks
+					x.waits, x.full = 0, x.id != ""
+				case n == 29 && w.rng.Intn(10) == 0:
+					if topic, ok := w.state.Topic("t1"); ok && len(topic.Partitions) < 9 {
+						cmd, r := w.state.PlanGrow("t1", len(topic.Partitions)+1, Placement{}, roomy)
+						if r != nil {
+							t.Fatal(r)
+						}
+						w.apply(cmd)
+					}
+				case n == 30 && w.rng.Intn(20) == 0:
+					w.restart()
+					w.hold, w.waits = true, map[uint64]*migrant{}
+					for _, y := range w.clients {
+						y.waits, y.full = 0, y.id != ""
+					}
+				case n == 31 && len(w.held) > 0 && w.rng.Intn(5) == 0:
+					w.held = w.held[1:]
+					w.c.Stored(w.at, CodeNotCoordinator)
+				default:
+					if len(w.held) > 0 {
+						w.release(0)
+					}
+				}
+				w.take()
+				w.check()
+				if g, ok := w.c.group("g"); ok {
+					now := GroupClassic
+					if g.consumer != nil {
+						now = GroupConsumer
+						classic := slices.ContainsFunc(g.consumer.members, func(m *consumerMember) bool { return m.Classic != nil })
+						if classic && slices.ContainsFunc(g.consumer.members, func(m *consumerMember) bool { return m.Classic == nil }) {
+							sawBoth++
+						}
+					}
+					if now != kind && g.state != GroupEmpty {
+						kind = now
+						swapped++
+					}
+				}
+			}
+			w.calm()
+		}
+		if sawBoth == 0 || swapped < 60 {
+			t.Errorf("%s: %d times a group had members of both protocols, %d times it changed", policy, sawBoth, swapped)
+		}
+	}
+}
+
+func newMigration(t *testing.T, seed int64, policy string) *migration {
+	w := &migration{bench: newBench(t), seed: seed, rng: rand.New(rand.NewSource(seed)), waits: map[uint64]*migrant{}}
+	w.o.ConsumerSessionTimeoutMS, w.o.InitialRebalanceDelayMS = migrantSessionMS, 0
+	w.o.Migration, _ = ParseMigrationPolicy(policy)
+	w.c = NewCoordinator(w.state, w.o, w.at)
+	for i := range uint64(2) {
+		cmd, r := w.state.PlanCreate(fmt.Sprint("t", i+1), 1+w.rng.Intn(4), 1, nil, id(i+1), roomy)
+		if r != nil {
+			t.Fatal(r)
+		}
+		w.apply(cmd)
+	}
+	w.hold = true
+	for i := range 5 {
+		x := &migrant{}
+		if i%3 == 0 {
+			x.instance = fmt.Sprint("i", i)
+		}
+		w.clients = append(w.clients, x)
+	}
+	return w
+}
+
+// calm: nothing goes wrong any more. After the sessions of those who crashed,
+// and some rebalances, everybody has its part.
+func (w *migration) calm() {
+	w.settled(w.clients)
+	// Those who speak the consumer protocol go for good: the others get theirs.
+	var stay []*migrant
+	for _, x := range w.clients {
+		if !x.modern {
+			stay = append(stay, x)
+			continue
+		}
+		x.epoch, x.uses = EpochLeave, nil
+		w.step(x)
+	}
+	if len(stay) > 0 {
+		w.settled(stay)
+	}
+	w.release(0)
+	w.restart()
+}
+
+// settled has these clients, who are alone, do what they have to, and looks
+// whether they have everything in the end.
+func (w *migration) settled(clients []*migrant) {
+	for range 260 {
+		w.at.NowMS += 500
+		w.c.Tick(w.at)
+		for _, x := range clients {
+			for range 3 {
+				w.take()
+				if len(w.held) > 0 {
+					w.release(0)
+					w.take()
+				}
+				if x.waits == 0 && (x.id == "" || !x.stable || x.modern) {
+					w.step(x)
+				}
+			}
+			if x.waits == 0 && x.stable {
+				w.step(x)
+			}
+		}
+	}
+	w.take()
+	used, want := 0, 0
+	for _, topic := range w.state.Topics() {
+		want += len(topic.Partitions)
+	}
+	for _, x := range clients {
+		for _, t := range x.uses {
+			used += len(t.Partitions)
+		}
+	}
+	g, ok := w.c.group("g")
+	if !ok || g.state != GroupStable || used != want {
+		w.t.Fatalf("seed %d: in the end the group is %v, %d of %d partitions are used: %+v", w.seed, g.state, used, want, g)
+	}
+}
