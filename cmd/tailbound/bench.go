@@ -176,7 +176,7 @@ Where the load generator was the limit, the result says so.`,
 	o.flags(c.Flags())
 	planFlags(c.Flags(), &p)
 	c.Flags().Var(readerFlag{&p.Readers}, "reader", "consumers of everything: at the tail, from behind a pause (catching up), or no faster than so many MB/s; may be repeated")
-	c.AddCommand(benchRunCommand(), benchKneeCommand(), benchCompareCommand(), benchHiccupCommand(), benchGenerateCommand())
+	c.AddCommand(benchRunCommand(), benchKneeCommand(), benchCompareCommand(), benchReportCommand(), benchHiccupCommand(), benchGenerateCommand())
 	return c
 }
 
@@ -370,13 +370,23 @@ func profileOf(dir string) func() (func() json.RawMessage, error) {
 			p.close()
 			return nil, err
 		}
+		begun := time.Now()
 		return func() json.RawMessage {
 			defer p.close()
 			got, err := p.next()
 			if err != nil {
 				return nil // it has ended meanwhile, as at a restart
 			}
-			text, err := json.Marshal(got)
+			whole := struct {
+				*profile
+				Tail *tailProfile `json:"tail,omitempty"` // the slowest requests, of a minute at most
+			}{profile: got}
+			slowest := new(tailProfile)
+			over := min(time.Since(begun), time.Minute)
+			if p.ask(profileQuestion{Tail: &tailQuestion{OverMS: over.Milliseconds(), Count: 10}}, slowest) == nil {
+				whole.Tail = slowest
+			}
+			text, err := json.Marshal(whole)
 			if err != nil {
 				return nil
 			}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"tailbound/bench/page"
+	"tailbound/bench/record"
+)
+
+func benchReportCommand() *cobra.Command {
+	var out, title string
+	c := &cobra.Command{
+		Use:   "report DIR...",
+		Short: "Make one HTML page of recordings",
+		Long: `Make one HTML page of recordings, those in DIR and below: percentile curves,
+latency over time, the machine's hiccups, and of a Tailbound broker what each
+stage of its requests took. The page needs nothing but itself. An .hlog file of
+another tool will do too.`,
+		Example: `  tailbound bench report bench/results/A -o report.html
+  tailbound bench report before after -o both.html --title "before and after"`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var all []record.Recording
+			for _, dir := range args {
+				some, err := record.Read(dir)
+				if err != nil {
+					return err
+				}
+				for i := range some {
+					if len(args) > 1 {
+						some[i].Path = filepath.Join(filepath.Base(dir), some[i].Path)
+					}
+				}
+				all = append(all, some...)
+			}
+			// A calibration is a means, not a result.
+			if most := slices.DeleteFunc(slices.Clone(all), func(r record.Recording) bool { return filepath.Base(r.Path) == "calibration" }); len(most) > 0 {
+				all = most
+			}
+			f, err := os.Create(out)
+			if err != nil {
+				return err
+			}
+			if err := page.Write(f, cmp.Or(title, page.Title(all)), all); err != nil {
+				f.Close()
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), out)
+			return f.Close()
+		},
+	}
+	c.Flags().StringVarP(&out, "out", "o", "report.html", "the file")
+	c.Flags().StringVar(&title, "title", "", "its title")
+	return c
+}
