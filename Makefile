@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 SEED    ?= 1
 export CGO_ENABLED ?= 0
 
-.PHONY: build run test test-fast interop compatibility sim bench fuzz vet release clean
+.PHONY: FORCE peer-kafka peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim bench fuzz vet release clean
 
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
@@ -43,6 +43,30 @@ sim: ## one simulated life: make sim SEED=n
 
 bench: build ## beside a plain Go server and a bare ring, in one run; go run ./bench -h
 	$(GO) run ./bench
+
+# bench/peers is a module of its own: what the product is measured beside.
+bin/peers: FORCE
+	cd bench/peers && $(GO) build -trimpath -o ../../bin/peers .
+FORCE:
+
+# One target for each peer: it and Tailbound, in turn, the same load, one core each. BENCH='-rounds 5' adds arguments.
+PEER = $(GO) run ./bench
+peer-kafka: build bin/peers ## Apache Kafka, flushing every message, then as it comes, then on all cores
+	./bin/peers jars
+	$(PEER) -systems tailbound,kafka-flush,kafka,kafka-flush-wide,kafka-wide $(BENCH)
+peer-jetstream: build bin/peers ## NATS JetStream, syncing always, then as it comes
+	$(PEER) -systems tailbound,jetstream-sync,jetstream $(BENCH)
+peer-plain: build ## a plain Go server on net.Conn, with and without syncing
+	$(PEER) -systems tailbound,plain,plain-nosync $(BENCH)
+peer-broker: build ## any broker: make peer-broker ADDR=host:9092
+	$(PEER) -systems tailbound,broker@$(ADDR) $(BENCH)
+
+headline: build bin/peers ## the table of docs/BENCHMARKS.md, measured here and now; about an hour
+	./bin/peers jars
+	$(PEER) -systems tailbound,plain,kafka-flush,jetstream-sync,kafka,jetstream -rates 50,200,400,sat -rounds 3 -into docs/BENCHMARKS.md $(BENCH)
+knees: build bin/peers ## the highest durable rate with p99 below 2 ms, of each
+	./bin/peers jars
+	$(PEER) -systems tailbound,plain,kafka-flush,jetstream-sync,kafka,jetstream -rates 20 -knee 2ms $(BENCH)
 
 bench-%: build ## a scenario, on a broker of its own: make bench-voice; bin/tailbound bench run lists them
 	./bin/tailbound bench run $* --serve $(BENCH)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -68,7 +70,7 @@ func TestRatiosSkipRoundsThatCouldNot(t *testing.T) {
 }
 
 func TestVariants(t *testing.T) {
-	for name, ok := range map[string]bool{"tailbound": true, "tailbound@/tmp/x": true, "tailbound:--spin=0s --arena=64MiB": true, "tailbound@/tmp/x:--spin=0s": true, "probe": true, "probe:--spin=0s": false, "plain@/tmp/x": false, "rabbit": false, "": false} {
+	for name, ok := range map[string]bool{"tailbound": true, "tailbound@/tmp/x": true, "tailbound:--spin=0s --arena=64MiB": true, "tailbound@/tmp/x:--spin=0s": true, "probe": true, "probe:--spin=0s": false, "plain@/tmp/x": false, "rabbit": false, "broker@10.0.0.1:9092": true, "broker": false, "kafka-flush-wide": true, "": false} {
 		if err := valid(name); (err == nil) != ok {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -76,5 +78,26 @@ func TestVariants(t *testing.T) {
 	kind, binary, args := variant("tailbound@/tmp/x:--spin=0s --arena=64MiB")
 	if kind != "tailbound" || binary != "/tmp/x" || len(args) != 2 || args[1] != "--arena=64MiB" {
 		t.Errorf("it is %q, %q, %q", kind, binary, args)
+	}
+}
+
+func TestTableGoesIntoItsPlace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "page.md")
+	if err := os.WriteFile(path, []byte("before\n<!-- measured -->\nold\n<!-- /measured -->\nafter\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := putInto(path, "\nnew\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "before\n<!-- measured -->\n```\nnew\n```\n<!-- /measured -->\nafter\n" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if err := os.WriteFile(path, []byte("<!-- measured --> without an end"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if putInto(path, "x") == nil {
+		t.Error("a page without an end of its place was written")
 	}
 }

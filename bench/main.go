@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -119,9 +120,12 @@ type options struct {
 	consumer   bool
 	steady     bool
 	binary     string
+	peers      string
 	serveArgs  string
 	dir        string
 	results    string
+	into       string
+	knee       time.Duration
 	serverCPU  int
 	loadCPU    int
 	serverProc int
@@ -148,6 +152,7 @@ type measured struct {
 	System  string
 	ReadyS  float64  // process start to the first answer
 	RSSMiB  float64  // largest resident size
+	Promise string   // what its acknowledgement means
 	OffCore []string `json:",omitempty"` // threads that may leave the system's core
 	Result  *load.Result
 	Crowd   *groups.Summary `json:",omitempty"`
@@ -165,12 +170,15 @@ func orchestrate(args []string) error {
 	f.StringVar(&o.systems, "systems", "tailbound,probe,plain", "of "+strings.Join(systemNames(), ", ")+"; tailbound@BINARY is another build, tailbound:ARGS one with more arguments of serve, separated by spaces")
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the batch phases (-small: 64)")
 	f.BoolVar(&o.small, "small", false, "also one 100 B record a request, over 64 partitions")
-	f.BoolVar(&o.consumer, "consumer", false, "also each rate with a reader at the tail: end to end, tailbound only")
+	f.BoolVar(&o.consumer, "consumer", false, "also each rate with a reader at the tail: end to end, where a system can be read back")
 	f.BoolVar(&o.steady, "steady", false, "topics keep 128 MiB a partition in segments of 64, and each phase begins behind 4 s of closed loop: a broker that has been at it for a while, where logs take the files that others let go")
 	f.StringVar(&o.binary, "binary", "bin/tailbound", "the broker")
+	f.StringVar(&o.peers, "peers", "bin/peers", "what starts Kafka and JetStream (make bin/peers)")
 	f.StringVar(&o.serveArgs, "serve-args", "", "more arguments of its serve command, separated by spaces")
 	f.StringVar(&o.dir, "dir", "tmp", "where data directories are made, and removed; a real disk")
 	f.StringVar(&o.results, "results", "bench/results", "where results go")
+	f.StringVar(&o.into, "into", "", "a page in which the table goes between <!-- measured --> and <!-- /measured -->")
+	f.DurationVar(&o.knee, "knee", 0, "instead of rates: the highest one with p99 below this, of each system in each round; begins at the first of -rates")
 	f.IntVar(&o.serverCPU, "server-cpu", 0, "core of the system")
 	f.IntVar(&o.loadCPU, "load-cpu", 1, "core of the generator")
 	f.IntVar(&o.serverProc, "plain-gomaxprocs", 4, "GOMAXPROCS of the plain server")
@@ -224,6 +232,12 @@ func orchestrate(args []string) error {
 
 	rep := &report{Machine: record.Describe(scratch), Arguments: args}
 	rep.header(os.Stdout)
+	if o.knee > 0 {
+		if phases[0].closed() {
+			return errors.New("a knee begins at a rate")
+		}
+		return o.knees(ctx, rep, scratch, systems, phases[0])
+	}
 	// All rounds of rates come before the first of saturation: for half a
 	// minute after gigabytes were written the host takes time from the machine
 	// (November 2026: p99 of the next small phase 25 ms instead of 1).
@@ -234,6 +248,14 @@ func orchestrate(args []string) error {
 		return err
 	}
 	rep.table(os.Stdout, phases, systems)
+	if o.into != "" {
+		var text bytes.Buffer
+		rep.header(&text)
+		rep.table(&text, phases, systems)
+		if err := putInto(o.into, text.String()); err != nil {
+			return err
+		}
+	}
 	if err := rep.write(o.results); err != nil {
 		return err
 	}
@@ -253,7 +275,7 @@ func (o *options) rounded(ctx context.Context, rep *report, scratch string, syst
 				if round%2 == 1 {
 					s = systems[len(systems)-1-i]
 				}
-				if p.onlyBroker && !isBroker(s) {
+				if p.onlyBroker && !readsBack(s) {
 					continue
 				}
 				m := o.measure(ctx, scratch, s, p)
@@ -361,15 +383,20 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 	if err != nil {
 		return err
 	}
+	kind, at, _ := variant(name)
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	start := time.Now()
-	server, err := o.start(name, addr, dir)
-	if err != nil {
-		return err
+	var server *trial.Process // nil: it was there before
+	if kind == "broker" {
+		addr = at
+	} else {
+		if server, err = o.start(name, addr, dir); err != nil {
+			return err
+		}
+		defer server.Stop()
 	}
-	defer server.Stop()
 	for {
-		err := load.Ready(addr)
+		err := ready(kind, addr)
 		if err == nil {
 			break
 		}
@@ -388,6 +415,10 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 
 	l := p.Load
 	l.Bootstrap, l.ServerPID = addr, server.PID()
+	l.Topic = fmt.Sprintf("%s-%d", l.Topic, time.Now().UnixMilli()) // new at one that was there before
+	if strings.HasPrefix(kind, "kafka") {
+		l.WarmupNS = max(l.WarmupNS, 15e9) // its compiler's
+	}
 	if o.steady {
 		fill := l
 		fill.Rate, fill.Inflight, fill.Consumer, fill.WindowNS = 0, 16, false, 4e9
@@ -412,6 +443,7 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 		fmt.Fprintf(os.Stderr, "groups: %+v\n", *m.Crowd)
 	}
 	m.RSSMiB, m.OffCore = server.PeakMiB(), server.OffCore(o.serverCPU)
+	m.Promise = promise(name)
 	return err
 }
 
@@ -476,7 +508,12 @@ func (o *options) generate(ctx context.Context, self, name string, server *trial
 	if err != nil {
 		return nil, err
 	}
-	gen, err := trial.Spawn([]int{o.loadCPU}, []string{"GOMAXPROCS=2", "GOGC=off"}, self, "child-load", string(encoded))
+	command := []string{self, "child-load"}
+	environment := []string{"GOMAXPROCS=2", "GOGC=off"}
+	if kind, _, _ := variant(name); isJetStream(kind) {
+		command, environment = []string{o.peers, "load"}, []string{"GOMAXPROCS=2"} // its client allocates
+	}
+	gen, err := trial.Spawn([]int{o.loadCPU}, environment, command[0], append(command[1:], string(encoded))...)
 	if err != nil {
 		return nil, err
 	}

@@ -3,16 +3,53 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"tailbound/bench/load"
 	"tailbound/bench/trial"
 )
 
 func systemNames() []string {
-	return []string{"tailbound", "tailbound-groups", "probe", "plain", "plain-nosync"}
+	return []string{"tailbound", "tailbound-groups", "probe", "plain", "plain-nosync", "kafka", "kafka-flush", "kafka-wide", "kafka-flush-wide", "jetstream", "jetstream-sync", "broker@HOST:PORT"}
+}
+
+// promise is what a system's acknowledgement means.
+func promise(name string) string {
+	switch kind, _, _ := variant(name); {
+	case isBroker(kind), kind == "probe", kind == "plain", kind == "kafka-flush", kind == "kafka-flush-wide", kind == "jetstream-sync":
+		return "on disk"
+	case kind == "broker":
+		return "as it is set"
+	}
+	return "page cache"
+}
+
+func isJetStream(kind string) bool { return strings.HasPrefix(kind, "jetstream") }
+
+// readsBack says whether a phase with a reader can be driven.
+func readsBack(name string) bool {
+	kind, _, _ := variant(name)
+	return isBroker(kind) || strings.HasPrefix(kind, "kafka") || kind == "broker"
+}
+
+// ready asks whether a system serves.
+func ready(kind, addr string) error {
+	if !isJetStream(kind) {
+		return load.Ready(addr)
+	}
+	conn, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	_, err = conn.Read(make([]byte, 4)) // INFO
+	return err
 }
 
 func isBroker(name string) bool { return strings.HasPrefix(name, "tailbound") }
@@ -21,6 +58,9 @@ func isBroker(name string) bool { return strings.HasPrefix(name, "tailbound") }
 // more arguments of its serve command behind a colon, separated by spaces, as in
 // tailbound@/tmp/before:--spin=0s.
 func variant(name string) (kind, binary string, args []string) {
+	if addr, ok := strings.CutPrefix(name, "broker@"); ok {
+		return "broker", addr, nil
+	}
 	kind, rest, _ := strings.Cut(name, ":")
 	kind, binary, _ = strings.Cut(kind, "@")
 	return kind, binary, strings.Fields(rest)
@@ -30,6 +70,7 @@ func variant(name string) (kind, binary string, args []string) {
 func valid(name string) error {
 	kind, binary, args := variant(name)
 	switch {
+	case kind == "broker" && binary != "":
 	case !slices.Contains(systemNames(), kind):
 		return fmt.Errorf("no system %q: there are %s", name, strings.Join(systemNames(), ", "))
 	case !isBroker(kind) && (binary != "" || len(args) > 0):
@@ -56,6 +97,13 @@ func (o *options) start(name, addr, dir string) (*trial.Process, error) {
 		return trial.Spawn([]int{o.serverCPU}, []string{procs}, self, "child-plain", addr, dir, "sync")
 	case "plain-nosync":
 		return trial.Spawn([]int{o.serverCPU}, []string{procs}, self, "child-plain", addr, dir, "nosync")
+	}
+	cpus := []int{o.serverCPU}
+	if wide, ok := strings.CutSuffix(kind, "-wide"); ok { // all cores: a JVM on one suffers
+		kind, cpus = wide, nil
+	}
+	if kind == "kafka" || kind == "kafka-flush" || isJetStream(kind) {
+		return trial.Spawn(cpus, nil, o.peers, "serve", kind, addr, dir)
 	}
 	return nil, fmt.Errorf("no system %q", name)
 }

@@ -212,7 +212,8 @@ func importFaults(rooms []room, f *file) (faults []string) {
 			faults = append(faults, fmt.Sprintf("%s: ", fset.Position(spec.Pos()))+fmt.Sprintf(format, args...))
 		}
 		if r.nested {
-			if covers(module, imported) && !covers(module+"/"+r.name, imported) {
+			allowed := slices.ContainsFunc(r.may, func(m string) bool { return covers(module+"/"+m, imported) })
+			if covers(module, imported) && !covers(module+"/"+r.name, imported) && !allowed {
 				wrong("%s imports %s; a module of its own sees the product only from outside", r.name, imported)
 			}
 			continue

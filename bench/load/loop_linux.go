@@ -398,21 +398,6 @@ func (l *loop) dial(addr string, id int) (int, error) {
 
 func (l *loop) clock() int64 { return l.originNS + int64(time.Since(l.origin)) }
 
-type reading struct{ own, server, steal, all, at int64 }
-
-func (l *loop) read() reading {
-	r := reading{at: l.clock()}
-	var u unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_SELF, &u) == nil {
-		r.own = u.Utime.Nano() + u.Stime.Nano()
-	}
-	if l.o.ServerPID != 0 {
-		r.server = cpuTicks(strconv.Itoa(l.o.ServerPID))
-	}
-	r.steal, r.all = machineTicks()
-	return r
-}
-
 // begin waits for who else takes part, and lays the schedule out.
 func (l *loop) begin() (err error) {
 	l.start = l.clock() + 20e6
@@ -451,16 +436,16 @@ func (l *loop) run() (*Result, error) {
 	if err := l.begin(); err != nil {
 		return nil, err
 	}
-	var first, last reading
+	var first, last Usage
 	events := make([]unix.EpollEvent, len(l.links)+len(l.tails))
 	for {
 		l.now = l.clock()
 		if first.at == 0 && l.now >= l.from {
-			first = l.read()
+			first = ReadUsage(l.o.ServerPID)
 		}
 		if l.now >= l.to {
 			if last.at == 0 {
-				last = l.read()
+				last = ReadUsage(l.o.ServerPID)
 			}
 			if l.finished() || l.now >= l.to+l.o.DrainNS {
 				break
@@ -945,7 +930,7 @@ func (l *loop) arrived(t *tail, lane uint16, number uint32, intended int64) {
 	}
 }
 
-func (l *loop) result(first, last reading) *Result {
+func (l *loop) result(first, last Usage) *Result {
 	r := &Result{Offered: l.o.Rate / float64(l.o.Of), Acknowledged: l.acknowledged, Carried: 1, Errors: l.errors, Duplicates: l.duplicates, Reconnects: l.reconnects}
 	end := l.clock()
 	intended := l.acknowledged
@@ -992,12 +977,6 @@ func (l *loop) result(first, last reading) *Result {
 			r.Readers[len(r.Readers)-1].CaughtUpNS = 0
 		}
 	}
-	elapsed := float64(last.at - first.at)
-	r.GeneratorCPU = float64(last.own-first.own) / elapsed
-	r.ServerCPU = float64(last.server-first.server) * 1e7 / elapsed
-	if all := last.all - first.all; all > 0 {
-		r.Steal = float64(last.steal-first.steal) / float64(all)
-	}
-	r.judge()
+	first.Until(last, r)
 	return r
 }

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"tailbound/bench/record"
 )
 
@@ -48,6 +50,36 @@ type ReaderResult struct {
 	MBPerSec   float64 // of all of them, within the window
 	Age        record.Summary
 	CaughtUpNS int64 `json:",omitempty"` // from its begin to the tail, the last of them; -1: not within the run
+}
+
+// Usage is what processes have used of the machine at an instant.
+type Usage struct{ own, server, steal, all, at int64 }
+
+// ReadUsage reads it: of this process, of the system's (0: not known), of the
+// machine.
+func ReadUsage(pid int) Usage {
+	u := Usage{at: Now()}
+	var self unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &self) == nil {
+		u.own = self.Utime.Nano() + self.Stime.Nano()
+	}
+	if pid != 0 {
+		u.server = cpuTicks(strconv.Itoa(pid))
+	}
+	u.steal, u.all = machineTicks()
+	return u
+}
+
+// Until puts what was used until last into a result, and says whether the
+// generator made its figures.
+func (u Usage) Until(last Usage, r *Result) {
+	elapsed := float64(last.at - u.at)
+	r.GeneratorCPU = float64(last.own-u.own) / elapsed
+	r.ServerCPU = float64(last.server-u.server) * 1e7 / elapsed
+	if all := last.all - u.all; all > 0 {
+		r.Steal = float64(last.steal-u.steal) / float64(all)
+	}
+	r.judge()
 }
 
 // judge says whether the generator, not the system, made the figures.

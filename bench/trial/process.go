@@ -88,11 +88,19 @@ func (c *Process) wait() {
 	close(c.ended)
 }
 
-// PID is its process id.
-func (c *Process) PID() int { return c.cmd.Process.Pid }
+// PID is its process id; of none, of what was not started here, 0.
+func (c *Process) PID() int {
+	if c == nil {
+		return 0
+	}
+	return c.cmd.Process.Pid
+}
 
 // Exited says whether it has ended.
 func (c *Process) Exited() bool {
+	if c == nil {
+		return false
+	}
 	select {
 	case <-c.ended:
 		return true
@@ -147,6 +155,9 @@ func (c *Process) LastWords() string {
 
 // PeakMiB reads the process's largest resident size (VmHWM, proc(5)).
 func (c *Process) PeakMiB() float64 {
+	if c == nil {
+		return 0
+	}
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.PID()))
 	if err != nil {
 		return 0
@@ -163,6 +174,9 @@ func (c *Process) PeakMiB() float64 {
 // OffCore names the threads that may run elsewhere than on cpu: a system that
 // moves its workers has more than one core, and its reader must know.
 func (c *Process) OffCore(cpu int) (names []string) {
+	if c == nil {
+		return nil
+	}
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", c.PID()))
 	for _, t := range tasks {
 		b, err := os.ReadFile(t + "/status")

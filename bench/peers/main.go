@@ -1,0 +1,46 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"tailbound/bench/load"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "peers:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	switch {
+	case len(args) == 4 && args[0] == "serve":
+		switch kind, addr, dir := args[1], args[2], args[3]; kind {
+		case "kafka", "kafka-flush":
+			return serveKafka(addr, dir, kind == "kafka-flush")
+		case "jetstream", "jetstream-sync":
+			return serveJetStream(addr, dir, kind == "jetstream-sync")
+		default:
+			return fmt.Errorf("no peer %q", kind)
+		}
+	case len(args) == 1 && args[0] == "jars":
+		dir, err := jars()
+		fmt.Println(dir)
+		return err
+	case len(args) == 2 && args[0] == "load":
+		var o load.Options
+		if err := json.Unmarshal([]byte(args[1]), &o); err != nil {
+			return err
+		}
+		r, err := drive(o)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(r)
+	}
+	return errors.New("it is peers serve KIND HOST:PORT DIR, peers load OPTIONS, or peers jars")
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"tailbound/bench/load"
+)
+
+// The same schedule drives JetStream: every intended request is answered. No
+// time is asserted.
+func TestJetStreamIsDriven(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	_ = ln.Close()
+	dir := t.TempDir()
+	go func() { _ = serveJetStream(addr, dir, true) }()
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			_ = c.Close()
+			break
+		}
+		if time.Since(start) > 20*time.Second {
+			t.Fatal("it does not listen")
+		}
+	}
+	for i, o := range []load.Options{
+		{Partitions: 2, Connections: 2, Inflight: 64, Rate: 100, Records: 10, RecordBytes: 100},
+		{Partitions: 1, Connections: 2, Inflight: 4, Records: 1, RecordBytes: 100},
+	} {
+		o.Bootstrap, o.Topic, o.ServerPID = addr, fmt.Sprintf("t%d", i), os.Getpid()
+		o.WarmupNS, o.WindowNS, o.DrainNS = 50e6, 300e6, 30e9
+		r, err := drive(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Errors) > 0 || r.Unfinished > 0 || r.Latency.Count == 0 {
+			t.Errorf("load %d: errors %v, %d unfinished, %d measured", i, r.Errors, r.Unfinished, r.Latency.Count)
+		}
+		if want := o.Rate * 0.3; o.Rate > 0 && (float64(r.Latency.Count) < want-3 || float64(r.Latency.Count) > want+3) {
+			t.Errorf("load %d: %d latencies, %.0f were intended", i, r.Latency.Count, want)
+		}
+	}
+}
