@@ -23,6 +23,7 @@ vet:
 test-fast: build ## every room, then the kernel's rings again as Linux 5.19 has them
 	$(GO) test ./...
 	TAILBOUND_RING_FEATURES=5.19 $(GO) test -count=1 ./ioring ./netring ./shard
+	cd bench/peers && $(GO) vet ./... && $(GO) test ./...
 
 # FUZZ=1: a few seconds for all; FUZZ=1000 is worth an hour.
 FUZZ ?= 1
