@@ -414,8 +414,28 @@ func TestKill(t *testing.T) {
 		seed, _ = strconv.ParseUint(s, 10, 64)
 	}
 	t.Logf("INTEROP_SEED=%d", seed)
-	rng := rand.New(rand.NewPCG(seed, 99))
+	deaths(t, seed, rounds, func(int) int { return dataShards })
+}
 
+// TestShards: what was acknowledged by a broker with one number of shards is there with any other, though it was killed in between, and killed again
+// while it moved its logs.
+func TestShards(t *testing.T) {
+	needReal(t, "it has no shards")
+	rounds := 6
+	if testing.Short() {
+		rounds = 3
+	}
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("INTEROP_SEED"); s != "" {
+		seed, _ = strconv.ParseUint(s, 10, 64)
+	}
+	t.Logf("INTEROP_SEED=%d", seed)
+	deaths(t, seed, rounds, func(round int) int { return []int{1, 3, 2}[round%3] }) // the first life has 2
+}
+
+// deaths has a broker die and come back, under load, as often as is said; shards is how many it has in the life after a death.
+func deaths(t *testing.T, seed uint64, rounds int, shards func(round int) int) {
+	rng := rand.New(rand.NewPCG(seed, 99))
 	b := ownBroker(t)
 	const topic = "kill"
 	ctx := within(t, time.Minute)
@@ -454,6 +474,7 @@ func TestKill(t *testing.T) {
 		if err := b.check(); err != nil {
 			t.Fatalf("round %d: %v\nthe broker's output:\n%s", round, err, b.out.tail())
 		}
+		b.shards = shards(round)
 		if round%3 == 1 { // a recovery may be cut at any point, again and again
 			for range 1 + rng.IntN(3) {
 				if err := b.stillborn(time.Duration(rng.IntN(60)) * time.Millisecond); err != nil {
@@ -491,8 +512,8 @@ func TestKill(t *testing.T) {
 		for _, p := range log {
 			records += len(p)
 		}
-		t.Logf("round %d: up after %v, %d acknowledged before, %d stored, %d repeated by plain producers, %d topics founded",
-			round, up.Round(time.Millisecond), sum64(before), records, repeated, len(founded))
+		t.Logf("round %d: up with %d shards after %v, %d acknowledged before, %d stored, %d repeated by plain producers, %d topics founded",
+			round, b.shards, up.Round(time.Millisecond), sum64(before), records, repeated, len(founded))
 	}
 	stopProducers()
 	producers.Wait()
