@@ -168,10 +168,10 @@ func TestCreateTakesWhatKafkaTakes(t *testing.T) {
 	if _, ok := z.Config("segment.ms"); ok {
 		t.Error("a configuration nobody set is set")
 	}
-	if other, ok := s.Collides("A.z_0.9"); ok {
+	if other, ok := s.collides("A.z_0.9"); ok {
 		t.Errorf("A.z_0.9 collides with %q, from which it differs in '-'", other)
 	}
-	if other, ok := s.Collides("A-z.0.9"); !ok || other != "A-z_0.9" {
+	if other, ok := s.collides("A-z.0.9"); !ok || other != "A-z_0.9" {
 		t.Errorf("A-z.0.9 and A-z_0.9 differ in '.' and '_' only; got %q, %t", other, ok)
 	}
 }

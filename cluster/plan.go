@@ -79,6 +79,9 @@ func (s *State) PlanCreateOn(name string, partitions, replicationFactor int, on 
 	if _, ok := s.Topic(name); ok {
 		return nil, refuse(CodeTopicAlreadyExists, "Topic '%s' already exists.", name)
 	}
+	if other, ok := s.collides(name); ok {
+		return nil, refuse(CodeInvalidTopic, "Topic '%s' collides with existing topic: %s", name, other)
+	}
 	if partitions == -1 {
 		partitions = max(1, lim.PartitionsDefault)
 	}
@@ -328,10 +331,9 @@ func NameFault(name string) string {
 	return ""
 }
 
-// Collides finds a topic that would share its metric names with name, because
-// they differ only in '.' and '_'. It is worth a warning in the log; it
-// refuses nothing, as nothing of ours is named by such a metric.
-func (s *State) Collides(name string) (other string, ok bool) {
+// collides finds a topic from which name differs only in '.' and '_'. Kafka
+// refuses the second of two such names, as their metrics would have one.
+func (s *State) collides(name string) (other string, ok bool) {
 	if !strings.ContainsAny(name, "._") {
 		return "", false
 	}

@@ -60,6 +60,14 @@ func TestErrorsAreTested(t *testing.T) {
 			}
 		}
 	}
+	// Every code that Kafka has is answered by somebody, or it is said why not.
+	for _, m := range regexp.MustCompile(`"([A-Z]+(_[A-Z]+)+)"`).FindAllStringSubmatch(string(codes), -1) {
+		if n := strings.Count(string(page), "`"+m[1]+"`"); n == 0 {
+			t.Errorf("nothing is said of %s", m[1])
+		} else if i := strings.Index(string(page), "## Codes that nothing is answered with"); n > 1 && strings.Contains(string(page)[i:], "`"+m[1]+"`") && strings.Contains(string(page)[:i], "`"+m[1]+"`") {
+			t.Errorf("%s is said to be answered, and not to be", m[1])
+		}
+	}
 	if rows < 30 {
 		t.Errorf("only %d rows were read", rows)
 	}

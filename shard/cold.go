@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"fmt"
+
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"tailbound/cluster"
@@ -337,8 +339,12 @@ func (c *control) metadataTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
 // not served: there is no coordinator for them.
 func (c *control) initProducerID(t *task, r *kmsg.InitProducerIDRequest, resp *kmsg.InitProducerIDResponse) {
 	resp.ProducerID, resp.ProducerEpoch = -1, -1
-	if r.TransactionalID != nil {
-		resp.ErrorCode = int16(kafka.CoordinatorNotAvailable)
+	switch {
+	case (r.ProducerID == -1) != (r.ProducerEpoch == -1), r.TransactionalID != nil && *r.TransactionalID == "":
+		resp.ErrorCode = int16(kafka.InvalidRequest)
+		return
+	case r.TransactionalID != nil:
+		resp.ErrorCode = int16(kafka.TransactionalIDAuthorizationFailed)
 		return
 	}
 	t.pending++
@@ -374,8 +380,13 @@ func (c *control) giveIDs() {
 func (c *control) findCoordinator(listener uint8, r *kmsg.FindCoordinatorRequest, resp *kmsg.FindCoordinatorResponse) {
 	node, code, message := c.s.o.clientNodes(listener)[0], int16(0), (*string)(nil)
 	if r.CoordinatorType != 0 {
+		// What makes clients give up at once: they would try again for a minute
+		// if there were only no coordinator yet.
 		text := "This broker coordinates no transactions."
-		node, code, message = Node{ID: -1, Port: -1}, int16(kafka.CoordinatorNotAvailable), &text
+		node, code, message = Node{ID: -1, Port: -1}, int16(kafka.TransactionalIDAuthorizationFailed), &text
+		if r.CoordinatorType != 1 {
+			text, code = fmt.Sprintf("There is no coordinator of type %d.", r.CoordinatorType), int16(kafka.InvalidRequest)
+		}
 	}
 	if r.Version < 4 {
 		resp.ErrorCode, resp.ErrorMessage, resp.NodeID, resp.Host, resp.Port = code, message, node.ID, node.Host, node.Port
@@ -391,8 +402,11 @@ func (c *control) findCoordinator(listener uint8, r *kmsg.FindCoordinatorRequest
 func (c *control) describeCluster(listener uint8, r *kmsg.DescribeClusterRequest, resp *kmsg.DescribeClusterResponse) {
 	resp.EndpointType = 1
 	if r.Version >= 1 && r.EndpointType != 1 {
-		message := "Only the brokers' endpoint (1) is served."
-		resp.ErrorCode, resp.ErrorMessage = int16(kafka.UnsupportedEndpointType), &message
+		code, message := kafka.UnsupportedEndpointType, fmt.Sprintf("Unsupported endpoint type %d.", r.EndpointType)
+		if r.EndpointType == 2 {
+			code, message = kafka.MismatchedEndpointType, "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER."
+		}
+		resp.ErrorCode, resp.ErrorMessage = int16(code), &message
 		return
 	}
 	resp.ClusterID, resp.ControllerID = c.s.o.ClusterID, c.s.o.Nodes[0].ID

@@ -143,6 +143,8 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 		code = kafka.InvalidRecord
 	case p.Records.Len > s.batchBytesMax(topic):
 		code = kafka.MessageTooLarge
+	case int64(p.Records.Len) > s.topics.all[topic].config.SegmentBytes:
+		code = kafka.RecordListTooLarge
 	case s.failed:
 		code = kafka.KafkaStorageError
 	default:
