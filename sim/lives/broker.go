@@ -71,6 +71,7 @@ type brokerSim struct {
 	members   []*groupMember
 	consumers []*consumer
 	joins     int   // of consumers: their ids
+	starts    int   // of consumers, which choose their protocol then
 	commits   int64 // the last number that was offered
 	stopping  bool  // this life is being stopped
 	patience  int   // of producers: one in so many looks they send again what they could wait for
@@ -326,7 +327,7 @@ func (s *brokerSim) serve() error {
 				return err
 			}
 			req := kmsg.NewPtrMetadataRequest()
-			req.Version, req.AllowAutoTopicCreation = 9, false
+			req.Version, req.AllowAutoTopicCreation = 10, false
 			req.Topics = nil
 			c.ask(req, owed{})
 			for n := 0; n < 2000 && len(c.owed) > 0 && !c.c.Closed; n++ {
@@ -437,7 +438,7 @@ func (s *brokerSim) act() error {
 			return err
 		}
 		req := kmsg.NewPtrMetadataRequest()
-		req.Version = 9
+		req.Version = 10
 		c.ask(req, owed{})
 	case x < 96:
 		t := open[s.rng.IntN(len(open))]
@@ -946,6 +947,7 @@ func (s *brokerSim) metadata(k owed, r *kmsg.MetadataResponse) error {
 			case opening:
 				continue
 			}
+			t.id = x.TopicID
 			ready := 0 // the others are being opened
 			for ready < len(x.Partitions) && x.Partitions[ready].ErrorCode == 0 {
 				ready++
@@ -991,7 +993,7 @@ func (s *brokerSim) askAll() (*kmsg.MetadataResponse, error) {
 		return read(k, resp)
 	}
 	req := kmsg.NewPtrMetadataRequest()
-	req.Version = 9
+	req.Version = 10
 	c.ask(req, owed{})
 	for n := 0; n < 5000 && got == nil; n++ {
 		if err := s.rest(); err != nil {
@@ -1211,6 +1213,8 @@ func init() {
 		fault{"AssignedUnreleased", "broker", func(r *Run) { r.GroupFaults.AssignedUnreleased = true }},
 		fault{"StaleEpochTaken", "broker", func(r *Run) { r.GroupFaults.StaleEpochTaken = true }},
 		fault{"SessionsNeverEnd", "broker", func(r *Run) { r.GroupFaults.SessionsNeverEnd = true }},
+		fault{"UpgradeForgets", "broker", func(r *Run) { r.GroupFaults.UpgradeForgets = true }},
+		fault{"DowngradeQuiet", "broker", func(r *Run) { r.GroupFaults.DowngradeQuiet = true }},
 		fault{"SyncForgotten", "broker", func(r *Run) { r.GroupFaults.SyncForgotten = true }},
 		fault{"NewsMissed", "broker", func(r *Run) { r.ShardFaults.NewsMissed = true }},
 		fault{"ProducerIDTwice", "broker", func(r *Run) { r.ShardFaults.ProducerIDTwice = true }},

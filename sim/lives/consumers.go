@@ -32,10 +32,17 @@ type consumer struct {
 	uses     map[partition]bool // what it may still use
 	has      map[partition]bool // what it was assigned last: the rest it is to give up
 	full     bool               // it has to say all again
-	sent     ioring.Instant     // when it last asked
-	heard    ioring.Instant     // when it asked what it was answered last
-	conn     *conn
-	waits    bool
+
+	// classic says that it speaks the classic protocol, in which it gives up all
+	// it has before it joins again. Its epoch is its generation.
+	classic, joined, stable bool
+	others                  []kmsg.JoinGroupResponseMember // where it leads
+	subscribes              []string                       // what it joined for, as news says
+
+	sent  ioring.Instant // when it last asked
+	heard ioring.Instant // when it asked what it was answered last
+	conn  *conn
+	waits bool
 }
 
 type partition struct {
@@ -66,6 +73,7 @@ func (s *brokerSim) makeConsumers() {
 // out: it is a member no more, and uses nothing.
 func (m *consumer) out() {
 	m.id, m.epoch, m.last, m.uses, m.has, m.full = "", 0, 0, nil, nil, false
+	m.joined, m.stable, m.others = false, false, nil
 }
 
 // actConsumer has a member do its next step, or something unforeseen; calm: only
@@ -94,8 +102,21 @@ func (s *brokerSim) actConsumer(m *consumer, calm bool) error {
 		m.conn.c.Reset()
 		m.out()
 		return nil
-	case x < 25 && m.epoch > 0:
+	case x < 25 && m.epoch > 0 && (!m.classic || m.stable):
 		s.commitConsumer(m)
+		return nil
+	}
+	if m.id == "" && m.epoch == 0 && !calm && s.o.groups.Migration.Upgrades && s.o.groups.GroupOptions.GroupSizeMax > len(s.consumers) {
+		// As who is stopped and started with another configuration: all of them are
+		// in turn, and then back.
+		m.classic = s.starts/6%2 == 0
+		if s.rng.IntN(10) == 0 {
+			m.classic = !m.classic
+		}
+		s.starts++
+	}
+	if m.classic {
+		s.actClassic(m, x)
 		return nil
 	}
 	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
@@ -163,6 +184,9 @@ func (s *brokerSim) commitConsumer(m *consumer) {
 	}
 	req := kmsg.NewPtrOffsetCommitRequest()
 	req.Version, req.Group, req.MemberID, req.Generation = 9, m.group.name, m.id, m.epoch
+	if m.classic {
+		req.Version = 7
+	}
 	stale := m.last > 0 && s.rng.IntN(4) == 0
 	if stale {
 		req.Generation = m.last
@@ -215,15 +239,23 @@ func (s *brokerSim) beaten(m *consumer, r *kmsg.ConsumerGroupHeartbeatResponse, 
 		for _, i := range t.Partitions {
 			p := partition{t.TopicID, i}
 			m.has[p], uses[p] = true, true
-			for _, o := range s.consumers {
-				// Its session was as long at least, for it began when it was heard.
-				if o != m && o.uses[p] && s.w.Now-o.heard < (consumerSessionMS-1)*1_000_000 {
-					return fmt.Errorf("TWICE: partition %d of topic %x is assigned to %s, and %s may use it", i, t.TopicID, m.id, o.id)
-				}
+			if err := s.mayUse(m, p); err != nil {
+				return err
 			}
 		}
 	}
 	m.uses = uses
+	return nil
+}
+
+// mayUse says whether somebody else may use what a member is assigned.
+func (s *brokerSim) mayUse(m *consumer, p partition) error {
+	for _, o := range s.consumers {
+		// Its session was as long at least, for it began when it was heard.
+		if o != m && o.uses[p] && s.w.Now-o.heard < (consumerSessionMS-1)*1_000_000 {
+			return fmt.Errorf("TWICE: partition %d of topic %x is assigned to %s, and %s may use it", p.index, p.topic, m.id, o.id)
+		}
+	}
 	return nil
 }
 
@@ -235,6 +267,41 @@ func (s *brokerSim) calm() error {
 	}
 	// Time for the sessions of those who crashed, one after another, and for
 	// rebalances that wait for them.
+	if err := s.calmed(); err != nil {
+		return err
+	}
+	// Those who speak the consumer protocol leave for good, one after another, and
+	// those who are left get what they had.
+	all := s.consumers
+	defer func() { s.consumers = all }()
+	if !slices.ContainsFunc(all, func(m *consumer) bool { return m.classic }) {
+		return nil
+	}
+	for _, m := range all {
+		if m.classic {
+			continue
+		}
+		if m.conn == nil || m.conn.c.Closed || m.waits {
+			return nil // it is hardly there
+		}
+		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+		req.Version, req.Group, req.MemberID, req.MemberEpoch, req.RebalanceTimeoutMillis = 1, m.group.name, m.id, cluster.EpochLeave, -1
+		if m.instance != "" {
+			req.InstanceID = &m.instance
+		}
+		m.out()
+		m.waits = true
+		m.conn.ask(req, owed{note: &groupAsk{consumer: m, group: m.group}})
+		s.consumers = slices.DeleteFunc(slices.Clone(s.consumers), func(o *consumer) bool { return o == m })
+		if err := s.calmed(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// calmed waits until everybody has what it is to have.
+func (s *brokerSim) calmed() error {
 	why, next := "", s.w.Now
 	for until := s.w.Now + 3_000_000_000; s.w.Now < until; {
 		if s.w.Now >= next {
@@ -269,7 +336,7 @@ func (s *brokerSim) stuck() string {
 	}
 	owners := map[partition]bool{}
 	for _, m := range s.consumers {
-		if m.epoch == 0 || m.full {
+		if m.epoch == 0 || m.full || m.classic && !m.stable {
 			return fmt.Sprintf("%q is no member of %s", m.id, m.group.name)
 		}
 		for p := range m.has {

@@ -98,6 +98,7 @@ func (s *brokerSim) makeGroups() {
 	g.SessionTimeoutMinMS, g.InitialRebalanceDelayMS = 1, int64(s.pick(0, 5))
 	g.NewMemberTimeoutMS = 500
 	g.GroupOptions.GroupSizeMax = s.pick(2, 10)
+	g.Migration, _ = cluster.ParseMigrationPolicy([]string{"bidirectional", "bidirectional", "upgrade", "disabled"}[s.rng.IntN(4)])
 	s.makeConsumers()
 }
 
@@ -274,7 +275,7 @@ func (a *groupAsk) lost() {
 		a.member.waits = false
 	}
 	if a.consumer != nil {
-		a.consumer.waits, a.consumer.full = false, a.consumer.id != ""
+		a.consumer.waits, a.consumer.full = false, a.consumer.id != "" && !a.consumer.classic
 	}
 	if o := a.offset; o != nil {
 		o.busy = false
@@ -298,6 +299,9 @@ func (s *brokerSim) answeredGroup(a *groupAsk, resp kmsg.Response) error {
 	out := func() { m.id, m.joined, m.stable = "", false, false }
 	switch r := resp.(type) {
 	case *kmsg.JoinGroupResponse:
+		if a.consumer != nil {
+			return a.consumer.classicJoined(r, down)
+		}
 		switch code := r.ErrorCode; {
 		case code == 0:
 			if r.Generation < m.group.told {
@@ -316,6 +320,9 @@ func (s *brokerSim) answeredGroup(a *groupAsk, resp kmsg.Response) error {
 			return fmt.Errorf("joining %s: error %d", m.group.name, code)
 		}
 	case *kmsg.SyncGroupResponse:
+		if a.consumer != nil {
+			return s.classicSynced(a.consumer, r, down)
+		}
 		switch code := r.ErrorCode; {
 		case code == 0:
 			return s.assigned(m, r.MemberAssignment)
@@ -327,6 +334,9 @@ func (s *brokerSim) answeredGroup(a *groupAsk, resp kmsg.Response) error {
 			return fmt.Errorf("syncing %s: error %d", m.group.name, code)
 		}
 	case *kmsg.HeartbeatResponse:
+		if a.consumer != nil {
+			return a.consumer.classicBeaten(r, down)
+		}
 		switch code := r.ErrorCode; {
 		case code == 0:
 		case code == codeUnknownMember || code == codeFenced:
@@ -390,6 +400,7 @@ func (s *brokerSim) committed(a *groupAsk, code int16, down func(int16) bool) er
 	case a.consumer != nil && (code == codeUnknownMember || code == cluster.CodeGroupIDNotFound):
 		a.consumer.out()
 	case a.consumer != nil && code == codeStaleEpoch: // its next heartbeat tells it
+	case a.consumer != nil && a.consumer.classic && (code == codeGeneration || code == codeRebalance || code == codeFenced):
 	case m != nil && (code == codeUnknownMember || code == codeFenced):
 		m.id, m.joined, m.stable = "", false, false
 	case m != nil && (code == codeGeneration || code == codeRebalance):
