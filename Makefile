@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 SEED    ?= 1
 export CGO_ENABLED ?= 0
 
-.PHONY: FORCE peer-kafka peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim bench fuzz vet release clean
+.PHONY: FORCE rings clocks isolation peer-kafka peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim bench fuzz vet release clean
 
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
@@ -23,7 +23,7 @@ vet:
 test-fast: build ## every room, then the kernel's rings again as Linux 5.19 has them
 	$(GO) test ./...
 	TAILBOUND_RING_FEATURES=5.19 $(GO) test -count=1 ./ioring ./netring ./shard
-	cd bench/peers && $(GO) vet ./... && $(GO) test ./...
+	@set -e; for d in bench/peers bench/clocks bench/rings/compare; do (cd $$d && $(GO) vet ./... && $(GO) test ./...); done
 
 # FUZZ=1: a few seconds for all; FUZZ=1000 is worth an hour.
 FUZZ ?= 1
@@ -61,6 +61,11 @@ peer-plain: build ## a plain Go server on net.Conn, with and without syncing
 	$(PEER) -systems tailbound,plain,plain-nosync $(BENCH)
 peer-broker: build ## any broker: make peer-broker ADDR=host:9092
 	$(PEER) -systems tailbound,broker@$(ADDR) $(BENCH)
+
+rings: ## our ring, giouring, go-uring and blocking calls: NOP, writes, write + fdatasync, echo
+	cd bench/rings/compare && $(GO) run -tags giouring -ldflags=-checklinkname=0 . -dir ../../../tmp $(BENCH)
+clocks: ## gotsc, our RDTSC, RDTSCP, clock_gettime, time.Now: cost, drift over a minute, across cores
+	cd bench/clocks && $(GO) run . $(BENCH)
 
 headline: build bin/peers ## the table of docs/BENCHMARKS.md, measured here and now; about an hour
 	./bin/peers jars
