@@ -74,6 +74,10 @@ knees: build bin/peers ## the highest durable rate with p99 below 2 ms, of each
 	./bin/peers jars
 	$(PEER) -systems tailbound,plain,kafka-flush,jetstream-sync,kafka,jetstream -rates 20 -knee 2ms $(BENCH)
 
+bench-recorder: build ## what recording costs: the broker beside one that was built without; RECORDER are more flags of bench
+	$(BUILD) -tags norecord -o bin/tailbound-norecord ./cmd/tailbound
+	$(GO) run ./bench -systems tailbound,tailbound@bin/tailbound-norecord -small -rounds 5 $(RECORDER)
+
 bench-%: build ## a scenario, on a broker of its own: make bench-voice; bin/tailbound bench run lists them
 	./bin/tailbound bench run $* --serve $(BENCH)
 

@@ -53,6 +53,8 @@ var configDefs = []ConfigDef{
 	{"flush.messages", "log.flush.interval.messages", ConfigLong, "1", 1, math.MaxInt64, nil, "Accepted for compatibility; every acknowledged record is synced."},
 	{"flush.ms", "log.flush.interval.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Accepted for compatibility; every acknowledged record is synced."},
 	{"index.interval.bytes", "log.index.interval.bytes", ConfigInt, "4096", 0, math.MaxInt32, nil, "Accepted for compatibility; every run is indexed."},
+	{latencyObjective, "", ConfigLong, "-1", -1, 3600000, nil, "How long a produce or a fetch of the topic may take, from its last byte until its answer was taken, without what a fetch waits for data; -1 is no objective. Requests that keep it and do not are counted: tailbound profile watch slo."},
+	{latencyTarget, "", ConfigDouble, "0.999", 0, 0.999999, nil, "Which share of a topic's requests is to keep latency.slo.ms. The rest is its error budget."},
 	{"max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", ConfigLong, "9223372036854775807", 1, math.MaxInt64, nil, "Has no effect without compaction."},
 	{maxMessageBytes, "message.max.bytes", ConfigInt, "1048588", 0, math.MaxInt32, nil, "The largest record batch that is taken. It cannot be above the broker's message.max.bytes, which its memory is made for."},
 	{timestampAfter, "log.message.timestamp.after.max.ms", ConfigLong, "3600000", 0, math.MaxInt64, nil, "How far a record's time may be ahead of the broker's, with CreateTime. Of a compressed batch the header's times are looked at."},
@@ -74,15 +76,17 @@ var configDefs = []ConfigDef{
 
 // The configurations that somebody acts on.
 const (
-	maxMessageBytes = "max.message.bytes"
-	timestampAfter  = "message.timestamp.after.max.ms"
-	timestampBefore = "message.timestamp.before.max.ms"
-	timestampType   = "message.timestamp.type"
-	retentionBytes  = "retention.bytes"
-	retentionMS     = "retention.ms"
-	segmentBytes    = "segment.bytes"
-	segmentMS       = "segment.ms"
-	writeCaching    = "write.caching"
+	latencyObjective = "latency.slo.ms"
+	latencyTarget    = "latency.slo.target"
+	maxMessageBytes  = "max.message.bytes"
+	timestampAfter   = "message.timestamp.after.max.ms"
+	timestampBefore  = "message.timestamp.before.max.ms"
+	timestampType    = "message.timestamp.type"
+	retentionBytes   = "retention.bytes"
+	retentionMS      = "retention.ms"
+	segmentBytes     = "segment.bytes"
+	segmentMS        = "segment.ms"
+	writeCaching     = "write.caching"
 )
 
 // LogConfig is what the owners of a topic's logs act on, as numbers.
@@ -94,8 +98,10 @@ type LogConfig struct {
 	MessageBytesMax int64 // -1: the broker's
 	BeforeMaxMS     int64 // how far a record's time may be behind, ahead
 	AfterMaxMS      int64
-	AppendTime      bool // records get the broker's time
-	WriteCaching    bool // records are acknowledged from memory
+	AppendTime      bool  // records get the broker's time
+	WriteCaching    bool  // records are acknowledged from memory
+	ObjectiveMS     int64 // a request may take so long; -1: nobody said
+	ObjectivePPM    int64 // for so many of a million
 }
 
 // LogConfig is a topic's at a node: what was set for the topic, or for the node,
@@ -122,10 +128,13 @@ func (s *State) LogConfig(t *Topic, node int32) LogConfig {
 	}
 	stamps, _ := value(timestampType)
 	caching, _ := value(writeCaching)
+	target, _ := value(latencyTarget)
+	share, _ := strconv.ParseFloat(strings.TrimSpace(target), 64) // likewise
 	return LogConfig{
 		RetentionMS: number(retentionMS), RetentionBytes: number(retentionBytes),
 		SegmentBytes: number(segmentBytes), SegmentMS: number(segmentMS), MessageBytesMax: largest,
 		BeforeMaxMS: number(timestampBefore), AfterMaxMS: number(timestampAfter), AppendTime: stamps == "LogAppendTime", WriteCaching: strings.EqualFold(strings.TrimSpace(caching), "true"),
+		ObjectiveMS: number(latencyObjective), ObjectivePPM: int64(math.Round(share * 1e6)),
 	}
 }
 

@@ -54,7 +54,11 @@ func (s *Slow) Spent(k Kind) (all Spent) {
 			took = max(0, took-s.Idle)
 		}
 		if took > 0 {
-			s.step(k, i, took-late(&all[i], &s.Steps[i], took), &all[i])
+			left := took - late(&all[i], &s.Steps[i], took)
+			if i == Durable {
+				left -= contended(&all[i], &s.Steps[i], took, left)
+			}
+			s.step(k, i, left, &all[i])
 		}
 	}
 	return all
@@ -74,6 +78,31 @@ func late(out *[Causes]int64, p *Step, took int64) (taken int64) {
 	return taken
 }
 
+// contended takes out of the rest of a step at the disk what the thread's CPU is to
+// blame for. The kernel ends a write on that CPU as well, in workers that nobody
+// tells us of: where the thread could run for a part of the time that it wanted, so
+// could they. Where it was kept from it for less than an eighth of the step nothing
+// is taken.
+func contended(out *[Causes]int64, p *Step, took, left int64) (taken int64) {
+	kept := p.Away + p.GC + p.Steal
+	if kept < took/8 || kept == 0 || left <= 0 {
+		return 0
+	}
+	wanted := float64(max(p.Busy, kept))
+	if p.Busy < kept { // it was away between its turns
+		wanted = float64(p.Busy + kept)
+	}
+	for _, x := range [...]struct {
+		cause Cause
+		ns    int64
+	}{{AwayFromCPU, p.Away}, {GarbageCollection, p.GC}, {Stolen, p.Steal}} {
+		n := min(int64(float64(left)*float64(x.ns)/wanted), left-taken)
+		out[x.cause] += n
+		taken += n
+	}
+	return taken
+}
+
 // step says what the rest of a step was.
 func (s *Slow) step(k Kind, i Stage, left int64, out *[Causes]int64) {
 	own := max(s.OwnBytes, syncWorthBytes)
@@ -87,7 +116,7 @@ func (s *Slow) step(k Kind, i Stage, left int64, out *[Causes]int64) {
 		out[SlowReader] += left
 	case s.Waited&WaitedReadBuffers != 0 && i == Appended, k == Fetch && (i == Submitted || i == Durable):
 		out[ColdRead] += left
-	case s.Waited&WaitedReader != 0 && i == Appended:
+	case s.Waited&WaitedReader != 0 && (i == Appended || k == Fetch && i == Queued):
 		out[SlowReader] += left
 	case s.Waited&WaitedRoom != 0 && i == Appended:
 		out[Preparing] += left

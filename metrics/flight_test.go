@@ -232,6 +232,8 @@ func TestCauses(t *testing.T) {
 		{SlowReader, Produce, func(s *Slow) { later(s, Sent, 5e6) }},
 		{SlowReader, Fetch, func(s *Slow) { later(s, Sent, 5e6) }},
 		{SlowReader, Fetch, func(s *Slow) { later(s, Appended, 5e6); s.Waited = WaitedReader }},
+		{SlowReader, Fetch, func(s *Slow) { later(s, Queued, 5e6); s.Waited = WaitedReader }},
+		{AwayFromCPU, Produce, func(s *Slow) { later(s, Durable, 5e6); s.Steps[Durable].Away = 3e6 }}, // not in one piece
 		{NeighbourLog, Produce, func(s *Slow) { later(s, Durable, 5e6); s.OtherBytes = 8 << 20 }},
 		{NeighbourLog, Produce, func(s *Slow) { later(s, Submitted, 5e6); s.OtherBytes = 8 << 20 }},
 		{Draining, Produce, func(s *Slow) { later(s, Durable, 5e6); s.Disk[DiskDrains] = 4 << 20 }},

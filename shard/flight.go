@@ -54,7 +54,8 @@ func (s *Shard) endTurn() {
 	d := s.log.Disk()
 	s.Flight.Disk((*[metrics.DiskWorks]uint64)(&d.Begun), (*[metrics.DiskWorks]uint64)(&d.Over))
 	if s.Flight.Due(int64(s.now)) {
-		s.Flight.Roll(int64(s.now), int64(s.wall), 0)
+		n := copy(s.Flight.Objectives()[:], s.promised.all[:s.promised.n])
+		s.Flight.Roll(int64(s.now), int64(s.wall), n)
 	}
 }
 
@@ -88,7 +89,11 @@ func (s *Shard) record(k metrics.Kind, r *request) {
 		return
 	}
 	idle := int64(r.idleTo - r.idleFrom)
-	x := s.Flight.Add(k, r.stamps[metrics.Sent]-r.stamps[metrics.Received]-idle, r.seen.earlyNS())
+	took := r.stamps[metrics.Sent] - r.stamps[metrics.Received] - idle
+	if s.promised.n > 0 {
+		s.judge(k, r, took)
+	}
+	x := s.Flight.Add(k, took, r.seen.earlyNS())
 	if x == nil {
 		return
 	}

@@ -292,7 +292,10 @@ func (s *Shard) logDeleted(ev engine.Event) {
 
 // forgetTopic removes a topic's name. Its logs here are deleted by mail of
 // their own.
-func (s *Shard) forgetTopic(number int32) { s.topics.remove(number) }
+func (s *Shard) forgetTopic(number int32) {
+	s.dropObjective(&s.topics.all[number])
+	s.topics.remove(number)
+}
 
 // serve ends the naming: what has no name is set aside, never deleted.
 func (s *Shard) serve() {

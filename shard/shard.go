@@ -180,6 +180,7 @@ type Shard struct {
 	Timelines *metrics.Shard
 	// Flight keeps the slowest requests of a data shard; the control shard has none.
 	Flight    *metrics.Flight
+	promised  objectives
 	refused   uint64         // connections refused that a line told of
 	refusedAt ioring.Instant // when the next line may
 	published ioring.Instant // when the counters were last made readable

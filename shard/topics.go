@@ -26,6 +26,7 @@ type topic struct {
 	slots     []int32 // by partition: engine slot + 1; 0: another shard's
 	config    cluster.LogConfig
 	gone      bool
+	objective int // its place among the shard's objectives + 1; 0: it has none
 }
 
 func newTopicTable() topicTable {
@@ -97,10 +98,10 @@ func (t *topicTable) slot(i, index int32) (slot engine.Slot, exists, here bool) 
 	return engine.Slot(n - 1), true, n > 0
 }
 
-// A topic's configurations in mail: nine int64s, little endian, in the order
+// A topic's configurations in mail: eleven int64s, little endian, in the order
 // of appendConfig. A topic in mail: its id, its configurations, its name.
 const (
-	configMailBytes = 72
+	configMailBytes = 88
 	topicMailBytes  = 16 + configMailBytes
 )
 
@@ -111,7 +112,7 @@ func appendTopicMail(b []byte, t *cluster.Topic, c cluster.LogConfig) []byte {
 }
 
 func appendConfig(b []byte, c cluster.LogConfig) []byte {
-	for _, v := range [...]int64{c.RetentionMS, c.RetentionBytes, c.SegmentBytes, c.SegmentMS, c.MessageBytesMax, c.BeforeMaxMS, c.AfterMaxMS, flag(c.AppendTime), flag(c.WriteCaching)} {
+	for _, v := range [...]int64{c.RetentionMS, c.RetentionBytes, c.SegmentBytes, c.SegmentMS, c.MessageBytesMax, c.BeforeMaxMS, c.AfterMaxMS, flag(c.AppendTime), flag(c.WriteCaching), c.ObjectiveMS, c.ObjectivePPM} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(v))
 	}
 	return b
@@ -130,8 +131,9 @@ func (s *Shard) configure(number int32, b []byte) {
 	v := func(i int) int64 { return int64(binary.LittleEndian.Uint64(b[8*i:])) }
 	t.config = cluster.LogConfig{
 		RetentionMS: v(0), RetentionBytes: v(1), SegmentBytes: v(2), SegmentMS: v(3),
-		MessageBytesMax: v(4), BeforeMaxMS: v(5), AfterMaxMS: v(6), AppendTime: v(7) != 0, WriteCaching: v(8) != 0,
+		MessageBytesMax: v(4), BeforeMaxMS: v(5), AfterMaxMS: v(6), AppendTime: v(7) != 0, WriteCaching: v(8) != 0, ObjectiveMS: v(9), ObjectivePPM: v(10),
 	}
+	s.setObjective(number, t)
 	for _, n := range t.slots {
 		if n > 0 {
 			s.configureLog(engine.Slot(n-1), &t.config)

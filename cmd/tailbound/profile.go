@@ -44,10 +44,7 @@ with --interval, what came within that time.`,
 				once = true
 			}
 			if !once {
-				if !isTerminal(os.Stdout) || !isTerminal(os.Stdin) {
-					return errors.New("the live view needs a terminal; give --once, or --json")
-				}
-				return watchProfile(dir, max(interval, 250*time.Millisecond, cmp.Or(interval, time.Second)))
+				return watchLive(dir, interval)
 			}
 			p, err := dialProfile(dir)
 			if err != nil {
@@ -77,8 +74,16 @@ with --interval, what came within that time.`,
 	f.BoolVar(&once, "once", false, "print once and end")
 	f.BoolVar(&asJSON, "json", false, "print JSON, once: everything since the start (total) and within the interval (since)")
 	f.DurationVar(&interval, "interval", 0, "measure for so long; in a terminal: how often (1s)")
-	c.AddCommand(profileTailCommand())
+	c.AddCommand(profileTailCommand(), profileWatchCommand())
 	return c
+}
+
+// watchLive is the live view.
+func watchLive(dir string, interval time.Duration) error {
+	if !isTerminal(os.Stdout) || !isTerminal(os.Stdin) {
+		return errors.New("the live view needs a terminal; give --once, or --json")
+	}
+	return watchProfile(dir, max(interval, 250*time.Millisecond, cmp.Or(interval, time.Second)))
 }
 
 func isTerminal(f *os.File) bool {

@@ -52,6 +52,7 @@ const (
 // profileQuestion is a line that comes. An empty one asks for the profile.
 type profileQuestion struct {
 	Tail *tailQuestion `json:"tail,omitempty"`
+	SLO  bool          `json:"slo,omitempty"`
 }
 
 // tailQuestion asks for the slowest requests of so long, so many of each kind.
@@ -73,6 +74,7 @@ type profiler struct {
 	nodes      []shard.Node
 	collectors []*metrics.Collector
 	histories  []*history // nil where a shard has no recorder
+	budgets    map[string]*budget
 }
 
 // listenProfile makes the socket, for its owner only. The caller holds the
@@ -92,7 +94,7 @@ func listenProfile(dir string) (*profiler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &profiler{listener: listener}, nil
+	return &profiler{listener: listener, budgets: map[string]*budget{}}, nil
 }
 
 // withSocketPath calls f with a path to the same place that fits a socket's
@@ -176,9 +178,12 @@ func (p *profiler) session(c net.Conn) {
 		}
 		p.mu.Lock()
 		begin := heapAllocs()
-		if q.Tail != nil {
+		switch {
+		case q.SLO:
+			err = json.NewEncoder(out).Encode(p.slo())
+		case q.Tail != nil:
 			err = json.NewEncoder(out).Encode(p.tail(time.Duration(q.Tail.OverMS)*time.Millisecond, q.Tail.Count))
-		} else {
+		default:
 			answer := p.profile(windows)
 			answer.SinceSeconds = answer.At.Sub(since).Seconds()
 			since = answer.At
@@ -270,20 +275,28 @@ const flightsEvery = 250 * time.Millisecond
 // takeFlights takes what the recorders have handed over; with ask, what they have
 // up to now.
 func (p *profiler) takeFlights(ask bool) {
-	var waits []*history
+	take := func(i int) bool {
+		h := p.histories[i]
+		if !h.take() {
+			return false
+		}
+		p.budgeted(i, h.last(), time.Now())
+		return true
+	}
+	var waits []int
 	for i, h := range p.histories {
 		if h == nil {
 			continue
 		}
-		h.take()
+		take(i)
 		if ask {
 			h.flight.Ask()
 			p.broker.Wake(i)
-			waits = append(waits, h)
+			waits = append(waits, i)
 		}
 	}
 	for end := time.Now().Add(shardAnswersIn); len(waits) > 0 && time.Now().Before(end); {
 		time.Sleep(100 * time.Microsecond)
-		waits = slices.DeleteFunc(waits, (*history).take)
+		waits = slices.DeleteFunc(waits, take)
 	}
 }

@@ -64,6 +64,9 @@ var (
 	descPeak  = prometheus.NewDesc("tailbound_pool_peak", "The most of a shard's pool that was ever used, where it is kept.", []string{"shard", "pool"}, nil)
 	descMax   = prometheus.NewDesc("tailbound_pool_max", "How much a shard's pool has.", []string{"shard", "pool"}, nil)
 	descLate  = prometheus.NewDesc("tailbound_shard_late", "1 where a shard took no turn in time to be asked.", []string{"shard"}, nil)
+	descSLO   = prometheus.NewDesc("tailbound_slo_requests_total", "Requests of a topic that has latency.slo.ms.", []string{"topic"}, nil)
+	descMiss  = prometheus.NewDesc("tailbound_slo_missed_total", "Of those, the ones that took longer.", []string{"topic"}, nil)
+	descBurn  = prometheus.NewDesc("tailbound_slo_burn_rate", "How many times as fast as it lasts 30 days a topic's error budget is spent.", []string{"topic", "window"}, nil)
 	descInfo  = prometheus.NewDesc("tailbound_info", "The version that runs.", []string{"version"}, nil)
 )
 
@@ -84,6 +87,13 @@ func (c shardCollector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	gauge(descInfo, 1, versionString())
+	for _, t := range c.p.slo().Topics {
+		out <- prometheus.MustNewConstMetric(descSLO, prometheus.CounterValue, float64(t.Requests), t.Topic)
+		out <- prometheus.MustNewConstMetric(descMiss, prometheus.CounterValue, float64(t.Missed), t.Topic)
+		for _, w := range t.Windows {
+			gauge(descBurn, w.Burn, t.Topic, windowText(w.Seconds))
+		}
+	}
 	for i, k := range c.p.collectors {
 		shard := strconv.Itoa(i)
 		isLate := 0.0

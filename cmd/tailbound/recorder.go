@@ -36,6 +36,9 @@ func (h *history) take() bool {
 	return true
 }
 
+// last is the interval that came last.
+func (h *history) last() *metrics.Interval { return &h.intervals[(h.n-1)%historyKept] }
+
 // since are the intervals that ended after a time.
 func (h *history) since(wallMS int64) (all []*metrics.Interval) {
 	for i := h.n - min(h.n, historyKept); i < h.n; i++ {

@@ -22,6 +22,11 @@ import (
 var program string // built by TestMain
 
 func TestMain(m *testing.M) {
+	if os.Getenv("TAILBOUND_TEST_GARBAGE") != "" {
+		litter()
+		main()
+		return
+	}
 	status := func() int {
 		dir, err := os.MkdirTemp("", "tailbound-cmd-")
 		if err != nil {

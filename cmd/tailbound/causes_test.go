@@ -1,0 +1,358 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sys/unix"
+
+	"tailbound/metrics"
+)
+
+// These tests do something to a broker and see that `profile tail` says what it
+// was. They assert which cause leads, never how long anything took; where the
+// machine does something of its own meanwhile they try again, a few times.
+
+// litter is for a broker that is this test's own binary: on SIGUSR1 something in
+// its process makes garbage for a while, and has it collected again and again.
+func litter() {
+	begin := make(chan os.Signal, 1)
+	signal.Notify(begin, syscall.SIGUSR1)
+	go func() {
+		for range begin {
+			for range runtime.NumCPU() {
+				go func() {
+					var keep [][]byte
+					for end := time.Now().Add(garbageFor); time.Now().Before(end); {
+						for range 1000 {
+							keep = append(keep, make([]byte, 1000))
+						}
+						if len(keep) > 100000 {
+							keep = nil
+						}
+						runtime.GC()
+					}
+				}()
+			}
+		}
+	}()
+}
+
+const garbageFor = 2 * time.Second
+
+// victim is a broker whose data shard is pinned, with a producer that sends a
+// record after the other.
+type victim struct {
+	*running
+	t      *testing.T
+	shard  string // its data shard's address
+	pid    int
+	cpu    int
+	client *kgo.Client
+	sent   atomic.Int64
+}
+
+// startVictim needs a CPU for the shard and one for everybody else, and a disk
+// with direct I/O.
+func startVictim(t *testing.T) *victim {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	allowed, err := allowedCPUs()
+	if err != nil || len(allowed) < 2 {
+		t.Skipf("%d CPUs: the shard needs one of its own to be disturbed on", len(allowed))
+	}
+	v := &victim{t: t, cpu: allowed[len(allowed)-1]}
+	v.running = startBroker(t, "--cpus", strconv.Itoa(v.cpu))
+	var p profile
+	if err := json.Unmarshal([]byte(must(t, "", "profile", "--data-dir", v.dir, "--once", "--json")), &p); err != nil {
+		t.Fatal(err)
+	}
+	v.pid, v.shard = p.PID, p.Shards[1].Address
+	must(t, "", "topic", "create", "victim", "--brokers", v.addr)
+	v.client, err = kgo.NewClient(kgo.SeedBrokers(v.addr), kgo.DefaultProduceTopic("victim"), kgo.ProducerLinger(0), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan bool)
+	go func() {
+		defer close(ended)
+		value := make([]byte, 1000)
+		for ctx.Err() == nil {
+			err := v.client.ProduceSync(ctx, &kgo.Record{Value: value}).FirstErr()
+			if err != nil && !errors.Is(err, context.Canceled) {
+				t.Errorf("the producer: %v", err)
+				return
+			}
+			v.sent.Add(1)
+			time.Sleep(2 * time.Millisecond)
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		v.client.Close()
+	})
+	v.quiet()
+	return v
+}
+
+// quiet lets it run undisturbed, so that the usual is known.
+func (v *victim) quiet() {
+	from := v.sent.Load()
+	await(v.t, func() bool { return v.sent.Load() >= from+300 })
+}
+
+// tail is what `profile tail` says of so long.
+func (v *victim) tail(over time.Duration) (t tailProfile) {
+	v.t.Helper()
+	if err := json.Unmarshal([]byte(must(v.t, "", "profile", "tail", "--data-dir", v.dir, "--once", "--json", "--count", "1000", "--interval", over.String())), &t); err != nil {
+		v.t.Fatal(err)
+	}
+	return t
+}
+
+// blames disturbs the broker until the most of the ten slowest requests of a topic
+// have a cause that is named, eight times at most.
+func (v *victim) blames(topic string, kind metrics.Kind, disturb func(), causes ...string) {
+	v.t.Helper()
+	var told []string
+	for range 8 {
+		began := time.Now()
+		disturb()
+		k := v.tail(time.Since(began)).Shards[0].Kinds[kind]
+		by, leading, n := map[string]int{}, "", 0
+		for _, r := range k.Slowest {
+			if r.Topic == topic && n < 10 {
+				if n == 0 {
+					told = append(told, shortNS(r.TookNS)+": "+r.Cause+": "+r.Verdict)
+				}
+				by[r.Cause]++
+				n++
+			}
+		}
+		for c, n := range by {
+			if leading == "" || n > by[leading] {
+				leading = c
+			}
+		}
+		told = append(told, fmt.Sprintf("of %d the slowest %d, by their causes: %v", k.Requests, n, by))
+		if strings.Contains(strings.Join(causes, ","), leading) && leading != "" {
+			v.t.Log(strings.Join(told, "\n"))
+			return
+		}
+		v.quiet()
+	}
+	v.t.Errorf("not once it was called %v:\n%s", causes, strings.Join(told, "\n"))
+}
+
+func TestTailNamesACPUHog(t *testing.T) {
+	v := startVictim(t)
+	v.blames("victim", metrics.Produce, func() {
+		var hogs []*exec.Cmd
+		for range 3 {
+			c := exec.Command("taskset", "-c", strconv.Itoa(v.cpu), "sh", "-c", "while :; do :; done")
+			c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+			if err := c.Start(); err != nil {
+				t.Skipf("no taskset: %v", err)
+			}
+			hogs = append(hogs, c)
+		}
+		time.Sleep(2 * time.Second)
+		for _, c := range hogs {
+			c.Process.Kill()
+			c.Wait()
+		}
+	}, "away from CPU")
+}
+
+func TestTailNamesGarbage(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := program
+	program = filepath.Join(t.TempDir(), "tailbound")
+	script := fmt.Sprintf("#!/bin/sh\nTAILBOUND_TEST_GARBAGE=1 exec %s \"$@\"\n", self)
+	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	v := func() *victim {
+		defer func() { program = before }()
+		return startVictim(t)
+	}()
+	v.blames("victim", metrics.Produce, func() {
+		syscall.Kill(v.pid, syscall.SIGUSR1)
+		time.Sleep(garbageFor)
+	}, "GC")
+}
+
+// A cgroup that may write so often a second makes a slow disk.
+func TestTailNamesASlowDisk(t *testing.T) {
+	v := startVictim(t)
+	var st unix.Stat_t
+	if err := unix.Stat(v.dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	group := "/sys/fs/cgroup/blkio/tailbound-test-" + strconv.Itoa(os.Getpid())
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Skipf("no blkio controller to slow the disk with, and no dm-delay: %v", err)
+	}
+	t.Cleanup(func() { os.Remove(group) })
+	move := func(to string) error {
+		return os.WriteFile(to+"/cgroup.procs", []byte(strconv.Itoa(v.pid)), 0)
+	}
+	limit := fmt.Sprintf("%d:%d 30", unix.Major(st.Dev), unix.Minor(st.Dev))
+	if err := os.WriteFile(group+"/blkio.throttle.write_iops_device", []byte(limit), 0); err != nil {
+		t.Skipf("the device of %s cannot be slowed: %v", v.dir, err)
+	}
+	v.blames("victim", metrics.Produce, func() {
+		if err := move(group); err != nil {
+			t.Skip(err)
+		}
+		time.Sleep(2 * time.Second)
+		if err := move("/sys/fs/cgroup/blkio"); err != nil {
+			t.Fatal(err)
+		}
+	}, "disk write", "disk sync")
+}
+
+func TestTailNamesASlowReader(t *testing.T) {
+	v := startVictim(t)
+	fill := make([]byte, 500<<10)
+	must(t, "", "topic", "create", "read", "--brokers", v.addr)
+	for range 20 {
+		if err := v.client.ProduceSync(context.Background(), &kgo.Record{Topic: "read", Value: fill}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const answers = 4
+	v.blames("read", metrics.Fetch, func() {
+		c, err := net.Dial("tcp", v.shard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.(*net.TCPConn).SetReadBuffer(64 << 10)
+		for i := range answers {
+			r := kmsg.NewFetchRequest()
+			r.Version, r.MaxBytes, r.MinBytes = 11, 50<<20, 1
+			p := kmsg.NewFetchRequestTopicPartition()
+			p.PartitionMaxBytes = 50 << 20
+			r.Topics = []kmsg.FetchRequestTopic{{Topic: "read", Partitions: []kmsg.FetchRequestTopicPartition{p}}}
+			if _, err := c.Write(kmsg.NewRequestFormatter().AppendRequest(nil, &r, int32(i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second) // it reads nothing
+		for range answers {
+			var size [4]byte
+			if _, err := io.ReadFull(c, size[:]); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(size[:]))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}, "slow reader")
+}
+
+func TestTailNamesANeighbour(t *testing.T) {
+	v := startVictim(t)
+	must(t, "", "topic", "create", "neighbour", "--brokers", v.addr)
+	burst := make([]byte, 900000)
+	v.blames("victim", metrics.Produce, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		for range 10 {
+			left := atomic.Int64{}
+			for range 48 {
+				left.Add(1)
+				v.client.Produce(ctx, &kgo.Record{Topic: "neighbour", Value: burst}, func(_ *kgo.Record, err error) {
+					if err != nil {
+						t.Errorf("the neighbour: %v", err)
+					}
+					left.Add(-1)
+				})
+			}
+			for left.Load() > 0 {
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}, "neighbour log")
+}
+
+// A control shard that takes no turn is none of a data shard's business.
+func TestTailDoesNotShowAStalledControlShard(t *testing.T) {
+	v := startVictim(t)
+	// It is the thread that may run everywhere but on the shard's CPU, and is not
+	// the kernel's.
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", v.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	thread := 0
+	for _, task := range tasks {
+		tid, _ := strconv.Atoi(task.Name())
+		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/comm", v.pid, tid))
+		var cpus unix.CPUSet
+		if unix.SchedGetaffinity(tid, &cpus) == nil && !cpus.IsSet(v.cpu) && !strings.HasPrefix(string(name), "iou-") {
+			if thread != 0 {
+				t.Fatalf("threads %d and %d may both be the control shard's", thread, tid)
+			}
+			thread = tid
+		}
+	}
+	if thread == 0 {
+		t.Fatal("no thread is the control shard's")
+	}
+	// Who traces has to be the same thread throughout.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.PtraceSeize(thread); err != nil {
+		t.Skipf("threads cannot be stopped here: %v", err)
+	}
+	if err := unix.PtraceInterrupt(thread); err != nil {
+		t.Fatal(err)
+	}
+	const stalled = 2 * time.Second
+	before := v.sent.Load()
+	began := time.Now()
+	time.Sleep(stalled)
+	got := v.tail(stalled)
+	sent := v.sent.Load() - before
+	status := unix.WaitStatus(0)
+	if _, err := unix.Wait4(thread, &status, unix.WALL|unix.WNOHANG, nil); err != nil || !status.Stopped() {
+		t.Fatalf("the control shard's thread did not stand still: %v, %v", status, err)
+	}
+	if err := unix.PtraceDetach(thread); err != nil {
+		t.Fatal(err)
+	}
+	k := got.Shards[0].Kinds[metrics.Produce]
+	t.Logf("while the control shard stood still for %s: %d records, the slowest took %s", time.Since(began).Round(time.Millisecond), sent, shortNS(k.MaxNS))
+	if sent < 100 || k.MaxNS > int64(stalled)/2 {
+		t.Errorf("the data shard was held up: %d records, the slowest took %s: %+v", sent, shortNS(k.MaxNS), k.Slowest)
+	}
+	must(t, "", "topic", "list", "--brokers", v.addr) // it goes on
+}

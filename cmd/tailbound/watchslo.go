@@ -1,0 +1,175 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func profileWatchCommand() *cobra.Command {
+	var dir, output string
+	var asJSON, once bool
+	var interval time.Duration
+	c := &cobra.Command{
+		Use:   "watch [slo]",
+		Short: "Watch a broker: where its time goes, or how fast error budgets burn",
+		Long: `Watch a broker. By itself it is the live view of ` + "`tailbound profile`" + `. With slo
+it says of each topic that has a latency objective how fast its error budget
+burns.
+
+latency.slo.ms is how long a produce or fetch of the topic may take, and
+latency.slo.target the share of its requests that is to keep it. The rest is the
+budget of 30 days; a burn rate of 1 spends it in 30 days, one of 14.4 spends 2 %
+of it in an hour. Two windows at a time say what is to be done, as in the Site
+Reliability Workbook: page above 14.4 (1h and 5m) or 6 (6h and 30m), ticket
+above 3 (1d and 2h) or 1 (3d and 6h). What is counted goes back to the broker's
+start, or to when the objective was set.`,
+		Example: `  tailbound topic alter orders -s latency.slo.ms=5 -s latency.slo.target=0.999
+  tailbound profile watch slo --data-dir /var/lib/tailbound
+  tailbound profile watch slo --once --json | jq '.topics[] | select(.alert != "none")'`,
+		Args: cobra.MatchAll(cobra.MaximumNArgs(1), func(_ *cobra.Command, words []string) error {
+			if len(words) > 0 && !strings.EqualFold(words[0], "slo") {
+				return errors.New("it is slo, or nothing")
+			}
+			return nil
+		}),
+		ValidArgs: []string{"slo"},
+		RunE: func(cmd *cobra.Command, words []string) error {
+			if asJSON {
+				output = "json"
+			}
+			if output != "table" && output != "json" {
+				return fmt.Errorf("--output %q: it is table or json", output)
+			}
+			if interval < 0 {
+				return errors.New("--interval is not less than nothing")
+			}
+			if len(words) == 0 {
+				if once || output == "json" {
+					return errors.New("for the profile, once or as JSON, it is `tailbound profile`; of error budgets it is `tailbound profile watch slo`")
+				}
+				return watchLive(dir, interval)
+			}
+			p, err := dialProfile(dir)
+			if err != nil {
+				return err
+			}
+			defer p.close()
+			for {
+				got := new(sloProfile)
+				if err := p.ask(profileQuestion{SLO: true}, got); err != nil {
+					return err
+				}
+				out := cmd.OutOrStdout()
+				if output == "json" {
+					e := json.NewEncoder(out)
+					if once {
+						e.SetIndent("", "  ")
+					}
+					err = e.Encode(got)
+				} else {
+					err = printSLO(out, got, out == os.Stdout && isTerminal(os.Stdout))
+				}
+				if err != nil || once {
+					return err
+				}
+				select {
+				case <-time.After(cmp.Or(interval, 5*time.Second)):
+				case <-cmd.Context().Done():
+					return nil
+				}
+			}
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&dir, "data-dir", envOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
+	f.DurationVar(&interval, "interval", 0, "how often (5s; the live view 1s)")
+	f.BoolVar(&once, "once", false, "print once and end")
+	f.StringVar(&output, "output", "table", "table or json: one line for each interval")
+	f.BoolVar(&asJSON, "json", false, "as --output json")
+	return c
+}
+
+// windowText is a window's name: 5m, 6h, 3d.
+func windowText(seconds int64) string {
+	switch {
+	case seconds > 86400 && seconds%86400 == 0, seconds == 86400:
+		return fmt.Sprintf("%dd", seconds/86400)
+	case seconds%3600 == 0:
+		return fmt.Sprintf("%dh", seconds/3600)
+	}
+	return fmt.Sprintf("%dm", seconds/60)
+}
+
+func printSLO(w io.Writer, s *sloProfile, coloured bool) error {
+	fmt.Fprintf(w, "tailbound %s, process %d, %s\n", s.Version, s.PID, s.At.Format("15:04:05"))
+	if len(s.Topics) == 0 {
+		_, err := fmt.Fprintln(w, "no topic has an objective: tailbound topic alter TOPIC -s latency.slo.ms=5")
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	head := "topic\tobjective\trequests\tmissed\tbudget left\t"
+	for _, x := range s.Topics[0].Windows {
+		head += windowText(x.Seconds) + "\t"
+	}
+	fmt.Fprintln(t, head+"lasts\t")
+	for _, x := range s.Topics {
+		lasts := ""
+		if x.BudgetLastsS > 0 {
+			lasts = shortTime(x.BudgetLastsS)
+		}
+		row := fmt.Sprintf("%s\t%.5g%% within %s\t%d\t%d\t%.1f%%\t", x.Topic, x.Target*100, shortNS(x.LimitNS), x.Requests, x.Missed, x.BudgetLeft*100)
+		for _, n := range x.Windows {
+			text := shortNumber(n.Burn)
+			if !n.Covered {
+				text += "*"
+			}
+			row += text + "\t"
+		}
+		fmt.Fprintln(t, row+lasts+"\t")
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, x := range s.Topics {
+		text := ""
+		switch x.Alert {
+		case "page":
+			text = fmt.Sprintf("PAGE    %s spends its error budget too fast to wait", x.Topic)
+			if coloured {
+				text = styleBad.Render(text)
+			}
+		case "ticket":
+			text = fmt.Sprintf("ticket  %s spends its error budget faster than it lasts", x.Topic)
+			if coloured {
+				text = styleWarn.Render(text)
+			}
+		}
+		if text != "" {
+			fmt.Fprintln(w, text)
+		}
+	}
+	_, err := fmt.Fprintln(w, "burn rates: 1 spends the budget in 30 days; *: of what there is, less than the window")
+	return err
+}
+
+// shortTime is a time in its largest unit.
+func shortTime(seconds float64) string {
+	for _, u := range []struct {
+		s    float64
+		name string
+	}{{86400, "d"}, {3600, "h"}, {60, "min"}} {
+		if seconds >= u.s {
+			return fmt.Sprintf("%.3g %s", seconds/u.s, u.name)
+		}
+	}
+	return fmt.Sprintf("%.3g s", seconds)
+}
