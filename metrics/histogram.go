@@ -62,6 +62,12 @@ func (h *Histogram) Add(o *Histogram) {
 	h.max = max(h.max, o.max)
 }
 
+// Encode is HdrHistogram's V2 compressed encoding in base64, as its interval logs
+// have it. It allocates.
+func (h *Histogram) Encode() ([]byte, error) {
+	return h.hdr.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
+}
+
 // Reset empties it.
 func (h *Histogram) Reset() {
 	h.hdr.Reset()

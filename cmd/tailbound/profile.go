@@ -74,7 +74,7 @@ with --interval, what came within that time.`,
 	f.BoolVar(&once, "once", false, "print once and end")
 	f.BoolVar(&asJSON, "json", false, "print JSON, once: everything since the start (total) and within the interval (since)")
 	f.DurationVar(&interval, "interval", 0, "measure for so long; in a terminal: how often (1s)")
-	c.AddCommand(profileTailCommand(), profileWatchCommand())
+	c.AddCommand(profileTailCommand(), profileWatchCommand(), profileRecordCommand())
 	return c
 }
 

@@ -53,6 +53,8 @@ const (
 type profileQuestion struct {
 	Tail *tailQuestion `json:"tail,omitempty"`
 	SLO  bool          `json:"slo,omitempty"`
+	// Record asks for the histograms of what came since the question before.
+	Record bool `json:"record,omitempty"`
 }
 
 // tailQuestion asks for the slowest requests of so long, so many of each kind.
@@ -179,6 +181,11 @@ func (p *profiler) session(c net.Conn) {
 		p.mu.Lock()
 		begin := heapAllocs()
 		switch {
+		case q.Record:
+			var v *recordedInterval
+			if v, err = p.recorded(windows); err == nil {
+				err = json.NewEncoder(out).Encode(v)
+			}
 		case q.SLO:
 			err = json.NewEncoder(out).Encode(p.slo())
 		case q.Tail != nil:

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"tailbound/bench/record"
+)
+
+// What is recorded of a live broker is what its profile has, interval by interval.
+func TestProfileRecord(t *testing.T) {
+	b := startBroker(t)
+	into := filepath.Join(t.TempDir(), "recording")
+	must(t, "a\n", "produce", "recorded", "--create", "--brokers", b.addr)
+	var out lockedBuffer
+	cmd := exec.Command(program, "profile", "record", into, "--data-dir", b.dir, "--interval", "50ms")
+	cmd.Stdout, cmd.Stderr = &out, &out
+	lines := func() int {
+		text, _ := os.ReadFile(filepath.Join(into, "latency.hlog"))
+		return strings.Count(string(text), "Tag=shard1.turn")
+	}
+	stop := runUntil(t, cmd, func() bool { return lines() > 0 })
+	const produced = 5
+	for range produced {
+		must(t, "a\n", "produce", "recorded", "--brokers", b.addr)
+	}
+	enough := lines() + 3
+	await(t, func() bool { return lines() >= enough })
+	if err := stop(); err != nil || !strings.Contains(out.String(), "histograms") {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	all, err := record.Read(into)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d recordings, %v", len(all), err)
+	}
+	names := record.SeriesOf(all[0].Intervals)
+	for _, want := range []string{"shard1.produce.total", "shard1.produce.durable", "shard1.produce.sent", "shard1.turn", "shard0.turn", "shard0.other.total"} {
+		if !slices.Contains(names, want) {
+			t.Errorf("there is no series %s: %v", want, names)
+		}
+	}
+	for _, name := range []string{"shard1.produce.total", "shard1.produce.durable"} {
+		h := record.Pool(all[0].Intervals, name)
+		if h.Count() != produced || all[0].Run.Series[name].Count != produced {
+			t.Errorf("%s: %d in the log, %d on the page; %d were produced meanwhile", name, h.Count(), all[0].Run.Series[name].Count, produced)
+		}
+	}
+	turns, last := 0, int64(0)
+	for _, i := range all[0].Intervals {
+		if i.EndNS <= i.StartNS || i.StartNS < last-1e6 && i.Series == "shard1.turn" {
+			t.Errorf("%s: from %d to %d, after %d", i.Series, i.StartNS, i.EndNS, last)
+		}
+		if i.Series == "shard1.turn" {
+			turns, last = turns+1, i.EndNS
+		}
+	}
+	if turns < 3 {
+		t.Errorf("%d intervals", turns)
+	}
+	var p struct {
+		Shards []shardProfile `json:"shards"`
+		Tail   tailProfile    `json:"tail"`
+	}
+	if err := json.Unmarshal(all[0].Run.Profile, &p); err != nil || len(p.Shards) != 2 || len(p.Tail.Shards) != 1 {
+		t.Errorf("the profile: %v, %+v", err, p)
+	}
+	refused(t, []string{"profile", "record", into, "--data-dir", b.dir, "--duration", "1s"}, "has a recording already")
+}
