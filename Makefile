@@ -67,6 +67,10 @@ rings: ## our ring, giouring, go-uring and blocking calls: NOP, writes, write + 
 clocks: ## gotsc, our RDTSC, RDTSCP, clock_gettime, time.Now: cost, drift over a minute, across cores
 	cd bench/clocks && $(GO) run . $(BENCH)
 
+isolation: ## the same load as shipped, beside an allocating goroutine, a large heap, a CPU hog; the plain server under each
+	$(GO) build -trimpath -tags disturb -o bin/tailbound-disturb ./cmd/tailbound
+	$(PEER) -binary bin/tailbound-disturb -systems tailbound,plain -rates 100 -disturb alloc,heap,hog -rounds 3 $(BENCH)
+
 headline: build bin/peers ## the table of docs/BENCHMARKS.md, measured here and now; about an hour
 	./bin/peers jars
 	$(PEER) -systems tailbound,plain,kafka-flush,jetstream-sync,kafka,jetstream -rates 50,200,400,sat -rounds 3 -into docs/BENCHMARKS.md $(BENCH)

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tailbound/bench/disturb"
 	"tailbound/bench/groups"
 	"tailbound/bench/load"
 	"tailbound/bench/plain"
@@ -49,9 +50,14 @@ func run(args []string) error {
 			return childGroups(args[1], args[2])
 		case "child-touch":
 			return childTouch(args[1])
+		case "child-hog":
+			hog()
 		case "child-probe":
 			return rings.Serve(args[1], args[2])
 		case "child-plain":
+			if err := disturb.Start(); err != nil {
+				return err
+			}
 			return plain.Serve(plain.Options{Listen: args[1], DataDir: args[2], Sync: args[3] == "sync"})
 		}
 	}
@@ -125,6 +131,7 @@ type options struct {
 	dir        string
 	results    string
 	into       string
+	disturb    string
 	knee       time.Duration
 	serverCPU  int
 	loadCPU    int
@@ -140,6 +147,7 @@ type phase struct {
 	Name       string
 	Load       load.Options // without address and process
 	onlyBroker bool         // reads back, which the yardsticks cannot
+	disturbed  string       // what is beside the system: "", alloc, heap, hog
 }
 
 func (p phase) closed() bool { return p.Load.Rate == 0 }
@@ -179,6 +187,7 @@ func orchestrate(args []string) error {
 	f.StringVar(&o.results, "results", "bench/results", "where results go")
 	f.StringVar(&o.into, "into", "", "a page in which the table goes between <!-- measured --> and <!-- /measured -->")
 	f.DurationVar(&o.knee, "knee", 0, "instead of rates: the highest one with p99 below this, of each system in each round; begins at the first of -rates")
+	f.StringVar(&o.disturb, "disturb", "", "each rate again beside these: alloc, a goroutine in the process that allocates; heap, a large live heap in it; hog, a process that takes the other core. Processes have all cores then, and the broker pins its shard. Wants a broker that was built with -tags disturb")
 	f.IntVar(&o.serverCPU, "server-cpu", 0, "core of the system")
 	f.IntVar(&o.loadCPU, "load-cpu", 1, "core of the generator")
 	f.IntVar(&o.serverProc, "plain-gomaxprocs", 4, "GOMAXPROCS of the plain server")
@@ -199,6 +208,11 @@ func orchestrate(args []string) error {
 	o.crowd.HeartbeatNS, o.crowd.CommitNS = int64(*heartbeat), int64(*commit)
 	if o.crowd.Groups < 1 || o.crowd.Members < o.crowd.Groups || o.crowd.Connections < 1 || o.crowd.HeartbeatNS < 1 || o.crowd.CommitNS < 1 {
 		return errors.New("every group has a member, and all numbers of groups are above 0")
+	}
+	for _, d := range strings.Split(o.disturb, ",") {
+		if d != "" && d != "hog" && !slices.Contains(disturb.Kinds, d) {
+			return fmt.Errorf("-disturb %s: there are hog, %s", d, strings.Join(disturb.Kinds, ", "))
+		}
 	}
 	phases, err := o.phases()
 	if err != nil {
@@ -248,10 +262,12 @@ func orchestrate(args []string) error {
 		return err
 	}
 	rep.table(os.Stdout, phases, systems)
+	rep.disturbances(os.Stdout, phases, systems)
 	if o.into != "" {
 		var text bytes.Buffer
 		rep.header(&text)
 		rep.table(&text, phases, systems)
+		rep.disturbances(&text, phases, systems)
 		if err := putInto(o.into, text.String()); err != nil {
 			return err
 		}
@@ -324,6 +340,11 @@ func (o *options) phases() ([]phase, error) {
 			}
 			name += unit
 			phases = append(phases, phase{Name: name, Load: l})
+			for _, d := range strings.Split(o.disturb, ",") {
+				if d != "" {
+					phases = append(phases, phase{Name: name + " beside " + d, Load: l, disturbed: d})
+				}
+			}
 			if o.consumer && l.Rate > 0 {
 				l.Consumer = true
 				phases = append(phases, phase{Name: name + ", read at the tail", Load: l, onlyBroker: true})
@@ -365,6 +386,17 @@ func (o *options) measure(ctx context.Context, scratch, name string, p phase) me
 		case <-ctx.Done():
 		}
 	}()
+	if p.disturbed == "hog" {
+		stop, err := o.startHog()
+		if err != nil {
+			m.Failed = err.Error()
+			return m
+		}
+		defer stop()
+	} else if p.disturbed != "" { // what is started inherits it
+		_ = os.Setenv(disturb.Variable, p.disturbed)
+		defer os.Unsetenv(disturb.Variable)
+	}
 	if err := o.measureIn(ctx, dir, name, p, &m); err != nil {
 		m.Failed = err.Error()
 	}

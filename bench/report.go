@@ -159,21 +159,27 @@ func (r *report) ratios(w io.Writer, p phase, a, b string) {
 	}
 	line := ""
 	for _, f := range figures {
-		var rs []float64
-		for _, x := range r.of(p.Name, a) {
-			for _, y := range r.of(p.Name, b) {
-				if x.Round == y.Round && comparable(x.Result) && comparable(y.Result) && f.of(y.Result) > 0 {
-					rs = append(rs, f.of(x.Result)/f.of(y.Result))
-				}
-			}
-		}
-		if len(rs) > 0 {
-			line += fmt.Sprintf("  %s %.2f (%.2f..%.2f)", f.name, median(rs), slices.Min(rs), slices.Max(rs))
-		}
+		line += ratioLine(f.name, r.of(p.Name, a), r.of(p.Name, b), f.of)
 	}
 	if line != "" {
 		fmt.Fprintf(w, "  %s / %s:%s\n", a, b, line)
 	}
+}
+
+// ratioLine is one figure's a/b over the rounds that both were good in.
+func ratioLine(name string, as, bs []measured, of func(*load.Result) float64) string {
+	var rs []float64
+	for _, x := range as {
+		for _, y := range bs {
+			if x.Round == y.Round && comparable(x.Result) && comparable(y.Result) && of(y.Result) > 0 {
+				rs = append(rs, of(x.Result)/of(y.Result))
+			}
+		}
+	}
+	if len(rs) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("  %s %.2f (%.2f..%.2f)", name, median(rs), slices.Min(rs), slices.Max(rs))
 }
 
 func comparable(r *load.Result) bool {

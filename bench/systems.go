@@ -85,20 +85,25 @@ func (o *options) start(name, addr, dir string) (*trial.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	cpus, beside := []int{o.serverCPU}, []string(nil)
+	if o.disturb != "" {
+		// What is in its process and is not a shard goes where it likes, as it does
+		// where nobody pins the process: on one core it would be a fight for it.
+		cpus, beside = nil, []string{"--cpus", strconv.Itoa(o.serverCPU)}
+	}
 	procs := fmt.Sprintf("GOMAXPROCS=%d", o.serverProc)
 	kind, binary, more := variant(name)
 	switch kind {
 	case "tailbound", "tailbound-groups":
-		args := append([]string{"serve", "--data-dir", dir, "--listen", addr, "--shards", "1"}, strings.Fields(o.serveArgs)...)
-		return trial.Spawn([]int{o.serverCPU}, nil, cmp.Or(binary, o.binary), append(args, more...)...)
+		args := append([]string{"serve", "--data-dir", dir, "--listen", addr, "--shards", "1"}, append(beside, strings.Fields(o.serveArgs)...)...)
+		return trial.Spawn(cpus, nil, cmp.Or(binary, o.binary), append(args, more...)...)
 	case "probe":
-		return trial.Spawn([]int{o.serverCPU}, []string{procs}, self, "child-probe", addr, dir)
+		return trial.Spawn(cpus, []string{procs}, self, "child-probe", addr, dir)
 	case "plain":
-		return trial.Spawn([]int{o.serverCPU}, []string{procs}, self, "child-plain", addr, dir, "sync")
+		return trial.Spawn(cpus, []string{procs}, self, "child-plain", addr, dir, "sync")
 	case "plain-nosync":
-		return trial.Spawn([]int{o.serverCPU}, []string{procs}, self, "child-plain", addr, dir, "nosync")
+		return trial.Spawn(cpus, []string{procs}, self, "child-plain", addr, dir, "nosync")
 	}
-	cpus := []int{o.serverCPU}
 	if wide, ok := strings.CutSuffix(kind, "-wide"); ok { // all cores: a JVM on one suffers
 		kind, cpus = wide, nil
 	}

@@ -1,0 +1,19 @@
+//go:build disturb
+
+package main
+
+import (
+	"os"
+
+	"tailbound/bench/disturb"
+)
+
+// A build for one experiment: what the shards have beside them in their process
+// should not reach them. See make isolation.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == "serve" {
+		if err := disturb.Start(); err != nil {
+			panic(err)
+		}
+	}
+}
