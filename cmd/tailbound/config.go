@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -265,7 +266,7 @@ func inYAML(x *pflag.Flag, value string) string {
 		return `""`
 	}
 	text, err := yaml.Marshal(value)
-	if err != nil {
+	if err != nil || strings.ContainsFunc(value, unicode.IsControl) { // a comment is to follow on the line
 		return strconv.Quote(value)
 	}
 	return strings.TrimSpace(string(text))

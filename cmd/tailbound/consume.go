@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -285,7 +286,7 @@ type recordJSON struct {
 	Topic     string       `json:"topic,omitempty"`
 	Partition *int32       `json:"partition,omitempty"`
 	Offset    int64        `json:"offset"`
-	Time      time.Time    `json:"time"`
+	Time      recordTime   `json:"time"`
 	Key       *string      `json:"key"`
 	Value     *string      `json:"value"`
 	Headers   []headerJSON `json:"headers,omitempty"`
@@ -293,8 +294,28 @@ type recordJSON struct {
 }
 
 type headerJSON struct {
-	Key   string `json:"key"`
-	Value string `json:"value"`
+	Key       string `json:"key"`
+	Value     string `json:"value"`
+	KeyBase64 bool   `json:"key_base64,omitempty"` // a key is text, mostly
+}
+
+// recordTime is a time as RFC 3339 has it, or a number of milliseconds where it
+// has no such time: records may say anything.
+type recordTime struct{ time.Time }
+
+func (t recordTime) MarshalJSON() ([]byte, error) {
+	if y := t.Year(); y < 0 || y > 9999 {
+		return strconv.AppendInt(nil, t.UnixMilli(), 10), nil
+	}
+	return t.Time.MarshalJSON()
+}
+
+func (t *recordTime) UnmarshalJSON(text []byte) error {
+	if ms, err := strconv.ParseInt(string(text), 10, 64); err == nil {
+		t.Time = time.UnixMilli(ms)
+		return nil
+	}
+	return t.Time.UnmarshalJSON(text)
 }
 
 // recordPrinter is what prints a record in a format.
@@ -315,7 +336,7 @@ func recordPrinter(format string) (func(io.Writer, *kgo.Record) error, error) {
 }
 
 func toJSON(r *kgo.Record) recordJSON {
-	x := recordJSON{Topic: r.Topic, Partition: &r.Partition, Offset: r.Offset, Time: r.Timestamp.UTC()}
+	x := recordJSON{Topic: r.Topic, Partition: &r.Partition, Offset: r.Offset, Time: recordTime{r.Timestamp.UTC()}}
 	x.Base64 = !utf8.Valid(r.Key) || !utf8.Valid(r.Value)
 	for _, h := range r.Headers {
 		x.Base64 = x.Base64 || !utf8.Valid(h.Value)
@@ -336,7 +357,11 @@ func toJSON(r *kgo.Record) recordJSON {
 		if p := text(h.Value); p != nil {
 			v = *p
 		}
-		x.Headers = append(x.Headers, headerJSON{h.Key, v})
+		k := headerJSON{Key: h.Key, Value: v}
+		if !utf8.ValidString(h.Key) {
+			k.Key, k.KeyBase64 = base64.StdEncoding.EncodeToString([]byte(h.Key)), true
+		}
+		x.Headers = append(x.Headers, k)
 	}
 	return x
 }

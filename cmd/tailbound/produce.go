@@ -383,9 +383,14 @@ func fromJSON(j recordJSON) (*kgo.Record, error) {
 		wrong = errors.Join(wrong, err)
 		return b
 	}
-	r := &kgo.Record{Key: data(j.Key), Value: data(j.Value), Timestamp: j.Time}
+	r := &kgo.Record{Key: data(j.Key), Value: data(j.Value), Timestamp: j.Time.Time}
 	for _, h := range j.Headers {
-		r.Headers = append(r.Headers, kgo.RecordHeader{Key: h.Key, Value: data(&h.Value)})
+		key := h.Key
+		if h.KeyBase64 {
+			b, err := base64.StdEncoding.DecodeString(key)
+			key, wrong = string(b), errors.Join(wrong, err)
+		}
+		r.Headers = append(r.Headers, kgo.RecordHeader{Key: key, Value: data(&h.Value)})
 	}
 	return r, wrong
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +27,9 @@ func TestMain(m *testing.M) {
 		litter()
 		main()
 		return
+	}
+	if slices.Contains(os.Args, "-test.fuzzworker") { // it runs no program
+		os.Exit(m.Run())
 	}
 	status := func() int {
 		dir, err := os.MkdirTemp("", "tailbound-cmd-")
