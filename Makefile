@@ -89,12 +89,13 @@ bench-%: build ## a scenario, on a broker of its own: make bench-voice; bin/tail
 STAMP     = $(shell git log -1 --format=%ct)
 RELEASED  = bin/release/tailbound_$(VERSION)_linux_
 
-release: build ## bin/release: static tarballs for amd64 and arm64, with unit, example configuration, completions, checksums
+release: build ## bin/release: static tarballs for amd64 and arm64, with unit, example configuration, completions, materials (CycloneDX), checksums
 	rm -rf bin/release && mkdir -p bin/release
 	for arch in amd64 arm64; do \
 		d=$(RELEASED)$$arch && mkdir -p $$d/completion && \
 		GOOS=linux GOARCH=$$arch $(BUILD) -o $$d/tailbound ./cmd/tailbound && \
 		cp README.md cmd/tailbound/packaging/tailbound.service $$d/ && \
+		./bin/tailbound version --sbom $$d/tailbound > $$d/tailbound.cdx.json && \
 		./bin/tailbound config example > $$d/tailbound.yaml && \
 		for sh in bash zsh fish powershell; do ./bin/tailbound completion $$sh > $$d/completion/tailbound.$$sh || exit 1; done && \
 		tar --sort=name --mtime=@$(STAMP) --owner=0 --group=0 --numeric-owner --mode=u+rw,go+r,go-w -C bin/release -cf - tailbound_$(VERSION)_linux_$$arch | gzip -9n > $$d.tar.gz && \

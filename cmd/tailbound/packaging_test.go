@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net"
 	"os"
 	"os/exec"
@@ -72,6 +73,48 @@ func TestUnit(t *testing.T) {
 	if !strings.Contains(string(text), "LimitMEMLOCK=infinity") {
 		t.Error("arenas are locked; the unit has to allow it")
 	}
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("no systemd-analyze to ask")
+	}
+	unit := filepath.Join(t.TempDir(), "tailbound.service")
+	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(text), "/usr/bin/tailbound", program)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(analyze, "verify", unit).CombinedOutput(); err != nil || strings.Contains(string(out), "tailbound.service") {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
+
+// The bill of materials has every module that is in the program, as go.mod has
+// it, and is the same for the program and for its file.
+func TestMaterials(t *testing.T) {
+	out := must(t, "", "version", "--sbom")
+	if of := must(t, "", "version", "--sbom", program); of != out {
+		t.Errorf("of its file it says\n%s\nof itself\n%s", of, out)
+	}
+	var b billOfMaterials
+	if err := json.Unmarshal([]byte(out), &b); err != nil || b.Format != "CycloneDX" || b.Metadata.Component.Name != "tailbound" {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	mod, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := map[string]bool{}
+	for _, c := range b.Components {
+		has[c.Name] = true
+		if c.Name != "std" && (!strings.Contains(string(mod), c.Name+" "+c.Version) || len(c.Hashes) != 1) {
+			t.Errorf("%+v is not in go.mod, or has no checksum", c)
+		}
+	}
+	for _, name := range []string{"std", "github.com/twmb/franz-go", "github.com/spf13/cobra", "golang.org/x/sys"} {
+		if !has[name] {
+			t.Errorf("%s is not in it", name)
+		}
+	}
+	refused(t, []string{"version", "--sbom", "../../go.mod"}, "go.mod")
+	refused(t, []string{"version", "x"}, "--sbom")
 }
 
 func TestCompletion(t *testing.T) {

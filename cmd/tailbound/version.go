@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -12,15 +13,26 @@ import (
 var version = "dev"
 
 func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version",
-		Args:    cobra.NoArgs,
-		Example: "  tailbound version",
-		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintf(cmd.OutOrStdout(), "tailbound %s%s %s %s/%s\n", versionString(), commit(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	var bill bool
+	c := &cobra.Command{
+		Use:     "version [--sbom [FILE]]",
+		Short:   "Print the version, or what the program is made of",
+		Args:    cobra.MaximumNArgs(1),
+		Example: "  tailbound version\n  tailbound version --sbom > tailbound.cdx.json   # CycloneDX",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out := cmd.OutOrStdout()
+			switch {
+			case bill:
+				return printBill(out, strings.Join(args, ""))
+			case len(args) > 0:
+				return fmt.Errorf("%s: a file is what --sbom asks about", args[0])
+			}
+			_, err := fmt.Fprintf(out, "tailbound %s%s %s %s/%s\n", versionString(), commit(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
 		},
 	}
+	c.Flags().BoolVar(&bill, "sbom", false, "print the modules this program, or the tailbound in FILE, was built of, as CycloneDX JSON")
+	return c
 }
 
 // commit is what Go stamps by itself, where it was built from a checkout.
