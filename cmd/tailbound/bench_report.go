@@ -28,7 +28,7 @@ another tool will do too.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var all []record.Recording
 			for _, dir := range args {
-				some, err := record.Read(dir)
+				some, err := readRecordings(dir)
 				if err != nil {
 					return err
 				}
@@ -38,10 +38,6 @@ another tool will do too.`,
 					}
 				}
 				all = append(all, some...)
-			}
-			// A calibration is a means, not a result.
-			if most := slices.DeleteFunc(slices.Clone(all), func(r record.Recording) bool { return filepath.Base(r.Path) == "calibration" }); len(most) > 0 {
-				all = most
 			}
 			f, err := os.Create(out)
 			if err != nil {
@@ -58,4 +54,17 @@ another tool will do too.`,
 	c.Flags().StringVarP(&out, "out", "o", "report.html", "the file")
 	c.Flags().StringVar(&title, "title", "", "its title")
 	return c
+}
+
+// readRecordings reads what was measured, without the calibrations that came
+// before: those are a means.
+func readRecordings(dir string) ([]record.Recording, error) {
+	all, err := record.Read(dir)
+	if err != nil {
+		return nil, err
+	}
+	if most := slices.DeleteFunc(slices.Clone(all), func(r record.Recording) bool { return filepath.Base(r.Path) == "calibration" }); len(most) > 0 {
+		return most, nil
+	}
+	return all, nil
 }

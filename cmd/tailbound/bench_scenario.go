@@ -202,11 +202,11 @@ was slower in the second, is not in it: run both again, in turn, to see that.`,
   tailbound bench compare before/latency.hlog after/latency.hlog`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			a, err := record.Read(args[0])
+			a, err := readRecordings(args[0])
 			if err != nil {
 				return err
 			}
-			b, err := record.Read(args[1])
+			b, err := readRecordings(args[1])
 			if err != nil {
 				return err
 			}
