@@ -30,11 +30,13 @@ const (
 	kindGrow            = 6 // topic id, log ranges of the new partitions
 	kindConfigureBroker = 7 // a broker's entry: all its configurations
 	kindGroups          = 8 // changes of groups
+	kindConfigureGroup  = 9 // a group's entry: all its configurations
 	kindSnapshotBegin   = 16
 	kindSnapshotPart    = 17 // topic entries
-	kindSnapshotEnd     = 18 // topics u32, groups u32, brokers u32
+	kindSnapshotEnd     = 18 // topics u32, groups u32, brokers u32, groups with configurations u32
 	kindSnapshotGroup   = 19 // changes of groups
 	kindSnapshotBroker  = 20 // a broker's entry
+	kindSnapshotConfigs = 21 // a group's entry
 )
 
 // producerIDsMax is where producer ids end: they are positive int64s.
@@ -65,8 +67,8 @@ func (s *State) Apply(cmd []byte) error {
 		return err
 	}
 	switch kind {
-	case kindCreate, kindDelete, kindForget, kindReserve, kindConfigure, kindGrow, kindConfigureBroker, kindGroups:
-	case kindSnapshotBegin, kindSnapshotPart, kindSnapshotGroup, kindSnapshotBroker, kindSnapshotEnd:
+	case kindCreate, kindDelete, kindForget, kindReserve, kindConfigure, kindGrow, kindConfigureBroker, kindGroups, kindConfigureGroup:
+	case kindSnapshotBegin, kindSnapshotPart, kindSnapshotGroup, kindSnapshotBroker, kindSnapshotConfigs, kindSnapshotEnd:
 		return s.applySnapshot(kind, sequence, body)
 	default:
 		return malformed("unknown kind %d; a newer program may know it", kind)
@@ -94,6 +96,8 @@ func (s *State) Apply(cmd []byte) error {
 		err = s.applyConfigureBroker(body)
 	case kindGroups:
 		err = s.applyGroups(body)
+	case kindConfigureGroup:
+		err = s.applyConfigureGroup(body)
 	}
 	if err != nil {
 		return err
@@ -254,6 +258,9 @@ func (s *State) Snapshot(chunkMax int) [][]byte {
 	for _, b := range s.brokers {
 		out = append(out, command(kindSnapshotBroker, s.sequence, appendBroker(nil, b.Node, b.Configs)))
 	}
+	for _, g := range s.groupConfigs {
+		out = append(out, command(kindSnapshotConfigs, s.sequence, appendGroupConfigs(nil, g.Group, g.Configs)))
+	}
 	part = nil
 	s.snapshotGroups(chunkMax, func(change []byte) {
 		if len(part) > 0 && commandHeaderBytes+len(part)+len(change) > chunkMax {
@@ -268,6 +275,7 @@ func (s *State) Snapshot(chunkMax int) [][]byte {
 	end := binary.LittleEndian.AppendUint32(nil, uint32(len(s.byID)))
 	end = binary.LittleEndian.AppendUint32(end, uint32(len(s.groups)))
 	end = binary.LittleEndian.AppendUint32(end, uint32(len(s.brokers)))
+	end = binary.LittleEndian.AppendUint32(end, uint32(len(s.groupConfigs)))
 	return append(out, command(kindSnapshotEnd, s.sequence, end))
 }
 
@@ -289,15 +297,19 @@ func (s *State) applySnapshot(kind uint8, sequence uint64, body []byte) error {
 		err = in.add(body)
 	case kindSnapshotBroker:
 		err = in.state.applyConfigureBroker(body)
+	case kindSnapshotConfigs:
+		err = in.state.applyConfigureGroup(body)
 	case kindSnapshotGroup:
 		err = in.state.applyGroups(body)
 	case kindSnapshotEnd:
-		if len(body) != 12 || binary.LittleEndian.Uint32(body) != in.want || in.parts != in.want {
+		if len(body) != 16 || binary.LittleEndian.Uint32(body) != in.want || in.parts != in.want {
 			err = malformed("a snapshot of %d topics ends after %d", in.want, in.parts)
 		} else if n := binary.LittleEndian.Uint32(body[4:]); int(n) != len(in.state.groups) {
 			err = malformed("a snapshot of %d groups ends after %d", n, len(in.state.groups))
 		} else if n := binary.LittleEndian.Uint32(body[8:]); int(n) != len(in.state.brokers) {
 			err = malformed("a snapshot of %d brokers' configurations ends after %d", n, len(in.state.brokers))
+		} else if n := binary.LittleEndian.Uint32(body[12:]); int(n) != len(in.state.groupConfigs) {
+			err = malformed("a snapshot of %d groups' configurations ends after %d", n, len(in.state.groupConfigs))
 		}
 	}
 	if err != nil {

@@ -237,8 +237,8 @@ func (c *Coordinator) heartbeatConsumer(g *group, ticket uint64, r *ConsumerRequ
 		c.refuseConsumer(ticket, code, why)
 		return
 	}
-	m.deadline = c.at.NowMS + c.o.ConsumerSessionTimeoutMS
-	reply := &ConsumerReply{MemberID: m.ID, Epoch: m.Epoch, IntervalMS: int32(c.o.ConsumerHeartbeatIntervalMS)}
+	m.deadline = c.at.NowMS + c.state.groupNumber(g.id, GroupSessionMS, c.o.ConsumerSessionTimeoutMS)
+	reply := &ConsumerReply{MemberID: m.ID, Epoch: m.Epoch, IntervalMS: int32(c.state.groupNumber(g.id, GroupHeartbeatMS, c.o.ConsumerHeartbeatIntervalMS))}
 	full := r.Epoch == EpochJoin || r.RebalanceTimeoutMS != -1 && (r.Topics != nil || r.Regex != nil) && r.Owned != nil
 	if full || !samePartitions(before, m.Assigned) {
 		reply.Assigns, reply.Assignment = true, m.Assigned
@@ -767,7 +767,7 @@ func (c *Coordinator) takeUpConsumers(g *group, d *ConsumerGroup) {
 	x.assigned, x.hash, x.serial, x.whole = d.AssignmentEpoch, d.TopicsHash, d.Serial, false
 	g.consumer, g.protocolType = x, consumerProtocol
 	for i := range d.Members {
-		m := &consumerMember{ConsumerMember: d.Members[i], deadline: c.at.NowMS + c.o.ConsumerSessionTimeoutMS, revokeBy: GroupsNever, joinBy: GroupsNever, syncBy: GroupsNever}
+		m := &consumerMember{ConsumerMember: d.Members[i], deadline: c.at.NowMS + c.state.groupNumber(g.id, GroupSessionMS, c.o.ConsumerSessionTimeoutMS), revokeBy: GroupsNever, joinBy: GroupsNever, syncBy: GroupsNever}
 		m.regex, _ = compileRegex(m.Regex)
 		if m.Classic != nil {
 			m.deadline = c.at.NowMS + int64(m.Classic.SessionTimeoutMS)

@@ -77,6 +77,8 @@ type State struct {
 
 	brokers []BrokerConfigs // sorted by node
 
+	groupConfigs []GroupConfigs // sorted by group
+
 	groupsBytes int // Invariant: the sum of what groups are counted to have
 
 	// nextLogID is above every log id ever given out.
@@ -193,6 +195,9 @@ func (s *State) Equal(o *State) bool {
 		return false
 	}
 	if !slices.EqualFunc(s.brokers, o.brokers, func(a, b BrokerConfigs) bool { return a.Node == b.Node && slices.Equal(a.Configs, b.Configs) }) {
+		return false
+	}
+	if !slices.EqualFunc(s.groupConfigs, o.groupConfigs, func(a, b GroupConfigs) bool { return a.Group == b.Group && slices.Equal(a.Configs, b.Configs) }) {
 		return false
 	}
 	return s.groupsBytes == o.groupsBytes && slices.EqualFunc(s.groups, o.groups, (*Group).equal) && slices.EqualFunc(s.byID, o.byID, func(a, b *Topic) bool {

@@ -2,6 +2,8 @@ package interop
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -150,5 +152,69 @@ func TestBrokerConfigs(t *testing.T) {
 	}
 	if c := brokerConfigOf(t, adm, "auto.create.topics.enable", 0); c.MaybeValue() != "true" || c.Source != kmsg.ConfigSourceDefaultConfig {
 		t.Errorf("auto.create.topics.enable is described as %+v", c)
+	}
+}
+
+// TestGroupConfigs: configurations of one group, as kafka-configs --entity-type groups alters and describes them; they survive kill -9.
+func TestGroupConfigs(t *testing.T) {
+	needReal(t, "it has none")
+	b := ownBroker(t, groupFlags...)
+	w := dialTo(t, b.addr())
+	alter := func(name, value string) (int16, string) {
+		t.Helper()
+		req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+		req.Version = 1
+		x := kmsg.NewIncrementalAlterConfigsRequestResource()
+		x.ResourceType, x.ResourceName = kmsg.ConfigResourceTypeGroupConfig, "g"
+		k := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+		k.Name, k.Value = name, &value
+		x.Configs = append(x.Configs, k)
+		req.Resources = append(req.Resources, x)
+		r := mustAsk[*kmsg.IncrementalAlterConfigsResponse](t, w, req).Resources[0]
+		why := ""
+		if r.ErrorMessage != nil {
+			why = *r.ErrorMessage
+		}
+		return r.ErrorCode, why
+	}
+	describe := func() map[string]string {
+		t.Helper()
+		req := kmsg.NewPtrDescribeConfigsRequest()
+		req.Version = 4
+		x := kmsg.NewDescribeConfigsRequestResource()
+		x.ResourceType, x.ResourceName = kmsg.ConfigResourceTypeGroupConfig, "g"
+		req.Resources = append(req.Resources, x)
+		r := mustAsk[*kmsg.DescribeConfigsResponse](t, w, req).Resources[0]
+		if r.ErrorCode != 0 {
+			t.Fatalf("describing: %+v", r)
+		}
+		have := map[string]string{}
+		for _, c := range r.Configs {
+			have[c.Name] = fmt.Sprint(*c.Value, " ", c.Source)
+		}
+		return have
+	}
+	if code, why := alter("consumer.session.timeout.ms", "44999"); code != kerr.InvalidConfig.Code || why != "consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms" {
+		t.Errorf("too short a session: %v %q", kerr.ErrorForCode(code), why)
+	}
+	if code, why := alter("consumer.heartbeat.interval.ms", "7000"); code != 0 {
+		t.Fatalf("altering: %v %q", kerr.ErrorForCode(code), why)
+	}
+	want := map[string]string{"consumer.heartbeat.interval.ms": fmt.Sprint("7000 ", kmsg.ConfigSourceGroupConfig), "consumer.session.timeout.ms": fmt.Sprint("45000 ", kmsg.ConfigSourceDefaultConfig)}
+	if have := describe(); !maps.Equal(have, want) {
+		t.Errorf("the group has %v, want %v", have, want)
+	}
+	b.kill()
+	if err := b.start(); err != nil {
+		t.Fatal(err)
+	}
+	w = dialTo(t, b.addr())
+	if have := describe(); !maps.Equal(have, want) {
+		t.Errorf("after kill -9 the group has %v, want %v", have, want)
+	}
+	join := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	join.Version, join.Group, join.MemberID, join.RebalanceTimeoutMillis, join.SubscribedTopicNames, join.Topics = 1, "g", "m", 1000, []string{"t"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+	if r := mustAsk[*kmsg.ConsumerGroupHeartbeatResponse](t, w, join); r.ErrorCode != 0 || r.HeartbeatIntervalMillis != 7000 {
+		t.Errorf("a member is told %+v", r)
 	}
 }

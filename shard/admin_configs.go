@@ -241,6 +241,20 @@ func (c *control) describeConfigs(by int, r *kmsg.DescribeConfigsRequest, resp *
 					add(d.Name, kmsg.ConfigType(d.Type), false, d.Doc, []configValue{{d.Name, v, kmsg.ConfigSourceDynamicDefaultBrokerConfig}})
 				}
 			}
+		case kmsg.ConfigResourceTypeGroupConfig: // of any id: the group need not be there
+			if q.ResourceName == "" {
+				code, message = kafka.InvalidRequest, "Group name must not be empty"
+				break
+			}
+			defs := cluster.GroupDefs()
+			for k := range defs {
+				d := &defs[k]
+				from := c.brokerConfig(d.Broker, 0)
+				if v, set := c.state.GroupConfig(q.ResourceName, d.Name); set {
+					from = append([]configValue{{d.Name, v, kmsg.ConfigSourceGroupConfig}}, from...)
+				}
+				add(d.Name, kmsg.ConfigType(d.Type), false, d.Doc, from)
+			}
 		default:
 			code, message = kafka.InvalidRequest, fmt.Sprintf("Unsupported resource type: %d", q.ResourceType)
 		}
@@ -339,6 +353,9 @@ func (c *control) alter(t *task, all []alteration) {
 			c.changes = append(c.changes, change{kind: changeConfigure, task: t, item: i, name: a.name, edits: a.edits, replace: a.replace})
 		case a.kind == kmsg.ConfigResourceTypeBroker:
 			c.alterBroker(t, i, a)
+		case a.kind == kmsg.ConfigResourceTypeGroupConfig:
+			t.pending++
+			c.changes = append(c.changes, change{kind: changeConfigureGroup, task: t, item: i, name: a.name, edits: a.edits, replace: a.replace})
 		default:
 			t.fail(i, int16(kafka.InvalidRequest), fmt.Sprintf("Unsupported resource type: %d", a.kind))
 		}

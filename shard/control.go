@@ -95,6 +95,7 @@ const (
 	changeGroups
 	changeConfigure
 	changeConfigureBroker
+	changeConfigureGroup
 	changeGrow
 )
 
@@ -485,6 +486,11 @@ func (c *control) plan(x *change) bool {
 		}
 	case changeConfigureBroker:
 		if x.cmd, r = c.state.PlanConfigureBroker(x.node, c.s.o.Nodes[0].ID, x.edits, x.replace, c.startedNumber, c.s.limits()); r == nil && (x.cmd == nil || x.task.validateOnly()) {
+			c.less(x.task)
+			return false
+		}
+	case changeConfigureGroup:
+		if x.cmd, r = c.state.PlanConfigureGroup(x.name, c.s.o.Nodes[0].ID, x.edits, x.replace, c.startedNumber, c.s.limits()); r == nil && (x.cmd == nil || x.task.validateOnly()) {
 			c.less(x.task)
 			return false
 		}
