@@ -208,6 +208,9 @@ func (s *brokerSim) beaten(m *consumer, r *kmsg.ConsumerGroupHeartbeatResponse, 
 	case code == codeUnknownMember || code == codeFenced || code == codeFencedEpoch || code == cluster.CodeGroupIDNotFound:
 		m.out()
 		return nil
+	case code == cluster.CodeGroupMaxSizeReached: // with those who crashed and are members yet there would be too much of it
+		m.out()
+		return nil
 	case code == codeUnreleased:
 		m.out() // until the session of who it was is over
 		return nil
