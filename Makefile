@@ -28,8 +28,9 @@ test-fast: build ## every room, then the kernel's rings again as Linux 5.19 has 
 # FUZZ=1: a few seconds for all; FUZZ=1000 is worth an hour.
 FUZZ ?= 1
 fuzz: ## inputs that nobody thought of, a bounded number for each target
-	@set -e; for t in kafka/FuzzRequest/10000 kafka/FuzzBatch/10000 kafka/FuzzPieces/10000 kafka/FuzzAnswers/10000 cluster/FuzzApply/2000 netring/FuzzFrames/200 engine/FuzzRecover/200 cmd\/tailbound/FuzzConfig/2000 cmd\/tailbound/FuzzWords/5000 cmd\/tailbound/FuzzRecordJSON/5000; do \
-		f=$${t#*/}; out=$$($(GO) test -run '^$$' -fuzz "^$${f%/*}$$" -fuzztime $$(( $(FUZZ) * $${f#*/} ))x ./$${t%%/*} 2>&1) || { echo "$$out"; exit 1; }; \
+	@set -e; for t in kafka/FuzzRequest/10000 kafka/FuzzBatch/10000 kafka/FuzzPieces/10000 kafka/FuzzAnswers/10000 cluster/FuzzApply/2000 netring/FuzzFrames/200 engine/FuzzRecover/200 \
+		cmd/tailbound/FuzzConfig/1000 cmd/tailbound/FuzzWords/2000 cmd/tailbound/FuzzRecordJSON/5000; do \
+		r=$${t%/*}; out=$$($(GO) test -run '^$$' -fuzz "^$${r##*/}$$" -fuzztime $$(( $(FUZZ) * $${t##*/} ))x ./$${r%/*} 2>&1) || { echo "$$out"; exit 1; }; \
 		echo "$$out" | tail -1; done
 
 interop: build ## real clients over real sockets, and kill -9; librdkafka wants cgo
