@@ -271,3 +271,34 @@ func TestCauses(t *testing.T) {
 		t.Errorf("a fetch's wait for data is somebody's fault: %v", by)
 	}
 }
+
+func BenchmarkFlight(b *testing.B) {
+	f := newTestFlight()
+	now := int64(1e9)
+	var works [DiskWorks]uint64
+	var into Interval
+	b.Run("turn", func(b *testing.B) {
+		for b.Loop() {
+			now += 20e3
+			f.Begin(now)
+			f.Disk(&works, &works)
+			f.Turned(10e3)
+			if f.Due(now) {
+				f.Roll(now, 0, 0)
+				f.Take(&into)
+			}
+		}
+	})
+	b.Run("request", func(b *testing.B) {
+		for b.Loop() {
+			f.Add(Produce, 100, 0)
+		}
+	})
+	b.Run("slow", func(b *testing.B) { // one of the slowest: each is slower than all before
+		s := Slow{}
+		for b.Loop() {
+			s.Stamps = Timeline{now - 5e6, now - 5e6, now - 4e6, now - 4e6, now - 1e6, now - 1e6, now}
+			f.Surround(&s)
+		}
+	})
+}
