@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"slices"
 	"sync"
@@ -28,9 +29,10 @@ var groupFlags = []string{"--group-initial-rebalance-delay", "0s", "--group-min-
 // membership is how a consumer takes part in a group. It commits what it has seen, and only that.
 type membership struct {
 	topic, group, assignor string
-	instance               string // group.instance.id
-	regex                  string // to subscribe to, in place of the topic
-	line                   *lines // its connections; nil: its own
+	instance               string            // group.instance.id
+	regex                  string            // to subscribe to, in place of the topic
+	line                   *lines            // its connections; nil: its own
+	process                func(*os.Process) // is told of the process it is, if it is one of its own
 	seen                   func(partition int32, offset int64, value []byte)
 }
 

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,6 +70,9 @@ func javaMember(t *testing.T, configs ...string) func(b *broker, m membership) (
 		cmd.Stderr = said
 		if err := cmd.Start(); err != nil {
 			return nil, nil, err
+		}
+		if m.process != nil {
+			m.process(cmd.Process)
 		}
 		done := make(chan struct{})
 		go func() {
@@ -165,6 +169,72 @@ func TestGroupMigration(t *testing.T) {
 		}
 		return n == int64(f.written), fmt.Sprintf("%d of %d", n, f.written)
 	})
+}
+
+// TestGroupJava: Kafka's own consumer with each assignor it has, and with the consumer protocol: partitions are added, a member is stopped past its session
+// and goes on, another crashes, and the broker is killed. Every record is seen, and every partition has an owner.
+func TestGroupJava(t *testing.T) {
+	b := consumerBroker(t)
+	const assignors = "partition.assignment.strategy=org.apache.kafka.clients.consumer."
+	for _, c := range []struct {
+		name    string
+		configs []string
+		classic bool
+	}{
+		{"cooperative-sticky", append([]string{assignors + "CooperativeStickyAssignor"}, javaClassic...), true},
+		{"consumer-uniform", append([]string{"group.remote.assignor=uniform"}, javaModern...), false},
+		{"consumer-range", append([]string{"group.remote.assignor=range"}, javaModern...), false},
+		{"range", append([]string{assignors + "RangeAssignor"}, javaClassic...), true},
+		{"roundrobin", append([]string{assignors + "RoundRobinAssignor"}, javaClassic...), true},
+		{"sticky", append([]string{assignors + "StickyAssignor"}, javaClassic...), true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if testing.Short() && c.name != "cooperative-sticky" && c.name != "consumer-uniform" {
+				t.Skip("not with -short")
+			}
+			f := newFlock(t, b, groupPartitions)
+			f.patience = time.Minute
+			how := javaMember(t, c.configs...)
+			var last *os.Process
+			f.join = func(b *broker, m membership) (leave, crash func(), err error) {
+				m.process = func(p *os.Process) { last = p }
+				return how(b, m)
+			}
+			settles := func(members int) {
+				t.Helper()
+				if c.classic {
+					f.settles(members)
+				} else {
+					f.consumed(members, f.parts)
+				}
+				f.write(60)
+				f.sees()
+			}
+			leave, _ := f.member("")
+			_, crash := f.member("")
+			settles(2)
+			grow(t, f.adm, f.topic, groupPartitions+2)
+			f.parts += 2
+			f.writer.ForceMetadataRefresh()
+			settles(2)
+			if err := last.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			settles(1)
+			if err := last.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			settles(2)
+			b.kill()
+			if err := b.start(); err != nil {
+				t.Fatal(err)
+			}
+			settles(2)
+			crash()
+			settles(1)
+			leave()
+		})
+	}
 }
 
 // javaApps are Kafka's own applications that work on top of groups: Streams, and Connect with its file connectors.
