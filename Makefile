@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 SEED    ?= 1
 export CGO_ENABLED ?= 0
 
-.PHONY: FORCE rings clocks isolation peer-kafka peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim bench fuzz vet release clean
+.PHONY: FORCE rings clocks isolation peer-kafka peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim bench sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz vet release clean
 
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
@@ -42,6 +42,18 @@ compatibility: build ## docs/COMPATIBILITY.md, by the clients that did what it s
 
 sim: ## one simulated life: make sim SEED=n
 	$(GO) run ./cmd/sim -seed $(SEED)
+
+# Each choice beside its neighbours, as more systems of one run: docs/decisions/0014-tuning.md.
+SWEEP = $(GO) run ./bench -seconds 3 -warmup 1 -rounds $(or $(ROUNDS),3)
+sweeps: sweep-inflight sweep-direct sweep-spin sweep-receive ## what the tuning settings are worth here
+sweep-inflight: build
+	$(SWEEP) -rates 200,sat -systems "tailbound,tailbound:--journal-inflight-max=1,tailbound:--journal-inflight-max=4"
+sweep-direct: build
+	for n in 1 16 64; do $(SWEEP) -partitions $$n -rates 200,sat -systems "tailbound,tailbound:--direct-bytes=0,tailbound:--direct-bytes=256KiB" || exit 1; done
+sweep-spin: build
+	$(SWEEP) -rates 50 -small -small-rates 20000 -systems "tailbound,tailbound:--spin=0s,tailbound:--spin=100us"
+sweep-receive: build
+	$(SWEEP) -rates 200,sat -systems "tailbound,tailbound:--receive-buffer=16KiB,tailbound:--receive-buffer=256KiB"
 
 bench: build ## beside a plain Go server and a bare ring, in one run; go run ./bench -h
 	$(GO) run ./bench

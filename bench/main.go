@@ -224,7 +224,7 @@ func orchestrate(args []string) error {
 			return err
 		}
 	}
-	if slices.ContainsFunc(systems, isBroker) {
+	if slices.ContainsFunc(systems, func(s string) bool { _, other, _ := variant(s); return isBroker(s) && other == "" }) {
 		if _, err := os.Stat(o.binary); err != nil {
 			return fmt.Errorf("%w: build it first (make build)", err)
 		}

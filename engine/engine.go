@@ -207,6 +207,7 @@ type log struct {
 
 	runFirst, runLast int32  // its runs under way
 	runSent           int32  // the last of them that was sent; none
+	building          int32  // the last of them, which grows; none
 	runsFlying        int    // sent, and not over
 	directs           int    // of them all, those that are direct
 	direct            bool   // there were any in this life
@@ -375,7 +376,7 @@ func (e *Engine) takeLog(id uint64) (Slot, bool) {
 	}
 	l := &e.logs[i]
 	e.freeLog = l.nextFree
-	*l = log{id: id, first: none, last: none, taking: cursor{none, 0}, settling: cursor{none, 0}, runFirst: none, runLast: none, runSent: none, segments: none, tail: none, writing: none, filling: none,
+	*l = log{id: id, first: none, last: none, taking: cursor{none, 0}, settling: cursor{none, 0}, runFirst: none, runLast: none, runSent: none, building: none, segments: none, tail: none, writing: none, filling: none,
 		maxTime: noTime, maxTimeBase: noOffset, drainMax: noTime, drainBase: noOffset, rotFrom: noOffset, rotTo: noOffset}
 	e.byID[id] = Slot(i)
 	return Slot(i), true

@@ -30,6 +30,7 @@ type slab struct {
 	undrained int32  // data entries
 	frames    int32  // not durable yet, the open one included
 	pins      int32
+	filling   bool // it is e.slab, or one of e.growing
 }
 
 // node is one batch in memory.
@@ -88,6 +89,10 @@ func (e *Engine) carveMemory(arena *mem.Arena) error {
 		e.slabs[i].block = b
 	}
 	e.slab = none
+	e.growing = make([]growing, max(1, min(directLogsMax, n/8)))
+	for i := range e.growing {
+		e.growing[i] = growing{none, none}
+	}
 	e.chunks = make([]chunk, e.o.LogMemoryBytes/512/nodesPerChunk+2*e.o.LogsMax)
 	e.chunk = none
 	for i := len(e.chunks) - 1; i >= 0; i-- {
@@ -99,16 +104,22 @@ func (e *Engine) carveMemory(arena *mem.Arena) error {
 
 func (s *slab) free() bool { return s.undrained == 0 && s.frames == 0 && s.pins == 0 }
 
-// takeSlab makes the oldest slab that can be had the one to fill: which is
-// e.slab or e.directSlab.
-func (e *Engine) takeSlab(which *int32) bool {
+// oldestSlab is the free slab that was filled before the others, or was not
+// filled at all unless it is to be a used one; none.
+func (e *Engine) oldestSlab(used bool) int32 {
 	best := none
 	for i := range e.slabs {
-		s := &e.slabs[i]
-		if int32(i) != e.slab && int32(i) != e.directSlab && s.free() && (best == none || s.age < e.slabs[best].age) {
+		if s := &e.slabs[i]; !s.filling && s.free() && (s.age != 0 || !used) && (best == none || s.closed < e.slabs[best].closed) {
 			best = int32(i)
 		}
 	}
+	return best
+}
+
+// takeSlab makes the oldest slab that can be had the one to fill instead of
+// which: e.slab or one of e.growing.
+func (e *Engine) takeSlab(which *int32) bool {
+	best := e.oldestSlab(false)
 	if best == none {
 		return false
 	}
@@ -118,17 +129,17 @@ func (e *Engine) takeSlab(which *int32) bool {
 		e.stats.Evictions++
 	}
 	if *which != none {
-		e.slabs[*which].closed = e.age
+		e.slabs[*which].closed, e.slabs[*which].filling = e.age, false
 	}
 	e.age++
-	s.age, s.used = e.age, 0
+	s.age, s.used, s.filling = e.age, 0, true
 	*which = best
 	return true
 }
 
 // evict forgets, in every log, the batches up to age, oldest first and only
 // drained ones: a log whose oldest batch is undrained has nothing in a slab
-// that is free. Two slabs are filled at a time, so batches have ages of their
+// that is free. Several slabs are filled at a time, so batches have ages of their
 // own: what memory holds of a log has no gap.
 func (e *Engine) evict(age uint32) {
 	for i := range e.logs {
@@ -150,18 +161,13 @@ func (e *Engine) evict(age uint32) {
 // evictOldest forgets the oldest slab that is free before its memory is needed:
 // small batches use up the index first. False: there is none.
 func (e *Engine) evictOldest() bool {
-	best := none
-	for i := range e.slabs {
-		s := &e.slabs[i]
-		if int32(i) != e.slab && int32(i) != e.directSlab && s.age != 0 && s.free() && (best == none || s.age < e.slabs[best].age) {
-			best = int32(i)
-		}
-	}
+	best := e.oldestSlab(true)
 	if best == none {
 		return false
 	}
-	e.evict(e.slabs[best].closed)
-	e.slabs[best].age, e.slabs[best].used = 0, 0
+	s := &e.slabs[best]
+	e.evict(s.closed)
+	s.age, s.closed, s.used = 0, 0, 0
 	e.stats.Evictions++
 	return true
 }
@@ -320,7 +326,7 @@ func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
 		e.evictOldest()
 	}
 	if direct && e.nodeFits(l) && e.directFits(s, n) {
-		r := &e.pool[e.building]
+		r := &e.pool[l.building]
 		at := r.pos + pieceHeader + r.bytes
 		e.reserved = reservation{true, true, s, n, r.slab, at}
 		at += entryHeader
@@ -362,7 +368,7 @@ func (e *Engine) Commit(m Meta) {
 	h := entry{kind: entryData, log: l.id, base: l.end, count: m.Count, length: uint32(r.n), crc: m.CRC, slot: uint32(r.slot), durable: l.durable, maxTime: m.MaxTime}
 	n := node{base: l.end, maxTime: m.MaxTime, slab: r.slab, pos: uint32(r.pos), length: uint32(r.n), count: m.Count, crc: m.CRC, age: e.age}
 	if r.direct {
-		x := &e.pool[e.building]
+		x := &e.pool[l.building]
 		putEntry(e.slabs[r.slab].block.Bytes()[r.pos:], &h)
 		x.bytes += h.bytes()
 		x.header.add(&n)

@@ -17,11 +17,10 @@ type runs struct {
 	pool       []run
 	runFree    int32
 	runsUsed   int
-	runsFlying int   // lent to the ring, or waiting for their file
-	directSlab int32 // where direct runs are built
-	directMax  int   // bytes of one, but for a larger batch: a quarter of a slab, so that little of one is left over
-	building   int32 // the run that grows there
-	directLogs int   // logs with direct runs that are not durable
+	runsFlying int       // lent to the ring, or waiting for their file
+	growing    []growing // where direct runs are built, each in a slab of its own
+	directMax  int       // bytes of one, but for a larger batch: a quarter of a slab, so that little of one is left over
+	directLogs int       // logs with direct runs that are not durable
 	directAt   [directLogsMax]Slot
 	walked     int64 // bytes of runs that no checkpoint says are durable: the next opening reads them
 }
@@ -46,6 +45,12 @@ type run struct {
 	header  runHeader
 	at      ioring.Instant // when it was sent
 	io      writeSync
+}
+
+// growing is a slab that direct runs fill, one after the other, of any log.
+type growing struct {
+	slab int32 // none before the first
+	run  int32 // that grows there; none
 }
 
 type runState uint8
@@ -95,7 +100,7 @@ func (e *Engine) carveRuns() error {
 		n += min(max(e.o.LogMemoryBytes/e.o.DirectBytes, 64), 4096)
 	}
 	e.pool = make([]run, n)
-	e.runFree, e.directSlab, e.building = none, none, none
+	e.runFree = none
 	for i := len(e.pool) - 1; i >= 0; i-- {
 		e.pool[i].next = e.runFree
 		e.runFree = int32(i)
@@ -140,9 +145,9 @@ func (e *Engine) large(l *log, need int) bool {
 // bytes twice; at DirectBytes the two are about even. Many logs with a little
 // each never get there, and share the journal's one sync.
 func (e *Engine) wantsDirect(l *log, s Slot, need int) bool {
-	if e.building != none {
+	if l.building != none {
 		// what follows a run that is being built goes with it, however small
-		if r := &e.pool[e.building]; r.log == s && r.header.end == l.end && r.header.batches > 0 && pieceHeader+r.bytes+need <= e.directMax {
+		if r := &e.pool[l.building]; r.header.end == l.end && r.header.batches > 0 && pieceHeader+r.bytes+need <= e.directMax {
 			return true
 		}
 	}
@@ -165,32 +170,32 @@ func (e *Engine) catchesUp(l *log, need int) bool {
 	return l.catching
 }
 
-// directFits makes sure that the run that is being built takes a batch of n
-// bytes of log s, beginning one where it must. False: no memory for it.
+// directFits makes sure that the run of log s that is being built takes a batch
+// of n bytes, beginning one where it must. False: no memory for it.
 func (e *Engine) directFits(s Slot, n int) bool {
 	l := &e.logs[s]
 	need := entryHeader + align8(n)
-	if e.building != none {
-		r := &e.pool[e.building]
-		if r.log == s && r.segment == l.filling && (r.header.batches == 0 || r.header.end == l.end && pieceHeader+r.bytes+need <= e.directMax) &&
+	if l.building != none {
+		r := &e.pool[l.building]
+		if r.segment == l.filling && (r.header.batches == 0 || r.header.end == l.end && pieceHeader+r.bytes+need <= e.directMax) &&
 			r.pos+pieceHeader+r.bytes+need <= e.slabs[r.slab].block.Len() {
 			if r.header.batches == 0 {
 				r.header.base, r.header.end = l.end, l.end
 			}
 			return true
 		}
-		e.sealRun()
+		e.sealRun(l)
 	}
 	if e.runFree == none {
 		return false
 	}
-	if e.directSlab == none || e.slabs[e.directSlab].used+pieceHeader+need > e.slabs[e.directSlab].block.Len() {
-		if !e.takeSlab(&e.directSlab) {
-			return false
-		}
+	g := e.slabFor(pieceHeader + need)
+	if g == nil {
+		return false
 	}
-	e.building = e.takeRun(run{state: runBuilding, log: s, segment: l.filling, buffer: none, slab: e.directSlab, pos: e.slabs[e.directSlab].used, extra: 2 * runOverhead,
+	l.building = e.takeRun(run{state: runBuilding, log: s, segment: l.filling, buffer: none, slab: g.slab, pos: e.slabs[g.slab].used, extra: 2 * runOverhead,
 		header: runHeader{base: l.end, end: l.end, maxTime: noTime}})
+	g.run = l.building
 	e.all[l.filling].extra += 2 * runOverhead
 	if l.directs == 0 {
 		e.directAt[e.directLogs] = s
@@ -201,29 +206,77 @@ func (e *Engine) directFits(s Slot, n int) bool {
 	return true
 }
 
-// sealRun closes the run that is being built.
-func (e *Engine) sealRun() {
-	i := e.building
+// slabFor is where a run may grow that begins with n bytes: the fullest place
+// that has them and nobody uses, or one with a new slab, or the place of the
+// largest run, which is closed for that. nil: no memory.
+func (e *Engine) slabFor(n int) *growing {
+	var fullest, idle, largest *growing
+	for i := range e.growing {
+		g := &e.growing[i]
+		switch {
+		case g.run != none:
+			if largest == nil || e.pool[g.run].bytes > e.pool[largest.run].bytes {
+				largest = g
+			}
+		case g.slab != none && e.slabs[g.slab].used+n <= e.slabs[g.slab].block.Len():
+			if fullest == nil || e.slabs[g.slab].used > e.slabs[fullest.slab].used {
+				fullest = g
+			}
+		case idle == nil || g.slab != none:
+			idle = g
+		}
+	}
+	if fullest != nil {
+		return fullest
+	}
+	if idle == nil {
+		e.sealRun(&e.logs[e.pool[largest.run].log])
+		if idle = largest; e.slabs[idle.slab].used+n <= e.slabs[idle.slab].block.Len() {
+			return idle
+		}
+	}
+	if !e.takeSlab(&idle.slab) {
+		return nil
+	}
+	return idle
+}
+
+// sealRun closes the run of l that is being built.
+func (e *Engine) sealRun(l *log) {
+	i := l.building
 	if i == none {
 		return
 	}
 	r := &e.pool[i]
-	e.building = none
-	s := &e.slabs[r.slab]
 	if r.header.batches == 0 { // what it was begun for was given back
-		e.dropRun(&e.logs[r.log], i)
+		e.dropRun(l, i)
 		return
 	}
+	e.grown(l)
+	s := &e.slabs[r.slab]
 	at := r.pos + pieceHeader + r.bytes
 	n := alignBlock(at)
 	clear(s.block.Bytes()[at:n])
 	s.used = n
 	r.state, r.block = runSealed, s.block.Slice(r.pos, n-r.pos)
-	e.logs[r.log].runBytes = r.bytes
+	l.runBytes = r.bytes
+}
+
+// grown: the run of l that was being built has its size, or is given up.
+func (e *Engine) grown(l *log) {
+	for i := range e.growing {
+		if g := &e.growing[i]; g.run == l.building {
+			g.run = none
+		}
+	}
+	l.building = none
 }
 
 // dropRun forgets a direct run that was not sent.
 func (e *Engine) dropRun(l *log, i int32) {
+	if l.building == i {
+		e.grown(l)
+	}
 	before := none
 	for k := l.runFirst; k != i; k = e.pool[k].next {
 		before = k
@@ -262,15 +315,18 @@ func (e *Engine) freeRun(l *log, i int32) {
 }
 
 // stepRuns sends direct runs, while few of their log's are in flight; what
-// comes meanwhile is gathered in the next one.
+// comes meanwhile is gathered in the next one, which goes beside them when it is
+// half as large as it may be.
 func (e *Engine) stepRuns(sleep *ioring.Instant) {
 	if e.runsUsed == 0 {
 		return
 	}
-	if e.building != none {
-		r := &e.pool[e.building]
-		if l := &e.logs[r.log]; r.header.batches == 0 || l.runsFlying == 0 || l.runsFlying < e.o.InflightMax && r.bytes >= e.o.DirectBytes {
-			e.sealRun()
+	for i := range e.growing {
+		if k := e.growing[i].run; k != none {
+			r := &e.pool[k]
+			if l := &e.logs[r.log]; r.header.batches == 0 || l.runsFlying == 0 || l.runsFlying < e.o.InflightMax && r.bytes >= e.directMax/2 {
+				e.sealRun(l)
+			}
 		}
 	}
 	for i := range e.lent {

@@ -612,9 +612,6 @@ func (e *Engine) finishClosing(l *log) {
 		return
 	}
 	for l.runFirst != none { // none was sent
-		if l.runFirst == e.building {
-			e.building = none
-		}
 		e.dropRun(l, l.runFirst)
 	}
 	e.letNodesGo(l.taking, l.end)
