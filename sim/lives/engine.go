@@ -59,6 +59,7 @@ type engineSim struct {
 	serial    uint64
 	clockMS   int64
 	sizes     []int // of batches, drawn from
+	flood     bool  // appends outrun the disk
 	scratch   []byte
 	broken    bool // a storage failure was injected in this life
 	full      bool // the disk has a limit
@@ -128,6 +129,11 @@ func newEngineSim(r Run) *engineSim {
 		s.sizes = []int{headBytes, 500, 4096, 8000, 20_000}
 	case 2:
 		s.sizes = []int{100, 1000, 70_000, 200_000}
+	}
+	if s.rng.IntN(4) == 0 { // the journal is full most of the time: whatever is let go is written over at once
+		s.flood = true
+		s.o.JournalBytes, s.o.DirectBytes, s.o.BatchBytesMax = 1<<20, -1, 16<<10
+		s.sizes = []int{4096, 8000, 16_000}
 	}
 	return s
 }
@@ -777,7 +783,11 @@ func (n *node) act() error {
 		if b.fate != open {
 			return nil
 		}
-		for k := s.pick(1, 1, 2, 8); k > 0; k-- {
+		most := s.pick(1, 1, 2, 8)
+		if s.flood {
+			most = s.pick(2, 8, 32)
+		}
+		for k := most; k > 0; k-- {
 			if ok, err := n.append(slot); err != nil || !ok {
 				return err
 			}
