@@ -330,6 +330,13 @@ func sharedBroker(t *testing.T) *broker {
 func tempRoot() string { return os.Getenv("INTEROP_TMP") }
 
 func TestMain(m *testing.M) {
+	if name := os.Getenv("INTEROP_CHILD"); name != "" {
+		if err := children[name](os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	code := m.Run()
 	if b := shared.b; b != nil {
 		if b.alive() || b.fake != nil {

@@ -3,9 +3,14 @@
 package interop
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
 	"time"
 
 	"github.com/confluentinc/confluent-kafka-go/v2/kafka"
@@ -190,6 +195,7 @@ func (l librd) remove(ctx context.Context, b *broker, topic string) error {
 }
 
 func init() {
+	children["librdkafka"] = librdChild
 	groupClients["confluent"] = struct {
 		assignors []string
 		join      func(b *broker, m membership) (leave, crash func(), err error)
@@ -198,15 +204,26 @@ func init() {
 }
 
 func librdConsumer(b *broker, m membership) (leave, crash func(), err error) {
-	return librdGroup(b, m, kafka.ConfigMap{"group.id": m.group, "group.protocol": "consumer", "group.remote.assignor": m.assignor, "enable.auto.commit": false, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 200, "topic.metadata.refresh.interval.ms": 500})
+	return librdGroup(b, m, librdModern(m))
 }
 
 func librdMember(b *broker, m membership) (leave, crash func(), err error) {
-	return librdGroup(b, m, kafka.ConfigMap{
+	return librdGroup(b, m, librdClassic(m))
+}
+
+func librdModern(m membership) kafka.ConfigMap {
+	return kafka.ConfigMap{
+		"group.id": m.group, "group.protocol": "consumer", "group.remote.assignor": m.assignor, "enable.auto.commit": false, "auto.offset.reset": "earliest",
+		"max.poll.interval.ms": 5000, "fetch.wait.max.ms": 200, "topic.metadata.refresh.interval.ms": 500,
+	}
+}
+
+func librdClassic(m membership) kafka.ConfigMap {
+	return kafka.ConfigMap{
 		"group.id": m.group, "partition.assignment.strategy": m.assignor, "enable.auto.commit": false, "auto.offset.reset": "earliest",
 		"session.timeout.ms": 2000, "heartbeat.interval.ms": 200, "max.poll.interval.ms": 5000, "fetch.wait.max.ms": 200,
 		"topic.metadata.refresh.interval.ms": 500,
-	})
+	}
 }
 
 func librdGroup(b *broker, m membership, more kafka.ConfigMap) (leave, crash func(), err error) {
@@ -241,4 +258,111 @@ func librdGroup(b *broker, m membership, more kafka.ConfigMap) (leave, crash fun
 		}
 	}()
 	return func() { close(stop); <-done; c.Close() }, nil, nil
+}
+
+// librdChild is a member in a process of its own, as Member.java is: PROTOCOL ADDR GROUP TOPIC ASSIGNOR.
+func librdChild(args []string) error {
+	if len(args) != 5 {
+		return fmt.Errorf("%d arguments", len(args))
+	}
+	m := membership{group: args[2], topic: args[3], assignor: args[4]}
+	config := librdClassic(m)
+	if args[0] == "consumer" {
+		config = librdModern(m)
+	}
+	config["bootstrap.servers"], config["broker.address.family"], config["log_level"] = args[1], "v4", 0
+	c, err := kafka.NewConsumer(&config)
+	if err != nil {
+		return err
+	}
+	if err := c.Subscribe(m.topic, nil); err != nil {
+		return err
+	}
+	told := make(chan string)
+	go func() {
+		defer close(told)
+		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+			told <- in.Text()
+		}
+	}()
+	for {
+		select {
+		case what, ok := <-told:
+			for ok && what == "pause" {
+				what, ok = <-told
+			}
+			if !ok {
+				return c.Close()
+			}
+		default:
+		}
+		switch e := c.Poll(50).(type) {
+		case *kafka.Message:
+			if e.TopicPartition.Error == nil {
+				fmt.Println("saw", e.TopicPartition.Partition, int64(e.TopicPartition.Offset), string(e.Value))
+				c.CommitMessage(e) // what is not committed is seen again
+			}
+		case kafka.Error:
+			if e.Code() == kafka.ErrMaxPollExceeded {
+				fmt.Println("exceeded")
+			}
+		}
+	}
+}
+
+// librdProcess runs librdChild.
+func librdProcess(t *testing.T, protocol string) func(b *broker, m membership) (leave, crash func(), err error) {
+	return func(b *broker, m membership) (leave, crash func(), err error) {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, nil, err
+		}
+		cmd := exec.Command(self, protocol, b.addr(), m.group, m.topic, m.assignor)
+		cmd.Env = append(os.Environ(), "INTEROP_CHILD=librdkafka")
+		return m.inChild(t, cmd)
+	}
+}
+
+// TestGroupLibrdkafka: a librdkafka member is stopped past its session and goes on, stops polling for longer than max.poll.interval.ms and goes on, and
+// another crashes. Every record is seen, and every partition has an owner.
+func TestGroupLibrdkafka(t *testing.T) {
+	b := consumerBroker(t)
+	for protocol, assignor := range map[string]string{"classic": "cooperative-sticky", "consumer": "uniform"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			f := newFlock(t, b, groupPartitions)
+			how := librdProcess(t, protocol)
+			f.assignor, f.patience = assignor, time.Minute
+			var last *child
+			f.join = func(b *broker, m membership) (leave, crash func(), err error) {
+				m.child = func(c *child) { last = c }
+				return how(b, m)
+			}
+			settles := func(members int) {
+				t.Helper()
+				if protocol == "classic" {
+					f.settles(members)
+				} else {
+					f.consumed(members, f.parts)
+				}
+				f.write(60)
+				f.sees()
+			}
+			leave, _ := f.member("")
+			_, crash := f.member("")
+			settles(2)
+			last.signal(t, syscall.SIGSTOP)
+			settles(1)
+			last.signal(t, syscall.SIGCONT)
+			settles(2)
+			last.tell(t, "pause") // its heartbeats go on: it leaves by itself
+			settles(1)
+			last.tell(t, "resume")
+			f.until("told that it did not poll", func() (bool, string) { return last.said("exceeded"), "" })
+			settles(2)
+			crash()
+			settles(1)
+			leave()
+		})
+	}
 }

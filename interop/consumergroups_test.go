@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"testing"
@@ -19,40 +18,8 @@ var consumerClients = map[string]func(b *broker, m membership) (leave, crash fun
 }
 
 func franzConsumer(b *broker, m membership) (leave, crash func(), err error) {
-	line := m.lines()
 	balancer := map[string]kgo.GroupBalancer{"uniform": kgo.StickyBalancer(), "range": kgo.RangeBalancer()}[m.assignor]
-	opts := []kgo.Opt{
-		kgo.ConsumerGroup(m.group), kgo.ServerSideBalancer(), kgo.Balancers(balancer), kgo.DisableAutoCommit(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.RebalanceTimeout(5 * time.Second), kgo.FetchMaxWait(200 * time.Millisecond), kgo.MetadataMinAge(100 * time.Millisecond), kgo.Dialer(line.dial),
-	}
-	if m.regex != "" {
-		opts = append(opts, kgo.ConsumeRegex(), kgo.ConsumeTopics(m.regex))
-	} else {
-		opts = append(opts, kgo.ConsumeTopics(m.topic))
-	}
-	if m.instance != "" {
-		opts = append(opts, kgo.InstanceID(m.instance))
-	}
-	cl, err := franz{}.dial(b, opts...)
-	if err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for ctx.Err() == nil {
-			rs := cl.PollRecords(ctx, 20).Records()
-			for _, r := range rs {
-				m.seen(r.Partition, r.Offset, r.Value)
-			}
-			if len(rs) > 0 {
-				cl.CommitRecords(ctx, rs...)
-			}
-		}
-	}()
-	end := func() { cancel(); <-done; cl.Close() }
-	return end, func() { line.cut(); end() }, nil
+	return franzGroup(b, m, kgo.ServerSideBalancer(), kgo.Balancers(balancer))
 }
 
 // consumerBroker is a broker whose groups of the consumer protocol are quick.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"slices"
 	"sync"
@@ -29,10 +28,10 @@ var groupFlags = []string{"--group-initial-rebalance-delay", "0s", "--group-min-
 // membership is how a consumer takes part in a group. It commits what it has seen, and only that.
 type membership struct {
 	topic, group, assignor string
-	instance               string            // group.instance.id
-	regex                  string            // to subscribe to, in place of the topic
-	line                   *lines            // its connections; nil: its own
-	process                func(*os.Process) // is told of the process it is, if it is one of its own
+	instance               string       // group.instance.id
+	regex                  string       // to subscribe to, in place of the topic
+	line                   *lines       // its connections; nil: its own
+	child                  func(*child) // is told of the process it is, if it is one of its own
 	seen                   func(partition int32, offset int64, value []byte)
 }
 
@@ -111,13 +110,17 @@ func (l *lines) cut() {
 }
 
 func franzMember(b *broker, m membership) (leave, crash func(), err error) {
-	line := m.lines()
 	balancer := map[string]kgo.GroupBalancer{"range": kgo.RangeBalancer(), "roundrobin": kgo.RoundRobinBalancer(), "sticky": kgo.StickyBalancer(), "cooperative-sticky": kgo.CooperativeStickyBalancer()}[m.assignor]
-	opts := []kgo.Opt{
-		kgo.ConsumerGroup(m.group), kgo.Balancers(balancer), kgo.MetadataMaxAge(500 * time.Millisecond), kgo.MetadataMinAge(100 * time.Millisecond), kgo.DisableAutoCommit(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
-		kgo.SessionTimeout(2 * time.Second), kgo.HeartbeatInterval(200 * time.Millisecond), kgo.RebalanceTimeout(5 * time.Second), kgo.FetchMaxWait(200 * time.Millisecond),
-		kgo.Dialer(line.dial),
-	}
+	return franzGroup(b, m, kgo.Balancers(balancer), kgo.MetadataMaxAge(500*time.Millisecond), kgo.SessionTimeout(2*time.Second), kgo.HeartbeatInterval(200*time.Millisecond))
+}
+
+// franzGroup is a member of either protocol.
+func franzGroup(b *broker, m membership, more ...kgo.Opt) (leave, crash func(), err error) {
+	line := m.lines()
+	opts := append([]kgo.Opt{
+		kgo.ConsumerGroup(m.group), kgo.MetadataMinAge(100 * time.Millisecond), kgo.DisableAutoCommit(), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.RebalanceTimeout(5 * time.Second), kgo.FetchMaxWait(200 * time.Millisecond), kgo.Dialer(line.dial),
+	}, more...)
 	if m.regex != "" {
 		opts = append(opts, kgo.ConsumeRegex(), kgo.ConsumeTopics(m.regex))
 	} else {

@@ -1,7 +1,6 @@
 package interop
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
@@ -58,47 +57,7 @@ func javaMember(t *testing.T, configs ...string) func(b *broker, m membership) (
 			args = append(args, "group.instance.id="+m.instance)
 		}
 		cmd := java(context.Background(), classpath, "Member", args...)
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			return nil, nil, err
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			return nil, nil, err
-		}
-		said := &bytes.Buffer{}
-		cmd.Stderr = said
-		if err := cmd.Start(); err != nil {
-			return nil, nil, err
-		}
-		if m.process != nil {
-			m.process(cmd.Process)
-		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for lines := bufio.NewScanner(out); lines.Scan(); {
-				var partition int32
-				var offset int64
-				var value string
-				if n, _ := fmt.Sscanf(lines.Text(), "saw %d %d %s", &partition, &offset, &value); n == 3 {
-					m.seen(partition, offset, []byte(value))
-				}
-			}
-		}()
-		end := func(how func()) func() {
-			return func() {
-				how()
-				late := time.AfterFunc(20*time.Second, func() {
-					t.Errorf("a member does not end:\n%s", said)
-					cmd.Process.Kill()
-				})
-				<-done
-				cmd.Wait()
-				late.Stop()
-			}
-		}
-		return end(func() { in.Close() }), end(func() { cmd.Process.Kill() }), nil
+		return m.inChild(t, cmd)
 	}
 }
 
@@ -195,9 +154,9 @@ func TestGroupJava(t *testing.T) {
 			f := newFlock(t, b, groupPartitions)
 			f.patience = time.Minute
 			how := javaMember(t, c.configs...)
-			var last *os.Process
+			var last *child
 			f.join = func(b *broker, m membership) (leave, crash func(), err error) {
-				m.process = func(p *os.Process) { last = p }
+				m.child = func(c *child) { last = c }
 				return how(b, m)
 			}
 			settles := func(members int) {
@@ -217,13 +176,9 @@ func TestGroupJava(t *testing.T) {
 			f.parts += 2
 			f.writer.ForceMetadataRefresh()
 			settles(2)
-			if err := last.Signal(syscall.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
+			last.signal(t, syscall.SIGSTOP)
 			settles(1)
-			if err := last.Signal(syscall.SIGCONT); err != nil {
-				t.Fatal(err)
-			}
+			last.signal(t, syscall.SIGCONT)
 			settles(2)
 			b.kill()
 			if err := b.start(); err != nil {
