@@ -195,12 +195,21 @@ func TestCodes(t *testing.T) {
 	if len(wide) <= 1<<20 || len(wide) > 1048588 {
 		t.Fatalf("the batch has %d bytes", len(wide))
 	}
+	named := func(version int16, name, software string) *kmsg.ApiVersionsRequest {
+		r := kmsg.NewPtrApiVersionsRequest()
+		r.Version, r.ClientSoftwareName, r.ClientSoftwareVersion = version, name, software
+		return r
+	}
 	for _, c := range []struct {
 		what string
 		addr string
 		req  kmsg.Request
 		want *kerr.Error
 	}{
+		{"ApiVersions of no software", b.addr(), named(3, "", "1"), kerr.InvalidRequest},
+		{"ApiVersions of software without a version", leader, named(4, "interop", ""), kerr.InvalidRequest},
+		{"ApiVersions of software with a space", leader, named(3, "inter op", "1"), kerr.InvalidRequest},
+		{"ApiVersions of a version that ends in a dot", b.addr(), named(4, "interop", "1."), kerr.InvalidRequest},
 		{"DescribeCluster of controllers", b.addr(), cluster(2), kerr.MismatchedEndpointType},
 		{"DescribeCluster of nobody", b.addr(), cluster(7), kerr.UnsupportedEndpointType},
 		{"DescribeConfigs of a broker's loggers", b.addr(), describe(8, "0"), kerr.InvalidRequest},
@@ -235,9 +244,48 @@ func TestCodes(t *testing.T) {
 	}
 }
 
+// TestOffsetsNamedTwice: a partition that one ListOffsets names twice is refused, wherever it is named again; the others are answered, and so is the
+// next request.
+func TestOffsetsNamedTwice(t *testing.T) {
+	needReal(t, "it answers twice")
+	b := sharedBroker(t)
+	topic := topicName(t)
+	leader := createTopic(t, b, topic, 1)
+	other := topicName(t) + ".other"
+	createTopic(t, b, other, 1)
+	mustProduce(t, dialTo(t, leader), topic, bytesOf(batchOf("a", "b")))
+	for _, addr := range []string{leader, b.addr()} { // where it is, and where nothing is
+		w := dialTo(t, addr)
+		for version := int16(1); version <= 8; version++ {
+			for _, apart := range []bool{false, true} {
+				r := listRequest(topic, version, -1)
+				again := listRequest(topic, version, -2).Topics[0]
+				if apart {
+					r.Topics = append(r.Topics, listRequest(other, version, -1).Topics[0], again)
+				} else {
+					r.Topics[0].Partitions = append(r.Topics[0].Partitions, again.Partitions...)
+				}
+				for _, x := range mustAsk[*kmsg.ListOffsetsResponse](t, w, r).Topics {
+					for _, p := range x.Partitions {
+						if invalid := p.ErrorCode == kerr.InvalidRequest.Code; invalid != (x.Topic == topic) {
+							t.Errorf("version %d, apart %v: %s: error %d, offset %d", version, apart, x.Topic, p.ErrorCode, p.Offset)
+						}
+					}
+				}
+			}
+			once := mustAsk[*kmsg.ListOffsetsResponse](t, w, listRequest(topic, version, -1)).Topics[0].Partitions[0]
+			if addr == leader && (once.ErrorCode != 0 || once.Offset != 2) || addr != leader && once.ErrorCode != kerr.NotLeaderForPartition.Code {
+				t.Errorf("version %d, named once: error %d, offset %d", version, once.ErrorCode, once.Offset)
+			}
+		}
+	}
+}
+
 // anyError is the first error code in an answer of a kind that errorIn has not.
 func anyError(resp kmsg.Response) int16 {
 	switch r := resp.(type) {
+	case *kmsg.ApiVersionsResponse:
+		return r.ErrorCode
 	case *kmsg.DescribeClusterResponse:
 		return r.ErrorCode
 	case *kmsg.DescribeConfigsResponse:

@@ -394,6 +394,8 @@ func walkAll(pieces [][]byte) {
 	}
 	dst := make([]byte, 1<<16)
 	switch h.Key {
+	case kafka.KeyApiVersions:
+		kafka.ParseApiVersions(reader, h.Version)
 	case kafka.KeyProduce:
 		var w kafka.ProduceWalk
 		if w.Begin(reader, h.Version) != nil {

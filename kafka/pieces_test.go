@@ -222,6 +222,32 @@ func TestApiVersionsOfTheFuture(t *testing.T) {
 	}
 }
 
+// What KIP-511 lets a client call its software.
+func TestSoftwareNames(t *testing.T) {
+	for word, valid := range map[string]bool{
+		"a": true, "7": true, "apache-kafka-java": true, "4.1.0": true, "v1.2.3-rc.1-g0": true, "A--.b": true,
+		"": false, "-a": false, "a-": false, ".": false, "a.": false, "a b": false, "a_b": false, "a/b": false, "caf\u00e9": false, "a\n": false, "a\x00": false, "[a": false, "a`a": false, "@a": false, "a{": false,
+	} {
+		for _, req := range []kmsg.ApiVersionsRequest{{ClientSoftwareName: word, ClientSoftwareVersion: "1"}, {ClientSoftwareName: "name", ClientSoftwareVersion: word}} {
+			for version := int16(0); version <= 4; version++ {
+				req.Version = version
+				b := req.AppendTo(nil)
+				for cut := range len(b) + 1 {
+					r := new(kafka.Reader)
+					r.Reset([][]byte{b[:cut:cut], b[cut:]})
+					if got, err := kafka.ParseApiVersions(r, version); err != nil || got != (valid || version < 3) {
+						t.Errorf("%q, version %d, cut at %d: %v %v", word, version, cut, got, err)
+					}
+					r.Reset([][]byte{b[:cut:cut]})
+					if _, err := kafka.ParseApiVersions(r, version); (err == nil) != (cut == len(b)) {
+						t.Errorf("%q, version %d, ends at %d of %d: %v", word, version, cut, len(b), err)
+					}
+				}
+			}
+		}
+	}
+}
+
 // walkOnly walks a request as a data shard does, and keeps nothing.
 func walkOnly(r *kafka.Reader, pieces [][]byte) error {
 	r.Reset(pieces)

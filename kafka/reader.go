@@ -291,3 +291,29 @@ func ParseHeader(r *Reader) (Request, error) {
 	r.tags(h.Flexible, "header's tagged fields")
 	return h, r.Err()
 }
+
+// ParseApiVersions reads what follows the header, and says whether the client
+// names its software as it may (ApiVersionsRequest.json, KIP-511).
+func ParseApiVersions(r *Reader, version int16) (valid bool, err error) {
+	if version < 3 {
+		return true, nil
+	}
+	valid = softwareWord(r.text(true, "client software name"))
+	valid = softwareWord(r.text(true, "client software version")) && valid
+	r.tags(true, "tagged fields")
+	return valid, r.Err()
+}
+
+// softwareWord says whether a word is letters and digits, with dots and hyphens
+// between them.
+func softwareWord(b []byte) bool {
+	for i, c := range b {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
+		case (c == '-' || c == '.') && i > 0 && i < len(b)-1:
+		default:
+			return false
+		}
+	}
+	return len(b) > 0
+}

@@ -471,12 +471,25 @@ func (c *control) notHereFetch(r *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
 }
 
 func (c *control) notHereOffsets(r *kmsg.ListOffsetsRequest, resp *kmsg.ListOffsetsResponse) {
+	type partition struct {
+		topic string
+		index int32
+	}
+	times := map[partition]int{}
+	for _, t := range r.Topics {
+		for _, p := range t.Partitions {
+			times[partition{t.Topic, p.Partition}]++
+		}
+	}
 	for _, t := range r.Topics {
 		x := kmsg.NewListOffsetsResponseTopic()
 		x.Topic = t.Topic
 		for _, p := range t.Partitions {
 			y := kmsg.NewListOffsetsResponseTopicPartition()
 			y.Partition, y.ErrorCode, y.Timestamp, y.Offset = p.Partition, c.elsewhere(t.Topic, p.Partition), -1, -1
+			if times[partition{t.Topic, p.Partition}] > 1 {
+				y.ErrorCode = int16(kafka.InvalidRequest)
+			}
 			x.Partitions = append(x.Partitions, y)
 		}
 		resp.Topics = append(resp.Topics, x)
@@ -519,5 +532,14 @@ func apiVersionsRefusal() []byte {
 		x.ApiKey, x.MinVersion, x.MaxVersion = k.Key, k.Min, k.Max
 		r.ApiKeys = append(r.ApiKeys, x)
 	}
+	return r.AppendTo(nil)
+}
+
+// apiVersionsInvalid is the answer to a client that names its software as
+// KIP-511 does not allow.
+func apiVersionsInvalid(version int16) []byte {
+	r := kmsg.NewPtrApiVersionsResponse()
+	r.SetVersion(version)
+	r.ErrorCode = int16(kafka.InvalidRequest)
 	return r.AppendTo(nil)
 }

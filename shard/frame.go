@@ -133,7 +133,14 @@ func (s *Shard) local(w *waiter, h *kafka.Request) outcome {
 func (s *Shard) apiVersions(w *waiter, h *kafka.Request) outcome {
 	body := s.apiRefusal
 	if h.Version >= 0 && int(h.Version) < len(s.apiBodies) {
+		valid, err := kafka.ParseApiVersions(&s.reader, h.Version)
+		if err != nil {
+			return s.malformed(w, h, err)
+		}
 		body = s.apiBodies[h.Version]
+		if !valid {
+			body = s.apiInvalid[h.Version]
+		}
 	}
 	if !s.net.Begin(w.frame, 4+len(body)) {
 		return tooEarly

@@ -17,7 +17,8 @@ const (
 // ListOffsets runs
 //
 //	walk it, to refuse what is malformed; begin the reply;
-//	for each partition: answer at once what the log knows by heart;
+//	refuse the partitions that are named twice;
+//	for each other: answer at once what the log knows by heart;
 //	for each that asks by time: find the run; read it, await read() where it is
 //	cold; look into its batches for the record, await opened() where the batch
 //	is compressed; fill in the reply;
@@ -67,13 +68,40 @@ func (s *Shard) listOffsets(w *waiter, h *kafka.Request) outcome {
 			x.last = left == 0
 			x.dst = s.net.Bytes(w.frame, kafka.ListOffsetsPartitionBytes(h.Version, x.last))
 			x.code = s.fetchable(x, p.CurrentEpoch)
-			s.listOffset(r, x)
+			s.ask(r.last)
 		}
+	}
+	for p := r.first; p != none; p = s.parts[p].next {
+		x := &s.parts[p]
+		if x.here() {
+			s.partitions[x.slot].asked = none
+		}
+		s.listOffset(r, x)
 	}
 	kafka.PutListOffsetsEnd(s.net.Bytes(w.frame, kafka.ListOffsetsEndBytes(h.Version)))
 	s.net.Release(w.frame)
 	s.search(i)
 	return taken
+}
+
+// ask remembers which part of the ListOffsets that is walked names its
+// partition. Where one did before, both are refused, as Kafka does.
+func (s *Shard) ask(p int32) {
+	x := &s.parts[p]
+	if !x.here() {
+		return
+	}
+	first := &s.partitions[x.slot].asked
+	if *first == none {
+		*first = p
+		return
+	}
+	s.parts[*first].code, x.code = kafka.InvalidRequest, kafka.InvalidRequest
+}
+
+// here says whether fetchable found the part's log.
+func (x *part) here() bool {
+	return x.code != kafka.UnknownTopicOrPartition && x.code != kafka.NotLeaderOrFollower
 }
 
 // listOffset answers what needs no reading. What does is left as searching.

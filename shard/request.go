@@ -107,6 +107,7 @@ type partition struct {
 	named       bool
 	produce     int32 // parts that wait for durability, in offset order
 	produceLast int32
+	asked       int32  // the part that names it, while one ListOffsets is walked; else none
 	cached      int64  // acknowledged from memory up to this offset: write.caching
 	fetch       int32  // parts that wait for data
 	news        int32  // sessions' interests that wait for news
@@ -119,7 +120,7 @@ type partition struct {
 const none64 = int64(-1)
 
 func newPartition() partition {
-	return partition{produce: none, produceLast: none, fetch: none, news: none, filling: none64}
+	return partition{produce: none, produceLast: none, fetch: none, news: none, asked: none, filling: none64}
 }
 
 type pinChunk struct {

@@ -156,6 +156,7 @@ type Shard struct {
 	aheads     aheads
 	control    *control  // the control shard's, else nil
 	apiBodies  [5][]byte // ApiVersions, by version
+	apiInvalid [5][]byte // where the client's name is not valid, from version 3 on
 	apiRefusal []byte
 	late       [openCredit]lateErrand
 	kept       []mail   // what the control shard asked for that waits for memory
@@ -230,6 +231,7 @@ func Open(w World, o Options) (*Shard, error) {
 	}
 	for v := range s.apiBodies {
 		s.apiBodies[v] = apiVersionsBody(int16(v))
+		s.apiInvalid[v] = apiVersionsInvalid(int16(v))
 	}
 	s.apiRefusal = apiVersionsRefusal()
 	return s, nil
