@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -109,11 +110,18 @@ func groupCommands(t *testing.T, binary, addr string, member ...kgo.Opt) {
 		n += fetches.NumRecords()
 	}
 	commit(t, ctx, consumer, topic, 4, 10)
-	if out := must("", "group", "list"); !strings.Contains(out, group) || !strings.Contains(out, "Stable") {
-		t.Errorf("list:\n%s", out)
+	kind := "classic"
+	if len(member) > 0 {
+		kind = "consumer"
+	}
+	if out := must("", "group", "list"); !slices.ContainsFunc(strings.Split(out, "\n"), func(line string) bool {
+		words := strings.Fields(line)
+		return len(words) == 4 && slices.Equal(words[:3], []string{group, kind, "Stable"})
+	}) {
+		t.Errorf("list has no %s group %s:\n%s", kind, group, out)
 	}
 	out := must("", "group", "describe", group)
-	for _, w := range []string{"Stable", "1 member", "lag 6", "the-member", topic + "/0 " + topic + "/1"} {
+	for _, w := range []string{kind + ", Stable", "1 member", "lag 6", "the-member", topic + "/0 " + topic + "/1"} {
 		if !strings.Contains(out, w) {
 			t.Errorf("describe says nothing of %q:\n%s", w, out)
 		}

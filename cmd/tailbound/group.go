@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 func groupCommand() *cobra.Command {
@@ -29,10 +30,11 @@ func groupCommand() *cobra.Command {
 }
 
 type groupRow struct {
-	Group       string `json:"group"`
-	State       string `json:"state"`
-	Type        string `json:"type"`
-	Coordinator int32  `json:"coordinator"`
+	Group        string `json:"group"`
+	Type         string `json:"type"` // classic or consumer; "" where the broker does not say
+	State        string `json:"state"`
+	ProtocolType string `json:"protocol_type,omitempty"` // what a classic group is of: consumer, connect, ...
+	Coordinator  int32  `json:"coordinator"`
 }
 
 func groupList(o *clientOptions) *cobra.Command {
@@ -45,22 +47,37 @@ func groupList(o *clientOptions) *cobra.Command {
 		RunE: o.withClient(func(cmd *cobra.Command, c *client, _ []string) error {
 			ctx, cancel := c.limited()
 			defer cancel()
-			groups, err := c.admin.ListGroups(ctx)
+			rows, err := c.listGroups(ctx)
 			if err != nil {
 				return c.explain(brokerError(err, ""))
 			}
-			rows := []groupRow{}
-			for _, g := range groups.Sorted() {
-				rows = append(rows, groupRow{g.Group, g.State, g.ProtocolType, g.Coordinator})
-			}
 			return o.print(cmd.OutOrStdout(), rows, func(t *tabwriter.Writer) {
-				fmt.Fprintln(t, "GROUP\tSTATE\tTYPE\tCOORDINATOR")
+				fmt.Fprintln(t, "GROUP\tTYPE\tSTATE\tCOORDINATOR")
 				for _, r := range rows {
-					fmt.Fprintf(t, "%s\t%s\t%s\t%d\n", r.Group, r.State, r.Type, r.Coordinator)
+					fmt.Fprintf(t, "%s\t%s\t%s\t%d\n", r.Group, cmp.Or(r.Type, "-"), cmp.Or(r.State, "-"), r.Coordinator)
 				}
 			})
 		}),
 	}
+}
+
+// listGroups asks every node, with the types that kadm leaves away.
+func (c *client) listGroups(ctx context.Context) ([]groupRow, error) {
+	rows := []groupRow{}
+	for _, shard := range c.kafka.RequestSharded(ctx, kmsg.NewPtrListGroupsRequest()) {
+		if shard.Err != nil {
+			return nil, shard.Err
+		}
+		r := shard.Resp.(*kmsg.ListGroupsResponse)
+		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
+			return nil, err
+		}
+		for _, g := range r.Groups {
+			rows = append(rows, groupRow{g.Group, g.GroupType, g.GroupState, g.ProtocolType, shard.Meta.NodeID})
+		}
+	}
+	slices.SortFunc(rows, func(a, b groupRow) int { return strings.Compare(a.Group, b.Group) })
+	return rows, nil
 }
 
 // groupDescription is what is known of one group.
@@ -114,7 +131,7 @@ func (c *client) describeGroups(names []string) ([]groupDescription, error) {
 		if !ok || l.State == "Dead" && len(l.Lag) == 0 {
 			return nil, c.unknownGroup(name)
 		}
-		d := groupDescription{groupRow: groupRow{name, l.State, l.ProtocolType, l.Coordinator.NodeID}, Protocol: l.Protocol, Members: []memberRow{}, Partitions: []groupPartition{}}
+		d := groupDescription{groupRow: groupRow{name, "classic", l.State, l.ProtocolType, l.Coordinator.NodeID}, Protocol: l.Protocol, Members: []memberRow{}, Partitions: []groupPartition{}}
 		for _, m := range l.Members {
 			row := memberRow{ID: m.MemberID, Client: m.ClientID, Host: m.ClientHost, Partitions: []string{}}
 			if m.InstanceID != nil {
@@ -165,7 +182,7 @@ func (c *client) describeConsumers(ctx context.Context, name string) (*groupDesc
 	case g.Err != nil:
 		return nil, fmt.Errorf("group %s: %w", name, c.explain(brokerError(g.Err, "")))
 	}
-	d := &groupDescription{groupRow: groupRow{name, g.State, "consumer", g.Coordinator.NodeID}, Protocol: g.AssignorName, Members: []memberRow{}, Partitions: []groupPartition{}}
+	d := &groupDescription{groupRow: groupRow{name, "consumer", g.State, "consumer", g.Coordinator.NodeID}, Protocol: g.AssignorName, Members: []memberRow{}, Partitions: []groupPartition{}}
 	committed, err := c.admin.FetchOffsets(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("group %s: %w", name, c.explain(brokerError(err, "")))
@@ -269,7 +286,7 @@ func groupDescribe(o *clientOptions) *cobra.Command {
 		ValidArgsFunction: o.completeGroups,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.showGroups(cmd, args, func(t *tabwriter.Writer, d groupDescription) {
-				fmt.Fprintf(t, "%s\t%s, %s, coordinator %d, lag %d\n", d.Group, d.State, plural(len(d.Members), "member"), d.Coordinator, d.Lag)
+				fmt.Fprintf(t, "%s\t%s, %s, %s, coordinator %d, lag %d\n", d.Group, d.Type, d.State, plural(len(d.Members), "member"), d.Coordinator, d.Lag)
 				t.Flush()
 				if len(d.Members) > 0 {
 					fmt.Fprintln(t, "\nMEMBER\tINSTANCE\tCLIENT\tHOST\tPARTITIONS")
