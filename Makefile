@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 SEED    ?= 1
 export CGO_ENABLED ?= 0
 
-.PHONY: FORCE rings clocks isolation peer-kafka peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim bench sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz vet release clean
+.PHONY: FORCE rings clocks isolation peer-kafka rebalance peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim bench sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz vet release clean
 
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
@@ -72,6 +72,9 @@ peer-jetstream: build bin/peers ## NATS JetStream, syncing always, then as it co
 	$(PEER) -systems tailbound,jetstream-sync,jetstream $(BENCH)
 peer-plain: build ## a plain Go server on net.Conn, with and without syncing
 	$(PEER) -systems tailbound,plain,plain-nosync $(BENCH)
+rebalance: build bin/peers ## a member of a group of 50 crashes, in both protocols; beside Apache Kafka on all cores
+	./bin/peers jars
+	$(PEER) rebalance $(BENCH)
 peer-broker: build ## any broker: make peer-broker ADDR=host:9092
 	$(PEER) -systems tailbound,broker@$(ADDR) $(BENCH)
 

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"tailbound/bench/groups"
 	"tailbound/bench/load"
 	"tailbound/bench/plain"
 	"tailbound/bench/trial"
@@ -99,5 +101,22 @@ func TestTableGoesIntoItsPlace(t *testing.T) {
 	}
 	if putInto(path, "x") == nil {
 		t.Error("a page without an end of its place was written")
+	}
+}
+
+// Ratios of a rebalance are formed inside a round.
+func TestRebalanceTable(t *testing.T) {
+	var all []rebalanced
+	for round, ns := range [][2]int64{{10e6, 20e6}, {90e6, 30e6}} {
+		for i, system := range []string{"a", "b"} {
+			all = append(all, rebalanced{round, system, "classic", groups.Rebalanced{FromCrashNS: 1e9, FromExpiryNS: ns[i]}})
+		}
+	}
+	var out strings.Builder
+	rebalanceTable(&out, []string{"a", "b"}, []string{"classic"}, all)
+	for _, want := range []string{"from the session's end 50.0 (10.0 to 90.0) ms", "from the crash 1.00 (1.00 to 1.00)  from the session's end 1.75 (0.50 to 3.00)"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
 	}
 }

@@ -29,6 +29,13 @@
 //
 // the ratios are those of a produce with the crowd to one without it.
 //
+// How long a group is without the partitions of a member that crashed is
+// measured by bench rebalance (make rebalance), beside Apache Kafka, in rounds
+// whose order turns and with ratios formed inside them. All brokers have the same
+// session and the same interval of heartbeats, and no delay of an empty group.
+// What a coordinator stores is on disk with Tailbound, in the page cache with
+// kafka-wide; kafka-flush-wide syncs it too.
+//
 // A choice is compared with another in the same way, as two systems:
 //
 //	go run ./bench -systems tailbound,tailbound@/tmp/before,tailbound:--spin=0s

@@ -48,6 +48,10 @@ func run(args []string) error {
 			return childLoad(args[1])
 		case "child-groups":
 			return childGroups(args[1], args[2])
+		case "child-rebalance":
+			return childRebalance(args[1])
+		case "rebalance":
+			return rebalance(args[1:])
 		case "child-touch":
 			return childTouch(args[1])
 		case "child-hog":
@@ -127,6 +131,7 @@ type options struct {
 	steady     bool
 	binary     string
 	peers      string
+	properties []string // more of Kafka's, NAME=VALUE
 	serveArgs  string
 	dir        string
 	results    string
@@ -427,21 +432,8 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 		}
 		defer server.Stop()
 	}
-	for {
-		err := ready(kind, addr)
-		if err == nil {
-			break
-		}
-		if server.Exited() {
-			return fmt.Errorf("%s ended: %s", name, server.LastWords())
-		}
-		if time.Since(start) > 60*time.Second {
-			return fmt.Errorf("%s is not ready after a minute: %w", name, err)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		time.Sleep(5 * time.Millisecond)
+	if err := awaitReady(ctx, server, name, addr); err != nil {
+		return err
 	}
 	m.ReadyS = time.Since(start).Seconds()
 
@@ -477,6 +469,24 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 	m.RSSMiB, m.OffCore = server.PeakMiB(), server.OffCore(o.serverCPU)
 	m.Promise = promise(name)
 	return err
+}
+
+// awaitReady waits until a system serves.
+func awaitReady(ctx context.Context, server *trial.Process, name, addr string) error {
+	kind, _, _ := variant(name)
+	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		err := ready(kind, addr)
+		switch {
+		case err == nil:
+			return nil
+		case server.Exited():
+			return fmt.Errorf("%s ended: %s", name, server.LastWords())
+		case time.Since(start) > 60*time.Second:
+			return fmt.Errorf("%s is not ready after a minute: %w", name, err)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+	}
 }
 
 // gather has a process of its own join all groups, and waits until it has.

@@ -108,7 +108,7 @@ func (o *options) start(name, addr, dir string) (*trial.Process, error) {
 		kind, cpus = wide, nil
 	}
 	if kind == "kafka" || kind == "kafka-flush" || isJetStream(kind) {
-		return trial.Spawn(cpus, nil, o.peers, "serve", kind, addr, dir)
+		return trial.Spawn(cpus, nil, o.peers, append([]string{"serve", kind, addr, dir}, o.properties...)...)
 	}
 	return nil, fmt.Errorf("no system %q", name)
 }

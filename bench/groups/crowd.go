@@ -194,12 +194,7 @@ func sum(lines []*line) Requests {
 func (c *Crowd) beat(l *line, m *member) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
-	req.Version, req.Group, req.MemberID, req.MemberEpoch, req.RebalanceTimeoutMillis, req.Topics = 1, m.group, m.id, m.epoch, -1, m.owned
-	if m.epoch == 0 {
-		req.RebalanceTimeoutMillis, req.SubscribedTopicNames, req.Topics = 60_000, []string{topic}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
-	}
-	resp, err := l.ask(req)
+	resp, err := l.ask(m.heartbeat(topic))
 	if err != nil {
 		return err
 	}
@@ -209,6 +204,22 @@ func (c *Crowd) beat(l *line, m *member) error {
 		c.count(r.ErrorCode)
 		return nil
 	}
+	m.take(r)
+	return nil
+}
+
+// heartbeat is the member's next one; its first one joins.
+func (m *member) heartbeat(topic string) *kmsg.ConsumerGroupHeartbeatRequest {
+	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	req.Version, req.Group, req.MemberID, req.MemberEpoch, req.RebalanceTimeoutMillis, req.Topics = 1, m.group, m.id, m.epoch, -1, m.owned
+	if m.epoch == 0 {
+		req.RebalanceTimeoutMillis, req.SubscribedTopicNames, req.Topics = 60_000, []string{topic}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
+	}
+	return req
+}
+
+// take notes what a heartbeat without an error was answered.
+func (m *member) take(r *kmsg.ConsumerGroupHeartbeatResponse) {
 	m.epoch = r.MemberEpoch
 	if r.Assignment != nil {
 		m.owned = []kmsg.ConsumerGroupHeartbeatRequestTopic{}
@@ -218,7 +229,6 @@ func (c *Crowd) beat(l *line, m *member) error {
 			m.owned = append(m.owned, x)
 		}
 	}
-	return nil
 }
 
 func (c *Crowd) commit(l *line, m *member) error {

@@ -8,4 +8,10 @@
 // request is sent when it is due or when the one before it on its connection
 // was answered, so that a broker that falls behind is asked less; Summary says
 // how many requests were due and how many were answered.
+//
+// Crash is something else: one group of either protocol, a connection for each
+// member, of whom one vanishes; it measures until the others have its partitions.
+// Members do at once what they are told; what a client's application would do
+// in between is not in the measure. A member hears that the group rebalances in
+// its next heartbeat, so that the interval of those is.
 package groups

@@ -48,8 +48,8 @@ func jars() (string, error) {
 	return dir, os.WriteFile(done, nil, 0o644)
 }
 
-// serveKafka becomes a Kafka broker.
-func serveKafka(addr, dir string, flush bool) error {
+// serveKafka becomes a Kafka broker, with these properties (NAME=VALUE) besides.
+func serveKafka(addr, dir string, flush bool, more []string) error {
 	host, text, err := net.SplitHostPort(addr)
 	if err != nil {
 		return err
@@ -84,6 +84,9 @@ transaction.state.log.min.isr=1
 `, controller, addr, controller, addr, filepath.Join(dir, "logs"))
 	if flush {
 		properties += "log.flush.interval.messages=1\n"
+	}
+	for _, p := range more {
+		properties += p + "\n"
 	}
 	file := filepath.Join(dir, "server.properties")
 	if err := os.WriteFile(file, []byte(properties), 0o644); err != nil {

@@ -18,11 +18,14 @@ func main() {
 
 func run(args []string) error {
 	switch {
-	case len(args) == 4 && args[0] == "serve":
+	case len(args) >= 4 && args[0] == "serve":
 		switch kind, addr, dir := args[1], args[2], args[3]; kind {
 		case "kafka", "kafka-flush":
-			return serveKafka(addr, dir, kind == "kafka-flush")
+			return serveKafka(addr, dir, kind == "kafka-flush", args[4:])
 		case "jetstream", "jetstream-sync":
+			if len(args) > 4 {
+				return errors.New("NAME=VALUE is for Kafka")
+			}
 			return serveJetStream(addr, dir, kind == "jetstream-sync")
 		default:
 			return fmt.Errorf("no peer %q", kind)
@@ -42,5 +45,5 @@ func run(args []string) error {
 		}
 		return json.NewEncoder(os.Stdout).Encode(r)
 	}
-	return errors.New("it is peers serve KIND HOST:PORT DIR, peers load OPTIONS, or peers jars")
+	return errors.New("it is peers serve KIND HOST:PORT DIR [NAME=VALUE...], peers load OPTIONS, or peers jars")
 }
