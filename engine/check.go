@@ -94,6 +94,13 @@ func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*CheckReport, 
 		}
 	}
 	out.Clean, out.Frames = r.boot.Clean, r.frames
+	for _, l := range r.logs { // order does not matter
+		for i := range l.segments {
+			if l.readable(i) {
+				r.ahead += l.segments[i].position
+			}
+		}
+	}
 	for _, id := range sorted(r.logs) {
 		l := r.logs[id]
 		row := LogReport{ID: id, Start: l.start, End: l.accepted}
@@ -115,6 +122,8 @@ func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*CheckReport, 
 // checkSegment walks the runs of one segment, whole.
 func (r *recovery) checkSegment(l *found, i int, out *LogReport, x *breakAt) error {
 	q := &l.segments[i]
+	before := r.passed
+	defer func() { r.pass(before + q.position) }()
 	path, slot := segmentPath(q.generation), r.files+4
 	problem := func(at, from, to int64, what string) {
 		out.Problems = append(out.Problems, Problem{path, at, from, to, what})
@@ -154,12 +163,26 @@ func (r *recovery) checkSegment(l *found, i int, out *LogReport, x *breakAt) err
 		out.Runs++
 		out.Bytes += int64(h.bytes())
 		at += int64(h.bytes())
+		r.pass(before + at)
 		base = h.end
 	}
 	if base != q.end {
 		problem(q.position, base, q.end, "the segment ends early")
 	}
 	return nil
+}
+
+// readable says whether there is anything to read in segment i.
+func (l *found) readable(i int) bool {
+	return l.segments[i].position > 0 && l.segments[i].end > l.start
+}
+
+// pass tells whoever asks how far a check is.
+func (r *recovery) pass(to int64) {
+	r.passed = to
+	if r.o.Progress != nil {
+		r.o.Progress(r.passed, r.ahead)
+	}
 }
 
 // batchesIn gives each batch of a run's body.

@@ -358,7 +358,18 @@ func (h *host) readAll(id uint64) (from, to int64, cold int, why string) {
 // check runs the checker on the directory as it is.
 func (h *host) check() (*engine.CheckReport, error) {
 	a := h.arena()
-	return engine.Check(h.ring(a), a, h.recoverOptions())
+	o, through, of := h.recoverOptions(), int64(0), int64(0)
+	o.Progress = func(done, total int64) {
+		if done < through || done > total {
+			h.t.Errorf("the check is through with %d of %d bytes after %d", done, total, through)
+		}
+		through, of = done, total
+	}
+	report, err := engine.Check(h.ring(a), a, o)
+	if err == nil && through != of {
+		h.t.Errorf("the check ends at %d of %d bytes", through, of)
+	}
+	return report, err
 }
 
 var statusNames = [...]string{"OK", "WaitMemory", "WaitRoom", "NoSpace", "StorageFailed", "Rot", "OutOfRange", "Empty", "Cold", "Unknown", "TooLarge", "Full", "Corrupt"}

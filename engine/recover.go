@@ -16,6 +16,9 @@ type RecoverOptions struct {
 	Shard0 int                            // BatchBytesMax of the control shard, where it is more than the others' have
 	Seed   [16]byte                       // a new directory's id; to be drawn at random by whoever opens it
 	Each   func(log uint64, batch []byte) // Check: takes every batch that is whole, a log's in order
+	// Progress of Check: how many bytes of segments it is through with, of how many.
+	// nil: nobody asks.
+	Progress func(done, total int64)
 	// Sound says whether a batch of a broken run is as it was, which a repair then
 	// keeps: it was at that offset, in that leader epoch. nil: none is.
 	Sound func(batch []byte, base int64, epoch int32) bool
@@ -66,6 +69,8 @@ type recovery struct {
 	segBytes int64           // its size
 	rotten   bool            // acknowledged bytes of a journal are broken: no file is removed
 	readOnly bool            // Check's
+	passed   int64           // Check: bytes of segments it is through with
+	ahead    int64           // and of all there are
 }
 
 // found is a log as checkpoint, segments and journal tell it.

@@ -92,7 +92,7 @@ func (r *recovery) breaks(l *found, row *LogReport) (x breakAt, broken bool, err
 	last := noOffset
 	for i := range l.segments {
 		q := &l.segments[i]
-		if q.position == 0 || q.end <= l.start {
+		if !l.readable(i) {
 			continue
 		}
 		if last != noOffset && q.base != last && q.base > l.start {

@@ -446,7 +446,8 @@ func benchHiccupCommand() *cobra.Command {
 thread wakes on each core, for how long one that never sleeps is kept from
 running, and what a 4 KiB direct write with its fdatasync takes, 200 a second.
 No latency below these is resolved on this machine.`,
-		Args: cobra.NoArgs,
+		Example: "  tailbound bench hiccup --dir /var/lib --duration 30s",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()

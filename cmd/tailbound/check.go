@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -21,6 +20,7 @@ import (
 
 func checkCommand() *cobra.Command {
 	var asJSON bool
+	var output string
 	c := &cobra.Command{
 		Use:   "check DIR",
 		Short: "Re-read and verify everything in a data directory",
@@ -30,9 +30,15 @@ not be running on it.
 
 Exit status: 0 where everything verifies, 1 where something does not, 2 where
 it could not be looked at.`,
-		Example: "  tailbound check /var/lib/tailbound\n  tailbound check --json /var/lib/tailbound | jq '.logs[] | select(.problems != [])'",
+		Example: "  tailbound check /var/lib/tailbound\n  tailbound check /var/lib/tailbound --output json | jq '.logs[] | select(.problems != [])'",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if asJSON {
+				output = "json"
+			}
+			if err := checkOutput(output); err != nil {
+				return err
+			}
 			d, err := openOffline(args[0])
 			var report *engine.CheckReport
 			if err == nil {
@@ -43,10 +49,8 @@ it could not be looked at.`,
 				fmt.Fprintln(os.Stderr, "tailbound: "+err.Error())
 				return exitStatus(2)
 			}
-			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				if err := e.Encode(d.json(report)); err != nil {
+			if output != "table" {
+				if err := printValue(cmd.OutOrStdout(), output, d.json(report)); err != nil {
 					return err
 				}
 			} else {
@@ -58,7 +62,8 @@ it could not be looked at.`,
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON")
+	outputFlag(c, c.Flags(), &output)
+	c.Flags().BoolVar(&asJSON, "json", false, "as --output json")
 	return c
 }
 
@@ -113,7 +118,9 @@ func (d *offline) close() {
 
 func (d *offline) check() (*engine.CheckReport, error) {
 	o := shard.CheckOptions()
-	o.Each, o.Sound = d.topics.Take, shard.SoundBatch
+	bar := newProgress(os.Stderr, "reading")
+	defer bar.end()
+	o.Each, o.Sound, o.Progress = d.topics.Take, shard.SoundBatch, bar.at
 	return engine.Check(d.ring, d.arena, o)
 }
 
@@ -128,7 +135,7 @@ func (d *offline) name(log uint64) string {
 	return fmt.Sprintf("log:%d", log)
 }
 
-// checkJSON is what --json prints. The names stay.
+// checkJSON is what check prints as JSON and YAML. The names stay.
 type checkJSON struct {
 	Directory string    `json:"directory"`
 	Epoch     uint32    `json:"epoch"`
@@ -161,13 +168,17 @@ type problemJSON struct {
 func (d *offline) json(r *engine.CheckReport) checkJSON {
 	c := checkJSON{fmt.Sprintf("%x", r.Directory), r.Epoch, r.Clean, r.Frames, []logJSON{}}
 	for _, l := range r.Logs {
-		problems := []problemJSON{}
-		for _, p := range l.Problems {
-			problems = append(problems, problemJSON{p.Path, p.At, p.From, p.To, p.What})
-		}
-		c.Logs = append(c.Logs, logJSON{l.ID, d.name(l.ID), l.Start, l.End, l.Segments, l.Runs, l.Batches, l.Bytes, problems})
+		c.Logs = append(c.Logs, logJSON{l.ID, d.name(l.ID), l.Start, l.End, l.Segments, l.Runs, l.Batches, l.Bytes, problemsJSON(l.Problems)})
 	}
 	return c
+}
+
+func problemsJSON(all []engine.Problem) []problemJSON {
+	rows := []problemJSON{}
+	for _, p := range all {
+		rows = append(rows, problemJSON{p.Path, p.At, p.From, p.To, p.What})
+	}
+	return rows
 }
 
 func (d *offline) print(w io.Writer, r *engine.CheckReport) {

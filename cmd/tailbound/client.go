@@ -18,6 +18,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -37,9 +38,24 @@ const defaultBrokers = "127.0.0.1:9092"
 func (o *clientOptions) flags(c *cobra.Command) {
 	f := c.PersistentFlags()
 	f.StringSliceVarP(&o.brokers, "brokers", "b", strings.Split(envOr("TAILBOUND_BROKERS", defaultBrokers), ","), "brokers to begin with, HOST:PORT,... (environment: TAILBOUND_BROKERS)")
-	f.StringVar(&o.output, "output", "table", "table, json or yaml")
 	f.DurationVar(&o.timeout, "timeout", 10*time.Second, "how long to wait for a broker's answer")
-	c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
+	outputFlag(c, f, &o.output)
+}
+
+var outputs = []string{"table", "json", "yaml"}
+
+// outputFlag is --output, the same for every command that prints data.
+func outputFlag(c *cobra.Command, f *pflag.FlagSet, output *string) {
+	f.StringVar(output, "output", outputs[0], "table, json or yaml")
+	c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// checkOutput says what --output is, where it is something else.
+func checkOutput(output string) error {
+	if !slices.Contains(outputs, output) {
+		return fmt.Errorf("--output %q: it is table, json or yaml", output)
+	}
+	return nil
 }
 
 // client is a connection to brokers.
@@ -64,8 +80,8 @@ func (o *clientOptions) withClient(work func(*cobra.Command, *client, []string) 
 
 // connect makes a client and sees that a broker answers.
 func (o *clientOptions) connect(cmd *cobra.Command, more ...kgo.Opt) (*client, error) {
-	if !slices.Contains([]string{"table", "json", "yaml"}, o.output) {
-		return nil, fmt.Errorf("--output %q: it is table, json or yaml", o.output)
+	if err := checkOutput(o.output); err != nil {
+		return nil, err
 	}
 	options := append([]kgo.Opt{
 		kgo.SeedBrokers(o.brokers...), kgo.ClientID("tailbound"), kgo.SoftwareNameAndVersion("tailbound", softwareVersion()),
@@ -304,11 +320,16 @@ func (o *clientOptions) print(w io.Writer, value any, table func(w *tabwriter.Wr
 		table(t)
 		return t.Flush()
 	}
+	return printValue(w, o.output, value)
+}
+
+// printValue writes a value as JSON or YAML.
+func printValue(w io.Writer, output string, value any) error {
 	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
 	}
-	if o.output == "yaml" {
+	if output == "yaml" {
 		if text, err = yaml.JSONToYAML(text); err != nil {
 			return err
 		}
@@ -317,6 +338,18 @@ func (o *clientOptions) print(w io.Writer, value any, table func(w *tabwriter.Wr
 	}
 	_, err = fmt.Fprintf(w, "%s\n", text)
 	return err
+}
+
+// printInterval writes one value of several that come one after the other: a
+// line of JSON, or a document of YAML.
+func printInterval(w io.Writer, output string, value any) error {
+	if output == "json" {
+		return json.NewEncoder(w).Encode(value)
+	}
+	if _, err := io.WriteString(w, "---\n"); err != nil {
+		return err
+	}
+	return printValue(w, output, value)
 }
 
 // outcome is what became of one thing out of several that a command was to do.

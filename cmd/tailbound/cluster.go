@@ -16,7 +16,8 @@ import (
 
 func clusterCommand() *cobra.Command {
 	o := new(clientOptions)
-	c := &cobra.Command{Use: "cluster", Short: "Show what brokers there are, and whether all is well"}
+	c := &cobra.Command{Use: "cluster", Short: "Show what brokers there are, and whether all is well",
+		Example: "  tailbound cluster info\n  tailbound cluster health"}
 	o.flags(c)
 	c.AddCommand(clusterInfo(o), clusterHealth(o))
 	return c
@@ -84,7 +85,7 @@ func clusterInfo(o *clientOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:     "info",
 		Short:   "Show the cluster's id and its nodes; each data shard is one",
-		Example: "  tailbound cluster info",
+		Example: "  tailbound cluster info\n  tailbound cluster info --output json | jq '.brokers[].address'",
 		Args:    cobra.NoArgs,
 		RunE: o.withClient(func(cmd *cobra.Command, c *client, _ []string) error {
 			d, _, err := c.describeCluster()

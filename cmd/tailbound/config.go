@@ -273,7 +273,8 @@ func inYAML(x *pflag.Flag, value string) string {
 }
 
 func configCommand() *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: "Check a configuration file, or print an example"}
+	c := &cobra.Command{Use: "config", Short: "Check a configuration file, or print an example",
+		Example: "  tailbound config example > tailbound.yaml\n  tailbound config check tailbound.yaml"}
 	c.AddCommand(&cobra.Command{
 		Use:   "check FILE",
 		Short: "Say what is wrong with a configuration file",

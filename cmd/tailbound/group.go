@@ -21,9 +21,11 @@ import (
 
 func groupCommand() *cobra.Command {
 	o := new(clientOptions)
-	c := &cobra.Command{Use: "group", Short: "List, describe, reset and delete consumer groups; move their offsets"}
+	c := &cobra.Command{Use: "group", Short: "List, describe, reset and delete consumer groups; move their offsets",
+		Example: "  tailbound group list\n  tailbound group describe billing\n  tailbound group reset billing --to earliest --dry-run"}
 	o.flags(c)
-	offsets := &cobra.Command{Use: "offsets", Short: "Export and import a group's offsets"}
+	offsets := &cobra.Command{Use: "offsets", Short: "Export and import a group's offsets",
+		Example: "  tailbound group offsets export billing > offsets.csv\n  tailbound group offsets import billing offsets.csv --dry-run"}
 	offsets.AddCommand(groupExport(o), groupImport(o))
 	c.AddCommand(groupList(o), groupDescribe(o), groupLag(o), groupReset(o), groupDelete(o), offsets)
 	return c

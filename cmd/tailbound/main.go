@@ -10,6 +10,17 @@ import (
 )
 
 func main() {
+	if err := rootCommand().Execute(); err != nil {
+		var status exitStatus
+		if errors.As(err, &status) {
+			os.Exit(int(status))
+		}
+		fmt.Fprintln(os.Stderr, "tailbound: "+err.Error())
+		os.Exit(1)
+	}
+}
+
+func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "tailbound",
 		Short:         "A message-streaming broker with a bound on its tail",
@@ -18,20 +29,17 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Example: `  tailbound serve --data-dir /var/lib/tailbound --listen 0.0.0.0:9092 --shards 4
+  tailbound topic create orders -p 6
+  seq 1000 | tailbound produce orders
+  tailbound consume orders --exit-at-end
+  tailbound profile --data-dir /var/lib/tailbound
   tailbound check /var/lib/tailbound
   kcat -b localhost:9092 -L`,
 	}
 	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), profileCommand(), topicCommand(), produceCommand(), consumeCommand(), groupCommand(), clusterCommand(), benchCommand(), configCommand(), versionCommand())
 	root.InitDefaultCompletionCmd()
 	helpful(root)
-	if err := root.Execute(); err != nil {
-		var status exitStatus
-		if errors.As(err, &status) {
-			os.Exit(int(status))
-		}
-		fmt.Fprintln(os.Stderr, "tailbound: "+err.Error())
-		os.Exit(1)
-	}
+	return root
 }
 
 // exitStatus ends the process with a status when everything there is to say

@@ -146,15 +146,24 @@ func produce(cmd *cobra.Command, o *clientOptions, x produceOptions, topic strin
 		headers = append(headers, kgo.RecordHeader{Key: k, Value: []byte(v)})
 	}
 	sources := []source{{"standard input", cmd.InOrStdin()}}
+	p := producing{x: x, out: bufio.NewWriter(cmd.OutOrStdout()), byPartition: map[int32]*producedPartition{}}
 	if len(files) > 0 {
 		sources = nil
+		if !x.verbose {
+			p.bar = newProgress(os.Stderr, "writing")
+		}
 		for _, name := range files {
 			f, err := os.Open(name)
 			if err != nil {
 				return err
 			}
 			defer f.Close()
-			sources = append(sources, source{name, f})
+			if about, err := f.Stat(); err != nil || !about.Mode().IsRegular() {
+				p.bar = nil // nobody knows how much there is
+			} else {
+				p.bytes += about.Size()
+			}
+			sources = append(sources, source{name, &counted{f, &p.bytesRead}})
 		}
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
@@ -173,8 +182,7 @@ func produce(cmd *cobra.Command, o *clientOptions, x produceOptions, topic strin
 			return fmt.Errorf("topic %s has no partition %d; it has %s, from 0", topic, x.partition, plural(n, "partition"))
 		}
 	}
-	p := producing{c: c, x: x, out: bufio.NewWriter(cmd.OutOrStdout()), byPartition: map[int32]*producedPartition{}, began: time.Now()}
-	p.sum.Topic = topic
+	p.c, p.began, p.sum.Topic = c, time.Now(), topic
 	for _, s := range sources {
 		if err = p.all(ctx, s, headers); err != nil {
 			break
@@ -184,6 +192,7 @@ func produce(cmd *cobra.Command, o *clientOptions, x produceOptions, topic strin
 	if e := c.kafka.Flush(cmd.Context()); err == nil {
 		err = e
 	}
+	p.bar.end()
 	if e := p.report(cmd.ErrOrStderr()); err == nil {
 		err = e
 	}
@@ -201,6 +210,18 @@ type source struct {
 	r    io.Reader
 }
 
+// counted counts what is read.
+type counted struct {
+	io.Reader
+	n *int64
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	*c.n += int64(n)
+	return n, err
+}
+
 // producing is one run of produce. The promise of each record runs on the
 // client's goroutines.
 type producing struct {
@@ -208,6 +229,9 @@ type producing struct {
 	x     produceOptions
 	began time.Time
 	read  int64
+
+	bar              *progress // of files: bytesRead of bytes
+	bytesRead, bytes int64
 
 	mu          sync.Mutex
 	out         *bufio.Writer
@@ -256,6 +280,7 @@ func (p *producing) all(ctx context.Context, s source, headers []kgo.RecordHeade
 			return ctx.Err()
 		}
 		p.c.kafka.Produce(p.c.ctx, r, p.promise)
+		p.bar.at(p.bytesRead, p.bytes)
 		if p.failed() {
 			return nil
 		}

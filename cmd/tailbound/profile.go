@@ -20,7 +20,7 @@ import (
 )
 
 func profileCommand() *cobra.Command {
-	var dir string
+	var dir, output string
 	var asJSON, once bool
 	var interval time.Duration
 	c := &cobra.Command{
@@ -36,14 +36,17 @@ with --interval, what came within that time.`,
 		Example: `  tailbound profile --data-dir /var/lib/tailbound
   tailbound profile --data-dir /var/lib/tailbound --once
   tailbound profile --once --interval 10s
-  tailbound profile --once --json | jq .process.heap_allocs_objects
+  tailbound profile --once --output json | jq .process.heap_allocs_objects
   tailbound profile tail --data-dir /var/lib/tailbound --once`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON {
-				once = true
+				output = "json"
 			}
-			if !once {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			if !once && output == "table" {
 				return watchLive(dir, interval)
 			}
 			p, err := dialProfile(dir)
@@ -61,10 +64,8 @@ with --interval, what came within that time.`,
 					return err
 				}
 			}
-			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(got)
+			if output != "table" {
+				return printValue(cmd.OutOrStdout(), output, got)
 			}
 			return printProfile(cmd.OutOrStdout(), got, interval > 0)
 		},
@@ -72,7 +73,8 @@ with --interval, what came within that time.`,
 	f := c.Flags()
 	f.StringVar(&dir, "data-dir", envOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
 	f.BoolVar(&once, "once", false, "print once and end")
-	f.BoolVar(&asJSON, "json", false, "print JSON, once: everything since the start (total) and within the interval (since)")
+	outputFlag(c, f, &output)
+	f.BoolVar(&asJSON, "json", false, "as --output json: once, everything since the start (total) and within the interval (since)")
 	f.DurationVar(&interval, "interval", 0, "measure for so long; in a terminal: how often (1s)")
 	c.AddCommand(profileTailCommand(), profileWatchCommand(), profileRecordCommand())
 	return c
@@ -81,7 +83,7 @@ with --interval, what came within that time.`,
 // watchLive is the live view.
 func watchLive(dir string, interval time.Duration) error {
 	if !isTerminal(os.Stdout) || !isTerminal(os.Stdin) {
-		return errors.New("the live view needs a terminal; give --once, or --json")
+		return errors.New("the live view needs a terminal; give --once, or --output json")
 	}
 	return watchProfile(dir, max(interval, 250*time.Millisecond, cmp.Or(interval, time.Second)))
 }

@@ -18,6 +18,7 @@ import (
 
 func repairCommand() *cobra.Command {
 	var accept []string
+	var output string
 	var dryRun bool
 	c := &cobra.Command{
 		Use:   "repair DIR [--accept-loss TOPIC/PARTITION]...",
@@ -41,7 +42,17 @@ it could not be looked at or repaired.`,
 		Example: "  tailbound repair /var/lib/tailbound\n  tailbound repair /var/lib/tailbound --accept-loss orders/3 --dry-run\n  tailbound repair /var/lib/tailbound --accept-loss orders/3",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			left, err := repair(cmd.OutOrStdout(), args[0], accept, dryRun)
+			if err := checkOutput(output); err != nil {
+				return err
+			}
+			out, got := cmd.OutOrStdout(), repairJSON{Broken: []brokenJSON{}}
+			if output != "table" {
+				out = io.Discard
+			}
+			left, err := repair(out, args[0], accept, dryRun, &got)
+			if err == nil && output != "table" {
+				err = printValue(cmd.OutOrStdout(), output, got)
+			}
 			if err != nil {
 				fmt.Fprintln(os.Stderr, "tailbound: "+err.Error())
 				return exitStatus(2)
@@ -53,13 +64,35 @@ it could not be looked at or repaired.`,
 		},
 	}
 	c.Flags().StringSliceVar(&accept, "accept-loss", nil, "a partition to cut where it breaks: TOPIC/PARTITION, or log:ID for a log without a topic")
+	outputFlag(c, c.Flags(), &output)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be done")
 	return c
 }
 
+// repairJSON is what repair prints as JSON and YAML. The names stay.
+type repairJSON struct {
+	Directory string       `json:"directory"`
+	Logs      int          `json:"logs"`
+	Broken    []brokenJSON `json:"broken"`
+	Saved     string       `json:"saved,omitempty"` // where the files that lose something were copied to
+}
+
+// brokenJSON is a log that is broken: what a cut keeps are the records start to
+// from - 1, and what it loses from to end - 1, as far as can be told.
+type brokenJSON struct {
+	ID       uint64        `json:"id"`
+	Name     string        `json:"name"`
+	Start    int64         `json:"start"`
+	From     int64         `json:"from"`
+	End      int64         `json:"end"`
+	Sound    int64         `json:"sound"` // of what is lost
+	Cut      bool          `json:"cut"`   // it was
+	Problems []problemJSON `json:"problems"`
+}
+
 // repair shows what is broken, and cuts the logs named. It says how many stay
 // broken.
-func repair(w io.Writer, dir string, accept []string, dryRun bool) (left int, err error) {
+func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJSON) (left int, err error) {
 	d, err := openOffline(dir)
 	if err != nil {
 		return 0, err
@@ -70,6 +103,10 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool) (left int, er
 		return 0, err
 	}
 	broken := report.Cuts()
+	got.Directory, got.Logs = dir, len(report.Logs)
+	for _, x := range broken {
+		got.Broken = append(got.Broken, brokenJSON{x.Log, d.name(x.Log), x.Start, x.From, x.To, x.Sound, false, problemsJSON(x.Why)})
+	}
 	var cut []engine.Cut
 	for _, name := range accept {
 		i := slices.IndexFunc(broken, func(c engine.Cut) bool { return d.name(c.Log) == name })
@@ -109,6 +146,7 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool) (left int, er
 	if err != nil {
 		return 0, fmt.Errorf("copying what will be lost: %w; nothing was cut", err)
 	}
+	got.Saved = saved
 	if saved != "" {
 		fmt.Fprintf(w, "\ncopied to %s: the files that lose something\n", saved)
 	}
@@ -123,6 +161,7 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool) (left int, er
 		return 0, err
 	}
 	for _, x := range done {
+		got.Broken[slices.IndexFunc(got.Broken, func(b brokenJSON) bool { return b.ID == x.Log })].Cut = true
 		fmt.Fprintf(w, "cut: %s has records %d to %d, and takes more from %d on\n", d.name(x.Log), x.Start, x.From-1, x.From)
 	}
 	if len(done) != len(cut) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,14 +36,14 @@ A request counts from the turn that saw its last byte to the one that saw its
 answer taken; what a fetch waits for data is nobody's fault, and left out.`,
 		Example: `  tailbound profile tail --once
   tailbound profile tail --interval 5s --count 3
-  tailbound profile tail --once --json | jq '.shards[].kinds[] | {kind, p99_ns, causes}'`,
+  tailbound profile tail --once --output json | jq '.shards[].kinds[] | {kind, p99_ns, causes}'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if asJSON {
 				output = "json"
 			}
-			if output != "table" && output != "json" {
-				return fmt.Errorf("--output %q: it is table or json", output)
+			if err := checkOutput(output); err != nil {
+				return err
 			}
 			if count < 0 || interval < 0 {
 				return errors.New("--count and --interval are not less than nothing")
@@ -74,14 +73,13 @@ answer taken; what a fetch waits for data is nobody's fault, and left out.`,
 				if err := p.ask(profileQuestion{Tail: &tailQuestion{OverMS: over.Milliseconds(), Count: count}}, got); err != nil {
 					return err
 				}
-				if output == "json" {
-					e := json.NewEncoder(out)
-					if once {
-						e.SetIndent("", "  ")
-					}
-					err = e.Encode(got)
-				} else {
+				switch {
+				case output == "table":
 					err = printTail(out, got, out == os.Stdout && isTerminal(os.Stdout))
+				case once:
+					err = printValue(out, output, got)
+				default:
+					err = printInterval(out, output, got)
 				}
 				if err != nil || once {
 					return err
@@ -94,7 +92,7 @@ answer taken; what a fetch waits for data is nobody's fault, and left out.`,
 	f.DurationVar(&interval, "interval", 0, "of how long (10s; with --once what is kept, a minute)")
 	f.IntVar(&count, "count", 3, "how many requests of each kind and shard")
 	f.BoolVar(&once, "once", false, "print once, of what has been kept, and end")
-	f.StringVar(&output, "output", "table", "table or json: one line for each interval")
+	outputFlag(c, f, &output)
 	f.BoolVar(&asJSON, "json", false, "as --output json")
 	return c
 }

@@ -43,6 +43,6 @@ func TestProfileTail(t *testing.T) {
 			t.Errorf("nothing of %q in:\n%s", w, text)
 		}
 	}
-	refused(t, []string{"profile", "tail", "--data-dir", b.dir, "--once", "--output", "xml"}, "table or json")
+	refused(t, []string{"profile", "tail", "--data-dir", b.dir, "--once", "--output", "xml"}, "table, json or yaml")
 	refused(t, []string{"profile", "tail", "--data-dir", t.TempDir(), "--once"}, "no broker serves")
 }

@@ -19,7 +19,8 @@ import (
 
 func topicCommand() *cobra.Command {
 	o := new(clientOptions)
-	c := &cobra.Command{Use: "topic", Short: "Create, list, describe, alter, delete and purge topics"}
+	c := &cobra.Command{Use: "topic", Short: "Create, list, describe, alter, delete and purge topics",
+		Example: "  tailbound topic create orders -p 6 -c retention.ms=604800000\n  tailbound topic describe orders\n  tailbound topic list 'orders-*' --output json"}
 	o.flags(c)
 	c.AddCommand(topicCreate(o), topicList(o), topicDescribe(o), topicAlter(o), topicDelete(o), topicPurge(o))
 	return c

@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -34,7 +33,7 @@ above 3 (1d and 2h) or 1 (3d and 6h). What is counted goes back to the broker's
 start, or to when the objective was set.`,
 		Example: `  tailbound topic alter orders -s latency.slo.ms=5 -s latency.slo.target=0.999
   tailbound profile watch slo --data-dir /var/lib/tailbound
-  tailbound profile watch slo --once --json | jq '.topics[] | select(.alert != "none")'`,
+  tailbound profile watch slo --once --output json | jq '.topics[] | select(.alert != "none")'`,
 		Args: cobra.MatchAll(cobra.MaximumNArgs(1), func(_ *cobra.Command, words []string) error {
 			if len(words) > 0 && !strings.EqualFold(words[0], "slo") {
 				return errors.New("it is slo, or nothing")
@@ -46,15 +45,15 @@ start, or to when the objective was set.`,
 			if asJSON {
 				output = "json"
 			}
-			if output != "table" && output != "json" {
-				return fmt.Errorf("--output %q: it is table or json", output)
+			if err := checkOutput(output); err != nil {
+				return err
 			}
 			if interval < 0 {
 				return errors.New("--interval is not less than nothing")
 			}
 			if len(words) == 0 {
-				if once || output == "json" {
-					return errors.New("for the profile, once or as JSON, it is `tailbound profile`; of error budgets it is `tailbound profile watch slo`")
+				if once || output != "table" {
+					return errors.New("for the profile, once or as JSON or YAML, it is `tailbound profile`; of error budgets it is `tailbound profile watch slo`")
 				}
 				return watchLive(dir, interval)
 			}
@@ -69,14 +68,13 @@ start, or to when the objective was set.`,
 					return err
 				}
 				out := cmd.OutOrStdout()
-				if output == "json" {
-					e := json.NewEncoder(out)
-					if once {
-						e.SetIndent("", "  ")
-					}
-					err = e.Encode(got)
-				} else {
+				switch {
+				case output == "table":
 					err = printSLO(out, got, out == os.Stdout && isTerminal(os.Stdout))
+				case once:
+					err = printValue(out, output, got)
+				default:
+					err = printInterval(out, output, got)
 				}
 				if err != nil || once {
 					return err
@@ -93,7 +91,7 @@ start, or to when the objective was set.`,
 	f.StringVar(&dir, "data-dir", envOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
 	f.DurationVar(&interval, "interval", 0, "how often (5s; the live view 1s)")
 	f.BoolVar(&once, "once", false, "print once and end")
-	f.StringVar(&output, "output", "table", "table or json: one line for each interval")
+	outputFlag(c, f, &output)
 	f.BoolVar(&asJSON, "json", false, "as --output json")
 	return c
 }
