@@ -73,6 +73,7 @@ type Options struct {
 	LogMemoryBytes    int // at most; less where the arena has less left
 	BatchBytesMax     int
 	SpareBytes        int64  // of files that logs let go, or of zeroes, kept for their next segments; default 2 GiB, negative: none
+	ZeroFiles         bool   // where logs let too few go, files of zeroes are written for those with large batches
 	InflightMax       int    // frames, and runs of a log; default 2
 	DirectBytes       int    // a batch so large is written to its log's segment at once; default 64 KiB, negative: never
 	Files             uint32 // first file slot

@@ -70,7 +70,7 @@ const (
 )
 
 func (e *Engine) carveSpares(a *mem.Arena) (err error) {
-	if e.o.SpareBytes > 0 && e.o.DirectBytes > 0 {
+	if e.o.ZeroFiles && e.o.SpareBytes > 0 && e.o.DirectBytes > 0 {
 		e.zeroes, err = a.Carve("zeroes", zeroBytes, blockBytes)
 		clear(e.zeroes.Bytes())
 	}

@@ -74,6 +74,7 @@ type Tuning struct {
 	InflightMax        int // frames, and runs of a log, that are written at a time
 	DirectBytes        int // what makes a run of its log's own; below 0: nothing does
 	ReceiveBufferBytes int
+	ZeroFiles          bool  // files are written with zeroes ahead of logs with large batches
 	SpinNS             int64 // a thread looks for completions so long before it sleeps
 }
 
@@ -129,7 +130,7 @@ func planShard(arena int, o BrokerOptions) Memory {
 		},
 		Engine: engine.Options{
 			LogsMax: max(64, o.PartitionsMax), SegmentBytes: 256 << 20, JournalBytes: cmp.Or(o.JournalBytes, JournalBytesDefault), SpareBytes: o.SpareBytes, LogMemoryBytes: arena,
-			BatchBytesMax: o.MessageBytesMax, InflightMax: tuned.InflightMax, DirectBytes: tuned.DirectBytes, Files: engineFiles, FilesMax: 2048, Buffered: o.Buffered, ReadOnlyOnFailure: o.ReadOnlyOnFailure,
+			BatchBytesMax: o.MessageBytesMax, InflightMax: tuned.InflightMax, DirectBytes: tuned.DirectBytes, ZeroFiles: tuned.ZeroFiles, Files: engineFiles, FilesMax: 2048, Buffered: o.Buffered, ReadOnlyOnFailure: o.ReadOnlyOnFailure,
 		},
 		MailBytes: min(4<<20, arena/32), ProducersMax: 16384, WaitersMax: 16384,
 		SessionsMax: max(sessions, 0), InterestsMax: arena / 32 / interestBytes,

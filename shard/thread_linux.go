@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -130,8 +131,11 @@ func (b *Broker) Wake(shard int) { b.post.wakers[shard].Wake() }
 // run is one shard's life on its thread.
 func (b *Broker) run(i int, o BrokerOptions, plan Memory, opened chan<- error, begin <-chan bool) {
 	runtime.LockOSThread() // never unlocked: the thread ends with the shard
+	// The kernel's workers go where there is time, which may be here: one that had
+	// to share another core waits for who computes there, and a sync with it.
 	workers := o.OtherCPUs
 	if i > 0 && len(o.CPUs) > 0 {
+		workers = append(slices.Clone(workers), o.CPUs[(i-1)%len(o.CPUs)])
 		if err := pin(o.CPUs[(i-1)%len(o.CPUs)]); err != nil {
 			opened <- fmt.Errorf("shard %d: pinning to CPU %d: %w", i, o.CPUs[(i-1)%len(o.CPUs)], err)
 			return

@@ -54,6 +54,7 @@ type serveOptions struct {
 	inflightMax                                                      int
 	directBytes, receiveBuffer                                       byteSize
 	spin                                                             time.Duration
+	zeroFiles                                                        bool
 }
 
 func serveCommand() *cobra.Command {
@@ -116,6 +117,7 @@ exit status is 0 only after a clean stop.`,
 	f.Var(&o.journal, "journal", "journal of each data shard, 8MiB to 4GiB (default: 128MiB, less on a small disk, and as it is where there is one)")
 	f.IntVar(&o.inflightMax, "journal-inflight-max", shard.Tuned.InflightMax, "journal writes of a shard that are under way at a time, and direct runs of a partition, 1 to 8")
 	f.Var(&o.directBytes, "direct-bytes", "a partition's batches that come to this go straight to its segment, others by way of the journal; 4KiB to 1MiB, or 0: all by way of the journal")
+	f.BoolVar(&o.zeroFiles, "zero-files", shard.Tuned.ZeroFiles, "write files of zeroes ahead of partitions with large batches, until retention lets files go: shorter syncs for twice the writing")
 	f.DurationVar(&o.spin, "spin", time.Duration(shard.Tuned.SpinNS), "how long a data shard looks for completions before it sleeps, 0s to 1ms")
 	f.Var(&o.receiveBuffer, "receive-buffer", "size of one of the buffers that requests are received in, 4KiB to 256KiB, a power of two")
 	f.StringVar(&o.features, "ring-features", "all", "io_uring features that may be used: all, a kernel release such as 5.19, or names with - before them")
