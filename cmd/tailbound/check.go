@@ -37,7 +37,7 @@ it could not be looked at.`,
 				output = "json"
 			}
 			if err := checkOutput(output); err != nil {
-				return err
+				return notLookedAt(err)
 			}
 			d, err := openOffline(args[0])
 			var report *engine.CheckReport
@@ -46,8 +46,7 @@ it could not be looked at.`,
 				report, err = d.check()
 			}
 			if err != nil {
-				fmt.Fprintln(os.Stderr, "tailbound: "+err.Error())
-				return exitStatus(2)
+				return notLookedAt(err)
 			}
 			if output != "table" {
 				if err := printValue(cmd.OutOrStdout(), output, d.json(report)); err != nil {
@@ -67,6 +66,12 @@ it could not be looked at.`,
 	return c
 }
 
+// notLookedAt ends check and repair where nothing can be said of the directory.
+func notLookedAt(err error) error {
+	fmt.Fprintln(os.Stderr, "tailbound: "+err.Error())
+	return exitStatus(2)
+}
+
 // offline is a data directory that no broker serves, locked, with what the
 // engine needs to read it.
 type offline struct {
@@ -80,7 +85,7 @@ type offline struct {
 
 func openOffline(dir string) (*offline, error) {
 	if _, err := os.Stat(filepath.Join(dir, "superblock")); err != nil {
-		return nil, fmt.Errorf("%s is no data directory of Tailbound: %w", dir, err)
+		return nil, fmt.Errorf("%s is no data directory of Tailbound; give the --data-dir that the broker is served with (%w)", dir, err)
 	}
 	lock, err := lockDirectory(dir)
 	if err != nil {

@@ -104,6 +104,13 @@ func TestOutputs(t *testing.T) {
 	}
 	printsAll(t, []string{"check", b.dir})
 	printsAll(t, []string{"repair", b.dir})
+	for _, c := range []string{"check", "repair"} { // 1 would say that something is broken
+		for _, args := range [][]string{{c, b.dir, "--output", "xml"}, {c, t.TempDir()}} {
+			if r := tailbound(t, "", args...); r.status != 2 {
+				t.Errorf("tailbound %s: exit status %d, not 2\n%s", strings.Join(args, " "), r.status, r.err)
+			}
+		}
+	}
 }
 
 func printsAll(t *testing.T, args []string) {

@@ -43,7 +43,7 @@ it could not be looked at or repaired.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output); err != nil {
-				return err
+				return notLookedAt(err)
 			}
 			out, got := cmd.OutOrStdout(), repairJSON{Broken: []brokenJSON{}}
 			if output != "table" {
@@ -54,8 +54,7 @@ it could not be looked at or repaired.`,
 				err = printValue(cmd.OutOrStdout(), output, got)
 			}
 			if err != nil {
-				fmt.Fprintln(os.Stderr, "tailbound: "+err.Error())
-				return exitStatus(2)
+				return notLookedAt(err)
 			}
 			if left > 0 {
 				return exitStatus(1)
