@@ -323,8 +323,8 @@ func librdProcess(t *testing.T, protocol string) func(b *broker, m membership) (
 	}
 }
 
-// TestGroupLibrdkafka: a librdkafka member is stopped past its session and goes on, stops polling for longer than max.poll.interval.ms and goes on, and
-// another crashes. Every record is seen, and every partition has an owner.
+// TestGroupLibrdkafka: a librdkafka member is stopped past its session and goes on; in the classic protocol it stops polling for longer than
+// max.poll.interval.ms and goes on; and it crashes. Every record is seen, and every partition has an owner.
 func TestGroupLibrdkafka(t *testing.T) {
 	b := consumerBroker(t)
 	for protocol, assignor := range map[string]string{"classic": "cooperative-sticky", "consumer": "uniform"} {
@@ -355,11 +355,15 @@ func TestGroupLibrdkafka(t *testing.T) {
 			settles(1)
 			last.signal(t, syscall.SIGCONT)
 			settles(2)
-			last.tell(t, "pause") // its heartbeats go on: it leaves by itself
-			settles(1)
-			last.tell(t, "resume")
-			f.until("told that it did not poll", func() (bool, string) { return last.said("exceeded"), "" })
-			settles(2)
+			// librdkafka before its change 5488 may join again in the consumer protocol with half a request, once in a few times; that is refused
+			// with INVALID_REQUEST, which it takes for fatal (confluentinc/librdkafka, issue 5541).
+			if protocol == "classic" {
+				last.tell(t, "pause") // its heartbeats go on: it leaves by itself
+				settles(1)
+				last.tell(t, "resume")
+				f.until("told that it did not poll", func() (bool, string) { return last.said("exceeded"), "" })
+				settles(2)
+			}
 			crash()
 			settles(1)
 			leave()
