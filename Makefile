@@ -43,7 +43,7 @@ compatibility: build ## docs/COMPATIBILITY.md, by the clients that did what it s
 sim: ## one simulated life: make sim SEED=n
 	$(GO) run ./cmd/sim -seed $(SEED)
 
-# Each choice beside its neighbours, as more systems of one run: docs/decisions/0014-tuning.md.
+# Each choice beside its neighbours, as more systems of one run: docs/decisions/0015-tuning.md.
 SWEEP = $(GO) run ./bench -seconds 3 -warmup 1 -rounds $(or $(ROUNDS),3)
 sweeps: sweep-inflight sweep-direct sweep-spin sweep-receive ## what the tuning settings are worth here
 sweep-inflight: build
