@@ -27,15 +27,21 @@ func consumerBroker(t *testing.T) *broker {
 	t.Helper()
 	needReal(t, "its sessions are long")
 	b := ownBroker(t, groupFlags...)
+	sessions(t, b, "3000")
+	return b
+}
+
+// sessions has members' sessions last so many milliseconds from their next heartbeat on.
+func sessions(t *testing.T, b *broker, ms string) {
+	t.Helper()
 	var sets []kadm.AlterConfig
-	for name, value := range map[string]string{"group.consumer.session.timeout.ms": "3000", "group.consumer.heartbeat.interval.ms": "200"} {
+	for name, value := range map[string]string{"group.consumer.session.timeout.ms": ms, "group.consumer.heartbeat.interval.ms": "200"} {
 		sets = append(sets, kadm.AlterConfig{Op: kadm.SetConfig, Name: name, Value: &value})
 	}
 	rs, err := admin(t, b).AlterBrokerConfigs(within(t, 10*time.Second), sets)
 	if err != nil || len(rs) == 0 || rs[0].Err != nil {
 		t.Fatal(err, rs)
 	}
-	return b
 }
 
 // consumed waits until the group is stable with n members that have every partition of the topic once between them.
@@ -147,6 +153,7 @@ func grow(t *testing.T, adm *kadm.Client, topic string, to int) {
 // TestConsumerGroupsStatic: a static member that is closed, or that crashes and comes back, has what it had; the others do not notice.
 func TestConsumerGroupsStatic(t *testing.T) {
 	b := consumerBroker(t)
+	sessions(t, b, "15000") // on a busy machine a restart takes its time
 	for name, join := range consumerClients {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -187,6 +194,7 @@ func TestConsumerGroupsKill(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := consumerBroker(t)
+			sessions(t, b, "15000") // on a busy machine a restart takes its time
 			f := newFlock(t, b, groupPartitions)
 			f.join, f.assignor = join, "uniform"
 			line := &lines{}
@@ -218,6 +226,7 @@ func TestConsumerGroupsKill(t *testing.T) {
 			if crash == nil {
 				return // its lines are not ours
 			}
+			sessions(t, b, "3000")
 			line.still.Lock()
 			f.consumed(1, groupPartitions)
 			f.write(60)
