@@ -94,3 +94,25 @@ func (m membership) inChild(t *testing.T, cmd *exec.Cmd) (leave, crash func(), e
 	}
 	return end(func() { in.Close() }), end(func() { cmd.Process.Kill() }), nil
 }
+
+// children has the flock's members be processes of their own, and gives the last of them.
+func (f *flock) children(how func(b *broker, m membership) (leave, crash func(), err error)) (last **child) {
+	last = new(*child)
+	f.join = func(b *broker, m membership) (leave, crash func(), err error) {
+		m.child = func(c *child) { *last = c }
+		return how(b, m)
+	}
+	return last
+}
+
+// works waits until so many members have all partitions between them, in the classic protocol or the consumer protocol, and sees records go through.
+func (f *flock) works(members int, classic bool) {
+	f.t.Helper()
+	if classic {
+		f.settles(members)
+	} else {
+		f.consumed(members, f.parts)
+	}
+	f.write(60)
+	f.sees()
+}

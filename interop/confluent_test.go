@@ -333,35 +333,22 @@ func TestGroupLibrdkafka(t *testing.T) {
 			f := newFlock(t, b, groupPartitions)
 			how := librdProcess(t, protocol)
 			f.assignor, f.patience = assignor, time.Minute
-			var last *child
-			f.join = func(b *broker, m membership) (leave, crash func(), err error) {
-				m.child = func(c *child) { last = c }
-				return how(b, m)
-			}
-			settles := func(members int) {
-				t.Helper()
-				if protocol == "classic" {
-					f.settles(members)
-				} else {
-					f.consumed(members, f.parts)
-				}
-				f.write(60)
-				f.sees()
-			}
+			last := f.children(how)
+			settles := func(members int) { t.Helper(); f.works(members, protocol == "classic") }
 			leave, _ := f.member("")
 			_, crash := f.member("")
 			settles(2)
-			last.signal(t, syscall.SIGSTOP)
+			(*last).signal(t, syscall.SIGSTOP)
 			settles(1)
-			last.signal(t, syscall.SIGCONT)
+			(*last).signal(t, syscall.SIGCONT)
 			settles(2)
 			// librdkafka before its change 5488 may join again in the consumer protocol with half a request, once in a few times; that is refused
 			// with INVALID_REQUEST, which it takes for fatal (confluentinc/librdkafka, issue 5541).
 			if protocol == "classic" {
-				last.tell(t, "pause") // its heartbeats go on: it leaves by itself
+				(*last).tell(t, "pause") // its heartbeats go on: it leaves by itself
 				settles(1)
-				last.tell(t, "resume")
-				f.until("told that it did not poll", func() (bool, string) { return last.said("exceeded"), "" })
+				(*last).tell(t, "resume")
+				f.until("told that it did not poll", func() (bool, string) { return (*last).said("exceeded"), "" })
 				settles(2)
 			}
 			crash()

@@ -66,29 +66,36 @@ func smallDisk(t *testing.T, kind string, size int64) string {
 	return filepath.Join(at, "data")
 }
 
+// brokerOn starts a broker on a disk of its own, whose end verifies that its data directory is sound.
+func brokerOn(t *testing.T, dir string) *broker {
+	t.Helper()
+	b, err := newBroker(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the broker's output:\n%s", b.out.tail())
+		}
+		if b.alive() {
+			if err := b.stop(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := b.check(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
 // TestFullDisk: a full disk refuses what finds no room with KAFKA_STORAGE_ERROR, loses nothing, keeps no other topic from its own room, survives
 // kill -9, and is over when a topic is deleted.
 func TestFullDisk(t *testing.T) {
 	for _, kind := range []string{"ext4", "xfs"} {
 		t.Run(kind, func(t *testing.T) {
 			dir := smallDisk(t, kind, 700<<20)
-			b, err := newBroker(dir)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if t.Failed() {
-					t.Logf("the broker's output:\n%s", b.out.tail())
-				}
-				if b.alive() {
-					if err := b.stop(); err != nil {
-						t.Error(err)
-					}
-				}
-				if err := b.check(); err != nil {
-					t.Error(err)
-				}
-			})
+			b := brokerOn(t, dir)
 			const big, small = "big", "small"
 			fill := bytesOf(batchOf(strings.Repeat("fill", 50_000)))
 			word := bytesOf(batchOf("word"))
@@ -186,23 +193,7 @@ func TestFullDisk(t *testing.T) {
 // on by themselves.
 func TestSmallDiskUnderLoad(t *testing.T) {
 	dir := smallDisk(t, "ext4", 400<<20)
-	b, err := newBroker(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the broker's output:\n%s", b.out.tail())
-		}
-		if b.alive() {
-			if err := b.stop(); err != nil {
-				t.Error(err)
-			}
-		}
-		if err := b.check(); err != nil {
-			t.Error(err)
-		}
-	})
+	b := brokerOn(t, dir)
 	topics := []string{"first", "second", "third", "fourth"}
 	sizes := []int{300, 5_000, 50_000, 400_000} // of a batch's record
 	stored := make([][]int64, len(topics))      // offsets of the batches that were acknowledged: each is its serial number in its record

@@ -154,21 +154,8 @@ func TestGroupJava(t *testing.T) {
 			f := newFlock(t, b, groupPartitions)
 			f.patience = time.Minute
 			how := javaMember(t, c.configs...)
-			var last *child
-			f.join = func(b *broker, m membership) (leave, crash func(), err error) {
-				m.child = func(c *child) { last = c }
-				return how(b, m)
-			}
-			settles := func(members int) {
-				t.Helper()
-				if c.classic {
-					f.settles(members)
-				} else {
-					f.consumed(members, f.parts)
-				}
-				f.write(60)
-				f.sees()
-			}
+			last := f.children(how)
+			settles := func(members int) { t.Helper(); f.works(members, c.classic) }
 			leave, _ := f.member("")
 			_, crash := f.member("")
 			settles(2)
@@ -176,9 +163,9 @@ func TestGroupJava(t *testing.T) {
 			f.parts += 2
 			f.writer.ForceMetadataRefresh()
 			settles(2)
-			last.signal(t, syscall.SIGSTOP)
+			(*last).signal(t, syscall.SIGSTOP)
 			settles(1)
-			last.signal(t, syscall.SIGCONT)
+			(*last).signal(t, syscall.SIGCONT)
 			settles(2)
 			b.kill()
 			if err := b.start(); err != nil {

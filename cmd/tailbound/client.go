@@ -340,10 +340,16 @@ func printValue(w io.Writer, output string, value any) error {
 	return err
 }
 
-// printInterval writes one value of several that come one after the other: a
-// line of JSON, or a document of YAML.
-func printInterval(w io.Writer, output string, value any) error {
-	if output == "json" {
+// printRepeated writes a value that is the only one, once, or one of several that
+// come one after the other: table does it, or it is a line of JSON, or a
+// document of YAML.
+func printRepeated(w io.Writer, output string, once bool, value any, table func(coloured bool) error) error {
+	switch {
+	case output == "table":
+		return table(w == os.Stdout && isTerminal(os.Stdout))
+	case once:
+		return printValue(w, output, value)
+	case output == "json":
 		return json.NewEncoder(w).Encode(value)
 	}
 	if _, err := io.WriteString(w, "---\n"); err != nil {

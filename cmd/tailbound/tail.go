@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -73,14 +72,7 @@ answer taken; what a fetch waits for data is nobody's fault, and left out.`,
 				if err := p.ask(profileQuestion{Tail: &tailQuestion{OverMS: over.Milliseconds(), Count: count}}, got); err != nil {
 					return err
 				}
-				switch {
-				case output == "table":
-					err = printTail(out, got, out == os.Stdout && isTerminal(os.Stdout))
-				case once:
-					err = printValue(out, output, got)
-				default:
-					err = printInterval(out, output, got)
-				}
+				err := printRepeated(out, output, once, got, func(coloured bool) error { return printTail(out, got, coloured) })
 				if err != nil || once {
 					return err
 				}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -68,14 +67,7 @@ start, or to when the objective was set.`,
 					return err
 				}
 				out := cmd.OutOrStdout()
-				switch {
-				case output == "table":
-					err = printSLO(out, got, out == os.Stdout && isTerminal(os.Stdout))
-				case once:
-					err = printValue(out, output, got)
-				default:
-					err = printInterval(out, output, got)
-				}
+				err := printRepeated(out, output, once, got, func(coloured bool) error { return printSLO(out, got, coloured) })
 				if err != nil || once {
 					return err
 				}
