@@ -211,6 +211,7 @@ type log struct {
 	building          int32  // the last of them, which grows; none
 	runsFlying        int    // sent, and not over
 	directs           int    // of them all, those that are direct
+	crowd             uint32 // the interval in which it was counted as one with large batches
 	direct            bool   // there were any in this life
 	runBytes          int    // of the last one's entries
 	frameSeq          uint64 // the last frame with something of it

@@ -22,6 +22,7 @@ type runs struct {
 	directMax  int       // bytes of one, but for a larger batch: a quarter of a slab, so that little of one is left over
 	directLogs int       // logs with direct runs that are not durable
 	directAt   [directLogsMax]Slot
+	crowd      crowd
 	walked     int64 // bytes of runs that no checkpoint says are durable: the next opening reads them
 }
 
@@ -66,9 +67,8 @@ const (
 
 const (
 	// directLogsMax bounds how many logs write runs of their own at a time: each
-	// needs syncs of its own file, each in a worker of the kernel's. Past it one
-	// frame and one sync serve them all.
-	directLogsMax = 8
+	// needs syncs of its own file, each in a worker of the kernel's.
+	directLogsMax = 128
 	// runOverhead is what a run takes besides its entries, at most.
 	runOverhead = pieceHeader + blockBytes
 )
@@ -151,7 +151,7 @@ func (e *Engine) wantsDirect(l *log, s Slot, need int) bool {
 			return true
 		}
 	}
-	if !e.large(l, need) {
+	if !e.large(l, need) || e.crowded(l, need) {
 		return false
 	}
 	return l.undrained <= e.aheadMax() && e.runFree != none && e.pool[e.runFree].next != none && // one more for what the journal has before it
