@@ -76,10 +76,11 @@ type Tuning struct {
 	ReceiveBufferBytes int
 	ZeroFiles          bool  // files are written with zeroes ahead of logs with large batches
 	SpinNS             int64 // a thread looks for completions so long before it sleeps
+	Nice               int   // of a data shard's thread and the kernel's workers that it has; 0: as the process has it
 }
 
 // Tuned is the way that fits most.
-var Tuned = Tuning{InflightMax: 2, DirectBytes: 64 << 10, ReceiveBufferBytes: 64 << 10, SpinNS: 20e3}
+var Tuned = Tuning{InflightMax: 2, DirectBytes: 64 << 10, ReceiveBufferBytes: 64 << 10, SpinNS: 20e3, Nice: -15}
 
 func (t Tuning) orTuned() Tuning {
 	if t == (Tuning{}) {

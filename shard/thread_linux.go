@@ -146,6 +146,12 @@ func (b *Broker) run(i int, o BrokerOptions, plan Memory, opened chan<- error, b
 			return
 		}
 	}
+	if nice := o.Tuning.orTuned().Nice; i > 0 && nice != 0 {
+		// before the ring: its workers have what the thread has
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, nice); err != nil && i == 1 && o.Log != nil {
+			o.Log.Log(Warn, i, fmt.Appendf(nil, "data shards have no precedence over what else this machine computes, which makes tails longer beside it: nice %d: %v (RLIMIT_NICE, LimitNICE= of a systemd unit, or CAP_SYS_NICE allow it; nice 0 does without)", nice, err))
+		}
+	}
 	arena, err := mem.Map(plan.ArenaBytes, mem.Options{HugePages: true, Lock: true})
 	if err != nil {
 		opened <- err

@@ -72,7 +72,7 @@ type victim struct {
 
 // startVictim needs a CPU for the shard and one for everybody else, and a disk
 // with direct I/O.
-func startVictim(t *testing.T) *victim {
+func startVictim(t *testing.T, args ...string) *victim {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
@@ -81,7 +81,7 @@ func startVictim(t *testing.T) *victim {
 		t.Skipf("%d CPUs: the shard needs one of its own to be disturbed on", len(allowed))
 	}
 	v := &victim{t: t, cpu: allowed[len(allowed)-1]}
-	v.running = startBroker(t, "--cpus", strconv.Itoa(v.cpu))
+	v.running = startBroker(t, append(args, "--cpus", strconv.Itoa(v.cpu))...)
 	var p profile
 	if err := json.Unmarshal([]byte(must(t, "", "profile", "--data-dir", v.dir, "--once", "--json")), &p); err != nil {
 		t.Fatal(err)
@@ -169,7 +169,7 @@ func (v *victim) blames(topic string, kind metrics.Kind, disturb func(), causes 
 }
 
 func TestTailNamesACPUHog(t *testing.T) {
-	v := startVictim(t)
+	v := startVictim(t, "--nice", "0") // or it goes before them
 	v.blames("victim", metrics.Produce, func() {
 		var hogs []*exec.Cmd
 		for range 3 {
@@ -326,6 +326,44 @@ func TestTailNamesANeighbour(t *testing.T) {
 		}
 	}
 	t.Errorf("no request was blamed on the bursts:\n%s", must(t, "", "profile", "tail", "--data-dir", v.dir, "--once"))
+}
+
+// Data shards go before what else the machine computes, where that is allowed;
+// where it is not, a line says so.
+func TestNice(t *testing.T) {
+	b := startBroker(t)
+	switch niced, warned := b.threadsAt(t, -15), strings.Contains(b.log.String(), "nice -15:"); {
+	case warned && niced > 0:
+		t.Errorf("%d threads are at -15, and it says that none may be:\n%s", niced, b.log)
+	case !warned && niced == 0:
+		t.Errorf("no thread is at -15, and nothing says why:\n%s", b.log)
+	case warned:
+		t.Logf("not allowed here:\n%s", b.log)
+	}
+	if b = startBroker(t, "--nice", "0"); b.threadsAt(t, -15) > 0 || strings.Contains(b.log.String(), "nice") {
+		t.Errorf("with --nice 0: %d threads are at -15:\n%s", b.threadsAt(t, -15), b.log)
+	}
+}
+
+// threadsAt counts the broker's threads of a nice value.
+func (b *running) threadsAt(t *testing.T, nice int) (n int) {
+	t.Helper()
+	var p profile
+	if err := json.Unmarshal([]byte(must(t, "", "profile", "--data-dir", b.dir, "--once", "--json")), &p); err != nil {
+		t.Fatal(err)
+	}
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.PID))
+	if err != nil || len(tasks) == 0 {
+		t.Fatal("no threads:", err)
+	}
+	for _, task := range tasks {
+		tid, _ := strconv.Atoi(filepath.Base(task))
+		// the system call has 20 less it, so that it is never below 0
+		if is, err := unix.Getpriority(unix.PRIO_PROCESS, tid); err == nil && 20-is == nice {
+			n++
+		}
+	}
+	return n
 }
 
 // A control shard that takes no turn is none of a data shard's business.

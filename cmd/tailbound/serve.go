@@ -51,7 +51,7 @@ type serveOptions struct {
 	connsMax, connsPerIP                                             int
 	ipOverrides                                                      string
 	journal                                                          byteSize
-	inflightMax                                                      int
+	inflightMax, nice                                                int
 	directBytes, receiveBuffer                                       byteSize
 	spin                                                             time.Duration
 	zeroFiles                                                        bool
@@ -119,6 +119,7 @@ exit status is 0 only after a clean stop.`,
 	f.Var(&o.directBytes, "direct-bytes", "a partition's batches that come to this go straight to its segment, others by way of the journal; 4KiB to 1MiB, or 0: all by way of the journal")
 	f.BoolVar(&o.zeroFiles, "zero-files", shard.Tuned.ZeroFiles, "write files of zeroes ahead of partitions with large batches, until retention lets files go: shorter syncs for twice the writing")
 	f.DurationVar(&o.spin, "spin", time.Duration(shard.Tuned.SpinNS), "how long a data shard looks for completions before it sleeps, 0s to 1ms")
+	f.IntVar(&o.nice, "nice", shard.Tuned.Nice, "nice value of data shards and of the kernel's workers they have, -20 to 19; 0: as it is")
 	f.Var(&o.receiveBuffer, "receive-buffer", "size of one of the buffers that requests are received in, 4KiB to 256KiB, a power of two")
 	f.StringVar(&o.features, "ring-features", "all", "io_uring features that may be used: all, a kernel release such as 5.19, or names with - before them")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -185,6 +186,9 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 	}
 	if o.spin < 0 || o.spin > time.Millisecond {
 		wrong("spin", "%s: it is 0s to 1ms", o.spin)
+	}
+	if o.nice < -20 || o.nice > 19 {
+		wrong("nice", "%d: it is -20 to 19", o.nice)
 	}
 	if n := o.receiveBuffer; n < 4<<10 || n > 256<<10 || n&(n-1) != 0 {
 		wrong("receive-buffer", "%s: it is a power of two from 4KiB to 256KiB", &o.receiveBuffer)
