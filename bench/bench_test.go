@@ -72,7 +72,7 @@ func TestRatiosSkipRoundsThatCouldNot(t *testing.T) {
 }
 
 func TestVariants(t *testing.T) {
-	for name, ok := range map[string]bool{"tailbound": true, "tailbound@/tmp/x": true, "tailbound:--spin=0s --arena=64MiB": true, "tailbound@/tmp/x:--spin=0s": true, "probe": true, "probe:--spin=0s": false, "plain@/tmp/x": false, "rabbit": false, "broker@10.0.0.1:9092": true, "broker": false, "kafka-flush-wide": true, "": false} {
+	for name, ok := range map[string]bool{"tailbound": true, "tailbound@/tmp/x": true, "tailbound-groups-wide": true, "tailbound:--spin=0s --arena=64MiB": true, "tailbound@/tmp/x:--spin=0s": true, "probe": true, "probe:--spin=0s": false, "plain@/tmp/x": false, "rabbit": false, "broker@10.0.0.1:9092": true, "broker": false, "kafka-flush-wide": true, "": false} {
 		if err := valid(name); (err == nil) != ok {
 			t.Errorf("%q: %v", name, err)
 		}

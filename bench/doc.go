@@ -27,7 +27,10 @@
 //
 //	go run ./bench -systems tailbound-groups,tailbound -rates 200 -rounds 5
 //
-// the ratios are those of a produce with the crowd to one without it.
+// the ratios are those of a produce with the crowd to one without it. There all
+// threads of the broker share one core; with tailbound-groups-wide,tailbound-wide
+// they have all cores and only the data shard keeps to its own, as it does where
+// nobody pins the process.
 //
 // How long a group is without the partitions of a member that crashed is
 // measured by bench rebalance (make rebalance), beside Apache Kafka, in rounds

@@ -451,7 +451,7 @@ func (o *options) measureIn(ctx context.Context, dir, name string, p phase, m *m
 		}
 	}
 	var crowd *trial.Process
-	if kind, _, _ := variant(name); kind == "tailbound-groups" {
+	if kind, _, _ := variant(name); strings.HasPrefix(kind, "tailbound-groups") {
 		if crowd, err = o.gather(ctx, self, addr, filepath.Join(filepath.Dir(dir), "gathered")); err != nil {
 			return err
 		}

@@ -15,7 +15,7 @@ import (
 )
 
 func systemNames() []string {
-	return []string{"tailbound", "tailbound-groups", "probe", "plain", "plain-nosync", "kafka", "kafka-flush", "kafka-wide", "kafka-flush-wide", "jetstream", "jetstream-sync", "broker@HOST:PORT"}
+	return []string{"tailbound", "tailbound-groups", "tailbound-wide", "tailbound-groups-wide", "probe", "plain", "plain-nosync", "kafka", "kafka-flush", "kafka-wide", "kafka-flush-wide", "jetstream", "jetstream-sync", "broker@HOST:PORT"}
 }
 
 // promise is what a system's acknowledgement means.
@@ -85,14 +85,15 @@ func (o *options) start(name, addr, dir string) (*trial.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	kind, binary, more := variant(name)
+	kind, wide := strings.CutSuffix(kind, "-wide") // all cores: a JVM on one suffers
 	cpus, beside := []int{o.serverCPU}, []string(nil)
-	if o.disturb != "" {
+	if wide || o.disturb != "" {
 		// What is in its process and is not a shard goes where it likes, as it does
 		// where nobody pins the process: on one core it would be a fight for it.
 		cpus, beside = nil, []string{"--cpus", strconv.Itoa(o.serverCPU)}
 	}
 	procs := fmt.Sprintf("GOMAXPROCS=%d", o.serverProc)
-	kind, binary, more := variant(name)
 	switch kind {
 	case "tailbound", "tailbound-groups":
 		args := append([]string{"serve", "--data-dir", dir, "--listen", addr, "--shards", "1"}, append(beside, strings.Fields(o.serveArgs)...)...)
@@ -103,9 +104,6 @@ func (o *options) start(name, addr, dir string) (*trial.Process, error) {
 		return trial.Spawn(cpus, []string{procs}, self, "child-plain", addr, dir, "sync")
 	case "plain-nosync":
 		return trial.Spawn(cpus, []string{procs}, self, "child-plain", addr, dir, "nosync")
-	}
-	if wide, ok := strings.CutSuffix(kind, "-wide"); ok { // all cores: a JVM on one suffers
-		kind, cpus = wide, nil
 	}
 	if kind == "kafka" || kind == "kafka-flush" || isJetStream(kind) {
 		return trial.Spawn(cpus, nil, o.peers, append([]string{"serve", kind, addr, dir}, o.properties...)...)
