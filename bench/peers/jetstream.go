@@ -64,6 +64,7 @@ type line struct {
 	pending  []pending
 	latency  *record.Histogram // the answering goroutine's
 	lag      *record.Histogram // the publishing one's
+	unsent   *record.Histogram // also: what it could not publish by the end of the drain, as it had waited
 	answered atomic.Int64      // within the window
 	meant    int64
 	held     int64
@@ -90,6 +91,8 @@ func drive(o load.Options) (*load.Result, error) {
 	from := start + o.WarmupNS
 	to := from + o.WindowNS
 	message := make([]byte, max(o.RecordBytes, 16))
+	over := make(chan struct{}) // the drain is
+	defer time.AfterFunc(time.Duration(to+o.DrainNS-load.Now()), func() { close(over) }).Stop()
 	var publishing sync.WaitGroup
 	failed := make(chan error, len(lines))
 	for i, l := range lines {
@@ -100,7 +103,7 @@ func drive(o load.Options) (*load.Result, error) {
 		if err := l.listen(from, to); err != nil {
 			return nil, err
 		}
-		publishing.Go(func() { failed <- l.publish(message, o.Records, from) })
+		publishing.Go(func() { failed <- l.publish(message, o.Records, from, over) })
 	}
 	sleepUntil(from)
 	first := load.ReadUsage(o.ServerPID)
@@ -124,7 +127,7 @@ func drive(o load.Options) (*load.Result, error) {
 
 func connect(o load.Options) (lines []*line, err error) {
 	for i := range o.Connections {
-		l := &line{inbox: fmt.Sprintf("_INBOX.bench.%d.", i), latency: record.NewHistogram(), lag: record.NewHistogram(), errors: map[string]int64{}, slots: make(chan int, o.Inflight), pending: make([]pending, o.Inflight)}
+		l := &line{inbox: fmt.Sprintf("_INBOX.bench.%d.", i), latency: record.NewHistogram(), lag: record.NewHistogram(), unsent: record.NewHistogram(), errors: map[string]int64{}, slots: make(chan int, o.Inflight), pending: make([]pending, o.Inflight)}
 		if l.conn, err = nats.Connect("nats://"+o.Bootstrap, nats.ReconnectBufSize(-1)); err != nil {
 			return nil, err
 		}
@@ -185,7 +188,8 @@ func (l *line) listen(from, to int64) error {
 	return err
 }
 
-func (l *line) publish(message []byte, records int, from int64) error {
+// publish sends what is due. Once over is closed it sends no more of it.
+func (l *line) publish(message []byte, records int, from int64, over <-chan struct{}) error {
 	runtime.LockOSThread()
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
 	replies := make([]string, len(l.pending))
@@ -209,8 +213,15 @@ func (l *line) publish(message []byte, records int, from int64) error {
 		select {
 		case slot = <-l.slots:
 		default:
-			slot = <-l.slots
-			heldUntil = load.Now()
+			select {
+			case slot = <-l.slots:
+				heldUntil = load.Now()
+			case <-over:
+				if due >= from {
+					l.unsent.Record(load.Now() - due)
+				}
+				continue
+			}
 		}
 		if l.Interval > 0 && due >= from {
 			if due > heldUntil {
@@ -253,6 +264,8 @@ func result(o load.Options, lines []*line, from int64, first, last load.Usage) *
 			}
 		}
 		latency.Add(l.latency)
+		latency.Add(l.unsent)
+		r.Unfinished += l.unsent.Count()
 		lag.Add(l.lag)
 		r.Acknowledged += l.answered.Load()
 		r.Held += l.held
