@@ -199,119 +199,34 @@ func (s *Shard) look(i uint32) {
 	if r.code != kafka.None {
 		s.freeParts(r) // its session ended
 	}
-	have, over := int64(0), false // bytes there are; there is more than an answer takes
+	k := looking{request: i, r: r, faults: r.code != kafka.None || r.first == none && r.session == none}
 	if r.session != none && r.first == none {
-		if over = s.gather(i); over && r.first == none {
+		if k.over = s.gather(i); k.over && r.first == none {
 			s.crowded = true
 			s.starve(i)
 			return
 		}
 	}
-	// Reads from disk have few buffers: they are for who has taken what it had.
-	early, first, wants := !s.net.Turn(r.frame), s.net.First(r.frame), false
-	used, total, cold, faults := 0, 0, 0, r.code != kafka.None || r.first == none && r.session == none
-	most, copied := min(int(r.bytesMax), s.replyMax), s.log.PinsLeft() <= 0
-	if copied {
-		most = min(most, s.copyMax)
+	k.early, k.first = !s.net.Turn(r.frame), s.net.First(r.frame)
+	k.most, k.copied = min(int(r.bytesMax), s.replyMax), s.log.PinsLeft() <= 0
+	if k.copied {
+		k.most = min(k.most, s.copyMax)
 	}
 	for p := r.first; p != none; p = s.parts[p].next {
-		x := &s.parts[p]
 		s.Timelines.Counters.PartitionsLookedAt++
-		x.views, x.tally = 0, tally{}
-		if x.code != kafka.None {
-			faults = true
-			continue
-		}
-		x.known, x.high = s.log.Start(x.slot), s.high(x.slot)
-		x.tally = tally{counted: x.from}
-		limit := min(int(x.max), most-total)
-		if total > 0 && limit <= 0 || used == len(s.views) {
-			if x.from < x.known || x.from > s.log.End(x.slot) {
-				x.code, faults = kafka.OffsetOutOfRange, true // as it is told where something is read
-				continue
-			}
-			x.full, over = true, over || x.max > 0
-			continue
-		}
-		n, st := 0, engine.OK
-		if !x.haveRead {
-			n, st = s.log.Read(x.slot, x.from, x.high, limit, s.views[used:])
-		}
-		if st == engine.Cold && !early && cold < coldPerFetch {
-			have, comes := s.takeAhead(i, p)
-			if comes {
-				cold++
-				continue
-			}
-			if have {
-				st = engine.OK
-			}
-		}
-		if x.haveRead {
-			n = s.log.ReadViews(x.read, x.from, x.high, limit, s.views[used:])
-		}
-		switch st {
-		case engine.OK, engine.Empty:
-		case engine.Cold:
-			if wants = true; first && cold < coldPerFetch && s.readCold(i, p) {
-				cold++
-			}
-			continue
-		case engine.OutOfRange:
-			x.code, faults = kafka.OffsetOutOfRange, true
-			if x.from > x.high && x.from <= s.log.End(x.slot) {
-				x.code, faults = kafka.None, false // appended, not durable yet
-			}
-			continue
-		case engine.Rot, engine.Corrupt:
-			x.code, faults = codeOf(st), true
-			continue
-		default:
-			x.code, faults = codeOf(st), true
-			continue
-		}
-		for !copied && n > 0 && s.log.PinsLeft() < 0 && used+n > 1 {
-			n--
-			s.unpin(used+n, 1)
-			x.full, over, most = true, true, 0 // nothing more
-		}
-		if n == 0 {
-			continue
-		}
-		if total > 0 && len(s.views[used].Bytes) > limit {
-			s.unpin(used, n) // whole only where it is the first
-			x.full, over = true, true
-			continue
-		}
-		if r.header.Version < zstdFetch && holdsZstd(s.views[used:used+n]) {
-			s.unpin(used, n)
-			x.code, faults = kafka.UnsupportedCompressionType, true
-			continue
-		}
-		got := 0
-		for _, v := range s.views[used : used+n] {
-			got += len(v.Bytes)
-		}
-		x.views, x.bytes, x.counted = int32(n), int32(got), viewEnd(s.views[used+n-1])
-		have += int64(got)
-		if x.counted < x.high {
-			x.full, over = true, over || limit < int(x.max)
-			have += int64(max(x.max-x.bytes, 0)) // it holds its maximum, as Kafka counts
-		}
-		used += n
-		total += got
+		s.take(&k, p)
 	}
-	if cold > 0 {
-		s.unpin(0, used)
+	if k.cold > 0 {
+		s.unpin(0, k.used)
 		if r.stamps[metrics.Appended] == 0 {
 			r.stamps[metrics.Appended] = int64(s.now)
 		}
 		r.stamps[metrics.Submitted] = int64(s.now)
 		return
 	}
-	waits := !faults && !over && have < int64(r.bytes) && s.now < r.waitUntil && s.stage == stageServing
-	if !first && wants || early && used > 0 && !waits {
-		s.unpin(0, used)
+	waits := !k.faults && !k.over && k.have < int64(r.bytes) && s.now < r.waitUntil && s.stage == stageServing
+	if !k.first && k.wants || k.early && k.used > 0 && !waits {
+		s.unpin(0, k.used)
 		if r.session != none {
 			s.scatter(i, false) // who comes first may wait long
 		}
@@ -319,7 +234,7 @@ func (s *Shard) look(i uint32) {
 		return
 	}
 	if waits {
-		s.unpin(0, used)
+		s.unpin(0, k.used)
 		if r.session != none {
 			again := r.behind // while something was read
 			s.scatter(i, !again)
@@ -328,14 +243,122 @@ func (s *Shard) look(i uint32) {
 				return
 			}
 		}
-		r.have = have
+		r.have = k.have
 		s.park(i)
 		return
 	}
 	if r.stamps[metrics.Appended] == 0 {
 		r.stamps[metrics.Appended] = int64(s.now)
 	}
-	s.buildFetch(i, used, copied)
+	s.buildFetch(i, k.used, k.copied)
+}
+
+// looking is one look of a fetch at its partitions.
+type looking struct {
+	request uint32
+	r       *request
+	// Reads from disk have few buffers: they are for who has taken what it had.
+	early, first bool  // another answer of its connection goes before its; it is the oldest of them
+	copied       bool  // nothing more may be pinned: the answer is copied
+	most         int   // bytes that it may have
+	used, total  int   // views there are, and their bytes
+	have         int64 // bytes there are for it, taken or not
+	cold         int   // reads from disk that were begun
+	wants        bool  // there are more to begin
+	faults       bool  // a partition has an error, which is told at once
+	over         bool  // there is more than an answer takes
+}
+
+// take takes what there is in partition p for the answer, or notes why nothing.
+func (s *Shard) take(k *looking, p int32) {
+	x := &s.parts[p]
+	x.views, x.tally = 0, tally{}
+	if x.code != kafka.None {
+		k.faults = true
+		return
+	}
+	x.known, x.high = s.log.Start(x.slot), s.high(x.slot)
+	x.tally = tally{counted: x.from}
+	limit := min(int(x.max), k.most-k.total)
+	if k.total > 0 && limit <= 0 || k.used == len(s.views) {
+		if x.from < x.known || x.from > s.log.End(x.slot) {
+			x.code, k.faults = kafka.OffsetOutOfRange, true // as it is told where something is read
+			return
+		}
+		x.full, k.over = true, k.over || x.max > 0
+		return
+	}
+	n := s.readFor(k, p, limit)
+	for !k.copied && n > 0 && s.log.PinsLeft() < 0 && k.used+n > 1 {
+		n--
+		s.unpin(k.used+n, 1)
+		x.full, k.over, k.most = true, true, 0 // nothing more
+	}
+	if n == 0 {
+		return
+	}
+	if k.total > 0 && len(s.views[k.used].Bytes) > limit {
+		s.unpin(k.used, n) // whole only where it is the first
+		x.full, k.over = true, true
+		return
+	}
+	views := s.views[k.used : k.used+n]
+	if k.r.header.Version < zstdFetch && holdsZstd(views) {
+		s.unpin(k.used, n)
+		x.code, k.faults = kafka.UnsupportedCompressionType, true
+		return
+	}
+	got := 0
+	for _, v := range views {
+		got += len(v.Bytes)
+	}
+	x.views, x.bytes, x.counted = int32(n), int32(got), viewEnd(views[n-1])
+	k.have += int64(got)
+	if x.counted < x.high {
+		x.full, k.over = true, k.over || limit < int(x.max)
+		k.have += int64(max(x.max-x.bytes, 0)) // it holds its maximum, as Kafka counts
+	}
+	k.used += n
+	k.total += got
+}
+
+// readFor reads up to limit bytes of partition p into the views, from memory or
+// from what was read from disk for it, and begins to read that where it may. It
+// returns how many views there are.
+func (s *Shard) readFor(k *looking, p int32, limit int) (n int) {
+	x := &s.parts[p]
+	views, st := s.views[k.used:], engine.OK
+	if !x.haveRead {
+		n, st = s.log.Read(x.slot, x.from, x.high, limit, views)
+	}
+	if st == engine.Cold && !k.early && k.cold < coldPerFetch {
+		have, comes := s.takeAhead(k.request, p)
+		if comes {
+			k.cold++
+			return 0
+		}
+		if have {
+			st = engine.OK
+		}
+	}
+	if x.haveRead {
+		n = s.log.ReadViews(x.read, x.from, x.high, limit, views)
+	}
+	switch st {
+	case engine.OK, engine.Empty:
+		return n
+	case engine.Cold:
+		if k.wants = true; k.first && k.cold < coldPerFetch && s.readCold(k.request, p) {
+			k.cold++
+		}
+	case engine.OutOfRange:
+		if x.from <= x.high || x.from > s.log.End(x.slot) { // or it was appended and is not durable yet
+			x.code, k.faults = kafka.OffsetOutOfRange, true
+		}
+	default:
+		x.code, k.faults = codeOf(st), true
+	}
+	return 0
 }
 
 // viewEnd is one past the last offset of a view's batch.
