@@ -9,7 +9,53 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"tailbound/ioring"
 )
+
+// directory is the data directory, held by this process.
+type directory struct {
+	path     string // absolute
+	lock     *os.File
+	root     int
+	disk     ioring.Direct
+	buffered bool // it has no direct I/O
+}
+
+// openDirectory makes the data directory where it is missing, and takes it.
+// Without direct I/O it is refused, or buffered where that will do.
+func openDirectory(path string, buffered bool) (*directory, error) {
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return nil, mayNot(path, err)
+	}
+	full, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	d := &directory{path: full, root: -1}
+	if d.lock, err = lockDirectory(path); err != nil {
+		return nil, err
+	}
+	if d.root, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		d.close()
+		return nil, fmt.Errorf("data directory %s: %w", path, err)
+	}
+	if d.disk, err = ioring.DirectIO(d.root); err != nil {
+		if !buffered {
+			d.close()
+			return nil, fmt.Errorf("data directory %s: %w; choose a directory on ext4 or XFS, or --buffered to try things out without durability", path, err)
+		}
+		d.buffered = true
+	}
+	return d, nil
+}
+
+func (d *directory) close() {
+	if d.root >= 0 {
+		unix.Close(d.root)
+	}
+	d.lock.Close()
+}
 
 // lockDirectory takes the data directory for this process until its end. It
 // says who holds it where it is taken.

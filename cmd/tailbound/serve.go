@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -416,40 +415,17 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(int64(o.shards+2) * garbageMax)
 
-	if err := os.MkdirAll(o.dataDir, 0o755); err != nil {
-		return mayNot(o.dataDir, err)
-	}
-	dataDir, err := filepath.Abs(o.dataDir)
-	if err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	}
-	lock, err := lockDirectory(o.dataDir)
+	dir, err := openDirectory(o.dataDir, o.buffered)
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	root, err := unix.Open(o.dataDir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("data directory %s: %w", o.dataDir, err)
-	}
-	defer unix.Close(root)
-	disk, err := ioring.DirectIO(root)
-	buffered := false
-	if err != nil {
-		if !o.buffered {
-			return fmt.Errorf("data directory %s: %w; choose a directory on ext4 or XFS, or --buffered to try things out without durability", o.dataDir, err)
-		}
-		buffered = true
-	}
-	journal, _, err := o.journalSize(o.shards)
-	if err == nil {
-		err = o.journalsFit(o.shards, journal)
-	}
-	if err != nil {
-		return err
-	}
+	defer dir.close()
 	listeners, err, advertiseErr := parseListeners(o.listen, o.advertise, o.ports(o.shards))
 	if err = errors.Join(err, advertiseErr); err != nil {
+		return err
+	}
+	options, err := o.brokerOptions(dir)
+	if err != nil {
 		return err
 	}
 	defer func() {
@@ -463,47 +439,11 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		if err := l.bind(o.ports(o.shards)); err != nil {
 			return err
 		}
+		l.listenWith(&options, o.single())
 	}
-	var seed [8]byte
-	var directory [16]byte
-	crand.Read(seed[:]) // never fails (crypto/rand)
-	crand.Read(directory[:])
-	options := shard.BrokerOptions{
-		DataShards: o.shards, CPUs: data, OtherCPUs: other, ArenaBytes: int(o.arena), RootFD: root, Features: features,
-		Buffered: buffered, MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions, TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax,
-		DataDir: dataDir, AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly", Groups: o.groupOptions(), Log: logger, Tuning: o.tuning(), Seed: binary.LittleEndian.Uint64(seed[:]), NewDirectory: directory,
-	}
-	options.JournalBytes = int(journal)
-	if options.SpareBytes, err = o.spareBytes(o.shards); err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	}
-	if options.ConnsMax, options.ConnsPerAddressMax = o.connsMax, o.connsPerIP; o.connsPerIP == 0 {
-		options.ConnsPerAddressMax = -1
-	}
-	options.FetchSessionsMax = o.sessionSlots()
-	if options.AddressLimits, err = parseAddressLimits(o.ipOverrides); err != nil {
-		return err
-	}
+	options.CPUs, options.OtherCPUs, options.Features, options.Log = data, other, features, logger
 	if err := raiseFilesLimit(options, o.connsMax); err != nil {
 		return err
-	}
-	for i, l := range listeners {
-		nodes, sockets := l.nodes, []int(nil)
-		if o.single() {
-			nodes, sockets = []shard.Node{nodes[0], nodes[0]}, []int{-1}
-		}
-		for _, b := range l.bound {
-			sockets = append(sockets, b.fd)
-		}
-		options.Listeners = append(options.Listeners, sockets)
-		if i == 0 {
-			options.Nodes = nodes
-		} else {
-			options.OtherNodes = append(options.OtherNodes, nodes)
-		}
-		if l.name != "" {
-			options.ListenerNames = append(options.ListenerNames, l.name)
-		}
 	}
 	profiler, err := listenProfile(o.dataDir)
 	if err != nil {
@@ -536,11 +476,71 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	if prometheus != nil {
 		prometheus.serve(profiler, func(err error) { logger.log.Error("/metrics is not served any more", "error", err) })
 	}
-	announce(cmd, logger.log, o, listeners, found, disk, buffered, data, time.Since(started))
+	announce(cmd, logger.log, o, listeners, found, dir.disk, dir.buffered, data, time.Since(started))
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		logger.log.Warn("systemd could not be told of readiness", "error", err)
 	}
 	go watchdog(profiler, logger.log)
+	return untilStopped(broker, signals, logger.log, func() { profiler.close(o.dataDir) })
+}
+
+// brokerOptions are the settings as shards take them, but for what is found out
+// of the machine besides the disk.
+func (o *serveOptions) brokerOptions(dir *directory) (shard.BrokerOptions, error) {
+	var seed [8]byte
+	b := shard.BrokerOptions{
+		DataShards: o.shards, ArenaBytes: int(o.arena), RootFD: dir.root, Buffered: dir.buffered, DataDir: dir.path,
+		MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions, TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax,
+		AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly",
+		ConnsMax: o.connsMax, ConnsPerAddressMax: o.connsPerIP, FetchSessionsMax: o.sessionSlots(), Groups: o.groupOptions(), Tuning: o.tuning(),
+	}
+	crand.Read(seed[:]) // never fails (crypto/rand)
+	crand.Read(b.NewDirectory[:])
+	b.Seed = binary.LittleEndian.Uint64(seed[:])
+	if o.connsPerIP == 0 {
+		b.ConnsPerAddressMax = -1
+	}
+	journal, _, err := o.journalSize(o.shards)
+	if err == nil {
+		err = o.journalsFit(o.shards, journal)
+	}
+	if err != nil {
+		return b, err
+	}
+	b.JournalBytes = int(journal)
+	if b.SpareBytes, err = o.spareBytes(o.shards); err != nil {
+		return b, fmt.Errorf("data directory: %w", err)
+	}
+	b.AddressLimits, err = parseAddressLimits(o.ipOverrides)
+	return b, err
+}
+
+// listenWith adds a bound listener to what the broker listens with.
+func (l *listener) listenWith(b *shard.BrokerOptions, single bool) {
+	nodes, sockets := l.nodes, []int(nil)
+	if single {
+		nodes, sockets = []shard.Node{nodes[0], nodes[0]}, []int{-1}
+	}
+	for _, x := range l.bound {
+		sockets = append(sockets, x.fd)
+	}
+	if len(b.Listeners) == 0 {
+		b.Nodes = nodes
+	} else {
+		b.OtherNodes = append(b.OtherNodes, nodes)
+	}
+	b.Listeners = append(b.Listeners, sockets)
+	if l.name != "" {
+		b.ListenerNames = append(b.ListenerNames, l.name)
+	}
+}
+
+// stopMax is how long a clean stop may take.
+const stopMax = 30 * time.Second
+
+// untilStopped waits for a signal, stops the broker and waits for that; stopping
+// runs in between. It returns early when the broker ends by itself.
+func untilStopped(broker *shard.Broker, signals <-chan os.Signal, log *slog.Logger, stopping func()) error {
 	done := make(chan error, 1)
 	go func() { done <- broker.Wait() }()
 	select {
@@ -550,20 +550,20 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		}
 		return err
 	case s := <-signals:
-		logger.log.Info("stopping", "signal", s.String())
-		profiler.close(o.dataDir)
+		log.Info("stopping", "signal", s.String())
+		stopping()
 		daemon.SdNotify(false, daemon.SdNotifyStopping)
 		broker.Stop()
 	}
 	asked := time.Now()
-	overdue := time.After(30 * time.Second)
+	overdue := time.After(stopMax)
 	for {
 		select {
 		case err := <-done:
 			if err != nil {
 				return err
 			}
-			logger.log.Info("stopped cleanly")
+			log.Info("stopped cleanly")
 			return nil
 		case s := <-signals:
 			// Who signals a process and its group, as timeout(1) does, asks once.
@@ -571,7 +571,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 				return fmt.Errorf("stopped at once by a second %s; the next start recovers", s)
 			}
 		case <-overdue:
-			return errors.New("stopping took more than 30 s; stopped at once, the next start recovers")
+			return fmt.Errorf("stopping took more than %s; stopped at once, the next start recovers", stopMax)
 		}
 	}
 }
