@@ -802,7 +802,7 @@ func TestGroupVersions(t *testing.T) {
 			d.Version, d.Groups, d.IncludeAuthorizedOperations = at(v, 6), []string{group, "none"}, true
 			described := mustAsk[*kmsg.DescribeGroupsResponse](t, w, d).Groups
 			if g := described[0]; g.ErrorCode != 0 || g.State != "Stable" || g.ProtocolType != "consumer" || g.Protocol != "range" || len(g.Members) != 1 ||
-				g.Members[0].MemberID != j.MemberID || g.Members[0].ClientID != "interop" || string(g.Members[0].MemberAssignment) != "mine" {
+				g.Members[0].MemberID != j.MemberID || g.Members[0].ClientID != "interop" || g.Members[0].ClientHost != "/127.0.0.1" || string(g.Members[0].MemberAssignment) != "mine" {
 				t.Errorf("described: %+v", g)
 			}
 			if g := described[1]; g.State != "Dead" || (g.ErrorCode == kerr.GroupIDNotFound.Code) != (v >= 6) {

@@ -84,6 +84,15 @@ func TestSinglePort(t *testing.T) {
 		f.member("")
 		f.sees()
 		f.settles(2)
+		who, err := adm.DescribeGroups(within(t, time.Minute), f.group)
+		if err != nil || who.Error() != nil {
+			t.Fatal(err, who.Error())
+		}
+		for _, m := range who[f.group].Members {
+			if m.ClientID != "kgo" || m.ClientHost != "/127.0.0.1" || !strings.HasPrefix(m.MemberID, "kgo-") {
+				t.Errorf("member %q of client %q at %q; it is kgo at /127.0.0.1", m.MemberID, m.ClientID, m.ClientHost)
+			}
+		}
 		first()
 		f.settles(1)
 		f.write(50)

@@ -8,6 +8,7 @@ import (
 
 	"tailbound/cluster"
 	"tailbound/engine"
+	"tailbound/ioring"
 	"tailbound/kafka"
 	"tailbound/mem"
 )
@@ -125,7 +126,8 @@ type origin struct {
 	shard    int
 	slot     uint32
 	serial   uint32
-	listener uint8 // by which the client came
+	listener uint8          // by which the client came
+	peer     ioring.Address // the client's
 }
 
 // task is a cold request under way.
@@ -646,6 +648,9 @@ func (c *control) accept(from origin, h kafka.Request, body []byte) {
 	c.start(t)
 	c.less(t)
 }
+
+// clientHost is the address a request came from as Kafka writes it: /10.1.2.3.
+func (t *task) clientHost() string { return string(t.from.peer.Append([]byte("/"))) }
 
 // finish encodes a task's response and answers it.
 func (c *control) finish(t *task) {

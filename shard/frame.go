@@ -125,7 +125,7 @@ func (s *Shard) local(w *waiter, h *kafka.Request) outcome {
 	body := make([]byte, s.reader.Left())
 	s.reader.CopyTo(kafka.Span{Off: s.reader.Offset(), Len: len(body)}, body)
 	s.net.Release(w.frame)
-	s.control.accept(origin{0, i, r.serial, uint8(s.net.Listener(w.conn))}, header, body)
+	s.control.accept(origin{0, i, r.serial, uint8(s.net.Listener(w.conn)), s.net.Peer(w.conn)}, header, body)
 	return taken
 }
 

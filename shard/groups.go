@@ -393,7 +393,7 @@ func orNil(s string) *string {
 func (c *control) joinRequest(t *task, r *kmsg.JoinGroupRequest) *cluster.JoinRequest {
 	q := &cluster.JoinRequest{
 		Group: r.Group, MemberID: r.MemberID, InstanceID: text(r.InstanceID), ProtocolType: r.ProtocolType, SessionTimeoutMS: r.SessionTimeoutMillis,
-		RebalanceTimeoutMS: r.RebalanceTimeoutMillis, ClientID: t.clientID, IDRequired: r.Version >= 4, CanSkip: r.Version >= 9,
+		RebalanceTimeoutMS: r.RebalanceTimeoutMillis, ClientID: t.clientID, ClientHost: t.clientHost(), IDRequired: r.Version >= 4, CanSkip: r.Version >= 9,
 	}
 	if r.Version == 0 {
 		q.RebalanceTimeoutMS = r.SessionTimeoutMillis
@@ -702,7 +702,7 @@ func (c *control) describeGroups(r *kmsg.DescribeGroupsRequest, resp *kmsg.Descr
 func (c *control) consumerRequest(t *task, r *kmsg.ConsumerGroupHeartbeatRequest) *cluster.ConsumerRequest {
 	q := &cluster.ConsumerRequest{
 		Group: r.Group, MemberID: r.MemberID, Epoch: r.MemberEpoch, InstanceID: r.InstanceID, RackID: r.RackID, RebalanceTimeoutMS: r.RebalanceTimeoutMillis,
-		Topics: r.SubscribedTopicNames, Regex: r.SubscribedTopicRegex, Assignor: r.ServerAssignor, ClientID: t.clientID, BringsID: r.Version >= 1,
+		Topics: r.SubscribedTopicNames, Regex: r.SubscribedTopicRegex, Assignor: r.ServerAssignor, ClientID: t.clientID, ClientHost: t.clientHost(), BringsID: r.Version >= 1,
 	}
 	if r.MemberID == "" {
 		q.NewID = c.uuid()

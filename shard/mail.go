@@ -116,8 +116,14 @@ func (s *Shard) controlMail(m mail) {
 	switch m.kind {
 	case mailRequest:
 		b := m.block.Bytes()
-		h := kafka.Request{Key: m.api, Version: m.version, Correlation: int32(uint32(m.b))}
-		c.accept(origin{int(m.from), m.slot, m.serial, uint8(m.code)}, h, b[m.a:])
+		peer, frame := ioring.Address(b), b[len(ioring.Address{}):]
+		s.pieces = append(s.pieces[:0], frame)
+		s.reader.Reset(s.pieces)
+		h, err := kafka.ParseHeader(&s.reader)
+		if err != nil {
+			panic("shard: a request was forwarded whose header does not parse")
+		}
+		c.accept(origin{int(m.from), m.slot, m.serial, uint8(m.code), peer}, h, frame[s.reader.Offset():])
 		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, int(m.from))
 	case mailOpenBatch:
 		c.openFor(m)
@@ -342,8 +348,8 @@ func (s *Shard) giveErrand(i uint32) lateErrand {
 
 // forward lends a cold request to the control shard.
 func (s *Shard) forward(w *waiter, h *kafka.Request) outcome {
-	body := s.reader.Offset()
-	size := body + s.reader.Left()
+	peer := s.net.Peer(w.conn)
+	size := len(peer) + s.reader.Offset() + s.reader.Left()
 	if size > s.mailMem.Max() {
 		s.logf(Warn, "connection closed: a request for the control shard is too large: bytes ", int64(size))
 		return s.hangUp(w)
@@ -352,7 +358,7 @@ func (s *Shard) forward(w *waiter, h *kafka.Request) outcome {
 	if !ok {
 		return tooEarly
 	}
-	n := 0
+	n := copy(block.Bytes(), peer[:])
 	for _, p := range s.pieces {
 		n += copy(block.Bytes()[n:], p)
 	}
@@ -361,7 +367,7 @@ func (s *Shard) forward(w *waiter, h *kafka.Request) outcome {
 	r.header.ClientID = nil
 	s.net.Release(w.frame)
 	s.Timelines.Counters.Forwarded++
-	s.outbox.put(mail{kind: mailRequest, code: int16(s.net.Listener(w.conn)), slot: i, serial: r.serial, api: h.Key, version: h.Version, a: uint64(body), b: uint64(uint32(h.Correlation)), block: block}, 0)
+	s.outbox.put(mail{kind: mailRequest, code: int16(s.net.Listener(w.conn)), slot: i, serial: r.serial, block: block}, 0)
 	return taken
 }
 

@@ -10,22 +10,20 @@ import (
 // mail is one message between two shards: plain data. The block, where there
 // is one, is lent: its owner's memory, given back by a later mail.
 type mail struct {
-	kind    uint8
-	from    uint8
-	code    int16  // a Kafka error code
-	slot    uint32 // the request it belongs to, in its owner's table
-	serial  uint32 // which use of that slot
-	version int16
-	api     int16
-	a, b    uint64
-	block   mem.Block
+	kind   uint8
+	from   uint8
+	code   int16  // a Kafka error code
+	slot   uint32 // the request it belongs to, in its owner's table
+	serial uint32 // which use of that slot
+	a, b   uint64
+	block  mem.Block
 }
 
 // Kinds of mail. Every one that asks is answered by exactly one other, for
 // which the asker holds the place.
 const (
 	mailNone        = iota
-	mailRequest     // data -> control: a cold request, lent; a: where its body begins; b: correlation id; code: by which listener
+	mailRequest     // data -> control: a cold request, lent, behind the address of the client; code: by which listener
 	mailReply       // control -> data: its answer, lent (no block: close the connection)
 	mailGiveBack    // either way: a lent block comes home
 	mailOpenBatch   // data -> control: the batch in the block, lent, of b bytes: its first record since time a; slot: a part
