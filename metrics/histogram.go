@@ -20,6 +20,10 @@ type Histogram struct {
 	above int64 // values above TopNS; they are in hdr too, as TopNS
 	sum   int64 // ns, exact
 	max   int64 // ns, exact
+
+	// What was recorded last, and how often in a row, is not in the rest yet:
+	// requests that shared a turn and a frame took equally long.
+	last, times int64
 }
 
 // NewHistogram is an empty histogram.
@@ -28,32 +32,53 @@ func NewHistogram() *Histogram {
 }
 
 // Record adds one duration. A negative one (two clocks a hair apart) counts as
-// nothing. It does not allocate: the library would for a value out of range,
-// so none reaches it.
+// nothing.
 func (h *Histogram) Record(ns int64) {
-	ns = max(ns, 0)
-	h.sum += ns
+	if ns != h.last {
+		h.settle()
+		h.last = ns
+	}
+	h.times++
+}
+
+// settle counts what was recorded last. It does not allocate: the library would
+// for a value out of range, so none reaches it.
+func (h *Histogram) settle() {
+	if h.times == 0 {
+		return
+	}
+	ns := max(h.last, 0)
+	h.sum += ns * h.times
 	h.max = max(h.max, ns)
 	if ns > TopNS {
-		h.above++
+		h.above += h.times
 		ns = TopNS
 	}
-	if h.hdr.RecordValue(ns) != nil {
+	if h.hdr.RecordValues(ns, h.times) != nil {
 		panic("metrics: a value inside the range was refused")
 	}
+	h.times = 0
 }
 
 // Count is how many durations were recorded.
-func (h *Histogram) Count() int64 { return h.hdr.TotalCount() }
+func (h *Histogram) Count() int64 { return h.hdr.TotalCount() + h.times }
 
 // SumNS is all of them together.
-func (h *Histogram) SumNS() int64 { return h.sum }
+func (h *Histogram) SumNS() int64 {
+	h.settle()
+	return h.sum
+}
 
 // Quantile is the duration in ns that so many percent (0..100) do not exceed.
-func (h *Histogram) Quantile(percent float64) int64 { return h.hdr.ValueAtPercentile(percent) }
+func (h *Histogram) Quantile(percent float64) int64 {
+	h.settle()
+	return h.hdr.ValueAtPercentile(percent)
+}
 
 // Add adds all of o.
 func (h *Histogram) Add(o *Histogram) {
+	o.settle()
+	h.settle()
 	if h.hdr.Merge(o.hdr) != 0 {
 		panic("metrics: a merge of equal ranges dropped values")
 	}
@@ -65,13 +90,14 @@ func (h *Histogram) Add(o *Histogram) {
 // Encode is HdrHistogram's V2 compressed encoding in base64, as its interval logs
 // have it. It allocates.
 func (h *Histogram) Encode() ([]byte, error) {
+	h.settle()
 	return h.hdr.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
 }
 
 // Reset empties it.
 func (h *Histogram) Reset() {
 	h.hdr.Reset()
-	h.above, h.sum, h.max = 0, 0, 0
+	h.above, h.sum, h.max, h.times = 0, 0, 0, 0
 }
 
 // Summary is a histogram in a few numbers, durations in ns.
@@ -88,6 +114,7 @@ type Summary struct {
 
 // Summary computes the summary. It allocates; it is not for the shard's turn.
 func (h *Histogram) Summary() Summary {
+	h.settle()
 	s := Summary{Count: h.Count(), MaxNS: h.max, Above: h.above}
 	if s.Count == 0 {
 		return s
@@ -108,6 +135,7 @@ type Bucket struct {
 
 // Buckets are the buckets that hold something, in order. It allocates.
 func (h *Histogram) Buckets() []Bucket {
+	h.settle()
 	var out []Bucket
 	for _, b := range h.hdr.Distribution() {
 		if b.Count > 0 {
