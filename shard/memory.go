@@ -133,7 +133,8 @@ func planShard(arena int, o BrokerOptions) Memory {
 			LogsMax: max(64, o.PartitionsMax), SegmentBytes: 256 << 20, JournalBytes: cmp.Or(o.JournalBytes, JournalBytesDefault), SpareBytes: o.SpareBytes, LogMemoryBytes: arena,
 			BatchBytesMax: o.MessageBytesMax, InflightMax: tuned.InflightMax, DirectBytes: tuned.DirectBytes, ZeroFiles: tuned.ZeroFiles, Files: engineFiles, FilesMax: 2048, Buffered: o.Buffered, ReadOnlyOnFailure: o.ReadOnlyOnFailure,
 		},
-		MailBytes: min(4<<20, arena/32), ProducersMax: 16384, WaitersMax: 16384,
+		MailBytes: min(4<<20, arena/32), ProducersMax: 16384,
+		WaitersMax:  max(16384, 4*o.PartitionsMax), // a quarter of them is one request's, which may name every partition
 		SessionsMax: max(sessions, 0), InterestsMax: arena / 32 / interestBytes,
 	}
 }
