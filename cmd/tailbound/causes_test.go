@@ -201,7 +201,7 @@ func TestTailNamesGarbage(t *testing.T) {
 	}
 	v := func() *victim {
 		defer func() { program = before }()
-		return startVictim(t)
+		return startVictim(t, "--nice", "0") // or it goes before the collector
 	}()
 	v.blames("victim", metrics.Produce, func() {
 		syscall.Kill(v.pid, syscall.SIGUSR1)
