@@ -4,11 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"sync"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -133,11 +131,7 @@ func (s *scene) prepare() error {
 		return err
 	}
 	defer l.conn.Close()
-	create := kmsg.NewPtrCreateTopicsRequest()
-	create.Version, create.TimeoutMillis = 7, 10_000
-	t := kmsg.NewCreateTopicsRequestTopic()
-	t.Topic, t.NumPartitions, t.ReplicationFactor = s.topic, int32(s.o.Partitions), 1
-	create.Topics = append(create.Topics, t)
+	create := creation(s.topic, s.o.Partitions)
 	find := kmsg.NewPtrFindCoordinatorRequest()
 	find.Version, find.CoordinatorKey = 2, s.group
 	for limit := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
@@ -185,14 +179,6 @@ func Configure(bootstrap string, configs map[string]string) error {
 		return fmt.Errorf("configuring: %w", kerr.ErrorForCode(x.ErrorCode))
 	}
 	return nil
-}
-
-func connect(addr string) (*line, error) {
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	return &line{conn: conn, formatter: kmsg.NewRequestFormatter(kmsg.FormatterClientID("crowd")), latency: hdrhistogram.New(1000, 600e9, 1)}, nil
 }
 
 // await looks after a while whether the group is whole; zero: it is not.

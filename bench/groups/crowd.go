@@ -73,18 +73,13 @@ func Join(o Options) (*Crowd, error) {
 	each := (o.Members + o.Groups - 1) / o.Groups
 	c := &Crowd{o: o, errors: map[string]int64{}}
 	for range 2 * o.Connections {
-		conn, err := net.Dial("tcp", o.Bootstrap)
+		l, err := connect(o.Bootstrap)
 		if err != nil {
 			return nil, err
 		}
-		c.lines = append(c.lines, &line{conn: conn, formatter: kmsg.NewRequestFormatter(kmsg.FormatterClientID("crowd")), latency: hdrhistogram.New(1000, 60e9, 3)})
+		c.lines = append(c.lines, l)
 	}
-	create := kmsg.NewPtrCreateTopicsRequest()
-	create.Version, create.TimeoutMillis = 7, 10_000
-	t := kmsg.NewCreateTopicsRequestTopic()
-	t.Topic, t.NumPartitions, t.ReplicationFactor = topic, int32(each), 1
-	create.Topics = append(create.Topics, t)
-	resp, err := c.lines[0].ask(create)
+	resp, err := c.lines[0].ask(creation(topic, each))
 	if err != nil {
 		return nil, err
 	}
@@ -265,6 +260,24 @@ func (c *Crowd) count(code int16) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.errors[kerr.ErrorForCode(code).Error()]++
+}
+
+func connect(addr string) (*line, error) {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &line{conn: conn, formatter: kmsg.NewRequestFormatter(kmsg.FormatterClientID("crowd")), latency: hdrhistogram.New(1000, 60e9, 3)}, nil
+}
+
+// creation asks for a topic.
+func creation(topic string, partitions int) *kmsg.CreateTopicsRequest {
+	create := kmsg.NewPtrCreateTopicsRequest()
+	create.Version, create.TimeoutMillis = 7, 10_000
+	t := kmsg.NewCreateTopicsRequestTopic()
+	t.Topic, t.NumPartitions, t.ReplicationFactor = topic, int32(partitions), 1
+	create.Topics = append(create.Topics, t)
+	return create
 }
 
 // ask sends a request and waits for its answer.
