@@ -18,9 +18,8 @@ type crowd struct {
 
 const (
 	// crowdLogs is up to how many logs with large batches write runs of their
-	// own whatever comes, and crowdLogsMax when frames do not keep up.
-	crowdLogs    = 8
-	crowdLogsMax = directLogsMax
+	// own whatever comes; directLogsMax is it when frames do not keep up.
+	crowdLogs = 8
 	// crowdNS is the interval in which they are counted: some writes and syncs of
 	// the disk.
 	crowdNS = 10e6
@@ -46,9 +45,9 @@ func (e *Engine) crowded(l *log, need int) bool {
 		c.logs++
 	}
 	switch n := max(c.logs, c.last); {
-	case n <= crowdLogs || n <= crowdLogsMax && e.now < c.runsUntil:
+	case n <= crowdLogs || n <= directLogsMax && e.now < c.runsUntil:
 		return false
-	case n > crowdLogsMax || e.openBytes+need <= frameBytesMax || int(e.submitted-e.durableSeq) < e.o.InflightMax:
+	case n > directLogsMax || e.openBytes+need <= frameBytesMax || int(e.submitted-e.durableSeq) < e.o.InflightMax:
 		return true
 	}
 	// a frame is full, and as many as may be are in flight

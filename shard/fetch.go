@@ -199,7 +199,7 @@ func (s *Shard) look(i uint32) {
 	if r.code != kafka.None {
 		s.freeParts(r) // its session ended
 	}
-	k := looking{request: i, r: r, faults: r.code != kafka.None || r.first == none && r.session == none}
+	k := looking{request: i, faults: r.code != kafka.None || r.first == none && r.session == none}
 	if r.session != none && r.first == none {
 		if k.over = s.gather(i); k.over && r.first == none {
 			s.crowded = true
@@ -256,7 +256,6 @@ func (s *Shard) look(i uint32) {
 // looking is one look of a fetch at its partitions.
 type looking struct {
 	request uint32
-	r       *request
 	// Reads from disk have few buffers: they are for who has taken what it had.
 	early, first bool  // another answer of its connection goes before its; it is the oldest of them
 	copied       bool  // nothing more may be pinned: the answer is copied
@@ -303,7 +302,7 @@ func (s *Shard) take(k *looking, p int32) {
 		return
 	}
 	views := s.views[k.used : k.used+n]
-	if k.r.header.Version < zstdFetch && holdsZstd(views) {
+	if s.requests[k.request].header.Version < zstdFetch && holdsZstd(views) {
 		s.unpin(k.used, n)
 		x.code, k.faults = kafka.UnsupportedCompressionType, true
 		return

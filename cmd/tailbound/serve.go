@@ -487,13 +487,14 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 // brokerOptions are the settings as shards take them, but for what is found out
 // of the machine besides the disk.
 func (o *serveOptions) brokerOptions(dir *directory) (shard.BrokerOptions, error) {
-	var seed [8]byte
-	b := shard.BrokerOptions{
-		DataShards: o.shards, ArenaBytes: int(o.arena), RootFD: dir.root, Buffered: dir.buffered, DataDir: dir.path,
-		MessageBytesMax: int(o.messageBytes), PartitionsDefault: o.partitions, TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax,
-		AutoCreateTopics: o.autoCreate, RetentionCheckNS: int64(o.retentionCheck), ReadOnlyOnFailure: o.onFailure == "readonly",
-		ConnsMax: o.connsMax, ConnsPerAddressMax: o.connsPerIP, FetchSessionsMax: o.sessionSlots(), Groups: o.groupOptions(), Tuning: o.tuning(),
+	b, err := o.memoryOptions()
+	if err != nil {
+		return b, err
 	}
+	b.RootFD, b.Buffered, b.DataDir = dir.root, dir.buffered, dir.path
+	b.AutoCreateTopics, b.RetentionCheckNS, b.ReadOnlyOnFailure = o.autoCreate, int64(o.retentionCheck), o.onFailure == "readonly"
+	b.ConnsPerAddressMax, b.Groups = o.connsPerIP, o.groupOptions()
+	var seed [8]byte
 	crand.Read(seed[:]) // never fails (crypto/rand)
 	crand.Read(b.NewDirectory[:])
 	b.Seed = binary.LittleEndian.Uint64(seed[:])
