@@ -96,7 +96,7 @@ func (m membership) inChild(t *testing.T, cmd *exec.Cmd) (leave, crash func(), e
 }
 
 // children has the flock's members be processes of their own, and gives the last of them.
-func (f *flock) children(how func(b *broker, m membership) (leave, crash func(), err error)) (last **child) {
+func (f *flock) children(how joins) (last **child) {
 	last = new(*child)
 	f.join = func(b *broker, m membership) (leave, crash func(), err error) {
 		m.child = func(c *child) { *last = c }

@@ -198,7 +198,7 @@ func init() {
 	children["librdkafka"] = librdChild
 	groupClients["confluent"] = struct {
 		assignors []string
-		join      func(b *broker, m membership) (leave, crash func(), err error)
+		join      joins
 	}{[]string{"range", "roundrobin", "cooperative-sticky"}, librdMember}
 	consumerClients["confluent"] = librdConsumer
 }
@@ -311,7 +311,7 @@ func librdChild(args []string) error {
 }
 
 // librdProcess runs librdChild.
-func librdProcess(t *testing.T, protocol string) func(b *broker, m membership) (leave, crash func(), err error) {
+func librdProcess(t *testing.T, protocol string) joins {
 	return func(b *broker, m membership) (leave, crash func(), err error) {
 		self, err := os.Executable()
 		if err != nil {

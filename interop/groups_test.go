@@ -42,10 +42,13 @@ func (m *membership) lines() *lines {
 	return &lines{}
 }
 
-// groupClients begin a membership. leave ends it as a client does that is closed, crash as one whose machine is gone; nil where the client cannot.
+// joins begins a membership. leave ends it as a client does that is closed, crash as one whose machine is gone; nil where the client cannot.
+type joins = func(b *broker, m membership) (leave, crash func(), err error)
+
+// groupClients are those of the classic protocol, with the assignors that each has.
 var groupClients = map[string]struct {
 	assignors []string
-	join      func(b *broker, m membership) (leave, crash func(), err error)
+	join      joins
 }{
 	"franz-go": {[]string{"range", "roundrobin", "sticky", "cooperative-sticky"}, franzMember},
 	"sarama":   {[]string{"range", "roundrobin", "sticky"}, saramaMember},
@@ -258,7 +261,7 @@ type flock struct {
 	parts    int // of the topic
 	written  int
 	seen     sightings
-	join     func(b *broker, m membership) (leave, crash func(), err error)
+	join     joins
 	assignor string
 	patience time.Duration
 }
@@ -509,33 +512,34 @@ func TestGroupRegex(t *testing.T) {
 	b := ownBroker(t, groupFlags...)
 	for _, name := range []string{"franz-go", "confluent"} {
 		if c, ok := groupClients[name]; ok {
-			regexFinds(t, b, name, c.join, "cooperative-sticky")
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				f := newFlock(t, b, groupPartitions)
+				f.assignor = "cooperative-sticky"
+				f.regexFinds(c.join)
+			})
 		}
 	}
 }
 
 // regexFinds has two members subscribe by a regular expression.
-func regexFinds(t *testing.T, b *broker, name string, join func(b *broker, m membership) (leave, crash func(), err error), assignor string) {
-	t.Run(name, func(t *testing.T) {
-		t.Parallel()
-		f := newFlock(t, b, groupPartitions)
-		f.join = func(b *broker, m membership) (leave, crash func(), err error) {
-			m.regex = "^" + f.topic + ".*"
-			return join(b, m)
-		}
-		f.assignor = assignor
-		f.member("")
-		f.member("")
-		f.write(60)
-		f.sees()
-		later := f.topic + ".later"
-		createTopic(t, b, later, 1)
-		f.written++
-		if err := f.writer.ProduceSync(within(t, f.patience), &kgo.Record{Topic: later, Value: []byte("later")}).FirstErr(); err != nil {
-			t.Fatal(err)
-		}
-		f.sees()
-	})
+func (f *flock) regexFinds(join joins) {
+	f.t.Helper()
+	f.join = func(b *broker, m membership) (leave, crash func(), err error) {
+		m.regex = "^" + f.topic + ".*"
+		return join(b, m)
+	}
+	f.member("")
+	f.member("")
+	f.write(60)
+	f.sees()
+	later := f.topic + ".later"
+	createTopic(f.t, f.b, later, 1)
+	f.written++
+	if err := f.writer.ProduceSync(within(f.t, f.patience), &kgo.Record{Topic: later, Value: []byte("later")}).FirstErr(); err != nil {
+		f.t.Fatal(err)
+	}
+	f.sees()
 }
 
 // TestGroupStatic: a static member that goes and comes back within its session finds its partitions, in the same generation and without a rebalance.
@@ -551,40 +555,46 @@ func TestGroupStatic(t *testing.T) {
 			t.Parallel()
 			f := newFlock(t, b, groupPartitions)
 			f.join, f.assignor = c.join, "range"
-			f.member("one")
-			leave, crash := f.member("two")
-			before := f.settles(2)
-			if crash != nil {
-				crash()
-			} else {
-				leave() // a static member that is closed stays a member
-			}
-			f.member("two")
-			f.write(60)
-			f.sees()
-			after := f.settles(2)
-			partsOf := func(g kadm.DescribedGroup, instance string) (id string, parts []int32) {
-				for _, m := range g.Members {
-					if m.InstanceID != nil && *m.InstanceID == instance {
-						if a, ok := m.Assigned.AsConsumer(); ok && len(a.Topics) == 1 {
-							return m.MemberID, a.Topics[0].Partitions
-						}
-					}
-				}
-				t.Errorf("there is no member %s in %+v", instance, g)
-				return "", nil
-			}
-			for _, who := range []string{"one", "two"} {
-				idBefore, had := partsOf(before, who)
-				idAfter, has := partsOf(after, who)
-				if !slices.Equal(had, has) {
-					t.Errorf("%s had %v and has %v", who, had, has)
-				}
-				if (idBefore == idAfter) != (who == "one") {
-					t.Errorf("%s had id %s and has %s", who, idBefore, idAfter)
-				}
-			}
+			f.staticReturns()
 		})
+	}
+}
+
+// staticReturns has two static members of a classic group, of which one crashes and comes back.
+func (f *flock) staticReturns() {
+	f.t.Helper()
+	f.member("one")
+	leave, crash := f.member("two")
+	before := f.settles(2)
+	if crash != nil {
+		crash()
+	} else {
+		leave() // a static member that is closed stays a member
+	}
+	f.member("two")
+	f.write(60)
+	f.sees()
+	after := f.settles(2)
+	partsOf := func(g kadm.DescribedGroup, instance string) (id string, parts []int32) {
+		for _, m := range g.Members {
+			if m.InstanceID != nil && *m.InstanceID == instance {
+				if a, ok := m.Assigned.AsConsumer(); ok && len(a.Topics) == 1 {
+					return m.MemberID, a.Topics[0].Partitions
+				}
+			}
+		}
+		f.t.Errorf("there is no member %s in %+v", instance, g)
+		return "", nil
+	}
+	for _, who := range []string{"one", "two"} {
+		idBefore, had := partsOf(before, who)
+		idAfter, has := partsOf(after, who)
+		if !slices.Equal(had, has) {
+			f.t.Errorf("%s had %v and has %v", who, had, has)
+		}
+		if (idBefore == idAfter) != (who == "one") {
+			f.t.Errorf("%s had id %s and has %s", who, idBefore, idAfter)
+		}
 	}
 }
 

@@ -49,12 +49,15 @@ func java(ctx context.Context, classpath, class string, args ...string) *exec.Cm
 }
 
 // javaMember is a member in a process of its own, with Kafka's own consumer and these configurations besides.
-func javaMember(t *testing.T, configs ...string) func(b *broker, m membership) (leave, crash func(), err error) {
+func javaMember(t *testing.T, configs ...string) joins {
 	classpath := javaProgram(t, &foreigns[0], "Member")
 	return func(b *broker, m membership) (leave, crash func(), err error) {
 		args := append([]string{b.addr(), m.group, m.topic}, configs...)
 		if m.instance != "" {
 			args = append(args, "group.instance.id="+m.instance)
+		}
+		if m.regex != "" {
+			args = append(args, "regex="+m.regex)
 		}
 		cmd := java(context.Background(), classpath, "Member", args...)
 		return m.inChild(t, cmd)
@@ -73,7 +76,7 @@ func TestGroupMigration(t *testing.T) {
 	classic, modern := javaMember(t, javaClassic...), javaMember(t, javaModern...)
 	f := newFlock(t, b, groupPartitions)
 	f.patience = time.Minute
-	join := func(how func(b *broker, m membership) (leave, crash func(), err error)) (leave func()) {
+	join := func(how joins) (leave func()) {
 		t.Helper()
 		f.join = how
 		leave, _ = f.member("")
@@ -175,6 +178,35 @@ func TestGroupJava(t *testing.T) {
 			crash()
 			settles(1)
 			leave()
+		})
+	}
+}
+
+// TestGroupJavaStatic: a static member that is Kafka's own consumer goes and comes back, in both protocols; nobody else notices.
+func TestGroupJavaStatic(t *testing.T) {
+	b := consumerBroker(t)
+	sessions(t, b, "30000") // on a busy machine a JVM takes its time
+	for name, configs := range map[string][]string{"classic": {"group.protocol=classic", "session.timeout.ms=30000", "heartbeat.interval.ms=300"}, "consumer": javaModern} {
+		t.Run(name, func(t *testing.T) {
+			f := newFlock(t, b, groupPartitions)
+			f.patience, f.join = time.Minute, javaMember(t, configs...)
+			if name == "classic" {
+				f.staticReturns()
+			} else {
+				f.staticReturnsUnnoticed()
+			}
+		})
+	}
+}
+
+// TestGroupJavaRegex: Kafka's own consumer subscribes by a regular expression, which it matches itself or, in the consumer protocol, has the broker match.
+func TestGroupJavaRegex(t *testing.T) {
+	b := consumerBroker(t)
+	for name, configs := range map[string][]string{"classic": javaClassic, "consumer": javaModern} {
+		t.Run(name, func(t *testing.T) {
+			f := newFlock(t, b, groupPartitions)
+			f.patience = time.Minute
+			f.regexFinds(javaMember(t, configs...))
 		})
 	}
 }

@@ -37,7 +37,8 @@ public class Member {
         input.setDaemon(true);
         input.start();
         try (KafkaConsumer<String, String> c = new KafkaConsumer<>(p)) {
-            if (regex != null) c.subscribe(Pattern.compile(regex));
+            if (regex != null && "consumer".equals(p.get("group.protocol"))) c.subscribe(new SubscriptionPattern(regex)); // the broker matches
+            else if (regex != null) c.subscribe(Pattern.compile(regex));
             else c.subscribe(List.of(args[2]));
             while (!told.get().equals("leave")) {
                 if (told.get().equals("pause")) {
