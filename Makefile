@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 SEED    ?= 1
 export CGO_ENABLED ?= 0
 
-.PHONY: FORCE rings clocks isolation peer-kafka rebalance peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim bench sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz vet release clean
+.PHONY: FORCE rings clocks isolation peer-kafka rebalance peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim bench bench-shapes sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz vet release clean
 
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
@@ -94,11 +94,15 @@ knees: build bin/peers ## the highest durable rate with p99 below 2 ms, of each
 	./bin/peers jars
 	$(PEER) -systems tailbound,plain,kafka-flush,jetstream-sync,kafka,jetstream -rates 20 -knee 2ms $(BENCH)
 
+bench-shapes: build ## many partitions, single small records, batches of 4 kB: beside a plain server and the bare ring
+	$(PEER) -systems tailbound,probe,plain -partitions 64 -small $(BENCH)
+	$(PEER) -systems tailbound,probe,plain -records 4 -rates 5,20,sat $(BENCH)
+
 bench-recorder: build ## what recording costs: the broker beside one that was built without; RECORDER are more flags of bench
 	$(BUILD) -tags norecord -o bin/tailbound-norecord ./cmd/tailbound
 	$(GO) run ./bench -systems tailbound,tailbound@bin/tailbound-norecord -small -rounds 5 $(RECORDER)
 
-bench-%: build ## a scenario, on a broker of its own: make bench-voice; bin/tailbound bench run lists them
+bench-%: build ## a scenario, on a broker of its own: make bench-voice, or with its phases in turn make bench-fan-out BENCH='--rounds 3'; bin/tailbound bench run lists them
 	./bin/tailbound bench run $* --serve $(BENCH)
 
 # The same commit gives the same bytes: times, owners and order are fixed.

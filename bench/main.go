@@ -126,6 +126,8 @@ type options struct {
 	smallRates string
 	systems    string
 	partitions int
+	records    int
+	bytes      int
 	small      bool
 	consumer   bool
 	steady     bool
@@ -178,7 +180,9 @@ func orchestrate(args []string) error {
 	f.IntVar(&o.rounds, "rounds", 3, "rounds; every system meets every rate once in each")
 	f.Float64Var(&o.seconds, "seconds", 6, "measured seconds a phase")
 	f.Float64Var(&o.warmup, "warmup", 2, "seconds before them, not measured")
-	f.StringVar(&o.rates, "rates", "50,200,400,sat", "MB/s of 100 x 1000 B batches; sat: closed loop; empty: none")
+	f.StringVar(&o.rates, "rates", "50,200,400,sat", "MB/s of batches; sat: closed loop; empty: none")
+	f.IntVar(&o.records, "records", 100, "records of a batch (-small: 1)")
+	f.IntVar(&o.bytes, "record-bytes", 1000, "bytes of a record (-small: 100)")
 	f.StringVar(&o.smallRates, "small-rates", "5000,20000,50000,sat", "requests/s of -small")
 	f.StringVar(&o.systems, "systems", "tailbound,probe,plain", "of "+strings.Join(systemNames(), ", ")+"; tailbound@BINARY is another build, tailbound:ARGS one with more arguments of serve, separated by spaces")
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the batch phases (-small: 64)")
@@ -218,6 +222,9 @@ func orchestrate(args []string) error {
 		if d != "" && d != "hog" && !slices.Contains(disturb.Kinds, d) {
 			return fmt.Errorf("-disturb %s: there are hog, %s", d, strings.Join(disturb.Kinds, ", "))
 		}
+	}
+	if o.records < 1 || o.bytes < 1 || o.rounds < 1 {
+		return errors.New("there is at least one round, one record in a batch, and one byte in a record")
 	}
 	phases, err := o.phases()
 	if err != nil {
@@ -358,8 +365,8 @@ func (o *options) phases() ([]phase, error) {
 		return nil
 	}
 	batches := base
-	batches.Partitions, batches.Records, batches.RecordBytes = o.partitions, 100, 1000
-	if err := add(o.rates, " MB/s", 1e6/(100*1000), batches, 16); err != nil {
+	batches.Partitions, batches.Records, batches.RecordBytes = o.partitions, o.records, o.bytes
+	if err := add(o.rates, " MB/s", 1e6/float64(o.records*o.bytes), batches, 16); err != nil {
 		return nil, err
 	}
 	if o.small {

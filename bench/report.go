@@ -56,7 +56,7 @@ func (r *report) table(w io.Writer, phases []phase, systems []string) {
 		fmt.Fprintf(w, "\n%s  (%d x %d B a request, %d partitions, %d connections, up to %d in flight each, %.0f s)\n",
 			p.Name, l.Records, l.RecordBytes, l.Partitions, l.Connections, l.Inflight, float64(l.WindowNS)/1e9)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprint(t, "system\tat ack\tp50\tp99\tp99.9\tmax\tMB/s\trequests/s\tCPU\tRSS MiB\tready s\tlag p50/p99\t\n")
+		fmt.Fprint(t, "system\tat ack\tp50\tp99\tp99.9\tmax\tp99/p50\tMB/s\trequests/s\tCPU\tRSS MiB\tready s\tlag p50/p99\t\n")
 		var notes []string
 		for _, s := range systems {
 			notes = append(notes, r.row(t, p, s)...)
@@ -88,15 +88,16 @@ func (r *report) row(w io.Writer, p phase, system string) (notes []string) {
 		notes = append(notes, remarks(system, m)...)
 	}
 	if len(good) == 0 {
-		fmt.Fprintf(w, "%s\t\tfailed\t\t\t\t\t\t\t\t\t\t\n", system)
+		fmt.Fprintf(w, "%s\t\tfailed\t\t\t\t\t\t\t\t\t\t\t\n", system)
 		return notes
 	}
 	mid := func(f func(*load.Result) float64) float64 { return median(each(good, f)) }
-	fmt.Fprintf(w, "%s\t%s\t%.3f\t%.3f\t%.3f\t%.3f\t%.1f\t%.0f\t%.0f %%\t%.0f\t%.2f\t%.3f/%.3f\t\n", system, promise(system),
+	fmt.Fprintf(w, "%s\t%s\t%.3f\t%.3f\t%.3f\t%.3f\t%.1f\t%.1f\t%.0f\t%.0f %%\t%.0f\t%.2f\t%.3f/%.3f\t\n", system, promise(system),
 		mid(func(r *load.Result) float64 { return float64(r.Latency.P50) / 1e6 }),
 		mid(func(r *load.Result) float64 { return float64(r.Latency.P99) / 1e6 }),
 		mid(func(r *load.Result) float64 { return float64(r.Latency.P999) / 1e6 }),
 		slices.Max(each(good, func(r *load.Result) float64 { return float64(r.Latency.Max) / 1e6 })),
+		mid(func(r *load.Result) float64 { return float64(r.Latency.P99) / float64(max(r.Latency.P50, 1)) }),
 		mid(func(r *load.Result) float64 { return r.MBPerSec }),
 		mid(func(r *load.Result) float64 { return r.RequestsPerSec }),
 		mid(func(r *load.Result) float64 { return r.ServerCPU * 100 }),
@@ -107,7 +108,7 @@ func (r *report) row(w io.Writer, p phase, system string) (notes []string) {
 		end := func(f func(record.Summary) int64) float64 {
 			return mid(func(r *load.Result) float64 { return float64(f(*r.EndToEnd)) / 1e6 })
 		}
-		fmt.Fprintf(w, "end to end\t\t%.3f\t%.3f\t%.3f\t%.3f\t\t\t\t\t\t\t\n",
+		fmt.Fprintf(w, "end to end\t\t%.3f\t%.3f\t%.3f\t%.3f\t\t\t\t\t\t\t\t\n",
 			end(func(s record.Summary) int64 { return s.P50 }), end(func(s record.Summary) int64 { return s.P99 }),
 			end(func(s record.Summary) int64 { return s.P999 }),
 			slices.Max(each(good, func(r *load.Result) float64 { return float64(r.EndToEnd.Max) / 1e6 })))

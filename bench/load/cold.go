@@ -106,6 +106,41 @@ func leaders(bootstrap, topic string, partitions int, config map[string]string) 
 	}
 }
 
+// Topics are those of a chain of so many hops, of which the first is named;
+// without hops there is one.
+func Topics(first string, hops int) []string {
+	all := []string{first}
+	for hop := 2; hop <= hops; hop++ {
+		all = append(all, fmt.Sprintf("%s-%d", first, hop))
+	}
+	return all
+}
+
+// Remove deletes topics.
+func Remove(bootstrap string, topics []string) error {
+	addr, err := controller(bootstrap)
+	if err != nil {
+		return err
+	}
+	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	req := kmsg.NewPtrDeleteTopicsRequest()
+	req.Version, req.TopicNames, req.TimeoutMillis = 3, topics, 10_000
+	resp, err := ask(conn, req)
+	if err != nil {
+		return fmt.Errorf("DeleteTopics: %w", err)
+	}
+	for _, t := range resp.(*kmsg.DeleteTopicsResponse).Topics {
+		if t.ErrorCode != 0 {
+			return fmt.Errorf("DeleteTopics: error code %d", t.ErrorCode)
+		}
+	}
+	return nil
+}
+
 // controller is the address of the node that makes topics.
 func controller(bootstrap string) (string, error) {
 	conn, err := net.DialTimeout("tcp", bootstrap, 5*time.Second)

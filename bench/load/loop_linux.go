@@ -243,12 +243,7 @@ func (l *loop) connect() error {
 	return nil
 }
 
-func (l *loop) topic(hop int) string {
-	if hop == 0 {
-		return l.o.Topic
-	}
-	return fmt.Sprintf("%s-%d", l.o.Topic, hop+1)
-}
+func (l *loop) topic(hop int) string { return Topics(l.o.Topic, hop+1)[hop] }
 
 // place gives the leaders, and of each the partitions that are this process's.
 func (l *loop) place(topic string) (nodes []string, owned map[string][]int32, err error) {

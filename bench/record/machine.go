@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -117,22 +118,51 @@ func commit() string {
 	return strings.TrimSpace(string(b))
 }
 
-// disk names the block device that dir is on, with what decides what a sync
-// costs on it.
-func disk(dir string) string {
+// device is the block device that dir is on, as /sys has it; "" where it is on
+// none of its own, as of tmpfs.
+func device(dir string) string {
 	var st unix.Stat_t
 	if unix.Stat(dir, &st) != nil {
 		return ""
 	}
 	at, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
 	if err != nil {
-		return "" // no device of its own, as of tmpfs
+		return ""
 	}
 	if text(filepath.Join(at, "partition")) != "" {
 		at = filepath.Dir(at)
 	}
+	return at
+}
+
+// disk names the block device that dir is on, with what decides what a sync
+// costs on it.
+func disk(dir string) string {
+	at := device(dir)
+	if at == "" {
+		return ""
+	}
 	queue := filepath.Join(at, "queue")
 	return fmt.Sprintf("%s %s, scheduler %s, %s", filepath.Base(at), text(filepath.Join(at, "device/model")), text(filepath.Join(queue, "scheduler")), text(filepath.Join(queue, "write_cache")))
+}
+
+// DeviceWritten is how many bytes the block device that dir is on has written
+// since the machine started, for whomever; 0: it is not known (the kernel's
+// Documentation/block/stat: the seventh figure, in sectors of 512 bytes).
+func DeviceWritten(dir string) int64 {
+	at := device(dir)
+	if at == "" {
+		return 0
+	}
+	f := strings.Fields(text(filepath.Join(at, "stat")))
+	if len(f) < 7 {
+		return 0
+	}
+	sectors, err := strconv.ParseInt(f[6], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return sectors * 512
 }
 
 func fileSystem(magic int64) string {

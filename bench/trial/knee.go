@@ -19,6 +19,7 @@ import (
 //
 //	grow by half until a rate fails; halve what is between, until it is small
 //
+// Where even a 64th of the first rate fails, nothing holds, and it is over.
 // A rate fails when it fails twice: once may have been the host.
 type Knee struct {
 	Tolerance float64 // the search ends when the least failed is so much above the best: 0.05
@@ -26,15 +27,16 @@ type Knee struct {
 	best   float64 // the highest that held; 0: none yet
 	failed float64 // the lowest that did not; 0: none yet
 	next   float64
+	least  float64
 	again  bool
 }
 
 // NewKnee begins at a rate.
-func NewKnee(first, tolerance float64) *Knee { return &Knee{Tolerance: tolerance, next: first} }
+func NewKnee(first, tolerance float64) *Knee { return &Knee{Tolerance: tolerance, next: first, least: first / 64} }
 
 // Next is the rate to try; ok is false when the search is over.
 func (k *Knee) Next() (rate float64, ok bool) {
-	if k.failed > 0 && k.best > 0 && k.failed <= k.best*(1+k.Tolerance) || k.next < 1 {
+	if k.failed > 0 && k.best > 0 && k.failed <= k.best*(1+k.Tolerance) || k.next < k.least {
 		return 0, false
 	}
 	return k.next, true

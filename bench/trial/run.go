@@ -103,6 +103,7 @@ func (t *trial) run(ctx context.Context) (*record.Run, error) {
 	topic := t.Topic
 	if topic == "" {
 		topic = fmt.Sprintf("bench-%d", time.Now().UnixMilli())
+		defer t.remove(topic)
 	}
 	var loads []load.Options
 	for i := range t.Processes {
@@ -128,7 +129,7 @@ func (t *trial) run(ctx context.Context) (*record.Run, error) {
 		return nil, err
 	}
 	hiccups := watchHiccups(t.env.Watch, window, int64(t.Duration), int64(t.Interval))
-	profile := t.profile(window)
+	profile, used := t.profile(window), t.watchUsage(window)
 	restarts := t.restart(ctx, begin)
 	if err := t.collect(ctx, c); err != nil {
 		return nil, err
@@ -144,9 +145,17 @@ func (t *trial) run(ctx context.Context) (*record.Run, error) {
 		return nil, err
 	}
 	t.notes = append(t.notes, notes...)
-	run := t.page(machine, started)
+	run := t.page(machine, started, used)
 	run.Profile = profile()
 	return run, t.out.Finish(run)
+}
+
+// remove deletes the topics that were made for this trial, with their data.
+func (t *trial) remove(topic string) {
+	topics := load.Topics(topic, t.Hops)
+	if err := load.Remove(t.system.Address, topics); err != nil && t.env.Live != nil {
+		fmt.Fprintf(t.env.Live, "%s is left at the broker: %v\n", strings.Join(topics, ", "), err)
+	}
 }
 
 // profile takes one of the measured time.
@@ -320,7 +329,7 @@ func (t *trial) live(i *load.Interval) {
 }
 
 // page is the recording's page.
-func (t *trial) page(machine record.Machine, started time.Time) *record.Run {
+func (t *trial) page(machine record.Machine, started time.Time, used func() (first, last usage)) *record.Run {
 	run := &record.Run{
 		Name: t.Name, Why: strings.TrimSpace(t.Why), Started: started, Seconds: t.Duration.Seconds(), Machine: machine,
 		Versions: maps.Clone(t.system.Versions), Promise: t.system.Promise, Series: map[string]record.Summary{}, Notes: t.notes,
@@ -336,6 +345,8 @@ func (t *trial) page(machine record.Machine, started time.Time) *record.Run {
 		run.Series[name] = h.Summary()
 	}
 	t.figures(run)
+	first, last := used()
+	t.figuresOf(first, last, run)
 	for _, text := range t.Expect {
 		e, err := parseExpectation(text)
 		if err != nil {
@@ -414,6 +425,8 @@ func (t *trial) figures(run *record.Run) {
 			run.Notes = append(run.Notes, fmt.Sprintf("%s did not catch up within the run", r.Name))
 		}
 	}
+	t.endToEnd(run)
+	t.behind(run)
 	t.trend(run)
 	say := func(format string, a ...any) { run.Notes = append(run.Notes, fmt.Sprintf(format, a...)) }
 	if carried < CarriedLeast && !t.Saturate {
@@ -439,31 +452,89 @@ func (t *trial) figures(run *record.Run) {
 	}
 }
 
+const besidePrefix = "produce beside "
+
+// IsRatio says whether a figure of a run is a ratio inside it, which those of
+// other runs can be held against.
+func IsRatio(figure string) bool {
+	return figure == "drift" || figure == "write amplification" || strings.Contains(figure, "/produce ") || strings.HasPrefix(figure, besidePrefix)
+}
+
 // CarriedLeast is the share of an offered rate below which a system could not
 // carry it; above it the difference is what is in flight at the window's end.
 const CarriedLeast = 0.98
 
-// trend says how the last fifth of a run differs from its first: what a soak
-// is made for.
+// trend says how the end of a run differs from its beginning, which is what a
+// soak is made for: the last fifth from the first, of five minutes or more the
+// last minute from the second.
 func (t *trial) trend(run *record.Run) {
-	if len(t.packed) < 20 {
+	n := len(t.packed)
+	if n < 20 {
 		return
 	}
-	fifth := len(t.packed) / 5
-	p99 := func(part []load.Interval) float64 {
-		h := record.NewHistogram()
-		for _, i := range part {
-			for _, s := range i.Series {
-				if s.Series == load.Produce {
-					s.H.Into(h)
-				}
+	first, last, unit := t.packed[:n/5], t.packed[n-n/5:], "p99 of the last fifth of the time to that of the first"
+	if m := int(time.Minute / t.Interval); n >= 5*m {
+		first, last, unit = t.packed[m:2*m], t.packed[n-m:], "p99 of the last minute to that of the second"
+	}
+	if was := p99(first); was > 0 {
+		run.Figures = append(run.Figures, record.Figure{Name: "drift", Value: p99(last) / was, Unit: unit})
+	}
+}
+
+// behind says what readers that begin behind do to producers: while they catch
+// up, to before they began.
+func (t *trial) behind(run *record.Run) {
+	for k, r := range t.Readers {
+		if r.After == 0 {
+			continue
+		}
+		begin := int64(r.After - t.Warmup)
+		end := begin
+		for _, o := range t.results {
+			caught := o.Readers[k].CaughtUpNS
+			if caught < 0 {
+				caught = int64(t.Duration)
+			}
+			end = max(end, begin+caught)
+		}
+		var before, during []load.Interval
+		for _, i := range t.packed {
+			switch {
+			case i.EndNS <= begin:
+				before = append(before, i)
+			case i.StartNS < end:
+				during = append(during, i)
 			}
 		}
-		return float64(h.At(99))
+		if was, is := p99(before), p99(during); was > 0 && is > 0 {
+			run.Figures = append(run.Figures, record.Figure{Name: besidePrefix + t.results[0].Readers[k].Name, Value: is / was, Unit: "its p99 while they were behind to that before"})
+		}
 	}
-	if first := p99(t.packed[:fifth]); first > 0 {
-		run.Figures = append(run.Figures, record.Figure{Name: "drift", Value: p99(t.packed[len(t.packed)-fifth:]) / first, Unit: "p99 of the last fifth of the time to that of the first"})
+}
+
+// endToEnd says what reading adds to producing.
+func (t *trial) endToEnd(run *record.Run) {
+	produced, read := run.Series[load.Produce], run.Series[load.EndToEnd]
+	if produced.P50 == 0 || produced.P99 == 0 || read.Count == 0 {
+		return
 	}
+	run.Figures = append(run.Figures,
+		record.Figure{Name: "end-to-end/produce p50", Value: float64(read.P50) / float64(produced.P50)},
+		record.Figure{Name: "end-to-end/produce p99", Value: float64(read.P99) / float64(produced.P99)})
+}
+
+// p99 is that of producing, in ns, over some intervals; 0 where nothing was
+// produced.
+func p99(part []load.Interval) float64 {
+	h := record.NewHistogram()
+	for _, i := range part {
+		for _, s := range i.Series {
+			if s.Series == load.Produce {
+				s.H.Into(h)
+			}
+		}
+	}
+	return float64(h.At(99))
 }
 
 // Print says a run's results to people.
@@ -475,13 +546,13 @@ func Print(w io.Writer, run *record.Run) {
 		}
 		return strings.Compare(a, b)
 	})
-	fmt.Fprintf(w, "  %-18s %10s %9s %9s %9s %9s %9s %9s\n", "", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max")
+	fmt.Fprintf(w, "  %-22s %10s %9s %9s %9s %9s %9s %9s\n", "", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max")
 	for _, name := range names {
 		s := run.Series[name]
-		fmt.Fprintf(w, "  %-18s %10d %9s %9s %9s %9s %9s %9s\n", name, s.Count, Short(s.P50), Short(s.P90), Short(s.P99), Short(s.P999), Short(s.P9999), Short(s.Max))
+		fmt.Fprintf(w, "  %-22s %10d %9s %9s %9s %9s %9s %9s\n", name, s.Count, Short(s.P50), Short(s.P90), Short(s.P99), Short(s.P999), Short(s.P9999), Short(s.Max))
 	}
 	for _, f := range run.Figures {
-		fmt.Fprintf(w, "  %-18s %10s  %s\n", f.Name, number(f.Value), f.Unit)
+		fmt.Fprintf(w, "  %-22s %10s  %s\n", f.Name, number(f.Value), f.Unit)
 	}
 	for _, n := range run.Notes {
 		fmt.Fprintf(w, "  note: %s\n", n)

@@ -91,6 +91,7 @@ func (s scenario) plans() (all []trial.Plan, err error) {
 func benchRunCommand() *cobra.Command {
 	var o benchOptions
 	var scale float64
+	var rounds int
 	c := &cobra.Command{
 		Use:   "run SCENARIO",
 		Short: "Measure a load that stands for something: voice, agents, fraud, ...",
@@ -100,16 +101,24 @@ has the same form (bench/scenarios).
 
 Rates are scaled to what the machine carries: a closed loop of three seconds
 comes first, and no more than a share of that is offered; the recording says
-what became of the rate. All phases have the rate of the first.`,
+what became of the rate. All phases have the rate of the first.
+
+With --rounds phases are measured in turn, in an order that turns from round to
+round, and each is compared with the first one of its round: the median of the
+ratios, and the least and the greatest.`,
 		Example: `  tailbound bench run
   tailbound bench run voice --serve
   tailbound bench run headline -b kafka:9092 --restart-command 'systemctl restart kafka'
+  tailbound bench run fan-out --serve --rounds 3
   tailbound bench run fraud --serve --short 0.1`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: cobra.FixedCompletions(scenarioNames(), cobra.ShellCompDirectiveDefault),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return listScenarios(cmd.OutOrStdout())
+			}
+			if rounds < 1 {
+				return fmt.Errorf("--rounds %d: there is at least one", rounds)
 			}
 			s, err := readScenario(args[0])
 			if err != nil {
@@ -121,7 +130,7 @@ what became of the rate. All phases have the rate of the first.`,
 			}
 			failed := false
 			err = o.with(cmd, s.Name, func(ctx context.Context, system trial.System, e trial.Env) error {
-				failed, err = measureScenario(ctx, cmd.OutOrStdout(), plans, scale, system, e)
+				failed, err = measureScenario(ctx, cmd.OutOrStdout(), plans, rounds, scale, system, e)
 				return err
 			})
 			if err == nil && failed {
@@ -131,35 +140,97 @@ what became of the rate. All phases have the rate of the first.`,
 		},
 	}
 	o.flags(c.Flags())
+	c.Flags().IntVar(&rounds, "rounds", 1, "how often each phase is measured")
 	c.Flags().Float64Var(&scale, "short", 1, "a share of each phase's time: to see whether it works, not for figures")
 	return c
 }
 
-// measureScenario measures each phase; what the first one's rate was scaled to
-// is the rate of all that ask for the same.
-func measureScenario(ctx context.Context, w io.Writer, plans []trial.Plan, short float64, s trial.System, e trial.Env) (failed bool, err error) {
+// measureScenario measures each phase in each round; what the first one's rate
+// was scaled to is the rate of all that ask for the same.
+func measureScenario(ctx context.Context, w io.Writer, plans []trial.Plan, rounds int, short float64, s trial.System, e trial.Env) (failed bool, err error) {
 	scaled := map[float64]float64{}
 	dir := e.Dir
-	for _, p := range plans {
-		asked := p.Rate
-		if rate := scaled[asked]; rate > 0 {
-			p.Rate, p.AtMost = rate, 0
+	runs := make([][]*record.Run, rounds) // [round][phase]
+	for round := range rounds {
+		runs[round] = make([]*record.Run, len(plans))
+		for i := range plans {
+			if round%2 == 1 {
+				i = len(plans) - 1 - i
+			}
+			p := plans[i]
+			asked := p.Rate
+			if rate := scaled[asked]; rate > 0 {
+				p.Rate, p.AtMost = rate, 0
+			}
+			p.Shorten(short)
+			e.Dir = dir
+			if rounds > 1 {
+				e.Dir = filepath.Join(e.Dir, fmt.Sprintf("round-%d", round+1))
+			}
+			if len(plans) > 1 {
+				e.Dir = filepath.Join(e.Dir, p.Name)
+			}
+			run, err := trial.Run(ctx, p, s, e)
+			if err != nil {
+				return false, fmt.Errorf("phase %s: %w", p.Name, err)
+			}
+			trial.Print(w, run)
+			if offered, ok := run.Figure("offered"); ok && p.AtMost > 0 {
+				scaled[asked] = offered
+			}
+			failed = failed || slices.ContainsFunc(run.Verdict, notHeld)
+			runs[round][i] = run
 		}
-		p.Shorten(short)
-		if e.Dir = dir; len(plans) > 1 {
-			e.Dir = filepath.Join(dir, p.Name)
-		}
-		run, err := trial.Run(ctx, p, s, e)
-		if err != nil {
-			return false, fmt.Errorf("phase %s: %w", p.Name, err)
-		}
-		trial.Print(w, run)
-		if offered, ok := run.Figure("offered"); ok && p.AtMost > 0 {
-			scaled[asked] = offered
-		}
-		failed = failed || slices.ContainsFunc(run.Verdict, notHeld)
 	}
+	printRounds(w, runs)
 	return failed, nil
+}
+
+// printRounds compares the phases of several rounds: each with the first of its
+// round. Of what is a ratio already it says the median and the range.
+func printRounds(w io.Writer, runs [][]*record.Run) {
+	if len(runs) < 2 {
+		return
+	}
+	for i, run := range runs[0] {
+		fmt.Fprintf(w, "\n%s, %d rounds: the median (least..greatest)\n", run.Name, len(runs))
+		for _, name := range slices.Sorted(maps.Keys(run.Series)) {
+			if i == 0 || runs[0][0].Series[name].Count == 0 || name == load.Lag || strings.HasPrefix(name, "hiccup") {
+				continue
+			}
+			fmt.Fprintf(w, "  %-22s", name+" / "+runs[0][0].Name+"'s")
+			for _, p := range []struct {
+				name string
+				of   func(record.Summary) int64
+			}{
+				{"p50", func(s record.Summary) int64 { return s.P50 }}, {"p99", func(s record.Summary) int64 { return s.P99 }}, {"p99.9", func(s record.Summary) int64 { return s.P999 }},
+			} {
+				fmt.Fprintf(w, "  %s %s", p.name, spread(runs, func(round []*record.Run) float64 {
+					return float64(p.of(round[i].Series[name])) / float64(p.of(round[0].Series[name]))
+				}))
+			}
+			fmt.Fprintln(w)
+		}
+		for _, f := range run.Figures {
+			if trial.IsRatio(f.Name) {
+				fmt.Fprintf(w, "  %-22s  %s  %s\n", f.Name, spread(runs, func(round []*record.Run) float64 {
+					v, _ := round[i].Figure(f.Name)
+					return v
+				}), f.Unit)
+			}
+		}
+	}
+}
+
+// spread is the median of a figure of rounds, with the least and the greatest.
+func spread(runs [][]*record.Run, of func(round []*record.Run) float64) string {
+	var all []float64
+	for _, round := range runs {
+		all = append(all, of(round))
+	}
+	slices.Sort(all)
+	middle := (all[(len(all)-1)/2] + all[len(all)/2]) / 2
+	return fmt.Sprintf("%.2f (%.2f..%.2f)", middle, all[0], all[len(all)-1])
 }
 
 func notHeld(c record.Check) bool { return !c.Held }
