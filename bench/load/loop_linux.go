@@ -69,6 +69,7 @@ type tail struct {
 	partitions []int32
 	slots      []int32 // of a partition, in partitions
 	offsets    []int64
+	session    session
 	sequence   int32
 	out        []byte
 	in         []byte
@@ -332,7 +333,7 @@ func (l *loop) fillTemplates(k *link) error {
 func (l *loop) readFrom(hop int, first bool, topic, node string, partitions []int32, g *group) (err error) {
 	t := &tail{
 		id: -1 - len(l.tails), topic: topic, node: node, group: g, hop: hop, first: first, partitions: partitions, behind: g.AfterNS > 0,
-		slots: make([]int32, l.o.Partitions), offsets: make([]int64, len(partitions)), in: make([]byte, 2*l.fetch+inBytes),
+		slots: make([]int32, l.o.Partitions), offsets: make([]int64, len(partitions)), session: newSession(len(partitions)), in: make([]byte, 2*l.fetch+inBytes),
 	}
 	if t.behind {
 		g.behind++
@@ -796,6 +797,7 @@ func (l *loop) driveTail(t *tail) (wake int64, err error) {
 			return t.retryAt, nil
 		}
 		t.inFill, t.fetchAt = 0, l.now
+		t.session.begin()
 	}
 	if t.fetchAt > l.now {
 		return t.fetchAt, nil
@@ -815,7 +817,8 @@ func (l *loop) brokenTail(t *tail, err error) error {
 }
 
 func (t *tail) fetch(bytesMax int32) error {
-	t.out = appendFetch(t.out[:0], t.sequence, t.topic, t.partitions, t.offsets, fetchWaitMS, bytesMax, bytesMax/4)
+	t.out = appendFetch(t.out[:0], t.sequence, t.topic, &t.session, t.partitions, t.offsets, fetchWaitMS, bytesMax, bytesMax/4)
+	t.session.changed = t.session.changed[:0]
 	t.sequence++
 	for b := t.out; len(b) > 0; {
 		n, err := unix.Write(t.fd, b)
@@ -849,7 +852,7 @@ func (l *loop) receiveTail(t *tail) error {
 		return nil
 	}
 	l.now = l.clock()
-	code, ok := fetchAnswer(t.in[4:4+size], func(index int32, code int16, records []byte) {
+	session, code, ok := fetchAnswer(t.in[4:4+size], func(index int32, code int16, records []byte) {
 		if code != 0 {
 			if l.now >= l.from {
 				l.fail("fetch error code " + strconv.Itoa(int(code)))
@@ -857,13 +860,17 @@ func (l *loop) receiveTail(t *tail) error {
 			return
 		}
 		if index >= 0 && int(index) < len(t.slots) && t.slots[index] >= 0 {
-			l.arrive(t, &t.offsets[t.slots[index]], records)
+			slot := t.slots[index]
+			before := t.offsets[slot]
+			if l.arrive(t, &t.offsets[slot], records); t.offsets[slot] != before {
+				t.session.changed = append(t.session.changed, slot)
+			}
 		}
 	})
 	if !ok {
 		return errors.New("a fetch answer that cannot be read")
 	}
-	if code != 0 {
+	if !t.session.answered(session, code) && code != 0 {
 		l.fail("fetch error code " + strconv.Itoa(int(code)))
 	}
 	t.inFill = 0

@@ -71,8 +71,9 @@ func produceAnswer(frame []byte, topic string) (correlation int32, code int16, o
 	return int32(be.Uint32(frame)), int16(be.Uint16(frame[at:])), true
 }
 
-// appendFetch appends a sessionless long poll of all partitions given.
-func appendFetch(b []byte, correlation int32, topic string, partitions []int32, offsets []int64, waitMS, maxBytes, partitionBytes int32) []byte {
+// appendFetch appends a long poll of a session, which names those partitions
+// that it has to.
+func appendFetch(b []byte, correlation int32, topic string, s *session, partitions []int32, offsets []int64, waitMS, maxBytes, partitionBytes int32) []byte {
 	be := binary.BigEndian
 	from := len(b)
 	b = appendHeader(b, fetchKey, fetchVersion, correlation)
@@ -80,18 +81,22 @@ func appendFetch(b []byte, correlation int32, topic string, partitions []int32, 
 	b = be.AppendUint32(b, uint32(waitMS))
 	b = be.AppendUint32(b, 1) // min bytes
 	b = be.AppendUint32(b, uint32(maxBytes))
-	b = append(b, 0)          // read uncommitted
-	b = be.AppendUint32(b, 0) // no session
-	b = be.AppendUint32(b, ^uint32(0))
-	b = be.AppendUint32(b, 1)
-	b = appendString(b, topic)
-	b = be.AppendUint32(b, uint32(len(partitions)))
-	for i, p := range partitions {
-		b = be.AppendUint32(b, uint32(p))
-		b = be.AppendUint32(b, ^uint32(0)) // leader epoch unknown
-		b = be.AppendUint64(b, uint64(offsets[i]))
-		b = be.AppendUint64(b, ^uint64(0))
-		b = be.AppendUint32(b, uint32(partitionBytes))
+	b = append(b, 0) // read uncommitted
+	b = be.AppendUint32(b, uint32(s.id))
+	b = be.AppendUint32(b, uint32(s.epoch))
+	if names := s.names(); len(names) == 0 {
+		b = be.AppendUint32(b, 0) // no topic
+	} else {
+		b = be.AppendUint32(b, 1)
+		b = appendString(b, topic)
+		b = be.AppendUint32(b, uint32(len(names)))
+		for _, slot := range names {
+			b = be.AppendUint32(b, uint32(partitions[slot]))
+			b = be.AppendUint32(b, ^uint32(0)) // leader epoch unknown
+			b = be.AppendUint64(b, uint64(offsets[slot]))
+			b = be.AppendUint64(b, ^uint64(0))
+			b = be.AppendUint32(b, uint32(partitionBytes))
+		}
 	}
 	b = be.AppendUint32(b, 0) // nothing forgotten
 	b = appendString(b, "")   // no rack
@@ -132,11 +137,11 @@ func (w *walker) i32() int32 {
 
 // fetchAnswer walks a Fetch answer: partition is called for each, with its
 // whole record batches.
-func fetchAnswer(frame []byte, partition func(index int32, code int16, records []byte)) (code int16, ok bool) {
+func fetchAnswer(frame []byte, partition func(index int32, code int16, records []byte)) (session int32, code int16, ok bool) {
 	w := walker{b: frame, ok: true}
 	w.take(4 + 4) // correlation, throttle
 	code = w.i16()
-	w.take(4) // session
+	session = w.i32()
 	for topics := w.i32(); topics > 0 && w.ok; topics-- {
 		w.take(int(w.i16()))
 		for n := w.i32(); n > 0 && w.ok; n-- {
@@ -156,7 +161,7 @@ func fetchAnswer(frame []byte, partition func(index int32, code int16, records [
 			}
 		}
 	}
-	return code, w.ok
+	return session, code, w.ok
 }
 
 // nextBatch cuts the first whole batch off records.

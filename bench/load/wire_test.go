@@ -56,11 +56,37 @@ func TestRequestsReadBack(t *testing.T) {
 
 	f := kmsg.NewPtrFetchRequest()
 	f.Version = fetchVersion
-	if err := f.ReadFrom(skipHeader(t, appendFetch(nil, 1, "topic", []int32{3, 4}, []int64{7, 8}, 500, 1000, 100))); err != nil {
-		t.Fatal(err)
+	s := newSession(2)
+	read := func() *kmsg.FetchRequest {
+		t.Helper()
+		f.Topics = nil
+		if err := f.ReadFrom(skipHeader(t, appendFetch(nil, 1, "topic", &s, []int32{3, 4}, []int64{7, 8}, 500, 1000, 100))); err != nil {
+			t.Fatal(err)
+		}
+		return f
 	}
-	if f.SessionEpoch != -1 || f.MaxBytes != 1000 || f.Topics[0].Partitions[1].Partition != 4 || f.Topics[0].Partitions[1].FetchOffset != 8 {
+	if f := read(); f.SessionID != 0 || f.SessionEpoch != 0 || f.MaxBytes != 1000 || f.Topics[0].Partitions[1].Partition != 4 || f.Topics[0].Partitions[1].FetchOffset != 8 {
 		t.Fatalf("fetch reads back as %+v", f)
+	}
+	// With a session only what has changed is named, until the broker has let it go; a broker that gives none is always asked for all.
+	s.answered(77, 0)
+	if f := read(); f.SessionID != 77 || f.SessionEpoch != 1 || len(f.Topics) != 0 {
+		t.Errorf("a fetch of a session reads back as %+v", f)
+	}
+	s.answered(77, 0)
+	s.changed = append(s.changed, 1)
+	if f := read(); f.SessionEpoch != 2 || len(f.Topics) != 1 || len(f.Topics[0].Partitions) != 1 || f.Topics[0].Partitions[0].Partition != 4 {
+		t.Errorf("a fetch of what has changed reads back as %+v", f)
+	}
+	if gone := s.answered(0, invalidFetchSessionEpoch); !gone {
+		t.Error("a session that is gone is not")
+	}
+	if f := read(); f.SessionID != 0 || f.SessionEpoch != 0 || len(f.Topics[0].Partitions) != 2 {
+		t.Errorf("the first fetch of another session reads back as %+v", f)
+	}
+	s.answered(0, 0)
+	if f := read(); f.SessionEpoch != -1 || len(f.Topics[0].Partitions) != 2 {
+		t.Errorf("a fetch without a session reads back as %+v", f)
 	}
 }
 
@@ -80,7 +106,7 @@ func TestFetchAnswerIsWalked(t *testing.T) {
 	}
 	r.Topics = append(r.Topics, topic)
 	n := 0
-	_, ok := fetchAnswer(r.AppendTo(make([]byte, 4)), func(index int32, code int16, records []byte) {
+	_, _, ok := fetchAnswer(r.AppendTo(make([]byte, 4)), func(index int32, code int16, records []byte) {
 		for {
 			whole, rest, next, ok := nextBatch(records)
 			if !ok {

@@ -10,11 +10,13 @@ import (
 // which 95 of 100 repetitions would lie if a run's intervals are what it is made
 // of. Low and High are 0 where there are too few of them to say.
 type Ratio struct {
-	Series     string
-	Percentile float64
-	A, B       int64 // ns
-	Ratio      float64
-	Low, High  float64
+	Series     string  `json:"series"`
+	Percentile float64 `json:"percentile"`
+	A          int64   `json:"a"` // ns
+	B          int64   `json:"b"`
+	Ratio      float64 `json:"ratio"` // 0: B is
+	Low        float64 `json:"low,omitempty"`
+	High       float64 `json:"high,omitempty"`
 }
 
 // Resolved says whether the two differ by more than chance explains.
@@ -48,7 +50,7 @@ func Compare(a, b []Interval, series string, percentiles []float64, draws int, s
 	for range draws {
 		pa, pb := ca.draw(random), cb.draw(random)
 		for i, p := range percentiles {
-			if q := ratio(ca.at(pa, p), cb.at(pb, p)); q > 0 && !math.IsInf(q, 0) {
+			if q := ratio(ca.at(pa, p), cb.at(pb, p)); q > 0 {
 				drawn[i] = append(drawn[i], q)
 			}
 		}
@@ -65,7 +67,7 @@ func Compare(a, b []Interval, series string, percentiles []float64, draws int, s
 
 func ratio(a, b int64) float64 {
 	if b == 0 {
-		return math.Inf(1)
+		return 0
 	}
 	return float64(a) / float64(b)
 }

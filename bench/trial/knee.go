@@ -32,7 +32,9 @@ type Knee struct {
 }
 
 // NewKnee begins at a rate.
-func NewKnee(first, tolerance float64) *Knee { return &Knee{Tolerance: tolerance, next: first, least: first / 64} }
+func NewKnee(first, tolerance float64) *Knee {
+	return &Knee{Tolerance: tolerance, next: first, least: first / 64}
+}
 
 // Next is the rate to try; ok is false when the search is over.
 func (k *Knee) Next() (rate float64, ok bool) {

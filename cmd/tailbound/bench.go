@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"tailbound/bench/load"
+	"tailbound/bench/record"
 	"tailbound/bench/trial"
 )
 
@@ -40,9 +41,11 @@ type benchOptions struct {
 	label      map[string]string
 	out        string
 	quiet      bool
+	output     string
 }
 
-func (o *benchOptions) flags(f *pflag.FlagSet) {
+func (o *benchOptions) flags(c *cobra.Command) {
+	f := c.Flags()
 	f.StringVarP(&o.brokers, "brokers", "b", envOr("TAILBOUND_BROKERS", defaultBrokers), "the broker to begin with, HOST:PORT (environment: TAILBOUND_BROKERS)")
 	f.BoolVar(&o.serve, "serve", false, "start a broker of this binary for it, in a directory of its own, and end it afterwards")
 	f.StringVar(&o.serveArgs, "serve-args", "", "more arguments of its serve command, separated by spaces")
@@ -56,6 +59,32 @@ func (o *benchOptions) flags(f *pflag.FlagSet) {
 	f.StringToStringVar(&o.label, "label", nil, "KEY=VALUE for the recording, such as broker=kafka-4.1.1")
 	f.StringVarP(&o.out, "out", "o", "", "directory of the recording; by default one below bench/results")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "no progress")
+	outputFlag(c, f, &o.output)
+}
+
+// benched is what a measurement prints where no table is wanted.
+type benched struct {
+	Recording string        `json:"recording"` // its directory
+	Runs      []*record.Run `json:"runs,omitempty"`
+	Knee      *trial.Found  `json:"knee,omitempty"`
+}
+
+// add keeps a run, and prints it where a table is wanted: those of a scenario
+// take minutes each.
+func (b *benched) add(w io.Writer, output string, run *record.Run) {
+	b.Runs = append(b.Runs, run)
+	if output == "table" {
+		trial.Print(w, run)
+	}
+}
+
+// end prints what a table has not been printed of.
+func (b *benched) end(w io.Writer, output string) error {
+	if output != "table" {
+		return printValue(w, output, b)
+	}
+	_, err := fmt.Fprintf(w, "\n%s\n", b.Recording)
+	return err
 }
 
 func planFlags(f *pflag.FlagSet, p *trial.Plan) {
@@ -160,29 +189,28 @@ Where the load generator was the limit, the result says so.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p.Name = "bench"
-			return o.with(cmd, "bench", func(ctx context.Context, s trial.System, e trial.Env) error {
+			return o.with(cmd, "bench", func(ctx context.Context, s trial.System, e trial.Env, got *benched) error {
 				run, err := trial.Run(ctx, p, s, e)
-				if err != nil {
-					return err
+				if err == nil {
+					got.add(cmd.OutOrStdout(), o.output, run)
 				}
-				trial.Print(cmd.OutOrStdout(), run)
-				if slices.ContainsFunc(run.Verdict, notHeld) {
-					return exitStatus(1)
-				}
-				return nil
+				return err
 			})
 		},
 	}
-	o.flags(c.Flags())
+	o.flags(c)
 	planFlags(c.Flags(), &p)
 	c.Flags().Var(readerFlag{&p.Readers}, "reader", "consumers of everything: at the tail, from behind a pause (catching up), or no faster than so many MB/s; may be repeated")
 	c.AddCommand(benchRunCommand(), benchKneeCommand(), benchCompareCommand(), benchReportCommand(), benchHiccupCommand(), benchGenerateCommand())
 	return c
 }
 
-// with has a system at hand while measure is at work, and says where the
-// recording is.
-func (o *benchOptions) with(cmd *cobra.Command, name string, measure func(context.Context, trial.System, trial.Env) error) error {
+// with has a system at hand while measure is at work, and prints what that got.
+// What was expected and did not hold is the command's exit status.
+func (o *benchOptions) with(cmd *cobra.Command, name string, measure func(context.Context, trial.System, trial.Env, *benched) error) error {
+	if err := checkOutput(o.output); err != nil {
+		return err
+	}
 	runtime.LockOSThread() // what is started dies with this thread
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -209,15 +237,23 @@ func (o *benchOptions) with(cmd *cobra.Command, name string, measure func(contex
 			s.Restart = o.restartByCommand
 		}
 	}
-	if err := measure(ctx, s, e); err != nil {
+	got := &benched{Recording: e.Dir}
+	if err := measure(ctx, s, e, got); err != nil {
 		if ctx.Err() != nil {
 			return errors.New("interrupted; what was recorded is in " + e.Dir)
 		}
 		return err
 	}
-	fmt.Fprintf(cmd.OutOrStdout(), "\n%s\n", e.Dir)
+	if err := got.end(cmd.OutOrStdout(), o.output); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(got.Runs, func(r *record.Run) bool { return slices.ContainsFunc(r.Verdict, notHeld) }) {
+		return exitStatus(1)
+	}
 	return nil
 }
+
+func notHeld(c record.Check) bool { return !c.Held }
 
 func (o *benchOptions) env(cmd *cobra.Command, name string) (trial.Env, error) {
 	self, err := os.Executable()
@@ -416,18 +452,16 @@ knee is said to be at least what was found.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p.Name = "knee"
-			return o.with(cmd, "knee", func(ctx context.Context, s trial.System, e trial.Env) error {
-				found, err := trial.FindKnee(ctx, p, within, tolerance, s, e)
-				if err != nil {
-					return err
+			return o.with(cmd, "knee", func(ctx context.Context, s trial.System, e trial.Env, got *benched) (err error) {
+				if got.Knee, err = trial.FindKnee(ctx, p, within, tolerance, s, e); err == nil && o.output == "table" {
+					got.Knee.Print(cmd.OutOrStdout(), p.Records, p.RecordBytes)
 				}
-				found.Print(cmd.OutOrStdout(), p.Records, p.RecordBytes)
-				return nil
+				return err
 			})
 		},
 	}
+	o.flags(c)
 	f := c.Flags()
-	o.flags(f)
 	planFlags(f, &p)
 	f.Var(readerFlag{&p.Readers}, "reader", "consumers of everything, as of bench")
 	f.StringArrayVar(&within, "within", []string{"produce p99 < 2ms"}, "the bound; all of several have to hold")
@@ -449,6 +483,9 @@ No latency below these is resolved on this machine.`,
 		Example: "  tailbound bench hiccup --dir /var/lib --duration 30s",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(o.output); err != nil {
+				return err
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			e, err := o.env(cmd, "hiccup")
@@ -471,10 +508,12 @@ No latency below these is resolved on this machine.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), run.Machine.Lines())
-			trial.Print(cmd.OutOrStdout(), run)
-			fmt.Fprintf(cmd.OutOrStdout(), "\n%s\n", e.Dir)
-			return nil
+			got := &benched{Recording: e.Dir}
+			if o.output == "table" {
+				fmt.Fprintln(cmd.OutOrStdout(), run.Machine.Lines())
+			}
+			got.add(cmd.OutOrStdout(), o.output, run)
+			return got.end(cmd.OutOrStdout(), o.output)
 		},
 	}
 	f := c.Flags()
@@ -485,6 +524,7 @@ No latency below these is resolved on this machine.`,
 	f.StringVar(&o.serveDir, "dir", "tmp", "a directory on the disk that is meant")
 	f.StringVarP(&o.out, "out", "o", "", "directory of the recording; by default one below bench/results")
 	f.StringToStringVar(&o.label, "label", nil, "KEY=VALUE for the recording")
+	outputFlag(c, f, &o.output)
 	return c
 }
 

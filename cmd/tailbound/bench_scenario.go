@@ -128,18 +128,17 @@ ratios, and the least and the greatest.`,
 			if err != nil {
 				return err
 			}
-			failed := false
-			err = o.with(cmd, s.Name, func(ctx context.Context, system trial.System, e trial.Env) error {
-				failed, err = measureScenario(ctx, cmd.OutOrStdout(), plans, rounds, scale, system, e)
+			return o.with(cmd, s.Name, func(ctx context.Context, system trial.System, e trial.Env, got *benched) error {
+				w := cmd.OutOrStdout()
+				all, err := measureScenario(ctx, plans, rounds, scale, system, e, func(run *record.Run) { got.add(w, o.output, run) })
+				if err == nil && o.output == "table" {
+					printRounds(w, all)
+				}
 				return err
 			})
-			if err == nil && failed {
-				return exitStatus(1)
-			}
-			return err
 		},
 	}
-	o.flags(c.Flags())
+	o.flags(c)
 	c.Flags().IntVar(&rounds, "rounds", 1, "how often each phase is measured")
 	c.Flags().Float64Var(&scale, "short", 1, "a share of each phase's time: to see whether it works, not for figures")
 	return c
@@ -147,12 +146,12 @@ ratios, and the least and the greatest.`,
 
 // measureScenario measures each phase in each round; what the first one's rate
 // was scaled to is the rate of all that ask for the same.
-func measureScenario(ctx context.Context, w io.Writer, plans []trial.Plan, rounds int, short float64, s trial.System, e trial.Env) (failed bool, err error) {
+func measureScenario(ctx context.Context, plans []trial.Plan, rounds int, short float64, s trial.System, e trial.Env, done func(*record.Run)) (all [][]*record.Run, err error) {
 	scaled := map[float64]float64{}
 	dir := e.Dir
-	runs := make([][]*record.Run, rounds) // [round][phase]
+	all = make([][]*record.Run, rounds) // [round][phase]
 	for round := range rounds {
-		runs[round] = make([]*record.Run, len(plans))
+		all[round] = make([]*record.Run, len(plans))
 		for i := range plans {
 			if round%2 == 1 {
 				i = len(plans) - 1 - i
@@ -172,18 +171,16 @@ func measureScenario(ctx context.Context, w io.Writer, plans []trial.Plan, round
 			}
 			run, err := trial.Run(ctx, p, s, e)
 			if err != nil {
-				return false, fmt.Errorf("phase %s: %w", p.Name, err)
+				return nil, fmt.Errorf("phase %s: %w", p.Name, err)
 			}
-			trial.Print(w, run)
 			if offered, ok := run.Figure("offered"); ok && p.AtMost > 0 {
 				scaled[asked] = offered
 			}
-			failed = failed || slices.ContainsFunc(run.Verdict, notHeld)
-			runs[round][i] = run
+			all[round][i] = run
+			done(run)
 		}
 	}
-	printRounds(w, runs)
-	return failed, nil
+	return all, nil
 }
 
 // printRounds compares the phases of several rounds: each with the first of its
@@ -233,8 +230,6 @@ func spread(runs [][]*record.Run, of func(round []*record.Run) float64) string {
 	return fmt.Sprintf("%.2f (%.2f..%.2f)", middle, all[0], all[len(all)-1])
 }
 
-func notHeld(c record.Check) bool { return !c.Held }
-
 func listScenarios(w io.Writer) error {
 	for _, name := range scenarioNames() {
 		s, err := readScenario(name)
@@ -258,6 +253,7 @@ func listScenarios(w io.Writer) error {
 func benchCompareCommand() *cobra.Command {
 	var draws int
 	var seed uint64
+	var output string
 	c := &cobra.Command{
 		Use:   "compare A B",
 		Short: "Put two recordings side by side: ratios with their confidence",
@@ -273,6 +269,9 @@ was slower in the second, is not in it: run both again, in turn, to see that.`,
   tailbound bench compare before/latency.hlog after/latency.hlog`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
 			a, err := readRecordings(args[0])
 			if err != nil {
 				return err
@@ -281,67 +280,111 @@ was slower in the second, is not in it: run both again, in turn, to see that.`,
 			if err != nil {
 				return err
 			}
-			return printComparison(cmd.OutOrStdout(), a, b, draws, seed)
+			all := compareRecordings(a, b, draws, seed)
+			if len(all.Phases) == 0 {
+				return errors.New("no phase is in both")
+			}
+			if output != "table" {
+				return printValue(cmd.OutOrStdout(), output, all)
+			}
+			return all.print(cmd.OutOrStdout())
 		},
 	}
 	c.Flags().IntVar(&draws, "draws", 2000, "of the bootstrap")
 	c.Flags().Uint64Var(&seed, "seed", 1, "of the bootstrap; one seed gives one answer")
+	outputFlag(c, c.Flags(), &output)
 	return c
 }
 
-func printComparison(w io.Writer, as, bs []record.Recording, draws int, seed uint64) error {
-	compared := false
+// comparison is two recordings side by side.
+type comparison struct {
+	Phases []comparedPhase `json:"phases"`
+	OnlyA  []string        `json:"onlyA,omitempty"` // phases
+	OnlyB  []string        `json:"onlyB,omitempty"`
+}
+
+type comparedPhase struct {
+	A       string           `json:"a"`
+	B       string           `json:"b"`
+	Careful []string         `json:"careful,omitempty"` // what makes them no pair
+	Ratios  []record.Ratio   `json:"ratios"`
+	Figures []comparedFigure `json:"figures,omitempty"`
+}
+
+type comparedFigure struct {
+	Name string  `json:"name"`
+	A    float64 `json:"a"`
+	B    float64 `json:"b"`
+}
+
+// compareRecordings compares the phases of the same name; of two that are one
+// phase each the name does not matter.
+func compareRecordings(as, bs []record.Recording, draws int, seed uint64) (all comparison) {
 	for _, a := range as {
 		i := slices.IndexFunc(bs, func(b record.Recording) bool { return b.Path == a.Path })
 		if len(as) == 1 && len(bs) == 1 {
 			i = 0
 		}
 		if i < 0 {
-			fmt.Fprintf(w, "%s is only in the first\n", a.Path)
+			all.OnlyA = append(all.OnlyA, a.Path)
 			continue
 		}
 		b := bs[i]
-		compared = true
-		fmt.Fprintf(w, "%s (A) to %s (B)\n", cmp.Or(a.Run.Name, a.Path), cmp.Or(b.Run.Name, b.Path))
-		for _, d := range differences(a.Run, b.Run) {
-			fmt.Fprintf(w, "  careful: %s\n", d)
-		}
-		t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-		fmt.Fprintln(t, "\tA\tB\tA/B\t95 %\t\t")
+		p := comparedPhase{A: cmp.Or(a.Run.Name, a.Path), B: cmp.Or(b.Run.Name, b.Path), Careful: differences(a.Run, b.Run)}
 		for _, series := range record.SeriesOf(a.Intervals) {
 			if series == load.Lag || strings.HasPrefix(series, "hiccup") {
 				continue
 			}
-			for _, r := range record.Compare(a.Intervals, b.Intervals, series, []float64{50, 90, 99, 99.9, 99.99}, draws, seed) {
-				within, verdict := "too few intervals", ""
-				if r.High > 0 {
-					within, verdict = fmt.Sprintf("%.2f..%.2f", r.Low, r.High), "not resolved"
-					if r.Resolved() {
-						verdict = ""
-					}
-				}
-				fmt.Fprintf(t, "%s p%v\t%s\t%s\t%.2f\t%s\t%s\t\n", r.Series, r.Percentile, trial.Short(r.A), trial.Short(r.B), r.Ratio, within, verdict)
-			}
-		}
-		if err := t.Flush(); err != nil {
-			return err
+			p.Ratios = append(p.Ratios, record.Compare(a.Intervals, b.Intervals, series, []float64{50, 90, 99, 99.9, 99.99}, draws, seed)...)
 		}
 		for _, name := range []string{"offered", "requests/s", "system CPU"} {
 			x, okA := a.Run.Figure(name)
 			y, okB := b.Run.Figure(name)
 			if okA && okB && y > 0 {
-				fmt.Fprintf(w, "  %s: %.4g to %.4g, %.2f\n", name, x, y, x/y)
+				p.Figures = append(p.Figures, comparedFigure{name, x, y})
 			}
 		}
-		fmt.Fprintln(w)
+		all.Phases = append(all.Phases, p)
 	}
 	for _, b := range bs {
 		if len(bs) > 1 && !slices.ContainsFunc(as, func(a record.Recording) bool { return a.Path == b.Path }) {
-			fmt.Fprintf(w, "%s is only in the second\n", b.Path)
+			all.OnlyB = append(all.OnlyB, b.Path)
 		}
 	}
-	if !compared {
-		return errors.New("no phase is in both")
+	return all
+}
+
+func (c comparison) print(w io.Writer) error {
+	for _, p := range c.Phases {
+		fmt.Fprintf(w, "%s (A) to %s (B)\n", p.A, p.B)
+		for _, d := range p.Careful {
+			fmt.Fprintf(w, "  careful: %s\n", d)
+		}
+		t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
+		fmt.Fprintln(t, "\tA\tB\tA/B\t95 %\t\t")
+		for _, r := range p.Ratios {
+			within, verdict := "too few intervals", ""
+			if r.High > 0 {
+				within, verdict = fmt.Sprintf("%.2f..%.2f", r.Low, r.High), "not resolved"
+				if r.Resolved() {
+					verdict = ""
+				}
+			}
+			fmt.Fprintf(t, "%s p%v\t%s\t%s\t%.2f\t%s\t%s\t\n", r.Series, r.Percentile, trial.Short(r.A), trial.Short(r.B), r.Ratio, within, verdict)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		for _, f := range p.Figures {
+			fmt.Fprintf(w, "  %s: %.4g to %.4g, %.2f\n", f.Name, f.A, f.B, f.A/f.B)
+		}
+		fmt.Fprintln(w)
+	}
+	for _, name := range c.OnlyA {
+		fmt.Fprintf(w, "%s is only in the first\n", name)
+	}
+	for _, name := range c.OnlyB {
+		fmt.Fprintf(w, "%s is only in the second\n", name)
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func TestComparisonSaysWhatIsNoPair(t *testing.T) {
 		return []record.Recording{r}
 	}
 	var out bytes.Buffer
-	if err := printComparison(&out, one("6.1", 2000), one("6.8", 1000), 100, 1); err != nil {
+	if err := compareRecordings(one("6.1", 2000), one("6.8", 1000), 100, 1).print(&out); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"careful: kernel: 6.1, and 6.8", "produce p99", "2.00..2.00"} {
