@@ -7,10 +7,16 @@ import (
 
 // colds read runs from segments into buffers of their own. One read's life:
 //
-//	open(); loop { await header(); past it? next }; await whole run; verify; told
+//	open(); loop { await head of a run(); past it? next }; await the run, and
+//	what follows up to readAtOnce; verify; told
+//
+// Who goes on where another read ended, as a consumer does that catches up,
+// needs no heads: the segment remembers where that was.
 type colds struct {
-	reads     [readsMax]coldRead
-	coldsBusy int
+	reads      [readsMax]coldRead
+	coldsBusy  int
+	coldNext   int            // whose turn it is to ask the disk
+	appendedAt ioring.Instant // the last frame or run went to the disk
 }
 
 type coldRead struct {
@@ -23,22 +29,36 @@ type coldRead struct {
 	segment int32
 	user    uint32
 	from    int64
-	at      indexEntry
-	header  runHeader
+	at      indexEntry // of the run that is looked at
+	look    int        // where it is in buf
 	buf     mem.Block
 	got     int
 	want    int
-	asked   int // of the disk
+	asked   int  // of the disk
+	ended   bool // the file does, behind what was got
+	narrow  bool // the disk has refused a read of much
+	first   int  // the runs that were found whole are here in buf
+	end     int
 	pins    int32
 }
+
+// readAtOnce is what one read asks of the disk, where no single run is larger:
+// much for a request, and little for the shard's thread to verify in one turn.
+// Where something was appended within besideNS, reads are smaller, and fewer are
+// in flight: an append waits for those before it (docs/decisions/0016-cold-reads.md).
+const (
+	readAtOnce  = 256 << 10
+	readBeside  = 128 << 10
+	readsBeside = 2
+	besideNS    = 20e6
+)
 
 type coldStage uint8
 
 const (
 	coldFree coldStage = iota
-	coldOpen
-	coldHeader
-	coldBody
+	coldHead           // the head of a run alone is read
+	coldRuns           // a run is, with what follows
 	coldDone
 )
 
@@ -51,8 +71,8 @@ func (e *Engine) carveColds(a *mem.Arena) (err error) {
 	return nil
 }
 
-// ReadCold reads and verifies the run that holds from. The event ReadDone
-// tells; with status OK, ReadEnd must follow it.
+// ReadCold reads and verifies the run that holds from, and runs behind it. The
+// event ReadDone tells; with status OK, ReadEnd must follow it.
 func (e *Engine) ReadCold(s Slot, from int64, user uint32) Status {
 	if !e.open(s) {
 		return Unknown
@@ -77,7 +97,11 @@ func (e *Engine) ReadCold(s Slot, from int64, user uint32) Status {
 		if r.stage != coldFree {
 			continue
 		}
-		*r = coldRead{stage: coldOpen, held: true, log: s, id: l.id, segment: g, user: user, from: from, at: e.all[g].seek(from), buf: r.buf}
+		*r = coldRead{stage: coldHead, held: true, log: s, id: l.id, segment: g, user: user, from: from, want: blockBytes, buf: r.buf}
+		var near bool
+		if r.at, near = e.all[g].seek(from); near {
+			e.readRuns(r, 0)
+		}
 		e.all[g].readers++
 		e.coldsBusy++
 		e.stats.ColdReads++
@@ -90,10 +114,20 @@ func (e *Engine) stepColds(sleep *ioring.Instant) {
 	if e.coldsBusy == 0 {
 		return
 	}
+	flying := 0
 	for i := range e.reads {
+		if e.reads[i].pushed {
+			flying++
+		}
+	}
+	for k, first := 0, e.coldNext; k < readsMax; k++ {
+		i := (first + k) % readsMax
 		r := &e.reads[i]
 		if r.pushed || r.stage == coldFree || r.stage == coldDone {
 			continue
+		}
+		if flying >= readsBeside && e.appending() {
+			return // asked again when one is done
 		}
 		if !r.opened {
 			_, pending, errno := e.acquire(r.segment, false)
@@ -108,17 +142,21 @@ func (e *Engine) stepColds(sleep *ioring.Instant) {
 				continue
 			}
 			r.opened = true
-			r.stage, r.got, r.want = coldHeader, 0, blockBytes
 		}
 		r.pushed = e.ring.Push(ioring.Op{Code: ioring.Read, File: e.open0 + uint32(e.all[r.segment].file), Offset: uint64(r.at.position) + uint64(r.got), Buf: r.buf.Slice(r.got, r.want-r.got), Token: ioring.MakeToken(kindCold, 0, uint32(i))})
 		if !r.pushed {
 			earlier(sleep, e.now)
 			continue
 		}
+		flying++
+		e.coldNext = (i + 1) % readsMax
 		r.asked = r.want - r.got
 		e.disk.begin(WorkReads, r.asked)
 	}
 }
+
+// appending says that something was appended just now.
+func (e *Engine) appending() bool { return e.now-e.appendedAt < besideNS }
 
 func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 	r := &e.reads[i]
@@ -127,53 +165,121 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 	if again(c.Result) {
 		return
 	}
-	if c.Result < 0 {
+	switch {
+	case c.Result < 0 && r.stage == coldRuns && !r.narrow:
+		r.narrow = true // it may be about what lies behind the run
+		r.readHead()
+		return
+	case c.Result < 0:
 		e.endCold(i, StorageFailed) // what lies there may be sound
 		return
+	case c.Result == 0:
+		r.ended = true
+	default:
+		if r.got += int(c.Result); r.got < r.want {
+			r.got &^= blockBytes - 1
+			return
+		}
 	}
-	if c.Result == 0 {
-		e.rotFound(r, e.all[r.segment].end)
-		e.endCold(i, Corrupt)
-		return
+	for e.lookCold(i) {
 	}
-	r.got += int(c.Result)
-	if r.got < r.want {
-		r.got &^= blockBytes - 1
-		return
+}
+
+// readHead has the head of the run be read where the read stands.
+func (r *coldRead) readHead() { r.stage, r.look, r.got, r.want = coldHead, 0, 0, blockBytes }
+
+// readRuns has the run be read where the read stands, which takes so many bytes
+// at least, and what follows.
+func (e *Engine) readRuns(r *coldRead, atLeast int) {
+	r.stage, r.look, r.got, r.want = coldRuns, 0, 0, atLeast
+	if !r.narrow {
+		most := readAtOnce
+		if e.appending() {
+			most = readBeside
+		}
+		q := &e.all[r.segment]
+		if q.runBytes > 0 && q.runBytes <= most {
+			most -= most % q.runBytes // the next one is likely as large: no piece of another
+		}
+		left := q.position - r.at.position
+		r.want = int(min(int64(max(atLeast, most)), left, int64(r.buf.Len())))
 	}
+}
+
+// lookCold looks at the run where the read stands. False: the read is over, or
+// more has to come.
+func (e *Engine) lookCold(i uint32) bool {
+	r := &e.reads[i]
 	q := &e.all[r.segment]
-	h := &r.header
-	p := r.buf.Bytes()
-	if r.stage == coldHeader {
+	var h runHeader
+	p := r.buf.Bytes()[min(r.look, r.got):r.got] // a run that was passed may end behind it
+	switch {
+	case r.at.position >= q.position && r.end > 0:
+		return e.foundCold(i)
+	case r.at.position >= q.position:
+		return e.rotten(i, q.end)
+	case len(p) < blockBytes && r.end > 0:
+		return e.foundCold(i)
+	case len(p) < blockBytes && r.ended:
+		return e.rotten(i, q.end)
+	case len(p) < blockBytes:
+		r.readHead()
+		return false
+	}
+	if !h.get(p) || h.directory != e.dir || h.generation != q.generation || h.log != r.id || h.base != r.at.base && (h.base < r.at.base || h.base > e.logs[r.log].start) || h.bytes() > r.buf.Len() || r.at.position+int64(h.bytes()) > q.position {
+		return e.rotten(i, q.end)
+	}
+	passed := h.end <= r.from
+	switch {
+	case passed:
+	case h.bytes() > len(p) && r.end > 0:
+		return e.foundCold(i)
+	case h.bytes() > len(p) && r.ended:
+		return e.rotten(i, h.end)
+	case h.bytes() > len(p):
+		e.readRuns(r, h.bytes())
+		return false
+	case !h.whole(p[pieceHeader : pieceHeader+int(h.bodyBytes)]):
+		return e.rotten(i, h.end)
+	}
+	q.note(r.at)
+	if r.end == 0 {
 		e.stats.ColdHeads++
-		if !h.get(p) || h.directory != e.dir || h.generation != q.generation || h.log != r.id || h.base != r.at.base && (h.base < r.at.base || h.base > e.logs[r.log].start) || h.bytes() > r.buf.Len() || r.at.position+int64(h.bytes()) > q.position {
-			e.rotFound(r, q.end)
-			e.endCold(i, Corrupt)
-			return
-		}
-		if h.end <= r.from {
-			q.note(r.at)
-			r.at = indexEntry{base: h.end, position: r.at.position + int64(h.bytes()), before: max(r.at.before, h.maxTime)}
-			r.got = 0
-			if r.at.position >= q.position {
-				e.rotFound(r, q.end)
-				e.endCold(i, Corrupt)
-			}
-			return
-		}
-		q.note(r.at)
-		r.stage, r.want = coldBody, h.bytes()
-		if r.got < r.want {
-			return
-		}
 	}
-	e.stats.ColdBytes += uint64(r.want)
-	if !h.whole(p[pieceHeader : pieceHeader+int(h.bodyBytes)]) {
-		e.rotFound(r, h.end)
-		e.endCold(i, Corrupt)
-		return
+	if !passed {
+		if r.end == 0 {
+			r.first = r.look
+			q.remember(r.at)
+		}
+		r.end = r.look + h.bytes()
+		q.runBytes = h.bytes()
+		e.stats.ColdBytes += uint64(h.bytes())
 	}
+	r.at = indexEntry{base: h.end, position: r.at.position + int64(h.bytes()), before: max(r.at.before, h.maxTime)}
+	r.look += h.bytes()
+	return true
+}
+
+// foundCold ends a read that has what it was to read. It is no longer under way:
+// false.
+func (e *Engine) foundCold(i uint32) bool {
+	r := &e.reads[i]
+	e.all[r.segment].remember(r.at)
 	e.endCold(i, OK)
+	return false
+}
+
+// rotten: the run where a read stands is not what was written, nor is what
+// follows up to end known to be. What was found before it is sound.
+func (e *Engine) rotten(i uint32, end int64) bool {
+	r := &e.reads[i]
+	if r.end > 0 {
+		e.endCold(i, OK) // who reads on finds it
+		return false
+	}
+	e.rotFound(r, end)
+	e.endCold(i, Corrupt)
+	return false
 }
 
 // rotFound: the run where r stands is not what was written. From now on its log
@@ -218,24 +324,32 @@ func (e *Engine) ReadViews(read uint32, from, to int64, maxBytes int, out []View
 	if r.stage != coldDone || !r.held {
 		panic("engine: ReadViews of a read that is not")
 	}
-	p := r.buf.Bytes()[:pieceHeader+int(r.header.bodyBytes)]
-	for at := pieceHeader; at < len(p) && n < len(out); {
-		var h entry
-		h.read(p[at:])
-		if h.base >= to {
-			break
+	for at := r.first; at < r.end; {
+		var run runHeader
+		run.get(r.buf.Bytes()[at:r.end])
+		p := r.buf.Bytes()[at : at+pieceHeader+int(run.bodyBytes)]
+		at += run.bytes()
+		if run.end <= from {
+			continue
 		}
-		if h.base+int64(h.count) > from {
-			if n > 0 && int(h.length) > maxBytes {
-				break
+		for at := pieceHeader; at < len(p); {
+			var h entry
+			h.read(p[at:])
+			if h.base >= to || n == len(out) {
+				return n
 			}
-			maxBytes -= int(h.length)
-			b := at + entryHeader
-			out[n] = View{p[b : b+int(h.length) : b+int(h.length)], pinCold | read}
-			r.pins++
-			n++
+			if h.base+int64(h.count) > from {
+				if n > 0 && int(h.length) > maxBytes {
+					return n
+				}
+				maxBytes -= int(h.length)
+				b := at + entryHeader
+				out[n] = View{p[b : b+int(h.length) : b+int(h.length)], pinCold | read}
+				r.pins++
+				n++
+			}
+			at += h.bytes()
 		}
-		at += h.bytes()
 	}
 	return n
 }

@@ -7,6 +7,7 @@ import (
 
 const (
 	indexEntries    = 64
+	recentEntries   = 4
 	indexHeader     = 128
 	indexEntryBytes = 24
 )
@@ -46,14 +47,35 @@ func (q *segment) note(x indexEntry) {
 	q.indexed++
 }
 
-// seek is the last indexed run at or before offset.
-func (q *segment) seek(offset int64) indexEntry {
+// seek is the last run that is known to be at or before offset; near says that
+// it is the one, or close to it.
+func (q *segment) seek(offset int64) (x indexEntry, near bool) {
+	x = indexEntry{base: q.base, before: noTime}
 	for i := q.indexed - 1; i >= 0; i-- {
 		if q.index[i].base <= offset {
-			return q.index[i]
+			x = q.index[i]
+			break
 		}
 	}
-	return indexEntry{base: q.base, before: noTime}
+	near = x.base == offset
+	for i := range q.recent {
+		if y := &q.recent[i]; y.position > 0 && y.position >= x.position && y.base <= offset {
+			x, near = *y, true
+		}
+	}
+	return x, near
+}
+
+// remember keeps where a reader may go on; recentEntries readers of a segment
+// are told apart.
+func (q *segment) remember(x indexEntry) {
+	for i := range q.recent {
+		if q.recent[i].position == x.position {
+			return
+		}
+	}
+	q.recent[q.recentAt] = x
+	q.recentAt = (q.recentAt + 1) % recentEntries
 }
 
 func (q *segment) seekTime(ts int64) int64 {

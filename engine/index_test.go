@@ -1,9 +1,11 @@
 package engine_test
 
 import (
+	"strings"
 	"testing"
 
 	"tailbound/engine"
+	"tailbound/ioring"
 )
 
 // After a restart a cold read, and a search by time, find their run at once:
@@ -57,5 +59,128 @@ func TestIndexOutlivesTheProcess(t *testing.T) {
 		}
 		must(h.stop())
 		h.free()
+	}
+}
+
+// Who reads on where a read ended is not sent from one run's head to the next,
+// however thin the index is, and neither are two who read side by side; each
+// read brings as many runs as it is large.
+func TestReadingOnFindsItsPlace(t *testing.T) {
+	h := newHost(t, 5)
+	h.o.DirectBytes = 10_000
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(h.open())
+	must(h.openLog(2))
+	const runs, perRun = 300, 10
+	for range runs {
+		if st, err := h.append(2, 20_000, perRun); err != nil || st != engine.OK {
+			t.Fatal(err, name(st))
+		}
+		must(h.settle())
+	}
+	n, s, err := h.slot(2)
+	must(err)
+	views := make([]engine.View, 64)
+	at := []int64{0, runs * perRun / 2} // two readers
+	reads := 0
+	for at[0] < runs*perRun/2 || at[1] < runs*perRun {
+		for k := range at {
+			if k == 0 && at[0] >= runs*perRun/2 || at[1] >= runs*perRun {
+				continue
+			}
+			if st := n.engine.ReadCold(s, at[k], 9); st != engine.OK {
+				t.Fatal(name(st))
+			}
+			ev, err := n.event(engine.ReadDone, 9)
+			must(err)
+			if ev.Status != engine.OK {
+				t.Fatalf("reading at %d: %s", at[k], name(ev.Status))
+			}
+			reads++
+			got := n.engine.ReadViews(ev.Read, at[k], n.engine.Durable(s), 1<<30, views)
+			if got == 0 {
+				t.Fatalf("nothing was read at %d", at[k])
+			}
+			for _, v := range views[:got] {
+				n.engine.Unread(v.Pin)
+				at[k] += perRun
+			}
+			n.engine.ReadEnd(ev.Read)
+		}
+	}
+	passed := int(n.engine.Stats().ColdHeads) - reads
+	if passed > 64 { // the second reader's way to its place
+		t.Errorf("%d reads passed the heads of %d runs", reads, passed)
+	}
+	if reads > runs/5 {
+		t.Errorf("%d runs took %d reads", runs, reads)
+	}
+}
+
+// A sector that the disk cannot read is its own run's loss: the runs before and
+// behind it are read, also by who asks for much at once.
+func TestABadSectorIsItsRunsLoss(t *testing.T) {
+	h := newHost(t, 6)
+	h.o.DirectBytes = 10_000
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(h.open())
+	must(h.openLog(2))
+	const runs, perRun, runBytes = 12, 10, 20_480 + 4096
+	for range runs {
+		if st, err := h.append(2, 20_000, perRun); err != nil || st != engine.OK {
+			t.Fatal(err, name(st))
+		}
+		must(h.settle())
+	}
+	h.rest(1e9) // reads are large
+	const bad = 5*runBytes + 8192
+	refused := 0
+	h.disk.Fail = func(code ioring.Code, path string, offset uint64, bytes int) int32 {
+		if code == ioring.Read && strings.HasPrefix(path, "segments/") && offset <= bad && offset+uint64(bytes) > bad {
+			refused++
+			return -int32(ioring.EIO)
+		}
+		return 0
+	}
+	n, s, err := h.slot(2)
+	must(err)
+	var lost []int64
+	views := make([]engine.View, 64)
+	for at := int64(0); at < runs*perRun; {
+		if st := n.engine.ReadCold(s, at, 9); st != engine.OK {
+			t.Fatal(name(st))
+		}
+		ev, err := n.event(engine.ReadDone, 9)
+		must(err)
+		if ev.Status == engine.StorageFailed {
+			lost = append(lost, at)
+			at += perRun
+			continue
+		}
+		if ev.Status != engine.OK {
+			t.Fatalf("reading at %d: %s", at, name(ev.Status))
+		}
+		got := n.engine.ReadViews(ev.Read, at, n.engine.Durable(s), 1<<30, views)
+		for _, v := range views[:got] {
+			n.engine.Unread(v.Pin)
+			at += perRun
+		}
+		n.engine.ReadEnd(ev.Read)
+	}
+	if len(lost) != 1 || lost[0]/perRun < 4 || lost[0]/perRun > 6 {
+		t.Errorf("records at %v were not read; one run has the sector", lost)
+	}
+	if refused < 2 {
+		t.Errorf("the disk refused %d reads: none asked for more than the run", refused)
 	}
 }

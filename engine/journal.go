@@ -299,6 +299,7 @@ func (e *Engine) submitFrame() bool {
 	e.sinceCheck += wasted + int64(f.blocks)
 	f.state, f.at = frameInFlight, e.now
 	e.disk.begin(WorkFrames, int(f.blocks)*blockBytes)
+	e.appendedAt = e.now
 	f.io.begin(e.file, f.block*blockBytes, e.slabs[f.slab].block.Slice(f.pos, int(f.blocks)*blockBytes))
 	e.submitted = q
 	e.stats.Frames++

@@ -419,6 +419,7 @@ func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
 		e.wroteDirect(l, r.block.Len())
 	}
 	e.disk.begin(r.work(), r.block.Len())
+	e.appendedAt = e.now
 	e.pushRun(i, sleep)
 }
 

@@ -204,7 +204,10 @@ type segment struct {
 	sealed     bool // no more appends: the next one begins another segment
 	index      [indexEntries]indexEntry
 	indexed    int
-	stride     int64 // at least so many bytes lie between entries
+	stride     int64                     // at least so many bytes lie between entries
+	recent     [recentEntries]indexEntry // where readers left off; not in the file
+	recentAt   int
+	runBytes   int   // of the run that was read last
 	indexAt    int64 // where the file has the index; 0: nowhere, that is known
 	writeDue   bool  // it is to be written
 	loadDue    bool  // it is to be read
