@@ -189,21 +189,27 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 func (r *coldRead) readHead() { r.stage, r.look, r.got, r.want = coldHead, 0, 0, blockBytes }
 
 // readRuns has the run be read where the read stands, which takes so many bytes
-// at least, and what follows.
+// at least, and what follows. What is there of it stays.
 func (e *Engine) readRuns(r *coldRead, atLeast int) {
-	r.stage, r.look, r.got, r.want = coldRuns, 0, 0, atLeast
-	if !r.narrow {
-		most := readAtOnce
-		if e.appending() {
-			most = readBeside
-		}
-		q := &e.all[r.segment]
-		if q.runBytes > 0 && q.runBytes <= most {
-			most -= most % q.runBytes // the next one is likely as large: no piece of another
-		}
-		left := q.position - r.at.position
-		r.want = int(min(int64(max(atLeast, most)), left, int64(r.buf.Len())))
+	if r.look > 0 {
+		r.look, r.got = 0, 0
 	}
+	r.stage, r.want = coldRuns, atLeast
+	if r.narrow {
+		return
+	}
+	most := readAtOnce
+	if e.appending() {
+		most = readBeside
+	}
+	// The next run is likely as large as the last: no piece of one more.
+	q := &e.all[r.segment]
+	if q.runBytes > most {
+		most = q.runBytes
+	} else if q.runBytes > 0 {
+		most -= most % q.runBytes
+	}
+	r.want = int(min(int64(max(atLeast, most)), q.position-r.at.position, int64(r.buf.Len())))
 }
 
 // lookCold looks at the run where the read stands. False: the read is over, or

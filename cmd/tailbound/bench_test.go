@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -85,5 +86,43 @@ func TestComparisonSaysWhatIsNoPair(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}
+	}
+}
+
+// Ratios of phases are formed inside a round.
+func TestRoundsAreCompared(t *testing.T) {
+	run := func(name string, p99 int64, drift float64) *record.Run {
+		return &record.Run{Name: name, Series: map[string]record.Summary{"produce": {Count: 9, P50: 1, P99: p99, P999: 1}}, Figures: []record.Figure{{Name: "drift", Value: drift}, {Name: "errors", Value: 3}}}
+	}
+	var out bytes.Buffer
+	printRounds(&out, [][]*record.Run{{run("one", 100, 1), run("ten", 200, 2)}, {run("one", 10, 1), run("ten", 60, 4)}, {run("one", 50, 1), run("ten", 50, 3)}})
+	for _, want := range []string{"produce / one's         p50 1.00 (1.00..1.00)  p99 2.00 (1.00..6.00)", "drift                   3.00 (2.00..4.00)"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "errors") {
+		t.Errorf("errors are no ratio:\n%s", out.String())
+	}
+	out.Reset()
+	if printRounds(&out, [][]*record.Run{{run("one", 1, 1)}}); out.Len() > 0 {
+		t.Errorf("one round is compared with itself: %s", out.String())
+	}
+}
+
+// What a measurement prints for programs is what its recording says.
+func TestBenchOutput(t *testing.T) {
+	got := &benched{Recording: "r"}
+	var out bytes.Buffer
+	got.add(&out, "json", &record.Run{Name: "x", Figures: []record.Figure{{Name: "MB/s", Value: 4}}})
+	if out.Len() > 0 {
+		t.Errorf("a table is printed where none is wanted: %s", out.String())
+	}
+	if err := got.end(&out, "json"); err != nil {
+		t.Fatal(err)
+	}
+	var read benched
+	if err := json.Unmarshal(out.Bytes(), &read); err != nil || read.Recording != "r" || len(read.Runs) != 1 || read.Runs[0].Figures[0].Value != 4 {
+		t.Errorf("%v: %s", err, out.String())
 	}
 }
