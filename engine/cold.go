@@ -219,34 +219,27 @@ func (e *Engine) lookCold(i uint32) bool {
 	q := &e.all[r.segment]
 	var h runHeader
 	p := r.buf.Bytes()[min(r.look, r.got):r.got] // a run that was passed may end behind it
+	last := r.end > 0 || r.ended                 // no more is asked of the disk
 	switch {
-	case r.at.position >= q.position && r.end > 0:
-		return e.foundCold(i)
-	case r.at.position >= q.position:
-		return e.rotten(i, q.end)
-	case len(p) < blockBytes && r.end > 0:
-		return e.foundCold(i)
-	case len(p) < blockBytes && r.ended:
-		return e.rotten(i, q.end)
+	case r.at.position >= q.position || len(p) < blockBytes && last:
+		return e.stopCold(i, q.end)
 	case len(p) < blockBytes:
 		r.readHead()
 		return false
 	}
 	if !h.get(p) || h.directory != e.dir || h.generation != q.generation || h.log != r.id || h.base != r.at.base && (h.base < r.at.base || h.base > e.logs[r.log].start) || h.bytes() > r.buf.Len() || r.at.position+int64(h.bytes()) > q.position {
-		return e.rotten(i, q.end)
+		return e.stopCold(i, q.end)
 	}
 	passed := h.end <= r.from
 	switch {
 	case passed:
-	case h.bytes() > len(p) && r.end > 0:
-		return e.foundCold(i)
-	case h.bytes() > len(p) && r.ended:
-		return e.rotten(i, h.end)
+	case h.bytes() > len(p) && last:
+		return e.stopCold(i, h.end)
 	case h.bytes() > len(p):
 		e.readRuns(r, h.bytes())
 		return false
 	case !h.whole(p[pieceHeader : pieceHeader+int(h.bodyBytes)]):
-		return e.rotten(i, h.end)
+		return e.stopCold(i, h.end)
 	}
 	q.note(r.at)
 	if r.end == 0 {
@@ -266,21 +259,15 @@ func (e *Engine) lookCold(i uint32) bool {
 	return true
 }
 
-// foundCold ends a read that has what it was to read. It is no longer under way:
-// false.
-func (e *Engine) foundCold(i uint32) bool {
-	r := &e.reads[i]
-	e.all[r.segment].remember(r.at)
-	e.endCold(i, OK)
-	return false
-}
-
-// rotten: the run where a read stands is not what was written, nor is what
-// follows up to end known to be. What was found before it is sound.
-func (e *Engine) rotten(i uint32, end int64) bool {
+// stopCold ends a read that goes no further: it is no longer under way, false.
+// What was found is sound, and whoever reads on finds what stands behind it;
+// where nothing was found the run is not what was written, nor is what follows
+// up to end known to be.
+func (e *Engine) stopCold(i uint32, end int64) bool {
 	r := &e.reads[i]
 	if r.end > 0 {
-		e.endCold(i, OK) // who reads on finds it
+		e.all[r.segment].remember(r.at)
+		e.endCold(i, OK)
 		return false
 	}
 	e.rotFound(r, end)

@@ -62,12 +62,13 @@ func TestIndexOutlivesTheProcess(t *testing.T) {
 	}
 }
 
-// Who reads on where a read ended is not sent from one run's head to the next,
-// however thin the index is, and neither are two who read side by side; each
-// read brings as many runs as it is large.
-func TestReadingOnFindsItsPlace(t *testing.T) {
-	h := newHost(t, 5)
-	h.o.DirectBytes = 10_000
+// ofRuns is a host whose log 2 has so many direct runs, each a batch of perRun
+// records, and the means to read them from disk: readOn gives the records from
+// at on that one read brought, and how it ended.
+func ofRuns(t *testing.T, seed uint64, runs, bytes, perRun int) (h *host, n *node, readOn func(at int64) (int64, engine.Status)) {
+	t.Helper()
+	h = newHost(t, seed)
+	h.o.DirectBytes = bytes / 2
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -76,9 +77,8 @@ func TestReadingOnFindsItsPlace(t *testing.T) {
 	}
 	must(h.open())
 	must(h.openLog(2))
-	const runs, perRun = 300, 10
 	for range runs {
-		if st, err := h.append(2, 20_000, perRun); err != nil || st != engine.OK {
+		if st, err := h.append(2, bytes, uint32(perRun)); err != nil || st != engine.OK {
 			t.Fatal(err, name(st))
 		}
 		must(h.settle())
@@ -86,6 +86,34 @@ func TestReadingOnFindsItsPlace(t *testing.T) {
 	n, s, err := h.slot(2)
 	must(err)
 	views := make([]engine.View, 64)
+	return h, n, func(at int64) (int64, engine.Status) {
+		t.Helper()
+		if st := n.engine.ReadCold(s, at, 9); st != engine.OK {
+			t.Fatal(name(st))
+		}
+		ev, err := n.event(engine.ReadDone, 9)
+		must(err)
+		if ev.Status != engine.OK {
+			return 0, ev.Status
+		}
+		got := n.engine.ReadViews(ev.Read, at, n.engine.Durable(s), 1<<30, views)
+		if got == 0 {
+			t.Fatalf("nothing was read at %d", at)
+		}
+		for _, v := range views[:got] {
+			n.engine.Unread(v.Pin)
+		}
+		n.engine.ReadEnd(ev.Read)
+		return int64(got * perRun), engine.OK
+	}
+}
+
+// Who reads on where a read ended is not sent from one run's head to the next,
+// however thin the index is, and neither are two who read side by side; each
+// read brings as many runs as it is large.
+func TestReadingOnFindsItsPlace(t *testing.T) {
+	const runs, perRun = 300, 10
+	_, n, readOn := ofRuns(t, 5, runs, 20_000, perRun)
 	at := []int64{0, runs * perRun / 2} // two readers
 	reads := 0
 	for at[0] < runs*perRun/2 || at[1] < runs*perRun {
@@ -93,24 +121,12 @@ func TestReadingOnFindsItsPlace(t *testing.T) {
 			if k == 0 && at[0] >= runs*perRun/2 || at[1] >= runs*perRun {
 				continue
 			}
-			if st := n.engine.ReadCold(s, at[k], 9); st != engine.OK {
-				t.Fatal(name(st))
-			}
-			ev, err := n.event(engine.ReadDone, 9)
-			must(err)
-			if ev.Status != engine.OK {
-				t.Fatalf("reading at %d: %s", at[k], name(ev.Status))
+			got, st := readOn(at[k])
+			if st != engine.OK {
+				t.Fatalf("reading at %d: %s", at[k], name(st))
 			}
 			reads++
-			got := n.engine.ReadViews(ev.Read, at[k], n.engine.Durable(s), 1<<30, views)
-			if got == 0 {
-				t.Fatalf("nothing was read at %d", at[k])
-			}
-			for _, v := range views[:got] {
-				n.engine.Unread(v.Pin)
-				at[k] += perRun
-			}
-			n.engine.ReadEnd(ev.Read)
+			at[k] += got
 		}
 	}
 	passed := int(n.engine.Stats().ColdHeads) - reads
@@ -125,23 +141,8 @@ func TestReadingOnFindsItsPlace(t *testing.T) {
 // A sector that the disk cannot read is its own run's loss: the runs before and
 // behind it are read, also by who asks for much at once.
 func TestABadSectorIsItsRunsLoss(t *testing.T) {
-	h := newHost(t, 6)
-	h.o.DirectBytes = 10_000
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	must(h.open())
-	must(h.openLog(2))
 	const runs, perRun, runBytes = 12, 10, 20_480 + 4096
-	for range runs {
-		if st, err := h.append(2, 20_000, perRun); err != nil || st != engine.OK {
-			t.Fatal(err, name(st))
-		}
-		must(h.settle())
-	}
+	h, _, readOn := ofRuns(t, 6, runs, 20_000, perRun)
 	h.rest(1e9) // reads are large
 	const bad = 5*runBytes + 8192
 	refused := 0
@@ -152,30 +153,18 @@ func TestABadSectorIsItsRunsLoss(t *testing.T) {
 		}
 		return 0
 	}
-	n, s, err := h.slot(2)
-	must(err)
 	var lost []int64
-	views := make([]engine.View, 64)
 	for at := int64(0); at < runs*perRun; {
-		if st := n.engine.ReadCold(s, at, 9); st != engine.OK {
-			t.Fatal(name(st))
-		}
-		ev, err := n.event(engine.ReadDone, 9)
-		must(err)
-		if ev.Status == engine.StorageFailed {
+		got, st := readOn(at)
+		switch st {
+		case engine.OK:
+			at += got
+		case engine.StorageFailed:
 			lost = append(lost, at)
 			at += perRun
-			continue
+		default:
+			t.Fatalf("reading at %d: %s", at, name(st))
 		}
-		if ev.Status != engine.OK {
-			t.Fatalf("reading at %d: %s", at, name(ev.Status))
-		}
-		got := n.engine.ReadViews(ev.Read, at, n.engine.Durable(s), 1<<30, views)
-		for _, v := range views[:got] {
-			n.engine.Unread(v.Pin)
-			at += perRun
-		}
-		n.engine.ReadEnd(ev.Read)
 	}
 	if len(lost) != 1 || lost[0]/perRun < 4 || lost[0]/perRun > 6 {
 		t.Errorf("records at %v were not read; one run has the sector", lost)
