@@ -52,17 +52,6 @@ func TestGeneratorDrivesThePlainServer(t *testing.T) {
 	}
 }
 
-func TestMedian(t *testing.T) {
-	for _, c := range []struct {
-		v    []float64
-		want float64
-	}{{nil, 0}, {[]float64{3}, 3}, {[]float64{9, 1, 5}, 5}, {[]float64{4, 1, 3, 2}, 2.5}} {
-		if got := median(c.v); got != c.want {
-			t.Errorf("median(%v) = %v, want %v", c.v, got, c.want)
-		}
-	}
-}
-
 // Ratios are formed inside a round, and only where both carried the rate.
 func TestRatiosSkipRoundsThatCouldNot(t *testing.T) {
 	if comparable(nil) || comparable(&load.Result{Carried: 0.58}) ||

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"tailbound/bench/record"
 	"tailbound/bench/trial"
 )
 
@@ -32,7 +33,7 @@ func (o *options) knees(ctx context.Context, rep *report, scratch string, system
 	fmt.Printf("The highest rate with p99 below %v; MB/s, the median of the rounds (least..greatest); ratios inside a round.\n", o.knee)
 	for _, s := range systems {
 		v := found[s]
-		fmt.Printf("  %-18s %-11s %8.1f (%.1f..%.1f)", s, promise(s), median(v)*mb, slices.Min(v)*mb, slices.Max(v)*mb)
+		fmt.Printf("  %-18s %-11s %8.1f (%.1f..%.1f)", s, promise(s), record.Median(v)*mb, slices.Min(v)*mb, slices.Max(v)*mb)
 		var ratios []float64
 		for round := range v {
 			if v[round] > 0 {
@@ -40,7 +41,7 @@ func (o *options) knees(ctx context.Context, rep *report, scratch string, system
 			}
 		}
 		if s != systems[0] && len(ratios) > 0 {
-			fmt.Printf("  %s has %.2f times it (%.2f..%.2f)", systems[0], median(ratios), slices.Min(ratios), slices.Max(ratios))
+			fmt.Printf("  %s has %.2f times it (%.2f..%.2f)", systems[0], record.Median(ratios), slices.Min(ratios), slices.Max(ratios))
 		}
 		fmt.Println()
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"tailbound/bench/groups"
+	"tailbound/bench/record"
 	"tailbound/bench/trial"
 )
 
@@ -203,5 +204,5 @@ func spread(v []float64, format string) string {
 	if len(v) == 0 {
 		return "-"
 	}
-	return fmt.Sprintf(strings.ReplaceAll("F (F to F)", "F", format), median(v), slices.Min(v), slices.Max(v))
+	return fmt.Sprintf(strings.ReplaceAll("F (F to F)", "F", format), record.Median(v), slices.Min(v), slices.Max(v))
 }

@@ -91,7 +91,7 @@ func (r *report) row(w io.Writer, p phase, system string) (notes []string) {
 		fmt.Fprintf(w, "%s\t\tfailed\t\t\t\t\t\t\t\t\t\t\t\n", system)
 		return notes
 	}
-	mid := func(f func(*load.Result) float64) float64 { return median(each(good, f)) }
+	mid := func(f func(*load.Result) float64) float64 { return record.Median(each(good, f)) }
 	fmt.Fprintf(w, "%s\t%s\t%.3f\t%.3f\t%.3f\t%.3f\t%.1f\t%.1f\t%.0f\t%.0f %%\t%.0f\t%.2f\t%.3f/%.3f\t\n", system, promise(system),
 		mid(func(r *load.Result) float64 { return float64(r.Latency.P50) / 1e6 }),
 		mid(func(r *load.Result) float64 { return float64(r.Latency.P99) / 1e6 }),
@@ -101,7 +101,7 @@ func (r *report) row(w io.Writer, p phase, system string) (notes []string) {
 		mid(func(r *load.Result) float64 { return r.MBPerSec }),
 		mid(func(r *load.Result) float64 { return r.RequestsPerSec }),
 		mid(func(r *load.Result) float64 { return r.ServerCPU * 100 }),
-		median(rss), median(ready),
+		record.Median(rss), record.Median(ready),
 		mid(func(r *load.Result) float64 { return float64(r.Lag.P50) / 1e6 }),
 		mid(func(r *load.Result) float64 { return float64(r.Lag.P99) / 1e6 }))
 	if p.Load.Consumer {
@@ -180,7 +180,7 @@ func ratioLine(name string, as, bs []measured, of func(*load.Result) float64) st
 	if len(rs) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("  %s %.2f (%.2f..%.2f)", name, median(rs), slices.Min(rs), slices.Max(rs))
+	return "  " + name + " " + record.Spread(rs)
 }
 
 func comparable(r *load.Result) bool {
@@ -193,15 +193,6 @@ func each(rs []*load.Result, f func(*load.Result) float64) []float64 {
 		out[i] = f(r)
 	}
 	return out
-}
-
-// median is the middle one, or the mean of the middle two.
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	v = slices.Sorted(slices.Values(v))
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
 func ms(ns int64) string { return fmt.Sprintf("%.3f ms", float64(ns)/1e6) }

@@ -62,11 +62,7 @@ func Ready(addr string) error {
 // leaders creates the topic and waits until every partition has a leader; it
 // gives the leader's address for each partition.
 func leaders(bootstrap, topic string, partitions int, config map[string]string) ([]string, error) {
-	addr, err := controller(bootstrap)
-	if err != nil {
-		return nil, err
-	}
-	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	conn, err := dialController(bootstrap)
 	if err != nil {
 		return nil, err
 	}
@@ -108,21 +104,23 @@ func leaders(bootstrap, topic string, partitions int, config map[string]string) 
 
 // Topics are those of a chain of so many hops, of which the first is named;
 // without hops there is one.
-func Topics(first string, hops int) []string {
-	all := []string{first}
-	for hop := 2; hop <= hops; hop++ {
-		all = append(all, fmt.Sprintf("%s-%d", first, hop))
+func Topics(first string, hops int) (all []string) {
+	for hop := range max(hops, 1) {
+		all = append(all, topicOf(first, hop))
 	}
 	return all
 }
 
+func topicOf(first string, hop int) string {
+	if hop == 0 {
+		return first
+	}
+	return fmt.Sprintf("%s-%d", first, hop+1)
+}
+
 // Remove deletes topics.
 func Remove(bootstrap string, topics []string) error {
-	addr, err := controller(bootstrap)
-	if err != nil {
-		return err
-	}
-	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
+	conn, err := dialController(bootstrap)
 	if err != nil {
 		return err
 	}
@@ -139,6 +137,15 @@ func Remove(bootstrap string, topics []string) error {
 		}
 	}
 	return nil
+}
+
+// dialController connects to the node that makes and deletes topics.
+func dialController(bootstrap string) (net.Conn, error) {
+	addr, err := controller(bootstrap)
+	if err != nil {
+		return nil, err
+	}
+	return net.DialTimeout("tcp", addr, 5*time.Second)
 }
 
 // controller is the address of the node that makes topics.

@@ -212,7 +212,7 @@ func (l *loop) config() map[string]string {
 func (l *loop) connect() error {
 	tails := 0
 	for hop := range l.o.Hops {
-		topic := l.topic(hop)
+		topic := topicOf(l.o.Topic, hop)
 		nodes, owned, err := l.place(topic)
 		if err != nil {
 			return err
@@ -243,8 +243,6 @@ func (l *loop) connect() error {
 	}
 	return nil
 }
-
-func (l *loop) topic(hop int) string { return Topics(l.o.Topic, hop+1)[hop] }
 
 // place gives the leaders, and of each the partitions that are this process's.
 func (l *loop) place(topic string) (nodes []string, owned map[string][]int32, err error) {

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -147,4 +148,19 @@ func (c *counts) at(pool []int64, percentile float64) int64 {
 		}
 	}
 	return 0
+}
+
+// Median is the middle one, or the mean of the middle two.
+func Median(v []float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	v = slices.Sorted(slices.Values(v))
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+// Spread says what a figure was over rounds, of which there is one at least: the
+// median (least..greatest).
+func Spread(v []float64) string {
+	return fmt.Sprintf("%.2f (%.2f..%.2f)", Median(v), slices.Min(v), slices.Max(v))
 }

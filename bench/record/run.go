@@ -39,6 +39,7 @@ type Figure struct {
 	Name  string
 	Value float64
 	Unit  string `json:",omitempty"`
+	Ratio bool   `json:"-"` // inside its run, to be held against that of other runs
 }
 
 // Check is one expectation.

@@ -153,16 +153,21 @@ func (c *Process) LastWords() string {
 	return strings.TrimSpace(c.stderr.String())
 }
 
-// PeakMiB reads the process's largest resident size (VmHWM, proc(5)).
+// PeakMiB reads the process's largest resident size.
 func (c *Process) PeakMiB() float64 {
 	if c == nil {
 		return 0
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.PID()))
+	return memoryMiB(c.PID(), "VmHWM:")
+}
+
+// memoryMiB reads one of a process's sizes (proc(5), status); 0: it is not known.
+func memoryMiB(pid int, which string) float64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
 	}
-	_, after, _ := strings.Cut(string(b), "VmHWM:")
+	_, after, _ := strings.Cut(string(b), which)
 	f := strings.Fields(after)
 	if len(f) == 0 {
 		return 0

@@ -452,14 +452,6 @@ func (t *trial) figures(run *record.Run) {
 	}
 }
 
-const besidePrefix = "produce beside "
-
-// IsRatio says whether a figure of a run is a ratio inside it, which those of
-// other runs can be held against.
-func IsRatio(figure string) bool {
-	return figure == "drift" || figure == "write amplification" || strings.Contains(figure, "/produce ") || strings.HasPrefix(figure, besidePrefix)
-}
-
 // CarriedLeast is the share of an offered rate below which a system could not
 // carry it; above it the difference is what is in flight at the window's end.
 const CarriedLeast = 0.98
@@ -477,7 +469,7 @@ func (t *trial) trend(run *record.Run) {
 		first, last, unit = t.packed[m:2*m], t.packed[n-m:], "p99 of the last minute to that of the second"
 	}
 	if was := p99(first); was > 0 {
-		run.Figures = append(run.Figures, record.Figure{Name: "drift", Value: p99(last) / was, Unit: unit})
+		run.Figures = append(run.Figures, record.Figure{Name: "drift", Value: p99(last) / was, Unit: unit, Ratio: true})
 	}
 }
 
@@ -507,7 +499,7 @@ func (t *trial) behind(run *record.Run) {
 			}
 		}
 		if was, is := p99(before), p99(during); was > 0 && is > 0 {
-			run.Figures = append(run.Figures, record.Figure{Name: besidePrefix + t.results[0].Readers[k].Name, Value: is / was, Unit: "its p99 while they were behind to that before"})
+			run.Figures = append(run.Figures, record.Figure{Name: "produce beside " + t.results[0].Readers[k].Name, Value: is / was, Unit: "its p99 while they were behind to that before", Ratio: true})
 		}
 	}
 }
@@ -519,8 +511,8 @@ func (t *trial) endToEnd(run *record.Run) {
 		return
 	}
 	run.Figures = append(run.Figures,
-		record.Figure{Name: "end-to-end/produce p50", Value: float64(read.P50) / float64(produced.P50)},
-		record.Figure{Name: "end-to-end/produce p99", Value: float64(read.P99) / float64(produced.P99)})
+		record.Figure{Name: "end-to-end/produce p50", Value: float64(read.P50) / float64(produced.P50), Ratio: true},
+		record.Figure{Name: "end-to-end/produce p99", Value: float64(read.P99) / float64(produced.P99), Ratio: true})
 }
 
 // p99 is that of producing, in ns, over some intervals; 0 where nothing was

@@ -209,7 +209,7 @@ func printRounds(w io.Writer, runs [][]*record.Run) {
 			fmt.Fprintln(w)
 		}
 		for _, f := range run.Figures {
-			if trial.IsRatio(f.Name) {
+			if f.Ratio {
 				fmt.Fprintf(w, "  %-22s  %s  %s\n", f.Name, spread(runs, func(round []*record.Run) float64 {
 					v, _ := round[i].Figure(f.Name)
 					return v
@@ -219,15 +219,13 @@ func printRounds(w io.Writer, runs [][]*record.Run) {
 	}
 }
 
-// spread is the median of a figure of rounds, with the least and the greatest.
+// spread is that of a figure of rounds.
 func spread(runs [][]*record.Run, of func(round []*record.Run) float64) string {
 	var all []float64
 	for _, round := range runs {
 		all = append(all, of(round))
 	}
-	slices.Sort(all)
-	middle := (all[(len(all)-1)/2] + all[len(all)/2]) / 2
-	return fmt.Sprintf("%.2f (%.2f..%.2f)", middle, all[0], all[len(all)-1])
+	return record.Spread(all)
 }
 
 func listScenarios(w io.Writer) error {

@@ -92,7 +92,7 @@ func TestComparisonSaysWhatIsNoPair(t *testing.T) {
 // Ratios of phases are formed inside a round.
 func TestRoundsAreCompared(t *testing.T) {
 	run := func(name string, p99 int64, drift float64) *record.Run {
-		return &record.Run{Name: name, Series: map[string]record.Summary{"produce": {Count: 9, P50: 1, P99: p99, P999: 1}}, Figures: []record.Figure{{Name: "drift", Value: drift}, {Name: "errors", Value: 3}}}
+		return &record.Run{Name: name, Series: map[string]record.Summary{"produce": {Count: 9, P50: 1, P99: p99, P999: 1}}, Figures: []record.Figure{{Name: "drift", Value: drift, Ratio: true}, {Name: "errors", Value: 3}}}
 	}
 	var out bytes.Buffer
 	printRounds(&out, [][]*record.Run{{run("one", 100, 1), run("ten", 200, 2)}, {run("one", 10, 1), run("ten", 60, 4)}, {run("one", 50, 1), run("ten", 50, 3)}})
