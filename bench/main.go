@@ -57,7 +57,7 @@ func run(args []string) error {
 		case "child-hog":
 			hog()
 		case "child-probe":
-			return rings.Serve(args[1], args[2])
+			return rings.Serve(args[1], args[2], args[3] == "probe-new")
 		case "child-plain":
 			if err := disturb.Start(); err != nil {
 				return err

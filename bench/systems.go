@@ -15,13 +15,13 @@ import (
 )
 
 func systemNames() []string {
-	return []string{"tailbound", "tailbound-groups", "tailbound-wide", "tailbound-groups-wide", "probe", "plain", "plain-nosync", "kafka", "kafka-flush", "kafka-wide", "kafka-flush-wide", "jetstream", "jetstream-sync", "broker@HOST:PORT"}
+	return []string{"tailbound", "tailbound-groups", "tailbound-wide", "tailbound-groups-wide", "probe", "probe-new", "plain", "plain-nosync", "kafka", "kafka-flush", "kafka-wide", "kafka-flush-wide", "jetstream", "jetstream-sync", "broker@HOST:PORT"}
 }
 
 // promise is what a system's acknowledgement means.
 func promise(name string) string {
 	switch kind, _, _ := variant(name); {
-	case isBroker(kind), kind == "probe", kind == "plain", kind == "kafka-flush", kind == "kafka-flush-wide", kind == "jetstream-sync":
+	case isBroker(kind), kind == "probe", kind == "probe-new", kind == "plain", kind == "kafka-flush", kind == "kafka-flush-wide", kind == "jetstream-sync":
 		return "on disk"
 	case kind == "broker":
 		return "as it is set"
@@ -98,8 +98,8 @@ func (o *options) start(name, addr, dir string) (*trial.Process, error) {
 	case "tailbound", "tailbound-groups":
 		args := append([]string{"serve", "--data-dir", dir, "--listen", addr, "--shards", "1"}, append(beside, strings.Fields(o.serveArgs)...)...)
 		return trial.Spawn(cpus, nil, cmp.Or(binary, o.binary), append(args, more...)...)
-	case "probe":
-		return trial.Spawn(cpus, []string{procs}, self, "child-probe", addr, dir)
+	case "probe", "probe-new":
+		return trial.Spawn(cpus, []string{procs}, self, "child-probe", addr, dir, kind)
 	case "plain":
 		return trial.Spawn(cpus, []string{procs}, self, "child-plain", addr, dir, "sync")
 	case "plain-nosync":

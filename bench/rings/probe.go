@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	flushesMax   = 2        // writes in flight, as the broker has them
-	flushBytes   = 32 << 20 // of one, at most: more than the generator has in flight
-	fileBytes    = 256 << 20
+	flushesMax   = 2         // writes in flight, as the broker has them
+	flushBytes   = 32 << 20  // of one, at most: more than the generator has in flight
+	writtenBytes = 256 << 20 // of the file that is written over again and again
+	newBytes     = 24 << 30  // of the one whose blocks are new
 	blockBytes   = 4096
 	connsMax     = 64
 	receives     = 256
@@ -51,6 +52,8 @@ type probe struct {
 	first   int // the oldest in flight
 	busy    int // in flight
 	next    int64
+	size    int64 // of the file
+	new     bool  // its blocks are: none is written twice
 }
 
 type conn struct {
@@ -76,8 +79,10 @@ type flush struct {
 // share is the next bytes of a flush's answers: connection conn's.
 type share struct{ conn, bytes int }
 
-// Serve listens until the process ends.
-func Serve(listen, dataDir string) error {
+// Serve listens until the process ends. newBlocks: it writes to blocks that were
+// only allocated, as a log in a new directory does, and ends with an error when
+// there are no more of them.
+func Serve(listen, dataDir string, newBlocks bool) error {
 	runtime.LockOSThread()
 	if err := os.MkdirAll(dataDir, 0o755); err != nil {
 		return err
@@ -96,7 +101,10 @@ func Serve(listen, dataDir string) error {
 	if err != nil {
 		return err
 	}
-	p := &probe{ring: ring}
+	p := &probe{ring: ring, size: writtenBytes}
+	if newBlocks {
+		p.new, p.size = true, newBytes
+	}
 	if err := p.carve(); err != nil {
 		return err
 	}
@@ -153,20 +161,23 @@ func (p *probe) carve() error {
 }
 
 // prepare makes the file and writes all of it, so that no later write changes
-// anything but data.
+// anything but data; a new one it only allocates.
 func (p *probe) prepare() error {
 	path := p.conns[0].send
 	copy(path.Bytes(), "log\x00")
 	if _, err := p.await(ioring.Op{Code: ioring.Open, File: logFile, Arg: ioring.OpenCreate, Buf: path}); err != nil {
 		return fmt.Errorf("creating the file: %w", err)
 	}
+	if _, err := p.await(ioring.Op{Code: ioring.Allocate, File: logFile, Arg: uint64(p.size)}); err != nil {
+		return fmt.Errorf("allocating %d bytes: %w", p.size, err)
+	}
 	zero := p.flushes[0].buf.Slice(0, 8<<20)
-	for at := 0; at < fileBytes; {
+	for at := int64(0); at < p.size && !p.new; {
 		n, err := p.await(ioring.Op{Code: ioring.Write, File: logFile, Offset: uint64(at), Buf: zero})
 		if err != nil || n%blockBytes != 0 || n == 0 {
 			return fmt.Errorf("writing the file: %d bytes, %w", n, err)
 		}
-		at += n
+		at += int64(n)
 	}
 	_, err := p.await(ioring.Op{Code: ioring.Sync, File: logFile})
 	return err
@@ -212,7 +223,9 @@ func (p *probe) serve() error {
 				break
 			}
 		}
-		p.flush()
+		if err := p.flush(); err != nil {
+			return err
+		}
 		for i := range p.conns {
 			p.send(i)
 		}
@@ -345,15 +358,18 @@ func (p *probe) store(batch []byte) error {
 }
 
 // flush writes what was gathered while writes may be in flight.
-func (p *probe) flush() {
+func (p *probe) flush() error {
 	f := &p.flushes[p.open]
 	if len(f.whose) == 0 || p.busy == flushesMax {
-		return
+		return nil
 	}
 	n := (f.fill + blockBytes - 1) &^ (blockBytes - 1)
 	if f.fill > 0 {
 		clear(f.buf.Bytes()[f.fill:n])
-		if p.next+int64(n) > fileBytes {
+		if p.next+int64(n) > p.size {
+			if p.new {
+				return fmt.Errorf("all %d bytes are written: the load is too long", p.size)
+			}
 			p.next = 0
 		}
 		p.push(ioring.Op{Code: ioring.Write, Flags: ioring.FlagLink, File: logFile, Offset: uint64(p.next), Buf: f.buf.Slice(0, n), Token: ioring.MakeToken(kindWrite, 0, uint32(p.open))})
@@ -364,6 +380,7 @@ func (p *probe) flush() {
 	p.open = (p.open + 1) % len(p.flushes)
 	p.busy++
 	p.release()
+	return nil
 }
 
 func (p *probe) flushed(f *flush, c ioring.Completion) error {
