@@ -80,7 +80,7 @@ func (e *Engine) buildCheckpoint() int {
 	}
 	at := checkHeader
 	budget := e.o.attachmentsBytes()
-	for i := range e.logs {
+	for i := range e.logs[:e.logsHigh] {
 		l := &e.logs[i]
 		// one whose end is durable and whose files linger is left out
 		if l.state != logOpen && l.state != logClosing {

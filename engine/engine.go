@@ -190,9 +190,6 @@ type log struct {
 	drainMax, drainBase  int64 // the same over what is drained
 	rotFrom, rotTo       int64
 
-	epochs  [epochsPerLog]epochStart
-	nEpochs int
-
 	first, last int32  // chunks of the memory index
 	taking      cursor // the first node that is not taken
 	settling    cursor // the first node that is not durable
@@ -229,6 +226,10 @@ type log struct {
 	retryAt  ioring.Instant
 	told     bool // Deleted was taken
 	nextFree int32
+
+	// last, so that what every append looks at lies together
+	nEpochs int
+	epochs  [epochsPerLog]epochStart
 }
 
 type logState uint8
@@ -260,9 +261,10 @@ type Engine struct {
 
 	undurable int64 // the sum of the logs'
 
-	logs    []log
-	byID    map[uint64]Slot
-	freeLog int32
+	logs     []log
+	logsHigh int // no slot from here on was ever used
+	byID     map[uint64]Slot
+	freeLog  int32
 
 	events  []Event // a circle; room for every log's Durable and every answer
 	eventAt int
@@ -377,6 +379,7 @@ func (e *Engine) takeLog(id uint64) (Slot, bool) {
 		return 0, false
 	}
 	l := &e.logs[i]
+	e.logsHigh = max(e.logsHigh, int(i)+1)
 	e.freeLog = l.nextFree
 	*l = log{id: id, first: none, last: none, taking: cursor{none, 0}, settling: cursor{none, 0}, runFirst: none, runLast: none, runSent: none, building: none, segments: none, tail: none, writing: none, filling: none,
 		maxTime: noTime, maxTimeBase: noOffset, drainMax: noTime, drainBase: noOffset, rotFrom: noOffset, rotTo: noOffset}
@@ -695,7 +698,7 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 	if e.openEntries() > 0 || e.sealedSeq > e.durableSeq || e.runsUsed > 0 || e.worksBusy > 0 || e.checkBusy || e.making.pushed || e.unlinking || len(e.unlinks) > 0 {
 		return
 	}
-	for i := range e.logs {
+	for i := range e.logs[:e.logsHigh] {
 		if l := &e.logs[i]; l.state == logOpen && l.drained < l.end {
 			return
 		}

@@ -154,7 +154,7 @@ func (e *Engine) noIndexDue(q *segment) {
 func (e *Engine) indexesWritten() bool {
 	if !e.atStop {
 		e.atStop = true
-		for i := range e.logs {
+		for i := range e.logs[:e.logsHigh] {
 			if l := &e.logs[i]; l.state == logOpen && l.writing != none {
 				e.indexDue(l.writing)
 			}

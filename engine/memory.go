@@ -72,6 +72,10 @@ type reservation struct {
 	pos    int
 }
 
+func (r *reservation) note(direct bool, s Slot, n int, slab int32, pos int) {
+	r.active, r.direct, r.slot, r.n, r.slab, r.pos = true, direct, s, n, slab, pos
+}
+
 func (e *Engine) carveMemory(arena *mem.Arena) error {
 	// Last of all: what the arena has left is log memory.
 	e.o.LogMemoryBytes = min(e.o.LogMemoryBytes, arena.Bytes()-arena.Used()-blockBytes)
@@ -142,7 +146,7 @@ func (e *Engine) takeSlab(which *int32) bool {
 // that is free. Several slabs are filled at a time, so batches have ages of their
 // own: what memory holds of a log has no gap.
 func (e *Engine) evict(age uint32) {
-	for i := range e.logs {
+	for i := range e.logs[:e.logsHigh] {
 		l := &e.logs[i]
 		for l.state != logFree && l.first != none {
 			c := &e.chunks[l.first]
@@ -228,7 +232,8 @@ func (e *Engine) nodeFits(l *log) bool {
 	return l.last != none && e.chunks[l.last].tail < nodesPerChunk || e.chunk != none
 }
 
-func (e *Engine) pushNode(l *log, n node) {
+// pushNode is a new last node of l, to be filled in.
+func (e *Engine) pushNode(l *log) *node {
 	if l.last == none || e.chunks[l.last].tail == nodesPerChunk {
 		i := e.chunk
 		e.chunk = e.chunks[i].next
@@ -247,8 +252,8 @@ func (e *Engine) pushNode(l *log, n node) {
 		}
 	}
 	c := &e.chunks[l.last]
-	c.nodes[c.tail] = n
 	c.tail++
+	return &c.nodes[c.tail-1]
 }
 
 // at is the node under c, moved on to the next chunk where it stands at the
@@ -328,7 +333,7 @@ func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
 	if direct && e.nodeFits(l) && e.directFits(s, n) {
 		r := &e.pool[l.building]
 		at := r.pos + pieceHeader + r.bytes
-		e.reserved = reservation{true, true, s, n, r.slab, at}
+		e.reserved.note(true, s, n, r.slab, at)
 		at += entryHeader
 		return e.slabs[r.slab].block.Bytes()[at : at+n : at+n], l.end, OK
 	}
@@ -339,7 +344,7 @@ func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
 	}
 	b := e.slabs[e.slab].block.Bytes()
 	at := e.openPos + e.openBytes + entryHeader
-	e.reserved = reservation{true, false, s, n, e.slab, at - entryHeader}
+	e.reserved.note(false, s, n, e.slab, at-entryHeader)
 	return b[at : at+n : at+n], l.end, OK
 }
 
@@ -356,22 +361,23 @@ type Meta struct {
 // Commit appends the batch that Reserve made room for: it takes m.Count
 // offsets from the base.
 func (e *Engine) Commit(m Meta) {
-	r := e.reserved
+	r := &e.reserved
 	if !r.active || m.Count == 0 {
 		panic("engine: Commit without Reserve, or of no records")
 	}
-	e.reserved.active = false
+	r.active = false
 	l := &e.logs[r.slot]
 	if l.nEpochs == 0 || l.epochs[l.nEpochs-1].epoch != int32(e.epoch) {
 		l.addEpoch(epochStart{int32(e.epoch), l.end})
 	}
 	h := entry{kind: entryData, log: l.id, base: l.end, count: m.Count, length: uint32(r.n), crc: m.CRC, slot: uint32(r.slot), durable: l.durable, maxTime: m.MaxTime}
-	n := node{base: l.end, maxTime: m.MaxTime, slab: r.slab, pos: uint32(r.pos), length: uint32(r.n), count: m.Count, crc: m.CRC, age: e.age}
+	n := e.pushNode(l)
+	n.base, n.maxTime, n.slab, n.pos, n.length, n.count, n.crc, n.age, n.seq = l.end, m.MaxTime, r.slab, uint32(r.pos), uint32(r.n), m.Count, m.CRC, e.age, 0
 	if r.direct {
 		x := &e.pool[l.building]
 		putEntry(e.slabs[r.slab].block.Bytes()[r.pos:], &h)
 		x.bytes += h.bytes()
-		x.header.add(&n)
+		x.header.add(n)
 		e.lastEntry = e.now
 		e.stats.Entries++
 	} else {
@@ -387,7 +393,6 @@ func (e *Engine) Commit(m Meta) {
 		l.frameBytes += h.bytes()
 		e.queueDrain(int32(r.slot))
 	}
-	e.pushNode(l, n)
 	e.slabs[r.slab].undrained++
 	e.all[l.filling].pending += int64(h.bytes())
 	l.undurable += int64(r.n)

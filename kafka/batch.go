@@ -45,19 +45,22 @@ type Batch struct {
 }
 
 // ParseBatchHeader reads a header of BatchHeaderBytes or more.
-func ParseBatchHeader(b []byte) Batch {
+func ParseBatchHeader(b []byte) (h Batch) {
+	h.parse(b)
+	return h
+}
+
+func (h *Batch) parse(b []byte) {
 	_ = b[BatchHeaderBytes-1]
-	return Batch{
-		CRC:             binary.BigEndian.Uint32(b[17:]),
-		Attributes:      int16(binary.BigEndian.Uint16(b[21:])),
-		LastOffsetDelta: int32(binary.BigEndian.Uint32(b[23:])),
-		BaseTime:        int64(binary.BigEndian.Uint64(b[27:])),
-		MaxTime:         int64(binary.BigEndian.Uint64(b[35:])),
-		ProducerID:      int64(binary.BigEndian.Uint64(b[43:])),
-		ProducerEpoch:   int16(binary.BigEndian.Uint16(b[51:])),
-		BaseSequence:    int32(binary.BigEndian.Uint32(b[53:])),
-		Count:           int32(binary.BigEndian.Uint32(b[57:])),
-	}
+	h.CRC = binary.BigEndian.Uint32(b[17:])
+	h.Attributes = int16(binary.BigEndian.Uint16(b[21:]))
+	h.LastOffsetDelta = int32(binary.BigEndian.Uint32(b[23:]))
+	h.BaseTime = int64(binary.BigEndian.Uint64(b[27:]))
+	h.MaxTime = int64(binary.BigEndian.Uint64(b[35:]))
+	h.ProducerID = int64(binary.BigEndian.Uint64(b[43:]))
+	h.ProducerEpoch = int16(binary.BigEndian.Uint16(b[51:]))
+	h.BaseSequence = int32(binary.BigEndian.Uint32(b[53:]))
+	h.Count = int32(binary.BigEndian.Uint32(b[57:]))
 }
 
 // BaseOffset is the first offset of a stored batch.
@@ -135,7 +138,7 @@ func SequenceAdd(seq, n int32) int32 { return int32((int64(seq) + int64(n)) & (1
 const recordBytesMin = 14
 
 // ValidateBatch says whether b is exactly one record batch that a producer may
-// send, in the order and with the codes of Kafka's leader
+// send, and reads its header into h where there is a whole one; in the order and with the codes of Kafka's leader
 // (ByteBufferLogInputStream.nextBatch, ProduceRequest.validateRecords,
 // UnifiedLog.analyzeAndValidateRecords, LogValidator.validateBatch). The records
 // of an uncompressed batch are walked; a compressed one is not opened.
@@ -144,52 +147,52 @@ const recordBytesMin = 14
 // here as it came: bytes behind the batch, offset deltas that are not 0, 1, 2 …
 // and the mark of LogAppendTime are refused. An unknown codec is
 // UNSUPPORTED_COMPRESSION_TYPE, for which Kafka has an unknown server error.
-func ValidateBatch(b []byte, max int) (Batch, ErrorCode) {
+func ValidateBatch(b []byte, max int, h *Batch) ErrorCode {
 	if len(b) < 12 {
-		return Batch{}, InvalidRecord
+		return InvalidRecord
 	}
 	length := int64(int32(binary.BigEndian.Uint32(b[8:])))
 	switch {
 	case length < recordBytesMin:
-		return Batch{}, CorruptMessage
+		return CorruptMessage
 	case len(b) < 17:
-		return Batch{}, InvalidRecord
+		return InvalidRecord
 	case b[16] > 2:
-		return Batch{}, CorruptMessage
+		return CorruptMessage
 	case 12+length > int64(len(b)):
-		return Batch{}, InvalidRecord // there is no whole batch
+		return InvalidRecord // there is no whole batch
 	case b[16] < 2:
-		return Batch{}, InvalidRecord // a message set; Produce 3 and later carry none
+		return InvalidRecord // a message set; Produce 3 and later carry none
 	case 12+length < int64(len(b)):
-		return Batch{}, InvalidRecord // a second batch, or something behind the first
+		return InvalidRecord // a second batch, or something behind the first
 	case BaseOffset(b) != 0:
-		return Batch{}, InvalidRecord
+		return InvalidRecord
 	case len(b) > max:
-		return Batch{}, MessageTooLarge
+		return MessageTooLarge
 	case len(b) < BatchHeaderBytes:
-		return Batch{}, CorruptMessage
+		return CorruptMessage
 	}
-	h := ParseBatchHeader(b)
+	h.parse(b)
 	if crc32.Checksum(b[21:], castagnoli) != h.CRC {
-		return h, CorruptMessage
+		return CorruptMessage
 	}
 	switch {
 	case h.Count <= 0 || int64(h.LastOffsetDelta)+1 != int64(h.Count):
-		return h, InvalidRecord
+		return InvalidRecord
 	case h.Attributes&attributeControl != 0:
-		return h, InvalidRecord // only brokers write these
+		return InvalidRecord // only brokers write these
 	case h.ProducerID < -1 || h.ProducerID >= 0 && (h.BaseSequence < 0 || h.ProducerEpoch < 0):
-		return h, InvalidRecord
+		return InvalidRecord
 	case h.Codec() > codecMax:
-		return h, UnsupportedCompressionType
+		return UnsupportedCompressionType
 	case h.Codec() == 0 && !wholeRecords(b[BatchHeaderBytes:], h.Count):
-		return h, InvalidRecord
+		return InvalidRecord
 	case h.Attributes&attributeAppendTime != 0:
-		return h, InvalidTimestamp // only brokers set it
+		return InvalidTimestamp // only brokers set it
 	case h.Attributes&attributeTransactional != 0:
-		return h, InvalidTxnState // no transaction is open: there are none
+		return InvalidTxnState // no transaction is open: there are none
 	}
-	return h, None
+	return None
 }
 
 // wholeRecords walks count uncompressed records, which must fill b exactly and

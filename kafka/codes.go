@@ -395,15 +395,24 @@ const ProduceMin = 3
 // Keys lists what is served, in order of key.
 func Keys() []Key { return keys[:] }
 
-// KeyOf is the entry of an API key.
-func KeyOf(key int16) (Key, bool) {
-	for i := range keys {
-		if keys[i].Key == key {
-			return keys[i], true
-		}
+// byKey has the entries by their keys; those of others have no name.
+var byKey = func() (all [128]Key) {
+	for _, k := range keys {
+		all[k.Key] = k
 	}
-	return Key{}, false
+	return all
+}()
+
+// KeyOf is the entry of an API key.
+func KeyOf(key int16) (*Key, bool) {
+	if key < 0 || int(key) >= len(byKey) || byKey[key].Name == "" {
+		return nil, false
+	}
+	return &byKey[key], true
 }
+
+// flexible says whether a served key's version is a flexible one (KIP-482).
+func flexible(key, version int16) bool { return version >= byKey[key&127].Flexible }
 
 // ResponseHeaderBytes is the size of a response's header: the correlation id,
 // and from a key's flexible version on its tags (ResponseHeader.json). The

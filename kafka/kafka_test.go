@@ -35,7 +35,8 @@ func begin(t *testing.T, r *rand.Rand, req kmsg.Request) (*kafka.Reader, kafka.R
 	t.Helper()
 	reader := new(kafka.Reader)
 	reader.Reset(cut(r, frame(req, r)))
-	h, err := kafka.ParseHeader(reader)
+	var h kafka.Request
+	err := kafka.ParseHeader(reader, &h)
 	if err != nil || h.Key != req.Key() || h.Version != req.GetVersion() || string(h.ClientID) != "client" || h.Flexible != req.IsFlexible() {
 		t.Fatalf("header of key %d version %d: %+v, %v", req.Key(), req.GetVersion(), h, err)
 	}
@@ -299,7 +300,7 @@ func TestOffsetForLeaderEpoch(t *testing.T) {
 
 func TestBatches(t *testing.T) {
 	good := kafka.AppendBatch(nil, 1234, []byte("key"), []byte("value"))
-	if b, code := kafka.ValidateBatch(good, 1<<20); code != kafka.None || b.Count != 1 || b.MaxTime != 1234 || b.ProducerID != -1 {
+	if b, code := validate(good, 1<<20); code != kafka.None || b.Count != 1 || b.MaxTime != 1234 || b.ProducerID != -1 {
 		t.Fatalf("%+v %v", b, code)
 	}
 	it := kafka.Records(good)
@@ -352,11 +353,11 @@ func TestBatches(t *testing.T) {
 		{"11 bytes", kafka.InvalidRecord, func(b []byte) []byte { return b[:11] }},
 		{"16 bytes", kafka.InvalidRecord, func(b []byte) []byte { return b[:16] }},
 	} {
-		if _, code := kafka.ValidateBatch(c.bad(bytes.Clone(good)), 1<<20); code != c.code {
+		if _, code := validate(c.bad(bytes.Clone(good)), 1<<20); code != c.code {
 			t.Errorf("%s: %v, not %v", c.name, code, c.code)
 		}
 	}
-	if _, code := kafka.ValidateBatch(good, len(good)-1); code != kafka.MessageTooLarge {
+	if _, code := validate(good, len(good)-1); code != kafka.MessageTooLarge {
 		t.Errorf("too large: %v", code)
 	}
 }
@@ -388,7 +389,8 @@ func TestDamage(t *testing.T) {
 func walkAll(pieces [][]byte) {
 	reader := new(kafka.Reader)
 	reader.Reset(pieces)
-	h, err := kafka.ParseHeader(reader)
+	var h kafka.Request
+	err := kafka.ParseHeader(reader, &h)
 	if err != nil {
 		return
 	}
@@ -413,7 +415,7 @@ func walkAll(pieces [][]byte) {
 				}
 				if p.Records.Len <= len(dst) {
 					reader.CopyTo(p.Records, dst[:p.Records.Len])
-					kafka.ValidateBatch(dst[:p.Records.Len], 1<<20)
+					validate(dst[:p.Records.Len], 1<<20)
 				}
 			}
 		}
@@ -497,7 +499,7 @@ func FuzzBatch(f *testing.F) {
 			binary.BigEndian.PutUint32(fixed[17:], crc32.Checksum(fixed[21:], crc32.MakeTable(crc32.Castagnoli)))
 		}
 		for _, b := range [][]byte{b, fixed} {
-			h, code := kafka.ValidateBatch(b, 1<<20)
+			h, code := validate(b, 1<<20)
 			if code != kafka.None {
 				continue
 			}
@@ -535,13 +537,14 @@ func TestNothingAllocates(t *testing.T) {
 	reply := make([]byte, 256)
 	if n := testing.AllocsPerRun(100, func() {
 		reader.Reset(pieces)
-		h, _ := kafka.ParseHeader(reader)
+		var h kafka.Request
+		kafka.ParseHeader(reader, &h)
 		var w kafka.ProduceWalk
 		w.Begin(reader, h.Version)
 		w.NextTopic()
 		p, _ := w.NextPartition()
 		reader.CopyTo(p.Records, dst)
-		if _, code := kafka.ValidateBatch(dst, 1<<20); code != kafka.None {
+		if _, code := validate(dst, 1<<20); code != kafka.None {
 			t.Fatal(code)
 		}
 		kafka.PatchBase(dst, 9, 1)

@@ -18,7 +18,8 @@ func trace(pieces [][]byte) (out string, whole bool) {
 	r := new(kafka.Reader)
 	r.Reset(pieces)
 	var b bytes.Buffer
-	h, err := kafka.ParseHeader(r)
+	var h kafka.Request
+	err := kafka.ParseHeader(r, &h)
 	fmt.Fprintf(&b, "%+v %v\n", h, err)
 	if err != nil {
 		return b.String(), false
@@ -217,7 +218,8 @@ func TestResponseHeader(t *testing.T) {
 func TestApiVersionsOfTheFuture(t *testing.T) {
 	r := new(kafka.Reader)
 	r.Reset([][]byte{{0, 18, 0, 99, 1, 2, 3, 4, 0xff}})
-	if h, err := kafka.ParseHeader(r); err != nil || h.Version != 99 || h.Correlation != 0x01020304 {
+	var h kafka.Request
+	if err := kafka.ParseHeader(r, &h); err != nil || h.Version != 99 || h.Correlation != 0x01020304 {
 		t.Fatalf("%+v %v", h, err)
 	}
 }
@@ -251,7 +253,8 @@ func TestSoftwareNames(t *testing.T) {
 // walkOnly walks a request as a data shard does, and keeps nothing.
 func walkOnly(r *kafka.Reader, pieces [][]byte) error {
 	r.Reset(pieces)
-	h, err := kafka.ParseHeader(r)
+	var h kafka.Request
+	err := kafka.ParseHeader(r, &h)
 	if err != nil {
 		return err
 	}
@@ -329,7 +332,7 @@ func TestWalksDoNotAllocate(t *testing.T) {
 		t.Errorf("walking stored batches: %v allocations", n)
 	}
 	batch[17]++
-	if n := testing.AllocsPerRun(20, func() { kafka.ValidateBatch(batch, 1<<20) }); n != 0 {
+	if n := testing.AllocsPerRun(20, func() { validate(batch, 1<<20) }); n != 0 {
 		t.Errorf("refusing a batch: %v allocations", n)
 	}
 }
@@ -492,7 +495,7 @@ func BenchmarkValidate(b *testing.B) {
 			b.SetBytes(int64(len(batch)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, code := kafka.ValidateBatch(batch, 1<<20); code != kafka.None {
+				if _, code := validate(batch, 1<<20); code != kafka.None {
 					b.Fatal(code)
 				}
 			}

@@ -91,8 +91,8 @@ type ProducePartition struct {
 
 // Begin reads up to the topics.
 func (w *ProduceWalk) Begin(r *Reader, version int16) error {
-	k, _ := KeyOf(KeyProduce)
-	*w = ProduceWalk{walk: walk{r: r, version: version, flexible: version >= k.Flexible, byID: version >= ProduceByID}}
+	*w = ProduceWalk{}
+	w.r, w.version, w.flexible, w.byID = r, version, flexible(KeyProduce, version), version >= ProduceByID
 	if version >= 3 {
 		w.Transactional = r.nullable(w.flexible, "transactional id") != nil
 	}
@@ -124,11 +124,6 @@ func (w *ProduceWalk) NextPartition() (ProducePartition, error) {
 // End reads what is behind the last topic.
 func (w *ProduceWalk) End() error { return w.end() }
 
-func flexible(key, version int16) bool {
-	k, ok := KeyOf(key)
-	return ok && version >= k.Flexible
-}
-
 // A Produce response (ProduceResponse.json) is put as a head, for each topic a
 // topic, for each partition a partition, and an end. Behind a topic's last
 // partition stand its tags: PutProducePartition is told.
@@ -151,8 +146,7 @@ func ProduceTopicBytes(version int16, name, partitions int) int {
 	if version >= ProduceByID {
 		return topicIDBytes(partitions)
 	}
-	f := flexible(KeyProduce, version)
-	return topicBytes(f, name, partitions)
+	return topicBytes(flexible(KeyProduce, version), name, partitions)
 }
 
 // PutProduceTopic puts a topic's name, from ProduceByID on the bytes of its id,
@@ -162,8 +156,7 @@ func PutProduceTopic(b []byte, version int16, name []byte, partitions int) {
 	if version >= ProduceByID {
 		w.topicID(name, partitions)
 	} else {
-		f := flexible(KeyProduce, version)
-		w.topic(f, name, partitions)
+		w.topic(flexible(KeyProduce, version), name, partitions)
 	}
 	w.done()
 }
@@ -178,14 +171,14 @@ func ProducePartitionBytes(version int16, last bool) int {
 		n += 8
 	}
 	if version >= 8 {
-		if version >= 9 {
+		if flexible(KeyProduce, version) {
 			n += 1 + 1 + 1 // record errors, error message, tags
 		} else {
 			n += 4 + 2
 		}
 	}
 	if last {
-		n += tagBytes(version >= 9)
+		n += tagBytes(flexible(KeyProduce, version))
 	}
 	return n
 }
@@ -204,7 +197,7 @@ func PutProducePartition(b []byte, version int16, last bool, index int32, code E
 		w.int64(start)
 	}
 	switch {
-	case version >= 9:
+	case flexible(KeyProduce, version):
 		w.uvarint(1) // record errors: none
 		w.uvarint(0) // error message: null
 		w.tags(true)
@@ -213,14 +206,14 @@ func PutProducePartition(b []byte, version int16, last bool, index int32, code E
 		w.int16(-1)
 	}
 	if last {
-		w.tags(version >= 9)
+		w.tags(flexible(KeyProduce, version))
 	}
 	w.done()
 }
 
 // ProduceEndBytes is the size of what PutProduceEnd puts.
 func ProduceEndBytes(version int16) int {
-	n := tagBytes(version >= 9)
+	n := tagBytes(flexible(KeyProduce, version))
 	if version >= 1 {
 		n += 4
 	}
@@ -233,6 +226,6 @@ func PutProduceEnd(b []byte, version int16) {
 	if version >= 1 {
 		w.int32(0) // throttle time
 	}
-	w.tags(version >= 9)
+	w.tags(flexible(KeyProduce, version))
 	w.done()
 }

@@ -28,9 +28,10 @@ const scratchBytes = 1 << 16
 // Invariant: at is the position of piece[i] in the request; 0 <= off <= len(piece[i]).
 type Reader struct {
 	pieces  [][]byte
-	i       int // the present piece
-	off     int // in it
-	at      int // where it begins in the request
+	piece   []byte // the present one; nil after a fault
+	i       int    // its number
+	off     int    // in it
+	at      int    // where it begins in the request
 	total   int
 	failed  bool
 	fault   Fault
@@ -40,11 +41,28 @@ type Reader struct {
 
 // Reset begins a request.
 func (r *Reader) Reset(pieces [][]byte) {
-	r.pieces, r.i, r.off, r.at, r.total, r.failed, r.used = pieces, 0, 0, 0, 0, false, 0
+	r.pieces, r.piece, r.i, r.off, r.at, r.total, r.failed, r.used = pieces, nil, 0, 0, 0, 0, false, 0
 	for _, p := range pieces {
 		r.total += len(p)
 	}
+	if len(pieces) > 0 {
+		r.piece = pieces[0]
+	}
 	r.settle()
+}
+
+// Mark is a place to come Back to.
+type Mark struct{ i, off, at int }
+
+// Mark is where the Reader stands.
+func (r *Reader) Mark() Mark { return Mark{r.i, r.off, r.at} }
+
+// Back returns to a place of the same request, which had no fault since.
+func (r *Reader) Back(m Mark) {
+	r.i, r.off, r.at = m.i, m.off, m.at
+	if len(r.pieces) > 0 {
+		r.piece = r.pieces[m.i]
+	}
 }
 
 // Offset is the position of the next byte.
@@ -63,7 +81,7 @@ func (r *Reader) Err() error {
 
 func (r *Reader) fail(what string) {
 	if !r.failed {
-		r.failed = true
+		r.failed, r.piece = true, nil
 		r.fault = Fault{what, r.Offset()}
 	}
 }
@@ -73,8 +91,19 @@ func (r *Reader) settle() {
 	for r.i < len(r.pieces)-1 && r.off == len(r.pieces[r.i]) {
 		r.at += len(r.pieces[r.i])
 		r.i++
-		r.off = 0
+		r.piece, r.off = r.pieces[r.i], 0
 	}
+}
+
+// near is the next n bytes where they lie in one piece and more of it follows, as
+// nearly all do; else nil, and take has to look.
+func (r *Reader) near(n int) []byte {
+	from, to := r.off, r.off+n
+	if to >= len(r.piece) {
+		return nil
+	}
+	r.off = to
+	return r.piece[from:to]
 }
 
 // take is the next n bytes, as a view where they lie in one piece, else put
@@ -90,8 +119,8 @@ func (r *Reader) take(n int, what string) []byte {
 	if n == 0 {
 		return r.scratch[:0]
 	}
-	if p := r.pieces[r.i]; r.off+n <= len(p) {
-		b := p[r.off : r.off+n]
+	if r.off+n <= len(r.piece) {
+		b := r.piece[r.off : r.off+n]
 		r.off += n
 		r.settle()
 		return b
@@ -147,33 +176,41 @@ func (r *Reader) CopyTo(s Span, dst []byte) {
 }
 
 func (r *Reader) int8(what string) int8 {
-	b := r.take(1, what)
+	b := r.near(1)
 	if b == nil {
-		return 0
+		if b = r.take(1, what); b == nil {
+			return 0
+		}
 	}
 	return int8(b[0])
 }
 
 func (r *Reader) int16(what string) int16 {
-	b := r.take(2, what)
+	b := r.near(2)
 	if b == nil {
-		return 0
+		if b = r.take(2, what); b == nil {
+			return 0
+		}
 	}
 	return int16(b[0])<<8 | int16(b[1])
 }
 
 func (r *Reader) int32(what string) int32 {
-	b := r.take(4, what)
+	b := r.near(4)
 	if b == nil {
-		return 0
+		if b = r.take(4, what); b == nil {
+			return 0
+		}
 	}
 	return int32(b[0])<<24 | int32(b[1])<<16 | int32(b[2])<<8 | int32(b[3])
 }
 
 func (r *Reader) int64(what string) int64 {
-	b := r.take(8, what)
+	b := r.near(8)
 	if b == nil {
-		return 0
+		if b = r.take(8, what); b == nil {
+			return 0
+		}
 	}
 	return int64(b[0])<<56 | int64(b[1])<<48 | int64(b[2])<<40 | int64(b[3])<<32 | int64(b[4])<<24 | int64(b[5])<<16 | int64(b[6])<<8 | int64(b[7])
 }
@@ -182,9 +219,11 @@ func (r *Reader) int64(what string) int64 {
 func (r *Reader) uvarint(what string) uint32 {
 	var v uint32
 	for shift := 0; shift < 35; shift += 7 {
-		b := r.take(1, what)
+		b := r.near(1)
 		if b == nil {
-			return 0
+			if b = r.take(1, what); b == nil {
+				return 0
+			}
 		}
 		v |= uint32(b[0]&0x7f) << shift
 		if b[0] < 0x80 {
@@ -275,21 +314,22 @@ type Request struct {
 	Flexible     bool
 }
 
-// ParseHeader reads header version 1 or 2, by the key's table
+// ParseHeader reads header version 1 or 2 into h, by the key's table
 // (RequestHeader.json). The header of a version that is not served is read as
 // far as every version has it.
-func ParseHeader(r *Reader) (Request, error) {
-	h := Request{Key: r.int16("API key"), Version: r.int16("API version"), Correlation: r.int32("correlation id")}
+func ParseHeader(r *Reader, h *Request) error {
+	h.Key, h.Version, h.Correlation = r.int16("API key"), r.int16("API version"), r.int32("correlation id")
+	h.ClientID, h.Flexible = nil, false
 	if k, ok := KeyOf(h.Key); ok && h.Version <= k.Max {
 		h.Flexible = h.Version >= k.Flexible
 	}
 	if h.Key == KeyApiVersions && (h.Version < 0 || h.Version > 4) {
-		return h, r.Err() // whatever follows: the answer does not depend on it
+		return r.Err() // whatever follows: the answer does not depend on it
 	}
 	// The client id is an old-style string in both versions.
 	h.ClientID = r.nullable(false, "client id")
 	r.tags(h.Flexible, "header's tagged fields")
-	return h, r.Err()
+	return r.Err()
 }
 
 // ParseApiVersions reads what follows the header, and says whether the client

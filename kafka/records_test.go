@@ -71,7 +71,7 @@ func TestRecords(t *testing.T) {
 		{"time delta in 11 bytes", record(long(11), v(0), v(-1), v(-1), v(0)), 1, kafka.InvalidRecord},
 	} {
 		b := batchAround(c.records, c.count)
-		if _, code := kafka.ValidateBatch(b, 1<<20); code != c.code {
+		if _, code := validate(b, 1<<20); code != c.code {
 			t.Errorf("%s: %v, not %v", c.name, code, c.code)
 		}
 		n := int32(0)
@@ -142,4 +142,9 @@ func TestCodesHaveNames(t *testing.T) {
 			t.Errorf("code %d is called %s, not %s", c, c, s)
 		}
 	}
+}
+
+func validate(b []byte, max int) (h kafka.Batch, code kafka.ErrorCode) {
+	code = kafka.ValidateBatch(b, max, &h)
+	return h, code
 }

@@ -19,7 +19,7 @@ func twoTimes(delta int64) []byte {
 func TestStampAppendTime(t *testing.T) {
 	raw := twoTimes(5)
 	was := bytes.Clone(raw)
-	b, code := kafka.ValidateBatch(raw, 1<<20)
+	b, code := validate(raw, 1<<20)
 	if code != kafka.None {
 		t.Fatal(code)
 	}
@@ -32,7 +32,7 @@ func TestStampAppendTime(t *testing.T) {
 		t.Errorf("stamped: %+v", got)
 	}
 	// A producer may not send such a mark, but it may send this checksum.
-	if _, code := kafka.ValidateBatch(raw, 1<<20); code != kafka.InvalidTimestamp {
+	if _, code := validate(raw, 1<<20); code != kafka.InvalidTimestamp {
 		t.Errorf("sent by a producer: %v", code)
 	}
 	if h := kafka.ParseBatchHeader(raw); h != b {

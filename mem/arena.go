@@ -49,9 +49,16 @@ func (b Block) Addr() uint64 { return uint64(uintptr(b.base)) }
 // b has no such part.
 func (b Block) Slice(off, n int) Block {
 	if off < 0 || n < 0 || off+n > int(b.size) {
-		panic(fmt.Sprintf("mem: slice [%d:+%d] of a block of %d bytes", off, n, b.size))
+		b.noSlice(off, n)
 	}
 	return Block{unsafe.Add(b.base, off), uint32(n)}
+}
+
+// noSlice is apart so that Slice is small enough to be inlined.
+//
+//go:noinline
+func (b Block) noSlice(off, n int) {
+	panic(fmt.Sprintf("mem: slice [%d:+%d] of a block of %d bytes", off, n, b.size))
 }
 
 // Options say how an arena is mapped.

@@ -47,8 +47,9 @@ func TestPoolReferencesAndPoison(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x, _ := p.Get()
-	y, _ := p.Get()
+	i, _ := p.Get()
+	k, _ := p.Get()
+	x, y := p.Block(i), p.Block(k)
 	if _, ok := p.Get(); ok || p.Low() != 0 {
 		t.Fatal("a third block of two")
 	}
@@ -56,14 +57,14 @@ func TestPoolReferencesAndPoison(t *testing.T) {
 		t.Fatal("blocks of a multiple of 4 KiB are not aligned for direct I/O")
 	}
 	x.Bytes()[17] = 1
-	p.Ref(x)
-	if p.Unref(x) {
+	p.Ref(i)
+	if p.Unref(i) {
 		t.Fatal("freed with a reference left")
 	}
 	if x.Bytes()[17] != 1 {
 		t.Fatal("poisoned while referenced")
 	}
-	if !p.Unref(x) || x.Bytes()[17] != PoisonByte {
+	if !p.Unref(i) || x.Bytes()[17] != PoisonByte {
 		t.Fatal("the last reference did not free and poison")
 	}
 	defer func() {
@@ -71,7 +72,7 @@ func TestPoolReferencesAndPoison(t *testing.T) {
 			t.Fatal("a second free went unnoticed")
 		}
 	}()
-	p.Unref(x)
+	p.Unref(i)
 }
 
 func TestBuddyNeverOverlapsAndComesBackWhole(t *testing.T) {

@@ -38,13 +38,13 @@ func NewPool(a *Arena, name string, size, count int) (*Pool, error) {
 	return p, nil
 }
 
-// Get takes a block with one reference. False: none is free.
-func (p *Pool) Get() (Block, bool) {
+// Get takes a block with one reference, and says its number. False: none is free.
+func (p *Pool) Get() (i int, ok bool) {
 	n := len(p.free)
 	if n == 0 {
-		return Block{}, false
+		return 0, false
 	}
-	i := p.free[n-1]
+	i = int(p.free[n-1])
 	p.free = p.free[:n-1]
 	if n-1 < p.low {
 		p.low = n - 1
@@ -53,21 +53,19 @@ func (p *Pool) Get() (Block, bool) {
 		panic("mem: pool " + p.name + ": a free block has references")
 	}
 	p.refs[i] = 1
-	return p.Block(int(i)), true
+	return i, true
 }
 
-// Ref adds a reference to b, which must have one.
-func (p *Pool) Ref(b Block) {
-	i := p.Index(b)
+// Ref adds a reference to block i, which must have one.
+func (p *Pool) Ref(i int) {
 	if p.refs[i] <= 0 {
 		panic("mem: pool " + p.name + ": Ref of a free block")
 	}
 	p.refs[i]++
 }
 
-// Unref drops a reference to b; the last one frees it and says so.
-func (p *Pool) Unref(b Block) (freed bool) {
-	i := p.Index(b)
+// Unref drops a reference to block i; the last one frees it and says so.
+func (p *Pool) Unref(i int) (freed bool) {
 	if p.refs[i] <= 0 {
 		panic("mem: pool " + p.name + ": Unref of a free block")
 	}
@@ -80,15 +78,6 @@ func (p *Pool) Unref(b Block) (freed bool) {
 	}
 	p.free = append(p.free, uint32(i))
 	return true
-}
-
-// Index is the number of the block that b is or lies in.
-func (p *Pool) Index(b Block) int {
-	off := int64(b.Addr()) - int64(p.all.Addr())
-	if off < 0 || off >= int64(p.all.Len()) {
-		panic("mem: pool " + p.name + ": a block of somebody else's")
-	}
-	return int(off) / p.size
 }
 
 // Block is block number i, whole.

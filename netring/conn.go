@@ -336,7 +336,7 @@ func (n *Net) received(i int32, c ioring.Completion) {
 		n.fill[c.BufferID()] = uint32(c.Result)
 		x.activeAt, x.progressAt = n.now, n.now
 		if x.deaf || n.stopping || x.stage != stageOpen {
-			n.buffers.Unref(b)
+			n.buffers.Unref(int(c.BufferID()))
 			return
 		}
 		n.keepChunk(i, view{none, int32(c.BufferID()), 0, uint32(c.Result)})
@@ -344,7 +344,7 @@ func (n *Net) received(i int32, c ioring.Completion) {
 		return
 	}
 	if !b.IsZero() {
-		n.buffers.Unref(b)
+		n.buffers.Unref(int(c.BufferID()))
 	}
 	if c.Flags&ioring.FlagMore != 0 {
 		return
@@ -374,7 +374,7 @@ func (n *Net) keepChunk(i int32, v view) {
 			n.fill[w.buffer] += v.n
 			w.n += v.n
 			n.stats.Copied += uint64(v.n)
-			n.buffers.Unref(n.buffers.Block(int(v.buffer)))
+			n.buffers.Unref(int(v.buffer))
 			return
 		}
 	}
@@ -415,7 +415,7 @@ func (n *Net) die(i int32) bool {
 // gone: the socket is closed.
 func (n *Net) gone(i int32) {
 	x := &n.conns[i]
-	n.events.push(Event{Kind: Closed, Conn: n.connID(i), User: x.user, At: n.now})
+	n.tell(Closed, n.connID(i), 0, x.user)
 	x.stage, x.next = stageFree, n.freeConn
 	n.freeConn = i
 	n.live--

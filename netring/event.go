@@ -67,12 +67,20 @@ type events struct {
 	head, n int
 }
 
-func (q *events) push(e Event) {
+// tell queues an event. It is written where it stays, not put together first.
+func (n *Net) tell(k Kind, c ConnID, f FrameID, user uint64) *Event {
+	q := &n.events
 	if q.n == len(q.all) {
 		panic("netring: the events are not taken")
 	}
-	q.all[(q.head+q.n)%len(q.all)] = e
+	at := q.head + q.n
+	if at >= len(q.all) {
+		at -= len(q.all)
+	}
 	q.n++
+	e := &q.all[at]
+	e.Kind, e.First, e.Conn, e.Frame, e.User, e.At = k, [8]byte{}, c, f, user, n.now
+	return e
 }
 
 // Next takes the next event. A request whose connection died meanwhile is left
@@ -81,7 +89,9 @@ func (n *Net) Next() (Event, bool) {
 	q := &n.events
 	for q.n > 0 {
 		e := q.all[q.head]
-		q.head = (q.head + 1) % len(q.all)
+		if q.head++; q.head == len(q.all) {
+			q.head = 0
+		}
 		q.n--
 		if e.Kind == FrameReady && !n.Alive(e.Frame) {
 			continue

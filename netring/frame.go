@@ -49,6 +49,11 @@ type frame struct {
 	reply
 }
 
+// emptyFrame is a frame that begins. It is copied from where it lies: a literal
+// with anything variable in it is put together on the stack and read back in
+// larger words than it was written in, which waits for all stores before it.
+var emptyFrame = frame{stage: framePartial, next: none, first: none, last: none, from: noClass, reply: emptyReply}
+
 type frameStage uint8
 
 const (
@@ -194,7 +199,7 @@ func (n *Net) unstash(i, f int32) {
 		if !ok {
 			panic("netring: a frame was admitted without a block for its beginning")
 		}
-		n.chain(&y.first, &y.last, n.newView(^int32(n.small.Index(block)), 0, 0))
+		n.chain(&y.first, &y.last, n.newView(^int32(block), 0, 0))
 	}
 	w := &n.views[y.first]
 	w.n = uint32(copy(n.small.Block(int(^w.buffer)).Bytes(), n.stashOf(i)[:x.stashed]))
@@ -237,7 +242,7 @@ func (n *Net) noise(i int32) bool {
 		return false
 	}
 	n.stats.NoiseConns++
-	n.events.push(Event{Kind: Noise, Conn: n.connID(i), First: first, At: n.now})
+	n.tell(Noise, n.connID(i), 0, 0).First = first
 	x.ended, x.deaf, x.sendAt = true, true, n.now
 	n.wakeConn(i)
 	return true
@@ -277,12 +282,14 @@ func (n *Net) begin(i int32) bool {
 	n.freeFrame = y.next
 	n.framesFree--
 	n.stats.FramesFreeLow = min(n.stats.FramesFreeLow, n.framesFree)
-	*y = frame{generation: y.generation + 1, stage: framePartial, conn: i, next: none, need: need, first: none, last: none, from: noClass, reply: emptyReply}
+	generation := y.generation + 1
+	*y = emptyFrame
+	y.generation, y.conn, y.need = generation, i, need
 	x.frame, x.lengthHave, x.progressAt = f, 0, n.now
 	if n.smallFits(need, whole) {
 		block, _ := n.small.Get()
 		y.small = true
-		n.chain(&y.first, &y.last, n.newView(^int32(n.small.Index(block)), 0, 0))
+		n.chain(&y.first, &y.last, n.newView(^int32(block), 0, 0))
 		n.unstash(i, f)
 		return true
 	}
@@ -375,7 +382,7 @@ func (n *Net) gather(i, f int32) {
 
 // hold adds a view of received bytes to a frame.
 func (n *Net) hold(y *frame, v view) {
-	n.buffers.Ref(n.buffers.Block(int(v.buffer)))
+	n.buffers.Ref(int(v.buffer))
 	n.chain(&y.first, &y.last, n.newView(v.buffer, v.off, v.n))
 }
 
@@ -403,7 +410,7 @@ func (n *Net) surface(i, f int32) {
 	n.held++
 	n.stats.Frames++
 	n.stats.FrameBytes += uint64(y.need)
-	n.events.push(Event{Kind: FrameReady, Conn: n.connID(i), Frame: n.frameID(f), User: x.user, At: n.now})
+	n.tell(FrameReady, n.connID(i), n.frameID(f), x.user)
 }
 
 func (n *Net) refund(y *frame, bytes int) {
@@ -593,9 +600,9 @@ func (n *Net) newView(buffer int32, off, size uint32) int32 {
 
 func (n *Net) freeView(v int32) {
 	if b := n.views[v].buffer; b >= 0 {
-		n.buffers.Unref(n.buffers.Block(int(b)))
+		n.buffers.Unref(int(b))
 	} else {
-		n.small.Unref(n.small.Block(int(^b)))
+		n.small.Unref(int(^b))
 	}
 	n.views[v].next = n.freeV
 	n.freeV = v

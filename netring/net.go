@@ -29,10 +29,15 @@ const (
 const acceptSlot = 1<<32 - 1 // and down, for the listeners after the first
 
 const (
-	replyBlockBytes = 4096 // the largest piece Bytes hands out
-	vectorPieces    = 1024 // the most pieces in a Send
-	stashBytesMax   = 512  // of a frame, before it is admitted
-	ownPieces       = 8    // pieces in a connection's own vector: it can always send
+	replyPieceMax = 4096 // bytes that Bytes hands out in one piece
+	// Small blocks are a cache line more than a power of two, so that the first
+	// bytes of all of them, which is what most requests and answers are, do not lie
+	// in the same few sets of a processor's caches.
+	blockSkew       = 64
+	replyBlockBytes = replyPieceMax + blockSkew // a piece, and a reply's length before it
+	vectorPieces    = 1024                      // the most pieces in a Send
+	stashBytesMax   = 512                       // of a frame, before it is admitted
+	ownPieces       = 8                         // pieces in a connection's own vector: it can always send
 )
 
 // Options are the sizes and the limits. Zero takes the default in brackets.
@@ -226,12 +231,15 @@ func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
 		return p
 	}
 	n.buffers = pool("receive", b, ringBuffers)
-	n.small = pool("small receive", b/16, r/8*16)
+	n.small = pool("small receive", b/16+blockSkew, r/8*16)
 	n.replies = pool("reply", replyBlockBytes, o.ReplyBlocks)
 	n.vectors = pool("vector", ioring.VectorBytes(vectorPieces), o.VectorsMax)
+	if err != nil {
+		return nil, err
+	}
 	n.own = carve("vectors of connections", ioring.VectorBytes(ownPieces)*o.ConnsMax)
 	n.stash = carve("first bytes of requests", n.stashBytes()*o.ConnsMax)
-	n.lengths = carve("reply lengths", 4*o.FramesMax)
+	n.lengths = carve("lengths of empty replies", 4*o.FramesMax)
 	n.scratch = carve("netring scratch", replyBlockBytes)
 	n.doors = make([]door, o.Listeners)
 	for k := range n.doors {
@@ -399,7 +407,7 @@ func (n *Net) accepted(c ioring.Completion, at int) {
 	}
 	n.live++
 	n.stats.Accepted++
-	n.events.push(Event{Kind: Opened, Conn: n.connID(i), At: n.now})
+	n.tell(Opened, n.connID(i), 0, 0)
 	n.wakeConn(i)
 }
 
@@ -540,7 +548,7 @@ func (n *Net) provide() bool {
 		if !ok {
 			return true
 		}
-		if !n.ring.Push(ioring.Op{Token: ioring.MakeToken(kindAccept, 0, 0), Code: ioring.Provide, Arg: uint64(n.buffers.Index(b)), Buf: b}) {
+		if !n.ring.Push(ioring.Op{Token: ioring.MakeToken(kindAccept, 0, 0), Code: ioring.Provide, Arg: uint64(b), Buf: n.buffers.Block(b)}) {
 			n.buffers.Unref(b)
 			return false
 		}

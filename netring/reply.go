@@ -7,7 +7,7 @@ import (
 	"tailbound/ioring"
 )
 
-// reply is the answer to a frame: its length word, bytes in reply blocks, and
+// reply is the answer to a frame: its length word and bytes in reply blocks, and
 // attached memory that belongs to the caller until Sent.
 //
 // Invariant: the extents from head on are what has not left yet.
@@ -36,10 +36,13 @@ type extent struct {
 	next int32
 }
 
-// replyBlocksFor is how many blocks n bytes may need when they are handed out
-// in contiguous pieces of at most a block each: any two neighbours hold more
-// than one block together.
+// replyBlocksFor is how many blocks n bytes, and their length before them, may
+// need when they are handed out in contiguous pieces of at most a block each: any
+// two neighbours hold more than one block together.
 func replyBlocksFor(n int) int {
+	if n > 0 {
+		n += 4
+	}
 	return 2*(n/(replyBlockBytes+1)) + min(1, n%(replyBlockBytes+1))
 }
 
@@ -82,13 +85,16 @@ func (n *Net) Begin(f FrameID, copiedBytesMax int) bool {
 		n.large += blocks
 	}
 	for range blocks {
-		b, _ := n.replies.Get()
-		k := int32(n.replies.Index(b))
+		k, _ := n.replies.Get()
 		n.nextOf[k] = y.blockFirst
-		y.blockFirst = k
+		y.blockFirst = int32(k)
 	}
 	y.begun, y.copiedMax, y.block = true, copiedBytesMax, y.blockFirst
-	n.extend(&y.reply, n.lengthCell(i))
+	length := n.lengths.Slice(int(i)*4, 4)
+	if blocks > 0 {
+		length, y.blockUsed = n.replies.Block(int(y.block)).Slice(0, 4), 4
+	}
+	n.extend(&y.reply, length.Bytes())
 	return true
 }
 
@@ -158,7 +164,7 @@ func (n *Net) Bytes(f FrameID, k int) []byte {
 	if y == nil {
 		return n.scratch.Bytes()[:k]
 	}
-	if !y.begun || y.copied+k > y.copiedMax || k < 0 || k > replyBlockBytes {
+	if !y.begun || y.copied+k > y.copiedMax || k < 0 || k > replyPieceMax {
 		panic("netring: more reply bytes than were begun")
 	}
 	if k == 0 {
@@ -204,7 +210,7 @@ func (n *Net) Attach(f FrameID, v []byte) {
 func (n *Net) Send(f FrameID, user uint64) {
 	i, y := n.taken(f)
 	if y == nil {
-		n.events.push(Event{Kind: Sent, Frame: f, User: user, At: n.now})
+		n.tell(Sent, 0, f, user)
 		return
 	}
 	if !y.begun {
@@ -213,8 +219,8 @@ func (n *Net) Send(f FrameID, user uint64) {
 	n.releaseBytes(i)
 	y.user = user
 	y.stage = frameReady
-	cell := n.lengthCell(i)
-	cell[0], cell[1], cell[2], cell[3] = byte(y.total>>24), byte(y.total>>16), byte(y.total>>8), byte(y.total)
+	length := n.extents[y.head].p
+	length[0], length[1], length[2], length[3] = byte(y.total>>24), byte(y.total>>16), byte(y.total>>8), byte(y.total)
 	n.stats.Replies++
 	n.wakeConn(y.conn)
 }
@@ -231,8 +237,6 @@ func (n *Net) Drop(f FrameID) {
 	n.stats.Dropped++
 	n.wakeConn(y.conn)
 }
-
-func (n *Net) lengthCell(f int32) []byte { return n.lengths.Slice(int(f)*4, 4).Bytes() }
 
 // extend adds a piece to a reply.
 func (n *Net) extend(r *reply, p []byte) {
@@ -267,7 +271,7 @@ func (n *Net) freeReply(f int32) {
 	}
 	for b := r.blockFirst; b != none; {
 		next := n.nextOf[b]
-		n.replies.Unref(n.replies.Block(int(b)))
+		n.replies.Unref(int(b))
 		b = next
 	}
 	*r = emptyReply
@@ -306,7 +310,7 @@ func (n *Net) send(i int32) bool {
 	x.vector = none
 	if pieces > ownPieces {
 		if big, ok := n.vectors.Get(); ok {
-			vector, x.vector = big, int32(n.vectors.Index(big))
+			vector, x.vector = n.vectors.Block(big), int32(big)
 		} else {
 			pieces = ownPieces
 		}
@@ -340,7 +344,7 @@ func (n *Net) send(i int32) bool {
 
 func (n *Net) freeVector(x *conn) {
 	if x.vector != none {
-		n.vectors.Unref(n.vectors.Block(int(x.vector)))
+		n.vectors.Unref(int(x.vector))
 		x.vector = none
 	}
 }
@@ -411,7 +415,7 @@ func (n *Net) shift(i int32) {
 	}
 	x.outstanding--
 	if y.stage == frameReady {
-		n.events.push(Event{Kind: Sent, Conn: n.connID(i), Frame: n.frameID(f), User: y.user, At: n.now})
+		n.tell(Sent, n.connID(i), n.frameID(f), y.user)
 	}
 	n.freeFrameSlot(f)
 }
@@ -432,7 +436,7 @@ func (n *Net) forgetDoomed(i int32) {
 		for f != none {
 			next := n.frames[f].next
 			if n.frames[f].stage == frameReady { // sent after the Close
-				n.events.push(Event{Kind: Sent, Conn: n.connID(i), Frame: n.frameID(f), User: n.frames[f].user, At: n.now})
+				n.tell(Sent, n.connID(i), n.frameID(f), n.frames[f].user)
 			}
 			n.freeFrameSlot(f)
 			x.outstanding--
@@ -465,7 +469,7 @@ func (n *Net) forgetReplies(i int32) {
 	for f != none {
 		next := n.frames[f].next
 		if n.frames[f].stage == frameReady {
-			n.events.push(Event{Kind: Sent, Conn: n.connID(i), Frame: n.frameID(f), User: n.frames[f].user, At: n.now})
+			n.tell(Sent, n.connID(i), n.frameID(f), n.frames[f].user)
 		}
 		n.freeFrameSlot(f)
 		x.outstanding--

@@ -31,6 +31,7 @@ import (
 //     answers are copied, of reply memory half, and larger ones wait
 //   - while one waits, connections that take less than 64 KiB a second are closed
 func (s *Shard) fetch(w *waiter, h *kafka.Request) outcome {
+	body := s.reader.Mark()
 	var walk kafka.FetchWalk
 	if err := walk.Begin(&s.reader, h.Version); err != nil {
 		return s.malformed(w, h, err)
@@ -54,8 +55,7 @@ func (s *Shard) fetch(w *waiter, h *kafka.Request) outcome {
 	i, r := s.newRequest(w)
 	r.kind, r.header = kindFetch, *h
 	r.header.ClientID = nil
-	s.reader.Reset(s.pieces)
-	kafka.ParseHeader(&s.reader)
+	s.reader.Back(body)
 	walk.Begin(&s.reader, h.Version)
 	r.bytesMax = max(walk.MaxBytes, 0)
 	r.bytes = min(max(walk.MinBytes, 0), r.bytesMax)

@@ -83,8 +83,8 @@ func (s *Shard) handle(w *waiter) outcome {
 	}
 	s.pieces = s.net.Pieces(w.frame, s.pieces[:0])
 	s.reader.Reset(s.pieces)
-	h, err := kafka.ParseHeader(&s.reader)
-	if err != nil {
+	var h kafka.Request
+	if err := kafka.ParseHeader(&s.reader, &h); err != nil {
 		return s.malformed(w, &h, err)
 	}
 	key, known := kafka.KeyOf(h.Key)

@@ -119,8 +119,8 @@ func (s *Shard) controlMail(m mail) {
 		peer, frame := ioring.Address(b), b[len(ioring.Address{}):]
 		s.pieces = append(s.pieces[:0], frame)
 		s.reader.Reset(s.pieces)
-		h, err := kafka.ParseHeader(&s.reader)
-		if err != nil {
+		var h kafka.Request
+		if err := kafka.ParseHeader(&s.reader, &h); err != nil {
 			panic("shard: a request was forwarded whose header does not parse")
 		}
 		c.accept(origin{int(m.from), m.slot, m.serial, uint8(m.code), peer}, h, frame[s.reader.Offset():])

@@ -24,6 +24,7 @@ const (
 //	is compressed; fill in the reply;
 //	send.
 func (s *Shard) listOffsets(w *waiter, h *kafka.Request) outcome {
+	body := s.reader.Mark()
 	var walk kafka.ListOffsetsWalk
 	if err := walk.Begin(&s.reader, h.Version); err != nil {
 		return s.malformed(w, h, err)
@@ -54,8 +55,7 @@ func (s *Shard) listOffsets(w *waiter, h *kafka.Request) outcome {
 	r.kind, r.header = kindOffsets, *h
 	r.header.ClientID = nil
 	kafka.PutListOffsetsHead(s.net.Bytes(w.frame, kafka.ListOffsetsHeadBytes(h, topics)), h, topics)
-	s.reader.Reset(s.pieces)
-	kafka.ParseHeader(&s.reader)
+	s.reader.Back(body)
 	walk.Begin(&s.reader, h.Version)
 	for walk.Topics() > 0 {
 		topic, _ := walk.NextTopic()
@@ -233,6 +233,7 @@ func (s *Shard) offsetFound(r *request, x *part, ts, offset int64) {
 
 // offsetForLeaderEpoch answers where an epoch ended, at once (KIP-320).
 func (s *Shard) offsetForLeaderEpoch(w *waiter, h *kafka.Request) outcome {
+	body := s.reader.Mark()
 	var walk kafka.EpochWalk
 	if err := walk.Begin(&s.reader, h.Version); err != nil {
 		return s.malformed(w, h, err)
@@ -259,8 +260,7 @@ func (s *Shard) offsetForLeaderEpoch(w *waiter, h *kafka.Request) outcome {
 	r.kind, r.header = kindImmediate, *h
 	r.header.ClientID = nil
 	kafka.PutEpochHead(s.net.Bytes(w.frame, kafka.EpochHeadBytes(h, topics)), h, topics)
-	s.reader.Reset(s.pieces)
-	kafka.ParseHeader(&s.reader)
+	s.reader.Back(body)
 	walk.Begin(&s.reader, h.Version)
 	for walk.Topics() > 0 {
 		topic, _ := walk.NextTopic()

@@ -23,14 +23,13 @@ import (
 // buffers and goes on there later. An append outlives its connection.
 func (s *Shard) produce(w *waiter, h *kafka.Request) outcome {
 	if w.request == none {
+		body := s.reader.Mark()
 		i, st := s.beginProduce(w, h)
 		if i == none {
 			return st
 		}
 		w.request = i
-		s.pieces = s.net.Pieces(w.frame, s.pieces[:0])
-		s.reader.Reset(s.pieces)
-		kafka.ParseHeader(&s.reader)
+		s.reader.Back(body)
 	}
 	i := uint32(w.request)
 	r := &s.requests[i]
@@ -164,7 +163,7 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 		}
 		s.reader.CopyTo(p.Records, dst)
 		var b kafka.Batch
-		b, code = kafka.ValidateBatch(dst, s.o.MessageBytesMax)
+		code = kafka.ValidateBatch(dst, s.o.MessageBytesMax, &b)
 		if code == kafka.None && b.Codec() == kafka.CodecZstd && r.header.Version < zstdProduce {
 			code = kafka.UnsupportedCompressionType
 		}

@@ -129,12 +129,22 @@ type pinChunk struct {
 	pin  [pinsPerChunk]uint32
 }
 
+// A request and a part begin as copies of these: a literal with anything variable
+// in it is put together on the stack and read back in larger words than it was
+// written in, which waits for all stores before it.
+var (
+	emptyRequest = request{used: true, first: none, last: none, pins: none, session: none}
+	emptyPart    = part{next: none, prev: none, topic: none, waitNext: none, waitPrev: none, interest: none}
+)
+
 // newRequest takes a slot. There must be one: handle asks.
 func (s *Shard) newRequest(w *waiter) (uint32, *request) {
 	i := s.freeReq
 	r := &s.requests[i]
 	s.freeReq = r.free
-	*r = request{frame: w.frame, conn: w.conn, serial: r.serial + 1, used: true, first: none, last: none, pins: none, session: none}
+	serial := r.serial + 1
+	*r = emptyRequest
+	r.frame, r.conn, r.serial = w.frame, w.conn, serial
 	r.stamps[metrics.Received] = int64(w.at)
 	r.stamps[metrics.Parsed] = int64(s.now)
 	if s.Flight != nil && w.at == s.now {
@@ -220,7 +230,8 @@ func (s *Shard) addPart(i uint32) *part {
 	x := &s.parts[p]
 	s.freePart = x.next
 	s.partsFree--
-	*x = part{next: none, prev: none, request: i, topic: none, waitNext: none, waitPrev: none, interest: none}
+	*x = emptyPart
+	x.request = i
 	r := &s.requests[i]
 	if r.first == none {
 		r.first = p

@@ -80,7 +80,7 @@ type job struct {
 // sending is a reply that has not been answered by a Sent event.
 type sending struct {
 	used   bool
-	lent   []mem.Block
+	lent   []int
 	sums   []uint64
 	serial uint64
 }
@@ -449,11 +449,12 @@ func (s *netSim) answer(j *job) bool {
 		put(s.net.Bytes(j.frame, n))
 		left -= n
 		if s.rng.IntN(2) == 0 {
-			if b, ok := s.cache.Get(); ok {
+			if i, ok := s.cache.Get(); ok {
+				b := s.cache.Block(i)
 				v := b.Slice(0, 1+s.rng.IntN(4096))
 				put(v.Bytes())
 				s.net.Attach(j.frame, v.Bytes())
-				x.lent = append(x.lent, b)
+				x.lent = append(x.lent, i)
 				x.sums = append(x.sums, sum(b.Bytes()))
 			}
 		}
@@ -481,7 +482,7 @@ func (s *netSim) sent(user uint64) error {
 	}
 	x := &s.sends[user]
 	for i, b := range x.lent {
-		if sum(b.Bytes()) != x.sums[i] {
+		if sum(s.cache.Block(b).Bytes()) != x.sums[i] {
 			return fmt.Errorf("CHANGED: what was attached to the reply of request %d", x.serial)
 		}
 		s.cache.Unref(b) // poisons it
