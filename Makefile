@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 SEED    ?= 1
 export CGO_ENABLED ?= 0
 
-.PHONY: FORCE rings clocks isolation peer-kafka rebalance peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim bench bench-shapes sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz vet release clean
+.PHONY: FORCE rings blocks clocks isolation peer-kafka rebalance peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim bench bench-shapes sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz vet release clean
 
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
@@ -80,6 +80,8 @@ peer-broker: build ## any broker: make peer-broker ADDR=host:9092
 
 rings: ## our ring, giouring, go-uring and blocking calls: NOP, writes, write + fdatasync, echo
 	cd bench/rings/compare && $(GO) run -tags giouring -ldflags=-checklinkname=0 . -dir ../../../tmp $(BENCH)
+blocks: ## what a block costs that was never written: on this file system, and on the disk below it
+	$(PEER) blocks -dir tmp $(BENCH)
 clocks: ## gotsc, our RDTSC, RDTSCP, clock_gettime, time.Now: cost, drift over a minute, across cores
 	cd bench/clocks && $(GO) run . $(BENCH)
 

@@ -52,6 +52,8 @@ func run(args []string) error {
 			return childRebalance(args[1])
 		case "rebalance":
 			return rebalance(args[1:])
+		case "blocks":
+			return blocks(args[1:])
 		case "child-touch":
 			return childTouch(args[1])
 		case "child-hog":
@@ -576,4 +578,22 @@ func (o *options) generate(ctx context.Context, self, name string, server *trial
 	}
 	r := new(load.Result)
 	return r, json.Unmarshal(gen.Stdout.Bytes(), r)
+}
+
+// blocks measures what new blocks cost on the disk of a directory.
+func blocks(args []string) error {
+	f := flag.NewFlagSet("bench blocks", flag.ExitOnError)
+	dir := f.String("dir", ".", "on the disk to measure, with 3 GiB free")
+	rounds := f.Int("rounds", 3, "how often each state is measured")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() > 0 || *rounds < 1 {
+		return fmt.Errorf("bench blocks: -dir DIR and -rounds N, 1 or more, are all it takes")
+	}
+	rows, err := rings.Blocks(*dir, *rounds)
+	for _, r := range rows {
+		fmt.Printf("%4d KiB  %-8s  throughput %s  p50 %s  p99 %s\n", r.Bytes>>10, r.State, record.Spread(r.Rates), record.Spread(r.P50s), record.Spread(r.P99s))
+	}
+	return err
 }

@@ -72,8 +72,8 @@ type Options struct {
 	JournalBytes      int
 	LogMemoryBytes    int // at most; less where the arena has less left
 	BatchBytesMax     int
-	SpareBytes        int64  // of files that logs let go, or of zeroes, kept for their next segments; default 2 GiB, negative: none
-	ZeroFiles         bool   // where logs let too few go, files of zeroes are written for those with large batches
+	SpareBytes        int64  // of files that logs let go, kept for their next segments; default 2 GiB, negative: none
+	PrepareBytes      int64  // of files of zeroes, written while nothing is appended and kept for the next segments of logs with large batches
 	InflightMax       int    // frames, and runs of a log; default 2
 	DirectBytes       int    // a batch so large is written to its log's segment at once; default 64 KiB, negative: never
 	Files             uint32 // first file slot
@@ -316,6 +316,7 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attac
 		}
 	}
 	e.checks.sequence = boot.Shards[shard].sequence
+	e.adoptSpares(boot.Shards[shard].spares)
 	return e, nil
 }
 

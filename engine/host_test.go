@@ -47,7 +47,7 @@ type node struct {
 
 func newHost(t testing.TB, seed uint64) *host {
 	h := &host{t: t, w: sim.NewWorld(seed), disk: sim.NewDisk(0), shards: 1, sizes: map[uint64]map[int64]batch{}}
-	h.o = engine.Options{LogsMax: 16, SegmentBytes: 2 << 20, JournalBytes: 4 << 20, LogMemoryBytes: 8 << 20, BatchBytesMax: 256 << 10, InflightMax: 2, DirectBytes: -1, SpareBytes: -1, ZeroFiles: true, Files: 8, FilesMax: 64}
+	h.o = engine.Options{LogsMax: 16, SegmentBytes: 2 << 20, JournalBytes: 4 << 20, LogMemoryBytes: 8 << 20, BatchBytesMax: 256 << 10, InflightMax: 2, DirectBytes: -1, SpareBytes: -1, Files: 8, FilesMax: 64}
 	t.Cleanup(h.free)
 	return h
 }

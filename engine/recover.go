@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"tailbound/ioring"
 	"tailbound/mem"
@@ -42,6 +43,13 @@ func (b *Boot) LeaderEpoch() int32 { return int32(b.Epoch) }
 type ShardBoot struct {
 	Logs     []LogBoot // by ID
 	sequence uint64    // of its newest checkpoint
+	spares   []spareFile
+}
+
+// spareFile is a file that no log names and that may become a segment of any.
+type spareFile struct {
+	generation uint64
+	bytes      int64
 }
 
 // LogBoot is one log as it was found.
@@ -854,7 +862,8 @@ func (r *recovery) checkpoints() error {
 	return nil
 }
 
-// cleanUp removes what no log names, and the files of shards that are no more.
+// cleanUp removes what no log names and is not kept ready, and the files of
+// shards that are no more.
 func (r *recovery) cleanUp(shards int) error {
 	named := map[string]bool{}
 	for _, l := range r.logs { // order does not matter
@@ -871,6 +880,7 @@ func (r *recovery) cleanUp(shards int) error {
 		case named[path]:
 		case r.rotten:
 			r.note("%s belongs to no log; it is left, for the journal was broken", path)
+		case r.keptReady(n, path):
 		default:
 			r.unlink(path)
 		}
@@ -881,4 +891,33 @@ func (r *recovery) cleanUp(shards int) error {
 		}
 	}
 	return nil
+}
+
+// keptReady keeps a file that no log names for the first shard that has not as
+// many ready as it may, where it is as large as those.
+func (r *recovery) keptReady(name, path string) bool {
+	generation, err := strconv.ParseUint(name, 16, 64)
+	if err != nil || path != segmentPath(generation) || r.o.PrepareBytes <= 0 {
+		return false
+	}
+	if there, err := r.open(r.files, path, ioring.OpenReadOnly); err != nil || !there {
+		return false
+	}
+	size, err := r.size(r.files)
+	r.close(r.files)
+	if err != nil || size < min(zeroFileMin, int64(r.o.SegmentBytes)) || size > int64(r.o.SegmentBytes) || size%blockBytes != 0 {
+		return false
+	}
+	for s := 1; s < len(r.boot.Shards); s++ {
+		b := &r.boot.Shards[s]
+		sum := size
+		for _, x := range b.spares {
+			sum += x.bytes
+		}
+		if sum <= r.o.PrepareBytes && len(b.spares) < sparesMax {
+			b.spares = append(b.spares, spareFile{generation, size})
+			return true
+		}
+	}
+	return false
 }

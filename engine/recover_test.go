@@ -16,7 +16,7 @@ import (
 
 // The stories in testdata/recover are text files. Their commands:
 //
-//	open [shards=N] [direct=BYTES] [spares=BYTES] [headers]  opens the directory and starts the shards; says what was found, and how many
+//	open [shards=N] [direct=BYTES] [spares=BYTES] [prepare=BYTES] [headers]  opens the directory and starts the shards; says what was found, and how many
 //	                                  batches the last checkpoint's attachments do not tell of
 //	log ID...                         makes logs
 //	append ID [n=1] [bytes=1000] [count=10]   appends n batches of count records each
@@ -74,6 +74,7 @@ func (h *host) command(d *datadriven.TestData) string {
 		d.MaybeScanArgs(h.t, "shards", &h.shards)
 		d.MaybeScanArgs(h.t, "direct", &h.o.DirectBytes)
 		d.MaybeScanArgs(h.t, "spares", &h.o.SpareBytes)
+		d.MaybeScanArgs(h.t, "prepare", &h.o.PrepareBytes)
 		if err := h.open(); err != nil {
 			h.end()
 			return "refused: " + tidy(err.Error())

@@ -416,7 +416,6 @@ func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
 	if r.direct() {
 		e.stats.DirectRuns++
 		e.stats.DirectBytes += uint64(r.block.Len())
-		e.wroteDirect(l, r.block.Len())
 	}
 	e.disk.begin(r.work(), r.block.Len())
 	e.appendedAt = e.now

@@ -5,31 +5,27 @@ import (
 	"tailbound/mem"
 )
 
-// spares are files whose blocks were written before: a sync over blocks that
-// were only allocated is a commit of the file system's own journal, over these
-// it is not. They are files that logs let go, or new ones of zeroes, made while
-// logs have large batches. One becomes a log's next segment so, and the name
-// changes with it; what lies in it is nobody's until the journal says whose:
+// spares are files whose blocks were written before, which many disks are quicker
+// with: one of a virtual machine finds a block when it is first written. They are files that logs
+// let go, or of zeroes, made ready while nothing is appended. One becomes a log's
+// next segment so, and the name changes with it; what lies in it is nobody's
+// until the journal says whose:
 //
 //	await start moved past it, or log closed, durable; await its readers; close()
 //	await rename(old, new); await syncDirectory(); entry(assigned); await durable; ready
 //
-// A file of zeroes is no log's while anything is written to it:
+// A file of zeroes is no log's while anything is written to it, and each step
+// waits until nothing was appended for a while, and nothing is in flight:
 //
 //	open(create); await allocate(); until full { await write(zeroes) }; await sync()
 type spares struct {
-	spare       [sparesMax]spare
-	sparesN     int
-	sparesBytes int64
-	zeroes      mem.Block
-	making      making
-	madeBytes   int64          // of the file of zeroes that was made last
-	zeroCredit  int64          // so many zeroes may be written
-	zeroLimit   int64          // segment limit of the log that wrote the last direct run
-	zeroAt      ioring.Instant // no file of zeroes is begun before
-	directsMost int            // logs with direct runs at a time, in the present look or the one before
-	directsLast int
-	directsAt   ioring.Instant // when the present look ends
+	spare     [sparesMax]spare
+	sparesN   int
+	letBytes  int64 // of those that logs let go
+	zeroBytes int64 // of those of zeroes
+	zeroes    mem.Block
+	making    making
+	makeAt    ioring.Instant // no file is begun before
 }
 
 type spare struct {
@@ -60,21 +56,33 @@ const (
 )
 
 const (
-	sparesMax    = 32
-	spareForNS   = 600e9 // one that nobody took for so long goes
-	sparesLookNS = 10e9
-	zeroBytes    = 256 << 10
-	zeroFileMin  = 64 << 20
-	zeroAgainNS  = 60e9 // after the disk had no room
-	zeroesPer    = 5    // bytes of zeroes for each 4 bytes of direct runs, at most
+	sparesMax   = 256
+	spareForNS  = 600e9 // one that a log let go and nobody took for so long goes
+	zeroWrite   = 256 << 10
+	zeroFileMin = 64 << 20 // of a file of zeroes; more where there would be more than sparesMax/2
+	makeAgainNS = 60e9     // after the disk had no room
+	makeQuietNS = 50e6     // what is taken for quiet
 )
 
 func (e *Engine) carveSpares(a *mem.Arena) (err error) {
-	if e.o.ZeroFiles && e.o.SpareBytes > 0 && e.o.DirectBytes > 0 {
-		e.zeroes, err = a.Carve("zeroes", zeroBytes, blockBytes)
+	if e.o.PrepareBytes > 0 && e.o.DirectBytes > 0 {
+		e.zeroes, err = a.Carve("zeroes", zeroWrite, blockBytes)
 		clear(e.zeroes.Bytes())
 	}
 	return err
+}
+
+// adoptSpares goes on with what another life made ready.
+func (e *Engine) adoptSpares(files []spareFile) {
+	for _, x := range files {
+		g, ok := e.takeSegment(x.generation, 0)
+		if !ok {
+			return // it is removed at the next start
+		}
+		if e.all[g].bytes = x.bytes; !e.addSpare(g, true) {
+			e.discard(g)
+		}
+	}
 }
 
 // keepSpare keeps the file of segment g, which nobody has open, for another log.
@@ -85,18 +93,22 @@ func (e *Engine) keepSpare(g int32) bool {
 }
 
 func (e *Engine) addSpare(g int32, zeroes bool) bool {
-	if e.failed != 0 || e.sparesN == sparesMax || e.sparesBytes+e.all[g].bytes > e.o.SpareBytes {
+	sum, most := &e.letBytes, e.o.SpareBytes
+	if zeroes {
+		sum, most = &e.zeroBytes, e.o.PrepareBytes
+	}
+	if e.failed != 0 || e.sparesN == sparesMax || *sum+e.all[g].bytes > most {
 		return false
 	}
 	e.spare[e.sparesN] = spare{g, e.now, zeroes}
 	e.sparesN++
-	e.sparesBytes += e.all[g].bytes
+	*sum += e.all[g].bytes
 	return true
 }
 
-// findSpare is the largest of the spares for l that has room for n bytes; -1. A
-// log with large batches takes what it may have, another what it has filled
-// once.
+// findSpare is the largest of the spares for l that has room for n bytes, rather
+// one that a log let go, as those do not stay; -1. A log with large batches takes
+// what it may have, another what it has filled once.
 func (e *Engine) findSpare(l *log, n int64) int {
 	limit, best := e.segmentLimit(l), -1
 	if !e.inRuns(l) {
@@ -106,8 +118,12 @@ func (e *Engine) findSpare(l *log, n int64) int {
 		limit = min(limit, e.all[l.filling].bytes)
 	}
 	for i := range e.sparesN {
-		has := e.all[e.spare[i].segment].bytes
-		if has >= n && has <= limit && (best < 0 || has > e.all[e.spare[best].segment].bytes) {
+		x := &e.spare[i]
+		has := e.all[x.segment].bytes
+		if has < n || has > limit {
+			continue
+		}
+		if best < 0 || e.spare[best].zeroes && !x.zeroes || e.spare[best].zeroes == x.zeroes && has > e.all[e.spare[best].segment].bytes {
 			best = i
 		}
 	}
@@ -121,25 +137,31 @@ func (e *Engine) dropSpare(i int) (x spare) {
 	x = e.spare[i]
 	e.sparesN--
 	e.spare[i] = e.spare[e.sparesN]
-	e.sparesBytes -= e.all[x.segment].bytes
+	if x.zeroes {
+		e.zeroBytes -= e.all[x.segment].bytes
+	} else {
+		e.letBytes -= e.all[x.segment].bytes
+	}
 	return x
 }
 
 // Spares is how many files are kept for logs to come, and their bytes.
-func (e *Engine) Spares() (n int, bytes int64) { return e.sparesN, e.sparesBytes }
+func (e *Engine) Spares() (n int, bytes int64) {
+	return e.sparesN, e.letBytes + e.zeroBytes
+}
 
 // GiveRoom lets go of the files kept for logs to come: somebody else on this
 // disk finds no room, or a log of its own. False: there is none.
 func (e *Engine) GiveRoom() (any bool) {
-	e.zeroAt = e.now + zeroAgainNS
-	return e.letSparesGo(e.now)
+	e.makeAt = e.now + makeAgainNS
+	return e.letSparesGo(e.now, true)
 }
 
-// letSparesGo has the spares removed that nobody took since before. False: there
-// is none.
-func (e *Engine) letSparesGo(before ioring.Instant) (any bool) {
+// letSparesGo has the spares removed that nobody took since before; those made
+// ready only where they are meant too. False: there is none.
+func (e *Engine) letSparesGo(before ioring.Instant, ready bool) (any bool) {
 	for i := e.sparesN - 1; i >= 0; i-- {
-		if e.spare[i].since <= before {
+		if x := &e.spare[i]; x.since <= before && (ready || !x.zeroes) {
 			any = true
 			e.discard(e.dropSpare(i).segment)
 		}
@@ -153,35 +175,39 @@ func (e *Engine) discard(g int32) {
 	e.unlinks = append(e.unlinks, g)
 }
 
-// wroteDirect notes a direct run of n bytes of l: as much is to be made ready
-// for what comes.
-func (e *Engine) wroteDirect(l *log, n int) {
-	e.zeroLimit = e.segmentLimit(l)
-	e.zeroCredit = min(e.zeroCredit+int64(n)*zeroesPer/4, e.zeroLimit)
-	e.directsMost = max(e.directsMost, e.directLogs)
-}
-
 func (e *Engine) stepSpares(sleep *ioring.Instant) {
 	if e.sparesN > 0 {
-		e.letSparesGo(e.now - spareForNS)
+		e.letSparesGo(e.now-spareForNS, false)
 		earlier(sleep, e.now+spareForNS/10)
 	}
-	if e.zeroes.Len() == 0 || e.failed != 0 {
-		return
+	if e.zeroes.Len() > 0 && e.failed == 0 && !e.stopping && !e.making.pushed {
+		e.stepMaking(sleep)
 	}
-	if e.now >= e.directsAt {
-		e.directsLast, e.directsMost, e.directsAt = e.directsMost, e.directLogs, e.now+sparesLookNS
-	}
-	e.stepMaking(sleep)
 }
 
-// stepMaking goes on with the file of zeroes: one operation at a time, when
-// there are fewer spares than logs with large batches, as much as those write,
-// and never while they wait for the disk.
+// stepMaking goes on with the file of zeroes, one operation at a time.
 func (e *Engine) stepMaking(sleep *ioring.Instant) {
 	m := &e.making
-	if m.stage == makeNothing && !e.beginMaking() || m.pushed || e.stopping {
+	at := e.lastEntry + makeQuietNS
+	if m.stage == makeNothing {
+		if e.sparesN == sparesMax || e.zeroBytes+e.zeroFileBytes() > e.o.PrepareBytes {
+			return
+		}
+		at = max(at, e.makeAt)
+	}
+	switch {
+	case e.now < at:
+		earlier(sleep, at)
 		return
+	case e.diskBusy(): // what ends has this step come again
+		return
+	case m.stage == makeNothing:
+		g, ok := e.takeSegment(e.nextGeneration(), 0)
+		if !ok {
+			e.makeAt = e.now + makeAgainNS
+			return
+		}
+		e.making = making{stage: makeOpen, segment: g, bytes: e.zeroFileBytes()}
 	}
 	q := &e.all[m.segment]
 	op := ioring.Op{Token: ioring.MakeToken(kindMake, 0, 0)}
@@ -203,10 +229,7 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 	case makeAllocate:
 		op.Code, op.Arg = ioring.Allocate, uint64(m.bytes)
 	case makeZero:
-		if e.zeroCredit < zeroBytes || e.diskWanted() {
-			return // asked again when a run is sent or done
-		}
-		op.Code, op.Offset, op.Buf = ioring.Write, uint64(m.zeroed), e.zeroes.Slice(0, int(min(zeroBytes, m.bytes-m.zeroed)))
+		op.Code, op.Offset, op.Buf = ioring.Write, uint64(m.zeroed), e.zeroes.Slice(0, int(min(zeroWrite, m.bytes-m.zeroed)))
 	case makeSync:
 		op.Code, op.Flags = ioring.Sync, ioring.FlagFull
 	}
@@ -219,26 +242,16 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 	e.disk.begin(WorkFiles, m.asked)
 }
 
-// diskWanted says that appends wait for the disk: as many frames, or half as
-// many direct runs, as there may be are in flight.
-func (e *Engine) diskWanted() bool {
-	return e.pressed || int(e.submitted-e.durableSeq) >= e.o.InflightMax || 2*e.runsFlying > e.directLogs*e.o.InflightMax
+// zeroFileBytes is the size of a file of zeroes: one that most topics may have as
+// a segment.
+func (e *Engine) zeroFileBytes() int64 {
+	n := min(max(zeroFileMin, e.o.PrepareBytes/(sparesMax/2)), int64(e.o.SegmentBytes), e.o.PrepareBytes)
+	return n &^ (blockBytes - 1)
 }
 
-func (e *Engine) beginMaking() bool {
-	if e.sparesN >= max(e.directsMost, e.directsLast) || e.zeroCredit < zeroBytes || e.now < e.zeroAt || e.stopping {
-		return false
-	}
-	bytes := min(max(2*e.madeBytes, zeroFileMin), e.zeroLimit)
-	if e.sparesBytes+bytes > e.o.SpareBytes || bytes < zeroBytes {
-		return false
-	}
-	g, ok := e.takeSegment(e.nextGeneration(), 0)
-	if !ok {
-		return false
-	}
-	e.making = making{stage: makeOpen, segment: g, bytes: bytes &^ (blockBytes - 1)}
-	return true
+// diskBusy says that something else is under way on the disk.
+func (e *Engine) diskBusy() bool {
+	return e.sealedSeq > e.durableSeq || e.runsUsed > 0 || e.worksBusy > 0 || e.coldsBusy > 0 || e.checkBusy
 }
 
 func (e *Engine) makeCompleted(c ioring.Completion) {
@@ -258,7 +271,6 @@ func (e *Engine) makeCompleted(c ioring.Completion) {
 	case makeZero:
 		n := int64(c.Result) &^ (blockBytes - 1)
 		m.zeroed += n
-		e.zeroCredit -= n
 		e.stats.ZeroBytes += uint64(n)
 		if m.zeroed == m.bytes {
 			m.stage = makeSync
@@ -266,7 +278,7 @@ func (e *Engine) makeCompleted(c ioring.Completion) {
 	case makeSync:
 		g := m.segment
 		e.letGo(g)
-		e.all[g].bytes, e.madeBytes = m.bytes, m.bytes
+		e.all[g].bytes = m.bytes
 		e.making = making{}
 		if !e.addSpare(g, true) {
 			e.discard(g)
@@ -280,5 +292,5 @@ func (e *Engine) makingFailed() {
 		e.letGo(e.making.segment)
 	}
 	e.discard(e.making.segment)
-	e.making, e.zeroAt = making{}, e.now+zeroAgainNS
+	e.making, e.makeAt = making{}, e.now+makeAgainNS
 }

@@ -74,7 +74,6 @@ type Tuning struct {
 	InflightMax        int // frames, and runs of a log, that are written at a time
 	DirectBytes        int // what makes a run of its log's own; below 0: nothing does
 	ReceiveBufferBytes int
-	ZeroFiles          bool  // files are written with zeroes ahead of logs with large batches
 	SpinNS             int64 // a thread looks for completions so long before it sleeps
 	Nice               int   // of a data shard's thread and the kernel's workers that it has; 0: as the process has it
 }
@@ -130,8 +129,8 @@ func planShard(arena int, o BrokerOptions) Memory {
 			ProgressTimeoutNS: 10e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 256, ReplyBlocks: arena / 32 / 4096, AttachedMax: 16 * frames,
 		},
 		Engine: engine.Options{
-			LogsMax: max(64, o.PartitionsMax), SegmentBytes: 256 << 20, JournalBytes: cmp.Or(o.JournalBytes, JournalBytesDefault), SpareBytes: o.SpareBytes, LogMemoryBytes: arena,
-			BatchBytesMax: o.MessageBytesMax, InflightMax: tuned.InflightMax, DirectBytes: tuned.DirectBytes, ZeroFiles: tuned.ZeroFiles, Files: engineFiles, FilesMax: 2048, Buffered: o.Buffered, ReadOnlyOnFailure: o.ReadOnlyOnFailure,
+			LogsMax: max(64, o.PartitionsMax), SegmentBytes: 256 << 20, JournalBytes: cmp.Or(o.JournalBytes, JournalBytesDefault), SpareBytes: o.SpareBytes, PrepareBytes: o.PrepareBytes, LogMemoryBytes: arena,
+			BatchBytesMax: o.MessageBytesMax, InflightMax: tuned.InflightMax, DirectBytes: tuned.DirectBytes, Files: engineFiles, FilesMax: 2048, Buffered: o.Buffered, ReadOnlyOnFailure: o.ReadOnlyOnFailure,
 		},
 		MailBytes: min(4<<20, arena/32), ProducersMax: 16384,
 		WaitersMax:  max(16384, 4*o.PartitionsMax), // a quarter of them is one request's, which may name every partition

@@ -27,6 +27,7 @@ type BrokerOptions struct {
 	ArenaBytes                                                   int      // of a data shard
 	JournalBytes                                                 int      // of a data shard; 0: JournalBytesDefault
 	SpareBytes                                                   int64    // of files that logs let go; 0: SpareBytesMax
+	PrepareBytes                                                 int64    // of files of zeroes that a data shard keeps ready
 	Listeners                                                    [][]int  // of each listener: the control shard's socket, then each data shard's; -1: none
 	OtherNodes                                                   [][]Node // as clients see them who come by the second listener, the third, ...
 	ListenerNames                                                []string

@@ -77,6 +77,18 @@ func (o *serveOptions) spareBytes(shards int) (int64, error) {
 	return min(total/diskPart/int64(shards), shard.SpareBytesMax), err
 }
 
+// prepareBytes is how much of files of zeroes a shard keeps ready.
+func (o *serveOptions) prepareBytes(shards int) (int64, error) {
+	_, free, err := diskOf(o.dataDir)
+	if err != nil {
+		return 0, fmt.Errorf("data directory: %w", err)
+	}
+	if int64(o.prepare) > free/2 {
+		return 0, fmt.Errorf("--prepare %s: of the file system of %s %s are free, and at most half of that can be kept ready", &o.prepare, o.dataDir, binaryBytes(int(free)))
+	}
+	return int64(o.prepare) / int64(shards), nil
+}
+
 func journalPath(dir string, shard int) string {
 	return filepath.Join(dir, fmt.Sprintf("shard-%03d", shard), "journal")
 }

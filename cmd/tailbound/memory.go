@@ -59,7 +59,7 @@ func (o *serveOptions) memoryOptions() (shard.BrokerOptions, error) {
 
 // tuning is what a shard is told of how it works.
 func (o *serveOptions) tuning() shard.Tuning {
-	t := shard.Tuning{InflightMax: o.inflightMax, DirectBytes: int(o.directBytes), ReceiveBufferBytes: int(o.receiveBuffer), ZeroFiles: o.zeroFiles, SpinNS: int64(o.spin), Nice: o.nice}
+	t := shard.Tuning{InflightMax: o.inflightMax, DirectBytes: int(o.directBytes), ReceiveBufferBytes: int(o.receiveBuffer), SpinNS: int64(o.spin), Nice: o.nice}
 	if t.DirectBytes == 0 {
 		t.DirectBytes = -1
 	}

@@ -49,11 +49,10 @@ type serveOptions struct {
 	fetchSessions                                                    int
 	connsMax, connsPerIP                                             int
 	ipOverrides                                                      string
-	journal                                                          byteSize
+	journal, prepare                                                 byteSize
 	inflightMax, nice                                                int
 	directBytes, receiveBuffer                                       byteSize
 	spin                                                             time.Duration
-	zeroFiles                                                        bool
 }
 
 func serveCommand() *cobra.Command {
@@ -116,7 +115,7 @@ exit status is 0 only after a clean stop.`,
 	f.Var(&o.journal, "journal", "journal of each data shard, 8MiB to 4GiB (default: 128MiB, less on a small disk, and as it is where there is one)")
 	f.IntVar(&o.inflightMax, "journal-inflight-max", shard.Tuned.InflightMax, "journal writes of a shard that are under way at a time, and direct runs of a partition, 1 to 8")
 	f.Var(&o.directBytes, "direct-bytes", "a partition's batches that come to this go straight to its segment, others by way of the journal; 4KiB to 1MiB, or 0: all by way of the journal")
-	f.BoolVar(&o.zeroFiles, "zero-files", shard.Tuned.ZeroFiles, "write files of zeroes ahead of partitions with large batches, until retention lets files go: shorter syncs for twice the writing")
+	f.Var(&o.prepare, "prepare", "bytes of files to write ahead with zeroes, while nothing is appended, for partitions with large batches: many disks take two or three times as long for blocks they never had. They are written again as they are taken")
 	f.DurationVar(&o.spin, "spin", time.Duration(shard.Tuned.SpinNS), "how long a data shard looks for completions before it sleeps, 0s to 1ms")
 	f.IntVar(&o.nice, "nice", shard.Tuned.Nice, "nice value of data shards and of the kernel's workers they have, -20 to 19; 0: as it is")
 	f.Var(&o.receiveBuffer, "receive-buffer", "size of one of the buffers that requests are received in, 4KiB to 256KiB, a power of two")
@@ -511,6 +510,9 @@ func (o *serveOptions) brokerOptions(dir *directory) (shard.BrokerOptions, error
 	b.JournalBytes = int(journal)
 	if b.SpareBytes, err = o.spareBytes(o.shards); err != nil {
 		return b, fmt.Errorf("data directory: %w", err)
+	}
+	if b.PrepareBytes, err = o.prepareBytes(o.shards); err != nil {
+		return b, err
 	}
 	b.AddressLimits, err = parseAddressLimits(o.ipOverrides)
 	return b, err

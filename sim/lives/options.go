@@ -50,7 +50,7 @@ func (s *engineSim) drawOptions() {
 		InflightMax:    s.pick(1, 2, 4),
 		DirectBytes:    s.pick(-1, 1, 2000, 16<<10, 64<<10),
 		SpareBytes:     int64(s.pick(-1, 4<<20, 64<<20)),
-		ZeroFiles:      s.rng.IntN(2) == 0,
+		PrepareBytes:   int64(s.pick(0, 4<<20)),
 		Files:          8,
 		FilesMax:       256,
 		Faults:         s.run.Faults,

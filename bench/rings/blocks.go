@@ -1,0 +1,187 @@
+package rings
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tailbound/ioring"
+	"tailbound/mem"
+)
+
+// What a block costs that was never written. Files are written once, from end to
+// end, with as many direct writes and linked fdatasyncs in flight as a broker of
+// four partitions has, and their blocks were before that
+//
+//	new      allocated
+//	touched  written and synced, then made unwritten again (FALLOC_FL_ZERO_RANGE):
+//	         new to the file system, not to the disk
+//	written  written and synced
+//
+// So new against touched is the disk's own part, and touched against written the
+// file system's.
+var blockStates = [...]string{"new", "touched", "written"}
+
+const (
+	blockFiles    = 16
+	blockFile     = 128 << 20
+	blockInflight = 8
+)
+
+// BlocksRow is what one state of blocks costs, as ratios to written ones, one of
+// each round.
+type BlocksRow struct {
+	State      string
+	Bytes      int       // of a write
+	Rates      []float64 // of bytes a second
+	P50s, P99s []float64 // of a write with its sync
+}
+
+// Blocks measures that in dir, each state in turn in each round.
+func Blocks(dir string, rounds int) ([]BlocksRow, error) {
+	runtime.LockOSThread()
+	var all []BlocksRow
+	for _, size := range []int{100 << 10, 1 << 20} {
+		var rows [len(blockStates)]BlocksRow
+		for range rounds {
+			var base [3]float64
+			for k := len(blockStates) - 1; k >= 0; k-- { // written is first: it is what the others are held against
+				rate, p50, p99, err := blocksOnce(dir, blockStates[k], size)
+				if err != nil {
+					return nil, err
+				}
+				if base[0] == 0 {
+					base = [3]float64{rate, p50, p99}
+				}
+				x := &rows[k]
+				x.State, x.Bytes = blockStates[k], size
+				x.Rates, x.P50s, x.P99s = append(x.Rates, rate/base[0]), append(x.P50s, p50/base[1]), append(x.P99s, p99/base[2])
+			}
+		}
+		all = append(all, rows[:]...)
+	}
+	return all, nil
+}
+
+// blocksOnce writes all files once, in pieces of size. rate is in bytes a second,
+// p50 and p99 are in seconds.
+func blocksOnce(dir, state string, size int) (rate, p50, p99 float64, err error) {
+	dir, err = os.MkdirTemp(dir, "blocks")
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer os.RemoveAll(dir)
+	arena, err := mem.Map(32<<20, mem.Options{HugePages: true, Lock: true})
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer arena.Unmap()
+	path, err := arena.Carve("path", blockBytes, blockBytes)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	buf, err := arena.Carve("blocks", 8<<20, blockBytes)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	for i := range buf.Bytes() {
+		buf.Bytes()[i] = byte(i)
+	}
+	root, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer unix.Close(root)
+	features, err := ioring.Probe()
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	ring, err := ioring.NewKernel(ioring.KernelOptions{Entries: 64, CQEntries: 256, Files: blockFiles, Sockets: 1, RootFD: root, ReceiveBuffers: 16, Features: features.Mask, SpinNS: 20e3})
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer ring.Close()
+	p := &probe{ring: ring}
+	for i := range blockFiles {
+		name := fmt.Sprintf("file-%d", i)
+		copy(path.Bytes(), name+"\x00")
+		if err := p.blockFile(uint32(i), filepath.Join(dir, name), state, path, buf); err != nil {
+			return 0, 0, 0, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	var (
+		begun [blockInflight]time.Time
+		done  [32]ioring.Completion
+		next  int
+		took  []float64
+	)
+	each := blockFile / size
+	start := func(k int) {
+		file, at := next%blockFiles, next/blockFiles*size
+		next++
+		begun[k] = time.Now()
+		p.push(ioring.Op{Code: ioring.Write, Flags: ioring.FlagLink, File: uint32(file), Offset: uint64(at), Buf: buf.Slice(0, size), Token: ioring.MakeToken(kindWrite, 0, uint32(k))})
+		p.push(ioring.Op{Code: ioring.Sync, File: uint32(file), Token: ioring.MakeToken(kindSync, 0, uint32(k))})
+	}
+	from := time.Now()
+	for k := range blockInflight {
+		start(k)
+	}
+	for len(took) < each*blockFiles {
+		for _, c := range done[:ring.Reap(done[:])] {
+			switch {
+			case c.Result < 0:
+				return 0, 0, 0, unix.Errno(-c.Result)
+			case c.Token.Kind() == kindWrite && int(c.Result) != size:
+				return 0, 0, 0, fmt.Errorf("a write of %d bytes: %d", size, c.Result)
+			case c.Token.Kind() == kindWrite:
+				continue
+			}
+			k := int(c.Token.Slot())
+			took = append(took, time.Since(begun[k]).Seconds())
+			if next < each*blockFiles {
+				start(k)
+			}
+		}
+		if len(took) < each*blockFiles {
+			ring.Wait(ioring.Never)
+		}
+	}
+	seconds := time.Since(from).Seconds()
+	slices.Sort(took)
+	return float64(len(took)*size) / seconds, took[len(took)/2], took[len(took)*99/100], nil
+}
+
+// blockFile makes one file in a state. Its path, relative, is in path.
+func (p *probe) blockFile(slot uint32, absolute, state string, path, buf mem.Block) error {
+	if _, err := p.await(ioring.Op{Code: ioring.Open, File: slot, Arg: ioring.OpenCreate, Buf: path}); err != nil {
+		return err
+	}
+	if _, err := p.await(ioring.Op{Code: ioring.Allocate, File: slot, Arg: blockFile}); err != nil {
+		return err
+	}
+	for at := 0; at < blockFile && state != "new"; {
+		n, err := p.await(ioring.Op{Code: ioring.Write, File: slot, Offset: uint64(at), Buf: buf})
+		if err != nil || n == 0 {
+			return fmt.Errorf("writing: %d bytes, %w", n, err)
+		}
+		at += n
+	}
+	if _, err := p.await(ioring.Op{Code: ioring.Sync, File: slot, Flags: ioring.FlagFull}); err != nil || state != "touched" {
+		return err
+	}
+	f, err := os.OpenFile(absolute, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_ZERO_RANGE, 0, blockFile); err != nil {
+		return fmt.Errorf("FALLOC_FL_ZERO_RANGE: %w", err)
+	}
+	return f.Sync()
+}
