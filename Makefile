@@ -97,8 +97,8 @@ knees: build bin/peers ## the highest durable rate with p99 below 2 ms, of each
 	$(PEER) -systems tailbound,plain,kafka-flush,jetstream-sync,kafka,jetstream -rates 20 -knee 2ms $(BENCH)
 
 bench-shapes: build ## many partitions, single small records, batches of 4 kB: beside a plain server and the bare ring
-	$(PEER) -systems tailbound,probe,plain -partitions 64 -small $(BENCH)
-	$(PEER) -systems tailbound,probe,plain -records 4 -rates 5,20,sat $(BENCH)
+	$(PEER) -systems tailbound,probe,probe-new,plain -partitions 64 -small $(BENCH)
+	$(PEER) -systems tailbound,probe,probe-new,plain -records 4 -rates 5,20,sat $(BENCH)
 
 bench-recorder: build ## what recording costs: the broker beside one that was built without; RECORDER are more flags of bench
 	$(BUILD) -tags norecord -o bin/tailbound-norecord ./cmd/tailbound

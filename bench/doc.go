@@ -50,6 +50,8 @@
 //   - With two cores the kernel's workers have no core of their own.
 //   - The probe (package rings) is the least that one thread and one ring can
 //     do for a durable produce here; a broker does more. 1.3 is a good ratio.
+//     It writes over blocks that it wrote before; what it costs in a new
+//     directory, where no log does that, is probe-new.
 //   - The plain server does less than a broker (package plain says what); a
 //     ratio near 1 is a good result.
 //   - Disks differ in what a sync costs far more than brokers do. Compare

@@ -186,7 +186,7 @@ func orchestrate(args []string) error {
 	f.IntVar(&o.records, "records", 100, "records of a batch (-small: 1)")
 	f.IntVar(&o.bytes, "record-bytes", 1000, "bytes of a record (-small: 100)")
 	f.StringVar(&o.smallRates, "small-rates", "5000,20000,50000,sat", "requests/s of -small")
-	f.StringVar(&o.systems, "systems", "tailbound,probe,plain", "of "+strings.Join(systemNames(), ", ")+"; tailbound@BINARY is another build, tailbound:ARGS one with more arguments of serve, separated by spaces")
+	f.StringVar(&o.systems, "systems", "tailbound,probe,probe-new,plain", "of "+strings.Join(systemNames(), ", ")+"; tailbound@BINARY is another build, tailbound:ARGS one with more arguments of serve, separated by spaces")
 	f.IntVar(&o.partitions, "partitions", 4, "partitions of the batch phases (-small: 64)")
 	f.BoolVar(&o.small, "small", false, "also one 100 B record a request, over 64 partitions")
 	f.BoolVar(&o.consumer, "consumer", false, "also each rate with a reader at the tail: end to end, where a system can be read back")

@@ -6,10 +6,10 @@ import (
 )
 
 // spares are files whose blocks were written before, which many disks are quicker
-// with: one of a virtual machine finds a block when it is first written. They are files that logs
-// let go, or of zeroes, made ready while nothing is appended. One becomes a log's
-// next segment so, and the name changes with it; what lies in it is nobody's
-// until the journal says whose:
+// with: one of a virtual machine finds a place for a block when it is first
+// written. They are files that logs let go, or of zeroes, made ready while
+// nothing is appended. One becomes a log's next segment so, and the name changes
+// with it; what lies in it is nobody's until the journal says whose:
 //
 //	await start moved past it, or log closed, durable; await its readers; close()
 //	await rename(old, new); await syncDirectory(); entry(assigned); await durable; ready
@@ -60,12 +60,12 @@ const (
 	spareForNS  = 600e9 // one that a log let go and nobody took for so long goes
 	zeroWrite   = 256 << 10
 	zeroFileMin = 64 << 20 // of a file of zeroes; more where there would be more than sparesMax/2
-	makeAgainNS = 60e9     // after the disk had no room
+	makeAgainNS = 600e9    // after the disk had no room
 	makeQuietNS = 50e6     // what is taken for quiet
 )
 
 func (e *Engine) carveSpares(a *mem.Arena) (err error) {
-	if e.o.PrepareBytes > 0 && e.o.DirectBytes > 0 {
+	if e.zeroFileBytes() > 0 && e.o.DirectBytes > 0 {
 		e.zeroes, err = a.Carve("zeroes", zeroWrite, blockBytes)
 		clear(e.zeroes.Bytes())
 	}

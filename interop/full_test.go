@@ -67,9 +67,9 @@ func smallDisk(t *testing.T, kind string, size int64) string {
 }
 
 // brokerOn starts a broker on a disk of its own, whose end verifies that its data directory is sound.
-func brokerOn(t *testing.T, dir string) *broker {
+func brokerOn(t *testing.T, dir string, args ...string) *broker {
 	t.Helper()
-	b, err := newBroker(dir)
+	b, err := newBroker(dir, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,10 +92,13 @@ func brokerOn(t *testing.T, dir string) *broker {
 // TestFullDisk: a full disk refuses what finds no room with KAFKA_STORAGE_ERROR, loses nothing, keeps no other topic from its own room, survives
 // kill -9, and is over when a topic is deleted.
 func TestFullDisk(t *testing.T) {
-	for _, kind := range []string{"ext4", "xfs"} {
-		t.Run(kind, func(t *testing.T) {
-			dir := smallDisk(t, kind, 700<<20)
-			b := brokerOn(t, dir)
+	for _, x := range []struct {
+		name, kind string
+		args       []string
+	}{{"ext4", "ext4", nil}, {"xfs", "xfs", nil}, {"files kept ready", "ext4", []string{"--prepare", "128MiB"}}} {
+		t.Run(x.name, func(t *testing.T) {
+			dir := smallDisk(t, x.kind, 700<<20)
+			b := brokerOn(t, dir, x.args...)
 			const big, small = "big", "small"
 			fill := bytesOf(batchOf(strings.Repeat("fill", 50_000)))
 			word := bytesOf(batchOf("word"))
@@ -315,6 +318,20 @@ func TestSmallDiskUnderLoad(t *testing.T) {
 		}
 	}
 	there("at last", topics)
+}
+
+// TestPrepareDoesNotFit: nor one that cannot hold what is to be kept ready.
+func TestPrepareDoesNotFit(t *testing.T) {
+	b, err := newBroker(smallDisk(t, "ext4", 300<<20), "--journal", "8MiB", "--prepare", "256MiB")
+	if err == nil {
+		b.kill()
+		t.Fatal("256 MiB are to be kept ready on a disk of 300 MiB")
+	}
+	for _, want := range []string{"--prepare", "256MiB", "half"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("it does not speak of %q: %v", want, err)
+		}
+	}
 }
 
 // TestJournalDoesNotFit: a disk that cannot hold the journals is told of before anything is made there.

@@ -54,6 +54,7 @@ func TestConfigurationErrors(t *testing.T) {
 		{"shards: [1\n", []string{":1:"}},
 		{"max-connections: 0\nmax-connections-per-ip: 0\nmax-connections-per-ip-overrides: localhost:3\n", []string{":1:1: max-connections: 0", ":2:1: max-connections-per-ip: 0", `:3:1: max-connections-per-ip-overrides: "localhost:3": it is an IP address`}},
 		{"journal-inflight-max: 9\ndirect-bytes: 2KiB\nspin: 2ms\nreceive-buffer: 5000\nnice: 20\n", []string{":1:1: journal-inflight-max: 9", ":2:1: direct-bytes: 2048", ":3:1: spin: 2ms", ":4:1: receive-buffer: 5000", ":5:1: nice: 20"}},
+		{"prepare: 1MiB\n", []string{":1:1: prepare: 1MiB"}},
 		{"message-max-bytes: 10\nadvertise: host:99999\n", []string{":1:1: message-max-bytes: 10", ":2:1: advertise:"}},
 	} {
 		path := writeConfig(t, x.text)

@@ -20,6 +20,7 @@ const (
 	journalLeast = 8 << 20
 	journalMost  = 128 << 20
 	diskPart     = 16
+	prepareLeast = 64 << 20
 )
 
 // journalSize is how large the journal of each data shard is to be, and why.
@@ -79,12 +80,15 @@ func (o *serveOptions) spareBytes(shards int) (int64, error) {
 
 // prepareBytes is how much of files of zeroes a shard keeps ready.
 func (o *serveOptions) prepareBytes(shards int) (int64, error) {
-	_, free, err := diskOf(o.dataDir)
+	total, _, err := diskOf(o.dataDir)
 	if err != nil {
 		return 0, fmt.Errorf("data directory: %w", err)
 	}
-	if int64(o.prepare) > free/2 {
-		return 0, fmt.Errorf("--prepare %s: of the file system of %s %s are free, and at most half of that can be kept ready", &o.prepare, o.dataDir, binaryBytes(int(free)))
+	if o.prepare != 0 && int64(o.prepare) < prepareLeast*int64(shards) {
+		return 0, fmt.Errorf("--prepare %s: each of %s has files of its own, of %s", &o.prepare, plural(shards, "data shard"), binaryBytes(prepareLeast))
+	}
+	if int64(o.prepare) > total/2 {
+		return 0, fmt.Errorf("--prepare %s: the file system of %s has %s, and at most half of that can be kept ready", &o.prepare, o.dataDir, binaryBytes(int(total)))
 	}
 	return int64(o.prepare) / int64(shards), nil
 }
