@@ -676,8 +676,7 @@ func (e *Engine) Shutdown() {
 
 // Idle says that nothing is in flight and, after Shutdown, that all is done.
 func (e *Engine) Idle() bool {
-	busy := e.submitted > e.durableSeq || e.sealedSeq > e.submitted || e.runsUsed > 0 || e.indexing.active || e.worksBusy > 0 || e.checkBusy || e.coldsBusy > 0 || e.filesBusy > 0 || e.unlinking
-	busy = busy || e.making.pushed
+	busy := e.diskBusy() || e.indexing.active || e.filesBusy > 0 || e.unlinking || e.making.pushed
 	if e.failed != 0 {
 		return e.submitted == e.durableSeq+uint64(e.brokenFrames) && e.runsFlying == 0 && !e.making.pushed && !e.indexing.pushed && e.worksBusy == 0 && !e.checkBusy && e.coldsBusy == 0 && e.filesBusy == 0 && !e.unlinking
 	}

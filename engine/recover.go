@@ -905,7 +905,7 @@ func (r *recovery) keptReady(name, path string) bool {
 	}
 	size, err := r.size(r.files)
 	r.close(r.files)
-	if err != nil || size < min(zeroFileMin, int64(r.o.SegmentBytes)) || size > int64(r.o.SegmentBytes) || size%blockBytes != 0 {
+	if err != nil || size < min(PrepareBytesMin, int64(r.o.SegmentBytes)) || size > int64(r.o.SegmentBytes) || size%blockBytes != 0 {
 		return false
 	}
 	for s := 1; s < len(r.boot.Shards); s++ {

@@ -55,13 +55,16 @@ const (
 	makeSync
 )
 
+// PrepareBytesMin is the size of a file of zeroes; they are larger where there
+// would be more than sparesMax/2 of them.
+const PrepareBytesMin = 64 << 20
+
 const (
 	sparesMax   = 256
 	spareForNS  = 600e9 // one that a log let go and nobody took for so long goes
 	zeroWrite   = 256 << 10
-	zeroFileMin = 64 << 20 // of a file of zeroes; more where there would be more than sparesMax/2
-	makeAgainNS = 600e9    // after the disk had no room
-	makeQuietNS = 50e6     // what is taken for quiet
+	makeAgainNS = 600e9 // after the disk had no room
+	makeQuietNS = 50e6  // what is taken for quiet
 )
 
 func (e *Engine) carveSpares(a *mem.Arena) (err error) {
@@ -245,11 +248,12 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 // zeroFileBytes is the size of a file of zeroes: one that most topics may have as
 // a segment.
 func (e *Engine) zeroFileBytes() int64 {
-	n := min(max(zeroFileMin, e.o.PrepareBytes/(sparesMax/2)), int64(e.o.SegmentBytes), e.o.PrepareBytes)
+	n := min(max(PrepareBytesMin, e.o.PrepareBytes/(sparesMax/2)), int64(e.o.SegmentBytes), e.o.PrepareBytes)
 	return n &^ (blockBytes - 1)
 }
 
-// diskBusy says that something else is under way on the disk.
+// diskBusy says that something is under way on the disk, beside what is made ready
+// and what is done with files alone.
 func (e *Engine) diskBusy() bool {
 	return e.sealedSeq > e.durableSeq || e.runsUsed > 0 || e.worksBusy > 0 || e.coldsBusy > 0 || e.checkBusy
 }

@@ -320,33 +320,30 @@ func TestSmallDiskUnderLoad(t *testing.T) {
 	there("at last", topics)
 }
 
-// TestPrepareDoesNotFit: nor one that cannot hold what is to be kept ready.
-func TestPrepareDoesNotFit(t *testing.T) {
-	b, err := newBroker(smallDisk(t, "ext4", 300<<20), "--journal", "8MiB", "--prepare", "256MiB")
+// doesNotStart has a broker refuse to start, and say what of.
+func doesNotStart(t *testing.T, dir string, wants []string, args ...string) {
+	t.Helper()
+	b, err := newBroker(dir, args...)
 	if err == nil {
 		b.kill()
-		t.Fatal("256 MiB are to be kept ready on a disk of 300 MiB")
+		t.Fatalf("it starts with %q", args)
 	}
-	for _, want := range []string{"--prepare", "256MiB", "half"} {
+	for _, want := range wants {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("it does not speak of %q: %v", want, err)
 		}
 	}
 }
 
+// TestPrepareDoesNotFit: a disk that cannot hold what is to be kept ready is told of.
+func TestPrepareDoesNotFit(t *testing.T) {
+	doesNotStart(t, smallDisk(t, "ext4", 300<<20), []string{"--prepare", "256MiB", "half"}, "--journal", "8MiB", "--prepare", "256MiB")
+}
+
 // TestJournalDoesNotFit: a disk that cannot hold the journals is told of before anything is made there.
 func TestJournalDoesNotFit(t *testing.T) {
 	dir := smallDisk(t, "ext4", 100<<20)
-	b, err := newBroker(dir, "--journal", "80MiB")
-	if err == nil {
-		b.kill()
-		t.Fatal("two journals of 80 MiB are on a disk of 100 MiB")
-	}
-	for _, want := range []string{"--journal", "80MiB", "free"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("it does not speak of %q: %v", want, err)
-		}
-	}
+	doesNotStart(t, dir, []string{"--journal", "80MiB", "free"}, "--journal", "80MiB")
 	if names, _ := filepath.Glob(filepath.Join(dir, "*")); slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, "shard") }) {
 		t.Errorf("and left behind %v", names)
 	}

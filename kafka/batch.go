@@ -138,7 +138,7 @@ func SequenceAdd(seq, n int32) int32 { return int32((int64(seq) + int64(n)) & (1
 const recordBytesMin = 14
 
 // ValidateBatch says whether b is exactly one record batch that a producer may
-// send, and reads its header into h where there is a whole one; in the order and with the codes of Kafka's leader
+// send, in the order and with the codes of Kafka's leader
 // (ByteBufferLogInputStream.nextBatch, ProduceRequest.validateRecords,
 // UnifiedLog.analyzeAndValidateRecords, LogValidator.validateBatch). The records
 // of an uncompressed batch are walked; a compressed one is not opened.
@@ -147,6 +147,8 @@ const recordBytesMin = 14
 // here as it came: bytes behind the batch, offset deltas that are not 0, 1, 2 …
 // and the mark of LogAppendTime are refused. An unknown codec is
 // UNSUPPORTED_COMPRESSION_TYPE, for which Kafka has an unknown server error.
+//
+// h gets the header, where there is a whole one.
 func ValidateBatch(b []byte, max int, h *Batch) ErrorCode {
 	if len(b) < 12 {
 		return InvalidRecord

@@ -36,6 +36,9 @@ const JournalBytesDefault = 128 << 20
 // SpareBytesMax is the most that a data shard keeps of files that logs let go.
 const SpareBytesMax = 2 << 30
 
+// PrepareBytesMin is the least that a data shard keeps ready, where it does.
+const PrepareBytesMin = engine.PrepareBytesMin
+
 // ConnsMax is how many connections a shard takes where nobody says.
 const ConnsMax = 4096
 

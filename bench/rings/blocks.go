@@ -159,20 +159,7 @@ func blocksOnce(dir, state string, size int) (rate, p50, p99 float64, err error)
 
 // blockFile makes one file in a state. Its path, relative, is in path.
 func (p *probe) blockFile(slot uint32, absolute, state string, path, buf mem.Block) error {
-	if _, err := p.await(ioring.Op{Code: ioring.Open, File: slot, Arg: ioring.OpenCreate, Buf: path}); err != nil {
-		return err
-	}
-	if _, err := p.await(ioring.Op{Code: ioring.Allocate, File: slot, Arg: blockFile}); err != nil {
-		return err
-	}
-	for at := 0; at < blockFile && state != "new"; {
-		n, err := p.await(ioring.Op{Code: ioring.Write, File: slot, Offset: uint64(at), Buf: buf})
-		if err != nil || n == 0 {
-			return fmt.Errorf("writing: %d bytes, %w", n, err)
-		}
-		at += n
-	}
-	if _, err := p.await(ioring.Op{Code: ioring.Sync, File: slot, Flags: ioring.FlagFull}); err != nil || state != "touched" {
+	if err := p.makeFile(slot, blockFile, state != "new", path, buf); err != nil || state != "touched" {
 		return err
 	}
 	f, err := os.OpenFile(absolute, os.O_RDWR, 0)

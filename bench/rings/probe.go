@@ -165,21 +165,26 @@ func (p *probe) carve() error {
 func (p *probe) prepare() error {
 	path := p.conns[0].send
 	copy(path.Bytes(), "log\x00")
-	if _, err := p.await(ioring.Op{Code: ioring.Open, File: logFile, Arg: ioring.OpenCreate, Buf: path}); err != nil {
+	return p.makeFile(logFile, p.size, !p.new, path, p.flushes[0].buf.Slice(0, 8<<20))
+}
+
+// makeFile allocates a file, whose relative path is in path, writes all of it with
+// what is in buf unless it is to be new, and syncs it.
+func (p *probe) makeFile(slot uint32, size int64, written bool, path, buf mem.Block) error {
+	if _, err := p.await(ioring.Op{Code: ioring.Open, File: slot, Arg: ioring.OpenCreate, Buf: path}); err != nil {
 		return fmt.Errorf("creating the file: %w", err)
 	}
-	if _, err := p.await(ioring.Op{Code: ioring.Allocate, File: logFile, Arg: uint64(p.size)}); err != nil {
-		return fmt.Errorf("allocating %d bytes: %w", p.size, err)
+	if _, err := p.await(ioring.Op{Code: ioring.Allocate, File: slot, Arg: uint64(size)}); err != nil {
+		return fmt.Errorf("allocating %d bytes: %w", size, err)
 	}
-	zero := p.flushes[0].buf.Slice(0, 8<<20)
-	for at := int64(0); at < p.size && !p.new; {
-		n, err := p.await(ioring.Op{Code: ioring.Write, File: logFile, Offset: uint64(at), Buf: zero})
+	for at := int64(0); at < size && written; {
+		n, err := p.await(ioring.Op{Code: ioring.Write, File: slot, Offset: uint64(at), Buf: buf})
 		if err != nil || n%blockBytes != 0 || n == 0 {
 			return fmt.Errorf("writing the file: %d bytes, %w", n, err)
 		}
 		at += int64(n)
 	}
-	_, err := p.await(ioring.Op{Code: ioring.Sync, File: logFile})
+	_, err := p.await(ioring.Op{Code: ioring.Sync, File: slot, Flags: ioring.FlagFull})
 	return err
 }
 

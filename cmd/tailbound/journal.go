@@ -20,7 +20,6 @@ const (
 	journalLeast = 8 << 20
 	journalMost  = 128 << 20
 	diskPart     = 16
-	prepareLeast = 64 << 20
 )
 
 // journalSize is how large the journal of each data shard is to be, and why.
@@ -84,8 +83,8 @@ func (o *serveOptions) prepareBytes(shards int) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("data directory: %w", err)
 	}
-	if o.prepare != 0 && int64(o.prepare) < prepareLeast*int64(shards) {
-		return 0, fmt.Errorf("--prepare %s: each of %s has files of its own, of %s", &o.prepare, plural(shards, "data shard"), binaryBytes(prepareLeast))
+	if o.prepare != 0 && int64(o.prepare) < shard.PrepareBytesMin*int64(shards) {
+		return 0, fmt.Errorf("--prepare %s: each of %s has files of its own, of %s", &o.prepare, plural(shards, "data shard"), binaryBytes(shard.PrepareBytesMin))
 	}
 	if int64(o.prepare) > total/2 {
 		return 0, fmt.Errorf("--prepare %s: the file system of %s has %s, and at most half of that can be kept ready", &o.prepare, o.dataDir, binaryBytes(int(total)))

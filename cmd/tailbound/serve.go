@@ -176,8 +176,8 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 	if o.journal != 0 && (o.journal < journalLeast || o.journal > 4<<30) {
 		wrong("journal", "%s: it is 8MiB to 4GiB", &o.journal)
 	}
-	if o.prepare != 0 && o.prepare < prepareLeast {
-		wrong("prepare", "%s: it is 0, or a file or more of %s for each data shard", &o.prepare, binaryBytes(prepareLeast))
+	if o.prepare != 0 && o.prepare < shard.PrepareBytesMin {
+		wrong("prepare", "%s: it is 0, or a file or more of %s for each data shard", &o.prepare, binaryBytes(shard.PrepareBytesMin))
 	}
 	if o.inflightMax < 1 || o.inflightMax > 8 {
 		wrong("journal-inflight-max", "%d: it is 1 to 8", o.inflightMax)
