@@ -450,10 +450,9 @@ func (r *recovery) accept(l *found) {
 	}
 	l.replayed = nil
 	if l.accepted < l.start {
-		l.accepted = l.start // all of it was removed
-		if len(l.entries) == 0 {
-			l.end = l.start
-		}
+		// all of it was removed, and what its last batches said of their producers
+		l.accepted, l.end, l.entries = l.start, l.start, nil
+		l.attachment, l.headers = nil, nil
 	}
 	if l.noted > l.accepted || l.doubt {
 		if l.rotFrom == noOffset {

@@ -54,11 +54,11 @@ func TestRetention(t *testing.T) {
 				if st := e.TruncateBefore(s, e.Expired(s, number("older", -1), number("bytes", -1)), 0); st != engine.OK {
 					return name(st) + "\n"
 				}
-				h.rest(2e9)
+				h.rest(number("ms", 2000) * 1e6)
 				return fmt.Sprintf("log %d: %d..%d, start durable at %d, %s\n", id, e.Start(s), e.End(s), e.StartDurable(s), h.files())
 			case "release":
 				e.Release(s)
-				h.rest(2e9)
+				h.rest(number("ms", 2000) * 1e6)
 				return h.files() + "\n"
 			case "newest":
 				ts, base := e.MaxTime(s)
