@@ -6,12 +6,24 @@ import (
 )
 
 // checks writes checkpoints: two slots in turn, each whole, linked with its
-// sync. What both slots replay from past is free in the journal.
+// sync. What both slots replay from past is free in the journal. One of many logs
+// is put together in several turns:
+//
+//	from := replayFrom(); for some logs each turn { put(durable and drained now) }; await write+sync(); release(from)
+//
+// A log's record may be newer than from: so was every log's but that whose batch
+// holds from back. What came between is replayed, and changes nothing.
 type checks struct {
 	checkBuf     mem.Block
 	sequence     uint64
 	replays      [2]uint64 // the frame each slot replays from
 	checkBusy    bool
+	building     bool       // the one under way is being put together
+	head         checkpoint // its header
+	headAt       int        // bytes put so far
+	headLog      int        // the log whose turn it is
+	headRoom     int        // bytes left for attachments
+	headNext     ioring.Instant
 	wantClean    bool
 	cleanWritten bool
 	writingClean bool
@@ -27,6 +39,10 @@ func (e *Engine) carveChecks(a *mem.Arena) (err error) {
 }
 
 func (e *Engine) stepChecks(sleep *ioring.Instant) {
+	if e.building {
+		e.buildOn(sleep)
+		return
+	}
 	if e.checkBusy {
 		if !e.checkIO.pushed && !e.checkIO.push(e.ring, kindCheck, 0) {
 			earlier(sleep, e.now)
@@ -42,7 +58,7 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 	}
 	from := e.replayFrom()
 	useful := min(e.replays[0], e.replays[1]) < from
-	if !(e.wantClean || useful && (e.sinceCheck > e.blocks/4 || e.journalFull || e.used > e.blocks/4*3) || e.walked > 2*e.blocks*blockBytes) {
+	if !(e.wantClean || useful && (e.sinceCheck > e.blocks/4 || e.checkFrees(from)) || e.walked > 2*e.blocks*blockBytes) {
 		// a quiet shard leaves nothing to replay, and no run that nothing says was durable
 		if !useful && e.walked == 0 || from <= e.sealedSeq || e.openCount > 0 || e.runsUsed > 0 {
 			return
@@ -52,14 +68,97 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 			return
 		}
 	}
-	e.checkFrom, e.writingClean = from, e.wantClean
+	e.writingClean = e.wantClean
 	e.sequence++
 	e.sinceCheck, e.walked = 0, 0
 	if e.o.Faults.has(JournalReusedEarly) {
-		e.release(e.checkFrom)
+		e.release(from)
 	}
-	n := e.buildCheckpoint()
-	e.checkBusy = true
+	e.checkBusy, e.building = true, true
+	e.head = checkpoint{directory: e.dir, epoch: e.epoch, shard: uint32(e.shard), clean: e.wantClean, sequence: e.sequence, journal: e.journal,
+		durable: e.durableSeq}
+	e.startsAt(from)
+	e.rebuild()
+	e.buildOn(sleep)
+}
+
+// startsAt has the checkpoint under way say that replay begins with frame from.
+func (e *Engine) startsAt(from uint64) {
+	c := &e.head
+	e.checkFrom = from
+	c.frame, c.block, c.previous = from, uint64(e.next), e.chain
+	if from <= e.submitted {
+		f := &e.live[from%uint64(len(e.live))]
+		c.block, c.previous = uint64(f.block), f.previous
+	}
+}
+
+// checkFrees says that the journal is short of room and that checkpoints from
+// here would free some that is worth writing them: one frees what the one before
+// it covers.
+func (e *Engine) checkFrees(from uint64) bool {
+	worth := e.blocks / 8
+	if e.journalFull {
+		worth = e.blocks / 64
+	}
+	return e.used > e.blocks/4*3 && e.blocksBefore(from) >= worth || e.journalFull && e.runsUsed == 0
+}
+
+// blocksBefore is how many of the journal's blocks in use lie before frame q, at
+// most the first that is not durable.
+func (e *Engine) blocksBefore(q uint64) int64 {
+	if q > e.submitted {
+		return e.used
+	}
+	n := e.live[q%uint64(len(e.live))].block - e.live[e.released%uint64(len(e.live))].block
+	if n < 0 {
+		n += e.blocks
+	}
+	return n
+}
+
+// rebuild begins the checkpoint under way from its first log.
+func (e *Engine) rebuild() {
+	e.headAt, e.headLog, e.headRoom, e.head.logs = checkHeader, 0, e.o.attachmentsBytes(), 0
+}
+
+// buildOn puts some logs more into the checkpoint under way, and writes it when
+// it has all.
+func (e *Engine) buildOn(sleep *ioring.Instant) {
+	if e.failed != 0 {
+		e.checkBusy, e.building = false, false
+		return
+	}
+	if e.now < e.headNext && !e.writingClean {
+		earlier(sleep, e.headNext)
+		return
+	}
+	until := e.headLog + e.o.CheckLogs
+	if e.writingClean {
+		until = e.logsHigh
+	}
+	for ; e.headLog < e.logsHigh; e.headLog++ {
+		if e.headLog == until {
+			e.headNext = e.now + ioring.Instant(e.o.CheckPauseNS)
+			earlier(sleep, e.headNext)
+			return
+		}
+		if !e.putLog(&e.logs[e.headLog], Slot(e.headLog)) {
+			// segments went from log to log meanwhile and stand here twice: all
+			// at once they fit
+			e.rebuild()
+			until = e.logsHigh
+			e.headLog--
+		}
+	}
+	if e.o.Faults.has(CheckpointFromLate) {
+		e.startsAt(e.replayFrom())
+	}
+	p := e.checkBuf.Bytes()
+	n := alignBlock(e.headAt)
+	clear(p[e.headAt:n])
+	e.head.put(p, e.headAt-checkHeader)
+	e.building = false
 	e.checkIO.begin(e.o.Files+slotCheck+uint32(e.sequence%2), 0, e.checkBuf.Slice(0, n))
 	e.disk.begin(WorkCheckpoints, n)
 	e.stats.Checkpoints++
@@ -69,60 +168,56 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 	}
 }
 
-// buildCheckpoint writes what is durable and drained now; the number of bytes.
-func (e *Engine) buildCheckpoint() int {
-	p := e.checkBuf.Bytes()
-	c := checkpoint{directory: e.dir, epoch: e.epoch, shard: uint32(e.shard), clean: e.wantClean, sequence: e.sequence, journal: e.journal,
-		frame: e.checkFrom, durable: e.durableSeq, block: uint64(e.next), previous: e.chain}
-	if e.checkFrom <= e.submitted {
-		f := &e.live[e.checkFrom%uint64(len(e.live))]
-		c.block, c.previous = uint64(f.block), f.previous
+// putLog puts what is durable and drained of l now. False: there is no room.
+func (e *Engine) putLog(l *log, s Slot) bool {
+	// one whose end is durable and whose files linger is left out
+	if l.state != logOpen && l.state != logClosing {
+		return true
 	}
-	at := checkHeader
-	budget := e.o.attachmentsBytes()
-	for i := range e.logs[:e.logsHigh] {
-		l := &e.logs[i]
-		// one whose end is durable and whose files linger is left out
-		if l.state != logOpen && l.state != logClosing {
+	segments := 0
+	for g := l.segments; g != none; g = e.all[g].next {
+		segments++
+	}
+	p := e.checkBuf.Bytes()
+	if e.headAt+logRecordBytes+checkEpochs*epochRecordBytes+segments*segRecordBytes+e.headRoom > len(p) {
+		return false
+	}
+	r := logRecord{id: l.id, start: min(l.start, l.drained), end: l.drained, maxTime: l.drainMax, maxTimeBase: l.drainBase, rotFrom: l.rotFrom, rotTo: l.rotTo, direct: l.direct, chain: l.chain}
+	if l.start > l.drained {
+		r.start = l.drained // the journal holds the rest, its new start too
+	}
+	at := e.headAt + logRecordBytes
+	epochs := 0
+	for k := max(0, l.nEpochs-checkEpochs); k < l.nEpochs; k++ {
+		if l.epochs[k].start < l.drained {
+			at += putEpoch(p[at:], l.epochs[k])
+			epochs++
+		}
+	}
+	segments = 0
+	for g := l.segments; g != none; g = e.all[g].next {
+		q := &e.all[g]
+		if !q.ready {
 			continue
 		}
-		r := logRecord{id: l.id, start: min(l.start, l.drained), end: l.drained, maxTime: l.drainMax, maxTimeBase: l.drainBase, rotFrom: l.rotFrom, rotTo: l.rotTo, direct: l.direct, chain: l.chain}
-		if l.start > l.drained {
-			r.start = l.drained // the journal holds the rest, its new start too
-		}
-		head := at
-		at += logRecordBytes
-		epochs, segments := 0, 0
-		for k := max(0, l.nEpochs-8); k < l.nEpochs; k++ {
-			if l.epochs[k].start < l.drained {
-				at += putEpoch(p[at:], l.epochs[k])
-				epochs++
-			}
-		}
-		for g := l.segments; g != none; g = e.all[g].next {
-			q := &e.all[g]
-			if !q.ready {
-				continue
-			}
-			x := segRecord{generation: q.generation, base: q.base, end: q.end, position: q.position, maxTime: q.maxTime, chain: q.chain, bytes: q.bytes}
-			at += putSegment(p[at:], &x)
-			segments++
-		}
-		n := 0
-		if e.attach != nil {
-			n = e.attach.Attachment(Slot(i), p[at:at+budget])
-			budget -= n
-		}
-		putLogRecord(p[head:], &r, epochs, segments)
-		le.PutUint32(p[head+60:], uint32(n))
-		at += n
-		c.logs++
+		x := segRecord{generation: q.generation, base: q.base, end: q.end, position: q.position, maxTime: q.maxTime, chain: q.chain, bytes: q.bytes}
+		at += putSegment(p[at:], &x)
+		segments++
 	}
-	n := alignBlock(at)
-	clear(p[at:n])
-	c.put(p, at-checkHeader)
-	return n
+	n := 0
+	if e.attach != nil {
+		n = e.attach.Attachment(s, p[at:at+e.headRoom])
+		e.headRoom -= n
+	}
+	putLogRecord(p[e.headAt:], &r, epochs, segments)
+	le.PutUint32(p[e.headAt+60:], uint32(n))
+	e.headAt = at + n
+	e.head.logs++
+	return true
 }
+
+// checkEpochs is how many of a log's epochs a checkpoint keeps, the last ones.
+const checkEpochs = 8
 
 func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
 	if !e.checkIO.complete(i&1 != 0, c.Result, e.now) {

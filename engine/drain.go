@@ -22,7 +22,11 @@ func (e *Engine) carveDrains(a *mem.Arena) (err error) {
 	e.queue = make([]int32, e.o.LogsMax)
 	for i := range e.buffers {
 		e.lent[i] = none
-		if e.buffers[i], err = a.Carve("run buffers", e.o.runBufferBytes(), blockBytes); err != nil {
+		what, n := "run buffers", e.o.runBufferBytes()
+		if i >= largeDrains {
+			what, n = "small run buffers", smallDrainBytes
+		}
+		if e.buffers[i], err = a.Carve(what, n, blockBytes); err != nil {
 			return err
 		}
 	}
@@ -39,6 +43,9 @@ func (e *Engine) queueDrain(s int32) {
 	e.queueN++
 }
 
+// smallDrainBytes holds the run of a log that has little.
+const smallDrainBytes = 32 << 10
+
 // looksPerStep bounds how many logs one step looks at.
 const looksPerStep = 32
 
@@ -54,15 +61,19 @@ func (e *Engine) stepDrains(sleep *ioring.Instant) {
 		e.pressed = false
 	}
 	urgent := e.stopping || e.pressed || e.journalFull || e.used > e.blocks/2 || e.slabsFree() < len(e.slabs)/2
+	most := e.drainsNow()
 	looks := min(e.queueN, looksPerStep)
 	if looks < e.queueN {
 		earlier(sleep, e.now+10e6)
 	}
-	for ; looks > 0 && e.drainsBusy < drainsMax; looks-- {
+	for ; looks > 0 && e.drainsBusy < most; looks-- {
 		s := e.queue[e.queueAt]
+		l := &e.logs[s]
+		if e.drainBuffer(l) == none {
+			break // nobody goes before it: the journal is freed from the oldest on
+		}
 		e.queueAt = (e.queueAt + 1) % len(e.queue)
 		e.queueN--
-		l := &e.logs[s]
 		l.queued = false
 		if l.state == logGone {
 			e.finishClosing(l)
@@ -82,9 +93,39 @@ func (e *Engine) stepDrains(sleep *ioring.Instant) {
 		}
 		e.queueDrain(s)
 	}
-	if e.queueN > 0 && urgent && e.drainsBusy < drainsMax {
+	if e.queueN > 0 && urgent && e.drainsBusy < most {
 		earlier(sleep, e.now+1e6)
 	}
+}
+
+// drainsNow is how many drains may be under way. Each syncs a file of its own, as
+// do the frames that somebody waits for: there are the more of them the more of
+// the journal only drains can free.
+func (e *Engine) drainsNow() int {
+	if e.pressed || e.stopping {
+		return drainsMax
+	}
+	quarter := e.blocks / 4
+	over := e.used - e.blocksBefore(e.replayFrom()) - 2*quarter
+	return largeDrains + int(smallDrains*min(max(over, 0), quarter)/quarter)
+}
+
+// drainBuffer is a free buffer for the next run of l: a small one where that
+// holds all there is. none: there is none.
+func (e *Engine) drainBuffer(l *log) int32 {
+	if pieceHeader+l.undrained <= smallDrainBytes {
+		for i := largeDrains; i < drainsMax; i++ {
+			if e.lent[i] == none {
+				return int32(i)
+			}
+		}
+	}
+	for i := range largeDrains {
+		if e.lent[i] == none {
+			return int32(i)
+		}
+	}
+	return none
 }
 
 // startDrain builds the next run of log s, of batches that end at limit or
@@ -104,12 +145,7 @@ func (e *Engine) startDrain(s Slot, limit int64, sleep *ioring.Instant) bool {
 		e.writesTo(l, l.filling)
 	}
 	q := &e.all[l.writing]
-	buffer := none
-	for i := range e.lent {
-		if e.lent[i] == none {
-			buffer = int32(i)
-		}
-	}
+	buffer := e.drainBuffer(l)
 	if buffer == none || e.runFree == none {
 		return false
 	}

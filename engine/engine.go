@@ -60,6 +60,7 @@ const (
 	JournalReusedEarly                    // the journal is freed before the checkpoint that allows it is durable
 	RunAckedAlone                         // a direct run is acknowledged though one before it is not durable
 	GapIsRot                              // a hole that a power cut leaves is called rot
+	CheckpointFromLate                    // a checkpoint replays from where its last log was put, not its first
 	NoSyncAtOpen                          // opening syncs neither what it finds nor what it drains
 )
 
@@ -75,6 +76,8 @@ type Options struct {
 	SpareBytes        int64  // of files that logs let go, kept for their next segments; default 2 GiB, negative: none
 	PrepareBytes      int64  // of files of zeroes, written while nothing is appended and kept for the next segments of logs with large batches
 	InflightMax       int    // frames, and runs of a log; default 2
+	CheckLogs         int    // that a turn puts into a checkpoint; default 32, some 20 us
+	CheckPauseNS      int64  // left to others until the next turn that does; default 50 us
 	DirectBytes       int    // a batch so large is written to its log's segment at once; default 64 KiB, negative: never
 	Files             uint32 // first file slot
 	FilesMax          int
@@ -86,6 +89,12 @@ type Options struct {
 func (o *Options) complete() error {
 	if o.InflightMax == 0 {
 		o.InflightMax = 2
+	}
+	if o.CheckLogs == 0 {
+		o.CheckLogs = 32
+	}
+	if o.CheckPauseNS == 0 {
+		o.CheckPauseNS = 50e3
 	}
 	if o.SpareBytes == 0 {
 		o.SpareBytes = 2 << 30
@@ -134,11 +143,13 @@ func (o *Options) segmentsMax() int { return 2*o.LogsMax + 4096 }
 func (o *Options) attachmentsBytes() int { return min(4<<20, max(1<<20, o.LogMemoryBytes/16)) }
 
 func (o *Options) checkpointBytes() int {
-	return alignBlock(checkHeader + o.LogsMax*(logRecordBytes+8*epochRecordBytes) + o.segmentsMax()*segRecordBytes + o.attachmentsBytes())
+	return alignBlock(checkHeader + o.LogsMax*(logRecordBytes+checkEpochs*epochRecordBytes) + o.segmentsMax()*segRecordBytes + o.attachmentsBytes())
 }
 
 const (
-	drainsMax   = 2
+	largeDrains = 2  // of any size
+	smallDrains = 14 // besides, of logs that have little
+	drainsMax   = largeDrains + smallDrains
 	worksMax    = 4
 	readsMax    = 4
 	pathBytes   = 64

@@ -1179,7 +1179,7 @@ func (s *brokerSim) drawLimits() {
 	l.arenaBytes = 64 << 20
 	l.engine = engine.Options{
 		LogsMax: 128, SegmentBytes: s.pick(256<<10, 1<<20, 2<<20), JournalBytes: s.pick(2<<20, 4<<20), LogMemoryBytes: s.pick(4<<20, 8<<20),
-		BatchBytesMax: l.batchBytes, InflightMax: s.pick(1, 2, 4), DirectBytes: s.pick(-1, 1, 2000, 16<<10), SpareBytes: int64(s.pick(-1, 64<<20)), PrepareBytes: int64(s.pick(0, 4<<20)), Files: 1, FilesMax: 512, Faults: s.run.Faults,
+		BatchBytesMax: l.batchBytes, InflightMax: s.pick(1, 2, 4), CheckLogs: s.pick(1, 32), CheckPauseNS: int64(s.pick(50e3, 5e6)), DirectBytes: s.pick(-1, 1, 2000, 16<<10), SpareBytes: int64(s.pick(-1, 64<<20)), PrepareBytes: int64(s.pick(0, 4<<20)), Files: 1, FilesMax: 512, Faults: s.run.Faults,
 	}
 	buffer := s.pick(4<<10, 64<<10)
 	l.net = netring.Options{
