@@ -225,7 +225,7 @@ func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
 	}
 	e.disk.end(WorkCheckpoints, e.checkIO.buf.Len())
 	e.checkBusy = false
-	if errno := e.checkIO.errno; errno == int(ioring.ENOSPC) || errno == int(ioring.EDQUOT) {
+	if spaceShort(e.checkIO.errno) {
 		// the slot may be torn, and is the one to write again: the other is whole
 		e.sequence--
 		e.walked++ // what it would have covered is not known any more: some

@@ -326,6 +326,7 @@ type work struct {
 	log     Slot
 	segment int32
 	bytes   int64
+	least   int64 // what is needed now, where the disk has not so much
 	errno   int
 }
 
@@ -393,6 +394,7 @@ func (e *Engine) wantSegment(s Slot, n int64) Status {
 		w.bytes *= 2
 	}
 	w.bytes = min(w.bytes, int64(e.o.SegmentBytes))
+	w.least = min(w.bytes, max(int64(alignBlock(int(roomFor(n)))), 1<<20))
 	e.appendSegment(l, g)
 	l.working = true
 	return e.waitRoom()
@@ -418,8 +420,9 @@ func (e *Engine) wantRoom(s Slot, g int32, need int64) Status {
 	for bytes < need {
 		bytes *= 2
 	}
+	least := max(int64(alignBlock(int(need))), e.all[g].bytes+1<<20) // crumbs are for opening, which needs some
 	bytes = max(min(bytes, int64(e.o.SegmentBytes)), int64(alignBlock(int(need))))
-	*w = work{stage: workOpen, log: s, segment: g, bytes: bytes}
+	*w = work{stage: workOpen, log: s, segment: g, bytes: bytes, least: least}
 	l.working = true
 	return e.waitRoom()
 }
@@ -510,12 +513,17 @@ func (e *Engine) workCompleted(i uint32, c ioring.Completion) {
 	if again(c.Result) {
 		return
 	}
+	q := &e.all[w.segment]
 	if c.Result < 0 {
-		w.errno, w.stage = int(-c.Result), workUndo
+		w.errno = int(-c.Result)
+		if w.stage == workAllocate && spaceShort(w.errno) && w.bytes > w.least && e.sparesN == 0 {
+			w.bytes = max(w.least, (q.bytes+w.bytes)/2&^(blockBytes-1)) // half as much more
+			return
+		}
+		w.stage = workUndo
 		e.undoWork(w)
 		return
 	}
-	q := &e.all[w.segment]
 	switch w.stage {
 	case workRename:
 		q.bytes, q.spare = w.bytes, true
@@ -540,6 +548,9 @@ func (e *Engine) workCompleted(i uint32, c ioring.Completion) {
 	}
 }
 
+// spaceShort says that an error is the want of space.
+func spaceShort(errno int) bool { return errno == int(ioring.ENOSPC) || errno == int(ioring.EDQUOT) }
+
 // undoWork gives up: what was there before stays, a new file is removed.
 func (e *Engine) undoWork(w *work) {
 	l := &e.logs[w.log]
@@ -556,7 +567,7 @@ func (e *Engine) undoWork(w *work) {
 		}
 		e.all[w.segment].next = none
 		e.removeSegment(w.segment)
-	} else if w.errno != int(ioring.ENOSPC) && w.errno != int(ioring.EDQUOT) {
+	} else if !spaceShort(w.errno) {
 		e.all[w.segment].broken = true
 	}
 	e.spaceGone(l)

@@ -223,11 +223,14 @@ func DirectIO(dirfd int) (Direct, error) {
 		return d, fmt.Errorf("%s: %w", d.FileSystem, ErrNotDurable)
 	}
 	fd, err := unix.Openat(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC, 0o600)
-	if err == unix.EOPNOTSUPP || err == unix.EISDIR {
-		return d, nil // no unnamed files here: the first real open will tell
-	}
-	if err != nil {
+	switch err {
+	case nil:
+	case unix.EOPNOTSUPP, unix.EISDIR, unix.ENOSPC, unix.EDQUOT:
+		return d, nil // no unnamed files here, or no room for one: the first real open will tell
+	case unix.EINVAL:
 		return d, fmt.Errorf("%s refuses direct I/O: %w", d.FileSystem, err)
+	default:
+		return d, fmt.Errorf("%s: making a file: %w", d.FileSystem, err)
 	}
 	defer unix.Close(fd)
 	var x unix.Statx_t
