@@ -76,7 +76,7 @@ type Options struct {
 	SpareBytes        int64  // of files that logs let go, kept for their next segments; default 2 GiB, negative: none
 	PrepareBytes      int64  // of files of zeroes, written while nothing is appended and kept for the next segments of logs with large batches
 	InflightMax       int    // frames, and runs of a log; default 2
-	CheckLogs         int    // that a turn puts into a checkpoint; default 32, some 20 us
+	CheckLogs         int    // that a turn puts into a checkpoint; default 32, some 5 us
 	CheckPauseNS      int64  // left to others until the next turn that does; default 50 us
 	DirectBytes       int    // a batch so large is written to its log's segment at once; default 64 KiB, negative: never
 	Files             uint32 // first file slot
@@ -478,6 +478,7 @@ func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	e.stepColds(&sleepUntil)
 	e.stepUnlinks(&sleepUntil)
 	e.stepSpares(&sleepUntil)
+	e.sweep(sweptPerStep)
 	e.stepFrames(&sleepUntil) // entries that the others made
 	e.stepStop(&sleepUntil)
 	return sleepUntil

@@ -17,7 +17,10 @@ type memory struct {
 	chunks   []chunk
 	chunk    int32 // free list
 	chunksIn int
-	pinned   int // slabs with pins
+	pinned   int    // slabs with pins
+	evicted  uint32 // batches so old are forgotten, see evict
+	unswept  int    // logs that have not been looked at for such
+	sweepAt  int    // the next of them
 	reserved reservation
 }
 
@@ -130,7 +133,6 @@ func (e *Engine) takeSlab(which *int32) bool {
 	s := &e.slabs[best]
 	if s.age != 0 {
 		e.evict(s.closed)
-		e.stats.Evictions++
 	}
 	if *which != none {
 		e.slabs[*which].closed, e.slabs[*which].filling = e.age, false
@@ -141,39 +143,60 @@ func (e *Engine) takeSlab(which *int32) bool {
 	return true
 }
 
-// evict forgets, in every log, the batches up to age, oldest first and only
-// drained ones: a log whose oldest batch is undrained has nothing in a slab
-// that is free. Several slabs are filled at a time, so batches have ages of their
-// own: what memory holds of a log has no gap.
+// evict forgets, in every log, the batches up to age. A log does so when it is
+// read, or when its turn comes: some logs now, some each step.
 func (e *Engine) evict(age uint32) {
-	for i := range e.logs[:e.logsHigh] {
-		l := &e.logs[i]
-		for l.state != logFree && l.first != none {
-			c := &e.chunks[l.first]
-			if c.head == c.tail {
-				break
-			}
-			n := &c.nodes[c.head]
-			if n.age > age || n.base >= l.drained {
-				break
-			}
-			e.popNode(l)
+	e.evicted, e.unswept = max(e.evicted, age), e.logsHigh
+	e.sweep(sweptPerStep)
+	e.stats.Evictions++
+}
+
+// sweptPerStep is how many logs a step looks at for what is evicted.
+const sweptPerStep = 64
+
+func (e *Engine) sweep(logs int) {
+	for ; e.unswept > 0 && logs > 0; logs-- {
+		e.unswept--
+		if e.sweepAt++; e.sweepAt >= e.logsHigh {
+			e.sweepAt = 0
 		}
+		e.trim(&e.logs[e.sweepAt])
 	}
 }
 
-// evictOldest forgets the oldest slab that is free before its memory is needed:
-// small batches use up the index first. False: there is none.
-func (e *Engine) evictOldest() bool {
+// trim forgets what is evicted of log l, oldest first and only what is drained: a
+// log whose oldest batch is undrained has nothing in a slab that is free. Several
+// slabs are filled at a time, so batches have ages of their own: what memory holds
+// of a log has no gap.
+func (e *Engine) trim(l *log) {
+	for l.state != logFree && l.first != none {
+		c := &e.chunks[l.first]
+		if c.head == c.tail {
+			return
+		}
+		n := &c.nodes[c.head]
+		if n.age > e.evicted || n.base >= l.drained {
+			return
+		}
+		e.popNode(l)
+	}
+}
+
+// evictOldest makes room in the index, which small batches use up before the
+// memory: of what is evicted already, or of the oldest slab that is free.
+func (e *Engine) evictOldest() {
+	e.sweep(e.unswept)
+	if e.chunk != none {
+		return
+	}
 	best := e.oldestSlab(true)
 	if best == none {
-		return false
+		return
 	}
 	s := &e.slabs[best]
 	e.evict(s.closed)
+	e.sweep(e.unswept)
 	s.age, s.closed, s.used = 0, 0, 0
-	e.stats.Evictions++
-	return true
 }
 
 // slabsFree counts what could be filled next.
@@ -439,6 +462,7 @@ func (e *Engine) Read(s Slot, from, to int64, maxBytes int, out []View) (n int, 
 	case from >= to || len(out) == 0:
 		return 0, Empty
 	}
+	e.trim(l)
 	c, ok := e.find(l, from)
 	if !ok && l.rots(from) {
 		return 0, Rot

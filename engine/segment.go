@@ -14,7 +14,9 @@ type files struct {
 	opened    []file
 	paths     mem.Block // one for each, one for unlink, one for each work
 	filesBusy int
-	fileClock uint64
+	freeFile  int32 // closed ones, a list
+	closing   int32 // the one that fileFor had closed last
+	hand      int32 // goes round for one that was not used lately
 }
 
 // file is one ring slot. Invariant: pins > 0 only while it is open or opening.
@@ -25,13 +27,14 @@ type file struct {
 	pushed  bool
 	create  bool
 	errno   int
-	used    uint64
+	used    bool  // since the hand came by
+	next    int32 // closed: the free list
 }
 
 type fileState uint8
 
 const (
-	fileClosed fileState = iota
+	fileUnused fileState = iota
 	fileOpening
 	fileOpen
 	fileClosing
@@ -49,8 +52,9 @@ func (e *Engine) carveFiles(a *mem.Arena) (err error) {
 	e.open0 = e.o.Files + slotsFixed
 	e.file = e.o.Files + slotJournal
 	e.opened = make([]file, e.o.FilesMax-slotsFixed)
-	for i := range e.opened {
-		e.opened[i].segment = none
+	e.freeFile, e.closing = none, none
+	for i := len(e.opened) - 1; i >= 0; i-- {
+		e.fileClosed(int32(i))
 	}
 	e.paths, err = a.Carve("paths", max(blockBytes, pathBytes*(len(e.opened)+1+worksMax)), 64)
 	return err
@@ -72,15 +76,14 @@ func (e *Engine) acquire(g int32, create bool) (slot uint32, pending bool, errno
 		e.filesBusy++
 	}
 	f := &e.opened[q.file]
-	e.fileClock++
-	f.used = e.fileClock
+	f.used = true
 	switch f.state {
 	case fileOpen:
 		f.pins++
 		return e.open0 + uint32(q.file), false, 0
 	case fileFailed:
 		errno = f.errno
-		*f = file{segment: none}
+		e.fileClosed(q.file)
 		q.file = none
 		return 0, false, errno
 	case fileOpening:
@@ -97,26 +100,43 @@ func (e *Engine) letGo(g int32) {
 	f.pins--
 }
 
-// fileFor finds a closed slot, or begins to close the one used least lately.
+// fileFor takes a closed slot, or begins to close one that was not used lately.
 func (e *Engine) fileFor() int32 {
-	oldest := none
-	for i := range e.opened {
-		switch f := &e.opened[i]; f.state {
-		case fileClosed:
-			return int32(i)
-		case fileClosing:
-			e.pushFile(int32(i))
-			return none
-		case fileOpen:
-			if f.pins == 0 && (oldest == none || f.used < e.opened[oldest].used) {
-				oldest = int32(i)
-			}
-		}
+	if i := e.freeFile; i != none {
+		e.freeFile = e.opened[i].next
+		return i
 	}
-	if oldest != none {
-		e.closeFile(oldest)
+	if e.closing != none {
+		e.pushFile(e.closing)
+		return none
+	}
+	for range 2 * len(e.opened) {
+		i := e.hand
+		if e.hand++; int(e.hand) == len(e.opened) {
+			e.hand = 0
+		}
+		f := &e.opened[i]
+		if f.state != fileOpen || f.pins > 0 {
+			continue
+		}
+		if f.used {
+			f.used = false
+			continue
+		}
+		e.closing = i
+		e.closeFile(i)
+		return none
 	}
 	return none
+}
+
+// fileClosed puts slot i among the closed ones.
+func (e *Engine) fileClosed(i int32) {
+	e.opened[i] = file{segment: none, next: e.freeFile}
+	e.freeFile = i
+	if e.closing == i {
+		e.closing = none
+	}
 }
 
 func (e *Engine) closeFile(i int32) {
@@ -157,7 +177,7 @@ func (e *Engine) fileCompleted(i uint32, c ioring.Completion) {
 		if f.segment != none {
 			e.all[f.segment].file = none
 		}
-		*f = file{segment: none}
+		e.fileClosed(int32(i))
 	case c.Result < 0:
 		f.state, f.errno = fileFailed, int(-c.Result)
 	default:
@@ -670,7 +690,7 @@ func (e *Engine) stepUnlinks(sleep *ioring.Instant) {
 	if q.file != none {
 		f := &e.opened[q.file]
 		if f.state == fileFailed {
-			*f = file{segment: none}
+			e.fileClosed(q.file)
 			q.file = none
 		} else {
 			e.closeFile(q.file)
