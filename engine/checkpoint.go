@@ -18,18 +18,22 @@ type checks struct {
 	sequence     uint64
 	replays      [2]uint64 // the frame each slot replays from
 	checkBusy    bool
-	building     bool       // the one under way is being put together
-	head         checkpoint // its header
-	headAt       int        // bytes put so far
-	headLog      int        // the log whose turn it is
-	headRoom     int        // bytes left for attachments
-	headNext     ioring.Instant
+	draft        draft // the one under way
 	wantClean    bool
 	cleanWritten bool
-	writingClean bool
-	checkFrom    uint64
 	checkIO      writeSync
 	checkRetry   ioring.Instant // after the disk had no room for one
+}
+
+// draft is a checkpoint that is being put together, or, when that is done, its
+// header.
+type draft struct {
+	open  bool // it has not all logs yet
+	head  checkpoint
+	log   int            // whose turn it is
+	bytes int            // put so far
+	room  int            // bytes left for attachments
+	next  ioring.Instant // when some more may be put
 }
 
 func (e *Engine) carveChecks(a *mem.Arena) (err error) {
@@ -39,7 +43,7 @@ func (e *Engine) carveChecks(a *mem.Arena) (err error) {
 }
 
 func (e *Engine) stepChecks(sleep *ioring.Instant) {
-	if e.building {
+	if e.draft.open {
 		e.buildOn(sleep)
 		return
 	}
@@ -68,14 +72,14 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 			return
 		}
 	}
-	e.writingClean = e.wantClean
 	e.sequence++
 	e.sinceCheck, e.walked = 0, 0
 	if e.o.Faults.has(JournalReusedEarly) {
 		e.release(from)
 	}
-	e.checkBusy, e.building = true, true
-	e.head = checkpoint{directory: e.dir, epoch: e.epoch, shard: uint32(e.shard), clean: e.wantClean, sequence: e.sequence, journal: e.journal,
+	e.checkBusy = true
+	e.draft = draft{open: true}
+	e.draft.head = checkpoint{directory: e.dir, epoch: e.epoch, shard: uint32(e.shard), clean: e.wantClean, sequence: e.sequence, journal: e.journal,
 		durable: e.durableSeq}
 	e.startsAt(from)
 	e.rebuild()
@@ -84,8 +88,7 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 
 // startsAt has the checkpoint under way say that replay begins with frame from.
 func (e *Engine) startsAt(from uint64) {
-	c := &e.head
-	e.checkFrom = from
+	c := &e.draft.head
 	c.frame, c.block, c.previous = from, uint64(e.next), e.chain
 	if from <= e.submitted {
 		f := &e.live[from%uint64(len(e.live))]
@@ -119,46 +122,49 @@ func (e *Engine) blocksBefore(q uint64) int64 {
 
 // rebuild begins the checkpoint under way from its first log.
 func (e *Engine) rebuild() {
-	e.headAt, e.headLog, e.headRoom, e.head.logs = checkHeader, 0, e.o.attachmentsBytes(), 0
+	d := &e.draft
+	d.log, d.bytes, d.room, d.head.logs = 0, checkHeader, e.o.attachmentsBytes(), 0
 }
 
 // buildOn puts some logs more into the checkpoint under way, and writes it when
 // it has all.
 func (e *Engine) buildOn(sleep *ioring.Instant) {
+	d := &e.draft
 	if e.failed != 0 {
-		e.checkBusy, e.building = false, false
+		e.checkBusy, d.open = false, false
 		return
 	}
-	if e.now < e.headNext && !e.writingClean {
-		earlier(sleep, e.headNext)
+	if e.now < d.next && !d.head.clean {
+		earlier(sleep, d.next)
 		return
 	}
-	until := e.headLog + e.o.CheckLogs
-	if e.writingClean {
+	until := d.log + e.o.CheckLogs
+	if d.head.clean {
 		until = e.logsHigh
 	}
-	for ; e.headLog < e.logsHigh; e.headLog++ {
-		if e.headLog == until {
-			e.headNext = e.now + ioring.Instant(e.o.CheckPauseNS)
-			earlier(sleep, e.headNext)
+	for d.log < e.logsHigh {
+		if d.log == until {
+			d.next = e.now + ioring.Instant(e.o.CheckPauseNS)
+			earlier(sleep, d.next)
 			return
 		}
-		if !e.putLog(&e.logs[e.headLog], Slot(e.headLog)) {
-			// segments went from log to log meanwhile and stand here twice: all
-			// at once they fit
-			e.rebuild()
-			until = e.logsHigh
-			e.headLog--
+		if e.putLog(&e.logs[d.log], Slot(d.log)) {
+			d.log++
+			continue
 		}
+		// segments went from log to log meanwhile and stand here twice: all logs
+		// at once fit
+		e.rebuild()
+		until = e.logsHigh
 	}
 	if e.o.Faults.has(CheckpointFromLate) {
 		e.startsAt(e.replayFrom())
 	}
 	p := e.checkBuf.Bytes()
-	n := alignBlock(e.headAt)
-	clear(p[e.headAt:n])
-	e.head.put(p, e.headAt-checkHeader)
-	e.building = false
+	n := alignBlock(d.bytes)
+	clear(p[d.bytes:n])
+	d.head.put(p, d.bytes-checkHeader)
+	d.open = false
 	e.checkIO.begin(e.o.Files+slotCheck+uint32(e.sequence%2), 0, e.checkBuf.Slice(0, n))
 	e.disk.begin(WorkCheckpoints, n)
 	e.stats.Checkpoints++
@@ -178,15 +184,13 @@ func (e *Engine) putLog(l *log, s Slot) bool {
 	for g := l.segments; g != none; g = e.all[g].next {
 		segments++
 	}
-	p := e.checkBuf.Bytes()
-	if e.headAt+logRecordBytes+checkEpochs*epochRecordBytes+segments*segRecordBytes+e.headRoom > len(p) {
+	p, d := e.checkBuf.Bytes(), &e.draft
+	if d.bytes+logRecordBytes+checkEpochs*epochRecordBytes+segments*segRecordBytes+d.room > len(p) {
 		return false
 	}
+	// of a start past what is drained the journal holds the rest, the new start too
 	r := logRecord{id: l.id, start: min(l.start, l.drained), end: l.drained, maxTime: l.drainMax, maxTimeBase: l.drainBase, rotFrom: l.rotFrom, rotTo: l.rotTo, direct: l.direct, chain: l.chain}
-	if l.start > l.drained {
-		r.start = l.drained // the journal holds the rest, its new start too
-	}
-	at := e.headAt + logRecordBytes
+	at := d.bytes + logRecordBytes
 	epochs := 0
 	for k := max(0, l.nEpochs-checkEpochs); k < l.nEpochs; k++ {
 		if l.epochs[k].start < l.drained {
@@ -206,13 +210,13 @@ func (e *Engine) putLog(l *log, s Slot) bool {
 	}
 	n := 0
 	if e.attach != nil {
-		n = e.attach.Attachment(s, p[at:at+e.headRoom])
-		e.headRoom -= n
+		n = e.attach.Attachment(s, p[at:at+d.room])
+		d.room -= n
 	}
-	putLogRecord(p[e.headAt:], &r, epochs, segments)
-	le.PutUint32(p[e.headAt+60:], uint32(n))
-	e.headAt = at + n
-	e.head.logs++
+	putLogRecord(p[d.bytes:], &r, epochs, segments)
+	le.PutUint32(p[d.bytes+60:], uint32(n))
+	d.bytes = at + n
+	d.head.logs++
 	return true
 }
 
@@ -238,8 +242,8 @@ func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
 		e.fail(e.checkIO.errno)
 		return
 	}
-	e.replays[e.sequence%2] = e.checkFrom
-	if e.writingClean {
+	e.replays[e.sequence%2] = e.draft.head.frame
+	if e.draft.head.clean {
 		e.cleanWritten = true
 	}
 	e.release(min(e.replays[0], e.replays[1]))

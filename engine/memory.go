@@ -15,8 +15,7 @@ type memory struct {
 	slab     int32 // where frames are built; none
 	age      uint32
 	chunks   []chunk
-	chunk    int32 // free list
-	chunksIn int
+	chunk    int32  // free list
 	pinned   int    // slabs with pins
 	evicted  uint32 // batches so old are forgotten, see evict
 	unswept  int    // logs that have not been looked at for such

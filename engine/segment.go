@@ -350,6 +350,10 @@ type work struct {
 	errno   int
 }
 
+// growBytesMin is the least that a segment is made with, and grows by: crumbs on a
+// disk that is nearly full are for opening, which needs some.
+const growBytesMin = 1 << 20
+
 type workStage uint8
 
 const (
@@ -390,7 +394,7 @@ func (e *Engine) wantSegment(s Slot, n int64) Status {
 	if w == nil {
 		return e.waitRoom()
 	}
-	*w = work{stage: workOpen, create: true, log: s, segment: none, bytes: 1 << 20}
+	*w = work{stage: workOpen, create: true, log: s, segment: none, bytes: growBytesMin}
 	file := none
 	if i := e.findSpare(l, roomFor(n)); i >= 0 {
 		x := e.dropSpare(i)
@@ -414,7 +418,7 @@ func (e *Engine) wantSegment(s Slot, n int64) Status {
 		w.bytes *= 2
 	}
 	w.bytes = min(w.bytes, int64(e.o.SegmentBytes))
-	w.least = min(w.bytes, max(int64(alignBlock(int(roomFor(n)))), 1<<20))
+	w.least = min(w.bytes, max(int64(alignBlock(int(roomFor(n)))), growBytesMin))
 	e.appendSegment(l, g)
 	l.working = true
 	return e.waitRoom()
@@ -436,13 +440,13 @@ func (e *Engine) wantRoom(s Slot, g int32, need int64) Status {
 	if w == nil {
 		return e.waitRoom()
 	}
-	bytes := max(e.all[g].bytes, 1<<20)
+	need = int64(alignBlock(int(need)))
+	bytes := max(e.all[g].bytes, growBytesMin)
 	for bytes < need {
 		bytes *= 2
 	}
-	least := max(int64(alignBlock(int(need))), e.all[g].bytes+1<<20) // crumbs are for opening, which needs some
-	bytes = max(min(bytes, int64(e.o.SegmentBytes)), int64(alignBlock(int(need))))
-	*w = work{stage: workOpen, log: s, segment: g, bytes: bytes, least: least}
+	bytes = max(min(bytes, int64(e.o.SegmentBytes)), need)
+	*w = work{stage: workOpen, log: s, segment: g, bytes: bytes, least: max(need, e.all[g].bytes+growBytesMin)}
 	l.working = true
 	return e.waitRoom()
 }
