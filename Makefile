@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 SEED    ?= 1
 export CGO_ENABLED ?= 0
 
-.PHONY: FORCE rings blocks clocks isolation peer-kafka rebalance peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim bench bench-shapes sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz vet release clean
+.PHONY: FORCE rings blocks clocks isolation peer-kafka rebalance peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim hashes bench bench-shapes sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz vet release clean
 
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
@@ -42,6 +42,9 @@ compatibility: build ## docs/COMPATIBILITY.md, by the clients that did what it s
 
 sim: ## one simulated life: make sim SEED=n
 	$(GO) run ./cmd/sim -seed $(SEED)
+
+hashes: ## the traces of 400 simulated lives of each kind, against those committed: nothing behaves otherwise
+	$(GO) run ./cmd/sim -k -j 2 -seeds $(or $(SEEDS),400) -hashes sim/lives/testdata/hashes
 
 # Each choice beside its neighbours, as more systems of one run: docs/decisions/0015-tuning.md.
 SWEEP = $(GO) run ./bench -seconds 3 -warmup 1 -rounds $(or $(ROUNDS),3)

@@ -5,14 +5,21 @@
 //	sim -seed 7 -v           one seed, with its trace
 //	sim -start 1 -seeds 500  a range
 //	sim -fault NoSync        with a planted bug: it should be found
+//	sim -seeds 400 -hashes sim/lives/testdata/hashes
+//	                         each seed's trace against the one that is written
+//	                         there: a change of structure changes none of them
 package main
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,6 +34,8 @@ func main() {
 	fault := flag.String("fault", "", fmt.Sprintf("plant a bug: one of %v", lives.FaultNames()))
 	work := flag.String("work", "all", fmt.Sprintf("what to simulate: all, or one of %v", lives.Workloads()))
 	keep := flag.Bool("k", false, "go on after a failure")
+	hashes := flag.String("hashes", "", "compare the hashes of the traces with those in this file")
+	rewrite := flag.Bool("rewrite", false, "with -hashes: write the file instead")
 	jobs := flag.Int("j", 1, "seeds at once (each is one goroutine; the order of lines varies)")
 	flag.Parse()
 	runtime.GOMAXPROCS(max(2, *jobs))
@@ -39,6 +48,13 @@ func main() {
 	works := lives.Workloads()
 	if *work != "all" {
 		works = []string{*work}
+	}
+	golden := goldenHashes{}
+	if *hashes != "" && !*rewrite {
+		if err := golden.read(*hashes); err != nil {
+			fmt.Fprintln(os.Stderr, "sim:", err)
+			os.Exit(2)
+		}
 	}
 	out := bufio.NewWriterSize(os.Stdout, 1<<20)
 	defer out.Flush()
@@ -80,6 +96,13 @@ func main() {
 					if one {
 						fmt.Fprintf(out, "seed %d %s: %d lives, %d appends, %d reads, %d events, hash %016x\n", n, name, res.Lives, res.Appends, res.Reads, res.Steps, res.Hash)
 					}
+					switch key := (trace{name, n}); {
+					case *rewrite:
+						golden[key] = res.Hash
+					case *hashes != "" && golden[key] != res.Hash:
+						failed++
+						fmt.Fprintf(out, "CHANGED %s seed %d: its trace has hash %016x, %s has %016x\n", name, n, res.Hash, *hashes, golden[key])
+					}
 					if res.Err != nil {
 						failed++
 						stopped = !*keep
@@ -100,4 +123,48 @@ func main() {
 		out.Flush()
 		os.Exit(1)
 	}
+	if *rewrite {
+		if err := golden.write(*hashes); err != nil {
+			fmt.Fprintln(os.Stderr, "sim:", err)
+			os.Exit(1)
+		}
+	}
+}
+
+// trace names one run: a workload under a seed.
+type trace struct {
+	work string
+	seed uint64
+}
+
+// goldenHashes are the trace hashes of a file: a line for each run, with
+// workload, seed and hash.
+type goldenHashes map[trace]uint64
+
+func (g goldenHashes) read(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan(); n++ {
+		var key trace
+		var hash uint64
+		if _, err := fmt.Sscanf(lines.Text(), "%s %d %x", &key.work, &key.seed, &hash); err != nil {
+			return fmt.Errorf("%s:%d: %w", file, n, err)
+		}
+		g[key] = hash
+	}
+	return lines.Err()
+}
+
+func (g goldenHashes) write(file string) error {
+	var b bytes.Buffer
+	for _, key := range slices.SortedFunc(maps.Keys(g), func(a, b trace) int {
+		return cmp.Or(cmp.Compare(a.work, b.work), cmp.Compare(a.seed, b.seed))
+	}) {
+		fmt.Fprintf(&b, "%s %d %016x\n", key.work, key.seed, g[key])
+	}
+	return os.WriteFile(file, b.Bytes(), 0o644)
 }
