@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"tailbound/bench/groups"
-	"tailbound/bench/load"
-	"tailbound/bench/plain"
-	"tailbound/bench/trial"
+	"github.com/tailbound/tailbound/bench/groups"
+	"github.com/tailbound/tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/plain"
+	"github.com/tailbound/tailbound/bench/trial"
 )
 
 // The generator and the plain server understand each other: every intended

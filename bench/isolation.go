@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/bench/load"
-	"tailbound/bench/trial"
+	"github.com/tailbound/tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/trial"
 )
 
 // hog takes a core, as one who computes does, for ever. It is a little less

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
-	"tailbound/bench/record"
-	"tailbound/bench/trial"
+	"github.com/tailbound/tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/trial"
 )
 
 // knees searches each system's knee, round after round, and forms ratios inside

@@ -19,13 +19,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/bench/disturb"
-	"tailbound/bench/groups"
-	"tailbound/bench/load"
-	"tailbound/bench/plain"
-	"tailbound/bench/record"
-	"tailbound/bench/rings"
-	"tailbound/bench/trial"
+	"github.com/tailbound/tailbound/bench/disturb"
+	"github.com/tailbound/tailbound/bench/groups"
+	"github.com/tailbound/tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/plain"
+	"github.com/tailbound/tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/rings"
+	"github.com/tailbound/tailbound/bench/trial"
 )
 
 // Children are told to die with the thread that made them (PR_SET_PDEATHSIG):

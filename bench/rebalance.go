@@ -16,9 +16,9 @@ import (
 	"syscall"
 	"time"
 
-	"tailbound/bench/groups"
-	"tailbound/bench/record"
-	"tailbound/bench/trial"
+	"github.com/tailbound/tailbound/bench/groups"
+	"github.com/tailbound/tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/trial"
 )
 
 // rebalanced is one system's group of one protocol in one round.

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"tailbound/bench/load"
-	"tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 type report struct {

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"tailbound/bench/load"
-	"tailbound/bench/trial"
+	"github.com/tailbound/tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/trial"
 )
 
 func systemNames() []string {

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/tailbound/tailbound/engine/format"
 )
 
 var roomy = Limits{TopicsMax: 1000, PartitionsPerTopicMax: 100, PartitionsMax: 10000, PartitionsDefault: 3}
@@ -337,12 +339,12 @@ func TestLogIDsAreNeverReused(t *testing.T) {
 
 func TestPlace(t *testing.T) {
 	for shards := 1; shards <= 8; shards++ {
-		if Place(ControlLogID, shards) != 0 {
+		if format.Place(format.ControlLogID, shards) != 0 {
 			t.Fatal("the control shard's log is its own")
 		}
 		counts := make([]int, shards+1)
 		for l := uint64(2); l < 2+uint64(shards)*10; l++ {
-			counts[Place(l, shards)]++
+			counts[format.Place(l, shards)]++
 		}
 		for i, n := range counts[1:] {
 			if n != 10 {
@@ -543,7 +545,7 @@ func TestRandomLives(t *testing.T) {
 			model = map[uint64]*topic{}
 			names = map[string]uint64{}
 			ids   uint64
-			used  = map[uint64]bool{ControlLogID: true}
+			used  = map[uint64]bool{format.ControlLogID: true}
 			pids  = map[int64]bool{}
 		)
 		lim := Limits{TopicsMax: 12, PartitionsPerTopicMax: 6, PartitionsMax: 40, PartitionsDefault: 2}
@@ -571,7 +573,7 @@ func TestRandomLives(t *testing.T) {
 					got, _ := s.Topic(name)
 					m := model[names[name]]
 					for i, p := range got.Partitions[had:] {
-						if used[p.LogID] || on.Shards != nil && Place(p.LogID, 3) != on.Shards[i] {
+						if used[p.LogID] || on.Shards != nil && format.Place(p.LogID, 3) != on.Shards[i] {
 							t.Fatalf("seed %d: log %d was given out twice, or is not where it was wanted", seed, p.LogID)
 						}
 						used[p.LogID] = true

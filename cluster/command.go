@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+
+	"github.com/tailbound/tailbound/engine/format"
 )
 
 // A command, little endian:
@@ -370,8 +372,8 @@ func (s *State) admit(t *Topic, next uint64) error {
 		return malformed("topic %q is there twice", t.Name)
 	}
 	first, last := t.Partitions[0].LogID, t.Partitions[len(t.Partitions)-1].LogID
-	if first <= ControlLogID || last >= next {
-		return malformed("topic %q has logs %d to %d; they must be above %d and below %d", t.Name, first, last, ControlLogID, next)
+	if first <= format.ControlLogID || last >= next {
+		return malformed("topic %q has logs %d to %d; they must be above %d and below %d", t.Name, first, last, format.ControlLogID, next)
 	}
 	for first, count := range ranges(t.Partitions) {
 		if i, ok := s.logAt(first); ok || i < len(s.logs) && s.logs[i].logID < first+uint64(count) {

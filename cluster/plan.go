@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tailbound/tailbound/engine/format"
 )
 
 // Kafka error codes of refusals.
@@ -161,7 +163,7 @@ func (s *State) place(n int, on Placement) []Partition {
 	}
 	parts, next := make([]Partition, n), s.nextLogID
 	for i := range parts {
-		for Place(next, on.DataShards) != on.Shards[i] {
+		for format.Place(next, on.DataShards) != on.Shards[i] {
 			next++
 		}
 		parts[i].LogID = next

@@ -5,11 +5,9 @@ import (
 	"cmp"
 	"errors"
 	"slices"
-)
 
-// ControlLogID is the log id of the control shard's own log. Logs of
-// partitions have greater ids.
-const ControlLogID uint64 = 1
+	"github.com/tailbound/tailbound/engine/format"
+)
 
 // ErrReplayed says that a command's effect is in the State already. Nothing
 // was changed, and replaying may go on.
@@ -82,7 +80,7 @@ type State struct {
 	groupsBytes int // Invariant: the sum of what groups are counted to have
 
 	// nextLogID is above every log id ever given out.
-	// Invariant: ControlLogID < nextLogID.
+	// Invariant: format.ControlLogID < nextLogID.
 	nextLogID uint64
 
 	// producerReserved is above every producer id that may ever have been
@@ -107,7 +105,7 @@ type State struct {
 
 // New is the state of a broker that has nothing yet.
 func New() *State {
-	return &State{nextLogID: ControlLogID + 1, producerPlanned: -1}
+	return &State{nextLogID: format.ControlLogID + 1, producerPlanned: -1}
 }
 
 // Sequence is the number of commands applied since the directory was made.
@@ -162,19 +160,6 @@ func (s *State) NextLogID() uint64 { return s.nextLogID }
 
 // Logs is how many logs partitions have, tombstones' included.
 func (s *State) Logs() int { return len(s.logs) }
-
-// Place is the shard that owns a log: 0, the control shard, for its own log;
-// otherwise a data shard, 1..dataShards. It is a pure function, so another
-// number of shards moves logs by rule, and nothing about it is stored.
-func Place(logID uint64, dataShards int) int {
-	if logID == ControlLogID {
-		return 0
-	}
-	if dataShards < 1 {
-		panic("cluster: placing a log on no data shard")
-	}
-	return 1 + int(logID%uint64(dataShards))
-}
 
 // NextProducerID gives out a producer id, each once in the life of the data
 // directory. id is -1 where no reserved one is left. needBlock asks the caller

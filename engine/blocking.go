@@ -3,8 +3,8 @@ package engine
 import (
 	"fmt"
 
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // blocking is what Recover, Check and New do before any shard runs: one

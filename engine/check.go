@@ -3,8 +3,8 @@ package engine
 import (
 	"fmt"
 
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // CheckReport is what Check found: a row for each log, by id.

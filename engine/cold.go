@@ -1,8 +1,8 @@
 package engine
 
 import (
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // colds read runs from segments into buffers of their own. One read's life:

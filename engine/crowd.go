@@ -1,6 +1,6 @@
 package engine
 
-import "tailbound/ioring"
+import "github.com/tailbound/tailbound/ioring"
 
 // crowd counts the logs that had large batches in an interval. Many of them are
 // served by frames, all of them, with one sync for all; when frames do not keep

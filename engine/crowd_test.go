@@ -3,7 +3,7 @@ package engine_test
 import (
 	"testing"
 
-	"tailbound/engine"
+	"github.com/tailbound/tailbound/engine"
 )
 
 // A few logs with large batches write runs of their own. Of many, frames take

@@ -1,6 +1,6 @@
 package engine
 
-import "tailbound/ioring"
+import "github.com/tailbound/tailbound/ioring"
 
 // Work is what an engine has a disk do. What the disk does at the same time
 // shares it: whoever asks why a write was slow wants to know of the others.

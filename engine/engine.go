@@ -3,8 +3,8 @@ package engine
 import (
 	"fmt"
 
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // Slot is the index of an open log in its shard's table, stable while open.

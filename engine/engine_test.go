@@ -5,10 +5,10 @@ import (
 	"strings"
 	"testing"
 
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/mem"
-	"tailbound/sim"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/sim"
 )
 
 // quick is a sim.Ring that, once fast, completes everything at once and

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // The bytes on disk. docs/FORMAT.md is the prose of this file.
@@ -25,7 +25,6 @@ const (
 	frameBytesMax = 1 << 20    // a frame that reached this is closed
 	checkHeader   = 128
 	superBytes    = 2 * blockBytes
-	controlLogID  = 1
 	shardsMax     = 254
 	recoveryShard = 0xff            // in the generations of files that opening makes
 	HeaderBytes   = 61              // of a batch that recovery hands back
@@ -426,15 +425,6 @@ func getLogRecords(p []byte, n int) ([]*logRecord, error) {
 		logs = append(logs, l)
 	}
 	return logs, nil
-}
-
-// place is the shard a log lives on: a pure function, so that nothing is
-// stored and another number of shards moves logs by rule.
-func place(id uint64, dataShards int) int {
-	if id == controlLogID {
-		return 0
-	}
-	return 1 + int(id%uint64(dataShards))
 }
 
 // journalID is unlike any other life's or shard's, so that no payload and no

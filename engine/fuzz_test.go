@@ -8,7 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"tailbound/sim"
+	"github.com/tailbound/tailbound/sim"
 )
 
 // damaged is a directory that was killed while busy: something in the journal,

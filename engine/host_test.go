@@ -7,10 +7,10 @@ import (
 	"hash/crc32"
 	"testing"
 
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/mem"
-	"tailbound/sim"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/sim"
 )
 
 // host is a machine on which the storage of one data shard (and the control

@@ -3,8 +3,8 @@ package engine_test
 import (
 	"testing"
 
-	"tailbound/engine"
-	"tailbound/ioring"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
 )
 
 // still is a ring on which every operation succeeds at once and nothing is

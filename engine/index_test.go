@@ -4,8 +4,8 @@ import (
 	"strings"
 	"testing"
 
-	"tailbound/engine"
-	"tailbound/ioring"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
 )
 
 // After a restart a cold read, and a search by time, find their run at once:

@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // real is the storage of one data shard on the kernel's ring and a directory.

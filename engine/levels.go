@@ -1,6 +1,6 @@
 package engine
 
-import "tailbound/mem"
+import "github.com/tailbound/tailbound/mem"
 
 // Levels are how full the engine's pools are, for people who watch.
 type Levels struct {

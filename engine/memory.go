@@ -3,8 +3,8 @@ package engine
 import (
 	"fmt"
 
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // memory is the log memory: slabs in which frames are built, and per log an

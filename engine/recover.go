@@ -6,8 +6,10 @@ import (
 	"slices"
 	"strconv"
 
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/engine/format"
+
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // RecoverOptions say how the directory is to be opened.
@@ -726,7 +728,7 @@ func (r *recovery) commit() error {
 		if l.rotFrom != noOffset {
 			b.Rot = fmt.Sprintf("acknowledged records from offset %d on are lost (to %d at least)", l.rotFrom, l.rotTo)
 		}
-		s := place(id, r.o.Shards)
+		s := format.Place(id, r.o.Shards)
 		r.boot.Shards[s].Logs = append(r.boot.Shards[s].Logs, b)
 	}
 	if err := r.mkdir("segments"); err != nil {

@@ -10,8 +10,8 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 
-	"tailbound/engine"
-	"tailbound/ioring"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
 )
 
 // The stories in testdata/recover are text files. Their commands:

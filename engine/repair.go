@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"slices"
 
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // Cut is what a repair takes from a log whose records are not all there: the

@@ -7,7 +7,7 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 
-	"tailbound/engine"
+	"github.com/tailbound/tailbound/engine"
 )
 
 // The stories in testdata/retention have the commands of TestRecover, and:

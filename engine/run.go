@@ -1,8 +1,8 @@
 package engine
 
 import (
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // runs are the pieces of segments under way. A drain's run holds what the

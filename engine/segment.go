@@ -3,8 +3,8 @@ package engine
 import (
 	"slices"
 
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // files are the open segment files of the shard, fewer than there are

@@ -1,8 +1,8 @@
 package engine
 
 import (
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // spares are files whose blocks were written before, which many disks are quicker

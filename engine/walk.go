@@ -3,7 +3,7 @@ package engine
 import (
 	"slices"
 
-	"tailbound/ioring"
+	"github.com/tailbound/tailbound/ioring"
 )
 
 // walk takes the runs that the old life wrote past its checkpoint: while epoch,

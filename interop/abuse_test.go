@@ -606,6 +606,48 @@ func TestSlowReader(t *testing.T) {
 }
 
 // TestDamagedRequests: sound requests with bytes changed, cut off or added end in an answer or the end of the connection, never in harm.
+// TestCutBehindTheLastTopic: what stands behind the last topic of a request is
+// read too. A request that ends there is malformed, and nothing of it is stored.
+func TestCutBehindTheLastTopic(t *testing.T) {
+	v := newVictim(t)
+	epochs := kmsg.NewPtrOffsetForLeaderEpochRequest()
+	epochs.SetVersion(4)
+	topic := kmsg.NewOffsetForLeaderEpochRequestTopic()
+	topic.Topic = v.topic
+	partition := kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
+	partition.CurrentLeaderEpoch = -1
+	topic.Partitions = append(topic.Partitions, partition)
+	epochs.Topics = append(epochs.Topics, topic)
+	for name, request := range map[string]kmsg.Request{
+		"Produce 12":             produceRequest(v.topic, 12, -1, bytesOf(batchOf("cut", "goods"))),
+		"Fetch 12":               fetchRequest(v.topic, 12, 0, 0),
+		"ListOffsets 7":          listRequest(v.topic, 7, 0),
+		"ListOffsets 10":         listRequest(v.topic, 10, 0), // whose timeout stands there
+		"OffsetForLeaderEpoch 4": epochs,
+	} {
+		t.Run(name, func(t *testing.T) {
+			whole := frame(request, 1)
+			cut := bytes.Clone(whole[:len(whole)-1])
+			binary.BigEndian.PutUint32(cut, uint32(len(cut)-4))
+			for _, x := range []struct {
+				raw   []byte
+				reply bool
+			}{{cut, false}, {whole, true}} {
+				w, err := dial(v.leader)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.Write(x.raw)
+				w.SetReadDeadline(time.Now().Add(10 * time.Second))
+				if _, err := w.receiveRaw(); (err == nil) != x.reply {
+					t.Errorf("%d of %d bytes: answered %v, wanted %v: %v", len(x.raw), len(whole), err == nil, x.reply, err)
+				}
+				w.Close()
+			}
+		})
+	}
+}
+
 func TestDamagedRequests(t *testing.T) {
 	needReal(t, "it panics")
 	v := newVictim(t)

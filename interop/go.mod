@@ -1,4 +1,4 @@
-module tailbound/interop
+module github.com/tailbound/tailbound/interop
 
 go 1.26.0
 

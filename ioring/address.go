@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"strconv"
 
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // Address is an IPv6 address, or an IPv4 one as IPv6 maps it (RFC 4291,

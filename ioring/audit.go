@@ -5,7 +5,7 @@ import (
 	"hash/maphash"
 	"slices"
 
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // AuditOptions say what an Audit looks for.

@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // world is a kernel ring over a temporary directory, on a locked thread.

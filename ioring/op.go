@@ -3,7 +3,7 @@ package ioring
 import (
 	"math"
 
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // Instant is a monotonic time in nanoseconds. Its zero has no meaning; only

@@ -3,7 +3,7 @@ package ioring
 import (
 	"unsafe"
 
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/mem"
 )
 
 type piece struct {

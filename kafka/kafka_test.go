@@ -9,7 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // cut cuts b into pieces anywhere.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // trace is all that a walk over a request gives, as text: two walks over the

@@ -7,7 +7,7 @@ import (
 	"math"
 	"testing"
 
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // batchAround is a batch of count records with those bytes for its records, and

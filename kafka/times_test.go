@@ -7,7 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // twoTimes is a batch of two records whose first time is 1000 ms; the second is

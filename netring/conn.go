@@ -3,8 +3,8 @@ package netring
 import (
 	"syscall"
 
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // A connection is this function:

@@ -1,6 +1,6 @@
 package netring
 
-import "tailbound/ioring"
+import "github.com/tailbound/tailbound/ioring"
 
 // ConnID names a connection: slot | generation << 32. An id whose connection
 // is gone is ignored wherever it is given. 0 is never one.

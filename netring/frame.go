@@ -1,7 +1,7 @@
 package netring
 
 import (
-	"tailbound/ioring"
+	"github.com/tailbound/tailbound/ioring"
 )
 
 // A frame is this function:

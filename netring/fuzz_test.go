@@ -5,7 +5,7 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"tailbound/ioring"
+	"github.com/tailbound/tailbound/ioring"
 )
 
 // FuzzFrames gives a connection a stream in pieces: data[0] is how many sizes

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"syscall"
 
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // none is no slot of any table.

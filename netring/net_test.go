@@ -8,8 +8,8 @@ import (
 	"syscall"
 	"testing"
 
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // world is a Ring over sockets in memory that cut, delay and fail as a seed

@@ -4,7 +4,7 @@ import (
 	"syscall"
 	"unsafe"
 
-	"tailbound/ioring"
+	"github.com/tailbound/tailbound/ioring"
 )
 
 // reply is the answer to a frame: its length word and bytes in reply blocks, and

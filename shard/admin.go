@@ -5,8 +5,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/cluster"
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // Administration: what operators ask of the control shard beside making and
@@ -218,7 +219,7 @@ func (c *control) ledBy(shard int, topic string, partition int32) (logID uint64,
 		return 0, kafka.UnknownTopicOrPartition
 	}
 	logID = t.Partitions[partition].LogID
-	if cluster.Place(logID, c.s.o.DataShards) != shard {
+	if format.Place(logID, c.s.o.DataShards) != shard {
 		return 0, kafka.NotLeaderOrFollower
 	}
 	return logID, kafka.None

@@ -8,9 +8,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/cluster"
-	"tailbound/kafka"
-	"tailbound/netring"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/netring"
 )
 
 // Configurations, described and altered. What was set for a topic, a node or all

@@ -9,8 +9,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/cluster"
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // describeLogDirs asks the node that was asked what its logs take: a data
@@ -163,7 +164,7 @@ func (c *control) describeTopicPartitions(r *kmsg.DescribeTopicPartitionsRequest
 			left--
 			p := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 			p.Partition, p.LeaderEpoch = i, c.s.boot.LeaderEpoch()
-			p.LeaderID = c.s.o.Nodes[cluster.Place(t.Partitions[i].LogID, c.s.o.DataShards)].ID
+			p.LeaderID = c.s.o.Nodes[format.Place(t.Partitions[i].LogID, c.s.o.DataShards)].ID
 			p.Replicas, p.ISR, p.OfflineReplicas = []int32{p.LeaderID}, []int32{p.LeaderID}, []int32{}
 			p.EligibleLeaderReplicas, p.LastKnownELR = []int32{}, []int32{}
 			x.Partitions = append(x.Partitions, p)

@@ -1,6 +1,6 @@
 package shard
 
-import "tailbound/engine"
+import "github.com/tailbound/tailbound/engine"
 
 // aheads are runs that somebody who reads a log from disk, from its start to its
 // end, will want next. They belong to one shard:

@@ -7,8 +7,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/ioring"
-	"tailbound/metrics"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/metrics"
 )
 
 // away asks the kernel how long this thread wanted to run and did not. It belongs

@@ -1,8 +1,8 @@
 package shard
 
 import (
-	"tailbound/cluster"
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // Catalog says whose the logs of a directory are, by its control log. It is for

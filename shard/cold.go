@@ -5,8 +5,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/cluster"
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // This file is what the control shard answers: one function per key, on decoded
@@ -322,7 +323,7 @@ func (c *control) metadataTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
 	for i, p := range t.Partitions {
 		m := kmsg.NewMetadataResponseTopicPartition()
 		m.Partition = int32(i)
-		m.Leader = c.s.o.Nodes[cluster.Place(p.LogID, c.s.o.DataShards)].ID
+		m.Leader = c.s.o.Nodes[format.Place(p.LogID, c.s.o.DataShards)].ID
 		m.LeaderEpoch = c.s.boot.LeaderEpoch()
 		m.Replicas, m.ISR, m.OfflineReplicas = []int32{m.Leader}, []int32{m.Leader}, []int32{}
 		if _, opening := c.confirm[awaited{p.LogID, false}]; opening {

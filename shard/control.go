@@ -6,11 +6,12 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/cluster"
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/kafka"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // control is what the control shard has beside a shard: the cluster's state,
@@ -152,7 +153,7 @@ const (
 	snapshotAfter = 1 << 20 // beside what the last snapshot had, several times
 	commandCost   = 256     // what a command is counted to cost, beside its bytes
 	commandRoom   = 1 << 10 // for the batch around a command, and its header
-	controlLogID  = cluster.ControlLogID
+	controlLogID  = format.ControlLogID
 )
 
 func newControl(s *Shard) *control {
@@ -295,7 +296,7 @@ func (c *control) announce(t *cluster.Topic, by *task, item, from int) {
 			by.pending++
 		}
 		c.confirm[awaited{p.LogID, false}] = confirmed{task: by, item: item, id: t.ID, grown: from > 0}
-		c.errands = append(c.errands, errand{to: cluster.Place(p.LogID, s.o.DataShards), m: mail{kind: mailOpen, a: p.LogID, b: uint64(number)<<32 | uint64(i)}})
+		c.errands = append(c.errands, errand{to: format.Place(p.LogID, s.o.DataShards), m: mail{kind: mailOpen, a: p.LogID, b: uint64(number)<<32 | uint64(i)}})
 	}
 }
 
@@ -308,7 +309,7 @@ func (c *control) erase(t *cluster.Topic, by *task, item int) {
 			by.pending++
 		}
 		c.confirm[awaited{p.LogID, true}] = confirmed{task: by, item: item, id: t.ID}
-		c.errands = append(c.errands, errand{to: cluster.Place(p.LogID, s.o.DataShards), m: mail{kind: mailDelete, a: p.LogID}})
+		c.errands = append(c.errands, errand{to: format.Place(p.LogID, s.o.DataShards), m: mail{kind: mailDelete, a: p.LogID}})
 	}
 	if known {
 		s.topics.remove(number)

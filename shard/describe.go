@@ -3,7 +3,7 @@ package shard
 import (
 	"encoding/binary"
 
-	"tailbound/engine"
+	"github.com/tailbound/tailbound/engine"
 )
 
 // What a data shard tells the control shard of itself, in lent blocks.

@@ -1,11 +1,11 @@
 package shard
 
 import (
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/kafka"
-	"tailbound/mem"
-	"tailbound/metrics"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/metrics"
 )
 
 // seen is what a request carries for the flight recorder beside its stamps.

@@ -3,10 +3,10 @@ package shard
 import (
 	"bytes"
 
-	"tailbound/ioring"
-	"tailbound/kafka"
-	"tailbound/metrics"
-	"tailbound/netring"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/metrics"
+	"github.com/tailbound/tailbound/netring"
 )
 
 // outcome is what became of a frame.

@@ -9,9 +9,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/cluster"
-	"tailbound/ioring"
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // This file is the control shard's side of consumer groups. It is the

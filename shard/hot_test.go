@@ -7,10 +7,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sys/unix"
 
-	"tailbound/cluster"
-	"tailbound/ioring"
-	"tailbound/kafka"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // calm is a ring on which every operation succeeds in the next turn, with one

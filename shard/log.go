@@ -3,10 +3,10 @@ package shard
 import (
 	"strconv"
 
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/kafka"
-	"tailbound/netring"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/netring"
 )
 
 // logf writes a line: what, then a number that says which or how many.

@@ -1,10 +1,10 @@
 package shard
 
 import (
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/kafka"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // outbox keeps mail until its mailbox has room, in order, for each shard.

@@ -4,7 +4,7 @@ import (
 	"sync/atomic"
 	"unsafe"
 
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // mail is one message between two shards: plain data. The block, where there

@@ -4,9 +4,9 @@ import (
 	"cmp"
 	"fmt"
 
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/netring"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/netring"
 )
 
 // Memory is how a shard's arena is shared out. Every pool is a term of one sum:

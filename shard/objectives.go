@@ -1,6 +1,6 @@
 package shard
 
-import "tailbound/metrics"
+import "github.com/tailbound/tailbound/metrics"
 
 // objectives are the topics of a data shard that were promised a latency, and
 // how the promise was kept. They belong to the shard; the recorder hands copies

@@ -1,8 +1,8 @@
 package shard
 
 import (
-	"tailbound/engine"
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // Timestamps that ListOffsets gives a meaning of their own (KIP-79, KIP-734,
@@ -44,6 +44,9 @@ func (s *Shard) listOffsets(w *waiter, h *kafka.Request) outcome {
 			parts++
 			bytes += kafka.ListOffsetsPartitionBytes(h.Version, left == 0)
 		}
+	}
+	if err := walk.End(); err != nil {
+		return s.malformed(w, h, err)
 	}
 	if parts > len(s.parts)/4 {
 		return s.malformed(w, h, kafka.ErrTooMany)
@@ -252,6 +255,9 @@ func (s *Shard) offsetForLeaderEpoch(w *waiter, h *kafka.Request) outcome {
 			}
 			bytes += kafka.EpochPartitionBytes(h.Version, left == 0)
 		}
+	}
+	if err := walk.End(); err != nil {
+		return s.malformed(w, h, err)
 	}
 	if !s.net.Begin(w.frame, bytes) {
 		return tooEarly

@@ -12,7 +12,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // A search by time that ends in a compressed batch has it opened by the control

@@ -6,9 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"tailbound/engine"
-	"tailbound/mem"
-	"tailbound/netring"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/netring"
 )
 
 // Pool is one term of the sum that is a shard's memory: Count of Each bytes.

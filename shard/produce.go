@@ -3,10 +3,10 @@ package shard
 import (
 	"math"
 
-	"tailbound/cluster"
-	"tailbound/engine"
-	"tailbound/kafka"
-	"tailbound/metrics"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/metrics"
 )
 
 // Produce runs
@@ -99,6 +99,9 @@ func (s *Shard) beginProduce(w *waiter, h *kafka.Request) (int32, outcome) {
 			parts++
 			bytes += kafka.ProducePartitionBytes(h.Version, left == 0)
 		}
+	}
+	if err := walk.End(); err != nil {
+		return none, s.malformed(w, h, err)
 	}
 	if parts > len(s.parts)/4 {
 		return none, s.malformed(w, h, kafka.ErrTooMany)

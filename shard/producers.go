@@ -3,8 +3,8 @@ package shard
 import (
 	"encoding/binary"
 
-	"tailbound/engine"
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // producerWindow is how many batches of a producer are remembered for each

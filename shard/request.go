@@ -1,12 +1,12 @@
 package shard
 
 import (
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/kafka"
-	"tailbound/mem"
-	"tailbound/metrics"
-	"tailbound/netring"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/metrics"
+	"github.com/tailbound/tailbound/netring"
 )
 
 // request is one Kafka request in flight on this shard, from its last byte in

@@ -3,9 +3,9 @@ package shard
 import (
 	"math"
 
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // Retention runs on every data shard, from round to round:

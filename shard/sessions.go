@@ -4,10 +4,10 @@ import (
 	"math/bits"
 	"unsafe"
 
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/kafka"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // sessions are the fetch sessions of a data shard (KIP-227). They belong to the

@@ -11,9 +11,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/cluster"
-	"tailbound/kafka"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // sessionClient speaks Fetch to a hotShard, request by request.

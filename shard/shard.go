@@ -3,12 +3,12 @@ package shard
 import (
 	"fmt"
 
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/kafka"
-	"tailbound/mem"
-	"tailbound/metrics"
-	"tailbound/netring"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/metrics"
+	"github.com/tailbound/tailbound/netring"
 )
 
 // Wall is wall-clock time in milliseconds since 1970.

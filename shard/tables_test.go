@@ -4,9 +4,9 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 func TestTimersAgainstASortedList(t *testing.T) {

@@ -9,11 +9,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/mem"
-	"tailbound/metrics"
-	"tailbound/netring"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/metrics"
+	"github.com/tailbound/tailbound/netring"
 )
 
 // This file puts shards on their threads. It is the one place of this room

@@ -1,6 +1,6 @@
 package shard
 
-import "tailbound/ioring"
+import "github.com/tailbound/tailbound/ioring"
 
 // timers is a heap of deadlines, one per request slot at most. It belongs to
 // one shard and never grows.

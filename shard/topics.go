@@ -3,9 +3,9 @@ package shard
 import (
 	"encoding/binary"
 
-	"tailbound/cluster"
-	"tailbound/engine"
-	"tailbound/kafka"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // topicTable names a shard's logs. Every shard knows every topic, so that it

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/ioring"
+	"github.com/tailbound/tailbound/ioring"
 )
 
 const (

@@ -3,7 +3,7 @@ package sim
 import (
 	"golang.org/x/sys/unix"
 
-	"tailbound/ioring"
+	"github.com/tailbound/tailbound/ioring"
 )
 
 // network is the world's: the listeners, by port.

@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // bench is a ring with an arena and helpers that write a line of a story.

@@ -5,7 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 
-	"tailbound/ioring"
+	"github.com/tailbound/tailbound/ioring"
 )
 
 // Crash is what Wait panics with when the world was told to crash there.

@@ -12,7 +12,7 @@ import (
 	"github.com/dterei/gotsc"
 	"golang.org/x/sys/unix"
 
-	"tailbound/metrics"
+	"github.com/tailbound/tailbound/metrics"
 )
 
 // A clock is one of those compared. read is in its own unit.

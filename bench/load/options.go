@@ -1,6 +1,6 @@
 package load
 
-import "tailbound/bench/record"
+import "github.com/tailbound/tailbound/bench/record"
 
 // Options says what one phase asks of one system. Zero values of what is
 // optional are the simplest load.

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 //go:embed page.html

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 func example(name string, scale float64) record.Recording {

@@ -1,4 +1,4 @@
-module tailbound/bench/peers
+module github.com/tailbound/tailbound/bench/peers
 
 go 1.26.0
 
@@ -6,7 +6,7 @@ require (
 	github.com/nats-io/nats-server/v2 v2.15.2
 	github.com/nats-io/nats.go v1.55.0
 	golang.org/x/sys v0.49.0
-	tailbound v0.0.0
+	github.com/tailbound/tailbound v0.0.0
 )
 
 require (
@@ -24,4 +24,4 @@ require (
 	golang.org/x/time v0.16.0 // indirect
 )
 
-replace tailbound => ../..
+replace github.com/tailbound/tailbound => ../..

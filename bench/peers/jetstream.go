@@ -20,8 +20,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sys/unix"
 
-	"tailbound/bench/load"
-	"tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 // serveJetStream is a NATS server with JetStream until it is told to end.

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 
-	"tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/load"
 )
 
 func main() {

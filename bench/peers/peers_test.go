@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/load"
 )
 
 // The same schedule drives JetStream: every intended request is answered. No

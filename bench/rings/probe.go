@@ -10,9 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/bench/plain"
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/bench/plain"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 const (

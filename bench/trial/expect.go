@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 // An expectation is "SERIES pN < DURATION" or "FIGURE < NUMBER", with <, <=, =,

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/load"
 )
 
 // message is a line that a generating process says.

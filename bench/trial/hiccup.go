@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/bench/load"
-	"tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 // How far apart the wake-ups are that look for hiccups: of a measurement of its

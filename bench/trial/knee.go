@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 // A Knee is the search for the highest rate that a system carries within a

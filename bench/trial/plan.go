@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/load"
 )
 
 // Plan is one load, as flags or a scenario's file have it. Rates are of whole

@@ -14,8 +14,8 @@ import (
 	"strings"
 	"time"
 
-	"tailbound/bench/load"
-	"tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 // System is what is measured.

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"tailbound/bench/load"
-	"tailbound/bench/plain"
-	"tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/plain"
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 // The test binary is its own generating process.

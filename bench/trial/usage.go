@@ -3,8 +3,8 @@ package trial
 import (
 	"time"
 
-	"tailbound/bench/load"
-	"tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 // usage is what a system on this machine holds and has written at an instant;

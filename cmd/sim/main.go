@@ -23,7 +23,7 @@ import (
 	"sync"
 	"time"
 
-	"tailbound/sim/lives"
+	"github.com/tailbound/tailbound/sim/lives"
 )
 
 func main() {

@@ -20,9 +20,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"tailbound/bench/load"
-	"tailbound/bench/record"
-	"tailbound/bench/trial"
+	"github.com/tailbound/tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/trial"
 )
 
 // benchOptions are the flags of every measurement: what is measured, where,

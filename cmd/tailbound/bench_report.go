@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tailbound/bench/page"
-	"tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/page"
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 func benchReportCommand() *cobra.Command {

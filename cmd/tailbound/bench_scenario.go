@@ -17,10 +17,10 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
-	"tailbound/bench/load"
-	"tailbound/bench/record"
-	"tailbound/bench/scenarios"
-	"tailbound/bench/trial"
+	"github.com/tailbound/tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/scenarios"
+	"github.com/tailbound/tailbound/bench/trial"
 )
 
 // scenario is a file of bench/scenarios, or somebody's own.

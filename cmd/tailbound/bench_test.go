@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"tailbound/bench/record"
-	"tailbound/bench/trial"
+	"github.com/tailbound/tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/trial"
 )
 
 // Every scenario can be run, says why, and expects something.

@@ -11,11 +11,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"tailbound/cluster"
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/mem"
-	"tailbound/shard"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/shard"
 )
 
 func checkCommand() *cobra.Command {
@@ -131,7 +131,7 @@ func (d *offline) check() (*engine.CheckReport, error) {
 
 // name is what people call a log.
 func (d *offline) name(log uint64) string {
-	if log == cluster.ControlLogID {
+	if log == format.ControlLogID {
 		return "(control)"
 	}
 	if topic, partition, ok := d.topics.Owner(log); ok {

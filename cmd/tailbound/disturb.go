@@ -5,7 +5,7 @@ package main
 import (
 	"os"
 
-	"tailbound/bench/disturb"
+	"github.com/tailbound/tailbound/bench/disturb"
 )
 
 // A build for one experiment: what the shards have beside them in their process

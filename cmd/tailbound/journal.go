@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/shard"
+	"github.com/tailbound/tailbound/shard"
 )
 
 // Journals are made once, in full, and written in circles. On a large disk each

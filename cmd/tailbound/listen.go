@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/shard"
+	"github.com/tailbound/tailbound/shard"
 )
 
 // listener is one of the addresses, by a name of its own where there are

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/ioring"
+	"github.com/tailbound/tailbound/ioring"
 )
 
 // directory is the data directory, held by this process.

@@ -5,7 +5,7 @@ import (
 	"io"
 	"text/tabwriter"
 
-	"tailbound/shard"
+	"github.com/tailbound/tailbound/shard"
 )
 
 // printMemory prints what a broker with these settings takes, term by term.

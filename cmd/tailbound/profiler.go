@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/metrics"
-	"tailbound/shard"
+	"github.com/tailbound/tailbound/metrics"
+	"github.com/tailbound/tailbound/shard"
 )
 
 // profile is what a running broker tells of itself. The names stay.

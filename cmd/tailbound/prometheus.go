@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"tailbound/metrics"
+	"github.com/tailbound/tailbound/metrics"
 )
 
 // prometheusServer serves /metrics: what the profile has, as text for

@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"tailbound/bench/record"
-	"tailbound/metrics"
+	"github.com/tailbound/tailbound/bench/record"
+	"github.com/tailbound/tailbound/metrics"
 )
 
 // recordedSeries is one histogram of an interval, in HdrHistogram's V2 compressed

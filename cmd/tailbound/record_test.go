@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 // What is recorded of a live broker is what its profile has, interval by interval.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"tailbound/metrics"
+	"github.com/tailbound/tailbound/metrics"
 )
 
 // historyKept is how many intervals of each shard are kept, a second each where

@@ -11,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tailbound/cluster"
-	"tailbound/engine"
-	"tailbound/shard"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/shard"
 )
 
 func repairCommand() *cobra.Command {
@@ -110,7 +110,7 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 	for _, name := range accept {
 		i := slices.IndexFunc(broken, func(c engine.Cut) bool { return d.name(c.Log) == name })
 		switch {
-		case i >= 0 && broken[i].Log == cluster.ControlLogID, name == d.name(cluster.ControlLogID):
+		case i >= 0 && broken[i].Log == format.ControlLogID, name == d.name(format.ControlLogID):
 			return 0, fmt.Errorf("the control log names all the others and gives out their numbers: it is not cut")
 		case i < 0 && slices.ContainsFunc(report.Logs, func(l engine.LogReport) bool { return d.name(l.ID) == name }):
 			return 0, fmt.Errorf("nothing of %s is broken; nothing was done", name)
@@ -134,7 +134,7 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 		}
 		var flags []string
 		for _, x := range cut {
-			if x.Log != cluster.ControlLogID {
+			if x.Log != format.ControlLogID {
 				flags = append(flags, "--accept-loss "+d.name(x.Log))
 			}
 		}

@@ -25,10 +25,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"tailbound/cluster"
-	"tailbound/ioring"
-	"tailbound/netring"
-	"tailbound/shard"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/netring"
+	"github.com/tailbound/tailbound/shard"
 )
 
 // serveOptions are the flags of serve.

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"tailbound/metrics"
+	"github.com/tailbound/tailbound/metrics"
 )
 
 // Error budgets, as the Site Reliability Workbook has them (chapter 5, Alerting on

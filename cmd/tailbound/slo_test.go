@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"tailbound/metrics"
+	"github.com/tailbound/tailbound/metrics"
 )
 
 func objective(limitNS, targetPPM int64, total, missed uint64) *metrics.Objective {

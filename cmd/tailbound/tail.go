@@ -12,7 +12,7 @@ import (
 	"charm.land/lipgloss/v2"
 	"github.com/spf13/cobra"
 
-	"tailbound/metrics"
+	"github.com/tailbound/tailbound/metrics"
 )
 
 func profileTailCommand() *cobra.Command {

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"tailbound/metrics"
+	"github.com/tailbound/tailbound/metrics"
 )
 
 func TestProfileTail(t *testing.T) {

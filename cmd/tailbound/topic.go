@@ -14,7 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
-	"tailbound/cluster"
+	"github.com/tailbound/tailbound/cluster"
 )
 
 func topicCommand() *cobra.Command {

@@ -9,7 +9,7 @@ import (
 	"charm.land/lipgloss/v2"
 	"charm.land/lipgloss/v2/table"
 
-	"tailbound/metrics"
+	"github.com/tailbound/tailbound/metrics"
 )
 
 // watch is `tailbound profile` in a terminal: a page for all shards and one for

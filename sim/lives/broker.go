@@ -9,12 +9,12 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/mem"
-	"tailbound/netring"
-	"tailbound/shard"
-	"tailbound/sim"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/netring"
+	"github.com/tailbound/tailbound/shard"
+	"github.com/tailbound/tailbound/sim"
 )
 
 // brokerWork runs one seed of the whole broker: the control shard and data

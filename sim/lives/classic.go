@@ -6,7 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/cluster"
+	"github.com/tailbound/tailbound/cluster"
 )
 
 // This file is members of the group of consumers that speak the classic

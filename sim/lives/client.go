@@ -7,8 +7,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/ioring"
-	"tailbound/sim"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/sim"
 )
 
 // conn is one connection of a simulated client to one node. Requests are

@@ -9,8 +9,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/cluster"
-	"tailbound/ioring"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/ioring"
 )
 
 // This file is the members of a group of the consumer protocol (KIP-848) in the

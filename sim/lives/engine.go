@@ -7,10 +7,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/mem"
-	"tailbound/sim"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/sim"
 )
 
 // engineWork runs one seed of the storage of a whole broker, without network:

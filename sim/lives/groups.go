@@ -6,8 +6,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"tailbound/cluster"
-	"tailbound/shard"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/shard"
 )
 
 // This file is the consumer groups of the broker's workload: members that

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 
-	"tailbound/ioring"
-	"tailbound/mem"
-	"tailbound/netring"
-	"tailbound/sim"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/netring"
+	"github.com/tailbound/tailbound/sim"
 )
 
 // netWork runs one seed of netring alone: a server that answers each request

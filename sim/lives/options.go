@@ -4,8 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"tailbound/engine"
-	"tailbound/sim"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/sim"
 )
 
 // Memory of one process's recovery and of one shard: enough for every choice

@@ -5,10 +5,10 @@ import (
 	"io"
 	"runtime/debug"
 
-	"tailbound/cluster"
-	"tailbound/engine"
-	"tailbound/shard"
-	"tailbound/sim"
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/shard"
+	"github.com/tailbound/tailbound/sim"
 )
 
 // Run is one simulation: what is asked of it.

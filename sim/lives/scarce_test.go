@@ -9,11 +9,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sys/unix"
 
-	"tailbound/engine"
-	"tailbound/ioring"
-	"tailbound/metrics"
-	"tailbound/netring"
-	"tailbound/sim"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/metrics"
+	"github.com/tailbound/tailbound/netring"
+	"github.com/tailbound/tailbound/sim"
 )
 
 // scarce is a broker of one data shard with one topic of one partition, whose

@@ -1,4 +1,4 @@
-module tailbound/bench/rings/compare
+module github.com/tailbound/tailbound/bench/rings/compare
 
 go 1.26.0
 
@@ -6,7 +6,7 @@ require (
 	github.com/godzie44/go-uring v0.0.0-20220926161041-69611e8b13d5
 	github.com/pawelgaczynski/giouring v0.0.0-20230826085535-69588b89acb9
 	golang.org/x/sys v0.49.0
-	tailbound v0.0.0
+	github.com/tailbound/tailbound v0.0.0
 )
 
 require (
@@ -14,4 +14,4 @@ require (
 	github.com/libp2p/go-sockaddr v0.1.1 // indirect
 )
 
-replace tailbound => ../../..
+replace github.com/tailbound/tailbound => ../../..

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 // An engine does one operation at a time on its locked thread. Each has a file

@@ -5,8 +5,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tailbound/ioring"
-	"tailbound/mem"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // ours is the ring of the product, with its spin.
