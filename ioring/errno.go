@@ -7,33 +7,45 @@ type Errno int32
 
 // The numbers that rooms above have something to say to (asm-generic/errno.h).
 const (
-	EPERM      Errno = 1
-	ENOENT     Errno = 2
-	EINTR      Errno = 4
-	EIO        Errno = 5
-	EBADF      Errno = 9
-	EAGAIN     Errno = 11
-	ENOMEM     Errno = 12
-	EACCES     Errno = 13
-	EFAULT     Errno = 14
-	EBUSY      Errno = 16
-	EEXIST     Errno = 17
-	ENOTDIR    Errno = 20
-	EINVAL     Errno = 22
-	ENFILE     Errno = 23
-	EMFILE     Errno = 24
-	EFBIG      Errno = 27
-	ENOSPC     Errno = 28
-	EROFS      Errno = 30
-	EPIPE      Errno = 32
-	ENOSYS     Errno = 38
-	ETIME      Errno = 62
-	EOPNOTSUP  Errno = 95
-	ENOBUFS    Errno = 105
-	ECONNRESET Errno = 104
-	ETIMEDOUT  Errno = 110
-	ECANCELED  Errno = 125
-	EDQUOT     Errno = 122
+	EPERM        Errno = 1
+	ENOENT       Errno = 2
+	EINTR        Errno = 4
+	EIO          Errno = 5
+	ENXIO        Errno = 6
+	EBADF        Errno = 9
+	EAGAIN       Errno = 11
+	ENOMEM       Errno = 12
+	EACCES       Errno = 13
+	EFAULT       Errno = 14
+	EBUSY        Errno = 16
+	EEXIST       Errno = 17
+	EXDEV        Errno = 18
+	ENODEV       Errno = 19
+	ENOTDIR      Errno = 20
+	EISDIR       Errno = 21
+	EINVAL       Errno = 22
+	ENFILE       Errno = 23
+	EMFILE       Errno = 24
+	EFBIG        Errno = 27
+	ENOSPC       Errno = 28
+	EROFS        Errno = 30
+	EPIPE        Errno = 32
+	ENAMETOOLONG Errno = 36
+	ENOSYS       Errno = 38
+	ELOOP        Errno = 40
+	EBADR        Errno = 53
+	ENODATA      Errno = 61
+	ETIME        Errno = 62
+	EOPNOTSUP    Errno = 95
+	ECONNABORTED Errno = 103
+	ECONNRESET   Errno = 104
+	ENOBUFS      Errno = 105
+	ETIMEDOUT    Errno = 110
+	ESTALE       Errno = 116
+	EUCLEAN      Errno = 117
+	EREMOTEIO    Errno = 121
+	EDQUOT       Errno = 122
+	ECANCELED    Errno = 125
 )
 
 var errnoNames = map[Errno]string{
@@ -45,6 +57,10 @@ var errnoNames = map[Errno]string{
 	EROFS: "EROFS: read-only file system", EPIPE: "EPIPE: broken pipe", ENOSYS: "ENOSYS: not implemented", ETIME: "ETIME: timer expired",
 	EOPNOTSUP: "EOPNOTSUP: not supported", ENOBUFS: "ENOBUFS: no buffers", ECONNRESET: "ECONNRESET: connection reset",
 	ETIMEDOUT: "ETIMEDOUT: timed out", ECANCELED: "ECANCELED: cancelled", EDQUOT: "EDQUOT: quota exceeded",
+	ENXIO: "ENXIO: no such device or address", EXDEV: "EXDEV: on another file system", ENODEV: "ENODEV: no such device",
+	EISDIR: "EISDIR: is a directory", ENAMETOOLONG: "ENAMETOOLONG: file name too long", ELOOP: "ELOOP: too many symbolic links",
+	EBADR: "EBADR: invalid request descriptor", ENODATA: "ENODATA: no data available", ECONNABORTED: "ECONNABORTED: connection aborted",
+	ESTALE: "ESTALE: stale file handle", EUCLEAN: "EUCLEAN: structure needs cleaning", EREMOTEIO: "EREMOTEIO: remote I/O error",
 }
 
 // Error is the number's name and meaning.
@@ -55,54 +71,116 @@ func (e Errno) Error() string {
 	return "errno " + strconv.Itoa(int(e))
 }
 
-// Verdict is what a result means to whoever pushed the operation.
+// Verdict is what a result means for the operation that it ended.
 type Verdict uint8
 
 const (
-	Good      Verdict = iota // the result is a count, or 0
-	Again                    // push it again as it is: EINTR, EAGAIN
+	Good      Verdict = iota // the result is a count, or 0; a Timeout's time has come
+	Again                    // push it again as it is
 	Cancelled                // it was cancelled, or the write before it in its link failed
-	NoSpace                  // the disk is full; nothing else is wrong
+	NoSpace                  // the disk or a quota is full; nothing else is wrong
 	NoBuffers                // no receive buffer was free
 	Gone                     // the peer or the connection is gone
-	Missing                  // no such file; or it exists already
-	Limit                    // too many open files, too little memory: later, perhaps
+	Missing                  // there is no such file
+	Exists                   // there is one already
+	Refused                  // permissions, or something else stands at that path
+	Limit                    // too many open files, too little memory, a queue that is full: later, perhaps
 	Broken                   // the disk failed: final for what was asked
 	OurBug                   // EBADF, EFAULT, EINVAL: we asked for nonsense
 )
 
-// Judge is the one table in which results are read.
+// enter stands for io_uring_enter itself, whose errno says nothing of an
+// operation.
+const enter Code = 0xff
+
+// Judge is the one table in which results are read: what -errno means for an
+// operation of this code. What is done about a verdict is for whoever asked.
 func Judge(code Code, result int32) Verdict {
 	if result >= 0 {
 		return Good
 	}
-	switch Errno(-result) {
+	errno := Errno(-result)
+	switch code {
+	case Accept:
+		return judgeAccept(errno)
+	case Recv, Send, Shutdown:
+		return judgeSocket(errno)
+	case Timeout:
+		if errno == ETIME {
+			return Good
+		}
+	case enter:
+		return judgeEnter(errno)
+	}
+	return judgeFile(errno)
+}
+
+// judgeAccept: but for a connection that ended before it was accepted, what
+// fails here fails at the next try too (a limit of files or memory).
+func judgeAccept(errno Errno) Verdict {
+	switch errno {
 	case EINTR, EAGAIN:
 		return Again
 	case ECANCELED:
 		return Cancelled
-	case ENOSPC, EDQUOT, EFBIG:
-		return NoSpace
-	case ENOBUFS:
-		return NoBuffers
-	case ENOENT, EEXIST, ENOTDIR:
-		return Missing
-	case EMFILE, ENFILE, ENOMEM:
-		return Limit
-	case EPIPE, ECONNRESET, ETIMEDOUT:
+	case ECONNABORTED:
 		return Gone
-	case ETIME:
-		return Good
 	case EBADF, EFAULT:
 		return OurBug
-	case EINVAL:
-		if code == Accept || code == Recv || code == Send || code == Shutdown {
-			return Gone
-		}
+	}
+	return Limit
+}
+
+// judgeSocket: EINVAL is what a socket that was shut down answers. Whatever has
+// no name of its own has ended the connection.
+func judgeSocket(errno Errno) Verdict {
+	switch errno {
+	case EINTR, EAGAIN:
+		return Again
+	case ECANCELED:
+		return Cancelled
+	case ENOBUFS:
+		return NoBuffers
+	case EBADF, EFAULT:
 		return OurBug
 	}
-	if code == Accept || code == Recv || code == Send || code == Shutdown {
-		return Gone
+	return Gone
+}
+
+// judgeFile: EFBIG is no lack of space, as no room that is made on the disk
+// helps.
+func judgeFile(errno Errno) Verdict {
+	switch errno {
+	case EINTR, EAGAIN:
+		return Again
+	case ECANCELED:
+		return Cancelled
+	case ENOSPC, EDQUOT:
+		return NoSpace
+	case ENOENT:
+		return Missing
+	case EEXIST:
+		return Exists
+	case EACCES, EPERM, EROFS, ENOTDIR, EISDIR, ELOOP:
+		return Refused
+	case EMFILE, ENFILE, ENOMEM:
+		return Limit
+	case EBADF, EFAULT, EINVAL:
+		return OurBug
 	}
 	return Broken
+}
+
+// judgeEnter: EBUSY, EAGAIN and EBADR ask for completions to be taken first,
+// ENOMEM for memory; all of them pass.
+func judgeEnter(errno Errno) Verdict {
+	switch errno {
+	case EINTR:
+		return Again
+	case ETIME:
+		return Good
+	case EBUSY, EAGAIN, EBADR, ENOMEM:
+		return Limit
+	}
+	return OurBug
 }

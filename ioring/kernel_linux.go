@@ -604,18 +604,17 @@ func (k *Kernel) submit() {
 		k.sqTailP.Store(k.sqTail)
 		k.Stats.Enters++
 		got, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, k.enterFD, uintptr(n), 0, enterGetEvents|k.enterFlg, 0, 0)
-		if errno == unix.EINTR {
-			k.Stats.Interrupts++
-			continue
-		}
-		if errno == 0 {
+		switch Judge(enter, -int32(errno)) {
+		case Good:
 			k.told += uint32(got)
 			return
+		case Again:
+			k.Stats.Interrupts++
+		case Limit:
+			return // the next round tries again
+		default:
+			panic("ioring: io_uring_enter: " + errno.Error())
 		}
-		if errno == unix.EBUSY || errno == unix.EAGAIN || errno == unix.ENOMEM {
-			return // completions first, or memory: the next round tries again
-		}
-		panic("ioring: io_uring_enter: " + errno.Error())
 	}
 }
 
@@ -670,14 +669,14 @@ func (k *Kernel) Wait(until Instant) {
 		// Syscall6, so that Go's scheduler sees the thread block and gives its
 		// processor away: a raw call would hold up every stop of the world.
 		_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, k.enterFD, 0, 1, flags, uintptr(unsafe.Pointer(k.arg)), unsafe.Sizeof(getEventsArg{}))
-		switch errno {
-		case 0, unix.ETIME:
+		switch Judge(enter, -int32(errno)) {
+		case Good:
 			if errno != 0 {
-				return
+				return // its time has come
 			}
-		case unix.EINTR:
+		case Again:
 			k.Stats.Interrupts++
-		case unix.EBUSY, unix.EAGAIN, unix.EBADR:
+		case Limit:
 			return
 		default:
 			panic("ioring: io_uring_enter: " + errno.Error())

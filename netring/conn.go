@@ -1,8 +1,6 @@
 package netring
 
 import (
-	"syscall"
-
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -349,14 +347,14 @@ func (n *Net) received(i int32, c ioring.Completion) {
 	if c.Flags&ioring.FlagMore != 0 {
 		return
 	}
-	switch syscall.Errno(-c.Result) {
-	case 0: // the end of the stream
+	switch verdict := ioring.Judge(ioring.Recv, c.Result); {
+	case c.Result == 0: // the end of the stream
 		x.ended = true
 		x.sendAt = n.now
-	case syscall.ENOBUFS:
+	case verdict == ioring.NoBuffers:
 		n.stats.NoBuffers++
 		x.hungry, n.hungry = true, true
-	case syscall.ECANCELED, syscall.EINTR, syscall.EAGAIN:
+	case verdict == ioring.Cancelled, verdict == ioring.Again:
 	default: // the connection is broken
 		n.kill(i)
 	}

@@ -3,7 +3,6 @@ package netring
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
@@ -384,8 +383,8 @@ func (n *Net) accepted(c ioring.Completion, at int) {
 		door.accepting = false
 	}
 	if c.Result < 0 {
-		switch syscall.Errno(-c.Result) {
-		case syscall.ECANCELED, syscall.EINTR, syscall.EAGAIN, syscall.ECONNABORTED:
+		switch ioring.Judge(ioring.Accept, c.Result) {
+		case ioring.Cancelled, ioring.Again, ioring.Gone:
 		default: // EMFILE, ENFILE, ENOMEM …: it will be no better at once
 			n.acceptAt = n.now + acceptBackoffNS
 			n.stats.AcceptBackoffs++

@@ -1,7 +1,6 @@
 package netring
 
 import (
-	"syscall"
 	"unsafe"
 
 	"github.com/tailbound/tailbound/ioring"
@@ -356,9 +355,7 @@ func (n *Net) sendDone(i int32, c ioring.Completion) {
 	n.freeVector(x)
 	left := int(c.Result)
 	if left < 0 {
-		switch syscall.Errno(-c.Result) {
-		case syscall.EINTR, syscall.EAGAIN:
-		default:
+		if ioring.Judge(ioring.Send, c.Result) != ioring.Again {
 			n.kill(i)
 		}
 		left = 0

@@ -1,0 +1,76 @@
+package ioring
+
+import "fmt"
+
+// OpError is an operation on a file that failed, as an operator has to read
+// it: what was asked, of which file, where, and what the kernel answered.
+//
+// It is plain data: what fails on a hot path keeps one by value, and only what
+// prints it makes an error of it.
+type OpError struct {
+	Op     Code
+	Path   string // relative to the data directory; "": not known
+	Offset int64  // of the first byte asked for
+	Length int64  // how many; 0: this operation has no range
+	Errno  Errno  // 0: it ended short, without an error
+}
+
+var doing = map[Code]string{
+	Read: "reading", Write: "writing", Sync: "syncing", Allocate: "reserving room in", Open: "opening", Close: "closing",
+	Rename: "renaming", Unlink: "removing", Mkdir: "making the directory", List: "listing", Stat: "asking for the size of",
+}
+
+// Error says it in one line: "writing shard-001/journal, 8192 bytes at 4096:
+// EIO: input/output error".
+func (e *OpError) Error() string {
+	what, ok := doing[e.Op]
+	if !ok {
+		what = fmt.Sprintf("operation %d on", e.Op)
+	}
+	path := e.Path
+	switch path {
+	case "":
+		path = "a file"
+	case ".":
+		path = "the data directory"
+	}
+	where := ""
+	if e.Length > 0 {
+		where = fmt.Sprintf(", %d bytes at %d", e.Length, e.Offset)
+	}
+	if e.Errno == 0 {
+		return fmt.Sprintf("%s %s%s: it ended short, without an error", what, path, where)
+	}
+	return fmt.Sprintf("%s %s%s: %s", what, path, where, e.Errno.Error())
+}
+
+// Unwrap gives the errno: errors.Is(err, ioring.ENOSPC).
+func (e *OpError) Unwrap() error {
+	if e.Errno == 0 {
+		return nil
+	}
+	return e.Errno
+}
+
+// Advice is what to do about it; "" where nothing is known.
+func (e *OpError) Advice() string {
+	switch e.Errno {
+	case EACCES, EPERM:
+		return "give the user that runs tailbound the right to read and write it"
+	case EROFS:
+		return "mount its file system for writing"
+	case ENOTDIR, EISDIR, ELOOP:
+		return "something else stands there: move it away"
+	case EMFILE, ENFILE:
+		return "raise the limit of open files (ulimit -n)"
+	case ENOENT:
+		return "restore it from a copy of the whole directory"
+	}
+	switch Judge(e.Op, -int32(e.Errno)) {
+	case NoSpace:
+		return "make room on its file system"
+	case Broken:
+		return "the kernel's log (dmesg) says what its disk answered"
+	}
+	return ""
+}
