@@ -184,7 +184,7 @@ func segmentPath(generation uint64) string { return fmt.Sprintf("segments/%016x"
 
 // openShard opens the files of this shard for good.
 func (e *Engine) openShard(arena *mem.Arena) error {
-	b := &blocking{ring: e.ring, buf: e.buffers[0], path: e.buffers[1].Slice(0, blockBytes), files: e.o.Files}
+	b := &blocking{ring: e.ring, buf: e.flush.buffers[0], path: e.flush.buffers[1].Slice(0, blockBytes), files: e.o.Files}
 	for i, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
 		path := shardPath(e.shard, name)
 		if found, err := b.open(e.o.Files+uint32(i), path, 0); err != nil || !found {
@@ -194,17 +194,17 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 	if _, err := b.open(e.o.Files+slotSegments, "segments", ioring.OpenDirectory|ioring.OpenReadOnly); err != nil {
 		return err
 	}
-	size, err := b.size(e.file)
+	size, err := b.size(e.journal.file)
 	if err != nil {
 		return err
 	}
 	if want := int64(e.o.JournalBytes); size < want {
-		if err := b.zero(e.file, size, want, "journal"); err != nil {
+		if err := b.zero(e.journal.file, size, want, "journal"); err != nil {
 			return err
 		}
 		size = want
 	}
-	e.blocks = min(size, int64(e.o.JournalBytes)) / blockBytes
+	e.journal.blocks = min(size, int64(e.o.JournalBytes)) / blockBytes
 	for i := range uint32(2) {
 		// room for the largest checkpoint there may be, where the disk has it
 		slot := e.o.Files + slotCheck + i

@@ -5,7 +5,7 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// checks writes checkpoints: two slots in turn, each whole, linked with its
+// checkpoints writes checkpoints: two slots in turn, each whole, linked with its
 // sync. What both slots replay from past is free in the journal. One of many logs
 // is put together in several turns:
 //
@@ -13,7 +13,7 @@ import (
 //
 // A log's record may be newer than from: so was every log's but that whose batch
 // holds from back. What came between is replayed, and changes nothing.
-type checks struct {
+type checkpoints struct {
 	checkBuf     mem.Block
 	sequence     uint64
 	replays      [2]uint64 // the frame each slot replays from
@@ -37,50 +37,50 @@ type draft struct {
 }
 
 func (e *Engine) carveChecks(a *mem.Arena) (err error) {
-	e.replays = [2]uint64{1, 1} // Recover wrote both
-	e.checkBuf, err = a.Carve("checkpoint", e.o.checkpointBytes(), blockBytes)
+	e.checkpoints.replays = [2]uint64{1, 1} // Recover wrote both
+	e.checkpoints.checkBuf, err = a.Carve("checkpoint", e.o.checkpointBytes(), blockBytes)
 	return err
 }
 
 func (e *Engine) stepChecks(sleep *ioring.Instant) {
-	if e.draft.open {
+	if e.checkpoints.draft.open {
 		e.buildOn(sleep)
 		return
 	}
-	if e.checkBusy {
-		if !e.checkIO.pushed && !e.checkIO.push(e.ring, kindCheck, 0) {
+	if e.checkpoints.checkBusy {
+		if !e.checkpoints.checkIO.pushed && !e.checkpoints.checkIO.push(e.ring, kindCheck, 0) {
 			earlier(sleep, e.now)
 		}
 		return
 	}
-	if e.failed != 0 || e.cleanWritten {
+	if e.failed != 0 || e.checkpoints.cleanWritten {
 		return
 	}
-	if e.now < e.checkRetry {
-		earlier(sleep, e.checkRetry)
+	if e.now < e.checkpoints.checkRetry {
+		earlier(sleep, e.checkpoints.checkRetry)
 		return
 	}
 	from := e.replayFrom()
-	useful := min(e.replays[0], e.replays[1]) < from
-	if !(e.wantClean || useful && (e.sinceCheck > e.blocks/4 || e.checkFrees(from)) || e.walked > 2*e.blocks*blockBytes) {
+	useful := min(e.checkpoints.replays[0], e.checkpoints.replays[1]) < from
+	if !(e.checkpoints.wantClean || useful && (e.journal.sinceCheck > e.journal.blocks/4 || e.checkFrees(from)) || e.extents.walked > 2*e.journal.blocks*blockBytes) {
 		// a quiet shard leaves nothing to replay, and no run that nothing says was durable
-		if !useful && e.walked == 0 || from <= e.sealedSeq || e.openCount > 0 || e.runsUsed > 0 {
+		if !useful && e.extents.walked == 0 || from <= e.journal.sealedSeq || e.journal.openCount > 0 || e.extents.runsUsed > 0 {
 			return
 		}
-		if at := e.lastEntry + idleCheckNS; e.now < at {
+		if at := e.journal.lastEntry + idleCheckNS; e.now < at {
 			earlier(sleep, at)
 			return
 		}
 	}
-	e.sequence++
-	e.sinceCheck, e.walked = 0, 0
+	e.checkpoints.sequence++
+	e.journal.sinceCheck, e.extents.walked = 0, 0
 	if e.o.Faults.has(JournalReusedEarly) {
 		e.release(from)
 	}
-	e.checkBusy = true
-	e.draft = draft{open: true}
-	e.draft.head = checkpoint{directory: e.dir, epoch: e.epoch, shard: uint32(e.shard), clean: e.wantClean, sequence: e.sequence, journal: e.journal,
-		durable: e.durableSeq}
+	e.checkpoints.checkBusy = true
+	e.checkpoints.draft = draft{open: true}
+	e.checkpoints.draft.head = checkpoint{directory: e.dir, epoch: e.epoch, shard: uint32(e.shard), clean: e.checkpoints.wantClean, sequence: e.checkpoints.sequence, journal: e.journalID,
+		durable: e.journal.durableSeq}
 	e.startsAt(from)
 	e.rebuild()
 	e.buildOn(sleep)
@@ -88,10 +88,10 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 
 // startsAt has the checkpoint under way say that replay begins with frame from.
 func (e *Engine) startsAt(from uint64) {
-	c := &e.draft.head
-	c.frame, c.block, c.previous = from, uint64(e.next), e.chain
-	if from <= e.submitted {
-		f := &e.live[from%uint64(len(e.live))]
+	c := &e.checkpoints.draft.head
+	c.frame, c.block, c.previous = from, uint64(e.journal.next), e.journal.chain
+	if from <= e.journal.submitted {
+		f := &e.journal.live[from%uint64(len(e.journal.live))]
 		c.block, c.previous = uint64(f.block), f.previous
 	}
 }
@@ -100,38 +100,38 @@ func (e *Engine) startsAt(from uint64) {
 // here would free some that is worth writing them: one frees what the one before
 // it covers.
 func (e *Engine) checkFrees(from uint64) bool {
-	worth := e.blocks / 8
-	if e.journalFull {
-		worth = e.blocks / 64
+	worth := e.journal.blocks / 8
+	if e.journal.journalFull {
+		worth = e.journal.blocks / 64
 	}
-	return e.used > e.blocks/4*3 && e.blocksBefore(from) >= worth || e.journalFull && e.runsUsed == 0
+	return e.journal.used > e.journal.blocks/4*3 && e.blocksBefore(from) >= worth || e.journal.journalFull && e.extents.runsUsed == 0
 }
 
 // blocksBefore is how many of the journal's blocks in use lie before frame q, at
 // most the first that is not durable.
 func (e *Engine) blocksBefore(q uint64) int64 {
-	if q > e.submitted {
-		return e.used
+	if q > e.journal.submitted {
+		return e.journal.used
 	}
-	n := e.live[q%uint64(len(e.live))].block - e.live[e.released%uint64(len(e.live))].block
+	n := e.journal.live[q%uint64(len(e.journal.live))].block - e.journal.live[e.journal.released%uint64(len(e.journal.live))].block
 	if n < 0 {
-		n += e.blocks
+		n += e.journal.blocks
 	}
 	return n
 }
 
 // rebuild begins the checkpoint under way from its first log.
 func (e *Engine) rebuild() {
-	d := &e.draft
+	d := &e.checkpoints.draft
 	d.log, d.bytes, d.room, d.head.logs = 0, checkHeader, e.o.attachmentsBytes(), 0
 }
 
 // buildOn puts some logs more into the checkpoint under way, and writes it when
 // it has all.
 func (e *Engine) buildOn(sleep *ioring.Instant) {
-	d := &e.draft
+	d := &e.checkpoints.draft
 	if e.failed != 0 {
-		e.checkBusy, d.open = false, false
+		e.checkpoints.checkBusy, d.open = false, false
 		return
 	}
 	if e.now < d.next && !d.head.clean {
@@ -160,16 +160,16 @@ func (e *Engine) buildOn(sleep *ioring.Instant) {
 	if e.o.Faults.has(CheckpointFromLate) {
 		e.startsAt(e.replayFrom())
 	}
-	p := e.checkBuf.Bytes()
+	p := e.checkpoints.checkBuf.Bytes()
 	n := alignBlock(d.bytes)
 	clear(p[d.bytes:n])
 	d.head.put(p, d.bytes-checkHeader)
 	d.open = false
-	e.checkIO.begin(e.o.Files+slotCheck+uint32(e.sequence%2), 0, e.checkBuf.Slice(0, n))
+	e.checkpoints.checkIO.begin(e.o.Files+slotCheck+uint32(e.checkpoints.sequence%2), 0, e.checkpoints.checkBuf.Slice(0, n))
 	e.disk.begin(WorkCheckpoints, n)
 	e.stats.Checkpoints++
 	e.stats.CheckpointBytes += uint64(n)
-	if !e.checkIO.push(e.ring, kindCheck, 0) {
+	if !e.checkpoints.checkIO.push(e.ring, kindCheck, 0) {
 		earlier(sleep, e.now)
 	}
 }
@@ -181,10 +181,10 @@ func (e *Engine) putLog(l *log, s Slot) bool {
 		return true
 	}
 	segments := 0
-	for g := l.segments; g != none; g = e.all[g].next {
+	for g := l.segments; g != none; g = e.segments.all[g].next {
 		segments++
 	}
-	p, d := e.checkBuf.Bytes(), &e.draft
+	p, d := e.checkpoints.checkBuf.Bytes(), &e.checkpoints.draft
 	if d.bytes+logRecordBytes+checkEpochs*epochRecordBytes+segments*segRecordBytes+d.room > len(p) {
 		return false
 	}
@@ -199,8 +199,8 @@ func (e *Engine) putLog(l *log, s Slot) bool {
 		}
 	}
 	segments = 0
-	for g := l.segments; g != none; g = e.all[g].next {
-		q := &e.all[g]
+	for g := l.segments; g != none; g = e.segments.all[g].next {
+		q := &e.segments.all[g]
 		if !q.ready {
 			continue
 		}
@@ -224,27 +224,27 @@ func (e *Engine) putLog(l *log, s Slot) bool {
 const checkEpochs = 8
 
 func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
-	if !e.checkIO.complete(i&1 != 0, c.Result, e.now) {
+	if !e.checkpoints.checkIO.complete(i&1 != 0, c.Result, e.now) {
 		return
 	}
-	e.disk.end(WorkCheckpoints, e.checkIO.buf.Len())
-	e.checkBusy = false
-	if spaceShort(e.checkIO.errno) {
+	e.disk.end(WorkCheckpoints, e.checkpoints.checkIO.buf.Len())
+	e.checkpoints.checkBusy = false
+	if spaceShort(e.checkpoints.checkIO.errno) {
 		// the slot may be torn, and is the one to write again: the other is whole
-		e.sequence--
-		e.walked++ // what it would have covered is not known any more: some
-		e.checkRetry = e.now + retryNS
+		e.checkpoints.sequence--
+		e.extents.walked++ // what it would have covered is not known any more: some
+		e.checkpoints.checkRetry = e.now + retryNS
 		e.stats.NoSpace++
 		return
 	}
-	if e.checkIO.errno != 0 {
+	if e.checkpoints.checkIO.errno != 0 {
 		// the slot may be torn; without checkpoints the journal ends
-		e.fail(e.checkIO.errno)
+		e.fail(e.checkpoints.checkIO.errno)
 		return
 	}
-	e.replays[e.sequence%2] = e.draft.head.frame
-	if e.draft.head.clean {
-		e.cleanWritten = true
+	e.checkpoints.replays[e.checkpoints.sequence%2] = e.checkpoints.draft.head.frame
+	if e.checkpoints.draft.head.clean {
+		e.checkpoints.cleanWritten = true
 	}
-	e.release(min(e.replays[0], e.replays[1]))
+	e.release(min(e.checkpoints.replays[0], e.checkpoints.replays[1]))
 }

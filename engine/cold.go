@@ -5,14 +5,14 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// colds read runs from segments into buffers of their own. One read's life:
+// reads read runs from segments into buffers of their own. One read's life:
 //
 //	open(); loop { await head of a run(); past it? next }; await the run, and
 //	what follows up to readAtOnce; verify; told
 //
 // Who goes on where another read ended, as a consumer does that catches up,
 // needs no heads: the segment remembers where that was.
-type colds struct {
+type reads struct {
 	reads      [readsMax]coldRead
 	coldsBusy  int
 	coldNext   int            // whose turn it is to ask the disk
@@ -63,8 +63,8 @@ const (
 )
 
 func (e *Engine) carveColds(a *mem.Arena) (err error) {
-	for i := range e.reads {
-		if e.reads[i].buf, err = a.Carve("read buffers", e.o.runBufferBytes(), blockBytes); err != nil {
+	for i := range e.reads.reads {
+		if e.reads.reads[i].buf, err = a.Carve("read buffers", e.o.runBufferBytes(), blockBytes); err != nil {
 			return err
 		}
 	}
@@ -85,25 +85,25 @@ func (e *Engine) ReadCold(s Slot, from int64, user uint32) Status {
 		return Rot
 	}
 	g := l.segments
-	for g != none && (e.all[g].position == 0 || e.all[g].end <= from) {
-		g = e.all[g].next
+	for g != none && (e.segments.all[g].position == 0 || e.segments.all[g].end <= from) {
+		g = e.segments.all[g].next
 	}
-	if g == none || e.all[g].base > from {
+	if g == none || e.segments.all[g].base > from {
 		e.stats.Corrupt++
 		return Corrupt
 	}
-	for i := range e.reads {
-		r := &e.reads[i]
+	for i := range e.reads.reads {
+		r := &e.reads.reads[i]
 		if r.stage != coldFree {
 			continue
 		}
 		*r = coldRead{stage: coldHead, held: true, log: s, id: l.id, segment: g, user: user, from: from, want: blockBytes, buf: r.buf}
 		var near bool
-		if r.at, near = e.all[g].seek(from); near {
+		if r.at, near = e.segments.all[g].seek(from); near {
 			e.readRuns(r, 0)
 		}
-		e.all[g].readers++
-		e.coldsBusy++
+		e.segments.all[g].readers++
+		e.reads.coldsBusy++
 		e.stats.ColdReads++
 		return OK
 	}
@@ -111,18 +111,18 @@ func (e *Engine) ReadCold(s Slot, from int64, user uint32) Status {
 }
 
 func (e *Engine) stepColds(sleep *ioring.Instant) {
-	if e.coldsBusy == 0 {
+	if e.reads.coldsBusy == 0 {
 		return
 	}
 	flying := 0
-	for i := range e.reads {
-		if e.reads[i].pushed {
+	for i := range e.reads.reads {
+		if e.reads.reads[i].pushed {
 			flying++
 		}
 	}
-	for k, first := 0, e.coldNext; k < readsMax; k++ {
+	for k, first := 0, e.reads.coldNext; k < readsMax; k++ {
 		i := (first + k) % readsMax
-		r := &e.reads[i]
+		r := &e.reads.reads[i]
 		if r.pushed || r.stage == coldFree || r.stage == coldDone {
 			continue
 		}
@@ -143,23 +143,23 @@ func (e *Engine) stepColds(sleep *ioring.Instant) {
 			}
 			r.opened = true
 		}
-		r.pushed = e.ring.Push(ioring.Op{Code: ioring.Read, File: e.open0 + uint32(e.all[r.segment].file), Offset: uint64(r.at.position) + uint64(r.got), Buf: r.buf.Slice(r.got, r.want-r.got), Token: ioring.MakeToken(kindCold, 0, uint32(i))})
+		r.pushed = e.ring.Push(ioring.Op{Code: ioring.Read, File: e.files.open0 + uint32(e.segments.all[r.segment].file), Offset: uint64(r.at.position) + uint64(r.got), Buf: r.buf.Slice(r.got, r.want-r.got), Token: ioring.MakeToken(kindCold, 0, uint32(i))})
 		if !r.pushed {
 			earlier(sleep, e.now)
 			continue
 		}
 		flying++
-		e.coldNext = (i + 1) % readsMax
+		e.reads.coldNext = (i + 1) % readsMax
 		r.asked = r.want - r.got
 		e.disk.begin(WorkReads, r.asked)
 	}
 }
 
 // appending says that something was appended just now.
-func (e *Engine) appending() bool { return e.now-e.appendedAt < besideNS }
+func (e *Engine) appending() bool { return e.now-e.reads.appendedAt < besideNS }
 
 func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
-	r := &e.reads[i]
+	r := &e.reads.reads[i]
 	r.pushed = false
 	e.disk.end(WorkReads, r.asked)
 	if again(c.Result) {
@@ -203,7 +203,7 @@ func (e *Engine) readRuns(r *coldRead, atLeast int) {
 		most = readBeside
 	}
 	// The next run is likely as large as the last: no piece of one more.
-	q := &e.all[r.segment]
+	q := &e.segments.all[r.segment]
 	if q.runBytes > most {
 		most = q.runBytes
 	} else if q.runBytes > 0 {
@@ -215,8 +215,8 @@ func (e *Engine) readRuns(r *coldRead, atLeast int) {
 // lookCold looks at the run where the read stands. False: the read is over, or
 // more has to come.
 func (e *Engine) lookCold(i uint32) bool {
-	r := &e.reads[i]
-	q := &e.all[r.segment]
+	r := &e.reads.reads[i]
+	q := &e.segments.all[r.segment]
 	var h runHeader
 	p := r.buf.Bytes()[min(r.look, r.got):r.got] // a run that was passed may end behind it
 	last := r.end > 0 || r.ended                 // no more is asked of the disk
@@ -264,9 +264,9 @@ func (e *Engine) lookCold(i uint32) bool {
 // where nothing was found the run is not what was written, nor is what follows
 // up to end known to be.
 func (e *Engine) stopCold(i uint32, end int64) bool {
-	r := &e.reads[i]
+	r := &e.reads.reads[i]
 	if r.end > 0 {
-		e.all[r.segment].remember(r.at)
+		e.segments.all[r.segment].remember(r.at)
 		e.endCold(i, OK)
 		return false
 	}
@@ -293,12 +293,12 @@ func (e *Engine) rotFound(r *coldRead, end int64) {
 }
 
 func (e *Engine) endCold(i uint32, st Status) {
-	r := &e.reads[i]
+	r := &e.reads.reads[i]
 	if r.opened {
 		e.letGo(r.segment)
 	}
-	e.all[r.segment].readers--
-	e.coldsBusy--
+	e.segments.all[r.segment].readers--
+	e.reads.coldsBusy--
 	r.stage = coldDone
 	if st != OK {
 		if st == Corrupt {
@@ -313,7 +313,7 @@ func (e *Engine) endCold(i uint32, st Status) {
 // ReadViews gives the batches of a finished read that hold offsets from to to,
 // as Read does.
 func (e *Engine) ReadViews(read uint32, from, to int64, maxBytes int, out []View) (n int) {
-	r := &e.reads[read]
+	r := &e.reads.reads[read]
 	if r.stage != coldDone || !r.held {
 		panic("engine: ReadViews of a read that is not")
 	}
@@ -349,7 +349,7 @@ func (e *Engine) ReadViews(read uint32, from, to int64, maxBytes int, out []View
 
 // ReadEnd ends a read; its views stay until they are unpinned.
 func (e *Engine) ReadEnd(read uint32) {
-	r := &e.reads[read]
+	r := &e.reads.reads[read]
 	if !r.held {
 		panic("engine: ReadEnd twice")
 	}
@@ -358,7 +358,7 @@ func (e *Engine) ReadEnd(read uint32) {
 }
 
 func (e *Engine) unpinCold(read uint32) {
-	r := &e.reads[read]
+	r := &e.reads.reads[read]
 	if r.pins <= 0 {
 		panic("engine: Unpin of what is not pinned")
 	}
@@ -368,8 +368,8 @@ func (e *Engine) unpinCold(read uint32) {
 
 // ColdFree is how many read buffers are free.
 func (e *Engine) ColdFree() (n int) {
-	for i := range e.reads {
-		if e.reads[i].stage == coldFree {
+	for i := range e.reads.reads {
+		if e.reads.reads[i].stage == coldFree {
 			n++
 		}
 	}
@@ -378,8 +378,8 @@ func (e *Engine) ColdFree() (n int) {
 
 // ColdPinned says that a read buffer waits for its views to be unpinned.
 func (e *Engine) ColdPinned() bool {
-	for i := range e.reads {
-		if r := &e.reads[i]; r.stage == coldDone && r.pins > 0 {
+	for i := range e.reads.reads {
+		if r := &e.reads.reads[i]; r.stage == coldDone && r.pins > 0 {
 			return true
 		}
 	}

@@ -32,7 +32,7 @@ const (
 // crowded counts log l, which has a large batch of need entry bytes, and says
 // that the frames take it because they take them all.
 func (e *Engine) crowded(l *log, need int) bool {
-	c := &e.crowd
+	c := &e.extents.crowd
 	if e.now >= c.until {
 		if c.last = c.logs; e.now >= c.until+crowdNS {
 			c.last = 0 // that was not the one before
@@ -47,7 +47,7 @@ func (e *Engine) crowded(l *log, need int) bool {
 	switch n := max(c.logs, c.last); {
 	case n <= crowdLogs || n <= directLogsMax && e.now < c.runsUntil:
 		return false
-	case n > directLogsMax || e.openBytes+need <= frameBytesMax || int(e.submitted-e.durableSeq) < e.o.InflightMax:
+	case n > directLogsMax || e.journal.openBytes+need <= frameBytesMax || int(e.journal.submitted-e.journal.durableSeq) < e.o.InflightMax:
 		return true
 	}
 	// a frame is full, and as many as may be are in flight

@@ -54,4 +54,4 @@ func (e *Engine) Undurable(l Slot) (own, all int64) { return e.logs[l].undurable
 
 // JournalFull says that a frame found no room in the journal: it waits for drains
 // and for a checkpoint.
-func (e *Engine) JournalFull() bool { return e.journalFull }
+func (e *Engine) JournalFull() bool { return e.journal.journalFull }

@@ -5,10 +5,10 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// drains copy what is durable in the journal to the segments, in the
+// flush copies what is durable in the journal to the segments, in the
 // background, from memory. Each is a run (see runs), built in a buffer of its
 // own because its batches lie in many frames.
-type drains struct {
+type flush struct {
 	buffers    [drainsMax]mem.Block
 	lent       [drainsMax]int32 // the run that each is; none
 	drainsBusy int
@@ -19,14 +19,14 @@ type drains struct {
 }
 
 func (e *Engine) carveDrains(a *mem.Arena) (err error) {
-	e.queue = make([]int32, e.o.LogsMax)
-	for i := range e.buffers {
-		e.lent[i] = none
+	e.flush.queue = make([]int32, e.o.LogsMax)
+	for i := range e.flush.buffers {
+		e.flush.lent[i] = none
 		what, n := "run buffers", e.o.runBufferBytes()
 		if i >= largeDrains {
 			what, n = "small run buffers", smallDrainBytes
 		}
-		if e.buffers[i], err = a.Carve(what, n, blockBytes); err != nil {
+		if e.flush.buffers[i], err = a.Carve(what, n, blockBytes); err != nil {
 			return err
 		}
 	}
@@ -39,8 +39,8 @@ func (e *Engine) queueDrain(s int32) {
 		return
 	}
 	l.queued = true
-	e.queue[(e.queueAt+e.queueN)%len(e.queue)] = s
-	e.queueN++
+	e.flush.queue[(e.flush.queueAt+e.flush.queueN)%len(e.flush.queue)] = s
+	e.flush.queueN++
 }
 
 // smallDrainBytes holds the run of a log that has little.
@@ -53,27 +53,27 @@ func (e *Engine) stepDrains(sleep *ioring.Instant) {
 	if e.stopped {
 		return
 	}
-	if e.now < e.drainAfter {
-		earlier(sleep, e.drainAfter)
+	if e.now < e.flush.drainAfter {
+		earlier(sleep, e.flush.drainAfter)
 		return
 	}
-	if e.pressed && e.slabsFree() > len(e.slabs)/2 {
-		e.pressed = false
+	if e.journal.pressed && e.slabsFree() > len(e.cache.slabs)/2 {
+		e.journal.pressed = false
 	}
-	urgent := e.stopping || e.pressed || e.journalFull || e.used > e.blocks/2 || e.slabsFree() < len(e.slabs)/2
+	urgent := e.stopping || e.journal.pressed || e.journal.journalFull || e.journal.used > e.journal.blocks/2 || e.slabsFree() < len(e.cache.slabs)/2
 	most := e.drainsNow()
-	looks := min(e.queueN, looksPerStep)
-	if looks < e.queueN {
+	looks := min(e.flush.queueN, looksPerStep)
+	if looks < e.flush.queueN {
 		earlier(sleep, e.now+10e6)
 	}
-	for ; looks > 0 && e.drainsBusy < most; looks-- {
-		s := e.queue[e.queueAt]
+	for ; looks > 0 && e.flush.drainsBusy < most; looks-- {
+		s := e.flush.queue[e.flush.queueAt]
 		l := &e.logs[s]
 		if e.drainBuffer(l) == none {
 			break // nobody goes before it: the journal is freed from the oldest on
 		}
-		e.queueAt = (e.queueAt + 1) % len(e.queue)
-		e.queueN--
+		e.flush.queueAt = (e.flush.queueAt + 1) % len(e.flush.queue)
+		e.flush.queueN--
 		l.queued = false
 		if l.state == logGone {
 			e.finishClosing(l)
@@ -93,7 +93,7 @@ func (e *Engine) stepDrains(sleep *ioring.Instant) {
 		}
 		e.queueDrain(s)
 	}
-	if e.queueN > 0 && urgent && e.drainsBusy < most {
+	if e.flush.queueN > 0 && urgent && e.flush.drainsBusy < most {
 		earlier(sleep, e.now+1e6)
 	}
 }
@@ -102,11 +102,11 @@ func (e *Engine) stepDrains(sleep *ioring.Instant) {
 // do the frames that somebody waits for: there are the more of them the more of
 // the journal only drains can free.
 func (e *Engine) drainsNow() int {
-	if e.pressed || e.stopping {
+	if e.journal.pressed || e.stopping {
 		return drainsMax
 	}
-	quarter := e.blocks / 4
-	over := e.used - e.blocksBefore(e.replayFrom()) - 2*quarter
+	quarter := e.journal.blocks / 4
+	over := e.journal.used - e.blocksBefore(e.replayFrom()) - 2*quarter
 	return largeDrains + int(smallDrains*min(max(over, 0), quarter)/quarter)
 }
 
@@ -115,13 +115,13 @@ func (e *Engine) drainsNow() int {
 func (e *Engine) drainBuffer(l *log) int32 {
 	if pieceHeader+l.undrained <= smallDrainBytes {
 		for i := largeDrains; i < drainsMax; i++ {
-			if e.lent[i] == none {
+			if e.flush.lent[i] == none {
 				return int32(i)
 			}
 		}
 	}
 	for i := range largeDrains {
-		if e.lent[i] == none {
+		if e.flush.lent[i] == none {
 			return int32(i)
 		}
 	}
@@ -138,27 +138,27 @@ func (e *Engine) startDrain(s Slot, limit int64, sleep *ioring.Instant) bool {
 		panic("engine: undrained batches are not in memory")
 	}
 	alone := l.runFirst == none
-	if q := &e.all[l.writing]; q.broken && alone {
+	if q := &e.segments.all[l.writing]; q.broken && alone {
 		return e.replaceSegment(s)
 	}
-	if l.filling != l.writing && n.base >= e.all[l.filling].base {
+	if l.filling != l.writing && n.base >= e.segments.all[l.filling].base {
 		e.writesTo(l, l.filling)
 	}
-	q := &e.all[l.writing]
+	q := &e.segments.all[l.writing]
 	buffer := e.drainBuffer(l)
-	if buffer == none || e.runFree == none {
+	if buffer == none || e.extents.runFree == none {
 		return false
 	}
-	p := e.buffers[buffer].Bytes()
+	p := e.flush.buffers[buffer].Bytes()
 	h := runHeader{base: n.base, maxTime: noTime}
 	at := pieceHeader
 	c := l.taking
 	for ; n != nil && n.seq != 0; n = e.at(&c) {
 		size := entryHeader + align8(int(n.length))
-		if n.base+int64(n.count) > limit || h.batches > 0 && at+size > drainBytesMax || l.filling != l.writing && n.base >= e.all[l.filling].base {
+		if n.base+int64(n.count) > limit || h.batches > 0 && at+size > drainBytesMax || l.filling != l.writing && n.base >= e.segments.all[l.filling].base {
 			break
 		}
-		k := &e.slabs[n.slab]
+		k := &e.cache.slabs[n.slab]
 		copy(p[at:], k.block.Bytes()[n.pos:int(n.pos)+size])
 		h.add(n)
 		at += size
@@ -175,9 +175,9 @@ func (e *Engine) startDrain(s Slot, limit int64, sleep *ioring.Instant) bool {
 			return false
 		}
 	}
-	i := e.takeRun(run{state: runSealed, log: s, segment: l.writing, buffer: buffer, block: e.buffers[buffer], bytes: bytes, header: h})
-	e.lent[buffer] = i
-	e.drainsBusy++
+	i := e.takeRun(run{state: runSealed, log: s, segment: l.writing, buffer: buffer, block: e.flush.buffers[buffer], bytes: bytes, header: h})
+	e.flush.lent[buffer] = i
+	e.flush.drainsBusy++
 	l.undrained -= int64(bytes)
 	e.sendRun(i, sleep)
 	return true
@@ -186,12 +186,12 @@ func (e *Engine) startDrain(s Slot, limit int64, sleep *ioring.Instant) bool {
 // replaceSegment moves what is pending from a broken segment to the next one.
 func (e *Engine) replaceSegment(s Slot) bool {
 	l := &e.logs[s]
-	q := &e.all[l.writing]
+	q := &e.segments.all[l.writing]
 	if q.next == none {
 		e.wantSegment(s, q.pending)
 		return false
 	}
-	x := &e.all[q.next]
+	x := &e.segments.all[q.next]
 	if !x.ready {
 		return false
 	}

@@ -256,19 +256,19 @@ const (
 // Engine is one shard's storage. One thread owns it; nothing in it blocks but
 // New.
 type Engine struct {
-	ring    ioring.Ring
-	attach  Attacher
-	o       Options
-	shard   int
-	dir     [16]byte
-	epoch   uint32
-	journal uint64
-	counter uint32 // of generations
-	now     ioring.Instant
-	failed  int // errno
-	stats   Stats
-	disk    Disk
-	changes uint64
+	ring      ioring.Ring
+	attach    Attacher
+	o         Options
+	shard     int
+	dir       [16]byte
+	epoch     uint32
+	journalID uint64
+	counter   uint32 // of generations
+	now       ioring.Instant
+	failed    int // errno
+	stats     Stats
+	disk      Disk
+	changes   uint64
 
 	undurable int64 // the sum of the logs'
 
@@ -281,15 +281,16 @@ type Engine struct {
 	eventAt int
 	eventN  int
 
-	memory
-	frames
-	files
-	segs
-	drains
-	runs
-	indexes
-	checks
-	colds
+	cache       cache
+	journal     journal
+	files       files
+	segments    segments
+	flush       flush
+	extents     extents
+	index       index
+	checkpoints checkpoints
+	reads       reads
+	recycled    recycled
 
 	stopping    bool
 	stopped     bool
@@ -314,7 +315,7 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attac
 	}
 	o.LogsMax = max(o.LogsMax, len(boot.Shards[shard].Logs)) // another number of shards may bring more
 	e := &Engine{ring: ring, attach: attach, o: o, shard: shard, dir: boot.Directory, epoch: boot.Epoch,
-		journal: journalID(boot.Directory, boot.Epoch, shard)}
+		journalID: journalID(boot.Directory, boot.Epoch, shard)}
 	if err := e.carve(arena); err != nil {
 		return nil, fmt.Errorf("%w; this directory may hold batches of %d bytes", err, o.BatchBytesMax)
 	}
@@ -326,7 +327,7 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attac
 			return nil, err
 		}
 	}
-	e.checks.sequence = boot.Shards[shard].sequence
+	e.checkpoints.sequence = boot.Shards[shard].sequence
 	e.adoptSpares(boot.Shards[shard].spares)
 	return e, nil
 }
@@ -370,7 +371,7 @@ func (e *Engine) adopt(b *LogBoot) error {
 		if !ok {
 			return fmt.Errorf("engine: shard %d has more than %d segments", e.shard, e.o.segmentsMax())
 		}
-		q := &e.all[g]
+		q := &e.segments.all[g]
 		q.base, q.end, q.position, q.maxTime, q.bytes, q.chain = x.base, x.end, x.position, x.maxTime, x.bytes, x.chain
 		q.ready, q.next0 = true, q.position
 		if q.position > 0 {
@@ -688,9 +689,9 @@ func (e *Engine) Shutdown() {
 
 // Idle says that nothing is in flight and, after Shutdown, that all is done.
 func (e *Engine) Idle() bool {
-	busy := e.diskBusy() || e.indexing.active || e.filesBusy > 0 || e.unlinking || e.making.pushed
+	busy := e.diskBusy() || e.index.indexing.active || e.files.filesBusy > 0 || e.segments.unlinking || e.recycled.making.pushed
 	if e.failed != 0 {
-		return e.submitted == e.durableSeq+uint64(e.brokenFrames) && e.runsFlying == 0 && !e.making.pushed && !e.indexing.pushed && e.worksBusy == 0 && !e.checkBusy && e.coldsBusy == 0 && e.filesBusy == 0 && !e.unlinking
+		return e.journal.submitted == e.journal.durableSeq+uint64(e.journal.brokenFrames) && e.extents.runsFlying == 0 && !e.recycled.making.pushed && !e.index.indexing.pushed && e.segments.worksBusy == 0 && !e.checkpoints.checkBusy && e.reads.coldsBusy == 0 && e.files.filesBusy == 0 && !e.segments.unlinking
 	}
 	if e.stopping {
 		return e.stopped && !busy
@@ -707,7 +708,7 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 		e.stopped = true // what is not drained is in the journal
 		return
 	}
-	if e.openEntries() > 0 || e.sealedSeq > e.durableSeq || e.runsUsed > 0 || e.worksBusy > 0 || e.checkBusy || e.making.pushed || e.unlinking || len(e.unlinks) > 0 {
+	if e.openEntries() > 0 || e.journal.sealedSeq > e.journal.durableSeq || e.extents.runsUsed > 0 || e.segments.worksBusy > 0 || e.checkpoints.checkBusy || e.recycled.making.pushed || e.segments.unlinking || len(e.segments.unlinks) > 0 {
 		return
 	}
 	for i := range e.logs[:e.logsHigh] {
@@ -718,8 +719,8 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 	if !e.indexesWritten() {
 		return
 	}
-	if !e.cleanWritten {
-		e.wantClean = true
+	if !e.checkpoints.cleanWritten {
+		e.checkpoints.wantClean = true
 		e.stepChecks(sleep)
 		return
 	}

@@ -87,14 +87,14 @@ func (q *segment) seekTime(ts int64) int64 {
 	return q.base
 }
 
-// indexes keep what is known of where runs begin, so that a cold read or a
+// index keeps what is known of where runs begin, so that a cold read or a
 // search by time need not walk them all in the next life: a block behind the
 // last run of a segment that takes no more, or of any at a clean stop. It is a
 // hint, not synced, verified like anything read. One at a time:
 //
 //	open(); await write(index)
 //	open(); await read(); verify; noted
-type indexes struct {
+type index struct {
 	indexBlock mem.Block
 	indexing   indexWork
 	indexAt    int32 // where to look for the next
@@ -112,7 +112,7 @@ type indexWork struct {
 }
 
 func (e *Engine) carveIndexes(a *mem.Arena) (err error) {
-	e.indexBlock, err = a.Carve("index block", blockBytes, blockBytes)
+	e.index.indexBlock, err = a.Carve("index block", blockBytes, blockBytes)
 	return err
 }
 
@@ -127,60 +127,60 @@ func (e *Engine) writesTo(l *log, g int32) {
 
 // indexDue has the index of segment g written, if g is complete.
 func (e *Engine) indexDue(g int32) {
-	if q := &e.all[g]; !q.writeDue && q.position > 0 && q.indexAt != q.position && q.pending == 0 && q.flying == 0 && q.position+blockBytes <= q.bytes {
+	if q := &e.segments.all[g]; !q.writeDue && q.position > 0 && q.indexAt != q.position && q.pending == 0 && q.flying == 0 && q.position+blockBytes <= q.bytes {
 		q.writeDue = true
-		e.writesDue++
+		e.index.writesDue++
 	}
 }
 
 // loadDue has the index of segment g read.
 func (e *Engine) loadDue(g int32) {
-	e.all[g].loadDue, e.all[g].indexAt = true, e.all[g].position
-	e.loadsDue++
+	e.segments.all[g].loadDue, e.segments.all[g].indexAt = true, e.segments.all[g].position
+	e.index.loadsDue++
 }
 
 // noIndexDue forgets what is due of segment q.
 func (e *Engine) noIndexDue(q *segment) {
 	if q.writeDue {
-		e.writesDue--
+		e.index.writesDue--
 	}
 	if q.loadDue {
-		e.loadsDue--
+		e.index.loadsDue--
 	}
 	q.writeDue, q.loadDue = false, false
 }
 
 // indexesWritten says that at a clean stop nothing of them is left to do.
 func (e *Engine) indexesWritten() bool {
-	if !e.atStop {
-		e.atStop = true
+	if !e.index.atStop {
+		e.index.atStop = true
 		for i := range e.logs[:e.logsHigh] {
 			if l := &e.logs[i]; l.state == logOpen && l.writing != none {
 				e.indexDue(l.writing)
 			}
 		}
 	}
-	return e.writesDue == 0 && !e.indexing.active
+	return e.index.writesDue == 0 && !e.index.indexing.active
 }
 
 func (e *Engine) stepIndexes(sleep *ioring.Instant) {
-	w := &e.indexing
+	w := &e.index.indexing
 	if !w.active {
-		if e.failed != 0 || e.writesDue == 0 && (e.loadsDue == 0 || e.stopping) {
+		if e.failed != 0 || e.index.writesDue == 0 && (e.index.loadsDue == 0 || e.stopping) {
 			return
 		}
-		for q := &e.all[e.indexAt]; !q.writeDue && (!q.loadDue || e.stopping); q = &e.all[e.indexAt] {
-			e.indexAt = (e.indexAt + 1) % int32(len(e.all))
+		for q := &e.segments.all[e.index.indexAt]; !q.writeDue && (!q.loadDue || e.stopping); q = &e.segments.all[e.index.indexAt] {
+			e.index.indexAt = (e.index.indexAt + 1) % int32(len(e.segments.all))
 		}
-		q := &e.all[e.indexAt]
-		*w = indexWork{active: true, write: q.writeDue, segment: e.indexAt}
+		q := &e.segments.all[e.index.indexAt]
+		*w = indexWork{active: true, write: q.writeDue, segment: e.index.indexAt}
 		e.noIndexDue(q)
 		q.readers++ // it is not removed under us
 	}
 	if w.pushed {
 		return
 	}
-	q := &e.all[w.segment]
+	q := &e.segments.all[w.segment]
 	if !w.opened {
 		_, pending, errno := e.acquire(w.segment, false)
 		if errno != 0 {
@@ -197,10 +197,10 @@ func (e *Engine) stepIndexes(sleep *ioring.Instant) {
 		w.opened = true
 		if w.write {
 			q.indexAt = q.position
-			e.putIndex(e.indexBlock.Bytes(), q)
+			e.putIndex(e.index.indexBlock.Bytes(), q)
 		}
 	}
-	op := ioring.Op{Code: ioring.Read, File: e.open0 + uint32(q.file), Offset: uint64(q.indexAt), Buf: e.indexBlock, Token: ioring.MakeToken(kindIndex, 0, 0)}
+	op := ioring.Op{Code: ioring.Read, File: e.files.open0 + uint32(q.file), Offset: uint64(q.indexAt), Buf: e.index.indexBlock, Token: ioring.MakeToken(kindIndex, 0, 0)}
 	if w.write {
 		op.Code = ioring.Write
 	}
@@ -212,14 +212,14 @@ func (e *Engine) stepIndexes(sleep *ioring.Instant) {
 }
 
 func (e *Engine) indexCompleted(c ioring.Completion) {
-	w := &e.indexing
-	q := &e.all[w.segment]
+	w := &e.index.indexing
+	q := &e.segments.all[w.segment]
 	w.pushed = false
 	e.disk.end(WorkFiles, metadataBytes)
 	if again(c.Result) {
 		return
 	}
-	if !w.write && (c.Result != blockBytes || !e.getIndex(e.indexBlock.Bytes(), q)) {
+	if !w.write && (c.Result != blockBytes || !e.getIndex(e.index.indexBlock.Bytes(), q)) {
 		q.indexAt = 0
 	}
 	e.letGo(w.segment)

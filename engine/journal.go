@@ -11,7 +11,7 @@ import (
 //
 // Frames are built in log memory, closed when the shard's turn ends and there
 // is room in flight, and written as they lie.
-type frames struct {
+type journal struct {
 	live []liveFrame // by sequence, from released to sealed; a circle
 
 	// Invariant: released <= durableSeq+1; durableSeq <= submitted <= sealedSeq.
@@ -147,55 +147,55 @@ func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over 
 }
 
 func (e *Engine) carveFrames(*mem.Arena) error {
-	e.live = make([]liveFrame, e.o.JournalBytes/blockBytes+64)
-	e.released = 1
+	e.journal.live = make([]liveFrame, e.o.JournalBytes/blockBytes+64)
+	e.journal.released = 1
 	return nil
 }
 
-func (e *Engine) openEntries() uint32 { return e.openCount }
+func (e *Engine) openEntries() uint32 { return e.journal.openCount }
 
 // entryFits makes sure that the open frame can take an entry of n bytes,
 // closing it and opening the next where it must.
 func (e *Engine) entryFits(n int) bool {
 	need := entryHeader + align8(n)
-	if e.openBytes > 0 {
-		if e.openBytes+need <= max(e.o.frameBytes(), pieceHeader+need) && e.openPos+e.openBytes+need <= e.slabs[e.slab].block.Len() {
+	if e.journal.openBytes > 0 {
+		if e.journal.openBytes+need <= max(e.o.frameBytes(), pieceHeader+need) && e.journal.openPos+e.journal.openBytes+need <= e.cache.slabs[e.cache.slab].block.Len() {
 			return true
 		}
-		if e.openCount > 0 {
+		if e.journal.openCount > 0 {
 			e.sealFrame()
 		} else {
-			e.openBytes = 0
-			e.slabs[e.slab].frames--
+			e.journal.openBytes = 0
+			e.cache.slabs[e.cache.slab].frames--
 		}
 	}
 	// a frame more may be closed than is in flight: what is built ahead is bounded by log memory
-	if e.sealedSeq+2-e.released >= uint64(len(e.live)) {
-		e.pressed = true
+	if e.journal.sealedSeq+2-e.journal.released >= uint64(len(e.journal.live)) {
+		e.journal.pressed = true
 		return false
 	}
-	if e.slab == none || e.slabs[e.slab].used+pieceHeader+need > e.slabs[e.slab].block.Len() {
-		if !e.takeSlab(&e.slab) {
-			e.pressed = true
+	if e.cache.slab == none || e.cache.slabs[e.cache.slab].used+pieceHeader+need > e.cache.slabs[e.cache.slab].block.Len() {
+		if !e.takeSlab(&e.cache.slab) {
+			e.journal.pressed = true
 			return false
 		}
 	}
-	s := &e.slabs[e.slab]
+	s := &e.cache.slabs[e.cache.slab]
 	s.frames++
-	e.openPos, e.openBytes, e.openCount = s.used, pieceHeader, 0
-	e.live[(e.sealedSeq+1)%uint64(len(e.live))] = liveFrame{slab: e.slab, pos: e.openPos}
+	e.journal.openPos, e.journal.openBytes, e.journal.openCount = s.used, pieceHeader, 0
+	e.journal.live[(e.journal.sealedSeq+1)%uint64(len(e.journal.live))] = liveFrame{slab: e.cache.slab, pos: e.journal.openPos}
 	return true
 }
 
 // appendEntry writes the header of an entry whose bytes are in place.
 func (e *Engine) appendEntry(h *entry) (seq uint64) {
-	b := e.slabs[e.slab].block.Bytes()
-	putEntry(b[e.openPos+e.openBytes:], h)
-	e.openBytes += h.bytes()
-	e.openCount++
-	e.lastEntry = e.now
+	b := e.cache.slabs[e.cache.slab].block.Bytes()
+	putEntry(b[e.journal.openPos+e.journal.openBytes:], h)
+	e.journal.openBytes += h.bytes()
+	e.journal.openCount++
+	e.journal.lastEntry = e.now
 	e.stats.Entries++
-	return e.sealedSeq + 1
+	return e.journal.sealedSeq + 1
 }
 
 // putEntry writes the header of an entry, and the zeroes after its bytes.
@@ -208,15 +208,15 @@ func putEntry(p []byte, h *entry) {
 func (e *Engine) putNote(h entry) { e.appendEntry(&h) }
 
 func (e *Engine) sealFrame() {
-	s := &e.slabs[e.slab]
-	f := &e.live[(e.sealedSeq+1)%uint64(len(e.live))]
+	s := &e.cache.slabs[e.cache.slab]
+	f := &e.journal.live[(e.journal.sealedSeq+1)%uint64(len(e.journal.live))]
 	b := s.block.Bytes()
-	n := alignBlock(e.openBytes)
-	clear(b[e.openPos+e.openBytes : e.openPos+n])
-	f.state, f.bytes, f.entries, f.blocks = frameSealed, e.openBytes, e.openCount, int32(n/blockBytes)
-	s.used = e.openPos + n
-	e.openBytes, e.openCount = 0, 0
-	e.sealedSeq++
+	n := alignBlock(e.journal.openBytes)
+	clear(b[e.journal.openPos+e.journal.openBytes : e.journal.openPos+n])
+	f.state, f.bytes, f.entries, f.blocks = frameSealed, e.journal.openBytes, e.journal.openCount, int32(n/blockBytes)
+	s.used = e.journal.openPos + n
+	e.journal.openBytes, e.journal.openCount = 0, 0
+	e.journal.sealedSeq++
 }
 
 // stepFrames submits closed frames, and closes the open one, while frames may
@@ -225,30 +225,30 @@ func (e *Engine) stepFrames(sleep *ioring.Instant) {
 	if e.failed != 0 {
 		return
 	}
-	for q := e.durableSeq + 1; q <= e.submitted; q++ {
-		f := &e.live[q%uint64(len(e.live))]
+	for q := e.journal.durableSeq + 1; q <= e.journal.submitted; q++ {
+		f := &e.journal.live[q%uint64(len(e.journal.live))]
 		if f.state == frameInFlight && !e.pushFrame(q) {
 			earlier(sleep, e.now)
 			return
 		}
 	}
-	if e.openCount == 0 && e.sealedSeq == e.durableSeq && e.stampSeq < e.dataSeq {
+	if e.journal.openCount == 0 && e.journal.sealedSeq == e.journal.durableSeq && e.journal.stampSeq < e.journal.dataSeq {
 		// an empty frame says that the newest one is durable
 		switch {
-		case e.idleAt == 0:
-			e.idleAt = e.now + idleStampNS
-		case (e.now >= e.idleAt || e.stopping) && e.openBytes == 0 && e.used+8 < e.blocks/2 && e.entryFits(0):
+		case e.journal.idleAt == 0:
+			e.journal.idleAt = e.now + idleStampNS
+		case (e.now >= e.journal.idleAt || e.stopping) && e.journal.openBytes == 0 && e.journal.used+8 < e.journal.blocks/2 && e.entryFits(0):
 			e.sealFrame()
-		case e.now >= e.idleAt && e.openBytes > 0:
+		case e.now >= e.journal.idleAt && e.journal.openBytes > 0:
 			e.sealFrame()
 		}
-		if e.sealedSeq == e.durableSeq && e.now < e.idleAt {
-			earlier(sleep, e.idleAt)
+		if e.journal.sealedSeq == e.journal.durableSeq && e.now < e.journal.idleAt {
+			earlier(sleep, e.journal.idleAt)
 		}
 	}
-	for e.submitted-e.durableSeq < uint64(e.o.InflightMax) {
-		if e.submitted == e.sealedSeq {
-			if e.openCount == 0 || e.reserved.active {
+	for e.journal.submitted-e.journal.durableSeq < uint64(e.o.InflightMax) {
+		if e.journal.submitted == e.journal.sealedSeq {
+			if e.journal.openCount == 0 || e.cache.reserved.active {
 				return
 			}
 			e.sealFrame()
@@ -256,7 +256,7 @@ func (e *Engine) stepFrames(sleep *ioring.Instant) {
 		if !e.submitFrame() {
 			return // the journal is full: a checkpoint frees it
 		}
-		q := e.submitted
+		q := e.journal.submitted
 		if !e.pushFrame(q) {
 			earlier(sleep, e.now)
 			return
@@ -266,50 +266,50 @@ func (e *Engine) stepFrames(sleep *ioring.Instant) {
 
 // submitFrame gives the next closed frame its place and its header.
 func (e *Engine) submitFrame() bool {
-	q := e.submitted + 1
-	f := &e.live[q%uint64(len(e.live))]
+	q := e.journal.submitted + 1
+	f := &e.journal.live[q%uint64(len(e.journal.live))]
 	wasted := int64(0)
-	if e.next+int64(f.blocks) > e.blocks {
-		wasted = e.blocks - e.next
+	if e.journal.next+int64(f.blocks) > e.journal.blocks {
+		wasted = e.journal.blocks - e.journal.next
 	}
-	if e.used+wasted+int64(f.blocks) > e.blocks {
-		e.journalFull = true
+	if e.journal.used+wasted+int64(f.blocks) > e.journal.blocks {
+		e.journal.journalFull = true
 		return false
 	}
-	e.used += wasted + int64(f.blocks)
+	e.journal.used += wasted + int64(f.blocks)
 	f.wasted = int32(wasted)
 	if wasted > 0 {
-		e.next = 0
+		e.journal.next = 0
 	}
-	f.block, f.previous = e.next, e.chain
-	e.next += int64(f.blocks)
-	if e.next == e.blocks {
-		e.next = 0
+	f.block, f.previous = e.journal.next, e.journal.chain
+	e.journal.next += int64(f.blocks)
+	if e.journal.next == e.journal.blocks {
+		e.journal.next = 0
 	}
-	p := e.slabs[f.slab].block.Bytes()[f.pos:]
-	h := frameHeader{journal: e.journal, shard: uint32(e.shard), entries: f.entries, sequence: q, durable: e.durableSeq}
-	h.directory, h.epoch, h.bodyBytes, h.previous = e.dir, e.epoch, uint32(f.bytes-pieceHeader), e.chain
+	p := e.cache.slabs[f.slab].block.Bytes()[f.pos:]
+	h := frameHeader{journal: e.journalID, shard: uint32(e.shard), entries: f.entries, sequence: q, durable: e.journal.durableSeq}
+	h.directory, h.epoch, h.bodyBytes, h.previous = e.dir, e.epoch, uint32(f.bytes-pieceHeader), e.journal.chain
 	h.bodyCRC = crcOf(p[pieceHeader:f.bytes])
 	h.put(p)
-	e.chain, e.stampSeq, e.idleAt = h.crc, e.durableSeq, 0
+	e.journal.chain, e.journal.stampSeq, e.journal.idleAt = h.crc, e.journal.durableSeq, 0
 	if f.entries > 0 {
-		e.dataSeq = q
+		e.journal.dataSeq = q
 	}
-	e.journalFull = false
-	e.sinceCheck += wasted + int64(f.blocks)
+	e.journal.journalFull = false
+	e.journal.sinceCheck += wasted + int64(f.blocks)
 	f.state, f.at = frameInFlight, e.now
 	e.disk.begin(WorkFrames, int(f.blocks)*blockBytes)
-	e.appendedAt = e.now
-	f.io.begin(e.file, f.block*blockBytes, e.slabs[f.slab].block.Slice(f.pos, int(f.blocks)*blockBytes))
-	e.submitted = q
+	e.reads.appendedAt = e.now
+	f.io.begin(e.journal.file, f.block*blockBytes, e.cache.slabs[f.slab].block.Slice(f.pos, int(f.blocks)*blockBytes))
+	e.journal.submitted = q
 	e.stats.Frames++
 	e.stats.FrameBytes += uint64(f.blocks) * blockBytes
 	return true
 }
 
 func (e *Engine) pushFrame(q uint64) bool {
-	i := q % uint64(len(e.live))
-	f := &e.live[i]
+	i := q % uint64(len(e.journal.live))
+	f := &e.journal.live[i]
 	if e.o.Faults.has(NoSync) && !f.io.pushed {
 		if e.ring.Room() < 1 {
 			return false
@@ -321,7 +321,7 @@ func (e *Engine) pushFrame(q uint64) bool {
 }
 
 func (e *Engine) frameCompleted(i uint32, c ioring.Completion) {
-	f := &e.live[i>>1]
+	f := &e.journal.live[i>>1]
 	over := f.io.complete(i&1 != 0, c.Result, e.now)
 	if e.o.Faults.has(NoSync) && f.io.errno == 0 && f.io.done == f.io.buf.Len() {
 		over = true
@@ -338,30 +338,30 @@ func (e *Engine) frameCompleted(i uint32, c ioring.Completion) {
 	e.disk.end(WorkFrames, int(f.blocks)*blockBytes)
 	if f.io.errno != 0 {
 		f.state = frameBroken
-		e.brokenFrames++
+		e.journal.brokenFrames++
 		e.fail(f.io.errno)
 		return
 	}
 	f.state = frameDone
 	e.advance()
 	if e.failed != 0 && f.state == frameDone {
-		e.brokenFrames++ // after a broken one: never durable
+		e.journal.brokenFrames++ // after a broken one: never durable
 		f.state = frameBroken
 	}
 }
 
 // advance makes frames durable, in order, and says what that means.
 func (e *Engine) advance() {
-	for e.failed == 0 && e.durableSeq < e.submitted {
-		f := &e.live[(e.durableSeq+1)%uint64(len(e.live))]
+	for e.failed == 0 && e.journal.durableSeq < e.journal.submitted {
+		f := &e.journal.live[(e.journal.durableSeq+1)%uint64(len(e.journal.live))]
 		if f.state != frameDone {
 			return
 		}
 		f.state = frameDurable
-		e.durableSeq++
+		e.journal.durableSeq++
 		e.changes++
-		e.slabs[f.slab].frames--
-		b := e.slabs[f.slab].block.Bytes()[f.pos : f.pos+f.bytes]
+		e.cache.slabs[f.slab].frames--
+		b := e.cache.slabs[f.slab].block.Bytes()[f.pos : f.pos+f.bytes]
 		for at := pieceHeader; at < len(b); {
 			var h entry
 			h.read(b[at:])
@@ -394,10 +394,10 @@ func (e *Engine) entryDurable(h *entry, at landing) {
 
 // release frees the journal's blocks before frame upTo.
 func (e *Engine) release(upTo uint64) {
-	for e.released < upTo {
-		f := &e.live[e.released%uint64(len(e.live))]
-		e.used -= int64(f.blocks) + int64(f.wasted)
-		e.released++
+	for e.journal.released < upTo {
+		f := &e.journal.live[e.journal.released%uint64(len(e.journal.live))]
+		e.journal.used -= int64(f.blocks) + int64(f.wasted)
+		e.journal.released++
 		e.changes++
 	}
 }
@@ -405,10 +405,10 @@ func (e *Engine) release(upTo uint64) {
 // replayFrom is the first frame that must be replayed: not durable, or with
 // something in it that is not drained.
 func (e *Engine) replayFrom() uint64 {
-	q := max(e.released, e.replayHint)
-	for q <= e.durableSeq && e.live[q%uint64(len(e.live))].undrained == 0 {
+	q := max(e.journal.released, e.journal.replayHint)
+	for q <= e.journal.durableSeq && e.journal.live[q%uint64(len(e.journal.live))].undrained == 0 {
 		q++
 	}
-	e.replayHint = q
+	e.journal.replayHint = q
 	return q
 }

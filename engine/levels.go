@@ -19,17 +19,17 @@ type Levels struct {
 }
 
 // InFlight is how many journal frames are submitted and not durable.
-func (e *Engine) InFlight() int { return int(e.submitted - e.durableSeq) }
+func (e *Engine) InFlight() int { return int(e.journal.submitted - e.journal.durableSeq) }
 
 // Levels looks at every slab: it is for once in a while.
 func (e *Engine) Levels() Levels {
 	l := Levels{
-		SlabsMax: len(e.slabs), SlabsPinned: e.pinned, Frames: e.InFlight(), FramesMax: e.o.InflightMax,
-		JournalBlocks: int(e.used), JournalBlocksMax: int(e.blocks), Runs: e.drainsBusy, RunsMax: drainsMax, DrainQueue: e.queueN,
-		ColdReads: e.coldsBusy, ColdReadsMax: readsMax, Spares: e.sparesN, SparesMax: sparesMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.chunks),
+		SlabsMax: len(e.cache.slabs), SlabsPinned: e.cache.pinned, Frames: e.InFlight(), FramesMax: e.o.InflightMax,
+		JournalBlocks: int(e.journal.used), JournalBlocksMax: int(e.journal.blocks), Runs: e.flush.drainsBusy, RunsMax: drainsMax, DrainQueue: e.flush.queueN,
+		ColdReads: e.reads.coldsBusy, ColdReadsMax: readsMax, Spares: e.recycled.sparesN, SparesMax: sparesMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.cache.chunks),
 	}
 	l.Slabs = l.SlabsMax - e.slabsFree()
-	for i := e.chunk; i != none; i = e.chunks[i].next {
+	for i := e.cache.chunk; i != none; i = e.cache.chunks[i].next {
 		l.IndexChunksFree++
 	}
 	return l

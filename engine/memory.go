@@ -7,10 +7,10 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// memory is the log memory: slabs in which frames are built, and per log an
+// cache is the log memory: slabs in which frames are built, and per log an
 // index of the batches in them. It is also the cache: a slab is taken again,
 // in order of age, when nothing in it is undrained, in flight or pinned.
-type memory struct {
+type cache struct {
 	slabs    []slab
 	slab     int32 // where frames are built; none
 	age      uint32
@@ -86,24 +86,24 @@ func (e *Engine) carveMemory(arena *mem.Arena) error {
 	if n < 3 {
 		return fmt.Errorf("engine: log memory of %d bytes holds %d slabs of %d, fewer than 3", e.o.LogMemoryBytes, n, size)
 	}
-	e.slabs = make([]slab, n)
-	for i := range e.slabs {
+	e.cache.slabs = make([]slab, n)
+	for i := range e.cache.slabs {
 		b, err := arena.Carve("log memory", size, blockBytes)
 		if err != nil {
 			return err
 		}
-		e.slabs[i].block = b
+		e.cache.slabs[i].block = b
 	}
-	e.slab = none
-	e.growing = make([]growing, max(1, min(directLogsMax, n/8)))
-	for i := range e.growing {
-		e.growing[i] = growing{none, none}
+	e.cache.slab = none
+	e.extents.growing = make([]growing, max(1, min(directLogsMax, n/8)))
+	for i := range e.extents.growing {
+		e.extents.growing[i] = growing{none, none}
 	}
-	e.chunks = make([]chunk, e.o.LogMemoryBytes/512/nodesPerChunk+2*e.o.LogsMax)
-	e.chunk = none
-	for i := len(e.chunks) - 1; i >= 0; i-- {
-		e.chunks[i].next = e.chunk
-		e.chunk = int32(i)
+	e.cache.chunks = make([]chunk, e.o.LogMemoryBytes/512/nodesPerChunk+2*e.o.LogsMax)
+	e.cache.chunk = none
+	for i := len(e.cache.chunks) - 1; i >= 0; i-- {
+		e.cache.chunks[i].next = e.cache.chunk
+		e.cache.chunk = int32(i)
 	}
 	return e.carveFrames(arena)
 }
@@ -114,8 +114,8 @@ func (s *slab) free() bool { return s.undrained == 0 && s.frames == 0 && s.pins 
 // filled at all unless it is to be a used one; none.
 func (e *Engine) oldestSlab(used bool) int32 {
 	best := none
-	for i := range e.slabs {
-		if s := &e.slabs[i]; !s.filling && s.free() && (s.age != 0 || !used) && (best == none || s.closed < e.slabs[best].closed) {
+	for i := range e.cache.slabs {
+		if s := &e.cache.slabs[i]; !s.filling && s.free() && (s.age != 0 || !used) && (best == none || s.closed < e.cache.slabs[best].closed) {
 			best = int32(i)
 		}
 	}
@@ -129,15 +129,15 @@ func (e *Engine) takeSlab(which *int32) bool {
 	if best == none {
 		return false
 	}
-	s := &e.slabs[best]
+	s := &e.cache.slabs[best]
 	if s.age != 0 {
 		e.evict(s.closed)
 	}
 	if *which != none {
-		e.slabs[*which].closed, e.slabs[*which].filling = e.age, false
+		e.cache.slabs[*which].closed, e.cache.slabs[*which].filling = e.cache.age, false
 	}
-	e.age++
-	s.age, s.used, s.filling = e.age, 0, true
+	e.cache.age++
+	s.age, s.used, s.filling = e.cache.age, 0, true
 	*which = best
 	return true
 }
@@ -145,7 +145,7 @@ func (e *Engine) takeSlab(which *int32) bool {
 // evict forgets, in every log, the batches up to age. A log does so when it is
 // read, or when its turn comes: some logs now, some each step.
 func (e *Engine) evict(age uint32) {
-	e.evicted, e.unswept = max(e.evicted, age), e.logsHigh
+	e.cache.evicted, e.cache.unswept = max(e.cache.evicted, age), e.logsHigh
 	e.sweep(sweptPerStep)
 	e.stats.Evictions++
 }
@@ -154,12 +154,12 @@ func (e *Engine) evict(age uint32) {
 const sweptPerStep = 64
 
 func (e *Engine) sweep(logs int) {
-	for ; e.unswept > 0 && logs > 0; logs-- {
-		e.unswept--
-		if e.sweepAt++; e.sweepAt >= e.logsHigh {
-			e.sweepAt = 0
+	for ; e.cache.unswept > 0 && logs > 0; logs-- {
+		e.cache.unswept--
+		if e.cache.sweepAt++; e.cache.sweepAt >= e.logsHigh {
+			e.cache.sweepAt = 0
 		}
-		e.trim(&e.logs[e.sweepAt])
+		e.trim(&e.logs[e.cache.sweepAt])
 	}
 }
 
@@ -169,12 +169,12 @@ func (e *Engine) sweep(logs int) {
 // of a log has no gap.
 func (e *Engine) trim(l *log) {
 	for l.state != logFree && l.first != none {
-		c := &e.chunks[l.first]
+		c := &e.cache.chunks[l.first]
 		if c.head == c.tail {
 			return
 		}
 		n := &c.nodes[c.head]
-		if n.age > e.evicted || n.base >= l.drained {
+		if n.age > e.cache.evicted || n.base >= l.drained {
 			return
 		}
 		e.popNode(l)
@@ -184,25 +184,25 @@ func (e *Engine) trim(l *log) {
 // evictOldest makes room in the index, which small batches use up before the
 // memory: of what is evicted already, or of the oldest slab that is free.
 func (e *Engine) evictOldest() {
-	e.sweep(e.unswept)
-	if e.chunk != none {
+	e.sweep(e.cache.unswept)
+	if e.cache.chunk != none {
 		return
 	}
 	best := e.oldestSlab(true)
 	if best == none {
 		return
 	}
-	s := &e.slabs[best]
+	s := &e.cache.slabs[best]
 	e.evict(s.closed)
-	e.sweep(e.unswept)
+	e.sweep(e.cache.unswept)
 	s.age, s.closed, s.used = 0, 0, 0
 }
 
 // slabsFree counts what could be filled next.
 func (e *Engine) slabsFree() int {
 	n := 0
-	for i := range e.slabs {
-		if e.slabs[i].free() {
+	for i := range e.cache.slabs {
+		if e.cache.slabs[i].free() {
 			n++
 		}
 	}
@@ -211,7 +211,7 @@ func (e *Engine) slabsFree() int {
 
 func (e *Engine) popNode(l *log) {
 	f := l.first
-	c := &e.chunks[f]
+	c := &e.cache.chunks[f]
 	for _, k := range [...]*cursor{&l.taking, &l.settling} {
 		if k.chunk == f && k.at == c.head {
 			k.at++
@@ -233,36 +233,36 @@ func (e *Engine) popNode(l *log) {
 			}
 		}
 		l.first = c.next
-		e.chunks[l.first].prev = none
+		e.cache.chunks[l.first].prev = none
 	}
-	c.next = e.chunk
-	e.chunk = f
+	c.next = e.cache.chunk
+	e.cache.chunk = f
 }
 
 func (e *Engine) dropNodes(l *log) {
 	for l.first != none {
 		f := l.first
-		l.first = e.chunks[f].next
-		e.chunks[f].next = e.chunk
-		e.chunk = f
+		l.first = e.cache.chunks[f].next
+		e.cache.chunks[f].next = e.cache.chunk
+		e.cache.chunk = f
 	}
 	l.last, l.taking, l.settling = none, cursor{none, 0}, cursor{none, 0}
 }
 
 // nodeFits says that pushNode would find a place.
 func (e *Engine) nodeFits(l *log) bool {
-	return l.last != none && e.chunks[l.last].tail < nodesPerChunk || e.chunk != none
+	return l.last != none && e.cache.chunks[l.last].tail < nodesPerChunk || e.cache.chunk != none
 }
 
 // pushNode is a new last node of l, to be filled in.
 func (e *Engine) pushNode(l *log) *node {
-	if l.last == none || e.chunks[l.last].tail == nodesPerChunk {
-		i := e.chunk
-		e.chunk = e.chunks[i].next
-		c := &e.chunks[i]
+	if l.last == none || e.cache.chunks[l.last].tail == nodesPerChunk {
+		i := e.cache.chunk
+		e.cache.chunk = e.cache.chunks[i].next
+		c := &e.cache.chunks[i]
 		c.next, c.prev, c.head, c.tail = none, l.last, 0, 0
 		if l.last != none {
-			e.chunks[l.last].next = i
+			e.cache.chunks[l.last].next = i
 		} else {
 			l.first = i
 		}
@@ -273,7 +273,7 @@ func (e *Engine) pushNode(l *log) *node {
 			}
 		}
 	}
-	c := &e.chunks[l.last]
+	c := &e.cache.chunks[l.last]
 	c.tail++
 	return &c.nodes[c.tail-1]
 }
@@ -282,22 +282,22 @@ func (e *Engine) pushNode(l *log) *node {
 // end of one; nil at the end of the log.
 func (e *Engine) at(c *cursor) *node {
 	for c.chunk != none {
-		k := &e.chunks[c.chunk]
+		k := &e.cache.chunks[c.chunk]
 		if c.at < k.tail {
 			return &k.nodes[c.at]
 		}
 		if k.next == none {
 			return nil
 		}
-		c.chunk, c.at = k.next, e.chunks[k.next].head
+		c.chunk, c.at = k.next, e.cache.chunks[k.next].head
 	}
 	return nil
 }
 
 // find is the node that holds offset. False: it is not in memory.
 func (e *Engine) find(l *log, offset int64) (cursor, bool) {
-	for i := l.last; i != none; i = e.chunks[i].prev {
-		c := &e.chunks[i]
+	for i := l.last; i != none; i = e.cache.chunks[i].prev {
+		c := &e.cache.chunks[i]
 		if c.head == c.tail || c.nodes[c.head].base > offset {
 			continue
 		}
@@ -319,7 +319,7 @@ func (e *Engine) find(l *log, offset int64) (cursor, bool) {
 // Reserve gives n bytes of log memory for one batch of log l, and the offset
 // its first record gets. Commit or Abort follows in the same turn.
 func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
-	if e.reserved.active {
+	if e.cache.reserved.active {
 		panic("engine: Reserve before Commit or Abort of the one before")
 	}
 	switch {
@@ -353,25 +353,25 @@ func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
 		e.evictOldest()
 	}
 	if direct && e.nodeFits(l) && e.directFits(s, n) {
-		r := &e.pool[l.building]
+		r := &e.extents.pool[l.building]
 		at := r.pos + pieceHeader + r.bytes
-		e.reserved.note(true, s, n, r.slab, at)
+		e.cache.reserved.note(true, s, n, r.slab, at)
 		at += entryHeader
-		return e.slabs[r.slab].block.Bytes()[at : at+n : at+n], l.end, OK
+		return e.cache.slabs[r.slab].block.Bytes()[at : at+n : at+n], l.end, OK
 	}
 	if !e.nodeFits(l) || !e.entryFits(n) {
 		e.stats.WaitMemory++
-		e.pressed = true
+		e.journal.pressed = true
 		return nil, 0, WaitMemory
 	}
-	b := e.slabs[e.slab].block.Bytes()
-	at := e.openPos + e.openBytes + entryHeader
-	e.reserved.note(false, s, n, e.slab, at-entryHeader)
+	b := e.cache.slabs[e.cache.slab].block.Bytes()
+	at := e.journal.openPos + e.journal.openBytes + entryHeader
+	e.cache.reserved.note(false, s, n, e.cache.slab, at-entryHeader)
 	return b[at : at+n : at+n], l.end, OK
 }
 
 // Abort gives back what Reserve handed out.
-func (e *Engine) Abort() { e.reserved.active = false }
+func (e *Engine) Abort() { e.cache.reserved.active = false }
 
 // Meta is what the engine keeps of a batch.
 type Meta struct {
@@ -383,7 +383,7 @@ type Meta struct {
 // Commit appends the batch that Reserve made room for: it takes m.Count
 // offsets from the base.
 func (e *Engine) Commit(m Meta) {
-	r := &e.reserved
+	r := &e.cache.reserved
 	if !r.active || m.Count == 0 {
 		panic("engine: Commit without Reserve, or of no records")
 	}
@@ -394,17 +394,17 @@ func (e *Engine) Commit(m Meta) {
 	}
 	h := entry{kind: entryData, log: l.id, base: l.end, count: m.Count, length: uint32(r.n), crc: m.CRC, slot: uint32(r.slot), durable: l.durable, maxTime: m.MaxTime}
 	n := e.pushNode(l)
-	n.base, n.maxTime, n.slab, n.pos, n.length, n.count, n.crc, n.age, n.seq = l.end, m.MaxTime, r.slab, uint32(r.pos), uint32(r.n), m.Count, m.CRC, e.age, 0
+	n.base, n.maxTime, n.slab, n.pos, n.length, n.count, n.crc, n.age, n.seq = l.end, m.MaxTime, r.slab, uint32(r.pos), uint32(r.n), m.Count, m.CRC, e.cache.age, 0
 	if r.direct {
-		x := &e.pool[l.building]
-		putEntry(e.slabs[r.slab].block.Bytes()[r.pos:], &h)
+		x := &e.extents.pool[l.building]
+		putEntry(e.cache.slabs[r.slab].block.Bytes()[r.pos:], &h)
 		x.bytes += h.bytes()
 		x.header.add(n)
-		e.lastEntry = e.now
+		e.journal.lastEntry = e.now
 		e.stats.Entries++
 	} else {
 		n.seq = e.appendEntry(&h)
-		e.live[n.seq%uint64(len(e.live))].undrained++
+		e.journal.live[n.seq%uint64(len(e.journal.live))].undrained++
 		if l.undrained == 0 {
 			l.oldest = e.now
 		}
@@ -415,8 +415,8 @@ func (e *Engine) Commit(m Meta) {
 		l.frameBytes += h.bytes()
 		e.queueDrain(int32(r.slot))
 	}
-	e.slabs[r.slab].undrained++
-	e.all[l.filling].pending += int64(h.bytes())
+	e.cache.slabs[r.slab].undrained++
+	e.segments.all[l.filling].pending += int64(h.bytes())
 	l.undurable += int64(r.n)
 	e.undurable += int64(r.n)
 	if m.MaxTime > l.maxTime || l.maxTimeBase == noOffset {
@@ -439,12 +439,12 @@ func (v View) Hot() bool { return v.Pin&pinCold == 0 }
 // PinsLeft is how many slabs more readers may pin: half of them, so that there
 // are always some to fill. It may be below 0: whoever pins keeps to it.
 func (e *Engine) PinsLeft() int {
-	n := len(e.slabs)
-	return max(1, min(n/2, n-3)) - e.pinned
+	n := len(e.cache.slabs)
+	return max(1, min(n/2, n-3)) - e.cache.pinned
 }
 
 // LogMemoryBytes is how much log memory there is.
-func (e *Engine) LogMemoryBytes() int { return len(e.slabs) * e.o.slabBytes() }
+func (e *Engine) LogMemoryBytes() int { return len(e.cache.slabs) * e.o.slabBytes() }
 
 // Read gives the batches that hold offsets from to to, oldest first, at most
 // maxBytes of them, but the first one whole.
@@ -474,9 +474,9 @@ func (e *Engine) Read(s Slot, from, to int64, maxBytes int, out []View) (n int, 
 			break
 		}
 		maxBytes -= int(x.length)
-		k := &e.slabs[x.slab]
+		k := &e.cache.slabs[x.slab]
 		if k.pins == 0 {
-			e.pinned++
+			e.cache.pinned++
 		}
 		k.pins++
 		at := int(x.pos) + entryHeader
@@ -501,13 +501,13 @@ func (e *Engine) Unpin(pin uint32) {
 		e.unpinCold(pin &^ pinCold)
 		return
 	}
-	s := &e.slabs[pin]
+	s := &e.cache.slabs[pin]
 	if s.pins <= 0 {
 		panic("engine: Unpin of what is not pinned")
 	}
 	s.pins--
 	if s.pins == 0 {
-		e.pinned--
+		e.cache.pinned--
 		e.changes++
 	}
 }
@@ -519,15 +519,15 @@ func (e *Engine) SeekTime(s Slot, ts int64) (base int64, ok bool) {
 	if l.maxTimeBase == noOffset || l.maxTime < ts || l.start == l.end {
 		return 0, false
 	}
-	for g := l.segments; g != none; g = e.all[g].next {
-		q := &e.all[g]
+	for g := l.segments; g != none; g = e.segments.all[g].next {
+		q := &e.segments.all[g]
 		if q.position == 0 || q.maxTime < ts || q.end <= l.start {
 			continue
 		}
 		return max(q.seekTime(ts), l.start), true
 	}
-	for i := l.first; i != none; i = e.chunks[i].next {
-		c := &e.chunks[i]
+	for i := l.first; i != none; i = e.cache.chunks[i].next {
+		c := &e.cache.chunks[i]
 		for k := c.head; k < c.tail; k++ {
 			if x := &c.nodes[k]; x.maxTime >= ts && x.base+int64(x.count) > l.start {
 				return max(x.base, l.start), true

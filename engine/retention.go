@@ -25,14 +25,14 @@ func (e *Engine) Filling(s Slot) (base, bytes, maxTime int64) {
 	if !e.open(s) || l.filling == none {
 		return 0, 0, noTime
 	}
-	q := &e.all[l.filling]
+	q := &e.segments.all[l.filling]
 	return q.base, q.position + q.pending, q.maxTime
 }
 
 // Seal has the next append begin a new segment.
 func (e *Engine) Seal(s Slot) {
 	if l := &e.logs[s]; e.open(s) && l.filling != none {
-		e.all[l.filling].sealed = true
+		e.segments.all[l.filling].sealed = true
 	}
 }
 
@@ -42,8 +42,8 @@ func (e *Engine) Bytes(s Slot) (n int64) {
 	if !e.open(s) {
 		return 0
 	}
-	for g := e.logs[s].segments; g != none; g = e.all[g].next {
-		n += e.all[g].position + e.all[g].pending
+	for g := e.logs[s].segments; g != none; g = e.segments.all[g].next {
+		n += e.segments.all[g].position + e.segments.all[g].pending
 	}
 	return n
 }
@@ -62,8 +62,8 @@ func (e *Engine) Expired(s Slot, olderThan, bytesMax int64) (start int64) {
 	if bytesMax >= 0 {
 		left = e.Bytes(s) // else the walk ends at the first segment that stays
 	}
-	for g := l.segments; g != none; g = e.all[g].next {
-		q := &e.all[g]
+	for g := l.segments; g != none; g = e.segments.all[g].next {
+		q := &e.segments.all[g]
 		if !q.ready || q.pending > 0 {
 			break
 		}
@@ -88,11 +88,11 @@ func (e *Engine) StartDurable(s Slot) int64 { return e.logs[s].startDurable }
 // next append has another made, and waits for it.
 func (e *Engine) Release(s Slot) {
 	l := &e.logs[s]
-	if !e.open(s) || l.startDurable < l.end || l.drained < l.end || l.runFirst != none || l.working || e.reserved.active {
+	if !e.open(s) || l.startDurable < l.end || l.drained < l.end || l.runFirst != none || l.working || e.cache.reserved.active {
 		return
 	}
 	g := l.segments
-	if g == none || g != l.filling || g != l.writing || e.all[g].next != none || !e.all[g].ready || e.all[g].position == 0 {
+	if g == none || g != l.filling || g != l.writing || e.segments.all[g].next != none || !e.segments.all[g].ready || e.segments.all[g].position == 0 {
 		return
 	}
 	l.segments, l.tail, l.filling, l.writing = none, none, none, none
@@ -107,8 +107,8 @@ func (e *Engine) startMoved(s Slot, start int64) {
 		l.dirty = true
 		e.tell(Event{Kind: Durable, Slot: s})
 	}
-	for g := l.segments; g != none && g != l.writing && e.all[g].ready && e.all[g].flying == 0 && e.all[g].end <= start; g = l.segments {
-		l.segments = e.all[g].next
+	for g := l.segments; g != none && g != l.writing && e.segments.all[g].ready && e.segments.all[g].flying == 0 && e.segments.all[g].end <= start; g = l.segments {
+		l.segments = e.segments.all[g].next
 		e.removeSegment(g)
 	}
 }
@@ -118,13 +118,13 @@ func (e *Engine) startMoved(s Slot, start int64) {
 // record before it.
 func (e *Engine) maxTimeLeft(l *log) (ts, base int64) {
 	ts, base = -1, -1
-	for g := l.segments; g != none; g = e.all[g].next {
-		if q := &e.all[g]; q.position > 0 && q.end > l.start && q.maxTime > ts {
+	for g := l.segments; g != none; g = e.segments.all[g].next {
+		if q := &e.segments.all[g]; q.position > 0 && q.end > l.start && q.maxTime > ts {
 			ts, base = q.maxTime, max(q.seekTime(q.maxTime), l.start)
 		}
 	}
-	for i := l.first; i != none; i = e.chunks[i].next {
-		c := &e.chunks[i]
+	for i := l.first; i != none; i = e.cache.chunks[i].next {
+		c := &e.cache.chunks[i]
 		for k := c.head; k < c.tail; k++ {
 			if x := &c.nodes[k]; x.maxTime > ts && x.base+int64(x.count) > l.start {
 				ts, base = x.maxTime, max(x.base, l.start)

@@ -5,7 +5,7 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// runs are the pieces of segments under way. A drain's run holds what the
+// extents are the pieces of segments under way. A drain's run holds what the
 // journal has; a direct run holds what nothing else on disk has, and
 // acknowledges it. A direct run's life, as the function it stands for:
 //
@@ -13,7 +13,7 @@ import (
 //
 // Runs of a log are written several at a time, at the places they will have,
 // and count in the order of their offsets, whatever order they land in.
-type runs struct {
+type extents struct {
 	pool       []run
 	runFree    int32
 	runsUsed   int
@@ -94,16 +94,16 @@ func (h *runHeader) add(n *node) {
 }
 
 func (e *Engine) carveRuns() error {
-	e.directMax = max(drainBytesMax, min(runBytesMax, e.o.slabBytes()/4))
+	e.extents.directMax = max(drainBytesMax, min(runBytesMax, e.o.slabBytes()/4))
 	n := drainsMax
 	if e.o.DirectBytes > 0 {
 		n += min(max(e.o.LogMemoryBytes/e.o.DirectBytes, 64), 4096)
 	}
-	e.pool = make([]run, n)
-	e.runFree = none
-	for i := len(e.pool) - 1; i >= 0; i-- {
-		e.pool[i].next = e.runFree
-		e.runFree = int32(i)
+	e.extents.pool = make([]run, n)
+	e.extents.runFree = none
+	for i := len(e.extents.pool) - 1; i >= 0; i-- {
+		e.extents.pool[i].next = e.extents.runFree
+		e.extents.runFree = int32(i)
 	}
 	return nil
 }
@@ -111,9 +111,9 @@ func (e *Engine) carveRuns() error {
 // takeRun puts r, as the first of the free runs, into its log's list: behind
 // those that were sent, or at the end where it is direct.
 func (e *Engine) takeRun(r run) int32 {
-	i, l := e.runFree, &e.logs[r.log]
-	e.runFree = e.pool[i].next
-	e.runsUsed++
+	i, l := e.extents.runFree, &e.logs[r.log]
+	e.extents.runFree = e.extents.pool[i].next
+	e.extents.runsUsed++
 	after := l.runSent
 	if r.direct() {
 		after = l.runLast
@@ -121,12 +121,12 @@ func (e *Engine) takeRun(r run) int32 {
 	if after == none {
 		r.next, l.runFirst = l.runFirst, i
 	} else {
-		r.next, e.pool[after].next = e.pool[after].next, i
+		r.next, e.extents.pool[after].next = e.extents.pool[after].next, i
 	}
 	if r.next == none {
 		l.runLast = i
 	}
-	e.pool[i] = r
+	e.extents.pool[i] = r
 	return i
 }
 
@@ -134,7 +134,7 @@ func (e *Engine) takeRun(r run) int32 {
 // with what waits for the next frame, or, while runs of it are in flight, with
 // what gathers behind those, as long as that came to something the last time.
 func (e *Engine) large(l *log, need int) bool {
-	if l.frameSeq == e.sealedSeq+1 {
+	if l.frameSeq == e.journal.sealedSeq+1 {
 		need += l.frameBytes
 	}
 	return e.o.DirectBytes > 0 && (need >= e.o.DirectBytes || l.directs > 0 && l.runBytes >= e.o.DirectBytes/2)
@@ -147,15 +147,15 @@ func (e *Engine) large(l *log, need int) bool {
 func (e *Engine) wantsDirect(l *log, s Slot, need int) bool {
 	if l.building != none {
 		// what follows a run that is being built goes with it, however small
-		if r := &e.pool[l.building]; r.header.end == l.end && r.header.batches > 0 && pieceHeader+r.bytes+need <= e.directMax {
+		if r := &e.extents.pool[l.building]; r.header.end == l.end && r.header.batches > 0 && pieceHeader+r.bytes+need <= e.extents.directMax {
 			return true
 		}
 	}
 	if !e.large(l, need) || e.crowded(l, need) {
 		return false
 	}
-	return l.undrained <= e.aheadMax() && e.runFree != none && e.pool[e.runFree].next != none && // one more for what the journal has before it
-		(l.directs > 0 || e.directLogs < directLogsMax)
+	return l.undrained <= e.aheadMax() && e.extents.runFree != none && e.extents.pool[e.extents.runFree].next != none && // one more for what the journal has before it
+		(l.directs > 0 || e.extents.directLogs < directLogsMax)
 }
 
 // aheadMax is how much the journal may have of a log that is not in its segment
@@ -166,7 +166,7 @@ func (e *Engine) aheadMax() int64 { return int64(min(16*drainBytesMax, e.o.LogMe
 // be ahead of a direct run, while memory is short: it had better wait for its
 // drains, or it goes on writing everything twice just when that is too much.
 func (e *Engine) catchesUp(l *log, need int) bool {
-	l.catching = (l.catching || e.pressed) && l.undrained > e.aheadMax() && e.large(l, need)
+	l.catching = (l.catching || e.journal.pressed) && l.undrained > e.aheadMax() && e.large(l, need)
 	return l.catching
 }
 
@@ -176,9 +176,9 @@ func (e *Engine) directFits(s Slot, n int) bool {
 	l := &e.logs[s]
 	need := entryHeader + align8(n)
 	if l.building != none {
-		r := &e.pool[l.building]
-		if r.segment == l.filling && (r.header.batches == 0 || r.header.end == l.end && pieceHeader+r.bytes+need <= e.directMax) &&
-			r.pos+pieceHeader+r.bytes+need <= e.slabs[r.slab].block.Len() {
+		r := &e.extents.pool[l.building]
+		if r.segment == l.filling && (r.header.batches == 0 || r.header.end == l.end && pieceHeader+r.bytes+need <= e.extents.directMax) &&
+			r.pos+pieceHeader+r.bytes+need <= e.cache.slabs[r.slab].block.Len() {
 			if r.header.batches == 0 {
 				r.header.base, r.header.end = l.end, l.end
 			}
@@ -186,20 +186,20 @@ func (e *Engine) directFits(s Slot, n int) bool {
 		}
 		e.sealRun(l)
 	}
-	if e.runFree == none {
+	if e.extents.runFree == none {
 		return false
 	}
 	g := e.slabFor(pieceHeader + need)
 	if g == nil {
 		return false
 	}
-	l.building = e.takeRun(run{state: runBuilding, log: s, segment: l.filling, buffer: none, slab: g.slab, pos: e.slabs[g.slab].used, extra: 2 * runOverhead,
+	l.building = e.takeRun(run{state: runBuilding, log: s, segment: l.filling, buffer: none, slab: g.slab, pos: e.cache.slabs[g.slab].used, extra: 2 * runOverhead,
 		header: runHeader{base: l.end, end: l.end, maxTime: noTime}})
 	g.run = l.building
-	e.all[l.filling].extra += 2 * runOverhead
+	e.segments.all[l.filling].extra += 2 * runOverhead
 	if l.directs == 0 {
-		e.directAt[e.directLogs] = s
-		e.directLogs++
+		e.extents.directAt[e.extents.directLogs] = s
+		e.extents.directLogs++
 	}
 	l.directs++
 	l.direct = true
@@ -211,15 +211,15 @@ func (e *Engine) directFits(s Slot, n int) bool {
 // largest run, which is closed for that. nil: no memory.
 func (e *Engine) slabFor(n int) *growing {
 	var fullest, idle, largest *growing
-	for i := range e.growing {
-		g := &e.growing[i]
+	for i := range e.extents.growing {
+		g := &e.extents.growing[i]
 		switch {
 		case g.run != none:
-			if largest == nil || e.pool[g.run].bytes > e.pool[largest.run].bytes {
+			if largest == nil || e.extents.pool[g.run].bytes > e.extents.pool[largest.run].bytes {
 				largest = g
 			}
-		case g.slab != none && e.slabs[g.slab].used+n <= e.slabs[g.slab].block.Len():
-			if fullest == nil || e.slabs[g.slab].used > e.slabs[fullest.slab].used {
+		case g.slab != none && e.cache.slabs[g.slab].used+n <= e.cache.slabs[g.slab].block.Len():
+			if fullest == nil || e.cache.slabs[g.slab].used > e.cache.slabs[fullest.slab].used {
 				fullest = g
 			}
 		case idle == nil || g.slab != none:
@@ -230,8 +230,8 @@ func (e *Engine) slabFor(n int) *growing {
 		return fullest
 	}
 	if idle == nil {
-		e.sealRun(&e.logs[e.pool[largest.run].log])
-		if idle = largest; e.slabs[idle.slab].used+n <= e.slabs[idle.slab].block.Len() {
+		e.sealRun(&e.logs[e.extents.pool[largest.run].log])
+		if idle = largest; e.cache.slabs[idle.slab].used+n <= e.cache.slabs[idle.slab].block.Len() {
 			return idle
 		}
 	}
@@ -247,13 +247,13 @@ func (e *Engine) sealRun(l *log) {
 	if i == none {
 		return
 	}
-	r := &e.pool[i]
+	r := &e.extents.pool[i]
 	if r.header.batches == 0 { // what it was begun for was given back
 		e.dropRun(l, i)
 		return
 	}
 	e.grown(l)
-	s := &e.slabs[r.slab]
+	s := &e.cache.slabs[r.slab]
 	at := r.pos + pieceHeader + r.bytes
 	n := alignBlock(at)
 	clear(s.block.Bytes()[at:n])
@@ -264,8 +264,8 @@ func (e *Engine) sealRun(l *log) {
 
 // grown: the run of l that was being built has its size, or is given up.
 func (e *Engine) grown(l *log) {
-	for i := range e.growing {
-		if g := &e.growing[i]; g.run == l.building {
+	for i := range e.extents.growing {
+		if g := &e.extents.growing[i]; g.run == l.building {
 			g.run = none
 		}
 	}
@@ -278,13 +278,13 @@ func (e *Engine) dropRun(l *log, i int32) {
 		e.grown(l)
 	}
 	before := none
-	for k := l.runFirst; k != i; k = e.pool[k].next {
+	for k := l.runFirst; k != i; k = e.extents.pool[k].next {
 		before = k
 	}
 	if before == none {
-		l.runFirst = e.pool[i].next
+		l.runFirst = e.extents.pool[i].next
 	} else {
-		e.pool[before].next = e.pool[i].next
+		e.extents.pool[before].next = e.extents.pool[i].next
 	}
 	if l.runLast == i {
 		l.runLast = before
@@ -293,53 +293,53 @@ func (e *Engine) dropRun(l *log, i int32) {
 }
 
 func (e *Engine) freeRun(l *log, i int32) {
-	r := &e.pool[i]
+	r := &e.extents.pool[i]
 	if r.direct() {
-		e.all[r.segment].extra -= r.extra
+		e.segments.all[r.segment].extra -= r.extra
 		l.directs--
 		if l.directs == 0 {
-			e.directLogs--
-			for k := range e.directLogs {
-				if e.directAt[k] == r.log {
-					e.directAt[k] = e.directAt[e.directLogs]
+			e.extents.directLogs--
+			for k := range e.extents.directLogs {
+				if e.extents.directAt[k] == r.log {
+					e.extents.directAt[k] = e.extents.directAt[e.extents.directLogs]
 				}
 			}
 		}
 	} else {
-		e.lent[r.buffer] = none
-		e.drainsBusy--
+		e.flush.lent[r.buffer] = none
+		e.flush.drainsBusy--
 	}
-	*r = run{next: e.runFree}
-	e.runFree = i
-	e.runsUsed--
+	*r = run{next: e.extents.runFree}
+	e.extents.runFree = i
+	e.extents.runsUsed--
 }
 
 // stepRuns sends direct runs, while few of their log's are in flight; what
 // comes meanwhile is gathered in the next one, which goes beside them when it is
 // half as large as it may be.
 func (e *Engine) stepRuns(sleep *ioring.Instant) {
-	if e.runsUsed == 0 {
+	if e.extents.runsUsed == 0 {
 		return
 	}
-	for i := range e.growing {
-		if k := e.growing[i].run; k != none {
-			r := &e.pool[k]
-			if l := &e.logs[r.log]; r.header.batches == 0 || l.runsFlying == 0 || l.runsFlying < e.o.InflightMax && r.bytes >= e.directMax/2 {
+	for i := range e.extents.growing {
+		if k := e.extents.growing[i].run; k != none {
+			r := &e.extents.pool[k]
+			if l := &e.logs[r.log]; r.header.batches == 0 || l.runsFlying == 0 || l.runsFlying < e.o.InflightMax && r.bytes >= e.extents.directMax/2 {
 				e.sealRun(l)
 			}
 		}
 	}
-	for i := range e.lent {
-		if k := e.lent[i]; k != none && e.pool[k].state == runSent && !e.pool[k].io.pushed {
+	for i := range e.flush.lent {
+		if k := e.flush.lent[i]; k != none && e.extents.pool[k].state == runSent && !e.extents.pool[k].io.pushed {
 			e.pushRun(k, sleep)
 		}
 	}
 	// a log may leave the list under way: backwards
-	for k := e.directLogs - 1; k >= 0; k-- {
-		s := e.directAt[k]
-		for i := e.logs[s].runFirst; i != none && e.pool[i].state >= runSent; {
-			next := e.pool[i].next
-			if r := &e.pool[i]; r.state == runSent && !r.io.pushed {
+	for k := e.extents.directLogs - 1; k >= 0; k-- {
+		s := e.extents.directAt[k]
+		for i := e.logs[s].runFirst; i != none && e.extents.pool[i].state >= runSent; {
+			next := e.extents.pool[i].next
+			if r := &e.extents.pool[i]; r.state == runSent && !r.io.pushed {
 				e.pushRun(i, sleep)
 			}
 			i = next
@@ -356,12 +356,12 @@ func (e *Engine) sendNext(s Slot, sleep *ioring.Instant) {
 	for l.runsFlying < e.o.InflightMax && (l.state == logOpen || l.state == logClosing) {
 		i := l.runFirst
 		if l.runSent != none {
-			i = e.pool[l.runSent].next
+			i = e.extents.pool[l.runSent].next
 		}
-		if i == none || e.pool[i].state != runSealed {
+		if i == none || e.extents.pool[i].state != runSealed {
 			return
 		}
-		r := &e.pool[i]
+		r := &e.extents.pool[i]
 		if l.taken < r.header.base {
 			// the journal has something before it: that goes first, in a run of its own
 			if !e.startDrain(s, r.header.base, sleep) {
@@ -370,7 +370,7 @@ func (e *Engine) sendNext(s Slot, sleep *ioring.Instant) {
 			}
 			continue
 		}
-		q := &e.all[r.segment]
+		q := &e.segments.all[r.segment]
 		if q.next0+int64(r.block.Len()) > q.bytes {
 			e.wantRoom(s, r.segment, q.next0+int64(r.block.Len()))
 			earlier(sleep, e.now+1e6)
@@ -383,8 +383,8 @@ func (e *Engine) sendNext(s Slot, sleep *ioring.Instant) {
 
 // sendRun gives run i, its log's next, its place and its header.
 func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
-	r := &e.pool[i]
-	l, q := &e.logs[r.log], &e.all[r.segment]
+	r := &e.extents.pool[i]
+	l, q := &e.logs[r.log], &e.segments.all[r.segment]
 	h := &r.header
 	h.log, h.generation, h.durable = l.id, q.generation, l.durable
 	h.directory, h.epoch, h.bodyBytes, h.previous = e.dir, e.epoch, uint32(r.bytes), l.chainSent
@@ -410,7 +410,7 @@ func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
 	q.sent += int64(r.bytes)
 	l.chainSent, l.runSent = h.crc, i
 	l.runsFlying++
-	e.runsFlying++
+	e.extents.runsFlying++
 	e.stats.Runs++
 	e.stats.RunBytes += uint64(r.block.Len())
 	if r.direct() {
@@ -418,12 +418,12 @@ func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
 		e.stats.DirectBytes += uint64(r.block.Len())
 	}
 	e.disk.begin(r.work(), r.block.Len())
-	e.appendedAt = e.now
+	e.reads.appendedAt = e.now
 	e.pushRun(i, sleep)
 }
 
 func (e *Engine) pushRun(i int32, sleep *ioring.Instant) {
-	r := &e.pool[i]
+	r := &e.extents.pool[i]
 	if !r.opened {
 		file, pending, errno := e.acquire(r.segment, false)
 		if errno != 0 {
@@ -445,23 +445,23 @@ func (e *Engine) pushRun(i int32, sleep *ioring.Instant) {
 }
 
 func (e *Engine) runCompleted(i uint32, c ioring.Completion) {
-	if e.pool[i>>1].io.complete(i&1 != 0, c.Result, e.now) {
+	if e.extents.pool[i>>1].io.complete(i&1 != 0, c.Result, e.now) {
 		e.runOver(int32(i >> 1))
 	}
 }
 
 // runOver: run i is written and synced, or has failed.
 func (e *Engine) runOver(i int32) {
-	r := &e.pool[i]
+	r := &e.extents.pool[i]
 	s, at := r.log, r.landing()
-	l, q := &e.logs[s], &e.all[r.segment]
+	l, q := &e.logs[s], &e.segments.all[r.segment]
 	if r.opened {
 		e.letGo(r.segment)
 		r.opened = false
 	}
 	q.flying--
 	l.runsFlying--
-	e.runsFlying--
+	e.extents.runsFlying--
 	e.disk.end(r.work(), r.block.Len())
 	e.changes++
 	if r.io.errno != 0 {
@@ -488,8 +488,8 @@ func (e *Engine) runOver(i int32) {
 
 // runsDurable takes what is written and synced, in order.
 func (e *Engine) runsDurable(l *log) {
-	for i := l.runFirst; i != none && e.pool[i].state == runDone; i = l.runFirst {
-		if e.failed != 0 && e.pool[i].header.end > l.durable {
+	for i := l.runFirst; i != none && e.extents.pool[i].state == runDone; i = l.runFirst {
+		if e.failed != 0 && e.extents.pool[i].header.end > l.durable {
 			return // after a failure nothing becomes durable
 		}
 		e.runDurable(l, i)
@@ -498,8 +498,8 @@ func (e *Engine) runsDurable(l *log) {
 
 // runDurable: run i is durable, and so is every run of its log before it.
 func (e *Engine) runDurable(l *log, i int32) {
-	r := &e.pool[i]
-	q, h := &e.all[r.segment], &r.header
+	r := &e.extents.pool[i]
+	q, h := &e.segments.all[r.segment], &r.header
 	if q.position == 0 {
 		q.base = h.base
 	}
@@ -507,7 +507,7 @@ func (e *Engine) runDurable(l *log, i int32) {
 	q.position += int64(r.block.Len())
 	q.pending -= int64(r.bytes)
 	q.sent -= int64(r.bytes)
-	e.walked += int64(r.block.Len())
+	e.extents.walked += int64(r.block.Len())
 	q.end, q.chain = h.end, h.crc
 	q.runs++
 	q.maxTime = max(q.maxTime, h.maxTime)
@@ -536,9 +536,9 @@ func (e *Engine) letNodesGo(c cursor, end int64) {
 		if n == nil || n.base >= end {
 			return
 		}
-		e.slabs[n.slab].undrained--
+		e.cache.slabs[n.slab].undrained--
 		if n.seq != 0 {
-			e.live[n.seq%uint64(len(e.live))].undrained--
+			e.journal.live[n.seq%uint64(len(e.journal.live))].undrained--
 		}
 	}
 }
@@ -546,7 +546,7 @@ func (e *Engine) letNodesGo(c cursor, end int64) {
 // runFailed: what a drain held lies in the journal, and is drained again,
 // elsewhere. A direct run lies nowhere, nor does what was to follow a drain.
 func (e *Engine) runFailed(i int32) {
-	r := &e.pool[i]
+	r := &e.extents.pool[i]
 	l := &e.logs[r.log]
 	alone := l.runFirst == i && r.next == none && !r.direct()
 	if !alone && l.state != logGone {
@@ -563,10 +563,10 @@ func (e *Engine) runFailed(i int32) {
 	l.taking, l.taken, l.chainSent = r.from, l.drained, l.chain
 	l.undrained += int64(r.bytes)
 	s := r.log
-	e.all[r.segment].broken = true
-	e.all[r.segment].sent -= int64(r.bytes)
+	e.segments.all[r.segment].broken = true
+	e.segments.all[r.segment].sent -= int64(r.bytes)
 	e.stats.DrainRetries++
-	e.drainAfter = e.now + retryNS/10
+	e.flush.drainAfter = e.now + retryNS/10
 	l.runFirst, l.runLast, l.runSent = none, none, none
 	e.freeRun(l, i)
 	if l.state == logGone {
@@ -583,7 +583,7 @@ func (e *Engine) settle(s Slot, at landing) {
 	moved := false
 	for n := e.at(&l.settling); n != nil; n = e.at(&l.settling) {
 		end := n.base + int64(n.count)
-		if end > l.drained && (n.seq == 0 || n.seq > e.durableSeq) {
+		if end > l.drained && (n.seq == 0 || n.seq > e.journal.durableSeq) {
 			break
 		}
 		l.durable = max(l.durable, end)

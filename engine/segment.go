@@ -49,38 +49,38 @@ const (
 )
 
 func (e *Engine) carveFiles(a *mem.Arena) (err error) {
-	e.open0 = e.o.Files + slotsFixed
-	e.file = e.o.Files + slotJournal
-	e.opened = make([]file, e.o.FilesMax-slotsFixed)
-	e.freeFile, e.closing = none, none
-	for i := len(e.opened) - 1; i >= 0; i-- {
+	e.files.open0 = e.o.Files + slotsFixed
+	e.journal.file = e.o.Files + slotJournal
+	e.files.opened = make([]file, e.o.FilesMax-slotsFixed)
+	e.files.freeFile, e.files.closing = none, none
+	for i := len(e.files.opened) - 1; i >= 0; i-- {
 		e.fileClosed(int32(i))
 	}
-	e.paths, err = a.Carve("paths", max(blockBytes, pathBytes*(len(e.opened)+1+worksMax)), 64)
+	e.files.paths, err = a.Carve("paths", max(blockBytes, pathBytes*(len(e.files.opened)+1+worksMax)), 64)
 	return err
 }
 
 // acquire pins the file of segment g for I/O. pending: not now, ask again at
 // the next step; errno: it cannot be opened.
 func (e *Engine) acquire(g int32, create bool) (slot uint32, pending bool, errno int) {
-	q := &e.all[g]
+	q := &e.segments.all[g]
 	if q.file == none {
 		i := e.fileFor()
 		if i == none {
 			return 0, true, 0
 		}
-		f := &e.opened[i]
+		f := &e.files.opened[i]
 		*f = file{state: fileOpening, segment: g, create: create}
 		q.file = i
-		putSegmentPath(e.paths.Bytes()[int(i)*pathBytes:], q.generation)
-		e.filesBusy++
+		putSegmentPath(e.files.paths.Bytes()[int(i)*pathBytes:], q.generation)
+		e.files.filesBusy++
 	}
-	f := &e.opened[q.file]
+	f := &e.files.opened[q.file]
 	f.used = true
 	switch f.state {
 	case fileOpen:
 		f.pins++
-		return e.open0 + uint32(q.file), false, 0
+		return e.files.open0 + uint32(q.file), false, 0
 	case fileFailed:
 		errno = f.errno
 		e.fileClosed(q.file)
@@ -93,7 +93,7 @@ func (e *Engine) acquire(g int32, create bool) (slot uint32, pending bool, errno
 }
 
 func (e *Engine) letGo(g int32) {
-	f := &e.opened[e.all[g].file]
+	f := &e.files.opened[e.segments.all[g].file]
 	if f.pins <= 0 {
 		panic("engine: a file is let go twice")
 	}
@@ -102,20 +102,20 @@ func (e *Engine) letGo(g int32) {
 
 // fileFor takes a closed slot, or begins to close one that was not used lately.
 func (e *Engine) fileFor() int32 {
-	if i := e.freeFile; i != none {
-		e.freeFile = e.opened[i].next
+	if i := e.files.freeFile; i != none {
+		e.files.freeFile = e.files.opened[i].next
 		return i
 	}
-	if e.closing != none {
-		e.pushFile(e.closing)
+	if e.files.closing != none {
+		e.pushFile(e.files.closing)
 		return none
 	}
-	for range 2 * len(e.opened) {
-		i := e.hand
-		if e.hand++; int(e.hand) == len(e.opened) {
-			e.hand = 0
+	for range 2 * len(e.files.opened) {
+		i := e.files.hand
+		if e.files.hand++; int(e.files.hand) == len(e.files.opened) {
+			e.files.hand = 0
 		}
-		f := &e.opened[i]
+		f := &e.files.opened[i]
 		if f.state != fileOpen || f.pins > 0 {
 			continue
 		}
@@ -123,7 +123,7 @@ func (e *Engine) fileFor() int32 {
 			f.used = false
 			continue
 		}
-		e.closing = i
+		e.files.closing = i
 		e.closeFile(i)
 		return none
 	}
@@ -132,24 +132,24 @@ func (e *Engine) fileFor() int32 {
 
 // fileClosed puts slot i among the closed ones.
 func (e *Engine) fileClosed(i int32) {
-	e.opened[i] = file{segment: none, next: e.freeFile}
-	e.freeFile = i
-	if e.closing == i {
-		e.closing = none
+	e.files.opened[i] = file{segment: none, next: e.files.freeFile}
+	e.files.freeFile = i
+	if e.files.closing == i {
+		e.files.closing = none
 	}
 }
 
 func (e *Engine) closeFile(i int32) {
-	f := &e.opened[i]
+	f := &e.files.opened[i]
 	if f.state == fileOpen && f.pins == 0 {
 		f.state, f.pushed = fileClosing, false
-		e.filesBusy++
+		e.files.filesBusy++
 	}
 	e.pushFile(i)
 }
 
 func (e *Engine) pushFile(i int32) {
-	f := &e.opened[i]
+	f := &e.files.opened[i]
 	if f.pushed || e.ring.Room() < 1 {
 		return
 	}
@@ -159,23 +159,23 @@ func (e *Engine) pushFile(i int32) {
 		if f.create {
 			arg = ioring.OpenCreate | ioring.OpenExclusive
 		}
-		f.pushed = e.ring.Push(ioring.Op{Code: ioring.Open, File: e.open0 + uint32(i), Arg: arg, Buf: e.paths.Slice(int(i)*pathBytes, pathBytes), Token: ioring.MakeToken(kindOpenFile, 0, uint32(i))})
+		f.pushed = e.ring.Push(ioring.Op{Code: ioring.Open, File: e.files.open0 + uint32(i), Arg: arg, Buf: e.files.paths.Slice(int(i)*pathBytes, pathBytes), Token: ioring.MakeToken(kindOpenFile, 0, uint32(i))})
 	case fileClosing:
-		f.pushed = e.ring.Push(ioring.Op{Code: ioring.Close, File: e.open0 + uint32(i), Token: ioring.MakeToken(kindCloseFile, 0, uint32(i))})
+		f.pushed = e.ring.Push(ioring.Op{Code: ioring.Close, File: e.files.open0 + uint32(i), Token: ioring.MakeToken(kindCloseFile, 0, uint32(i))})
 	}
 }
 
 func (e *Engine) fileCompleted(i uint32, c ioring.Completion) {
-	f := &e.opened[i]
+	f := &e.files.opened[i]
 	f.pushed = false
 	if again(c.Result) {
 		return // pushed again by whoever asks next
 	}
-	e.filesBusy--
+	e.files.filesBusy--
 	switch {
 	case f.state == fileClosing:
 		if f.segment != none {
-			e.all[f.segment].file = none
+			e.segments.all[f.segment].file = none
 		}
 		e.fileClosed(int32(i))
 	case c.Result < 0:
@@ -185,14 +185,13 @@ func (e *Engine) fileCompleted(i uint32, c ioring.Completion) {
 	}
 }
 
-// segs are the segments of all logs of the shard.
-type segs struct {
+// segments are the segments of all logs of the shard.
+type segments struct {
 	all       []segment
 	freeSeg   int32
 	works     [worksMax]work
 	worksBusy int
 	unlinks   []int32 // segments to remove, in order
-	spares
 	unlinking bool
 	unlinkGo  bool
 }
@@ -234,12 +233,12 @@ type segment struct {
 }
 
 func (e *Engine) carveSegments(*mem.Arena) error {
-	e.all = make([]segment, e.o.segmentsMax())
-	e.unlinks = make([]int32, 0, len(e.all))
-	e.freeSeg = none
-	for i := len(e.all) - 1; i >= 0; i-- {
-		e.all[i].next = e.freeSeg
-		e.freeSeg = int32(i)
+	e.segments.all = make([]segment, e.o.segmentsMax())
+	e.segments.unlinks = make([]int32, 0, len(e.segments.all))
+	e.segments.freeSeg = none
+	for i := len(e.segments.all) - 1; i >= 0; i-- {
+		e.segments.all[i].next = e.segments.freeSeg
+		e.segments.freeSeg = int32(i)
 	}
 	return nil
 }
@@ -251,25 +250,25 @@ func (e *Engine) nextGeneration() uint64 {
 }
 
 func (e *Engine) takeSegment(generation uint64, s Slot) (int32, bool) {
-	g := e.freeSeg
+	g := e.segments.freeSeg
 	if g == none {
 		return none, false
 	}
-	e.freeSeg = e.all[g].next
-	e.all[g] = segment{generation: generation, log: s, next: none, file: none, maxTime: noTime}
+	e.segments.freeSeg = e.segments.all[g].next
+	e.segments.all[g] = segment{generation: generation, log: s, next: none, file: none, maxTime: noTime}
 	return g, true
 }
 
 func (e *Engine) freeSegment(g int32) {
-	e.all[g] = segment{next: e.freeSeg, file: none}
-	e.freeSeg = g
+	e.segments.all[g] = segment{next: e.segments.freeSeg, file: none}
+	e.segments.freeSeg = g
 }
 
 func (e *Engine) appendSegment(l *log, g int32) {
 	if l.tail == none {
 		l.segments = g
 	} else {
-		e.all[l.tail].next = g
+		e.segments.all[l.tail].next = g
 	}
 	l.tail = g
 }
@@ -283,7 +282,7 @@ func (e *Engine) admit(s Slot, n int64) Status {
 		if l.filling == none {
 			return e.wantSegment(s, n)
 		}
-		q := &e.all[l.filling]
+		q := &e.segments.all[l.filling]
 		if !q.ready {
 			return e.waitRoom()
 		}
@@ -292,13 +291,13 @@ func (e *Engine) admit(s Slot, n int64) Status {
 			if q.next == none {
 				return e.wantSegment(s, n)
 			}
-			if !e.all[q.next].ready || l.writing != l.filling || q.broken {
-				e.pressed = true
+			if !e.segments.all[q.next].ready || l.writing != l.filling || q.broken {
+				e.journal.pressed = true
 				e.queueDrain(int32(s))
 				return e.waitRoom()
 			}
 			l.filling = q.next
-			e.all[q.next].base, e.all[q.next].end = l.end, l.end
+			e.segments.all[q.next].base, e.segments.all[q.next].end = l.end, l.end
 			continue
 		}
 		if need > q.bytes {
@@ -322,8 +321,8 @@ func (e *Engine) admit(s Slot, n int64) Status {
 // spareWaits says that the log need not grow its segment: the next one is ready,
 // its blocks written, and the log is where it would go on.
 func (e *Engine) spareWaits(l *log) bool {
-	next := e.all[l.filling].next
-	return next != none && e.all[next].ready && e.all[next].spare && !e.all[next].broken && l.writing == l.filling
+	next := e.segments.all[l.filling].next
+	return next != none && e.segments.all[next].ready && e.segments.all[next].spare && !e.segments.all[next].broken && l.writing == l.filling
 }
 
 func (e *Engine) waitRoom() Status {
@@ -369,10 +368,10 @@ const (
 )
 
 func (e *Engine) takeWork() *work {
-	for i := range e.works {
-		if e.works[i].stage == workFree {
-			e.worksBusy++
-			return &e.works[i]
+	for i := range e.segments.works {
+		if e.segments.works[i].stage == workFree {
+			e.segments.worksBusy++
+			return &e.segments.works[i]
 		}
 	}
 	return nil
@@ -398,21 +397,21 @@ func (e *Engine) wantSegment(s Slot, n int64) Status {
 	file := none
 	if i := e.findSpare(l, roomFor(n)); i >= 0 {
 		x := e.dropSpare(i)
-		was := &e.all[x.segment]
+		was := &e.segments.all[x.segment]
 		w.stage, w.spare, w.bytes, w.zeroes, file = workRename, was.generation, was.bytes, x.zeroes, was.file
 		e.freeSegment(x.segment)
 	}
 	g, ok := e.takeSegment(e.nextGeneration(), s)
 	if !ok {
 		*w = work{}
-		e.worksBusy--
+		e.segments.worksBusy--
 		if e.spaceGone(l); l.noSpace {
 			return NoSpace
 		}
 		return e.waitRoom()
 	}
 	if w.segment = g; file != none { // it may be open, and stays so
-		e.all[g].file, e.opened[file].segment = file, g
+		e.segments.all[g].file, e.files.opened[file].segment = file, g
 	}
 	for w.bytes < roomFor(n) {
 		w.bytes *= 2
@@ -441,12 +440,12 @@ func (e *Engine) wantRoom(s Slot, g int32, need int64) Status {
 		return e.waitRoom()
 	}
 	need = int64(alignBlock(int(need)))
-	bytes := max(e.all[g].bytes, growBytesMin)
+	bytes := max(e.segments.all[g].bytes, growBytesMin)
 	for bytes < need {
 		bytes *= 2
 	}
 	bytes = max(min(bytes, int64(e.o.SegmentBytes)), need)
-	*w = work{stage: workOpen, log: s, segment: g, bytes: bytes, least: max(need, e.all[g].bytes+growBytesMin)}
+	*w = work{stage: workOpen, log: s, segment: g, bytes: bytes, least: max(need, e.segments.all[g].bytes+growBytesMin)}
 	l.working = true
 	return e.waitRoom()
 }
@@ -463,23 +462,23 @@ func (e *Engine) spaceGone(l *log) {
 }
 
 func (e *Engine) stepWorks(sleep *ioring.Instant) {
-	if e.worksBusy == 0 {
+	if e.segments.worksBusy == 0 {
 		return
 	}
-	for i := range e.works {
-		if w := &e.works[i]; w.stage != workFree && !w.pushed {
+	for i := range e.segments.works {
+		if w := &e.segments.works[i]; w.stage != workFree && !w.pushed {
 			e.stepWork(uint32(i), w, sleep)
 		}
 	}
 }
 
 func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
-	q := &e.all[w.segment]
+	q := &e.segments.all[w.segment]
 	token := ioring.MakeToken(kindWork, 0, i)
 	switch w.stage {
 	case workRename:
-		at := (len(e.opened) + 1 + int(i)) * pathBytes
-		p := e.paths.Slice(at, pathBytes)
+		at := (len(e.files.opened) + 1 + int(i)) * pathBytes
+		p := e.files.paths.Slice(at, pathBytes)
 		putSegmentPath(p.Bytes(), w.spare)
 		putSegmentPath(p.Bytes()[segmentPathBytes:], q.generation)
 		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Rename, Buf: p, Token: token})
@@ -499,9 +498,9 @@ func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
 		w.pinned, w.stage = true, workAllocate
 		fallthrough
 	case workAllocate:
-		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Allocate, File: e.open0 + uint32(q.file), Offset: uint64(q.bytes), Arg: uint64(w.bytes - q.bytes), Token: token})
+		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Allocate, File: e.files.open0 + uint32(q.file), Offset: uint64(q.bytes), Arg: uint64(w.bytes - q.bytes), Token: token})
 	case workSync:
-		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: e.open0 + uint32(q.file), Token: token})
+		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: e.files.open0 + uint32(q.file), Token: token})
 	case workDirectory:
 		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: e.o.Files + slotSegments, Token: token})
 	case workEntry:
@@ -531,16 +530,16 @@ func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
 }
 
 func (e *Engine) workCompleted(i uint32, c ioring.Completion) {
-	w := &e.works[i]
+	w := &e.segments.works[i]
 	w.pushed = false
 	e.disk.end(WorkFiles, metadataBytes)
 	if again(c.Result) {
 		return
 	}
-	q := &e.all[w.segment]
+	q := &e.segments.all[w.segment]
 	if c.Result < 0 {
 		w.errno = int(-c.Result)
-		if w.stage == workAllocate && spaceShort(w.errno) && w.bytes > w.least && e.sparesN == 0 {
+		if w.stage == workAllocate && spaceShort(w.errno) && w.bytes > w.least && e.recycled.sparesN == 0 {
 			w.bytes = max(w.least, (q.bytes+w.bytes)/2&^(blockBytes-1)) // half as much more
 			return
 		}
@@ -583,16 +582,16 @@ func (e *Engine) undoWork(w *work) {
 		if l.segments == w.segment {
 			l.segments, l.tail = none, none
 		} else {
-			for g := l.segments; g != none; g = e.all[g].next {
-				if e.all[g].next == w.segment {
-					e.all[g].next, l.tail = none, g
+			for g := l.segments; g != none; g = e.segments.all[g].next {
+				if e.segments.all[g].next == w.segment {
+					e.segments.all[g].next, l.tail = none, g
 				}
 			}
 		}
-		e.all[w.segment].next = none
+		e.segments.all[w.segment].next = none
 		e.removeSegment(w.segment)
 	} else if !spaceShort(w.errno) {
-		e.all[w.segment].broken = true
+		e.segments.all[w.segment].broken = true
 	}
 	e.spaceGone(l)
 	e.endWork(w)
@@ -605,17 +604,17 @@ func (e *Engine) endWork(w *work) {
 	l := &e.logs[w.log]
 	l.working = false
 	*w = work{}
-	e.worksBusy--
+	e.segments.worksBusy--
 	e.changes++
 	e.finishClosing(l)
 }
 
 // segmentAssigned: the journal says durably whose the file is.
 func (e *Engine) segmentAssigned(l *log, generation uint64) {
-	for i := range e.works {
-		w := &e.works[i]
-		if w.stage == workAwait && e.all[w.segment].generation == generation {
-			q := &e.all[w.segment]
+	for i := range e.segments.works {
+		w := &e.segments.works[i]
+		if w.stage == workAwait && e.segments.all[w.segment].generation == generation {
+			q := &e.segments.all[w.segment]
 			q.ready = true
 			e.stats.SegmentsMade++
 			if l.filling == none {
@@ -630,8 +629,8 @@ func (e *Engine) segmentAssigned(l *log, generation uint64) {
 
 // removeSegment has the file of g unlinked, once nobody reads it.
 func (e *Engine) removeSegment(g int32) {
-	e.noIndexDue(&e.all[g])
-	e.unlinks = append(e.unlinks, g)
+	e.noIndexDue(&e.segments.all[g])
+	e.segments.unlinks = append(e.segments.unlinks, g)
 }
 
 // logClosed: the end of a log is durable.
@@ -662,7 +661,7 @@ func (e *Engine) finishClosing(l *log) {
 		return
 	}
 	for g := l.segments; g != none; {
-		next := e.all[g].next
+		next := e.segments.all[g].next
 		e.removeSegment(g)
 		g = next
 	}
@@ -675,24 +674,24 @@ func (e *Engine) finishClosing(l *log) {
 
 // stepUnlinks removes one file at a time.
 func (e *Engine) stepUnlinks(sleep *ioring.Instant) {
-	if e.unlinking {
-		if !e.unlinkGo {
+	if e.segments.unlinking {
+		if !e.segments.unlinkGo {
 			e.pushUnlink(sleep)
 		}
 		return
 	}
-	if len(e.unlinks) == 0 {
+	if len(e.segments.unlinks) == 0 {
 		return
 	}
-	g := e.unlinks[0]
-	q := &e.all[g]
+	g := e.segments.unlinks[0]
+	q := &e.segments.all[g]
 	if q.readers > 0 {
-		copy(e.unlinks, e.unlinks[1:])
-		e.unlinks[len(e.unlinks)-1] = g
+		copy(e.segments.unlinks, e.segments.unlinks[1:])
+		e.segments.unlinks[len(e.segments.unlinks)-1] = g
 		return
 	}
 	if q.file != none {
-		f := &e.opened[q.file]
+		f := &e.files.opened[q.file]
 		if f.state == fileFailed {
 			e.fileClosed(q.file)
 			q.file = none
@@ -702,17 +701,17 @@ func (e *Engine) stepUnlinks(sleep *ioring.Instant) {
 		}
 	}
 	if e.keepSpare(g) {
-		e.unlinks = slices.Delete(e.unlinks, 0, 1)
+		e.segments.unlinks = slices.Delete(e.segments.unlinks, 0, 1)
 		return
 	}
-	e.unlinking = true
-	putSegmentPath(e.paths.Bytes()[len(e.opened)*pathBytes:], q.generation)
+	e.segments.unlinking = true
+	putSegmentPath(e.files.paths.Bytes()[len(e.files.opened)*pathBytes:], q.generation)
 	e.pushUnlink(sleep)
 }
 
 func (e *Engine) pushUnlink(sleep *ioring.Instant) {
-	e.unlinkGo = e.ring.Push(ioring.Op{Code: ioring.Unlink, Buf: e.paths.Slice(len(e.opened)*pathBytes, pathBytes), Token: ioring.MakeToken(kindUnlink, 0, 0)})
-	if !e.unlinkGo {
+	e.segments.unlinkGo = e.ring.Push(ioring.Op{Code: ioring.Unlink, Buf: e.files.paths.Slice(len(e.files.opened)*pathBytes, pathBytes), Token: ioring.MakeToken(kindUnlink, 0, 0)})
+	if !e.segments.unlinkGo {
 		earlier(sleep, e.now)
 		return
 	}
@@ -722,13 +721,13 @@ func (e *Engine) pushUnlink(sleep *ioring.Instant) {
 // unlinkCompleted: a file that could not be removed is removed at the next
 // opening, which no log names.
 func (e *Engine) unlinkCompleted(c ioring.Completion) {
-	e.unlinkGo = false
+	e.segments.unlinkGo = false
 	e.disk.end(WorkFiles, metadataBytes)
 	if again(c.Result) {
 		return
 	}
-	e.unlinking = false
-	g := e.unlinks[0]
-	e.unlinks = slices.Delete(e.unlinks, 0, 1)
+	e.segments.unlinking = false
+	g := e.segments.unlinks[0]
+	e.segments.unlinks = slices.Delete(e.segments.unlinks, 0, 1)
 	e.freeSegment(g)
 }

@@ -5,7 +5,7 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// spares are files whose blocks were written before, which many disks are quicker
+// recycled are files whose blocks were written before, which many disks are quicker
 // with: one of a virtual machine finds a place for a block when it is first
 // written. They are files that logs let go, or of zeroes, made ready while
 // nothing is appended. One becomes a log's next segment so, and the name changes
@@ -18,7 +18,7 @@ import (
 // waits until nothing was appended for a while, and nothing is in flight:
 //
 //	open(create); await allocate(); until full { await write(zeroes) }; await sync()
-type spares struct {
+type recycled struct {
 	spare     [sparesMax]spare
 	sparesN   int
 	letBytes  int64 // of those that logs let go
@@ -69,8 +69,8 @@ const (
 
 func (e *Engine) carveSpares(a *mem.Arena) (err error) {
 	if e.zeroFileBytes() > 0 && e.o.DirectBytes > 0 {
-		e.zeroes, err = a.Carve("zeroes", zeroWrite, blockBytes)
-		clear(e.zeroes.Bytes())
+		e.recycled.zeroes, err = a.Carve("zeroes", zeroWrite, blockBytes)
+		clear(e.recycled.zeroes.Bytes())
 	}
 	return err
 }
@@ -82,7 +82,7 @@ func (e *Engine) adoptSpares(files []spareFile) {
 		if !ok {
 			return // it is removed at the next start
 		}
-		if e.all[g].bytes = x.bytes; !e.addSpare(g, true) {
+		if e.segments.all[g].bytes = x.bytes; !e.addSpare(g, true) {
 			e.discard(g)
 		}
 	}
@@ -91,21 +91,21 @@ func (e *Engine) adoptSpares(files []spareFile) {
 // keepSpare keeps the file of segment g, which nobody has open, for another log.
 // False: it may go.
 func (e *Engine) keepSpare(g int32) bool {
-	q := &e.all[g]
+	q := &e.segments.all[g]
 	return !e.stopping && !q.broken && q.position > 0 && q.position >= q.bytes/2 && e.addSpare(g, false)
 }
 
 func (e *Engine) addSpare(g int32, zeroes bool) bool {
-	sum, most := &e.letBytes, e.o.SpareBytes
+	sum, most := &e.recycled.letBytes, e.o.SpareBytes
 	if zeroes {
-		sum, most = &e.zeroBytes, e.o.PrepareBytes
+		sum, most = &e.recycled.zeroBytes, e.o.PrepareBytes
 	}
-	if e.failed != 0 || e.sparesN == sparesMax || *sum+e.all[g].bytes > most {
+	if e.failed != 0 || e.recycled.sparesN == sparesMax || *sum+e.segments.all[g].bytes > most {
 		return false
 	}
-	e.spare[e.sparesN] = spare{g, e.now, zeroes}
-	e.sparesN++
-	*sum += e.all[g].bytes
+	e.recycled.spare[e.recycled.sparesN] = spare{g, e.now, zeroes}
+	e.recycled.sparesN++
+	*sum += e.segments.all[g].bytes
 	return true
 }
 
@@ -118,15 +118,15 @@ func (e *Engine) findSpare(l *log, n int64) int {
 		if l.filling == none {
 			return -1
 		}
-		limit = min(limit, e.all[l.filling].bytes)
+		limit = min(limit, e.segments.all[l.filling].bytes)
 	}
-	for i := range e.sparesN {
-		x := &e.spare[i]
-		has := e.all[x.segment].bytes
+	for i := range e.recycled.sparesN {
+		x := &e.recycled.spare[i]
+		has := e.segments.all[x.segment].bytes
 		if has < n || has > limit {
 			continue
 		}
-		if best < 0 || e.spare[best].zeroes && !x.zeroes || e.spare[best].zeroes == x.zeroes && has > e.all[e.spare[best].segment].bytes {
+		if best < 0 || e.recycled.spare[best].zeroes && !x.zeroes || e.recycled.spare[best].zeroes == x.zeroes && has > e.segments.all[e.recycled.spare[best].segment].bytes {
 			best = i
 		}
 	}
@@ -137,34 +137,34 @@ func (e *Engine) findSpare(l *log, n int64) int {
 func (e *Engine) inRuns(l *log) bool { return e.o.DirectBytes > 0 && l.runBytes >= e.o.DirectBytes/2 }
 
 func (e *Engine) dropSpare(i int) (x spare) {
-	x = e.spare[i]
-	e.sparesN--
-	e.spare[i] = e.spare[e.sparesN]
+	x = e.recycled.spare[i]
+	e.recycled.sparesN--
+	e.recycled.spare[i] = e.recycled.spare[e.recycled.sparesN]
 	if x.zeroes {
-		e.zeroBytes -= e.all[x.segment].bytes
+		e.recycled.zeroBytes -= e.segments.all[x.segment].bytes
 	} else {
-		e.letBytes -= e.all[x.segment].bytes
+		e.recycled.letBytes -= e.segments.all[x.segment].bytes
 	}
 	return x
 }
 
 // Spares is how many files are kept for logs to come, and their bytes.
 func (e *Engine) Spares() (n int, bytes int64) {
-	return e.sparesN, e.letBytes + e.zeroBytes
+	return e.recycled.sparesN, e.recycled.letBytes + e.recycled.zeroBytes
 }
 
 // GiveRoom lets go of the files kept for logs to come: somebody else on this
 // disk finds no room, or a log of its own. False: there is none.
 func (e *Engine) GiveRoom() (any bool) {
-	e.makeAt = e.now + makeAgainNS
+	e.recycled.makeAt = e.now + makeAgainNS
 	return e.letSparesGo(e.now, true)
 }
 
 // letSparesGo has the spares removed that nobody took since before; those made
 // ready only where they are meant too. False: there is none.
 func (e *Engine) letSparesGo(before ioring.Instant, ready bool) (any bool) {
-	for i := e.sparesN - 1; i >= 0; i-- {
-		if x := &e.spare[i]; x.since <= before && (ready || !x.zeroes) {
+	for i := e.recycled.sparesN - 1; i >= 0; i-- {
+		if x := &e.recycled.spare[i]; x.since <= before && (ready || !x.zeroes) {
 			any = true
 			e.discard(e.dropSpare(i).segment)
 		}
@@ -174,29 +174,29 @@ func (e *Engine) letSparesGo(before ioring.Instant, ready bool) (any bool) {
 
 // discard has a file removed and not kept.
 func (e *Engine) discard(g int32) {
-	e.all[g].position = 0
-	e.unlinks = append(e.unlinks, g)
+	e.segments.all[g].position = 0
+	e.segments.unlinks = append(e.segments.unlinks, g)
 }
 
 func (e *Engine) stepSpares(sleep *ioring.Instant) {
-	if e.sparesN > 0 {
+	if e.recycled.sparesN > 0 {
 		e.letSparesGo(e.now-spareForNS, false)
 		earlier(sleep, e.now+spareForNS/10)
 	}
-	if e.zeroes.Len() > 0 && e.failed == 0 && !e.stopping && !e.making.pushed {
+	if e.recycled.zeroes.Len() > 0 && e.failed == 0 && !e.stopping && !e.recycled.making.pushed {
 		e.stepMaking(sleep)
 	}
 }
 
 // stepMaking goes on with the file of zeroes, one operation at a time.
 func (e *Engine) stepMaking(sleep *ioring.Instant) {
-	m := &e.making
-	at := e.lastEntry + makeQuietNS
+	m := &e.recycled.making
+	at := e.journal.lastEntry + makeQuietNS
 	if m.stage == makeNothing {
-		if e.sparesN == sparesMax || e.zeroBytes+e.zeroFileBytes() > e.o.PrepareBytes {
+		if e.recycled.sparesN == sparesMax || e.recycled.zeroBytes+e.zeroFileBytes() > e.o.PrepareBytes {
 			return
 		}
-		at = max(at, e.makeAt)
+		at = max(at, e.recycled.makeAt)
 	}
 	switch {
 	case e.now < at:
@@ -207,12 +207,12 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 	case m.stage == makeNothing:
 		g, ok := e.takeSegment(e.nextGeneration(), 0)
 		if !ok {
-			e.makeAt = e.now + makeAgainNS
+			e.recycled.makeAt = e.now + makeAgainNS
 			return
 		}
-		e.making = making{stage: makeOpen, segment: g, bytes: e.zeroFileBytes()}
+		e.recycled.making = making{stage: makeOpen, segment: g, bytes: e.zeroFileBytes()}
 	}
-	q := &e.all[m.segment]
+	q := &e.segments.all[m.segment]
 	op := ioring.Op{Token: ioring.MakeToken(kindMake, 0, 0)}
 	switch m.stage {
 	case makeOpen:
@@ -232,11 +232,11 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 	case makeAllocate:
 		op.Code, op.Arg = ioring.Allocate, uint64(m.bytes)
 	case makeZero:
-		op.Code, op.Offset, op.Buf = ioring.Write, uint64(m.zeroed), e.zeroes.Slice(0, int(min(zeroWrite, m.bytes-m.zeroed)))
+		op.Code, op.Offset, op.Buf = ioring.Write, uint64(m.zeroed), e.recycled.zeroes.Slice(0, int(min(zeroWrite, m.bytes-m.zeroed)))
 	case makeSync:
 		op.Code, op.Flags = ioring.Sync, ioring.FlagFull
 	}
-	op.File = e.open0 + uint32(q.file)
+	op.File = e.files.open0 + uint32(q.file)
 	if m.pushed = e.ring.Push(op); !m.pushed {
 		earlier(sleep, e.now)
 		return
@@ -255,11 +255,11 @@ func (e *Engine) zeroFileBytes() int64 {
 // diskBusy says that something is under way on the disk, beside what is made ready
 // and what is done with files alone.
 func (e *Engine) diskBusy() bool {
-	return e.sealedSeq > e.durableSeq || e.runsUsed > 0 || e.worksBusy > 0 || e.coldsBusy > 0 || e.checkBusy
+	return e.journal.sealedSeq > e.journal.durableSeq || e.extents.runsUsed > 0 || e.segments.worksBusy > 0 || e.reads.coldsBusy > 0 || e.checkpoints.checkBusy
 }
 
 func (e *Engine) makeCompleted(c ioring.Completion) {
-	m := &e.making
+	m := &e.recycled.making
 	m.pushed = false
 	e.disk.end(WorkFiles, m.asked)
 	if again(c.Result) {
@@ -282,8 +282,8 @@ func (e *Engine) makeCompleted(c ioring.Completion) {
 	case makeSync:
 		g := m.segment
 		e.letGo(g)
-		e.all[g].bytes = m.bytes
-		e.making = making{}
+		e.segments.all[g].bytes = m.bytes
+		e.recycled.making = making{}
 		if !e.addSpare(g, true) {
 			e.discard(g)
 		}
@@ -292,9 +292,9 @@ func (e *Engine) makeCompleted(c ioring.Completion) {
 
 // makingFailed: it is tried again later, with another file.
 func (e *Engine) makingFailed() {
-	if e.making.pinned {
-		e.letGo(e.making.segment)
+	if e.recycled.making.pinned {
+		e.letGo(e.recycled.making.segment)
 	}
-	e.discard(e.making.segment)
-	e.making, e.makeAt = making{}, e.now+makeAgainNS
+	e.discard(e.recycled.making.segment)
+	e.recycled.making, e.recycled.makeAt = making{}, e.now+makeAgainNS
 }
