@@ -28,35 +28,35 @@ type question struct {
 
 // ask sends a question for a task. fill is copied into a block, which the data
 // shard gives back.
-func (c *control) ask(to int, m mail, fill []byte, q question) {
+func (c *control) ask(to int, m Mail, fill []byte, q question) {
 	q.task.pending++
 	c.asked++
 	if c.asked == 0 {
 		c.asked++ // 0 is no question
 	}
-	m.serial, q.to = c.asked, to
-	c.questions[m.serial] = q
+	m.Serial, q.to = c.asked, to
+	c.questions[m.Serial] = q
 	c.errands = append(c.errands, errand{to: to, m: m, fill: fill})
 }
 
 // answered takes a data shard's answer.
-func (c *control) answered(m mail) {
+func (c *control) answered(m Mail) {
 	c.credit++
-	q := c.questions[m.serial]
-	delete(c.questions, m.serial)
+	q := c.questions[m.Serial]
+	delete(c.questions, m.Serial)
 	switch r := q.task.resp.(type) {
 	case *kmsg.DeleteRecordsResponse:
 		p := &r.Topics[q.item].Partitions[q.part]
-		if p.ErrorCode = m.code; m.code == 0 {
-			p.LowWatermark = int64(m.a)
+		if p.ErrorCode = m.Code; m.Code == 0 {
+			p.LowWatermark = int64(m.A)
 		}
 	case *kmsg.DescribeLogDirsResponse:
 		c.sized(q, m, r)
 	case *kmsg.DescribeProducersResponse:
 		c.produced(&r.Topics[q.item].Partitions[q.part], m)
 	}
-	if !m.block.IsZero() {
-		c.s.outbox.put(mail{kind: mailGiveBack, block: m.block}, int(m.from))
+	if !m.Block.IsZero() {
+		c.s.outbox.put(Mail{Kind: MailGiveBack, Block: m.Block}, int(m.From))
 	}
 	c.less(q.task)
 }
@@ -69,8 +69,8 @@ func (c *control) tellConfig(t *cluster.Topic, by *task, item int) {
 		return
 	}
 	for i := 1; i <= c.s.o.DataShards; i++ {
-		fill := appendConfig(nil, c.state.LogConfig(t, c.s.o.Nodes[i].ID))
-		c.ask(i, mail{kind: mailConfigure, b: uint64(number)}, fill, question{task: by, item: item})
+		fill := AppendConfigMail(nil, c.state.LogConfig(t, c.s.o.Nodes[i].ID))
+		c.ask(i, Mail{Kind: MailConfigure, B: uint64(number)}, fill, question{task: by, item: item})
 	}
 }
 
@@ -206,7 +206,7 @@ func (c *control) deleteRecords(t *task, r *kmsg.DeleteRecordsRequest, resp *kms
 			case p.Offset < -1:
 				y.ErrorCode = int16(kafka.OffsetOutOfRange)
 			default:
-				c.ask(t.from.shard, mail{kind: mailTruncate, a: logID, b: uint64(p.Offset)}, nil, question{task: t, item: i, part: k})
+				c.ask(t.from.shard, Mail{Kind: MailTruncate, A: logID, B: uint64(p.Offset)}, nil, question{task: t, item: i, part: k})
 			}
 		}
 	}

@@ -87,7 +87,7 @@ func (c *control) startedWith(name string, node int) string {
 	case "max.connections.per.ip.overrides":
 		return addressLimits(o.Net.AddressLimits)
 	case "socket.request.max.bytes":
-		if node == 0 && !o.oneNode() {
+		if node == 0 && !o.OneNode() {
 			return strconv.Itoa(o.Net.FrameBytesMax)
 		}
 		return strconv.Itoa(o.DataFrameBytesMax)
@@ -173,7 +173,7 @@ func (c *control) brokerConfigured() {
 		if every == c.started.RetentionCheckNS/1e6*1e6 {
 			every = c.started.RetentionCheckNS
 		}
-		c.errands = append(c.errands, errand{to: i, m: mail{kind: mailSettings, a: uint64(every)}})
+		c.errands = append(c.errands, errand{to: i, m: Mail{Kind: MailSettings, A: uint64(every)}})
 	}
 }
 

@@ -21,24 +21,24 @@ func (c *control) describeLogDirs(t *task, resp *kmsg.DescribeLogDirsResponse) {
 	d.Dir, d.TotalBytes, d.UsableBytes = c.s.o.DataDir, -1, -1 // not known to a shard
 	resp.Dirs = append(resp.Dirs, d)
 	if t.from.shard != 0 {
-		c.ask(t.from.shard, mail{kind: mailSizes}, nil, question{task: t})
+		c.ask(t.from.shard, Mail{Kind: MailSizes}, nil, question{task: t})
 	}
 }
 
 // sized takes a page of sizes, and asks for the next one.
-func (c *control) sized(q question, m mail, resp *kmsg.DescribeLogDirsResponse) {
+func (c *control) sized(q question, m Mail, resp *kmsg.DescribeLogDirsResponse) {
 	d := &resp.Dirs[0]
-	if m.code != 0 {
-		d.ErrorCode = m.code
+	if m.Code != 0 {
+		d.ErrorCode = m.Code
 		return
 	}
 	wanted := q.task.req.(*kmsg.DescribeLogDirsRequest).Topics
-	b := m.block.Bytes()
-	for range m.a {
+	b := m.Block.Bytes()
+	for range m.A {
 		t, ok := c.state.TopicByID([16]byte(b))
 		p := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
 		p.Partition, p.Size = int32(binary.LittleEndian.Uint64(b[16:])), int64(binary.LittleEndian.Uint64(b[24:]))
-		b = b[sizeMailBytes:]
+		b = b[SizeMailBytes:]
 		if !ok || wanted != nil && !slices.ContainsFunc(wanted, func(w kmsg.DescribeLogDirsRequestTopic) bool {
 			return w.Topic == t.Name && slices.Contains(w.Partitions, p.Partition)
 		}) {
@@ -56,8 +56,8 @@ func (c *control) sized(q question, m mail, resp *kmsg.DescribeLogDirsResponse) 
 		}
 		d.Topics[i].Partitions = append(d.Topics[i].Partitions, p)
 	}
-	if m.b != 0 {
-		c.ask(q.to, mail{kind: mailSizes, b: m.b}, nil, question{task: q.task})
+	if m.B != 0 {
+		c.ask(q.to, Mail{Kind: MailSizes, B: m.B}, nil, question{task: q.task})
 	}
 }
 
@@ -82,24 +82,24 @@ func (c *control) describeProducers(t *task, r *kmsg.DescribeProducersRequest, r
 				continue
 			}
 			asked[logID] = true
-			c.ask(t.from.shard, mail{kind: mailProducers, a: logID}, nil, question{task: t, item: i, part: k})
+			c.ask(t.from.shard, Mail{Kind: MailProducers, A: logID}, nil, question{task: t, item: i, part: k})
 		}
 	}
 }
 
-func (c *control) produced(p *kmsg.DescribeProducersResponseTopicPartition, m mail) {
-	if m.code != 0 {
-		p.ErrorCode = m.code
+func (c *control) produced(p *kmsg.DescribeProducersResponseTopicPartition, m Mail) {
+	if m.Code != 0 {
+		p.ErrorCode = m.Code
 		return
 	}
-	b := m.block.Bytes()
-	for range m.a {
+	b := m.Block.Bytes()
+	for range m.A {
 		x := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
 		x.ProducerID, x.ProducerEpoch = int64(binary.LittleEndian.Uint64(b)), int32(binary.LittleEndian.Uint32(b[8:]))
 		x.LastSequence = int32(binary.LittleEndian.Uint32(b[12:]))
 		x.LastTimestamp, x.CoordinatorEpoch, x.CurrentTxnStartOffset = -1, -1, -1 // not kept; no transactions
 		p.ActiveProducers = append(p.ActiveProducers, x)
-		b = b[producerMailBytes:]
+		b = b[ProducerMailBytes:]
 	}
 	slices.SortFunc(p.ActiveProducers, func(a, b kmsg.DescribeProducersResponseTopicPartitionActiveProducer) int {
 		return cmp.Compare(a.ProducerID, b.ProducerID)

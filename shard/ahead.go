@@ -77,7 +77,7 @@ func (s *Shard) holds(read uint32, from, to int64) bool {
 // readAhead is called for a part that is answered from a run: its reader will
 // ask for what follows.
 func (s *Shard) readAhead(x *part) {
-	if s.stage != stageServing {
+	if s.stage != StageServing {
 		return
 	}
 	next := x.counted

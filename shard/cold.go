@@ -260,7 +260,7 @@ func (c *control) createMissing(t *task, r *kmsg.MetadataRequest) {
 // metadata describes the cluster as it is when the answer leaves.
 func (c *control) metadata(listener uint8, r *kmsg.MetadataRequest, resp *kmsg.MetadataResponse) {
 	resp.Brokers = resp.Brokers[:0]
-	for _, n := range c.s.o.clientNodes(listener) {
+	for _, n := range c.s.o.ClientNodes(listener) {
 		b := kmsg.NewMetadataResponseBroker()
 		b.NodeID, b.Host, b.Port = n.ID, n.Host, n.Port
 		resp.Brokers = append(resp.Brokers, b)
@@ -379,7 +379,7 @@ func (c *control) giveIDs() {
 
 // findCoordinator: the control shard coordinates all groups, and no transactions.
 func (c *control) findCoordinator(listener uint8, r *kmsg.FindCoordinatorRequest, resp *kmsg.FindCoordinatorResponse) {
-	node, code, message := c.s.o.clientNodes(listener)[0], int16(0), (*string)(nil)
+	node, code, message := c.s.o.ClientNodes(listener)[0], int16(0), (*string)(nil)
 	if r.CoordinatorType != 0 {
 		// What makes clients give up at once: they would try again for a minute
 		// if there were only no coordinator yet.
@@ -411,7 +411,7 @@ func (c *control) describeCluster(listener uint8, r *kmsg.DescribeClusterRequest
 		return
 	}
 	resp.ClusterID, resp.ControllerID = c.s.o.ClusterID, c.s.o.Nodes[0].ID
-	for _, n := range c.s.o.clientNodes(listener) {
+	for _, n := range c.s.o.ClientNodes(listener) {
 		b := kmsg.NewDescribeClusterResponseBroker()
 		b.NodeID, b.Host, b.Port = n.ID, n.Host, n.Port
 		resp.Brokers = append(resp.Brokers, b)

@@ -118,7 +118,7 @@ type confirmed struct {
 // errand is mail for a data shard that is not sent yet.
 type errand struct {
 	to   int
-	m    mail
+	m    Mail
 	fill []byte // what to copy into a block, if anything
 }
 
@@ -149,7 +149,6 @@ type answer struct {
 }
 
 const (
-	openCredit    = 128
 	snapshotAfter = 1 << 20 // beside what the last snapshot had, several times
 	commandCost   = 256     // what a command is counted to cost, beside its bytes
 	commandRoom   = 1 << 10 // for the batch around a command, and its header
@@ -160,7 +159,7 @@ func newControl(s *Shard) *control {
 	if s.o.Groups.SessionTimeoutMaxMS == 0 {
 		s.o.Groups = DefaultGroupOptions()
 	}
-	c := &control{s: s, started: s.o, state: cluster.New(), rand: rand.New(rand.NewPCG(s.seed, 0x7461696c)), numbers: map[[16]byte]int32{}, confirm: map[awaited]confirmed{}, questions: map[uint32]question{}, credit: openCredit}
+	c := &control{s: s, started: s.o, state: cluster.New(), rand: rand.New(rand.NewPCG(s.seed, 0x7461696c)), numbers: map[[16]byte]int32{}, confirm: map[awaited]confirmed{}, questions: map[uint32]question{}, credit: OpenCredit}
 	if slot, ok := s.log.Lookup(controlLogID); ok {
 		c.log = slot
 		c.loaded = s.log.Start(slot)
@@ -180,15 +179,15 @@ func (c *control) idle() bool {
 func (c *control) step() {
 	s := c.s
 	switch s.stage {
-	case stageLoading:
+	case StageLoading:
 		c.load()
 		return
-	case stageNaming:
+	case StageNaming:
 		c.runErrands() // of the last that has no answer nobody tells us
 		if c.named && len(c.errands) == 0 && len(c.confirm) == 0 && c.serving == 0 {
 			c.serving = -1
 			for i := 1; i <= s.o.DataShards; i++ {
-				s.outbox.put(mail{kind: mailServe}, i)
+				s.outbox.put(Mail{Kind: MailServe}, i)
 			}
 		}
 	}
@@ -265,7 +264,7 @@ func (c *control) applyAll(b []byte) {
 // name tells every data shard the topics and the logs it has of them.
 func (c *control) name() {
 	s := c.s
-	s.stage = stageNaming
+	s.stage = StageNaming
 	c.groupsLoaded()
 	c.brokerConfigured()
 	c.numbers = map[[16]byte]int32{}
@@ -285,8 +284,8 @@ func (c *control) announce(t *cluster.Topic, by *task, item, from int) {
 	number := s.topics.add(t.Name, t.ID, len(t.Partitions))
 	c.numbers[t.ID] = number
 	for i := 1; i <= s.o.DataShards; i++ {
-		fill := appendTopicMail(nil, t, c.state.LogConfig(t, s.o.Nodes[i].ID))
-		c.errands = append(c.errands, errand{to: i, m: mail{kind: mailTopic, a: uint64(len(t.Partitions)), b: uint64(number)}, fill: fill})
+		fill := AppendTopicMail(nil, t, c.state.LogConfig(t, s.o.Nodes[i].ID))
+		c.errands = append(c.errands, errand{to: i, m: Mail{Kind: MailTopic, A: uint64(len(t.Partitions)), B: uint64(number)}, fill: fill})
 	}
 	for i, p := range t.Partitions {
 		if i < from {
@@ -296,7 +295,7 @@ func (c *control) announce(t *cluster.Topic, by *task, item, from int) {
 			by.pending++
 		}
 		c.confirm[awaited{p.LogID, false}] = confirmed{task: by, item: item, id: t.ID, grown: from > 0}
-		c.errands = append(c.errands, errand{to: format.Place(p.LogID, s.o.DataShards), m: mail{kind: mailOpen, a: p.LogID, b: uint64(number)<<32 | uint64(i)}})
+		c.errands = append(c.errands, errand{to: format.Place(p.LogID, s.o.DataShards), m: Mail{Kind: MailOpen, A: p.LogID, B: uint64(number)<<32 | uint64(i)}})
 	}
 }
 
@@ -309,13 +308,13 @@ func (c *control) erase(t *cluster.Topic, by *task, item int) {
 			by.pending++
 		}
 		c.confirm[awaited{p.LogID, true}] = confirmed{task: by, item: item, id: t.ID}
-		c.errands = append(c.errands, errand{to: format.Place(p.LogID, s.o.DataShards), m: mail{kind: mailDelete, a: p.LogID}})
+		c.errands = append(c.errands, errand{to: format.Place(p.LogID, s.o.DataShards), m: Mail{Kind: MailDelete, A: p.LogID}})
 	}
 	if known {
 		s.topics.remove(number)
 		delete(c.numbers, t.ID)
 		for i := 1; i <= s.o.DataShards; i++ {
-			c.errands = append(c.errands, errand{to: i, m: mail{kind: mailForget, b: uint64(number)}})
+			c.errands = append(c.errands, errand{to: i, m: Mail{Kind: MailForget, B: uint64(number)}})
 		}
 	}
 }
@@ -325,7 +324,7 @@ func (c *control) runErrands() {
 	s := c.s
 	done := 0
 	for _, e := range c.errands {
-		answered := e.m.kind == mailOpen || e.m.kind == mailDelete || e.m.serial != 0
+		answered := e.m.Kind == MailOpen || e.m.Kind == MailDelete || e.m.Serial != 0
 		if answered && c.credit == 0 {
 			break
 		}
@@ -335,7 +334,7 @@ func (c *control) runErrands() {
 				break
 			}
 			copy(block.Bytes(), e.fill)
-			e.m.block = block
+			e.m.Block = block
 		}
 		if answered {
 			c.credit--
@@ -700,7 +699,7 @@ func (c *control) sendAnswers() {
 		c.answers = c.answers[1:]
 		c.tasks--
 		if a.to.shard != 0 {
-			s.outbox.put(mail{kind: mailReply, slot: a.to.slot, serial: a.to.serial, block: block}, a.to.shard)
+			s.outbox.put(Mail{Kind: MailReply, Slot: a.to.slot, Serial: a.to.serial, Block: block}, a.to.shard)
 			continue
 		}
 		r := &s.requests[a.to.slot]

@@ -12,23 +12,23 @@ import (
 // partition and its bytes.
 const (
 	sizesPerPage  = 1024
-	sizeMailBytes = 32
+	SizeMailBytes = 32
 )
 
-// tellSizes answers how large this shard's logs are, from slot m.b of its table
+// tellSizes answers how large this shard's logs are, from slot m.B of its table
 // on, and from which the next page is.
-func (s *Shard) tellSizes(m mail) engine.Status {
-	block, ok := s.mailMem.Get(sizesPerPage * sizeMailBytes)
+func (s *Shard) tellSizes(m Mail) engine.Status {
+	block, ok := s.mailMem.Get(sizesPerPage * SizeMailBytes)
 	if !ok {
 		return engine.WaitMemory
 	}
-	b, n, slot := block.Bytes(), 0, int(m.b)
+	b, n, slot := block.Bytes(), 0, int(m.B)
 	for ; slot < len(s.partitions) && n < sizesPerPage; slot++ {
 		p := &s.partitions[slot]
 		if !p.named {
 			continue
 		}
-		x := b[n*sizeMailBytes:]
+		x := b[n*SizeMailBytes:]
 		copy(x, s.topics.all[p.topic].id[:])
 		binary.LittleEndian.PutUint64(x[16:], uint64(p.index))
 		binary.LittleEndian.PutUint64(x[24:], uint64(s.log.Bytes(engine.Slot(slot))))
@@ -37,16 +37,16 @@ func (s *Shard) tellSizes(m mail) engine.Status {
 	if slot == len(s.partitions) {
 		slot = 0
 	}
-	s.outbox.put(mail{kind: mailSized, serial: m.serial, a: uint64(n), b: uint64(slot), block: block}, 0)
+	s.outbox.put(Mail{Kind: MailSized, Serial: m.Serial, A: uint64(n), B: uint64(slot), Block: block}, 0)
 	return engine.OK
 }
 
 // producerMailBytes is a producer in mail: id, epoch, last sequence.
-const producerMailBytes = 16
+const ProducerMailBytes = 16
 
-// tellProducers answers which idempotent producers the window of log m.a holds.
-func (s *Shard) tellProducers(m mail) engine.Status {
-	slot, ok := s.log.Lookup(m.a)
+// tellProducers answers which idempotent producers the window of log m.A holds.
+func (s *Shard) tellProducers(m Mail) engine.Status {
+	slot, ok := s.log.Lookup(m.A)
 	if !ok || !s.partitions[slot].named {
 		return engine.Unknown
 	}
@@ -54,21 +54,21 @@ func (s *Shard) tellProducers(m mail) engine.Status {
 	for i := s.windows.heads[slot]; i != none; i = s.windows.all[i].logNext {
 		n++
 	}
-	answer := mail{kind: mailProduced, serial: m.serial, a: uint64(n)}
+	answer := Mail{Kind: MailProduced, Serial: m.Serial, A: uint64(n)}
 	if n > 0 {
-		if answer.block, ok = s.mailMem.Get(n * producerMailBytes); !ok {
-			if n*producerMailBytes > s.mailMem.Max() {
+		if answer.Block, ok = s.mailMem.Get(n * ProducerMailBytes); !ok {
+			if n*ProducerMailBytes > s.mailMem.Max() {
 				return engine.TooLarge
 			}
 			return engine.WaitMemory
 		}
-		b := answer.block.Bytes()
+		b := answer.Block.Bytes()
 		for i := s.windows.heads[slot]; i != none; i = s.windows.all[i].logNext {
 			w := &s.windows.all[i]
 			binary.LittleEndian.PutUint64(b, uint64(w.id))
 			binary.LittleEndian.PutUint32(b[8:], uint32(w.epoch))
 			binary.LittleEndian.PutUint32(b[12:], uint32(w.marks[w.n-1].last))
-			b = b[producerMailBytes:]
+			b = b[ProducerMailBytes:]
 		}
 	}
 	s.outbox.put(answer, 0)

@@ -224,7 +224,7 @@ func (s *Shard) look(i uint32) {
 		r.stamps[metrics.Submitted] = int64(s.now)
 		return
 	}
-	waits := !k.faults && !k.over && k.have < int64(r.bytes) && s.now < r.waitUntil && s.stage == stageServing
+	waits := !k.faults && !k.over && k.have < int64(r.bytes) && s.now < r.waitUntil && s.stage == StageServing
 	if !k.first && k.wants || k.early && k.used > 0 && !waits {
 		s.unpin(0, k.used)
 		if r.session != none {
@@ -640,7 +640,7 @@ func (s *Shard) buildFetch(i uint32, used int, all bool) {
 		}
 		return
 	}
-	if r.wants && s.stage == stageServing {
+	if r.wants && s.stage == StageServing {
 		r.sessionID = s.remember(r)
 	}
 	kafka.PutFetchHead(s.net.Bytes(r.frame, kafka.FetchHeadBytes(&r.header, topics)), &r.header, r.code, r.sessionID, topics)

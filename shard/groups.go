@@ -96,11 +96,11 @@ func (c *control) stepGroups() {
 	if live == nil {
 		return
 	}
-	if c.s.stage >= stageDraining {
+	if c.s.stage >= StageDraining {
 		live.Close()
 	}
 	live.Tick(c.groupTime())
-	if c.s.now >= c.groups.expireAt && c.s.stage == stageServing {
+	if c.s.now >= c.groups.expireAt && c.s.stage == StageServing {
 		live.Expire(c.groupTime())
 		c.groups.expireAt = c.s.now + ioring.Instant(c.s.o.Groups.ExpireEveryMS)*1e6
 	}
@@ -206,7 +206,7 @@ func (c *control) startGroup(t *task) bool {
 	default:
 		return false
 	}
-	if t.from.shard != 0 && !c.s.o.oneNode() { // clients ask every node for its groups; data shards have none
+	if t.from.shard != 0 && !c.s.o.OneNode() { // clients ask every node for its groups; data shards have none
 		groupError(t, int16(kafka.NotCoordinator))
 		return true
 	}

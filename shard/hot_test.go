@@ -157,17 +157,17 @@ func newHotShardOf(t testing.TB, arenaBytes, partitionsMax, partitions int, conf
 	}
 	t.Cleanup(func() { controls.Unmap() })
 	hot := &cluster.Topic{Name: "hot", ID: hotID, Configs: configs}
-	told := appendTopicMail(nil, hot, cluster.New().LogConfig(hot, 1))
+	told := AppendTopicMail(nil, hot, cluster.New().LogConfig(hot, 1))
 	topic, err := controls.Carve("topic", len(told), 64)
 	if err != nil {
 		t.Fatal(err)
 	}
 	copy(topic.Bytes(), told)
-	mails := []mail{{kind: mailTopic, a: uint64(partitions), b: 0, block: topic}}
+	mails := []Mail{{Kind: MailTopic, A: uint64(partitions), B: 0, Block: topic}}
 	for i := range partitions {
-		mails = append(mails, mail{kind: mailOpen, a: uint64(2 + i), b: uint64(i)})
+		mails = append(mails, Mail{Kind: MailOpen, A: uint64(2 + i), B: uint64(i)})
 	}
-	for _, x := range append(mails, mail{kind: mailServe}) {
+	for _, x := range append(mails, Mail{Kind: MailServe}) {
 		if !h.post.toData[1].put(x) {
 			t.Fatal("no room for mail")
 		}

@@ -21,7 +21,7 @@ func (s *Shard) logf(level Level, what string, n int64) {
 func (s *Shard) fatalf(what string, n int64) {
 	s.logf(Error, what, n)
 	s.failed = true
-	s.stage = stageDone
+	s.stage = StageDone
 }
 
 // noise names what a connection was that spoke no Kafka.

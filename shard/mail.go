@@ -9,19 +9,19 @@ import (
 
 // outbox keeps mail until its mailbox has room, in order, for each shard.
 type outbox struct {
-	to   [][]mail
+	to   [][]Mail
 	sent []bool
 }
 
 func newOutbox(dataShards, frames int) outbox {
-	o := outbox{to: make([][]mail, dataShards+1), sent: make([]bool, dataShards+1)}
+	o := outbox{to: make([][]Mail, dataShards+1), sent: make([]bool, dataShards+1)}
 	for i := range o.to {
-		o.to[i] = make([]mail, 0, 4*frames)
+		o.to[i] = make([]Mail, 0, 4*frames)
 	}
 	return o
 }
 
-func (o *outbox) put(m mail, to int) { o.to[to] = append(o.to[to], m) }
+func (o *outbox) put(m Mail, to int) { o.to[to] = append(o.to[to], m) }
 
 // flush moves what fits into the mailboxes and wakes who gets any.
 func (o *outbox) flush(s *Shard) {
@@ -32,7 +32,7 @@ func (o *outbox) flush(s *Shard) {
 			if i != 0 {
 				box = &s.post.toData[i]
 			}
-			m.from = uint8(s.o.Shard)
+			m.From = uint8(s.o.Shard)
 			if !box.put(m) {
 				break
 			}
@@ -72,50 +72,50 @@ func (s *Shard) readMail() {
 }
 
 // dataMail is what the control shard tells a data shard.
-func (s *Shard) dataMail(m mail) {
-	switch m.kind {
-	case mailReply:
+func (s *Shard) dataMail(m Mail) {
+	switch m.Kind {
+	case MailReply:
 		s.forwarded(m)
-	case mailGiveBack:
-		s.mailMem.Put(m.block)
+	case MailGiveBack:
+		s.mailMem.Put(m.Block)
 		s.waiting.retry = true // questions may wait for it
-	case mailBatchOpened:
+	case MailBatchOpened:
 		s.batchOpened(m)
-	case mailTopic:
-		b := m.block.Bytes()
+	case MailTopic:
+		b := m.Block.Bytes()
 		var id [16]byte
 		copy(id[:], b)
-		if n := s.topics.add(string(b[topicMailBytes:]), id, int(m.a)); n != int32(m.b) {
+		if n := s.topics.add(string(b[topicMailBytes:]), id, int(m.A)); n != int32(m.B) {
 			panic("shard: topic numbers disagree between shards")
 		}
-		s.configure(int32(m.b), b[16:])
-		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, 0)
-	case mailForget:
-		s.forgetTopic(int32(m.b))
-	case mailOpen, mailDelete, mailTruncate, mailSizes, mailProducers:
+		s.configure(int32(m.B), b[16:])
+		s.outbox.put(Mail{Kind: MailGiveBack, Block: m.Block}, 0)
+	case MailForget:
+		s.forgetTopic(int32(m.B))
+	case MailOpen, MailDelete, MailTruncate, MailSizes, MailProducers:
 		s.changeLog(m)
-	case mailConfigure:
-		s.configure(int32(m.b), m.block.Bytes())
-		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, 0)
-		s.outbox.put(mail{kind: mailConfigured, serial: m.serial}, 0)
-	case mailNoRoom:
+	case MailConfigure:
+		s.configure(int32(m.B), m.Block.Bytes())
+		s.outbox.put(Mail{Kind: MailGiveBack, Block: m.Block}, 0)
+		s.outbox.put(Mail{Kind: MailConfigured, Serial: m.Serial}, 0)
+	case MailNoRoom:
 		s.log.GiveRoom()
-	case mailSettings:
-		s.o.RetentionCheckNS = int64(m.a)
-		s.retainAt = min(s.retainAt, s.now+ioring.Instant(m.a))
-	case mailServe:
+	case MailSettings:
+		s.o.RetentionCheckNS = int64(m.A)
+		s.retainAt = min(s.retainAt, s.now+ioring.Instant(m.A))
+	case MailServe:
 		s.serve()
-	case mailClose:
+	case MailClose:
 		s.close()
 	}
 }
 
 // controlMail is what data shard m.from tells the control shard.
-func (s *Shard) controlMail(m mail) {
+func (s *Shard) controlMail(m Mail) {
 	c := s.control
-	switch m.kind {
-	case mailRequest:
-		b := m.block.Bytes()
+	switch m.Kind {
+	case MailRequest:
+		b := m.Block.Bytes()
 		peer, frame := ioring.Address(b), b[len(ioring.Address{}):]
 		s.pieces = append(s.pieces[:0], frame)
 		s.reader.Reset(s.pieces)
@@ -123,49 +123,49 @@ func (s *Shard) controlMail(m mail) {
 		if err := kafka.ParseHeader(&s.reader, &h); err != nil {
 			panic("shard: a request was forwarded whose header does not parse")
 		}
-		c.accept(origin{int(m.from), m.slot, m.serial, uint8(m.code), peer}, h, frame[s.reader.Offset():])
-		s.outbox.put(mail{kind: mailGiveBack, block: m.block}, int(m.from))
-	case mailOpenBatch:
+		c.accept(origin{int(m.From), m.Slot, m.Serial, uint8(m.Code), peer}, h, frame[s.reader.Offset():])
+		s.outbox.put(Mail{Kind: MailGiveBack, Block: m.Block}, int(m.From))
+	case MailOpenBatch:
 		c.openFor(m)
-	case mailGiveBack:
-		s.mailMem.Put(m.block)
-	case mailOpened, mailDeleted:
-		c.confirmedBy(awaited{m.a, m.kind == mailDeleted}, kafka.ErrorCode(m.code))
-	case mailConfigured, mailTruncated, mailSized, mailProduced:
+	case MailGiveBack:
+		s.mailMem.Put(m.Block)
+	case MailOpened, MailDeleted:
+		c.confirmedBy(awaited{m.A, m.Kind == MailDeleted}, kafka.ErrorCode(m.Code))
+	case MailConfigured, MailTruncated, MailSized, MailProduced:
 		c.answered(m)
-	case mailServing:
-		c.quarantined += m.a
+	case MailServing:
+		c.quarantined += m.A
 		c.serving--
 		if c.serving == -1-s.o.DataShards {
-			s.stage = stageServing
+			s.stage = StageServing
 			s.listen()
 		}
-	case mailNoRoom:
+	case MailNoRoom:
 		s.log.GiveRoom()
 		for i := 1; i <= s.o.DataShards; i++ {
-			if i != int(m.from) {
-				s.outbox.put(mail{kind: mailNoRoom}, i)
+			if i != int(m.From) {
+				s.outbox.put(Mail{Kind: MailNoRoom}, i)
 			}
 		}
-	case mailStopped:
+	case MailStopped:
 		c.shardsDone++
 	}
 }
 
 // changeLog opens or deletes a log, moves its start, or tells of it. Where there
 // is no memory for that now it is kept, and tried again when something moved.
-func (s *Shard) changeLog(m mail) {
+func (s *Shard) changeLog(m Mail) {
 	var st engine.Status
-	switch m.kind {
-	case mailOpen:
-		st = s.openLog(m.a, int32(m.b>>32), int32(uint32(m.b)))
-	case mailDelete:
-		st = s.deleteLog(m.a)
-	case mailTruncate:
+	switch m.Kind {
+	case MailOpen:
+		st = s.openLog(m.A, int32(m.B>>32), int32(uint32(m.B)))
+	case MailDelete:
+		st = s.deleteLog(m.A)
+	case MailTruncate:
 		st = s.deleteRecords(m)
-	case mailSizes:
+	case MailSizes:
 		st = s.tellSizes(m)
-	case mailProducers:
+	case MailProducers:
 		st = s.tellProducers(m)
 	}
 	switch st {
@@ -173,7 +173,7 @@ func (s *Shard) changeLog(m mail) {
 	case engine.WaitMemory, engine.WaitRoom:
 		s.kept = append(s.kept, m)
 	default:
-		s.outbox.put(mail{kind: m.kind + 1, serial: m.serial, a: m.a, code: int16(codeOf(st))}, 0)
+		s.outbox.put(Mail{Kind: m.Kind + 1, Serial: m.Serial, A: m.A, Code: int16(codeOf(st))}, 0)
 	}
 }
 
@@ -189,7 +189,7 @@ func (s *Shard) changeKept() {
 func (s *Shard) openLog(id uint64, number, index int32) engine.Status {
 	if slot, ok := s.log.Lookup(id); ok {
 		s.nameLog(slot, number, index)
-		s.outbox.put(mail{kind: mailOpened, a: id}, 0)
+		s.outbox.put(Mail{Kind: MailOpened, A: id}, 0)
 		return engine.OK
 	}
 	user := s.takeErrand(lateErrand{id: id, number: number, index: index, opens: true})
@@ -225,7 +225,7 @@ func (s *Shard) logOpened(ev engine.Event) {
 		s.windows.forget(ev.Slot)
 		s.nameLog(ev.Slot, e.number, e.index)
 	}
-	s.outbox.put(mail{kind: mailOpened, a: e.id, code: int16(codeOf(ev.Status))}, 0)
+	s.outbox.put(Mail{Kind: MailOpened, A: e.id, Code: int16(codeOf(ev.Status))}, 0)
 }
 
 // deleteLog ends a log. Who waits for it is told that it is gone.
@@ -235,7 +235,7 @@ func (s *Shard) deleteLog(id uint64) engine.Status {
 		return engine.WaitMemory // it is to be there first
 	}
 	if !ok {
-		s.outbox.put(mail{kind: mailDeleted, a: id}, 0)
+		s.outbox.put(Mail{Kind: MailDeleted, A: id}, 0)
 		return engine.OK
 	}
 	s.unnameLog(slot)
@@ -255,7 +255,7 @@ func (s *Shard) opening(id uint64) bool {
 		}
 	}
 	for i := range s.kept {
-		if s.kept[i].kind == mailOpen && s.kept[i].a == id {
+		if s.kept[i].Kind == MailOpen && s.kept[i].A == id {
 			return true
 		}
 	}
@@ -293,7 +293,7 @@ func (s *Shard) unnameLog(slot engine.Slot) {
 
 func (s *Shard) logDeleted(ev engine.Event) {
 	e := s.giveErrand(ev.User)
-	s.outbox.put(mail{kind: mailDeleted, a: e.id, code: int16(codeOf(ev.Status))}, 0)
+	s.outbox.put(Mail{Kind: MailDeleted, A: e.id, Code: int16(codeOf(ev.Status))}, 0)
 }
 
 // forgetTopic removes a topic's name. Its logs here are deleted by mail of
@@ -313,9 +313,9 @@ func (s *Shard) serve() {
 			s.logf(Warn, "a log belongs to no topic; it is kept aside, unread and undeleted: log ", int64(id))
 		}
 	}
-	s.stage = stageServing
+	s.stage = StageServing
 	s.listen()
-	s.outbox.put(mail{kind: mailServing, a: nameless}, 0)
+	s.outbox.put(Mail{Kind: MailServing, A: nameless}, 0)
 }
 
 // lateErrand is an open or delete of a log that is becoming durable.
@@ -328,7 +328,7 @@ type lateErrand struct {
 }
 
 // takeErrand and giveErrand keep what has to be answered when the engine is
-// done. The control shard sends at most openCredit of them at a time.
+// done. The control shard sends at most OpenCredit of them at a time.
 func (s *Shard) takeErrand(e lateErrand) uint32 {
 	for i := range s.late {
 		if !s.late[i].used {
@@ -367,18 +367,18 @@ func (s *Shard) forward(w *waiter, h *kafka.Request) outcome {
 	r.header.ClientID = nil
 	s.net.Release(w.frame)
 	s.Timelines.Counters.Forwarded++
-	s.outbox.put(mail{kind: mailRequest, code: int16(s.net.Listener(w.conn)), slot: i, serial: r.serial, block: block}, 0)
+	s.outbox.put(Mail{Kind: MailRequest, Code: int16(s.net.Listener(w.conn)), Slot: i, Serial: r.serial, Block: block}, 0)
 	return taken
 }
 
 // forwarded: the control shard answered a request of ours.
-func (s *Shard) forwarded(m mail) {
-	r := &s.requests[m.slot]
-	if !r.used || r.serial != m.serial {
+func (s *Shard) forwarded(m Mail) {
+	r := &s.requests[m.Slot]
+	if !r.used || r.serial != m.Serial {
 		panic("shard: an answer to a request that is not in flight")
 	}
-	r.answer = m.block
-	s.answerLent(m.slot, m.block)
+	r.answer = m.Block
+	s.answerLent(m.Slot, m.Block)
 }
 
 // answerLent sends a whole answer that lies in lent memory; none closes the

@@ -7,52 +7,56 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// mail is one message between two shards: plain data. The block, where there
+// Mail is one message between two shards: plain data. The block, where there
 // is one, is lent: its owner's memory, given back by a later mail.
-type mail struct {
-	kind   uint8
-	from   uint8
-	code   int16  // a Kafka error code
-	slot   uint32 // the request it belongs to, in its owner's table
-	serial uint32 // which use of that slot
-	a, b   uint64
-	block  mem.Block
+type Mail struct {
+	Kind   uint8
+	From   uint8
+	Code   int16  // a Kafka error code
+	Slot   uint32 // the request it belongs to, in its owner's table
+	Serial uint32 // which use of that slot
+	A, B   uint64
+	Block  mem.Block
 }
 
 // Kinds of mail. Every one that asks is answered by exactly one other, for
 // which the asker holds the place.
 const (
-	mailNone        = iota
-	mailRequest     // data -> control: a cold request, lent, behind the address of the client; code: by which listener
-	mailReply       // control -> data: its answer, lent (no block: close the connection)
-	mailGiveBack    // either way: a lent block comes home
-	mailOpenBatch   // data -> control: the batch in the block, lent, of b bytes: its first record since time a; slot: a part
-	mailBatchOpened // control -> data: offset b, time a; the block comes home
-	mailTopic       // control -> data: topic number b has a partitions; id and name in the block
-	mailForget      // control -> data: topic number b is gone
-	mailOpen        // control -> data: log a is partition b (number<<32 | index)
-	mailOpened      // data -> control: log a; code
-	mailDelete      // control -> data: delete log a
-	mailDeleted     // data -> control: log a; code
-	mailSettings    // control -> data: look at retention every a nanoseconds
-	mailNoRoom      // data -> control: the disk is full here; control -> data: it is, for others
-	mailServe       // control -> data: every log is named; listen
-	mailServing     // data -> control: a: logs without a name, set aside
-	mailStopped     // data -> control: no request is in flight here any more
-	mailClose       // control -> data: write the clean end
+	MailNone        = iota
+	MailRequest     // data -> control: a cold request, lent, behind the address of the client; code: by which listener
+	MailReply       // control -> data: its answer, lent (no block: close the connection)
+	MailGiveBack    // either way: a lent block comes home
+	MailOpenBatch   // data -> control: the batch in the block, lent, of b bytes: its first record since time a; slot: a part
+	MailBatchOpened // control -> data: offset b, time a; the block comes home
+	MailTopic       // control -> data: topic number b has a partitions; id and name in the block
+	MailForget      // control -> data: topic number b is gone
+	MailOpen        // control -> data: log a is partition b (number<<32 | index)
+	MailOpened      // data -> control: log a; code
+	MailDelete      // control -> data: delete log a
+	MailDeleted     // data -> control: log a; code
+	MailSettings    // control -> data: look at retention every a nanoseconds
+	MailNoRoom      // data -> control: the disk is full here; control -> data: it is, for others
+	MailServe       // control -> data: every log is named; listen
+	MailServing     // data -> control: a: logs without a name, set aside
+	MailStopped     // data -> control: no request is in flight here any more
+	MailClose       // control -> data: write the clean end
 
 	// Questions: serial is the question's number, and the answer's.
-	mailConfigure  // control -> data: topic number b has the configurations in the block
-	mailConfigured // data -> control
-	mailTruncate   // control -> data: log a is to start at offset b; -1: at its high watermark
-	mailTruncated  // data -> control: a: where it starts now, durably; code
-	mailSizes      // control -> data: how large are your logs, from slot b of your table on?
-	mailSized      // data -> control: a logs in the block; b: the slot to go on with, 0: that was all
-	mailProducers  // control -> data: which producers does log a know?
-	mailProduced   // data -> control: a producers in the block, if any; code
+	MailConfigure  // control -> data: topic number b has the configurations in the block
+	MailConfigured // data -> control
+	MailTruncate   // control -> data: log a is to start at offset b; -1: at its high watermark
+	MailTruncated  // data -> control: a: where it starts now, durably; code
+	MailSizes      // control -> data: how large are your logs, from slot b of your table on?
+	MailSized      // data -> control: a logs in the block; b: the slot to go on with, 0: that was all
+	MailProducers  // control -> data: which producers does log a know?
+	MailProduced   // data -> control: a producers in the block, if any; code
 )
 
-const mailBytes = int(unsafe.Sizeof(mail{}))
+// OpenCredit is how much mail that a data shard has to answer the control shard
+// may have on its way: a data shard has a place for each.
+const OpenCredit = 128
+
+const mailBytes = int(unsafe.Sizeof(Mail{}))
 
 // mailbox carries mail from one shard to one other. One thread puts, one
 // takes; head and tail are the only words both touch.
@@ -67,7 +71,7 @@ type mailbox struct {
 	cap   uint64
 }
 
-func (m *mailbox) put(x mail) bool {
+func (m *mailbox) put(x Mail) bool {
 	t := m.tail.Load()
 	if t-m.head.Load() == m.cap {
 		return false
@@ -77,10 +81,10 @@ func (m *mailbox) put(x mail) bool {
 	return true
 }
 
-func (m *mailbox) take() (mail, bool) {
+func (m *mailbox) take() (Mail, bool) {
 	h := m.head.Load()
 	if h == m.tail.Load() {
-		return mail{}, false
+		return Mail{}, false
 	}
 	x := *m.at(h)
 	m.head.Store(h + 1)
@@ -89,8 +93,8 @@ func (m *mailbox) take() (mail, bool) {
 
 func (m *mailbox) empty() bool { return m.head.Load() == m.tail.Load() }
 
-func (m *mailbox) at(i uint64) *mail {
-	return (*mail)(m.slots.Slice(int(i%m.cap)*mailBytes, mailBytes).Pointer())
+func (m *mailbox) at(i uint64) *Mail {
+	return (*Mail)(m.slots.Slice(int(i%m.cap)*mailBytes, mailBytes).Pointer())
 }
 
 // Waker wakes a shard that sleeps in its ring. Any thread may call it.

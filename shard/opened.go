@@ -42,32 +42,32 @@ func (s *Shard) openBatch(i uint32, p int32, batch []byte) bool {
 	copy(block.Bytes(), batch)
 	r := &s.requests[i]
 	r.pending++
-	s.outbox.put(mail{kind: mailOpenBatch, slot: uint32(p), serial: r.serial, a: uint64(s.parts[p].from), b: uint64(len(batch)), block: block}, 0)
+	s.outbox.put(Mail{Kind: MailOpenBatch, Slot: uint32(p), Serial: r.serial, A: uint64(s.parts[p].from), B: uint64(len(batch)), Block: block}, 0)
 	return true
 }
 
-// batchOpened: the control shard found the record, at offset m.b.
-func (s *Shard) batchOpened(m mail) {
-	x := &s.parts[m.slot]
+// batchOpened: the control shard found the record, at offset m.B.
+func (s *Shard) batchOpened(m Mail) {
+	x := &s.parts[m.Slot]
 	r := &s.requests[x.request]
-	if !r.used || r.serial != m.serial || r.kind != kindOffsets || !x.searching {
+	if !r.used || r.serial != m.Serial || r.kind != kindOffsets || !x.searching {
 		panic("shard: a batch was opened for a request that is not in flight")
 	}
-	s.mailMem.Put(m.block)
+	s.mailMem.Put(m.Block)
 	s.waiting.retry = true
 	r.pending--
 	if x.code != kafka.None {
 		s.offsetFound(r, x, -1, -1) // its log is gone
 	} else {
-		s.offsetFound(r, x, int64(m.a), int64(m.b))
+		s.offsetFound(r, x, int64(m.A), int64(m.B))
 	}
 	s.lookAt(x.request)
 }
 
 // openFor answers a data shard that lent a batch.
-func (c *control) openFor(m mail) {
-	time, offset := searchOpened(m.block.Bytes()[:m.b], int64(m.a))
-	c.s.outbox.put(mail{kind: mailBatchOpened, slot: m.slot, serial: m.serial, a: uint64(time), b: uint64(offset), block: m.block}, int(m.from))
+func (c *control) openFor(m Mail) {
+	time, offset := searchOpened(m.Block.Bytes()[:m.B], int64(m.A))
+	c.s.outbox.put(Mail{Kind: MailBatchOpened, Slot: m.Slot, Serial: m.Serial, A: uint64(time), B: uint64(offset), Block: m.Block}, int(m.From))
 }
 
 // searchOpened is kafka.FindTime of a compressed batch, which it opens. Where it

@@ -236,7 +236,7 @@ func (s *Shard) noRoom() {
 		return
 	}
 	s.noRoomAt = s.now + noRoomAgainNS
-	s.outbox.put(mail{kind: mailNoRoom}, 0)
+	s.outbox.put(Mail{Kind: MailNoRoom}, 0)
 }
 
 const noRoomAgainNS = 1e9

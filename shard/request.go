@@ -174,7 +174,7 @@ func (s *Shard) endRequest(i uint32) {
 		s.mailMem.Put(r.lent)
 	}
 	if !r.answer.IsZero() {
-		s.outbox.put(mail{kind: mailGiveBack, from: uint8(s.o.Shard), block: r.answer}, 0)
+		s.outbox.put(Mail{Kind: MailGiveBack, From: uint8(s.o.Shard), Block: r.answer}, 0)
 	}
 	s.timers.clear(i)
 	s.waiting.retry = true // what it held may be what another waits for

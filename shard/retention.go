@@ -30,7 +30,7 @@ const (
 const RetentionCheckNS = 1e9
 
 func (s *Shard) retain() {
-	if s.control != nil || s.stage != stageServing || s.failed || s.now < s.retainAt {
+	if s.control != nil || s.stage != StageServing || s.failed || s.now < s.retainAt {
 		return
 	}
 	for range retainPerTurn {
@@ -90,14 +90,14 @@ type truncation struct {
 	used   bool
 }
 
-// deleteRecords moves the start of log m.a to offset m.b, -1 for the high
+// deleteRecords moves the start of log m.A to offset m.B, -1 for the high
 // watermark, and answers when that is durable.
-func (s *Shard) deleteRecords(m mail) engine.Status {
-	slot, ok := s.log.Lookup(m.a)
+func (s *Shard) deleteRecords(m Mail) engine.Status {
+	slot, ok := s.log.Lookup(m.A)
 	if !ok || !s.partitions[slot].named {
 		return engine.Unknown
 	}
-	to, high := int64(m.b), s.high(slot)
+	to, high := int64(m.B), s.high(slot)
 	if to == -1 {
 		to = high
 	}
@@ -113,7 +113,7 @@ func (s *Shard) deleteRecords(m mail) engine.Status {
 	s.stir(slot, false)
 	for i := range s.truncations {
 		if t := &s.truncations[i]; !t.used {
-			*t = truncation{slot, s.log.Start(slot), m.serial, true}
+			*t = truncation{slot, s.log.Start(slot), m.Serial, true}
 			s.truncating++
 			s.truncated(slot)
 			return engine.OK
@@ -141,7 +141,7 @@ func (s *Shard) failTruncations(code kafka.ErrorCode, of func(engine.Slot) bool)
 }
 
 func (s *Shard) endTruncation(t *truncation, code kafka.ErrorCode) {
-	s.outbox.put(mail{kind: mailTruncated, serial: t.serial, a: uint64(t.start), code: int16(code)}, 0)
+	s.outbox.put(Mail{Kind: MailTruncated, Serial: t.serial, A: uint64(t.start), Code: int16(code)}, 0)
 	*t = truncation{}
 	s.truncating--
 }

@@ -376,7 +376,7 @@ func TestFetchSessionCounts(t *testing.T) {
 }
 
 // hear has the shard hear of something from the control shard.
-func (c *sessionClient) hear(x mail) {
+func (c *sessionClient) hear(x Mail) {
 	if !c.post.toData[1].put(x) {
 		c.t.Fatal("no room for mail")
 	}
@@ -392,15 +392,15 @@ func (c *sessionClient) topic(name string, id [16]byte, number, partitions int) 
 	}
 	c.t.Cleanup(func() { arena.Unmap() })
 	topic := &cluster.Topic{Name: name, ID: id}
-	told := appendTopicMail(nil, topic, cluster.New().LogConfig(topic, 1))
+	told := AppendTopicMail(nil, topic, cluster.New().LogConfig(topic, 1))
 	b, err := arena.Carve("topic", len(told), 64)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	copy(b.Bytes(), told)
-	c.hear(mail{kind: mailTopic, a: uint64(partitions), b: uint64(number), block: b})
+	c.hear(Mail{Kind: MailTopic, A: uint64(partitions), B: uint64(number), Block: b})
 	for i := range partitions {
-		c.hear(mail{kind: mailOpen, a: uint64(1000*(number+1) + i), b: uint64(number)<<32 | uint64(i)})
+		c.hear(Mail{Kind: MailOpen, A: uint64(1000*(number+1) + i), B: uint64(number)<<32 | uint64(i)})
 	}
 }
 
@@ -425,9 +425,9 @@ func TestFetchSessionOfATopicThatGoes(t *testing.T) {
 						c.turn()
 					}
 				}
-				c.hear(mail{kind: mailForget, b: 0})
-				c.hear(mail{kind: mailDelete, a: 2})
-				c.hear(mail{kind: mailDelete, a: 3})
+				c.hear(Mail{Kind: MailForget, B: 0})
+				c.hear(Mail{Kind: MailDelete, A: 2})
+				c.hear(Mail{Kind: MailDelete, A: 3})
 				if waiting {
 					// Who waits hears of the first as soon as it is gone.
 					if r := c.answer(); len(r.Topics) == 0 || r.Topics[0].Partitions[0].ErrorCode == 0 || r.ErrorCode != 0 {
@@ -497,7 +497,7 @@ func TestFetchSessionTellsOfANewStart(t *testing.T) {
 	}
 	id := c.begin(map[int32]int64{0: 3, 1: 0})
 	c.expect("nothing is new", fetches{id: id, epoch: 1}, id, "")
-	c.hear(mail{kind: mailTruncate, a: 2, b: 2, serial: 1})
+	c.hear(Mail{Kind: MailTruncate, A: 2, B: 2, Serial: 1})
 	c.expect("a new start", fetches{id: id, epoch: 2}, id, "0: 2-3")
 	c.expect("known", fetches{id: id, epoch: 3}, id, "")
 	c.expect("before it", fetches{id: id, epoch: 4, from: map[int32]int64{0: 1}}, id, "0: error 1")

@@ -60,21 +60,21 @@ type Faults struct {
 	ProducerIDTwice     bool // ids are handed out before their block is durable
 }
 
-// clientNodes are the nodes as clients see them who come by a listener.
-func (o *Options) clientNodes(listener uint8) []Node {
+// ClientNodes are the nodes as clients see them who come by a listener.
+func (o *Options) ClientNodes(listener uint8) []Node {
 	nodes := o.Nodes
 	if listener > 0 {
 		nodes = o.OtherNodes[listener-1]
 	}
-	if o.oneNode() {
+	if o.OneNode() {
 		return nodes[1:]
 	}
 	return nodes
 }
 
-// oneNode says that clients see a single node, the data shard's: it is asked
+// OneNode says that clients see a single node, the data shard's: it is asked
 // for everything, and hands on what is not its own.
-func (o *Options) oneNode() bool { return len(o.Nodes) == 2 && o.Nodes[0] == o.Nodes[1] }
+func (o *Options) OneNode() bool { return len(o.Nodes) == 2 && o.Nodes[0] == o.Nodes[1] }
 
 // World is everything a shard touches outside itself.
 type World struct {
@@ -158,8 +158,8 @@ type Shard struct {
 	apiBodies  [5][]byte // ApiVersions, by version
 	apiInvalid [5][]byte // where the client's name is not valid, from version 3 on
 	apiRefusal []byte
-	late       [openCredit]lateErrand
-	kept       []mail   // what the control shard asked for that waits for memory
+	late       [OpenCredit]lateErrand
+	kept       []Mail   // what the control shard asked for that waits for memory
 	starved    []uint32 // fetches and searches that wait for read or reply memory
 	polls      polls    // fetches that wait for data
 	crowded    bool     // a fetch found no parts
@@ -168,12 +168,12 @@ type Shard struct {
 
 	retainAt    ioring.Instant // when retention goes on
 	retainNext  int            // with this slot
-	truncations [openCredit]truncation
+	truncations [OpenCredit]truncation
 	truncating  int
 	seed        uint64
 	noRoomAt    ioring.Instant // the others are not told before that the disk is full
 
-	stage   stage
+	stage   Stage
 	failed  bool
 	drained bool // the control shard was told
 
@@ -187,16 +187,16 @@ type Shard struct {
 	published ioring.Instant // when the counters were last made readable
 }
 
-// stage is where a shard is in its life.
-type stage uint8
+// Stage is where a shard is in its life.
+type Stage uint8
 
 const (
-	stageLoading  stage = iota // control: its own log is being read
-	stageNaming                // logs get their topics' names
-	stageServing               // listening
-	stageDraining              // no new requests; what is in flight goes on
-	stageClosing               // the engine writes its clean end
-	stageDone
+	StageLoading  Stage = iota // control: its own log is being read
+	StageNaming                // logs get their topics' names
+	StageServing               // listening
+	StageDraining              // no new requests; what is in flight goes on
+	StageClosing               // the engine writes its clean end
+	StageDone                  // it may be let go
 )
 
 // Open makes the shard on its thread. boot says which logs it has; they are
@@ -227,7 +227,7 @@ func Open(w World, o Options) (*Shard, error) {
 		s.control = newControl(s)
 	} else {
 		s.restoreWindows()
-		s.stage = stageNaming
+		s.stage = StageNaming
 	}
 	for v := range s.apiBodies {
 		s.apiBodies[v] = apiVersionsBody(int16(v))
@@ -273,7 +273,7 @@ func (s *Shard) makeTables() {
 	s.timers = newTimers(len(s.requests))
 	s.waiting = newWaitQueue(2 * o.Net.FramesMax)
 	s.dirty = make([]uint32, 0, len(s.requests))
-	s.kept = make([]mail, 0, openCredit)
+	s.kept = make([]Mail, 0, OpenCredit)
 	s.starved = make([]uint32, 0, 2*len(s.requests))
 	s.partitions = make([]partition, o.Engine.LogsMax)
 	for i := range s.partitions {
@@ -355,7 +355,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		again = true
 	}
 	sleepUntil = min(sleepUntil, s.net.Step(now), s.timers.next())
-	if s.control == nil && s.stage == stageServing && !s.failed {
+	if s.control == nil && s.stage == StageServing && !s.failed {
 		sleepUntil = min(sleepUntil, s.retainAt)
 	}
 	if s.control != nil {
@@ -386,11 +386,11 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	s.life()
 	if s.stage != before {
 		sleepUntil = now
-	} else if s.stage >= stageDraining {
+	} else if s.stage >= StageDraining {
 		sleepUntil = min(sleepUntil, now+stopLookNS)
 	}
 	s.outbox.flush(s)
-	if s.stage == stageDone || !s.post.sleep(s.o.Shard) {
+	if s.stage == StageDone || !s.post.sleep(s.o.Shard) {
 		return now
 	}
 	return sleepUntil
@@ -407,28 +407,28 @@ func (s *Shard) listen() {
 // that owes nobody anything and has it close.
 func (s *Shard) life() {
 	switch s.stage {
-	case stageLoading, stageNaming:
+	case StageLoading, StageNaming:
 		if s.post.stopping() {
 			s.close()
 		}
-	case stageServing:
+	case StageServing:
 		if s.post.stopping() {
-			s.stage = stageDraining
+			s.stage = StageDraining
 			s.net.Stop()
 			s.answerFetches()
 		}
-	case stageDraining:
+	case StageDraining:
 		switch {
 		case !s.net.Idle():
 		case s.control == nil && !s.drained:
 			s.drained = true
-			s.outbox.put(mail{kind: mailStopped}, 0)
+			s.outbox.put(Mail{Kind: MailStopped}, 0)
 		case s.control != nil && s.control.idle():
 			s.close()
 		}
-	case stageClosing:
+	case StageClosing:
 		if s.log.Idle() {
-			s.stage = stageDone
+			s.stage = StageDone
 		}
 	}
 }
@@ -436,20 +436,20 @@ func (s *Shard) life() {
 // close has the engine write its clean end, on all shards when the control
 // shard says so.
 func (s *Shard) close() {
-	if s.stage >= stageClosing {
+	if s.stage >= StageClosing {
 		return
 	}
-	s.stage = stageClosing
+	s.stage = StageClosing
 	s.log.Shutdown()
 	if s.control != nil {
 		for i := 1; i <= s.o.DataShards; i++ {
-			s.outbox.put(mail{kind: mailClose}, i)
+			s.outbox.put(Mail{Kind: MailClose}, i)
 		}
 	}
 }
 
 // Done says that the shard has stopped: every log written, nothing in flight.
-func (s *Shard) Done() bool { return s.stage == stageDone }
+func (s *Shard) Done() bool { return s.stage == StageDone }
 
 // Failed says that a write or sync of this shard failed for good.
 func (s *Shard) Failed() bool { return s.failed }

@@ -210,7 +210,7 @@ func TestMailArrivesInOrder(t *testing.T) {
 	const n = 100000
 	go func() {
 		for i := uint64(0); i < n; {
-			if post.toData[1].put(mail{kind: mailOpen, a: i, b: ^i}) {
+			if post.toData[1].put(Mail{Kind: MailOpen, A: i, B: ^i}) {
 				i++
 			}
 		}
@@ -221,7 +221,7 @@ func TestMailArrivesInOrder(t *testing.T) {
 		if !ok {
 			continue
 		}
-		if m.a != i || m.b != ^i || m.kind != mailOpen {
+		if m.A != i || m.B != ^i || m.Kind != MailOpen {
 			t.Fatalf("mail %d: %+v", i, m)
 		}
 		i++

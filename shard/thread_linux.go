@@ -196,7 +196,7 @@ func (b *Broker) run(i int, o BrokerOptions, plan Memory, opened chan<- error, b
 		clock.Tick(now)
 		away.look(now, &ring.Stats)
 		sleep := s.Turn(ioring.Instant(now), Wall(time.Now().UnixMilli()))
-		if !serving && s.stage == stageServing {
+		if !serving && s.stage == StageServing {
 			serving = true
 			b.ready <- struct{}{}
 		}

@@ -99,19 +99,21 @@ func (t *topicTable) slot(i, index int32) (slot engine.Slot, exists, here bool) 
 }
 
 // A topic's configurations in mail: eleven int64s, little endian, in the order
-// of appendConfig. A topic in mail: its id, its configurations, its name.
+// of AppendConfigMail. A topic in mail: its id, its configurations, its name.
 const (
 	configMailBytes = 88
 	topicMailBytes  = 16 + configMailBytes
 )
 
-func appendTopicMail(b []byte, t *cluster.Topic, c cluster.LogConfig) []byte {
+// AppendTopicMail adds a topic as MailTopic has it.
+func AppendTopicMail(b []byte, t *cluster.Topic, c cluster.LogConfig) []byte {
 	b = append(b, t.ID[:]...)
-	b = appendConfig(b, c)
+	b = AppendConfigMail(b, c)
 	return append(b, t.Name...)
 }
 
-func appendConfig(b []byte, c cluster.LogConfig) []byte {
+// AppendConfigMail adds a topic's configurations as MailConfigure has them.
+func AppendConfigMail(b []byte, c cluster.LogConfig) []byte {
 	for _, v := range [...]int64{c.RetentionMS, c.RetentionBytes, c.SegmentBytes, c.SegmentMS, c.MessageBytesMax, c.BeforeMaxMS, c.AfterMaxMS, flag(c.AppendTime), flag(c.WriteCaching), c.ObjectiveMS, c.ObjectivePPM} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(v))
 	}
