@@ -18,6 +18,9 @@ type ConsumerGroup struct {
 	Members         []ConsumerMember // sorted by id
 }
 
+// consumerProtocol is the protocol type of such groups.
+const ConsumerProtocol = "consumer"
+
 // MemberState is how far a member is with its assignment.
 type MemberState uint8
 
@@ -83,17 +86,19 @@ func (c *ConsumerGroup) equal(o *ConsumerGroup) bool {
 		return c == o
 	}
 	return c.Epoch == o.Epoch && c.AssignmentEpoch == o.AssignmentEpoch && c.TopicsHash == o.TopicsHash && c.Serial == o.Serial &&
-		slices.EqualFunc(c.Members, o.Members, func(a, b ConsumerMember) bool { return a.equal(&b) })
+		slices.EqualFunc(c.Members, o.Members, func(a, b ConsumerMember) bool { return a.Equal(&b) })
 }
 
-func (m *ConsumerMember) equal(o *ConsumerMember) bool {
+// Equal says whether two members are the same in all that is stored of them.
+func (m *ConsumerMember) Equal(o *ConsumerMember) bool {
 	return m.ID == o.ID && m.InstanceID == o.InstanceID && m.RackID == o.RackID && m.ClientID == o.ClientID && m.ClientHost == o.ClientHost &&
 		m.RebalanceTimeoutMS == o.RebalanceTimeoutMS && slices.Equal(m.Topics, o.Topics) && m.Regex == o.Regex && m.Assignor == o.Assignor &&
 		m.Epoch == o.Epoch && m.PreviousEpoch == o.PreviousEpoch && m.State == o.State &&
-		samePartitions(m.Assigned, o.Assigned) && samePartitions(m.Revoking, o.Revoking) && samePartitions(m.Target, o.Target) && m.Classic.equal(o.Classic)
+		SamePartitions(m.Assigned, o.Assigned) && SamePartitions(m.Revoking, o.Revoking) && SamePartitions(m.Target, o.Target) && m.Classic.equal(o.Classic)
 }
 
-func samePartitions(a, b []TopicPartitions) bool {
+// SamePartitions says whether two lists have the same partitions.
+func SamePartitions(a, b []TopicPartitions) bool {
 	return slices.EqualFunc(a, b, func(a, b TopicPartitions) bool {
 		return a.Topic == b.Topic && slices.Equal(a.Partitions, b.Partitions)
 	})
@@ -106,20 +111,23 @@ const (
 	assignedTopicBytes  = 24
 )
 
-func (m *ConsumerMember) bytes() int {
+// CountedBytes is how many bytes the member is counted to have.
+func (m *ConsumerMember) CountedBytes() int {
 	n := consumerMemberBytes + len(m.ID) + len(m.InstanceID) + len(m.RackID) + len(m.ClientID) + len(m.ClientHost) + len(m.Regex) + len(m.Assignor)
 	for _, t := range m.Topics {
 		n += 16 + len(t)
 	}
 	if m.Classic != nil {
 		for _, p := range m.Classic.Protocols {
-			n += groupTopicBytes + len(p.Name) + len(p.Metadata)
+			n += TopicFixedBytes + len(p.Name) + len(p.Metadata)
 		}
 	}
-	return n + partitionsBytes(m.Assigned) + partitionsBytes(m.Revoking) + partitionsBytes(m.Target)
+	return n + PartitionsBytes(m.Assigned) + PartitionsBytes(m.Revoking) + PartitionsBytes(m.Target)
 }
 
-func partitionsBytes(all []TopicPartitions) (n int) {
+// PartitionsBytes is the part of a member's CountedBytes that a list of
+// partitions makes up.
+func PartitionsBytes(all []TopicPartitions) (n int) {
 	for _, t := range all {
 		n += assignedTopicBytes + 4*len(t.Partitions)
 	}
@@ -140,7 +148,7 @@ func (c *ConsumerGroup) memberAt(id string) (int, bool) {
 	return slices.BinarySearchFunc(c.Members, id, func(m ConsumerMember, id string) int { return cmp.Compare(m.ID, id) })
 }
 
-// putConsumer is the change that makes a group one of the consumer protocol,
+// PutConsumer is the change that makes a group one of the consumer protocol,
 // with c's epochs and these members: all of them, where it is whole, or those
 // that changed. Then it is as if it had not come where the change before it, by
 // their serial numbers, did not. It is:
@@ -151,7 +159,7 @@ func (c *ConsumerGroup) memberAt(id string) (int, bool) {
 //	    assigned, revoking and target, each topics u32, each id 16 bytes, partitions u32, each i32
 //	    classic protocols u32, each name, metadata with u32 length; session timeout i32 where there are some
 //	members that are gone u32, each id
-func putConsumer(id string, changedMS int64, c *ConsumerGroup, whole bool, gone []string) []byte {
+func PutConsumer(id string, changedMS int64, c *ConsumerGroup, whole bool, gone []string) []byte {
 	b := groupChange(groupModern, id, 256)
 	flags := byte(0)
 	if whole {
@@ -218,7 +226,7 @@ func appendPartitions(b []byte, all []TopicPartitions) []byte {
 func (c *parsedGroupChange) parseConsumer(r *reader) {
 	c.whole = r.byte() == 1
 	g := &ConsumerGroup{Serial: r.uint32(), Epoch: int32(r.uint32()), AssignmentEpoch: int32(r.uint32()), TopicsHash: r.uint64()}
-	c.group.Consumer, c.group.ProtocolType, c.group.ChangedMS = g, consumerProtocol, int64(r.uint64())
+	c.group.Consumer, c.group.ProtocolType, c.group.ChangedMS = g, ConsumerProtocol, int64(r.uint64())
 	for n := r.uint32(); n > 0 && !r.short; n-- {
 		m := ConsumerMember{ID: r.string(), InstanceID: r.string(), RackID: r.string(), ClientID: r.string(), ClientHost: r.string(), RebalanceTimeoutMS: int32(r.uint32())}
 		m.Topics = r.strings()

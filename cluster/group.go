@@ -27,6 +27,17 @@ type Group struct {
 	metaBytes, offsetBytes int
 }
 
+// GroupIDBytesMax is the longest group id; the longest name of an instance, a
+// protocol or its type too. Kafka does not say; its names of topics are so long.
+const GroupIDBytesMax = TopicNameBytesMax
+
+// GroupProtocol is a way to assign partitions that a member knows, and what it
+// has to say for it.
+type GroupProtocol struct {
+	Name     string
+	Metadata []byte
+}
+
 // GroupMember is one member of a Group, as its generation was made durable.
 type GroupMember struct {
 	ID                                   string
@@ -56,9 +67,9 @@ type Offset struct {
 // What a group is counted to have, beside its strings and bytes. Bounds are
 // counted in these bytes: they follow what is stored and what lies in memory.
 const (
-	groupBytes       = 64
-	groupMemberBytes = 64
-	groupTopicBytes  = 32
+	GroupFixedBytes  = 64
+	MemberFixedBytes = 64
+	TopicFixedBytes  = 32
 	offsetBytes      = 48
 )
 
@@ -93,6 +104,31 @@ func (g *Group) Offset(topic string, partition int32) (*Offset, bool) {
 
 // OffsetBytes is how much the group's offsets are counted to have.
 func (g *Group) OffsetBytes() int { return g.offsetBytes }
+
+// MoreOffsetBytes is by how much offsets would make a group grow.
+func (s *State) MoreOffsetBytes(group string, topics []GroupTopic) (n int) {
+	d, ok := s.Group(group)
+	for _, t := range topics {
+		known := false
+		if ok {
+			_, known = d.topicAt(t.Name)
+		}
+		if !known {
+			n += TopicFixedBytes + len(t.Name)
+		}
+		for i := range t.Offsets {
+			n += len(t.Offsets[i].Metadata)
+			if known {
+				if old, ok := d.Offset(t.Name, t.Offsets[i].Partition); ok {
+					n -= len(old.Metadata)
+					continue
+				}
+			}
+			n += offsetBytes
+		}
+	}
+	return n
+}
 
 func (s *State) groupAt(id string) (int, bool) {
 	return slices.BinarySearchFunc(s.groups, id, func(g *Group, id string) int { return cmp.Compare(g.ID, id) })
@@ -173,8 +209,8 @@ func endGroupChange(b []byte) []byte {
 	return b
 }
 
-// putGroup is the change that makes a group's metadata what g has.
-func putGroup(g *Group) []byte {
+// PutGroup is the change that makes a group's metadata what g has.
+func PutGroup(g *Group) []byte {
 	b := groupChange(groupPut, g.ID, 256)
 	b = binary.LittleEndian.AppendUint32(b, uint32(g.Generation))
 	b = appendString(b, g.ProtocolType)
@@ -195,10 +231,11 @@ func putGroup(g *Group) []byte {
 	return endGroupChange(b)
 }
 
-func dropGroup(id string) []byte { return endGroupChange(groupChange(groupDrop, id, 0)) }
+// DropGroup is the change that removes a group with its offsets.
+func DropGroup(id string) []byte { return endGroupChange(groupChange(groupDrop, id, 0)) }
 
-// commitOffsets is the change that stores offsets, in place of older ones.
-func commitOffsets(id string, topics []GroupTopic) []byte {
+// CommitOffsets is the change that stores offsets, in place of older ones.
+func CommitOffsets(id string, topics []GroupTopic) []byte {
 	b := groupChange(groupCommit, id, 256)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(topics)))
 	for _, t := range topics {
@@ -223,8 +260,8 @@ type GroupPartitions struct {
 	Partitions []int32
 }
 
-// forgetOffsets is the change that removes offsets.
-func forgetOffsets(id string, topics []GroupPartitions) []byte {
+// ForgetOffsets is the change that removes offsets.
+func ForgetOffsets(id string, topics []GroupPartitions) []byte {
 	b := groupChange(groupForget, id, 256)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(topics)))
 	for _, t := range topics {
@@ -396,7 +433,7 @@ func (s *State) commit(g *Group, t *GroupTopic) {
 		at, ok := g.topicAt(topic.Name)
 		if !ok {
 			g.Topics = slices.Insert(g.Topics, at, GroupTopic{Name: topic.Name})
-			s.count(g, groupTopicBytes+len(topic.Name))
+			s.count(g, TopicFixedBytes+len(topic.Name))
 		}
 		all := &g.Topics[at].Offsets
 		i, ok := offsetAt(*all, o.Partition)
@@ -430,7 +467,7 @@ func (s *State) forgetOffsets(g *Group, topic string, partitions []int32) {
 		}
 	}
 	if len(*all) == 0 {
-		s.count(g, -groupTopicBytes-len(topic))
+		s.count(g, -TopicFixedBytes-len(topic))
 		g.Topics = slices.Delete(g.Topics, at, at+1)
 	}
 }
@@ -449,14 +486,14 @@ func (s *State) count(g *Group, n int) {
 
 // countMeta is how much a group is counted to have without its offsets.
 func (g *Group) countMeta() int {
-	n := groupBytes + len(g.ID) + len(g.ProtocolType) + len(g.Protocol) + len(g.Leader)
+	n := GroupFixedBytes + len(g.ID) + len(g.ProtocolType) + len(g.Protocol) + len(g.Leader)
 	for i := range g.Members {
 		m := &g.Members[i]
-		n += groupMemberBytes + len(m.ID) + len(m.InstanceID) + len(m.ClientID) + len(m.ClientHost) + len(m.Subscription) + len(m.Assignment)
+		n += MemberFixedBytes + len(m.ID) + len(m.InstanceID) + len(m.ClientID) + len(m.ClientHost) + len(m.Subscription) + len(m.Assignment)
 	}
 	if g.Consumer != nil {
 		for i := range g.Consumer.Members {
-			n += g.Consumer.Members[i].bytes()
+			n += g.Consumer.Members[i].CountedBytes()
 		}
 	}
 	return n
@@ -467,21 +504,21 @@ func (g *Group) countMeta() int {
 func (s *State) snapshotGroups(chunkMax int, yield func([]byte)) {
 	for _, g := range s.groups {
 		if g.Consumer != nil {
-			yield(putConsumer(g.ID, g.ChangedMS, g.Consumer, true, nil))
+			yield(PutConsumer(g.ID, g.ChangedMS, g.Consumer, true, nil))
 		} else {
-			yield(putGroup(g))
+			yield(PutGroup(g))
 		}
 		var part []GroupTopic
 		size := 0
 		flush := func() {
 			if len(part) > 0 {
-				yield(commitOffsets(g.ID, part))
+				yield(CommitOffsets(g.ID, part))
 			}
 			part, size = nil, 0
 		}
 		for _, t := range g.Topics {
 			from := 0
-			size += groupTopicBytes + len(t.Name)
+			size += TopicFixedBytes + len(t.Name)
 			for i, o := range t.Offsets {
 				size += offsetBytes + len(o.Metadata)
 				if size >= chunkMax/2 {

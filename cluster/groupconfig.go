@@ -44,8 +44,8 @@ func (s *State) GroupConfig(group, name string) (value string, ok bool) {
 	return configIn(s.groupConfigs[i].Configs, name)
 }
 
-// groupNumber is a group's configuration as a number; v where nothing was set.
-func (s *State) groupNumber(group, name string, v int64) int64 {
+// GroupNumber is a group's configuration as a number; v where nothing was set.
+func (s *State) GroupNumber(group, name string, v int64) int64 {
 	if text, ok := s.GroupConfig(group, name); ok {
 		v, _ = strconv.ParseInt(strings.TrimSpace(text), 10, 64) // it was checked when it was set
 	}
@@ -154,4 +154,36 @@ func (s *State) applyConfigureGroup(body []byte) error {
 		s.groupConfigs = slices.Insert(s.groupConfigs, i, GroupConfigs{group, configs})
 	}
 	return nil
+}
+
+// MigrationPolicy says which groups with members may change their protocol.
+// Those without may always.
+type MigrationPolicy struct{ Upgrades, Downgrades bool }
+
+// MigrationPolicies are the policies by Kafka's names, its default first.
+var MigrationPolicies = []string{"bidirectional", "upgrade", "downgrade", "disabled"}
+
+// ParseMigrationPolicy is the policy of that name, in letters of either case.
+func ParseMigrationPolicy(name string) (p MigrationPolicy, ok bool) {
+	switch strings.ToLower(strings.TrimSpace(name)) {
+	case "bidirectional":
+		return MigrationPolicy{true, true}, true
+	case "upgrade":
+		return MigrationPolicy{Upgrades: true}, true
+	case "downgrade":
+		return MigrationPolicy{Downgrades: true}, true
+	case "disabled":
+		return MigrationPolicy{}, true
+	}
+	return MigrationPolicy{}, false
+}
+
+// String is the policy's name.
+func (p MigrationPolicy) String() string {
+	for _, name := range MigrationPolicies {
+		if q, _ := ParseMigrationPolicy(name); p == q {
+			return name
+		}
+	}
+	return ""
 }

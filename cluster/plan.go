@@ -10,21 +10,6 @@ import (
 	"github.com/tailbound/tailbound/engine/format"
 )
 
-// Kafka error codes of refusals.
-// Source: org.apache.kafka.common.protocol.Errors.
-const (
-	CodeUnknownTopicOrPartition  int16 = 3
-	CodeInvalidTopic             int16 = 17
-	CodeTopicAlreadyExists       int16 = 36
-	CodeInvalidPartitions        int16 = 37
-	CodeInvalidReplicationFactor int16 = 38
-	CodeInvalidReplicaAssignment int16 = 39
-	CodeInvalidConfig            int16 = 40
-	CodeInvalidRequest           int16 = 42
-	CodePolicyViolation          int16 = 44
-	CodeUnknownTopicID           int16 = 100
-)
-
 // TopicNameBytesMax is the longest topic name.
 // Source: org.apache.kafka.common.internals.Topic.MAX_NAME_LENGTH.
 const TopicNameBytesMax = 249

@@ -155,6 +155,9 @@ func (s *State) LogOwner(logID uint64) (t *Topic, partition int32, ok bool) {
 	return s.logs[i].topic, s.logs[i].partition, true
 }
 
+// TopicChanges rises whenever there are other topics or partitions.
+func (s *State) TopicChanges() uint64 { return s.topicChanges }
+
 // NextLogID is the log id that the next partition gets.
 func (s *State) NextLogID() uint64 { return s.nextLogID }
 

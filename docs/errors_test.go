@@ -20,20 +20,25 @@ func TestErrorsAreTested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	nested, err := filepath.Glob("../*/*/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, nested...)
 	for _, path := range files {
 		src, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(string(src), -1) {
-			tests[m[1]] += " " + filepath.Base(filepath.Dir(path)) + " "
+			tests[m[1]] += " " + strings.TrimPrefix(filepath.ToSlash(filepath.Dir(path)), "../") + " "
 		}
 	}
 	codes, err := os.ReadFile("../kafka/codes.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := regexp.MustCompile("`(Test\\w+)`( in (\\w+))?")
+	named := regexp.MustCompile("`(Test\\w+)`( in ([\\w/]+))?")
 	code := regexp.MustCompile("`([A-Z]+(_[A-Z]+)+)`")
 	rows := 0
 	for _, line := range strings.Split(string(page), "\n") {

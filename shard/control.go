@@ -45,7 +45,7 @@ type control struct {
 	ids       []*task               // producers that wait for an id
 	early     int64                 // Faults.ProducerIDTwice: the next id that nobody made durable
 	reserving bool                  // a block of ids is becoming durable
-	groups    groups
+	groups    coordinator
 
 	grown        int      // what commands since the last snapshot are counted to cost at a start
 	snapshotSize int      // of the last snapshot

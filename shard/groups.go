@@ -10,31 +10,33 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/cluster/groups"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
 )
 
 // This file is the control shard's side of consumer groups. It is the
-// coordinator of all of them: cluster.Coordinator decides, and here its
+// coordinator of all of them: groups.Coordinator decides, and here its
 // decisions become commands in the control log and answers to requests.
 //
 // Changes that come while a command is becoming durable wait together and are
 // the next one: a write for many commits, without a timer.
 
-// groups belongs to the control shard.
-type groups struct {
-	live     *cluster.Coordinator // nil until the control log was read
-	tickets  map[uint64]*task     // requests the coordinator is to answer
-	last     uint64               // the last ticket
-	stores   [][]byte             // changes that wait, in order; nil ones only wait
-	settling int                  // changes in the command under way
-	yields   bool                 // the next change is not ours, if there is another
-	expireAt ioring.Instant       // when to look again for offsets whose time is over
+// coordinator is what the control shard has of the groups: those that live, and
+// the requests and changes of theirs that wait.
+type coordinator struct {
+	live     *groups.Coordinator // nil until the control log was read
+	tickets  map[uint64]*task    // requests the coordinator is to answer
+	last     uint64              // the last ticket
+	stores   [][]byte            // changes that wait, in order; nil ones only wait
+	settling int                 // changes in the command under way
+	yields   bool                // the next change is not ours, if there is another
+	expireAt ioring.Instant      // when to look again for offsets whose time is over
 }
 
 // GroupOptions are what a broker has to know of consumer groups.
 type GroupOptions struct {
-	cluster.GroupOptions
+	groups.Options
 	OffsetMetadataBytesMax int // offset.metadata.max.bytes
 	ExpireEveryMS          int // offsets.retention.check.interval.ms
 }
@@ -49,7 +51,7 @@ const (
 // control shard for others.
 func DefaultGroupOptions() GroupOptions {
 	return GroupOptions{
-		GroupOptions: cluster.GroupOptions{
+		Options: groups.Options{
 			SessionTimeoutMinMS: 6000, SessionTimeoutMaxMS: 1800000, InitialRebalanceDelayMS: 3000, NewMemberTimeoutMS: 300000, OffsetsRetentionMS: 10080 * 60000,
 			GroupSizeMax: 1024, MembersMax: 1536, GroupsMax: 8192, GroupBytesMax: 1 << 20, OffsetBytesMax: 2 << 20, BytesMax: 32 << 20,
 			ConsumerSessionTimeoutMS: 45000, ConsumerHeartbeatIntervalMS: 5000, ConsumerGroupSizeMax: math.MaxInt32, ConsumersMax: 16384,
@@ -62,13 +64,13 @@ func DefaultGroupOptions() GroupOptions {
 // groupsLoaded takes up the groups of the control log.
 func (c *control) groupsLoaded() {
 	c.groups.tickets = map[uint64]*task{}
-	c.groups.live = cluster.NewCoordinator(c.state, c.groupOptions(), c.groupTime())
+	c.groups.live = groups.New(c.state, c.groupOptions(), c.groupTime())
 	c.groups.expireAt = c.s.now + ioring.Instant(c.s.o.Groups.ExpireEveryMS)*1e6
 }
 
 // groupOptions are the coordinator's rules as they are now.
-func (c *control) groupOptions() cluster.GroupOptions {
-	o, node := c.started.Groups.GroupOptions, c.s.o.Nodes[0].ID
+func (c *control) groupOptions() groups.Options {
+	o, node := c.started.Groups.Options, c.s.o.Nodes[0].ID
 	o.InitialRebalanceDelayMS = c.state.BrokerNumber(node, cluster.RebalanceDelayMS, o.InitialRebalanceDelayMS)
 	o.SessionTimeoutMinMS = c.state.BrokerNumber(node, cluster.SessionMinMS, o.SessionTimeoutMinMS)
 	o.SessionTimeoutMaxMS = c.state.BrokerNumber(node, cluster.SessionMaxMS, o.SessionTimeoutMaxMS)
@@ -86,8 +88,8 @@ func (c *control) groupOptions() cluster.GroupOptions {
 	return o
 }
 
-func (c *control) groupTime() cluster.GroupTime {
-	return cluster.GroupTime{NowMS: int64(c.s.now) / 1e6, WallMS: int64(c.s.wall)}
+func (c *control) groupTime() groups.Time {
+	return groups.Time{NowMS: int64(c.s.now) / 1e6, WallMS: int64(c.s.wall)}
 }
 
 // stepGroups does what is due.
@@ -108,7 +110,7 @@ func (c *control) stepGroups() {
 }
 
 // next is when stepGroups has something to do.
-func (g *groups) next() ioring.Instant {
+func (g *coordinator) next() ioring.Instant {
 	if g.live == nil {
 		return ioring.Never
 	}
@@ -120,7 +122,7 @@ func (g *groups) next() ioring.Instant {
 }
 
 // idle says that nothing is on its way.
-func (g *groups) idle() bool { return g.live == nil || !g.live.Waiting() }
+func (g *coordinator) idle() bool { return g.live == nil || !g.live.Waiting() }
 
 // groupEffects does what the coordinator wants done.
 func (c *control) groupEffects() {
@@ -132,13 +134,13 @@ func (c *control) groupEffects() {
 		t := c.groups.tickets[e.Ticket]
 		delete(c.groups.tickets, e.Ticket)
 		switch r := e.Reply.(type) {
-		case *cluster.JoinReply:
+		case *groups.JoinReply:
 			joinAnswer(t, r)
-		case *cluster.SyncReply:
+		case *groups.SyncReply:
 			syncAnswer(t, r)
-		case *cluster.ConsumerReply:
+		case *groups.ConsumerReply:
 			consumerAnswer(t, r)
-		case cluster.GroupDone:
+		case groups.Done:
 			if q, ok := t.req.(*kmsg.OffsetFetchRequest); ok && r.Code == 0 {
 				c.fetchOffsets(q, t.resp.(*kmsg.OffsetFetchResponse))
 			} else if r.Code != 0 {
@@ -220,9 +222,9 @@ func (c *control) startGroup(t *task) bool {
 			groupError(t, int16(kafka.InconsistentGroupProtocol))
 			break
 		}
-		q := &cluster.SyncRequest{Group: r.Group, MemberID: r.MemberID, InstanceID: text(r.InstanceID), Generation: r.Generation, ProtocolType: r.ProtocolType, Protocol: r.Protocol}
+		q := &groups.SyncRequest{Group: r.Group, MemberID: r.MemberID, InstanceID: text(r.InstanceID), Generation: r.Generation, ProtocolType: r.ProtocolType, Protocol: r.Protocol}
 		for _, a := range r.GroupAssignment {
-			q.Assignments = append(q.Assignments, cluster.GroupAssignment{MemberID: a.MemberID, Assignment: a.MemberAssignment})
+			q.Assignments = append(q.Assignments, groups.Assignment{MemberID: a.MemberID, Assignment: a.MemberAssignment})
 		}
 		live.Sync(at, c.ticket(t), q)
 	case *kmsg.HeartbeatRequest:
@@ -390,8 +392,8 @@ func orNil(s string) *string {
 	return &s
 }
 
-func (c *control) joinRequest(t *task, r *kmsg.JoinGroupRequest) *cluster.JoinRequest {
-	q := &cluster.JoinRequest{
+func (c *control) joinRequest(t *task, r *kmsg.JoinGroupRequest) *groups.JoinRequest {
+	q := &groups.JoinRequest{
 		Group: r.Group, MemberID: r.MemberID, InstanceID: text(r.InstanceID), ProtocolType: r.ProtocolType, SessionTimeoutMS: r.SessionTimeoutMillis,
 		RebalanceTimeoutMS: r.RebalanceTimeoutMillis, ClientID: t.clientID, ClientHost: t.clientHost(), IDRequired: r.Version >= 4, CanSkip: r.Version >= 9,
 	}
@@ -422,7 +424,7 @@ func (c *control) uuid() string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-func joinAnswer(t *task, r *cluster.JoinReply) {
+func joinAnswer(t *task, r *groups.JoinReply) {
 	resp := t.resp.(*kmsg.JoinGroupResponse)
 	resp.ErrorCode, resp.Generation, resp.LeaderID, resp.MemberID, resp.SkipAssignment = r.Code, r.Generation, r.Leader, r.MemberID, r.SkipAssignment
 	resp.ProtocolType, resp.Protocol = orNil(r.ProtocolType), orNil(r.Protocol)
@@ -433,18 +435,18 @@ func joinAnswer(t *task, r *cluster.JoinReply) {
 	}
 }
 
-func syncAnswer(t *task, r *cluster.SyncReply) {
+func syncAnswer(t *task, r *groups.SyncReply) {
 	resp := t.resp.(*kmsg.SyncGroupResponse)
 	resp.ErrorCode, resp.ProtocolType, resp.Protocol, resp.MemberAssignment = r.Code, orNil(r.ProtocolType), orNil(r.Protocol), r.Assignment
 }
 
 func (c *control) leaveGroup(t *task, r *kmsg.LeaveGroupRequest, resp *kmsg.LeaveGroupResponse) {
-	var who []cluster.Leaving
+	var who []groups.Leaving
 	if r.Version < 3 {
-		who = []cluster.Leaving{{MemberID: r.MemberID}}
+		who = []groups.Leaving{{MemberID: r.MemberID}}
 	}
 	for _, m := range r.Members {
-		who = append(who, cluster.Leaving{MemberID: m.MemberID, InstanceID: text(m.InstanceID)})
+		who = append(who, groups.Leaving{MemberID: m.MemberID, InstanceID: text(m.InstanceID)})
 	}
 	codes, code := c.groups.live.Leave(c.groupTime(), c.ticket(t), r.Group, who)
 	switch {
@@ -502,7 +504,7 @@ func (c *control) commitOffsets(t *task, r *kmsg.OffsetCommitRequest, resp *kmsg
 	if !known {
 		return
 	}
-	who := &cluster.CommitRequest{Group: r.Group, MemberID: r.MemberID, InstanceID: text(r.InstanceID), Generation: r.Generation, KnowsGroupIDNotFound: r.Version >= 9}
+	who := &groups.CommitRequest{Group: r.Group, MemberID: r.MemberID, InstanceID: text(r.InstanceID), Generation: r.Generation, KnowsGroupIDNotFound: r.Version >= 9}
 	if code := c.groups.live.Commit(c.groupTime(), c.ticket(t), who, topics); code != 0 {
 		c.untake(t)
 		for i := range resp.Topics {
@@ -678,7 +680,7 @@ func (c *control) describeGroups(r *kmsg.DescribeGroupsRequest, resp *kmsg.Descr
 		x.Group, x.State, x.ProtocolType, x.Protocol = id, g.State.String(), g.ProtocolType, g.Protocol
 		if !ok && r.Version >= 6 {
 			message := "Group " + id + " not found."
-			if g.Kind == cluster.GroupConsumer {
+			if g.Kind == groups.KindConsumer {
 				message = "Group " + id + " is not a classic group."
 			}
 			x.ErrorCode, x.ErrorMessage = int16(kafka.GroupIDNotFound), &message
@@ -699,8 +701,8 @@ func (c *control) describeGroups(r *kmsg.DescribeGroupsRequest, resp *kmsg.Descr
 	}
 }
 
-func (c *control) consumerRequest(t *task, r *kmsg.ConsumerGroupHeartbeatRequest) *cluster.ConsumerRequest {
-	q := &cluster.ConsumerRequest{
+func (c *control) consumerRequest(t *task, r *kmsg.ConsumerGroupHeartbeatRequest) *groups.ConsumerRequest {
+	q := &groups.ConsumerRequest{
 		Group: r.Group, MemberID: r.MemberID, Epoch: r.MemberEpoch, InstanceID: r.InstanceID, RackID: r.RackID, RebalanceTimeoutMS: r.RebalanceTimeoutMillis,
 		Topics: r.SubscribedTopicNames, Regex: r.SubscribedTopicRegex, Assignor: r.ServerAssignor, ClientID: t.clientID, ClientHost: t.clientHost(), BringsID: r.Version >= 1,
 	}
@@ -716,7 +718,7 @@ func (c *control) consumerRequest(t *task, r *kmsg.ConsumerGroupHeartbeatRequest
 	return q
 }
 
-func consumerAnswer(t *task, r *cluster.ConsumerReply) {
+func consumerAnswer(t *task, r *groups.ConsumerReply) {
 	resp := t.resp.(*kmsg.ConsumerGroupHeartbeatResponse)
 	resp.ErrorCode, resp.ErrorMessage, resp.MemberID = r.Code, orNil(r.Why), orNil(r.MemberID)
 	resp.MemberEpoch, resp.HeartbeatIntervalMillis = r.Epoch, r.IntervalMS

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/cluster/groups"
 	"github.com/tailbound/tailbound/ioring"
 )
 
@@ -106,7 +107,7 @@ func (s *brokerSim) actConsumer(m *consumer, calm bool) error {
 		s.commitConsumer(m)
 		return nil
 	}
-	if m.id == "" && m.epoch == 0 && !calm && s.o.groups.Migration.Upgrades && s.o.groups.GroupOptions.GroupSizeMax > len(s.consumers) {
+	if m.id == "" && m.epoch == 0 && !calm && s.o.groups.Migration.Upgrades && s.o.groups.GroupSizeMax > len(s.consumers) {
 		// As who is stopped and started with another configuration: all of them are
 		// in turn, and then back.
 		m.classic = s.starts/6%2 == 0
@@ -141,7 +142,7 @@ func (s *brokerSim) actConsumer(m *consumer, calm bool) error {
 		regex := ".*"
 		req.SubscribedTopicRegex, req.SubscribedTopicNames, req.RebalanceTimeoutMillis = &regex, []string{}, 3_600_000
 		if s.rng.IntN(4) == 0 {
-			assignor := []string{cluster.AssignUniform, cluster.AssignRange}[s.rng.IntN(2)]
+			assignor := []string{groups.AssignUniform, groups.AssignRange}[s.rng.IntN(2)]
 			req.ServerAssignor = &assignor
 		}
 	}
@@ -333,7 +334,7 @@ func (s *brokerSim) calmed() error {
 // stuck says who does not have yet what it is to have.
 func (s *brokerSim) stuck() string {
 	for _, m := range s.members {
-		if s.o.groups.GroupOptions.GroupSizeMax > len(s.members) && !m.stable {
+		if s.o.groups.GroupSizeMax > len(s.members) && !m.stable {
 			return fmt.Sprintf("a member %q of %s is not stable", m.id, m.group.name)
 		}
 	}

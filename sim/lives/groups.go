@@ -94,10 +94,10 @@ func (s *brokerSim) makeGroups() {
 	}
 	g := &s.o.groups
 	*g = shard.DefaultGroupOptions()
-	g.GroupOptions.Faults = s.run.GroupFaults
+	g.Options.Faults = s.run.GroupFaults
 	g.SessionTimeoutMinMS, g.InitialRebalanceDelayMS = 1, int64(s.pick(0, 5))
 	g.NewMemberTimeoutMS = 500
-	g.GroupOptions.GroupSizeMax = s.pick(2, 10)
+	g.GroupSizeMax = s.pick(2, 10)
 	g.Migration, _ = cluster.ParseMigrationPolicy([]string{"bidirectional", "bidirectional", "upgrade", "disabled"}[s.rng.IntN(4)])
 	s.makeConsumers()
 }

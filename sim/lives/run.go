@@ -5,7 +5,7 @@ import (
 	"io"
 	"runtime/debug"
 
-	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/cluster/groups"
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/shard"
 	"github.com/tailbound/tailbound/sim"
@@ -18,7 +18,7 @@ type Run struct {
 	Faults engine.Faults // planted bugs
 	// ShardFaults are those of the shard above it.
 	ShardFaults shard.Faults
-	GroupFaults cluster.GroupFaults
+	GroupFaults groups.Faults
 	fault       string // their name
 }
 

@@ -1,4 +1,4 @@
-package cluster
+package groups
 
 import (
 	"cmp"
@@ -6,54 +6,34 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
+
+	"github.com/tailbound/tailbound/cluster"
 )
 
-// Kafka error codes of the group protocol.
-// Source: org.apache.kafka.common.protocol.Errors.
-const (
-	CodeUnknownServerError        int16 = -1
-	CodeOffsetMetadataTooLarge    int16 = 12
-	CodeCoordinatorNotAvailable   int16 = 15
-	CodeNotCoordinator            int16 = 16
-	CodeIllegalGeneration         int16 = 22
-	CodeInconsistentGroupProtocol int16 = 23
-	CodeInvalidGroupID            int16 = 24
-	CodeUnknownMemberID           int16 = 25
-	CodeInvalidSessionTimeout     int16 = 26
-	CodeRebalanceInProgress       int16 = 27
-	CodeInvalidCommitOffsetSize   int16 = 28
-	CodeNonEmptyGroup             int16 = 68
-	CodeGroupIDNotFound           int16 = 69
-	CodeMemberIDRequired          int16 = 79
-	CodeGroupMaxSizeReached       int16 = 81
-	CodeFencedInstanceID          int16 = 82
-	CodeGroupSubscribedToTopic    int16 = 86
-)
-
-// GroupState is where a group is in its life.
-type GroupState uint8
+// State is where a group is in its life.
+type State uint8
 
 // The states, as org.apache.kafka.coordinator.group.classic.ClassicGroupState.
 const (
-	GroupEmpty               GroupState = iota // no members; may have offsets
-	GroupPreparingRebalance                    // waits for its members to join again
-	GroupCompletingRebalance                   // waits for the leader's assignment
-	GroupStable                                // has an assignment
-	GroupDead                                  // is no more
+	Empty               State = iota // no members; may have offsets
+	PreparingRebalance               // waits for its members to join again
+	CompletingRebalance              // waits for the leader's assignment
+	Stable                           // has an assignment
+	Dead                             // is no more
 
 	// Those of groups of the consumer protocol, beside Empty, Stable and Dead, as
 	// org.apache.kafka.coordinator.group.modern.consumer.ConsumerGroup.ConsumerGroupState.
-	GroupAssigning   // something changed, and nobody has been assigned anything since
-	GroupReconciling // members are on their way to what they were assigned
+	Assigning   // something changed, and nobody has been assigned anything since
+	Reconciling // members are on their way to what they were assigned
 )
 
-var groupStateNames = [...]string{"Empty", "PreparingRebalance", "CompletingRebalance", "Stable", "Dead", "Assigning", "Reconciling"}
+var stateNames = [...]string{"Empty", "PreparingRebalance", "CompletingRebalance", "Stable", "Dead", "Assigning", "Reconciling"}
 
 // String is Kafka's name of the state.
-func (s GroupState) String() string { return groupStateNames[s] }
+func (s State) String() string { return stateNames[s] }
 
-// GroupOptions are the broker's rules for groups. Times are in milliseconds.
-type GroupOptions struct {
+// Options are the broker's rules for groups. Times are in milliseconds.
+type Options struct {
 	SessionTimeoutMinMS     int64 // group.min.session.timeout.ms
 	SessionTimeoutMaxMS     int64 // group.max.session.timeout.ms
 	InitialRebalanceDelayMS int64 // group.initial.rebalance.delay.ms
@@ -66,18 +46,18 @@ type GroupOptions struct {
 	OffsetBytesMax          int // of one group's offsets
 	BytesMax                int // of all groups
 
-	ConsumerSessionTimeoutMS    int64           // group.consumer.session.timeout.ms
-	ConsumerHeartbeatIntervalMS int64           // group.consumer.heartbeat.interval.ms
-	ConsumerGroupSizeMax        int             // members of one group of the consumer protocol; group.consumer.max.size
-	ConsumersMax                int             // members of all of them
-	Migration                   MigrationPolicy // group.consumer.migration.policy
+	ConsumerSessionTimeoutMS    int64                   // group.consumer.session.timeout.ms
+	ConsumerHeartbeatIntervalMS int64                   // group.consumer.heartbeat.interval.ms
+	ConsumerGroupSizeMax        int                     // members of one group of the consumer protocol; group.consumer.max.size
+	ConsumersMax                int                     // members of all of them
+	Migration                   cluster.MigrationPolicy // group.consumer.migration.policy
 
-	Faults GroupFaults // planted bugs, for the simulator only
+	Faults Faults // planted bugs, for the simulator only
 }
 
-// GroupFaults are bugs that the simulator plants to prove that it would find
+// Faults are bugs that the simulator plants to prove that it would find
 // them.
-type GroupFaults struct {
+type Faults struct {
 	GenerationKept     bool // a rebalance begins no new generation
 	SyncForgotten      bool // only the leader is told the assignment
 	AssignedUnreleased bool // a partition is assigned before its owner has given it up
@@ -87,38 +67,34 @@ type GroupFaults struct {
 	DowngradeQuiet     bool // a group that changes to the classic protocol does not rebalance
 }
 
-// GroupIDBytesMax is the longest group id; the longest name of an instance, a
-// protocol or its type too. Kafka does not say; its names of topics are so long.
-const GroupIDBytesMax = TopicNameBytesMax
-
-// GroupTime is when something happens: now on a clock that does not go back,
+// Time is when something happens: now on a clock that does not go back,
 // and by the wall.
-type GroupTime struct {
+type Time struct {
 	NowMS, WallMS int64
 }
 
-// GroupsNever is a deadline that does not come.
-const GroupsNever int64 = 1<<63 - 1
+// Never is a deadline that does not come.
+const Never int64 = 1<<63 - 1
 
-// GroupEffect is what the Coordinator wants done, in order. Store: Change (nil:
+// Effect is what the Coordinator wants done, in order. Store: Change (nil:
 // nothing) is to be made durable and applied after all that were stored before
 // it, and then Stored is to be called. Otherwise Reply is the answer to Ticket:
-// a *JoinReply, a *SyncReply, a *ConsumerReply or a GroupDone.
-type GroupEffect struct {
+// a *JoinReply, a *SyncReply, a *ConsumerReply or a Done.
+type Effect struct {
 	Store  bool
 	Change []byte
 	Ticket uint64
 	Reply  any
 }
 
-// GroupDone answers everything else.
-type GroupDone struct{ Code int16 }
+// Done answers everything else.
+type Done struct{ Code int16 }
 
 // Coordinator is what lives of the groups: who is a member, who waits, until
 // when. What is durable of them is in the State, and gets there by the changes
 // the Coordinator asks to be stored. The protocol's rules are those of
 // org.apache.kafka.coordinator.group.GroupMetadataManager of Kafka 4.0, for
-// its classic groups; groups of the consumer protocol are in groupconsumer.go.
+// its classic groups; groups of the consumer protocol are in consumer.go.
 //
 // A classic group is this function:
 //
@@ -138,16 +114,16 @@ type GroupDone struct{ Code int16 }
 // ticket (never 0) is answered once, there, unless the method returned a code
 // for the whole request. A Coordinator belongs to the control shard.
 type Coordinator struct {
-	state     *State
-	o         GroupOptions
-	at        GroupTime
+	state     *cluster.State
+	o         Options
+	at        Time
 	groups    []*group // sorted by id
-	due       groupHeap
+	due       dueHeap
 	members   int       // of all classic groups, pending ones too
 	consumers int       // members of all groups of the consumer protocol
 	bytes     int       // of all groups' members
 	storing   []storing // what waits for Stored, in order
-	effects   []GroupEffect
+	effects   []Effect
 	closed    bool
 }
 
@@ -158,8 +134,8 @@ type Coordinator struct {
 // join or for a sync, not for both.
 type group struct {
 	id           string
-	state        GroupState
-	previous     GroupState
+	state        State
+	previous     State
 	generation   int32
 	protocolType string
 	protocol     string
@@ -197,7 +173,7 @@ type member struct {
 	clientID, clientHost string
 	sessionMS            int32
 	rebalanceMS          int32
-	protocols            []GroupProtocol // in its order of preference
+	protocols            []cluster.GroupProtocol // in its order of preference
 	assignment           []byte
 	join, sync           uint64 // tickets that wait; 0: none
 	fresh                bool   // not through its first rebalance
@@ -233,19 +209,12 @@ const (
 	storingConsumer                      // of a group of the consumer protocol
 )
 
-// GroupProtocol is a way to assign partitions that a member knows, and what it
-// has to say for it.
-type GroupProtocol struct {
-	Name     string
-	Metadata []byte
-}
-
 // JoinRequest is a JoinGroup request.
 type JoinRequest struct {
 	Group, MemberID      string
 	InstanceID           string // "": none
 	ProtocolType         string
-	Protocols            []GroupProtocol
+	Protocols            []cluster.GroupProtocol
 	SessionTimeoutMS     int32
 	RebalanceTimeoutMS   int32
 	ClientID, ClientHost string
@@ -277,11 +246,11 @@ type SyncRequest struct {
 	Group, MemberID, InstanceID string
 	Generation                  int32
 	ProtocolType, Protocol      *string // nil: not given
-	Assignments                 []GroupAssignment
+	Assignments                 []Assignment
 }
 
 // GroupAssignment is what the leader assigns a member.
-type GroupAssignment struct {
+type Assignment struct {
 	MemberID   string
 	Assignment []byte
 }
@@ -297,11 +266,11 @@ type SyncReply struct {
 type Leaving struct{ MemberID, InstanceID string }
 
 // SetOptions changes the rules. What is under way goes on by the old ones.
-func (c *Coordinator) SetOptions(o GroupOptions) { c.o = o }
+func (c *Coordinator) SetOptions(o Options) { c.o = o }
 
-// NewCoordinator takes up the groups of a State: who was a member is one until
+// New takes up the groups of a State: who was a member is one until
 // its session times out.
-func NewCoordinator(s *State, o GroupOptions, at GroupTime) *Coordinator {
+func New(s *cluster.State, o Options, at Time) *Coordinator {
 	c := &Coordinator{state: s, o: o, at: at}
 	for _, d := range s.Groups() {
 		g := c.list(d.ID)
@@ -316,13 +285,13 @@ func NewCoordinator(s *State, o GroupOptions, at GroupTime) *Coordinator {
 			x := &d.Members[i]
 			m := &member{
 				id: x.ID, instance: x.InstanceID, clientID: x.ClientID, clientHost: x.ClientHost, sessionMS: x.SessionTimeoutMS, rebalanceMS: x.RebalanceTimeoutMS,
-				protocols: []GroupProtocol{{d.Protocol, x.Subscription}}, assignment: x.Assignment,
+				protocols: []cluster.GroupProtocol{{Name: d.Protocol, Metadata: x.Subscription}}, assignment: x.Assignment,
 			}
 			c.put(g, m)
 			c.rearm(g, m, int64(m.sessionMS))
 		}
 		if len(g.members) > 0 {
-			g.state = GroupStable
+			g.state = Stable
 		}
 		g.learnTopics()
 		if len(g.members) > 0 && d.Leader == "" { // it was one of the consumer protocol, and nobody has assigned since
@@ -334,16 +303,16 @@ func NewCoordinator(s *State, o GroupOptions, at GroupTime) *Coordinator {
 }
 
 // Effects are what is to be done, once.
-func (c *Coordinator) Effects() []GroupEffect {
+func (c *Coordinator) Effects() []Effect {
 	e := c.effects
 	c.effects = nil
 	return e
 }
 
-// Next is when Tick has something to do, GroupsNever if nothing is due.
+// Next is when Tick has something to do, Never if nothing is due.
 func (c *Coordinator) Next() int64 {
 	if len(c.due) == 0 || c.closed {
-		return GroupsNever
+		return Never
 	}
 	return c.due[0].due
 }
@@ -352,25 +321,25 @@ func (c *Coordinator) Next() int64 {
 func (c *Coordinator) Waiting() bool { return len(c.storing) > 0 }
 
 // Join handles a JoinGroup request.
-func (c *Coordinator) Join(at GroupTime, ticket uint64, r *JoinRequest) {
+func (c *Coordinator) Join(at Time, ticket uint64, r *JoinRequest) {
 	c.at = at
 	switch {
 	case c.closed:
-		c.refuseJoin(ticket, CodeCoordinatorNotAvailable, r.MemberID)
+		c.refuseJoin(ticket, cluster.CodeCoordinatorNotAvailable, r.MemberID)
 		return
 	case !groupIDFits(r.Group):
-		c.refuseJoin(ticket, CodeInvalidGroupID, r.MemberID)
+		c.refuseJoin(ticket, cluster.CodeInvalidGroupID, r.MemberID)
 		return
 	case int64(r.SessionTimeoutMS) < c.o.SessionTimeoutMinMS || int64(r.SessionTimeoutMS) > c.o.SessionTimeoutMaxMS:
-		c.refuseJoin(ticket, CodeInvalidSessionTimeout, r.MemberID)
+		c.refuseJoin(ticket, cluster.CodeInvalidSessionTimeout, r.MemberID)
 		return
 	case !r.fits():
-		c.refuseJoin(ticket, CodeInvalidRequest, r.MemberID)
+		c.refuseJoin(ticket, cluster.CodeInvalidRequest, r.MemberID)
 		return
 	}
 	g, ok := c.group(r.Group)
 	switch {
-	case ok && g.consumer != nil && g.state != GroupEmpty:
+	case ok && g.consumer != nil && g.state != Empty:
 		c.joinConsumer(g, ticket, r)
 		c.schedule(g)
 		return
@@ -378,10 +347,10 @@ func (c *Coordinator) Join(at GroupTime, ticket uint64, r *JoinRequest) {
 		g.generation, g.consumer, g.protocolType = g.consumer.epoch, nil, ""
 	case ok:
 	case r.MemberID != "":
-		c.refuseJoin(ticket, CodeUnknownMemberID, r.MemberID)
+		c.refuseJoin(ticket, cluster.CodeUnknownMemberID, r.MemberID)
 		return
 	case len(c.groups) >= c.o.GroupsMax:
-		c.refuseJoin(ticket, CodeGroupMaxSizeReached, "")
+		c.refuseJoin(ticket, cluster.CodeGroupMaxSizeReached, "")
 		return
 	default:
 		g = c.list(r.Group)
@@ -393,17 +362,17 @@ func (c *Coordinator) Join(at GroupTime, ticket uint64, r *JoinRequest) {
 }
 
 // Sync handles a SyncGroup request.
-func (c *Coordinator) Sync(at GroupTime, ticket uint64, r *SyncRequest) {
+func (c *Coordinator) Sync(at Time, ticket uint64, r *SyncRequest) {
 	c.at = at
 	code := int16(0)
 	g, ok := c.group(r.Group)
 	switch {
 	case c.closed:
-		code = CodeCoordinatorNotAvailable
+		code = cluster.CodeCoordinatorNotAvailable
 	case !groupIDFits(r.Group):
-		code = CodeInvalidGroupID
-	case !ok || g.state == GroupEmpty:
-		code = CodeUnknownMemberID
+		code = cluster.CodeInvalidGroupID
+	case !ok || g.state == Empty:
+		code = cluster.CodeUnknownMemberID
 	case g.consumer != nil:
 		c.syncConsumer(g, ticket, r)
 		c.schedule(g)
@@ -414,11 +383,11 @@ func (c *Coordinator) Sync(at GroupTime, ticket uint64, r *SyncRequest) {
 	switch {
 	case code != 0:
 	case r.Generation != g.generation:
-		code = CodeIllegalGeneration
+		code = cluster.CodeIllegalGeneration
 	case r.ProtocolType != nil && *r.ProtocolType != g.protocolType || r.Protocol != nil && g.protocol != "" && *r.Protocol != g.protocol:
-		code = CodeInconsistentGroupProtocol
-	case g.state == GroupPreparingRebalance:
-		code = CodeRebalanceInProgress
+		code = cluster.CodeInconsistentGroupProtocol
+	case g.state == PreparingRebalance:
+		code = cluster.CodeRebalanceInProgress
 	}
 	if code != 0 {
 		c.reply(ticket, &SyncReply{Code: code})
@@ -429,17 +398,17 @@ func (c *Coordinator) Sync(at GroupTime, ticket uint64, r *SyncRequest) {
 }
 
 // Heartbeat handles a Heartbeat request.
-func (c *Coordinator) Heartbeat(at GroupTime, group, memberID, instanceID string, generation int32) (code int16) {
+func (c *Coordinator) Heartbeat(at Time, group, memberID, instanceID string, generation int32) (code int16) {
 	c.at = at
 	if c.closed {
-		return CodeCoordinatorNotAvailable
+		return cluster.CodeCoordinatorNotAvailable
 	}
 	if !groupIDFits(group) {
-		return CodeInvalidGroupID
+		return cluster.CodeInvalidGroupID
 	}
 	g, ok := c.group(group)
 	if !ok {
-		return CodeUnknownMemberID
+		return cluster.CodeUnknownMemberID
 	}
 	if g.consumer != nil {
 		return c.heartbeatClassic(g, memberID, instanceID, generation)
@@ -448,11 +417,11 @@ func (c *Coordinator) Heartbeat(at GroupTime, group, memberID, instanceID string
 		return code
 	}
 	if generation != g.generation {
-		return CodeIllegalGeneration
+		return cluster.CodeIllegalGeneration
 	}
 	c.alive(g, g.byID[memberID])
-	if g.state == GroupPreparingRebalance {
-		return CodeRebalanceInProgress
+	if g.state == PreparingRebalance {
+		return cluster.CodeRebalanceInProgress
 	}
 	return 0
 }
@@ -460,13 +429,13 @@ func (c *Coordinator) Heartbeat(at GroupTime, group, memberID, instanceID string
 // Leave handles a LeaveGroup request: each member's code, or one for the whole
 // request. Without the latter the ticket is answered when what follows is
 // durable.
-func (c *Coordinator) Leave(at GroupTime, ticket uint64, group string, leaving []Leaving) (codes []int16, code int16) {
+func (c *Coordinator) Leave(at Time, ticket uint64, group string, leaving []Leaving) (codes []int16, code int16) {
 	c.at = at
 	if c.closed {
-		return nil, CodeCoordinatorNotAvailable
+		return nil, cluster.CodeCoordinatorNotAvailable
 	}
 	if !groupIDFits(group) {
-		return nil, CodeInvalidGroupID
+		return nil, cluster.CodeInvalidGroupID
 	}
 	codes = make([]int16, len(leaving))
 	g, ok := c.group(group)
@@ -478,14 +447,14 @@ func (c *Coordinator) Leave(at GroupTime, ticket uint64, group string, leaving [
 	left := false
 	for i, l := range leaving {
 		if !ok {
-			codes[i] = CodeUnknownMemberID
+			codes[i] = cluster.CodeUnknownMemberID
 			continue
 		}
 		id := l.MemberID
 		if id == "" {
 			m := g.static[l.InstanceID]
 			if m == nil || l.InstanceID == "" {
-				codes[i] = CodeUnknownMemberID
+				codes[i] = cluster.CodeUnknownMemberID
 				continue
 			}
 			id = m.id
@@ -502,16 +471,16 @@ func (c *Coordinator) Leave(at GroupTime, ticket uint64, group string, leaving [
 	stores := len(c.storing)
 	if left {
 		switch g.state {
-		case GroupStable, GroupCompletingRebalance:
+		case Stable, CompletingRebalance:
 			c.rebalance(g)
-		case GroupPreparingRebalance:
+		case PreparingRebalance:
 			c.maybeComplete(g)
 		}
 	}
 	if len(c.storing) > stores {
 		c.storing[len(c.storing)-1].ticket = ticket
 	} else {
-		c.reply(ticket, GroupDone{})
+		c.reply(ticket, Done{})
 	}
 	if ok {
 		c.unlistUnused(g)
@@ -530,13 +499,13 @@ type CommitRequest struct {
 // Commit handles an OffsetCommit request, for partitions that exist and with
 // metadata that is not too large. With code 0 the ticket is answered when the
 // offsets are durable.
-func (c *Coordinator) Commit(at GroupTime, ticket uint64, r *CommitRequest, topics []GroupTopic) (code int16) {
+func (c *Coordinator) Commit(at Time, ticket uint64, r *CommitRequest, topics []cluster.GroupTopic) (code int16) {
 	c.at = at
 	if c.closed {
-		return CodeCoordinatorNotAvailable
+		return cluster.CodeCoordinatorNotAvailable
 	}
-	if len(r.Group) > GroupIDBytesMax { // the empty id is allowed here, as in Kafka
-		return CodeInvalidGroupID
+	if len(r.Group) > cluster.GroupIDBytesMax { // the empty id is allowed here, as in Kafka
+		return cluster.CodeInvalidGroupID
 	}
 	g, ok := c.group(r.Group)
 	switch {
@@ -545,33 +514,33 @@ func (c *Coordinator) Commit(at GroupTime, ticket uint64, r *CommitRequest, topi
 			return code
 		}
 	case r.Generation >= 0 && r.KnowsGroupIDNotFound:
-		return CodeGroupIDNotFound
+		return cluster.CodeGroupIDNotFound
 	case r.Generation >= 0:
-		return CodeIllegalGeneration
+		return cluster.CodeIllegalGeneration
 	case len(c.groups) >= c.o.GroupsMax:
-		return CodePolicyViolation
+		return cluster.CodePolicyViolation
 	}
-	if ok && (g.state == GroupStable || g.state == GroupPreparingRebalance) {
+	if ok && (g.state == Stable || g.state == PreparingRebalance) {
 		if m := g.byID[r.MemberID]; m != nil {
 			c.alive(g, m)
 		}
 	}
 	if len(topics) == 0 {
-		c.reply(ticket, GroupDone{})
+		c.reply(ticket, Done{})
 		return 0
 	}
-	if more := c.moreOffsetBytes(r.Group, topics); more > 0 {
+	if more := c.state.MoreOffsetBytes(r.Group, topics); more > 0 {
 		have := 0
 		if d, ok := c.state.Group(r.Group); ok {
 			have = d.OffsetBytes()
 		}
 		if have+more > c.o.OffsetBytesMax || c.state.GroupBytes()+c.bytes+more > c.o.BytesMax {
-			return CodeInvalidCommitOffsetSize
+			return cluster.CodeInvalidCommitOffsetSize
 		}
 	}
-	change := commitOffsets(r.Group, topics)
+	change := cluster.CommitOffsets(r.Group, topics)
 	if len(change) > c.o.GroupBytesMax {
-		return CodeInvalidCommitOffsetSize
+		return cluster.CodeInvalidCommitOffsetSize
 	}
 	if !ok {
 		g = c.list(r.Group)
@@ -581,31 +550,6 @@ func (c *Coordinator) Commit(at GroupTime, ticket uint64, r *CommitRequest, topi
 	return 0
 }
 
-// moreOffsetBytes is by how much offsets would make a group grow.
-func (c *Coordinator) moreOffsetBytes(group string, topics []GroupTopic) (n int) {
-	d, ok := c.state.Group(group)
-	for _, t := range topics {
-		known := false
-		if ok {
-			_, known = d.topicAt(t.Name)
-		}
-		if !known {
-			n += groupTopicBytes + len(t.Name)
-		}
-		for i := range t.Offsets {
-			n += len(t.Offsets[i].Metadata)
-			if known {
-				if old, ok := d.Offset(t.Name, t.Offsets[i].Partition); ok {
-					n -= len(old.Metadata)
-					continue
-				}
-			}
-			n += offsetBytes
-		}
-	}
-	return n
-}
-
 // Settle answers the ticket when all that is on its way now is durable, so that
 // what is read then is no older than what was known now.
 func (c *Coordinator) Settle(ticket uint64) { c.store(nil, storing{ticket: ticket}) }
@@ -613,22 +557,22 @@ func (c *Coordinator) Settle(ticket uint64) { c.store(nil, storing{ticket: ticke
 // DeleteOffsets handles an OffsetDelete request, for partitions that exist.
 // subscribed are the topics refused with GROUP_SUBSCRIBED_TO_TOPIC. With code 0
 // the ticket is answered when the rest is durable.
-func (c *Coordinator) DeleteOffsets(at GroupTime, ticket uint64, group string, topics []GroupPartitions) (subscribed []string, code int16) {
+func (c *Coordinator) DeleteOffsets(at Time, ticket uint64, group string, topics []cluster.GroupPartitions) (subscribed []string, code int16) {
 	c.at = at
 	if c.closed {
-		return nil, CodeCoordinatorNotAvailable
+		return nil, cluster.CodeCoordinatorNotAvailable
 	}
 	if !groupIDFits(group) {
-		return nil, CodeInvalidGroupID
+		return nil, cluster.CodeInvalidGroupID
 	}
 	g, ok := c.group(group)
 	if !ok {
-		return nil, CodeGroupIDNotFound
+		return nil, cluster.CodeGroupIDNotFound
 	}
-	if g.state != GroupEmpty && !g.isConsumer() {
-		return nil, CodeNonEmptyGroup
+	if g.state != Empty && !g.isConsumer() {
+		return nil, cluster.CodeNonEmptyGroup
 	}
-	var gone []GroupPartitions
+	var gone []cluster.GroupPartitions
 	for _, t := range topics {
 		if g.subscribes(t.Topic) {
 			subscribed = append(subscribed, t.Topic)
@@ -637,16 +581,16 @@ func (c *Coordinator) DeleteOffsets(at GroupTime, ticket uint64, group string, t
 		}
 	}
 	if len(gone) == 0 {
-		c.reply(ticket, GroupDone{})
+		c.reply(ticket, Done{})
 	} else {
-		c.store(forgetOffsets(group, gone), storing{group: g, ticket: ticket})
+		c.store(cluster.ForgetOffsets(group, gone), storing{group: g, ticket: ticket})
 	}
 	return subscribed, 0
 }
 
 // Delete handles a DeleteGroups request: each group's code. The ticket is
 // answered when those that go are gone durably.
-func (c *Coordinator) Delete(at GroupTime, ticket uint64, ids []string) (codes []int16) {
+func (c *Coordinator) Delete(at Time, ticket uint64, ids []string) (codes []int16) {
 	c.at = at
 	codes = make([]int16, len(ids))
 	var change []byte
@@ -654,47 +598,47 @@ func (c *Coordinator) Delete(at GroupTime, ticket uint64, ids []string) (codes [
 		g, ok := c.group(id)
 		switch {
 		case c.closed:
-			codes[i] = CodeCoordinatorNotAvailable
+			codes[i] = cluster.CodeCoordinatorNotAvailable
 		case !ok:
-			codes[i] = CodeGroupIDNotFound
-		case g.state != GroupEmpty:
-			codes[i] = CodeNonEmptyGroup
+			codes[i] = cluster.CodeGroupIDNotFound
+		case g.state != Empty:
+			codes[i] = cluster.CodeNonEmptyGroup
 		default:
-			change = append(change, dropGroup(id)...)
+			change = append(change, cluster.DropGroup(id)...)
 			c.unlist(g)
 		}
 	}
 	if change == nil {
-		c.reply(ticket, GroupDone{})
+		c.reply(ticket, Done{})
 	} else {
 		c.store(change, storing{ticket: ticket})
 	}
 	return codes
 }
 
-// GroupInfo describes a group.
-type GroupInfo struct {
+// Info describes a group.
+type Info struct {
 	ID           string
 	Kind         string // "classic" or "consumer"
-	State        GroupState
+	State        State
 	ProtocolType string
 	Protocol     string // while it is stable
-	Members      []GroupMember
+	Members      []cluster.GroupMember
 }
 
 // Kinds of groups. Source: org.apache.kafka.common.GroupType.
 const (
-	GroupClassic  = "classic"
-	GroupConsumer = "consumer"
+	KindClassic  = "classic"
+	KindConsumer = "consumer"
 )
 
 // List are the groups by id, without their members.
-func (c *Coordinator) List() []GroupInfo {
-	out := make([]GroupInfo, len(c.groups))
+func (c *Coordinator) List() []Info {
+	out := make([]Info, len(c.groups))
 	for i, g := range c.groups {
-		out[i] = GroupInfo{ID: g.id, Kind: GroupClassic, State: g.state, ProtocolType: g.protocolType}
+		out[i] = Info{ID: g.id, Kind: KindClassic, State: g.state, ProtocolType: g.protocolType}
 		if g.consumer != nil {
-			out[i].Kind = GroupConsumer
+			out[i].Kind = KindConsumer
 		}
 	}
 	return out
@@ -703,21 +647,21 @@ func (c *Coordinator) List() []GroupInfo {
 // Describe is one classic group with its members, Subscription and Protocol
 // while it is stable. Not to be kept. One of the consumer protocol is none, of
 // that Kind.
-func (c *Coordinator) Describe(id string) (GroupInfo, bool) {
+func (c *Coordinator) Describe(id string) (Info, bool) {
 	g, ok := c.group(id)
 	if !ok {
-		return GroupInfo{ID: id, State: GroupDead}, false
+		return Info{ID: id, State: Dead}, false
 	}
 	if g.consumer != nil {
-		return GroupInfo{ID: id, Kind: GroupConsumer, State: GroupDead}, false
+		return Info{ID: id, Kind: KindConsumer, State: Dead}, false
 	}
-	out := GroupInfo{ID: g.id, Kind: GroupClassic, State: g.state, ProtocolType: g.protocolType}
-	if g.state == GroupStable {
+	out := Info{ID: g.id, Kind: KindClassic, State: g.state, ProtocolType: g.protocolType}
+	if g.state == Stable {
 		out.Protocol = g.protocol
 	}
 	for _, m := range g.members {
-		x := GroupMember{ID: m.id, InstanceID: m.instance, ClientID: m.clientID, ClientHost: m.clientHost, Assignment: m.assignment}
-		if g.state == GroupStable {
+		x := cluster.GroupMember{ID: m.id, InstanceID: m.instance, ClientID: m.clientID, ClientHost: m.clientHost, Assignment: m.assignment}
+		if g.state == Stable {
 			x.Subscription = m.metadata(g.protocol)
 		}
 		out.Members = append(out.Members, x)
@@ -726,7 +670,7 @@ func (c *Coordinator) Describe(id string) (GroupInfo, bool) {
 }
 
 // Tick does what is due.
-func (c *Coordinator) Tick(at GroupTime) {
+func (c *Coordinator) Tick(at Time) {
 	if c.closed {
 		return
 	}
@@ -735,39 +679,39 @@ func (c *Coordinator) Tick(at GroupTime) {
 		g := c.due[0]
 		c.expire(g)
 		c.unlistUnused(g)
-		g.due = GroupsNever // what was looked at so far may lie before all deadlines
+		g.due = Never // what was looked at so far may lie before all deadlines
 		c.schedule(g)
 	}
 }
 
 // Expire forgets the offsets whose time is over, by Kafka's rules, and the
 // empty groups that are left with none.
-func (c *Coordinator) Expire(at GroupTime) {
+func (c *Coordinator) Expire(at Time) {
 	c.at = at
 	for _, g := range slices.Clone(c.groups) {
 		if g.stores > 0 || len(g.pending) > 0 {
 			continue
 		}
 		d, durable := c.state.Group(g.id)
-		var gone []GroupPartitions
+		var gone []cluster.GroupPartitions
 		all := true
 		if durable {
 			gone, all = g.expired(d, at.WallMS, c.o.OffsetsRetentionMS)
 		}
 		switch {
-		case all && g.state == GroupEmpty:
+		case all && g.state == Empty:
 			if durable {
-				c.store(dropGroup(g.id), storing{})
+				c.store(cluster.DropGroup(g.id), storing{})
 			}
 			c.unlist(g)
 		case len(gone) > 0:
-			c.store(forgetOffsets(g.id, gone), storing{group: g})
+			c.store(cluster.ForgetOffsets(g.id, gone), storing{group: g})
 		}
 	}
 }
 
 // expired are a group's offsets whose time is over; all says that none is left.
-func (g *group) expired(d *Group, wallMS, retentionMS int64) (gone []GroupPartitions, all bool) {
+func (g *group) expired(d *cluster.Group, wallMS, retentionMS int64) (gone []cluster.GroupPartitions, all bool) {
 	if len(d.Topics) == 0 {
 		return nil, true
 	}
@@ -775,9 +719,9 @@ func (g *group) expired(d *Group, wallMS, retentionMS int64) (gone []GroupPartit
 	switch {
 	case g.consumer != nil: // by the time of the commit, whatever the group does
 	case g.protocolType == "": // it only stores offsets
-	case g.state == GroupEmpty:
+	case g.state == Empty:
 		sinceEmpty = true
-	case g.state == GroupStable && g.isConsumer() && g.knows: // offsets of topics that nobody subscribes to any more
+	case g.state == Stable && g.isConsumer() && g.knows: // offsets of topics that nobody subscribes to any more
 	default:
 		return nil, false
 	}
@@ -787,7 +731,7 @@ func (g *group) expired(d *Group, wallMS, retentionMS int64) (gone []GroupPartit
 			all = false
 			continue
 		}
-		x := GroupPartitions{Topic: t.Name}
+		x := cluster.GroupPartitions{Topic: t.Name}
 		for i := range t.Offsets {
 			o := &t.Offsets[i]
 			since := o.CommittedMS
@@ -815,15 +759,15 @@ func (c *Coordinator) Close() {
 	c.closed = true
 	for _, g := range c.groups {
 		for _, m := range g.members {
-			c.endJoin(g, m, CodeNotCoordinator)
-			c.endSync(m, &SyncReply{Code: CodeNotCoordinator})
+			c.endJoin(g, m, cluster.CodeNotCoordinator)
+			c.endSync(m, &SyncReply{Code: cluster.CodeNotCoordinator})
 		}
 	}
 }
 
 // Stored says that the first change on its way is durable and applied, or why
 // it cannot be.
-func (c *Coordinator) Stored(at GroupTime, code int16) {
+func (c *Coordinator) Stored(at Time, code int16) {
 	c.at = at
 	s := c.storing[0]
 	c.storing = c.storing[1:]
@@ -843,7 +787,7 @@ func (c *Coordinator) Stored(at GroupTime, code int16) {
 		c.consumerStored(g, &s, code)
 	default:
 		if s.ticket != 0 {
-			c.reply(s.ticket, GroupDone{code})
+			c.reply(s.ticket, Done{code})
 		}
 	}
 	if g != nil {
@@ -867,7 +811,7 @@ func (c *Coordinator) find(id string) (int, bool) {
 
 // list adds an empty group.
 func (c *Coordinator) list(id string) *group {
-	g := &group{id: id, byID: map[string]*member{}, static: map[string]*member{}, joinAt: GroupsNever, syncAt: GroupsNever, due: GroupsNever, heapAt: -1}
+	g := &group{id: id, byID: map[string]*member{}, static: map[string]*member{}, joinAt: Never, syncAt: Never, due: Never, heapAt: -1}
 	i, _ := c.find(id)
 	c.groups = slices.Insert(c.groups, i, g)
 	return g
@@ -882,7 +826,7 @@ func (c *Coordinator) unlist(g *group) {
 	c.groups = slices.Delete(c.groups, i, i+1)
 	c.members -= len(g.pending)
 	g.pending = nil
-	g.state, g.unlisted = GroupDead, true
+	g.state, g.unlisted = Dead, true
 	if g.heapAt >= 0 {
 		heap.Remove(&c.due, g.heapAt)
 	}
@@ -891,7 +835,7 @@ func (c *Coordinator) unlist(g *group) {
 // unlistUnused ends a group that nothing came of: nobody joined, nothing is
 // stored.
 func (c *Coordinator) unlistUnused(g *group) {
-	if g.unlisted || g.state != GroupEmpty || len(g.pending) > 0 || g.stores > 0 {
+	if g.unlisted || g.state != Empty || len(g.pending) > 0 || g.stores > 0 {
 		return
 	}
 	if _, durable := c.state.Group(g.id); !durable {
@@ -900,7 +844,7 @@ func (c *Coordinator) unlistUnused(g *group) {
 }
 
 func (c *Coordinator) reply(ticket uint64, r any) {
-	c.effects = append(c.effects, GroupEffect{Ticket: ticket, Reply: r})
+	c.effects = append(c.effects, Effect{Ticket: ticket, Reply: r})
 }
 
 func (c *Coordinator) store(change []byte, s storing) {
@@ -908,7 +852,7 @@ func (c *Coordinator) store(change []byte, s storing) {
 		s.group.stores++
 	}
 	c.storing = append(c.storing, s)
-	c.effects = append(c.effects, GroupEffect{Store: true, Change: change})
+	c.effects = append(c.effects, Effect{Store: true, Change: change})
 }
 
 // schedule makes sure that Tick looks at the group in time. Deadlines that were
@@ -919,7 +863,7 @@ func (c *Coordinator) schedule(g *group) {
 	}
 	due := g.earliest()
 	switch {
-	case due == GroupsNever:
+	case due == Never:
 		g.due = due
 		if g.heapAt >= 0 {
 			heap.Remove(&c.due, g.heapAt)
@@ -927,7 +871,7 @@ func (c *Coordinator) schedule(g *group) {
 	case g.heapAt < 0:
 		g.due = due
 		heap.Push(&c.due, g)
-	case due < g.due || g.due == GroupsNever || g.due <= c.at.NowMS:
+	case due < g.due || g.due == Never || g.due <= c.at.NowMS:
 		g.due = due
 		heap.Fix(&c.due, g.heapAt)
 	}
@@ -959,25 +903,25 @@ func (g *group) earliest() int64 {
 }
 
 // groupHeap has the groups by when they are due; equal ones by id.
-type groupHeap []*group
+type dueHeap []*group
 
-func (h groupHeap) Len() int { return len(h) }
-func (h groupHeap) Less(i, j int) bool {
+func (h dueHeap) Len() int { return len(h) }
+func (h dueHeap) Less(i, j int) bool {
 	if h[i].due != h[j].due {
 		return h[i].due < h[j].due
 	}
 	return h[i].id < h[j].id
 }
-func (h groupHeap) Swap(i, j int) {
+func (h dueHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].heapAt, h[j].heapAt = i, j
 }
-func (h *groupHeap) Push(x any) {
+func (h *dueHeap) Push(x any) {
 	g := x.(*group)
 	g.heapAt = len(*h)
 	*h = append(*h, g)
 }
-func (h *groupHeap) Pop() any {
+func (h *dueHeap) Pop() any {
 	old := *h
 	g := old[len(old)-1]
 	old[len(old)-1] = nil
@@ -986,17 +930,17 @@ func (h *groupHeap) Pop() any {
 	return g
 }
 
-func groupIDFits(id string) bool { return id != "" && len(id) <= GroupIDBytesMax }
+func groupIDFits(id string) bool { return id != "" && len(id) <= cluster.GroupIDBytesMax }
 
 // fits says whether what a join brings can be stored.
 func (r *JoinRequest) fits() bool {
 	for _, p := range r.Protocols {
-		if len(p.Name) > GroupIDBytesMax {
+		if len(p.Name) > cluster.GroupIDBytesMax {
 			return false
 		}
 	}
-	return len(r.InstanceID) <= GroupIDBytesMax && len(r.ProtocolType) <= GroupIDBytesMax && len(r.NewID) <= GroupStringBytesMax &&
-		len(r.ClientID) <= GroupStringBytesMax && len(r.ClientHost) <= GroupStringBytesMax
+	return len(r.InstanceID) <= cluster.GroupIDBytesMax && len(r.ProtocolType) <= cluster.GroupIDBytesMax && len(r.NewID) <= cluster.GroupStringBytesMax &&
+		len(r.ClientID) <= cluster.GroupStringBytesMax && len(r.ClientHost) <= cluster.GroupStringBytesMax
 }
 
 func (g *group) isConsumer() bool { return g.protocolType == "consumer" }

@@ -1,11 +1,12 @@
-package cluster
+package groups
 
 import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
 	"slices"
-	"strings"
+
+	"github.com/tailbound/tailbound/cluster"
 )
 
 // This file is groups whose members change from the classic protocol to the
@@ -24,38 +25,6 @@ import (
 // The rules are those of org.apache.kafka.coordinator.group.GroupMetadataManager
 // of Kafka 4.1: convertToConsumerGroup, convertToClassicGroup, and the methods
 // named classicGroup...ToConsumerGroup.
-
-// MigrationPolicy says which groups with members may change their protocol.
-// Those without may always.
-type MigrationPolicy struct{ Upgrades, Downgrades bool }
-
-// MigrationPolicies are the policies by Kafka's names, its default first.
-var MigrationPolicies = []string{"bidirectional", "upgrade", "downgrade", "disabled"}
-
-// ParseMigrationPolicy is the policy of that name, in letters of either case.
-func ParseMigrationPolicy(name string) (p MigrationPolicy, ok bool) {
-	switch strings.ToLower(strings.TrimSpace(name)) {
-	case "bidirectional":
-		return MigrationPolicy{true, true}, true
-	case "upgrade":
-		return MigrationPolicy{Upgrades: true}, true
-	case "downgrade":
-		return MigrationPolicy{Downgrades: true}, true
-	case "disabled":
-		return MigrationPolicy{}, true
-	}
-	return MigrationPolicy{}, false
-}
-
-// String is the policy's name.
-func (p MigrationPolicy) String() string {
-	for _, name := range MigrationPolicies {
-		if q, _ := ParseMigrationPolicy(name); p == q {
-			return name
-		}
-	}
-	return ""
-}
 
 // upgraded is what a classic group with members would be as one of the consumer
 // protocol, or why it cannot be one. The group stays as it is.
@@ -88,10 +57,10 @@ func (c *Coordinator) upgraded(g *group) (x *consumerGroup, why string) {
 		if len(o.assignment) == 0 { // a rebalance has taken it: what it still has it says itself
 			has = subscribed.owned
 		}
-		m := &consumerMember{deadline: c.at.NowMS + int64(o.sessionMS), revokeBy: GroupsNever, joinBy: GroupsNever, syncBy: GroupsNever, dirty: true}
+		m := &consumerMember{deadline: c.at.NowMS + int64(o.sessionMS), revokeBy: Never, joinBy: Never, syncBy: Never, dirty: true}
 		m.ID, m.InstanceID, m.RackID, m.ClientID, m.ClientHost = o.id, o.instance, subscribed.rack, o.clientID, o.clientHost
 		m.RebalanceTimeoutMS, m.Topics, m.Epoch, m.PreviousEpoch = o.rebalanceMS, subscribed.topics, g.generation, g.generation
-		m.Classic = &ClassicMember{o.sessionMS, o.protocols}
+		m.Classic = &cluster.ClassicMember{SessionTimeoutMS: o.sessionMS, Protocols: o.protocols}
 		if !c.o.Faults.UpgradeForgets {
 			m.Assigned = c.unowned(x, has)
 		}
@@ -108,8 +77,8 @@ func (c *Coordinator) upgraded(g *group) (x *consumerGroup, why string) {
 
 // unowned are the partitions of a list that there are, and that have no owner
 // yet: an assignor that is not ours may give one to two members.
-func (c *Coordinator) unowned(x *consumerGroup, named []namedPartitions) []TopicPartitions {
-	var out []TopicPartitions
+func (c *Coordinator) unowned(x *consumerGroup, named []namedPartitions) []cluster.TopicPartitions {
+	var out []cluster.TopicPartitions
 	for _, t := range c.withIDs(named) {
 		t.Partitions = slices.DeleteFunc(t.Partitions, func(p int32) bool { return x.owners[slot{t.Topic, p}] != nil })
 		if len(t.Partitions) > 0 {
@@ -121,8 +90,8 @@ func (c *Coordinator) unowned(x *consumerGroup, named []namedPartitions) []Topic
 
 // withIDs is a list with the topics' ids in place of their names. What there is
 // not is left out.
-func (c *Coordinator) withIDs(named []namedPartitions) []TopicPartitions {
-	var out []TopicPartitions
+func (c *Coordinator) withIDs(named []namedPartitions) []cluster.TopicPartitions {
+	var out []cluster.TopicPartitions
 	for _, n := range named {
 		topic, ok := c.state.Topic(n.topic)
 		if !ok {
@@ -131,9 +100,9 @@ func (c *Coordinator) withIDs(named []namedPartitions) []TopicPartitions {
 		parts := slices.DeleteFunc(slices.Clone(n.partitions), func(p int32) bool { return p < 0 || int(p) >= len(topic.Partitions) })
 		slices.Sort(parts)
 		parts = slices.Compact(parts)
-		at, twice := slices.BinarySearchFunc(out, topic.ID, func(t TopicPartitions, id [16]byte) int { return bytes.Compare(t.Topic[:], id[:]) })
+		at, twice := slices.BinarySearchFunc(out, topic.ID, func(t cluster.TopicPartitions, id [16]byte) int { return bytes.Compare(t.Topic[:], id[:]) })
 		if len(parts) > 0 && !twice {
-			out = slices.Insert(out, at, TopicPartitions{topic.ID, parts})
+			out = slices.Insert(out, at, cluster.TopicPartitions{Topic: topic.ID, Partitions: parts})
 		}
 	}
 	return out
@@ -143,13 +112,13 @@ func (c *Coordinator) withIDs(named []namedPartitions) []TopicPartitions {
 // from now on. Those who wait are to join that.
 func (c *Coordinator) endClassic(g *group) {
 	for _, m := range g.members {
-		c.endJoin(g, m, CodeRebalanceInProgress)
-		c.endSync(m, &SyncReply{Code: CodeRebalanceInProgress})
+		c.endJoin(g, m, cluster.CodeRebalanceInProgress)
+		c.endSync(m, &SyncReply{Code: cluster.CodeRebalanceInProgress})
 	}
 	c.dropAllPending(g)
 	c.members -= len(g.members)
 	g.members, g.byID, g.static = nil, map[string]*member{}, map[string]*member{}
-	g.joinAt, g.syncAt, g.initial, g.grew = GroupsNever, GroupsNever, false, false
+	g.joinAt, g.syncAt, g.initial, g.grew = Never, Never, false, false
 	g.protocol, g.leader = "", ""
 }
 
@@ -193,20 +162,20 @@ func (c *Coordinator) downgrade(g *group, gone []*consumerMember, ticket uint64,
 	s := storing{kind: storingConsumer, group: g, ticket: ticket, reply: reply}
 	if len(g.members) == 0 {
 		g.learnTopics()
-		c.become(g, GroupEmpty)
-		c.store(putGroup(g.durable(nil)), s)
+		c.become(g, Empty)
+		c.store(cluster.PutGroup(g.durable(nil)), s)
 		return
 	}
 	g.protocol = g.choose()
 	g.learnTopics()
-	c.become(g, GroupStable)
+	c.become(g, Stable)
 	has := map[string][]byte{}
 	for _, m := range g.members {
 		has[m.id] = m.assignment
 	}
 	d := g.durable(has)
 	d.Leader = ""
-	c.store(putGroup(d), s)
+	c.store(cluster.PutGroup(d), s)
 	if !c.o.Faults.DowngradeQuiet {
 		c.rebalance(g)
 	}
@@ -217,7 +186,7 @@ func (c *Coordinator) downgrade(g *group, gone []*consumerMember, ticket uint64,
 func (c *Coordinator) joinConsumer(g *group, ticket uint64, r *JoinRequest) {
 	x := g.consumer
 	if !x.supports(r.ProtocolType, r.Protocols) {
-		c.refuseJoin(ticket, CodeInconsistentGroupProtocol, r.MemberID)
+		c.refuseJoin(ticket, cluster.CodeInconsistentGroupProtocol, r.MemberID)
 		return
 	}
 	old := x.member(r.MemberID)
@@ -226,24 +195,24 @@ func (c *Coordinator) joinConsumer(g *group, ticket uint64, r *JoinRequest) {
 		switch {
 		case r.MemberID == "":
 		case old == nil:
-			c.refuseJoin(ticket, CodeUnknownMemberID, r.MemberID)
+			c.refuseJoin(ticket, cluster.CodeUnknownMemberID, r.MemberID)
 			return
 		case old.ID != r.MemberID:
-			c.refuseJoin(ticket, CodeFencedInstanceID, r.MemberID)
+			c.refuseJoin(ticket, cluster.CodeFencedInstanceID, r.MemberID)
 			return
 		}
 	}
 	if old == nil && len(x.members) >= c.o.ConsumerGroupSizeMax {
-		c.refuseJoin(ticket, CodeGroupMaxSizeReached, "")
+		c.refuseJoin(ticket, cluster.CodeGroupMaxSizeReached, "")
 		return
 	}
 	if r.MemberID == "" && r.InstanceID == "" && r.IDRequired {
-		c.refuseJoin(ticket, CodeMemberIDRequired, r.NewID) // whoever brings it is taken
+		c.refuseJoin(ticket, cluster.CodeMemberIDRequired, r.NewID) // whoever brings it is taken
 		return
 	}
 	subscribed, ok := parseSubscription(r.Protocols[0].Metadata)
 	if !ok {
-		c.refuseJoin(ticket, CodeUnknownServerError, r.MemberID)
+		c.refuseJoin(ticket, cluster.CodeUnknownServerError, r.MemberID)
 		return
 	}
 	id := r.MemberID
@@ -256,12 +225,12 @@ func (c *Coordinator) joinConsumer(g *group, ticket uint64, r *JoinRequest) {
 		c.join(g, ticket, r)
 		return
 	}
-	m := &consumerMember{revokeBy: GroupsNever, dirty: true}
+	m := &consumerMember{revokeBy: Never, dirty: true}
 	if old != nil {
 		*m = *old
 	}
 	if old == nil || old.ID != id {
-		m.ID, m.Epoch, m.PreviousEpoch, m.State = id, 0, 0, MemberStable
+		m.ID, m.Epoch, m.PreviousEpoch, m.State = id, 0, 0, cluster.MemberStable
 	}
 	if r.InstanceID != "" {
 		m.InstanceID = r.InstanceID
@@ -270,27 +239,27 @@ func (c *Coordinator) joinConsumer(g *group, ticket uint64, r *JoinRequest) {
 		m.RebalanceTimeoutMS = r.RebalanceTimeoutMS
 	}
 	m.RackID, m.Topics, m.Regex, m.regex, m.ClientID, m.ClientHost = subscribed.rack, subscribed.topics, "", nil, r.ClientID, r.ClientHost
-	m.Classic = &ClassicMember{r.SessionTimeoutMS, cloneProtocols(r.Protocols)}
-	m.revokeBy = GroupsNever
+	m.Classic = &cluster.ClassicMember{SessionTimeoutMS: r.SessionTimeoutMS, Protocols: cloneProtocols(r.Protocols)}
+	m.revokeBy = Never
 	owned := c.withIDs(subscribed.owned)
 	if owned == nil {
-		owned = []TopicPartitions{}
+		owned = []cluster.TopicPartitions{}
 	}
 	if code, _ := c.admit(g, x, old, m, owned); code != 0 {
 		c.refuseJoin(ticket, code, r.MemberID)
 		return
 	}
-	m.deadline, m.joinBy = c.at.NowMS+int64(m.Classic.SessionTimeoutMS), GroupsNever
+	m.deadline, m.joinBy = c.at.NowMS+int64(m.Classic.SessionTimeoutMS), Never
 	m.syncBy = c.at.NowMS + m.rebalanceMS()
-	c.storeConsumer(g, ticket, &JoinReply{MemberID: m.ID, Generation: m.Epoch, ProtocolType: consumerProtocol, Protocol: m.Classic.Protocols[0].Name})
+	c.storeConsumer(g, ticket, &JoinReply{MemberID: m.ID, Generation: m.Epoch, ProtocolType: cluster.ConsumerProtocol, Protocol: m.Classic.Protocols[0].Name})
 }
 
 // supports says whether a member with these classic protocols can be in the
 // group: one of them is known to all who speak the classic protocol.
-func (x *consumerGroup) supports(protocolType string, protocols []GroupProtocol) bool {
-	return protocolType == consumerProtocol && slices.ContainsFunc(protocols, func(p GroupProtocol) bool {
+func (x *consumerGroup) supports(protocolType string, protocols []cluster.GroupProtocol) bool {
+	return protocolType == cluster.ConsumerProtocol && slices.ContainsFunc(protocols, func(p cluster.GroupProtocol) bool {
 		for _, m := range x.members {
-			if m.Classic != nil && !slices.ContainsFunc(m.Classic.Protocols, func(o GroupProtocol) bool { return o.Name == p.Name }) {
+			if m.Classic != nil && !slices.ContainsFunc(m.Classic.Protocols, func(o cluster.GroupProtocol) bool { return o.Name == p.Name }) {
 				return false
 			}
 		}
@@ -304,14 +273,14 @@ func (x *consumerGroup) speaksClassic(memberID, instanceID string, generation in
 	m = x.member(memberID)
 	if instanceID != "" {
 		if m = x.static[instanceID]; m != nil && m.ID != memberID {
-			return nil, CodeFencedInstanceID
+			return nil, cluster.CodeFencedInstanceID
 		}
 	}
 	switch {
 	case m == nil || m.Classic == nil:
-		return nil, CodeUnknownMemberID
+		return nil, cluster.CodeUnknownMemberID
 	case m.Epoch != generation:
-		return nil, CodeIllegalGeneration
+		return nil, cluster.CodeIllegalGeneration
 	}
 	return m, 0
 }
@@ -322,17 +291,17 @@ func (c *Coordinator) syncConsumer(g *group, ticket uint64, r *SyncRequest) {
 	m, code := x.speaksClassic(r.MemberID, r.InstanceID, r.Generation)
 	switch {
 	case code != 0:
-	case r.ProtocolType != nil && *r.ProtocolType != consumerProtocol || r.Protocol != nil && *r.Protocol != m.Classic.Protocols[0].Name:
-		code = CodeInconsistentGroupProtocol
-	case x.epoch > m.Epoch && m.State != MemberUnrevoked: // it first gives up what it has to, and joins for more then
+	case r.ProtocolType != nil && *r.ProtocolType != cluster.ConsumerProtocol || r.Protocol != nil && *r.Protocol != m.Classic.Protocols[0].Name:
+		code = cluster.CodeInconsistentGroupProtocol
+	case x.epoch > m.Epoch && m.State != cluster.MemberUnrevoked: // it first gives up what it has to, and joins for more then
 		c.awaitRejoin(m)
-		code = CodeRebalanceInProgress
+		code = cluster.CodeRebalanceInProgress
 	}
 	if code != 0 {
 		c.reply(ticket, &SyncReply{Code: code})
 		return
 	}
-	m.deadline, m.syncBy = c.at.NowMS+int64(m.Classic.SessionTimeoutMS), GroupsNever
+	m.deadline, m.syncBy = c.at.NowMS+int64(m.Classic.SessionTimeoutMS), Never
 	reply := &SyncReply{Assignment: c.classicAssignment(m.Classic, m.Assigned)}
 	if r.ProtocolType != nil {
 		reply.ProtocolType = *r.ProtocolType
@@ -345,7 +314,7 @@ func (c *Coordinator) syncConsumer(g *group, ticket uint64, r *SyncRequest) {
 
 // awaitRejoin: the member is told to join again, and has its time for that.
 func (c *Coordinator) awaitRejoin(m *consumerMember) {
-	if m.joinBy == GroupsNever {
+	if m.joinBy == Never {
 		m.joinBy = c.at.NowMS + m.rebalanceMS()
 	}
 }
@@ -361,9 +330,9 @@ func (c *Coordinator) heartbeatClassic(g *group, memberID, instanceID string, ge
 		return code
 	}
 	m.deadline = c.at.NowMS + int64(m.Classic.SessionTimeoutMS)
-	if m.Epoch < x.epoch || m.State == MemberUnrevoked || m.State == MemberUnreleased && !x.waitsForOthers(m) {
+	if m.Epoch < x.epoch || m.State == cluster.MemberUnrevoked || m.State == cluster.MemberUnreleased && !x.waitsForOthers(m) {
 		c.awaitRejoin(m)
-		code = CodeRebalanceInProgress
+		code = cluster.CodeRebalanceInProgress
 	}
 	if min(m.deadline, m.joinBy) < g.due {
 		c.schedule(g)
@@ -396,14 +365,14 @@ func (c *Coordinator) leaveClassic(g *group, ticket uint64, leaving []Leaving) (
 		}
 		switch {
 		case m == nil || slices.Contains(gone, m):
-			codes[i] = CodeUnknownMemberID
+			codes[i] = cluster.CodeUnknownMemberID
 		case l.MemberID != "" && m.ID != l.MemberID:
-			codes[i] = CodeFencedInstanceID
+			codes[i] = cluster.CodeFencedInstanceID
 		default:
 			gone = append(gone, m)
 		}
 	}
-	c.fence(g, gone, ticket, GroupDone{})
+	c.fence(g, gone, ticket, Done{})
 	return codes
 }
 
@@ -459,7 +428,7 @@ func parseAssignment(b []byte) (has []namedPartitions, custom, ok bool) {
 }
 
 // classicAssignment is what a member has, as a leader would have assigned it.
-func (c *Coordinator) classicAssignment(classic *ClassicMember, has []TopicPartitions) []byte {
+func (c *Coordinator) classicAssignment(classic *cluster.ClassicMember, has []cluster.TopicPartitions) []byte {
 	s, _ := parseSubscription(classic.Protocols[0].Metadata)
 	b := binary.BigEndian.AppendUint16(nil, uint16(min(s.version, 3)))
 	b = append(b, 0, 0, 0, 0)

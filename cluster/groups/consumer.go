@@ -1,4 +1,4 @@
-package cluster
+package groups
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"regexp/syntax"
 	"slices"
+
+	"github.com/tailbound/tailbound/cluster"
 )
 
 // This file is groups of the consumer protocol (KIP-848) as they live. Members
@@ -23,24 +25,10 @@ import (
 //		}
 //	}
 //
-// Members that still speak the classic protocol are in groupmigration.go.
+// Members that still speak the classic protocol are in migration.go.
 //
 // The rules are those of org.apache.kafka.coordinator.group.GroupMetadataManager
 // and of its modern.consumer.CurrentAssignmentBuilder, of Kafka 4.
-
-// consumerProtocol is the protocol type of such groups.
-const consumerProtocol = "consumer"
-
-// Error codes of the consumer protocol. Source:
-// org.apache.kafka.common.protocol.Errors.
-const (
-	CodeUnsupportedVersion       int16 = 35
-	CodeFencedMemberEpoch        int16 = 110
-	CodeUnreleasedInstanceID     int16 = 111
-	CodeUnsupportedAssignor      int16 = 112
-	CodeStaleMemberEpoch         int16 = 113
-	CodeInvalidRegularExpression int16 = 128
-)
 
 // consumerGroup is the part of a group that follows the consumer protocol.
 //
@@ -69,7 +57,7 @@ type slot struct {
 
 // consumerMember is one member as it lives.
 type consumerMember struct {
-	ConsumerMember
+	cluster.ConsumerMember
 	regex    *regexp.Regexp
 	deadline int64 // of its session
 	revokeBy int64 // when to stop waiting for it to give up partitions
@@ -88,7 +76,7 @@ type ConsumerRequest struct {
 	RebalanceTimeoutMS   int32 // -1: as before
 	Topics               []string
 	Regex, Assignor      *string
-	Owned                []TopicPartitions
+	Owned                []cluster.TopicPartitions
 	ClientID, ClientHost string
 	NewID                string // the member's id if it brings none
 	BringsID             bool   // versions 1 and up: it must bring one
@@ -102,20 +90,20 @@ type ConsumerReply struct {
 	Epoch      int32
 	IntervalMS int32
 	Assigns    bool // Assignment is given
-	Assignment []TopicPartitions
+	Assignment []cluster.TopicPartitions
 }
 
 // ConsumerInfo describes a group of the consumer protocol.
 type ConsumerInfo struct {
-	State                  GroupState
+	State                  State
 	Epoch, AssignmentEpoch int32
 	Assignor               string
-	Members                []ConsumerMember // by id
+	Members                []cluster.ConsumerMember // by id
 }
 
 // ConsumerHeartbeat handles a ConsumerGroupHeartbeat request. The ticket is
 // answered when all that the answer tells is durable.
-func (c *Coordinator) ConsumerHeartbeat(at GroupTime, ticket uint64, r *ConsumerRequest) {
+func (c *Coordinator) ConsumerHeartbeat(at Time, ticket uint64, r *ConsumerRequest) {
 	c.at = at
 	if code, why := c.refuses(r); code != 0 {
 		c.refuseConsumer(ticket, code, why)
@@ -123,20 +111,20 @@ func (c *Coordinator) ConsumerHeartbeat(at GroupTime, ticket uint64, r *Consumer
 	}
 	g, ok := c.group(r.Group)
 	switch {
-	case ok && g.consumer == nil && r.Epoch != EpochJoin:
-		c.refuseConsumer(ticket, CodeGroupIDNotFound, "Group "+r.Group+" is not a consumer group.")
+	case ok && g.consumer == nil && r.Epoch != cluster.EpochJoin:
+		c.refuseConsumer(ticket, cluster.CodeGroupIDNotFound, "Group "+r.Group+" is not a consumer group.")
 		return
-	case !ok && r.Epoch != EpochJoin:
-		c.refuseConsumer(ticket, CodeGroupIDNotFound, "Group "+r.Group+" not found.")
+	case !ok && r.Epoch != cluster.EpochJoin:
+		c.refuseConsumer(ticket, cluster.CodeGroupIDNotFound, "Group "+r.Group+" not found.")
 		return
 	case !ok && len(c.groups) >= c.o.GroupsMax:
-		c.refuseConsumer(ticket, CodeGroupMaxSizeReached, "There are as many groups as there can be.")
+		c.refuseConsumer(ticket, cluster.CodeGroupMaxSizeReached, "There are as many groups as there can be.")
 		return
 	case !ok:
 		g = c.list(r.Group)
 		g.changedMS = at.WallMS
 	}
-	if r.Epoch == EpochLeave || r.Epoch == EpochAway {
+	if r.Epoch == cluster.EpochLeave || r.Epoch == cluster.EpochAway {
 		c.leaveConsumer(g, ticket, r)
 	} else {
 		c.heartbeatConsumer(g, ticket, r)
@@ -147,37 +135,37 @@ func (c *Coordinator) ConsumerHeartbeat(at GroupTime, ticket uint64, r *Consumer
 
 // refuses says what is wrong with a request by itself.
 func (c *Coordinator) refuses(r *ConsumerRequest) (code int16, why string) {
-	fits := func(s *string) bool { return s == nil || len(*s) <= GroupIDBytesMax }
+	fits := func(s *string) bool { return s == nil || len(*s) <= cluster.GroupIDBytesMax }
 	switch {
 	case c.closed:
-		return CodeCoordinatorNotAvailable, ""
+		return cluster.CodeCoordinatorNotAvailable, ""
 	case r.Group == "":
-		return CodeInvalidRequest, "GroupId can't be empty."
+		return cluster.CodeInvalidRequest, "GroupId can't be empty."
 	case !groupIDFits(r.Group):
-		return CodeInvalidGroupID, "GroupId is too long."
+		return cluster.CodeInvalidGroupID, "GroupId is too long."
 	case r.InstanceID != nil && *r.InstanceID == "":
-		return CodeInvalidRequest, "InstanceId can't be empty."
+		return cluster.CodeInvalidRequest, "InstanceId can't be empty."
 	case r.RackID != nil && *r.RackID == "":
-		return CodeInvalidRequest, "RackId can't be empty."
-	case r.MemberID == "" && (r.Epoch != EpochJoin || r.BringsID):
-		return CodeInvalidRequest, "MemberId can't be empty."
-	case len(r.MemberID) > GroupStringBytesMax || !fits(r.InstanceID) || !fits(r.RackID) || len(r.NewID) > GroupStringBytesMax ||
-		len(r.ClientID) > GroupStringBytesMax || len(r.ClientHost) > GroupStringBytesMax:
-		return CodeInvalidRequest, "A name is too long."
-	case r.Epoch < EpochAway:
-		return CodeInvalidRequest, "MemberEpoch is invalid."
-	case r.Epoch == EpochJoin && r.RebalanceTimeoutMS == -1:
-		return CodeInvalidRequest, "RebalanceTimeoutMs must be provided in first request."
-	case r.Epoch == EpochJoin && (r.Owned == nil || len(r.Owned) > 0):
-		return CodeInvalidRequest, "TopicPartitions must be empty when (re-)joining."
-	case r.Epoch == EpochJoin && r.Topics == nil && r.Regex == nil:
-		return CodeInvalidRequest, "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining."
+		return cluster.CodeInvalidRequest, "RackId can't be empty."
+	case r.MemberID == "" && (r.Epoch != cluster.EpochJoin || r.BringsID):
+		return cluster.CodeInvalidRequest, "MemberId can't be empty."
+	case len(r.MemberID) > cluster.GroupStringBytesMax || !fits(r.InstanceID) || !fits(r.RackID) || len(r.NewID) > cluster.GroupStringBytesMax ||
+		len(r.ClientID) > cluster.GroupStringBytesMax || len(r.ClientHost) > cluster.GroupStringBytesMax:
+		return cluster.CodeInvalidRequest, "A name is too long."
+	case r.Epoch < cluster.EpochAway:
+		return cluster.CodeInvalidRequest, "MemberEpoch is invalid."
+	case r.Epoch == cluster.EpochJoin && r.RebalanceTimeoutMS == -1:
+		return cluster.CodeInvalidRequest, "RebalanceTimeoutMs must be provided in first request."
+	case r.Epoch == cluster.EpochJoin && (r.Owned == nil || len(r.Owned) > 0):
+		return cluster.CodeInvalidRequest, "TopicPartitions must be empty when (re-)joining."
+	case r.Epoch == cluster.EpochJoin && r.Topics == nil && r.Regex == nil:
+		return cluster.CodeInvalidRequest, "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining."
 	case r.Assignor != nil && !knownAssignor(*r.Assignor):
-		return CodeUnsupportedAssignor, "ServerAssignor " + *r.Assignor + " is not supported. Supported assignors: uniform, range."
+		return cluster.CodeUnsupportedAssignor, "ServerAssignor " + *r.Assignor + " is not supported. Supported assignors: uniform, range."
 	}
 	for _, t := range r.Topics {
-		if len(t) > TopicNameBytesMax {
-			return CodeInvalidRequest, "A topic's name is too long."
+		if len(t) > cluster.TopicNameBytesMax {
+			return cluster.CodeInvalidRequest, "A topic's name is too long."
 		}
 	}
 	return 0, ""
@@ -197,50 +185,50 @@ func (c *Coordinator) heartbeatConsumer(g *group, ticket uint64, r *ConsumerRequ
 	x := g.consumer
 	switch {
 	case x != nil:
-	case g.state == GroupEmpty:
+	case g.state == Empty:
 		x = newConsumerGroup(g.generation) // epochs go on from generations, so that an old one is never valid again
 	default:
 		var why string
 		if x, why = c.upgraded(g); x == nil {
-			c.refuseConsumer(ticket, CodeGroupIDNotFound, why)
+			c.refuseConsumer(ticket, cluster.CodeGroupIDNotFound, why)
 			return
 		}
 	}
 	old, code, why := x.who(r)
 	if code == 0 && old == nil && len(x.members) >= c.o.ConsumerGroupSizeMax {
-		code, why = CodeGroupMaxSizeReached, "The consumer group has reached its maximum capacity."
+		code, why = cluster.CodeGroupMaxSizeReached, "The consumer group has reached its maximum capacity."
 	}
 	if code != 0 {
 		c.refuseConsumer(ticket, code, why)
 		return
 	}
-	m := &consumerMember{revokeBy: GroupsNever, joinBy: GroupsNever, syncBy: GroupsNever, dirty: true}
+	m := &consumerMember{revokeBy: Never, joinBy: Never, syncBy: Never, dirty: true}
 	if old != nil {
 		*m = *old
 	}
-	if old == nil || r.Epoch == EpochJoin && old.ID != r.MemberID { // a new one, or a static one that is back under another id
-		m.ID, m.Epoch, m.PreviousEpoch, m.State = r.MemberID, 0, 0, MemberStable
+	if old == nil || r.Epoch == cluster.EpochJoin && old.ID != r.MemberID { // a new one, or a static one that is back under another id
+		m.ID, m.Epoch, m.PreviousEpoch, m.State = r.MemberID, 0, 0, cluster.MemberStable
 		if r.MemberID == "" {
 			m.ID = r.NewID
 		}
 	}
-	if m.Epoch == EpochAway { // and back under the same one
-		m.Epoch, m.PreviousEpoch, m.State = 0, 0, MemberStable
+	if m.Epoch == cluster.EpochAway { // and back under the same one
+		m.Epoch, m.PreviousEpoch, m.State = 0, 0, cluster.MemberStable
 	}
 	if !m.take(r) {
-		c.refuseConsumer(ticket, CodeInvalidRegularExpression, "SubscribedTopicRegex is no regular expression that is understood here.")
+		c.refuseConsumer(ticket, cluster.CodeInvalidRegularExpression, "SubscribedTopicRegex is no regular expression that is understood here.")
 		return
 	}
-	m.Classic, m.joinBy, m.syncBy = nil, GroupsNever, GroupsNever
+	m.Classic, m.joinBy, m.syncBy = nil, Never, Never
 	before := m.Assigned
 	if code, why := c.admit(g, x, old, m, r.Owned); code != 0 {
 		c.refuseConsumer(ticket, code, why)
 		return
 	}
-	m.deadline = c.at.NowMS + c.state.groupNumber(g.id, GroupSessionMS, c.o.ConsumerSessionTimeoutMS)
-	reply := &ConsumerReply{MemberID: m.ID, Epoch: m.Epoch, IntervalMS: int32(c.state.groupNumber(g.id, GroupHeartbeatMS, c.o.ConsumerHeartbeatIntervalMS))}
-	full := r.Epoch == EpochJoin || r.RebalanceTimeoutMS != -1 && (r.Topics != nil || r.Regex != nil) && r.Owned != nil
-	if full || !samePartitions(before, m.Assigned) {
+	m.deadline = c.at.NowMS + c.state.GroupNumber(g.id, cluster.GroupSessionMS, c.o.ConsumerSessionTimeoutMS)
+	reply := &ConsumerReply{MemberID: m.ID, Epoch: m.Epoch, IntervalMS: int32(c.state.GroupNumber(g.id, cluster.GroupHeartbeatMS, c.o.ConsumerHeartbeatIntervalMS))}
+	full := r.Epoch == cluster.EpochJoin || r.RebalanceTimeoutMS != -1 && (r.Topics != nil || r.Regex != nil) && r.Owned != nil
+	if full || !cluster.SamePartitions(before, m.Assigned) {
 		reply.Assigns, reply.Assignment = true, m.Assigned
 	}
 	c.storeConsumer(g, ticket, reply)
@@ -250,7 +238,7 @@ func (c *Coordinator) heartbeatConsumer(g *group, ticket uint64, r *ConsumerRequ
 // anew where that asks for it, and leads m a step towards its target. owned is
 // what it says it has; nil: it does not say. x is what the group is to be, where
 // it is none of the consumer protocol yet. With a code nothing has changed.
-func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, owned []TopicPartitions) (code int16, why string) {
+func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, owned []cluster.TopicPartitions) (code int16, why string) {
 	more := 0
 	if g.consumer == nil {
 		more += len(x.members)
@@ -259,7 +247,7 @@ func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, 
 		more++
 	}
 	if more > 0 && c.consumers+more > c.o.ConsumersMax {
-		return CodeGroupMaxSizeReached, "There are as many consumers as there can be."
+		return cluster.CodeGroupMaxSizeReached, "There are as many consumers as there can be."
 	}
 	members := slices.Clone(x.members)
 	if old != nil {
@@ -271,8 +259,8 @@ func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, 
 	bump := old == nil || !slices.Equal(old.Topics, m.Topics) || old.Regex != m.Regex
 	epoch, hash := x.epoch, x.hash
 	var names []string
-	var targets [][]TopicPartitions
-	looks := bump || x.seen != c.state.topicChanges
+	var targets [][]cluster.TopicPartitions
+	looks := bump || x.seen != c.state.TopicChanges()
 	if looks || epoch > x.assigned {
 		var topics []assignTopic
 		var in []assignMember
@@ -283,7 +271,7 @@ func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, 
 		if epoch > x.assigned {
 			targets = assign(preferred(members), topics, in)
 			if !c.holds(g, members, targets, more > 0) {
-				return CodeGroupMaxSizeReached, "The group would have more than can be stored of one."
+				return cluster.CodeGroupMaxSizeReached, "The group would have more than can be stored of one."
 			}
 		}
 	}
@@ -291,12 +279,12 @@ func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, 
 	// From here on nothing is refused.
 	if g.consumer == nil {
 		c.endClassic(g)
-		g.consumer, g.protocolType = x, consumerProtocol
+		g.consumer, g.protocolType = x, cluster.ConsumerProtocol
 		g.learnConsumer(nil)
 	}
 	c.consumers += more
 	if looks {
-		x.seen = c.state.topicChanges
+		x.seen = c.state.TopicChanges()
 		g.learnConsumer(names)
 	}
 	if old != nil {
@@ -304,7 +292,7 @@ func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, 
 		if old.ID != m.ID {
 			x.gone = append(x.gone, old.ID)
 		}
-		m.dirty = m.dirty || !m.ConsumerMember.equal(&old.ConsumerMember)
+		m.dirty = m.dirty || !m.ConsumerMember.Equal(&old.ConsumerMember)
 	}
 	x.members = members
 	if m.InstanceID != "" {
@@ -316,7 +304,7 @@ func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, 
 	}
 	if targets != nil {
 		for i, o := range x.members {
-			if !samePartitions(o.Target, targets[i]) {
+			if !cluster.SamePartitions(o.Target, targets[i]) {
 				o.Target, o.dirty = targets[i], true
 			}
 		}
@@ -329,20 +317,20 @@ func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, 
 // who is the member that sends a request, nil for a new one.
 func (x *consumerGroup) who(r *ConsumerRequest) (m *consumerMember, code int16, why string) {
 	m = x.member(r.MemberID)
-	joins := r.Epoch == EpochJoin
+	joins := r.Epoch == cluster.EpochJoin
 	if r.InstanceID != nil {
 		s := x.static[*r.InstanceID]
 		switch {
 		case s == nil && !joins:
-			return nil, CodeUnknownMemberID, "Instance id " + *r.InstanceID + " is unknown."
+			return nil, cluster.CodeUnknownMemberID, "Instance id " + *r.InstanceID + " is unknown."
 		case s == nil && m != nil:
-			return nil, CodeInvalidRequest, "A member cannot take another InstanceId."
+			return nil, cluster.CodeInvalidRequest, "A member cannot take another InstanceId."
 		case s == nil:
 			return nil, 0, ""
 		case s.ID != r.MemberID && !joins:
-			return nil, CodeFencedInstanceID, "Static member " + r.MemberID + " with instance id " + *r.InstanceID + " was fenced by member " + s.ID + "."
-		case s.ID != r.MemberID && (m != nil || s.Epoch != EpochAway && s.Classic == nil):
-			return nil, CodeUnreleasedInstanceID, "Static member " + r.MemberID + " with instance id " + *r.InstanceID + " cannot join the group because the instance id is owned by " + s.ID + " member."
+			return nil, cluster.CodeFencedInstanceID, "Static member " + r.MemberID + " with instance id " + *r.InstanceID + " was fenced by member " + s.ID + "."
+		case s.ID != r.MemberID && (m != nil || s.Epoch != cluster.EpochAway && s.Classic == nil):
+			return nil, cluster.CodeUnreleasedInstanceID, "Static member " + r.MemberID + " with instance id " + *r.InstanceID + " cannot join the group because the instance id is owned by " + s.ID + " member."
 		}
 		m = s
 	}
@@ -350,12 +338,12 @@ func (x *consumerGroup) who(r *ConsumerRequest) (m *consumerMember, code int16, 
 	case m == nil && joins:
 		return nil, 0, ""
 	case m == nil:
-		return nil, CodeUnknownMemberID, "Member " + r.MemberID + " is not a member of group " + r.Group + "."
+		return nil, cluster.CodeUnknownMemberID, "Member " + r.MemberID + " is not a member of group " + r.Group + "."
 	case joins: // it begins anew and owns nothing, whatever was told before
 	case r.Epoch > m.Epoch:
-		return nil, CodeFencedMemberEpoch, "The consumer group member has a greater member epoch than the one known by the group coordinator. The member must abandon all its partitions and rejoin."
+		return nil, cluster.CodeFencedMemberEpoch, "The consumer group member has a greater member epoch than the one known by the group coordinator. The member must abandon all its partitions and rejoin."
 	case r.Epoch < m.Epoch && (r.Epoch != m.PreviousEpoch || r.Owned == nil || !within(r.Owned, m.Assigned)): // else the answer with the new epoch got lost
-		return nil, CodeFencedMemberEpoch, "The consumer group member has a smaller member epoch than the one known by the group coordinator. The member must abandon all its partitions and rejoin."
+		return nil, cluster.CodeFencedMemberEpoch, "The consumer group member has a smaller member epoch than the one known by the group coordinator. The member must abandon all its partitions and rejoin."
 	}
 	return m, 0, ""
 }
@@ -500,12 +488,12 @@ func preferred(members []*consumerMember) string {
 // holds says whether a group with these members and targets keeps the bounds.
 // Each partition is in one target, and assigned to one member or still to be
 // given up by one: twice the targets is the most that comes of them.
-func (c *Coordinator) holds(g *group, members []*consumerMember, targets [][]TopicPartitions, grows bool) bool {
+func (c *Coordinator) holds(g *group, members []*consumerMember, targets [][]cluster.TopicPartitions, grows bool) bool {
 	n := 0
 	for i, m := range members {
-		n += m.bytes() - partitionsBytes(m.Target) + 2*partitionsBytes(targets[i])
+		n += m.CountedBytes() - cluster.PartitionsBytes(m.Target) + 2*cluster.PartitionsBytes(targets[i])
 	}
-	if n+groupBytes+len(g.id) > c.o.GroupBytesMax {
+	if n+cluster.GroupFixedBytes+len(g.id) > c.o.GroupBytesMax {
 		return false
 	}
 	return !grows || c.bytes+c.state.GroupBytes()+n-g.bytes <= c.o.BytesMax
@@ -520,7 +508,7 @@ func (c *Coordinator) dropAllPending(g *group) {
 func (g *group) learnConsumer(names []string) { g.subscribed, g.knows = names, true }
 
 func (x *consumerGroup) own(m *consumerMember) {
-	for _, all := range [][]TopicPartitions{m.Assigned, m.Revoking} {
+	for _, all := range [][]cluster.TopicPartitions{m.Assigned, m.Revoking} {
 		for _, t := range all {
 			for _, p := range t.Partitions {
 				s := slot{t.Topic, p}
@@ -534,7 +522,7 @@ func (x *consumerGroup) own(m *consumerMember) {
 }
 
 func (x *consumerGroup) disown(m *consumerMember) {
-	for _, all := range [][]TopicPartitions{m.Assigned, m.Revoking} {
+	for _, all := range [][]cluster.TopicPartitions{m.Assigned, m.Revoking} {
 		for _, t := range all {
 			for _, p := range t.Partitions {
 				delete(x.owners, slot{t.Topic, p})
@@ -545,12 +533,12 @@ func (x *consumerGroup) disown(m *consumerMember) {
 
 // reconcile leads a member a step towards its target. owned is what it says it
 // has; nil: it does not say.
-func (c *Coordinator) reconcile(x *consumerGroup, m *consumerMember, owned []TopicPartitions) {
-	if m.State == MemberStable && m.Epoch == x.assigned {
+func (c *Coordinator) reconcile(x *consumerGroup, m *consumerMember, owned []cluster.TopicPartitions) {
+	if m.State == cluster.MemberStable && m.Epoch == x.assigned {
 		return
 	}
 	epoch := m.Epoch
-	if m.State == MemberUnrevoked {
+	if m.State == cluster.MemberUnrevoked {
 		if owned == nil || overlap(owned, m.Revoking) {
 			return
 		}
@@ -561,24 +549,24 @@ func (c *Coordinator) reconcile(x *consumerGroup, m *consumerMember, owned []Top
 	kept := both(m.Assigned, m.Target)
 	revoking := without(m.Assigned, kept)
 	if len(revoking) > 0 && (owned == nil || overlap(owned, revoking)) {
-		m.State, m.Assigned, m.Revoking = MemberUnrevoked, kept, revoking
+		m.State, m.Assigned, m.Revoking = cluster.MemberUnrevoked, kept, revoking
 		if m.Classic == nil { // others have their time to join
 			m.revokeBy = c.at.NowMS + int64(m.RebalanceTimeoutMS)
 		}
 	} else {
-		m.State, m.revokeBy, epoch = MemberStable, GroupsNever, x.assigned
-		var free []TopicPartitions
+		m.State, m.revokeBy, epoch = cluster.MemberStable, Never, x.assigned
+		var free []cluster.TopicPartitions
 		for _, t := range m.Target {
 			var parts []int32
 			for _, p := range t.Partitions {
 				if x.owners[slot{t.Topic, p}] == nil || c.o.Faults.AssignedUnreleased {
 					parts = append(parts, p)
 				} else {
-					m.State = MemberUnreleased
+					m.State = cluster.MemberUnreleased
 				}
 			}
 			if parts != nil {
-				free = append(free, TopicPartitions{t.Topic, parts})
+				free = append(free, cluster.TopicPartitions{Topic: t.Topic, Partitions: parts})
 			}
 		}
 		// What it keeps is free too: nobody else owns it.
@@ -595,7 +583,7 @@ func (c *Coordinator) reconcile(x *consumerGroup, m *consumerMember, owned []Top
 	if epoch != m.Epoch {
 		m.PreviousEpoch, m.Epoch = m.Epoch, epoch
 	}
-	m.dirty = m.dirty || !m.ConsumerMember.equal(&was)
+	m.dirty = m.dirty || !m.ConsumerMember.Equal(&was)
 }
 
 // leaveConsumer handles a member that goes, for good or for a while.
@@ -605,22 +593,22 @@ func (c *Coordinator) leaveConsumer(g *group, ticket uint64, r *ConsumerRequest)
 	if r.InstanceID != nil {
 		m = x.static[*r.InstanceID]
 		if m != nil && m.ID != r.MemberID {
-			c.refuseConsumer(ticket, CodeFencedInstanceID, "Static member "+r.MemberID+" with instance id "+*r.InstanceID+" was fenced by member "+m.ID+".")
+			c.refuseConsumer(ticket, cluster.CodeFencedInstanceID, "Static member "+r.MemberID+" with instance id "+*r.InstanceID+" was fenced by member "+m.ID+".")
 			return
 		}
 	}
 	if m == nil {
-		c.refuseConsumer(ticket, CodeUnknownMemberID, "Member "+r.MemberID+" is not a member of group "+r.Group+".")
+		c.refuseConsumer(ticket, cluster.CodeUnknownMemberID, "Member "+r.MemberID+" is not a member of group "+r.Group+".")
 		return
 	}
-	if r.Epoch == EpochAway && m.InstanceID == "" { // Kafka wants the instance id in the request; franz-go 1.22 leaves it out
-		c.refuseConsumer(ticket, CodeInvalidRequest, "InstanceId can't be null.")
+	if r.Epoch == cluster.EpochAway && m.InstanceID == "" { // Kafka wants the instance id in the request; franz-go 1.22 leaves it out
+		c.refuseConsumer(ticket, cluster.CodeInvalidRequest, "InstanceId can't be null.")
 		return
 	}
 	reply := &ConsumerReply{MemberID: r.MemberID, Epoch: r.Epoch}
-	if r.Epoch == EpochAway {
+	if r.Epoch == cluster.EpochAway {
 		x.disown(m)
-		m.Epoch, m.State, m.Revoking, m.revokeBy, m.dirty = EpochAway, MemberStable, nil, GroupsNever, true
+		m.Epoch, m.State, m.Revoking, m.revokeBy, m.dirty = cluster.EpochAway, cluster.MemberStable, nil, Never, true
 		x.own(m)
 		c.storeConsumer(g, ticket, reply)
 	} else {
@@ -657,7 +645,7 @@ func (c *Coordinator) released(g *group) {
 	x.epoch++
 	var names []string
 	names, _, _, x.hash = c.resolve(x.members)
-	x.seen, x.dirty = c.state.topicChanges, true
+	x.seen, x.dirty = c.state.TopicChanges(), true
 	g.learnConsumer(names)
 }
 
@@ -668,11 +656,11 @@ func (c *Coordinator) storeConsumer(g *group, ticket uint64, reply any) {
 	if s := x.state(); s != g.state {
 		c.become(g, s)
 	}
-	d := &ConsumerGroup{Epoch: x.epoch, AssignmentEpoch: x.assigned, TopicsHash: x.hash}
+	d := &cluster.ConsumerGroup{Epoch: x.epoch, AssignmentEpoch: x.assigned, TopicsHash: x.hash}
 	bytes := 0
 	for _, m := range x.members {
 		if m.dirty || x.whole {
-			m.counted = m.bytes()
+			m.counted = m.CountedBytes()
 			d.Members = append(d.Members, m.ConsumerMember)
 		}
 		m.dirty = false
@@ -688,7 +676,7 @@ func (c *Coordinator) storeConsumer(g *group, ticket uint64, reply any) {
 		}
 		x.serial++
 		d.Serial = x.serial
-		change := putConsumer(g.id, g.changedMS, d, x.whole, gone)
+		change := cluster.PutConsumer(g.id, g.changedMS, d, x.whole, gone)
 		x.dirty, x.whole, x.gone = false, false, nil
 		c.store(change, s)
 	case g.stores > 0:
@@ -699,19 +687,19 @@ func (c *Coordinator) storeConsumer(g *group, ticket uint64, reply any) {
 }
 
 // state is the group's state by Kafka's rules.
-func (x *consumerGroup) state() GroupState {
+func (x *consumerGroup) state() State {
 	switch {
 	case len(x.members) == 0:
-		return GroupEmpty
+		return Empty
 	case x.epoch > x.assigned:
-		return GroupAssigning
+		return Assigning
 	}
 	for _, m := range x.members {
-		if m.State != MemberStable || m.Epoch != x.assigned {
-			return GroupReconciling
+		if m.State != cluster.MemberStable || m.Epoch != x.assigned {
+			return Reconciling
 		}
 	}
-	return GroupStable
+	return Stable
 }
 
 // consumerStored: what was to be stored is, or cannot be. Then nobody is told,
@@ -724,7 +712,7 @@ func (c *Coordinator) consumerStored(g *group, s *storing, code int16) {
 		case s.whole:
 			x.broken = false
 		case x.broken:
-			code = CodeNotCoordinator
+			code = cluster.CodeNotCoordinator
 		}
 	}
 	if code != 0 {
@@ -733,8 +721,8 @@ func (c *Coordinator) consumerStored(g *group, s *storing, code int16) {
 			s.reply = &JoinReply{Code: code, Generation: -1}
 		case *SyncReply:
 			s.reply = &SyncReply{Code: code}
-		case GroupDone:
-			s.reply = GroupDone{code}
+		case Done:
+			s.reply = Done{code}
 		default:
 			s.reply = &ConsumerReply{Code: code}
 		}
@@ -750,7 +738,7 @@ func (c *Coordinator) expireConsumers(g *group) {
 	var gone []*consumerMember
 	for _, m := range g.consumer.members {
 		if c.o.Faults.SessionsNeverEnd {
-			m.deadline = GroupsNever
+			m.deadline = Never
 		}
 		if min(m.deadline, m.revokeBy, m.joinBy, m.syncBy) <= c.at.NowMS {
 			gone = append(gone, m)
@@ -762,19 +750,19 @@ func (c *Coordinator) expireConsumers(g *group) {
 }
 
 // takeUpConsumers makes a group of the consumer protocol of what is durable.
-func (c *Coordinator) takeUpConsumers(g *group, d *ConsumerGroup) {
+func (c *Coordinator) takeUpConsumers(g *group, d *cluster.ConsumerGroup) {
 	x := newConsumerGroup(d.Epoch)
 	x.assigned, x.hash, x.serial, x.whole = d.AssignmentEpoch, d.TopicsHash, d.Serial, false
-	g.consumer, g.protocolType = x, consumerProtocol
+	g.consumer, g.protocolType = x, cluster.ConsumerProtocol
 	for i := range d.Members {
-		m := &consumerMember{ConsumerMember: d.Members[i], deadline: c.at.NowMS + c.state.groupNumber(g.id, GroupSessionMS, c.o.ConsumerSessionTimeoutMS), revokeBy: GroupsNever, joinBy: GroupsNever, syncBy: GroupsNever}
+		m := &consumerMember{ConsumerMember: d.Members[i], deadline: c.at.NowMS + c.state.GroupNumber(g.id, cluster.GroupSessionMS, c.o.ConsumerSessionTimeoutMS), revokeBy: Never, joinBy: Never, syncBy: Never}
 		m.regex, _ = compileRegex(m.Regex)
 		if m.Classic != nil {
 			m.deadline = c.at.NowMS + int64(m.Classic.SessionTimeoutMS)
-		} else if m.State == MemberUnrevoked {
+		} else if m.State == cluster.MemberUnrevoked {
 			m.revokeBy = c.at.NowMS + int64(m.RebalanceTimeoutMS)
 		}
-		m.counted = m.bytes()
+		m.counted = m.CountedBytes()
 		c.weigh(g, m.counted)
 		c.consumers++
 		x.members = append(x.members, m)
@@ -794,11 +782,11 @@ func (x *consumerGroup) validateConsumer(memberID string, epoch int32) (code int
 	m := x.member(memberID)
 	switch {
 	case m == nil:
-		return CodeUnknownMemberID
+		return cluster.CodeUnknownMemberID
 	case m.Epoch != epoch && m.Classic != nil:
-		return CodeIllegalGeneration
+		return cluster.CodeIllegalGeneration
 	case m.Epoch != epoch:
-		return CodeStaleMemberEpoch
+		return cluster.CodeStaleMemberEpoch
 	}
 	return 0
 }
@@ -832,7 +820,7 @@ func (c *Coordinator) DescribeConsumer(id string) (ConsumerInfo, bool) {
 }
 
 // within says whether all of a's partitions are b's.
-func within(a, b []TopicPartitions) bool {
+func within(a, b []cluster.TopicPartitions) bool {
 	for _, t := range a {
 		parts := partitionsOf(b, t.Topic)
 		for _, p := range t.Partitions {
@@ -845,7 +833,7 @@ func within(a, b []TopicPartitions) bool {
 }
 
 // overlap says whether a and b have a partition in common.
-func overlap(a, b []TopicPartitions) bool {
+func overlap(a, b []cluster.TopicPartitions) bool {
 	for _, t := range a {
 		parts := partitionsOf(b, t.Topic)
 		for _, p := range t.Partitions {
@@ -858,8 +846,8 @@ func overlap(a, b []TopicPartitions) bool {
 }
 
 // partitionsOf are the partitions of one topic in a sorted list.
-func partitionsOf(all []TopicPartitions, topic [16]byte) []int32 {
-	i, ok := slices.BinarySearchFunc(all, topic, func(t TopicPartitions, id [16]byte) int { return bytes.Compare(t.Topic[:], id[:]) })
+func partitionsOf(all []cluster.TopicPartitions, topic [16]byte) []int32 {
+	i, ok := slices.BinarySearchFunc(all, topic, func(t cluster.TopicPartitions, id [16]byte) int { return bytes.Compare(t.Topic[:], id[:]) })
 	if !ok {
 		return nil
 	}
@@ -867,15 +855,15 @@ func partitionsOf(all []TopicPartitions, topic [16]byte) []int32 {
 }
 
 // both are the partitions that a and b have in common.
-func both(a, b []TopicPartitions) []TopicPartitions {
+func both(a, b []cluster.TopicPartitions) []cluster.TopicPartitions {
 	return filter(a, b, true)
 }
 
 // union are the partitions of a and b, which have none in common.
-func union(a, b []TopicPartitions) []TopicPartitions {
+func union(a, b []cluster.TopicPartitions) []cluster.TopicPartitions {
 	out := slices.Clone(a)
 	for _, t := range b {
-		at, ok := slices.BinarySearchFunc(out, t.Topic, func(o TopicPartitions, id [16]byte) int { return bytes.Compare(o.Topic[:], id[:]) })
+		at, ok := slices.BinarySearchFunc(out, t.Topic, func(o cluster.TopicPartitions, id [16]byte) int { return bytes.Compare(o.Topic[:], id[:]) })
 		if !ok {
 			out = slices.Insert(out, at, t)
 			continue
@@ -888,11 +876,11 @@ func union(a, b []TopicPartitions) []TopicPartitions {
 }
 
 // without are the partitions of a that b does not have.
-func without(a, b []TopicPartitions) []TopicPartitions {
+func without(a, b []cluster.TopicPartitions) []cluster.TopicPartitions {
 	return filter(a, b, false)
 }
 
-func filter(a, b []TopicPartitions, in bool) (out []TopicPartitions) {
+func filter(a, b []cluster.TopicPartitions, in bool) (out []cluster.TopicPartitions) {
 	for _, t := range a {
 		parts := partitionsOf(b, t.Topic)
 		var left []int32
@@ -902,7 +890,7 @@ func filter(a, b []TopicPartitions, in bool) (out []TopicPartitions) {
 			}
 		}
 		if left != nil {
-			out = append(out, TopicPartitions{t.Topic, left})
+			out = append(out, cluster.TopicPartitions{Topic: t.Topic, Partitions: left})
 		}
 	}
 	return out

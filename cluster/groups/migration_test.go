@@ -1,10 +1,12 @@
-package cluster
+package groups
 
 import (
 	"fmt"
 	"math/rand"
 	"slices"
 	"testing"
+
+	"github.com/tailbound/tailbound/cluster"
 )
 
 // migrant is a client that speaks one protocol until it goes, and then perhaps
@@ -18,7 +20,7 @@ type migrant struct {
 	stable       bool  // has its assignment
 	leads        bool
 	others       []JoinMember
-	uses         []TopicPartitions
+	uses         []cluster.TopicPartitions
 	waits        uint64
 	sent, heard  int64
 	full         bool
@@ -44,7 +46,7 @@ type migration struct {
 const migrantSessionMS = 6000
 
 // gets has a client use what it was assigned, which nobody else may use.
-func (w *migration) gets(x *migrant, has []TopicPartitions) {
+func (w *migration) gets(x *migrant, has []cluster.TopicPartitions) {
 	x.uses = has
 	for _, o := range w.clients {
 		if o != x && w.at.NowMS-o.heard < migrantSessionMS && overlap(o.uses, has) {
@@ -76,9 +78,9 @@ func (w *migration) take() {
 				// It may have been out before, and is taken as a new one: it hears what
 				// it may use when it syncs.
 				x.id, x.epoch, x.joined, x.leads, x.others = r.MemberID, r.Generation, true, r.Leader == r.MemberID, r.Members
-			case CodeMemberIDRequired:
+			case cluster.CodeMemberIDRequired:
 				x.id = r.MemberID
-			case CodeRebalanceInProgress, CodeNotCoordinator:
+			case cluster.CodeRebalanceInProgress, cluster.CodeNotCoordinator:
 			default:
 				x.forget()
 			}
@@ -96,7 +98,7 @@ func (w *migration) take() {
 				if len(lost) > 0 { // it has given that up, and says so at once
 					x.stable, x.joined = false, false
 				}
-			case CodeRebalanceInProgress, CodeIllegalGeneration, CodeNotCoordinator:
+			case cluster.CodeRebalanceInProgress, cluster.CodeIllegalGeneration, cluster.CodeNotCoordinator:
 				x.joined = false
 			default:
 				x.forget()
@@ -113,9 +115,9 @@ func (w *migration) take() {
 					w.told[1]++
 					w.gets(x, r.Assignment)
 				}
-			case CodeNotCoordinator:
+			case cluster.CodeNotCoordinator:
 				x.full = true
-			case CodeUnreleasedInstanceID:
+			case cluster.CodeUnreleasedInstanceID:
 			default:
 				x.forget()
 			}
@@ -131,7 +133,7 @@ func (w *migration) step(x *migrant) {
 	}
 	if x.modern {
 		w.waits[w.ticket], x.waits, x.sent = x, w.ticket, w.at.NowMS
-		r := &ConsumerRequest{Group: "g", MemberID: x.id, Epoch: x.epoch, RebalanceTimeoutMS: -1, Owned: append([]TopicPartitions{}, x.uses...)}
+		r := &ConsumerRequest{Group: "g", MemberID: x.id, Epoch: x.epoch, RebalanceTimeoutMS: -1, Owned: append([]cluster.TopicPartitions{}, x.uses...)}
 		if x.instance != "" {
 			r.InstanceID = &x.instance
 		}
@@ -142,7 +144,7 @@ func (w *migration) step(x *migrant) {
 				r.MemberID = x.id
 			}
 			if x.epoch == 0 {
-				r.Owned, x.uses = []TopicPartitions{}, nil
+				r.Owned, x.uses = []cluster.TopicPartitions{}, nil
 			}
 			r.RebalanceTimeoutMS, r.Topics = 60000, []string{"t1", "t2"}
 		}
@@ -156,9 +158,9 @@ func (w *migration) step(x *migrant) {
 		if !x.cooperative {
 			x.uses = nil
 		}
-		p := GroupProtocol{"p", subscriptionV1(w.named(w.known(x.uses)), "t1", "t2")}
+		p := cluster.GroupProtocol{Name: "p", Metadata: subscriptionV1(w.named(w.known(x.uses)), "t1", "t2")}
 		w.c.Join(w.at, w.ticket, &JoinRequest{
-			Group: "g", MemberID: x.id, InstanceID: x.instance, ProtocolType: "consumer", Protocols: []GroupProtocol{p},
+			Group: "g", MemberID: x.id, InstanceID: x.instance, ProtocolType: "consumer", Protocols: []cluster.GroupProtocol{p},
 			SessionTimeoutMS: migrantSessionMS, RebalanceTimeoutMS: 60000, NewID: fmt.Sprint("m", w.fresh), IDRequired: w.fresh%2 == 0,
 		})
 	case !x.stable:
@@ -173,10 +175,10 @@ func (w *migration) step(x *migrant) {
 		switch w.c.Heartbeat(w.at, "g", x.id, x.instance, x.epoch) {
 		case 0:
 			x.heard = x.sent
-		case CodeRebalanceInProgress:
+		case cluster.CodeRebalanceInProgress:
 			x.heard = x.sent
 			x.joined, x.stable = false, false
-		case CodeIllegalGeneration:
+		case cluster.CodeIllegalGeneration:
 			x.joined, x.stable, x.uses = false, false, nil
 		default:
 			x.forget()
@@ -185,7 +187,7 @@ func (w *migration) step(x *migrant) {
 }
 
 // known are the partitions of a list whose topics there still are.
-func (w *migration) known(all []TopicPartitions) (out []TopicPartitions) {
+func (w *migration) known(all []cluster.TopicPartitions) (out []cluster.TopicPartitions) {
 	for _, t := range all {
 		if topic, ok := w.state.TopicByID(t.Topic); ok && !topic.Deleted {
 			out = append(out, t)
@@ -196,23 +198,23 @@ func (w *migration) known(all []TopicPartitions) (out []TopicPartitions) {
 
 // lead assigns as a cooperative assignor does: what somebody has nobody else
 // gets, and who has too much is to give it up first.
-func (w *migration) lead(members []JoinMember) (out []GroupAssignment) {
-	has := make([][]TopicPartitions, len(members))
-	var owned []TopicPartitions
+func (w *migration) lead(members []JoinMember) (out []Assignment) {
+	has := make([][]cluster.TopicPartitions, len(members))
+	var owned []cluster.TopicPartitions
 	for i, m := range members {
 		s, _ := parseSubscription(m.Metadata)
 		has[i] = without(w.c.withIDs(s.owned), owned)
 		owned = union(owned, has[i])
 	}
 	n := 0
-	gets := make([][]TopicPartitions, len(members))
+	gets := make([][]cluster.TopicPartitions, len(members))
 	for _, name := range []string{"t1", "t2"} {
 		topic, ok := w.state.Topic(name)
 		if !ok {
 			continue
 		}
 		for p := range topic.Partitions {
-			part := []TopicPartitions{{topic.ID, []int32{int32(p)}}}
+			part := []cluster.TopicPartitions{{Topic: topic.ID, Partitions: []int32{int32(p)}}}
 			to := n % len(members)
 			if overlap(has[to], part) || !overlap(owned, part) {
 				gets[to] = union(gets[to], part)
@@ -221,7 +223,7 @@ func (w *migration) lead(members []JoinMember) (out []GroupAssignment) {
 		}
 	}
 	for i, m := range members {
-		out = append(out, GroupAssignment{m.ID, w.assigned(gets[i], "")})
+		out = append(out, Assignment{m.ID, w.assigned(gets[i], "")})
 	}
 	return out
 }
@@ -254,7 +256,7 @@ func TestMigrationLife(t *testing.T) {
 				case n == 27 && x.id != "" && x.waits == 0:
 					x.uses = nil
 					if x.modern && x.epoch > 0 {
-						x.epoch = EpochLeave
+						x.epoch = cluster.EpochLeave
 						w.step(x)
 						break
 					}
@@ -266,7 +268,7 @@ func TestMigrationLife(t *testing.T) {
 					x.waits, x.full = 0, x.id != ""
 				case n == 29 && w.rng.Intn(10) == 0:
 					if topic, ok := w.state.Topic("t1"); ok && len(topic.Partitions) < 9 {
-						cmd, r := w.state.PlanGrow("t1", len(topic.Partitions)+1, Placement{}, roomy)
+						cmd, r := w.state.PlanGrow("t1", len(topic.Partitions)+1, cluster.Placement{}, roomy)
 						if r != nil {
 							t.Fatal(r)
 						}
@@ -280,7 +282,7 @@ func TestMigrationLife(t *testing.T) {
 					}
 				case n == 31 && len(w.held) > 0 && w.rng.Intn(5) == 0:
 					w.held = w.held[1:]
-					w.c.Stored(w.at, CodeNotCoordinator)
+					w.c.Stored(w.at, cluster.CodeNotCoordinator)
 				default:
 					if len(w.held) > 0 {
 						w.release(0)
@@ -289,15 +291,15 @@ func TestMigrationLife(t *testing.T) {
 				w.take()
 				w.check()
 				if g, ok := w.c.group("g"); ok {
-					now := GroupClassic
+					now := KindClassic
 					if g.consumer != nil {
-						now = GroupConsumer
+						now = KindConsumer
 						classic := slices.ContainsFunc(g.consumer.members, func(m *consumerMember) bool { return m.Classic != nil })
 						if classic && slices.ContainsFunc(g.consumer.members, func(m *consumerMember) bool { return m.Classic == nil }) {
 							sawBoth++
 						}
 					}
-					if now != kind && g.state != GroupEmpty {
+					if now != kind && g.state != Empty {
 						kind = now
 						swapped++
 					}
@@ -314,8 +316,8 @@ func TestMigrationLife(t *testing.T) {
 func newMigration(t *testing.T, seed int64, policy string) *migration {
 	w := &migration{bench: newBench(t), seed: seed, rng: rand.New(rand.NewSource(seed)), waits: map[uint64]*migrant{}}
 	w.o.ConsumerSessionTimeoutMS, w.o.InitialRebalanceDelayMS = migrantSessionMS, 0
-	w.o.Migration, _ = ParseMigrationPolicy(policy)
-	w.c = NewCoordinator(w.state, w.o, w.at)
+	w.o.Migration, _ = cluster.ParseMigrationPolicy(policy)
+	w.c = New(w.state, w.o, w.at)
 	for i := range uint64(2) {
 		cmd, r := w.state.PlanCreate(fmt.Sprint("t", i+1), 1+w.rng.Intn(4), 1, nil, id(i+1), roomy)
 		if r != nil {
@@ -345,7 +347,7 @@ func (w *migration) calm() {
 			stay = append(stay, x)
 			continue
 		}
-		x.epoch, x.uses = EpochLeave, nil
+		x.epoch, x.uses = cluster.EpochLeave, nil
 		w.step(x)
 	}
 	if len(stay) > 0 {
@@ -388,7 +390,7 @@ func (w *migration) settled(clients []*migrant) {
 		}
 	}
 	g, ok := w.c.group("g")
-	if !ok || g.state != GroupStable || used != want {
+	if !ok || g.state != Stable || used != want {
 		w.t.Fatalf("seed %d: in the end the group is %v, %d of %d partitions are used: %+v", w.seed, g.state, used, want, g)
 	}
 }

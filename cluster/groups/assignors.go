@@ -1,9 +1,11 @@
-package cluster
+package groups
 
 import (
 	"bytes"
 	"cmp"
 	"slices"
+
+	"github.com/tailbound/tailbound/cluster"
 )
 
 // This file assigns partitions to the members of a group of the consumer
@@ -28,13 +30,13 @@ type assignTopic struct {
 // assignMember is a member that takes part.
 type assignMember struct {
 	id, instance string
-	topics       []int             // of the topics, sorted
-	had          []TopicPartitions // its target until now
+	topics       []int                     // of the topics, sorted
+	had          []cluster.TopicPartitions // its target until now
 }
 
 // assign says what each member shall have. Topics are sorted by name, members by
 // id.
-func assign(assignor string, topics []assignTopic, members []assignMember) [][]TopicPartitions {
+func assign(assignor string, topics []assignTopic, members []assignMember) [][]cluster.TopicPartitions {
 	owners := make([][]int32, len(topics)) // by topic and partition; -1: nobody
 	subscribers := make([][]int32, len(topics))
 	for i, t := range topics {
@@ -53,7 +55,7 @@ func assign(assignor string, topics []assignTopic, members []assignMember) [][]T
 	} else {
 		assignEvenly(owners, subscribers, topics, members)
 	}
-	out := make([][]TopicPartitions, len(members))
+	out := make([][]cluster.TopicPartitions, len(members))
 	byID := make([]int, len(topics))
 	for i := range byID {
 		byID[i] = i
@@ -65,7 +67,7 @@ func assign(assignor string, topics []assignTopic, members []assignMember) [][]T
 				continue
 			}
 			if n := len(out[m]); n == 0 || out[m][n-1].Topic != topics[t].id {
-				out[m] = append(out[m], TopicPartitions{Topic: topics[t].id})
+				out[m] = append(out[m], cluster.TopicPartitions{Topic: topics[t].id})
 			}
 			last := &out[m][len(out[m])-1]
 			last.Partitions = append(last.Partitions, int32(p))

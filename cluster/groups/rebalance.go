@@ -1,8 +1,10 @@
-package cluster
+package groups
 
 import (
 	"bytes"
 	"slices"
+
+	"github.com/tailbound/tailbound/cluster"
 )
 
 // This file is how members come and go, and what their groups do about it.
@@ -11,7 +13,7 @@ import (
 func (c *Coordinator) join(g *group, ticket uint64, r *JoinRequest) {
 	if !g.accepts(r.MemberID, c.o.GroupSizeMax) || !c.hasRoomFor(g, r) {
 		// Whoever comes too late in a rebalance does not stay a member.
-		c.refuseJoin(ticket, CodeGroupMaxSizeReached, "")
+		c.refuseJoin(ticket, cluster.CodeGroupMaxSizeReached, "")
 		c.dropPending(g, r.MemberID)
 		if m := g.byID[r.MemberID]; m != nil {
 			c.remove(g, m)
@@ -20,7 +22,7 @@ func (c *Coordinator) join(g *group, ticket uint64, r *JoinRequest) {
 		return
 	}
 	if !g.supports(r.ProtocolType, r.Protocols) {
-		c.refuseJoin(ticket, CodeInconsistentGroupProtocol, r.MemberID)
+		c.refuseJoin(ticket, cluster.CodeInconsistentGroupProtocol, r.MemberID)
 		return
 	}
 	if r.MemberID != "" {
@@ -38,7 +40,7 @@ func (c *Coordinator) join(g *group, ticket uint64, r *JoinRequest) {
 	if r.IDRequired {
 		g.pending = append(g.pending, pendingMember{r.NewID, c.at.NowMS + int64(r.SessionTimeoutMS)})
 		c.members++
-		c.refuseJoin(ticket, CodeMemberIDRequired, r.NewID)
+		c.refuseJoin(ticket, cluster.CodeMemberIDRequired, r.NewID)
 		return
 	}
 	c.addMember(g, r.NewID, ticket, r)
@@ -48,7 +50,7 @@ func (c *Coordinator) join(g *group, ticket uint64, r *JoinRequest) {
 func (c *Coordinator) joinAgain(g *group, ticket uint64, r *JoinRequest) {
 	if g.isPending(r.MemberID) {
 		if r.InstanceID != "" { // no id is given out to a static member before it joins
-			c.refuseJoin(ticket, CodeUnknownMemberID, r.MemberID)
+			c.refuseJoin(ticket, cluster.CodeUnknownMemberID, r.MemberID)
 			return
 		}
 		c.addMember(g, r.MemberID, ticket, r)
@@ -59,12 +61,12 @@ func (c *Coordinator) joinAgain(g *group, ticket uint64, r *JoinRequest) {
 		return
 	}
 	m := g.byID[r.MemberID]
-	same := slices.EqualFunc(m.protocols, r.Protocols, func(a, b GroupProtocol) bool { return a.Name == b.Name && bytes.Equal(a.Metadata, b.Metadata) })
+	same := slices.EqualFunc(m.protocols, r.Protocols, func(a, b cluster.GroupProtocol) bool { return a.Name == b.Name && bytes.Equal(a.Metadata, b.Metadata) })
 	switch {
-	case g.state == GroupEmpty:
-		c.refuseJoin(ticket, CodeUnknownMemberID, r.MemberID)
-	case g.state == GroupCompletingRebalance && same, // its answer got lost
-		g.state == GroupStable && same && g.leader != m.id: // nothing changed
+	case g.state == Empty:
+		c.refuseJoin(ticket, cluster.CodeUnknownMemberID, r.MemberID)
+	case g.state == CompletingRebalance && same, // its answer got lost
+		g.state == Stable && same && g.leader != m.id: // nothing changed
 		c.reply(ticket, g.joined(m))
 	default: // a leader that joins again wants a rebalance: its topics may have changed
 		c.update(g, m, ticket, r)
@@ -76,9 +78,9 @@ func (c *Coordinator) joinAgain(g *group, ticket uint64, r *JoinRequest) {
 func (g *group) accepts(memberID string, sizeMax int) bool {
 	m := g.byID[memberID]
 	switch g.state {
-	case GroupPreparingRebalance: // who has joined again counts: the last ones to do so are turned away
+	case PreparingRebalance: // who has joined again counts: the last ones to do so are turned away
 		return m != nil && m.join != 0 || g.awaiting < sizeMax
-	case GroupCompletingRebalance, GroupStable:
+	case CompletingRebalance, Stable:
 		return m != nil || len(g.members) < sizeMax
 	}
 	return true
@@ -100,10 +102,10 @@ func (c *Coordinator) hasRoomFor(g *group, r *JoinRequest) bool {
 	return more <= 0 || g.bytes+more <= c.o.GroupBytesMax && c.bytes+c.state.GroupBytes()+more <= c.o.BytesMax
 }
 
-func memberBytes(id, instance, clientID, clientHost string, protocols []GroupProtocol) int {
-	n := groupMemberBytes + len(id) + len(instance) + len(clientID) + len(clientHost)
+func memberBytes(id, instance, clientID, clientHost string, protocols []cluster.GroupProtocol) int {
+	n := cluster.MemberFixedBytes + len(id) + len(instance) + len(clientID) + len(clientHost)
 	for _, p := range protocols {
-		n += groupTopicBytes + len(p.Name) + len(p.Metadata)
+		n += cluster.TopicFixedBytes + len(p.Name) + len(p.Metadata)
 	}
 	return n
 }
@@ -114,11 +116,11 @@ func (m *member) bytes() int {
 }
 
 // supports says whether a member with these protocols can be in the group.
-func (g *group) supports(protocolType string, protocols []GroupProtocol) bool {
-	if g.state == GroupEmpty {
+func (g *group) supports(protocolType string, protocols []cluster.GroupProtocol) bool {
+	if g.state == Empty {
 		return protocolType != "" && len(protocols) > 0
 	}
-	return g.protocolType == protocolType && slices.ContainsFunc(protocols, func(p GroupProtocol) bool { return g.allKnow(p.Name) })
+	return g.protocolType == protocolType && slices.ContainsFunc(protocols, func(p cluster.GroupProtocol) bool { return g.allKnow(p.Name) })
 }
 
 // allKnow says whether every member knows a protocol.
@@ -132,7 +134,7 @@ func (g *group) allKnow(name string) bool {
 }
 
 func (m *member) knows(name string) bool {
-	return slices.ContainsFunc(m.protocols, func(p GroupProtocol) bool { return p.Name == name })
+	return slices.ContainsFunc(m.protocols, func(p cluster.GroupProtocol) bool { return p.Name == name })
 }
 
 // metadata is what the member has to say for a protocol.
@@ -148,7 +150,7 @@ func (m *member) metadata(name string) []byte {
 // choose is the protocol that most members prefer of those that all know.
 // Between equals it is the one that comes first in the first member's order.
 func (g *group) choose() string {
-	var known []GroupProtocol
+	var known []cluster.GroupProtocol
 	for _, p := range g.members[0].protocols {
 		if g.allKnow(p.Name) {
 			known = append(known, p)
@@ -158,8 +160,8 @@ func (g *group) choose() string {
 	for _, p := range known {
 		votes := 0
 		for _, m := range g.members {
-			i := slices.IndexFunc(m.protocols, func(q GroupProtocol) bool {
-				return slices.ContainsFunc(known, func(k GroupProtocol) bool { return k.Name == q.Name })
+			i := slices.IndexFunc(m.protocols, func(q cluster.GroupProtocol) bool {
+				return slices.ContainsFunc(known, func(k cluster.GroupProtocol) bool { return k.Name == q.Name })
 			})
 			if m.protocols[i].Name == p.Name {
 				votes++
@@ -177,43 +179,43 @@ func (g *group) validate(memberID, instanceID string) (code int16) {
 	if instanceID != "" {
 		switch m := g.static[instanceID]; {
 		case m == nil:
-			return CodeUnknownMemberID
+			return cluster.CodeUnknownMemberID
 		case m.id != memberID:
-			return CodeFencedInstanceID
+			return cluster.CodeFencedInstanceID
 		}
 	}
 	if g.byID[memberID] == nil {
-		return CodeUnknownMemberID
+		return cluster.CodeUnknownMemberID
 	}
 	return 0
 }
 
 // validateCommit says whether who commits may.
 func (c *Coordinator) validateCommit(g *group, r *CommitRequest) (code int16) {
-	if r.Generation < 0 && g.state == GroupEmpty {
+	if r.Generation < 0 && g.state == Empty {
 		return 0 // from outside: nobody's offsets are overwritten
 	}
 	if g.consumer != nil {
 		if m := g.consumer.member(r.MemberID); m != nil && m.Classic == nil && !r.KnowsGroupIDNotFound {
-			return CodeUnsupportedVersion // it takes the epoch for a generation
+			return cluster.CodeUnsupportedVersion // it takes the epoch for a generation
 		}
 		code := g.consumer.validateConsumer(r.MemberID, r.Generation)
-		if (code == CodeStaleMemberEpoch || code == CodeIllegalGeneration) && c.o.Faults.StaleEpochTaken {
+		if (code == cluster.CodeStaleMemberEpoch || code == cluster.CodeIllegalGeneration) && c.o.Faults.StaleEpochTaken {
 			return 0
 		}
 		return code
 	}
 	if r.Generation < 0 && r.MemberID == "" && r.InstanceID == "" {
-		return CodeUnknownMemberID
+		return cluster.CodeUnknownMemberID
 	}
 	if code := g.validate(r.MemberID, r.InstanceID); code != 0 {
 		return code
 	}
 	if r.Generation != g.generation {
-		return CodeIllegalGeneration
+		return cluster.CodeIllegalGeneration
 	}
-	if g.state == GroupCompletingRebalance {
-		return CodeRebalanceInProgress
+	if g.state == CompletingRebalance {
+		return cluster.CodeRebalanceInProgress
 	}
 	return 0
 }
@@ -235,7 +237,7 @@ func (c *Coordinator) addMember(g *group, id string, ticket uint64, r *JoinReque
 	if len(g.members) == 0 {
 		g.protocolType = r.ProtocolType
 	}
-	if g.state == GroupPreparingRebalance && g.previous == GroupEmpty {
+	if g.state == PreparingRebalance && g.previous == Empty {
 		g.grew = true
 	}
 	m.sessionMS, m.rebalanceMS, m.protocols = r.SessionTimeoutMS, r.RebalanceTimeoutMS, cloneProtocols(r.Protocols)
@@ -266,10 +268,10 @@ func (c *Coordinator) weigh(g *group, n int) {
 	c.bytes += n
 }
 
-func cloneProtocols(from []GroupProtocol) []GroupProtocol {
-	out := make([]GroupProtocol, len(from))
+func cloneProtocols(from []cluster.GroupProtocol) []cluster.GroupProtocol {
+	out := make([]cluster.GroupProtocol, len(from))
 	for i, p := range from {
-		out[i] = GroupProtocol{p.Name, slices.Clone(p.Metadata)} // the request's memory is not kept
+		out[i] = cluster.GroupProtocol{Name: p.Name, Metadata: slices.Clone(p.Metadata)} // the request's memory is not kept
 	}
 	return out
 }
@@ -286,7 +288,7 @@ func (c *Coordinator) update(g *group, m *member, ticket uint64, r *JoinRequest)
 // who asks again has given that one up.
 func (c *Coordinator) awaitJoin(g *group, m *member, ticket uint64) {
 	if m.join != 0 {
-		c.refuseJoin(m.join, CodeRebalanceInProgress, m.id)
+		c.refuseJoin(m.join, cluster.CodeRebalanceInProgress, m.id)
 		g.awaiting--
 	}
 	m.join = ticket
@@ -299,9 +301,9 @@ func (c *Coordinator) remove(g *group, m *member) {
 		ticket := m.join
 		m.join = 0
 		g.awaiting--
-		c.refuseJoin(ticket, CodeUnknownMemberID, "")
+		c.refuseJoin(ticket, cluster.CodeUnknownMemberID, "")
 	}
-	c.endSync(m, &SyncReply{Code: CodeUnknownMemberID})
+	c.endSync(m, &SyncReply{Code: cluster.CodeUnknownMemberID})
 	g.members = slices.DeleteFunc(g.members, func(o *member) bool { return o == m })
 	delete(g.byID, m.id)
 	if m.instance != "" {
@@ -319,19 +321,19 @@ func (c *Coordinator) remove(g *group, m *member) {
 
 // rebalance begins a rebalance, or goes on with the one that is under way.
 func (c *Coordinator) rebalance(g *group) {
-	if g.state == GroupPreparingRebalance {
+	if g.state == PreparingRebalance {
 		c.maybeComplete(g)
 		return
 	}
-	if g.state == GroupCompletingRebalance {
+	if g.state == CompletingRebalance {
 		for _, m := range g.members {
 			m.assignment = nil
-			c.endSync(m, &SyncReply{Code: CodeRebalanceInProgress})
+			c.endSync(m, &SyncReply{Code: cluster.CodeRebalanceInProgress})
 		}
 	}
 	c.endSyncs(g)
-	first := g.state == GroupEmpty
-	c.become(g, GroupPreparingRebalance)
+	first := g.state == Empty
+	c.become(g, PreparingRebalance)
 	switch {
 	case first: // more may be on their way
 		g.initial = true
@@ -348,7 +350,7 @@ func (c *Coordinator) rebalance(g *group) {
 // maybeComplete ends the wait for joins if nobody is missing. A group that was
 // empty waits its time.
 func (c *Coordinator) maybeComplete(g *group) {
-	if g.state == GroupPreparingRebalance && g.previous != GroupEmpty && g.allJoined() {
+	if g.state == PreparingRebalance && g.previous != Empty && g.allJoined() {
 		c.complete(g)
 	}
 }
@@ -358,7 +360,7 @@ func (g *group) allJoined() bool { return g.awaiting == len(g.members) && len(g.
 // complete ends the wait for joins: the next generation begins with those who
 // came. A static member stays though it did not.
 func (c *Coordinator) complete(g *group) {
-	g.joinAt, g.initial, g.grew = GroupsNever, false, false
+	g.joinAt, g.initial, g.grew = Never, false, false
 	for _, m := range slices.Clone(g.members) {
 		if m.join == 0 && m.instance == "" {
 			c.remove(g, m)
@@ -375,13 +377,13 @@ func (c *Coordinator) complete(g *group) {
 	if len(g.members) == 0 {
 		g.protocol = ""
 		g.learnTopics()
-		c.become(g, GroupEmpty)
-		c.store(putGroup(g.durable(nil)), storing{group: g})
+		c.become(g, Empty)
+		c.store(cluster.PutGroup(g.durable(nil)), storing{group: g})
 		return
 	}
 	g.protocol = g.choose()
 	g.learnTopics()
-	c.become(g, GroupCompletingRebalance)
+	c.become(g, CompletingRebalance)
 	for _, m := range g.members {
 		if m.join != 0 {
 			ticket := m.join
@@ -434,8 +436,8 @@ func (c *Coordinator) refuseJoin(ticket uint64, code int16, memberID string) {
 // is fenced from now on.
 func (c *Coordinator) replaceStatic(g *group, m *member, ticket uint64, r *JoinRequest) {
 	leader := g.leader
-	c.endJoin(g, m, CodeFencedInstanceID)
-	c.endSync(m, &SyncReply{Code: CodeFencedInstanceID})
+	c.endJoin(g, m, cluster.CodeFencedInstanceID)
+	c.endSync(m, &SyncReply{Code: cluster.CodeFencedInstanceID})
 	c.weigh(g, -m.bytes())
 	delete(g.byID, m.id)
 	if g.leader == m.id {
@@ -447,13 +449,13 @@ func (c *Coordinator) replaceStatic(g *group, m *member, ticket uint64, r *JoinR
 	c.update(g, m, ticket, r)
 	c.rearm(g, m, int64(m.sessionMS))
 	switch {
-	case g.state == GroupStable && g.protocol == g.choose():
+	case g.state == Stable && g.protocol == g.choose():
 		// It goes on with what the old id had; nobody else need know.
 		assignment := map[string][]byte{}
 		for _, o := range g.members {
 			assignment[o.id] = o.assignment
 		}
-		c.store(putGroup(g.durable(assignment)), storing{kind: storingStatic, group: g, ticket: ticket, member: m.id, leader: leader, skips: r.CanSkip})
+		c.store(cluster.PutGroup(g.durable(assignment)), storing{kind: storingStatic, group: g, ticket: ticket, member: m.id, leader: leader, skips: r.CanSkip})
 	default: // while completing, the leader may know the old id already
 		c.rebalance(g)
 	}
@@ -487,11 +489,11 @@ func (c *Coordinator) replaced(g *group, s *storing, code int16) {
 func (c *Coordinator) sync(g *group, ticket uint64, r *SyncRequest) {
 	m := g.byID[r.MemberID]
 	c.synced(g, m)
-	if g.state == GroupStable {
+	if g.state == Stable {
 		c.reply(ticket, &SyncReply{ProtocolType: g.protocolType, Protocol: g.protocol, Assignment: m.assignment})
 		return
 	}
-	c.endSync(m, &SyncReply{Code: CodeRebalanceInProgress})
+	c.endSync(m, &SyncReply{Code: cluster.CodeRebalanceInProgress})
 	m.sync = ticket
 	if m.id != g.leader || g.assigns == g.generation {
 		// A leader that asks again gets the assignment it gave first: were the
@@ -505,9 +507,9 @@ func (c *Coordinator) sync(g *group, ticket uint64, r *SyncRequest) {
 		}
 	}
 	s := storing{kind: storingAssignment, group: g, generation: g.generation, assignment: assignment}
-	change := putGroup(g.durable(assignment))
+	change := cluster.PutGroup(g.durable(assignment))
 	if len(change) > c.o.GroupBytesMax || c.bytes+c.state.GroupBytes()+len(change) > c.o.BytesMax {
-		c.assigned(g, &s, CodeUnknownServerError) // as Kafka answers a record that is too large
+		c.assigned(g, &s, cluster.CodeUnknownServerError) // as Kafka answers a record that is too large
 		return
 	}
 	g.assigns = g.generation
@@ -518,13 +520,13 @@ func (c *Coordinator) sync(g *group, ticket uint64, r *SyncRequest) {
 func (c *Coordinator) synced(g *group, m *member) {
 	m.unsynced = false
 	if !slices.ContainsFunc(g.members, func(o *member) bool { return o.unsynced }) {
-		g.syncAt = GroupsNever
+		g.syncAt = Never
 	}
 }
 
 // assigned: the leader's assignment is stored, or cannot be.
 func (c *Coordinator) assigned(g *group, s *storing, code int16) {
-	if g.unlisted || g.state != GroupCompletingRebalance || g.generation != s.generation {
+	if g.unlisted || g.state != CompletingRebalance || g.generation != s.generation {
 		return // another rebalance has come between
 	}
 	if code != 0 {
@@ -543,7 +545,7 @@ func (c *Coordinator) assigned(g *group, s *storing, code int16) {
 			c.rearm(g, m, int64(m.sessionMS))
 		}
 	}
-	c.become(g, GroupStable)
+	c.become(g, Stable)
 }
 
 // endJoin answers a member's join with an error, if it waits.
@@ -569,13 +571,13 @@ func (c *Coordinator) endSync(m *member, r *SyncReply) {
 
 // endSyncs stops waiting for syncs.
 func (c *Coordinator) endSyncs(g *group) {
-	g.syncAt = GroupsNever
+	g.syncAt = Never
 	for _, m := range g.members {
 		m.unsynced = false
 	}
 }
 
-func (c *Coordinator) become(g *group, s GroupState) {
+func (c *Coordinator) become(g *group, s State) {
 	g.previous, g.state, g.changedMS = g.state, s, c.at.WallMS
 }
 
@@ -599,7 +601,7 @@ func (c *Coordinator) expire(g *group) {
 	for _, p := range slices.Clone(g.pending) {
 		if p.deadline <= now && g.isPending(p.id) {
 			c.dropPending(g, p.id)
-			if g.state == GroupPreparingRebalance && g.allJoined() {
+			if g.state == PreparingRebalance && g.allJoined() {
 				c.complete(g)
 			}
 		}
@@ -609,14 +611,14 @@ func (c *Coordinator) expire(g *group) {
 			continue
 		}
 		if !m.fresh && (m.join != 0 || m.sync != 0) {
-			m.deadline = GroupsNever // who waits for us need not send heartbeats
+			m.deadline = Never // who waits for us need not send heartbeats
 			continue
 		}
 		c.remove(g, m)
 		switch {
-		case g.state == GroupStable || g.state == GroupCompletingRebalance:
+		case g.state == Stable || g.state == CompletingRebalance:
 			c.rebalance(g)
-		case g.state == GroupPreparingRebalance && g.allJoined():
+		case g.state == PreparingRebalance && g.allJoined():
 			c.complete(g)
 		}
 	}
@@ -644,7 +646,7 @@ func (c *Coordinator) joinsEnd(g *group) {
 
 // syncsEnd: who has not sent its sync is no member any more.
 func (c *Coordinator) syncsEnd(g *group) {
-	g.syncAt = GroupsNever
+	g.syncAt = Never
 	late := false
 	for _, m := range slices.Clone(g.members) {
 		if m.unsynced {
@@ -652,17 +654,17 @@ func (c *Coordinator) syncsEnd(g *group) {
 			late = true
 		}
 	}
-	if late && (g.state == GroupStable || g.state == GroupCompletingRebalance) {
+	if late && (g.state == Stable || g.state == CompletingRebalance) {
 		c.rebalance(g)
 	}
 }
 
 // durable is what is stored of a group: its members with their part of the
 // assignment.
-func (g *group) durable(assignment map[string][]byte) *Group {
-	d := &Group{ID: g.id, Generation: g.generation, ProtocolType: g.protocolType, Protocol: g.protocol, Leader: g.leader, ChangedMS: g.changedMS}
+func (g *group) durable(assignment map[string][]byte) *cluster.Group {
+	d := &cluster.Group{ID: g.id, Generation: g.generation, ProtocolType: g.protocolType, Protocol: g.protocol, Leader: g.leader, ChangedMS: g.changedMS}
 	for _, m := range g.members {
-		d.Members = append(d.Members, GroupMember{
+		d.Members = append(d.Members, cluster.GroupMember{
 			ID: m.id, InstanceID: m.instance, ClientID: m.clientID, ClientHost: m.clientHost, SessionTimeoutMS: m.sessionMS, RebalanceTimeoutMS: m.rebalanceMS,
 			Subscription: m.metadata(g.protocol), Assignment: assignment[m.id],
 		})

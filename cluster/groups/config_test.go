@@ -1,0 +1,73 @@
+package groups
+
+import (
+	"testing"
+
+	"github.com/tailbound/tailbound/cluster"
+)
+
+// TestGroupConfigs: what is set for a group is held against Kafka's bounds, rules that group's members alone, and survives a restart.
+func TestGroupConfigs(t *testing.T) {
+	b := newBench(t)
+	set := func(group, name, value string) (code int16, why string) {
+		cmd, r := b.state.PlanConfigureGroup(group, 0, []cluster.ConfigEdit{{Op: cluster.ConfigSet, Name: name, Value: value}}, false, func(string) int64 { return -1 }, roomy)
+		if r != nil {
+			return r.Code, r.Message
+		}
+		if cmd != nil {
+			b.apply(cmd)
+		}
+		return 0, ""
+	}
+	for _, c := range []struct {
+		group, name, value string
+		code               int16
+		why                string
+	}{
+		{"g", cluster.GroupSessionMS, "44999", cluster.CodeInvalidConfig, "consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms"},
+		{"g", cluster.GroupSessionMS, "60001", cluster.CodeInvalidConfig, "consumer.session.timeout.ms must be less than or equal to group.consumer.max.session.timeout.ms"},
+		{"g", cluster.GroupHeartbeatMS, "4999", cluster.CodeInvalidConfig, "consumer.heartbeat.interval.ms must be greater than or equal to group.consumer.min.heartbeat.interval.ms"},
+		{"g", cluster.GroupHeartbeatMS, "15001", cluster.CodeInvalidConfig, "consumer.heartbeat.interval.ms must be less than or equal to group.consumer.max.heartbeat.interval.ms"},
+		{"g", cluster.GroupHeartbeatMS, "often", cluster.CodeInvalidConfig, "Invalid value often for configuration consumer.heartbeat.interval.ms: Not a number of type INT"},
+		{"g", "share.session.timeout.ms", "45000", cluster.CodeInvalidConfig, "Unknown group config name: share.session.timeout.ms"},
+		{"", cluster.GroupSessionMS, "50000", cluster.CodeInvalidRequest, "Default group resources are not allowed."},
+		{"g", cluster.GroupSessionMS, "60000", 0, ""},
+		{"g", cluster.GroupHeartbeatMS, "15000", 0, ""},
+		{"g", cluster.GroupHeartbeatMS, "15000", 0, ""},
+	} {
+		if code, why := set(c.group, c.name, c.value); code != c.code || why != c.why {
+			t.Errorf("%s of %q to %s: %d %q, want %d %q", c.name, c.group, c.value, code, why, c.code, c.why)
+		}
+	}
+	interval := func(group string) (ms int32) {
+		b.c.ConsumerHeartbeat(b.at, 1, &ConsumerRequest{Group: group, MemberID: "m", RebalanceTimeoutMS: 1000, Topics: []string{"t"}, Owned: []cluster.TopicPartitions{}})
+		for _, e := range b.c.Effects() {
+			if e.Store {
+				b.held = append(b.held, e.Change)
+			}
+		}
+		b.release(0)
+		for _, e := range b.c.Effects() {
+			ms = e.Reply.(*ConsumerReply).IntervalMS
+		}
+		return ms
+	}
+	members := func(group string) int {
+		g, _ := b.c.DescribeConsumer(group)
+		return len(g.Members)
+	}
+	for range 2 {
+		if g, h := interval("g"), interval("h"); g != 15000 || h != 5000 {
+			t.Errorf("members are to send heartbeats every %d and %d ms", g, h)
+		}
+		for _, at := range []struct{ ms, g, h int }{{44999, 1, 1}, {1, 1, 0}, {14999, 1, 0}, {1, 0, 0}} {
+			b.at.NowMS += int64(at.ms)
+			b.c.Tick(b.at)
+			b.settle()
+			if g, h := members("g"), members("h"); g != at.g || h != at.h {
+				t.Errorf("at %d the groups have %d and %d members, want %d and %d", b.at.NowMS, g, h, at.g, at.h)
+			}
+		}
+		b.restart()
+	}
+}
