@@ -1,6 +1,7 @@
 // Package mem holds a shard's memory: one mapped arena, carved into pools
 // before the shard starts and never again after Seal. It knows addresses,
-// sizes, reference counts and poison. It imports nothing of ours.
+// sizes, reference counts, poison, and lists through tables of fixed size. It
+// imports nothing of ours.
 //
 // Invariants: after Seal no Carve succeeds; a block is in exactly one place
 // (its pool's free list or its holder's hands); a freed block is poisoned when

@@ -4,6 +4,7 @@ import (
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/mem"
 	"github.com/tailbound/tailbound/metrics"
 )
 
@@ -199,9 +200,9 @@ func (s *Shard) look(i uint32) {
 	if r.code != kafka.None {
 		s.freeParts(r) // its session ended
 	}
-	k := looking{request: i, faults: r.code != kafka.None || r.first == none && r.session == none}
-	if r.session != none && r.first == none {
-		if k.over = s.gather(i); k.over && r.first == none {
+	k := looking{request: i, faults: r.code != kafka.None || r.parts.Empty() && r.session == none}
+	if r.session != none && r.parts.Empty() {
+		if k.over = s.gather(i); k.over && r.parts.Empty() {
 			s.crowded = true
 			s.starve(i)
 			return
@@ -212,7 +213,7 @@ func (s *Shard) look(i uint32) {
 	if k.copied {
 		k.most = min(k.most, s.copyMax)
 	}
-	for p := r.first; p != none; p = s.parts[p].next {
+	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
 		s.Timelines.Counters.PartitionsLookedAt++
 		s.take(&k, p)
 	}
@@ -443,10 +444,10 @@ func (s *Shard) park(i uint32) {
 		return
 	}
 	r.parked, r.parkedAt, r.idleFrom = true, s.now, s.now
-	s.polls.push(s.requests, i)
+	s.polls.push(i)
 	s.Timelines.Counters.FetchWaits++
 	s.net.Release(r.frame)
-	for p := r.first; p != none; p = s.parts[p].next {
+	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
 		s.awaitData(p)
 	}
 	s.timers.set(i, r.waitUntil)
@@ -456,40 +457,24 @@ func (s *Shard) park(i uint32) {
 func (s *Shard) unpark(i uint32) {
 	if r := &s.requests[i]; r.parked {
 		r.parked = false
-		s.polls.remove(s.requests, i)
+		s.polls.remove(i)
 	}
 }
 
 // polls are the fetches that wait for data, those that have waited longest first.
 type polls struct {
-	first, last int32
-	n           int
+	all   mem.List
+	links mem.Thread // through requests
+	n     int
 }
 
-func (q *polls) push(all []request, i uint32) {
-	r := &all[i]
-	r.pollPrev, r.pollNext = q.last, none
-	if q.last != none {
-		all[q.last].pollNext = int32(i)
-	} else {
-		q.first = int32(i)
-	}
-	q.last = int32(i)
+func (q *polls) push(i uint32) {
+	q.links.PushBack(&q.all, int32(i))
 	q.n++
 }
 
-func (q *polls) remove(all []request, i uint32) {
-	r := &all[i]
-	if r.pollPrev != none {
-		all[r.pollPrev].pollNext = r.pollNext
-	} else {
-		q.first = r.pollNext
-	}
-	if r.pollNext != none {
-		all[r.pollNext].pollPrev = r.pollPrev
-	} else {
-		q.last = r.pollPrev
-	}
+func (q *polls) remove(i uint32) {
+	q.links.Remove(&q.all, int32(i))
 	q.n--
 }
 
@@ -504,13 +489,13 @@ func (s *Shard) makeRoom() {
 	if s.roomDue() > s.now {
 		return
 	}
-	i := uint32(s.polls.first)
+	i := uint32(s.polls.all.First)
 	s.crowded = false // whoever still finds none says so again
 	// One that has reads under way is not over at once: the others are asked
 	// before it is asked again.
-	s.polls.remove(s.requests, i)
+	s.polls.remove(i)
 	s.requests[i].parkedAt = s.now
-	s.polls.push(s.requests, i)
+	s.polls.push(i)
 	s.timers.clear(i)
 	s.expire(i)
 }
@@ -520,7 +505,7 @@ func (s *Shard) roomDue() ioring.Instant {
 	if s.polls.n == 0 || !s.crowded && !s.net.FramesWanted() {
 		return ioring.Never
 	}
-	return s.requests[s.polls.first].parkedAt + pollLeastNS
+	return s.requests[s.polls.all.First].parkedAt + pollLeastNS
 }
 
 // answerFetches answers every long poll with what there is: the shard stops.
@@ -600,7 +585,7 @@ func (s *Shard) buildFetch(i uint32, used int, all bool) {
 	v := r.header.Version
 	topics, attached, copied, at := 0, 0, kafka.FetchEndBytes(v), 0
 	budget, lent, wait := s.copyMax, 0, false
-	for p := r.first; p != none; p = s.parts[p].next {
+	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
 		x := &s.parts[p]
 		if s.beginsTopic(r, p) {
 			topics++
@@ -645,7 +630,7 @@ func (s *Shard) buildFetch(i uint32, used int, all bool) {
 	}
 	kafka.PutFetchHead(s.net.Bytes(r.frame, kafka.FetchHeadBytes(&r.header, topics)), &r.header, r.code, r.sessionID, topics)
 	at, budget = 0, s.copyMax
-	for p := r.first; p != none; p = s.parts[p].next {
+	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
 		x := &s.parts[p]
 		if s.beginsTopic(r, p) {
 			s.putTopic(r, p)
@@ -696,17 +681,17 @@ func (s *Shard) copyOut(r *request, b []byte) {
 // of parts of one topic. Topics that are not known stand alone.
 func (s *Shard) beginsTopic(r *request, p int32) bool {
 	x := &s.parts[p]
-	return p == r.first || x.topic == none || s.parts[x.prev].topic != x.topic
+	return p == r.parts.First || x.topic == none || s.parts[x.links.Prev].topic != x.topic
 }
 
 func (s *Shard) endsTopic(p int32) bool {
 	x := &s.parts[p]
-	return x.next == none || x.topic == none || s.parts[x.next].topic != x.topic
+	return x.links.Next == none || x.topic == none || s.parts[x.links.Next].topic != x.topic
 }
 
 func (s *Shard) partsOfTopic(p int32) int {
 	n := 1
-	for ; !s.endsTopic(p); p = s.parts[p].next {
+	for ; !s.endsTopic(p); p = s.partsOf.Next(p) {
 		n++
 	}
 	return n

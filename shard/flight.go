@@ -101,7 +101,7 @@ func (s *Shard) record(k metrics.Kind, r *request) {
 	x.Stamps, x.Written, x.Idle, x.Early = r.stamps, int64(p.written), idle, p.early
 	x.FrameBytes, x.OwnBytes, x.OtherBytes = int64(p.frameBytes), p.own, max(0, p.all-p.own)
 	x.Bytes, x.Waited, x.Parts, x.TopicLen = p.bytes, p.waited, 0, 0
-	for i := r.first; i != none; i = s.parts[i].next {
+	for i := r.parts.First; i != none; i = s.partsOf.Next(i) {
 		part := &s.parts[i]
 		x.Parts++
 		if k == metrics.Fetch {

@@ -180,7 +180,7 @@ func (s *Shard) hangUp(w *waiter) outcome {
 func (s *Shard) reply(i uint32) {
 	r := &s.requests[i]
 	s.timers.clear(i)
-	for p := r.first; p != none; p = s.parts[p].next {
+	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
 		s.unwait(p)
 	}
 	s.unpark(i)
@@ -227,9 +227,9 @@ func (s *Shard) closed(c netring.ConnID) {
 		}
 	}
 	s.waiting.retry = true // fetches that wait for memory, or their turn, have nobody to wait for
-	for i := s.polls.first; i != none; {
+	for i := s.polls.all.First; i != none; {
 		r := &s.requests[i]
-		next := r.pollNext
+		next := r.poll.Next
 		if r.conn == c {
 			s.unpark(uint32(i))
 			s.lookAt(uint32(i)) // ends it, but for reads under way: the last of them does

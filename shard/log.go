@@ -73,8 +73,8 @@ func (s *Shard) storageFailed() {
 	for i := range s.partitions {
 		slot := engine.Slot(i)
 		p := &s.partitions[i]
-		for p.produce != none {
-			s.produceDone(p.produce, kafka.KafkaStorageError)
+		for !p.produce.Empty() {
+			s.produceDone(p.produce.First, kafka.KafkaStorageError)
 		}
 		if p.named {
 			s.windows.truncate(slot, s.high(slot))

@@ -275,7 +275,7 @@ func (s *Shard) unnameLog(slot engine.Slot) {
 		if !r.used || r.kind != kindFetch && r.kind != kindOffsets {
 			continue
 		}
-		for q := r.first; q != none; q = s.parts[q].next {
+		for q := r.parts.First; q != none; q = s.partsOf.Next(q) {
 			if x := &s.parts[q]; x.code == kafka.None && x.slot == slot {
 				x.code = kafka.UnknownTopicOrPartition
 				s.lookAt(uint32(i))
@@ -284,8 +284,8 @@ func (s *Shard) unnameLog(slot engine.Slot) {
 	}
 	s.stir(slot, true)
 	s.forgetAhead(slot)
-	for p.produce != none {
-		s.produceDone(p.produce, kafka.UnknownTopicOrPartition)
+	for !p.produce.Empty() {
+		s.produceDone(p.produce.First, kafka.UnknownTopicOrPartition)
 	}
 	s.failTruncations(kafka.UnknownTopicOrPartition, func(l engine.Slot) bool { return l == slot })
 	s.windows.forget(slot)

@@ -59,7 +59,7 @@ func (s *Shard) dropObjective(t *topic) {
 // something. Topics are runs of parts.
 func (s *Shard) judge(k metrics.Kind, r *request, took int64) {
 	last := none
-	for p := r.first; p != none; p = s.parts[p].next {
+	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
 		x := &s.parts[p]
 		number := x.topic
 		if k == metrics.Produce && x.code == 0 {

@@ -71,10 +71,10 @@ func (s *Shard) listOffsets(w *waiter, h *kafka.Request) outcome {
 			x.last = left == 0
 			x.dst = s.net.Bytes(w.frame, kafka.ListOffsetsPartitionBytes(h.Version, x.last))
 			x.code = s.fetchable(x, p.CurrentEpoch)
-			s.ask(r.last)
+			s.ask(r.parts.Last)
 		}
 	}
-	for p := r.first; p != none; p = s.parts[p].next {
+	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
 		x := &s.parts[p]
 		if x.here() {
 			s.partitions[x.slot].asked = none
@@ -142,7 +142,7 @@ func (s *Shard) search(i uint32) {
 	if r.pending > 0 || r.replied {
 		return
 	}
-	for p := r.first; p != none; p = s.parts[p].next {
+	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
 		for x := &s.parts[p]; x.searching; {
 			if !s.searchOn(r, i, p) {
 				return // a read is under way

@@ -225,7 +225,7 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 		return engine.OK
 	}
 	r.pending++
-	s.awaitDurable(r.last)
+	s.awaitDurable(r.parts.Last)
 	return engine.OK
 }
 
@@ -274,15 +274,15 @@ func (s *Shard) acknowledge(slot engine.Slot) {
 	log := &s.partitions[slot]
 	high := s.high(slot)
 	submitted, written, frame := s.log.Landed(slot)
-	for log.produce != none && s.parts[log.produce].end <= high {
-		r := &s.requests[s.parts[log.produce].request]
+	for !log.produce.Empty() && s.parts[log.produce.First].end <= high {
+		r := &s.requests[s.parts[log.produce.First].request]
 		r.stamps[metrics.Submitted], r.written, r.frameBytes = int64(submitted), written, int32(frame)
-		s.produceDone(log.produce, kafka.None)
+		s.produceDone(log.produce.First, kafka.None)
 	}
 	if s.truncating > 0 {
 		s.truncated(slot)
 	}
-	for p := log.fetch; p != none; p = s.parts[p].waitNext {
+	for p := log.fetch.First; p != none; p = s.waiters.Next(p) {
 		x := &s.parts[p]
 		s.count(x.request, slot, &x.tally, x.max)
 	}

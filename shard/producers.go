@@ -5,6 +5,7 @@ import (
 
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // producerWindow is how many batches of a producer are remembered for each
@@ -28,35 +29,40 @@ type producer struct {
 	n     int8
 	marks [producerWindow]batchMark
 
-	chain              int32 // next in its hash bucket, or in the free list
-	logNext, logPrev   int32 // the log's producers, newest first
-	usedNext, usedPrev int32 // all producers, most recently used first
+	chain int32     // next in its hash bucket, or in the free list
+	ofLog mem.Links // the log's producers, newest first
+	byUse mem.Links // all producers, most recently used first
 }
 
-// producers lives on a data shard: the windows of all its partitions in one
-// table that never grows. A full table forgets the producer used least
-// recently; it is then an unknown one, of which any sequence is accepted
-// (KIP-360).
+// producers are the windows of all partitions of a data shard, in one table
+// that never grows. They belong to the shard. A full table forgets the producer
+// used least recently; it is then an unknown one, of which any sequence is
+// accepted (KIP-360).
 type producers struct {
 	all     []producer
 	buckets []int32
 	free    int32
-	heads   []int32 // by engine slot
-	newest  int32
-	oldest  int32
+	logs    []mem.List // by engine slot, through ofLog
+	ofLog   mem.Thread
+	used    mem.List // through byUse
+	byUse   mem.Thread
 	evicted uint64
 }
 
-const none = int32(-1)
+const none = mem.None
 
 func newProducers(count, logs int) producers {
 	size := 1
 	for size < 2*count {
 		size *= 2
 	}
-	p := producers{all: make([]producer, count), buckets: make([]int32, size), heads: make([]int32, logs), newest: none, oldest: none}
+	p := producers{all: make([]producer, count), buckets: make([]int32, size), logs: make([]mem.List, logs), used: mem.EmptyList}
 	fill(p.buckets)
-	fill(p.heads)
+	for i := range p.logs {
+		p.logs[i] = mem.EmptyList
+	}
+	p.ofLog = mem.ThreadOf(p.all, func(w *producer) *mem.Links { return &w.ofLog })
+	p.byUse = mem.ThreadOf(p.all, func(w *producer) *mem.Links { return &w.byUse })
 	for i := range p.all {
 		p.all[i].chain = int32(i + 1)
 	}
@@ -167,50 +173,24 @@ func (p *producers) add(l engine.Slot, id int64, epoch int16, m batchMark) {
 
 func (p *producers) take(l engine.Slot, id int64) int32 {
 	if p.free == none {
-		p.drop(p.oldest)
+		p.drop(p.used.Last)
 		p.evicted++
 	}
 	i := p.free
 	w := &p.all[i]
 	p.free = w.chain
 	head := p.bucket(l, id)
-	*w = producer{id: id, log: l, epoch: -1, chain: *head, logPrev: none, logNext: p.heads[l], usedPrev: none, usedNext: p.newest}
+	*w = producer{id: id, log: l, epoch: -1, chain: *head}
 	*head = i
-	if p.heads[l] != none {
-		p.all[p.heads[l]].logPrev = i
-	}
-	p.heads[l] = i
-	if p.newest != none {
-		p.all[p.newest].usedPrev = i
-	} else {
-		p.oldest = i
-	}
-	p.newest = i
+	p.ofLog.PushFront(&p.logs[l], i)
+	p.byUse.PushFront(&p.used, i)
 	return i
 }
 
 func (p *producers) touch(i int32) {
-	if p.newest == i {
-		return
-	}
-	p.unlinkUsed(i)
-	w := &p.all[i]
-	w.usedPrev, w.usedNext = none, p.newest
-	p.all[p.newest].usedPrev = i
-	p.newest = i
-}
-
-func (p *producers) unlinkUsed(i int32) {
-	w := &p.all[i]
-	if w.usedPrev != none {
-		p.all[w.usedPrev].usedNext = w.usedNext
-	} else {
-		p.newest = w.usedNext
-	}
-	if w.usedNext != none {
-		p.all[w.usedNext].usedPrev = w.usedPrev
-	} else {
-		p.oldest = w.usedPrev
+	if p.used.First != i {
+		p.byUse.Remove(&p.used, i)
+		p.byUse.PushFront(&p.used, i)
 	}
 }
 
@@ -221,30 +201,23 @@ func (p *producers) drop(i int32) {
 		at = &p.all[*at].chain
 	}
 	*at = w.chain
-	if w.logPrev != none {
-		p.all[w.logPrev].logNext = w.logNext
-	} else {
-		p.heads[w.log] = w.logNext
-	}
-	if w.logNext != none {
-		p.all[w.logNext].logPrev = w.logPrev
-	}
-	p.unlinkUsed(i)
+	p.ofLog.Remove(&p.logs[w.log], i)
+	p.byUse.Remove(&p.used, i)
 	w.chain = p.free
 	p.free = i
 }
 
 // forget drops all a log's producers: the log is deleted.
 func (p *producers) forget(l engine.Slot) {
-	for p.heads[l] != none {
-		p.drop(p.heads[l])
+	for !p.logs[l].Empty() {
+		p.drop(p.logs[l].First)
 	}
 }
 
 // truncate forgets every batch at or past end: it never became durable.
 func (p *producers) truncate(l engine.Slot, end int64) {
-	for i := p.heads[l]; i != none; {
-		w, next := &p.all[i], p.all[i].logNext
+	for i := p.logs[l].First; i != none; {
+		w, next := &p.all[i], p.ofLog.Next(i)
 		for w.n > 0 && w.marks[w.n-1].end > end {
 			w.n--
 		}
@@ -267,7 +240,7 @@ const (
 // says how long it is.
 func (p *producers) attachment(l engine.Slot, dst []byte) int {
 	n := 0
-	for i := p.heads[l]; i != none; i = p.all[i].logNext {
+	for i := p.logs[l].First; i != none; i = p.ofLog.Next(i) {
 		w := &p.all[i]
 		need := producerBytes + int(w.n)*markBytes
 		if n+need > len(dst) {

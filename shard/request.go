@@ -29,19 +29,17 @@ type request struct {
 	code      kafka.ErrorCode
 	header    kafka.Request
 	acks      int16
-	pending   int32 // parts not yet durable, or reads under way
-	first     int32 // parts, in the request's order
-	last      int32
-	pins      int32 // chunks of pinned log memory, given back when sent
-	bytes     int32 // fetch: what it asked for at least, at most
+	pending   int32    // parts not yet durable, or reads under way
+	parts     mem.List // in the request's order
+	pins      int32    // chunks of pinned log memory, given back when sent
+	bytes     int32    // fetch: what it asked for at least, at most
 	bytesMax  int32
-	session   int32 // fetch: the session it goes on with, until it is answered
-	sessionID int32 // and as the answer names it; 0: none
-	wants     bool  // fetch: it asks for a session
-	behind    bool  // fetch of a session: there are news it has not looked at
-	have      int64 // fetch, parked: bytes counted of what it waits for
-	pollPrev  int32 // fetch, parked: its neighbours among those that are
-	pollNext  int32
+	session   int32     // fetch: the session it goes on with, until it is answered
+	sessionID int32     // and as the answer names it; 0: none
+	wants     bool      // fetch: it asks for a session
+	behind    bool      // fetch of a session: there are news it has not looked at
+	have      int64     // fetch, parked: bytes counted of what it waits for
+	poll      mem.Links // fetch, parked: among those that are
 	parkedAt  ioring.Instant
 	waitUntil ioring.Instant
 	lent      mem.Block // our copy of a cold request, at the control shard
@@ -63,21 +61,19 @@ const (
 
 // part is one partition named by a request.
 type part struct {
-	prev      int32 // the request's part before
-	next      int32 // the request's next part
+	links     mem.Links // the request's parts
 	request   uint32
 	topic     int32 // in the topic table; none where it is not known
 	index     int32 // partition number, as asked
 	slot      engine.Slot
 	code      kafka.ErrorCode
 	waits     partWait
-	waitNext  int32 // the partition's next waiter
-	waitPrev  int32
-	from      int64  // fetch: offset asked for; produce: base; offsets: timestamp
-	end       int64  // produce: durable when the log is durable up to here
-	max       int32  // fetch: bytes wanted of this partition
-	dst       []byte // produce, offsets: where in the reply the result stands
-	read      uint32 // a cold read that serves this part
+	wait      mem.Links // among the partition's waiters
+	from      int64     // fetch: offset asked for; produce: base; offsets: timestamp
+	end       int64     // produce: durable when the log is durable up to here
+	max       int32     // fetch: bytes wanted of this partition
+	dst       []byte    // produce, offsets: where in the reply the result stands
+	read      uint32    // a cold read that serves this part
 	reading   bool
 	haveRead  bool
 	last      bool       // produce, offsets: its topic's last, behind which the topic is closed
@@ -105,14 +101,13 @@ type partition struct {
 	topic       int32 // none while the log has no name
 	index       int32
 	named       bool
-	produce     int32 // parts that wait for durability, in offset order
-	produceLast int32
-	asked       int32  // the part that names it, while one ListOffsets is walked; else none
-	cached      int64  // acknowledged from memory up to this offset: write.caching
-	fetch       int32  // parts that wait for data
-	news        int32  // sessions' interests that wait for news
-	bytesIn     uint64 // of batches appended in this life
-	filling     int64  // first offset of the segment being filled, as retention last saw it; none64
+	produce     mem.List // parts that wait for durability, in offset order
+	asked       int32    // the part that names it, while one ListOffsets is walked; else none
+	cached      int64    // acknowledged from memory up to this offset: write.caching
+	fetch       mem.List // parts that wait for data
+	news        mem.List // sessions' interests that wait for news
+	bytesIn     uint64   // of batches appended in this life
+	filling     int64    // first offset of the segment being filled, as retention last saw it; none64
 	filledSince Wall
 	retained    bool // retention has seen it in this life
 }
@@ -120,7 +115,7 @@ type partition struct {
 const none64 = int64(-1)
 
 func newPartition() partition {
-	return partition{produce: none, produceLast: none, fetch: none, news: none, asked: none, filling: none64}
+	return partition{produce: mem.EmptyList, fetch: mem.EmptyList, news: mem.EmptyList, asked: none, filling: none64}
 }
 
 type pinChunk struct {
@@ -133,8 +128,8 @@ type pinChunk struct {
 // in it is put together on the stack and read back in larger words than it was
 // written in, which waits for all stores before it.
 var (
-	emptyRequest = request{used: true, first: none, last: none, pins: none, session: none}
-	emptyPart    = part{next: none, prev: none, topic: none, waitNext: none, waitPrev: none, interest: none}
+	emptyRequest = request{used: true, parts: mem.EmptyList, pins: none, session: none}
+	emptyPart    = part{topic: none, interest: none}
 )
 
 // newRequest takes a slot. There must be one: handle asks.
@@ -185,8 +180,8 @@ func (s *Shard) endRequest(i uint32) {
 
 // freeParts gives a request's parts back.
 func (s *Shard) freeParts(r *request) {
-	for r.first != none {
-		s.dropPart(r, r.first)
+	for !r.parts.Empty() {
+		s.dropPart(r, r.parts.First)
 	}
 }
 
@@ -197,17 +192,8 @@ func (s *Shard) dropPart(r *request, p int32) {
 		s.log.ReadEnd(x.read)
 		x.haveRead = false
 	}
-	if x.prev != none {
-		s.parts[x.prev].next = x.next
-	} else {
-		r.first = x.next
-	}
-	if x.next != none {
-		s.parts[x.next].prev = x.prev
-	} else {
-		r.last = x.prev
-	}
-	x.next, s.freePart = s.freePart, p
+	s.partsOf.Remove(&r.parts, p)
+	s.partsOf.Push(&s.freePart, p)
 	x.dst = nil
 	s.partsFree++
 }
@@ -215,8 +201,8 @@ func (s *Shard) dropPart(r *request, p int32) {
 // hush gives back those parts of a session's fetch of which there is nothing to
 // say.
 func (s *Shard) hush(r *request) {
-	for p := r.first; p != none; {
-		next := s.parts[p].next
+	for p := r.parts.First; p != none; {
+		next := s.partsOf.Next(p)
 		if s.silent(&s.parts[p]) {
 			s.dropPart(r, p)
 		}
@@ -226,20 +212,12 @@ func (s *Shard) hush(r *request) {
 
 // addPart takes a part for request i. There must be one: callers ask partsFree.
 func (s *Shard) addPart(i uint32) *part {
-	p := s.freePart
+	p := s.partsOf.Pop(&s.freePart)
 	x := &s.parts[p]
-	s.freePart = x.next
 	s.partsFree--
 	*x = emptyPart
 	x.request = i
-	r := &s.requests[i]
-	if r.first == none {
-		r.first = p
-	} else {
-		s.parts[r.last].next = p
-		x.prev = r.last
-	}
-	r.last = p
+	s.partsOf.PushBack(&s.requests[i].parts, p)
 	return x
 }
 
@@ -268,27 +246,11 @@ func (s *Shard) unwait(p int32) {
 	log := &s.partitions[x.slot]
 	switch x.waits {
 	case waitDurable:
-		if x.waitPrev != none {
-			s.parts[x.waitPrev].waitNext = x.waitNext
-		} else {
-			log.produce = x.waitNext
-		}
-		if x.waitNext != none {
-			s.parts[x.waitNext].waitPrev = x.waitPrev
-		} else {
-			log.produceLast = x.waitPrev
-		}
+		s.waiters.Remove(&log.produce, p)
 	case waitData:
-		if x.waitPrev != none {
-			s.parts[x.waitPrev].waitNext = x.waitNext
-		} else {
-			log.fetch = x.waitNext
-		}
-		if x.waitNext != none {
-			s.parts[x.waitNext].waitPrev = x.waitPrev
-		}
+		s.waiters.Remove(&log.fetch, p)
 	}
-	x.waits, x.waitNext, x.waitPrev = waitNone, none, none
+	x.waits = waitNone
 }
 
 // awaitDurable puts part p among those that wait for its log's durable offset.
@@ -297,31 +259,18 @@ func (s *Shard) unwait(p int32) {
 func (s *Shard) awaitDurable(p int32) {
 	x := &s.parts[p]
 	log := &s.partitions[x.slot]
-	after := log.produceLast
+	after := log.produce.Last
 	for after != none && s.parts[after].end > x.end {
-		after = s.parts[after].waitPrev
+		after = s.parts[after].wait.Prev
 	}
-	x.waits, x.waitPrev = waitDurable, after
-	if after == none {
-		x.waitNext, log.produce = log.produce, p
-	} else {
-		x.waitNext, s.parts[after].waitNext = s.parts[after].waitNext, p
-	}
-	if x.waitNext != none {
-		s.parts[x.waitNext].waitPrev = p
-	} else {
-		log.produceLast = p
-	}
+	x.waits = waitDurable
+	s.waiters.InsertAfter(&log.produce, after, p)
 }
 
 func (s *Shard) awaitData(p int32) {
 	x := &s.parts[p]
-	log := &s.partitions[x.slot]
-	x.waits, x.waitPrev, x.waitNext = waitData, none, log.fetch
-	if log.fetch != none {
-		s.parts[log.fetch].waitPrev = p
-	}
-	log.fetch = p
+	x.waits = waitData
+	s.waiters.PushFront(&s.partitions[x.slot].fetch, p)
 }
 
 // waitQueue holds frames that wait for log or reply memory, in order of

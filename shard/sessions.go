@@ -25,34 +25,35 @@ import (
 // Invariant: an interest that is not ready waits. One that is ready waits too
 // only while a fetch of its session is parked, or until the next news.
 type sessions struct {
-	all    []session
-	free   int32
-	newest int32 // by use
-	oldest int32
-	n      int
+	all   []session
+	free  int32
+	byUse mem.List // least recently used first
+	uses  mem.Thread
+	n     int
 
 	interests     []interest
 	interestsFree int
 	freeInterest  int32
 	buckets       []int32 // of interests, by session, topic and partition; + 1
 	seed          uint64
+	ofSession     mem.Thread
+	readies       mem.Thread
+	waits         mem.Thread // for a partition's news
 }
 
 type session struct {
 	id       int32 // 0: not in use
 	epoch    int32 // of the next request
 	byID     bool  // it names topics by their ids
+	gone     bool  // as of removals: it has interests in topics that are gone
 	size     int32
-	first    int32 // its interests
-	ready    int32 // of them, those with news, in the order in which they are served
-	readyEnd int32
-	fetch    int32 // the request that is in flight with it; none
+	all      mem.List // its interests
+	ready    mem.List // of them, those with news, in the order in which they are served
+	fetch    int32    // the request that is in flight with it; none
 	removals uint64
-	gone     bool // as of removals: it has interests in topics that are gone
 	created  ioring.Instant
 	used     ioring.Instant
-	newer    int32
-	older    int32 // free: the next free
+	byUse    mem.Links // free: Next is the next free
 }
 
 // interest is what a session knows of one partition.
@@ -61,14 +62,11 @@ type interest struct {
 	topic     int32
 	index     int32
 	max       int32
-	epoch     int32 // leader epoch the client believes in; -1: none
-	slot      int32 // waits: whose news
-	next      int32 // of the session
-	prev      int32
-	readyNext int32
-	readyPrev int32
-	waitNext  int32 // of those who wait for the partition's news
-	waitPrev  int32
+	epoch     int32     // leader epoch the client believes in; -1: none
+	slot      int32     // waits: whose news
+	ofSession mem.Links // free: Next is the next free
+	readies   mem.Links
+	wait      mem.Links // among those that wait for the partition's news
 	hashNext  int32
 	tally
 	from  int64
@@ -92,7 +90,7 @@ const (
 const interestBytes = int(unsafe.Sizeof(interest{})) + 8
 
 func newSessions(a *mem.Arena, slots, interests int, seed uint64) (s sessions, err error) {
-	s.seed, s.free, s.newest, s.oldest, s.freeInterest = seed, none, none, none, none
+	s.seed, s.free, s.byUse, s.freeInterest = seed, none, mem.EmptyList, none
 	if slots == 0 || interests == 0 {
 		return s, nil
 	}
@@ -106,11 +104,15 @@ func newSessions(a *mem.Arena, slots, interests int, seed uint64) (s sessions, e
 		return s, err
 	}
 	for i := slots - 1; i >= 0; i-- {
-		s.all[i].older, s.free = s.free, int32(i)
+		s.all[i].byUse.Next, s.free = s.free, int32(i)
 	}
 	for i := interests - 1; i >= 0; i-- {
-		s.interests[i].next, s.freeInterest = s.freeInterest, int32(i)
+		s.interests[i].ofSession.Next, s.freeInterest = s.freeInterest, int32(i)
 	}
+	s.uses = mem.ThreadOf(s.all, func(x *session) *mem.Links { return &x.byUse })
+	s.ofSession = mem.ThreadOf(s.interests, func(y *interest) *mem.Links { return &y.ofSession })
+	s.readies = mem.ThreadOf(s.interests, func(y *interest) *mem.Links { return &y.readies })
+	s.waits = mem.ThreadOf(s.interests, func(y *interest) *mem.Links { return &y.wait })
 	s.interestsFree = interests
 	return s, nil
 }
@@ -139,16 +141,16 @@ func (s *Shard) beginSession(partitions int, byID bool) int32 {
 	}
 	i := q.free
 	x := &q.all[i]
-	q.free = x.older
+	q.free = x.byUse.Next
 	low := bits.Len(uint(len(q.all)))
 	q.seed = q.seed*6364136223846793005 + 1442695040888963407
 	id := int32(q.seed>>33)>>low<<low | i
 	if id == 0 {
 		id = 1 << low
 	}
-	*x = session{id: id, epoch: 1, byID: byID, first: none, ready: none, readyEnd: none, fetch: none, removals: s.topics.removals, created: s.now, newer: none, older: none}
+	*x = session{id: id, epoch: 1, byID: byID, all: mem.EmptyList, ready: mem.EmptyList, fetch: none, removals: s.topics.removals, created: s.now}
 	q.n++
-	q.link(i)
+	q.uses.PushBack(&q.byUse, i)
 	x.used = s.now
 	return i
 }
@@ -157,11 +159,11 @@ func (s *Shard) beginSession(partitions int, byID bool) int32 {
 // else the smallest of those that are old, where the one to be is larger.
 func (s *Shard) evictSession(partitions int) bool {
 	q := &s.sessions
-	if q.oldest == none {
+	if q.byUse.Empty() {
 		return false
 	}
-	if s.now-q.all[q.oldest].used > sessionEvictNS {
-		s.endSession(q.oldest)
+	if oldest := q.byUse.First; s.now-q.all[oldest].used > sessionEvictNS {
+		s.endSession(oldest)
 		return true
 	}
 	smallest := none
@@ -186,12 +188,12 @@ func (s *Shard) endSession(i int32) {
 	if x.fetch != none {
 		s.expel(i, kafka.FetchSessionIDNotFound)
 	}
-	for x.first != none {
-		s.lose(x.first)
+	for !x.all.Empty() {
+		s.lose(x.all.First)
 	}
-	q.unlink(i)
+	q.uses.Remove(&q.byUse, i)
 	q.n--
-	*x = session{older: q.free}
+	*x = session{byUse: mem.Links{Next: q.free}}
 	q.free = i
 }
 
@@ -212,36 +214,11 @@ func (s *Shard) leave(r *request) {
 	}
 }
 
-func (q *sessions) link(i int32) {
-	x := &q.all[i]
-	x.older, x.newer = q.newest, none
-	if q.newest != none {
-		q.all[q.newest].newer = i
-	} else {
-		q.oldest = i
-	}
-	q.newest = i
-}
-
-func (q *sessions) unlink(i int32) {
-	x := &q.all[i]
-	if x.older != none {
-		q.all[x.older].newer = x.newer
-	} else {
-		q.oldest = x.newer
-	}
-	if x.newer != none {
-		q.all[x.newer].older = x.older
-	} else {
-		q.newest = x.older
-	}
-}
-
 // touch: a session is used; its next request comes with the next epoch.
 func (s *Shard) touch(i int32) {
 	q := &s.sessions
-	q.unlink(i)
-	q.link(i)
+	q.uses.Remove(&q.byUse, i)
+	q.uses.PushBack(&q.byUse, i)
 	x := &q.all[i]
 	x.used = s.now
 	if x.epoch++; x.epoch < 0 {
@@ -294,13 +271,10 @@ func (s *Shard) gain(i, topic int32, p *kafka.FetchPartition) (n int32, ok bool)
 		}
 		n = q.freeInterest
 		y := &q.interests[n]
-		q.freeInterest = y.next
+		q.freeInterest = y.ofSession.Next
 		q.interestsFree--
-		*y = interest{session: i, topic: topic, index: p.Index, next: x.first, prev: none, high: -1, start: -1}
-		if x.first != none {
-			q.interests[x.first].prev = n
-		}
-		x.first = n
+		*y = interest{session: i, topic: topic, index: p.Index, high: -1, start: -1}
+		q.ofSession.PushFront(&x.all, n)
 		x.size++
 		q.hash(n)
 	}
@@ -318,16 +292,9 @@ func (s *Shard) lose(n int32) {
 	q.unready(n)
 	s.unwatch(n)
 	q.unhash(n)
-	if y.prev != none {
-		q.interests[y.prev].next = y.next
-	} else {
-		x.first = y.next
-	}
-	if y.next != none {
-		q.interests[y.next].prev = y.prev
-	}
+	q.ofSession.Remove(&x.all, n)
 	x.size--
-	y.next, q.freeInterest = q.freeInterest, n
+	y.ofSession.Next, q.freeInterest = q.freeInterest, n
 	q.interestsFree++
 }
 
@@ -342,62 +309,29 @@ func (s *Shard) readied(n int32) {
 	if y.ready {
 		return
 	}
-	y.ready, y.readyNext, y.readyPrev = true, none, x.readyEnd
-	y.tally = tally{counted: y.from}
-	if x.readyEnd != none {
-		q.interests[x.readyEnd].readyNext = n
-	} else {
-		x.ready = n
-	}
-	x.readyEnd = n
+	y.ready, y.tally = true, tally{counted: y.from}
+	q.readies.PushBack(&x.ready, n)
 }
 
 func (q *sessions) unready(n int32) {
-	y := &q.interests[n]
-	if !y.ready {
-		return
-	}
-	x := &q.all[y.session]
-	y.ready = false
-	if y.readyPrev != none {
-		q.interests[y.readyPrev].readyNext = y.readyNext
-	} else {
-		x.ready = y.readyNext
-	}
-	if y.readyNext != none {
-		q.interests[y.readyNext].readyPrev = y.readyPrev
-	} else {
-		x.readyEnd = y.readyPrev
+	if y := &q.interests[n]; y.ready {
+		y.ready = false
+		q.readies.Remove(&q.all[y.session].ready, n)
 	}
 }
 
 // watch has an interest wait for its partition's news.
 func (s *Shard) watch(n int32, slot engine.Slot) {
-	y := &s.sessions.interests[n]
-	if y.waits {
-		return
+	if y := &s.sessions.interests[n]; !y.waits {
+		y.waits, y.slot = true, int32(slot)
+		s.sessions.waits.PushFront(&s.partitions[slot].news, n)
 	}
-	log := &s.partitions[slot]
-	y.waits, y.slot, y.waitPrev, y.waitNext = true, int32(slot), none, log.news
-	if log.news != none {
-		s.sessions.interests[log.news].waitPrev = n
-	}
-	log.news = n
 }
 
 func (s *Shard) unwatch(n int32) {
-	y := &s.sessions.interests[n]
-	if !y.waits {
-		return
-	}
-	y.waits = false
-	if y.waitPrev != none {
-		s.sessions.interests[y.waitPrev].waitNext = y.waitNext
-	} else {
-		s.partitions[y.slot].news = y.waitNext
-	}
-	if y.waitNext != none {
-		s.sessions.interests[y.waitNext].waitPrev = y.waitPrev
+	if y := &s.sessions.interests[n]; y.waits {
+		y.waits = false
+		s.sessions.waits.Remove(&s.partitions[y.slot].news, n)
 	}
 }
 
@@ -408,9 +342,9 @@ func (s *Shard) stir(slot engine.Slot, gone bool) {
 	if s.o.Faults.NewsMissed && !gone {
 		return
 	}
-	for n := s.partitions[slot].news; n != none; {
+	for n := s.partitions[slot].news.First; n != none; {
 		y := &s.sessions.interests[n]
-		next := y.waitNext
+		next := s.sessions.waits.Next(n)
 		s.readied(n)
 		fetch := s.sessions.all[y.session].fetch
 		parked := fetch != none && s.requests[fetch].parked
@@ -502,7 +436,7 @@ func (s *Shard) rehome(n int32) {
 		return
 	}
 	x.removals, x.gone = s.topics.removals, false
-	for at := x.first; at != none; at = q.interests[at].next {
+	for at := x.all.First; at != none; at = q.ofSession.Next(at) {
 		y := &q.interests[at]
 		t := &s.topics.all[y.topic]
 		if !t.gone {
@@ -532,7 +466,7 @@ func (s *Shard) goneTopic(n int32, name []byte) int32 {
 	if !x.gone {
 		return none
 	}
-	for at := x.first; at != none; at = s.sessions.interests[at].next {
+	for at := x.all.First; at != none; at = s.sessions.ofSession.Next(at) {
 		topic := s.sessions.interests[at].topic
 		t := &s.topics.all[topic]
 		if t.gone && (x.byID && string(name) == string(t.id[:]) || !x.byID && string(name) == t.name) {
@@ -549,9 +483,9 @@ func (s *Shard) gather(i uint32) (rest bool) {
 	q := &s.sessions
 	r.behind = false
 	left := s.fetchPartsFree()
-	for n := q.all[r.session].ready; n != none; {
+	for n := q.all[r.session].ready.First; n != none; {
 		y := &q.interests[n]
-		next := y.readyNext
+		next := q.readies.Next(n)
 		x := part{topic: y.topic, index: y.index, from: y.from, max: y.max}
 		x.code = s.fetchable(&x, y.epoch)
 		if x.code == kafka.UnknownTopicOrPartition {
@@ -583,7 +517,7 @@ func (s *Shard) gather(i uint32) (rest bool) {
 // them; with watch the fetch waits for more.
 func (s *Shard) scatter(i uint32, watch bool) {
 	r := &s.requests[i]
-	for p := r.first; p != none; p = s.parts[p].next {
+	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
 		x := &s.parts[p]
 		if n := x.interest; watch && n != none {
 			s.sessions.interests[n].tally = x.tally
@@ -618,7 +552,7 @@ func (s *Shard) told(x *part) {
 // named, as it is answered. It is the id of the session, 0 where there is none.
 func (s *Shard) remember(r *request) int32 {
 	n := 0
-	for p := r.first; p != none; p = s.parts[p].next {
+	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
 		if s.parts[p].topic == none {
 			return 0
 		}
@@ -628,7 +562,7 @@ func (s *Shard) remember(r *request) int32 {
 	if i == none {
 		return 0
 	}
-	for p := r.first; p != none; p = s.parts[p].next {
+	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
 		x := &s.parts[p]
 		at, _ := s.gain(i, x.topic, &kafka.FetchPartition{Index: x.index, CurrentEpoch: x.epoch, Offset: x.from, MaxBytes: x.max})
 		x.interest = at

@@ -139,7 +139,9 @@ type Shard struct {
 	freeReq   uint32
 	inFlight  int
 	parts     []part
-	freePart  int32
+	freePart  mem.Stack
+	partsOf   mem.Thread // a request's parts
+	waiters   mem.Thread // a partition's
 	partsFree int
 	pins      []pinChunk
 	freePin   int32
@@ -258,10 +260,9 @@ func (s *Shard) makeTables() {
 		s.requests[i].free = uint32(i + 1)
 	}
 	s.parts = make([]part, o.WaitersMax)
-	for i := range s.parts {
-		s.parts[i].next = int32(i + 1)
-	}
-	s.parts[len(s.parts)-1].next = none
+	s.partsOf = mem.ThreadOf(s.parts, func(x *part) *mem.Links { return &x.links })
+	s.waiters = mem.ThreadOf(s.parts, func(x *part) *mem.Links { return &x.wait })
+	s.partsOf.Fill(&s.freePart)
 	s.partsFree = len(s.parts)
 	s.pins = make([]pinChunk, o.WaitersMax+o.Net.FramesMax)
 	for i := range s.pins {
@@ -269,7 +270,7 @@ func (s *Shard) makeTables() {
 	}
 	s.pins[len(s.pins)-1].next = none
 	s.pinsFree = len(s.pins)
-	s.polls = polls{first: none, last: none}
+	s.polls = polls{all: mem.EmptyList, links: mem.ThreadOf(s.requests, func(r *request) *mem.Links { return &r.poll })}
 	s.timers = newTimers(len(s.requests))
 	s.waiting = newWaitQueue(2 * o.Net.FramesMax)
 	s.dirty = make([]uint32, 0, len(s.requests))

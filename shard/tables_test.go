@@ -183,7 +183,7 @@ func TestFullTableForgetsTheLeastRecentlyUsed(t *testing.T) {
 		t.Fatal("another producer than the one used least recently was forgotten")
 	}
 	p.forget(0)
-	if p.heads[0] != none || p.find(1, 9) == none {
+	if !p.logs[0].Empty() || p.find(1, 9) == none {
 		t.Fatal("forgetting one log's producers")
 	}
 }
