@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"encoding/binary"
 	"fmt"
 
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -18,11 +20,11 @@ type blocking struct {
 }
 
 func newBlocking(ring ioring.Ring, arena *mem.Arena, files uint32) (*blocking, error) {
-	buf, err := arena.Carve("recovery", 1<<20, blockBytes)
+	buf, err := arena.Carve("recovery", 1<<20, format.BlockBytes)
 	if err != nil {
 		return nil, err
 	}
-	path, err := arena.Carve("recovery", blockBytes, blockBytes)
+	path, err := arena.Carve("recovery", format.BlockBytes, format.BlockBytes)
 	return &blocking{ring: ring, buf: buf, path: path, files: files}, err
 }
 
@@ -103,14 +105,14 @@ func (b *blocking) size(slot uint32) (int64, error) {
 	if r := b.do(ioring.Op{Code: ioring.Stat, File: slot, Buf: b.path}); r < 0 {
 		return 0, failure("looking at", "a file", r)
 	}
-	return int64(le.Uint64(b.path.Bytes())), nil
+	return int64(binary.LittleEndian.Uint64(b.path.Bytes())), nil
 }
 
 // read reads n bytes at off, fewer where the file ends; both whole blocks.
 func (b *blocking) read(slot uint32, off int64, n int) ([]byte, error) {
 	p := make([]byte, 0, n)
 	for len(p) < n {
-		at := len(p) &^ (blockBytes - 1)
+		at := len(p) &^ (format.BlockBytes - 1)
 		p = p[:at]
 		k := min(n-at, b.buf.Len())
 		r := b.do(ioring.Op{Code: ioring.Read, File: slot, Offset: uint64(off) + uint64(at), Buf: b.buf.Slice(0, k)})
@@ -118,7 +120,7 @@ func (b *blocking) read(slot uint32, off int64, n int) ([]byte, error) {
 			return p, failure("reading", "a file", r)
 		}
 		p = append(p, b.buf.Bytes()[:r]...)
-		if int(r) < blockBytes {
+		if int(r) < format.BlockBytes {
 			break
 		}
 	}
@@ -133,7 +135,7 @@ func (b *blocking) write(slot uint32, off int64, p []byte, what string) error {
 		if r <= 0 {
 			return failure("writing", what, min(r, -int32(ioring.EIO)))
 		}
-		k = int(r) &^ (blockBytes - 1)
+		k = int(r) &^ (format.BlockBytes - 1)
 		p, off = p[k:], off+int64(k)
 	}
 	return nil
@@ -141,15 +143,15 @@ func (b *blocking) write(slot uint32, off int64, p []byte, what string) error {
 
 // zero writes zeroes from size from to size to.
 func (b *blocking) zero(slot uint32, from, to int64, what string) error {
-	from &^= blockBytes - 1
+	from &^= format.BlockBytes - 1
 	clear(b.buf.Bytes())
 	for from < to {
 		k := int(min(to-from, int64(b.buf.Len())))
 		r := b.do(ioring.Op{Code: ioring.Write, File: slot, Offset: uint64(from), Buf: b.buf.Slice(0, k)})
-		if r < blockBytes {
+		if r < format.BlockBytes {
 			return failure("writing", what, min(r, -int32(ioring.EIO)))
 		}
-		from += int64(r) &^ (blockBytes - 1)
+		from += int64(r) &^ (format.BlockBytes - 1)
 	}
 	return b.sync(slot, what)
 }
@@ -178,15 +180,11 @@ func (b *blocking) list(path string) (names []string, err error) {
 
 func (b *blocking) unlink(path string) { b.do(ioring.Op{Code: ioring.Unlink, Buf: b.name(path)}) }
 
-func shardPath(shard int, name string) string { return fmt.Sprintf("shard-%03d/%s", shard, name) }
-
-func segmentPath(generation uint64) string { return fmt.Sprintf("segments/%016x", generation) }
-
 // openShard opens the files of this shard for good.
 func (e *Engine) openShard(arena *mem.Arena) error {
-	b := &blocking{ring: e.ring, buf: e.flush.buffers[0], path: e.flush.buffers[1].Slice(0, blockBytes), files: e.o.Files}
+	b := &blocking{ring: e.ring, buf: e.flush.buffers[0], path: e.flush.buffers[1].Slice(0, format.BlockBytes), files: e.o.Files}
 	for i, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
-		path := shardPath(e.shard, name)
+		path := format.ShardPath(e.shard, name)
 		if found, err := b.open(e.o.Files+uint32(i), path, 0); err != nil || !found {
 			return fmt.Errorf("engine: %s is not there: %w", path, err)
 		}
@@ -204,7 +202,7 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 		}
 		size = want
 	}
-	e.journal.blocks = min(size, int64(e.o.JournalBytes)) / blockBytes
+	e.journal.blocks = min(size, int64(e.o.JournalBytes)) / format.BlockBytes
 	for i := range uint32(2) {
 		// room for the largest checkpoint there may be, where the disk has it
 		slot := e.o.Files + slotCheck + i

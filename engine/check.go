@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -84,26 +85,26 @@ func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*CheckReport, 
 	if err := r.superblock(); err != nil {
 		return nil, err
 	}
-	out := &CheckReport{Directory: r.boot.Directory, Epoch: r.old.epoch}
+	out := &CheckReport{Directory: r.boot.Directory, Epoch: r.old.Epoch}
 	if r.boot.Fresh {
 		return out, nil
 	}
-	for s := range int(r.old.shards) {
+	for s := range int(r.old.Shards) {
 		if err := r.shard(s); err != nil {
 			return nil, err
 		}
 	}
 	out.Clean, out.Frames = r.boot.Clean, r.frames
 	for _, l := range r.logs { // order does not matter
-		for i := range l.segments {
+		for i := range l.Segments {
 			if l.readable(i) {
-				r.ahead += l.segments[i].position
+				r.ahead += l.Segments[i].Position
 			}
 		}
 	}
 	for _, id := range sorted(r.logs) {
 		l := r.logs[id]
-		row := LogReport{ID: id, Start: l.start, End: l.accepted}
+		row := LogReport{ID: id, Start: l.Start, End: l.accepted}
 		x, _, err := r.breaks(l, &row)
 		if err != nil {
 			return nil, err
@@ -111,7 +112,7 @@ func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*CheckReport, 
 		row.cut = x.Cut
 		if o.Each != nil {
 			for i := range l.entries {
-				o.Each(id, l.entries[i].bytes[entryHeader:entryHeader+int(l.entries[i].length)])
+				o.Each(id, l.entries[i].bytes[format.EntryHeaderBytes:format.EntryHeaderBytes+int(l.entries[i].Length)])
 			}
 		}
 		out.Logs = append(out.Logs, row)
@@ -121,10 +122,10 @@ func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*CheckReport, 
 
 // checkSegment walks the runs of one segment, whole.
 func (r *recovery) checkSegment(l *found, i int, out *LogReport, x *breakAt) error {
-	q := &l.segments[i]
+	q := &l.Segments[i]
 	before := r.passed
-	defer func() { r.pass(before + q.position) }()
-	path, slot := segmentPath(q.generation), r.files+4
+	defer func() { r.pass(before + q.Position) }()
+	path, slot := format.SegmentPath(q.Generation), r.files+4
 	problem := func(at, from, to int64, what string) {
 		out.Problems = append(out.Problems, Problem{path, at, from, to, what})
 		x.breaksAt(i, at, from)
@@ -134,47 +135,47 @@ func (r *recovery) checkSegment(l *found, i int, out *LogReport, x *breakAt) err
 		return err
 	}
 	if !there {
-		problem(0, q.base, q.end, "missing")
+		problem(0, q.Base, q.End, "missing")
 		return nil
 	}
 	defer r.close(slot)
-	base := q.base
-	for at := int64(0); at < q.position; {
-		var h runHeader
-		p, err := r.read(slot, at, blockBytes)
-		if err != nil || len(p) < blockBytes || !h.get(p) || h.directory != r.old.directory || h.generation != q.generation || h.log != l.id || h.base != base && (h.base < base || h.base > l.start) || at+int64(h.bytes()) > q.position {
-			problem(at, base, q.end, "the head of a run is broken")
+	base := q.Base
+	for at := int64(0); at < q.Position; {
+		var h format.RunHeader
+		p, err := r.read(slot, at, format.BlockBytes)
+		if err != nil || len(p) < format.BlockBytes || !h.Get(p) || h.Directory != r.old.Directory || h.Generation != q.Generation || h.Log != l.ID || h.Base != base && (h.Base < base || h.Base > l.Start) || at+int64(h.Bytes()) > q.Position {
+			problem(at, base, q.End, "the head of a run is broken")
 			return nil
 		}
-		p, err = r.read(slot, at, h.bytes())
-		if err != nil || len(p) < h.bytes() || !h.whole(p[pieceHeader:pieceHeader+int(h.bodyBytes)]) {
-			problem(at, base, h.end, "a run is broken")
-			if len(p) == h.bytes() {
-				r.save(l, &h, p[pieceHeader:pieceHeader+int(h.bodyBytes)], x)
+		p, err = r.read(slot, at, h.Bytes())
+		if err != nil || len(p) < h.Bytes() || !h.Whole(p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)]) {
+			problem(at, base, h.End, "a run is broken")
+			if len(p) == h.Bytes() {
+				r.save(l, &h, p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)], x)
 			}
-			at, base = at+int64(h.bytes()), h.end
+			at, base = at+int64(h.Bytes()), h.End
 			continue
 		}
 		x.whole(&h, at == 0)
 		if r.o.Each != nil {
-			h.batchesIn(p[pieceHeader:pieceHeader+int(h.bodyBytes)], func(b []byte) { r.o.Each(l.id, b) })
+			format.EachBatch(p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)], func(b []byte) { r.o.Each(l.ID, b) })
 		}
-		out.Batches += int(h.batches)
+		out.Batches += int(h.Batches)
 		out.Runs++
-		out.Bytes += int64(h.bytes())
-		at += int64(h.bytes())
+		out.Bytes += int64(h.Bytes())
+		at += int64(h.Bytes())
 		r.pass(before + at)
-		base = h.end
+		base = h.End
 	}
-	if base != q.end {
-		problem(q.position, base, q.end, "the segment ends early")
+	if base != q.End {
+		problem(q.Position, base, q.End, "the segment ends early")
 	}
 	return nil
 }
 
 // readable says whether there is anything to read in segment i.
 func (l *found) readable(i int) bool {
-	return l.segments[i].position > 0 && l.segments[i].end > l.start
+	return l.Segments[i].Position > 0 && l.Segments[i].End > l.Start
 }
 
 // pass tells whoever asks how far a check is.
@@ -182,17 +183,5 @@ func (r *recovery) pass(to int64) {
 	r.passed = to
 	if r.o.Progress != nil {
 		r.o.Progress(r.passed, r.ahead)
-	}
-}
-
-// batchesIn gives each batch of a run's body.
-func (h *runHeader) batchesIn(body []byte, each func(batch []byte)) {
-	for len(body) > 0 {
-		var x entry
-		if !x.get(body) || x.bytes() > len(body) {
-			return
-		}
-		each(body[entryHeader : entryHeader+int(x.length)])
-		body = body[x.bytes():]
 	}
 }

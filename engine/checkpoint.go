@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -29,7 +30,7 @@ type checkpoints struct {
 // header.
 type draft struct {
 	open  bool // it has not all logs yet
-	head  checkpoint
+	head  format.Checkpoint
 	log   int            // whose turn it is
 	bytes int            // put so far
 	room  int            // bytes left for attachments
@@ -38,7 +39,7 @@ type draft struct {
 
 func (e *Engine) carveChecks(a *mem.Arena) (err error) {
 	e.checkpoints.replays = [2]uint64{1, 1} // Recover wrote both
-	e.checkpoints.checkBuf, err = a.Carve("checkpoint", e.o.checkpointBytes(), blockBytes)
+	e.checkpoints.checkBuf, err = a.Carve("checkpoint", e.o.checkpointBytes(), format.BlockBytes)
 	return err
 }
 
@@ -62,7 +63,7 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 	}
 	from := e.replayFrom()
 	useful := min(e.checkpoints.replays[0], e.checkpoints.replays[1]) < from
-	if !(e.checkpoints.wantClean || useful && (e.journal.sinceCheck > e.journal.blocks/4 || e.checkFrees(from)) || e.extents.walked > 2*e.journal.blocks*blockBytes) {
+	if !(e.checkpoints.wantClean || useful && (e.journal.sinceCheck > e.journal.blocks/4 || e.checkFrees(from)) || e.extents.walked > 2*e.journal.blocks*format.BlockBytes) {
 		// a quiet shard leaves nothing to replay, and no run that nothing says was durable
 		if !useful && e.extents.walked == 0 || from <= e.journal.sealedSeq || e.journal.openCount > 0 || e.extents.runsUsed > 0 {
 			return
@@ -79,8 +80,8 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 	}
 	e.checkpoints.checkBusy = true
 	e.checkpoints.draft = draft{open: true}
-	e.checkpoints.draft.head = checkpoint{directory: e.dir, epoch: e.epoch, shard: uint32(e.shard), clean: e.checkpoints.wantClean, sequence: e.checkpoints.sequence, journal: e.journalID,
-		durable: e.journal.durableSeq}
+	e.checkpoints.draft.head = format.Checkpoint{Directory: e.dir, Epoch: e.epoch, Shard: uint32(e.shard), Clean: e.checkpoints.wantClean, Sequence: e.checkpoints.sequence, Journal: e.journalID,
+		Durable: e.journal.durableSeq}
 	e.startsAt(from)
 	e.rebuild()
 	e.buildOn(sleep)
@@ -89,10 +90,10 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 // startsAt has the checkpoint under way say that replay begins with frame from.
 func (e *Engine) startsAt(from uint64) {
 	c := &e.checkpoints.draft.head
-	c.frame, c.block, c.previous = from, uint64(e.journal.next), e.journal.chain
+	c.Frame, c.Block, c.Previous = from, uint64(e.journal.next), e.journal.chain
 	if from <= e.journal.submitted {
 		f := &e.journal.live[from%uint64(len(e.journal.live))]
-		c.block, c.previous = uint64(f.block), f.previous
+		c.Block, c.Previous = uint64(f.block), f.previous
 	}
 }
 
@@ -123,7 +124,7 @@ func (e *Engine) blocksBefore(q uint64) int64 {
 // rebuild begins the checkpoint under way from its first log.
 func (e *Engine) rebuild() {
 	d := &e.checkpoints.draft
-	d.log, d.bytes, d.room, d.head.logs = 0, checkHeader, e.o.attachmentsBytes(), 0
+	d.log, d.bytes, d.room, d.head.Logs = 0, format.CheckpointHeaderBytes, e.o.attachmentsBytes(), 0
 }
 
 // buildOn puts some logs more into the checkpoint under way, and writes it when
@@ -134,12 +135,12 @@ func (e *Engine) buildOn(sleep *ioring.Instant) {
 		e.checkpoints.checkBusy, d.open = false, false
 		return
 	}
-	if e.now < d.next && !d.head.clean {
+	if e.now < d.next && !d.head.Clean {
 		earlier(sleep, d.next)
 		return
 	}
 	until := d.log + e.o.CheckLogs
-	if d.head.clean {
+	if d.head.Clean {
 		until = e.logsHigh
 	}
 	for d.log < e.logsHigh {
@@ -161,9 +162,9 @@ func (e *Engine) buildOn(sleep *ioring.Instant) {
 		e.startsAt(e.replayFrom())
 	}
 	p := e.checkpoints.checkBuf.Bytes()
-	n := alignBlock(d.bytes)
+	n := format.AlignBlock(d.bytes)
 	clear(p[d.bytes:n])
-	d.head.put(p, d.bytes-checkHeader)
+	d.head.Put(p, d.bytes-format.CheckpointHeaderBytes)
 	d.open = false
 	e.checkpoints.checkIO.begin(e.o.Files+slotCheck+uint32(e.checkpoints.sequence%2), 0, e.checkpoints.checkBuf.Slice(0, n))
 	e.disk.begin(WorkCheckpoints, n)
@@ -185,16 +186,16 @@ func (e *Engine) putLog(l *log, s Slot) bool {
 		segments++
 	}
 	p, d := e.checkpoints.checkBuf.Bytes(), &e.checkpoints.draft
-	if d.bytes+logRecordBytes+checkEpochs*epochRecordBytes+segments*segRecordBytes+d.room > len(p) {
+	if d.bytes+format.LogRecordBytes+checkEpochs*format.EpochRecordBytes+segments*format.SegmentRecordBytes+d.room > len(p) {
 		return false
 	}
 	// of a start past what is drained the journal holds the rest, the new start too
-	r := logRecord{id: l.id, start: min(l.start, l.drained), end: l.drained, maxTime: l.drainMax, maxTimeBase: l.drainBase, rotFrom: l.rotFrom, rotTo: l.rotTo, direct: l.direct, chain: l.chain}
-	at := d.bytes + logRecordBytes
+	r := format.LogRecord{ID: l.id, Start: min(l.start, l.drained), End: l.drained, MaxTime: l.drainMax, MaxTimeBase: l.drainBase, RotFrom: l.rotFrom, RotTo: l.rotTo, Direct: l.direct, Chain: l.chain}
+	at := d.bytes + format.LogRecordBytes
 	epochs := 0
 	for k := max(0, l.nEpochs-checkEpochs); k < l.nEpochs; k++ {
-		if l.epochs[k].start < l.drained {
-			at += putEpoch(p[at:], l.epochs[k])
+		if l.epochs[k].Start < l.drained {
+			at += format.PutEpoch(p[at:], l.epochs[k])
 			epochs++
 		}
 	}
@@ -204,8 +205,8 @@ func (e *Engine) putLog(l *log, s Slot) bool {
 		if !q.ready {
 			continue
 		}
-		x := segRecord{generation: q.generation, base: q.base, end: q.end, position: q.position, maxTime: q.maxTime, chain: q.chain, bytes: q.bytes}
-		at += putSegment(p[at:], &x)
+		x := format.SegmentRecord{Generation: q.generation, Base: q.base, End: q.end, Position: q.position, MaxTime: q.maxTime, Chain: q.chain, Bytes: q.bytes}
+		at += format.PutSegment(p[at:], &x)
 		segments++
 	}
 	n := 0
@@ -213,10 +214,10 @@ func (e *Engine) putLog(l *log, s Slot) bool {
 		n = e.attach.Attachment(s, p[at:at+d.room])
 		d.room -= n
 	}
-	putLogRecord(p[d.bytes:], &r, epochs, segments)
-	le.PutUint32(p[d.bytes+60:], uint32(n))
+	r.Attachment = p[at : at+n]
+	format.PutLogRecord(p[d.bytes:], &r, epochs, segments)
 	d.bytes = at + n
-	d.head.logs++
+	d.head.Logs++
 	return true
 }
 
@@ -242,8 +243,8 @@ func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
 		e.fail(e.checkpoints.checkIO.errno)
 		return
 	}
-	e.checkpoints.replays[e.checkpoints.sequence%2] = e.checkpoints.draft.head.frame
-	if e.checkpoints.draft.head.clean {
+	e.checkpoints.replays[e.checkpoints.sequence%2] = e.checkpoints.draft.head.Frame
+	if e.checkpoints.draft.head.Clean {
 		e.checkpoints.cleanWritten = true
 	}
 	e.release(min(e.checkpoints.replays[0], e.checkpoints.replays[1]))

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -29,8 +30,8 @@ type coldRead struct {
 	segment int32
 	user    uint32
 	from    int64
-	at      indexEntry // of the run that is looked at
-	look    int        // where it is in buf
+	at      format.IndexEntry // of the run that is looked at
+	look    int               // where it is in buf
 	buf     mem.Block
 	got     int
 	want    int
@@ -64,7 +65,7 @@ const (
 
 func (e *Engine) carveColds(a *mem.Arena) (err error) {
 	for i := range e.reads.reads {
-		if e.reads.reads[i].buf, err = a.Carve("read buffers", e.o.runBufferBytes(), blockBytes); err != nil {
+		if e.reads.reads[i].buf, err = a.Carve("read buffers", e.o.runBufferBytes(), format.BlockBytes); err != nil {
 			return err
 		}
 	}
@@ -97,7 +98,7 @@ func (e *Engine) ReadCold(s Slot, from int64, user uint32) Status {
 		if r.stage != coldFree {
 			continue
 		}
-		*r = coldRead{stage: coldHead, held: true, log: s, id: l.id, segment: g, user: user, from: from, want: blockBytes, buf: r.buf}
+		*r = coldRead{stage: coldHead, held: true, log: s, id: l.id, segment: g, user: user, from: from, want: format.BlockBytes, buf: r.buf}
 		var near bool
 		if r.at, near = e.segments.all[g].seek(from); near {
 			e.readRuns(r, 0)
@@ -143,7 +144,7 @@ func (e *Engine) stepColds(sleep *ioring.Instant) {
 			}
 			r.opened = true
 		}
-		r.pushed = e.ring.Push(ioring.Op{Code: ioring.Read, File: e.files.open0 + uint32(e.segments.all[r.segment].file), Offset: uint64(r.at.position) + uint64(r.got), Buf: r.buf.Slice(r.got, r.want-r.got), Token: ioring.MakeToken(kindCold, 0, uint32(i))})
+		r.pushed = e.ring.Push(ioring.Op{Code: ioring.Read, File: e.files.open0 + uint32(e.segments.all[r.segment].file), Offset: uint64(r.at.Position) + uint64(r.got), Buf: r.buf.Slice(r.got, r.want-r.got), Token: ioring.MakeToken(kindCold, 0, uint32(i))})
 		if !r.pushed {
 			earlier(sleep, e.now)
 			continue
@@ -177,7 +178,7 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 		r.ended = true
 	default:
 		if r.got += int(c.Result); r.got < r.want {
-			r.got &^= blockBytes - 1
+			r.got &^= format.BlockBytes - 1
 			return
 		}
 	}
@@ -186,7 +187,7 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 }
 
 // readHead has the head of the run be read where the read stands.
-func (r *coldRead) readHead() { r.stage, r.look, r.got, r.want = coldHead, 0, 0, blockBytes }
+func (r *coldRead) readHead() { r.stage, r.look, r.got, r.want = coldHead, 0, 0, format.BlockBytes }
 
 // readRuns has the run be read where the read stands, which takes so many bytes
 // at least, and what follows. What is there of it stays.
@@ -209,7 +210,7 @@ func (e *Engine) readRuns(r *coldRead, atLeast int) {
 	} else if q.runBytes > 0 {
 		most -= most % q.runBytes
 	}
-	r.want = int(min(int64(max(atLeast, most)), q.position-r.at.position, int64(r.buf.Len())))
+	r.want = int(min(int64(max(atLeast, most)), q.position-r.at.Position, int64(r.buf.Len())))
 }
 
 // lookCold looks at the run where the read stands. False: the read is over, or
@@ -217,29 +218,29 @@ func (e *Engine) readRuns(r *coldRead, atLeast int) {
 func (e *Engine) lookCold(i uint32) bool {
 	r := &e.reads.reads[i]
 	q := &e.segments.all[r.segment]
-	var h runHeader
+	var h format.RunHeader
 	p := r.buf.Bytes()[min(r.look, r.got):r.got] // a run that was passed may end behind it
 	last := r.end > 0 || r.ended                 // no more is asked of the disk
 	switch {
-	case r.at.position >= q.position || len(p) < blockBytes && last:
+	case r.at.Position >= q.position || len(p) < format.BlockBytes && last:
 		return e.stopCold(i, q.end)
-	case len(p) < blockBytes:
+	case len(p) < format.BlockBytes:
 		r.readHead()
 		return false
 	}
-	if !h.get(p) || h.directory != e.dir || h.generation != q.generation || h.log != r.id || h.base != r.at.base && (h.base < r.at.base || h.base > e.logs[r.log].start) || h.bytes() > r.buf.Len() || r.at.position+int64(h.bytes()) > q.position {
+	if !h.Get(p) || h.Directory != e.dir || h.Generation != q.generation || h.Log != r.id || h.Base != r.at.Base && (h.Base < r.at.Base || h.Base > e.logs[r.log].start) || h.Bytes() > r.buf.Len() || r.at.Position+int64(h.Bytes()) > q.position {
 		return e.stopCold(i, q.end)
 	}
-	passed := h.end <= r.from
+	passed := h.End <= r.from
 	switch {
 	case passed:
-	case h.bytes() > len(p) && last:
-		return e.stopCold(i, h.end)
-	case h.bytes() > len(p):
-		e.readRuns(r, h.bytes())
+	case h.Bytes() > len(p) && last:
+		return e.stopCold(i, h.End)
+	case h.Bytes() > len(p):
+		e.readRuns(r, h.Bytes())
 		return false
-	case !h.whole(p[pieceHeader : pieceHeader+int(h.bodyBytes)]):
-		return e.stopCold(i, h.end)
+	case !h.Whole(p[format.HeaderBytes : format.HeaderBytes+int(h.BodyBytes)]):
+		return e.stopCold(i, h.End)
 	}
 	q.note(r.at)
 	if r.end == 0 {
@@ -250,12 +251,12 @@ func (e *Engine) lookCold(i uint32) bool {
 			r.first = r.look
 			q.remember(r.at)
 		}
-		r.end = r.look + h.bytes()
-		q.runBytes = h.bytes()
-		e.stats.ColdBytes += uint64(h.bytes())
+		r.end = r.look + h.Bytes()
+		q.runBytes = h.Bytes()
+		e.stats.ColdBytes += uint64(h.Bytes())
 	}
-	r.at = indexEntry{base: h.end, position: r.at.position + int64(h.bytes()), before: max(r.at.before, h.maxTime)}
-	r.look += h.bytes()
+	r.at = format.IndexEntry{Base: h.End, Position: r.at.Position + int64(h.Bytes()), Before: max(r.at.Before, h.MaxTime)}
+	r.look += h.Bytes()
 	return true
 }
 
@@ -283,8 +284,8 @@ func (e *Engine) rotFound(r *coldRead, end int64) {
 	if l.state != logOpen || l.id != r.id {
 		return
 	}
-	from := max(r.at.base, l.start)
-	if l.rotFrom == noOffset {
+	from := max(r.at.Base, l.start)
+	if l.rotFrom == format.NoOffset {
 		l.rotFrom, l.rotTo = from, end
 	} else {
 		l.rotFrom, l.rotTo = min(l.rotFrom, from), max(l.rotTo, end)
@@ -318,30 +319,30 @@ func (e *Engine) ReadViews(read uint32, from, to int64, maxBytes int, out []View
 		panic("engine: ReadViews of a read that is not")
 	}
 	for at := r.first; at < r.end; {
-		var run runHeader
-		run.get(r.buf.Bytes()[at:r.end])
-		p := r.buf.Bytes()[at : at+pieceHeader+int(run.bodyBytes)]
-		at += run.bytes()
-		if run.end <= from {
+		var run format.RunHeader
+		run.Get(r.buf.Bytes()[at:r.end])
+		p := r.buf.Bytes()[at : at+format.HeaderBytes+int(run.BodyBytes)]
+		at += run.Bytes()
+		if run.End <= from {
 			continue
 		}
-		for at := pieceHeader; at < len(p); {
-			var h entry
-			h.read(p[at:])
-			if h.base >= to || n == len(out) {
+		for at := format.HeaderBytes; at < len(p); {
+			var h format.Entry
+			h.Read(p[at:])
+			if h.Base >= to || n == len(out) {
 				return n
 			}
-			if h.base+int64(h.count) > from {
-				if n > 0 && int(h.length) > maxBytes {
+			if h.Base+int64(h.Count) > from {
+				if n > 0 && int(h.Length) > maxBytes {
 					return n
 				}
-				maxBytes -= int(h.length)
-				b := at + entryHeader
-				out[n] = View{p[b : b+int(h.length) : b+int(h.length)], pinCold | read}
+				maxBytes -= int(h.Length)
+				b := at + format.EntryHeaderBytes
+				out[n] = View{p[b : b+int(h.Length) : b+int(h.Length)], pinCold | read}
 				r.pins++
 				n++
 			}
-			at += h.bytes()
+			at += h.Bytes()
 		}
 	}
 	return n

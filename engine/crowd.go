@@ -1,6 +1,9 @@
 package engine
 
-import "github.com/tailbound/tailbound/ioring"
+import (
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/ioring"
+)
 
 // crowd counts the logs that had large batches in an interval. Many of them are
 // served by frames, all of them, with one sync for all; when frames do not keep
@@ -47,7 +50,7 @@ func (e *Engine) crowded(l *log, need int) bool {
 	switch n := max(c.logs, c.last); {
 	case n <= crowdLogs || n <= directLogsMax && e.now < c.runsUntil:
 		return false
-	case n > directLogsMax || e.journal.openBytes+need <= frameBytesMax || int(e.journal.submitted-e.journal.durableSeq) < e.o.InflightMax:
+	case n > directLogsMax || e.journal.openBytes+need <= format.FrameBytesMax || int(e.journal.submitted-e.journal.durableSeq) < e.o.InflightMax:
 		return true
 	}
 	// a frame is full, and as many as may be are in flight

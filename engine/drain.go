@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -26,7 +27,7 @@ func (e *Engine) carveDrains(a *mem.Arena) (err error) {
 		if i >= largeDrains {
 			what, n = "small run buffers", smallDrainBytes
 		}
-		if e.flush.buffers[i], err = a.Carve(what, n, blockBytes); err != nil {
+		if e.flush.buffers[i], err = a.Carve(what, n, format.BlockBytes); err != nil {
 			return err
 		}
 	}
@@ -83,7 +84,7 @@ func (e *Engine) stepDrains(sleep *ioring.Instant) {
 			continue // a run that ends puts its log back
 		}
 		due := l.oldest + idleDrainNS
-		if l.taken < l.durable && (urgent || l.catching || l.undrained >= drainBytesMax || e.now >= due) {
+		if l.taken < l.durable && (urgent || l.catching || l.undrained >= format.FlushBytesMax || e.now >= due) {
 			if e.startDrain(Slot(s), l.durable, sleep) {
 				continue
 			}
@@ -113,7 +114,7 @@ func (e *Engine) drainsNow() int {
 // drainBuffer is a free buffer for the next run of l: a small one where that
 // holds all there is. none: there is none.
 func (e *Engine) drainBuffer(l *log) int32 {
-	if pieceHeader+l.undrained <= smallDrainBytes {
+	if format.HeaderBytes+l.undrained <= smallDrainBytes {
 		for i := largeDrains; i < drainsMax; i++ {
 			if e.flush.lent[i] == none {
 				return int32(i)
@@ -150,27 +151,27 @@ func (e *Engine) startDrain(s Slot, limit int64, sleep *ioring.Instant) bool {
 		return false
 	}
 	p := e.flush.buffers[buffer].Bytes()
-	h := runHeader{base: n.base, maxTime: noTime}
-	at := pieceHeader
+	h := format.RunHeader{Base: n.base, MaxTime: format.NoTime}
+	at := format.HeaderBytes
 	c := l.taking
 	for ; n != nil && n.seq != 0; n = e.at(&c) {
-		size := entryHeader + align8(int(n.length))
-		if n.base+int64(n.count) > limit || h.batches > 0 && at+size > drainBytesMax || l.filling != l.writing && n.base >= e.segments.all[l.filling].base {
+		size := format.EntryHeaderBytes + format.Align8(int(n.length))
+		if n.base+int64(n.count) > limit || h.Batches > 0 && at+size > format.FlushBytesMax || l.filling != l.writing && n.base >= e.segments.all[l.filling].base {
 			break
 		}
 		k := &e.cache.slabs[n.slab]
 		copy(p[at:], k.block.Bytes()[n.pos:int(n.pos)+size])
-		h.add(n)
+		h.Add(n.base, n.count, n.maxTime)
 		at += size
 		c.at++
 	}
-	if h.batches == 0 {
+	if h.Batches == 0 {
 		return false
 	}
-	bytes := at - pieceHeader
-	length := alignBlock(at)
-	if rest := q.pending - q.sent - int64(bytes); rest > 0 && q.next0+int64(length)+roomFor(rest) > q.bytes || q.next0+int64(length) > q.bytes {
-		e.wantRoom(s, l.writing, q.next0+int64(length)+roomFor(rest))
+	bytes := at - format.HeaderBytes
+	length := format.AlignBlock(at)
+	if rest := q.pending - q.sent - int64(bytes); rest > 0 && q.next0+int64(length)+format.RoomFor(rest) > q.bytes || q.next0+int64(length) > q.bytes {
+		e.wantRoom(s, l.writing, q.next0+int64(length)+format.RoomFor(rest))
 		if q.next0+int64(length) > q.bytes {
 			return false
 		}

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -108,26 +109,28 @@ func (o *Options) complete() error {
 	if o.LogsMax < 1 || o.FilesMax < 16 || o.LogMemoryBytes < 1<<20 || o.JournalBytes < 1<<20 || o.SegmentBytes < 256<<10 {
 		return fmt.Errorf("engine: options %+v are too small", *o)
 	}
-	o.SegmentBytes = alignBlock(max(o.SegmentBytes, 4*int(roomFor(int64(o.entryBytesMax())))))
+	o.SegmentBytes = format.AlignBlock(max(o.SegmentBytes, 4*int(format.RoomFor(int64(o.entryBytesMax())))))
 	// two of the largest frames always find a place, whatever the end wastes
-	o.JournalBytes = alignBlock(max(o.JournalBytes, 4*(o.entryBytesMax()+2*blockBytes)))
+	o.JournalBytes = format.AlignBlock(max(o.JournalBytes, 4*(o.entryBytesMax()+2*format.BlockBytes)))
 	return nil
 }
 
-func (o *Options) entryBytesMax() int { return entryHeader + align8(o.BatchBytesMax) }
+func (o *Options) entryBytesMax() int {
+	return format.EntryHeaderBytes + format.Align8(o.BatchBytesMax)
+}
 
 // frameBytes is the size at which a frame is closed: one larger batch passes.
-func (o *Options) frameBytes() int { return min(frameBytesMax, o.JournalBytes/8) }
+func (o *Options) frameBytes() int { return min(format.FrameBytesMax, o.JournalBytes/8) }
 
 // runBufferBytes holds the largest run.
 func (o *Options) runBufferBytes() int {
-	return alignBlock(pieceHeader + max(runBytesMax, o.entryBytesMax()))
+	return format.AlignBlock(format.HeaderBytes + max(format.RunBytesMax, o.entryBytesMax()))
 }
 
 // slabBytes: at least one frame of one largest batch.
 func (o *Options) slabBytes() int {
 	n := 256 << 10
-	for n < o.entryBytesMax()+2*blockBytes {
+	for n < o.entryBytesMax()+2*format.BlockBytes {
 		n <<= 1
 	}
 	for n < 4<<20 && n*16 <= o.LogMemoryBytes {
@@ -143,8 +146,11 @@ func (o *Options) segmentsMax() int { return 2*o.LogsMax + 4096 }
 func (o *Options) attachmentsBytes() int { return min(4<<20, max(1<<20, o.LogMemoryBytes/16)) }
 
 func (o *Options) checkpointBytes() int {
-	return alignBlock(checkHeader + o.LogsMax*(logRecordBytes+checkEpochs*epochRecordBytes) + o.segmentsMax()*segRecordBytes + o.attachmentsBytes())
+	return format.AlignBlock(format.CheckpointHeaderBytes + o.LogsMax*(format.LogRecordBytes+checkEpochs*format.EpochRecordBytes) + o.segmentsMax()*format.SegmentRecordBytes + o.attachmentsBytes())
 }
+
+// epochsPerLog is how many leader epochs of a log are known, the last ones.
+const epochsPerLog = 32
 
 const (
 	largeDrains = 2  // of any size
@@ -240,7 +246,7 @@ type log struct {
 
 	// last, so that what every append looks at lies together
 	nEpochs int
-	epochs  [epochsPerLog]epochStart
+	epochs  [epochsPerLog]format.EpochStart
 }
 
 type logState uint8
@@ -315,7 +321,7 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attac
 	}
 	o.LogsMax = max(o.LogsMax, len(boot.Shards[shard].Logs)) // another number of shards may bring more
 	e := &Engine{ring: ring, attach: attach, o: o, shard: shard, dir: boot.Directory, epoch: boot.Epoch,
-		journalID: journalID(boot.Directory, boot.Epoch, shard)}
+		journalID: format.JournalID(boot.Directory, boot.Epoch, shard)}
 	if err := e.carve(arena); err != nil {
 		return nil, fmt.Errorf("%w; this directory may hold batches of %d bytes", err, o.BatchBytesMax)
 	}
@@ -358,24 +364,24 @@ func (e *Engine) adopt(b *LogBoot) error {
 	}
 	r, l := b.record, &e.logs[s]
 	l.state = logOpen
-	l.start, l.end, l.durable, l.drained, l.taken = r.start, r.end, r.end, r.end, r.end
-	l.startDurable = r.start
-	l.maxTime, l.maxTimeBase, l.drainMax, l.drainBase = r.maxTime, r.maxTimeBase, r.maxTime, r.maxTimeBase
-	l.rotFrom, l.rotTo, l.chain, l.chainSent = r.rotFrom, r.rotTo, r.chain, r.chain
-	for _, x := range r.epochs {
+	l.start, l.end, l.durable, l.drained, l.taken = r.Start, r.End, r.End, r.End, r.End
+	l.startDurable = r.Start
+	l.maxTime, l.maxTimeBase, l.drainMax, l.drainBase = r.MaxTime, r.MaxTimeBase, r.MaxTime, r.MaxTimeBase
+	l.rotFrom, l.rotTo, l.chain, l.chainSent = r.RotFrom, r.RotTo, r.Chain, r.Chain
+	for _, x := range r.Epochs {
 		l.addEpoch(x)
 	}
-	for i := range r.segments {
-		x := &r.segments[i]
-		g, ok := e.takeSegment(x.generation, s)
+	for i := range r.Segments {
+		x := &r.Segments[i]
+		g, ok := e.takeSegment(x.Generation, s)
 		if !ok {
 			return fmt.Errorf("engine: shard %d has more than %d segments", e.shard, e.o.segmentsMax())
 		}
 		q := &e.segments.all[g]
-		q.base, q.end, q.position, q.maxTime, q.bytes, q.chain = x.base, x.end, x.position, x.maxTime, x.bytes, x.chain
+		q.base, q.end, q.position, q.maxTime, q.bytes, q.chain = x.Base, x.End, x.Position, x.MaxTime, x.Bytes, x.Chain
 		q.ready, q.next0 = true, q.position
 		if q.position > 0 {
-			q.note(indexEntry{base: q.base, before: noTime})
+			q.note(format.IndexEntry{Base: q.base, Before: format.NoTime})
 			e.loadDue(g)
 		}
 		e.appendSegment(l, g)
@@ -395,26 +401,24 @@ func (e *Engine) takeLog(id uint64) (Slot, bool) {
 	e.logsHigh = max(e.logsHigh, int(i)+1)
 	e.freeLog = l.nextFree
 	*l = log{id: id, first: none, last: none, taking: cursor{none, 0}, settling: cursor{none, 0}, runFirst: none, runLast: none, runSent: none, building: none, segments: none, tail: none, writing: none, filling: none,
-		maxTime: noTime, maxTimeBase: noOffset, drainMax: noTime, drainBase: noOffset, rotFrom: noOffset, rotTo: noOffset}
+		maxTime: format.NoTime, maxTimeBase: format.NoOffset, drainMax: format.NoTime, drainBase: format.NoOffset, rotFrom: format.NoOffset, rotTo: format.NoOffset}
 	e.byID[id] = Slot(i)
 	return Slot(i), true
 }
 
 // rots says that the record at offset is known to be lost on disk.
 func (l *log) rots(offset int64) bool {
-	return l.rotFrom != noOffset && offset >= l.rotFrom && offset < l.rotTo
+	return l.rotFrom != format.NoOffset && offset >= l.rotFrom && offset < l.rotTo
 }
 
 // Rotten is the range of records of log l, from to to - 1, that were
 // acknowledged and are lost: opening found so, or a cold read did.
 func (e *Engine) Rotten(l Slot) (from, to int64, rotten bool) {
 	x := &e.logs[l]
-	return x.rotFrom, x.rotTo, x.rotFrom != noOffset
+	return x.rotFrom, x.rotTo, x.rotFrom != format.NoOffset
 }
 
-const noTime = -1 << 63
-
-func (l *log) addEpoch(x epochStart) {
+func (l *log) addEpoch(x format.EpochStart) {
 	if l.nEpochs == len(l.epochs) {
 		copy(l.epochs[:], l.epochs[1:])
 		l.nEpochs--
@@ -563,7 +567,7 @@ func (e *Engine) Durable(l Slot) int64 { return e.logs[l].durable }
 // batch, at which to look for it; ts < 0 and base -1 when there is none.
 func (e *Engine) MaxTime(l Slot) (ts, base int64) {
 	x := &e.logs[l]
-	if x.maxTimeBase == noOffset {
+	if x.maxTimeBase == format.NoOffset {
 		return -1, -1
 	}
 	if x.maxTimeBase < x.start {
@@ -580,11 +584,11 @@ func (e *Engine) EpochAt(l Slot, epoch int32, end int64) (epochFound int32, endO
 		return -1, -1
 	}
 	for i := x.nEpochs - 1; i >= 0; i-- {
-		if x.epochs[i].epoch <= epoch {
+		if x.epochs[i].Epoch <= epoch {
 			if i+1 < x.nEpochs {
-				return x.epochs[i].epoch, x.epochs[i+1].start
+				return x.epochs[i].Epoch, x.epochs[i+1].Start
 			}
-			return x.epochs[i].epoch, end
+			return x.epochs[i].Epoch, end
 		}
 	}
 	return -1, -1
@@ -594,8 +598,8 @@ func (e *Engine) EpochAt(l Slot, epoch int32, end int64) (epochFound int32, endO
 func (e *Engine) EpochOf(l Slot, offset int64) int32 {
 	x := &e.logs[l]
 	for i := x.nEpochs - 1; i >= 0; i-- {
-		if x.epochs[i].start <= offset {
-			return x.epochs[i].epoch
+		if x.epochs[i].Start <= offset {
+			return x.epochs[i].Epoch
 		}
 	}
 	return -1
@@ -631,7 +635,7 @@ func (e *Engine) OpenLog(id uint64, user uint32) Status {
 	s, _ := e.takeLog(id)
 	l := &e.logs[s]
 	l.state, l.user = logOpening, user
-	e.putNote(entry{kind: entryOpened, log: id, slot: uint32(s)})
+	e.putNote(format.Entry{Kind: format.EntryOpened, Log: id, Slot: uint32(s)})
 	return OK
 }
 
@@ -650,7 +654,7 @@ func (e *Engine) DeleteLog(s Slot, user uint32) Status {
 	}
 	l := &e.logs[s]
 	l.state, l.user = logClosing, user
-	e.putNote(entry{kind: entryClosed, log: l.id, slot: uint32(s), base: l.end})
+	e.putNote(format.Entry{Kind: format.EntryClosed, Log: l.id, Slot: uint32(s), Base: l.end})
 	return OK
 }
 
@@ -675,7 +679,7 @@ func (e *Engine) TruncateBefore(s Slot, start int64, user uint32) Status {
 	}
 	l.start = start
 	e.stats.Truncated++
-	e.putNote(entry{kind: entryStartMoved, log: l.id, slot: uint32(s), base: start})
+	e.putNote(format.Entry{Kind: format.EntryStartMoved, Log: l.id, Slot: uint32(s), Base: start})
 	return OK
 }
 

@@ -1,44 +1,33 @@
 package engine
 
 import (
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
 
-const (
-	indexEntries    = 64
-	recentEntries   = 4
-	indexHeader     = 128
-	indexEntryBytes = 24
-)
+const recentEntries = 4
 
-// indexEntry says where a run begins; before is the largest time of all runs
-// before it in the segment. The index is sparse, and filled by writing, by
-// walking, and from what the life before knew.
-type indexEntry struct {
-	base     int64
-	position int64
-	before   int64
-}
-
-// note adds a run to the index, in its place, thinning it where it is full.
-func (q *segment) note(x indexEntry) {
+// note adds a run to the index, in its place, thinning it where it is full. The
+// index is sparse, and filled by writing, by walking, and from what the life
+// before knew.
+func (q *segment) note(x format.IndexEntry) {
 	i := q.indexed
-	for i > 0 && q.index[i-1].position > x.position {
+	for i > 0 && q.index[i-1].Position > x.Position {
 		i--
 	}
-	if i > 0 && (q.index[i-1].position == x.position || x.position-q.index[i-1].position < q.stride) {
+	if i > 0 && (q.index[i-1].Position == x.Position || x.Position-q.index[i-1].Position < q.stride) {
 		return
 	}
-	if i < q.indexed && q.index[i].position-x.position < q.stride && i > 0 {
+	if i < q.indexed && q.index[i].Position-x.Position < q.stride && i > 0 {
 		return
 	}
-	if q.indexed == indexEntries {
-		for k := 0; k < indexEntries/2; k++ {
+	if q.indexed == format.IndexEntriesMax {
+		for k := 0; k < format.IndexEntriesMax/2; k++ {
 			q.index[k] = q.index[2*k]
 		}
-		q.indexed = indexEntries / 2
-		q.stride = max(2*q.stride, 2*drainBytesMax)
+		q.indexed = format.IndexEntriesMax / 2
+		q.stride = max(2*q.stride, 2*format.FlushBytesMax)
 		q.note(x)
 		return
 	}
@@ -49,17 +38,17 @@ func (q *segment) note(x indexEntry) {
 
 // seek is the last run that is known to be at or before offset; near says that
 // it is the one, or close to it.
-func (q *segment) seek(offset int64) (x indexEntry, near bool) {
-	x = indexEntry{base: q.base, before: noTime}
+func (q *segment) seek(offset int64) (x format.IndexEntry, near bool) {
+	x = format.IndexEntry{Base: q.base, Before: format.NoTime}
 	for i := q.indexed - 1; i >= 0; i-- {
-		if q.index[i].base <= offset {
+		if q.index[i].Base <= offset {
 			x = q.index[i]
 			break
 		}
 	}
-	near = x.base == offset
+	near = x.Base == offset
 	for i := range q.recent {
-		if y := &q.recent[i]; y.position > 0 && y.position >= x.position && y.base <= offset {
+		if y := &q.recent[i]; y.Position > 0 && y.Position >= x.Position && y.Base <= offset {
 			x, near = *y, true
 		}
 	}
@@ -68,9 +57,9 @@ func (q *segment) seek(offset int64) (x indexEntry, near bool) {
 
 // remember keeps where a reader may go on; recentEntries readers of a segment
 // are told apart.
-func (q *segment) remember(x indexEntry) {
+func (q *segment) remember(x format.IndexEntry) {
 	for i := range q.recent {
-		if q.recent[i].position == x.position {
+		if q.recent[i].Position == x.Position {
 			return
 		}
 	}
@@ -80,8 +69,8 @@ func (q *segment) remember(x indexEntry) {
 
 func (q *segment) seekTime(ts int64) int64 {
 	for i := q.indexed - 1; i >= 0; i-- {
-		if q.index[i].before < ts {
-			return q.index[i].base
+		if q.index[i].Before < ts {
+			return q.index[i].Base
 		}
 	}
 	return q.base
@@ -112,7 +101,7 @@ type indexWork struct {
 }
 
 func (e *Engine) carveIndexes(a *mem.Arena) (err error) {
-	e.index.indexBlock, err = a.Carve("index block", blockBytes, blockBytes)
+	e.index.indexBlock, err = a.Carve("index block", format.BlockBytes, format.BlockBytes)
 	return err
 }
 
@@ -127,7 +116,7 @@ func (e *Engine) writesTo(l *log, g int32) {
 
 // indexDue has the index of segment g written, if g is complete.
 func (e *Engine) indexDue(g int32) {
-	if q := &e.segments.all[g]; !q.writeDue && q.position > 0 && q.indexAt != q.position && q.pending == 0 && q.flying == 0 && q.position+blockBytes <= q.bytes {
+	if q := &e.segments.all[g]; !q.writeDue && q.position > 0 && q.indexAt != q.position && q.pending == 0 && q.flying == 0 && q.position+format.BlockBytes <= q.bytes {
 		q.writeDue = true
 		e.index.writesDue++
 	}
@@ -197,7 +186,8 @@ func (e *Engine) stepIndexes(sleep *ioring.Instant) {
 		w.opened = true
 		if w.write {
 			q.indexAt = q.position
-			e.putIndex(e.index.indexBlock.Bytes(), q)
+			x := format.IndexHeader{Directory: e.dir, Generation: q.generation, Log: e.logs[q.log].id, Position: q.indexAt, Stride: q.stride}
+			x.Put(e.index.indexBlock.Bytes(), q.index[:q.indexed])
 		}
 	}
 	op := ioring.Op{Code: ioring.Read, File: e.files.open0 + uint32(q.file), Offset: uint64(q.indexAt), Buf: e.index.indexBlock, Token: ioring.MakeToken(kindIndex, 0, 0)}
@@ -219,7 +209,7 @@ func (e *Engine) indexCompleted(c ioring.Completion) {
 	if again(c.Result) {
 		return
 	}
-	if !w.write && (c.Result != blockBytes || !e.getIndex(e.index.indexBlock.Bytes(), q)) {
+	if !w.write && (c.Result != format.BlockBytes || !e.takeIndex(e.index.indexBlock.Bytes(), q)) {
 		q.indexAt = 0
 	}
 	e.letGo(w.segment)
@@ -227,44 +217,17 @@ func (e *Engine) indexCompleted(c ioring.Completion) {
 	w.active = false
 }
 
-// putIndex writes the block of an index:
-//
-//	0 magic 4 | 4 version 2 | 6 entries 2 | 8 generation 8 | 16 log id 8 | 24 position 8: its own
-//	32 directory id 16 | 48 stride 8 | 56 zero | 128 entries: base 8, position 8, largest time before 8
-//	4092 CRC of bytes 0-4091
-func (e *Engine) putIndex(p []byte, q *segment) {
-	clear(p)
-	le.PutUint32(p, magicIndex)
-	le.PutUint16(p[4:], formatVersion)
-	le.PutUint16(p[6:], uint16(q.indexed))
-	le.PutUint64(p[8:], q.generation)
-	le.PutUint64(p[16:], e.logs[q.log].id)
-	le.PutUint64(p[24:], uint64(q.indexAt))
-	copy(p[32:], e.dir[:])
-	le.PutUint64(p[48:], uint64(q.stride))
-	at := indexHeader
-	for _, x := range q.index[:q.indexed] {
-		le.PutUint64(p[at:], uint64(x.base))
-		le.PutUint64(p[at+8:], uint64(x.position))
-		le.PutUint64(p[at+16:], uint64(x.before))
-		at += indexEntryBytes
-	}
-	le.PutUint32(p[blockBytes-4:], crcOf(p[:blockBytes-4]))
-}
-
-// getIndex takes what p tells of q. False: it is no index, or not this one.
-func (e *Engine) getIndex(p []byte, q *segment) bool {
-	n := int(le.Uint16(p[6:]))
-	if le.Uint32(p) != magicIndex || le.Uint16(p[4:]) != formatVersion || le.Uint64(p[8:]) != q.generation || le.Uint64(p[16:]) != e.logs[q.log].id ||
-		int64(le.Uint64(p[24:])) != q.indexAt || [16]byte(p[32:48]) != e.dir || n > indexEntries || le.Uint32(p[blockBytes-4:]) != crcOf(p[:blockBytes-4]) {
+// takeIndex takes what p tells of q. False: it is no index, or not this one.
+func (e *Engine) takeIndex(p []byte, q *segment) bool {
+	var x format.IndexHeader
+	if !x.Get(p) || x.Directory != e.dir || x.Generation != q.generation || x.Log != e.logs[q.log].id || x.Position != q.indexAt {
 		return false
 	}
 	if q.stride == 0 {
-		q.stride = int64(le.Uint64(p[48:]))
+		q.stride = x.Stride
 	}
-	for p = p[indexHeader:]; n > 0; n-- {
-		q.note(indexEntry{base: int64(le.Uint64(p)), position: int64(le.Uint64(p[8:])), before: int64(le.Uint64(p[16:]))})
-		p = p[indexEntryBytes:]
+	for i := range x.Entries {
+		q.note(format.IndexEntryAt(p, i))
 	}
 	return true
 }

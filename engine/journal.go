@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -117,7 +118,7 @@ func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over 
 		case result > 0:
 			w.done += int(result)
 			if w.done < w.buf.Len() {
-				w.done &^= blockBytes - 1
+				w.done &^= format.BlockBytes - 1
 			}
 		case again(result):
 		case w.errno == 0:
@@ -147,7 +148,7 @@ func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over 
 }
 
 func (e *Engine) carveFrames(*mem.Arena) error {
-	e.journal.live = make([]liveFrame, e.o.JournalBytes/blockBytes+64)
+	e.journal.live = make([]liveFrame, e.o.JournalBytes/format.BlockBytes+64)
 	e.journal.released = 1
 	return nil
 }
@@ -157,9 +158,9 @@ func (e *Engine) openEntries() uint32 { return e.journal.openCount }
 // entryFits makes sure that the open frame can take an entry of n bytes,
 // closing it and opening the next where it must.
 func (e *Engine) entryFits(n int) bool {
-	need := entryHeader + align8(n)
+	need := format.EntryHeaderBytes + format.Align8(n)
 	if e.journal.openBytes > 0 {
-		if e.journal.openBytes+need <= max(e.o.frameBytes(), pieceHeader+need) && e.journal.openPos+e.journal.openBytes+need <= e.cache.slabs[e.cache.slab].block.Len() {
+		if e.journal.openBytes+need <= max(e.o.frameBytes(), format.HeaderBytes+need) && e.journal.openPos+e.journal.openBytes+need <= e.cache.slabs[e.cache.slab].block.Len() {
 			return true
 		}
 		if e.journal.openCount > 0 {
@@ -174,7 +175,7 @@ func (e *Engine) entryFits(n int) bool {
 		e.journal.pressed = true
 		return false
 	}
-	if e.cache.slab == none || e.cache.slabs[e.cache.slab].used+pieceHeader+need > e.cache.slabs[e.cache.slab].block.Len() {
+	if e.cache.slab == none || e.cache.slabs[e.cache.slab].used+format.HeaderBytes+need > e.cache.slabs[e.cache.slab].block.Len() {
 		if !e.takeSlab(&e.cache.slab) {
 			e.journal.pressed = true
 			return false
@@ -182,16 +183,16 @@ func (e *Engine) entryFits(n int) bool {
 	}
 	s := &e.cache.slabs[e.cache.slab]
 	s.frames++
-	e.journal.openPos, e.journal.openBytes, e.journal.openCount = s.used, pieceHeader, 0
+	e.journal.openPos, e.journal.openBytes, e.journal.openCount = s.used, format.HeaderBytes, 0
 	e.journal.live[(e.journal.sealedSeq+1)%uint64(len(e.journal.live))] = liveFrame{slab: e.cache.slab, pos: e.journal.openPos}
 	return true
 }
 
 // appendEntry writes the header of an entry whose bytes are in place.
-func (e *Engine) appendEntry(h *entry) (seq uint64) {
+func (e *Engine) appendEntry(h *format.Entry) (seq uint64) {
 	b := e.cache.slabs[e.cache.slab].block.Bytes()
 	putEntry(b[e.journal.openPos+e.journal.openBytes:], h)
-	e.journal.openBytes += h.bytes()
+	e.journal.openBytes += h.Bytes()
 	e.journal.openCount++
 	e.journal.lastEntry = e.now
 	e.stats.Entries++
@@ -199,21 +200,21 @@ func (e *Engine) appendEntry(h *entry) (seq uint64) {
 }
 
 // putEntry writes the header of an entry, and the zeroes after its bytes.
-func putEntry(p []byte, h *entry) {
-	h.put(p)
-	clear(p[entryHeader+int(h.length) : h.bytes()])
+func putEntry(p []byte, h *format.Entry) {
+	h.Put(p)
+	clear(p[format.EntryHeaderBytes+int(h.Length) : h.Bytes()])
 }
 
 // putNote appends an entry without bytes; entryFits(0) said that it fits.
-func (e *Engine) putNote(h entry) { e.appendEntry(&h) }
+func (e *Engine) putNote(h format.Entry) { e.appendEntry(&h) }
 
 func (e *Engine) sealFrame() {
 	s := &e.cache.slabs[e.cache.slab]
 	f := &e.journal.live[(e.journal.sealedSeq+1)%uint64(len(e.journal.live))]
 	b := s.block.Bytes()
-	n := alignBlock(e.journal.openBytes)
+	n := format.AlignBlock(e.journal.openBytes)
 	clear(b[e.journal.openPos+e.journal.openBytes : e.journal.openPos+n])
-	f.state, f.bytes, f.entries, f.blocks = frameSealed, e.journal.openBytes, e.journal.openCount, int32(n/blockBytes)
+	f.state, f.bytes, f.entries, f.blocks = frameSealed, e.journal.openBytes, e.journal.openCount, int32(n/format.BlockBytes)
 	s.used = e.journal.openPos + n
 	e.journal.openBytes, e.journal.openCount = 0, 0
 	e.journal.sealedSeq++
@@ -287,23 +288,23 @@ func (e *Engine) submitFrame() bool {
 		e.journal.next = 0
 	}
 	p := e.cache.slabs[f.slab].block.Bytes()[f.pos:]
-	h := frameHeader{journal: e.journalID, shard: uint32(e.shard), entries: f.entries, sequence: q, durable: e.journal.durableSeq}
-	h.directory, h.epoch, h.bodyBytes, h.previous = e.dir, e.epoch, uint32(f.bytes-pieceHeader), e.journal.chain
-	h.bodyCRC = crcOf(p[pieceHeader:f.bytes])
-	h.put(p)
-	e.journal.chain, e.journal.stampSeq, e.journal.idleAt = h.crc, e.journal.durableSeq, 0
+	h := format.FrameHeader{Journal: e.journalID, Shard: uint32(e.shard), Entries: f.entries, Sequence: q, Durable: e.journal.durableSeq}
+	h.Directory, h.Epoch, h.BodyBytes, h.Previous = e.dir, e.epoch, uint32(f.bytes-format.HeaderBytes), e.journal.chain
+	h.BodyCRC = format.CRC(p[format.HeaderBytes:f.bytes])
+	h.Put(p)
+	e.journal.chain, e.journal.stampSeq, e.journal.idleAt = h.CRC, e.journal.durableSeq, 0
 	if f.entries > 0 {
 		e.journal.dataSeq = q
 	}
 	e.journal.journalFull = false
 	e.journal.sinceCheck += wasted + int64(f.blocks)
 	f.state, f.at = frameInFlight, e.now
-	e.disk.begin(WorkFrames, int(f.blocks)*blockBytes)
+	e.disk.begin(WorkFrames, int(f.blocks)*format.BlockBytes)
 	e.reads.appendedAt = e.now
-	f.io.begin(e.journal.file, f.block*blockBytes, e.cache.slabs[f.slab].block.Slice(f.pos, int(f.blocks)*blockBytes))
+	f.io.begin(e.journal.file, f.block*format.BlockBytes, e.cache.slabs[f.slab].block.Slice(f.pos, int(f.blocks)*format.BlockBytes))
 	e.journal.submitted = q
 	e.stats.Frames++
-	e.stats.FrameBytes += uint64(f.blocks) * blockBytes
+	e.stats.FrameBytes += uint64(f.blocks) * format.BlockBytes
 	return true
 }
 
@@ -328,14 +329,14 @@ func (e *Engine) frameCompleted(i uint32, c ioring.Completion) {
 	}
 	if e.o.Faults.has(AckBeforeSync) && f.io.errno == 0 && f.io.done == f.io.buf.Len() && f.state == frameInFlight {
 		f.state = frameDone
-		e.disk.end(WorkFrames, int(f.blocks)*blockBytes)
+		e.disk.end(WorkFrames, int(f.blocks)*format.BlockBytes)
 		e.advance()
 		return
 	}
 	if !over || f.state != frameInFlight {
 		return
 	}
-	e.disk.end(WorkFrames, int(f.blocks)*blockBytes)
+	e.disk.end(WorkFrames, int(f.blocks)*format.BlockBytes)
 	if f.io.errno != 0 {
 		f.state = frameBroken
 		e.journal.brokenFrames++
@@ -362,33 +363,33 @@ func (e *Engine) advance() {
 		e.changes++
 		e.cache.slabs[f.slab].frames--
 		b := e.cache.slabs[f.slab].block.Bytes()[f.pos : f.pos+f.bytes]
-		for at := pieceHeader; at < len(b); {
-			var h entry
-			h.read(b[at:])
-			at += h.bytes()
+		for at := format.HeaderBytes; at < len(b); {
+			var h format.Entry
+			h.Read(b[at:])
+			at += h.Bytes()
 			e.entryDurable(&h, landing{f.at, f.io.written, f.bytes})
 		}
 	}
 }
 
-func (e *Engine) entryDurable(h *entry, at landing) {
-	l := &e.logs[h.slot]
-	if l.state == logFree || l.id != h.log {
+func (e *Engine) entryDurable(h *format.Entry, at landing) {
+	l := &e.logs[h.Slot]
+	if l.state == logFree || l.id != h.Log {
 		return
 	}
-	switch h.kind {
-	case entryData:
-		e.settle(Slot(h.slot), at)
-		e.queueDrain(int32(h.slot))
-	case entryOpened:
+	switch h.Kind {
+	case format.EntryData:
+		e.settle(Slot(h.Slot), at)
+		e.queueDrain(int32(h.Slot))
+	case format.EntryOpened:
 		l.state = logOpen
-		e.tell(Event{Kind: Opened, User: l.user, Slot: Slot(h.slot)})
-	case entryClosed:
-		e.logClosed(Slot(h.slot))
-	case entryStartMoved:
-		e.startMoved(Slot(h.slot), h.base)
-	case entryAssigned:
-		e.segmentAssigned(l, h.aux)
+		e.tell(Event{Kind: Opened, User: l.user, Slot: Slot(h.Slot)})
+	case format.EntryClosed:
+		e.logClosed(Slot(h.Slot))
+	case format.EntryStartMoved:
+		e.startMoved(Slot(h.Slot), h.Base)
+	case format.EntryAssigned:
+		e.segmentAssigned(l, h.Aux)
 	}
 }
 

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -80,7 +81,7 @@ func (r *reservation) note(direct bool, s Slot, n int, slab int32, pos int) {
 
 func (e *Engine) carveMemory(arena *mem.Arena) error {
 	// Last of all: what the arena has left is log memory.
-	e.o.LogMemoryBytes = min(e.o.LogMemoryBytes, arena.Bytes()-arena.Used()-blockBytes)
+	e.o.LogMemoryBytes = min(e.o.LogMemoryBytes, arena.Bytes()-arena.Used()-format.BlockBytes)
 	size := e.o.slabBytes()
 	n := e.o.LogMemoryBytes / size
 	if n < 3 {
@@ -88,7 +89,7 @@ func (e *Engine) carveMemory(arena *mem.Arena) error {
 	}
 	e.cache.slabs = make([]slab, n)
 	for i := range e.cache.slabs {
-		b, err := arena.Carve("log memory", size, blockBytes)
+		b, err := arena.Carve("log memory", size, format.BlockBytes)
 		if err != nil {
 			return err
 		}
@@ -333,10 +334,10 @@ func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
 		return nil, 0, WaitMemory
 	}
 	l := &e.logs[s]
-	if l.rotFrom != noOffset {
+	if l.rotFrom != format.NoOffset {
 		return nil, 0, Rot
 	}
-	need := entryHeader + align8(n)
+	need := format.EntryHeaderBytes + format.Align8(n)
 	if e.catchesUp(l, need) {
 		e.stats.WaitMemory++
 		return nil, 0, WaitMemory
@@ -354,9 +355,9 @@ func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
 	}
 	if direct && e.nodeFits(l) && e.directFits(s, n) {
 		r := &e.extents.pool[l.building]
-		at := r.pos + pieceHeader + r.bytes
+		at := r.pos + format.HeaderBytes + r.bytes
 		e.cache.reserved.note(true, s, n, r.slab, at)
-		at += entryHeader
+		at += format.EntryHeaderBytes
 		return e.cache.slabs[r.slab].block.Bytes()[at : at+n : at+n], l.end, OK
 	}
 	if !e.nodeFits(l) || !e.entryFits(n) {
@@ -365,8 +366,8 @@ func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
 		return nil, 0, WaitMemory
 	}
 	b := e.cache.slabs[e.cache.slab].block.Bytes()
-	at := e.journal.openPos + e.journal.openBytes + entryHeader
-	e.cache.reserved.note(false, s, n, e.cache.slab, at-entryHeader)
+	at := e.journal.openPos + e.journal.openBytes + format.EntryHeaderBytes
+	e.cache.reserved.note(false, s, n, e.cache.slab, at-format.EntryHeaderBytes)
 	return b[at : at+n : at+n], l.end, OK
 }
 
@@ -389,17 +390,17 @@ func (e *Engine) Commit(m Meta) {
 	}
 	r.active = false
 	l := &e.logs[r.slot]
-	if l.nEpochs == 0 || l.epochs[l.nEpochs-1].epoch != int32(e.epoch) {
-		l.addEpoch(epochStart{int32(e.epoch), l.end})
+	if l.nEpochs == 0 || l.epochs[l.nEpochs-1].Epoch != int32(e.epoch) {
+		l.addEpoch(format.EpochStart{Epoch: int32(e.epoch), Start: l.end})
 	}
-	h := entry{kind: entryData, log: l.id, base: l.end, count: m.Count, length: uint32(r.n), crc: m.CRC, slot: uint32(r.slot), durable: l.durable, maxTime: m.MaxTime}
+	h := format.Entry{Kind: format.EntryData, Log: l.id, Base: l.end, Count: m.Count, Length: uint32(r.n), CRC: m.CRC, Slot: uint32(r.slot), Durable: l.durable, MaxTime: m.MaxTime}
 	n := e.pushNode(l)
 	n.base, n.maxTime, n.slab, n.pos, n.length, n.count, n.crc, n.age, n.seq = l.end, m.MaxTime, r.slab, uint32(r.pos), uint32(r.n), m.Count, m.CRC, e.cache.age, 0
 	if r.direct {
 		x := &e.extents.pool[l.building]
 		putEntry(e.cache.slabs[r.slab].block.Bytes()[r.pos:], &h)
-		x.bytes += h.bytes()
-		x.header.add(n)
+		x.bytes += h.Bytes()
+		x.header.Add(n.base, n.count, n.maxTime)
 		e.journal.lastEntry = e.now
 		e.stats.Entries++
 	} else {
@@ -408,18 +409,18 @@ func (e *Engine) Commit(m Meta) {
 		if l.undrained == 0 {
 			l.oldest = e.now
 		}
-		l.undrained += int64(h.bytes())
+		l.undrained += int64(h.Bytes())
 		if l.frameSeq != n.seq {
 			l.frameSeq, l.frameBytes = n.seq, 0
 		}
-		l.frameBytes += h.bytes()
+		l.frameBytes += h.Bytes()
 		e.queueDrain(int32(r.slot))
 	}
 	e.cache.slabs[r.slab].undrained++
-	e.segments.all[l.filling].pending += int64(h.bytes())
+	e.segments.all[l.filling].pending += int64(h.Bytes())
 	l.undurable += int64(r.n)
 	e.undurable += int64(r.n)
-	if m.MaxTime > l.maxTime || l.maxTimeBase == noOffset {
+	if m.MaxTime > l.maxTime || l.maxTimeBase == format.NoOffset {
 		l.maxTime, l.maxTimeBase = m.MaxTime, l.end
 	}
 	l.end += int64(m.Count)
@@ -456,7 +457,7 @@ func (e *Engine) Read(s Slot, from, to int64, maxBytes int, out []View) (n int, 
 	switch {
 	case from < l.start || from > l.end:
 		return 0, OutOfRange
-	case l.rotFrom != noOffset && from >= l.end:
+	case l.rotFrom != format.NoOffset && from >= l.end:
 		return 0, Rot // nothing will come there
 	case from >= to || len(out) == 0:
 		return 0, Empty
@@ -479,7 +480,7 @@ func (e *Engine) Read(s Slot, from, to int64, maxBytes int, out []View) (n int, 
 			e.cache.pinned++
 		}
 		k.pins++
-		at := int(x.pos) + entryHeader
+		at := int(x.pos) + format.EntryHeaderBytes
 		out[n] = View{k.block.Bytes()[at : at+int(x.length) : at+int(x.length)], uint32(x.slab)}
 		n++
 		c.at++
@@ -516,7 +517,7 @@ func (e *Engine) Unpin(pin uint32) {
 // largest timestamp is at least ts, never past it. False: no batch has one.
 func (e *Engine) SeekTime(s Slot, ts int64) (base int64, ok bool) {
 	l := &e.logs[s]
-	if l.maxTimeBase == noOffset || l.maxTime < ts || l.start == l.end {
+	if l.maxTimeBase == format.NoOffset || l.maxTime < ts || l.start == l.end {
 		return 0, false
 	}
 	for g := l.segments; g != none; g = e.segments.all[g].next {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -60,32 +61,32 @@ type LogBoot struct {
 	Start, End int64
 	Rot        string // not empty: acknowledged records are lost, and which
 	Attachment []byte // as of the checkpoint
-	Headers    []byte // the first HeaderBytes bytes of every batch after it
-	record     *logRecord
+	Headers    []byte // the first format.BatchHeaderBytes bytes of every batch after it
+	record     *format.LogRecord
 }
 
 // recovery is one opening in its course.
 type recovery struct {
 	*blocking
 	o        RecoverOptions
-	old      superblock
+	old      format.Superblock
 	boot     *Boot
 	logs     map[uint64]*found
-	seqs     map[int]uint64  // newest checkpoint of each shard
-	frames   int             // replayed
-	made     uint64          // segments made for what had no home
-	synced   map[uint64]bool // segments that are durable as they are
-	visited  *segRecord      // the segment that is open in the slot for them; nil
-	segBytes int64           // its size
-	rotten   bool            // acknowledged bytes of a journal are broken: no file is removed
-	readOnly bool            // Check's
-	passed   int64           // Check: bytes of segments it is through with
-	ahead    int64           // and of all there are
+	seqs     map[int]uint64        // newest checkpoint of each shard
+	frames   int                   // replayed
+	made     uint64                // segments made for what had no home
+	synced   map[uint64]bool       // segments that are durable as they are
+	visited  *format.SegmentRecord // the segment that is open in the slot for them; nil
+	segBytes int64                 // its size
+	rotten   bool                  // acknowledged bytes of a journal are broken: no file is removed
+	readOnly bool                  // Check's
+	passed   int64                 // Check: bytes of segments it is through with
+	ahead    int64                 // and of all there are
 }
 
 // found is a log as checkpoint, segments and journal tell it.
 type found struct {
-	logRecord
+	format.LogRecord
 	accepted int64 // end, with what the journal holds
 	noted    int64 // the highest durable offset that anything says it had
 	doubt    bool  // a broken frame may have held some of it
@@ -97,7 +98,7 @@ type found struct {
 // foundEntry is a data entry of a journal. Of one in a broken frame there may
 // be its header alone; an empty one stands for a frame that may have held anything.
 type foundEntry struct {
-	entry
+	format.Entry
 	bytes []byte // header and batch
 }
 
@@ -111,7 +112,7 @@ func Recover(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*Boot, error
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	if o.Shards < 1 || o.Shards+1 > shardsMax {
+	if o.Shards < 1 || o.Shards+1 > format.ShardsMax {
 		return nil, fmt.Errorf("engine: %d data shards", o.Shards)
 	}
 	b, err := newBlocking(ring, arena, o.Files)
@@ -122,7 +123,7 @@ func Recover(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*Boot, error
 	if err := r.superblock(); err != nil {
 		return nil, err
 	}
-	for s := range int(r.old.shards) {
+	for s := range int(r.old.Shards) {
 		if err := r.shard(s); err != nil {
 			return nil, err
 		}
@@ -149,24 +150,24 @@ func (r *recovery) superblock() error {
 				return err
 			}
 		}
-		p, err := r.read(r.files, 0, superBytes)
+		p, err := r.read(r.files, 0, format.SuperblockBytes)
 		if err != nil {
 			return err
 		}
-		for len(p) >= blockBytes {
-			var s superblock
-			if s.get(p) && s.sequence >= r.old.sequence && s.sequence > 0 {
+		for len(p) >= format.BlockBytes {
+			var s format.Superblock
+			if s.Get(p) && s.Sequence >= r.old.Sequence && s.Sequence > 0 {
 				r.old = s
 			}
-			p = p[blockBytes:]
+			p = p[format.BlockBytes:]
 		}
 	}
 	// A life that allowed larger batches may have left some.
-	r.o.BatchBytesMax = max(r.o.BatchBytesMax, int(r.old.batchMax))
+	r.o.BatchBytesMax = max(r.o.BatchBytesMax, int(r.old.BatchMax))
 	r.boot.batchMax = r.o.BatchBytesMax
 	r.o.BatchBytesMax = max(r.o.BatchBytesMax, r.o.Shard0) // it reads every shard's
-	if r.old.sequence > 0 {
-		r.boot.Directory = r.old.directory
+	if r.old.Sequence > 0 {
+		r.boot.Directory = r.old.Directory
 		return nil
 	}
 	if names, err := r.list("segments"); err == nil && len(names) > 0 {
@@ -185,7 +186,7 @@ func (r *recovery) superblock() error {
 // durable.
 func (r *recovery) shard(s int) error {
 	for i, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
-		path, slot := shardPath(s, name), r.files+uint32(i)
+		path, slot := format.ShardPath(s, name), r.files+uint32(i)
 		there, err := r.open(slot, path, 0)
 		if err != nil || !there {
 			return fmt.Errorf("engine: %s is missing: %w", path, err)
@@ -197,30 +198,30 @@ func (r *recovery) shard(s int) error {
 			}
 		}
 	}
-	var best checkpoint
+	var best format.Checkpoint
 	var body []byte
 	for i := range uint32(2) {
 		c, p, err := r.checkpoint(r.files + 1 + i)
 		if err != nil {
 			return err
 		}
-		if p != nil && c.directory == r.old.directory && int(c.shard) == s && c.epoch == r.old.epoch && c.sequence > best.sequence {
+		if p != nil && c.Directory == r.old.Directory && int(c.Shard) == s && c.Epoch == r.old.Epoch && c.Sequence > best.Sequence {
 			best, body = c, p
 		}
 	}
 	if body == nil {
-		return fmt.Errorf("engine: shard %d has no readable checkpoint of epoch %d", s, r.old.epoch)
+		return fmt.Errorf("engine: shard %d has no readable checkpoint of epoch %d", s, r.old.Epoch)
 	}
-	records, err := getLogRecords(body, int(best.logs))
+	records, err := format.GetLogRecords(body, int(best.Logs))
 	if err != nil {
 		return err
 	}
-	r.seqs[s] = best.sequence
+	r.seqs[s] = best.Sequence
 	logs := map[uint64]*found{}
 	for _, l := range records {
-		logs[l.id] = &found{logRecord: *l, accepted: l.end, noted: l.end}
+		logs[l.ID] = &found{LogRecord: *l, accepted: l.End, noted: l.End}
 	}
-	if !best.clean {
+	if !best.Clean {
 		r.boot.Clean = false
 		if err := r.replay(s, &best, logs); err != nil {
 			return err
@@ -235,7 +236,7 @@ func (r *recovery) shard(s int) error {
 			return fmt.Errorf("engine: log %d is on two shards", id)
 		}
 		r.logs[id] = l
-		if !best.clean {
+		if !best.Clean {
 			if err := r.walk(l); err != nil {
 				return err
 			}
@@ -261,20 +262,20 @@ func sorted(m map[uint64]*found) []uint64 {
 }
 
 // checkpoint reads a slot; nil: it is empty or torn.
-func (b *blocking) checkpoint(slot uint32) (c checkpoint, body []byte, err error) {
-	p, err := b.read(slot, 0, blockBytes)
-	if err != nil || len(p) < blockBytes {
+func (b *blocking) checkpoint(slot uint32) (c format.Checkpoint, body []byte, err error) {
+	p, err := b.read(slot, 0, format.BlockBytes)
+	if err != nil || len(p) < format.BlockBytes {
 		return c, nil, err
 	}
-	n, crc, ok := c.get(p)
+	n, crc, ok := c.Get(p)
 	if !ok {
 		return c, nil, nil
 	}
-	if p, err = b.read(slot, 0, alignBlock(checkHeader+n)); err != nil || len(p) < checkHeader+n {
+	if p, err = b.read(slot, 0, format.AlignBlock(format.CheckpointHeaderBytes+n)); err != nil || len(p) < format.CheckpointHeaderBytes+n {
 		return c, nil, err
 	}
-	body = p[checkHeader : checkHeader+n]
-	if crcOf(body) != crc {
+	body = p[format.CheckpointHeaderBytes : format.CheckpointHeaderBytes+n]
+	if format.CRC(body) != crc {
 		return c, nil, nil
 	}
 	return c, body[:n:n], nil
@@ -285,31 +286,31 @@ type journalReader struct {
 	*blocking
 	slot     uint32
 	size     int64
-	old      superblock
+	old      format.Superblock
 	journal  uint64
 	anyEpoch bool
 }
 
 // ours says that h is a frame of this journal in this life.
-func (j *journalReader) ours(h *frameHeader) bool {
-	return h.directory == j.old.directory && (j.anyEpoch || h.epoch == j.old.epoch && h.journal == j.journal)
+func (j *journalReader) ours(h *format.FrameHeader) bool {
+	return h.Directory == j.old.Directory && (j.anyEpoch || h.Epoch == j.old.Epoch && h.Journal == j.journal)
 }
 
 // frame reads the frame at offset at; nil body: it is broken or none.
-func (j *journalReader) frame(at int64, h *frameHeader) (body []byte, whole bool, err error) {
-	p, err := j.read(j.slot, at, blockBytes)
-	if err != nil || len(p) < blockBytes || !h.get(p) || !j.ours(h) {
+func (j *journalReader) frame(at int64, h *format.FrameHeader) (body []byte, whole bool, err error) {
+	p, err := j.read(j.slot, at, format.BlockBytes)
+	if err != nil || len(p) < format.BlockBytes || !h.Get(p) || !j.ours(h) {
 		return nil, false, err
 	}
-	n := alignBlock(pieceHeader + int(h.bodyBytes))
+	n := format.AlignBlock(format.HeaderBytes + int(h.BodyBytes))
 	if at+int64(n) > j.size {
 		return nil, false, nil
 	}
 	if p, err = j.read(j.slot, at, n); err != nil || len(p) < n {
 		return nil, false, err
 	}
-	body = p[pieceHeader : pieceHeader+int(h.bodyBytes)]
-	return body, crcOf(body) == h.bodyCRC, nil
+	body = p[format.HeaderBytes : format.HeaderBytes+int(h.BodyBytes)]
+	return body, format.CRC(body) == h.BodyCRC, nil
 }
 
 // later are the heads of frames past sequence, in order.
@@ -319,19 +320,19 @@ func (j *journalReader) later(sequence uint64) (heads []frameHead, err error) {
 		if err != nil {
 			return nil, err
 		}
-		for k := 0; k+blockBytes <= len(p); k += blockBytes {
-			var h frameHeader
-			if h.get(p[k:]) && j.ours(&h) && h.sequence > sequence {
+		for k := 0; k+format.BlockBytes <= len(p); k += format.BlockBytes {
+			var h format.FrameHeader
+			if h.Get(p[k:]) && j.ours(&h) && h.Sequence > sequence {
 				heads = append(heads, frameHead{h, at + int64(k)})
 			}
 		}
 	}
-	slices.SortFunc(heads, func(a, b frameHead) int { return int(int64(a.sequence - b.sequence)) })
+	slices.SortFunc(heads, func(a, b frameHead) int { return int(int64(a.Sequence - b.Sequence)) })
 	return heads, nil
 }
 
 type frameHead struct {
-	frameHeader
+	format.FrameHeader
 	at int64
 }
 
@@ -339,17 +340,17 @@ type frameHead struct {
 // on: where a later frame says that the broken one was durable, that is rot,
 // and it goes on after it; otherwise a power cut left a hole, and nothing at
 // or past it was acknowledged.
-func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
+func (r *recovery) replay(s int, c *format.Checkpoint, logs map[uint64]*found) error {
 	size, err := r.size(r.files)
 	if err != nil {
 		return err
 	}
-	j := &journalReader{blocking: r.blocking, slot: r.files, size: size &^ (blockBytes - 1), old: r.old, journal: c.journal, anyEpoch: r.o.Faults.has(NoEpoch)}
+	j := &journalReader{blocking: r.blocking, slot: r.files, size: size &^ (format.BlockBytes - 1), old: r.old, journal: c.Journal, anyEpoch: r.o.Faults.has(NoEpoch)}
 	var heads []frameHead // of all frames past the first break, in order
 	looked, durable := false, uint64(0)
-	at, sequence, previous, chained := int64(c.block)*blockBytes, c.frame, c.previous, true
+	at, sequence, previous, chained := int64(c.Block)*format.BlockBytes, c.Frame, c.Previous, true
 	for {
-		var h frameHeader
+		var h format.FrameHeader
 		var body []byte
 		ok := false
 		for _, try := range []int64{at, 0} {
@@ -360,7 +361,7 @@ func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
 			if err != nil {
 				return err
 			}
-			if whole && h.sequence == sequence && (!chained || h.previous == previous || j.anyEpoch) {
+			if whole && h.Sequence == sequence && (!chained || h.Previous == previous || j.anyEpoch) {
 				at, body, ok = try, p, true
 				break
 			}
@@ -370,8 +371,8 @@ func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
 			if err := r.entries(s, body, logs); err != nil {
 				return err
 			}
-			at += int64(alignBlock(pieceHeader + int(h.bodyBytes)))
-			sequence, previous, chained = sequence+1, h.crc, true
+			at += int64(format.AlignBlock(format.HeaderBytes + int(h.BodyBytes)))
+			sequence, previous, chained = sequence+1, h.CRC, true
 			continue
 		}
 		if !looked {
@@ -380,12 +381,12 @@ func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
 			}
 			looked = true
 		}
-		for len(heads) > 0 && heads[0].sequence <= sequence {
+		for len(heads) > 0 && heads[0].Sequence <= sequence {
 			heads = heads[1:]
 		}
-		durable = max(durable, c.durable)
+		durable = max(durable, c.Durable)
 		for i := range heads {
-			durable = max(durable, heads[i].durable)
+			durable = max(durable, heads[i].Durable)
 		}
 		if durable < sequence && !(r.o.Faults.has(GapIsRot) && len(heads) > 0) {
 			if len(heads) > 0 {
@@ -405,7 +406,7 @@ func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
 			}
 		}
 		exact := r.broken(j, at, sequence, logs)
-		if next >= 0 && heads[next].sequence != sequence+1 || next < 0 && durable > sequence {
+		if next >= 0 && heads[next].Sequence != sequence+1 || next < 0 && durable > sequence {
 			exact = false
 		}
 		if !exact {
@@ -416,7 +417,7 @@ func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
 		if next < 0 {
 			break
 		}
-		at, sequence, chained = heads[next].at, heads[next].sequence, false
+		at, sequence, chained = heads[next].at, heads[next].Sequence, false
 	}
 	return nil
 }
@@ -424,11 +425,11 @@ func (r *recovery) replay(s int, c *checkpoint, logs map[uint64]*found) error {
 // accept takes what the journal has of l and its segments have not, and says
 // whether anything is missing.
 func (r *recovery) accept(l *found) {
-	l.accepted = max(l.accepted, l.end)
+	l.accepted = max(l.accepted, l.End)
 	for _, x := range l.replayed {
-		end := x.base + int64(x.count)
+		end := x.Base + int64(x.Count)
 		switch {
-		case x.kind == 0:
+		case x.Kind == 0:
 			l.doubt = true
 			continue
 		case x.bytes == nil:
@@ -437,70 +438,70 @@ func (r *recovery) accept(l *found) {
 			}
 			continue
 		}
-		l.noted = max(l.noted, x.durable)
+		l.noted = max(l.noted, x.Durable)
 		if end <= l.accepted {
 			continue
 		}
-		if x.base > max(l.accepted, l.start) {
+		if x.Base > max(l.accepted, l.Start) {
 			continue // a hole; what was noted says whether it is rot
 		}
 		l.doubt = false
-		r.began(l, x.base)
+		r.began(l, x.Base)
 		l.entries = append(l.entries, x)
-		l.keep(&x.entry, x.bytes)
+		l.keep(&x.Entry, x.bytes)
 		l.accepted = end
 	}
 	l.replayed = nil
-	if l.accepted < l.start {
+	if l.accepted < l.Start {
 		// all of it was removed, and what its last batches said of their producers
-		l.accepted, l.end, l.entries = l.start, l.start, nil
-		l.attachment, l.headers = nil, nil
+		l.accepted, l.End, l.entries = l.Start, l.Start, nil
+		l.Attachment, l.Headers = nil, nil
 	}
 	if l.noted > l.accepted || l.doubt {
-		if l.rotFrom == noOffset {
-			l.rotFrom, l.rotTo = l.accepted, max(l.noted, l.accepted)
+		if l.RotFrom == format.NoOffset {
+			l.RotFrom, l.RotTo = l.accepted, max(l.noted, l.accepted)
 		}
-		r.note("log %d: rot: offsets %d to %d", l.id, l.rotFrom, l.rotTo)
+		r.note("log %d: rot: offsets %d to %d", l.ID, l.RotFrom, l.RotTo)
 	}
 }
 
 // began: the old life appended to l, at base or before.
 func (r *recovery) began(l *found, base int64) {
-	if n := len(l.epochs); n == 0 || l.epochs[n-1].epoch != int32(r.old.epoch) {
-		l.epochs = append(l.epochs, epochStart{int32(r.old.epoch), base})
+	if n := len(l.Epochs); n == 0 || l.Epochs[n-1].Epoch != int32(r.old.Epoch) {
+		l.Epochs = append(l.Epochs, format.EpochStart{Epoch: int32(r.old.Epoch), Start: base})
 	}
 }
 
 // keep keeps the head of a batch for the shard.
-func (l *found) keep(x *entry, bytes []byte) {
-	var head [keptHeader]byte
-	le.PutUint64(head[:], uint64(x.base+int64(x.count)))
-	copy(head[8:], bytes[entryHeader:entryHeader+int(x.length)])
-	l.headers = append(l.headers, head[:]...)
+func (l *found) keep(x *format.Entry, bytes []byte) {
+	var head [format.KeptHeaderBytes]byte
+	binary.LittleEndian.PutUint64(head[:], uint64(x.Base+int64(x.Count)))
+	copy(head[8:], bytes[format.EntryHeaderBytes:format.EntryHeaderBytes+int(x.Length)])
+	l.Headers = append(l.Headers, head[:]...)
 }
 
 // broken learns from a frame that is not whole what its entries were. True:
 // every one of them is known.
 func (r *recovery) broken(j *journalReader, at int64, sequence uint64, logs map[uint64]*found) bool {
 	for _, try := range []int64{at, 0} {
-		var h frameHeader
+		var h format.FrameHeader
 		body, _, err := j.frame(try, &h)
-		if err != nil || body == nil || h.sequence != sequence {
+		if err != nil || body == nil || h.Sequence != sequence {
 			continue
 		}
 		for len(body) > 0 {
-			var x entry
-			if !x.get(body) || x.bytes() > len(body) {
+			var x format.Entry
+			if !x.Get(body) || x.Bytes() > len(body) {
 				return false
 			}
-			if x.kind == entryData {
-				if l := logs[x.log]; l != nil {
-					l.replayed = append(l.replayed, foundEntry{entry: x})
+			if x.Kind == format.EntryData {
+				if l := logs[x.Log]; l != nil {
+					l.replayed = append(l.replayed, foundEntry{Entry: x})
 				}
 			} else {
 				r.apply(&x, nil, logs)
 			}
-			body = body[x.bytes():]
+			body = body[x.Bytes():]
 		}
 		return true
 	}
@@ -510,41 +511,41 @@ func (r *recovery) broken(j *journalReader, at int64, sequence uint64, logs map[
 // entries takes a whole frame's entries.
 func (r *recovery) entries(s int, body []byte, logs map[uint64]*found) error {
 	for len(body) > 0 {
-		var x entry
-		if !x.get(body) || x.bytes() > len(body) {
+		var x format.Entry
+		if !x.Get(body) || x.Bytes() > len(body) {
 			return fmt.Errorf("engine: shard %d: a whole frame holds a broken entry", s)
 		}
-		if x.kind < entryData || x.kind > entryStartMoved {
-			return fmt.Errorf("engine: shard %d: the journal holds entries of kind %d, which this version does not know", s, x.kind)
+		if x.Kind < format.EntryData || x.Kind > format.EntryStartMoved {
+			return fmt.Errorf("engine: shard %d: the journal holds entries of kind %d, which this version does not know", s, x.Kind)
 		}
-		r.apply(&x, body[:x.bytes()], logs)
-		body = body[x.bytes():]
+		r.apply(&x, body[:x.Bytes()], logs)
+		body = body[x.Bytes():]
 	}
 	return nil
 }
 
-func (r *recovery) apply(x *entry, bytes []byte, logs map[uint64]*found) {
-	l := logs[x.log]
+func (r *recovery) apply(x *format.Entry, bytes []byte, logs map[uint64]*found) {
+	l := logs[x.Log]
 	if l == nil {
-		if x.kind == entryOpened {
-			l = &found{logRecord: logRecord{id: x.log, maxTime: noTime, maxTimeBase: noOffset, rotFrom: noOffset, rotTo: noOffset}}
-			logs[x.log] = l
+		if x.Kind == format.EntryOpened {
+			l = &found{LogRecord: format.LogRecord{ID: x.Log, MaxTime: format.NoTime, MaxTimeBase: format.NoOffset, RotFrom: format.NoOffset, RotTo: format.NoOffset}}
+			logs[x.Log] = l
 		}
 		return
 	}
-	switch x.kind {
-	case entryClosed:
+	switch x.Kind {
+	case format.EntryClosed:
 		l.closed = true
-	case entryStartMoved:
-		l.start = max(l.start, x.base)
-	case entryAssigned:
-		for i := range l.segments {
-			if l.segments[i].generation == x.aux {
+	case format.EntryStartMoved:
+		l.Start = max(l.Start, x.Base)
+	case format.EntryAssigned:
+		for i := range l.Segments {
+			if l.Segments[i].Generation == x.Aux {
 				return
 			}
 		}
-		l.segments = append(l.segments, segRecord{generation: x.aux, base: x.base, end: x.base, maxTime: noTime})
-	case entryData:
+		l.Segments = append(l.Segments, format.SegmentRecord{Generation: x.Aux, Base: x.Base, End: x.Base, MaxTime: format.NoTime})
+	case format.EntryData:
 		l.replayed = append(l.replayed, foundEntry{*x, bytes})
 	}
 }
@@ -553,25 +554,25 @@ func (r *recovery) apply(x *entry, bytes []byte, logs map[uint64]*found) {
 // and syncs them. What lies there is written over: it was not acknowledged.
 func (r *recovery) drain(l *found) error {
 	slot := r.files + 4
-	for len(l.entries) > 0 && l.entries[0].base+int64(l.entries[0].count) <= l.start {
-		l.end = l.entries[0].base + int64(l.entries[0].count)
+	for len(l.entries) > 0 && l.entries[0].Base+int64(l.entries[0].Count) <= l.Start {
+		l.End = l.entries[0].Base + int64(l.entries[0].Count)
 		l.entries = l.entries[1:]
 	}
-	kept := l.segments[:0]
-	for i, q := range l.segments {
-		last := !slices.ContainsFunc(l.segments[i+1:], func(q segRecord) bool { return q.position > 0 })
-		if q.position > 0 && q.end <= l.start && !(last && len(l.entries) > 0) {
+	kept := l.Segments[:0]
+	for i, q := range l.Segments {
+		last := !slices.ContainsFunc(l.Segments[i+1:], func(q format.SegmentRecord) bool { return q.Position > 0 })
+		if q.Position > 0 && q.End <= l.Start && !(last && len(l.entries) > 0) {
 			continue // removed, or about to be; the last one may hold the room of what follows
 		}
 		kept = append(kept, q)
 	}
-	l.segments = kept
+	l.Segments = kept
 	if len(l.entries) == 0 {
 		return r.dropMissing(l)
 	}
 	k := 0
-	for i := range l.segments {
-		if l.segments[i].position > 0 {
+	for i := range l.Segments {
+		if l.Segments[i].Position > 0 {
 			k = i
 		}
 	}
@@ -583,7 +584,7 @@ func (r *recovery) drain(l *found) error {
 		}
 		var err error
 		if !r.o.Faults.has(NoSyncAtOpen) {
-			err = r.sync(slot, segmentPath(l.segments[opened].generation))
+			err = r.sync(slot, format.SegmentPath(l.Segments[opened].Generation))
 		}
 		r.close(slot)
 		opened = -1
@@ -591,19 +592,19 @@ func (r *recovery) drain(l *found) error {
 	}
 	for at := 0; at < len(l.entries); {
 		n, bytes := 0, 0
-		for at+n < len(l.entries) && (n == 0 || pieceHeader+bytes+len(l.entries[at+n].bytes) <= drainBytesMax) {
+		for at+n < len(l.entries) && (n == 0 || format.HeaderBytes+bytes+len(l.entries[at+n].bytes) <= format.FlushBytesMax) {
 			bytes += len(l.entries[at+n].bytes)
 			n++
 		}
-		length := int64(alignBlock(pieceHeader + bytes))
+		length := int64(format.AlignBlock(format.HeaderBytes + bytes))
 		for {
-			if k >= len(l.segments) {
+			if k >= len(l.Segments) {
 				// what assigned it was in a frame that rotted, or its file is gone
 				q, err := r.newSegment(l)
 				if err != nil {
 					return err
 				}
-				l.segments = append(l.segments, q)
+				l.Segments = append(l.Segments, q)
 			}
 			if opened == k {
 				break
@@ -611,17 +612,17 @@ func (r *recovery) drain(l *found) error {
 			if err := done(); err != nil {
 				return err
 			}
-			path := segmentPath(l.segments[k].generation)
+			path := format.SegmentPath(l.Segments[k].Generation)
 			there, err := r.open(slot, path, 0)
 			if err != nil {
 				return err
 			}
 			if !there {
 				// the life before removed it, after it had filled it with what is before the start
-				if q := &l.segments[k]; q.position > 0 && q.end > l.start {
-					return fmt.Errorf("engine: log %d: %s is missing", l.id, path)
+				if q := &l.Segments[k]; q.Position > 0 && q.End > l.Start {
+					return fmt.Errorf("engine: log %d: %s is missing", l.ID, path)
 				}
-				l.segments = slices.Delete(l.segments, k, k+1)
+				l.Segments = slices.Delete(l.Segments, k, k+1)
 				continue
 			}
 			opened = k
@@ -629,18 +630,18 @@ func (r *recovery) drain(l *found) error {
 				return err
 			}
 		}
-		q := &l.segments[k]
-		if q.position+length > size {
-			if k+1 < len(l.segments) {
+		q := &l.Segments[k]
+		if q.Position+length > size {
+			if k+1 < len(l.Segments) {
 				k++
 				continue
 			}
-			if x := r.do(ioring.Op{Code: ioring.Allocate, File: slot, Offset: uint64(size), Arg: uint64(q.position + length - size)}); x < 0 {
-				return failure("reserving room in", segmentPath(q.generation), x)
+			if x := r.do(ioring.Op{Code: ioring.Allocate, File: slot, Offset: uint64(size), Arg: uint64(q.Position + length - size)}); x < 0 {
+				return failure("reserving room in", format.SegmentPath(q.Generation), x)
 			}
-			size = q.position + length
+			size = q.Position + length
 		}
-		q.bytes = size &^ (blockBytes - 1)
+		q.Bytes = size &^ (format.BlockBytes - 1)
 		if err := r.run(slot, l, q, l.entries[at:at+n], int(length)); err != nil {
 			return err
 		}
@@ -653,10 +654,10 @@ func (r *recovery) drain(l *found) error {
 // dropMissing forgets segments whose files the life before removed: all they
 // held came after the checkpoint and was before the start.
 func (r *recovery) dropMissing(l *found) error {
-	kept := l.segments[:0]
-	for _, q := range l.segments {
-		if q.position == 0 {
-			there, err := r.open(r.files+4, segmentPath(q.generation), 0)
+	kept := l.Segments[:0]
+	for _, q := range l.Segments {
+		if q.Position == 0 {
+			there, err := r.open(r.files+4, format.SegmentPath(q.Generation), 0)
 			if err != nil {
 				return err
 			}
@@ -667,66 +668,66 @@ func (r *recovery) dropMissing(l *found) error {
 		}
 		kept = append(kept, q)
 	}
-	l.segments = kept
+	l.Segments = kept
 	return nil
 }
 
 // newSegment makes a file for what has no home. An attempt that was cut makes
 // the same one again.
-func (r *recovery) newSegment(l *found) (q segRecord, err error) {
+func (r *recovery) newSegment(l *found) (q format.SegmentRecord, err error) {
 	r.made++
-	q = segRecord{generation: uint64(r.old.epoch)<<32 | recoveryShard<<24 | r.made, base: l.end, end: l.end, maxTime: noTime, chain: l.chain}
-	path, slot := segmentPath(q.generation), r.files+4
+	q = format.SegmentRecord{Generation: uint64(r.old.Epoch)<<32 | format.RecoveryShard<<24 | r.made, Base: l.End, End: l.End, MaxTime: format.NoTime, Chain: l.Chain}
+	path, slot := format.SegmentPath(q.Generation), r.files+4
 	if _, err := r.open(slot, path, ioring.OpenCreate); err != nil {
 		return q, err
 	}
 	r.close(slot)
-	r.note("log %d: %s was made for what the journal holds of it", l.id, path)
+	r.note("log %d: %s was made for what the journal holds of it", l.ID, path)
 	return q, r.syncDirectory("segments")
 }
 
-func (r *recovery) run(slot uint32, l *found, q *segRecord, entries []foundEntry, length int) error {
+func (r *recovery) run(slot uint32, l *found, q *format.SegmentRecord, entries []foundEntry, length int) error {
 	p := make([]byte, length)
-	h := runHeader{log: l.id, generation: q.generation, base: entries[0].base, maxTime: noTime, durable: entries[0].base, batches: uint32(len(entries))}
-	at := pieceHeader
+	h := format.RunHeader{Log: l.ID, Generation: q.Generation, Base: entries[0].Base, MaxTime: format.NoTime, Durable: entries[0].Base, Batches: uint32(len(entries))}
+	at := format.HeaderBytes
 	for i := range entries {
 		x := &entries[i]
 		at += copy(p[at:], x.bytes)
-		if x.maxTime > h.maxTime || i == 0 {
-			h.maxTime, h.maxTimeBase = x.maxTime, x.base
+		if x.MaxTime > h.MaxTime || i == 0 {
+			h.MaxTime, h.MaxTimeBase = x.MaxTime, x.Base
 		}
-		h.end = x.base + int64(x.count)
+		h.End = x.Base + int64(x.Count)
 	}
-	h.directory, h.epoch, h.bodyBytes, h.previous = r.old.directory, r.old.epoch, uint32(at-pieceHeader), l.chain
-	h.bodyCRC = crcOf(p[pieceHeader:at])
-	h.put(p)
-	if err := r.write(slot, q.position, p, segmentPath(q.generation)); err != nil {
+	h.Directory, h.Epoch, h.BodyBytes, h.Previous = r.old.Directory, r.old.Epoch, uint32(at-format.HeaderBytes), l.Chain
+	h.BodyCRC = format.CRC(p[format.HeaderBytes:at])
+	h.Put(p)
+	if err := r.write(slot, q.Position, p, format.SegmentPath(q.Generation)); err != nil {
 		return err
 	}
-	if q.position == 0 {
-		q.base = h.base
+	if q.Position == 0 {
+		q.Base = h.Base
 	}
-	q.position += int64(length)
-	q.end, q.chain = h.end, h.crc
-	q.maxTime = max(q.maxTime, h.maxTime)
-	l.chain, l.end = h.crc, h.end
-	if h.maxTime > l.maxTime || l.maxTimeBase == noOffset {
-		l.maxTime, l.maxTimeBase = h.maxTime, h.maxTimeBase
+	q.Position += int64(length)
+	q.End, q.Chain = h.End, h.CRC
+	q.MaxTime = max(q.MaxTime, h.MaxTime)
+	l.Chain, l.End = h.CRC, h.End
+	if h.MaxTime > l.MaxTime || l.MaxTimeBase == format.NoOffset {
+		l.MaxTime, l.MaxTimeBase = h.MaxTime, h.MaxTimeBase
 	}
 	return nil
 }
 
 // commit makes the new life: its checkpoints, then the superblock.
 func (r *recovery) commit() error {
-	r.boot.Epoch = r.old.epoch + 1
+	r.boot.Epoch = r.old.Epoch + 1
 	shards := r.o.Shards + 1
 	r.boot.Shards = make([]ShardBoot, shards)
 	for _, id := range sorted(r.logs) {
 		l := r.logs[id]
-		l.start = min(l.start, l.end)
-		b := LogBoot{ID: id, Start: l.start, End: l.end, Attachment: l.attachment, Headers: headersOf(l.headers), record: &l.logRecord}
-		if l.rotFrom != noOffset {
-			b.Rot = fmt.Sprintf("acknowledged records from offset %d on are lost (to %d at least)", l.rotFrom, l.rotTo)
+		l.Start = min(l.Start, l.End)
+		b := LogBoot{ID: id, Start: l.Start, End: l.End, Attachment: l.Attachment, Headers: headersOf(l.Headers), record: &l.LogRecord}
+		if l.RotFrom != format.NoOffset {
+			b.Rot = fmt.Sprintf("acknowledged records from offset %d on are lost (to %d at least)", l.RotFrom, l.RotTo)
 		}
 		s := format.Place(id, r.o.Shards)
 		r.boot.Shards[s].Logs = append(r.boot.Shards[s].Logs, b)
@@ -746,15 +747,15 @@ func (r *recovery) commit() error {
 		return err
 	}
 	slot := r.files + 6
-	next := superblock{directory: r.boot.Directory, epoch: r.boot.Epoch, shards: uint32(shards), sequence: r.old.sequence + 1, batchMax: uint32(r.boot.batchMax)}
+	next := format.Superblock{Directory: r.boot.Directory, Epoch: r.boot.Epoch, Shards: uint32(shards), Sequence: r.old.Sequence + 1, BatchMax: uint32(r.boot.batchMax)}
 	if _, err := r.open(slot, "superblock", ioring.OpenCreate); err != nil {
 		return err
 	}
 	defer r.close(slot)
-	p := make([]byte, blockBytes)
+	p := make([]byte, format.BlockBytes)
 	write := func() error {
-		next.put(p)
-		if err := r.write(slot, int64(next.sequence%2)*blockBytes, p, "superblock"); err != nil {
+		next.Put(p)
+		if err := r.write(slot, int64(next.Sequence%2)*format.BlockBytes, p, "superblock"); err != nil {
 			return err
 		}
 		return r.sync(slot, "superblock")
@@ -769,7 +770,7 @@ func (r *recovery) commit() error {
 		return err
 	}
 	// from here on either slot will do
-	next.sequence++
+	next.Sequence++
 	if err := write(); err != nil {
 		return err
 	}
@@ -779,22 +780,22 @@ func (r *recovery) commit() error {
 // headersOf are the heads of batches that were kept, those before the log's
 // start included: a producer that is not done yet asks for them again.
 func headersOf(kept []byte) (out []byte) {
-	for ; len(kept) >= keptHeader; kept = kept[keptHeader:] {
-		out = append(out, kept[8:keptHeader]...)
+	for ; len(kept) >= format.KeptHeaderBytes; kept = kept[format.KeptHeaderBytes:] {
+		out = append(out, kept[8:format.KeptHeaderBytes]...)
 	}
 	return out
 }
 
 // prepare makes the files of shard s where they are missing.
 func (r *recovery) prepare(s int) error {
-	if s < int(r.old.shards) {
+	if s < int(r.old.Shards) {
 		return nil
 	}
 	if err := r.mkdir(fmt.Sprintf("shard-%03d", s)); err != nil {
 		return err
 	}
 	for _, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
-		path := shardPath(s, name)
+		path := format.ShardPath(s, name)
 		if _, err := r.open(r.files, path, ioring.OpenCreate); err != nil {
 			return err
 		}
@@ -824,30 +825,30 @@ func (r *recovery) checkpoints() error {
 			b.sequence = r.seqs[s]
 		}
 		b.sequence++
-		c := checkpoint{directory: r.boot.Directory, epoch: r.boot.Epoch, shard: uint32(s), sequence: b.sequence,
-			journal: journalID(r.boot.Directory, r.boot.Epoch, s), frame: 1, logs: uint32(len(b.Logs))}
-		p := make([]byte, checkHeader, 1<<20)
+		c := format.Checkpoint{Directory: r.boot.Directory, Epoch: r.boot.Epoch, Shard: uint32(s), Sequence: b.sequence,
+			Journal: format.JournalID(r.boot.Directory, r.boot.Epoch, s), Frame: 1, Logs: uint32(len(b.Logs))}
+		p := make([]byte, format.CheckpointHeaderBytes, 1<<20)
 		for i := range b.Logs {
 			l := b.Logs[i].record
-			need := logRecordBytes + len(l.epochs)*epochRecordBytes + len(l.segments)*segRecordBytes
+			need := format.LogRecordBytes + len(l.Epochs)*format.EpochRecordBytes + len(l.Segments)*format.SegmentRecordBytes
 			at := len(p)
 			p = append(p, make([]byte, need)...)
 			x := *l
-			x.direct = false
-			at += putLogRecord(p[at:], &x, len(l.epochs), len(l.segments))
-			for _, k := range l.epochs {
-				at += putEpoch(p[at:], k)
+			x.Direct = false
+			at += format.PutLogRecord(p[at:], &x, len(l.Epochs), len(l.Segments))
+			for _, k := range l.Epochs {
+				at += format.PutEpoch(p[at:], k)
 			}
-			for k := range l.segments {
-				at += putSegment(p[at:], &l.segments[k])
+			for k := range l.Segments {
+				at += format.PutSegment(p[at:], &l.Segments[k])
 			}
-			p = append(p, l.attachment...)
-			p = append(p, l.headers...)
+			p = append(p, l.Attachment...)
+			p = append(p, l.Headers...)
 		}
 		n := len(p)
-		p = append(p, make([]byte, alignBlock(n)-n)...)
-		c.put(p, n-checkHeader)
-		path := shardPath(s, fmt.Sprintf("checkpoint-%d", b.sequence%2))
+		p = append(p, make([]byte, format.AlignBlock(n)-n)...)
+		c.Put(p, n-format.CheckpointHeaderBytes)
+		path := format.ShardPath(s, fmt.Sprintf("checkpoint-%d", b.sequence%2))
 		if there, err := r.open(r.files, path, 0); err != nil || !there {
 			return fmt.Errorf("engine: %s is missing: %w", path, err)
 		}
@@ -868,8 +869,8 @@ func (r *recovery) checkpoints() error {
 func (r *recovery) cleanUp(shards int) error {
 	named := map[string]bool{}
 	for _, l := range r.logs { // order does not matter
-		for _, q := range l.segments {
-			named[segmentPath(q.generation)] = true
+		for _, q := range l.Segments {
+			named[format.SegmentPath(q.Generation)] = true
 		}
 	}
 	names, err := r.list("segments")
@@ -886,9 +887,9 @@ func (r *recovery) cleanUp(shards int) error {
 			r.unlink(path)
 		}
 	}
-	for s := shards; s < int(r.old.shards); s++ {
+	for s := shards; s < int(r.old.Shards); s++ {
 		for _, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
-			r.unlink(shardPath(s, name))
+			r.unlink(format.ShardPath(s, name))
 		}
 	}
 	return nil
@@ -898,7 +899,7 @@ func (r *recovery) cleanUp(shards int) error {
 // many ready as it may, where it is as large as those.
 func (r *recovery) keptReady(name, path string) bool {
 	generation, err := strconv.ParseUint(name, 16, 64)
-	if err != nil || path != segmentPath(generation) || r.o.PrepareBytes <= 0 {
+	if err != nil || path != format.SegmentPath(generation) || r.o.PrepareBytes <= 0 {
 		return false
 	}
 	if there, err := r.open(r.files, path, ioring.OpenReadOnly); err != nil || !there {
@@ -906,7 +907,7 @@ func (r *recovery) keptReady(name, path string) bool {
 	}
 	size, err := r.size(r.files)
 	r.close(r.files)
-	if err != nil || size < min(PrepareBytesMin, int64(r.o.SegmentBytes)) || size > int64(r.o.SegmentBytes) || size%blockBytes != 0 {
+	if err != nil || size < min(PrepareBytesMin, int64(r.o.SegmentBytes)) || size > int64(r.o.SegmentBytes) || size%format.BlockBytes != 0 {
 		return false
 	}
 	for s := 1; s < len(r.boot.Shards); s++ {

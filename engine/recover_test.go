@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 )
 
@@ -290,7 +291,7 @@ func (h *host) found(headers bool) string {
 				fmt.Fprintf(&out, " ROT: %s", tidy(l.Rot))
 			}
 			if headers {
-				fmt.Fprintf(&out, ", %d headers", len(l.Headers)/engine.HeaderBytes)
+				fmt.Fprintf(&out, ", %d headers", len(l.Headers)/format.BatchHeaderBytes)
 			}
 			out.WriteByte('\n')
 		}

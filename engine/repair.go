@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -41,8 +42,8 @@ func Repair(ring ioring.Ring, arena *mem.Arena, o RecoverOptions, logs []uint64)
 	if r.boot.Fresh {
 		return nil, fmt.Errorf("engine: there is nothing to repair")
 	}
-	r.o.Shards, r.boot.batchMax = int(r.old.shards)-1, int(r.old.batchMax)
-	for s := range int(r.old.shards) {
+	r.o.Shards, r.boot.batchMax = int(r.old.Shards)-1, int(r.old.BatchMax)
+	for s := range int(r.old.Shards) {
 		if err := r.shard(s); err != nil {
 			return nil, err
 		}
@@ -83,23 +84,23 @@ type breakAt struct {
 
 // breaks looks for the first place where l breaks.
 func (r *recovery) breaks(l *found, row *LogReport) (x breakAt, broken bool, err error) {
-	end := max(l.accepted, l.end)
-	x = breakAt{Cut: Cut{Log: l.id, Start: l.start, From: end, To: end}, segment: -1, maxTime: noTime, maxTimeBase: noOffset}
-	if l.rotFrom != noOffset {
-		row.Problems = append(row.Problems, Problem{From: l.rotFrom, To: l.rotTo, What: "acknowledged records are lost"})
-		x.To = max(x.To, l.rotTo)
+	end := max(l.accepted, l.End)
+	x = breakAt{Cut: Cut{Log: l.ID, Start: l.Start, From: end, To: end}, segment: -1, maxTime: format.NoTime, maxTimeBase: format.NoOffset}
+	if l.RotFrom != format.NoOffset {
+		row.Problems = append(row.Problems, Problem{From: l.RotFrom, To: l.RotTo, What: "acknowledged records are lost"})
+		x.To = max(x.To, l.RotTo)
 	}
-	last := noOffset
-	for i := range l.segments {
-		q := &l.segments[i]
+	last := format.NoOffset
+	for i := range l.Segments {
+		q := &l.Segments[i]
 		if !l.readable(i) {
 			continue
 		}
-		if last != noOffset && q.base != last && q.base > l.start {
-			row.Problems = append(row.Problems, Problem{Path: segmentPath(q.generation), From: last, To: q.base, What: "the segment begins late"})
+		if last != format.NoOffset && q.Base != last && q.Base > l.Start {
+			row.Problems = append(row.Problems, Problem{Path: format.SegmentPath(q.Generation), From: last, To: q.Base, What: "the segment begins late"})
 			x.breaksAt(i, 0, last)
 		}
-		last = q.end
+		last = q.End
 		row.Segments++
 		if err := r.checkSegment(l, i, row, &x); err != nil {
 			return x, false, err
@@ -107,8 +108,8 @@ func (r *recovery) breaks(l *found, row *LogReport) (x breakAt, broken bool, err
 	}
 	x.Why = row.Problems
 	if x.segment >= 0 {
-		for i := x.segment; i < len(l.segments); i++ {
-			x.Files = append(x.Files, segmentPath(l.segments[i].generation))
+		for i := x.segment; i < len(l.Segments); i++ {
+			x.Files = append(x.Files, format.SegmentPath(l.Segments[i].Generation))
 		}
 	}
 	return x, len(row.Problems) > 0, nil
@@ -124,70 +125,70 @@ func (x *breakAt) breaksAt(segment int, position, base int64) {
 
 // save keeps what is sound at the beginning of the first broken run, whose head
 // h is whole.
-func (r *recovery) save(l *found, h *runHeader, body []byte, x *breakAt) {
-	if r.o.Sound == nil || x.saved != nil || x.base != h.base || x.From != h.base {
+func (r *recovery) save(l *found, h *format.RunHeader, body []byte, x *breakAt) {
+	if r.o.Sound == nil || x.saved != nil || x.base != h.Base || x.From != h.Base {
 		return
 	}
 	for len(body) > 0 {
-		var e entry
-		if !e.get(body) || e.bytes() > len(body) || e.kind != entryData || e.base != x.From || e.count == 0 || e.log != l.id {
+		var e format.Entry
+		if !e.Get(body) || e.Bytes() > len(body) || e.Kind != format.EntryData || e.Base != x.From || e.Count == 0 || e.Log != l.ID {
 			return
 		}
 		epoch := int32(-1)
-		for _, s := range l.epochs {
-			if s.start <= e.base {
-				epoch = s.epoch
+		for _, s := range l.Epochs {
+			if s.Start <= e.Base {
+				epoch = s.Epoch
 			}
 		}
-		if !r.o.Sound(body[entryHeader:entryHeader+int(e.length)], e.base, epoch) {
+		if !r.o.Sound(body[format.EntryHeaderBytes:format.EntryHeaderBytes+int(e.Length)], e.Base, epoch) {
 			return
 		}
-		x.saved = append(x.saved, foundEntry{e, slices.Clone(body[:e.bytes()])})
-		x.From += int64(e.count)
-		body = body[e.bytes():]
+		x.saved = append(x.saved, foundEntry{e, slices.Clone(body[:e.Bytes()])})
+		x.From += int64(e.Count)
+		body = body[e.Bytes():]
 	}
 }
 
 // whole notes a run that is as it was written.
-func (x *breakAt) whole(h *runHeader, first bool) {
+func (x *breakAt) whole(h *format.RunHeader, first bool) {
 	if x.segment >= 0 {
-		x.Sound += h.end - max(h.base, x.Start)
+		x.Sound += h.End - max(h.Base, x.Start)
 		return
 	}
-	x.chain = h.crc
+	x.chain = h.CRC
 	if first {
-		x.segmentMax = noTime
+		x.segmentMax = format.NoTime
 	}
-	x.segmentMax = max(x.segmentMax, h.maxTime)
-	if h.maxTime > x.maxTime || x.maxTimeBase == noOffset {
-		x.maxTime, x.maxTimeBase = h.maxTime, h.maxTimeBase
+	x.segmentMax = max(x.segmentMax, h.MaxTime)
+	if h.MaxTime > x.maxTime || x.maxTimeBase == format.NoOffset {
+		x.maxTime, x.maxTimeBase = h.MaxTime, h.MaxTimeBase
 	}
 }
 
 // cut has l end where it breaks. What producers wrote behind that is forgotten
 // with it: a duplicate of a record that is lost must not be taken for one.
 func (r *recovery) cut(l *found, x *breakAt) error {
-	l.rotFrom, l.rotTo = noOffset, noOffset
+	l.RotFrom, l.RotTo = format.NoOffset, format.NoOffset
 	if x.segment < 0 {
 		return nil
 	}
-	l.segments = l.segments[:x.segment+1]
-	q := &l.segments[x.segment]
+	l.Segments = l.Segments[:x.segment+1]
+	q := &l.Segments[x.segment]
 	switch {
 	case x.position > 0:
-		q.position, q.end, q.chain, q.maxTime = x.position, x.base, x.chain, x.segmentMax
+		q.Position, q.End, q.Chain, q.MaxTime = x.position, x.base, x.chain, x.segmentMax
 	case x.saved != nil:
-		q.position, q.base, q.end, q.chain, q.maxTime = 0, x.base, x.base, x.chain, noTime
+		q.Position, q.Base, q.End, q.Chain, q.MaxTime = 0, x.base, x.base, x.chain, format.NoTime
 	default: // nothing of it stays, if it is there at all
-		l.segments = l.segments[:x.segment]
+		l.Segments = l.Segments[:x.segment]
 	}
-	l.end, l.accepted, l.chain = x.base, x.From, x.chain
-	l.maxTime, l.maxTimeBase = x.maxTime, x.maxTimeBase
-	l.attachment, l.headers = nil, nil
-	for n := len(l.epochs); n > 0 && l.epochs[n-1].start >= x.From; n = len(l.epochs) {
-		l.epochs = l.epochs[:n-1]
+	l.End, l.accepted, l.Chain = x.base, x.From, x.chain
+	l.MaxTime, l.MaxTimeBase = x.maxTime, x.maxTimeBase
+	l.Attachment, l.Headers = nil, nil
+	for n := len(l.Epochs); n > 0 && l.Epochs[n-1].Start >= x.From; n = len(l.Epochs) {
+		l.Epochs = l.Epochs[:n-1]
 	}
-	l.start = min(l.start, x.From)
+	l.Start = min(l.Start, x.From)
 	l.entries = x.saved
 	return r.drain(l)
 }

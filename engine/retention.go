@@ -1,5 +1,7 @@
 package engine
 
+import "github.com/tailbound/tailbound/engine/format"
+
 // What retention needs: how large a log's segments get, which of them may go,
 // and the start that moves past them. The rules are the caller's; here is what
 // the log knows. A segment goes in this order:
@@ -23,7 +25,7 @@ func (e *Engine) segmentLimit(l *log) int64 {
 func (e *Engine) Filling(s Slot) (base, bytes, maxTime int64) {
 	l := &e.logs[s]
 	if !e.open(s) || l.filling == none {
-		return 0, 0, noTime
+		return 0, 0, format.NoTime
 	}
 	q := &e.segments.all[l.filling]
 	return q.base, q.position + q.pending, q.maxTime

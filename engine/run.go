@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -43,7 +44,7 @@ type run struct {
 	block   mem.Block // what is written
 	bytes   int       // of its entries
 	from    cursor    // its first node
-	header  runHeader
+	header  format.RunHeader
 	at      ioring.Instant // when it was sent
 	io      writeSync
 }
@@ -70,7 +71,7 @@ const (
 	// needs syncs of its own file, each in a worker of the kernel's.
 	directLogsMax = 128
 	// runOverhead is what a run takes besides its entries, at most.
-	runOverhead = pieceHeader + blockBytes
+	runOverhead = format.HeaderBytes + format.BlockBytes
 )
 
 func (r *run) direct() bool { return r.buffer == none }
@@ -84,17 +85,8 @@ func (r *run) work() Work {
 
 func (r *run) landing() landing { return landing{r.at, r.io.written, r.block.Len()} }
 
-// add counts node n, which follows what the run holds.
-func (h *runHeader) add(n *node) {
-	if n.maxTime > h.maxTime || h.batches == 0 {
-		h.maxTime, h.maxTimeBase = n.maxTime, n.base
-	}
-	h.end = n.base + int64(n.count)
-	h.batches++
-}
-
 func (e *Engine) carveRuns() error {
-	e.extents.directMax = max(drainBytesMax, min(runBytesMax, e.o.slabBytes()/4))
+	e.extents.directMax = max(format.FlushBytesMax, min(format.RunBytesMax, e.o.slabBytes()/4))
 	n := drainsMax
 	if e.o.DirectBytes > 0 {
 		n += min(max(e.o.LogMemoryBytes/e.o.DirectBytes, 64), 4096)
@@ -147,7 +139,7 @@ func (e *Engine) large(l *log, need int) bool {
 func (e *Engine) wantsDirect(l *log, s Slot, need int) bool {
 	if l.building != none {
 		// what follows a run that is being built goes with it, however small
-		if r := &e.extents.pool[l.building]; r.header.end == l.end && r.header.batches > 0 && pieceHeader+r.bytes+need <= e.extents.directMax {
+		if r := &e.extents.pool[l.building]; r.header.End == l.end && r.header.Batches > 0 && format.HeaderBytes+r.bytes+need <= e.extents.directMax {
 			return true
 		}
 	}
@@ -160,7 +152,7 @@ func (e *Engine) wantsDirect(l *log, s Slot, need int) bool {
 
 // aheadMax is how much the journal may have of a log that is not in its segment
 // when it goes on with a direct run, which waits for that.
-func (e *Engine) aheadMax() int64 { return int64(min(16*drainBytesMax, e.o.LogMemoryBytes/8)) }
+func (e *Engine) aheadMax() int64 { return int64(min(16*format.FlushBytesMax, e.o.LogMemoryBytes/8)) }
 
 // catchesUp says that log l has large batches, and more in the journal than may
 // be ahead of a direct run, while memory is short: it had better wait for its
@@ -174,13 +166,13 @@ func (e *Engine) catchesUp(l *log, need int) bool {
 // of n bytes, beginning one where it must. False: no memory for it.
 func (e *Engine) directFits(s Slot, n int) bool {
 	l := &e.logs[s]
-	need := entryHeader + align8(n)
+	need := format.EntryHeaderBytes + format.Align8(n)
 	if l.building != none {
 		r := &e.extents.pool[l.building]
-		if r.segment == l.filling && (r.header.batches == 0 || r.header.end == l.end && pieceHeader+r.bytes+need <= e.extents.directMax) &&
-			r.pos+pieceHeader+r.bytes+need <= e.cache.slabs[r.slab].block.Len() {
-			if r.header.batches == 0 {
-				r.header.base, r.header.end = l.end, l.end
+		if r.segment == l.filling && (r.header.Batches == 0 || r.header.End == l.end && format.HeaderBytes+r.bytes+need <= e.extents.directMax) &&
+			r.pos+format.HeaderBytes+r.bytes+need <= e.cache.slabs[r.slab].block.Len() {
+			if r.header.Batches == 0 {
+				r.header.Base, r.header.End = l.end, l.end
 			}
 			return true
 		}
@@ -189,12 +181,12 @@ func (e *Engine) directFits(s Slot, n int) bool {
 	if e.extents.runFree == none {
 		return false
 	}
-	g := e.slabFor(pieceHeader + need)
+	g := e.slabFor(format.HeaderBytes + need)
 	if g == nil {
 		return false
 	}
 	l.building = e.takeRun(run{state: runBuilding, log: s, segment: l.filling, buffer: none, slab: g.slab, pos: e.cache.slabs[g.slab].used, extra: 2 * runOverhead,
-		header: runHeader{base: l.end, end: l.end, maxTime: noTime}})
+		header: format.RunHeader{Base: l.end, End: l.end, MaxTime: format.NoTime}})
 	g.run = l.building
 	e.segments.all[l.filling].extra += 2 * runOverhead
 	if l.directs == 0 {
@@ -248,14 +240,14 @@ func (e *Engine) sealRun(l *log) {
 		return
 	}
 	r := &e.extents.pool[i]
-	if r.header.batches == 0 { // what it was begun for was given back
+	if r.header.Batches == 0 { // what it was begun for was given back
 		e.dropRun(l, i)
 		return
 	}
 	e.grown(l)
 	s := &e.cache.slabs[r.slab]
-	at := r.pos + pieceHeader + r.bytes
-	n := alignBlock(at)
+	at := r.pos + format.HeaderBytes + r.bytes
+	n := format.AlignBlock(at)
 	clear(s.block.Bytes()[at:n])
 	s.used = n
 	r.state, r.block = runSealed, s.block.Slice(r.pos, n-r.pos)
@@ -324,7 +316,7 @@ func (e *Engine) stepRuns(sleep *ioring.Instant) {
 	for i := range e.extents.growing {
 		if k := e.extents.growing[i].run; k != none {
 			r := &e.extents.pool[k]
-			if l := &e.logs[r.log]; r.header.batches == 0 || l.runsFlying == 0 || l.runsFlying < e.o.InflightMax && r.bytes >= e.extents.directMax/2 {
+			if l := &e.logs[r.log]; r.header.Batches == 0 || l.runsFlying == 0 || l.runsFlying < e.o.InflightMax && r.bytes >= e.extents.directMax/2 {
 				e.sealRun(l)
 			}
 		}
@@ -362,9 +354,9 @@ func (e *Engine) sendNext(s Slot, sleep *ioring.Instant) {
 			return
 		}
 		r := &e.extents.pool[i]
-		if l.taken < r.header.base {
+		if l.taken < r.header.Base {
 			// the journal has something before it: that goes first, in a run of its own
-			if !e.startDrain(s, r.header.base, sleep) {
+			if !e.startDrain(s, r.header.Base, sleep) {
 				earlier(sleep, e.now+1e6)
 				return
 			}
@@ -386,29 +378,29 @@ func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
 	r := &e.extents.pool[i]
 	l, q := &e.logs[r.log], &e.segments.all[r.segment]
 	h := &r.header
-	h.log, h.generation, h.durable = l.id, q.generation, l.durable
-	h.directory, h.epoch, h.bodyBytes, h.previous = e.dir, e.epoch, uint32(r.bytes), l.chainSent
+	h.Log, h.Generation, h.Durable = l.id, q.generation, l.durable
+	h.Directory, h.Epoch, h.BodyBytes, h.Previous = e.dir, e.epoch, uint32(r.bytes), l.chainSent
 	p := r.block.Bytes()
 	if !r.direct() {
-		clear(p[pieceHeader+r.bytes : alignBlock(pieceHeader+r.bytes)])
-		r.block = r.block.Slice(0, alignBlock(pieceHeader+r.bytes))
+		clear(p[format.HeaderBytes+r.bytes : format.AlignBlock(format.HeaderBytes+r.bytes)])
+		r.block = r.block.Slice(0, format.AlignBlock(format.HeaderBytes+r.bytes))
 	}
-	h.bodyCRC = crcOf(p[pieceHeader : pieceHeader+r.bytes])
-	h.put(p)
+	h.BodyCRC = format.CRC(p[format.HeaderBytes : format.HeaderBytes+r.bytes])
+	h.Put(p)
 	e.at(&l.taking)
 	r.from = l.taking
 	for c := &l.taking; ; c.at++ {
-		if n := e.at(c); n == nil || n.base >= h.end {
+		if n := e.at(c); n == nil || n.base >= h.End {
 			break
 		}
 	}
-	l.taken = h.end
+	l.taken = h.End
 	r.state, r.at = runSent, e.now
 	r.io.begin(0, q.next0, r.block)
 	q.next0 += int64(r.block.Len())
 	q.flying++
 	q.sent += int64(r.bytes)
-	l.chainSent, l.runSent = h.crc, i
+	l.chainSent, l.runSent = h.CRC, i
 	l.runsFlying++
 	e.extents.runsFlying++
 	e.stats.Runs++
@@ -470,7 +462,7 @@ func (e *Engine) runOver(i int32) {
 	}
 	r.state = runDone
 	if e.o.Faults.has(RunAckedAlone) && r.direct() && e.failed == 0 && l.state != logGone {
-		l.durable = max(l.durable, r.header.end)
+		l.durable = max(l.durable, r.header.End)
 		e.tellDurable(r.log, r.landing())
 	}
 	e.runsDurable(l)
@@ -489,7 +481,7 @@ func (e *Engine) runOver(i int32) {
 // runsDurable takes what is written and synced, in order.
 func (e *Engine) runsDurable(l *log) {
 	for i := l.runFirst; i != none && e.extents.pool[i].state == runDone; i = l.runFirst {
-		if e.failed != 0 && e.extents.pool[i].header.end > l.durable {
+		if e.failed != 0 && e.extents.pool[i].header.End > l.durable {
 			return // after a failure nothing becomes durable
 		}
 		e.runDurable(l, i)
@@ -501,21 +493,21 @@ func (e *Engine) runDurable(l *log, i int32) {
 	r := &e.extents.pool[i]
 	q, h := &e.segments.all[r.segment], &r.header
 	if q.position == 0 {
-		q.base = h.base
+		q.base = h.Base
 	}
-	q.note(indexEntry{base: h.base, position: q.position, before: q.maxTime})
+	q.note(format.IndexEntry{Base: h.Base, Position: q.position, Before: q.maxTime})
 	q.position += int64(r.block.Len())
 	q.pending -= int64(r.bytes)
 	q.sent -= int64(r.bytes)
 	e.extents.walked += int64(r.block.Len())
-	q.end, q.chain = h.end, h.crc
+	q.end, q.chain = h.End, h.CRC
 	q.runs++
-	q.maxTime = max(q.maxTime, h.maxTime)
-	l.chain, l.drained = h.crc, h.end
-	if h.maxTime > l.drainMax || l.drainBase == noOffset {
-		l.drainMax, l.drainBase = h.maxTime, h.maxTimeBase
+	q.maxTime = max(q.maxTime, h.MaxTime)
+	l.chain, l.drained = h.CRC, h.End
+	if h.MaxTime > l.drainMax || l.drainBase == format.NoOffset {
+		l.drainMax, l.drainBase = h.MaxTime, h.MaxTimeBase
 	}
-	e.letNodesGo(r.from, h.end)
+	e.letNodesGo(r.from, h.End)
 	if r.segment != l.writing {
 		e.indexDue(r.segment)
 	}

@@ -3,6 +3,7 @@ package engine
 import (
 	"slices"
 
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -56,7 +57,7 @@ func (e *Engine) carveFiles(a *mem.Arena) (err error) {
 	for i := len(e.files.opened) - 1; i >= 0; i-- {
 		e.fileClosed(int32(i))
 	}
-	e.files.paths, err = a.Carve("paths", max(blockBytes, pathBytes*(len(e.files.opened)+1+worksMax)), 64)
+	e.files.paths, err = a.Carve("paths", max(format.BlockBytes, pathBytes*(len(e.files.opened)+1+worksMax)), 64)
 	return err
 }
 
@@ -72,7 +73,7 @@ func (e *Engine) acquire(g int32, create bool) (slot uint32, pending bool, errno
 		f := &e.files.opened[i]
 		*f = file{state: fileOpening, segment: g, create: create}
 		q.file = i
-		putSegmentPath(e.files.paths.Bytes()[int(i)*pathBytes:], q.generation)
+		format.PutSegmentPath(e.files.paths.Bytes()[int(i)*pathBytes:], q.generation)
 		e.files.filesBusy++
 	}
 	f := &e.files.opened[q.file]
@@ -221,10 +222,10 @@ type segment struct {
 	spare      bool // it was one: all its blocks were written
 	broken     bool // a write or sync failed: no more runs
 	sealed     bool // no more appends: the next one begins another segment
-	index      [indexEntries]indexEntry
+	index      [format.IndexEntriesMax]format.IndexEntry
 	indexed    int
-	stride     int64                     // at least so many bytes lie between entries
-	recent     [recentEntries]indexEntry // where readers left off; not in the file
+	stride     int64                            // at least so many bytes lie between entries
+	recent     [recentEntries]format.IndexEntry // where readers left off; not in the file
 	recentAt   int
 	runBytes   int   // of the run that was read last
 	indexAt    int64 // where the file has the index; 0: nowhere, that is known
@@ -255,7 +256,7 @@ func (e *Engine) takeSegment(generation uint64, s Slot) (int32, bool) {
 		return none, false
 	}
 	e.segments.freeSeg = e.segments.all[g].next
-	e.segments.all[g] = segment{generation: generation, log: s, next: none, file: none, maxTime: noTime}
+	e.segments.all[g] = segment{generation: generation, log: s, next: none, file: none, maxTime: format.NoTime}
 	return g, true
 }
 
@@ -286,7 +287,7 @@ func (e *Engine) admit(s Slot, n int64) Status {
 		if !q.ready {
 			return e.waitRoom()
 		}
-		need := q.position + min(q.runs, 1024)*blockBytes + roomFor(q.pending+n) + q.extra
+		need := q.position + min(q.runs, 1024)*format.BlockBytes + format.RoomFor(q.pending+n) + q.extra
 		if (need > limit || q.broken || q.sealed || need > q.bytes-q.bytes/4 && e.spareWaits(l)) && (q.position > 0 || q.pending > 0 || q.broken) {
 			if q.next == none {
 				return e.wantSegment(s, n)
@@ -303,7 +304,7 @@ func (e *Engine) admit(s Slot, n int64) Status {
 		if need > q.bytes {
 			return e.wantRoom(s, l.filling, need)
 		}
-		if q.next == none && need > q.bytes-q.bytes/4 && !l.working && e.inRuns(l) && e.findSpare(l, max(roomFor(n), q.bytes)) >= 0 {
+		if q.next == none && need > q.bytes-q.bytes/4 && !l.working && e.inRuns(l) && e.findSpare(l, max(format.RoomFor(n), q.bytes)) >= 0 {
 			e.wantSegment(s, n) // rather than growing
 			return OK
 		}
@@ -395,7 +396,7 @@ func (e *Engine) wantSegment(s Slot, n int64) Status {
 	}
 	*w = work{stage: workOpen, create: true, log: s, segment: none, bytes: growBytesMin}
 	file := none
-	if i := e.findSpare(l, roomFor(n)); i >= 0 {
+	if i := e.findSpare(l, format.RoomFor(n)); i >= 0 {
 		x := e.dropSpare(i)
 		was := &e.segments.all[x.segment]
 		w.stage, w.spare, w.bytes, w.zeroes, file = workRename, was.generation, was.bytes, x.zeroes, was.file
@@ -413,11 +414,11 @@ func (e *Engine) wantSegment(s Slot, n int64) Status {
 	if w.segment = g; file != none { // it may be open, and stays so
 		e.segments.all[g].file, e.files.opened[file].segment = file, g
 	}
-	for w.bytes < roomFor(n) {
+	for w.bytes < format.RoomFor(n) {
 		w.bytes *= 2
 	}
 	w.bytes = min(w.bytes, int64(e.o.SegmentBytes))
-	w.least = min(w.bytes, max(int64(alignBlock(int(roomFor(n)))), growBytesMin))
+	w.least = min(w.bytes, max(int64(format.AlignBlock(int(format.RoomFor(n)))), growBytesMin))
 	e.appendSegment(l, g)
 	l.working = true
 	return e.waitRoom()
@@ -439,7 +440,7 @@ func (e *Engine) wantRoom(s Slot, g int32, need int64) Status {
 	if w == nil {
 		return e.waitRoom()
 	}
-	need = int64(alignBlock(int(need)))
+	need = int64(format.AlignBlock(int(need)))
 	bytes := max(e.segments.all[g].bytes, growBytesMin)
 	for bytes < need {
 		bytes *= 2
@@ -479,8 +480,8 @@ func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
 	case workRename:
 		at := (len(e.files.opened) + 1 + int(i)) * pathBytes
 		p := e.files.paths.Slice(at, pathBytes)
-		putSegmentPath(p.Bytes(), w.spare)
-		putSegmentPath(p.Bytes()[segmentPathBytes:], q.generation)
+		format.PutSegmentPath(p.Bytes(), w.spare)
+		format.PutSegmentPath(p.Bytes()[format.SegmentPathBytes:], q.generation)
 		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Rename, Buf: p, Token: token})
 	case workOpen:
 		_, pending, errno := e.acquire(w.segment, w.create)
@@ -509,7 +510,7 @@ func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
 			return
 		}
 		if e.entryFits(0) {
-			e.putNote(entry{kind: entryAssigned, log: e.logs[w.log].id, slot: uint32(w.log), base: e.logs[w.log].end, aux: q.generation})
+			e.putNote(format.Entry{Kind: format.EntryAssigned, Log: e.logs[w.log].id, Slot: uint32(w.log), Base: e.logs[w.log].end, Aux: q.generation})
 			w.stage = workAwait
 		}
 		return
@@ -540,7 +541,7 @@ func (e *Engine) workCompleted(i uint32, c ioring.Completion) {
 	if c.Result < 0 {
 		w.errno = int(-c.Result)
 		if w.stage == workAllocate && spaceShort(w.errno) && w.bytes > w.least && e.recycled.sparesN == 0 {
-			w.bytes = max(w.least, (q.bytes+w.bytes)/2&^(blockBytes-1)) // half as much more
+			w.bytes = max(w.least, (q.bytes+w.bytes)/2&^(format.BlockBytes-1)) // half as much more
 			return
 		}
 		w.stage = workUndo
@@ -705,7 +706,7 @@ func (e *Engine) stepUnlinks(sleep *ioring.Instant) {
 		return
 	}
 	e.segments.unlinking = true
-	putSegmentPath(e.files.paths.Bytes()[len(e.files.opened)*pathBytes:], q.generation)
+	format.PutSegmentPath(e.files.paths.Bytes()[len(e.files.opened)*pathBytes:], q.generation)
 	e.pushUnlink(sleep)
 }
 

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -69,7 +70,7 @@ const (
 
 func (e *Engine) carveSpares(a *mem.Arena) (err error) {
 	if e.zeroFileBytes() > 0 && e.o.DirectBytes > 0 {
-		e.recycled.zeroes, err = a.Carve("zeroes", zeroWrite, blockBytes)
+		e.recycled.zeroes, err = a.Carve("zeroes", zeroWrite, format.BlockBytes)
 		clear(e.recycled.zeroes.Bytes())
 	}
 	return err
@@ -249,7 +250,7 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 // a segment.
 func (e *Engine) zeroFileBytes() int64 {
 	n := min(max(PrepareBytesMin, e.o.PrepareBytes/(sparesMax/2)), int64(e.o.SegmentBytes), e.o.PrepareBytes)
-	return n &^ (blockBytes - 1)
+	return n &^ (format.BlockBytes - 1)
 }
 
 // diskBusy says that something is under way on the disk, beside what is made ready
@@ -273,7 +274,7 @@ func (e *Engine) makeCompleted(c ioring.Completion) {
 	case makeAllocate:
 		m.stage = makeZero
 	case makeZero:
-		n := int64(c.Result) &^ (blockBytes - 1)
+		n := int64(c.Result) &^ (format.BlockBytes - 1)
 		m.zeroed += n
 		e.stats.ZeroBytes += uint64(n)
 		if m.zeroed == m.bytes {

@@ -3,6 +3,7 @@ package engine
 import (
 	"slices"
 
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 )
 
@@ -13,29 +14,29 @@ import (
 func (r *recovery) walk(l *found) error {
 	defer r.leave()
 	k := 0
-	for i := range l.segments {
-		if l.segments[i].position > 0 {
+	for i := range l.Segments {
+		if l.Segments[i].Position > 0 {
 			k = i
 		}
 	}
-	heads, any := make([]*runHeader, len(l.segments)), l.direct // of first runs
-	for k < len(l.segments) {
+	heads, any := make([]*format.RunHeader, len(l.Segments)), l.Direct // of first runs
+	for k < len(l.Segments) {
 		// where the writer went on to a later segment it did not come back: it may have left one after a failure
 		next := k
-		for i := len(l.segments) - 1; i > k && next == k; i-- {
+		for i := len(l.Segments) - 1; i > k && next == k; i-- {
 			if heads[i] == nil {
-				h, err := r.head(l, &l.segments[i], 0)
+				h, err := r.head(l, &l.Segments[i], 0)
 				if err != nil {
 					return err
 				}
 				heads[i] = &h
 			}
-			if r.continues(l, heads[i]) || heads[i].batches > 0 && heads[i].base > l.end && heads[i].base <= l.start {
+			if r.continues(l, heads[i]) || heads[i].Batches > 0 && heads[i].Base > l.End && heads[i].Base <= l.Start {
 				next = i
 			}
 		}
-		q := &l.segments[next]
-		h, err := r.head(l, q, q.position)
+		q := &l.Segments[next]
+		h, err := r.head(l, q, q.Position)
 		if err != nil {
 			return err
 		}
@@ -46,22 +47,22 @@ func (r *recovery) walk(l *found) error {
 		if err != nil || !there {
 			return err
 		}
-		p, err := r.read(r.files+4, q.position, h.bytes())
+		p, err := r.read(r.files+4, q.Position, h.Bytes())
 		if err != nil {
 			return err
 		}
-		if len(p) < h.bytes() || !h.whole(p[pieceHeader:pieceHeader+int(h.bodyBytes)]) && !r.o.Faults.has(StaleRunAccepted) {
+		if len(p) < h.Bytes() || !h.Whole(p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)]) && !r.o.Faults.has(StaleRunAccepted) {
 			if next == k {
 				break
 			}
-			heads[next] = &runHeader{} // torn
+			heads[next] = &format.RunHeader{} // torn
 			continue
 		}
 		k, any = next, true
-		r.taken(l, q, &h, p[pieceHeader:pieceHeader+int(h.bodyBytes)])
+		r.taken(l, q, &h, p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)])
 	}
-	for i := k; i < len(l.segments); i++ {
-		if err := r.lookOn(l, &l.segments[i], any); err != nil {
+	for i := k; i < len(l.Segments); i++ {
+		if err := r.lookOn(l, &l.Segments[i], any); err != nil {
 			return err
 		}
 	}
@@ -69,31 +70,31 @@ func (r *recovery) walk(l *found) error {
 }
 
 // continues says that h is the head of the run that follows what l has.
-func (r *recovery) continues(l *found, h *runHeader) bool {
-	return h.batches > 0 && h.base == l.end && (h.previous == l.chain || r.o.Faults.has(StaleRunAccepted))
+func (r *recovery) continues(l *found, h *format.RunHeader) bool {
+	return h.Batches > 0 && h.Base == l.End && (h.Previous == l.Chain || r.o.Faults.has(StaleRunAccepted))
 }
 
 // taken: the run h lies whole at q's position.
-func (r *recovery) taken(l *found, q *segRecord, h *runHeader, body []byte) {
-	if q.position == 0 {
-		q.base = h.base
+func (r *recovery) taken(l *found, q *format.SegmentRecord, h *format.RunHeader, body []byte) {
+	if q.Position == 0 {
+		q.Base = h.Base
 	}
-	q.position += int64(h.bytes())
-	q.end, q.chain, q.bytes = h.end, h.crc, max(q.bytes, r.segBytes&^(blockBytes-1))
-	q.maxTime = max(q.maxTime, h.maxTime)
-	r.began(l, h.base)
-	l.noted = max(l.noted, h.durable)
-	l.chain, l.end = h.crc, h.end
-	if h.maxTime > l.maxTime || l.maxTimeBase == noOffset {
-		l.maxTime, l.maxTimeBase = h.maxTime, h.maxTimeBase
+	q.Position += int64(h.Bytes())
+	q.End, q.Chain, q.Bytes = h.End, h.CRC, max(q.Bytes, r.segBytes&^(format.BlockBytes-1))
+	q.MaxTime = max(q.MaxTime, h.MaxTime)
+	r.began(l, h.Base)
+	l.noted = max(l.noted, h.Durable)
+	l.Chain, l.End = h.CRC, h.End
+	if h.MaxTime > l.MaxTime || l.MaxTimeBase == format.NoOffset {
+		l.MaxTime, l.MaxTimeBase = h.MaxTime, h.MaxTimeBase
 	}
 	for len(body) > 0 {
-		var x entry
-		if !x.get(body) || x.bytes() > len(body) {
+		var x format.Entry
+		if !x.Get(body) || x.Bytes() > len(body) {
 			return // StaleRunAccepted
 		}
 		l.keep(&x, body)
-		body = body[x.bytes():]
+		body = body[x.Bytes():]
 	}
 }
 
@@ -101,24 +102,24 @@ func (r *recovery) taken(l *found, q *segRecord, h *runHeader, body []byte) {
 // As many as may have been in flight can be broken, each as large as it may be.
 // A log that wrote no direct run (any is false) and has nothing there is left
 // alone: the journal has all of it.
-func (r *recovery) lookOn(l *found, q *segRecord, any bool) error {
+func (r *recovery) lookOn(l *found, q *format.SegmentRecord, any bool) error {
 	if there, err := r.visit(q); err != nil || !there {
 		return err
 	}
-	if p, err := r.read(r.files+4, q.position, blockBytes); err != nil || !any && !slices.ContainsFunc(p, func(b byte) bool { return b != 0 }) {
+	if p, err := r.read(r.files+4, q.Position, format.BlockBytes); err != nil || !any && !slices.ContainsFunc(p, func(b byte) bool { return b != 0 }) {
 		return err
 	}
 	step := int64(r.buf.Len())
-	for at, until := q.position, q.position+int64(r.o.InflightMax*r.o.runBufferBytes()); at < min(until, r.segBytes); at += step {
+	for at, until := q.Position, q.Position+int64(r.o.InflightMax*r.o.runBufferBytes()); at < min(until, r.segBytes); at += step {
 		p, err := r.read(r.files+4, at, int(min(step, until-at)))
 		if err != nil {
 			return err
 		}
-		for k := 0; k+blockBytes <= len(p); k += blockBytes {
-			var h runHeader
-			if h.get(p[k:]) && r.ours(l, q, &h) {
-				l.noted = max(l.noted, h.durable)
-				until = max(until, at+int64(k+h.bytes()+r.o.InflightMax*r.o.runBufferBytes()))
+		for k := 0; k+format.BlockBytes <= len(p); k += format.BlockBytes {
+			var h format.RunHeader
+			if h.Get(p[k:]) && r.ours(l, q, &h) {
+				l.noted = max(l.noted, h.Durable)
+				until = max(until, at+int64(k+h.Bytes()+r.o.InflightMax*r.o.runBufferBytes()))
 			}
 		}
 	}
@@ -127,34 +128,34 @@ func (r *recovery) lookOn(l *found, q *segRecord, any bool) error {
 
 // head reads the head of the run at position at of q; no batches: there is none
 // of the old life.
-func (r *recovery) head(l *found, q *segRecord, at int64) (h runHeader, err error) {
+func (r *recovery) head(l *found, q *format.SegmentRecord, at int64) (h format.RunHeader, err error) {
 	there, err := r.visit(q)
 	if err != nil || !there {
-		return runHeader{}, err
+		return format.RunHeader{}, err
 	}
-	p, err := r.read(r.files+4, at, blockBytes)
+	p, err := r.read(r.files+4, at, format.BlockBytes)
 	if err != nil {
-		return runHeader{}, err
+		return format.RunHeader{}, err
 	}
-	if len(p) < blockBytes || !h.get(p) || !r.ours(l, q, &h) || at+int64(h.bytes()) > r.segBytes {
-		return runHeader{}, nil
+	if len(p) < format.BlockBytes || !h.Get(p) || !r.ours(l, q, &h) || at+int64(h.Bytes()) > r.segBytes {
+		return format.RunHeader{}, nil
 	}
 	return h, nil
 }
 
-func (r *recovery) ours(l *found, q *segRecord, h *runHeader) bool {
-	return h.directory == r.old.directory && h.generation == q.generation && h.log == l.id &&
-		(h.epoch == r.old.epoch || r.o.Faults.has(StaleRunAccepted))
+func (r *recovery) ours(l *found, q *format.SegmentRecord, h *format.RunHeader) bool {
+	return h.Directory == r.old.Directory && h.Generation == q.Generation && h.Log == l.ID &&
+		(h.Epoch == r.old.Epoch || r.o.Faults.has(StaleRunAccepted))
 }
 
 // visit opens q's file, and syncs it at the first time: what can be read of it
 // need not be durable. False: it was removed.
-func (r *recovery) visit(q *segRecord) (there bool, err error) {
-	if r.visited != nil && r.visited.generation == q.generation {
+func (r *recovery) visit(q *format.SegmentRecord) (there bool, err error) {
+	if r.visited != nil && r.visited.Generation == q.Generation {
 		return true, nil
 	}
 	r.leave()
-	slot, path, bits := r.files+4, segmentPath(q.generation), uint64(0)
+	slot, path, bits := r.files+4, format.SegmentPath(q.Generation), uint64(0)
 	if r.readOnly {
 		bits = ioring.OpenReadOnly
 	}
@@ -162,11 +163,11 @@ func (r *recovery) visit(q *segRecord) (there bool, err error) {
 		return false, err
 	}
 	r.visited = q
-	if !r.synced[q.generation] && !r.o.Faults.has(NoSyncAtOpen) {
+	if !r.synced[q.Generation] && !r.o.Faults.has(NoSyncAtOpen) {
 		if err := r.sync(slot, path); err != nil {
 			return false, err
 		}
-		r.synced[q.generation] = true
+		r.synced[q.Generation] = true
 	}
 	r.segBytes, err = r.size(slot)
 	return true, err
