@@ -237,11 +237,11 @@ func TestSoftwareNames(t *testing.T) {
 				for cut := range len(b) + 1 {
 					r := new(kafka.Reader)
 					r.Reset([][]byte{b[:cut:cut], b[cut:]})
-					if got, err := kafka.ParseApiVersions(r, version); err != nil || got != (valid || version < 3) {
+					if _, got, err := kafka.ParseApiVersions(r, version); err != nil || got != (valid || version < 3) {
 						t.Errorf("%q, version %d, cut at %d: %v %v", word, version, cut, got, err)
 					}
 					r.Reset([][]byte{b[:cut:cut]})
-					if _, err := kafka.ParseApiVersions(r, version); (err == nil) != (cut == len(b)) {
+					if _, _, err := kafka.ParseApiVersions(r, version); (err == nil) != (cut == len(b)) {
 						t.Errorf("%q, version %d, ends at %d of %d: %v", word, version, cut, len(b), err)
 					}
 				}

@@ -332,16 +332,21 @@ func ParseHeader(r *Reader, h *Request) error {
 	return r.Err()
 }
 
-// ParseApiVersions reads what follows the header, and says whether the client
-// names its software as it may (ApiVersionsRequest.json, KIP-511).
-func ParseApiVersions(r *Reader, version int16) (valid bool, err error) {
+// Software is where a request names the software of its client.
+type Software struct{ Name, Version Span }
+
+// ParseApiVersions reads what follows the header, and says where the client names
+// its software and whether it does as it may (ApiVersionsRequest.json, KIP-511).
+func ParseApiVersions(r *Reader, version int16) (where Software, valid bool, err error) {
 	if version < 3 {
-		return true, nil
+		return where, true, nil
 	}
-	valid = softwareWord(r.text(true, "client software name"))
-	valid = softwareWord(r.text(true, "client software version")) && valid
+	name := r.text(true, "client software name")
+	where.Name, valid = Span{r.Offset() - len(name), len(name)}, softwareWord(name)
+	number := r.text(true, "client software version")
+	where.Version, valid = Span{r.Offset() - len(number), len(number)}, softwareWord(number) && valid
 	r.tags(true, "tagged fields")
-	return valid, r.Err()
+	return where, valid, r.Err()
 }
 
 // softwareWord says whether a word is letters and digits, with dots and hyphens

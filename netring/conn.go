@@ -27,7 +27,6 @@ type conn struct {
 	listener   uint8
 	file       uint32
 	next       int32 // free list
-	user       uint64
 
 	// receive
 	receiving  bool // a Recv is in flight
@@ -141,21 +140,6 @@ func (n *Net) conn(c ConnID) (int32, *conn) {
 		return none, nil
 	}
 	return int32(i), x
-}
-
-// SetUser keeps a value for the caller with the connection. It is 0 at first.
-func (n *Net) SetUser(c ConnID, v uint64) {
-	if _, x := n.conn(c); x != nil {
-		x.user = v
-	}
-}
-
-// User is that value, 0 for a connection that is gone.
-func (n *Net) User(c ConnID) uint64 {
-	if _, x := n.conn(c); x != nil {
-		return x.user
-	}
-	return 0
 }
 
 // Listener is the number of the listening socket by which a connection came, 0
@@ -413,7 +397,7 @@ func (n *Net) die(i int32) bool {
 // gone: the socket is closed.
 func (n *Net) gone(i int32) {
 	x := &n.conns[i]
-	n.tell(Closed, n.connID(i), 0, x.user)
+	n.tell(Closed, n.connID(i), 0, 0)
 	x.stage, x.next = stageFree, n.freeConn
 	n.freeConn = i
 	n.live--

@@ -6,6 +6,10 @@ import "github.com/tailbound/tailbound/ioring"
 // is gone is ignored wherever it is given. 0 is never one.
 type ConnID uint64
 
+// Slot is the connection's place in a table of ConnsMax. Another connection has
+// it when this one is gone.
+func (c ConnID) Slot() int { return int(uint32(c)) }
+
 // FrameID names a request, likewise.
 type FrameID uint64
 

@@ -410,7 +410,7 @@ func (n *Net) surface(i, f int32) {
 	n.held++
 	n.stats.Frames++
 	n.stats.FrameBytes += uint64(y.need)
-	n.tell(FrameReady, n.connID(i), n.frameID(f), x.user)
+	n.tell(FrameReady, n.connID(i), n.frameID(f), 0)
 }
 
 func (n *Net) refund(y *frame, bytes int) {

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"bytes"
+	"strconv"
 
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
@@ -17,20 +18,17 @@ const (
 	tooEarly                // memory is short: it has to come again
 )
 
-// A connection's user value counts its frames that wait (low half) and marks
-// the pass of retryWaiting in which one of them had to go on waiting (high
-// half): a connection's requests start in order.
-
 // frame takes a request as netring has it whole.
 func (s *Shard) frame(ev netring.Event) {
 	if !s.net.Alive(ev.Frame) {
 		return // its connection was closed by a request before it
 	}
 	w := waiter{frame: ev.Frame, conn: ev.Conn, at: ev.At, request: none}
-	if s.net.User(ev.Conn) == 0 && s.handle(&w) == taken {
+	conn := s.conns.of(ev.Conn)
+	if conn.waiting == 0 && s.handle(&w) == taken {
 		return
 	}
-	s.net.SetUser(ev.Conn, s.net.User(ev.Conn)+1)
+	conn.wait()
 	s.waiting.push(w)
 }
 
@@ -41,26 +39,21 @@ func (s *Shard) retryWaiting() {
 	q := &s.waiting
 	q.retry = false
 	q.pass++
-	mark := uint64(q.pass) << 32
 	for n := q.n; n > 0; n-- {
 		w := q.pop()
-		user := s.net.User(w.conn)
-		if user&^0xffffffff == mark {
+		conn := s.conns.of(w.conn)
+		if conn.passed == q.pass {
 			q.push(w)
 			continue
 		}
 		if !s.net.Alive(w.frame) {
 			s.abandon(&w)
 		} else if s.handle(&w) == tooEarly {
-			s.net.SetUser(w.conn, mark|user&0xffffffff)
+			conn.passed = q.pass
 			q.push(w)
 			continue
 		}
-		if waits := user & 0xffffffff; waits > 1 {
-			s.net.SetUser(w.conn, user-1)
-		} else {
-			s.net.SetUser(w.conn, 0)
-		}
+		conn.waited()
 	}
 }
 
@@ -89,15 +82,13 @@ func (s *Shard) handle(w *waiter) outcome {
 	}
 	key, known := kafka.KeyOf(h.Key)
 	if !known {
-		s.logf(Warn, "connection closed: it asked for an API key that is not served: ", int64(h.Key))
-		return s.hangUp(w)
+		return s.notServed(w, "connection closed: it asked for an API key that is not served: ", &h)
 	}
 	if h.Key == kafka.KeyApiVersions {
 		return s.apiVersions(w, &h)
 	}
 	if h.Version < key.Min || h.Version > key.Max {
-		s.logf(Warn, "connection closed: it asked for a version that is not served, of API key ", int64(h.Key))
-		return s.hangUp(w)
+		return s.notServed(w, "connection closed: it asked for a version that is not served, of API key ", &h)
 	}
 	if s.control == nil {
 		switch h.Key {
@@ -133,9 +124,12 @@ func (s *Shard) local(w *waiter, h *kafka.Request) outcome {
 func (s *Shard) apiVersions(w *waiter, h *kafka.Request) outcome {
 	body := s.apiRefusal
 	if h.Version >= 0 && int(h.Version) < len(s.apiBodies) {
-		valid, err := kafka.ParseApiVersions(&s.reader, h.Version)
+		where, valid, err := kafka.ParseApiVersions(&s.reader, h.Version)
 		if err != nil {
 			return s.malformed(w, h, err)
+		}
+		if valid {
+			s.conns.of(w.conn).heard(&s.reader, where)
 		}
 		body = s.apiBodies[h.Version]
 		if !valid {
@@ -164,6 +158,15 @@ func (s *Shard) malformed(w *waiter, h *kafka.Request, err error) outcome {
 	s.Timelines.Counters.Refused++
 	s.line = append(s.line[:0], "connection closed: malformed request: "...)
 	s.line = append(s.line, err.Error()...)
+	s.line = s.conns.of(w.conn).software.append(s.line)
+	s.out.Log(Warn, s.o.Shard, s.line)
+	return s.hangUp(w)
+}
+
+// notServed closes a connection that asked for what no version list offers.
+func (s *Shard) notServed(w *waiter, what string, h *kafka.Request) outcome {
+	s.line = strconv.AppendInt(append(s.line[:0], what...), int64(h.Key), 10)
+	s.line = s.conns.of(w.conn).software.append(s.line)
 	s.out.Log(Warn, s.o.Shard, s.line)
 	return s.hangUp(w)
 }
@@ -236,4 +239,5 @@ func (s *Shard) closed(c netring.ConnID) {
 		}
 		i = next
 	}
+	s.conns.closed(c)
 }

@@ -135,6 +135,7 @@ type Shard struct {
 	mailMem     *mem.Buddy
 	outbox      outbox
 
+	conns     conns
 	requests  []request
 	freeReq   uint32
 	inFlight  int
@@ -254,6 +255,7 @@ func (s *Shard) makeTables() {
 	s.copyMax = s.o.Net.ReplyBlocks / 8 * 4096
 	s.line = make([]byte, 0, 1024)
 	s.outbox = newOutbox(o.DataShards, o.Net.FramesMax)
+	s.conns = newConns(o.Net.ConnsMax)
 	// A request may outlive its connection, whose frame is then free for another.
 	s.requests = make([]request, 2*o.Net.FramesMax)
 	for i := range s.requests {
@@ -487,6 +489,8 @@ func (s *Shard) netEvents() (any bool) {
 		}
 		any = true
 		switch ev.Kind {
+		case netring.Opened:
+			s.conns.opened(ev.Conn)
 		case netring.FrameReady:
 			s.frame(ev)
 		case netring.Sent:

@@ -1,0 +1,73 @@
+package shard
+
+import (
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/netring"
+)
+
+// conn is what a shard knows of one connection above its bytes, which are
+// netring's. It belongs to the shard. Authentication, the principal and quotas
+// belong here when they come.
+//
+// Invariant: a connection's requests start in the order in which they came. While
+// one of them waits for memory, those behind it wait too.
+type conn struct {
+	id       netring.ConnID // 0: the entry is free
+	waiting  int32          // its requests in the wait queue
+	passed   uint32         // the pass over the wait queue in which one of them went on waiting
+	software software
+}
+
+// software is what a client says it is (KIP-511), cut to what fits. A client that
+// did not say has none.
+type software struct {
+	nameBytes, versionBytes uint8
+	name                    [32]byte
+	version                 [14]byte
+}
+
+// conns are the connections of a shard, by netring's slot.
+type conns struct{ all []conn }
+
+func newConns(n int) conns { return conns{make([]conn, n)} }
+
+// opened begins a connection, closed ends it.
+func (t *conns) opened(id netring.ConnID) { t.all[id.Slot()] = conn{id: id} }
+func (t *conns) closed(id netring.ConnID) { *t.of(id) = conn{} }
+
+// of is a connection that was opened and is not closed.
+func (t *conns) of(id netring.ConnID) *conn {
+	c := &t.all[id.Slot()]
+	if c.id != id {
+		panic("shard: a connection that is not there")
+	}
+	return c
+}
+
+// wait notes that one more of the connection's requests is in the wait queue.
+func (c *conn) wait() { c.waiting++ }
+
+// waited notes that one of them is there no more.
+func (c *conn) waited() {
+	if c.waiting--; c.waiting == 0 {
+		c.passed = 0
+	}
+}
+
+// heard keeps what a request says of its client's software.
+func (c *conn) heard(r *kafka.Reader, where kafka.Software) {
+	x := &c.software
+	x.nameBytes = uint8(min(where.Name.Len, len(x.name)))
+	x.versionBytes = uint8(min(where.Version.Len, len(x.version)))
+	r.CopyTo(kafka.Span{Off: where.Name.Off, Len: int(x.nameBytes)}, x.name[:x.nameBytes])
+	r.CopyTo(kafka.Span{Off: where.Version.Off, Len: int(x.versionBytes)}, x.version[:x.versionBytes])
+}
+
+// append names the software to a line for people; nothing where it is not known.
+func (x *software) append(line []byte) []byte {
+	if x.nameBytes == 0 {
+		return line
+	}
+	line = append(append(line, " (client software: "...), x.name[:x.nameBytes]...)
+	return append(append(append(line, ' '), x.version[:x.versionBytes]...), ')')
+}
