@@ -2,7 +2,6 @@ package engine
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
@@ -15,8 +14,9 @@ type blocking struct {
 	ring  ioring.Ring
 	buf   mem.Block // data
 	path  mem.Block
-	files uint32 // the ring slots it may use: files and the few after it
-	dead  bool   // the ring's Wait was left by a panic: nothing more is done, deferred closes neither
+	files uint32    // the ring slots it may use: files and the few after it
+	paths [8]string // of what is open in them, for errors
+	dead  bool      // the ring's Wait was left by a panic: nothing more is done, deferred closes neither
 }
 
 func newBlocking(ring ioring.Ring, arena *mem.Arena, files uint32) (*blocking, error) {
@@ -60,50 +60,72 @@ func (b *blocking) name(path string) mem.Block {
 	return b.path
 }
 
-func failure(what, path string, result int32) error {
-	return fmt.Errorf("engine: %s %s: %w", what, path, ioring.Errno(-result))
+// failure is what becomes of a result that is none: a negative one is an errno,
+// any other came short.
+func failure(code ioring.Code, path string, offset, length int64, result int32) error {
+	return &ioring.OpError{Op: code, Path: path, Offset: offset, Length: length, Errno: ioring.Errno(max(0, -result))}
 }
 
-// open opens path into slot. found is false where there is no such file.
+// missing is a file that has to be there and is not.
+func missing(path string) error {
+	return &ioring.OpError{Op: ioring.Open, Path: path, Errno: ioring.ENOENT}
+}
+
+// pathOf is the path of what was opened in slot last.
+func (b *blocking) pathOf(slot uint32) string { return b.paths[slot-b.files] }
+
+// open opens path into slot. found is false where there is no such file; any
+// other failure is an error.
 func (b *blocking) open(slot uint32, path string, bits uint64) (found bool, err error) {
+	b.paths[slot-b.files] = path
 	r := b.do(ioring.Op{Code: ioring.Open, File: slot, Arg: bits, Buf: b.name(path)})
-	if r == -int32(ioring.ENOENT) {
+	switch ioring.Judge(ioring.Open, r) {
+	case ioring.Good:
+	case ioring.Missing:
 		return false, nil
-	}
-	if r < 0 {
-		return false, failure("opening", path, r)
+	default:
+		return false, failure(ioring.Open, path, 0, 0, r)
 	}
 	return true, nil
 }
 
 func (b *blocking) close(slot uint32) { b.do(ioring.Op{Code: ioring.Close, File: slot}) }
 
-func (b *blocking) sync(slot uint32, what string) error {
+// need opens path into slot; it has to be there.
+func (b *blocking) need(slot uint32, path string, bits uint64) error {
+	found, err := b.open(slot, path, bits)
+	if err == nil && !found {
+		err = missing(path)
+	}
+	return err
+}
+
+func (b *blocking) sync(slot uint32) error {
 	if r := b.do(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: slot}); r < 0 {
-		return failure("syncing", what, r)
+		return failure(ioring.Sync, b.pathOf(slot), 0, 0, r)
 	}
 	return nil
 }
 
 func (b *blocking) syncDirectory(path string) error {
 	slot := b.files + 5
-	if _, err := b.open(slot, path, ioring.OpenDirectory|ioring.OpenReadOnly); err != nil {
+	if err := b.need(slot, path, ioring.OpenDirectory|ioring.OpenReadOnly); err != nil {
 		return err
 	}
 	defer b.close(slot)
-	return b.sync(slot, path)
+	return b.sync(slot)
 }
 
 func (b *blocking) mkdir(path string) error {
-	if r := b.do(ioring.Op{Code: ioring.Mkdir, Buf: b.name(path)}); r < 0 && r != -int32(ioring.EEXIST) {
-		return failure("making", path, r)
+	if r := b.do(ioring.Op{Code: ioring.Mkdir, Buf: b.name(path)}); r < 0 && ioring.Judge(ioring.Mkdir, r) != ioring.Exists {
+		return failure(ioring.Mkdir, path, 0, 0, r)
 	}
 	return nil
 }
 
 func (b *blocking) size(slot uint32) (int64, error) {
 	if r := b.do(ioring.Op{Code: ioring.Stat, File: slot, Buf: b.path}); r < 0 {
-		return 0, failure("looking at", "a file", r)
+		return 0, failure(ioring.Stat, b.pathOf(slot), 0, 0, r)
 	}
 	return int64(binary.LittleEndian.Uint64(b.path.Bytes())), nil
 }
@@ -117,7 +139,7 @@ func (b *blocking) read(slot uint32, off int64, n int) ([]byte, error) {
 		k := min(n-at, b.buf.Len())
 		r := b.do(ioring.Op{Code: ioring.Read, File: slot, Offset: uint64(off) + uint64(at), Buf: b.buf.Slice(0, k)})
 		if r < 0 {
-			return p, failure("reading", "a file", r)
+			return p, failure(ioring.Read, b.pathOf(slot), off+int64(at), int64(k), r)
 		}
 		p = append(p, b.buf.Bytes()[:r]...)
 		if int(r) < format.BlockBytes {
@@ -128,12 +150,12 @@ func (b *blocking) read(slot uint32, off int64, n int) ([]byte, error) {
 }
 
 // write writes p, whole blocks, at off.
-func (b *blocking) write(slot uint32, off int64, p []byte, what string) error {
+func (b *blocking) write(slot uint32, off int64, p []byte) error {
 	for len(p) > 0 {
 		k := copy(b.buf.Bytes(), p)
 		r := b.do(ioring.Op{Code: ioring.Write, File: slot, Offset: uint64(off), Buf: b.buf.Slice(0, k)})
-		if r <= 0 {
-			return failure("writing", what, min(r, -int32(ioring.EIO)))
+		if r < format.BlockBytes {
+			return failure(ioring.Write, b.pathOf(slot), off, int64(k), r)
 		}
 		k = int(r) &^ (format.BlockBytes - 1)
 		p, off = p[k:], off+int64(k)
@@ -142,18 +164,18 @@ func (b *blocking) write(slot uint32, off int64, p []byte, what string) error {
 }
 
 // zero writes zeroes from size from to size to.
-func (b *blocking) zero(slot uint32, from, to int64, what string) error {
+func (b *blocking) zero(slot uint32, from, to int64) error {
 	from &^= format.BlockBytes - 1
 	clear(b.buf.Bytes())
 	for from < to {
 		k := int(min(to-from, int64(b.buf.Len())))
 		r := b.do(ioring.Op{Code: ioring.Write, File: slot, Offset: uint64(from), Buf: b.buf.Slice(0, k)})
 		if r < format.BlockBytes {
-			return failure("writing", what, min(r, -int32(ioring.EIO)))
+			return failure(ioring.Write, b.pathOf(slot), from, int64(k), r)
 		}
 		from += int64(r) &^ (format.BlockBytes - 1)
 	}
-	return b.sync(slot, what)
+	return b.sync(slot)
 }
 
 func (b *blocking) list(path string) (names []string, err error) {
@@ -162,7 +184,7 @@ func (b *blocking) list(path string) (names []string, err error) {
 		p[copy(p, path)] = 0
 		r := b.do(ioring.Op{Code: ioring.List, Offset: uint64(len(names)), Buf: b.buf})
 		if r < 0 {
-			return nil, failure("listing", path, r)
+			return nil, failure(ioring.List, path, 0, 0, r)
 		}
 		if r == 0 {
 			return names, nil
@@ -185,11 +207,11 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 	b := &blocking{ring: e.ring, buf: e.flush.buffers[0], path: e.flush.buffers[1].Slice(0, format.BlockBytes), files: e.o.Files}
 	for i, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
 		path := format.ShardPath(e.shard, name)
-		if found, err := b.open(e.o.Files+uint32(i), path, 0); err != nil || !found {
-			return fmt.Errorf("engine: %s is not there: %w", path, err)
+		if err := b.need(e.o.Files+uint32(i), path, 0); err != nil {
+			return err
 		}
 	}
-	if _, err := b.open(e.o.Files+slotSegments, "segments", ioring.OpenDirectory|ioring.OpenReadOnly); err != nil {
+	if err := b.need(e.o.Files+slotSegments, "segments", ioring.OpenDirectory|ioring.OpenReadOnly); err != nil {
 		return err
 	}
 	size, err := b.size(e.journal.file)
@@ -197,7 +219,7 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 		return err
 	}
 	if want := int64(e.o.JournalBytes); size < want {
-		if err := b.zero(e.journal.file, size, want, "journal"); err != nil {
+		if err := b.zero(e.journal.file, size, want); err != nil {
 			return err
 		}
 		size = want

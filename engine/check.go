@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/tailbound/tailbound/engine/format"
@@ -72,7 +73,8 @@ func (c *CheckReport) Sum() (sum LogReport) {
 
 // Check reads everything a data directory holds and verifies it, without
 // changing a byte. It may be given the directory of a broker that was killed.
-func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*CheckReport, error) {
+func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (_ *CheckReport, err error) {
+	defer func() { err = advised(err) }()
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
@@ -143,13 +145,21 @@ func (r *recovery) checkSegment(l *found, i int, out *LogReport, x *breakAt) err
 	for at := int64(0); at < q.Position; {
 		var h format.RunHeader
 		p, err := r.read(slot, at, format.BlockBytes)
-		if err != nil || len(p) < format.BlockBytes || !h.Get(p) || h.Directory != r.old.Directory || h.Generation != q.Generation || h.Log != l.ID || h.Base != base && (h.Base < base || h.Base > l.Start) || at+int64(h.Bytes()) > q.Position {
+		if err != nil {
+			problem(at, base, q.End, unreadable(err))
+			return nil
+		}
+		if len(p) < format.BlockBytes || !h.Get(p) || h.Directory != r.old.Directory || h.Generation != q.Generation || h.Log != l.ID || h.Base != base && (h.Base < base || h.Base > l.Start) || at+int64(h.Bytes()) > q.Position {
 			problem(at, base, q.End, "the head of a run is broken")
 			return nil
 		}
 		p, err = r.read(slot, at, h.Bytes())
 		if err != nil || len(p) < h.Bytes() || !h.Whole(p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)]) {
-			problem(at, base, h.End, "a run is broken")
+			what := "a run is broken"
+			if err != nil {
+				what = unreadable(err)
+			}
+			problem(at, base, h.End, what)
 			if len(p) == h.Bytes() {
 				r.save(l, &h, p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)], x)
 			}
@@ -171,6 +181,16 @@ func (r *recovery) checkSegment(l *found, i int, out *LogReport, x *breakAt) err
 		problem(q.Position, base, q.End, "the segment ends early")
 	}
 	return nil
+}
+
+// unreadable says of a run that could not be read what the disk answered; where
+// is said beside it.
+func unreadable(err error) string {
+	var failed *ioring.OpError
+	if errors.As(err, &failed) {
+		return "a run cannot be read: " + failed.Errno.Error()
+	}
+	return "a run cannot be read: " + err.Error()
 }
 
 // readable says whether there is anything to read in segment i.

@@ -107,7 +107,7 @@ func (o *Options) complete() error {
 		o.DirectBytes = 64 << 10
 	}
 	if o.LogsMax < 1 || o.FilesMax < 16 || o.LogMemoryBytes < 1<<20 || o.JournalBytes < 1<<20 || o.SegmentBytes < 256<<10 {
-		return fmt.Errorf("engine: options %+v are too small", *o)
+		return fmt.Errorf("options %+v are too small", *o)
 	}
 	o.SegmentBytes = format.AlignBlock(max(o.SegmentBytes, 4*int(format.RoomFor(int64(o.entryBytesMax())))))
 	// two of the largest frames always find a place, whatever the end wastes
@@ -314,7 +314,7 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attac
 		return nil, err
 	}
 	if shard < 0 || shard >= len(boot.Shards) {
-		return nil, fmt.Errorf("engine: shard %d of %d", shard, len(boot.Shards))
+		return nil, fmt.Errorf("shard %d of %d", shard, len(boot.Shards))
 	}
 	if shard == 0 {
 		o.DirectBytes = -1 // that a start moves after what was appended before it is the journal's order
@@ -326,7 +326,7 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attac
 		return nil, fmt.Errorf("%w; this directory may hold batches of %d bytes", err, o.BatchBytesMax)
 	}
 	if err := e.openShard(arena); err != nil {
-		return nil, err
+		return nil, advised(err)
 	}
 	for i := range boot.Shards[shard].Logs {
 		if err := e.adopt(&boot.Shards[shard].Logs[i]); err != nil {
@@ -360,7 +360,7 @@ func (e *Engine) carve(arena *mem.Arena) error {
 func (e *Engine) adopt(b *LogBoot) error {
 	s, ok := e.takeLog(b.ID)
 	if !ok {
-		return fmt.Errorf("engine: shard %d has more than %d logs", e.shard, e.o.LogsMax)
+		return fmt.Errorf("shard %d has more than %d logs", e.shard, e.o.LogsMax)
 	}
 	r, l := b.record, &e.logs[s]
 	l.state = logOpen
@@ -375,7 +375,7 @@ func (e *Engine) adopt(b *LogBoot) error {
 		x := &r.Segments[i]
 		g, ok := e.takeSegment(x.Generation, s)
 		if !ok {
-			return fmt.Errorf("engine: shard %d has more than %d segments", e.shard, e.o.segmentsMax())
+			return fmt.Errorf("shard %d has more than %d segments", e.shard, e.o.segmentsMax())
 		}
 		q := &e.segments.all[g]
 		q.base, q.end, q.position, q.maxTime, q.bytes, q.chain = x.Base, x.End, x.Position, x.MaxTime, x.Bytes, x.Chain

@@ -2,12 +2,15 @@ package engine_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash/crc32"
 	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/sim"
 )
 
@@ -75,8 +78,10 @@ func FuzzRecover(f *testing.F) {
 		}
 		h.end()
 		if err := h.open(); err != nil {
-			if !strings.HasPrefix(err.Error(), "engine: ") {
-				t.Fatalf("an error that does not say whose it is: %v", err)
+			var refused *engine.Refusal
+			var failed *ioring.OpError
+			if !errors.As(err, &refused) && !errors.As(err, &failed) {
+				t.Fatalf("an error that does not say of which file: %v", err)
 			}
 			return
 		}

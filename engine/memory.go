@@ -85,7 +85,7 @@ func (e *Engine) carveMemory(arena *mem.Arena) error {
 	size := e.o.slabBytes()
 	n := e.o.LogMemoryBytes / size
 	if n < 3 {
-		return fmt.Errorf("engine: log memory of %d bytes holds %d slabs of %d, fewer than 3", e.o.LogMemoryBytes, n, size)
+		return fmt.Errorf("log memory of %d bytes holds %d slabs of %d, fewer than 3", e.o.LogMemoryBytes, n, size)
 	}
 	e.cache.slabs = make([]slab, n)
 	for i := range e.cache.slabs {

@@ -108,12 +108,13 @@ type foundEntry struct {
 //
 //	superblock(); for every shard of the old life { sync(); checkpoint(); replay(); for every log { walk(); accept(); drain() } }
 //	checkpoints of the new epoch, into the older slots; superblock(); the other slots; clean up
-func Recover(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (*Boot, error) {
+func Recover(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (_ *Boot, err error) {
+	defer func() { err = advised(err) }()
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
 	if o.Shards < 1 || o.Shards+1 > format.ShardsMax {
-		return nil, fmt.Errorf("engine: %d data shards", o.Shards)
+		return nil, fmt.Errorf("%d data shards: there may be 1 to %d", o.Shards, format.ShardsMax-1)
 	}
 	b, err := newBlocking(ring, arena, o.Files)
 	if err != nil {
@@ -146,7 +147,7 @@ func (r *recovery) superblock() error {
 	if there {
 		defer r.close(r.files)
 		if !r.o.Faults.has(NoSyncAtOpen) {
-			if err := r.sync(r.files, "superblock"); err != nil {
+			if err := r.sync(r.files); err != nil {
 				return err
 			}
 		}
@@ -170,8 +171,15 @@ func (r *recovery) superblock() error {
 		r.boot.Directory = r.old.Directory
 		return nil
 	}
-	if names, err := r.list("segments"); err == nil && len(names) > 0 {
-		return errors.New("engine: there are segments and no readable superblock: this directory is damaged")
+	names, err := r.list("segments")
+	if err != nil && !errors.Is(err, ioring.ENOENT) {
+		return err
+	}
+	if len(names) > 0 {
+		if !there {
+			return damaged("superblock", -1, "it is missing, and there are segments: this directory is damaged")
+		}
+		return damaged("superblock", -1, "neither of its two slots can be read, and there are segments: this directory is damaged")
 	}
 	r.boot.Fresh = true
 	r.boot.Directory = r.o.Seed
@@ -187,13 +195,12 @@ func (r *recovery) superblock() error {
 func (r *recovery) shard(s int) error {
 	for i, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
 		path, slot := format.ShardPath(s, name), r.files+uint32(i)
-		there, err := r.open(slot, path, 0)
-		if err != nil || !there {
-			return fmt.Errorf("engine: %s is missing: %w", path, err)
+		if err := r.need(slot, path, 0); err != nil {
+			return err
 		}
 		defer r.close(slot)
 		if !r.o.Faults.has(NoSyncAtOpen) {
-			if err := r.sync(slot, path); err != nil {
+			if err := r.sync(slot); err != nil {
 				return err
 			}
 		}
@@ -210,11 +217,11 @@ func (r *recovery) shard(s int) error {
 		}
 	}
 	if body == nil {
-		return fmt.Errorf("engine: shard %d has no readable checkpoint of epoch %d", s, r.old.Epoch)
+		return damaged(format.ShardPath(s, "checkpoint-0"), -1, "neither it nor checkpoint-1 holds a readable checkpoint of epoch %d", r.old.Epoch)
 	}
 	records, err := format.GetLogRecords(body, int(best.Logs))
 	if err != nil {
-		return err
+		return contradicts(format.ShardPath(s, fmt.Sprintf("checkpoint-%d", best.Sequence%2)), 0, "%v", err)
 	}
 	r.seqs[s] = best.Sequence
 	logs := map[uint64]*found{}
@@ -233,7 +240,7 @@ func (r *recovery) shard(s int) error {
 			continue
 		}
 		if r.logs[id] != nil {
-			return fmt.Errorf("engine: log %d is on two shards", id)
+			return contradicts(format.ShardPath(s, "checkpoint-0"), -1, "log %d is on this shard and on another", id)
 		}
 		r.logs[id] = l
 		if !best.Clean {
@@ -345,6 +352,9 @@ func (r *recovery) replay(s int, c *format.Checkpoint, logs map[uint64]*found) e
 	if err != nil {
 		return err
 	}
+	if from := int64(c.Block) * format.BlockBytes; size < from || size == 0 {
+		return damaged(format.ShardPath(s, "journal"), size, "it ends here, and what is to be replayed begins at %d", from)
+	}
 	j := &journalReader{blocking: r.blocking, slot: r.files, size: size &^ (format.BlockBytes - 1), old: r.old, journal: c.Journal, anyEpoch: r.o.Faults.has(NoEpoch)}
 	var heads []frameHead // of all frames past the first break, in order
 	looked, durable := false, uint64(0)
@@ -368,7 +378,7 @@ func (r *recovery) replay(s int, c *format.Checkpoint, logs map[uint64]*found) e
 		}
 		if ok {
 			r.frames++
-			if err := r.entries(s, body, logs); err != nil {
+			if err := r.entries(s, at, body, logs); err != nil {
 				return err
 			}
 			at += int64(format.AlignBlock(format.HeaderBytes + int(h.BodyBytes)))
@@ -508,15 +518,15 @@ func (r *recovery) broken(j *journalReader, at int64, sequence uint64, logs map[
 	return false
 }
 
-// entries takes a whole frame's entries.
-func (r *recovery) entries(s int, body []byte, logs map[uint64]*found) error {
+// entries takes a whole frame's entries; the frame lies at position at.
+func (r *recovery) entries(s int, at int64, body []byte, logs map[uint64]*found) error {
 	for len(body) > 0 {
 		var x format.Entry
 		if !x.Get(body) || x.Bytes() > len(body) {
-			return fmt.Errorf("engine: shard %d: a whole frame holds a broken entry", s)
+			return contradicts(format.ShardPath(s, "journal"), at, "a whole frame holds a broken entry")
 		}
 		if x.Kind < format.EntryData || x.Kind > format.EntryStartMoved {
-			return fmt.Errorf("engine: shard %d: the journal holds entries of kind %d, which this version does not know", s, x.Kind)
+			return newer(format.ShardPath(s, "journal"), at, fmt.Sprintf("entries of kind %d", x.Kind))
 		}
 		r.apply(&x, body[:x.Bytes()], logs)
 		body = body[x.Bytes():]
@@ -584,7 +594,7 @@ func (r *recovery) drain(l *found) error {
 		}
 		var err error
 		if !r.o.Faults.has(NoSyncAtOpen) {
-			err = r.sync(slot, format.SegmentPath(l.Segments[opened].Generation))
+			err = r.sync(slot)
 		}
 		r.close(slot)
 		opened = -1
@@ -620,7 +630,7 @@ func (r *recovery) drain(l *found) error {
 			if !there {
 				// the life before removed it, after it had filled it with what is before the start
 				if q := &l.Segments[k]; q.Position > 0 && q.End > l.Start {
-					return fmt.Errorf("engine: log %d: %s is missing", l.ID, path)
+					return missing(path)
 				}
 				l.Segments = slices.Delete(l.Segments, k, k+1)
 				continue
@@ -637,7 +647,7 @@ func (r *recovery) drain(l *found) error {
 				continue
 			}
 			if x := r.do(ioring.Op{Code: ioring.Allocate, File: slot, Offset: uint64(size), Arg: uint64(q.Position + length - size)}); x < 0 {
-				return failure("reserving room in", format.SegmentPath(q.Generation), x)
+				return failure(ioring.Allocate, format.SegmentPath(q.Generation), size, q.Position+length-size, x)
 			}
 			size = q.Position + length
 		}
@@ -701,7 +711,7 @@ func (r *recovery) run(slot uint32, l *found, q *format.SegmentRecord, entries [
 	h.Directory, h.Epoch, h.BodyBytes, h.Previous = r.old.Directory, r.old.Epoch, uint32(at-format.HeaderBytes), l.Chain
 	h.BodyCRC = format.CRC(p[format.HeaderBytes:at])
 	h.Put(p)
-	if err := r.write(slot, q.Position, p, format.SegmentPath(q.Generation)); err != nil {
+	if err := r.write(slot, q.Position, p); err != nil {
 		return err
 	}
 	if q.Position == 0 {
@@ -755,10 +765,10 @@ func (r *recovery) commit() error {
 	p := make([]byte, format.BlockBytes)
 	write := func() error {
 		next.Put(p)
-		if err := r.write(slot, int64(next.Sequence%2)*format.BlockBytes, p, "superblock"); err != nil {
+		if err := r.write(slot, int64(next.Sequence%2)*format.BlockBytes, p); err != nil {
 			return err
 		}
-		return r.sync(slot, "superblock")
+		return r.sync(slot)
 	}
 	if err := write(); err != nil {
 		return err
@@ -805,9 +815,9 @@ func (r *recovery) prepare(s int) error {
 			want = int64(r.o.JournalBytes)
 		}
 		if err == nil && size < want {
-			err = r.zero(r.files, size, want, path)
+			err = r.zero(r.files, size, want)
 		} else if err == nil {
-			err = r.sync(r.files, path)
+			err = r.sync(r.files)
 		}
 		r.close(r.files)
 		if err != nil {
@@ -849,12 +859,12 @@ func (r *recovery) checkpoints() error {
 		p = append(p, make([]byte, format.AlignBlock(n)-n)...)
 		c.Put(p, n-format.CheckpointHeaderBytes)
 		path := format.ShardPath(s, fmt.Sprintf("checkpoint-%d", b.sequence%2))
-		if there, err := r.open(r.files, path, 0); err != nil || !there {
-			return fmt.Errorf("engine: %s is missing: %w", path, err)
+		if err := r.need(r.files, path, 0); err != nil {
+			return err
 		}
-		err := r.write(r.files, 0, p, path)
+		err := r.write(r.files, 0, p)
 		if err == nil {
-			err = r.sync(r.files, path)
+			err = r.sync(r.files)
 		}
 		r.close(r.files)
 		if err != nil {

@@ -238,9 +238,9 @@ func (h *host) command(d *datadriven.TestData) string {
 		d.MaybeScanArgs(h.t, "times", &times)
 		d.MaybeScanArgs(h.t, "errno", &errno)
 		d.ScanArgs(h.t, "op", &op)
-		want := map[string]ioring.Code{"write": ioring.Write, "sync": ioring.Sync}[op]
+		want := map[string]ioring.Code{"write": ioring.Write, "sync": ioring.Sync, "open": ioring.Open, "read": ioring.Read, "allocate": ioring.Allocate}[op]
 		h.disk.Fail = func(code ioring.Code, path string, _ uint64, _ int) int32 {
-			if code != want || !strings.HasPrefix(path, prefix) || times == 0 {
+			if code != want || want == 0 || !strings.HasPrefix(path, prefix) || times == 0 {
 				return 0
 			}
 			times--

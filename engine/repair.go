@@ -27,7 +27,8 @@ type Cut struct {
 // is broken is left alone. It may be cut at any point and run again.
 //
 // Whoever wants what is lost copies the Files before: see CheckReport.Cuts.
-func Repair(ring ioring.Ring, arena *mem.Arena, o RecoverOptions, logs []uint64) ([]Cut, error) {
+func Repair(ring ioring.Ring, arena *mem.Arena, o RecoverOptions, logs []uint64) (_ []Cut, err error) {
+	defer func() { err = advised(err) }()
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
@@ -40,7 +41,7 @@ func Repair(ring ioring.Ring, arena *mem.Arena, o RecoverOptions, logs []uint64)
 		return nil, err
 	}
 	if r.boot.Fresh {
-		return nil, fmt.Errorf("engine: there is nothing to repair")
+		return nil, &Refusal{At: -1, What: "there is nothing to repair: no broker has served this directory"}
 	}
 	r.o.Shards, r.boot.batchMax = int(r.old.Shards)-1, int(r.old.BatchMax)
 	for s := range int(r.old.Shards) {
@@ -52,7 +53,7 @@ func Repair(ring ioring.Ring, arena *mem.Arena, o RecoverOptions, logs []uint64)
 	for _, id := range logs {
 		l := r.logs[id]
 		if l == nil {
-			return nil, fmt.Errorf("engine: there is no log %d", id)
+			return nil, &Refusal{At: -1, What: fmt.Sprintf("there is no log %d", id), Next: "tailbound check shows which there are"}
 		}
 		row := LogReport{ID: id}
 		x, broken, err := r.breaks(l, &row)

@@ -164,7 +164,7 @@ func (r *recovery) visit(q *format.SegmentRecord) (there bool, err error) {
 	}
 	r.visited = q
 	if !r.synced[q.Generation] && !r.o.Faults.has(NoSyncAtOpen) {
-		if err := r.sync(slot, path); err != nil {
+		if err := r.sync(slot); err != nil {
 			return false, err
 		}
 		r.synced[q.Generation] = true

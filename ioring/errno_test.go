@@ -65,6 +65,8 @@ func TestOpError(t *testing.T) {
 			"writing shard-001/journal, 8192 bytes at 4096: EIO: input/output error", "the kernel's log (dmesg) says what its disk answered"},
 		{OpError{Op: Open, Path: "superblock", Errno: EACCES},
 			"opening superblock: EACCES: permission denied", "give the user that runs tailbound the right to read and write it"},
+		{OpError{Op: Open, Path: "shard-001/journal", Errno: ENOENT},
+			"shard-001/journal is missing (ENOENT: no such file or directory)", "restore the directory from a copy of all of it"},
 		{OpError{Op: Allocate, Path: "segments/0000000100000001", Offset: 0, Length: 1 << 20, Errno: ENOSPC},
 			"reserving room in segments/0000000100000001, 1048576 bytes at 0: ENOSPC: no space left on device", "make room on its file system"},
 		{OpError{Op: Sync, Path: ".", Errno: EIO}, "syncing the data directory: EIO: input/output error", "the kernel's log (dmesg) says what its disk answered"},

@@ -38,6 +38,9 @@ func (e *OpError) Error() string {
 	if e.Length > 0 {
 		where = fmt.Sprintf(", %d bytes at %d", e.Length, e.Offset)
 	}
+	if e.Op == Open && e.Errno == ENOENT {
+		return path + " is missing (" + e.Errno.Error() + ")"
+	}
 	if e.Errno == 0 {
 		return fmt.Sprintf("%s %s%s: it ended short, without an error", what, path, where)
 	}
@@ -64,7 +67,7 @@ func (e *OpError) Advice() string {
 	case EMFILE, ENFILE:
 		return "raise the limit of open files (ulimit -n)"
 	case ENOENT:
-		return "restore it from a copy of the whole directory"
+		return "restore the directory from a copy of all of it"
 	}
 	switch Judge(e.Op, -int32(e.Errno)) {
 	case NoSpace:

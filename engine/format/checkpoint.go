@@ -153,7 +153,7 @@ func GetLogRecords(p []byte, n int) ([]*LogRecord, error) {
 	logs := make([]*LogRecord, 0, n)
 	for range n {
 		if len(p) < LogRecordBytes {
-			return nil, fmt.Errorf("engine: a checkpoint is shorter than its %d logs", n)
+			return nil, fmt.Errorf("it is shorter than its %d logs", n)
 		}
 		l := &LogRecord{
 			ID: le.Uint64(p), Start: int64(le.Uint64(p[8:])), End: int64(le.Uint64(p[16:])),
@@ -164,7 +164,7 @@ func GetLogRecords(p []byte, n int) ([]*LogRecord, error) {
 		headers := int(le.Uint32(p[72:]))
 		p = p[LogRecordBytes:]
 		if len(p) < epochs*EpochRecordBytes+segments*SegmentRecordBytes+attachment+headers {
-			return nil, fmt.Errorf("engine: a checkpoint is shorter than its log %d", l.ID)
+			return nil, fmt.Errorf("it is shorter than its log %d", l.ID)
 		}
 		for range epochs {
 			l.Epochs = append(l.Epochs, EpochStart{int32(le.Uint32(p)), int64(le.Uint64(p[4:]))})
