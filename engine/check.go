@@ -149,11 +149,19 @@ func (r *recovery) checkSegment(l *found, i int, out *LogReport, x *breakAt) err
 			problem(at, base, q.End, unreadable(err))
 			return nil
 		}
+		if what, ok := h.Parse(p); ok && what != "" && h.Directory == r.old.Directory && h.Generation == q.Generation && h.Log == l.ID {
+			return newer(path, at, what)
+		}
 		if len(p) < format.BlockBytes || !h.Get(p) || h.Directory != r.old.Directory || h.Generation != q.Generation || h.Log != l.ID || h.Base != base && (h.Base < base || h.Base > l.Start) || at+int64(h.Bytes()) > q.Position {
 			problem(at, base, q.End, "the head of a run is broken")
 			return nil
 		}
 		p, err = r.read(slot, at, h.Bytes())
+		if err == nil && len(p) == h.Bytes() {
+			if what := h.NewerIn(p[format.HeaderBytes : format.HeaderBytes+int(h.BodyBytes)]); what != "" {
+				return newer(path, at, what)
+			}
+		}
 		if err != nil || len(p) < h.Bytes() || !h.Whole(p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)]) {
 			what := "a run is broken"
 			if err != nil {

@@ -155,12 +155,19 @@ func (r *recovery) superblock() error {
 		if err != nil {
 			return err
 		}
-		for len(p) >= format.BlockBytes {
+		unserved, where := "", int64(0)
+		for at := int64(0); len(p) >= format.BlockBytes; at += format.BlockBytes {
 			var s format.Superblock
-			if s.Get(p) && s.Sequence >= r.old.Sequence && s.Sequence > 0 {
-				r.old = s
+			if what, ok := s.Get(p); ok && s.Sequence >= r.old.Sequence && s.Sequence > 0 {
+				r.old, unserved, where = s, what, at
 			}
 			p = p[format.BlockBytes:]
+		}
+		if unserved != "" {
+			if by := r.old.WrittenBy; by > format.ThisRelease {
+				unserved += " (Tailbound " + by.String() + ")"
+			}
+			return newer("superblock", where, unserved)
 		}
 	}
 	// A life that allowed larger batches may have left some.
@@ -207,21 +214,30 @@ func (r *recovery) shard(s int) error {
 	}
 	var best format.Checkpoint
 	var body []byte
+	unserved := ""
 	for i := range uint32(2) {
-		c, p, err := r.checkpoint(r.files + 1 + i)
+		c, p, what, err := r.checkpoint(r.files + 1 + i)
 		if err != nil {
 			return err
 		}
 		if p != nil && c.Directory == r.old.Directory && int(c.Shard) == s && c.Epoch == r.old.Epoch && c.Sequence > best.Sequence {
-			best, body = c, p
+			best, body, unserved = c, p, what
 		}
+	}
+	at := format.ShardPath(s, fmt.Sprintf("checkpoint-%d", best.Sequence%2))
+	if unserved != "" {
+		return newer(at, 0, unserved)
 	}
 	if body == nil {
 		return damaged(format.ShardPath(s, "checkpoint-0"), -1, "neither it nor checkpoint-1 holds a readable checkpoint of epoch %d", r.old.Epoch)
 	}
 	records, err := format.GetLogRecords(body, int(best.Logs))
+	var unknown format.Newer
+	if errors.As(err, &unknown) {
+		return newer(at, 0, string(unknown))
+	}
 	if err != nil {
-		return contradicts(format.ShardPath(s, fmt.Sprintf("checkpoint-%d", best.Sequence%2)), 0, "%v", err)
+		return contradicts(at, 0, "%v", err)
 	}
 	r.seqs[s] = best.Sequence
 	logs := map[uint64]*found{}
@@ -268,24 +284,25 @@ func sorted(m map[uint64]*found) []uint64 {
 	return ids
 }
 
-// checkpoint reads a slot; nil: it is empty or torn.
-func (b *blocking) checkpoint(slot uint32) (c format.Checkpoint, body []byte, err error) {
+// checkpoint reads a slot; nil: it is empty or torn. unserved names what a
+// whole one needs that is not served.
+func (b *blocking) checkpoint(slot uint32) (c format.Checkpoint, body []byte, unserved string, err error) {
 	p, err := b.read(slot, 0, format.BlockBytes)
 	if err != nil || len(p) < format.BlockBytes {
-		return c, nil, err
+		return c, nil, "", err
 	}
-	n, crc, ok := c.Get(p)
+	header, n, crc, unserved, ok := c.Get(p)
 	if !ok {
-		return c, nil, nil
+		return c, nil, "", nil
 	}
-	if p, err = b.read(slot, 0, format.AlignBlock(format.CheckpointHeaderBytes+n)); err != nil || len(p) < format.CheckpointHeaderBytes+n {
-		return c, nil, err
+	if p, err = b.read(slot, 0, format.AlignBlock(header+n)); err != nil || len(p) < header+n {
+		return c, nil, "", err
 	}
-	body = p[format.CheckpointHeaderBytes : format.CheckpointHeaderBytes+n]
+	body = p[header : header+n]
 	if format.CRC(body) != crc {
-		return c, nil, nil
+		return c, nil, "", nil
 	}
-	return c, body[:n:n], nil
+	return c, body[:n:n], unserved, nil
 }
 
 // journalReader walks the frames of one journal, whose file is open in slot.
@@ -303,11 +320,23 @@ func (j *journalReader) ours(h *format.FrameHeader) bool {
 	return h.Directory == j.old.Directory && (j.anyEpoch || h.Epoch == j.old.Epoch && h.Journal == j.journal)
 }
 
-// frame reads the frame at offset at; nil body: it is broken or none.
-func (j *journalReader) frame(at int64, h *format.FrameHeader) (body []byte, whole bool, err error) {
+// frame reads the frame at offset at; nil body: it is broken or none. Only one
+// that is to be replayed next, with this sequence, is refused where it needs what
+// is not served: others may be of an earlier lap.
+func (j *journalReader) frame(at int64, sequence uint64, h *format.FrameHeader) (body []byte, whole bool, err error) {
 	p, err := j.read(j.slot, at, format.BlockBytes)
-	if err != nil || len(p) < format.BlockBytes || !h.Get(p) || !j.ours(h) {
+	if err != nil || len(p) < format.BlockBytes {
 		return nil, false, err
+	}
+	unserved, ok := h.Parse(p)
+	if !ok || !j.ours(h) {
+		return nil, false, nil
+	}
+	if unserved != "" {
+		if h.Sequence == sequence {
+			return nil, false, newer(j.pathOf(j.slot), at, unserved)
+		}
+		return nil, false, nil
 	}
 	n := format.AlignBlock(format.HeaderBytes + int(h.BodyBytes))
 	if at+int64(n) > j.size {
@@ -320,7 +349,8 @@ func (j *journalReader) frame(at int64, h *format.FrameHeader) (body []byte, who
 	return body, format.CRC(body) == h.BodyCRC, nil
 }
 
-// later are the heads of frames past sequence, in order.
+// later are the heads of frames past sequence, in order. All of them are of this
+// life and not replayed: one that needs what is not served is refused.
 func (j *journalReader) later(sequence uint64) (heads []frameHead, err error) {
 	for at := int64(0); at < j.size; at += int64(j.buf.Len()) {
 		p, err := j.read(j.slot, at, int(min(j.size-at, int64(j.buf.Len()))))
@@ -329,7 +359,10 @@ func (j *journalReader) later(sequence uint64) (heads []frameHead, err error) {
 		}
 		for k := 0; k+format.BlockBytes <= len(p); k += format.BlockBytes {
 			var h format.FrameHeader
-			if h.Get(p[k:]) && j.ours(&h) && h.Sequence > sequence {
+			if unserved, ok := h.Parse(p[k:]); ok && j.ours(&h) && h.Sequence > sequence {
+				if unserved != "" {
+					return nil, newer(j.pathOf(j.slot), at+int64(k), unserved)
+				}
 				heads = append(heads, frameHead{h, at + int64(k)})
 			}
 		}
@@ -367,7 +400,7 @@ func (r *recovery) replay(s int, c *format.Checkpoint, logs map[uint64]*found) e
 			if try >= j.size {
 				continue
 			}
-			p, whole, err := j.frame(try, &h)
+			p, whole, err := j.frame(try, sequence, &h)
 			if err != nil {
 				return err
 			}
@@ -408,7 +441,7 @@ func (r *recovery) replay(s int, c *format.Checkpoint, logs map[uint64]*found) e
 		r.note("shard %d: rot: frame %d of the journal (at %d) is broken and was durable", s, sequence, at)
 		next := -1
 		for i := range heads {
-			if _, whole, err := j.frame(heads[i].at, &h); err != nil {
+			if _, whole, err := j.frame(heads[i].at, heads[i].Sequence, &h); err != nil {
 				return err
 			} else if whole {
 				next = i
@@ -495,13 +528,14 @@ func (l *found) keep(x *format.Entry, bytes []byte) {
 func (r *recovery) broken(j *journalReader, at int64, sequence uint64, logs map[uint64]*found) bool {
 	for _, try := range []int64{at, 0} {
 		var h format.FrameHeader
-		body, _, err := j.frame(try, &h)
+		body, _, err := j.frame(try, sequence, &h)
 		if err != nil || body == nil || h.Sequence != sequence {
 			continue
 		}
 		for len(body) > 0 {
 			var x format.Entry
-			if !x.Get(body) || x.Bytes() > len(body) {
+			// what is not served may be left over from another frame: it is known of neither
+			if !x.Get(body) || x.Bytes() > len(body) || x.Newer() != "" {
 				return false
 			}
 			if x.Kind == format.EntryData {
@@ -525,8 +559,8 @@ func (r *recovery) entries(s int, at int64, body []byte, logs map[uint64]*found)
 		if !x.Get(body) || x.Bytes() > len(body) {
 			return contradicts(format.ShardPath(s, "journal"), at, "a whole frame holds a broken entry")
 		}
-		if x.Kind < format.EntryData || x.Kind > format.EntryStartMoved {
-			return newer(format.ShardPath(s, "journal"), at, fmt.Sprintf("entries of kind %d", x.Kind))
+		if what := x.Newer(); what != "" {
+			return newer(format.ShardPath(s, "journal"), at, what)
 		}
 		r.apply(&x, body[:x.Bytes()], logs)
 		body = body[x.Bytes():]
@@ -757,7 +791,7 @@ func (r *recovery) commit() error {
 		return err
 	}
 	slot := r.files + 6
-	next := format.Superblock{Directory: r.boot.Directory, Epoch: r.boot.Epoch, Shards: uint32(shards), Sequence: r.old.Sequence + 1, BatchMax: uint32(r.boot.batchMax)}
+	next := format.Superblock{Directory: r.boot.Directory, Epoch: r.boot.Epoch, Shards: uint32(shards), Sequence: r.old.Sequence + 1, BatchMax: uint32(r.boot.batchMax), WrittenBy: format.ThisRelease}
 	if _, err := r.open(slot, "superblock", ioring.OpenCreate); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 )
 
@@ -37,18 +38,18 @@ const (
 )
 
 // damaged refuses what is broken and what nothing here can mend.
-func damaged(path string, at int64, format string, a ...any) error {
-	return &Refusal{Path: path, At: at, What: fmt.Sprintf(format, a...), Next: restore}
+func damaged(path string, at int64, what string, a ...any) error {
+	return &Refusal{Path: path, At: at, What: fmt.Sprintf(what, a...), Next: restore}
 }
 
 // contradicts refuses what is whole by its checksums and cannot be.
-func contradicts(path string, at int64, format string, a ...any) error {
-	return &Refusal{Path: path, At: at, What: fmt.Sprintf(format, a...), Next: report}
+func contradicts(path string, at int64, what string, a ...any) error {
+	return &Refusal{Path: path, At: at, What: fmt.Sprintf(what, a...), Next: report}
 }
 
 // newer refuses what is whole, of this directory and life, and not known here.
 func newer(path string, at int64, what string) error {
-	return &Refusal{Path: path, At: at, What: "written by a newer Tailbound: " + what, Next: "serve the directory with that version or a later one"}
+	return &Refusal{Path: path, At: at, What: format.Newer(what).Error(), Next: "serve the directory with that version or a later one"}
 }
 
 // advised adds to the error of a failed operation what to do about it.

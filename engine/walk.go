@@ -51,6 +51,11 @@ func (r *recovery) walk(l *found) error {
 		if err != nil {
 			return err
 		}
+		if len(p) == h.Bytes() {
+			if what := h.NewerIn(p[format.HeaderBytes : format.HeaderBytes+int(h.BodyBytes)]); what != "" {
+				return newer(r.pathOf(r.files+4), q.Position, what)
+			}
+		}
 		if len(p) < h.Bytes() || !h.Whole(p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)]) && !r.o.Faults.has(StaleRunAccepted) {
 			if next == k {
 				break
@@ -117,7 +122,10 @@ func (r *recovery) lookOn(l *found, q *format.SegmentRecord, any bool) error {
 		}
 		for k := 0; k+format.BlockBytes <= len(p); k += format.BlockBytes {
 			var h format.RunHeader
-			if h.Get(p[k:]) && r.ours(l, q, &h) {
+			if what, ok := h.Parse(p[k:]); ok && r.ours(l, q, &h) {
+				if what != "" {
+					return newer(r.pathOf(r.files+4), at+int64(k), what)
+				}
 				l.noted = max(l.noted, h.Durable)
 				until = max(until, at+int64(k+h.Bytes()+r.o.InflightMax*r.o.runBufferBytes()))
 			}
@@ -127,7 +135,7 @@ func (r *recovery) lookOn(l *found, q *format.SegmentRecord, any bool) error {
 }
 
 // head reads the head of the run at position at of q; no batches: there is none
-// of the old life.
+// of the old life. One of the old life that needs what is not served is refused.
 func (r *recovery) head(l *found, q *format.SegmentRecord, at int64) (h format.RunHeader, err error) {
 	there, err := r.visit(q)
 	if err != nil || !there {
@@ -137,7 +145,17 @@ func (r *recovery) head(l *found, q *format.SegmentRecord, at int64) (h format.R
 	if err != nil {
 		return format.RunHeader{}, err
 	}
-	if len(p) < format.BlockBytes || !h.Get(p) || !r.ours(l, q, &h) || at+int64(h.Bytes()) > r.segBytes {
+	if len(p) < format.BlockBytes {
+		return format.RunHeader{}, nil
+	}
+	what, ok := h.Parse(p)
+	if !ok || !r.ours(l, q, &h) {
+		return format.RunHeader{}, nil
+	}
+	if what != "" {
+		return h, newer(r.pathOf(r.files+4), at, what)
+	}
+	if at+int64(h.Bytes()) > r.segBytes {
 		return format.RunHeader{}, nil
 	}
 	return h, nil

@@ -11,7 +11,7 @@ import (
 )
 
 // TestUnopenable: a directory of which something is not as it should be is refused by `serve` and `check` alike, in one line that says which file it is,
-// what is wrong with it and what to do next; nothing is changed by that, and once it is put right all of it is served.
+// what is wrong with it and what to do next; nothing is lost by that, and once it is put right all of it is served.
 func TestUnopenable(t *testing.T) {
 	needReal(t, "it has no directory")
 	b := ownBroker(t, "--journal", "8MiB")

@@ -51,19 +51,36 @@ func (c *Checkpoint) Put(p []byte, bodyBytes int) {
 	le.PutUint32(p[44:], CRC(p[:CheckpointHeaderBytes]))
 }
 
-// Get parses the header; the caller then checks the body against it.
-func (c *Checkpoint) Get(p []byte) (bodyBytes int, bodyCRC uint32, ok bool) {
+// Get parses the header; the caller then checks the body, which begins at
+// headerBytes, against it. ok: it is one, and whole; newer then names what it
+// needs that is not served.
+func (c *Checkpoint) Get(p []byte) (headerBytes, bodyBytes int, bodyCRC uint32, newer string, ok bool) {
+	if le.Uint32(p) != MagicCheckpoint {
+		return 0, 0, 0, "", false
+	}
+	version, headerBytes := le.Uint16(p[4:]), CheckpointHeaderBytes
+	if version != Version { // it says its length itself
+		headerBytes = int(le.Uint16(p[6:]))
+	}
+	if headerBytes < CheckpointHeaderBytes || headerBytes > len(p) {
+		return 0, 0, 0, "", false
+	}
 	crc := le.Uint32(p[44:])
 	le.PutUint32(p[44:], 0)
 	defer le.PutUint32(p[44:], crc)
-	if le.Uint32(p) != MagicCheckpoint || le.Uint16(p[4:]) != Version || CRC(p[:CheckpointHeaderBytes]) != crc || le.Uint32(p[12:]) != 0 {
-		return 0, 0, false
+	if CRC(p[:headerBytes]) != crc {
+		return 0, 0, 0, "", false
 	}
 	copy(c.Directory[:], p[16:])
 	c.Epoch, c.Shard, c.Clean = le.Uint32(p[32:]), le.Uint32(p[40:]), le.Uint32(p[52:])&1 != 0
 	c.Sequence, c.Journal, c.Block, c.Frame = le.Uint64(p[56:]), le.Uint64(p[64:]), le.Uint64(p[72:]), le.Uint64(p[80:])
 	c.Previous, c.Logs, c.Durable = le.Uint32(p[88:]), le.Uint32(p[92:]), le.Uint64(p[96:])
-	return int(le.Uint32(p[36:])), le.Uint32(p[48:]), true
+	if version != Version {
+		newer = fmt.Sprintf("checkpoints of version %d", version)
+	} else {
+		newer = names(nil).first(le.Uint32(p[12:]), "checkpoints")
+	}
+	return headerBytes, int(le.Uint32(p[36:])), le.Uint32(p[48:]), newer, true
 }
 
 // The lengths of what a checkpoint's body is made of.
@@ -122,7 +139,7 @@ func PutLogRecord(p []byte, l *LogRecord, epochs, segments int) int {
 	le.PutUint16(p[68:], uint16(epochs))
 	le.PutUint16(p[70:], 0)
 	if l.Direct {
-		le.PutUint16(p[70:], 1)
+		le.PutUint16(p[70:], RecordDirect)
 	}
 	le.PutUint32(p[72:], uint32(len(l.Headers)))
 	le.PutUint32(p[76:], 0)
@@ -148,7 +165,8 @@ func PutSegment(p []byte, s *SegmentRecord) int {
 	return SegmentRecordBytes
 }
 
-// GetLogRecords parses a checkpoint's body, whose CRC is known to be right.
+// GetLogRecords parses a checkpoint's body, whose CRC is known to be right. Its
+// error is a Newer where a record needs what is not served.
 func GetLogRecords(p []byte, n int) ([]*LogRecord, error) {
 	logs := make([]*LogRecord, 0, n)
 	for range n {
@@ -158,7 +176,13 @@ func GetLogRecords(p []byte, n int) ([]*LogRecord, error) {
 		l := &LogRecord{
 			ID: le.Uint64(p), Start: int64(le.Uint64(p[8:])), End: int64(le.Uint64(p[16:])),
 			MaxTime: int64(le.Uint64(p[24:])), MaxTimeBase: int64(le.Uint64(p[32:])),
-			RotFrom: int64(le.Uint64(p[40:])), RotTo: int64(le.Uint64(p[48:])), Chain: le.Uint32(p[56:]), Direct: le.Uint16(p[70:])&1 != 0,
+			RotFrom: int64(le.Uint64(p[40:])), RotTo: int64(le.Uint64(p[48:])), Chain: le.Uint32(p[56:]), Direct: le.Uint16(p[70:])&RecordDirect != 0,
+		}
+		if newer := recordFlags.first(uint32(le.Uint16(p[70:]))&^RecordDirect, "a log's record"); newer != "" {
+			return nil, Newer(newer)
+		}
+		if le.Uint32(p[76:]) != 0 {
+			return nil, Newer(replicas)
 		}
 		attachment, segments, epochs := int(le.Uint32(p[60:])), int(le.Uint32(p[64:])), int(le.Uint16(p[68:]))
 		headers := int(le.Uint32(p[72:]))

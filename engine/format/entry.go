@@ -4,7 +4,7 @@ package format
 // run's batches.
 const EntryHeaderBytes = 64
 
-// Kinds of entries in a frame. A kind that is not one of these is refused.
+// Kinds of entries in a frame. One that is not among these is refused: see Newer.
 const (
 	EntryData       = 1
 	EntryAssigned   = 2 // aux: the segment's generation
@@ -22,6 +22,7 @@ const (
 //	48 largest timestamp 8 | 56 auxiliary 8
 type Entry struct {
 	Kind    uint16
+	Flags   uint16 // none is served
 	Log     uint64
 	Base    int64
 	Count   uint32
@@ -36,7 +37,7 @@ type Entry struct {
 // Put writes the header.
 func (h *Entry) Put(p []byte) {
 	le.PutUint16(p[4:], h.Kind)
-	le.PutUint16(p[6:], 0)
+	le.PutUint16(p[6:], h.Flags)
 	le.PutUint64(p[8:], h.Log)
 	le.PutUint64(p[16:], uint64(h.Base))
 	le.PutUint32(p[24:], h.Count)
@@ -60,7 +61,7 @@ func (h *Entry) Get(p []byte) bool {
 
 // Read parses a header that is known to be whole.
 func (h *Entry) Read(p []byte) {
-	h.Kind, h.Log, h.Base = le.Uint16(p[4:]), le.Uint64(p[8:]), int64(le.Uint64(p[16:]))
+	h.Kind, h.Flags, h.Log, h.Base = le.Uint16(p[4:]), le.Uint16(p[6:]), le.Uint64(p[8:]), int64(le.Uint64(p[16:]))
 	h.Count, h.Length, h.CRC, h.Slot = le.Uint32(p[24:]), le.Uint32(p[28:]), le.Uint32(p[32:]), le.Uint32(p[36:])
 	h.Durable, h.MaxTime, h.Aux = int64(le.Uint64(p[40:])), int64(le.Uint64(p[48:])), le.Uint64(p[56:])
 }

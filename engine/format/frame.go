@@ -28,12 +28,19 @@ func (h *FrameHeader) Put(p []byte) {
 	h.seal(p)
 }
 
-// Get parses a header. False: it is none, or broken.
+// Get parses a header. False: it is none, broken, or not served.
 func (h *FrameHeader) Get(p []byte) bool {
-	if !h.Header.get(p, MagicFrame) {
-		return false
+	newer, ok := h.Parse(p)
+	return ok && newer == ""
+}
+
+// Parse parses a header. ok: it is one, and whole; newer then names what it
+// needs that is not served.
+func (h *FrameHeader) Parse(p []byte) (newer string, ok bool) {
+	if newer, ok = h.Header.get(p, MagicFrame); !ok {
+		return "", false
 	}
 	h.Journal, h.Shard, h.Entries = le.Uint64(p[112:]), le.Uint32(p[120:]), le.Uint32(p[124:])
 	h.Sequence, h.Durable = le.Uint64(p[128:]), le.Uint64(p[136:])
-	return true
+	return newer, true
 }

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"fmt"
 	"hash/crc32"
 )
 
@@ -42,19 +43,32 @@ func (h *Header) seal(p []byte) {
 	le.PutUint32(p[44:], h.CRC)
 }
 
-func (h *Header) get(p []byte, magic uint32) bool {
-	if len(p) < HeaderBytes || le.Uint32(p) != magic || le.Uint16(p[4:]) != Version || le.Uint16(p[6:]) != HeaderBytes || le.Uint32(p[12:]) != 0 {
-		return false
+// get parses the header. ok: it is one, and whole; newer then names what it
+// needs that is not served. A longer header of a later version has its CRC over
+// all of it, in the same place.
+func (h *Header) get(p []byte, magic uint32) (newer string, ok bool) {
+	if len(p) < HeaderBytes || le.Uint32(p) != magic {
+		return "", false
+	}
+	version, length := le.Uint16(p[4:]), int(le.Uint16(p[6:]))
+	if length < HeaderBytes || length > len(p) {
+		return "", false
 	}
 	h.Magic, h.CRC = magic, le.Uint32(p[44:])
 	var zero [4]byte
 	c := crc32.Update(0, castagnoli, p[:44])
 	c = crc32.Update(c, castagnoli, zero[:])
-	if crc32.Update(c, castagnoli, p[48:HeaderBytes]) != h.CRC {
-		return false
+	if crc32.Update(c, castagnoli, p[48:length]) != h.CRC {
+		return "", false
 	}
 	copy(h.Directory[:], p[16:])
 	h.Epoch, h.BodyBytes = le.Uint32(p[32:]), le.Uint32(p[36:])
 	h.BodyCRC, h.Previous = le.Uint32(p[48:]), le.Uint32(p[52:])
-	return true
+	switch {
+	case version != Version:
+		return fmt.Sprintf("frames or runs of version %d", version), true
+	case length != HeaderBytes:
+		return fmt.Sprintf("frames or runs with headers of %d bytes", length), true
+	}
+	return pieceNeeds.first(le.Uint32(p[12:]), "frames and runs"), true
 }

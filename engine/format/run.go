@@ -37,7 +37,7 @@ func (h *RunHeader) Put(p []byte) {
 	le.PutUint64(p[128:], uint64(h.Base))
 	le.PutUint64(p[136:], uint64(h.End))
 	le.PutUint32(p[144:], uint32(h.End-h.Base))
-	le.PutUint32(p[148:], 1)
+	le.PutUint32(p[148:], RunData)
 	le.PutUint64(p[152:], uint64(h.MaxTime))
 	le.PutUint64(p[160:], uint64(h.MaxTimeBase))
 	le.PutUint64(p[168:], uint64(h.Durable))
@@ -45,16 +45,26 @@ func (h *RunHeader) Put(p []byte) {
 	h.seal(p)
 }
 
-// Get parses a header. False: it is none, or broken.
+// Get parses a header. False: it is none, broken, or not served.
 func (h *RunHeader) Get(p []byte) bool {
-	if !h.Header.get(p, MagicRun) || le.Uint32(p[148:]) != 1 {
-		return false
+	newer, ok := h.Parse(p)
+	return ok && newer == ""
+}
+
+// Parse parses a header. ok: it is one, and whole; newer then names what it
+// needs that is not served.
+func (h *RunHeader) Parse(p []byte) (newer string, ok bool) {
+	if newer, ok = h.Header.get(p, MagicRun); !ok {
+		return "", false
 	}
 	h.Log, h.Generation = le.Uint64(p[112:]), le.Uint64(p[120:])
 	h.Base, h.End = int64(le.Uint64(p[128:])), int64(le.Uint64(p[136:]))
 	h.MaxTime, h.MaxTimeBase = int64(le.Uint64(p[152:])), int64(le.Uint64(p[160:]))
 	h.Durable, h.Batches = int64(le.Uint64(p[168:])), le.Uint32(p[176:])
-	return h.End > h.Base
+	if newer == "" {
+		newer = newerKind(le.Uint32(p[148:]))
+	}
+	return newer, newer != "" || h.End > h.Base
 }
 
 // Bytes is what the run takes in its file.
@@ -69,7 +79,7 @@ func (h *RunHeader) Whole(p []byte) bool {
 	next, batches := h.Base, uint32(0)
 	for len(p) > 0 {
 		var x Entry
-		if !x.Get(p) || x.Bytes() > len(p) || x.Kind != EntryData || x.Base != next || x.Count == 0 || x.Log != h.Log {
+		if !x.Get(p) || x.Bytes() > len(p) || x.Kind != EntryData || x.Flags != 0 || x.Base != next || x.Count == 0 || x.Log != h.Log {
 			return false
 		}
 		next += int64(x.Count)

@@ -1,0 +1,133 @@
+package format
+
+import (
+	"fmt"
+	"math/bits"
+)
+
+// What later versions write, by number. Nothing here is served: it is known so
+// that an opening can refuse it by its name. docs/FORMAT.md has the same lists.
+
+// Incompatible feature bits of the superblock.
+const (
+	NeedsCheckpoint2 = 1 << 0 // checkpoints of version 2, and what came with them
+	NeedsSealed      = 1 << 1 // sealed frames and runs
+	NeedsReplicas    = 1 << 2 // groups of replicas
+)
+
+// Incompatible feature bits of frames and runs.
+const PieceSealed = 1 << 0
+
+// RunCompacted is the kind of a run whose offsets have gaps; RunData is the
+// kind of every run that is served.
+const (
+	RunData      = 1
+	RunCompacted = 2
+)
+
+// Flags of entries.
+const (
+	EntryTransactional = 1 << 0
+	EntryMarker        = 1 << 1 // of a transaction's end
+	EntryAbort         = 1 << 2
+	EntryOfGroup       = 1 << 3 // of replicas: 32 bytes more of header
+)
+
+// Kinds of entries that are not served.
+const (
+	EntryReplaced     = 7  // a segment, by a compacted one
+	EntryNote         = 16 // of a share group
+	EntryReplicaFirst = 20 // to EntryReplicaLast: of groups of replicas
+	EntryReplicaLast  = 28
+)
+
+// Checkpoint2 is the version of a checkpoint whose header says its own length,
+// and that has groups of replicas.
+const Checkpoint2 = 2
+
+// Flags of a log's record in a checkpoint. RecordDirect is served.
+const (
+	RecordDirect   = 1 << 0
+	RecordMarks    = 1 << 1 // transactions ended in it
+	RecordWindows2 = 1 << 2 // the producers' windows have version 2
+	RecordHoles    = 1 << 3 // holes follow the epochs
+)
+
+// Newer is an error: what is named was written by a version of Tailbound that
+// knows more than this one. It is no damage.
+type Newer string
+
+// Error says it as an operator reads it.
+func (n Newer) Error() string { return "written by a newer Tailbound: " + string(n) }
+
+// names of single bits, by their number.
+type names []string
+
+// first names the lowest of the bits that are set, "" where none is.
+func (n names) first(set uint32, of string) string {
+	if set == 0 {
+		return ""
+	}
+	i := bits.TrailingZeros32(set)
+	if i < len(n) {
+		return n[i]
+	}
+	return fmt.Sprintf("feature %d of %s", i, of)
+}
+
+const replicas = "groups of replicas"
+
+var (
+	superblockNeeds = names{"checkpoints of version 2", "sealed frames and runs", replicas}
+	pieceNeeds      = names{"sealed frames and runs"}
+	entryFlags      = names{"batches of transactions", "ends of transactions", "aborted transactions", replicas}
+	recordFlags     = names{"", "ends of transactions", "producers' windows of version 2", "holes among records"}
+)
+
+// Newer names what of the entry is not served; "" where all of it is.
+func (h *Entry) Newer() string {
+	if h.Flags != 0 {
+		return entryFlags.first(uint32(h.Flags), "an entry")
+	}
+	switch {
+	case h.Kind >= EntryData && h.Kind <= EntryStartMoved:
+		return ""
+	case h.Kind == EntryReplaced:
+		return "compacted segments"
+	case h.Kind == EntryNote:
+		return "share groups"
+	case h.Kind >= EntryReplicaFirst && h.Kind <= EntryReplicaLast:
+		return replicas
+	}
+	return fmt.Sprintf("entries of kind %d", h.Kind)
+}
+
+// newerKind names a kind of runs that is not served.
+func newerKind(kind uint32) string {
+	switch kind {
+	case RunData:
+		return ""
+	case RunCompacted:
+		return "compacted runs"
+	}
+	return fmt.Sprintf("runs of kind %d", kind)
+}
+
+// NewerIn names what of a run's body is not served: "" where all of it is, or
+// where the body is not what was written.
+func (h *RunHeader) NewerIn(body []byte) string {
+	if CRC(body) != h.BodyCRC {
+		return ""
+	}
+	for len(body) > 0 {
+		var x Entry
+		if !x.Get(body) || x.Bytes() > len(body) {
+			return ""
+		}
+		if what := x.Newer(); what != "" {
+			return what
+		}
+		body = body[x.Bytes():]
+	}
+	return ""
+}
