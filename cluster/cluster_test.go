@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -820,4 +821,26 @@ func framed(cmds [][]byte) []byte {
 		b = append(b, c...)
 	}
 	return b
+}
+
+// TestNumbers holds what docs/FORMAT.md says of kinds against the code.
+func TestNumbers(t *testing.T) {
+	page, err := os.ReadFile("../docs/FORMAT.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(string(page)), " ")
+	for _, want := range []string{
+		fmt.Sprintf("Kinds: %d create a topic, %d delete, %d forget, %d reserve producer ids, %d configure a topic, %d grow, %d configure a broker, %d changes of groups, %d configure a group; "+
+			"%d users, %d ACLs, %d quotas and %d to %d replication", kindCreate, kindDelete, kindForget, kindReserve, kindConfigure, kindGrow, kindConfigureBroker, kindGroups, kindConfigureGroup,
+			kindUsers, kindACLs, kindQuotas, kindReplicasFirst, kindReplicasLast),
+		fmt.Sprintf("A snapshot is %d its beginning, %d topics, %d changes of groups, %d brokers, %d groups' configurations, %d its end; %d transactions, %d users, %d ACLs, %d quotas and %d replication",
+			kindSnapshotBegin, kindSnapshotPart, kindSnapshotGroup, kindSnapshotBroker, kindSnapshotConfigs, kindSnapshotEnd,
+			kindSnapshotTransactions, kindSnapshotUsers, kindSnapshotACLs, kindSnapshotQuotas, kindSnapshotReplicas),
+		fmt.Sprintf("%d to %d are served, %d to %d are transactions, %d and %d share groups", groupPut, groupModern, changeTransactionsFirst, changeTransactionsLast, changeShare, changeShareTopics),
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("docs/FORMAT.md does not say: %s", want)
+		}
+	}
 }
