@@ -30,7 +30,7 @@ const module = "github.com/tailbound/tailbound"
 var deterministic = []string{"netring", "engine", "kafka", "cluster", "shard"}
 
 // documented are the rooms others build on.
-var documented = []string{"mem", "metrics", "kafka", "ioring", "netring", "engine", "cluster", "cluster/groups", "shard"}
+var documented = []string{"mem", "metrics", "kafka", "ioring", "netring", "engine", "cluster", "cluster/groups", "shard", "shard/control"}
 
 // room is one row of the table of rooms.
 type room struct {

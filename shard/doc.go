@@ -1,9 +1,10 @@
-// Package shard is one core of the broker: the turn, the request machines, the
-// mailboxes, and the control shard, which owns what is not hot.
+// Package shard is one core of the broker: the turn, the request machines of the
+// hot keys, the mailboxes, and the door behind which room shard/control makes one
+// of the shards the control shard, which owns what is not hot.
 //
 // A shard is a deterministic function of (completions, mail, clock, seed). It
-// knows netring (connections), engine (logs), kafka (the wire), cluster (the
-// control shard's state machines) and metrics. It starts no goroutine, has no
+// knows netring (connections), engine (logs), kafka (the wire), cluster (what a
+// topic's configuration is) and metrics. It starts no goroutine, has no
 // channel and reads no clock, thread_linux.go excepted, which puts shards on
 // their threads; it never imports net/http.
 //

@@ -20,10 +20,10 @@ const (
 
 // frame takes a request as netring has it whole.
 func (s *Shard) frame(ev netring.Event) {
-	if !s.net.Alive(ev.Request) {
+	if !s.net.Alive(ev.Frame) {
 		return // its connection was closed by a request before it
 	}
-	w := waiter{frame: ev.Request, conn: ev.Conn, at: ev.At, request: none}
+	w := waiter{frame: ev.Frame, conn: ev.Conn, at: ev.At, request: none}
 	conn := s.conns.of(ev.Conn)
 	if conn.waiting == 0 && s.handle(&w) == taken {
 		return
@@ -74,7 +74,7 @@ func (s *Shard) handle(w *waiter) outcome {
 		s.crowded = true
 		return tooEarly // it need not be walked again to know that
 	}
-	s.pieces = s.net.Slices(w.frame, s.pieces[:0])
+	s.pieces = s.net.Pieces(w.frame, s.pieces[:0])
 	s.reader.Reset(s.pieces)
 	var h kafka.Request
 	if err := kafka.ParseHeader(&s.reader, &h); err != nil {
@@ -116,14 +116,14 @@ func (s *Shard) local(w *waiter, h *kafka.Request) outcome {
 	body := make([]byte, s.reader.Left())
 	s.reader.CopyTo(kafka.Span{Off: s.reader.Offset(), Len: len(body)}, body)
 	s.net.Release(w.frame)
-	s.control.accept(origin{0, i, r.serial, uint8(s.net.Listener(w.conn)), s.net.Peer(w.conn)}, header, body)
+	s.control.Accept(Origin{0, i, r.serial, uint8(s.net.Listener(w.conn)), s.net.Peer(w.conn)}, header, body)
 	return taken
 }
 
 // apiVersions answers from bodies made at start, whatever the shard.
 func (s *Shard) apiVersions(w *waiter, h *kafka.Request) outcome {
-	body := s.apiRefusal
-	if h.Version >= 0 && int(h.Version) < len(s.apiBodies) {
+	body := s.api.VersionsRefusal
+	if h.Version >= 0 && int(h.Version) < len(s.api.Versions) {
 		where, valid, err := kafka.ParseApiVersions(&s.reader, h.Version)
 		if err != nil {
 			return s.malformed(w, h, err)
@@ -131,9 +131,9 @@ func (s *Shard) apiVersions(w *waiter, h *kafka.Request) outcome {
 		if valid {
 			s.conns.of(w.conn).heard(&s.reader, where)
 		}
-		body = s.apiBodies[h.Version]
+		body = s.api.Versions[h.Version]
 		if !valid {
-			body = s.apiInvalid[h.Version]
+			body = s.api.VersionsInvalid[h.Version]
 		}
 	}
 	if !s.net.Begin(w.frame, 4+len(body)) {

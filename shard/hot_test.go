@@ -148,7 +148,7 @@ func newHotShardOf(t testing.TB, arenaBytes, partitionsMax, partitions int, conf
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { arena.Unmap() })
-	if h.s, err = Open(World{Ring: h.ring, Arena: arena, Boot: boot, Post: h.post, Log: mute{t}, Seed: 1}, m.options(1, o)); err != nil {
+	if h.s, err = Open(World{Ring: h.ring, Arena: arena, Boot: boot, Post: h.post, API: &API{}, Log: mute{t}, Seed: 1}, m.options(1, o)); err != nil {
 		t.Fatal(err)
 	}
 	controls, err := mem.Map(1<<20, mem.Options{})
@@ -158,7 +158,7 @@ func newHotShardOf(t testing.TB, arenaBytes, partitionsMax, partitions int, conf
 	t.Cleanup(func() { controls.Unmap() })
 	hot := &cluster.Topic{Name: "hot", ID: hotID, Configs: configs}
 	told := AppendTopicMail(nil, hot, cluster.New().LogConfig(hot, 1))
-	topic, err := controls.Allocate("topic", len(told), 64)
+	topic, err := controls.Carve("topic", len(told), 64)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -110,36 +110,11 @@ func (s *Shard) dataMail(m Mail) {
 	}
 }
 
-// controlMail is what data shard m.from tells the control shard.
+// controlMail is what data shard m.From tells the control shard.
 func (s *Shard) controlMail(m Mail) {
-	c := s.control
 	switch m.Kind {
-	case MailRequest:
-		b := m.Block.Bytes()
-		peer, frame := ioring.Address(b), b[len(ioring.Address{}):]
-		s.pieces = append(s.pieces[:0], frame)
-		s.reader.Reset(s.pieces)
-		var h kafka.Request
-		if err := kafka.ParseHeader(&s.reader, &h); err != nil {
-			panic("shard: a request was forwarded whose header does not parse")
-		}
-		c.accept(origin{int(m.From), m.Slot, m.Serial, uint8(m.Code), peer}, h, frame[s.reader.Offset():])
-		s.outbox.put(Mail{Kind: MailGiveBack, Block: m.Block}, int(m.From))
-	case MailOpenBatch:
-		c.openFor(m)
 	case MailGiveBack:
 		s.mailMem.Put(m.Block)
-	case MailOpened, MailDeleted:
-		c.confirmedBy(awaited{m.A, m.Kind == MailDeleted}, kafka.ErrorCode(m.Code))
-	case MailConfigured, MailTruncated, MailSized, MailProduced:
-		c.answered(m)
-	case MailServing:
-		c.quarantined += m.A
-		c.serving--
-		if c.serving == -1-s.o.DataShards {
-			s.stage = StageServing
-			s.listen()
-		}
 	case MailNoRoom:
 		s.log.GiveRoom()
 		for i := 1; i <= s.o.DataShards; i++ {
@@ -147,8 +122,8 @@ func (s *Shard) controlMail(m Mail) {
 				s.outbox.put(Mail{Kind: MailNoRoom}, i)
 			}
 		}
-	case MailStopped:
-		c.shardsDone++
+	default:
+		s.control.Mail(m)
 	}
 }
 
@@ -212,13 +187,6 @@ func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
 
 // logOpened: the engine made a log durable.
 func (s *Shard) logOpened(ev engine.Event) {
-	if s.control != nil {
-		s.control.log, s.control.loaded = ev.Slot, 0
-		if ev.Status != engine.OK {
-			s.fatalf("the control log cannot be created: status ", int64(ev.Status))
-		}
-		return
-	}
 	e := s.giveErrand(ev.User)
 	if ev.Status == engine.OK {
 		s.partitions[ev.Slot] = newPartition()

@@ -47,7 +47,6 @@ type Options struct {
 	PartitionsMax     int
 	Net               netring.Options
 	Engine            engine.Options
-	Groups            GroupOptions
 	Faults            Faults // planted bugs, for the simulator only
 }
 
@@ -82,6 +81,7 @@ type World struct {
 	Arena *mem.Arena
 	Boot  *engine.Boot
 	Post  *Post
+	API   *API
 	Log   Logger
 	Seed  uint64
 }
@@ -157,10 +157,8 @@ type Shard struct {
 	windows    producers
 	sessions   sessions
 	aheads     aheads
-	control    *control  // the control shard's, else nil
-	apiBodies  [5][]byte // ApiVersions, by version
-	apiInvalid [5][]byte // where the client's name is not valid, from version 3 on
-	apiRefusal []byte
+	control    Control // the control shard's, else nil
+	api        *API
 	late       [OpenCredit]lateErrand
 	kept       []Mail   // what the control shard asked for that waits for memory
 	starved    []uint32 // fetches and searches that wait for read or reply memory
@@ -173,7 +171,6 @@ type Shard struct {
 	retainNext  int            // with this slot
 	truncations [OpenCredit]truncation
 	truncating  int
-	seed        uint64
 	noRoomAt    ioring.Instant // the others are not told before that the disk is full
 
 	stage   Stage
@@ -205,7 +202,7 @@ const (
 // Open makes the shard on its thread. boot says which logs it has; they are
 // named by the control shard's mail before the shard listens.
 func Open(w World, o Options) (*Shard, error) {
-	s := &Shard{o: o, ring: w.Ring, arena: w.Arena, post: w.Post, out: w.Log, boot: w.Boot, seed: w.Seed}
+	s := &Shard{o: o, ring: w.Ring, arena: w.Arena, post: w.Post, out: w.Log, boot: w.Boot, api: w.API}
 	var err error
 	if s.net, err = netring.New(w.Ring, w.Arena, o.Net); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
@@ -227,16 +224,11 @@ func Open(w World, o Options) (*Shard, error) {
 	}
 	s.makeTables()
 	if o.Shard == 0 {
-		s.control = newControl(s)
+		s.control = w.API.New(s, s.o, w.Seed)
 	} else {
 		s.restoreWindows()
 		s.stage = StageNaming
 	}
-	for v := range s.apiBodies {
-		s.apiBodies[v] = apiVersionsBody(int16(v))
-		s.apiInvalid[v] = apiVersionsInvalid(int16(v))
-	}
-	s.apiRefusal = apiVersionsRefusal()
 	return s, nil
 }
 
@@ -254,10 +246,10 @@ func (s *Shard) makeTables() {
 	s.replyMax = s.log.LogMemoryBytes() / 16
 	s.copyMax = s.o.Net.ReplyBlocks / 8 * 4096
 	s.line = make([]byte, 0, 1024)
-	s.outbox = newOutbox(o.DataShards, o.Net.RequestsMax)
+	s.outbox = newOutbox(o.DataShards, o.Net.FramesMax)
 	s.conns = newConns(o.Net.ConnsMax)
 	// A request may outlive its connection, whose frame is then free for another.
-	s.requests = make([]request, 2*o.Net.RequestsMax)
+	s.requests = make([]request, 2*o.Net.FramesMax)
 	for i := range s.requests {
 		s.requests[i].free = uint32(i + 1)
 	}
@@ -266,7 +258,7 @@ func (s *Shard) makeTables() {
 	s.waiters = mem.ThreadOf(s.parts, func(x *part) *mem.Links { return &x.wait })
 	s.partsOf.Fill(&s.freePart)
 	s.partsFree = len(s.parts)
-	s.pins = make([]pinChunk, o.WaitersMax+o.Net.RequestsMax)
+	s.pins = make([]pinChunk, o.WaitersMax+o.Net.FramesMax)
 	for i := range s.pins {
 		s.pins[i].next = int32(i + 1)
 	}
@@ -274,7 +266,7 @@ func (s *Shard) makeTables() {
 	s.pinsFree = len(s.pins)
 	s.polls = polls{all: mem.EmptyList, links: mem.ThreadOf(s.requests, func(r *request) *mem.Links { return &r.poll })}
 	s.timers = newTimers(len(s.requests))
-	s.waiting = newWaitQueue(2 * o.Net.RequestsMax)
+	s.waiting = newWaitQueue(2 * o.Net.FramesMax)
 	s.dirty = make([]uint32, 0, len(s.requests))
 	s.kept = make([]Mail, 0, OpenCredit)
 	s.starved = make([]uint32, 0, 2*len(s.requests))
@@ -347,7 +339,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		s.starved = s.starved[:0]
 	}
 	if s.control != nil {
-		s.control.step()
+		s.control.Step()
 	}
 	s.retain()
 	s.makeRoom()
@@ -362,7 +354,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		sleepUntil = min(sleepUntil, s.retainAt)
 	}
 	if s.control != nil {
-		sleepUntil = min(sleepUntil, s.control.groups.next())
+		sleepUntil = min(sleepUntil, s.control.Next())
 	}
 	sleepUntil = min(sleepUntil, max(now, s.roomDue()))
 	if s.netEvents() {
@@ -426,7 +418,7 @@ func (s *Shard) life() {
 		case s.control == nil && !s.drained:
 			s.drained = true
 			s.outbox.put(Mail{Kind: MailStopped}, 0)
-		case s.control != nil && s.control.idle():
+		case s.control != nil && s.control.Idle():
 			s.close()
 		}
 	case StageClosing:
@@ -469,9 +461,17 @@ func (s *Shard) logEvents() (any bool) {
 		case engine.Durable:
 			s.acknowledge(ev.Slot)
 		case engine.ReadDone:
-			s.readDone(ev.User, ev.Status, ev.Read)
+			if s.control != nil {
+				s.control.LogEvent(ev)
+			} else {
+				s.readDone(ev.User, ev.Status, ev.Read)
+			}
 		case engine.Opened:
-			s.logOpened(ev)
+			if s.control != nil {
+				s.control.LogEvent(ev)
+			} else {
+				s.logOpened(ev)
+			}
 		case engine.Deleted:
 			s.logDeleted(ev)
 		case engine.Failed:
@@ -491,13 +491,13 @@ func (s *Shard) netEvents() (any bool) {
 		switch ev.Kind {
 		case netring.Opened:
 			s.conns.opened(ev.Conn)
-		case netring.RequestReady:
+		case netring.FrameReady:
 			s.frame(ev)
 		case netring.Sent:
 			s.sent(uint32(ev.User))
 		case netring.Closed:
 			s.closed(ev.Conn)
-		case netring.ProtocolError:
+		case netring.Noise:
 			s.noise(ev)
 		}
 	}

@@ -45,7 +45,7 @@ type BrokerOptions struct {
 	AddressLimits                                                []netring.AddressLimit
 	FetchSessionsMax                                             int // of a data shard; 0: SessionsMax; below 0: none
 	ReadOnlyOnFailure                                            bool
-	Groups                                                       GroupOptions
+	API                                                          *API
 	Tuning                                                       Tuning // zero: Tuned
 	Log                                                          Logger
 	Seed                                                         uint64
@@ -177,7 +177,7 @@ func (b *Broker) run(i int, o BrokerOptions, plan Memory, opened chan<- error, b
 		}
 	}
 	b.post.SetWaker(i, ring.Waker())
-	s, err := Open(World{Ring: ring, Arena: arena, Boot: b.Boot, Post: b.post, Log: o.Log, Seed: o.Seed + uint64(i)}, plan.options(i, o))
+	s, err := Open(World{Ring: ring, Arena: arena, Boot: b.Boot, Post: b.post, API: o.API, Log: o.Log, Seed: o.Seed + uint64(i)}, plan.options(i, o))
 	if err == nil {
 		arena.Seal()
 	}

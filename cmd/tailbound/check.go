@@ -16,6 +16,7 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 	"github.com/tailbound/tailbound/shard"
+	"github.com/tailbound/tailbound/shard/control"
 )
 
 func checkCommand() *cobra.Command {
@@ -80,7 +81,7 @@ type offline struct {
 	root   int
 	arena  *mem.Arena
 	ring   *ioring.Kernel
-	topics *shard.Catalog // after check
+	topics *control.Catalog // after check
 }
 
 func openOffline(dir string) (*offline, error) {
@@ -91,7 +92,7 @@ func openOffline(dir string) (*offline, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &offline{dir: dir, lock: lock, root: -1, topics: shard.NewCatalog()}
+	d := &offline{dir: dir, lock: lock, root: -1, topics: control.NewCatalog()}
 	if d.root, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		d.close()
 		return nil, err
@@ -125,7 +126,7 @@ func (d *offline) check() (*engine.CheckReport, error) {
 	o := shard.CheckOptions()
 	bar := newProgress(os.Stderr, "reading")
 	defer bar.end()
-	o.Each, o.Sound, o.Progress = d.topics.Take, shard.SoundBatch, bar.at
+	o.Each, o.Sound, o.Progress = d.topics.Take, control.SoundBatch, bar.at
 	return engine.Check(d.ring, d.arena, o)
 }
 

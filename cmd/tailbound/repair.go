@@ -14,6 +14,7 @@ import (
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/shard"
+	"github.com/tailbound/tailbound/shard/control"
 )
 
 func repairCommand() *cobra.Command {
@@ -154,7 +155,7 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 		logs = append(logs, x.Log)
 	}
 	o := shard.CheckOptions()
-	o.Sound = shard.SoundBatch
+	o.Sound = control.SoundBatch
 	done, err := engine.Repair(d.ring, d.arena, o, logs)
 	if err != nil {
 		return 0, err

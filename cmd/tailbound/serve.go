@@ -29,6 +29,7 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/netring"
 	"github.com/tailbound/tailbound/shard"
+	"github.com/tailbound/tailbound/shard/control"
 )
 
 // serveOptions are the flags of serve.
@@ -258,8 +259,8 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 }
 
 // groupOptions are the broker's rules for consumer groups.
-func (o *serveOptions) groupOptions() shard.GroupOptions {
-	g := shard.DefaultGroupOptions()
+func (o *serveOptions) groupOptions() control.GroupOptions {
+	g := control.DefaultGroupOptions()
 	g.InitialRebalanceDelayMS, g.OffsetsRetentionMS = o.groupDelay.Milliseconds(), o.offsetsRetention.Milliseconds()
 	g.SessionTimeoutMinMS, g.SessionTimeoutMaxMS = o.sessionMin.Milliseconds(), o.sessionMax.Milliseconds()
 	g.GroupSizeMax = o.groupSize
@@ -495,7 +496,7 @@ func (o *serveOptions) brokerOptions(dir *directory) (shard.BrokerOptions, error
 	}
 	b.RootFD, b.Buffered, b.DataDir = dir.root, dir.buffered, dir.path
 	b.AutoCreateTopics, b.RetentionCheckNS, b.ReadOnlyOnFailure = o.autoCreate, int64(o.retentionCheck), o.onFailure == "readonly"
-	b.ConnsPerAddressMax, b.Groups = o.connsPerIP, o.groupOptions()
+	b.ConnsPerAddressMax, b.API = o.connsPerIP, control.API(o.groupOptions())
 	var seed [8]byte
 	crand.Read(seed[:]) // never fails (crypto/rand)
 	crand.Read(b.NewDirectory[:])

@@ -14,6 +14,7 @@ import (
 	"github.com/tailbound/tailbound/mem"
 	"github.com/tailbound/tailbound/netring"
 	"github.com/tailbound/tailbound/shard"
+	"github.com/tailbound/tailbound/shard/control"
 	"github.com/tailbound/tailbound/sim"
 )
 
@@ -224,7 +225,7 @@ func (s *brokerSim) open() error {
 		c := &core{ring: sim.NewRing(s.w, s.disk, arena, s.mood)}
 		c.ring.Listen(o.Net.Listener, s.port(i))
 		s.post.SetWaker(i, c.ring)
-		c.shard, err = shard.Open(shard.World{Ring: c.ring, Arena: arena, Boot: boot, Post: s.post, Log: s, Seed: s.rng.Uint64()}, o)
+		c.shard, err = shard.Open(shard.World{Ring: c.ring, Arena: arena, Boot: boot, Post: s.post, API: control.API(s.o.groups), Log: s, Seed: s.rng.Uint64()}, o)
 		if err != nil {
 			return fmt.Errorf("opening shard %d: %w", i, err)
 		}
@@ -1168,7 +1169,7 @@ type brokerLimits struct {
 	engine     engine.Options
 	net        netring.Options
 	mailBytes  int
-	groups     shard.GroupOptions
+	groups     control.GroupOptions
 	waiters    int
 }
 
@@ -1183,7 +1184,7 @@ func (s *brokerSim) drawLimits() {
 	}
 	buffer := s.pick(4<<10, 64<<10)
 	l.net = netring.Options{
-		Listener: 0, ConnsMax: 64, RequestsMax: l.frames, ReceiveBufferBytes: buffer, ReceiveBuffers: (4 << 20) / buffer, RequestBytesMax: 1 << 20,
+		Listener: 0, ConnsMax: 64, FramesMax: l.frames, ReceiveBufferBytes: buffer, ReceiveBuffers: (4 << 20) / buffer, FrameBytesMax: 1 << 20,
 		ProgressTimeoutNS: 30e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: s.pick(2, 8, 64), ReplyBlocks: 256,
 	}
 	l.mailBytes, l.waiters = 4<<20, 1024
@@ -1199,7 +1200,7 @@ func (l *brokerLimits) options(s *brokerSim, i int) shard.Options {
 	return shard.Options{
 		Shard: i, DataShards: s.shards, Nodes: nodes, ClusterID: "sim", MessageBytesMax: l.batchBytes, PartitionsDefault: 1,
 		ProducersMax: 64, WaitersMax: l.waiters, SessionsMax: 2, InterestsMax: interestsMax, MailBytes: l.mailBytes, TopicsMax: 100, PartitionsMax: 100,
-		Net: l.net, Engine: l.engine, Groups: l.groups, Faults: s.run.ShardFaults,
+		Net: l.net, Engine: l.engine, Faults: s.run.ShardFaults,
 	}
 }
 

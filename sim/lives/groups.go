@@ -7,7 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tailbound/tailbound/cluster"
-	"github.com/tailbound/tailbound/shard"
+	"github.com/tailbound/tailbound/shard/control"
 )
 
 // This file is the consumer groups of the broker's workload: members that
@@ -93,7 +93,7 @@ func (s *brokerSim) makeGroups() {
 		s.members = append(s.members, m)
 	}
 	g := &s.o.groups
-	*g = shard.DefaultGroupOptions()
+	*g = control.DefaultGroupOptions()
 	g.Options.Faults = s.run.GroupFaults
 	g.SessionTimeoutMinMS, g.InitialRebalanceDelayMS = 1, int64(s.pick(0, 5))
 	g.NewMemberTimeoutMS = 500

@@ -1,4 +1,4 @@
-package shard
+package control
 
 import (
 	"cmp"
@@ -12,21 +12,22 @@ import (
 	"github.com/tailbound/tailbound/cluster"
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/shard"
 )
 
 // describeLogDirs asks the node that was asked what its logs take: a data
 // shard, by mail, page by page. The control shard's node has none.
 func (c *control) describeLogDirs(t *task, resp *kmsg.DescribeLogDirsResponse) {
 	d := kmsg.NewDescribeLogDirsResponseDir()
-	d.Dir, d.TotalBytes, d.UsableBytes = c.s.o.DataDir, -1, -1 // not known to a shard
+	d.Dir, d.TotalBytes, d.UsableBytes = c.o.DataDir, -1, -1 // not known to a shard
 	resp.Dirs = append(resp.Dirs, d)
-	if t.from.shard != 0 {
-		c.ask(t.from.shard, Mail{Kind: MailSizes}, nil, question{task: t})
+	if t.from.Shard != 0 {
+		c.ask(t.from.Shard, shard.Mail{Kind: shard.MailSizes}, nil, question{task: t})
 	}
 }
 
 // sized takes a page of sizes, and asks for the next one.
-func (c *control) sized(q question, m Mail, resp *kmsg.DescribeLogDirsResponse) {
+func (c *control) sized(q question, m shard.Mail, resp *kmsg.DescribeLogDirsResponse) {
 	d := &resp.Dirs[0]
 	if m.Code != 0 {
 		d.ErrorCode = m.Code
@@ -38,7 +39,7 @@ func (c *control) sized(q question, m Mail, resp *kmsg.DescribeLogDirsResponse) 
 		t, ok := c.state.TopicByID([16]byte(b))
 		p := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
 		p.Partition, p.Size = int32(binary.LittleEndian.Uint64(b[16:])), int64(binary.LittleEndian.Uint64(b[24:]))
-		b = b[SizeMailBytes:]
+		b = b[shard.SizeMailBytes:]
 		if !ok || wanted != nil && !slices.ContainsFunc(wanted, func(w kmsg.DescribeLogDirsRequestTopic) bool {
 			return w.Topic == t.Name && slices.Contains(w.Partitions, p.Partition)
 		}) {
@@ -57,7 +58,7 @@ func (c *control) sized(q question, m Mail, resp *kmsg.DescribeLogDirsResponse) 
 		d.Topics[i].Partitions = append(d.Topics[i].Partitions, p)
 	}
 	if m.B != 0 {
-		c.ask(q.to, Mail{Kind: MailSizes, B: m.B}, nil, question{task: q.task})
+		c.ask(q.to, shard.Mail{Kind: shard.MailSizes, B: m.B}, nil, question{task: q.task})
 	}
 }
 
@@ -73,7 +74,7 @@ func (c *control) describeProducers(t *task, r *kmsg.DescribeProducersRequest, r
 		for k, index := range q.Partitions {
 			y := &x.Partitions[k]
 			y.Partition = index
-			logID, code := c.ledBy(t.from.shard, q.Topic, index)
+			logID, code := c.ledBy(t.from.Shard, q.Topic, index)
 			if code == kafka.None && asked[logID] {
 				code = kafka.InvalidRequest // once is enough, and bounds the answer
 			}
@@ -82,12 +83,12 @@ func (c *control) describeProducers(t *task, r *kmsg.DescribeProducersRequest, r
 				continue
 			}
 			asked[logID] = true
-			c.ask(t.from.shard, Mail{Kind: MailProducers, A: logID}, nil, question{task: t, item: i, part: k})
+			c.ask(t.from.Shard, shard.Mail{Kind: shard.MailProducers, A: logID}, nil, question{task: t, item: i, part: k})
 		}
 	}
 }
 
-func (c *control) produced(p *kmsg.DescribeProducersResponseTopicPartition, m Mail) {
+func (c *control) produced(p *kmsg.DescribeProducersResponseTopicPartition, m shard.Mail) {
 	if m.Code != 0 {
 		p.ErrorCode = m.Code
 		return
@@ -99,7 +100,7 @@ func (c *control) produced(p *kmsg.DescribeProducersResponseTopicPartition, m Ma
 		x.LastSequence = int32(binary.LittleEndian.Uint32(b[12:]))
 		x.LastTimestamp, x.CoordinatorEpoch, x.CurrentTxnStartOffset = -1, -1, -1 // not kept; no transactions
 		p.ActiveProducers = append(p.ActiveProducers, x)
-		b = b[ProducerMailBytes:]
+		b = b[shard.ProducerMailBytes:]
 	}
 	slices.SortFunc(p.ActiveProducers, func(a, b kmsg.DescribeProducersResponseTopicPartitionActiveProducer) int {
 		return cmp.Compare(a.ProducerID, b.ProducerID)
@@ -163,8 +164,8 @@ func (c *control) describeTopicPartitions(r *kmsg.DescribeTopicPartitionsRequest
 			}
 			left--
 			p := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
-			p.Partition, p.LeaderEpoch = i, c.s.boot.LeaderEpoch()
-			p.LeaderID = c.s.o.Nodes[format.Place(t.Partitions[i].LogID, c.s.o.DataShards)].ID
+			p.Partition, p.LeaderEpoch = i, c.shard.LeaderEpoch()
+			p.LeaderID = c.o.Nodes[format.Place(t.Partitions[i].LogID, c.o.DataShards)].ID
 			p.Replicas, p.ISR, p.OfflineReplicas = []int32{p.LeaderID}, []int32{p.LeaderID}, []int32{}
 			p.EligibleLeaderReplicas, p.LastKnownELR = []int32{}, []int32{}
 			x.Partitions = append(x.Partitions, p)

@@ -1,4 +1,4 @@
-package shard
+package control
 
 import (
 	"encoding/binary"
@@ -13,6 +13,7 @@ import (
 	"github.com/tailbound/tailbound/cluster/groups"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/shard"
 )
 
 // This file is the control shard's side of consumer groups. It is the
@@ -65,12 +66,12 @@ func DefaultGroupOptions() GroupOptions {
 func (c *control) groupsLoaded() {
 	c.groups.tickets = map[uint64]*task{}
 	c.groups.live = groups.New(c.state, c.groupOptions(), c.groupTime())
-	c.groups.expireAt = c.s.now + ioring.Instant(c.s.o.Groups.ExpireEveryMS)*1e6
+	c.groups.expireAt = c.shard.Now() + ioring.Instant(c.o.Groups.ExpireEveryMS)*1e6
 }
 
 // groupOptions are the coordinator's rules as they are now.
 func (c *control) groupOptions() groups.Options {
-	o, node := c.started.Groups.Options, c.s.o.Nodes[0].ID
+	o, node := c.started.Groups.Options, c.o.Nodes[0].ID
 	o.InitialRebalanceDelayMS = c.state.BrokerNumber(node, cluster.RebalanceDelayMS, o.InitialRebalanceDelayMS)
 	o.SessionTimeoutMinMS = c.state.BrokerNumber(node, cluster.SessionMinMS, o.SessionTimeoutMinMS)
 	o.SessionTimeoutMaxMS = c.state.BrokerNumber(node, cluster.SessionMaxMS, o.SessionTimeoutMaxMS)
@@ -84,12 +85,12 @@ func (c *control) groupOptions() groups.Options {
 	if minutes := c.state.BrokerNumber(node, cluster.OffsetsRetentionMins, -1); minutes >= 0 {
 		o.OffsetsRetentionMS = minutes * 60000
 	}
-	o.GroupBytesMax = min(o.GroupBytesMax, c.s.o.Engine.BatchBytesMax-commandRoom)
+	o.GroupBytesMax = min(o.GroupBytesMax, c.o.Engine.BatchBytesMax-commandRoom)
 	return o
 }
 
 func (c *control) groupTime() groups.Time {
-	return groups.Time{NowMS: int64(c.s.now) / 1e6, WallMS: int64(c.s.wall)}
+	return groups.Time{NowMS: int64(c.shard.Now()) / 1e6, WallMS: int64(c.shard.Wall())}
 }
 
 // stepGroups does what is due.
@@ -98,13 +99,13 @@ func (c *control) stepGroups() {
 	if live == nil {
 		return
 	}
-	if c.s.stage >= StageDraining {
+	if c.shard.Stage() >= shard.StageDraining {
 		live.Close()
 	}
 	live.Tick(c.groupTime())
-	if c.s.now >= c.groups.expireAt && c.s.stage == StageServing {
+	if c.shard.Now() >= c.groups.expireAt && c.shard.Stage() == shard.StageServing {
 		live.Expire(c.groupTime())
-		c.groups.expireAt = c.s.now + ioring.Instant(c.s.o.Groups.ExpireEveryMS)*1e6
+		c.groups.expireAt = c.shard.Now() + ioring.Instant(c.o.Groups.ExpireEveryMS)*1e6
 	}
 	c.groupEffects()
 }
@@ -208,7 +209,7 @@ func (c *control) startGroup(t *task) bool {
 	default:
 		return false
 	}
-	if t.from.shard != 0 && !c.s.o.OneNode() { // clients ask every node for its groups; data shards have none
+	if t.from.Shard != 0 && !c.o.OneNode() { // clients ask every node for its groups; data shards have none
 		groupError(t, int16(kafka.NotCoordinator))
 		return true
 	}
@@ -466,7 +467,7 @@ func (c *control) leaveGroup(t *task, r *kmsg.LeaveGroupRequest, resp *kmsg.Leav
 
 // commitOffsets refuses what cannot be stored, and has the rest stored.
 func (c *control) commitOffsets(t *task, r *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse) {
-	wall := int64(c.s.wall)
+	wall := int64(c.shard.Wall())
 	expires := int64(-1)
 	if r.Version <= 4 && r.RetentionTimeMillis >= 0 {
 		expires = wall + r.RetentionTimeMillis
@@ -485,7 +486,7 @@ func (c *control) commitOffsets(t *task, r *kmsg.OffsetCommitRequest, resp *kmsg
 			switch {
 			case !ok || p.Partition < 0 || int(p.Partition) >= len(topic.Partitions):
 				y.ErrorCode = int16(kafka.UnknownTopicOrPartition)
-			case len(text(p.Metadata)) > c.s.o.Groups.OffsetMetadataBytesMax:
+			case len(text(p.Metadata)) > c.o.Groups.OffsetMetadataBytesMax:
 				known = true
 				y.ErrorCode = int16(kafka.OffsetMetadataTooLarge)
 			default:

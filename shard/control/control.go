@@ -1,4 +1,4 @@
-package shard
+package control
 
 import (
 	"encoding/binary"
@@ -12,6 +12,7 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/shard"
 )
 
 // control is what the control shard has beside a shard: the cluster's state,
@@ -23,18 +24,24 @@ import (
 // plan sees every change before it, and nobody sees a change that is not
 // durable. What the data shards then have to do runs beside later changes.
 type control struct {
-	s       *Shard
+	shard   *shard.Shard
+	engine  *engine.Engine // the shard's
 	state   *cluster.State
-	started Options // what the broker was started with: s.o has what is in force
-	log     engine.Slot
+	o       options     // in force
+	started options     // what the broker was started with
+	slot    engine.Slot // of the control log
 	rand    *rand.Rand
+	reader  kafka.Reader // of forwarded requests
+	pieces  [][]byte
+	views   []engine.View
 
 	loaded  int64 // offset of the next command to apply while loading
 	changes []change
 	current change
 	stage   changeStage
 
-	numbers   map[[16]byte]int32    // topic id -> its number in every shard's table
+	numbers   map[[16]byte]int32    // topic id -> its number in every data shard's table
+	numbered  int32                 // topics ever put into those tables in this life: the next number
 	confirm   map[awaited]confirmed // who waits for an open or a delete
 	questions map[uint32]question   // by number: who waits for a data shard's answer
 	asked     uint32                // the last question's number
@@ -51,12 +58,10 @@ type control struct {
 	snapshotSize int      // of the last snapshot
 	rest         [][]byte // parts of a snapshot not appended yet
 	snapshotAt   int64    // where it begins
-	former       bool     // the log has commands of a former version: the next snapshot raises them
 
-	serving     int // data shards that serve
-	shardsDone  int // data shards that have stopped
-	quarantined uint64
-	named       bool
+	serving    int // data shards that serve
+	shardsDone int // data shards that have stopped
+	named      bool
 }
 
 type changeStage uint8
@@ -119,22 +124,13 @@ type confirmed struct {
 // errand is mail for a data shard that is not sent yet.
 type errand struct {
 	to   int
-	m    Mail
+	m    shard.Mail
 	fill []byte // what to copy into a block, if anything
-}
-
-// origin is who asked: a request in the table of this shard or of a data shard.
-type origin struct {
-	shard    int
-	slot     uint32
-	serial   uint32
-	listener uint8          // by which the client came
-	peer     ioring.Address // the client's
 }
 
 // task is a cold request under way.
 type task struct {
-	from     origin
+	from     shard.Origin
 	header   kafka.Request
 	clientID string
 	req      kmsg.Request
@@ -145,7 +141,7 @@ type task struct {
 }
 
 type answer struct {
-	to    origin
+	to    shard.Origin
 	bytes []byte // nil: close the connection
 }
 
@@ -156,39 +152,113 @@ const (
 	controlLogID  = format.ControlLogID
 )
 
-func newControl(s *Shard) *control {
-	if s.o.Groups.SessionTimeoutMaxMS == 0 {
-		s.o.Groups = DefaultGroupOptions()
+// options are a shard's, and what only the control shard has to know.
+type options struct {
+	shard.Options
+	Groups GroupOptions
+}
+
+// API is what a broker serves beside the hot path, with these rules for consumer
+// groups; without any: DefaultGroupOptions. All shards of a broker are given it.
+func API(groups GroupOptions) *shard.API {
+	if groups.SessionTimeoutMaxMS == 0 {
+		groups = DefaultGroupOptions()
 	}
-	c := &control{s: s, started: s.o, state: cluster.New(), rand: rand.New(rand.NewPCG(s.seed, 0x7461696c)), numbers: map[[16]byte]int32{}, confirm: map[awaited]confirmed{}, questions: map[uint32]question{}, credit: OpenCredit}
-	if slot, ok := s.log.Lookup(controlLogID); ok {
-		c.log = slot
-		c.loaded = s.log.Start(slot)
+	api := &shard.API{New: func(s *shard.Shard, o shard.Options, seed uint64) shard.Control {
+		return newControl(s, options{o, groups}, seed)
+	}}
+	for v := range api.Versions {
+		api.Versions[v] = apiVersionsBody(int16(v))
+		api.VersionsInvalid[v] = apiVersionsInvalid(int16(v))
+	}
+	api.VersionsRefusal = apiVersionsRefusal()
+	return api
+}
+
+// viewsMax is how many pieces of the control log are looked at in one go.
+const viewsMax = 1 << 10
+
+func newControl(s *shard.Shard, o options, seed uint64) *control {
+	c := &control{
+		shard: s, engine: s.Log(), state: cluster.New(), o: o, started: o, rand: rand.New(rand.NewPCG(seed, 0x7461696c)), views: make([]engine.View, viewsMax),
+		numbers: map[[16]byte]int32{}, confirm: map[awaited]confirmed{}, questions: map[uint32]question{}, credit: shard.OpenCredit,
+	}
+	if slot, ok := c.engine.Lookup(controlLogID); ok {
+		c.slot = slot
+		c.loaded = c.engine.Start(slot)
 	} else {
-		s.log.OpenLog(controlLogID, 0)
+		c.engine.OpenLog(controlLogID, 0)
 		c.loaded = -1
 	}
 	return c
 }
 
-// idle says that nothing is owed to anyone.
-func (c *control) idle() bool {
-	return c.tasks == 0 && len(c.answers) == 0 && c.stage == changeNone && len(c.changes) == 0 && c.groups.idle() && c.shardsDone == c.s.o.DataShards
+// Idle says that nothing is owed to any client or data shard.
+func (c *control) Idle() bool {
+	return c.tasks == 0 && len(c.answers) == 0 && c.stage == changeNone && len(c.changes) == 0 && c.groups.idle() && c.shardsDone == c.o.DataShards
 }
 
-// step moves everything that can move.
-func (c *control) step() {
-	s := c.s
-	switch s.stage {
-	case StageLoading:
+// Next is when Step has something to do though nothing has happened.
+func (c *control) Next() ioring.Instant { return c.groups.next() }
+
+// LogEvent takes what the engine says of the control log.
+func (c *control) LogEvent(ev engine.Event) {
+	switch ev.Kind {
+	case engine.ReadDone:
+		if ev.User != shard.ControlUser {
+			panic("control: a read of the control shard that is not the control log's")
+		}
+		c.loadRead(ev.Status, ev.Read)
+	case engine.Opened:
+		c.slot, c.loaded = ev.Slot, 0
+		if ev.Status != engine.OK {
+			c.shard.Fatalf("the control log cannot be created: status ", int64(ev.Status))
+		}
+	}
+}
+
+// Mail takes what data shard m.From tells or asks.
+func (c *control) Mail(m shard.Mail) {
+	switch m.Kind {
+	case shard.MailRequest:
+		b := m.Block.Bytes()
+		peer, frame := ioring.Address(b), b[len(ioring.Address{}):]
+		c.pieces = append(c.pieces[:0], frame)
+		c.reader.Reset(c.pieces)
+		var h kafka.Request
+		if err := kafka.ParseHeader(&c.reader, &h); err != nil {
+			panic("control: a request was forwarded whose header does not parse")
+		}
+		c.Accept(shard.Origin{Shard: int(m.From), Slot: m.Slot, Serial: m.Serial, Listener: uint8(m.Code), Peer: peer}, h, frame[c.reader.Offset():])
+		c.shard.Send(shard.Mail{Kind: shard.MailGiveBack, Block: m.Block}, int(m.From))
+	case shard.MailOpenBatch:
+		c.openFor(m)
+	case shard.MailOpened, shard.MailDeleted:
+		c.confirmedBy(awaited{m.A, m.Kind == shard.MailDeleted}, kafka.ErrorCode(m.Code))
+	case shard.MailConfigured, shard.MailTruncated, shard.MailSized, shard.MailProduced:
+		c.answered(m)
+	case shard.MailServing:
+		c.serving--
+		if c.serving == -1-c.o.DataShards {
+			c.shard.BeginServing()
+		}
+	case shard.MailStopped:
+		c.shardsDone++
+	}
+}
+
+// Step moves everything that can move.
+func (c *control) Step() {
+	switch c.shard.Stage() {
+	case shard.StageLoading:
 		c.load()
 		return
-	case StageNaming:
+	case shard.StageNaming:
 		c.runErrands() // of the last that has no answer nobody tells us
 		if c.named && len(c.errands) == 0 && len(c.confirm) == 0 && c.serving == 0 {
 			c.serving = -1
-			for i := 1; i <= s.o.DataShards; i++ {
-				s.outbox.put(Mail{Kind: MailServe}, i)
+			for i := 1; i <= c.o.DataShards; i++ {
+				c.shard.Send(shard.Mail{Kind: shard.MailServe}, i)
 			}
 		}
 	}
@@ -201,63 +271,54 @@ func (c *control) step() {
 // load applies the control log from its start: a snapshot, then what came
 // after it.
 func (c *control) load() {
-	s := c.s
 	if c.loaded < 0 {
 		return // the log is being created
 	}
-	for c.loaded < s.log.Durable(c.log) && !s.failed {
-		n, st := s.log.Read(c.log, c.loaded, s.log.Durable(c.log), 1<<20, s.views)
+	for c.loaded < c.engine.Durable(c.slot) {
+		n, st := c.engine.Read(c.slot, c.loaded, c.engine.Durable(c.slot), 1<<20, c.views)
 		switch st {
 		case engine.OK:
-			for _, v := range s.views[:n] {
+			for _, v := range c.views[:n] {
 				c.applyAll(v.Bytes)
-				s.log.Unpin(v.Pin)
+				c.engine.Unpin(v.Pin)
 			}
 		case engine.Cold:
-			if s.log.ReadCold(c.log, c.loaded, loadUser) == engine.OK {
+			if c.engine.ReadCold(c.slot, c.loaded, shard.ControlUser) == engine.OK {
 				c.loaded = -c.loaded - 2 // readDone turns it back
 			}
 			return
 		default:
-			s.fatalf("the control log cannot be read at offset ", c.loaded)
+			c.shard.Fatalf("the control log cannot be read at offset ", c.loaded)
 			return
 		}
 	}
-	if !s.failed {
-		c.name()
-	}
+	c.name()
 }
 
-// loadUser marks the control log's own reads among the engine's events.
-const loadUser = ^uint32(0)
-
 func (c *control) loadRead(st engine.Status, read uint32) {
-	s := c.s
 	c.loaded = -c.loaded - 2
 	if st != engine.OK {
-		s.fatalf("the control log cannot be read at offset ", c.loaded)
+		c.shard.Fatalf("the control log cannot be read at offset ", c.loaded)
 		return
 	}
-	n := s.log.ReadViews(read, c.loaded, s.log.Durable(c.log), 1<<30, s.views)
-	for _, v := range s.views[:n] {
+	n := c.engine.ReadViews(read, c.loaded, c.engine.Durable(c.slot), 1<<30, c.views)
+	for _, v := range c.views[:n] {
 		c.applyAll(v.Bytes)
-		s.log.Unpin(v.Pin)
+		c.engine.Unpin(v.Pin)
 	}
-	s.log.ReadEnd(read)
+	c.engine.ReadEnd(read)
 }
 
 // applyAll applies the commands in stored batches, each once.
 func (c *control) applyAll(b []byte) {
-	for len(b) >= kafka.BatchHeaderBytes && !c.s.failed {
+	for len(b) >= kafka.BatchHeaderBytes {
 		size := kafka.BatchBytes(b)
 		base := kafka.BaseOffset(b)
 		if base >= c.loaded {
 			if cmd, ok := commandOf(b[:size]); ok {
 				c.grown += commandCost + len(cmd)
-				c.former = c.former || len(cmd) > 0 && cmd[0] < format.CommandVersion
 				if err := c.state.Apply(cmd); err != nil && err != cluster.ErrReplayed {
-					c.s.fatalf("the control log has a command this version cannot apply ("+err.Error()+") at offset ", base)
-					return
+					c.shard.Fatalf("the control log has a command this version cannot apply ("+err.Error()+") at offset ", base)
 				}
 			}
 			c.loaded = base + 1
@@ -268,11 +329,9 @@ func (c *control) applyAll(b []byte) {
 
 // name tells every data shard the topics and the logs it has of them.
 func (c *control) name() {
-	s := c.s
-	s.stage = StageNaming
+	c.shard.BeginNaming()
 	c.groupsLoaded()
 	c.brokerConfigured()
-	c.numbers = map[[16]byte]int32{}
 	for _, t := range c.state.Topics() {
 		c.announce(t, nil, 0, 0)
 	}
@@ -280,20 +339,20 @@ func (c *control) name() {
 		c.erase(t, nil, 0)
 	}
 	c.named = true
-	if c.former {
-		c.snapshot()
-	}
 }
 
 // announce tells all shards of a topic and its owners to open its logs, those of
 // partition from and later.
 func (c *control) announce(t *cluster.Topic, by *task, item, from int) {
-	s := c.s
-	number := s.topics.add(t.Name, t.ID, len(t.Partitions))
-	c.numbers[t.ID] = number
-	for i := 1; i <= s.o.DataShards; i++ {
-		fill := AppendTopicMail(nil, t, c.state.LogConfig(t, s.o.Nodes[i].ID))
-		c.errands = append(c.errands, errand{to: i, m: Mail{Kind: MailTopic, A: uint64(len(t.Partitions)), B: uint64(number)}, fill: fill})
+	number, known := c.numbers[t.ID]
+	if !known {
+		number = c.numbered
+		c.numbers[t.ID] = number
+		c.numbered++
+	}
+	for i := 1; i <= c.o.DataShards; i++ {
+		fill := shard.AppendTopicMail(nil, t, c.state.LogConfig(t, c.o.Nodes[i].ID))
+		c.errands = append(c.errands, errand{to: i, m: shard.Mail{Kind: shard.MailTopic, A: uint64(len(t.Partitions)), B: uint64(number)}, fill: fill})
 	}
 	for i, p := range t.Partitions {
 		if i < from {
@@ -303,41 +362,38 @@ func (c *control) announce(t *cluster.Topic, by *task, item, from int) {
 			by.pending++
 		}
 		c.confirm[awaited{p.LogID, false}] = confirmed{task: by, item: item, id: t.ID, grown: from > 0}
-		c.errands = append(c.errands, errand{to: format.Place(p.LogID, s.o.DataShards), m: Mail{Kind: MailOpen, A: p.LogID, B: uint64(number)<<32 | uint64(i)}})
+		c.errands = append(c.errands, errand{to: format.Place(p.LogID, c.o.DataShards), m: shard.Mail{Kind: shard.MailOpen, A: p.LogID, B: uint64(number)<<32 | uint64(i)}})
 	}
 }
 
 // erase tells all shards to forget a topic and its owners to delete its logs.
 func (c *control) erase(t *cluster.Topic, by *task, item int) {
-	s := c.s
 	number, known := c.numbers[t.ID]
 	for _, p := range t.Partitions {
 		if by != nil {
 			by.pending++
 		}
 		c.confirm[awaited{p.LogID, true}] = confirmed{task: by, item: item, id: t.ID}
-		c.errands = append(c.errands, errand{to: format.Place(p.LogID, s.o.DataShards), m: Mail{Kind: MailDelete, A: p.LogID}})
+		c.errands = append(c.errands, errand{to: format.Place(p.LogID, c.o.DataShards), m: shard.Mail{Kind: shard.MailDelete, A: p.LogID}})
 	}
 	if known {
-		s.topics.remove(number)
 		delete(c.numbers, t.ID)
-		for i := 1; i <= s.o.DataShards; i++ {
-			c.errands = append(c.errands, errand{to: i, m: Mail{Kind: MailForget, B: uint64(number)}})
+		for i := 1; i <= c.o.DataShards; i++ {
+			c.errands = append(c.errands, errand{to: i, m: shard.Mail{Kind: shard.MailForget, B: uint64(number)}})
 		}
 	}
 }
 
 // runErrands sends mail while there is memory and credit, in order.
 func (c *control) runErrands() {
-	s := c.s
 	done := 0
 	for _, e := range c.errands {
-		answered := e.m.Kind == MailOpen || e.m.Kind == MailDelete || e.m.Serial != 0
+		answered := e.m.Kind == shard.MailOpen || e.m.Kind == shard.MailDelete || e.m.Serial != 0
 		if answered && c.credit == 0 {
 			break
 		}
 		if len(e.fill) > 0 {
-			block, ok := s.mailMem.Get(len(e.fill))
+			block, ok := c.shard.MailMemory().Get(len(e.fill))
 			if !ok {
 				break
 			}
@@ -347,7 +403,7 @@ func (c *control) runErrands() {
 		if answered {
 			c.credit--
 		}
-		s.outbox.put(e.m, e.to)
+		c.shard.Send(e.m, e.to)
 		done++
 	}
 	c.errands = c.errands[done:]
@@ -371,7 +427,7 @@ func (c *control) confirmedBy(a awaited, code kafka.ErrorCode) {
 	}
 	if w.task == nil {
 		if code != kafka.None {
-			c.s.logf(Warn, "a log could not be opened or deleted: log ", int64(a.log))
+			c.shard.Logf(shard.Warn, "a log could not be opened or deleted: log ", int64(a.log))
 		}
 		return
 	}
@@ -404,7 +460,6 @@ func (c *control) allDeleted(t *cluster.Topic) bool {
 
 // change drives the one change under way: plan, append, await, apply.
 func (c *control) change() {
-	s := c.s
 	for {
 		switch c.stage {
 		case changeNone:
@@ -424,9 +479,9 @@ func (c *control) change() {
 		case changeAppend:
 			switch c.append(c.current.cmd) {
 			case engine.OK:
-				c.current.end = s.log.End(c.log)
+				c.current.end = c.engine.End(c.slot)
 				c.stage = changeDurable
-				if c.current.kind == changeGroups && s.o.Faults.CommitAckedEarly {
+				if c.current.kind == changeGroups && c.o.Faults.CommitAckedEarly {
 					c.groupsStored(kafka.None)
 				}
 			case engine.WaitMemory, engine.WaitRoom:
@@ -436,8 +491,8 @@ func (c *control) change() {
 				c.refuse(&c.current, int16(kafka.KafkaStorageError), "The control log cannot be written; see the broker's log.")
 			}
 		case changeDurable:
-			if s.log.Durable(c.log) < c.current.end {
-				if !s.failed {
+			if c.engine.Durable(c.slot) < c.current.end {
+				if !c.shard.Failed() {
 					return
 				}
 				c.stage = changeNone
@@ -464,7 +519,7 @@ func (c *control) plan(x *change) bool {
 		binary.LittleEndian.PutUint64(x.id[8:], c.rand.Uint64())
 		x.id[6] = x.id[6]&0x0f | 0x40 // UUID version 4, RFC 9562
 		x.id[8] = x.id[8]&0x3f | 0x80
-		x.cmd, r = c.state.PlanCreateOn(x.name, x.partitions, x.replicas, x.on, x.configs, x.id, c.s.limits())
+		x.cmd, r = c.state.PlanCreateOn(x.name, x.partitions, x.replicas, x.on, x.configs, x.id, c.limits())
 		if r == nil && x.task.validateOnly() {
 			c.less(x.task)
 			return false
@@ -481,7 +536,7 @@ func (c *control) plan(x *change) bool {
 	case changeReserve:
 		x.cmd, r = c.state.PlanReserveProducerIDs(cluster.ProducerIDBlock)
 	case changeGrow:
-		if x.cmd, r = c.state.PlanGrow(x.name, x.partitions, x.on, c.s.limits()); r == nil {
+		if x.cmd, r = c.state.PlanGrow(x.name, x.partitions, x.on, c.limits()); r == nil {
 			t, _ := c.state.Topic(x.name)
 			x.id, x.had = t.ID, len(t.Partitions)
 			if x.task.validateOnly() {
@@ -490,17 +545,17 @@ func (c *control) plan(x *change) bool {
 			}
 		}
 	case changeConfigure:
-		if x.cmd, r = c.state.PlanConfigure(x.name, x.edits, x.replace, c.s.limits()); r == nil && (x.cmd == nil || x.task.validateOnly()) {
+		if x.cmd, r = c.state.PlanConfigure(x.name, x.edits, x.replace, c.limits()); r == nil && (x.cmd == nil || x.task.validateOnly()) {
 			c.less(x.task)
 			return false
 		}
 	case changeConfigureBroker:
-		if x.cmd, r = c.state.PlanConfigureBroker(x.node, c.s.o.Nodes[0].ID, x.edits, x.replace, c.startedNumber, c.s.limits()); r == nil && (x.cmd == nil || x.task.validateOnly()) {
+		if x.cmd, r = c.state.PlanConfigureBroker(x.node, c.o.Nodes[0].ID, x.edits, x.replace, c.startedNumber, c.limits()); r == nil && (x.cmd == nil || x.task.validateOnly()) {
 			c.less(x.task)
 			return false
 		}
 	case changeConfigureGroup:
-		if x.cmd, r = c.state.PlanConfigureGroup(x.name, c.s.o.Nodes[0].ID, x.edits, x.replace, c.startedNumber, c.s.limits()); r == nil && (x.cmd == nil || x.task.validateOnly()) {
+		if x.cmd, r = c.state.PlanConfigureGroup(x.name, c.o.Nodes[0].ID, x.edits, x.replace, c.startedNumber, c.limits()); r == nil && (x.cmd == nil || x.task.validateOnly()) {
 			c.less(x.task)
 			return false
 		}
@@ -534,7 +589,7 @@ func (c *control) refuse(x *change, code int16, message string) {
 // applied makes a durable change visible and starts what follows from it.
 func (c *control) applied(x *change) {
 	if err := c.state.Apply(x.cmd); err != nil {
-		c.s.fatalf("a planned change could not be applied ("+err.Error()+") at offset ", x.end-1)
+		c.shard.Fatalf("a planned change could not be applied ("+err.Error()+") at offset ", x.end-1)
 		return
 	}
 	c.grown += commandCost + len(x.cmd)
@@ -571,17 +626,16 @@ func (c *control) applied(x *change) {
 
 // snapshot begins to rewrite the state at the end of a log grown long. It is
 // due when a start would read several times what the state has, so that it
-// costs a small part of what is written anyway; or at once, where a former
-// version wrote some of it.
+// costs a small part of what is written anyway.
 func (c *control) snapshot() {
-	if c.grown < snapshotAfter+4*c.snapshotSize && !c.former || c.s.failed {
+	if c.grown < snapshotAfter+4*c.snapshotSize || c.shard.Failed() {
 		return
 	}
 	c.rest, c.snapshotSize = c.state.Snapshot(c.commandBytes()), 0
 	for _, cmd := range c.rest {
 		c.snapshotSize += len(cmd)
 	}
-	c.snapshotAt = c.s.log.End(c.log)
+	c.snapshotAt = c.engine.End(c.slot)
 	c.stage = changeSnapshot
 }
 
@@ -589,7 +643,6 @@ func (c *control) snapshot() {
 // it, and lets go of what lies before it at its end. It says whether it is over.
 // Nothing else is appended in between.
 func (c *control) appendSnapshot() bool {
-	s := c.s
 	for len(c.rest) > 0 {
 		switch c.append(c.rest[0]) {
 		case engine.OK:
@@ -597,33 +650,28 @@ func (c *control) appendSnapshot() bool {
 		case engine.WaitMemory, engine.WaitRoom:
 			return false
 		default: // an unfinished snapshot is not applied; it is tried again, not soon
-			c.rest, c.former = nil, false
+			c.rest = nil
 			c.grown /= 2
 			return true
 		}
 	}
-	if c.former {
-		c.former = false
-		s.logf(Info, "the data directory is raised: versions of Tailbound before "+format.ThisRelease.String()+" do not open it any more. Commands of the control log were rewritten in version ", format.CommandVersion)
-	}
 	c.rest, c.grown = nil, 0
-	s.log.TruncateBefore(c.log, c.snapshotAt, loadUser)
+	c.engine.TruncateBefore(c.slot, c.snapshotAt, shard.ControlUser)
 	return true
 }
 
 // commandBytes is a good size for a command that gathers things: large enough
 // to cost little for each, small enough for two of them to be on their way.
-func (c *control) commandBytes() int { return min(256<<10, c.s.o.Engine.BatchBytesMax-commandRoom) }
+func (c *control) commandBytes() int { return min(256<<10, c.o.Engine.BatchBytesMax-commandRoom) }
 
 // append reserves, fills and commits a batch of one command.
 func (c *control) append(cmd []byte) engine.Status {
-	s := c.s
-	batch := commandBatch(cmd, int64(s.wall))
-	dst, base, st := s.log.Reserve(c.log, len(batch))
+	batch := commandBatch(cmd, int64(c.shard.Wall()))
+	dst, base, st := c.engine.Reserve(c.slot, len(batch))
 	if st == engine.OK {
 		copy(dst, batch)
-		kafka.PatchBase(dst, base, s.boot.LeaderEpoch())
-		s.log.Commit(engine.Meta{Count: 1, MaxTime: int64(s.wall), CRC: kafka.BatchCRC(dst)})
+		kafka.PatchBase(dst, base, c.shard.LeaderEpoch())
+		c.engine.Commit(engine.Meta{Count: 1, MaxTime: int64(c.shard.Wall()), CRC: kafka.BatchCRC(dst)})
 	}
 	return st
 }
@@ -637,8 +685,8 @@ func (c *control) less(t *task) {
 	c.finish(t)
 }
 
-// accept takes a cold request: from a connection of this shard, or by mail.
-func (c *control) accept(from origin, h kafka.Request, body []byte) {
+// Accept takes a cold request: from a connection of this shard, or by mail.
+func (c *control) Accept(from shard.Origin, h kafka.Request, body []byte) {
 	c.tasks++
 	req := kmsg.RequestForKey(h.Key)
 	if req == nil {
@@ -647,12 +695,12 @@ func (c *control) accept(from origin, h kafka.Request, body []byte) {
 	}
 	req.SetVersion(h.Version)
 	if err := req.ReadFrom(body); err != nil {
-		c.s.logf(Warn, "malformed request, connection closed: key ", int64(h.Key))
+		c.shard.Logf(shard.Warn, "malformed request, connection closed: key ", int64(h.Key))
 		c.answer(from, nil)
 		return
 	}
 	if n := named(req); n > c.namesMax() {
-		c.s.logf(Warn, "a request names more topics or partitions than there can be, connection closed: ", int64(n))
+		c.shard.Logf(shard.Warn, "a request names more topics or partitions than there can be, connection closed: ", int64(n))
 		c.answer(from, nil)
 		return
 	}
@@ -663,16 +711,16 @@ func (c *control) accept(from origin, h kafka.Request, body []byte) {
 }
 
 // clientHost is the address a request came from as Kafka writes it: /10.1.2.3.
-func (t *task) clientHost() string { return string(t.from.peer.Append([]byte("/"))) }
+func (t *task) clientHost() string { return string(t.from.Peer.Append([]byte("/"))) }
 
 // finish encodes a task's response and answers it.
 func (c *control) finish(t *task) {
 	switch r := t.req.(type) {
 	case *kmsg.MetadataRequest:
-		c.metadata(t.from.listener, r, t.resp.(*kmsg.MetadataResponse))
+		c.metadata(t.from.Listener, r, t.resp.(*kmsg.MetadataResponse))
 	case *kmsg.CreateTopicsRequest:
 		if !r.ValidateOnly {
-			c.createdIDs(t.from.shard, t.resp.(*kmsg.CreateTopicsResponse))
+			c.createdIDs(t.from.Shard, t.resp.(*kmsg.CreateTopicsResponse))
 		}
 	}
 	if t.resp == nil {
@@ -687,37 +735,34 @@ func (c *control) finish(t *task) {
 	c.answer(t.from, t.resp.AppendTo(b))
 }
 
-func (c *control) answer(to origin, b []byte) {
+func (c *control) answer(to shard.Origin, b []byte) {
 	c.answers = append(c.answers, answer{to, b})
 	c.sendAnswers()
 }
 
 // sendAnswers hands out answers, in order, while there is memory to lend.
 func (c *control) sendAnswers() {
-	s := c.s
 	for len(c.answers) > 0 {
 		a := c.answers[0]
 		var block mem.Block
 		if len(a.bytes) > 0 {
 			var ok bool
-			if block, ok = s.mailMem.Get(len(a.bytes)); !ok {
-				if len(a.bytes) <= s.mailMem.Max() {
+			if block, ok = c.shard.MailMemory().Get(len(a.bytes)); !ok {
+				if len(a.bytes) <= c.shard.MailMemory().Max() {
 					return
 				}
-				s.logf(Error, "an answer is larger than the memory for answers, connection closed: bytes ", int64(len(a.bytes)))
+				c.shard.Logf(shard.Error, "an answer is larger than the memory for answers, connection closed: bytes ", int64(len(a.bytes)))
 			} else {
 				copy(block.Bytes(), a.bytes)
 			}
 		}
 		c.answers = c.answers[1:]
 		c.tasks--
-		if a.to.shard != 0 {
-			s.outbox.put(Mail{Kind: MailReply, Slot: a.to.slot, Serial: a.to.serial, Block: block}, a.to.shard)
+		if a.to.Shard != 0 {
+			c.shard.Send(shard.Mail{Kind: shard.MailReply, Slot: a.to.Slot, Serial: a.to.Serial, Block: block}, a.to.Shard)
 			continue
 		}
-		r := &s.requests[a.to.slot]
-		r.lent = block
-		s.answerLent(a.to.slot, block)
+		c.shard.Answer(a.to.Slot, block)
 	}
 	c.answers = nil
 }

@@ -1,4 +1,4 @@
-package shard
+package control
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 	"github.com/tailbound/tailbound/cluster"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/netring"
+	"github.com/tailbound/tailbound/shard"
 )
 
 // Configurations, described and altered. What was set for a topic, a node or all
@@ -42,7 +43,7 @@ func (c *control) topicConfig(t *cluster.Topic, d *cluster.ConfigDef, node int) 
 func (c *control) brokerConfig(name string, node int) (out []configValue) {
 	d, _ := cluster.LookupBroker(name)
 	add := func(value string, source kmsg.ConfigSource) { out = append(out, configValue{name, value, source}) }
-	if v, set := c.state.BrokerConfig(c.s.o.Nodes[node].ID, name); set {
+	if v, set := c.state.BrokerConfig(c.o.Nodes[node].ID, name); set {
 		add(v, kmsg.ConfigSourceDynamicBrokerConfig)
 	}
 	if v, set := c.state.BrokerConfig(cluster.AllBrokers, name); set {
@@ -88,7 +89,7 @@ func (c *control) startedWith(name string, node int) string {
 		return addressLimits(o.Net.AddressLimits)
 	case "socket.request.max.bytes":
 		if node == 0 && !o.OneNode() {
-			return strconv.Itoa(o.Net.RequestBytesMax)
+			return strconv.Itoa(o.Net.FrameBytesMax)
 		}
 		return strconv.Itoa(o.DataFrameBytesMax)
 	case cluster.ConsumerMigration:
@@ -151,7 +152,7 @@ func addressLimits(all []netring.AddressLimit) string {
 }
 
 // hostPort is a node's address, with brackets where it has colons of its own.
-func hostPort(n Node) string {
+func hostPort(n shard.Node) string {
 	if strings.Contains(n.Host, ":") {
 		return fmt.Sprintf("[%s]:%d", n.Host, n.Port)
 	}
@@ -161,7 +162,7 @@ func hostPort(n Node) string {
 // brokerConfigured puts what was set for brokers in force: here, and at the data
 // shards. Topics' configurations that follow from it are told by tellConfig.
 func (c *control) brokerConfigured() {
-	o, node := &c.s.o, c.started.Nodes[0].ID
+	o, node := &c.o, c.started.Nodes[0].ID
 	o.PartitionsDefault = int(c.state.BrokerNumber(node, cluster.NumPartitions, int64(c.started.PartitionsDefault)))
 	o.AutoCreateTopics = c.started.AutoCreateTopics
 	if v, set := c.state.BrokerValue(node, cluster.AutoCreateTopics); set {
@@ -173,7 +174,7 @@ func (c *control) brokerConfigured() {
 		if every == c.started.RetentionCheckNS/1e6*1e6 {
 			every = c.started.RetentionCheckNS
 		}
-		c.errands = append(c.errands, errand{to: i, m: Mail{Kind: MailSettings, A: uint64(every)}})
+		c.errands = append(c.errands, errand{to: i, m: shard.Mail{Kind: shard.MailSettings, A: uint64(every)}})
 	}
 }
 
@@ -275,7 +276,7 @@ func (c *control) nodeNamed(name string) (int, kafka.ErrorCode, string) {
 	if err != nil {
 		return -1, kafka.InvalidRequest, "Broker id must be an integer, but it is: " + strings.ToValidUTF8(name, "?")
 	}
-	for i, n := range c.s.o.Nodes {
+	for i, n := range c.o.Nodes {
 		if n.ID == int32(id) {
 			return i, kafka.None, ""
 		}
@@ -371,7 +372,7 @@ func (c *control) alterBroker(t *task, item int, a *alteration) {
 	}
 	id := cluster.AllBrokers
 	if node >= 0 {
-		id = c.s.o.Nodes[node].ID
+		id = c.o.Nodes[node].ID
 	}
 	t.pending++
 	c.changes = append(c.changes, change{kind: changeConfigureBroker, task: t, item: item, node: id, edits: a.edits, replace: a.replace})

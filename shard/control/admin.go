@@ -1,4 +1,4 @@
-package shard
+package control
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 	"github.com/tailbound/tailbound/cluster"
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/shard"
 )
 
 // Administration: what operators ask of the control shard beside making and
@@ -28,7 +29,7 @@ type question struct {
 
 // ask sends a question for a task. fill is copied into a block, which the data
 // shard gives back.
-func (c *control) ask(to int, m Mail, fill []byte, q question) {
+func (c *control) ask(to int, m shard.Mail, fill []byte, q question) {
 	q.task.pending++
 	c.asked++
 	if c.asked == 0 {
@@ -40,7 +41,7 @@ func (c *control) ask(to int, m Mail, fill []byte, q question) {
 }
 
 // answered takes a data shard's answer.
-func (c *control) answered(m Mail) {
+func (c *control) answered(m shard.Mail) {
 	c.credit++
 	q := c.questions[m.Serial]
 	delete(c.questions, m.Serial)
@@ -56,7 +57,7 @@ func (c *control) answered(m Mail) {
 		c.produced(&r.Topics[q.item].Partitions[q.part], m)
 	}
 	if !m.Block.IsZero() {
-		c.s.outbox.put(Mail{Kind: MailGiveBack, Block: m.Block}, int(m.From))
+		c.shard.Send(shard.Mail{Kind: shard.MailGiveBack, Block: m.Block}, int(m.From))
 	}
 	c.less(q.task)
 }
@@ -68,15 +69,15 @@ func (c *control) tellConfig(t *cluster.Topic, by *task, item int) {
 	if !ok {
 		return
 	}
-	for i := 1; i <= c.s.o.DataShards; i++ {
-		fill := AppendConfigMail(nil, c.state.LogConfig(t, c.s.o.Nodes[i].ID))
-		c.ask(i, Mail{Kind: MailConfigure, B: uint64(number)}, fill, question{task: by, item: item})
+	for i := 1; i <= c.o.DataShards; i++ {
+		fill := shard.AppendConfigMail(nil, c.state.LogConfig(t, c.o.Nodes[i].ID))
+		c.ask(i, shard.Mail{Kind: shard.MailConfigure, B: uint64(number)}, fill, question{task: by, item: item})
 	}
 }
 
 // namesMax bounds what one request may name, so that its answer, which may be
 // much larger, is bounded by what the broker can have.
-func (c *control) namesMax() int { return 2*(c.s.o.TopicsMax+c.s.o.PartitionsMax) + 1000 }
+func (c *control) namesMax() int { return 2*(c.o.TopicsMax+c.o.PartitionsMax) + 1000 }
 
 // named is how many topics and partitions a request of the control shard names.
 func named(req kmsg.Request) (n int) {
@@ -171,7 +172,7 @@ func (c *control) placement(replicas [][]int32) (on cluster.Placement, why strin
 			return on, fmt.Sprintf("Partition %d is assigned to %d replicas; this broker does not replicate, so each has 1.", i, len(r))
 		}
 		at := -1
-		for k, n := range c.s.o.Nodes {
+		for k, n := range c.o.Nodes {
 			if n.ID == r[0] {
 				at = k
 			}
@@ -184,7 +185,7 @@ func (c *control) placement(replicas [][]int32) (on cluster.Placement, why strin
 		}
 		on.Shards = append(on.Shards, at)
 	}
-	on.DataShards = c.s.o.DataShards
+	on.DataShards = c.o.DataShards
 	return on, ""
 }
 
@@ -199,14 +200,14 @@ func (c *control) deleteRecords(t *task, r *kmsg.DeleteRecordsRequest, resp *kms
 		for k, p := range q.Partitions {
 			y := &x.Partitions[k]
 			y.Partition, y.LowWatermark = p.Partition, -1
-			logID, code := c.ledBy(t.from.shard, q.Topic, p.Partition)
+			logID, code := c.ledBy(t.from.Shard, q.Topic, p.Partition)
 			switch {
 			case code != kafka.None:
 				y.ErrorCode = int16(code)
 			case p.Offset < -1:
 				y.ErrorCode = int16(kafka.OffsetOutOfRange)
 			default:
-				c.ask(t.from.shard, Mail{Kind: MailTruncate, A: logID, B: uint64(p.Offset)}, nil, question{task: t, item: i, part: k})
+				c.ask(t.from.Shard, shard.Mail{Kind: shard.MailTruncate, A: logID, B: uint64(p.Offset)}, nil, question{task: t, item: i, part: k})
 			}
 		}
 	}
@@ -219,7 +220,7 @@ func (c *control) ledBy(shard int, topic string, partition int32) (logID uint64,
 		return 0, kafka.UnknownTopicOrPartition
 	}
 	logID = t.Partitions[partition].LogID
-	if format.Place(logID, c.s.o.DataShards) != shard {
+	if format.Place(logID, c.o.DataShards) != shard {
 		return 0, kafka.NotLeaderOrFollower
 	}
 	return logID, kafka.None

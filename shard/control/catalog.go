@@ -1,4 +1,4 @@
-package shard
+package control
 
 import (
 	"github.com/tailbound/tailbound/cluster"

@@ -1,4 +1,4 @@
-package shard
+package control
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 	"github.com/tailbound/tailbound/cluster"
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/shard"
 )
 
 // This file is what the control shard answers: one function per key, on decoded
@@ -38,7 +39,7 @@ func (c *control) start(t *task) {
 	case *kmsg.DeleteRecordsRequest:
 		c.deleteRecords(t, r, t.resp.(*kmsg.DeleteRecordsResponse))
 	case *kmsg.DescribeConfigsRequest:
-		c.describeConfigs(t.from.shard, r, t.resp.(*kmsg.DescribeConfigsResponse))
+		c.describeConfigs(t.from.Shard, r, t.resp.(*kmsg.DescribeConfigsResponse))
 	case *kmsg.AlterConfigsRequest:
 		c.alterConfigs(t, r, t.resp.(*kmsg.AlterConfigsResponse))
 	case *kmsg.IncrementalAlterConfigsRequest:
@@ -46,9 +47,9 @@ func (c *control) start(t *task) {
 	case *kmsg.InitProducerIDRequest:
 		c.initProducerID(t, r, t.resp.(*kmsg.InitProducerIDResponse))
 	case *kmsg.FindCoordinatorRequest:
-		c.findCoordinator(t.from.listener, r, t.resp.(*kmsg.FindCoordinatorResponse))
+		c.findCoordinator(t.from.Listener, r, t.resp.(*kmsg.FindCoordinatorResponse))
 	case *kmsg.DescribeClusterRequest:
-		c.describeCluster(t.from.listener, r, t.resp.(*kmsg.DescribeClusterResponse))
+		c.describeCluster(t.from.Listener, r, t.resp.(*kmsg.DescribeClusterResponse))
 	case *kmsg.ProduceRequest:
 		if c.notHereProduce(r, t.resp.(*kmsg.ProduceResponse)) {
 			t.resp = nil
@@ -98,8 +99,8 @@ func (t *task) fail(item int, code int16, message string) {
 }
 
 // limits are what the cluster's plans are held to.
-func (s *Shard) limits() cluster.Limits {
-	return cluster.Limits{TopicsMax: s.o.TopicsMax, PartitionsPerTopicMax: s.o.PartitionsMax, PartitionsMax: s.o.PartitionsMax, PartitionsDefault: s.o.PartitionsDefault, MessageBytesMax: s.o.MessageBytesMax}
+func (c *control) limits() cluster.Limits {
+	return cluster.Limits{TopicsMax: c.o.TopicsMax, PartitionsPerTopicMax: c.o.PartitionsMax, PartitionsMax: c.o.PartitionsMax, PartitionsDefault: c.o.PartitionsDefault, MessageBytesMax: c.o.MessageBytesMax}
 }
 
 func (c *control) createTopics(t *task, r *kmsg.CreateTopicsRequest, resp *kmsg.CreateTopicsResponse) {
@@ -142,7 +143,7 @@ func (c *control) createTopics(t *task, r *kmsg.CreateTopicsRequest, resp *kmsg.
 			partitions, replicas = n, 1
 		}
 		if partitions == -1 {
-			partitions = c.s.o.PartitionsDefault
+			partitions = c.o.PartitionsDefault
 		}
 		resp.Topics[i].NumPartitions = int32(partitions)
 		var configs []cluster.Config
@@ -241,7 +242,7 @@ func (c *control) deleteTopics(t *task, r *kmsg.DeleteTopicsRequest, resp *kmsg.
 // createMissing begins to create the topics a Metadata request names that do
 // not exist, where that is allowed.
 func (c *control) createMissing(t *task, r *kmsg.MetadataRequest) {
-	if !c.s.o.AutoCreateTopics || r.Version >= 4 && !r.AllowAutoTopicCreation {
+	if !c.o.AutoCreateTopics || r.Version >= 4 && !r.AllowAutoTopicCreation {
 		return
 	}
 	for i := range r.Topics {
@@ -253,20 +254,20 @@ func (c *control) createMissing(t *task, r *kmsg.MetadataRequest) {
 			continue
 		}
 		t.pending++
-		c.changes = append(c.changes, change{kind: changeCreate, task: t, name: *name, partitions: c.s.o.PartitionsDefault, replicas: 1})
+		c.changes = append(c.changes, change{kind: changeCreate, task: t, name: *name, partitions: c.o.PartitionsDefault, replicas: 1})
 	}
 }
 
 // metadata describes the cluster as it is when the answer leaves.
 func (c *control) metadata(listener uint8, r *kmsg.MetadataRequest, resp *kmsg.MetadataResponse) {
 	resp.Brokers = resp.Brokers[:0]
-	for _, n := range c.s.o.ClientNodes(listener) {
+	for _, n := range c.o.ClientNodes(listener) {
 		b := kmsg.NewMetadataResponseBroker()
 		b.NodeID, b.Host, b.Port = n.ID, n.Host, n.Port
 		resp.Brokers = append(resp.Brokers, b)
 	}
-	resp.ClusterID = kmsg.StringPtr(c.s.o.ClusterID)
-	resp.ControllerID = c.s.o.Nodes[0].ID
+	resp.ClusterID = kmsg.StringPtr(c.o.ClusterID)
+	resp.ControllerID = c.o.Nodes[0].ID
 	all := r.Topics == nil || r.Version == 0 && len(r.Topics) == 0
 	if all {
 		for _, t := range c.state.Topics() {
@@ -323,8 +324,8 @@ func (c *control) metadataTopic(t *cluster.Topic) kmsg.MetadataResponseTopic {
 	for i, p := range t.Partitions {
 		m := kmsg.NewMetadataResponseTopicPartition()
 		m.Partition = int32(i)
-		m.Leader = c.s.o.Nodes[format.Place(p.LogID, c.s.o.DataShards)].ID
-		m.LeaderEpoch = c.s.boot.LeaderEpoch()
+		m.Leader = c.o.Nodes[format.Place(p.LogID, c.o.DataShards)].ID
+		m.LeaderEpoch = c.shard.LeaderEpoch()
 		m.Replicas, m.ISR, m.OfflineReplicas = []int32{m.Leader}, []int32{m.Leader}, []int32{}
 		if _, opening := c.confirm[awaited{p.LogID, false}]; opening {
 			// Who were sent there now would be refused, and a producer's next
@@ -358,7 +359,7 @@ func (c *control) initProducerID(t *task, r *kmsg.InitProducerIDRequest, resp *k
 func (c *control) giveIDs() {
 	for len(c.ids) > 0 {
 		id, need := c.state.NextProducerID()
-		if c.s.o.Faults.ProducerIDTwice {
+		if c.o.Faults.ProducerIDTwice {
 			id, c.early = c.early, c.early+1
 		}
 		if need && !c.reserving {
@@ -379,12 +380,12 @@ func (c *control) giveIDs() {
 
 // findCoordinator: the control shard coordinates all groups, and no transactions.
 func (c *control) findCoordinator(listener uint8, r *kmsg.FindCoordinatorRequest, resp *kmsg.FindCoordinatorResponse) {
-	node, code, message := c.s.o.ClientNodes(listener)[0], int16(0), (*string)(nil)
+	node, code, message := c.o.ClientNodes(listener)[0], int16(0), (*string)(nil)
 	if r.CoordinatorType != 0 {
 		// What makes clients give up at once: they would try again for a minute
 		// if there were only no coordinator yet.
 		text := "This broker coordinates no transactions."
-		node, code, message = Node{ID: -1, Port: -1}, int16(kafka.TransactionalIDAuthorizationFailed), &text
+		node, code, message = shard.Node{ID: -1, Port: -1}, int16(kafka.TransactionalIDAuthorizationFailed), &text
 		if r.CoordinatorType != 1 {
 			text, code = fmt.Sprintf("There is no coordinator of type %d.", r.CoordinatorType), int16(kafka.InvalidRequest)
 		}
@@ -410,8 +411,8 @@ func (c *control) describeCluster(listener uint8, r *kmsg.DescribeClusterRequest
 		resp.ErrorCode, resp.ErrorMessage = int16(code), &message
 		return
 	}
-	resp.ClusterID, resp.ControllerID = c.s.o.ClusterID, c.s.o.Nodes[0].ID
-	for _, n := range c.s.o.ClientNodes(listener) {
+	resp.ClusterID, resp.ControllerID = c.o.ClusterID, c.o.Nodes[0].ID
+	for _, n := range c.o.ClientNodes(listener) {
 		b := kmsg.NewDescribeClusterResponseBroker()
 		b.NodeID, b.Host, b.Port = n.ID, n.Host, n.Port
 		resp.Brokers = append(resp.Brokers, b)
