@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -459,18 +460,26 @@ func TestApplyRefusesWhatDoesNotFollow(t *testing.T) {
 	check("a plan made before another was applied", rival, ErrReplayed)
 	check("a gap", edit(next, 8, 3), ErrOrder)
 	check("nothing", nil, ErrMalformed)
-	check("a newer version", edit(next, 0, 2), ErrMalformed)
-	check("an unknown kind", edit(next, 1, 15), ErrMalformed)
-	check("an unknown kind, replayed", edit(first, 1, 200), ErrMalformed)
+	check("no version", edit(next, 0, 0), ErrMalformed)
+	check("a newer version", edit(next, 0, 3), format.Newer("commands of version 3"))
+	check("a kind without a name", edit(next, 1, 15), format.Newer("commands of kind 15"))
+	check("a kind without a name, replayed", edit(first, 1, 200), format.Newer("commands of kind 200"))
+	for kind, name := range map[byte]string{10: "users", 11: "ACLs", 12: "quotas", 32: "groups of replicas", 39: "groups of replicas",
+		22: "transactions", 23: "users", 24: "ACLs", 25: "quotas", 26: "groups of replicas"} {
+		check(name, edit(next, 1, kind), format.Newer(name))
+	}
+	for kind, name := range map[byte]string{6: "transactions", 11: "transactions", 12: "share groups", 13: "share groups", 77: "changes of groups of kind 77"} {
+		check(name, command(kindGroups, 2, []byte{kind, 2, 0, 0, 0, 0, 0}), format.Newer(name))
+	}
 	check("reserved bytes", edit(next, 3, 1), ErrMalformed)
 	check("a short body", next[:len(next)-1], ErrMalformed)
 	check("a long body", append(append([]byte(nil), next...), 0), ErrMalformed)
 	check("a snapshot's part alone", edit(s.Snapshot(1 << 20)[1], 8, 9), ErrOrder)
 	check("its own snapshot", s.Snapshot(1 << 20)[0], ErrReplayed)
-	check("a snapshot that gives ids out again", edit(edit(s.Snapshot(1 << 20)[0], 8, 9), commandHeaderBytes, 2), ErrMalformed)
+	check("a snapshot that gives ids out again", edit(edit(s.Snapshot(1 << 20)[0], 8, 9), format.CommandHeaderBytes, 2), ErrMalformed)
 	check("an old snapshot", New().Snapshot(100)[0], ErrReplayed)
 	del, _ := s.PlanDelete("a")
-	check("deleting what is not there", edit(del, commandHeaderBytes, 9), ErrMalformed)
+	check("deleting what is not there", edit(del, format.CommandHeaderBytes, 9), ErrMalformed)
 	check("forgetting what lives", edit(del, 1, kindForget), ErrMalformed)
 	again := command(kindCreate, 2, appendTopic(nil, &Topic{Name: "a", ID: id(3), Partitions: consecutive(3, 1)}))
 	check("a name twice", again, ErrMalformed)
@@ -481,6 +490,54 @@ func TestApplyRefusesWhatDoesNotFollow(t *testing.T) {
 	again = command(kindCreate, 2, appendTopic(nil, &Topic{Name: "c", ID: id(3), Partitions: consecutive(900, 1)}))
 	check("a log out of turn", again, ErrMalformed)
 	check("producer ids out of turn", command(kindReserve, 2, appendReserve(nil, 5, 5)), ErrMalformed)
+}
+
+// TestSnapshotEnds: the end of a snapshot says how many of each kind there are,
+// in version 1 by position, since then as a list, which names what is not served.
+func TestSnapshotEnds(t *testing.T) {
+	s := New()
+	must(t, s)(s.PlanCreate("a", 2, 1, nil, id(1), roomy))
+	must(t, s)(s.PlanCreate("b", 1, 1, nil, id(2), roomy))
+	chunks := s.Snapshot(1 << 20)
+	last := len(chunks) - 1
+	end := func(counts ...format.PartCount) []byte {
+		var body []byte
+		for _, c := range counts {
+			body = c.Append(body)
+		}
+		return command(kindSnapshotEnd, s.Sequence(), body)
+	}
+	former := command(kindSnapshotEnd, s.Sequence(), []byte{2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0})
+	former[0] = 1
+	wrong := append([]byte(nil), former...)
+	wrong[format.CommandHeaderBytes+4] = 1
+	for _, x := range []struct {
+		what string
+		end  []byte
+		want error
+	}{
+		{"as it is written", chunks[last], nil},
+		{"version 1", former, nil},
+		{"version 1, another count", wrong, ErrMalformed},
+		{"without those of which there are none", end(format.PartCount{Kind: kindSnapshotPart, Count: 2}), nil},
+		{"another count", end(format.PartCount{Kind: kindSnapshotPart, Count: 3}), ErrMalformed},
+		{"no count", end(), ErrMalformed},
+		{"twice", end(format.PartCount{Kind: kindSnapshotPart, Count: 2}, format.PartCount{Kind: kindSnapshotPart, Count: 2}), ErrMalformed},
+		{"cut short", command(kindSnapshotEnd, s.Sequence(), []byte{kindSnapshotPart, 2, 0, 0}), ErrMalformed},
+		{"with ACLs", end(format.PartCount{Kind: kindSnapshotPart, Count: 2}, format.PartCount{Kind: kindSnapshotACLs}), format.Newer("ACLs")},
+	} {
+		r := New()
+		for _, c := range chunks[:last] {
+			if err := r.Apply(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := r.Apply(x.end); !errors.Is(err, x.want) {
+			t.Errorf("%s: %v; want %v", x.what, err, x.want)
+		} else if (err == nil) != r.Equal(s) {
+			t.Errorf("%s: the state is restored: %t", x.what, r.Equal(s))
+		}
+	}
 }
 
 func TestSnapshotCutShort(t *testing.T) {
@@ -764,4 +821,26 @@ func framed(cmds [][]byte) []byte {
 		b = append(b, c...)
 	}
 	return b
+}
+
+// TestNumbers holds what docs/FORMAT.md says of kinds against the code.
+func TestNumbers(t *testing.T) {
+	page, err := os.ReadFile("../docs/FORMAT.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(string(page)), " ")
+	for _, want := range []string{
+		fmt.Sprintf("Kinds: %d create a topic, %d delete, %d forget, %d reserve producer ids, %d configure a topic, %d grow, %d configure a broker, %d changes of groups, %d configure a group; "+
+			"%d users, %d ACLs, %d quotas and %d to %d replication", kindCreate, kindDelete, kindForget, kindReserve, kindConfigure, kindGrow, kindConfigureBroker, kindGroups, kindConfigureGroup,
+			kindUsers, kindACLs, kindQuotas, kindReplicasFirst, kindReplicasLast),
+		fmt.Sprintf("A snapshot is %d its beginning, %d topics, %d changes of groups, %d brokers, %d groups' configurations, %d its end; %d transactions, %d users, %d ACLs, %d quotas and %d replication",
+			kindSnapshotBegin, kindSnapshotPart, kindSnapshotGroup, kindSnapshotBroker, kindSnapshotConfigs, kindSnapshotEnd,
+			kindSnapshotTransactions, kindSnapshotUsers, kindSnapshotACLs, kindSnapshotQuotas, kindSnapshotReplicas),
+		fmt.Sprintf("%d to %d are served, %d to %d are transactions, %d and %d share groups", groupPut, groupModern, changeTransactionsFirst, changeTransactionsLast, changeShare, changeShareTopics),
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("docs/FORMAT.md does not say: %s", want)
+		}
+	}
 }

@@ -2,27 +2,14 @@ package cluster
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/tailbound/tailbound/engine/format"
 )
 
-// A command, little endian:
-//
-//	0  version  u8   1
-//	1  kind     u8
-//	2  reserved u16  0
-//	4  length   u32  of the body that follows the header
-//	8  sequence u64  1 for the first command of a directory, and so on
-//	16 body
-//
-// The parts of a snapshot have the sequence of the state they hold.
-const (
-	commandVersion     = 1
-	commandHeaderBytes = 16
-)
-
+// The envelope of a command is format.Command. Kinds of commands:
 const (
 	kindCreate          = 1 // a topic entry
 	kindDelete          = 2 // topic id
@@ -35,11 +22,47 @@ const (
 	kindConfigureGroup  = 9 // a group's entry: all its configurations
 	kindSnapshotBegin   = 16
 	kindSnapshotPart    = 17 // topic entries
-	kindSnapshotEnd     = 18 // topics u32, groups u32, brokers u32, groups with configurations u32
+	kindSnapshotEnd     = 18 // a list of format.PartCount
 	kindSnapshotGroup   = 19 // changes of groups
 	kindSnapshotBroker  = 20 // a broker's entry
 	kindSnapshotConfigs = 21 // a group's entry
 )
+
+// Kinds of commands that later versions write: they are refused by name.
+const (
+	kindUsers                = 10
+	kindACLs                 = 11
+	kindQuotas               = 12
+	kindReplicasFirst        = 32 // machine, group, sealed, leads, reseat, settled, adopt, force
+	kindReplicasLast         = 39
+	kindSnapshotTransactions = 22
+	kindSnapshotUsers        = 23
+	kindSnapshotACLs         = 24
+	kindSnapshotQuotas       = 25
+	kindSnapshotReplicas     = 26
+)
+
+// positions are the kinds whose counts a snapshot's end of version 1 has, in
+// its order.
+var positions = [4]uint8{kindSnapshotPart, kindSnapshotGroup, kindSnapshotBroker, kindSnapshotConfigs}
+
+// newerKind is the error for a kind of command that is not served.
+func newerKind(kind uint8) error {
+	what := fmt.Sprintf("commands of kind %d", kind)
+	switch {
+	case kind == kindUsers || kind == kindSnapshotUsers:
+		what = "users"
+	case kind == kindACLs || kind == kindSnapshotACLs:
+		what = "ACLs"
+	case kind == kindQuotas || kind == kindSnapshotQuotas:
+		what = "quotas"
+	case kind == kindSnapshotTransactions:
+		what = "transactions"
+	case kind >= kindReplicasFirst && kind <= kindReplicasLast, kind == kindSnapshotReplicas:
+		what = "groups of replicas"
+	}
+	return format.Newer(what)
+}
 
 // producerIDsMax is where producer ids end: they are positive int64s.
 const producerIDsMax = 1<<63 - 1
@@ -58,22 +81,24 @@ type snapshot struct {
 //     may be replayed from before the snapshot that was restored.
 //   - ErrOrder: a command is missing before it, or it was planned before
 //     another one was applied: plan again.
-//   - ErrMalformed (wrapped): not our bytes, or a newer program's.
+//   - ErrMalformed (wrapped): not our bytes.
+//   - format.Newer: a later version's.
 //
 // The parts of a snapshot take effect together, at its end. Any other command
 // among them drops the part that came: a snapshot whose writing was cut short
 // is no snapshot.
 func (s *State) Apply(cmd []byte) error {
-	kind, sequence, body, err := parseCommand(cmd)
+	h, body, err := parseCommand(cmd)
 	if err != nil {
 		return err
 	}
+	kind, sequence := h.Kind, h.Sequence
 	switch kind {
 	case kindCreate, kindDelete, kindForget, kindReserve, kindConfigure, kindGrow, kindConfigureBroker, kindGroups, kindConfigureGroup:
 	case kindSnapshotBegin, kindSnapshotPart, kindSnapshotGroup, kindSnapshotBroker, kindSnapshotConfigs, kindSnapshotEnd:
-		return s.applySnapshot(kind, sequence, body)
+		return s.applySnapshot(h, body)
 	default:
-		return malformed("unknown kind %d; a newer program may know it", kind)
+		return newerKind(kind)
 	}
 	if sequence <= s.sequence {
 		return ErrReplayed
@@ -248,7 +273,7 @@ func (s *State) Snapshot(chunkMax int) [][]byte {
 	var part []byte
 	for t := range s.inLogOrder { // so that restoring appends, and never moves a long table
 		entry := appendTopic(nil, t)
-		if len(part) > 0 && commandHeaderBytes+len(part)+len(entry) > chunkMax {
+		if len(part) > 0 && format.CommandHeaderBytes+len(part)+len(entry) > chunkMax {
 			out = append(out, command(kindSnapshotPart, s.sequence, part))
 			part = nil
 		}
@@ -265,7 +290,7 @@ func (s *State) Snapshot(chunkMax int) [][]byte {
 	}
 	part = nil
 	s.snapshotGroups(chunkMax, func(change []byte) {
-		if len(part) > 0 && commandHeaderBytes+len(part)+len(change) > chunkMax {
+		if len(part) > 0 && format.CommandHeaderBytes+len(part)+len(change) > chunkMax {
 			out = append(out, command(kindSnapshotGroup, s.sequence, part))
 			part = nil
 		}
@@ -274,27 +299,27 @@ func (s *State) Snapshot(chunkMax int) [][]byte {
 	if len(part) > 0 {
 		out = append(out, command(kindSnapshotGroup, s.sequence, part))
 	}
-	end := binary.LittleEndian.AppendUint32(nil, uint32(len(s.byID)))
-	end = binary.LittleEndian.AppendUint32(end, uint32(len(s.groups)))
-	end = binary.LittleEndian.AppendUint32(end, uint32(len(s.brokers)))
-	end = binary.LittleEndian.AppendUint32(end, uint32(len(s.groupConfigs)))
+	var end []byte
+	for i, n := range [4]int{len(s.byID), len(s.groups), len(s.brokers), len(s.groupConfigs)} {
+		end = format.PartCount{Kind: positions[i], Count: uint32(n)}.Append(end)
+	}
 	return append(out, command(kindSnapshotEnd, s.sequence, end))
 }
 
-func (s *State) applySnapshot(kind uint8, sequence uint64, body []byte) error {
-	if sequence <= s.sequence {
+func (s *State) applySnapshot(h format.Command, body []byte) error {
+	if h.Sequence <= s.sequence {
 		s.incoming = nil
 		return ErrReplayed
 	}
-	if kind == kindSnapshotBegin {
-		return s.beginSnapshot(sequence, body)
+	if h.Kind == kindSnapshotBegin {
+		return s.beginSnapshot(h.Sequence, body)
 	}
 	in := s.incoming
-	if in == nil || in.state.sequence != sequence {
+	if in == nil || in.state.sequence != h.Sequence {
 		return fmt.Errorf("%w: a part of a snapshot without its beginning", ErrOrder)
 	}
 	var err error
-	switch kind {
+	switch h.Kind {
 	case kindSnapshotPart:
 		err = in.add(body)
 	case kindSnapshotBroker:
@@ -304,22 +329,42 @@ func (s *State) applySnapshot(kind uint8, sequence uint64, body []byte) error {
 	case kindSnapshotGroup:
 		err = in.state.applyGroups(body)
 	case kindSnapshotEnd:
-		if len(body) != 16 || binary.LittleEndian.Uint32(body) != in.want || in.parts != in.want {
-			err = malformed("a snapshot of %d topics ends after %d", in.want, in.parts)
-		} else if n := binary.LittleEndian.Uint32(body[4:]); int(n) != len(in.state.groups) {
-			err = malformed("a snapshot of %d groups ends after %d", n, len(in.state.groups))
-		} else if n := binary.LittleEndian.Uint32(body[8:]); int(n) != len(in.state.brokers) {
-			err = malformed("a snapshot of %d brokers' configurations ends after %d", n, len(in.state.brokers))
-		} else if n := binary.LittleEndian.Uint32(body[12:]); int(n) != len(in.state.groupConfigs) {
-			err = malformed("a snapshot of %d groups' configurations ends after %d", n, len(in.state.groupConfigs))
-		}
+		err = in.ends(h.Version, body)
 	}
 	if err != nil {
 		s.incoming = nil
 		return err
 	}
-	if kind == kindSnapshotEnd {
+	if h.Kind == kindSnapshotEnd {
 		*s = *in.state
+	}
+	return nil
+}
+
+// ends holds what came against what the snapshot's end says there is.
+func (in *snapshot) ends(version uint8, body []byte) error {
+	counts, err := format.GetPartCounts(version, body, positions)
+	if err != nil {
+		return malformed("%v", err)
+	}
+	have := map[uint8]int{kindSnapshotPart: int(in.parts), kindSnapshotGroup: len(in.state.groups), kindSnapshotBroker: len(in.state.brokers), kindSnapshotConfigs: len(in.state.groupConfigs)}
+	said := map[uint8]int{}
+	for _, c := range counts {
+		if _, ok := have[c.Kind]; !ok {
+			return newerKind(c.Kind)
+		}
+		if _, ok := said[c.Kind]; ok {
+			return malformed("a snapshot's end has two counts of kind %d", c.Kind)
+		}
+		said[c.Kind] = int(c.Count)
+	}
+	for i, what := range [4]string{"topics", "groups", "brokers' configurations", "groups' configurations"} {
+		if kind := positions[i]; said[kind] != have[kind] {
+			return malformed("a snapshot of %d %s ends after %d", said[kind], what, have[kind])
+		}
+	}
+	if in.parts != in.want {
+		return malformed("a snapshot of %d topics ends after %d", in.want, in.parts)
 	}
 	return nil
 }
@@ -394,33 +439,22 @@ func (s *State) topicNamed(body []byte) (*Topic, error) {
 	return s.byID[i], nil
 }
 
-func malformed(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+func malformed(what string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(what, args...))
 }
 
 func command(kind uint8, sequence uint64, body []byte) []byte {
-	b := make([]byte, 0, commandHeaderBytes+len(body))
-	b = append(b, commandVersion, kind, 0, 0)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(body)))
-	b = binary.LittleEndian.AppendUint64(b, sequence)
-	return append(b, body...)
+	h := format.Command{Kind: kind, Sequence: sequence}
+	return h.Append(make([]byte, 0, format.CommandHeaderBytes+len(body)), body)
 }
 
-func parseCommand(b []byte) (kind uint8, sequence uint64, body []byte, err error) {
-	if len(b) < commandHeaderBytes {
-		return 0, 0, nil, malformed("%d bytes", len(b))
+func parseCommand(b []byte) (h format.Command, body []byte, err error) {
+	body, err = h.Get(b)
+	var newer format.Newer
+	if err != nil && !errors.As(err, &newer) {
+		err = malformed("%v", err)
 	}
-	if b[0] != commandVersion {
-		return 0, 0, nil, malformed("version %d; this program knows %d", b[0], commandVersion)
-	}
-	if b[2] != 0 || b[3] != 0 {
-		return 0, 0, nil, malformed("reserved bytes are in use")
-	}
-	body = b[commandHeaderBytes:]
-	if uint64(binary.LittleEndian.Uint32(b[4:])) != uint64(len(body)) {
-		return 0, 0, nil, malformed("a body of %d bytes says it has %d", len(body), binary.LittleEndian.Uint32(b[4:]))
-	}
-	return b[1], binary.LittleEndian.Uint64(b[8:]), body, nil
+	return h, body, err
 }
 
 func appendReserve(b []byte, first, count int64) []byte {

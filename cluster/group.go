@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"slices"
+
+	"github.com/tailbound/tailbound/engine/format"
 )
 
 // Group is what is durable of a consumer group: the generation that was last
@@ -304,6 +307,25 @@ func parseGroupChanges(body []byte) ([]parsedGroupChange, error) {
 	return all, nil
 }
 
+// Kinds of changes that later versions write: they are refused by name.
+const (
+	changeTransactionsFirst = 6 // put, add, offsets, end, done, drop
+	changeTransactionsLast  = 11
+	changeShare             = 12
+	changeShareTopics       = 13
+)
+
+// newerChange is the error for a kind of change that is not served.
+func newerChange(kind byte) error {
+	switch {
+	case kind >= changeTransactionsFirst && kind <= changeTransactionsLast:
+		return format.Newer("transactions")
+	case kind == changeShare || kind == changeShareTopics:
+		return format.Newer("share groups")
+	}
+	return format.Newer(fmt.Sprintf("changes of groups of kind %d", kind))
+}
+
 func parseGroupChange(kind byte, body []byte) (parsedGroupChange, error) {
 	r := reader{b: body}
 	c := parsedGroupChange{kind: kind, group: &Group{ID: r.string()}}
@@ -342,7 +364,7 @@ func parseGroupChange(kind byte, body []byte) (parsedGroupChange, error) {
 	case groupModern:
 		c.parseConsumer(&r)
 	default:
-		return c, malformed("a change of groups of unknown kind %d; a newer program may know it", kind)
+		return c, newerChange(kind)
 	}
 	if r.short || len(r.b) != 0 {
 		return c, malformed("a change of group %q of %d bytes, kind %d", g.ID, len(body), kind)

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"testing"
+
+	"github.com/tailbound/tailbound/engine/format"
 )
 
 // TestGroupCommandsAreWholeOrNothing: a command that is cut or damaged changes
@@ -21,7 +23,7 @@ func TestGroupCommandsAreWholeOrNothing(t *testing.T) {
 		PutConsumer("c", 7, &ConsumerGroup{Epoch: 9, AssignmentEpoch: 9, Serial: 4}, false, []string{"x"}), // the one before it is missing
 		PutConsumer("d", 7, &ConsumerGroup{Epoch: 9, AssignmentEpoch: 9, Serial: 1}, false, nil),
 	})
-	body := cmd[commandHeaderBytes:]
+	body := cmd[format.CommandHeaderBytes:]
 	for n := 1; n < len(body); n++ {
 		whole := false // cut between two changes it is a sound, shorter command
 		for at := 0; at < len(body); at += groupChangeHeaderBytes + int(binary.LittleEndian.Uint32(body[at+1:])) {

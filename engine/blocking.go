@@ -20,11 +20,11 @@ type blocking struct {
 }
 
 func newBlocking(ring ioring.Ring, arena *mem.Arena, files uint32) (*blocking, error) {
-	buf, err := arena.Carve("recovery", 1<<20, format.BlockBytes)
+	buf, err := arena.Allocate("recovery", 1<<20, format.BlockBytes)
 	if err != nil {
 		return nil, err
 	}
-	path, err := arena.Carve("recovery", format.BlockBytes, format.BlockBytes)
+	path, err := arena.Allocate("recovery", format.BlockBytes, format.BlockBytes)
 	return &blocking{ring: ring, buf: buf, path: path, files: files}, err
 }
 

@@ -39,7 +39,7 @@ type draft struct {
 
 func (e *Engine) carveChecks(a *mem.Arena) (err error) {
 	e.checkpoints.replays = [2]uint64{1, 1} // Recover wrote both
-	e.checkpoints.checkBuf, err = a.Carve("checkpoint", e.o.checkpointBytes(), format.BlockBytes)
+	e.checkpoints.checkBuf, err = a.Allocate("checkpoint", e.o.checkpointBytes(), format.BlockBytes)
 	return err
 }
 

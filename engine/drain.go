@@ -27,7 +27,7 @@ func (e *Engine) carveDrains(a *mem.Arena) (err error) {
 		if i >= largeDrains {
 			what, n = "small run buffers", smallDrainBytes
 		}
-		if e.flush.buffers[i], err = a.Carve(what, n, format.BlockBytes); err != nil {
+		if e.flush.buffers[i], err = a.Allocate(what, n, format.BlockBytes); err != nil {
 			return err
 		}
 	}

@@ -101,7 +101,7 @@ type indexWork struct {
 }
 
 func (e *Engine) carveIndexes(a *mem.Arena) (err error) {
-	e.index.indexBlock, err = a.Carve("index block", format.BlockBytes, format.BlockBytes)
+	e.index.indexBlock, err = a.Allocate("index block", format.BlockBytes, format.BlockBytes)
 	return err
 }
 

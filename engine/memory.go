@@ -89,7 +89,7 @@ func (e *Engine) carveMemory(arena *mem.Arena) error {
 	}
 	e.cache.slabs = make([]slab, n)
 	for i := range e.cache.slabs {
-		b, err := arena.Carve("log memory", size, format.BlockBytes)
+		b, err := arena.Allocate("log memory", size, format.BlockBytes)
 		if err != nil {
 			return err
 		}

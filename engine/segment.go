@@ -57,7 +57,7 @@ func (e *Engine) carveFiles(a *mem.Arena) (err error) {
 	for i := len(e.files.opened) - 1; i >= 0; i-- {
 		e.fileClosed(int32(i))
 	}
-	e.files.paths, err = a.Carve("paths", max(format.BlockBytes, pathBytes*(len(e.files.opened)+1+worksMax)), 64)
+	e.files.paths, err = a.Allocate("paths", max(format.BlockBytes, pathBytes*(len(e.files.opened)+1+worksMax)), 64)
 	return err
 }
 

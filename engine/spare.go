@@ -70,7 +70,7 @@ const (
 
 func (e *Engine) carveSpares(a *mem.Arena) (err error) {
 	if e.zeroFileBytes() > 0 && e.o.DirectBytes > 0 {
-		e.recycled.zeroes, err = a.Carve("zeroes", zeroWrite, format.BlockBytes)
+		e.recycled.zeroes, err = a.Allocate("zeroes", zeroWrite, format.BlockBytes)
 		clear(e.recycled.zeroes.Bytes())
 	}
 	return err

@@ -190,6 +190,9 @@ func opensOld(t *testing.T, dir string, shards int, want *picture) {
 	if err := b.check(); err != nil {
 		t.Error(err)
 	}
+	if n := strings.Count(b.out.tail(), raisedLine); n != 1 {
+		t.Errorf("that the directory is raised is said %d times:\n%s", n, b.out.tail())
+	}
 	if err := b.start(); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +217,13 @@ func opensOld(t *testing.T, dir string, shards int, want *picture) {
 	if err := b.check(); err != nil {
 		t.Error(err)
 	}
+	if n := strings.Count(b.out.tail(), raisedLine); n != 1 {
+		t.Errorf("that the directory is raised is said %d times in three lives:\n%s", n, b.out.tail())
+	}
 }
+
+// raisedLine is what the opening of a former version's directory says, once.
+const raisedLine = "the data directory is raised: versions of Tailbound before"
 
 // compare says where two pictures differ, a line each.
 func compare(t *testing.T, when string, want, got *picture) {

@@ -28,7 +28,7 @@ func TestAudit(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer arena.Unmap()
-	b, err := arena.Carve("test", 8192, 4096)
+	b, err := arena.Allocate("test", 8192, 4096)
 	if err != nil {
 		t.Fatal(err)
 	}

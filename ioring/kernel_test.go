@@ -67,7 +67,7 @@ func newWorld(t *testing.T, mask string) *world {
 }
 
 func (w *world) block(n int) mem.Block {
-	b, err := w.arena.Carve("test", n, 4096)
+	b, err := w.arena.Allocate("test", n, 4096)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -129,9 +129,9 @@ func (a *Arena) Unmap() error {
 	return unix.MunmapPtr(p, a.mapped)
 }
 
-// Carve takes n bytes, aligned to align (a power of two), out of the arena.
+// Allocate takes n bytes, aligned to align (a power of two), out of the arena.
 // Error: the arena is sealed, or too small; it names what asked.
-func (a *Arena) Carve(what string, n, align int) (Block, error) {
+func (a *Arena) Allocate(what string, n, align int) (Block, error) {
 	if a.sealed {
 		return Block{}, fmt.Errorf("mem: %s asks for %d bytes of a sealed arena", what, n)
 	}

@@ -36,7 +36,7 @@ func NewBuddy(a *Arena, name string, min, max, count int) (*Buddy, error) {
 	if align > BlockBytes {
 		align = BlockBytes
 	}
-	region, err := a.Carve("buddy "+name, max*count, align)
+	region, err := a.Allocate("buddy "+name, max*count, align)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,7 @@
 // sizes, reference counts, poison, and lists through tables of fixed size. It
 // imports nothing of ours.
 //
-// Invariants: after Seal no Carve succeeds; a block is in exactly one place
+// Invariants: after Seal no Allocate succeeds; a block is in exactly one place
 // (its pool's free list or its holder's hands); a freed block is poisoned when
 // the arena was made so; every address handed to the kernel lies in an arena.
 package mem

@@ -18,11 +18,11 @@ func arena(t *testing.T, n int) *Arena {
 
 func TestCarveAfterSealIsRefused(t *testing.T) {
 	a := arena(t, 1<<20)
-	if _, err := a.Carve("early", 4096, 4096); err != nil {
+	if _, err := a.Allocate("early", 4096, 4096); err != nil {
 		t.Fatal(err)
 	}
 	a.Seal()
-	_, err := a.Carve("late", 64, 64)
+	_, err := a.Allocate("late", 64, 64)
 	if err == nil || !strings.Contains(err.Error(), "late") || !strings.Contains(err.Error(), "sealed") {
 		t.Fatalf("carving a sealed arena: %v; want an error that names who asked", err)
 	}
@@ -30,13 +30,13 @@ func TestCarveAfterSealIsRefused(t *testing.T) {
 
 func TestCarveBeyondTheArenaIsRefused(t *testing.T) {
 	a := arena(t, 2<<20)
-	if _, err := a.Carve("half", 1<<20, 4096); err != nil {
+	if _, err := a.Allocate("half", 1<<20, 4096); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Carve("more", 1<<20+1, 4096); err == nil {
+	if _, err := a.Allocate("more", 1<<20+1, 4096); err == nil {
 		t.Fatal("carved more than there is")
 	}
-	if _, err := a.Carve("rest", 1<<20, 4096); err != nil {
+	if _, err := a.Allocate("rest", 1<<20, 4096); err != nil {
 		t.Fatal(err)
 	}
 }

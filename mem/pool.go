@@ -26,7 +26,7 @@ func NewPool(a *Arena, name string, size, count int) (*Pool, error) {
 	if size%64 != 0 {
 		return nil, fmt.Errorf("mem: pool %s: block size %d is not a multiple of 64", name, size)
 	}
-	all, err := a.Carve("pool "+name, size*count, align)
+	all, err := a.Allocate("pool "+name, size*count, align)
 	if err != nil {
 		return nil, err
 	}

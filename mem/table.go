@@ -2,11 +2,11 @@ package mem
 
 import "unsafe"
 
-// CarveTable takes n zeroed entries of a table out of the arena. T must hold no
-// pointers: the collector does not see the arena. Errors: as Carve's.
-func CarveTable[T any](a *Arena, what string, n int) ([]T, error) {
+// AllocateTable takes n zeroed entries of a table out of the arena. T must hold no
+// pointers: the collector does not see the arena. Errors: as Allocate's.
+func AllocateTable[T any](a *Arena, what string, n int) ([]T, error) {
 	each := int(unsafe.Sizeof(*new(T)))
-	b, err := a.Carve(what, n*each, 64)
+	b, err := a.Allocate(what, n*each, 64)
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ type conn struct {
 	cancelRecv opStage
 	hungry     bool // waits for buffers after ENOBUFS
 	ended      bool // nothing more is received: end of stream, Close, Stop
-	deaf       bool // nothing more is surfaced either: Close, Noise
+	deaf       bool // nothing more is surfaced either: Close, ProtocolError
 	told       bool // Close was called
 	lengthHave uint8
 	length     [4]byte // of the frame that begins
@@ -188,7 +188,7 @@ func (n *Net) Close(c ConnID) {
 // Abort says that f can get no reply, and so nothing that came after it may: who
 // waits for one takes the first that comes for it. The connection closes after
 // the replies to what came before.
-func (n *Net) Abort(f FrameID) {
+func (n *Net) Abort(f RequestID) {
 	i, y := n.taken(f)
 	if y == nil {
 		return

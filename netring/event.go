@@ -10,34 +10,34 @@ type ConnID uint64
 // it when this one is gone.
 func (c ConnID) Slot() int { return int(uint32(c)) }
 
-// FrameID names a request, likewise.
-type FrameID uint64
+// RequestID names a request, likewise.
+type RequestID uint64
 
 // Kind is what happened.
 type Kind uint8
 
 const (
-	Opened     Kind = iota // Conn was accepted
-	FrameReady             // Frame is one whole request of Conn
-	Sent                   // the reply that was sent with User left, or never will; what was attached is free
-	Closed                 // Conn is gone, and its id with it; after the last Sent of it
-	Noise                  // Conn sends what cannot be a request, see What; it is being closed
+	Opened        Kind = iota // Conn was accepted
+	RequestReady              // Request is one whole request of Conn
+	Sent                      // the reply that was sent with User left, or never will; what was attached is free
+	Closed                    // Conn is gone, and its id with it; after the last Sent of it
+	ProtocolError             // Conn sends what cannot be a request, see What; it is being closed
 )
 
 // Event is something that happened. At is when the bytes or the completion
 // behind it came.
 type Event struct {
-	Kind  Kind
-	First [8]byte // Noise: the frame's length word and what followed, as far as it had come
-	Conn  ConnID
-	Frame FrameID
-	User  uint64
-	At    ioring.Instant
+	Kind    Kind
+	First   [8]byte // ProtocolError: the request's length word and what followed, as far as it had come
+	Conn    ConnID
+	Request RequestID
+	User    uint64
+	At      ioring.Instant
 }
 
-// What names what a Noise event's connection probably spoke.
+// What names what a ProtocolError event's connection probably spoke.
 func (e Event) What() string {
-	if e.Kind != Noise {
+	if e.Kind != ProtocolError {
 		return ""
 	}
 	switch string(e.First[:4]) {
@@ -72,7 +72,7 @@ type events struct {
 }
 
 // tell queues an event. It is written where it stays, not put together first.
-func (n *Net) tell(k Kind, c ConnID, f FrameID, user uint64) *Event {
+func (n *Net) tell(k Kind, c ConnID, f RequestID, user uint64) *Event {
 	q := &n.events
 	if q.n == len(q.all) {
 		panic("netring: the events are not taken")
@@ -83,7 +83,7 @@ func (n *Net) tell(k Kind, c ConnID, f FrameID, user uint64) *Event {
 	}
 	q.n++
 	e := &q.all[at]
-	e.Kind, e.First, e.Conn, e.Frame, e.User, e.At = k, [8]byte{}, c, f, user, n.now
+	e.Kind, e.First, e.Conn, e.Request, e.User, e.At = k, [8]byte{}, c, f, user, n.now
 	return e
 }
 
@@ -97,7 +97,7 @@ func (n *Net) Next() (Event, bool) {
 			q.head = 0
 		}
 		q.n--
-		if e.Kind == FrameReady && !n.Alive(e.Frame) {
+		if e.Kind == RequestReady && !n.Alive(e.Request) {
 			continue
 		}
 		return e, true

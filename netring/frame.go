@@ -81,12 +81,12 @@ const (
 	noClass
 )
 
-func (n *Net) frameID(f int32) FrameID {
-	return FrameID(n.frames[f].generation)<<32 | FrameID(f)
+func (n *Net) frameID(f int32) RequestID {
+	return RequestID(n.frames[f].generation)<<32 | RequestID(f)
 }
 
 // taken is the caller's frame; nil where it is gone.
-func (n *Net) taken(f FrameID) (int32, *frame) {
+func (n *Net) taken(f RequestID) (int32, *frame) {
 	i := uint32(f)
 	if int(i) >= len(n.frames) {
 		return none, nil
@@ -100,7 +100,7 @@ func (n *Net) taken(f FrameID) (int32, *frame) {
 
 // Alive says whether an answer to f can still be sent: it has had none, and
 // its connection is there.
-func (n *Net) Alive(f FrameID) bool {
+func (n *Net) Alive(f RequestID) bool {
 	_, x := n.taken(f)
 	return x != nil && !x.doomed && n.conns[x.conn].stage == stageOpen
 }
@@ -108,7 +108,7 @@ func (n *Net) Alive(f FrameID) bool {
 // Pieces appends the request's bytes, without its length word, to dst. They
 // are valid until Release, or until the connection is gone, which shows in no
 // turn before its Step.
-func (n *Net) Pieces(f FrameID, dst [][]byte) [][]byte {
+func (n *Net) Slices(f RequestID, dst [][]byte) [][]byte {
 	_, x := n.taken(f)
 	if x == nil {
 		return dst
@@ -121,7 +121,7 @@ func (n *Net) Pieces(f FrameID, dst [][]byte) [][]byte {
 
 // Release says that the request's bytes are no longer needed. Again is no
 // harm.
-func (n *Net) Release(f FrameID) {
+func (n *Net) Release(f RequestID) {
 	if i, x := n.taken(f); x != nil {
 		n.releaseBytes(i)
 	}
@@ -238,11 +238,11 @@ func (n *Net) noise(i int32) bool {
 	length := lengthOf(first)
 	// As a length, the start of a TLS handshake is 353 MiB and more: possible
 	// in a very large arena, but not with these bytes after it.
-	if length >= headerBytesMin && int(length) <= n.o.FrameBytesMax && !(isTLS(first) && first[5] == 1) {
+	if length >= headerBytesMin && int(length) <= n.o.RequestBytesMax && !(isTLS(first) && first[5] == 1) {
 		return false
 	}
-	n.stats.NoiseConns++
-	n.tell(Noise, n.connID(i), 0, 0).First = first
+	n.stats.ProtocolErrors++
+	n.tell(ProtocolError, n.connID(i), 0, 0).First = first
 	x.ended, x.deaf, x.sendAt = true, true, n.now
 	n.wakeConn(i)
 	return true
@@ -281,7 +281,7 @@ func (n *Net) begin(i int32) bool {
 	y := &n.frames[f]
 	n.freeFrame = y.next
 	n.framesFree--
-	n.stats.FramesFreeLow = min(n.stats.FramesFreeLow, n.framesFree)
+	n.stats.RequestsFreeLow = min(n.stats.RequestsFreeLow, n.framesFree)
 	generation := y.generation + 1
 	*y = emptyFrame
 	y.generation, y.conn, y.need = generation, i, need
@@ -408,9 +408,9 @@ func (n *Net) surface(i, f int32) {
 	x.last = f
 	x.outstanding++
 	n.held++
-	n.stats.Frames++
-	n.stats.FrameBytes += uint64(y.need)
-	n.tell(FrameReady, n.connID(i), n.frameID(f), 0)
+	n.stats.Requests++
+	n.stats.RequestBytes += uint64(y.need)
+	n.tell(RequestReady, n.connID(i), n.frameID(f), 0)
 }
 
 func (n *Net) refund(y *frame, bytes int) {
@@ -547,7 +547,7 @@ func (n *Net) gate() {
 	}
 	n.gated, n.gatedAt = !n.gated, n.now
 	if n.gated {
-		n.stats.Gated++
+		n.stats.Backpressured++
 	}
 	for i := range n.conns {
 		if x := &n.conns[i]; x.stage == stageOpen && x.frame == none && x.receiving == n.gated {

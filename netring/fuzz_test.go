@@ -23,7 +23,7 @@ func FuzzFrames(f *testing.F) {
 		}
 		k := min(int(data[0]), len(data)-1)
 		sizes, stream := data[1:1+k], data[1+k:]
-		r := newRig(t, 1, Options{ConnsMax: 1, FramesMax: 8, ReceiveBufferBytes: 1024, ReceiveBuffers: 64, PipelineMax: 4, ReplyBlocks: 4, VectorsMax: 1})
+		r := newRig(t, 1, Options{ConnsMax: 1, RequestsMax: 8, ReceiveBufferBytes: 1024, ReceiveBuffers: 64, PipelineMax: 4, ReplyBlocks: 4, VectorsMax: 1})
 		r.calm = true
 		p := &peer{}
 		r.dialed = append(r.dialed, p)
@@ -37,15 +37,15 @@ func FuzzFrames(f *testing.F) {
 					return
 				}
 				switch e.Kind {
-				case FrameReady:
+				case RequestReady:
 					at := len(got)
 					got = append(got, 0, 0, 0, 0)
-					for _, q := range r.n.Pieces(e.Frame, nil) {
+					for _, q := range r.n.Slices(e.Request, nil) {
 						got = append(got, q...)
 					}
 					binary.BigEndian.PutUint32(got[at:], uint32(len(got)-at-4))
-					r.n.Drop(e.Frame)
-				case Noise:
+					r.n.Drop(e.Request)
+				case ProtocolError:
 					noise = true
 				}
 			}
@@ -67,7 +67,7 @@ func FuzzFrames(f *testing.F) {
 		at := 0
 		for at+4 <= len(stream) {
 			size := int(int32(binary.BigEndian.Uint32(stream[at:])))
-			if size < headerBytesMin || size > r.n.o.FrameBytesMax {
+			if size < headerBytesMin || size > r.n.o.RequestBytesMax {
 				bad = true
 				break
 			}

@@ -35,7 +35,7 @@ func onKernel(t *testing.T, mask string) {
 		t.Fatal(err)
 	}
 	const slot = 0
-	o := Options{Listener: slot, ConnsMax: 64, FramesMax: 128, ReceiveBufferBytes: 16 << 10, ReceiveBuffers: 256, PipelineMax: 8, ReplyBlocks: 64, VectorsMax: 2, ProgressTimeoutNS: 3e9, SendTimeoutNS: 2e9}
+	o := Options{Listener: slot, ConnsMax: 64, RequestsMax: 128, ReceiveBufferBytes: 16 << 10, ReceiveBuffers: 256, PipelineMax: 8, ReplyBlocks: 64, VectorsMax: 2, ProgressTimeoutNS: 3e9, SendTimeoutNS: 2e9}
 	k, err := ioring.NewKernel(ioring.KernelOptions{Entries: 64, CQEntries: 1024, Files: 16, Sockets: 64, RootFD: unix.AT_FDCWD, ReceiveBuffers: 256, Features: features, Buffered: true})
 	if err != nil {
 		t.Skip(err)
@@ -65,7 +65,7 @@ func onKernel(t *testing.T, mask string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lent, err := arena.Carve("lent", 2<<20, 4096)
+	lent, err := arena.Allocate("lent", 2<<20, 4096)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,9 +207,9 @@ func onKernel(t *testing.T, mask string) {
 				break
 			}
 			switch e.Kind {
-			case FrameReady:
+			case RequestReady:
 				var got []byte
-				for _, p := range n.Pieces(e.Frame, nil) {
+				for _, p := range n.Slices(e.Request, nil) {
 					got = append(got, p...)
 				}
 				number := binary.BigEndian.Uint32(got)
@@ -222,13 +222,13 @@ func onKernel(t *testing.T, mask string) {
 					t.Fatalf("request %d after %d", number, last)
 				}
 				numbers[e.Conn] = number
-				todo = append(todo, pending{e.Frame, e.Conn, want})
+				todo = append(todo, pending{e.Request, e.Conn, want})
 			case Sent:
 				if !lentOut[e.User] {
 					t.Fatalf("Sent %d twice", e.User)
 				}
 				delete(lentOut, e.User)
-			case Noise:
+			case ProtocolError:
 				noise++
 			}
 		}

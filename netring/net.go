@@ -46,10 +46,10 @@ type Options struct {
 	ConnsMax           int            // [1024] connections (max.connections)
 	ConnsPerAddressMax int            // [ConnsMax] of them, of one peer's address (max.connections.per.ip); below 0: none
 	AddressLimits      []AddressLimit // of addresses with a number of their own (max.connections.per.ip.overrides)
-	FramesMax          int            // [2048] requests, from the first byte to the reply's last
+	RequestsMax        int            // [2048] requests, from the first byte to the reply's last
 	ReceiveBufferBytes int            // [64 KiB] a multiple of 1 KiB
 	ReceiveBuffers     int            // [256] 16..65535; the receive pool is their product
-	FrameBytesMax      int            // [a quarter of the receive pool] and at most that
+	RequestBytesMax    int            // [a quarter of the receive pool] and at most that
 	ProgressTimeoutNS  int64          // [30 s] for a request that has begun; a twentieth while others wait for memory
 	IdleTimeoutNS      int64          // [600 s] for a connection without any
 	SendTimeoutNS      int64          // [60 s] for a peer to take a reply, or 64 KiB of it; a sixtieth while others wait for what replies hold
@@ -79,10 +79,10 @@ func (o Options) defaults() Options {
 	set(&o.Listeners, 1)
 	set(&o.ConnsMax, 1024)
 	set(&o.ConnsPerAddressMax, o.ConnsMax)
-	set(&o.FramesMax, 2048)
+	set(&o.RequestsMax, 2048)
 	set(&o.ReceiveBufferBytes, 64<<10)
 	set(&o.ReceiveBuffers, 256)
-	set(&o.FrameBytesMax, o.ReceiveBuffers*o.ReceiveBufferBytes/4)
+	set(&o.RequestBytesMax, o.ReceiveBuffers*o.ReceiveBufferBytes/4)
 	long(&o.ProgressTimeoutNS, 30e9)
 	long(&o.IdleTimeoutNS, 600e9)
 	long(&o.SendTimeoutNS, 60e9)
@@ -98,21 +98,21 @@ type Stats struct {
 	Accepted, ClosedConns                      uint64 // connections
 	Refused, RefusedPerAddress                 uint64 // closed at once: the table was full; their address had its share
 	AcceptBackoffs                             uint64 // accepts that failed for want of descriptors or otherwise
-	Frames, FrameBytes                         uint64 // whole requests
+	Requests, RequestBytes                     uint64 // whole requests
 	Copied                                     uint64 // bytes copied while putting requests together
 	Replies, Dropped, SendOps, SentBytes       uint64
 	Gathered                                   uint64 // replies that shared a Send with an earlier one
 	PartialSends                               uint64
 	NoBuffers, Admissions, Waited              uint64 // ENOBUFS; requests admitted; of them after a wait
-	NoiseConns, Gated, Evicted                 uint64 // see gate, evict
+	ProtocolErrors, Backpressured, Evicted     uint64 // see gate, evict
 	ProgressTimeouts, SendTimeouts, IdleCloses uint64
 	RepliesTooLarge, NoReplyMemory             uint64 // Begin refused: for ever, for now
 	AttachedGrown                              uint64
 
-	Conns, FramesOpen, Attached                        int
-	BuffersInRing, BuffersHeld, SmallFree, ReplyFree   int
-	BuffersFreeLow, SmallLow, ReplyLow, FramesFreeLow  int
-	BudgetFree, ReserveFree, BudgetLow, ReserveFreeLow int // bytes
+	Conns, RequestsOpen, Attached                       int
+	BuffersInRing, BuffersHeld, SmallFree, ReplyFree    int
+	BuffersFreeLow, SmallLow, ReplyLow, RequestsFreeLow int
+	BudgetFree, ReserveFree, BudgetLow, ReserveFreeLow  int // bytes
 }
 
 // Net is all connections of one shard. It belongs to the shard's thread.
@@ -205,11 +205,11 @@ func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
 		return nil, fmt.Errorf("netring: receive buffers of %d bytes; a multiple of 1024 is needed", b)
 	case r < 16 || r > 1<<16-1:
 		return nil, fmt.Errorf("netring: %d receive buffers; 16 to 65535 are possible", r)
-	case o.FrameBytesMax < headerBytesMin || o.FrameBytesMax > b*r/4:
-		return nil, fmt.Errorf("netring: requests of %d bytes in a receive pool of %d; at most a quarter is possible", o.FrameBytesMax, b*r)
+	case o.RequestBytesMax < headerBytesMin || o.RequestBytesMax > b*r/4:
+		return nil, fmt.Errorf("netring: requests of %d bytes in a receive pool of %d; at most a quarter is possible", o.RequestBytesMax, b*r)
 	case o.Listeners < 1 || o.Listeners > 64:
 		return nil, fmt.Errorf("netring: %d listeners; 1 to 64 are possible", o.Listeners)
-	case o.ConnsMax < 1 || o.FramesMax < 1 || o.PipelineMax < 1 || o.ReplyBlocks < 1 || o.VectorsMax < 1:
+	case o.ConnsMax < 1 || o.RequestsMax < 1 || o.PipelineMax < 1 || o.ReplyBlocks < 1 || o.VectorsMax < 1:
 		return nil, errors.New("netring: a limit below 1")
 	}
 	n := &Net{ring: ring, o: o, freeConn: none, freeFrame: none, freeV: none, freeE: none}
@@ -220,7 +220,7 @@ func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
 	n.window, n.gateAt = max(2, r/8), max(1, r/4)
 	var err error
 	carve := func(what string, size int) mem.Block {
-		block, e := arena.Carve(what, size, 64)
+		block, e := arena.Allocate(what, size, 64)
 		err = errors.Join(err, e)
 		return block
 	}
@@ -238,7 +238,7 @@ func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
 	}
 	n.own = carve("vectors of connections", ioring.VectorBytes(ownPieces)*o.ConnsMax)
 	n.stash = carve("first bytes of requests", n.stashBytes()*o.ConnsMax)
-	n.lengths = carve("lengths of empty replies", 4*o.FramesMax)
+	n.lengths = carve("lengths of empty replies", 4*o.RequestsMax)
 	n.scratch = carve("netring scratch", replyBlockBytes)
 	n.doors = make([]door, o.Listeners)
 	for k := range n.doors {
@@ -256,30 +256,30 @@ func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
 		n.freeConn = int32(i)
 	}
 	n.runs.all = make([]int32, o.ConnsMax)
-	n.frames = make([]frame, o.FramesMax)
-	for i := o.FramesMax - 1; i >= 0; i-- {
+	n.frames = make([]frame, o.RequestsMax)
+	for i := o.RequestsMax - 1; i >= 0; i-- {
 		n.frames[i].next = n.freeFrame
 		n.freeFrame = int32(i)
 	}
-	n.framesFree = o.FramesMax
+	n.framesFree = o.RequestsMax
 	// a buffer's pieces: one not yet looked at, one of each frame in it but
 	// two where a frame ends and one begins; a frame's: one small block more
-	n.views = make([]view, 2*ringBuffers+3*o.FramesMax+o.ConnsMax)
+	n.views = make([]view, 2*ringBuffers+3*o.RequestsMax+o.ConnsMax)
 	for i := len(n.views) - 1; i >= 0; i-- {
 		n.views[i].next = n.freeV
 		n.freeV = int32(i)
 	}
 	// a reply's own pieces: its length, its blocks (and again after each attached)
-	n.extents = make([]extent, 2*o.FramesMax+o.ReplyBlocks+2*o.AttachedMax)
+	n.extents = make([]extent, 2*o.RequestsMax+o.ReplyBlocks+2*o.AttachedMax)
 	for i := len(n.extents) - 1; i >= 0; i-- {
 		n.extents[i].next = n.freeE
 		n.freeE = int32(i)
 	}
-	n.events.all = make([]Event, 4*o.FramesMax+4*o.ConnsMax)
+	n.events.all = make([]Event, 4*o.RequestsMax+4*o.ConnsMax)
 	n.orphans = make([]uint32, 0, 64)
 	n.waiting = [2]waitList{{first: none, last: none}, {first: none, last: none}}
 	n.scanNS = max(min(o.ProgressTimeoutNS/32, o.IdleTimeoutNS/4, o.SendTimeoutNS/4, 1e9), 1e6)
-	n.stats.BudgetLow, n.stats.ReserveFreeLow, n.stats.FramesFreeLow = n.budget, n.reserve, n.framesFree
+	n.stats.BudgetLow, n.stats.ReserveFreeLow, n.stats.RequestsFreeLow = n.budget, n.reserve, n.framesFree
 	n.stats.BuffersFreeLow = ringBuffers
 	return n, nil
 }
@@ -300,7 +300,7 @@ func (n *Net) Refusals() (count uint64, last Refusal) {
 // Stats are the counters, valid until the next call of any method.
 func (n *Net) Stats() *Stats {
 	s := &n.stats
-	s.Conns, s.FramesOpen, s.Attached = n.live, len(n.frames)-n.framesFree, n.attached
+	s.Conns, s.RequestsOpen, s.Attached = n.live, len(n.frames)-n.framesFree, n.attached
 	s.BuffersInRing, s.BuffersHeld = n.inRing, n.buffers.Count()-n.buffers.Free()-n.inRing
 	s.SmallFree, s.SmallLow = n.small.Free(), n.small.Low()
 	s.ReplyFree, s.ReplyLow = n.replies.Free(), n.replies.Low()
@@ -560,8 +560,8 @@ func (n *Net) provide() bool {
 // is given less time.
 func (n *Net) pressed() bool { return n.waiting[0].first != none || n.waiting[1].first != none }
 
-// FramesWanted says that requests wait because as many are open as may be.
-func (n *Net) FramesWanted() bool { return n.framesFree == 0 && n.pressed() }
+// RequestsWanted says that requests wait because as many are open as may be.
+func (n *Net) RequestsWanted() bool { return n.framesFree == 0 && n.pressed() }
 
 // pressedPart is what part of the progress timeout is left then.
 const pressedPart = 20

@@ -237,7 +237,7 @@ func newRig(t *testing.T, seed uint64, o Options) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lent, err := a.Carve("lent", 1<<20, 4096)
+	lent, err := a.Allocate("lent", 1<<20, 4096)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +326,7 @@ func body(p []byte, number uint32) {
 var seedFlag = flag.Uint64("seed", 0, "of TestRandom: run only this one")
 
 type pending struct {
-	frame FrameID
+	frame RequestID
 	conn  ConnID
 	bytes []byte // the request
 }
@@ -356,12 +356,12 @@ func random(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 2))
 	b := []int{1024, 4096}[rng.IntN(2)]
 	o := Options{
-		Listener: 1, ConnsMax: 8, FramesMax: []int{6, 64}[rng.IntN(2)], ReceiveBufferBytes: b, ReceiveBuffers: []int{16, 64}[rng.IntN(2)],
+		Listener: 1, ConnsMax: 8, RequestsMax: []int{6, 64}[rng.IntN(2)], ReceiveBufferBytes: b, ReceiveBuffers: []int{16, 64}[rng.IntN(2)],
 		PipelineMax: []int{1, 3, 20}[rng.IntN(3)], ReplyBlocks: 32, VectorsMax: 1,
 	}
 	r := newRig(t, seed, o)
 	n := r.n
-	max := n.o.FrameBytesMax
+	max := n.o.RequestBytesMax
 	type client struct {
 		p        *peer
 		asked    uint32
@@ -416,10 +416,10 @@ func random(t *testing.T, seed uint64) {
 					}
 				}
 				opened++
-			case FrameReady:
+			case RequestReady:
 				c := of[e.Conn]
 				var got []byte
-				for _, p := range n.Pieces(e.Frame, nil) {
+				for _, p := range n.Slices(e.Request, nil) {
 					got = append(got, p...)
 				}
 				want := make([]byte, len(got))
@@ -428,7 +428,7 @@ func random(t *testing.T, seed uint64) {
 					t.Fatalf("seed %d: request %d of %d bytes is wrong", seed, c.surfaced, len(got))
 				}
 				c.surfaced++
-				todo = append(todo, pending{e.Frame, e.Conn, want})
+				todo = append(todo, pending{e.Request, e.Conn, want})
 			case Sent:
 				if !lent[e.User] {
 					t.Fatalf("seed %d: Sent %d twice or never sent", seed, e.User)
@@ -436,7 +436,7 @@ func random(t *testing.T, seed uint64) {
 				delete(lent, e.User)
 			case Closed:
 				closed[e.Conn] = true
-			case Noise:
+			case ProtocolError:
 				t.Fatalf("seed %d: noise", seed)
 			}
 		}
@@ -450,7 +450,7 @@ func random(t *testing.T, seed uint64) {
 				continue
 			}
 			var got []byte
-			for _, p := range n.Pieces(x.frame, nil) {
+			for _, p := range n.Slices(x.frame, nil) {
 				got = append(got, p...)
 			}
 			if len(got) != 0 && !bytes.Equal(got, x.bytes) {
@@ -605,7 +605,7 @@ func TestNoise(t *testing.T) {
 		r := newRig(t, 1, Options{})
 		p := &peer{out: []byte(x.bytes)}
 		r.dialed = append(r.dialed, p)
-		if e := r.next(Noise); e.What() != x.what {
+		if e := r.next(ProtocolError); e.What() != x.what {
 			t.Errorf("%q is called %q", x.bytes, e.What())
 		}
 		r.next(Closed)
@@ -637,11 +637,11 @@ func TestHalfOpenSendersHoldNothing(t *testing.T) {
 	// a small request goes through beside them
 	good := &peer{out: request(0, 100)}
 	r.dialed = append(r.dialed, good)
-	e := r.next(FrameReady)
-	if !r.n.Begin(e.Frame, 0) {
+	e := r.next(RequestReady)
+	if !r.n.Begin(e.Request, 0) {
 		t.Fatal("Begin")
 	}
-	r.n.Send(e.Frame, 1)
+	r.n.Send(e.Request, 1)
 	r.next(Sent)
 	// and in time each of them is gone
 	r.until("only the good one is left", func() bool {
@@ -691,14 +691,14 @@ func TestThousandHalfOpen(t *testing.T) {
 				asked := r.now
 				good.out = request(uint32(i), size)
 				e := Event{}
-				for e.Kind != FrameReady {
+				for e.Kind != RequestReady {
 					r.turn()
 					for {
 						got, ok := r.n.Next()
 						if !ok {
 							break
 						}
-						if got.Kind == FrameReady {
+						if got.Kind == RequestReady {
 							e = got
 						}
 					}
@@ -707,10 +707,10 @@ func TestThousandHalfOpen(t *testing.T) {
 						t.Fatalf("%v, seed %d: a request of %d bytes is not through after a fifth of the progress timeout: %+v", mix, seed, size, *r.n.Stats())
 					}
 				}
-				if !r.n.Begin(e.Frame, 0) {
+				if !r.n.Begin(e.Request, 0) {
 					t.Fatal("Begin")
 				}
-				r.n.Send(e.Frame, 1)
+				r.n.Send(e.Request, 1)
 				r.next(Sent)
 			}
 			if good.closed || good.shut || r.n.stats.Evicted > 0 {
@@ -726,10 +726,10 @@ func TestSlowReaderIsClosed(t *testing.T) {
 	r := newRig(t, 1, Options{})
 	p := &peer{out: request(0, 100), stuck: true}
 	r.dialed = append(r.dialed, p)
-	e := r.next(FrameReady)
-	r.n.Begin(e.Frame, 0)
-	r.n.Attach(e.Frame, r.lent.Bytes()[:50000])
-	r.n.Send(e.Frame, 77)
+	e := r.next(RequestReady)
+	r.n.Begin(e.Request, 0)
+	r.n.Attach(e.Request, r.lent.Bytes()[:50000])
+	r.n.Send(e.Request, 77)
 	for range 20 {
 		r.turn()
 		r.step()
@@ -742,14 +742,14 @@ func TestSlowReaderIsClosed(t *testing.T) {
 		t.Fatal("not ours")
 	}
 	r.next(Closed)
-	r.n.Send(e.Frame, 5) // stale: reported free at once
+	r.n.Send(e.Request, 5) // stale: reported free at once
 	if e, ok := r.n.Next(); !ok || e.Kind != Sent || e.User != 5 {
 		t.Fatal("a stale Send has no Sent")
 	}
-	r.n.Drop(e.Frame)
-	r.n.Release(e.Frame)
+	r.n.Drop(e.Request)
+	r.n.Release(e.Request)
 	r.n.Close(e.Conn)
-	if r.n.Alive(e.Frame) || r.n.Begin(e.Frame, 4) || len(r.n.Pieces(e.Frame, nil)) != 0 || len(r.n.Bytes(e.Frame, 4)) != 4 {
+	if r.n.Alive(e.Request) || r.n.Begin(e.Request, 4) || len(r.n.Slices(e.Request, nil)) != 0 || len(r.n.Bytes(e.Request, 4)) != 4 {
 		t.Fatal("a stale id is not ignored")
 	}
 	r.clean()
@@ -774,11 +774,11 @@ func TestCloseAfterTheLastAnswer(t *testing.T) {
 	r.dialed = append(r.dialed, p)
 	var e [3]Event
 	for i := range e {
-		e[i] = r.next(FrameReady)
+		e[i] = r.next(RequestReady)
 	}
-	r.n.Drop(e[1].Frame)
+	r.n.Drop(e[1].Request)
 	r.n.Close(e[1].Conn)
-	if !r.n.Alive(e[0].Frame) || r.n.Alive(e[2].Frame) {
+	if !r.n.Alive(e[0].Request) || r.n.Alive(e[2].Request) {
 		t.Fatal("Close forgot the wrong ones")
 	}
 	for range 10 {
@@ -788,9 +788,9 @@ func TestCloseAfterTheLastAnswer(t *testing.T) {
 	if p.closed {
 		t.Fatal("closed before the first was answered")
 	}
-	r.n.Begin(e[0].Frame, 3)
-	copy(r.n.Bytes(e[0].Frame, 3), "abc")
-	r.n.Send(e[0].Frame, 1)
+	r.n.Begin(e[0].Request, 3)
+	copy(r.n.Bytes(e[0].Request, 3), "abc")
+	r.n.Send(e[0].Request, 1)
 	r.next(Sent)
 	r.next(Closed)
 	if string(p.got) != "\x00\x00\x00\x03abc" {
@@ -810,16 +810,16 @@ func TestAbort(t *testing.T) {
 	r.dialed = append(r.dialed, p)
 	var e [3]Event
 	for i := range e {
-		e[i] = r.next(FrameReady)
+		e[i] = r.next(RequestReady)
 	}
 	send := func(k int, text string) {
-		r.n.Begin(e[k].Frame, len(text))
-		copy(r.n.Bytes(e[k].Frame, len(text)), text)
-		r.n.Send(e[k].Frame, uint64(k))
+		r.n.Begin(e[k].Request, len(text))
+		copy(r.n.Bytes(e[k].Request, len(text)), text)
+		r.n.Send(e[k].Request, uint64(k))
 	}
 	send(2, "late")
-	r.n.Abort(e[1].Frame)
-	if !r.n.Alive(e[0].Frame) || r.n.Alive(e[2].Frame) {
+	r.n.Abort(e[1].Request)
+	if !r.n.Alive(e[0].Request) || r.n.Alive(e[2].Request) {
 		t.Fatal("Abort forgot the wrong ones")
 	}
 	if s := r.next(Sent); s.User != 2 {
@@ -843,7 +843,7 @@ func TestOptionsThatCannotBe(t *testing.T) {
 	}
 	defer a.Unmap()
 	for _, o := range []Options{
-		{ReceiveBuffers: 64, FrameBytesMax: 64<<16/4 + 1},
+		{ReceiveBuffers: 64, RequestBytesMax: 64<<16/4 + 1},
 		{ReceiveBuffers: 8},
 		{ReceiveBufferBytes: 1000},
 		{ReceiveBuffers: 4096},
@@ -891,14 +891,14 @@ func TestNoAllocation(t *testing.T) {
 			if !ok {
 				break
 			}
-			if e.Kind != FrameReady {
+			if e.Kind != RequestReady {
 				continue
 			}
-			pieces = r.n.Pieces(e.Frame, pieces[:0])
-			r.n.Begin(e.Frame, 100)
-			copy(r.n.Bytes(e.Frame, 100), pieces[0])
-			r.n.Attach(e.Frame, r.lent.Bytes()[:9000])
-			r.n.Send(e.Frame, 1)
+			pieces = r.n.Slices(e.Request, pieces[:0])
+			r.n.Begin(e.Request, 100)
+			copy(r.n.Bytes(e.Request, 100), pieces[0])
+			r.n.Attach(e.Request, r.lent.Bytes()[:9000])
+			r.n.Send(e.Request, 1)
 		}
 		r.n.Step(r.now)
 		r.n.Complete(ioring.Completion{Token: ring.send, Result: 2 * (4 + 100 + 9000)}, r.now)
@@ -935,7 +935,7 @@ func (s *steady) Push(op ioring.Op) bool {
 // may be is closed at once and counted; who leaves makes room.
 func TestConnectionLimits(t *testing.T) {
 	one, two, three, nobody := ioring.Address{15: 1}, ioring.Address{15: 2}, ioring.Address{15: 3}, ioring.Address{15: 4}
-	r := newRig(t, 3, Options{ConnsMax: 3, ConnsPerAddressMax: 2, AddressLimits: []AddressLimit{{nobody, 0}, {three, 1}}, FramesMax: 8, ReceiveBufferBytes: 1024, ReceiveBuffers: 32, ReplyBlocks: 8, VectorsMax: 1})
+	r := newRig(t, 3, Options{ConnsMax: 3, ConnsPerAddressMax: 2, AddressLimits: []AddressLimit{{nobody, 0}, {three, 1}}, RequestsMax: 8, ReceiveBufferBytes: 1024, ReceiveBuffers: 32, ReplyBlocks: 8, VectorsMax: 1})
 	r.calm = true
 	turns := func() {
 		for range 20 {

@@ -53,7 +53,7 @@ func replyBlocksFor(n int) int {
 // Half of the memory is for replies whose turn it is on their connection: the
 // others only wait, so they must not leave those without. A reply that needs
 // more than that half could wait for ever; its connection is closed.
-func (n *Net) Begin(f FrameID, copiedBytesMax int) bool {
+func (n *Net) Begin(f RequestID, copiedBytesMax int) bool {
 	i, y := n.taken(f)
 	if y == nil || !n.Alive(f) {
 		return false
@@ -76,7 +76,7 @@ func (n *Net) Begin(f FrameID, copiedBytesMax int) bool {
 	}
 	if blocks > 0 && n.replies.Free()-blocks < leave {
 		n.stats.NoReplyMemory++
-		n.Hurry()
+		n.Expedite()
 		return false
 	}
 	if blocks > 1 {
@@ -101,21 +101,21 @@ func (n *Net) Begin(f FrameID, copiedBytesMax int) bool {
 // theirs: those of several blocks have half of the reply memory, and there are
 // as many pieces as may be attached. It is asked for replies that peers may be
 // slow to take.
-func (n *Net) Spare(copiedBytes, attached int) bool {
+func (n *Net) HasReplyRoom(copiedBytes, attached int) bool {
 	blocks, half := replyBlocksFor(copiedBytes), n.replies.Count()/2
 	return (blocks <= 1 || n.large+min(blocks, half) <= half) && n.attached+attached <= n.o.AttachedMax
 }
 
 // Leaves says whether a reply that copies so much leaves an eighth of the reply
 // memory. It is asked for replies that may wait for a disk.
-func (n *Net) Leaves(copiedBytes int) bool {
+func (n *Net) CanReserve(copiedBytes int) bool {
 	all := n.replies.Count()
 	return n.replies.Free()-min(replyBlocksFor(copiedBytes), all/2) >= all/8
 }
 
 // Turn says that all requests before f on its connection have been answered, or
 // f is gone.
-func (n *Net) Turn(f FrameID) bool {
+func (n *Net) IsNext(f RequestID) bool {
 	i, y := n.taken(f)
 	if y == nil {
 		return true
@@ -130,7 +130,7 @@ func (n *Net) Turn(f FrameID) bool {
 
 // First says that every reply before f's on its connection has left, or f is
 // gone.
-func (n *Net) First(f FrameID) bool {
+func (n *Net) IsHead(f RequestID) bool {
 	i, y := n.taken(f)
 	if y == nil {
 		return true
@@ -153,12 +153,12 @@ func (n *Net) Attached(c ConnID) int {
 
 // Hurry says that somebody waits for what replies hold: from now on until
 // one of some size has left, peers are given less time to take theirs.
-func (n *Net) Hurry() { n.hurried = true }
+func (n *Net) Expedite() { n.hurried = true }
 
 // Bytes hands out the next k bytes of the reply, contiguous, to be filled in
 // before Send. 0 <= k <= 4096, and no more in all than Begin reserved. For a
 // request that is gone they are nobody's.
-func (n *Net) Bytes(f FrameID, k int) []byte {
+func (n *Net) Bytes(f RequestID, k int) []byte {
 	_, y := n.taken(f)
 	if y == nil {
 		return n.scratch.Bytes()[:k]
@@ -187,7 +187,7 @@ func (n *Net) Bytes(f FrameID, k int) []byte {
 
 // Attach adds v, arena memory, to the reply without copying it. It is lent
 // until Sent.
-func (n *Net) Attach(f FrameID, v []byte) {
+func (n *Net) Attach(f RequestID, v []byte) {
 	_, y := n.taken(f)
 	if y == nil || len(v) == 0 {
 		return
@@ -206,7 +206,7 @@ func (n *Net) Attach(f FrameID, v []byte) {
 
 // Send completes the reply. There will be one Sent event with user, at once
 // where f is gone already.
-func (n *Net) Send(f FrameID, user uint64) {
+func (n *Net) Send(f RequestID, user uint64) {
 	i, y := n.taken(f)
 	if y == nil {
 		n.tell(Sent, 0, f, user)
@@ -225,7 +225,7 @@ func (n *Net) Send(f FrameID, user uint64) {
 }
 
 // Drop says that f gets no reply.
-func (n *Net) Drop(f FrameID) {
+func (n *Net) Drop(f RequestID) {
 	i, y := n.taken(f)
 	if y == nil {
 		return

@@ -208,7 +208,7 @@ func (s *Shard) look(i uint32) {
 			return
 		}
 	}
-	k.early, k.first = !s.net.Turn(r.frame), s.net.First(r.frame)
+	k.early, k.first = !s.net.IsNext(r.frame), s.net.IsHead(r.frame)
 	k.most, k.copied = min(int(r.bytesMax), s.replyMax), s.log.PinsLeft() <= 0
 	if k.copied {
 		k.most = min(k.most, s.copyMax)
@@ -502,7 +502,7 @@ func (s *Shard) makeRoom() {
 
 // roomDue says when makeRoom has something to do.
 func (s *Shard) roomDue() ioring.Instant {
-	if s.polls.n == 0 || !s.crowded && !s.net.FramesWanted() {
+	if s.polls.n == 0 || !s.crowded && !s.net.RequestsWanted() {
 		return ioring.Never
 	}
 	return s.requests[s.polls.all.First].parkedAt + pollLeastNS
@@ -535,7 +535,7 @@ func (s *Shard) readCold(i uint32, p int32) bool {
 		s.starve(i)
 		s.requests[i].waited |= metrics.WaitedReadBuffers
 		if s.log.ColdPinned() {
-			s.net.Hurry()
+			s.net.Expedite()
 		}
 		return false
 	default:
@@ -607,8 +607,8 @@ func (s *Shard) buildFetch(i uint32, used int, all bool) {
 		s.unpin(0, used) // until what is pinned for this connection has left
 		s.starve(i)
 		return
-	case wait, s.pinsFree < (attached+pinsPerChunk-1)/pinsPerChunk, !s.net.Spare(copied, attached):
-		s.net.Hurry()
+	case wait, s.pinsFree < (attached+pinsPerChunk-1)/pinsPerChunk, !s.net.HasReplyRoom(copied, attached):
+		s.net.Expedite()
 		wait = true
 	}
 	if wait || !s.net.Begin(r.frame, copied) {
@@ -716,7 +716,7 @@ func (s *Shard) putTopic(r *request, p int32) {
 		kafka.PutFetchTopic(dst, r.header.Version, name, n)
 		return
 	}
-	s.pieces = s.net.Pieces(r.frame, s.pieces[:0])
+	s.pieces = s.net.Slices(r.frame, s.pieces[:0])
 	s.reader.Reset(s.pieces)
 	name := s.name[:x.name.Len]
 	s.reader.CopyTo(x.name, name)

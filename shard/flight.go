@@ -32,7 +32,7 @@ func (s *Shard) newFlight(a *mem.Arena) error {
 	if !metrics.Recording || s.o.Shard == 0 {
 		return nil
 	}
-	b, err := a.Carve("flight recorder", metrics.FlightBytes, 64)
+	b, err := a.Allocate("flight recorder", metrics.FlightBytes, 64)
 	if err != nil {
 		return err
 	}

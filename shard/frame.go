@@ -20,10 +20,10 @@ const (
 
 // frame takes a request as netring has it whole.
 func (s *Shard) frame(ev netring.Event) {
-	if !s.net.Alive(ev.Frame) {
+	if !s.net.Alive(ev.Request) {
 		return // its connection was closed by a request before it
 	}
-	w := waiter{frame: ev.Frame, conn: ev.Conn, at: ev.At, request: none}
+	w := waiter{frame: ev.Request, conn: ev.Conn, at: ev.At, request: none}
 	conn := s.conns.of(ev.Conn)
 	if conn.waiting == 0 && s.handle(&w) == taken {
 		return
@@ -74,7 +74,7 @@ func (s *Shard) handle(w *waiter) outcome {
 		s.crowded = true
 		return tooEarly // it need not be walked again to know that
 	}
-	s.pieces = s.net.Pieces(w.frame, s.pieces[:0])
+	s.pieces = s.net.Slices(w.frame, s.pieces[:0])
 	s.reader.Reset(s.pieces)
 	var h kafka.Request
 	if err := kafka.ParseHeader(&s.reader, &h); err != nil {

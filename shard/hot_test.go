@@ -158,7 +158,7 @@ func newHotShardOf(t testing.TB, arenaBytes, partitionsMax, partitions int, conf
 	t.Cleanup(func() { controls.Unmap() })
 	hot := &cluster.Topic{Name: "hot", ID: hotID, Configs: configs}
 	told := AppendTopicMail(nil, hot, cluster.New().LogConfig(hot, 1))
-	topic, err := controls.Carve("topic", len(told), 64)
+	topic, err := controls.Allocate("topic", len(told), 64)
 	if err != nil {
 		t.Fatal(err)
 	}

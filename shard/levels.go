@@ -32,7 +32,7 @@ func (s *Shard) countFrames() {
 func (s *Shard) levels() {
 	n, e, level := s.net.Stats(), s.log.Levels(), s.Timelines.Level
 	level("connections", n.Conns, 0, s.o.Net.ConnsMax)
-	level("network frames", n.FramesOpen, s.o.Net.FramesMax-n.FramesFreeLow, s.o.Net.FramesMax)
+	level("network frames", n.RequestsOpen, s.o.Net.RequestsMax-n.RequestsFreeLow, s.o.Net.RequestsMax)
 	level("requests", s.inFlight, 0, len(s.requests))
 	level("long polls", s.polls.n, 0, len(s.requests))
 	level("partitions in requests", len(s.parts)-s.partsFree, 0, len(s.parts))

@@ -121,7 +121,7 @@ func NewPost(n, capacity int) (*Post, error) {
 	p := &Post{arena: arena, toData: make([]mailbox, n+1), toCtl: make([]mailbox, n+1), asleep: make([]atomic.Uint32, n+1), wakers: make([]Waker, n+1)}
 	for i := 1; i <= n; i++ {
 		for _, m := range []*mailbox{&p.toData[i], &p.toCtl[i]} {
-			if m.slots, err = arena.Carve("mailbox", capacity*mailBytes, 64); err != nil {
+			if m.slots, err = arena.Allocate("mailbox", capacity*mailBytes, 64); err != nil {
 				return nil, err
 			}
 			m.cap = uint64(capacity)

@@ -98,7 +98,7 @@ func PlanMemory(arenaBytes int, o BrokerOptions) ([2]Memory, error) {
 	}
 	control := planShard(controlArena, o)
 	// Many small requests, and connections that wait hold a buffer each.
-	control.Net.ReceiveBufferBytes, control.Net.ReceiveBuffers, control.Net.FrameBytesMax = 16<<10, 1024, 4<<20
+	control.Net.ReceiveBufferBytes, control.Net.ReceiveBuffers, control.Net.RequestBytesMax = 16<<10, 1024, 4<<20
 	control.MailBytes = 32 << 20
 	control.Engine.LogsMax = 16
 	control.Engine.JournalBytes = 8 << 20
@@ -127,8 +127,8 @@ func planShard(arena int, o BrokerOptions) Memory {
 		ArenaBytes:    arena,
 		RecoveryBytes: arena,
 		Net: netring.Options{
-			Listener: listenerSlot, Listeners: max(1, len(o.Listeners)), ConnsMax: conns, ConnsPerAddressMax: o.ConnsPerAddressMax, AddressLimits: o.AddressLimits, FramesMax: frames,
-			ReceiveBufferBytes: tuned.ReceiveBufferBytes, ReceiveBuffers: buffers, FrameBytesMax: buffers * tuned.ReceiveBufferBytes / 4,
+			Listener: listenerSlot, Listeners: max(1, len(o.Listeners)), ConnsMax: conns, ConnsPerAddressMax: o.ConnsPerAddressMax, AddressLimits: o.AddressLimits, RequestsMax: frames,
+			ReceiveBufferBytes: tuned.ReceiveBufferBytes, ReceiveBuffers: buffers, RequestBytesMax: buffers * tuned.ReceiveBufferBytes / 4,
 			ProgressTimeoutNS: 10e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 256, ReplyBlocks: arena / 32 / 4096, AttachedMax: 16 * frames,
 		},
 		Engine: engine.Options{
@@ -157,7 +157,7 @@ func (m Memory) options(shard int, o BrokerOptions) Options {
 		ProducersMax: m.ProducersMax, WaitersMax: m.WaitersMax, MailBytes: m.MailBytes,
 		SessionsMax: m.SessionsMax, InterestsMax: m.InterestsMax,
 		RetentionCheckNS: o.RetentionCheckNS, Hidden: len(o.Listeners) > 0 && o.Listeners[0][shard] < 0, OtherNodes: o.OtherNodes, ListenerNames: o.ListenerNames,
-		DataFrameBytesMax: planShard(o.ArenaBytes, o).Net.FrameBytesMax,
+		DataFrameBytesMax: planShard(o.ArenaBytes, o).Net.RequestBytesMax,
 		TopicsMax:         o.TopicsMax, PartitionsMax: o.PartitionsMax, Net: m.Net, Engine: m.Engine,
 	}
 }

@@ -112,4 +112,4 @@ func MailboxBytes(dataShards int, o BrokerOptions) int {
 }
 
 // mailboxCapacity is how many mails fit between two shards.
-func mailboxCapacity(data Memory) int { return 4 * data.Net.FramesMax }
+func mailboxCapacity(data Memory) int { return 4 * data.Net.RequestsMax }

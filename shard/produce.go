@@ -109,7 +109,7 @@ func (s *Shard) beginProduce(w *waiter, h *kafka.Request) (int32, outcome) {
 	if parts > s.partsFree {
 		return none, tooEarly
 	}
-	if !s.net.Leaves(bytes) || !s.net.Begin(w.frame, bytes) {
+	if !s.net.CanReserve(bytes) || !s.net.Begin(w.frame, bytes) {
 		return none, tooEarly
 	}
 	i, r := s.newRequest(w)

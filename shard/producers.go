@@ -1,9 +1,8 @@
 package shard
 
 import (
-	"encoding/binary"
-
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -228,34 +227,21 @@ func (p *producers) truncate(l engine.Slot, end int64) {
 	}
 }
 
-// An attachment is, for every producer of a log, oldest first: id (8), epoch
-// (2), number of marks (1), and for each mark first (4), last (4), base (8),
-// end (8); little endian. The engine keeps it with a checksum of its own.
-const (
-	producerBytes = 11
-	markBytes     = 24
-)
-
-// attachment writes as many producers of l as dst holds, those used last, and
-// says how long it is.
+// attachment writes as many producers of l as dst holds, those it came to know
+// last, and says how long it is. The engine keeps it with a checksum of its own.
 func (p *producers) attachment(l engine.Slot, dst []byte) int {
 	n := 0
 	for i := p.logs[l].First; i != none; i = p.ofLog.Next(i) {
 		w := &p.all[i]
-		need := producerBytes + int(w.n)*markBytes
+		need := format.ProducerBytes + int(w.n)*format.MarkBytes
 		if n+need > len(dst) {
 			break
 		}
-		binary.LittleEndian.PutUint64(dst[n:], uint64(w.id))
-		binary.LittleEndian.PutUint16(dst[n+8:], uint16(w.epoch))
-		dst[n+10] = byte(w.n)
-		n += producerBytes
+		window := format.ProducerWindow{ID: w.id, Epoch: w.epoch, Marks: w.n}
+		n += window.Put(dst[n:])
 		for _, m := range w.marks[:w.n] {
-			binary.LittleEndian.PutUint32(dst[n:], uint32(m.first))
-			binary.LittleEndian.PutUint32(dst[n+4:], uint32(m.last))
-			binary.LittleEndian.PutUint64(dst[n+8:], uint64(m.base))
-			binary.LittleEndian.PutUint64(dst[n+16:], uint64(m.end))
-			n += markBytes
+			mark := format.BatchMark{First: m.first, Last: m.last, Base: m.base, End: m.end}
+			n += mark.Put(dst[n:])
 		}
 	}
 	return n
@@ -265,20 +251,17 @@ func (p *producers) attachment(l engine.Slot, dst []byte) int {
 // checkpoint, less what the log turned out not to hold (a checkpoint may be
 // ahead of what was durable), then the headers of the batches after it.
 func (p *producers) restore(l engine.Slot, end int64, attachment, headers []byte) {
-	for len(attachment) >= producerBytes {
-		id := int64(binary.LittleEndian.Uint64(attachment))
-		epoch := int16(binary.LittleEndian.Uint16(attachment[8:]))
-		n := int(attachment[10])
-		attachment = attachment[producerBytes:]
-		for ; n > 0 && len(attachment) >= markBytes; n-- {
-			m := batchMark{
-				int32(binary.LittleEndian.Uint32(attachment)), int32(binary.LittleEndian.Uint32(attachment[4:])),
-				int64(binary.LittleEndian.Uint64(attachment[8:])), int64(binary.LittleEndian.Uint64(attachment[16:])),
+	for len(attachment) >= format.ProducerBytes {
+		var window format.ProducerWindow
+		window.Get(attachment)
+		attachment = attachment[format.ProducerBytes:]
+		for n := int(uint8(window.Marks)); n > 0 && len(attachment) >= format.MarkBytes; n-- {
+			var m format.BatchMark
+			m.Get(attachment)
+			if m.End <= end {
+				p.add(l, window.ID, window.Epoch, batchMark{m.First, m.Last, m.Base, m.End})
 			}
-			if m.end <= end {
-				p.add(l, id, epoch, m)
-			}
-			attachment = attachment[markBytes:]
+			attachment = attachment[format.MarkBytes:]
 		}
 	}
 	for ; len(headers) >= kafka.BatchHeaderBytes; headers = headers[kafka.BatchHeaderBytes:] {

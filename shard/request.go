@@ -13,7 +13,7 @@ import (
 // to its reply's last byte out. It belongs to the shard; a log's waiters and
 // the mail name it by slot and serial.
 type request struct {
-	frame     netring.FrameID
+	frame     netring.RequestID
 	conn      netring.ConnID
 	free      uint32 // next free slot + 0; meaningless in use
 	serial    uint32 // use of this slot; stale mail and waiters carry an older one
@@ -284,7 +284,7 @@ type waitQueue struct {
 }
 
 type waiter struct {
-	frame   netring.FrameID
+	frame   netring.RequestID
 	conn    netring.ConnID
 	at      ioring.Instant
 	request int32 // a produce that is half done, else none

@@ -94,13 +94,13 @@ func newSessions(a *mem.Arena, slots, interests int, seed uint64) (s sessions, e
 	if slots == 0 || interests == 0 {
 		return s, nil
 	}
-	if s.all, err = mem.CarveTable[session](a, "fetch sessions", slots); err != nil {
+	if s.all, err = mem.AllocateTable[session](a, "fetch sessions", slots); err != nil {
 		return s, err
 	}
-	if s.interests, err = mem.CarveTable[interest](a, "partitions in fetch sessions", interests); err != nil {
+	if s.interests, err = mem.AllocateTable[interest](a, "partitions in fetch sessions", interests); err != nil {
 		return s, err
 	}
-	if s.buckets, err = mem.CarveTable[int32](a, "partitions in fetch sessions, by name", 1<<bits.Len(uint(interests-1))); err != nil {
+	if s.buckets, err = mem.AllocateTable[int32](a, "partitions in fetch sessions, by name", 1<<bits.Len(uint(interests-1))); err != nil {
 		return s, err
 	}
 	for i := slots - 1; i >= 0; i-- {

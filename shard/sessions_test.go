@@ -393,7 +393,7 @@ func (c *sessionClient) topic(name string, id [16]byte, number, partitions int) 
 	c.t.Cleanup(func() { arena.Unmap() })
 	topic := &cluster.Topic{Name: name, ID: id}
 	told := AppendTopicMail(nil, topic, cluster.New().LogConfig(topic, 1))
-	b, err := arena.Carve("topic", len(told), 64)
+	b, err := arena.Allocate("topic", len(told), 64)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -246,10 +246,10 @@ func (s *Shard) makeTables() {
 	s.replyMax = s.log.LogMemoryBytes() / 16
 	s.copyMax = s.o.Net.ReplyBlocks / 8 * 4096
 	s.line = make([]byte, 0, 1024)
-	s.outbox = newOutbox(o.DataShards, o.Net.FramesMax)
+	s.outbox = newOutbox(o.DataShards, o.Net.RequestsMax)
 	s.conns = newConns(o.Net.ConnsMax)
 	// A request may outlive its connection, whose frame is then free for another.
-	s.requests = make([]request, 2*o.Net.FramesMax)
+	s.requests = make([]request, 2*o.Net.RequestsMax)
 	for i := range s.requests {
 		s.requests[i].free = uint32(i + 1)
 	}
@@ -258,7 +258,7 @@ func (s *Shard) makeTables() {
 	s.waiters = mem.ThreadOf(s.parts, func(x *part) *mem.Links { return &x.wait })
 	s.partsOf.Fill(&s.freePart)
 	s.partsFree = len(s.parts)
-	s.pins = make([]pinChunk, o.WaitersMax+o.Net.FramesMax)
+	s.pins = make([]pinChunk, o.WaitersMax+o.Net.RequestsMax)
 	for i := range s.pins {
 		s.pins[i].next = int32(i + 1)
 	}
@@ -266,7 +266,7 @@ func (s *Shard) makeTables() {
 	s.pinsFree = len(s.pins)
 	s.polls = polls{all: mem.EmptyList, links: mem.ThreadOf(s.requests, func(r *request) *mem.Links { return &r.poll })}
 	s.timers = newTimers(len(s.requests))
-	s.waiting = newWaitQueue(2 * o.Net.FramesMax)
+	s.waiting = newWaitQueue(2 * o.Net.RequestsMax)
 	s.dirty = make([]uint32, 0, len(s.requests))
 	s.kept = make([]Mail, 0, OpenCredit)
 	s.starved = make([]uint32, 0, 2*len(s.requests))
@@ -491,13 +491,13 @@ func (s *Shard) netEvents() (any bool) {
 		switch ev.Kind {
 		case netring.Opened:
 			s.conns.opened(ev.Conn)
-		case netring.FrameReady:
+		case netring.RequestReady:
 			s.frame(ev)
 		case netring.Sent:
 			s.sent(uint32(ev.User))
 		case netring.Closed:
 			s.closed(ev.Conn)
-		case netring.Noise:
+		case netring.ProtocolError:
 			s.noise(ev)
 		}
 	}

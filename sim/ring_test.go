@@ -34,8 +34,8 @@ func newBench(t *testing.T, seed uint64, d *Disk) *bench {
 	t.Cleanup(func() { arena.Unmap() })
 	w := NewWorld(seed)
 	b := &bench{t: t, w: w, d: d, arena: arena, r: NewRing(w, d, arena, RingOptions{})}
-	b.path, _ = arena.Carve("path", 4096, 4096)
-	b.data, _ = arena.Carve("data", 64<<10, 4096)
+	b.path, _ = arena.Allocate("path", 4096, 4096)
+	b.data, _ = arena.Allocate("data", 64<<10, 4096)
 	return b
 }
 
@@ -320,7 +320,7 @@ func TestAbuses(t *testing.T) {
 	})
 	other, _ := mem.Map(2<<20, mem.Options{})
 	defer other.Unmap()
-	alien, _ := other.Carve("alien", 4096, 4096)
+	alien, _ := other.Allocate("alien", 4096, 4096)
 	abused(t, "not arena memory", func() { b.r.Push(ioring.Op{Code: ioring.Write, File: 1, Buf: alien}) })
 }
 

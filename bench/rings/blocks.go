@@ -81,11 +81,11 @@ func blocksOnce(dir, state string, size int) (rate, p50, p99 float64, err error)
 		return 0, 0, 0, err
 	}
 	defer arena.Unmap()
-	path, err := arena.Carve("path", blockBytes, blockBytes)
+	path, err := arena.Allocate("path", blockBytes, blockBytes)
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	buf, err := arena.Carve("blocks", 8<<20, blockBytes)
+	buf, err := arena.Allocate("blocks", 8<<20, blockBytes)
 	if err != nil {
 		return 0, 0, 0, err
 	}

@@ -142,7 +142,7 @@ func (p *probe) carve() error {
 	}
 	var failed error
 	carve := func(n int) mem.Block {
-		b, err := arena.Carve("probe", n, blockBytes)
+		b, err := arena.Allocate("probe", n, blockBytes)
 		if err != nil {
 			failed = err
 		}

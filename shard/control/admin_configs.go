@@ -89,7 +89,7 @@ func (c *control) startedWith(name string, node int) string {
 		return addressLimits(o.Net.AddressLimits)
 	case "socket.request.max.bytes":
 		if node == 0 && !o.OneNode() {
-			return strconv.Itoa(o.Net.FrameBytesMax)
+			return strconv.Itoa(o.Net.RequestBytesMax)
 		}
 		return strconv.Itoa(o.DataFrameBytesMax)
 	case cluster.ConsumerMigration:

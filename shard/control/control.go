@@ -58,6 +58,7 @@ type control struct {
 	snapshotSize int      // of the last snapshot
 	rest         [][]byte // parts of a snapshot not appended yet
 	snapshotAt   int64    // where it begins
+	former       bool     // the log has commands of a former version: the next snapshot raises them
 
 	serving    int // data shards that serve
 	shardsDone int // data shards that have stopped
@@ -274,7 +275,7 @@ func (c *control) load() {
 	if c.loaded < 0 {
 		return // the log is being created
 	}
-	for c.loaded < c.engine.Durable(c.slot) {
+	for c.loaded < c.engine.Durable(c.slot) && !c.shard.Failed() {
 		n, st := c.engine.Read(c.slot, c.loaded, c.engine.Durable(c.slot), 1<<20, c.views)
 		switch st {
 		case engine.OK:
@@ -292,7 +293,9 @@ func (c *control) load() {
 			return
 		}
 	}
-	c.name()
+	if !c.shard.Failed() {
+		c.name()
+	}
 }
 
 func (c *control) loadRead(st engine.Status, read uint32) {
@@ -311,14 +314,16 @@ func (c *control) loadRead(st engine.Status, read uint32) {
 
 // applyAll applies the commands in stored batches, each once.
 func (c *control) applyAll(b []byte) {
-	for len(b) >= kafka.BatchHeaderBytes {
+	for len(b) >= kafka.BatchHeaderBytes && !c.shard.Failed() {
 		size := kafka.BatchBytes(b)
 		base := kafka.BaseOffset(b)
 		if base >= c.loaded {
 			if cmd, ok := commandOf(b[:size]); ok {
 				c.grown += commandCost + len(cmd)
+				c.former = c.former || len(cmd) > 0 && cmd[0] < format.CommandVersion
 				if err := c.state.Apply(cmd); err != nil && err != cluster.ErrReplayed {
 					c.shard.Fatalf("the control log has a command this version cannot apply ("+err.Error()+") at offset ", base)
+					return
 				}
 			}
 			c.loaded = base + 1
@@ -339,6 +344,9 @@ func (c *control) name() {
 		c.erase(t, nil, 0)
 	}
 	c.named = true
+	if c.former {
+		c.snapshot()
+	}
 }
 
 // announce tells all shards of a topic and its owners to open its logs, those of
@@ -626,9 +634,10 @@ func (c *control) applied(x *change) {
 
 // snapshot begins to rewrite the state at the end of a log grown long. It is
 // due when a start would read several times what the state has, so that it
-// costs a small part of what is written anyway.
+// costs a small part of what is written anyway; or at once, where a former
+// version wrote some of it.
 func (c *control) snapshot() {
-	if c.grown < snapshotAfter+4*c.snapshotSize || c.shard.Failed() {
+	if c.grown < snapshotAfter+4*c.snapshotSize && !c.former || c.shard.Failed() {
 		return
 	}
 	c.rest, c.snapshotSize = c.state.Snapshot(c.commandBytes()), 0
@@ -650,10 +659,14 @@ func (c *control) appendSnapshot() bool {
 		case engine.WaitMemory, engine.WaitRoom:
 			return false
 		default: // an unfinished snapshot is not applied; it is tried again, not soon
-			c.rest = nil
+			c.rest, c.former = nil, false
 			c.grown /= 2
 			return true
 		}
+	}
+	if c.former {
+		c.former = false
+		c.shard.Logf(shard.Info, "the data directory is raised: versions of Tailbound before "+format.ThisRelease.String()+" do not open it any more. Commands of the control log were rewritten in version ", format.CommandVersion)
 	}
 	c.rest, c.grown = nil, 0
 	c.engine.TruncateBefore(c.slot, c.snapshotAt, shard.ControlUser)

@@ -1184,7 +1184,7 @@ func (s *brokerSim) drawLimits() {
 	}
 	buffer := s.pick(4<<10, 64<<10)
 	l.net = netring.Options{
-		Listener: 0, ConnsMax: 64, FramesMax: l.frames, ReceiveBufferBytes: buffer, ReceiveBuffers: (4 << 20) / buffer, FrameBytesMax: 1 << 20,
+		Listener: 0, ConnsMax: 64, RequestsMax: l.frames, ReceiveBufferBytes: buffer, ReceiveBuffers: (4 << 20) / buffer, RequestBytesMax: 1 << 20,
 		ProgressTimeoutNS: 30e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: s.pick(2, 8, 64), ReplyBlocks: 256,
 	}
 	l.mailBytes, l.waiters = 4<<20, 1024

@@ -67,7 +67,7 @@ type peer struct {
 
 // job is a request in the server's hands.
 type job struct {
-	frame    netring.FrameID
+	frame    netring.RequestID
 	conn     netring.ConnID
 	serial   uint64
 	turns    int
@@ -95,11 +95,11 @@ func (s *netSim) open() (err error) {
 	s.cut = map[uint64]bool{}
 	s.ring = sim.NewRing(s.w, sim.NewDisk(0), s.arena, sim.RingOptions{Files: 4, Sockets: s.pick(4, 20), Depth: s.pick(8, 64, 512), NoMultishot: s.rng.IntN(3) == 0})
 	s.o = netring.Options{
-		ConnsMax: s.pick(2, 8, 16), ConnsPerAddressMax: s.pick(0, 1, 4), FramesMax: s.pick(4, 16, 64), ReceiveBufferBytes: s.pick(1024, 4096, 65536), ReceiveBuffers: s.pick(16, 20, 64),
+		ConnsMax: s.pick(2, 8, 16), ConnsPerAddressMax: s.pick(0, 1, 4), RequestsMax: s.pick(4, 16, 64), ReceiveBufferBytes: s.pick(1024, 4096, 65536), ReceiveBuffers: s.pick(16, 20, 64),
 		PipelineMax: s.pick(1, 3, 16), ReplyBlocks: s.pick(8, 32),
 		ProgressTimeoutNS: 20e6, IdleTimeoutNS: 500e6, SendTimeoutNS: 50e6,
 	}
-	s.o.FrameBytesMax = s.frameMax()
+	s.o.RequestBytesMax = s.frameMax()
 	if s.cache, err = mem.NewPool(s.arena, "cache", 4096, 64); err != nil {
 		return err
 	}
@@ -335,7 +335,7 @@ func (s *netSim) events() error {
 			}
 			s.perPeer[a]--
 			delete(s.conns, ev.Conn)
-		case netring.FrameReady:
+		case netring.RequestReady:
 			if err := s.take(ev); err != nil {
 				return err
 			}
@@ -343,7 +343,7 @@ func (s *netSim) events() error {
 			if err := s.sent(ev.User); err != nil {
 				return err
 			}
-		case netring.Noise:
+		case netring.ProtocolError:
 			if ev.What() == "" {
 				return fmt.Errorf("noise without a name")
 			}
@@ -353,8 +353,8 @@ func (s *netSim) events() error {
 
 // take reads a request and keeps it for a while.
 func (s *netSim) take(ev netring.Event) error {
-	j := job{frame: ev.Frame, conn: ev.Conn, turns: s.rng.IntN(s.pick(1, 4, 30))}
-	j.pieces = s.net.Pieces(ev.Frame, nil)
+	j := job{frame: ev.Request, conn: ev.Conn, turns: s.rng.IntN(s.pick(1, 4, 30))}
+	j.pieces = s.net.Slices(ev.Request, nil)
 	var b []byte
 	for _, p := range j.pieces {
 		b = append(b, p...)

@@ -37,7 +37,7 @@ func newScarce(t *testing.T, seed uint64, tune func(l *brokerLimits)) *scarce {
 	l := &s.o
 	l.batchBytes, l.frames, l.arenaBytes = scarceBatch, 512, 64<<20
 	l.engine = engine.Options{LogsMax: 128, SegmentBytes: 2 << 20, JournalBytes: 4 << 20, LogMemoryBytes: 8 << 20, BatchBytesMax: scarceBatch, InflightMax: 2, Files: 1, FilesMax: 512}
-	l.net = netring.Options{ConnsMax: 256, FramesMax: 512, ReceiveBufferBytes: 16 << 10, ReceiveBuffers: 512, FrameBytesMax: 1 << 20,
+	l.net = netring.Options{ConnsMax: 256, RequestsMax: 512, ReceiveBufferBytes: 16 << 10, ReceiveBuffers: 512, RequestBytesMax: 1 << 20,
 		ProgressTimeoutNS: 30e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 64, ReplyBlocks: 512}
 	if tune != nil {
 		tune(l)
@@ -335,7 +335,7 @@ func TestEachPoolExhausted(t *testing.T) {
 		{
 			name: "receive buffers, by requests that never end", pool: "receive buffers", part: 0.25, unsure: true,
 			tune: func(l *brokerLimits) {
-				l.net.ReceiveBuffers, l.net.ReceiveBufferBytes, l.net.FrameBytesMax = 32, 16<<10, 100<<10
+				l.net.ReceiveBuffers, l.net.ReceiveBufferBytes, l.net.RequestBytesMax = 32, 16<<10, 100<<10
 			},
 			fill: func(s *scarce) []*user {
 				return s.many(60, func(u *user) {
@@ -351,7 +351,7 @@ func TestEachPoolExhausted(t *testing.T) {
 		},
 		{
 			name: "frames, by fetches that wait", pool: "network frames", part: 1,
-			tune:   func(l *brokerLimits) { l.frames, l.net.FramesMax = 16, 16 },
+			tune:   func(l *brokerLimits) { l.frames, l.net.RequestsMax = 16, 16 },
 			fill:   func(s *scarce) []*user { return s.many(40, func(u *user) { u.ask(fetchOf(s.end(), 30_000, 1<<20)) }) },
 			beside: func(s *scarce) { produces(s); fetches(s) },
 			free:   func(s *scarce, _ []*user) {},
@@ -365,7 +365,7 @@ func TestEachPoolExhausted(t *testing.T) {
 		},
 		{
 			name: "requests, by produces that outlive their connections", pool: "requests", part: 1, unsure: true,
-			tune: func(l *brokerLimits) { l.frames, l.net.FramesMax = 16, 16 },
+			tune: func(l *brokerLimits) { l.frames, l.net.RequestsMax = 16, 16 },
 			fill: func(s *scarce) (all []*user) {
 				s.hold(ioring.Write, isJournal)
 				for range 4 {

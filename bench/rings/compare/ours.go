@@ -44,7 +44,7 @@ func newOurs(dir string, ln *net.TCPListener) (engine, error) {
 		to *mem.Block
 		n  int
 	}{{&e.buf, 1 << 20}, {&e.path, 4096}, {&e.vector, 4096}} {
-		if *c.to, err = arena.Carve("rings", c.n, 4096); err != nil {
+		if *c.to, err = arena.Allocate("rings", c.n, 4096); err != nil {
 			return nil, err
 		}
 	}
