@@ -75,7 +75,7 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 	}
 	e.checkpoints.sequence++
 	e.journal.sinceCheck, e.extents.walked = 0, 0
-	if e.o.Faults.has(JournalReusedEarly) {
+	if e.o.Faults.Has(JournalReusedEarly) {
 		e.release(from)
 	}
 	e.checkpoints.checkBusy = true
@@ -158,7 +158,7 @@ func (e *Engine) buildOn(sleep *ioring.Instant) {
 		e.rebuild()
 		until = e.logsHigh
 	}
-	if e.o.Faults.has(CheckpointFromLate) {
+	if e.o.Faults.Has(CheckpointFromLate) {
 		e.startsAt(e.replayFrom())
 	}
 	p := e.checkpoints.checkBuf.Bytes()

@@ -65,7 +65,7 @@ const (
 
 func (e *Engine) carveColds(a *mem.Arena) (err error) {
 	for i := range e.reads.reads {
-		if e.reads.reads[i].buf, err = a.Allocate("read buffers", e.o.runBufferBytes(), format.BlockBytes); err != nil {
+		if e.reads.reads[i].buf, err = a.Allocate("read buffers", e.o.RunBufferBytes(), format.BlockBytes); err != nil {
 			return err
 		}
 	}

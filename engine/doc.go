@@ -1,8 +1,8 @@
 // Package engine is the storage of one shard: its journal, the segments of its
-// logs, the memory that holds what was appended lately, and what opens, drains
-// and checks them. A batch is opaque bytes with a count of records and times.
+// logs, and the memory that holds what was appended lately. Package recovery opens
+// what another life left. A batch is opaque bytes with a count of records and times.
 //
-// It knows ioring and mem and imports nothing else of ours: no Kafka, no
+// It knows ioring, mem and its format and imports nothing else of ours: no Kafka, no
 // clock, no operating system. The same calls and completions give the same
 // bytes on disk.
 //

@@ -23,7 +23,7 @@ func (e *Engine) carveDrains(a *mem.Arena) (err error) {
 	e.flush.queue = make([]int32, e.o.LogsMax)
 	for i := range e.flush.buffers {
 		e.flush.lent[i] = none
-		what, n := "run buffers", e.o.runBufferBytes()
+		what, n := "run buffers", e.o.RunBufferBytes()
 		if i >= largeDrains {
 			what, n = "small run buffers", smallDrainBytes
 		}

@@ -65,7 +65,8 @@ const (
 	NoSyncAtOpen                          // opening syncs neither what it finds nor what it drains
 )
 
-func (f Faults) has(x Faults) bool { return f&x != 0 }
+// Has says whether x is on.
+func (f Faults) Has(x Faults) bool { return f&x != 0 }
 
 // Options are the sizes of one shard's storage.
 type Options struct {
@@ -87,7 +88,8 @@ type Options struct {
 	Faults            Faults
 }
 
-func (o *Options) complete() error {
+// Complete fills in the defaults, and refuses sizes that nothing works with.
+func (o *Options) Complete() error {
 	if o.InflightMax == 0 {
 		o.InflightMax = 2
 	}
@@ -122,8 +124,8 @@ func (o *Options) entryBytesMax() int {
 // frameBytes is the size at which a frame is closed: one larger batch passes.
 func (o *Options) frameBytes() int { return min(format.FrameBytesMax, o.JournalBytes/8) }
 
-// runBufferBytes holds the largest run.
-func (o *Options) runBufferBytes() int {
+// RunBufferBytes is the size of the largest run, with its header and padding.
+func (o *Options) RunBufferBytes() int {
 	return format.AlignBlock(format.HeaderBytes + max(format.RunBytesMax, o.entryBytesMax()))
 }
 
@@ -306,11 +308,11 @@ type Engine struct {
 // New carves what the engine of one shard needs and opens its files: the only
 // call here that blocks. boot is Recover's, whose logs of this shard are open
 // afterwards.
-func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attacher, o Options) (*Engine, error) {
+func New(ring ioring.Ring, arena *mem.Arena, boot *RecoveredState, shard int, attach Attacher, o Options) (*Engine, error) {
 	if shard > 0 { // the control shard's own log has commands, which no setting makes larger
-		o.BatchBytesMax = max(o.BatchBytesMax, boot.batchMax)
+		o.BatchBytesMax = max(o.BatchBytesMax, boot.BatchBytesMax)
 	}
-	if err := o.complete(); err != nil {
+	if err := o.Complete(); err != nil {
 		return nil, err
 	}
 	if shard < 0 || shard >= len(boot.Shards) {
@@ -326,15 +328,15 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *Boot, shard int, attach Attac
 		return nil, fmt.Errorf("%w; this directory may hold batches of %d bytes", err, o.BatchBytesMax)
 	}
 	if err := e.openShard(arena); err != nil {
-		return nil, advised(err)
+		return nil, ioring.Advised(err)
 	}
 	for i := range boot.Shards[shard].Logs {
 		if err := e.adopt(&boot.Shards[shard].Logs[i]); err != nil {
 			return nil, err
 		}
 	}
-	e.checkpoints.sequence = boot.Shards[shard].sequence
-	e.adoptSpares(boot.Shards[shard].spares)
+	e.checkpoints.sequence = boot.Shards[shard].Checkpoint
+	e.adoptSpares(boot.Shards[shard].Recycled)
 	return e, nil
 }
 
@@ -357,12 +359,12 @@ func (e *Engine) carve(arena *mem.Arena) error {
 }
 
 // adopt opens a log that Recover found.
-func (e *Engine) adopt(b *LogBoot) error {
+func (e *Engine) adopt(b *RecoveredLog) error {
 	s, ok := e.takeLog(b.ID)
 	if !ok {
 		return fmt.Errorf("shard %d has more than %d logs", e.shard, e.o.LogsMax)
 	}
-	r, l := b.record, &e.logs[s]
+	r, l := b.Record, &e.logs[s]
 	l.state = logOpen
 	l.start, l.end, l.durable, l.drained, l.taken = r.Start, r.End, r.End, r.End, r.End
 	l.startDurable = r.Start
@@ -466,7 +468,7 @@ const (
 	kindUnlink
 	kindMake
 	kindIndex
-	kindBlocking // New, Recover and Check only
+	KindBlocking // of New, and of package recovery, while nothing else is in flight
 )
 
 // Step runs every machine once and says when it wants to run again though

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 	"github.com/tailbound/tailbound/sim"
@@ -53,7 +54,7 @@ type life struct {
 	disk *sim.Disk
 	ring *quick
 	e    *engine.Engine
-	boot *engine.Boot
+	boot *engine.RecoveredState
 	out  [64]ioring.Completion
 }
 
@@ -61,7 +62,7 @@ var options = engine.Options{LogsMax: 8, SegmentBytes: 4 << 20, JournalBytes: 4 
 
 func begin(t *testing.T, w *sim.World, disk *sim.Disk) *life {
 	t.Helper()
-	o := engine.RecoverOptions{Options: options, Shards: 1, Seed: [16]byte{1, 2, 3}}
+	o := recovery.Options{Options: options, Shards: 1, Seed: [16]byte{1, 2, 3}}
 	arena, err := mem.Map(64<<20, mem.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +70,7 @@ func begin(t *testing.T, w *sim.World, disk *sim.Disk) *life {
 	t.Cleanup(func() { arena.Unmap() })
 	l := &life{t: t, w: w, disk: disk}
 	l.ring = &quick{Ring: sim.NewRing(w, disk, arena, sim.RingOptions{Files: 128}), done: make([]ioring.Completion, 0, 256)}
-	if l.boot, err = engine.Recover(l.ring, arena, o); err != nil {
+	if l.boot, err = recovery.Recover(l.ring, arena, o); err != nil {
 		t.Fatal(err)
 	}
 	if l.e, err = engine.New(l.ring, arena, l.boot, 1, nil, options); err != nil {
@@ -243,13 +244,13 @@ func TestCheckFindsARottenRun(t *testing.T) {
 	l.e.Shutdown()
 	l.until("idle", func([]engine.Event) bool { return l.e.Idle() })
 	l.cut()
-	check := func() *engine.CheckReport {
+	check := func() *recovery.CheckReport {
 		arena, err := mem.Map(16<<20, mem.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer arena.Unmap()
-		r, err := engine.Check(sim.NewRing(w, disk, arena, sim.RingOptions{Files: 128}), arena, engine.RecoverOptions{Options: options, Shards: 1})
+		r, err := recovery.Check(sim.NewRing(w, disk, arena, sim.RingOptions{Files: 128}), arena, recovery.Options{Options: options, Shards: 1})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/sim"
 )
@@ -78,7 +78,7 @@ func FuzzRecover(f *testing.F) {
 		}
 		h.end()
 		if err := h.open(); err != nil {
-			var refused *engine.Refusal
+			var refused *recovery.Refusal
 			var failed *ioring.OpError
 			if !errors.As(err, &refused) && !errors.As(err, &failed) {
 				t.Fatalf("an error that does not say of which file: %v", err)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 	"github.com/tailbound/tailbound/sim"
@@ -24,7 +25,7 @@ type host struct {
 	disk   *sim.Disk
 	o      engine.Options
 	shards int
-	boot   *engine.Boot
+	boot   *engine.RecoveredState
 	nodes  []*node
 	arenas []*mem.Arena
 	sizes  map[uint64]map[int64]batch // by log and base offset
@@ -68,8 +69,8 @@ func (h *host) arena() *mem.Arena {
 	return a
 }
 
-func (h *host) recoverOptions() engine.RecoverOptions {
-	return engine.RecoverOptions{Options: h.o, Shards: h.shards, Seed: [16]byte{7, 7, 7, 7}}
+func (h *host) recoverOptions() recovery.Options {
+	return recovery.Options{Options: h.o, Shards: h.shards, Seed: [16]byte{7, 7, 7, 7}}
 }
 
 func (h *host) ring(a *mem.Arena) *sim.Ring {
@@ -80,7 +81,7 @@ func (h *host) ring(a *mem.Arena) *sim.Ring {
 func (h *host) recover() error {
 	a := h.arena()
 	var err error
-	h.boot, err = engine.Recover(h.ring(a), a, h.recoverOptions())
+	h.boot, err = recovery.Recover(h.ring(a), a, h.recoverOptions())
 	return err
 }
 
@@ -356,7 +357,7 @@ func (h *host) readAll(id uint64) (from, to int64, cold int, why string) {
 }
 
 // check runs the checker on the directory as it is.
-func (h *host) check() (*engine.CheckReport, error) {
+func (h *host) check() (*recovery.CheckReport, error) {
 	a := h.arena()
 	o, through, of := h.recoverOptions(), int64(0), int64(0)
 	o.Progress = func(done, total int64) {
@@ -365,7 +366,7 @@ func (h *host) check() (*engine.CheckReport, error) {
 		}
 		through, of = done, total
 	}
-	report, err := engine.Check(h.ring(a), a, o)
+	report, err := recovery.Check(h.ring(a), a, o)
 	if err == nil && through != of {
 		h.t.Errorf("the check ends at %d of %d bytes", through, of)
 	}

@@ -311,7 +311,7 @@ func (e *Engine) submitFrame() bool {
 func (e *Engine) pushFrame(q uint64) bool {
 	i := q % uint64(len(e.journal.live))
 	f := &e.journal.live[i]
-	if e.o.Faults.has(NoSync) && !f.io.pushed {
+	if e.o.Faults.Has(NoSync) && !f.io.pushed {
 		if e.ring.Room() < 1 {
 			return false
 		}
@@ -324,10 +324,10 @@ func (e *Engine) pushFrame(q uint64) bool {
 func (e *Engine) frameCompleted(i uint32, c ioring.Completion) {
 	f := &e.journal.live[i>>1]
 	over := f.io.complete(i&1 != 0, c.Result, e.now)
-	if e.o.Faults.has(NoSync) && f.io.errno == 0 && f.io.done == f.io.buf.Len() {
+	if e.o.Faults.Has(NoSync) && f.io.errno == 0 && f.io.done == f.io.buf.Len() {
 		over = true
 	}
-	if e.o.Faults.has(AckBeforeSync) && f.io.errno == 0 && f.io.done == f.io.buf.Len() && f.state == frameInFlight {
+	if e.o.Faults.Has(AckBeforeSync) && f.io.errno == 0 && f.io.done == f.io.buf.Len() && f.state == frameInFlight {
 		f.state = frameDone
 		e.disk.end(WorkFrames, int(f.blocks)*format.BlockBytes)
 		e.advance()

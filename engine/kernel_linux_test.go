@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -22,7 +23,7 @@ type real struct {
 	ring  *ioring.Kernel
 	arena *mem.Arena
 	e     *engine.Engine
-	boot  *engine.Boot
+	boot  *engine.RecoveredState
 	slot  engine.Slot
 	views []engine.View
 }
@@ -33,7 +34,7 @@ func (r *real) now() ioring.Instant {
 	return ioring.Instant(ts.Nano())
 }
 
-func newKernel(t testing.TB, dir string, direct int) (*ioring.Kernel, *mem.Arena, engine.RecoverOptions) {
+func newKernel(t testing.TB, dir string, direct int) (*ioring.Kernel, *mem.Arena, recovery.Options) {
 	t.Helper()
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_RDONLY, 0)
 	if err != nil {
@@ -65,7 +66,7 @@ func newKernel(t testing.TB, dir string, direct int) (*ioring.Kernel, *mem.Arena
 	}
 	t.Cleanup(func() { arena.Unmap() })
 	o := engine.Options{LogsMax: 16, SegmentBytes: 4 << 20, JournalBytes: 4 << 20, LogMemoryBytes: 8 << 20, BatchBytesMax: 256 << 10, DirectBytes: direct, Files: 1, FilesMax: 64, Buffered: buffered}
-	return ring, arena, engine.RecoverOptions{Options: o, Shards: 1, Seed: [16]byte{4, 4}}
+	return ring, arena, recovery.Options{Options: o, Shards: 1, Seed: [16]byte{4, 4}}
 }
 
 func openReal(t testing.TB, dir string, direct int) *real {
@@ -73,7 +74,7 @@ func openReal(t testing.TB, dir string, direct int) *real {
 	ring, arena, o := newKernel(t, dir, direct)
 	r := &real{t: t, ring: ring, arena: arena, views: make([]engine.View, 64)}
 	var err error
-	if r.boot, err = engine.Recover(ring, arena, o); err != nil {
+	if r.boot, err = recovery.Recover(ring, arena, o); err != nil {
 		t.Fatal(err)
 	}
 	if r.e, err = engine.New(ring, arena, r.boot, 1, nil, o.Options); err != nil {
@@ -203,7 +204,7 @@ func checkReal(t *testing.T, dir string, direct int) {
 	t.Helper()
 	ring, arena, o := newKernel(t, dir, direct)
 	defer ring.Close()
-	report, err := engine.Check(ring, arena, o)
+	report, err := recovery.Check(ring, arena, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func (e *Engine) Levels() Levels {
 	l := Levels{
 		SlabsMax: len(e.cache.slabs), SlabsPinned: e.cache.pinned, Frames: e.InFlight(), FramesMax: e.o.InflightMax,
 		JournalBlocks: int(e.journal.used), JournalBlocksMax: int(e.journal.blocks), Runs: e.flush.drainsBusy, RunsMax: drainsMax, DrainQueue: e.flush.queueN,
-		ColdReads: e.reads.coldsBusy, ColdReadsMax: readsMax, Spares: e.recycled.sparesN, SparesMax: sparesMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.cache.chunks),
+		ColdReads: e.reads.coldsBusy, ColdReadsMax: readsMax, Spares: e.recycled.sparesN, SparesMax: RecycledMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.cache.chunks),
 	}
 	l.Slabs = l.SlabsMax - e.slabsFree()
 	for i := e.cache.chunk; i != none; i = e.cache.chunks[i].next {
@@ -38,7 +38,7 @@ func (e *Engine) Levels() Levels {
 // Plan carves what New would and opens nothing: the engine is good for being
 // looked at only.
 func Plan(arena *mem.Arena, o Options) (*Engine, error) {
-	if err := o.complete(); err != nil {
+	if err := o.Complete(); err != nil {
 		return nil, err
 	}
 	e := &Engine{o: o}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
 )
 
@@ -214,7 +215,7 @@ func (h *host) command(d *datadriven.TestData) string {
 		for _, id := range ids() {
 			logs = append(logs, uint64(id))
 		}
-		cuts, err := engine.Repair(h.ring(a), a, h.recoverOptions(), logs)
+		cuts, err := recovery.Repair(h.ring(a), a, h.recoverOptions(), logs)
 		if err != nil {
 			return "refused: " + tidy(err.Error())
 		}

@@ -461,7 +461,7 @@ func (e *Engine) runOver(i int32) {
 		return
 	}
 	r.state = runDone
-	if e.o.Faults.has(RunAckedAlone) && r.direct() && e.failed == 0 && l.state != logGone {
+	if e.o.Faults.Has(RunAckedAlone) && r.direct() && e.failed == 0 && l.state != logGone {
 		l.durable = max(l.durable, r.header.End)
 		e.tellDurable(r.log, r.landing())
 	}

@@ -20,7 +20,7 @@ import (
 //
 //	open(create); await allocate(); until full { await write(zeroes) }; await sync()
 type recycled struct {
-	spare     [sparesMax]spare
+	spare     [RecycledMax]spare
 	sparesN   int
 	letBytes  int64 // of those that logs let go
 	zeroBytes int64 // of those of zeroes
@@ -57,11 +57,13 @@ const (
 )
 
 // PrepareBytesMin is the size of a file of zeroes; they are larger where there
-// would be more than sparesMax/2 of them.
+// would be more than RecycledMax/2 of them.
 const PrepareBytesMin = 64 << 20
 
+// RecycledMax is how many files a shard keeps ready at most.
+const RecycledMax = 256
+
 const (
-	sparesMax   = 256
 	spareForNS  = 600e9 // one that a log let go and nobody took for so long goes
 	zeroWrite   = 256 << 10
 	makeAgainNS = 600e9 // after the disk had no room
@@ -77,13 +79,13 @@ func (e *Engine) carveSpares(a *mem.Arena) (err error) {
 }
 
 // adoptSpares goes on with what another life made ready.
-func (e *Engine) adoptSpares(files []spareFile) {
+func (e *Engine) adoptSpares(files []RecycledFile) {
 	for _, x := range files {
-		g, ok := e.takeSegment(x.generation, 0)
+		g, ok := e.takeSegment(x.Generation, 0)
 		if !ok {
 			return // it is removed at the next start
 		}
-		if e.segments.all[g].bytes = x.bytes; !e.addSpare(g, true) {
+		if e.segments.all[g].bytes = x.Bytes; !e.addSpare(g, true) {
 			e.discard(g)
 		}
 	}
@@ -101,7 +103,7 @@ func (e *Engine) addSpare(g int32, zeroes bool) bool {
 	if zeroes {
 		sum, most = &e.recycled.zeroBytes, e.o.PrepareBytes
 	}
-	if e.failed != 0 || e.recycled.sparesN == sparesMax || *sum+e.segments.all[g].bytes > most {
+	if e.failed != 0 || e.recycled.sparesN == RecycledMax || *sum+e.segments.all[g].bytes > most {
 		return false
 	}
 	e.recycled.spare[e.recycled.sparesN] = spare{g, e.now, zeroes}
@@ -194,7 +196,7 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 	m := &e.recycled.making
 	at := e.journal.lastEntry + makeQuietNS
 	if m.stage == makeNothing {
-		if e.recycled.sparesN == sparesMax || e.recycled.zeroBytes+e.zeroFileBytes() > e.o.PrepareBytes {
+		if e.recycled.sparesN == RecycledMax || e.recycled.zeroBytes+e.zeroFileBytes() > e.o.PrepareBytes {
 			return
 		}
 		at = max(at, e.recycled.makeAt)
@@ -249,7 +251,7 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 // zeroFileBytes is the size of a file of zeroes: one that most topics may have as
 // a segment.
 func (e *Engine) zeroFileBytes() int64 {
-	n := min(max(PrepareBytesMin, e.o.PrepareBytes/(sparesMax/2)), int64(e.o.SegmentBytes), e.o.PrepareBytes)
+	n := min(max(PrepareBytesMin, e.o.PrepareBytes/(RecycledMax/2)), int64(e.o.SegmentBytes), e.o.PrepareBytes)
 	return n &^ (format.BlockBytes - 1)
 }
 

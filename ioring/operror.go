@@ -1,6 +1,9 @@
 package ioring
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // OpError is an operation on a file that failed, as an operator has to read
 // it: what was asked, of which file, where, and what the kernel answered.
@@ -76,4 +79,15 @@ func (e *OpError) Advice() string {
 		return "the kernel's log (dmesg) says what its disk answered"
 	}
 	return ""
+}
+
+// Advised adds to the error of a failed operation what to do about it.
+func Advised(err error) error {
+	var failed *OpError
+	if errors.As(err, &failed) {
+		if advice := failed.Advice(); advice != "" {
+			return fmt.Errorf("%w; %s", err, advice)
+		}
+	}
+	return err
 }

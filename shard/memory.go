@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/netring"
 )
@@ -162,10 +163,10 @@ func (m Memory) options(shard int, o BrokerOptions) Options {
 	}
 }
 
-func (m Memory) recovery(o BrokerOptions) engine.RecoverOptions {
+func (m Memory) recovery(o BrokerOptions) recovery.Options {
 	control := m.Engine.BatchBytesMax
 	m.Engine.BatchBytesMax = o.MessageBytesMax
-	return engine.RecoverOptions{Options: m.Engine, Shards: o.DataShards, Shard0: control, Seed: o.NewDirectory}
+	return recovery.Options{Options: m.Engine, Shards: o.DataShards, Shard0: control, Seed: o.NewDirectory}
 }
 
 func kernelOptions(o BrokerOptions, m Memory, workers []int) ioring.KernelOptions {
@@ -184,8 +185,8 @@ const (
 )
 
 // CheckOptions are the engine's sizes for a check.
-func CheckOptions() engine.RecoverOptions {
+func CheckOptions() recovery.Options {
 	m := planShard(CheckArenaBytes, BrokerOptions{MessageBytesMax: 16 << 20, PartitionsMax: 64})
 	m.Engine.FilesMax = CheckFiles - engineFiles
-	return engine.RecoverOptions{Options: m.Engine, Shards: 1}
+	return recovery.Options{Options: m.Engine, Shards: 1}
 }

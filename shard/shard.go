@@ -79,7 +79,7 @@ func (o *Options) OneNode() bool { return len(o.Nodes) == 2 && o.Nodes[0] == o.N
 type World struct {
 	Ring  ioring.Ring
 	Arena *mem.Arena
-	Boot  *engine.Boot
+	Boot  *engine.RecoveredState
 	Post  *Post
 	API   *API
 	Log   Logger
@@ -120,7 +120,7 @@ type Shard struct {
 	log   *engine.Engine
 	post  *Post
 	out   Logger
-	boot  *engine.Boot
+	boot  *engine.RecoveredState
 
 	now  ioring.Instant
 	wall Wall

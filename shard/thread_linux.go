@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 	"github.com/tailbound/tailbound/metrics"
@@ -53,7 +54,7 @@ type BrokerOptions struct {
 
 // Broker is all shards of a process, each on its thread.
 type Broker struct {
-	Boot   *engine.Boot
+	Boot   *engine.RecoveredState
 	post   *Post
 	shards []*Shard
 	done   chan error
@@ -224,9 +225,9 @@ func (b *Broker) run(i int, o BrokerOptions, plan Memory, opened chan<- error, b
 }
 
 // recoverDirectory opens the data directory on a thread and ring of its own.
-func recoverDirectory(o BrokerOptions) (*engine.Boot, error) {
+func recoverDirectory(o BrokerOptions) (*engine.RecoveredState, error) {
 	type result struct {
-		boot *engine.Boot
+		boot *engine.RecoveredState
 		err  error
 	}
 	out := make(chan result, 1)
@@ -247,7 +248,7 @@ func recoverDirectory(o BrokerOptions) (*engine.Boot, error) {
 				return result{err: err}
 			}
 			defer ring.Close()
-			r.boot, r.err = engine.Recover(ring, arena, plan[0].recovery(o))
+			r.boot, r.err = recovery.Recover(ring, arena, plan[0].recovery(o))
 			return r
 		}()
 	}()

@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 	"github.com/tailbound/tailbound/shard"
@@ -41,7 +41,7 @@ it could not be looked at.`,
 				return notLookedAt(err)
 			}
 			d, err := openOffline(args[0])
-			var report *engine.CheckReport
+			var report *recovery.CheckReport
 			if err == nil {
 				defer d.close()
 				report, err = d.check()
@@ -122,12 +122,12 @@ func (d *offline) close() {
 	d.lock.Close()
 }
 
-func (d *offline) check() (*engine.CheckReport, error) {
+func (d *offline) check() (*recovery.CheckReport, error) {
 	o := shard.CheckOptions()
 	bar := newProgress(os.Stderr, "reading")
 	defer bar.end()
 	o.Each, o.Sound, o.Progress = d.topics.Take, control.SoundBatch, bar.at
-	return engine.Check(d.ring, d.arena, o)
+	return recovery.Check(d.ring, d.arena, o)
 }
 
 // name is what people call a log.
@@ -171,7 +171,7 @@ type problemJSON struct {
 	What  string `json:"what"`
 }
 
-func (d *offline) json(r *engine.CheckReport) checkJSON {
+func (d *offline) json(r *recovery.CheckReport) checkJSON {
 	c := checkJSON{fmt.Sprintf("%x", r.Directory), r.Epoch, r.Clean, r.Frames, []logJSON{}}
 	for _, l := range r.Logs {
 		c.Logs = append(c.Logs, logJSON{l.ID, d.name(l.ID), l.Start, l.End, l.Segments, l.Runs, l.Batches, l.Bytes, problemsJSON(l.Problems)})
@@ -179,7 +179,7 @@ func (d *offline) json(r *engine.CheckReport) checkJSON {
 	return c
 }
 
-func problemsJSON(all []engine.Problem) []problemJSON {
+func problemsJSON(all []recovery.Problem) []problemJSON {
 	rows := []problemJSON{}
 	for _, p := range all {
 		rows = append(rows, problemJSON{p.Path, p.At, p.From, p.To, p.What})
@@ -187,7 +187,7 @@ func problemsJSON(all []engine.Problem) []problemJSON {
 	return rows
 }
 
-func (d *offline) print(w io.Writer, r *engine.CheckReport) {
+func (d *offline) print(w io.Writer, r *recovery.CheckReport) {
 	end := "a clean stop"
 	if !r.Clean {
 		end = "no clean stop: the next start recovers"

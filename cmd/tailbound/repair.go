@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/shard"
 	"github.com/tailbound/tailbound/shard/control"
 )
@@ -107,18 +107,18 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 	for _, x := range broken {
 		got.Broken = append(got.Broken, brokenJSON{x.Log, d.name(x.Log), x.Start, x.From, x.To, x.Sound, false, problemsJSON(x.Why)})
 	}
-	var cut []engine.Cut
+	var cut []recovery.Cut
 	for _, name := range accept {
-		i := slices.IndexFunc(broken, func(c engine.Cut) bool { return d.name(c.Log) == name })
+		i := slices.IndexFunc(broken, func(c recovery.Cut) bool { return d.name(c.Log) == name })
 		switch {
 		case i >= 0 && broken[i].Log == format.ControlLogID, name == d.name(format.ControlLogID):
 			return 0, fmt.Errorf("the control log names all the others and gives out their numbers: it is not cut")
-		case i < 0 && slices.ContainsFunc(report.Logs, func(l engine.LogReport) bool { return d.name(l.ID) == name }):
+		case i < 0 && slices.ContainsFunc(report.Logs, func(l recovery.LogReport) bool { return d.name(l.ID) == name }):
 			return 0, fmt.Errorf("nothing of %s is broken; nothing was done", name)
 		case i < 0:
 			return 0, fmt.Errorf("there is no %s in %s; nothing was done (partitions are named TOPIC/PARTITION, logs without a topic log:ID)", name, dir)
 		}
-		if !slices.ContainsFunc(cut, func(c engine.Cut) bool { return c.Log == broken[i].Log }) {
+		if !slices.ContainsFunc(cut, func(c recovery.Cut) bool { return c.Log == broken[i].Log }) {
 			cut = append(cut, broken[i])
 		}
 	}
@@ -156,7 +156,7 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 	}
 	o := shard.CheckOptions()
 	o.Sound = control.SoundBatch
-	done, err := engine.Repair(d.ring, d.arena, o, logs)
+	done, err := recovery.Repair(d.ring, d.arena, o, logs)
 	if err != nil {
 		return 0, err
 	}
@@ -171,7 +171,7 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 }
 
 // show prints what is broken of a log and what a cut would leave.
-func (d *offline) show(w io.Writer, x engine.Cut) {
+func (d *offline) show(w io.Writer, x recovery.Cut) {
 	fmt.Fprintf(w, "%s (log %d)\n", d.name(x.Log), x.Log)
 	for _, p := range x.Why {
 		fmt.Fprintf(w, "  broken  %s\n", p)
@@ -184,7 +184,7 @@ func (d *offline) show(w io.Writer, x engine.Cut) {
 	if x.To <= x.From {
 		lost = "how many cannot be told; none is seen here"
 	}
-	if slices.ContainsFunc(x.Why, func(p engine.Problem) bool { return p.Path == "" }) {
+	if slices.ContainsFunc(x.Why, func(p recovery.Problem) bool { return p.Path == "" }) {
 		lost += " at least" // the journal's break hides what came last
 	}
 	fmt.Fprintf(w, "  kept    records %s\n  lost    records %s", kept, lost)
@@ -195,7 +195,7 @@ func (d *offline) show(w io.Writer, x engine.Cut) {
 }
 
 // save copies the files that a cut takes something from to DIR/lost.
-func (d *offline) save(cut []engine.Cut) (dir string, err error) {
+func (d *offline) save(cut []recovery.Cut) (dir string, err error) {
 	for _, x := range cut {
 		for _, file := range x.Files {
 			if dir == "" {

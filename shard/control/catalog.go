@@ -15,7 +15,7 @@ type Catalog struct {
 // NewCatalog knows nothing yet.
 func NewCatalog() *Catalog { return &Catalog{state: cluster.New()} }
 
-// Take is for every batch of every log, in a log's order, as engine.Check gives
+// Take is for every batch of every log, in a log's order, as recovery.Check gives
 // them.
 func (c *Catalog) Take(log uint64, batch []byte) {
 	if log != controlLogID || c.Err != nil {

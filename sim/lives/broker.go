@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 	"github.com/tailbound/tailbound/netring"
@@ -208,7 +209,7 @@ func (s *brokerSim) port(i int) int { return 9092 + i }
 func (s *brokerSim) open() error {
 	arena := s.arena(recoveryArenaBytes)
 	ring := sim.NewRing(s.w, s.disk, arena, s.mood)
-	boot, err := engine.Recover(ring, arena, engine.RecoverOptions{Shards: s.shards, Options: s.o.options(s, 0).Engine})
+	boot, err := recovery.Recover(ring, arena, recovery.Options{Shards: s.shards, Options: s.o.options(s, 0).Engine})
 	if err != nil {
 		return fmt.Errorf("opening: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 	"github.com/tailbound/tailbound/sim"
@@ -218,7 +219,7 @@ func (s *engineSim) arena(n int) *mem.Arena {
 
 // attempt recovers once, in a process of its own; crashed says that it was
 // killed after crashIn events (0: it is not).
-func (s *engineSim) attempt(crashIn int) (boot *engine.Boot, crashed bool, err error) {
+func (s *engineSim) attempt(crashIn int) (boot *engine.RecoveredState, crashed bool, err error) {
 	defer func() {
 		p := recover()
 		if _, ok := p.(sim.Crash); ok {
@@ -233,7 +234,7 @@ func (s *engineSim) attempt(crashIn int) (boot *engine.Boot, crashed bool, err e
 	s.w.CrashIn = crashIn
 	arena := s.arena(recoveryArenaBytes)
 	ring := sim.NewRing(s.w, s.disk, arena, s.mood)
-	boot, err = engine.Recover(ring, arena, s.recoverOptions())
+	boot, err = recovery.Recover(ring, arena, s.recoverOptions())
 	s.w.CrashIn = 0
 	if err == nil && ring.InFlight()+ring.Ready() > 0 {
 		err = fmt.Errorf("recovery left %d operations in flight and %d completions", ring.InFlight(), ring.Ready())
@@ -243,7 +244,7 @@ func (s *engineSim) attempt(crashIn int) (boot *engine.Boot, crashed bool, err e
 
 // open recovers, after crashes in the middle of recovering, and twice where
 // the seed says so: the second has to find what the first did.
-func (s *engineSim) open() (*engine.Boot, error) {
+func (s *engineSim) open() (*engine.RecoveredState, error) {
 	for s.rng.IntN(3) == 0 {
 		n := 1 + s.rng.IntN(1<<s.rng.IntN(10))
 		boot, crashed, err := s.attempt(n)
@@ -289,7 +290,7 @@ func (s *engineSim) open() (*engine.Boot, error) {
 	return boot, nil
 }
 
-func (s *engineSim) describe(boot *engine.Boot) string {
+func (s *engineSim) describe(boot *engine.RecoveredState) string {
 	out := ""
 	for _, b := range s.books {
 		if l, _ := s.find(boot, b.id); l != nil {
@@ -299,7 +300,7 @@ func (s *engineSim) describe(boot *engine.Boot) string {
 	return out
 }
 
-func (s *engineSim) find(boot *engine.Boot, id uint64) (*engine.LogBoot, int) {
+func (s *engineSim) find(boot *engine.RecoveredState, id uint64) (*engine.RecoveredLog, int) {
 	for i := range boot.Shards {
 		for k := range boot.Shards[i].Logs {
 			if l := &boot.Shards[i].Logs[k]; l.ID == id {
@@ -319,7 +320,7 @@ func (s *engineSim) home(id uint64) int {
 
 // compare holds what was recovered against the books, and brings the books
 // to what is.
-func (s *engineSim) compare(boot *engine.Boot) error {
+func (s *engineSim) compare(boot *engine.RecoveredState) error {
 	if len(boot.Shards) != s.shards+1 {
 		return fmt.Errorf("recovered %d shards, want %d and the control shard", len(boot.Shards), s.shards)
 	}
@@ -385,7 +386,7 @@ func (s *engineSim) compare(boot *engine.Boot) error {
 
 // headers checks that the attachment, and the heads of the batches after it,
 // tell of every batch of the log.
-func (s *engineSim) headers(b *book, l *engine.LogBoot) error {
+func (s *engineSim) headers(b *book, l *engine.RecoveredLog) error {
 	told := b.start
 	if len(l.Attachment) > 0 {
 		if len(l.Attachment) != attachmentBytes || binary.LittleEndian.Uint64(l.Attachment) != b.id {
@@ -441,7 +442,7 @@ func (n *node) Attachment(l engine.Slot, dst []byte) int {
 }
 
 // start makes the shards of a life.
-func (s *engineSim) start(boot *engine.Boot) error {
+func (s *engineSim) start(boot *engine.RecoveredState) error {
 	s.freeArenas()
 	s.nodes = nil
 	for i := range s.shards + 1 {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/sim"
 )
 
@@ -60,8 +61,8 @@ func (s *engineSim) drawOptions() {
 	}
 }
 
-func (s *engineSim) recoverOptions() engine.RecoverOptions {
-	o := engine.RecoverOptions{Shards: s.shards, Options: s.o}
+func (s *engineSim) recoverOptions() recovery.Options {
+	o := recovery.Options{Shards: s.shards, Options: s.o}
 	binary.LittleEndian.PutUint64(o.Seed[:], s.run.Seed+1)
 	return o
 }
@@ -70,7 +71,7 @@ func (s *engineSim) recoverOptions() engine.RecoverOptions {
 func (s *engineSim) check() error {
 	arena := s.arena(recoveryArenaBytes)
 	ring := sim.NewRing(s.w, s.disk, arena, s.mood)
-	report, err := engine.Check(ring, arena, s.recoverOptions())
+	report, err := recovery.Check(ring, arena, s.recoverOptions())
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
 	}

@@ -1,4 +1,4 @@
-package engine
+package recovery
 
 import (
 	"fmt"
@@ -27,27 +27,18 @@ type Cut struct {
 // is broken is left alone. It may be cut at any point and run again.
 //
 // Whoever wants what is lost copies the Files before: see CheckReport.Cuts.
-func Repair(ring ioring.Ring, arena *mem.Arena, o RecoverOptions, logs []uint64) (_ []Cut, err error) {
-	defer func() { err = advised(err) }()
-	if err := o.complete(); err != nil {
-		return nil, err
-	}
-	b, err := newBlocking(ring, arena, o.Files)
+func Repair(ring ioring.Ring, arena *mem.Arena, o Options, logs []uint64) (_ []Cut, err error) {
+	defer func() { err = ioring.Advised(err) }()
+	r, err := begin(ring, arena, o)
 	if err != nil {
-		return nil, err
-	}
-	r := &recovery{blocking: b, o: o, boot: &Boot{Clean: true}, logs: map[uint64]*found{}, seqs: map[int]uint64{}, synced: map[uint64]bool{}}
-	if err := r.superblock(); err != nil {
 		return nil, err
 	}
 	if r.boot.Fresh {
 		return nil, &Refusal{At: -1, What: "there is nothing to repair: no broker has served this directory"}
 	}
-	r.o.Shards, r.boot.batchMax = int(r.old.Shards)-1, int(r.old.BatchMax)
-	for s := range int(r.old.Shards) {
-		if err := r.shard(s); err != nil {
-			return nil, err
-		}
+	r.o.Shards, r.boot.BatchBytesMax = int(r.old.Shards)-1, int(r.old.BatchMax)
+	if err := r.shards(); err != nil {
+		return nil, err
 	}
 	var cuts []Cut
 	for _, id := range logs {

@@ -1,9 +1,10 @@
-package engine
+package recovery
 
 import (
 	"errors"
 	"fmt"
 
+	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
@@ -73,28 +74,20 @@ func (c *CheckReport) Sum() (sum LogReport) {
 
 // Check reads everything a data directory holds and verifies it, without
 // changing a byte. It may be given the directory of a broker that was killed.
-func Check(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (_ *CheckReport, err error) {
-	defer func() { err = advised(err) }()
-	if err := o.complete(); err != nil {
-		return nil, err
-	}
-	b, err := newBlocking(ring, arena, o.Files)
+func Check(ring ioring.Ring, arena *mem.Arena, o Options) (_ *CheckReport, err error) {
+	defer func() { err = ioring.Advised(err) }()
+	o.Faults |= engine.NoSyncAtOpen // it changes nothing
+	r, err := begin(ring, arena, o)
 	if err != nil {
 		return nil, err
 	}
-	o.Faults |= NoSyncAtOpen // it changes nothing
-	r := &recovery{blocking: b, o: o, boot: &Boot{Clean: true}, logs: map[uint64]*found{}, seqs: map[int]uint64{}, synced: map[uint64]bool{}, readOnly: true}
-	if err := r.superblock(); err != nil {
-		return nil, err
-	}
+	r.readOnly = true
 	out := &CheckReport{Directory: r.boot.Directory, Epoch: r.old.Epoch}
 	if r.boot.Fresh {
 		return out, nil
 	}
-	for s := range int(r.old.Shards) {
-		if err := r.shard(s); err != nil {
-			return nil, err
-		}
+	if err := r.shards(); err != nil {
+		return nil, err
 	}
 	out.Clean, out.Frames = r.boot.Clean, r.frames
 	for _, l := range r.logs { // order does not matter
@@ -127,12 +120,12 @@ func (r *recovery) checkSegment(l *found, i int, out *LogReport, x *breakAt) err
 	q := &l.Segments[i]
 	before := r.passed
 	defer func() { r.pass(before + q.Position) }()
-	path, slot := format.SegmentPath(q.Generation), r.files+4
+	path, slot := format.SegmentPath(q.Generation), r.First+4
 	problem := func(at, from, to int64, what string) {
 		out.Problems = append(out.Problems, Problem{path, at, from, to, what})
 		x.breaksAt(i, at, from)
 	}
-	there, err := r.open(slot, path, ioring.OpenReadOnly)
+	there, err := r.Open(slot, path, ioring.OpenReadOnly)
 	if err != nil {
 		return err
 	}
@@ -140,11 +133,11 @@ func (r *recovery) checkSegment(l *found, i int, out *LogReport, x *breakAt) err
 		problem(0, q.Base, q.End, "missing")
 		return nil
 	}
-	defer r.close(slot)
+	defer r.Close(slot)
 	base := q.Base
 	for at := int64(0); at < q.Position; {
 		var h format.RunHeader
-		p, err := r.read(slot, at, format.BlockBytes)
+		p, err := r.Read(slot, at, format.BlockBytes)
 		if err != nil {
 			problem(at, base, q.End, unreadable(err))
 			return nil
@@ -156,7 +149,7 @@ func (r *recovery) checkSegment(l *found, i int, out *LogReport, x *breakAt) err
 			problem(at, base, q.End, "the head of a run is broken")
 			return nil
 		}
-		p, err = r.read(slot, at, h.Bytes())
+		p, err = r.Read(slot, at, h.Bytes())
 		if err == nil && len(p) == h.Bytes() {
 			if what := h.NewerIn(p[format.HeaderBytes : format.HeaderBytes+int(h.BodyBytes)]); what != "" {
 				return newer(path, at, what)

@@ -1,11 +1,9 @@
-package engine
+package recovery
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/tailbound/tailbound/engine/format"
-	"github.com/tailbound/tailbound/ioring"
 )
 
 // Refusal says why a data directory, as it is, cannot be opened, checked or
@@ -50,15 +48,4 @@ func contradicts(path string, at int64, what string, a ...any) error {
 // newer refuses what is whole, of this directory and life, and not known here.
 func newer(path string, at int64, what string) error {
 	return &Refusal{Path: path, At: at, What: format.Newer(what).Error(), Next: "serve the directory with that version or a later one"}
-}
-
-// advised adds to the error of a failed operation what to do about it.
-func advised(err error) error {
-	var failed *ioring.OpError
-	if errors.As(err, &failed) {
-		if advice := failed.Advice(); advice != "" {
-			return fmt.Errorf("%w; %s", err, advice)
-		}
-	}
-	return err
 }

@@ -1,8 +1,9 @@
-package engine
+package recovery
 
 import (
 	"slices"
 
+	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 )
@@ -47,16 +48,16 @@ func (r *recovery) walk(l *found) error {
 		if err != nil || !there {
 			return err
 		}
-		p, err := r.read(r.files+4, q.Position, h.Bytes())
+		p, err := r.Read(r.First+4, q.Position, h.Bytes())
 		if err != nil {
 			return err
 		}
 		if len(p) == h.Bytes() {
 			if what := h.NewerIn(p[format.HeaderBytes : format.HeaderBytes+int(h.BodyBytes)]); what != "" {
-				return newer(r.pathOf(r.files+4), q.Position, what)
+				return newer(r.PathOf(r.First+4), q.Position, what)
 			}
 		}
-		if len(p) < h.Bytes() || !h.Whole(p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)]) && !r.o.Faults.has(StaleRunAccepted) {
+		if len(p) < h.Bytes() || !h.Whole(p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)]) && !r.o.Faults.Has(engine.StaleRunAccepted) {
 			if next == k {
 				break
 			}
@@ -76,7 +77,7 @@ func (r *recovery) walk(l *found) error {
 
 // continues says that h is the head of the run that follows what l has.
 func (r *recovery) continues(l *found, h *format.RunHeader) bool {
-	return h.Batches > 0 && h.Base == l.End && (h.Previous == l.Chain || r.o.Faults.has(StaleRunAccepted))
+	return h.Batches > 0 && h.Base == l.End && (h.Previous == l.Chain || r.o.Faults.Has(engine.StaleRunAccepted))
 }
 
 // taken: the run h lies whole at q's position.
@@ -111,12 +112,12 @@ func (r *recovery) lookOn(l *found, q *format.SegmentRecord, any bool) error {
 	if there, err := r.visit(q); err != nil || !there {
 		return err
 	}
-	if p, err := r.read(r.files+4, q.Position, format.BlockBytes); err != nil || !any && !slices.ContainsFunc(p, func(b byte) bool { return b != 0 }) {
+	if p, err := r.Read(r.First+4, q.Position, format.BlockBytes); err != nil || !any && !slices.ContainsFunc(p, func(b byte) bool { return b != 0 }) {
 		return err
 	}
-	step := int64(r.buf.Len())
-	for at, until := q.Position, q.Position+int64(r.o.InflightMax*r.o.runBufferBytes()); at < min(until, r.segBytes); at += step {
-		p, err := r.read(r.files+4, at, int(min(step, until-at)))
+	const step = bufferBytes
+	for at, until := q.Position, q.Position+int64(r.o.InflightMax*r.o.RunBufferBytes()); at < min(until, r.segBytes); at += step {
+		p, err := r.Read(r.First+4, at, int(min(step, until-at)))
 		if err != nil {
 			return err
 		}
@@ -124,10 +125,10 @@ func (r *recovery) lookOn(l *found, q *format.SegmentRecord, any bool) error {
 			var h format.RunHeader
 			if what, ok := h.Parse(p[k:]); ok && r.ours(l, q, &h) {
 				if what != "" {
-					return newer(r.pathOf(r.files+4), at+int64(k), what)
+					return newer(r.PathOf(r.First+4), at+int64(k), what)
 				}
 				l.noted = max(l.noted, h.Durable)
-				until = max(until, at+int64(k+h.Bytes()+r.o.InflightMax*r.o.runBufferBytes()))
+				until = max(until, at+int64(k+h.Bytes()+r.o.InflightMax*r.o.RunBufferBytes()))
 			}
 		}
 	}
@@ -141,7 +142,7 @@ func (r *recovery) head(l *found, q *format.SegmentRecord, at int64) (h format.R
 	if err != nil || !there {
 		return format.RunHeader{}, err
 	}
-	p, err := r.read(r.files+4, at, format.BlockBytes)
+	p, err := r.Read(r.First+4, at, format.BlockBytes)
 	if err != nil {
 		return format.RunHeader{}, err
 	}
@@ -153,7 +154,7 @@ func (r *recovery) head(l *found, q *format.SegmentRecord, at int64) (h format.R
 		return format.RunHeader{}, nil
 	}
 	if what != "" {
-		return h, newer(r.pathOf(r.files+4), at, what)
+		return h, newer(r.PathOf(r.First+4), at, what)
 	}
 	if at+int64(h.Bytes()) > r.segBytes {
 		return format.RunHeader{}, nil
@@ -163,7 +164,7 @@ func (r *recovery) head(l *found, q *format.SegmentRecord, at int64) (h format.R
 
 func (r *recovery) ours(l *found, q *format.SegmentRecord, h *format.RunHeader) bool {
 	return h.Directory == r.old.Directory && h.Generation == q.Generation && h.Log == l.ID &&
-		(h.Epoch == r.old.Epoch || r.o.Faults.has(StaleRunAccepted))
+		(h.Epoch == r.old.Epoch || r.o.Faults.Has(engine.StaleRunAccepted))
 }
 
 // visit opens q's file, and syncs it at the first time: what can be read of it
@@ -173,27 +174,27 @@ func (r *recovery) visit(q *format.SegmentRecord) (there bool, err error) {
 		return true, nil
 	}
 	r.leave()
-	slot, path, bits := r.files+4, format.SegmentPath(q.Generation), uint64(0)
+	slot, path, bits := r.First+4, format.SegmentPath(q.Generation), uint64(0)
 	if r.readOnly {
 		bits = ioring.OpenReadOnly
 	}
-	if there, err = r.open(slot, path, bits); err != nil || !there {
+	if there, err = r.Open(slot, path, bits); err != nil || !there {
 		return false, err
 	}
 	r.visited = q
-	if !r.synced[q.Generation] && !r.o.Faults.has(NoSyncAtOpen) {
-		if err := r.sync(slot); err != nil {
+	if !r.synced[q.Generation] && !r.o.Faults.Has(engine.NoSyncAtOpen) {
+		if err := r.Sync(slot); err != nil {
 			return false, err
 		}
 		r.synced[q.Generation] = true
 	}
-	r.segBytes, err = r.size(slot)
+	r.segBytes, err = r.Size(slot)
 	return true, err
 }
 
 func (r *recovery) leave() {
 	if r.visited != nil {
-		r.close(r.files + 4)
+		r.Close(r.First + 4)
 		r.visited = nil
 	}
 }

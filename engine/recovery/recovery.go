@@ -1,4 +1,4 @@
-package engine
+package recovery
 
 import (
 	"encoding/binary"
@@ -7,70 +7,34 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/engine/format"
 
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
 
-// RecoverOptions say how the directory is to be opened.
-type RecoverOptions struct {
-	Options
+// Options say how the directory is to be opened.
+type Options struct {
+	engine.Options
 	Shards int                            // data shards of the new life
 	Shard0 int                            // BatchBytesMax of the control shard, where it is more than the others' have
-	Seed   [16]byte                       // a new directory's id; to be drawn at random by whoever opens it
+	Seed   [16]byte                       // a new directory's id; to be drawn at random
 	Each   func(log uint64, batch []byte) // Check: takes every batch that is whole, a log's in order
-	// Progress of Check: how many bytes of segments it is through with, of how many.
-	// nil: nobody asks.
+	// Progress of Check: how many bytes of segments it has read, of how many.
+	// May be nil.
 	Progress func(done, total int64)
 	// Sound says whether a batch of a broken run is as it was, which a repair then
 	// keeps: it was at that offset, in that leader epoch. nil: none is.
 	Sound func(batch []byte, base int64, epoch int32) bool
 }
 
-// Boot is what opening a data directory found.
-type Boot struct {
-	Directory [16]byte
-	Epoch     uint32
-	Shards    []ShardBoot // 0 is the control shard's
-	Fresh     bool        // there was no directory
-	Clean     bool        // the life before ended with a clean stop
-	Notes     []string    // what was dropped, and what rotted, for the log
-	batchMax  int         // no batch of a client in this directory is larger
-}
-
-// LeaderEpoch is the leader epoch of what this life appends.
-func (b *Boot) LeaderEpoch() int32 { return int32(b.Epoch) }
-
-// ShardBoot is what one shard of the new life opens with.
-type ShardBoot struct {
-	Logs     []LogBoot // by ID
-	sequence uint64    // of its newest checkpoint
-	spares   []spareFile
-}
-
-// spareFile is a file that no log names and that may become a segment of any.
-type spareFile struct {
-	generation uint64
-	bytes      int64
-}
-
-// LogBoot is one log as it was found.
-type LogBoot struct {
-	ID         uint64
-	Start, End int64
-	Rot        string // not empty: acknowledged records are lost, and which
-	Attachment []byte // as of the checkpoint
-	Headers    []byte // the first format.BatchHeaderBytes bytes of every batch after it
-	record     *format.LogRecord
-}
-
 // recovery is one opening in its course.
 type recovery struct {
-	*blocking
-	o        RecoverOptions
+	*ioring.Blocking
+	o        Options
 	old      format.Superblock
-	boot     *Boot
+	boot     *engine.RecoveredState
 	logs     map[uint64]*found
 	seqs     map[int]uint64        // newest checkpoint of each shard
 	frames   int                   // replayed
@@ -108,26 +72,17 @@ type foundEntry struct {
 //
 //	superblock(); for every shard of the old life { sync(); checkpoint(); replay(); for every log { walk(); accept(); drain() } }
 //	checkpoints of the new epoch, into the older slots; superblock(); the other slots; clean up
-func Recover(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (_ *Boot, err error) {
-	defer func() { err = advised(err) }()
-	if err := o.complete(); err != nil {
-		return nil, err
-	}
+func Recover(ring ioring.Ring, arena *mem.Arena, o Options) (_ *engine.RecoveredState, err error) {
+	defer func() { err = ioring.Advised(err) }()
 	if o.Shards < 1 || o.Shards+1 > format.ShardsMax {
 		return nil, fmt.Errorf("%d data shards: there may be 1 to %d", o.Shards, format.ShardsMax-1)
 	}
-	b, err := newBlocking(ring, arena, o.Files)
+	r, err := begin(ring, arena, o)
 	if err != nil {
 		return nil, err
 	}
-	r := &recovery{blocking: b, o: o, boot: &Boot{Clean: true}, logs: map[uint64]*found{}, seqs: map[int]uint64{}, synced: map[uint64]bool{}}
-	if err := r.superblock(); err != nil {
+	if err := r.shards(); err != nil {
 		return nil, err
-	}
-	for s := range int(r.old.Shards) {
-		if err := r.shard(s); err != nil {
-			return nil, err
-		}
 	}
 	if err := r.commit(); err != nil {
 		return nil, err
@@ -135,23 +90,55 @@ func Recover(ring ioring.Ring, arena *mem.Arena, o RecoverOptions) (_ *Boot, err
 	return r.boot, nil
 }
 
+// bufferBytes is how much is read or written at a time.
+const bufferBytes = 1 << 20
+
+// begin is where Recover, Check and Repair begin: it takes memory and reads the
+// superblock.
+func begin(ring ioring.Ring, arena *mem.Arena, o Options) (*recovery, error) {
+	if err := o.Complete(); err != nil {
+		return nil, err
+	}
+	buf, err := arena.Allocate("recovery", bufferBytes, format.BlockBytes)
+	if err != nil {
+		return nil, err
+	}
+	path, err := arena.Allocate("recovery", format.BlockBytes, format.BlockBytes)
+	if err != nil {
+		return nil, err
+	}
+	r := &recovery{Blocking: ioring.NewBlocking(ring, buf, path, engine.KindBlocking, o.Files), o: o,
+		boot: &engine.RecoveredState{Clean: true}, logs: map[uint64]*found{}, seqs: map[int]uint64{}, synced: map[uint64]bool{}}
+	return r, r.superblock()
+}
+
+// shards takes over what every shard of the old life left.
+func (r *recovery) shards() error {
+	for s := range int(r.old.Shards) {
+		if err := r.shard(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (r *recovery) note(format string, a ...any) {
 	r.boot.Notes = append(r.boot.Notes, fmt.Sprintf(format, a...))
 }
 
 func (r *recovery) superblock() error {
-	there, err := r.open(r.files, "superblock", 0)
+	there, err := r.Open(r.First, "superblock", 0)
 	if err != nil {
 		return err
 	}
 	if there {
-		defer r.close(r.files)
-		if !r.o.Faults.has(NoSyncAtOpen) {
-			if err := r.sync(r.files); err != nil {
+		defer r.Close(r.First)
+		if !r.o.Faults.Has(engine.NoSyncAtOpen) {
+			if err := r.Sync(r.First); err != nil {
 				return err
 			}
 		}
-		p, err := r.read(r.files, 0, format.SuperblockBytes)
+		p, err := r.Read(r.First, 0, format.SuperblockBytes)
 		if err != nil {
 			return err
 		}
@@ -172,13 +159,13 @@ func (r *recovery) superblock() error {
 	}
 	// A life that allowed larger batches may have left some.
 	r.o.BatchBytesMax = max(r.o.BatchBytesMax, int(r.old.BatchMax))
-	r.boot.batchMax = r.o.BatchBytesMax
+	r.boot.BatchBytesMax = r.o.BatchBytesMax
 	r.o.BatchBytesMax = max(r.o.BatchBytesMax, r.o.Shard0) // it reads every shard's
 	if r.old.Sequence > 0 {
 		r.boot.Directory = r.old.Directory
 		return nil
 	}
-	names, err := r.list("segments")
+	names, err := r.List("segments")
 	if err != nil && !errors.Is(err, ioring.ENOENT) {
 		return err
 	}
@@ -201,13 +188,13 @@ func (r *recovery) superblock() error {
 // durable.
 func (r *recovery) shard(s int) error {
 	for i, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
-		path, slot := format.ShardPath(s, name), r.files+uint32(i)
-		if err := r.need(slot, path, 0); err != nil {
+		path, slot := format.ShardPath(s, name), r.First+uint32(i)
+		if err := r.Need(slot, path, 0); err != nil {
 			return err
 		}
-		defer r.close(slot)
-		if !r.o.Faults.has(NoSyncAtOpen) {
-			if err := r.sync(slot); err != nil {
+		defer r.Close(slot)
+		if !r.o.Faults.Has(engine.NoSyncAtOpen) {
+			if err := r.Sync(slot); err != nil {
 				return err
 			}
 		}
@@ -216,7 +203,7 @@ func (r *recovery) shard(s int) error {
 	var body []byte
 	unserved := ""
 	for i := range uint32(2) {
-		c, p, what, err := r.checkpoint(r.files + 1 + i)
+		c, p, what, err := r.checkpoint(r.First + 1 + i)
 		if err != nil {
 			return err
 		}
@@ -286,8 +273,8 @@ func sorted(m map[uint64]*found) []uint64 {
 
 // checkpoint reads a slot; nil: it is empty or torn. unserved names what a
 // whole one needs that is not served.
-func (b *blocking) checkpoint(slot uint32) (c format.Checkpoint, body []byte, unserved string, err error) {
-	p, err := b.read(slot, 0, format.BlockBytes)
+func (r *recovery) checkpoint(slot uint32) (c format.Checkpoint, body []byte, unserved string, err error) {
+	p, err := r.Read(slot, 0, format.BlockBytes)
 	if err != nil || len(p) < format.BlockBytes {
 		return c, nil, "", err
 	}
@@ -295,7 +282,7 @@ func (b *blocking) checkpoint(slot uint32) (c format.Checkpoint, body []byte, un
 	if !ok {
 		return c, nil, "", nil
 	}
-	if p, err = b.read(slot, 0, format.AlignBlock(header+n)); err != nil || len(p) < header+n {
+	if p, err = r.Read(slot, 0, format.AlignBlock(header+n)); err != nil || len(p) < header+n {
 		return c, nil, "", err
 	}
 	body = p[header : header+n]
@@ -307,7 +294,7 @@ func (b *blocking) checkpoint(slot uint32) (c format.Checkpoint, body []byte, un
 
 // journalReader walks the frames of one journal, whose file is open in slot.
 type journalReader struct {
-	*blocking
+	*ioring.Blocking
 	slot     uint32
 	size     int64
 	old      format.Superblock
@@ -324,7 +311,7 @@ func (j *journalReader) ours(h *format.FrameHeader) bool {
 // that is to be replayed next, with this sequence, is refused where it needs what
 // is not served: others may be of an earlier lap.
 func (j *journalReader) frame(at int64, sequence uint64, h *format.FrameHeader) (body []byte, whole bool, err error) {
-	p, err := j.read(j.slot, at, format.BlockBytes)
+	p, err := j.Read(j.slot, at, format.BlockBytes)
 	if err != nil || len(p) < format.BlockBytes {
 		return nil, false, err
 	}
@@ -334,7 +321,7 @@ func (j *journalReader) frame(at int64, sequence uint64, h *format.FrameHeader) 
 	}
 	if unserved != "" {
 		if h.Sequence == sequence {
-			return nil, false, newer(j.pathOf(j.slot), at, unserved)
+			return nil, false, newer(j.PathOf(j.slot), at, unserved)
 		}
 		return nil, false, nil
 	}
@@ -342,7 +329,7 @@ func (j *journalReader) frame(at int64, sequence uint64, h *format.FrameHeader) 
 	if at+int64(n) > j.size {
 		return nil, false, nil
 	}
-	if p, err = j.read(j.slot, at, n); err != nil || len(p) < n {
+	if p, err = j.Read(j.slot, at, n); err != nil || len(p) < n {
 		return nil, false, err
 	}
 	body = p[format.HeaderBytes : format.HeaderBytes+int(h.BodyBytes)]
@@ -352,8 +339,8 @@ func (j *journalReader) frame(at int64, sequence uint64, h *format.FrameHeader) 
 // later are the heads of frames past sequence, in order. All of them are of this
 // life and not replayed: one that needs what is not served is refused.
 func (j *journalReader) later(sequence uint64) (heads []frameHead, err error) {
-	for at := int64(0); at < j.size; at += int64(j.buf.Len()) {
-		p, err := j.read(j.slot, at, int(min(j.size-at, int64(j.buf.Len()))))
+	for at := int64(0); at < j.size; at += bufferBytes {
+		p, err := j.Read(j.slot, at, int(min(j.size-at, bufferBytes)))
 		if err != nil {
 			return nil, err
 		}
@@ -361,7 +348,7 @@ func (j *journalReader) later(sequence uint64) (heads []frameHead, err error) {
 			var h format.FrameHeader
 			if unserved, ok := h.Parse(p[k:]); ok && j.ours(&h) && h.Sequence > sequence {
 				if unserved != "" {
-					return nil, newer(j.pathOf(j.slot), at+int64(k), unserved)
+					return nil, newer(j.PathOf(j.slot), at+int64(k), unserved)
 				}
 				heads = append(heads, frameHead{h, at + int64(k)})
 			}
@@ -381,14 +368,14 @@ type frameHead struct {
 // and it goes on after it; otherwise a power cut left a hole, and nothing at
 // or past it was acknowledged.
 func (r *recovery) replay(s int, c *format.Checkpoint, logs map[uint64]*found) error {
-	size, err := r.size(r.files)
+	size, err := r.Size(r.First)
 	if err != nil {
 		return err
 	}
 	if from := int64(c.Block) * format.BlockBytes; size < from || size == 0 {
 		return damaged(format.ShardPath(s, "journal"), size, "it ends here, and what is to be replayed begins at %d", from)
 	}
-	j := &journalReader{blocking: r.blocking, slot: r.files, size: size &^ (format.BlockBytes - 1), old: r.old, journal: c.Journal, anyEpoch: r.o.Faults.has(NoEpoch)}
+	j := &journalReader{Blocking: r.Blocking, slot: r.First, size: size &^ (format.BlockBytes - 1), old: r.old, journal: c.Journal, anyEpoch: r.o.Faults.Has(engine.NoEpoch)}
 	var heads []frameHead // of all frames past the first break, in order
 	looked, durable := false, uint64(0)
 	at, sequence, previous, chained := int64(c.Block)*format.BlockBytes, c.Frame, c.Previous, true
@@ -431,7 +418,7 @@ func (r *recovery) replay(s int, c *format.Checkpoint, logs map[uint64]*found) e
 		for i := range heads {
 			durable = max(durable, heads[i].Durable)
 		}
-		if durable < sequence && !(r.o.Faults.has(GapIsRot) && len(heads) > 0) {
+		if durable < sequence && !(r.o.Faults.Has(engine.GapIsRot) && len(heads) > 0) {
 			if len(heads) > 0 {
 				r.note("shard %d: a hole at frame %d, %d frames after it were dropped: none of them was acknowledged", s, sequence, len(heads))
 			}
@@ -597,7 +584,7 @@ func (r *recovery) apply(x *format.Entry, bytes []byte, logs map[uint64]*found) 
 // drain writes what the journal holds of l past its last run into its segments,
 // and syncs them. What lies there is written over: it was not acknowledged.
 func (r *recovery) drain(l *found) error {
-	slot := r.files + 4
+	slot := r.First + 4
 	for len(l.entries) > 0 && l.entries[0].Base+int64(l.entries[0].Count) <= l.Start {
 		l.End = l.entries[0].Base + int64(l.entries[0].Count)
 		l.entries = l.entries[1:]
@@ -627,10 +614,10 @@ func (r *recovery) drain(l *found) error {
 			return nil
 		}
 		var err error
-		if !r.o.Faults.has(NoSyncAtOpen) {
-			err = r.sync(slot)
+		if !r.o.Faults.Has(engine.NoSyncAtOpen) {
+			err = r.Sync(slot)
 		}
-		r.close(slot)
+		r.Close(slot)
 		opened = -1
 		return err
 	}
@@ -657,20 +644,20 @@ func (r *recovery) drain(l *found) error {
 				return err
 			}
 			path := format.SegmentPath(l.Segments[k].Generation)
-			there, err := r.open(slot, path, 0)
+			there, err := r.Open(slot, path, 0)
 			if err != nil {
 				return err
 			}
 			if !there {
 				// the life before removed it, after it had filled it with what is before the start
 				if q := &l.Segments[k]; q.Position > 0 && q.End > l.Start {
-					return missing(path)
+					return ioring.MissingFile(path)
 				}
 				l.Segments = slices.Delete(l.Segments, k, k+1)
 				continue
 			}
 			opened = k
-			if size, err = r.size(slot); err != nil {
+			if size, err = r.Size(slot); err != nil {
 				return err
 			}
 		}
@@ -680,8 +667,8 @@ func (r *recovery) drain(l *found) error {
 				k++
 				continue
 			}
-			if x := r.do(ioring.Op{Code: ioring.Allocate, File: slot, Offset: uint64(size), Arg: uint64(q.Position + length - size)}); x < 0 {
-				return failure(ioring.Allocate, format.SegmentPath(q.Generation), size, q.Position+length-size, x)
+			if err := r.Allocate(slot, size, q.Position+length-size); err != nil {
+				return err
 			}
 			size = q.Position + length
 		}
@@ -701,14 +688,14 @@ func (r *recovery) dropMissing(l *found) error {
 	kept := l.Segments[:0]
 	for _, q := range l.Segments {
 		if q.Position == 0 {
-			there, err := r.open(r.files+4, format.SegmentPath(q.Generation), 0)
+			there, err := r.Open(r.First+4, format.SegmentPath(q.Generation), 0)
 			if err != nil {
 				return err
 			}
 			if !there {
 				continue
 			}
-			r.close(r.files + 4)
+			r.Close(r.First + 4)
 		}
 		kept = append(kept, q)
 	}
@@ -721,13 +708,13 @@ func (r *recovery) dropMissing(l *found) error {
 func (r *recovery) newSegment(l *found) (q format.SegmentRecord, err error) {
 	r.made++
 	q = format.SegmentRecord{Generation: uint64(r.old.Epoch)<<32 | format.RecoveryShard<<24 | r.made, Base: l.End, End: l.End, MaxTime: format.NoTime, Chain: l.Chain}
-	path, slot := format.SegmentPath(q.Generation), r.files+4
-	if _, err := r.open(slot, path, ioring.OpenCreate); err != nil {
+	path, slot := format.SegmentPath(q.Generation), r.First+4
+	if _, err := r.Open(slot, path, ioring.OpenCreate); err != nil {
 		return q, err
 	}
-	r.close(slot)
+	r.Close(slot)
 	r.note("log %d: %s was made for what the journal holds of it", l.ID, path)
-	return q, r.syncDirectory("segments")
+	return q, r.SyncDirectory("segments")
 }
 
 func (r *recovery) run(slot uint32, l *found, q *format.SegmentRecord, entries []foundEntry, length int) error {
@@ -745,7 +732,7 @@ func (r *recovery) run(slot uint32, l *found, q *format.SegmentRecord, entries [
 	h.Directory, h.Epoch, h.BodyBytes, h.Previous = r.old.Directory, r.old.Epoch, uint32(at-format.HeaderBytes), l.Chain
 	h.BodyCRC = format.CRC(p[format.HeaderBytes:at])
 	h.Put(p)
-	if err := r.write(slot, q.Position, p); err != nil {
+	if err := r.Write(slot, q.Position, p); err != nil {
 		return err
 	}
 	if q.Position == 0 {
@@ -765,18 +752,18 @@ func (r *recovery) run(slot uint32, l *found, q *format.SegmentRecord, entries [
 func (r *recovery) commit() error {
 	r.boot.Epoch = r.old.Epoch + 1
 	shards := r.o.Shards + 1
-	r.boot.Shards = make([]ShardBoot, shards)
+	r.boot.Shards = make([]engine.RecoveredShard, shards)
 	for _, id := range sorted(r.logs) {
 		l := r.logs[id]
 		l.Start = min(l.Start, l.End)
-		b := LogBoot{ID: id, Start: l.Start, End: l.End, Attachment: l.Attachment, Headers: headersOf(l.Headers), record: &l.LogRecord}
+		b := engine.RecoveredLog{ID: id, Start: l.Start, End: l.End, Attachment: l.Attachment, Headers: headersOf(l.Headers), Record: &l.LogRecord}
 		if l.RotFrom != format.NoOffset {
 			b.Rot = fmt.Sprintf("acknowledged records from offset %d on are lost (to %d at least)", l.RotFrom, l.RotTo)
 		}
 		s := format.Place(id, r.o.Shards)
 		r.boot.Shards[s].Logs = append(r.boot.Shards[s].Logs, b)
 	}
-	if err := r.mkdir("segments"); err != nil {
+	if err := r.Mkdir("segments"); err != nil {
 		return err
 	}
 	for s := range shards {
@@ -784,30 +771,30 @@ func (r *recovery) commit() error {
 			return err
 		}
 	}
-	if err := r.syncDirectory("."); err != nil {
+	if err := r.SyncDirectory("."); err != nil {
 		return err
 	}
 	if err := r.checkpoints(); err != nil {
 		return err
 	}
-	slot := r.files + 6
-	next := format.Superblock{Directory: r.boot.Directory, Epoch: r.boot.Epoch, Shards: uint32(shards), Sequence: r.old.Sequence + 1, BatchMax: uint32(r.boot.batchMax), WrittenBy: format.ThisRelease}
-	if _, err := r.open(slot, "superblock", ioring.OpenCreate); err != nil {
+	slot := r.First + 6
+	next := format.Superblock{Directory: r.boot.Directory, Epoch: r.boot.Epoch, Shards: uint32(shards), Sequence: r.old.Sequence + 1, BatchMax: uint32(r.boot.BatchBytesMax), WrittenBy: format.ThisRelease}
+	if _, err := r.Open(slot, "superblock", ioring.OpenCreate); err != nil {
 		return err
 	}
-	defer r.close(slot)
+	defer r.Close(slot)
 	p := make([]byte, format.BlockBytes)
 	write := func() error {
 		next.Put(p)
-		if err := r.write(slot, int64(next.Sequence%2)*format.BlockBytes, p); err != nil {
+		if err := r.Write(slot, int64(next.Sequence%2)*format.BlockBytes, p); err != nil {
 			return err
 		}
-		return r.sync(slot)
+		return r.Sync(slot)
 	}
 	if err := write(); err != nil {
 		return err
 	}
-	if err := r.syncDirectory("."); err != nil {
+	if err := r.SyncDirectory("."); err != nil {
 		return err
 	}
 	if err := r.checkpoints(); err != nil {
@@ -835,45 +822,45 @@ func (r *recovery) prepare(s int) error {
 	if s < int(r.old.Shards) {
 		return nil
 	}
-	if err := r.mkdir(fmt.Sprintf("shard-%03d", s)); err != nil {
+	if err := r.Mkdir(fmt.Sprintf("shard-%03d", s)); err != nil {
 		return err
 	}
 	for _, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
 		path := format.ShardPath(s, name)
-		if _, err := r.open(r.files, path, ioring.OpenCreate); err != nil {
+		if _, err := r.Open(r.First, path, ioring.OpenCreate); err != nil {
 			return err
 		}
-		size, err := r.size(r.files)
+		size, err := r.Size(r.First)
 		want := int64(1 << 20)
 		if name == "journal" {
 			want = int64(r.o.JournalBytes)
 		}
 		if err == nil && size < want {
-			err = r.zero(r.files, size, want)
+			err = r.Zero(r.First, size, want)
 		} else if err == nil {
-			err = r.sync(r.files)
+			err = r.Sync(r.First)
 		}
-		r.close(r.files)
+		r.Close(r.First)
 		if err != nil {
 			return err
 		}
 	}
-	return r.syncDirectory(fmt.Sprintf("shard-%03d", s))
+	return r.SyncDirectory(fmt.Sprintf("shard-%03d", s))
 }
 
 // checkpoints writes the new life's checkpoint into the next slot of every shard.
 func (r *recovery) checkpoints() error {
 	for s := range r.boot.Shards {
 		b := &r.boot.Shards[s]
-		if b.sequence == 0 {
-			b.sequence = r.seqs[s]
+		if b.Checkpoint == 0 {
+			b.Checkpoint = r.seqs[s]
 		}
-		b.sequence++
-		c := format.Checkpoint{Directory: r.boot.Directory, Epoch: r.boot.Epoch, Shard: uint32(s), Sequence: b.sequence,
+		b.Checkpoint++
+		c := format.Checkpoint{Directory: r.boot.Directory, Epoch: r.boot.Epoch, Shard: uint32(s), Sequence: b.Checkpoint,
 			Journal: format.JournalID(r.boot.Directory, r.boot.Epoch, s), Frame: 1, Logs: uint32(len(b.Logs))}
 		p := make([]byte, format.CheckpointHeaderBytes, 1<<20)
 		for i := range b.Logs {
-			l := b.Logs[i].record
+			l := b.Logs[i].Record
 			need := format.LogRecordBytes + len(l.Epochs)*format.EpochRecordBytes + len(l.Segments)*format.SegmentRecordBytes
 			at := len(p)
 			p = append(p, make([]byte, need)...)
@@ -892,15 +879,15 @@ func (r *recovery) checkpoints() error {
 		n := len(p)
 		p = append(p, make([]byte, format.AlignBlock(n)-n)...)
 		c.Put(p, n-format.CheckpointHeaderBytes)
-		path := format.ShardPath(s, fmt.Sprintf("checkpoint-%d", b.sequence%2))
-		if err := r.need(r.files, path, 0); err != nil {
+		path := format.ShardPath(s, fmt.Sprintf("checkpoint-%d", b.Checkpoint%2))
+		if err := r.Need(r.First, path, 0); err != nil {
 			return err
 		}
-		err := r.write(r.files, 0, p)
+		err := r.Write(r.First, 0, p)
 		if err == nil {
-			err = r.sync(r.files)
+			err = r.Sync(r.First)
 		}
-		r.close(r.files)
+		r.Close(r.First)
 		if err != nil {
 			return err
 		}
@@ -917,7 +904,7 @@ func (r *recovery) cleanUp(shards int) error {
 			named[format.SegmentPath(q.Generation)] = true
 		}
 	}
-	names, err := r.list("segments")
+	names, err := r.List("segments")
 	if err != nil {
 		return err
 	}
@@ -928,12 +915,12 @@ func (r *recovery) cleanUp(shards int) error {
 			r.note("%s belongs to no log; it is left, for the journal was broken", path)
 		case r.keptReady(n, path):
 		default:
-			r.unlink(path)
+			r.Unlink(path)
 		}
 	}
 	for s := shards; s < int(r.old.Shards); s++ {
 		for _, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
-			r.unlink(format.ShardPath(s, name))
+			r.Unlink(format.ShardPath(s, name))
 		}
 	}
 	return nil
@@ -946,22 +933,22 @@ func (r *recovery) keptReady(name, path string) bool {
 	if err != nil || path != format.SegmentPath(generation) || r.o.PrepareBytes <= 0 {
 		return false
 	}
-	if there, err := r.open(r.files, path, ioring.OpenReadOnly); err != nil || !there {
+	if there, err := r.Open(r.First, path, ioring.OpenReadOnly); err != nil || !there {
 		return false
 	}
-	size, err := r.size(r.files)
-	r.close(r.files)
-	if err != nil || size < min(PrepareBytesMin, int64(r.o.SegmentBytes)) || size > int64(r.o.SegmentBytes) || size%format.BlockBytes != 0 {
+	size, err := r.Size(r.First)
+	r.Close(r.First)
+	if err != nil || size < min(engine.PrepareBytesMin, int64(r.o.SegmentBytes)) || size > int64(r.o.SegmentBytes) || size%format.BlockBytes != 0 {
 		return false
 	}
 	for s := 1; s < len(r.boot.Shards); s++ {
 		b := &r.boot.Shards[s]
 		sum := size
-		for _, x := range b.spares {
-			sum += x.bytes
+		for _, x := range b.Recycled {
+			sum += x.Bytes
 		}
-		if sum <= r.o.PrepareBytes && len(b.spares) < sparesMax {
-			b.spares = append(b.spares, spareFile{generation, size})
+		if sum <= r.o.PrepareBytes && len(b.Recycled) < engine.RecycledMax {
+			b.Recycled = append(b.Recycled, engine.RecycledFile{Generation: generation, Bytes: size})
 			return true
 		}
 	}

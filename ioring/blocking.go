@@ -1,0 +1,218 @@
+package ioring
+
+import (
+	"encoding/binary"
+
+	"github.com/tailbound/tailbound/mem"
+)
+
+// Blocking does one operation at a time, in a straight line: what opens, checks
+// and repairs a directory, before any shard runs. Its errors are OpErrors.
+//
+// It uses the file slots First to First+7, SyncDirectory the one at First+5.
+type Blocking struct {
+	First uint32 // of its file slots
+
+	ring  Ring
+	kind  uint8     // of its tokens
+	buf   mem.Block // what is read and written
+	path  mem.Block
+	paths [8]string // of what was opened in each slot last, for errors
+	dead  bool      // the ring's Wait was left by a panic: nothing more is done, deferred closes neither
+}
+
+// NewBlocking works on ring until anything else does. buf and path are of whole
+// blocks, kind is that of its tokens, first the first of its file slots.
+func NewBlocking(ring Ring, buf, path mem.Block, kind uint8, first uint32) *Blocking {
+	return &Blocking{First: first, ring: ring, kind: kind, buf: buf, path: path}
+}
+
+func (b *Blocking) do(op Op) int32 {
+	op.Token = MakeToken(b.kind, 0, 0)
+	if b.dead {
+		return -int32(EIO)
+	}
+	for {
+		b.dead = true
+		if !b.ring.Push(op) {
+			b.ring.Wait(0)
+			continue
+		}
+		var out [1]Completion
+		for b.ring.Reap(out[:]) == 0 {
+			b.ring.Wait(Never)
+		}
+		b.dead = false
+		if out[0].Token.Kind() != b.kind {
+			panic("ioring: something else is in flight while the directory is opened")
+		}
+		if Judge(op.Code, out[0].Result) != Again {
+			return out[0].Result
+		}
+	}
+}
+
+func (b *Blocking) name(path string) mem.Block {
+	p := b.path.Bytes()
+	n := copy(p, path)
+	p[n] = 0
+	return b.path
+}
+
+// failure is what becomes of a result that is none: a negative one is an errno,
+// any other came short.
+func failure(code Code, path string, offset, length int64, result int32) error {
+	return &OpError{Op: code, Path: path, Offset: offset, Length: length, Errno: Errno(max(0, -result))}
+}
+
+// MissingFile is a file that has to be there and is not.
+func MissingFile(path string) error {
+	return &OpError{Op: Open, Path: path, Errno: ENOENT}
+}
+
+// PathOf is the path of what was opened in slot last.
+func (b *Blocking) PathOf(slot uint32) string { return b.paths[slot-b.First] }
+
+// Open opens path into slot. found is false where there is no such file; any
+// other failure is an error.
+func (b *Blocking) Open(slot uint32, path string, bits uint64) (found bool, err error) {
+	b.paths[slot-b.First] = path
+	r := b.do(Op{Code: Open, File: slot, Arg: bits, Buf: b.name(path)})
+	switch Judge(Open, r) {
+	case Good:
+	case Missing:
+		return false, nil
+	default:
+		return false, failure(Open, path, 0, 0, r)
+	}
+	return true, nil
+}
+
+// Close closes slot.
+func (b *Blocking) Close(slot uint32) { b.do(Op{Code: Close, File: slot}) }
+
+// Need opens path into slot; it has to be there.
+func (b *Blocking) Need(slot uint32, path string, bits uint64) error {
+	found, err := b.Open(slot, path, bits)
+	if err == nil && !found {
+		err = MissingFile(path)
+	}
+	return err
+}
+
+// Sync makes all of slot durable.
+func (b *Blocking) Sync(slot uint32) error {
+	if r := b.do(Op{Code: Sync, Flags: FlagFull, File: slot}); r < 0 {
+		return failure(Sync, b.PathOf(slot), 0, 0, r)
+	}
+	return nil
+}
+
+// SyncDirectory makes the names in a directory durable.
+func (b *Blocking) SyncDirectory(path string) error {
+	slot := b.First + 5
+	if err := b.Need(slot, path, OpenDirectory|OpenReadOnly); err != nil {
+		return err
+	}
+	defer b.Close(slot)
+	return b.Sync(slot)
+}
+
+// Mkdir makes a directory where there is none.
+func (b *Blocking) Mkdir(path string) error {
+	if r := b.do(Op{Code: Mkdir, Buf: b.name(path)}); r < 0 && Judge(Mkdir, r) != Exists {
+		return failure(Mkdir, path, 0, 0, r)
+	}
+	return nil
+}
+
+// Size is how many bytes slot has.
+func (b *Blocking) Size(slot uint32) (int64, error) {
+	if r := b.do(Op{Code: Stat, File: slot, Buf: b.path}); r < 0 {
+		return 0, failure(Stat, b.PathOf(slot), 0, 0, r)
+	}
+	return int64(binary.LittleEndian.Uint64(b.path.Bytes())), nil
+}
+
+// Read reads n bytes at off, fewer where the file ends; both whole blocks.
+func (b *Blocking) Read(slot uint32, off int64, n int) ([]byte, error) {
+	p := make([]byte, 0, n)
+	for len(p) < n {
+		at := len(p) &^ (mem.BlockBytes - 1)
+		p = p[:at]
+		k := min(n-at, b.buf.Len())
+		r := b.do(Op{Code: Read, File: slot, Offset: uint64(off) + uint64(at), Buf: b.buf.Slice(0, k)})
+		if r < 0 {
+			return p, failure(Read, b.PathOf(slot), off+int64(at), int64(k), r)
+		}
+		p = append(p, b.buf.Bytes()[:r]...)
+		if int(r) < mem.BlockBytes {
+			break
+		}
+	}
+	return p, nil
+}
+
+// Write writes p, whole blocks, at off.
+func (b *Blocking) Write(slot uint32, off int64, p []byte) error {
+	for len(p) > 0 {
+		k := copy(b.buf.Bytes(), p)
+		r := b.do(Op{Code: Write, File: slot, Offset: uint64(off), Buf: b.buf.Slice(0, k)})
+		if r < mem.BlockBytes {
+			return failure(Write, b.PathOf(slot), off, int64(k), r)
+		}
+		k = int(r) &^ (mem.BlockBytes - 1)
+		p, off = p[k:], off+int64(k)
+	}
+	return nil
+}
+
+// Zero writes zeroes from size from to size to.
+func (b *Blocking) Zero(slot uint32, from, to int64) error {
+	from &^= mem.BlockBytes - 1
+	clear(b.buf.Bytes())
+	for from < to {
+		k := int(min(to-from, int64(b.buf.Len())))
+		r := b.do(Op{Code: Write, File: slot, Offset: uint64(from), Buf: b.buf.Slice(0, k)})
+		if r < mem.BlockBytes {
+			return failure(Write, b.PathOf(slot), from, int64(k), r)
+		}
+		from += int64(r) &^ (mem.BlockBytes - 1)
+	}
+	return b.Sync(slot)
+}
+
+// List gives the names in a directory, in order.
+func (b *Blocking) List(path string) (names []string, err error) {
+	for {
+		p := b.buf.Bytes()
+		p[copy(p, path)] = 0
+		r := b.do(Op{Code: List, Offset: uint64(len(names)), Buf: b.buf})
+		if r < 0 {
+			return nil, failure(List, path, 0, 0, r)
+		}
+		if r == 0 {
+			return names, nil
+		}
+		for range r {
+			n := 0
+			for p[n] != 0 {
+				n++
+			}
+			names = append(names, string(p[:n]))
+			p = p[n+1:]
+		}
+	}
+}
+
+// Allocate reserves length bytes of slot at off; the file grows by them.
+func (b *Blocking) Allocate(slot uint32, off, length int64) error {
+	if r := b.do(Op{Code: Allocate, File: slot, Offset: uint64(off), Arg: uint64(length)}); r < 0 {
+		return failure(Allocate, b.PathOf(slot), off, length, r)
+	}
+	return nil
+}
+
+// Unlink removes path, where it is there; a file that stays is removed at the
+// next opening.
+func (b *Blocking) Unlink(path string) { b.do(Op{Code: Unlink, Buf: b.name(path)}) }
