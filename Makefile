@@ -1,29 +1,41 @@
-# Tailbound. `make run` serves, `make test` proves; see README.md.
+# Tailbound. `make run` serves, `make test` proves, `make help` lists the rest; see README.md.
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 SEED    ?= 1
 export CGO_ENABLED ?= 0
 
-.PHONY: FORCE rings blocks clocks isolation peer-kafka rebalance peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim hashes bench bench-shapes sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz vet release clean
+.PHONY: FORCE help lint measure rings blocks clocks isolation peer-kafka rebalance peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim hashes bench bench-shapes bench-recorder sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz release clean
 
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
 build: ## bin/tailbound, static
 	$(BUILD) -o bin/tailbound ./cmd/tailbound
 
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
 run: build ## serve from ./data
 	./bin/tailbound serve --data-dir ./data --listen 127.0.0.1:9092
 
-test: vet test-fast fuzz interop ## the whole suite
+test: lint test-fast fuzz interop ## the whole suite
 
-vet:
+# staticcheck is a tool of the nested module tools, so that the product's module graph stays without it.
+STATICCHECK = $(GO) tool -modfile=$(CURDIR)/tools/go.mod staticcheck
+NESTED      = tools bench/peers bench/clocks bench/rings/compare
+lint: ## gofmt, go vet, staticcheck, and the rules of docs/ARCHITECTURE.md: what a room may import and call
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt these:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
+	$(STATICCHECK) ./...
+	@set -e; for d in $(NESTED); do (cd $$d && $(GO) vet ./... && $(STATICCHECK) ./...); done
+	$(GO) test ./docs
 
 test-fast: build ## every room, then the kernel's rings again as Linux 5.19 has them
 	$(GO) test ./...
 	TAILBOUND_RING_FEATURES=5.19 $(GO) test -count=1 ./ioring ./netring ./shard
 	@set -e; for d in bench/peers bench/clocks bench/rings/compare; do (cd $$d && $(GO) vet ./... && $(GO) test ./...); done
+
+measure: ## the numbers of the structure: the largest types, files and functions, names of one letter, comments, lines of each room
+	cd tools && $(GO) run ./measure ..
 
 # FUZZ=1: a few seconds for all; FUZZ=1000 is worth an hour.
 FUZZ ?= 1

@@ -32,6 +32,18 @@ var deterministic = []string{"netring", "engine", "engine/format", "engine/recov
 // documented are the rooms others build on.
 var documented = []string{"mem", "metrics", "kafka", "ioring", "netring", "engine", "engine/format", "engine/recovery", "cluster", "cluster/groups", "shard", "shard/control"}
 
+// instead says, of each package that a room must never import, what does its
+// work there: a refusal that names no way out is only obeyed.
+var instead = map[string]string{
+	"os":           "Files are operations of ioring.Ring: the room submits one and reads its completion",
+	"net":          "Sockets are operations of ioring.Ring; netring has them",
+	"time":         "Time is an argument: the turn's now and wall, in nanoseconds",
+	"sync":         "One thread owns a shard; what crosses shards is mail, over sync/atomic",
+	"math/rand":    "Draw from a source made from the shard's seed",
+	"crypto/rand":  "Draw from a source made from the shard's seed",
+	"hash/maphash": "Its seed differs in every process; use a hash that is the same in all of them",
+}
+
 // room is one row of the table of rooms.
 type room struct {
 	name   string
@@ -178,6 +190,11 @@ func TestTableOfRooms(t *testing.T) {
 		if _, err := os.Stat(filepath.Join("..", r.name)); err != nil {
 			t.Errorf("ARCHITECTURE.md has a room %s, and the tree has not: %v", r.name, err)
 		}
+		for _, n := range r.never {
+			if _, ours := strings.CutPrefix(n, module); instead[n] == "" && !ours && roomOf(rooms, n) == nil {
+				t.Errorf("ARCHITECTURE.md: %s must never import %s; say in `instead` of docs_test.go what it is to use", r.name, n)
+			}
+		}
 		for _, m := range r.may {
 			if i := slices.IndexFunc(rooms, func(o room) bool { return o.name == m }); i >= 0 && rooms[i].floor >= r.floor {
 				t.Errorf("ARCHITECTURE.md: %s (floor %d) may import %s (floor %d); imports go strictly down", r.name, r.floor, m, rooms[i].floor)
@@ -236,7 +253,7 @@ func importFaults(rooms []room, f *file) (faults []string) {
 		}
 		for _, n := range r.never {
 			if covers(n, imported) && !f.world() {
-				wrong("%s must never import %s (docs/ARCHITECTURE.md), and imports %s", r.name, n, imported)
+				wrong("%s must never import %s (docs/ARCHITECTURE.md). %s", r.name, imported, instead[n])
 			}
 		}
 		if first, _, _ := strings.Cut(imported, "/"); strings.Contains(first, ".") {
@@ -338,9 +355,9 @@ func deterministicFaults(f *file, name string, maps map[string]bool) (faults []s
 		imports[local] = p
 		switch p {
 		case "sync":
-			wrong(spec, "it imports sync", "One thread owns a shard; what crosses shards is mail, over sync/atomic")
+			wrong(spec, "it imports sync", instead[p])
 		case "hash/maphash":
-			wrong(spec, "it imports hash/maphash", "Its seed differs in every process")
+			wrong(spec, "it imports hash/maphash", instead[p])
 		}
 	}
 	ast.Inspect(f.ast, func(n ast.Node) bool {
@@ -369,14 +386,14 @@ func deterministicFaults(f *file, name string, maps map[string]bool) (faults []s
 			switch p := imports[x.Name]; p {
 			case "time":
 				if slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"}, n.Sel.Name) {
-					wrong(n, "time."+n.Sel.Name, "Time is an argument: the turn's now and wall")
+					wrong(n, "time."+n.Sel.Name, instead[p])
 				}
 			case "math/rand", "math/rand/v2":
 				if !strings.HasPrefix(n.Sel.Name, "New") && !slices.Contains([]string{"Rand", "PCG", "ChaCha8", "Source", "Zipf"}, n.Sel.Name) {
-					wrong(n, "rand."+n.Sel.Name, "Draw from a source made from the shard's seed")
+					wrong(n, "rand."+n.Sel.Name, instead["math/rand"])
 				}
 			case "crypto/rand":
-				wrong(n, "crypto/rand", "Draw from a source made from the shard's seed")
+				wrong(n, "crypto/rand", instead[p])
 			case "maps":
 				if slices.Contains([]string{"Keys", "Values", "All"}, n.Sel.Name) && !marked(f, n.Pos()) {
 					wrong(n, "maps."+n.Sel.Name, "Its order is the map's; sort it and say `// sorted` on the line")

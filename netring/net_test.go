@@ -366,7 +366,6 @@ func random(t *testing.T, seed uint64) {
 		p        *peer
 		asked    uint32
 		surfaced uint32
-		expected []byte
 		bad      bool // reset or evicted: not all need come back
 	}
 	var clients []*client
@@ -619,11 +618,8 @@ func TestNoise(t *testing.T) {
 func TestHalfOpenSendersHoldNothing(t *testing.T) {
 	r := newRig(t, 1, Options{ReceiveBuffers: 32, ReceiveBufferBytes: 4096, ProgressTimeoutNS: 1e9})
 	r.calm = true
-	var half []*peer
 	for range 8 {
-		p := &peer{out: request(0, 30000)[:2000]}
-		half = append(half, p)
-		r.dialed = append(r.dialed, p)
+		r.dialed = append(r.dialed, &peer{out: request(0, 30000)[:2000]})
 	}
 	for range 50 {
 		r.turn()

@@ -241,9 +241,7 @@ func TestDirectories(t *testing.T) {
 			b.must(n, 0)
 			break
 		}
-		for _, s := range strings.SplitN(string(b.data.Bytes()), "\x00", int(n)+1)[:n] {
-			names = append(names, s)
-		}
+		names = append(names, strings.SplitN(string(b.data.Bytes()), "\x00", int(n)+1)[:n]...)
 	}
 	if got := strings.Join(names, " "); got != "f1 f2 f3 f4 g0" {
 		t.Fatalf("listed %q", got)
@@ -334,10 +332,11 @@ func TestSameSeedSameTrace(t *testing.T) {
 		}
 		return b.w.Hash()
 	}
-	if run(1) != run(1) {
+	first := run(1)
+	if again := run(1); first != again {
 		t.Fatal("one seed, two traces")
 	}
-	if run(1) == run(2) {
+	if first == run(2) {
 		t.Fatal("two seeds, one trace")
 	}
 }

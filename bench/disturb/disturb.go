@@ -3,6 +3,7 @@ package disturb
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -12,9 +13,6 @@ const Variable = "TAILBOUND_DISTURB"
 
 // Kinds are what there is within a process.
 var Kinds = []string{"alloc", "heap"}
-
-// keep is what the collector has to walk.
-var keep any
 
 // Start begins what the environment asks for, if anything.
 func Start() error {
@@ -34,9 +32,10 @@ func Start() error {
 // and 20 MB/s of garbage, so that it is walked again and again.
 func run(kind string) {
 	rate := 200 << 20
+	var walked *node // what the collector has to walk
 	if kind == "heap" {
 		rate = 20 << 20
-		keep = tree(22)
+		walked = tree(22)
 	}
 	const every = 5 * time.Millisecond
 	for range time.Tick(every) {
@@ -45,6 +44,7 @@ func run(kind string) {
 			last = append(last, make([]byte, 4096))
 		}
 		last[0][0] = 1
+		runtime.KeepAlive(walked)
 	}
 }
 

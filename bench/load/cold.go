@@ -53,7 +53,7 @@ func Ready(addr string) error {
 	}
 	for _, k := range resp.(*kmsg.ApiVersionsResponse).ApiKeys {
 		if k.ApiKey == produceKey && (k.MinVersion > produceVersion || k.MaxVersion < produceVersion) {
-			return fmt.Errorf("Produce %d to %d is served, %d is needed", k.MinVersion, k.MaxVersion, produceVersion)
+			return fmt.Errorf("versions %d to %d of Produce are served, %d is needed", k.MinVersion, k.MaxVersion, produceVersion)
 		}
 	}
 	return nil
@@ -160,7 +160,7 @@ func controller(bootstrap string) (string, error) {
 	req.Topics = []kmsg.MetadataRequestTopic{} // none; nil would be all
 	resp, err := ask(conn, req)
 	if err != nil {
-		return "", fmt.Errorf("Metadata: %w", err)
+		return "", fmt.Errorf("asking for Metadata: %w", err)
 	}
 	m := resp.(*kmsg.MetadataResponse)
 	for _, b := range m.Brokers {
@@ -168,7 +168,7 @@ func controller(bootstrap string) (string, error) {
 			return net.JoinHostPort(b.Host, fmt.Sprint(b.Port)), nil
 		}
 	}
-	return "", fmt.Errorf("Metadata: controller %d is not among %d nodes", m.ControllerID, len(m.Brokers))
+	return "", fmt.Errorf("asking for Metadata: controller %d is not among %d nodes", m.ControllerID, len(m.Brokers))
 }
 
 func askLeaders(conn net.Conn, topic string, partitions int) ([]string, error) {
@@ -179,7 +179,7 @@ func askLeaders(conn net.Conn, topic string, partitions int) ([]string, error) {
 	req.Topics = append(req.Topics, mt)
 	resp, err := ask(conn, req)
 	if err != nil {
-		return nil, fmt.Errorf("Metadata: %w", err)
+		return nil, fmt.Errorf("asking for Metadata: %w", err)
 	}
 	m := resp.(*kmsg.MetadataResponse)
 	nodes := map[int32]string{}
@@ -189,7 +189,7 @@ func askLeaders(conn net.Conn, topic string, partitions int) ([]string, error) {
 	addrs := make([]string, partitions)
 	for _, t := range m.Topics {
 		if t.ErrorCode != 0 {
-			return nil, fmt.Errorf("Metadata: topic has error code %d", t.ErrorCode)
+			return nil, fmt.Errorf("asking for Metadata: topic has error code %d", t.ErrorCode)
 		}
 		for _, p := range t.Partitions {
 			if p.ErrorCode == 0 && int(p.Partition) < partitions {
@@ -199,7 +199,7 @@ func askLeaders(conn net.Conn, topic string, partitions int) ([]string, error) {
 	}
 	for p, a := range addrs {
 		if a == "" {
-			return nil, fmt.Errorf("Metadata: partition %d has no leader", p)
+			return nil, fmt.Errorf("asking for Metadata: partition %d has no leader", p)
 		}
 	}
 	return addrs, nil

@@ -937,7 +937,6 @@ func (l *loop) arrived(t *tail, lane uint16, number uint32, intended int64) {
 func (l *loop) result(first, last Usage) *Result {
 	r := &Result{Offered: l.o.Rate / float64(l.o.Of), Acknowledged: l.acknowledged, Carried: 1, Errors: l.errors, Duplicates: l.duplicates, Reconnects: l.reconnects}
 	end := l.clock()
-	intended := l.acknowledged
 	for _, k := range l.links {
 		r.Held += k.heldSends
 		if k.onward {
@@ -962,7 +961,7 @@ func (l *loop) result(first, last Usage) *Result {
 	r.RequestsPerSec = float64(l.acknowledged) / seconds
 	r.MBPerSec = r.RequestsPerSec * float64(l.o.Records*max(l.o.RecordBytes, stampBytes)) / 1e6
 	if l.o.Rate > 0 {
-		if intended = l.meant + r.Unfinished + l.errorCount; intended > 0 {
+		if intended := l.meant + r.Unfinished + l.errorCount; intended > 0 {
 			r.Carried = min(1, float64(l.acknowledged)/float64(intended))
 		}
 		if l.o.Arrivals.Kind == "" || l.o.Arrivals.Kind == "constant" {

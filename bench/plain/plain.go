@@ -85,7 +85,7 @@ func Serve(o Options) error {
 		}
 		go func() {
 			defer c.Close()
-			if err := s.serve(&conn{Conn: c}); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+			if err := s.serve(&conn{Conn: c}); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 				fmt.Fprintln(os.Stderr, "plain:", err)
 			}
 		}()
@@ -93,7 +93,7 @@ func Serve(o Options) error {
 }
 
 // serve reads what there is, handles every whole request in it, then lets the
-// answers go.
+// answers go, until the connection ends: the error says how.
 func (s *server) serve(c *conn) error {
 	in := make([]byte, readBytes)
 	fill := 0
@@ -211,7 +211,7 @@ var errShort = errors.New("a request that ends early")
 // request and response have the same shape.
 func (s *Front) produce(answers, b []byte, version int16) ([]byte, error) {
 	if version < 3 || version > 7 {
-		return nil, fmt.Errorf("Produce %d is not served", version)
+		return nil, fmt.Errorf("version %d of Produce is not served", version)
 	}
 	be := binary.BigEndian
 	bad := false

@@ -40,7 +40,6 @@ type migration struct {
 	ticket  uint64
 	fresh   int
 	told    [2]int // assignments of the classic, and the consumer protocol
-	kinds   map[string]bool
 }
 
 const migrantSessionMS = 6000

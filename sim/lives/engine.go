@@ -693,12 +693,11 @@ func (n *node) readDone(a ask, ev engine.Event) error {
 	n.s.reads++
 	views := make([]engine.View, n.s.pick(1, 2, 64))
 	limit := n.s.pick(1, 500, 10_000, 1<<20)
-	to := n.eng.End(a.slot)
 	if n.slots[a.slot] != a.book || a.book.fate != open {
 		n.eng.ReadEnd(ev.Read)
 		return nil
 	}
-	to = n.eng.Durable(a.slot)
+	to := n.eng.Durable(a.slot)
 	k := n.eng.ReadViews(ev.Read, a.from, to, limit, views)
 	return n.look(hold{views: views[:k], book: a.book, from: a.from, read: ev.Read, cold: true, turns: n.s.rng.IntN(30)}, to, limit)
 }

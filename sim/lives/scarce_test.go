@@ -111,11 +111,10 @@ func (s *scarce) pools() string {
 
 // user is a client on a connection of its own.
 type user struct {
-	s     *scarce
-	c     *conn
-	bytes int // of records it was given
-	next  int64
-	got   []kmsg.Response
+	s    *scarce
+	c    *conn
+	next int64
+	got  []kmsg.Response
 }
 
 func (s *scarce) dial(node int) *user {
