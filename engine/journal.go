@@ -70,17 +70,16 @@ const (
 // write came short. It owns nothing; the buffer is its caller's, lent until
 // both have completed.
 type writeSync struct {
-	file     uint32
-	offset   uint64
-	buf      mem.Block
-	done     int
-	writing  bool
-	syncing  bool
-	syncOnly bool
-	pushed   bool
-	errno    int
-	syn      bool
-	written  ioring.Instant // when its last write was reaped
+	file    uint32
+	offset  uint64
+	buf     mem.Block
+	done    int
+	writing bool
+	syncing bool
+	pushed  bool
+	errno   int
+	syn     bool
+	written ioring.Instant // when its last write was reaped
 }
 
 func (w *writeSync) begin(file uint32, offset int64, buf mem.Block) {

@@ -11,7 +11,6 @@ type writer struct {
 	n int
 }
 
-func (w *writer) int8(v int8) { w.b[w.n] = byte(v); w.n++ }
 func (w *writer) int16(v int16) {
 	binary.BigEndian.PutUint16(w.b[w.n:], uint16(v))
 	w.n += 2

@@ -223,7 +223,6 @@ type Flight struct {
 	early  Step // of the turn under way
 	table  *flightTable
 	live   int
-	ended  int64         // when the last interval did
 	handed atomic.Uint32 // as in Shard: shardHas -> (asked) -> collectorHas -> shardHas
 }
 

@@ -43,7 +43,7 @@ func jars() (string, error) {
 	}
 	out, err := exec.Command("mvn", "-q", "-B", "-f", project, "dependency:copy-dependencies", "-DoutputDirectory="+dir).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("Kafka's jars from Maven Central: %w: %s", err, out)
+		return "", fmt.Errorf("fetching Kafka's jars from Maven Central: %w: %s", err, out)
 	}
 	return dir, os.WriteFile(done, nil, 0o644)
 }

@@ -93,7 +93,6 @@ type trial struct {
 	order   []string
 	ordered map[int64]*load.Interval // by their number
 	heard   []int64                  // each process's last
-	flushed int64
 	results []*load.Result
 	last    time.Time
 	packed  []load.Interval // all, for what changes over time

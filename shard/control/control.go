@@ -137,7 +137,6 @@ type task struct {
 	req      kmsg.Request
 	resp     kmsg.Response
 	pending  int              // changes, confirmations and answers it waits for
-	creates  bool             // metadata: topics were created for it
 	topics   map[[16]byte]int // log dirs: where a topic is in the response
 }
 
