@@ -35,13 +35,16 @@ var documented = []string{"mem", "metrics", "kafka", "ioring", "netring", "engin
 // instead says, of each package that a room must never import, what does its
 // work there: a refusal that names no way out is only obeyed.
 var instead = map[string]string{
-	"os":           "Files are operations of ioring.Ring: the room submits one and reads its completion",
-	"net":          "Sockets are operations of ioring.Ring; netring has them",
-	"time":         "Time is an argument: the turn's now and wall, in nanoseconds",
-	"sync":         "One thread owns a shard; what crosses shards is mail, over sync/atomic",
-	"math/rand":    "Draw from a source made from the shard's seed",
-	"crypto/rand":  "Draw from a source made from the shard's seed",
-	"hash/maphash": "Its seed differs in every process; use a hash that is the same in all of them",
+	"os":                                "Files are operations of ioring.Ring: the room submits one and reads its completion",
+	"net":                               "Sockets are operations of ioring.Ring; netring has them",
+	"time":                              "Time is an argument: the turn's now and wall, in nanoseconds",
+	"sync":                              "One thread owns a shard; what crosses shards is mail, over sync/atomic",
+	"math/rand":                         "Draw from a source made from the shard's seed",
+	"crypto/rand":                       "Draw from a source made from the shard's seed",
+	"github.com/twmb/franz-go/pkg/kmsg": "kmsg allocates for every nested list; hot keys have walkers in kafka, all others go to shard/control",
+	"github.com/klauspost/compress":     "A data shard opens no batch; shard/control opens the copy that it is lent",
+	"github.com/pierrec/lz4/v4":         "A data shard opens no batch; shard/control opens the copy that it is lent",
+	"hash/maphash":                      "Its seed differs in every process; use a hash that is the same in all of them",
 }
 
 // room is one row of the table of rooms.

@@ -40,7 +40,7 @@ func (e *blocking) write(bytes int, offset int64) error {
 	e.n++
 	n, err := unix.Pwrite(e.file, e.b[:bytes], offset)
 	if err == nil && n != bytes {
-		err = whole
+		err = errWhole
 	}
 	return err
 }
@@ -58,7 +58,7 @@ func (e *blocking) echo() error {
 		e.n++
 		n, err := unix.Read(e.conn, e.b[got:messageBytes])
 		if err != nil || n == 0 {
-			return whole
+			return errWhole
 		}
 		got += n
 	}

@@ -79,7 +79,7 @@ func (e *giou) write(bytes int, offset int64) error {
 	e.entry().PrepareWrite(e.file, e.at(0), uint32(bytes), uint64(offset))
 	n, err := e.await(1)
 	if err == nil && n != bytes {
-		err = whole
+		err = errWhole
 	}
 	return err
 }
@@ -98,7 +98,7 @@ func (e *giou) echo() error {
 		e.entry().PrepareRecv(e.conn, e.at(got), uint32(messageBytes-got), 0)
 		n, err := e.await(1)
 		if err != nil || n == 0 {
-			return whole
+			return errWhole
 		}
 		got += n
 	}

@@ -54,7 +54,7 @@ func (e *goUring) nop() error {
 func (e *goUring) write(bytes int, offset int64) error {
 	n, err := e.do(uring.Write(uintptr(e.file), e.b[:bytes], uint64(offset)))
 	if err == nil && n != bytes {
-		err = whole
+		err = errWhole
 	}
 	return err
 }
@@ -65,7 +65,7 @@ func (e *goUring) echo() error {
 	for got := 0; got < messageBytes; {
 		n, err := e.do(uring.Recv(uintptr(e.conn), e.b[got:messageBytes], 0))
 		if err != nil || n == 0 {
-			return whole
+			return errWhole
 		}
 		got += n
 	}

@@ -265,4 +265,4 @@ func accept(ln *net.TCPListener) (int, error) {
 	return fd, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 }
 
-var whole = errors.New("it did not do all of it")
+var errWhole = errors.New("it did not do all of it")

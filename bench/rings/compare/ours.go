@@ -81,7 +81,7 @@ func newOurs(dir string, ln *net.TCPListener) (engine, error) {
 func (e *ours) await(op ioring.Op) (int, error) {
 	op.Token = ioring.MakeToken(ioring.KindShard, 0, 0)
 	if !e.ring.Push(op) {
-		return 0, whole
+		return 0, errWhole
 	}
 	return e.reap()
 }
@@ -105,7 +105,7 @@ func (e *ours) nop() error {
 func (e *ours) write(bytes int, offset int64) error {
 	n, err := e.await(ioring.Op{Code: ioring.Write, File: ourFile, Offset: uint64(offset), Buf: e.buf.Slice(0, bytes)})
 	if err == nil && n != bytes {
-		err = whole
+		err = errWhole
 	}
 	return err
 }
@@ -120,7 +120,7 @@ func (e *ours) writeSync(bytes int, offset int64) error {
 	case err != nil:
 		return err
 	case n != bytes && n != 0: // the two complete in any order; a sync is 0
-		return whole
+		return errWhole
 	}
 	return synced
 }
@@ -129,7 +129,7 @@ func (e *ours) echo() error {
 	for got := 0; got < messageBytes; {
 		n, err := e.await(ioring.Op{Code: ioring.Recv, File: e.socket, Buf: e.buf.Slice(got, messageBytes-got)})
 		if err != nil || n == 0 {
-			return whole
+			return errWhole
 		}
 		got += n
 	}
