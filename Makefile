@@ -59,65 +59,65 @@ hashes: ## the traces of 400 simulated lives of each kind, against those committ
 	$(GO) run ./cmd/sim -k -j 2 -seeds $(or $(SEEDS),400) -hashes sim/lives/testdata/hashes
 
 # Each choice beside its neighbours, as more systems of one run: docs/decisions/0015-tuning.md.
-SWEEP = $(GO) run ./bench -seconds 3 -warmup 1 -rounds $(or $(ROUNDS),3)
+SWEEP = $(GO) run ./bench versus --seconds 3 --warmup 1 --rounds $(or $(ROUNDS),3)
 sweeps: sweep-inflight sweep-direct sweep-spin sweep-receive ## what the tuning settings are worth here
 sweep-inflight: build
-	$(SWEEP) -rates 200,sat -systems "tailbound,tailbound:--journal-inflight-max=1,tailbound:--journal-inflight-max=4"
+	$(SWEEP) --rates 200,sat --systems "tailbound,tailbound:--journal-inflight-max=1,tailbound:--journal-inflight-max=4"
 sweep-direct: build
-	for n in 1 16 64; do $(SWEEP) -partitions $$n -rates 200,sat -systems "tailbound,tailbound:--direct-bytes=0,tailbound:--direct-bytes=256KiB" || exit 1; done
+	for n in 1 16 64; do $(SWEEP) --partitions $$n --rates 200,sat --systems "tailbound,tailbound:--direct-bytes=0,tailbound:--direct-bytes=256KiB" || exit 1; done
 sweep-spin: build
-	$(SWEEP) -rates 50 -small -small-rates 20000 -systems "tailbound,tailbound:--spin=0s,tailbound:--spin=100us"
+	$(SWEEP) --rates 50 --small --small-rates 20000 --systems "tailbound,tailbound:--spin=0s,tailbound:--spin=100us"
 sweep-receive: build
-	$(SWEEP) -rates 200,sat -systems "tailbound,tailbound:--receive-buffer=16KiB,tailbound:--receive-buffer=256KiB"
+	$(SWEEP) --rates 200,sat --systems "tailbound,tailbound:--receive-buffer=16KiB,tailbound:--receive-buffer=256KiB"
 
-bench: build ## beside a plain Go server and a bare ring, in one run; go run ./bench -h
-	$(GO) run ./bench
+bench: build ## beside a plain Go server and a bare ring, in one run; go run ./bench versus --help
+	$(GO) run ./bench versus $(BENCH)
 
 # bench/peers is a module of its own: what the product is measured beside.
 bin/peers: FORCE
 	cd bench/peers && $(GO) build -trimpath -o ../../bin/peers .
 FORCE:
 
-# One target for each peer: it and Tailbound, in turn, the same load, one core each. BENCH='-rounds 5' adds arguments.
-PEER = $(GO) run ./bench
+# One target for each peer: it and Tailbound, in turn, the same load, one core each. BENCH='--rounds 5' adds arguments.
+PEER = $(GO) run ./bench versus
 peer-kafka: build bin/peers ## Apache Kafka, flushing every message, then as it comes, then on all cores
 	./bin/peers jars
-	$(PEER) -systems tailbound,kafka-flush,kafka,kafka-flush-wide,kafka-wide $(BENCH)
+	$(PEER) --systems tailbound,kafka-flush,kafka,kafka-flush-wide,kafka-wide $(BENCH)
 peer-jetstream: build bin/peers ## NATS JetStream, syncing always, then as it comes
-	$(PEER) -systems tailbound,jetstream-sync,jetstream $(BENCH)
+	$(PEER) --systems tailbound,jetstream-sync,jetstream $(BENCH)
 peer-plain: build ## a plain Go server on net.Conn, with and without syncing
-	$(PEER) -systems tailbound,plain,plain-nosync $(BENCH)
+	$(PEER) --systems tailbound,plain,plain-nosync $(BENCH)
 rebalance: build bin/peers ## a member of a group of 50 crashes, in both protocols; beside Apache Kafka on all cores
 	./bin/peers jars
-	$(PEER) rebalance $(BENCH)
+	$(GO) run ./bench rebalance $(BENCH)
 peer-broker: build ## any broker: make peer-broker ADDR=host:9092
-	$(PEER) -systems tailbound,broker@$(ADDR) $(BENCH)
+	$(PEER) --systems tailbound,broker@$(ADDR) $(BENCH)
 
 rings: ## our ring, giouring, go-uring and blocking calls: NOP, writes, write + fdatasync, echo
-	cd bench/rings/compare && $(GO) run -tags giouring -ldflags=-checklinkname=0 . -dir ../../../tmp $(BENCH)
+	cd bench/rings/compare && $(GO) run -tags giouring -ldflags=-checklinkname=0 . --dir ../../../tmp $(BENCH)
 blocks: ## what a block costs that was never written: on this file system, and on the disk below it
-	$(PEER) blocks -dir tmp $(BENCH)
+	mkdir -p tmp && $(GO) run ./bench blocks --dir tmp $(BENCH)
 clocks: ## gotsc, our RDTSC, RDTSCP, clock_gettime, time.Now: cost, drift over a minute, across cores
 	cd bench/clocks && $(GO) run . $(BENCH)
 
 isolation: ## the same load as shipped, beside an allocating goroutine, a large heap, a CPU hog; the plain server under each
 	$(GO) build -trimpath -tags disturb -o bin/tailbound-disturb ./cmd/tailbound
-	$(PEER) -binary bin/tailbound-disturb -systems tailbound,plain -rates 100 -disturb alloc,heap,hog -rounds 3 $(BENCH)
+	$(PEER) --binary bin/tailbound-disturb --systems tailbound,plain --rates 100 --disturb alloc,heap,hog --rounds 3 $(BENCH)
 
 headline: build bin/peers ## the table of docs/BENCHMARKS.md, measured here and now; about an hour
 	./bin/peers jars
-	$(PEER) -systems tailbound,plain,kafka-flush,jetstream-sync,kafka,jetstream -rates 50,200,400,sat -rounds 3 -into docs/BENCHMARKS.md $(BENCH)
+	$(PEER) --systems tailbound,plain,kafka-flush,jetstream-sync,kafka,jetstream --rates 50,200,400,sat --rounds 3 --into docs/BENCHMARKS.md $(BENCH)
 knees: build bin/peers ## the highest durable rate with p99 below 2 ms, of each
 	./bin/peers jars
-	$(PEER) -systems tailbound,plain,kafka-flush,jetstream-sync,kafka,jetstream -rates 20 -knee 2ms $(BENCH)
+	$(PEER) --systems tailbound,plain,kafka-flush,jetstream-sync,kafka,jetstream --rates 20 --knee 2ms $(BENCH)
 
 bench-shapes: build ## many partitions, single small records, batches of 4 kB: beside a plain server and the bare ring
-	$(PEER) -systems tailbound,probe,probe-new,plain -partitions 64 -small $(BENCH)
-	$(PEER) -systems tailbound,probe,probe-new,plain -records 4 -rates 5,20,sat $(BENCH)
+	$(PEER) --systems tailbound,probe,probe-new,plain --partitions 64 --small $(BENCH)
+	$(PEER) --systems tailbound,probe,probe-new,plain --records 4 --rates 5,20,sat $(BENCH)
 
 bench-recorder: build ## what recording costs: the broker beside one that was built without; RECORDER are more flags of bench
 	$(BUILD) -tags norecord -o bin/tailbound-norecord ./cmd/tailbound
-	$(GO) run ./bench -systems tailbound,tailbound@bin/tailbound-norecord -small -rounds 5 $(RECORDER)
+	$(PEER) --systems tailbound,tailbound@bin/tailbound-norecord --small --rounds 5 $(RECORDER)
 
 bench-%: build ## a scenario, on a broker of its own: make bench-voice, or with its phases in turn make bench-fan-out BENCH='--rounds 3'; bin/tailbound bench run lists them
 	./bin/tailbound bench run $* --serve $(BENCH)

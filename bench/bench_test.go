@@ -2,15 +2,18 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/tailbound/tailbound/bench/cli"
 	"github.com/tailbound/tailbound/bench/groups"
 	"github.com/tailbound/tailbound/bench/load"
 	"github.com/tailbound/tailbound/bench/plain"
+	"github.com/tailbound/tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/rings"
 	"github.com/tailbound/tailbound/bench/trial"
 )
 
@@ -52,60 +55,86 @@ func TestGeneratorDrivesThePlainServer(t *testing.T) {
 	}
 }
 
-// Ratios are formed inside a round, and only where both carried the rate.
-func TestRatiosSkipRoundsThatCouldNot(t *testing.T) {
-	if comparable(nil) || comparable(&load.Result{Carried: 0.58}) ||
-		comparable(&load.Result{Carried: 1, Errors: map[string]int64{"x": 1}}) || !comparable(&load.Result{Carried: 0.995}) {
-		t.Fatal("what may be compared has changed")
-	}
-}
-
-func TestVariants(t *testing.T) {
-	for name, ok := range map[string]bool{"tailbound": true, "tailbound@/tmp/x": true, "tailbound-groups-wide": true, "tailbound:--spin=0s --arena=64MiB": true, "tailbound@/tmp/x:--spin=0s": true, "probe": true, "probe:--spin=0s": false, "plain@/tmp/x": false, "rabbit": false, "broker@10.0.0.1:9092": true, "broker": false, "kafka-flush-wide": true, "": false} {
-		if err := valid(name); (err == nil) != ok {
-			t.Errorf("%q: %v", name, err)
-		}
-	}
-	kind, binary, args := variant("tailbound@/tmp/x:--spin=0s --arena=64MiB")
-	if kind != "tailbound" || binary != "/tmp/x" || len(args) != 2 || args[1] != "--arena=64MiB" {
-		t.Errorf("it is %q, %q, %q", kind, binary, args)
-	}
-}
-
-func TestTableGoesIntoItsPlace(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "page.md")
-	if err := os.WriteFile(path, []byte("before\n<!-- measured -->\nold\n<!-- /measured -->\nafter\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		if err := putInto(path, "\nnew\n"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if b, err := os.ReadFile(path); err != nil || string(b) != "before\n<!-- measured -->\n```\nnew\n```\n<!-- /measured -->\nafter\n" {
-		t.Errorf("%q, %v", b, err)
-	}
-	if err := os.WriteFile(path, []byte("<!-- measured --> without an end"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if putInto(path, "x") == nil {
-		t.Error("a page without an end of its place was written")
-	}
-}
-
-// Ratios of a rebalance are formed inside a round.
-func TestRebalanceTable(t *testing.T) {
-	var all []rebalanced
-	for round, ns := range [][2]int64{{10e6, 20e6}, {90e6, 30e6}} {
-		for i, system := range []string{"a", "b"} {
-			all = append(all, rebalanced{round, system, "classic", groups.Rebalanced{FromCrashNS: 1e9, FromExpiryNS: ns[i]}})
+// Ratios of a rebalance are formed inside a round, and what is recorded is every
+// round of it.
+func TestRebalance(t *testing.T) {
+	systems := []string{"a", "b"}
+	all := []rebalanced{{system: "a", protocol: "classic"}, {system: "b", protocol: "classic"}}
+	for _, ns := range [][2]int64{{10e6, 20e6}, {90e6, 30e6}} {
+		for i := range systems {
+			all[i].began = append(all[i].began, time.Now())
+			all[i].rounds = append(all[i].rounds, roundOf(groups.Rebalanced{FromCrashNS: 1e9, FromExpiryNS: ns[i]}))
 		}
 	}
 	var out strings.Builder
-	rebalanceTable(&out, []string{"a", "b"}, []string{"classic"}, all)
-	for _, want := range []string{"from the session's end 50.0 (10.0 to 90.0) ms", "from the crash 1.00 (1.00 to 1.00)  from the session's end 1.75 (0.50 to 3.00)"} {
+	printRebalanced(&out, len(systems), all)
+	for _, want := range []string{"from the session's end 50.0 (10.0..90.0) ms", "from the crash 1.00 (1.00..1.00)  from the session's end 1.75 (0.50..3.00)"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}
+	}
+	dir := t.TempDir()
+	if err := all[0].record(filepath.Join(dir, "a"), record.Machine{}); err != nil {
+		t.Fatal(err)
+	}
+	read, err := record.Read(dir)
+	if err != nil || len(read) != 1 {
+		t.Fatalf("%d recordings, %v", len(read), err)
+	}
+	for series, ns := range map[string]int64{"rebalanced-from-crash": 1e9, "rebalanced-from-session-end": 90e6} {
+		if h := record.Pool(read[0].Intervals, series); h.Count() != 2 || h.Max() != ns {
+			t.Errorf("%s: %d rounds, at most %d ns", series, h.Count(), h.Max())
+		}
+	}
+}
+
+// Each state of blocks is held against the written ones of the same size and round.
+func TestBlocks(t *testing.T) {
+	row := func(state string, bytes int, rates ...float64) rings.BlocksRow {
+		h := record.NewHistogram()
+		h.Record(1e6)
+		r := rings.BlocksRow{State: state, Bytes: bytes}
+		for _, rate := range rates {
+			r.Rounds = append(r.Rounds, rings.BlocksRound{Began: time.Now(), Seconds: 1, BytesPerSecond: rate, Took: h.Pack()})
+		}
+		return r
+	}
+	rows := []rings.BlocksRow{row("new", 1024, 50, 25), row("written", 1024, 100, 100), row("new", 2048, 30, 30), row("written", 2048, 10, 10)}
+	var out strings.Builder
+	printBlocks(&out, rows)
+	for _, want := range []string{"1 KiB  new       throughput 0.38 (0.25..0.50)", "1 KiB  written   throughput 1.00 (1.00..1.00)", "2 KiB  new       throughput 3.00 (3.00..3.00)"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
+	}
+	dir := t.TempDir()
+	if err := recordBlocks(filepath.Join(dir, "new"), record.Machine{}, rows[0]); err != nil {
+		t.Fatal(err)
+	}
+	if read, err := record.Read(dir); err != nil || len(read) != 1 || len(read[0].Intervals) != 2 || read[0].Run.Series["write+fdatasync"].Count != 2 {
+		t.Errorf("%+v, %v", read, err)
+	}
+}
+
+// All systems that the documents name are there.
+func TestSystems(t *testing.T) {
+	var o others
+	host := &cli.Host{Kinds: o.kinds()}
+	cli.Command(host)
+	for name, ok := range map[string]bool{
+		"tailbound": true, "tailbound@/tmp/x": true, "tailbound-groups": true, "tailbound-wide": true, "tailbound-groups-wide": true, "tailbound:--spin=0s --arena=64MiB": true, "tailbound@/tmp/x:--spin=0s": true,
+		"probe": true, "probe-new": true, "plain": true, "plain-nosync": true, "kafka": true, "kafka-flush": true, "kafka-wide": true, "kafka-flush-wide": true, "jetstream": true, "jetstream-sync": true, "broker@10.0.0.1:9092": true,
+		"probe:--spin=0s": false, "plain@/tmp/x": false, "plain-wide": false, "rabbit": false, "broker": false, "broker-wide@10.0.0.1:9092": false, "tailbound@": false, "": false,
+	} {
+		if _, err := host.Systems(name); (err == nil) != ok {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	all, err := host.Systems("tailbound@/tmp/x:--spin=0s --arena=64MiB,probe,broker@[::1]:9092")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := all[0]; s.Kind.Name != "tailbound" || s.Binary != "/tmp/x" || !slices.Equal(s.Args, []string{"--spin=0s", "--arena=64MiB"}) || all[2].Address != "[::1]:9092" {
+		t.Errorf("%+v", all)
 	}
 }

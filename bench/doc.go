@@ -1,36 +1,38 @@
-// Command bench compares Tailbound with yardsticks in one run, on one machine,
-// in alternation. It knows the public wire and the binary bin/tailbound, and
-// imports no room of the product but kafka; only what lies in bench/rings may
-// see ioring.
+// Command bench measures Tailbound beside other systems, in one run, on one
+// machine, in turn. It is the commands of package cli, with the systems that
+// Tailbound is compared with (others.go) and two measurements more: rebalance and
+// blocks. It knows the public wire and the binary bin/tailbound, and imports no
+// room of the product; only what lies in bench/rings may see ioring.
+//
+//	go run ./bench versus --help
 //
 // # Method
 //
 // Each system is a child process pinned to one core, the generator (package
-// load) another, pinned to a second core. A phase is one system at one rate:
-// a fresh data directory on the same file system, a fresh process, a fresh
+// load) another, pinned to a second core. A measurement is one system under one
+// load: a fresh data directory on the same file system, a fresh process, a fresh
 // topic, a warm-up that counts nowhere, then the window. In each round every
-// rate is run with every system one after the other, and the order of the
-// systems turns from round to round (saturation has its rounds after all
-// others, because what it writes disturbs the machine for a while), so that a machine that slows down or a
-// neighbour that wakes up does not always meet the same one. Ratios are formed
-// inside a round, between phases that were minutes or less apart; the table
-// gives their median and, in brackets, the least and the greatest.
+// system meets every rate, and the order of the systems turns from round to round
+// (saturation has its rounds after all others, because what it writes disturbs the
+// machine for a while), so that a machine that slows down, or a neighbour that
+// wakes up, does not always meet the same system. Ratios are formed inside a round,
+// between measurements that were minutes or less apart; the table gives their
+// median and, in brackets, the least and the greatest.
 //
 // Latency is open-loop, from the intended send to the whole answer read; see
-// package load for what that includes. "cannot (58 %)" means that the system
-// carried that part of the offered rate and its queue grew without end, so
-// that its percentiles say how long the phase was. "saturation" is a closed
-// loop: read its throughput.
+// package load for what that includes. A note says where a system could not carry
+// the offered rate: its queue grew without end, so that its percentiles say how
+// long the measurement was. "saturation" is a closed loop: read its throughput.
 //
 // The system tailbound-groups is the broker with a crowd of consumer groups
 // beside the load (package groups). With
 //
-//	go run ./bench -systems tailbound-groups,tailbound -rates 200 -rounds 5
+//	go run ./bench versus --systems tailbound-groups,tailbound --rates 200 --rounds 5
 //
 // the ratios are those of a produce with the crowd to one without it. There all
 // threads of the broker share one core; with tailbound-groups-wide,tailbound-wide
 // they have all cores and only the data shard keeps to its own, as it does where
-// nobody pins the process.
+// the process is not pinned.
 //
 // How long a group is without the partitions of a member that crashed is
 // measured by bench rebalance (make rebalance), beside Apache Kafka, in rounds
@@ -39,9 +41,10 @@
 // What a coordinator stores is on disk with Tailbound, in the page cache with
 // kafka-wide; kafka-flush-wide syncs it too.
 //
-// A choice is compared with another in the same way, as two systems:
+// A choice is compared with another in the same way, as two systems, and chance is
+// seen by naming one of them twice:
 //
-//	go run ./bench -systems tailbound,tailbound@/tmp/before,tailbound:--spin=0s
+//	go run ./bench versus --systems tailbound,tailbound@/tmp/before,tailbound:--spin=0s,tailbound
 //
 // # Limits
 //
@@ -58,13 +61,12 @@
 //     systems on one machine, never numbers of two.
 //   - Seconds are short. Nothing here shows what hours, a full disk, or a
 //     device's garbage collection do.
-//   - A virtual machine's host shows: memory is touched before each phase so
+//   - A virtual machine's host shows: memory is touched before each measurement so
 //     that no system pays for its first use, stolen time is printed, threads
 //     that leave the system's core are named.
 //   - Percentiles close to the noise of the machine are not resolved. Look at
-//     the spread over the rounds, at the lag column and at stolen time before
-//     believing a difference.
+//     the spread over the rounds, at a control, at the lag column and at stolen
+//     time before believing a difference.
 //
-// Results with whole histograms (HdrHistogram V2, compressed, base64) are
-// written to bench/results/.
+// Each measurement is a recording (package record) below bench/results.
 package main

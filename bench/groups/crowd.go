@@ -9,9 +9,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tailbound/tailbound/bench/record"
 )
 
 // Options say what the crowd is.
@@ -30,11 +31,10 @@ type Summary struct {
 	Errors              map[string]int64 `json:",omitempty"` // by their names
 }
 
-// Requests are those of one kind. Times are in microseconds, from the send to
-// the whole answer.
+// Requests are those of one kind. Times are from the send to the whole answer.
 type Requests struct {
-	Due, Answered int64
-	P50, P99, Max float64
+	Due, Answered       int64
+	P50NS, P99NS, MaxNS int64
 }
 
 const topic = "groups"
@@ -63,7 +63,7 @@ type line struct {
 	conn      net.Conn
 	formatter *kmsg.RequestFormatter
 	last      int32
-	latency   *hdrhistogram.Histogram // ns
+	latency   *record.Histogram
 	due       int64
 }
 
@@ -175,14 +175,13 @@ func (c *Crowd) pace(l *line, first int, every int64, step func(*line, *member) 
 }
 
 func sum(lines []*line) Requests {
-	all := hdrhistogram.New(1000, 60e9, 3)
+	all := record.NewHistogram()
 	var r Requests
 	for _, l := range lines {
-		all.Merge(l.latency)
+		all.Add(l.latency)
 		r.Due += l.due
 	}
-	r.Answered = all.TotalCount()
-	r.P50, r.P99, r.Max = float64(all.ValueAtQuantile(50))/1e3, float64(all.ValueAtQuantile(99))/1e3, float64(all.Max())/1e3
+	r.Answered, r.P50NS, r.P99NS, r.MaxNS = all.Count(), all.At(50), all.At(99), all.Max()
 	return r
 }
 
@@ -267,7 +266,7 @@ func connect(addr string) (*line, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &line{conn: conn, formatter: kmsg.NewRequestFormatter(kmsg.FormatterClientID("crowd")), latency: hdrhistogram.New(1000, 60e9, 3)}, nil
+	return &line{conn: conn, formatter: kmsg.NewRequestFormatter(kmsg.FormatterClientID("crowd")), latency: record.NewHistogram()}, nil
 }
 
 // creation asks for a topic.
@@ -311,5 +310,6 @@ func (l *line) ask(req kmsg.Request) (kmsg.Response, error) {
 	if err := resp.ReadFrom(body); err != nil {
 		return nil, fmt.Errorf("an answer of %s: %w", kmsg.NameForKey(req.Key()), err)
 	}
-	return resp, l.latency.RecordValue(max(1000, int64(time.Since(begin))))
+	l.latency.Record(int64(time.Since(begin)))
+	return resp, nil
 }

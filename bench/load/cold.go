@@ -102,6 +102,46 @@ func leaders(bootstrap, topic string, partitions int, config map[string]string) 
 	}
 }
 
+// ends asks a leader for the offsets behind the last records of its partitions.
+func ends(leader, topic string, partitions []int32) ([]int64, error) {
+	conn, err := net.DialTimeout("tcp", leader, 5*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.Version, req.ReplicaID = 2, -1 // not flexible
+	wanted := kmsg.NewListOffsetsRequestTopic()
+	wanted.Topic = topic
+	slots := map[int32]int{}
+	for slot, index := range partitions {
+		p := kmsg.NewListOffsetsRequestTopicPartition()
+		p.Partition, p.Timestamp = index, -1 // the end
+		wanted.Partitions = append(wanted.Partitions, p)
+		slots[index] = slot
+	}
+	req.Topics = append(req.Topics, wanted)
+	resp, err := ask(conn, req)
+	if err != nil {
+		return nil, fmt.Errorf("ListOffsets: %w", err)
+	}
+	offsets := make([]int64, len(partitions))
+	for _, t := range resp.(*kmsg.ListOffsetsResponse).Topics {
+		for _, p := range t.Partitions {
+			slot, ok := slots[p.Partition]
+			if p.ErrorCode != 0 || !ok {
+				return nil, fmt.Errorf("ListOffsets: partition %d has error code %d", p.Partition, p.ErrorCode)
+			}
+			offsets[slot] = p.Offset
+			delete(slots, p.Partition)
+		}
+	}
+	if len(slots) > 0 {
+		return nil, fmt.Errorf("ListOffsets: %d partitions were not answered", len(slots))
+	}
+	return offsets, nil
+}
+
 // Topics are those of a chain of so many hops, of which the first is named;
 // without hops there is one.
 func Topics(first string, hops int) (all []string) {

@@ -342,6 +342,11 @@ func (l *loop) readFrom(hop int, first bool, topic, node string, partitions []in
 	for i, p := range partitions {
 		t.slots[p] = int32(i)
 	}
+	if l.o.Filled {
+		if t.offsets, err = ends(node, topic, partitions); err != nil {
+			return err
+		}
+	}
 	if t.fd, err = l.dial(node, t.id); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ type Options struct {
 	WarmupNS    int64  // excluded from every figure
 	WindowNS    int64  // measured
 	DrainNS     int64  // how long answers are waited for after the window
+	Filled      bool   // the topic has records already: readers begin behind them
 	Consumer    bool   // read the tail on connections of its own
 	Keep        int64  // retention.bytes of the topic, in segments of half of it; 0: as the system has it
 	ServerPID   int    // its CPU time over the window is read; 0: none

@@ -4,7 +4,7 @@
 // it; by hand:
 //
 //	peers serve kafka|kafka-flush|jetstream|jetstream-sync HOST:PORT DIR [NAME=VALUE...]
-//	peers load OPTIONS
+//	peers generate    (a generating process of package trial, which drives JetStream)
 //
 // Kafka is Apache's own, its jars from Maven Central (pom.xml), one node in
 // KRaft mode; kafka-flush has log.flush.interval.messages=1, without which an

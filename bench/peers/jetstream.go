@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -62,15 +63,48 @@ type line struct {
 	subjects []string
 	slots    chan int // free
 	pending  []pending
-	latency  *record.Histogram // the answering goroutine's
-	lag      *record.Histogram // the publishing one's
-	unsent   *record.Histogram // also: what it could not publish by the end of the drain, as it had waited
-	answered atomic.Int64      // within the window
-	meant    int64
-	held     int64
+	*tally
+}
 
-	mu     sync.Mutex
-	errors map[string]int64
+// A tally is what was measured of all lines. The goroutines that publish, those
+// that get answers and the one that ends intervals share it.
+type tally struct {
+	mu       sync.Mutex
+	latency  series
+	lag      series
+	answered int64 // within the window
+	failed   int64
+	held     int64
+	unsent   int64 // what could not be published by the end of the drain; in latency as it had waited
+	errors   map[string]int64
+	before   load.Interval // totals at the end of the last interval
+}
+
+// A series has what came since the last interval's end, and all.
+type series struct{ now, all *record.Histogram }
+
+func newTally() *tally {
+	series := func() series { return series{record.NewHistogram(), record.NewHistogram()} }
+	return &tally{latency: series(), lag: series(), errors: map[string]int64{}}
+}
+
+// interval ends an interval, whose times are since the window's start.
+func (t *tally) interval(endNS int64) load.Interval {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := load.Interval{StartNS: t.before.EndNS, EndNS: endNS, Requests: t.answered - t.before.Requests, Errors: t.failed - t.before.Errors, Held: t.held - t.before.Held}
+	for _, s := range []struct {
+		name string
+		series
+	}{{load.Produce, t.latency}, {load.Lag, t.lag}} {
+		if s.now.Count() > 0 {
+			i.Series = append(i.Series, record.Interval{Series: s.name, StartNS: i.StartNS, EndNS: endNS, H: s.now.Pack()})
+			s.all.Add(s.now)
+			s.now.Reset()
+		}
+	}
+	t.before = load.Interval{EndNS: endNS, Requests: t.answered, Errors: t.failed, Held: t.held}
+	return i
 }
 
 type pending struct {
@@ -79,15 +113,24 @@ type pending struct {
 }
 
 // drive publishes by the same schedule as the Kafka generator does.
-func drive(o load.Options) (*load.Result, error) {
-	if o.Consumer || len(o.Readers) > 0 {
+func drive(o load.Options, hooks load.Hooks) (*load.Result, error) {
+	switch {
+	case o.Consumer || len(o.Readers) > 0 || o.Verify || o.Hops > 1:
 		return nil, errors.New("reading back is not driven for JetStream")
+	case o.Of > 1 || o.KeyBytes > 0 || o.LingerNS > 0 || o.Codec != "" && o.Codec != "none" || o.Acks != "" && o.Acks != "all":
+		return nil, errors.New("JetStream is driven by one process, without keys, linger, codecs and other acknowledgements")
 	}
-	lines, err := connect(o)
+	t := newTally()
+	lines, err := connect(o, t)
 	if err != nil {
 		return nil, err
 	}
 	start := load.Now() + 20e6
+	if hooks.Ready != nil {
+		if start, err = hooks.Ready(); err != nil {
+			return nil, err
+		}
+	}
 	from := start + o.WarmupNS
 	to := from + o.WindowNS
 	message := make([]byte, max(o.RecordBytes, 16))
@@ -107,6 +150,10 @@ func drive(o load.Options) (*load.Result, error) {
 	}
 	sleepUntil(from)
 	first := load.ReadUsage(o.ServerPID)
+	for at := from + o.IntervalNS; o.IntervalNS > 0 && at < to; at += o.IntervalNS {
+		sleepUntil(at)
+		hooks.Interval(t.interval(load.Now() - from))
+	}
 	sleepUntil(to)
 	last := load.ReadUsage(o.ServerPID)
 	publishing.Wait()
@@ -122,12 +169,18 @@ func drive(o load.Options) (*load.Result, error) {
 	for _, l := range lines {
 		l.conn.Close()
 	}
-	return result(o, lines, from, first, last), nil
+	r := result(o, lines, t, from)
+	if end := t.interval(load.Now() - from); hooks.Interval != nil {
+		hooks.Interval(end)
+	}
+	r.Latency, r.Lag = t.latency.all.Summary(), t.lag.all.Summary()
+	first.Until(last, r)
+	return r, nil
 }
 
-func connect(o load.Options) (lines []*line, err error) {
+func connect(o load.Options, t *tally) (lines []*line, err error) {
 	for i := range o.Connections {
-		l := &line{inbox: fmt.Sprintf("_INBOX.bench.%d.", i), latency: record.NewHistogram(), lag: record.NewHistogram(), unsent: record.NewHistogram(), errors: map[string]int64{}, slots: make(chan int, o.Inflight), pending: make([]pending, o.Inflight)}
+		l := &line{inbox: fmt.Sprintf("_INBOX.bench.%d.", i), tally: t, slots: make(chan int, o.Inflight), pending: make([]pending, o.Inflight)}
 		if l.conn, err = nats.Connect("nats://"+o.Bootstrap, nats.ReconnectBufSize(-1)); err != nil {
 			return nil, err
 		}
@@ -143,7 +196,7 @@ func connect(o load.Options) (lines []*line, err error) {
 	// A partition is a stream: what orders its messages, and what is synced.
 	for p := range o.Partitions {
 		name := fmt.Sprintf("%s-%d", o.Topic, p)
-		if _, err := js.AddStream(&nats.StreamConfig{Name: name, Subjects: []string{name}, Storage: nats.FileStorage, Replicas: 1}); err != nil {
+		if _, err := js.AddStream(&nats.StreamConfig{Name: name, Subjects: []string{name}, Storage: nats.FileStorage, Replicas: 1, MaxBytes: cmp.Or(o.Keep, -1)}); err != nil {
 			return nil, fmt.Errorf("making stream %s: %w", name, err)
 		}
 		l := lines[p%len(lines)]
@@ -166,21 +219,23 @@ func (l *line) listen(from, to int64) error {
 			return
 		}
 		p := &l.pending[slot]
-		if bytes.Contains(m.Data, []byte(`"error"`)) || m.Header != nil {
-			l.mu.Lock()
+		failed := bytes.Contains(m.Data, []byte(`"error"`)) || m.Header != nil
+		left := atomic.AddInt32(&p.left, -1)
+		l.mu.Lock()
+		if failed {
 			l.errors[string(m.Data[:min(len(m.Data), 100)])]++
-			l.mu.Unlock()
+			l.failed++
 		}
-		if atomic.AddInt32(&p.left, -1) > 0 {
-			return
+		if left == 0 && now >= from && now < to {
+			l.answered++
 		}
-		if now >= from && now < to {
-			l.answered.Add(1)
+		if left == 0 && p.intended >= from {
+			l.latency.now.Record(now - p.intended)
 		}
-		if p.intended >= from {
-			l.latency.Record(now - p.intended)
+		l.mu.Unlock()
+		if left == 0 {
+			l.slots <- slot
 		}
-		l.slots <- slot
 	})
 	if err == nil {
 		err = l.conn.Flush()
@@ -218,20 +273,22 @@ func (l *line) publish(message []byte, records int, from int64, over <-chan stru
 				heldUntil = load.Now()
 			case <-over:
 				if due >= from {
-					l.unsent.Record(load.Now() - due)
+					l.mu.Lock()
+					l.latency.now.Record(load.Now() - due)
+					l.unsent++
+					l.mu.Unlock()
 				}
 				continue
 			}
 		}
 		if l.Interval > 0 && due >= from {
+			l.mu.Lock()
 			if due > heldUntil {
-				l.lag.Record(load.Now() - due)
+				l.lag.now.Record(load.Now() - due)
 			} else {
 				l.held++
 			}
-		}
-		if due >= from {
-			l.meant++
+			l.mu.Unlock()
 		}
 		l.pending[slot].intended = due
 		atomic.StoreInt32(&l.pending[slot].left, int32(records))
@@ -251,36 +308,28 @@ func unanswered(lines []*line) (n int) {
 	return n
 }
 
-func result(o load.Options, lines []*line, from int64, first, last load.Usage) *load.Result {
-	r := &load.Result{Offered: o.Rate, Carried: 1, Errors: map[string]int64{}}
-	latency, lag := record.NewHistogram(), record.NewHistogram()
+// result counts what has no answer, and sums up.
+func result(o load.Options, lines []*line, t *tally, from int64) *load.Result {
+	r := &load.Result{Offered: o.Rate, Carried: 1}
 	end := load.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, l := range lines {
-		// Whoever is closed is heard no more: what is left has no answer.
+		// Its connection is closed: what is left gets no answer.
 		for i := range l.pending {
 			if p := &l.pending[i]; atomic.LoadInt32(&p.left) > 0 && p.intended >= from {
 				r.Unfinished++
-				l.latency.Record(end - p.intended)
+				t.latency.now.Record(end - p.intended)
 			}
-		}
-		latency.Add(l.latency)
-		latency.Add(l.unsent)
-		r.Unfinished += l.unsent.Count()
-		lag.Add(l.lag)
-		r.Acknowledged += l.answered.Load()
-		r.Held += l.held
-		for what, n := range l.errors {
-			r.Errors[what] += n
 		}
 	}
 	seconds := float64(o.WindowNS) / 1e9
+	r.Acknowledged, r.Held, r.Unfinished, r.Errors = t.answered, t.held, r.Unfinished+t.unsent, t.errors
 	r.RequestsPerSec = float64(r.Acknowledged) / seconds
 	r.MBPerSec = r.RequestsPerSec * float64(o.Records*max(o.RecordBytes, 16)) / 1e6
 	if o.Rate > 0 {
 		r.Carried = r.RequestsPerSec / o.Rate
 	}
-	r.Latency, r.Lag = latency.Summary(), lag.Summary()
-	first.Until(last, r)
 	return r
 }
 

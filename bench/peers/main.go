@@ -1,12 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 
-	"github.com/tailbound/tailbound/bench/load"
+	"github.com/tailbound/tailbound/bench/trial"
 )
 
 func main() {
@@ -34,16 +33,8 @@ func run(args []string) error {
 		dir, err := jars()
 		fmt.Println(dir)
 		return err
-	case len(args) == 2 && args[0] == "load":
-		var o load.Options
-		if err := json.Unmarshal([]byte(args[1]), &o); err != nil {
-			return err
-		}
-		r, err := drive(o)
-		if err != nil {
-			return err
-		}
-		return json.NewEncoder(os.Stdout).Encode(r)
+	case len(args) == 1 && args[0] == "generate":
+		return trial.Generate(os.Stdin, os.Stdout, drive)
 	}
-	return errors.New("it is peers serve KIND HOST:PORT DIR [NAME=VALUE...], peers load OPTIONS, or peers jars")
+	return errors.New("it is peers serve KIND HOST:PORT DIR [NAME=VALUE...], peers generate, or peers jars")
 }

@@ -36,12 +36,24 @@ func TestJetStreamIsDriven(t *testing.T) {
 	} {
 		o.Bootstrap, o.Topic, o.ServerPID = addr, fmt.Sprintf("t%d", i), os.Getpid()
 		o.WarmupNS, o.WindowNS, o.DrainNS = 50e6, 300e6, 30e9
-		r, err := drive(o)
+		o.IntervalNS = 100e6
+		var counted, latencies int64
+		r, err := drive(o, load.Hooks{Interval: func(i load.Interval) {
+			counted += i.Requests
+			for _, s := range i.Series {
+				if s.Series == load.Produce {
+					latencies += s.H.Count()
+				}
+			}
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(r.Errors) > 0 || r.Unfinished > 0 || r.Latency.Count == 0 {
 			t.Errorf("load %d: errors %v, %d unfinished, %d measured", i, r.Errors, r.Unfinished, r.Latency.Count)
+		}
+		if counted != r.Acknowledged || latencies != r.Latency.Count {
+			t.Errorf("load %d: intervals have %d requests and %d latencies, the result %d and %d", i, counted, latencies, r.Acknowledged, r.Latency.Count)
 		}
 		if want := o.Rate * 0.3; o.Rate > 0 && (float64(r.Latency.Count) < want-3 || float64(r.Latency.Count) > want+3) {
 			t.Errorf("load %d: %d latencies, %.0f were intended", i, r.Latency.Count, want)

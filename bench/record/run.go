@@ -99,6 +99,25 @@ func (r *Recorder) Finish(run *Run) error {
 	return errors.Join(err, r.file.Close())
 }
 
+// Write makes a whole recording of intervals that are there already; the page gets
+// the series of them.
+func Write(dir string, run *Run, intervals []Interval) error {
+	r, err := Create(dir, run.Started, run.Name+"\n"+run.Machine.Lines())
+	if err != nil {
+		return err
+	}
+	run.Series = map[string]Summary{}
+	for _, series := range SeriesOf(intervals) {
+		run.Series[series] = Pool(intervals, series).Summary()
+	}
+	for _, i := range intervals {
+		if err := r.Add(i); err != nil {
+			return errors.Join(err, r.Finish(run))
+		}
+	}
+	return r.Finish(run)
+}
+
 // Recording is one that was read.
 type Recording struct {
 	Path      string // below the directory that was asked for; "." for itself

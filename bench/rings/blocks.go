@@ -5,11 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tailbound/tailbound/bench/record"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -33,34 +33,35 @@ const (
 	blockInflight = 8
 )
 
-// BlocksRow is what one state of blocks costs, as ratios to written ones, one of
-// each round.
+// BlocksRow is what one state of blocks costs, a round after the other.
 type BlocksRow struct {
-	State      string
-	Bytes      int       // of a write
-	Rates      []float64 // of bytes a second
-	P50s, P99s []float64 // of a write with its sync
+	State  string
+	Bytes  int // of a write
+	Rounds []BlocksRound
 }
 
-// Blocks measures that in dir, each state in turn in each round.
+// A BlocksRound has every write with its sync.
+type BlocksRound struct {
+	Began          time.Time
+	Seconds        float64
+	BytesPerSecond float64
+	Took           record.Packed
+}
+
+// Blocks measures that in dir, each state in turn in each round. Of each size the
+// last row is the written blocks', which the others are held against.
 func Blocks(dir string, rounds int) ([]BlocksRow, error) {
 	runtime.LockOSThread()
 	var all []BlocksRow
 	for _, size := range []int{100 << 10, 1 << 20} {
 		var rows [len(blockStates)]BlocksRow
 		for range rounds {
-			var base [3]float64
-			for k := len(blockStates) - 1; k >= 0; k-- { // written is first: it is what the others are held against
-				rate, p50, p99, err := blocksOnce(dir, blockStates[k], size)
+			for k := len(blockStates) - 1; k >= 0; k-- {
+				round, err := blocksOnce(dir, blockStates[k], size)
 				if err != nil {
 					return nil, err
 				}
-				if base[0] == 0 {
-					base = [3]float64{rate, p50, p99}
-				}
-				x := &rows[k]
-				x.State, x.Bytes = blockStates[k], size
-				x.Rates, x.P50s, x.P99s = append(x.Rates, rate/base[0]), append(x.P50s, p50/base[1]), append(x.P99s, p99/base[2])
+				rows[k].State, rows[k].Bytes, rows[k].Rounds = blockStates[k], size, append(rows[k].Rounds, round)
 			}
 		}
 		all = append(all, rows[:]...)
@@ -68,42 +69,41 @@ func Blocks(dir string, rounds int) ([]BlocksRow, error) {
 	return all, nil
 }
 
-// blocksOnce writes all files once, in pieces of size. rate is in bytes a second,
-// p50 and p99 are in seconds.
-func blocksOnce(dir, state string, size int) (rate, p50, p99 float64, err error) {
+// blocksOnce writes all files once, in pieces of size.
+func blocksOnce(dir, state string, size int) (round BlocksRound, err error) {
 	dir, err = os.MkdirTemp(dir, "blocks")
 	if err != nil {
-		return 0, 0, 0, err
+		return round, err
 	}
 	defer os.RemoveAll(dir)
 	arena, err := mem.Map(32<<20, mem.Options{HugePages: true, Lock: true})
 	if err != nil {
-		return 0, 0, 0, err
+		return round, err
 	}
 	defer arena.Unmap()
 	path, err := arena.Allocate("path", blockBytes, blockBytes)
 	if err != nil {
-		return 0, 0, 0, err
+		return round, err
 	}
 	buf, err := arena.Allocate("blocks", 8<<20, blockBytes)
 	if err != nil {
-		return 0, 0, 0, err
+		return round, err
 	}
 	for i := range buf.Bytes() {
 		buf.Bytes()[i] = byte(i)
 	}
 	root, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0, 0, 0, err
+		return round, err
 	}
 	defer unix.Close(root)
 	features, err := ioring.Probe()
 	if err != nil {
-		return 0, 0, 0, err
+		return round, err
 	}
 	ring, err := ioring.NewKernel(ioring.KernelOptions{Entries: 64, CQEntries: 256, Files: blockFiles, Sockets: 1, RootFD: root, ReceiveBuffers: 16, Features: features.Mask, SpinNS: 20e3})
 	if err != nil {
-		return 0, 0, 0, err
+		return round, err
 	}
 	defer ring.Close()
 	p := &probe{ring: ring}
@@ -111,15 +111,15 @@ func blocksOnce(dir, state string, size int) (rate, p50, p99 float64, err error)
 		name := fmt.Sprintf("file-%d", i)
 		copy(path.Bytes(), name+"\x00")
 		if err := p.blockFile(uint32(i), filepath.Join(dir, name), state, path, buf); err != nil {
-			return 0, 0, 0, fmt.Errorf("%s: %w", name, err)
+			return round, fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	var (
 		begun [blockInflight]time.Time
 		done  [32]ioring.Completion
 		next  int
-		took  []float64
 	)
+	took := record.NewHistogram()
 	each := blockFile / size
 	start := func(k int) {
 		file, at := next%blockFiles, next/blockFiles*size
@@ -132,29 +132,29 @@ func blocksOnce(dir, state string, size int) (rate, p50, p99 float64, err error)
 	for k := range blockInflight {
 		start(k)
 	}
-	for len(took) < each*blockFiles {
+	for took.Count() < int64(each*blockFiles) {
 		for _, c := range done[:ring.Reap(done[:])] {
 			switch {
 			case c.Result < 0:
-				return 0, 0, 0, unix.Errno(-c.Result)
+				return round, unix.Errno(-c.Result)
 			case c.Token.Kind() == kindWrite && int(c.Result) != size:
-				return 0, 0, 0, fmt.Errorf("a write of %d bytes: %d", size, c.Result)
+				return round, fmt.Errorf("a write of %d bytes: %d", size, c.Result)
 			case c.Token.Kind() == kindWrite:
 				continue
 			}
 			k := int(c.Token.Slot())
-			took = append(took, time.Since(begun[k]).Seconds())
+			took.Record(int64(time.Since(begun[k])))
 			if next < each*blockFiles {
 				start(k)
 			}
 		}
-		if len(took) < each*blockFiles {
+		if took.Count() < int64(each*blockFiles) {
 			ring.Wait(ioring.Never)
 		}
 	}
-	seconds := time.Since(from).Seconds()
-	slices.Sort(took)
-	return float64(len(took)*size) / seconds, took[len(took)/2], took[len(took)*99/100], nil
+	round = BlocksRound{Began: from, Seconds: time.Since(from).Seconds(), Took: took.Pack()}
+	round.BytesPerSecond = float64(took.Count()) * float64(size) / round.Seconds
+	return round, nil
 }
 
 // blockFile makes one file in a state. Its path, relative, is in path.

@@ -22,9 +22,12 @@ type message struct {
 	Result   *load.Result   `json:",omitempty"`
 }
 
+// A Drive puts a load on a system: load.Run, or what speaks another protocol.
+type Drive func(load.Options, load.Hooks) (*load.Result, error)
+
 // Generate is a generating process: it reads its load as a line of JSON, says
 // when it is ready, reads the instant to begin at, and says what it saw.
-func Generate(in io.Reader, out io.Writer) error {
+func Generate(in io.Reader, out io.Writer, drive Drive) error {
 	lines := bufio.NewReader(in)
 	first, err := lines.ReadBytes('\n')
 	if err != nil {
@@ -35,7 +38,7 @@ func Generate(in io.Reader, out io.Writer) error {
 		return err
 	}
 	say := json.NewEncoder(out)
-	r, err := load.Run(o, load.Hooks{
+	r, err := drive(o, load.Hooks{
 		Ready: func() (int64, error) {
 			if err := say.Encode(message{Ready: true}); err != nil {
 				return 0, err
@@ -62,16 +65,16 @@ type said struct {
 	err error
 }
 
-// A crowd is the processes that make one load.
-type crowd struct {
+// generators are the processes that make one load.
+type generators struct {
 	all   []*Process
 	lines chan said
-	open  sync.WaitGroup // who speaks into lines
+	open  sync.WaitGroup // the listeners that send to lines
 }
 
-// startCrowd starts the processes and has them connect.
-func startCrowd(ctx context.Context, command []string, cpus []int, loads []load.Options) (*crowd, error) {
-	c := &crowd{lines: make(chan said, 64)}
+// startGenerators starts the processes and has them connect.
+func startGenerators(ctx context.Context, command []string, cpus []int, loads []load.Options) (*generators, error) {
+	c := &generators{lines: make(chan said, 64)}
 	for i, o := range loads {
 		text, err := json.Marshal(o)
 		if err != nil {
@@ -81,7 +84,7 @@ func startCrowd(ctx context.Context, command []string, cpus []int, loads []load.
 		if len(cpus) > 0 {
 			where = cpus[i%len(cpus) : i%len(cpus)+1]
 		}
-		p, err := spawn(where, true, []string{"GOMAXPROCS=2", "GOGC=off"}, command[0], command[1:]...)
+		p, err := spawn(where, true, []string{"GOMAXPROCS=2"}, command[0], command[1:]...)
 		if err != nil {
 			c.kill()
 			return nil, err
@@ -113,7 +116,7 @@ func startCrowd(ctx context.Context, command []string, cpus []int, loads []load.
 }
 
 // listen passes on what a process says; the last is its end.
-func (c *crowd) listen(i int, p *Process) {
+func (c *generators) listen(i int, p *Process) {
 	dec := json.NewDecoder(bufio.NewReaderSize(p.Out, 1<<20))
 	for {
 		s := said{from: i}
@@ -130,7 +133,7 @@ func (c *crowd) listen(i int, p *Process) {
 }
 
 // begin tells all when to begin.
-func (c *crowd) begin(at int64) error {
+func (c *generators) begin(at int64) error {
 	for _, p := range c.all {
 		if _, err := fmt.Fprintln(p.In, at); err != nil {
 			return err
@@ -139,7 +142,7 @@ func (c *crowd) begin(at int64) error {
 	return nil
 }
 
-func (c *crowd) kill() {
+func (c *generators) kill() {
 	for _, p := range c.all {
 		_ = p.cmd.Process.Kill()
 	}
@@ -148,7 +151,7 @@ func (c *crowd) kill() {
 		close(c.lines)
 	}()
 	go func() {
-		for range c.lines { // whoever still speaks is not heard
+		for range c.lines { // what is still said is dropped
 		}
 	}()
 }

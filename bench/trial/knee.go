@@ -1,12 +1,10 @@
 package trial
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -86,52 +84,52 @@ type Tried struct {
 	Was  string
 }
 
-// FindKnee searches for a plan's knee. Its recordings lie in e.Dir, by rate.
-func FindKnee(ctx context.Context, p Plan, within []string, tolerance float64, s System, e Env) (*Found, error) {
-	p.Expect, p.Saturate = within, false
+// FindKnee searches for a plan's knee. measure measures one rate; name is the
+// directory that its recording is to have among those of the search.
+func FindKnee(p Plan, within []string, tolerance float64, live io.Writer, measure func(p Plan, name string) (*record.Run, error)) (*Found, error) {
 	if len(within) == 0 {
 		return nil, errors.New("a knee is searched within a bound, such as \"produce p99 < 2ms\"")
 	}
-	dir, f := e.Dir, &Found{Within: within}
+	p.Expect, p.Saturate = within, false
+	found := &Found{Within: within}
 	k := NewKnee(p.Rate, tolerance)
 	for n := 1; ; n++ {
 		rate, ok := k.Next()
 		if !ok {
 			break
 		}
-		p.Rate, e.Dir = rate, filepath.Join(dir, fmt.Sprintf("%02d-%.0f", n, rate))
-		p.Name = fmt.Sprintf("%.0f/s", rate)
-		run, err := Run(ctx, p, s, e)
+		p.Rate, p.Name = rate, fmt.Sprintf("%.0f/s", rate)
+		run, err := measure(p, fmt.Sprintf("%02d-%.0f", n, rate))
 		if err != nil {
 			return nil, err
 		}
-		held, was := carried(run)
-		f.Tried = append(f.Tried, Tried{rate, held, was})
-		if e.Live != nil {
-			fmt.Fprintf(e.Live, "%.0f/s: %s\n", rate, was)
+		held, was := holds(run)
+		found.Tried = append(found.Tried, Tried{rate, held, was})
+		if live != nil {
+			fmt.Fprintf(live, "%.0f/s: %s\n", rate, was)
 		}
-		if limited := slices.IndexFunc(run.Notes, func(n string) bool { return strings.HasPrefix(n, "the load generator was the limit") }); limited >= 0 && !held {
-			f.AtLeast = run.Notes[limited]
+		if limited := slices.IndexFunc(run.Notes, func(n string) bool { return strings.HasPrefix(n, GeneratorLimit) }); limited >= 0 && !held {
+			found.AtLeast = run.Notes[limited]
 			break
 		}
 		k.Tell(held)
 	}
-	f.Best, f.Failed = k.Found()
-	return f, nil
+	found.Best, found.Failed = k.Found()
+	return found, nil
 }
 
-// carried says whether a run is within its bound.
-func carried(run *record.Run) (held bool, was string) {
+// holds says whether a run is within its bound.
+func holds(run *record.Run) (held bool, was string) {
 	held = true
 	for _, c := range run.Verdict {
 		held = held && c.Held
 		was += c.Expected + ": " + c.Was + "  "
 	}
-	share, _ := run.Figure("carried")
 	unfinished, _ := run.Figure("unfinished")
-	errs, _ := run.Figure("errors")
-	if share < CarriedLeast || unfinished > 0 || errs > 0 {
+	if !Carried(run) || unfinished > 0 {
 		held = false
+		share, _ := run.Figure("carried")
+		errs, _ := run.Figure("errors")
 		was += fmt.Sprintf("carried %.0f %%, %.0f without an answer, %.0f errors  ", share*100, unfinished, errs)
 	}
 	if !held {
@@ -145,6 +143,8 @@ func (f *Found) Print(w io.Writer, records, recordBytes int) {
 	fmt.Fprintf(w, "\nknee within %s\n", strings.Join(f.Within, " and "))
 	mb := func(rate float64) float64 { return rate * float64(records*recordBytes) / 1e6 }
 	switch {
+	case f.Best == 0 && f.AtLeast != "":
+		fmt.Fprintf(w, "  nothing held, and it cannot be said of the broker: %s\n", f.AtLeast)
 	case f.Best == 0:
 		fmt.Fprintf(w, "  not even %.0f requests/s held\n", f.Failed)
 	case f.AtLeast != "":

@@ -19,6 +19,7 @@ type Plan struct {
 	Saturate    bool          `yaml:"saturate,omitempty" json:"saturate,omitempty"`         // closed loop
 	AtMost      float64       `yaml:"at-most,omitempty" json:"at-most,omitempty"`           // no more than this share of what a closed loop carried just before
 	Duration    time.Duration `yaml:"duration,omitempty" json:"duration,omitempty"`         // measured
+	Fill        time.Duration `yaml:"fill,omitempty" json:"fill,omitempty"`                 // a closed loop on the same topic before all of it: a broker that has been at it for a while
 	Warmup      time.Duration `yaml:"warmup,omitempty" json:"warmup,omitempty"`             // before it
 	Drain       time.Duration `yaml:"drain,omitempty" json:"drain,omitempty"`               // how long answers are waited for behind it
 	Interval    time.Duration `yaml:"interval,omitempty" json:"interval,omitempty"`         // of the recording
@@ -71,7 +72,7 @@ func (p *Plan) Check() error {
 	switch {
 	case p.Rate <= 0 && !p.Saturate:
 		return errors.New("a rate is above 0; to send as fast as answers come, say saturate")
-	case p.Duration <= 0 || p.Warmup < 0 || p.Drain < 0:
+	case p.Duration <= 0 || p.Warmup < 0 || p.Drain < 0 || p.Fill < 0:
 		return errors.New("times are above 0")
 	case p.Records < 1 || p.Partitions < 1 || p.Inflight < 1:
 		return errors.New("records, partitions and inflight are at least 1")
@@ -79,6 +80,12 @@ func (p *Plan) Check() error {
 		return fmt.Errorf("%d processes want as many connections and partitions", p.Processes)
 	case p.AtMost < 0 || p.AtMost > 1:
 		return errors.New("at-most is a share, such as 0.5")
+	}
+	if p.Fill > 0 && (p.Hops > 1 || p.Verify) {
+		return errors.New("what fills a topic before the measurement is not passed on, and not verified")
+	}
+	if p.Fill > 0 && slices.ContainsFunc(p.Readers, func(r Reader) bool { return r.After > 0 }) {
+		return errors.New("readers that begin behind read from the first offset, which a topic that was filled may not have any more")
 	}
 	if len(p.Restarts) > 0 && p.Hops > 1 {
 		return errors.New("a chain is not driven through restarts")
@@ -94,16 +101,13 @@ func (p *Plan) Check() error {
 	return load.Arrivals{Kind: p.Arrivals, Burst: p.Burst, From: p.From}.Check()
 }
 
-// MBPerSec is what the offered rate is in 1e6 bytes of record values.
-func (p *Plan) MBPerSec() float64 { return p.Rate * float64(p.Records*p.RecordBytes) / 1e6 }
-
 // options is what process index of all is asked.
-func (p *Plan) options(address, topic string, index int) load.Options {
+func (p *Plan) options(address string, index int) load.Options {
 	o := load.Options{
-		Bootstrap: address, Topic: topic, Partitions: p.Partitions,
+		Bootstrap: address, Topic: p.Topic, Partitions: p.Partitions,
 		Connections: p.Connections / p.Processes, Inflight: p.Inflight, Rate: p.Rate, Records: p.Records, RecordBytes: p.RecordBytes,
 		WarmupNS: int64(p.Warmup), WindowNS: int64(p.Duration), DrainNS: int64(p.Drain), IntervalNS: int64(p.Interval),
-		Keep: p.Keep, Acks: p.Acks, Codec: p.Codec, KeyBytes: p.KeyBytes, Keys: p.Keys, LingerNS: int64(p.Linger),
+		Filled: p.Fill > 0, Keep: p.Keep, Acks: p.Acks, Codec: p.Codec, KeyBytes: p.KeyBytes, Keys: p.Keys, LingerNS: int64(p.Linger),
 		Arrivals: load.Arrivals{Kind: p.Arrivals, Burst: p.Burst, From: p.From, Seed: p.Seed},
 		Hops:     p.Hops, Verify: p.Verify, Reconnect: len(p.Restarts) > 0, TopicConfig: p.TopicConfig,
 		Index: index, Of: p.Processes,
@@ -123,7 +127,7 @@ func (p *Plan) Shorten(share float64) {
 		return
 	}
 	part := func(d time.Duration) time.Duration { return time.Duration(float64(d) * share) }
-	p.Duration, p.Warmup = max(part(p.Duration), time.Second), part(p.Warmup)
+	p.Duration, p.Warmup, p.Fill = max(part(p.Duration), time.Second), part(p.Warmup), part(p.Fill)
 	p.Restarts, p.Readers = slices.Clone(p.Restarts), slices.Clone(p.Readers)
 	for i := range p.Restarts {
 		p.Restarts[i] = part(p.Restarts[i])

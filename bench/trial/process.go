@@ -7,10 +7,9 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"slices"
-	"strconv"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,14 +27,37 @@ type Process struct {
 	err    error
 }
 
-// Spawn starts a process pinned to some cores; none is any. Affinity is
-// inherited from the thread that forks: the caller has locked one that lives as
-// long as the process.
+// forks runs functions one after another on a thread that lives as long as this
+// process. Two things make that necessary: the kernel kills a child when the
+// thread that forked it ends (PR_SET_PDEATHSIG), and a child inherits the
+// affinity of that thread, which is changed around the fork.
+var forks = sync.OnceValue(func() chan<- func() {
+	work := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for fork := range work {
+			fork()
+		}
+	}()
+	return work
+})
+
+// Spawn starts a process pinned to some cores; none is any.
 func Spawn(cpus []int, env []string, name string, args ...string) (*Process, error) {
 	return spawn(cpus, false, env, name, args...)
 }
 
-func spawn(cpus []int, pipes bool, env []string, name string, args ...string) (*Process, error) {
+func spawn(cpus []int, pipes bool, env []string, name string, args ...string) (p *Process, err error) {
+	done := make(chan struct{})
+	forks() <- func() {
+		p, err = fork(cpus, pipes, env, name, args...)
+		close(done)
+	}
+	<-done
+	return p, err
+}
+
+func fork(cpus []int, pipes bool, env []string, name string, args ...string) (*Process, error) {
 	c := &Process{cmd: exec.Command(name, args...), ended: make(chan struct{})}
 	c.cmd.Env = append(os.Environ(), env...)
 	if pipes {
@@ -151,51 +173,6 @@ func (c *Process) LastWords() string {
 	case <-time.After(time.Second):
 	}
 	return strings.TrimSpace(c.stderr.String())
-}
-
-// PeakMiB reads the process's largest resident size.
-func (c *Process) PeakMiB() float64 {
-	if c == nil {
-		return 0
-	}
-	return memoryMiB(c.PID(), "VmHWM:")
-}
-
-// memoryMiB reads one of a process's sizes (proc(5), status); 0: it is not known.
-func memoryMiB(pid int, which string) float64 {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
-	}
-	_, after, _ := strings.Cut(string(b), which)
-	f := strings.Fields(after)
-	if len(f) == 0 {
-		return 0
-	}
-	kib, _ := strconv.ParseFloat(f[0], 64)
-	return kib / 1024
-}
-
-// OffCore names the threads that may run elsewhere than on cpu: a system that
-// moves its workers has more than one core, and its reader must know.
-func (c *Process) OffCore(cpu int) (names []string) {
-	if c == nil {
-		return nil
-	}
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", c.PID()))
-	for _, t := range tasks {
-		b, err := os.ReadFile(t + "/status")
-		if err != nil {
-			continue // ended meanwhile
-		}
-		_, after, _ := strings.Cut(string(b), "Cpus_allowed_list:")
-		if f := strings.Fields(after); len(f) > 0 && f[0] != strconv.Itoa(cpu) {
-			name, _ := os.ReadFile(t + "/comm")
-			names = append(names, strings.TrimSpace(string(name)))
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }
 
 // A tailBuffer keeps the last of what a child said; os/exec's copying

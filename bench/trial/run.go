@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tailbound/tailbound/bench/load"
@@ -20,13 +21,21 @@ import (
 
 // System is what is measured.
 type System struct {
-	Address  string
-	PID      int                                    // 0: its CPU time is not known
-	Restart  func(context.Context) (int, error)     // ends it, starts it again, gives its PID; nil: cannot be done
-	Profile  func() (func() json.RawMessage, error) // begins a profile and gives what ends it; nil: there is none
-	Promise  string                                 // what its acknowledgement means
-	Versions map[string]string
+	Address      string
+	Command      []string // starts a generating process that speaks its protocol; nil: Env's
+	PID          int      // 0: its CPU time is not known
+	CPUs         []int    // that it should keep to: threads that may leave them are named; none: no thread is
+	ReadySeconds float64  // how long its start took; 0: it was there before
+	Promise      string   // what its acknowledgement means, briefly, and behind a colon how
+	Versions     map[string]string
+
+	Restart func(context.Context) (pid int, err error) // ends it and starts it again; nil: cannot be done
+	Profile func() (func() json.RawMessage, error)     // begins a profile and gives what ends it; nil: there is none
+	Beside  func(context.Context) (Ending, error)      // starts what goes on beside the load; nil: nothing does
 }
+
+// An Ending ends what went on beside a load and says what that was.
+type Ending func() ([]record.Figure, error)
 
 // Env is where and how a trial is made.
 type Env struct {
@@ -38,6 +47,12 @@ type Env struct {
 	Terminal bool      // Live may be written over
 	Disk     string    // a directory on the file system that is described
 	Label    map[string]string
+}
+
+// Below is this environment with the recording in a directory below its own.
+func (e Env) Below(names ...string) Env {
+	e.Dir = filepath.Join(append([]string{e.Dir}, names...)...)
+	return e
 }
 
 // Run measures one plan.
@@ -56,19 +71,67 @@ func Run(ctx context.Context, p Plan, s System, e Env) (*record.Run, error) {
 		}
 		notes = append(notes, note)
 	}
+	if p.Topic == "" {
+		p.Topic = NewTopic()
+		defer p.remove(s, e)
+	}
+	if p.Fill > 0 {
+		if err := p.fill(ctx, s, e); err != nil {
+			return nil, fmt.Errorf("before the measurement: %w", err)
+		}
+	}
 	t := &trial{Plan: p, system: s, env: e, notes: notes}
 	return t.run(ctx)
 }
 
+// NewTopic is a name that no topic has yet.
+func NewTopic() string { return fmt.Sprintf("bench-%d", time.Now().UnixMilli()) }
+
+// remove deletes the topics that were made for this trial, with their data.
+func (p *Plan) remove(s System, e Env) {
+	topics := load.Topics(p.Topic, p.Hops)
+	if err := load.Remove(s.Address, topics); err != nil && e.Live != nil {
+		fmt.Fprintf(e.Live, "%s is left at the broker: %v\n", strings.Join(topics, ", "), err)
+	}
+}
+
+// The recordings of what is done before a measurement lie below its own.
+const (
+	calibration = "calibration"
+	filling     = "fill"
+)
+
+// IsMeans says whether a recording, by its path, was only a means to another one.
+func IsMeans(path string) bool {
+	base := filepath.Base(path)
+	return base == calibration || base == filling
+}
+
+// closedLoop is this plan without anything but a closed loop of producers.
+func (p *Plan) closedLoop(name string, duration time.Duration) Plan {
+	c := *p
+	c.Name, c.Duration, c.Interval = name, duration, time.Second
+	c.Saturate, c.AtMost, c.Fill, c.Restarts, c.Verify, c.Expect, c.Arrivals = true, 0, 0, nil, false, nil, ""
+	c.Inflight = min(p.Inflight, 16)
+	return c
+}
+
+// fill puts a closed loop on the topic of the measurement.
+func (p *Plan) fill(ctx context.Context, s System, e Env) error {
+	before := p.closedLoop(filling, p.Fill)
+	before.Readers = nil
+	s.Profile, s.Beside = nil, nil
+	_, err := Run(ctx, before, s, e.Below(filling))
+	return err
+}
+
 // scale bounds the rate by what the system was seen to carry.
 func (p *Plan) scale(ctx context.Context, s System, e Env) (string, error) {
-	probe := *p
-	probe.Name, probe.Saturate, probe.AtMost, probe.Restarts, probe.Verify, probe.Expect = "calibration", true, 0, nil, false, nil
-	probe.Warmup, probe.Duration, probe.Interval, probe.Arrivals, probe.Topic = time.Second, 3*time.Second, time.Second, "", ""
-	probe.Inflight = min(p.Inflight, 16)
+	probe := p.closedLoop(calibration, 3*time.Second)
+	probe.Warmup, probe.Topic = time.Second, ""
 	probe.Readers = slices.DeleteFunc(slices.Clone(p.Readers), func(r Reader) bool { return r.After > 0 || r.BytesPerSecond > 0 })
-	e.Dir = filepath.Join(e.Dir, "calibration")
-	run, err := Run(ctx, probe, s, e)
+	s.Beside = nil
+	run, err := Run(ctx, probe, s, e.Below(calibration))
 	if err != nil {
 		return "", fmt.Errorf("calibration: %w", err)
 	}
@@ -90,7 +153,6 @@ type trial struct {
 	notes   []string
 	out     *record.Recorder
 	pooled  map[string]*record.Histogram
-	order   []string
 	ordered map[int64]*load.Interval // by their number
 	heard   []int64                  // each process's last
 	results []*load.Result
@@ -99,21 +161,29 @@ type trial struct {
 }
 
 func (t *trial) run(ctx context.Context) (*record.Run, error) {
-	topic := t.Topic
-	if topic == "" {
-		topic = fmt.Sprintf("bench-%d", time.Now().UnixMilli())
-		defer t.remove(topic)
-	}
 	var loads []load.Options
 	for i := range t.Processes {
-		o := t.options(t.system.Address, topic, i)
+		o := t.options(t.system.Address, i)
 		if i == 0 {
 			o.ServerPID = t.system.PID
 		}
 		loads = append(loads, o)
 	}
 	machine := record.Describe(t.env.Disk)
-	c, err := startCrowd(ctx, t.env.Command, t.env.LoadCPUs, loads)
+	beside := func() ([]record.Figure, error) { return nil, nil }
+	if t.system.Beside != nil {
+		end, err := t.system.Beside(ctx)
+		if err != nil {
+			return nil, err
+		}
+		beside = sync.OnceValues(end)
+		defer beside() // where the load failed its error is the one to tell
+	}
+	command := t.env.Command
+	if t.system.Command != nil {
+		command = t.system.Command
+	}
+	c, err := startGenerators(ctx, command, t.env.LoadCPUs, loads)
 	if err != nil {
 		return nil, err
 	}
@@ -144,17 +214,13 @@ func (t *trial) run(ctx context.Context) (*record.Run, error) {
 		return nil, err
 	}
 	t.notes = append(t.notes, notes...)
-	run := t.page(machine, started, used)
+	figures, err := beside()
+	if err != nil {
+		return nil, err
+	}
+	run := t.page(machine, started, figures, used)
 	run.Profile = profile()
 	return run, t.out.Finish(run)
-}
-
-// remove deletes the topics that were made for this trial, with their data.
-func (t *trial) remove(topic string) {
-	topics := load.Topics(topic, t.Hops)
-	if err := load.Remove(t.system.Address, topics); err != nil && t.env.Live != nil {
-		fmt.Fprintf(t.env.Live, "%s is left at the broker: %v\n", strings.Join(topics, ", "), err)
-	}
 }
 
 // profile takes one of the measured time.
@@ -208,7 +274,7 @@ func (t *trial) restart(ctx context.Context, begin int64) func() ([]string, erro
 }
 
 // collect hears all processes to their end.
-func (t *trial) collect(ctx context.Context, c *crowd) error {
+func (t *trial) collect(ctx context.Context, c *generators) error {
 	t.pooled, t.ordered, t.heard = map[string]*record.Histogram{}, map[int64]*load.Interval{}, make([]int64, len(c.all))
 	limit := time.After(t.Warmup + t.Duration + t.Drain + 60*time.Second)
 	for open := len(c.all); open > 0; {
@@ -293,7 +359,6 @@ func (t *trial) add(i record.Interval) {
 	if h == nil {
 		h = record.NewHistogram()
 		t.pooled[i.Series] = h
-		t.order = append(t.order, i.Series)
 	}
 	i.H.Into(h)
 }
@@ -328,7 +393,7 @@ func (t *trial) live(i *load.Interval) {
 }
 
 // page is the recording's page.
-func (t *trial) page(machine record.Machine, started time.Time, used func() (first, last usage)) *record.Run {
+func (t *trial) page(machine record.Machine, started time.Time, beside []record.Figure, used func() (first, last usage)) *record.Run {
 	run := &record.Run{
 		Name: t.Name, Why: strings.TrimSpace(t.Why), Started: started, Seconds: t.Duration.Seconds(), Machine: machine,
 		Versions: maps.Clone(t.system.Versions), Promise: t.system.Promise, Series: map[string]record.Summary{}, Notes: t.notes,
@@ -345,7 +410,8 @@ func (t *trial) page(machine record.Machine, started time.Time, used func() (fir
 	}
 	t.figures(run)
 	first, last := used()
-	t.figuresOf(first, last, run)
+	t.usageFigures(first, last, run)
+	run.Figures = append(run.Figures, beside...)
 	for _, text := range t.Expect {
 		e, err := parseExpectation(text)
 		if err != nil {
@@ -376,7 +442,7 @@ func (t *trial) figures(run *record.Run) {
 			sum.Errors[what] += n
 		}
 		if r.GeneratorLimited != "" {
-			run.Notes = append(run.Notes, "the load generator was the limit: "+r.GeneratorLimited+"; believe less of it, give it more --processes or a core of its own, or lower the rate")
+			run.Notes = append(run.Notes, GeneratorLimit+": "+r.GeneratorLimited+"; believe less of it, give it more --processes or a core of its own, or lower the rate")
 		}
 	}
 	var errs int64
@@ -428,11 +494,11 @@ func (t *trial) figures(run *record.Run) {
 	t.behind(run)
 	t.trend(run)
 	say := func(format string, a ...any) { run.Notes = append(run.Notes, fmt.Sprintf(format, a...)) }
-	if carried < CarriedLeast && !t.Saturate {
-		say("the system could not carry the rate (%.0f %%): its queue grew for as long as it was asked, and percentiles say how long that was", carried*100)
+	if carried < carriedLeast && !t.Saturate {
+		say("the system could not carry the rate (%.0f %%); its queue grew for as long as it was asked, and percentiles say how long that was", carried*100)
 	}
 	if t.Saturate {
-		say("a closed loop: latencies say how deep the queue was, no more")
+		say(ClosedLoop)
 	}
 	if t.Acks == "0" {
 		say("acks=0 has no answer: produce is the time until the socket took the request")
@@ -451,9 +517,26 @@ func (t *trial) figures(run *record.Run) {
 	}
 }
 
-// CarriedLeast is the share of an offered rate below which a system could not
+// What notes begin with that other code looks for.
+const (
+	GeneratorLimit = "the load generator was the limit"
+	ClosedLoop     = "a closed loop: latencies say how deep the queue was, no more"
+)
+
+// carriedLeast is the share of an offered rate below which a system could not
 // carry it; above it the difference is what is in flight at the window's end.
-const CarriedLeast = 0.98
+const carriedLeast = 0.98
+
+// Carried says whether a run may be compared with others: its system carried the
+// rate, and answered nothing with an error.
+func Carried(run *record.Run) bool {
+	if run == nil {
+		return false
+	}
+	share, ok := run.Figure("carried")
+	failed, _ := run.Figure("errors")
+	return ok && share >= carriedLeast && failed == 0
+}
 
 // trend says how the end of a run differs from its beginning, which is what a
 // soak is made for: the last fifth from the first, of five minutes or more the

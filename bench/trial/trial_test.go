@@ -16,10 +16,14 @@ import (
 	"github.com/tailbound/tailbound/bench/record"
 )
 
-// The test binary is its own generating process.
+// The test binary is its own generating process, and a system that is started.
 func TestMain(m *testing.M) {
+	if os.Getenv("TRIAL_SERVE") != "" {
+		fmt.Fprintln(os.Stderr, plain.Serve(plain.Options{Listen: os.Args[1], DataDir: os.Args[2], Sync: true}))
+		os.Exit(1)
+	}
 	if os.Getenv("TRIAL_GENERATE") != "" {
-		if err := Generate(os.Stdin, os.Stdout); err != nil {
+		if err := Generate(os.Stdin, os.Stdout, load.Run); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -28,22 +32,29 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Two processes' load is one recording: every intended request of both is in
-// it, in its log and in its page. No time is asserted.
-func TestProcessesArePooled(t *testing.T) {
-	t.Setenv("TRIAL_GENERATE", "1")
+// servePlain starts a plain server in this process.
+func servePlain(t *testing.T) (address string) {
+	t.Helper()
 	port, err := FreePorts(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	address = fmt.Sprintf("127.0.0.1:%d", port)
 	data := t.TempDir()
-	go func() { _ = plain.Serve(plain.Options{Listen: addr, DataDir: data, Sync: true}) }()
-	for start := time.Now(); load.Ready(addr) != nil; time.Sleep(time.Millisecond) {
+	go func() { _ = plain.Serve(plain.Options{Listen: address, DataDir: data, Sync: true}) }()
+	for start := time.Now(); load.Ready(address) != nil; time.Sleep(time.Millisecond) {
 		if time.Since(start) > 10*time.Second {
 			t.Fatal("the plain server does not answer")
 		}
 	}
+	return address
+}
+
+// Two processes' load is one recording: every intended request of both is in
+// it, in its log and in its page. No time is asserted.
+func TestProcessesArePooled(t *testing.T) {
+	t.Setenv("TRIAL_GENERATE", "1")
+	addr := servePlain(t)
 	p := Default()
 	p.Name, p.Rate, p.Duration, p.Warmup, p.Interval, p.Processes, p.Drain = "pooled", 400, 500*time.Millisecond, 50*time.Millisecond, 100*time.Millisecond, 2, 30*time.Second
 	p.Expect = []string{"produce p99 < 1h", "unfinished = 0", "produce max < 1ns"}
@@ -75,6 +86,108 @@ func TestProcessesArePooled(t *testing.T) {
 	}
 }
 
+// What is done before a measurement and beside it leaves its own recording and its
+// figures; the measurement has only what was intended of it.
+func TestFillAndBeside(t *testing.T) {
+	t.Setenv("TRIAL_GENERATE", "1")
+	address := servePlain(t)
+	p := Default()
+	p.Name, p.Rate, p.Duration, p.Warmup, p.Interval, p.Drain, p.Fill = "filled", 400, 500*time.Millisecond, 0, 100*time.Millisecond, 30*time.Second, 200*time.Millisecond
+	started, ended := 0, 0
+	s := System{Address: address, ReadySeconds: 2, Beside: func(context.Context) (Ending, error) {
+		started++
+		return func() ([]record.Figure, error) {
+			ended++
+			return []record.Figure{{Name: "beside", Value: 7}}, nil
+		}, nil
+	}}
+	dir := filepath.Join(t.TempDir(), "r")
+	run, err := Run(t.Context(), p, s, Env{Command: []string{os.Args[0]}, Dir: dir, Disk: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if started != 1 || ended != 1 {
+		t.Errorf("what is beside was started %d times and ended %d times", started, ended)
+	}
+	for name, want := range map[string]float64{"beside": 7, "ready": 2} {
+		if v, ok := run.Figure(name); !ok || v != want {
+			t.Errorf("%s is %v", name, v)
+		}
+	}
+	if n := run.Series[load.Produce].Count; n < 196 || n > 204 {
+		t.Errorf("%d latencies, 200 were intended", n)
+	}
+	all, err := record.Read(dir)
+	if err != nil || len(all) != 2 || IsMeans(all[0].Path) == IsMeans(all[1].Path) {
+		t.Errorf("%d recordings, %v", len(all), err)
+	}
+}
+
+// The order turns, and ratios are of the same round.
+func TestRatiosOfRounds(t *testing.T) {
+	if even, odd := fmt.Sprint(Order(0, 3)), fmt.Sprint(Order(1, 3)); even != "[0 1 2]" || odd != "[2 1 0]" {
+		t.Errorf("orders %s and %s", even, odd)
+	}
+	run := func(v float64) *record.Run { return &record.Run{Figures: []record.Figure{{Name: "x", Value: v}}} }
+	x := Quantity{"x", func(r *record.Run) (float64, bool) { return r.Figure("x") }}
+	r, ok := FormRatios(x, []*record.Run{run(2), run(5), nil, run(9)}, []*record.Run{run(1), run(10), run(1), {}})
+	if !ok || fmt.Sprint(r.Rounds) != "[2 0.5]" || r.Median != 1.25 || r.String() != "x 1.25 (0.50..2.00)" {
+		t.Errorf("%+v", r)
+	}
+	if r, ok := FormRatios(x, []*record.Run{run(2)}, []*record.Run{run(0)}); ok {
+		t.Errorf("a ratio to nothing: %+v", r)
+	}
+	for _, c := range []struct {
+		carried, errors float64
+		want            bool
+	}{{1, 0, true}, {0.985, 0, true}, {0.58, 0, false}, {1, 1, false}} {
+		got := &record.Run{Figures: []record.Figure{{Name: "carried", Value: c.carried}, {Name: "errors", Value: c.errors}}}
+		if Carried(got) != c.want {
+			t.Errorf("%+v may be compared: %v", c, !c.want)
+		}
+	}
+	if Carried(nil) || Carried(&record.Run{}) {
+		t.Error("what was not measured may be compared")
+	}
+}
+
+func TestCPULists(t *testing.T) {
+	for text, want := range map[string]string{"0": "[0]", "0-2,5": "[0 1 2 5]", "1,3-4": "[1 3 4]", "": "[]"} {
+		if got := fmt.Sprint(cpuList(text)); got != want {
+			t.Errorf("%q is %s, want %s", text, got, want)
+		}
+	}
+}
+
+// A process is ended and started again on the same address.
+func TestServerRestarts(t *testing.T) {
+	t.Setenv("TRIAL_SERVE", "1")
+	port, err := FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "d")
+	address := fmt.Sprintf("127.0.0.1:%d", port)
+	s, err := Serve(t.Context(), Launch{Name: "plain", Address: address, Dir: dir, Command: []string{os.Args[0], address, filepath.Join(dir, "data")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := s.PID()
+	if pid, err := s.Restart(t.Context()); err != nil || pid == first || load.Ready(address) != nil {
+		t.Errorf("process %d, then %d, %v", first, pid, err)
+	}
+	s.End()
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the directory is left: %v", err)
+	}
+	if load.Ready(address) == nil {
+		t.Error("it still serves")
+	}
+	if _, err := Serve(t.Context(), Launch{Name: "nothing", Address: address, Dir: dir, Command: []string{"false"}}); err == nil || !strings.Contains(err.Error(), "nothing: it ended") {
+		t.Errorf("a process that ends at once: %v", err)
+	}
+}
+
 func TestPlansAreChecked(t *testing.T) {
 	for what, change := range map[string]func(*Plan){
 		"no rate":         func(p *Plan) { p.Rate = 0 },
@@ -86,6 +199,8 @@ func TestPlansAreChecked(t *testing.T) {
 		"an expectation":  func(p *Plan) { p.Expect = []string{"fast"} },
 		"a percentile":    func(p *Plan) { p.Expect = []string{"produce p101 < 1s"} },
 		"a comparison":    func(p *Plan) { p.Expect = []string{"lost ~ 3"} },
+		"a filled chain":  func(p *Plan) { p.Fill, p.Hops = time.Second, 2 },
+		"behind a fill":   func(p *Plan) { p.Fill, p.Readers = time.Second, []Reader{{After: time.Second}} },
 	} {
 		p := Default()
 		change(&p)

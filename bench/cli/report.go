@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"cmp"
@@ -11,9 +11,10 @@ import (
 
 	"github.com/tailbound/tailbound/bench/page"
 	"github.com/tailbound/tailbound/bench/record"
+	"github.com/tailbound/tailbound/bench/trial"
 )
 
-func benchReportCommand() *cobra.Command {
+func reportCommand() *cobra.Command {
 	var out, title string
 	c := &cobra.Command{
 		Use:   "report DIR...",
@@ -56,14 +57,14 @@ another tool will do too.`,
 	return c
 }
 
-// readRecordings reads what was measured, without the calibrations that came
-// before: those are a means.
+// readRecordings reads what was measured, without the calibrations and fillings
+// that came before: those are a means.
 func readRecordings(dir string) ([]record.Recording, error) {
 	all, err := record.Read(dir)
 	if err != nil {
 		return nil, err
 	}
-	if most := slices.DeleteFunc(slices.Clone(all), func(r record.Recording) bool { return filepath.Base(r.Path) == "calibration" }); len(most) > 0 {
+	if most := slices.DeleteFunc(slices.Clone(all), func(r record.Recording) bool { return trial.IsMeans(r.Path) }); len(most) > 0 {
 		return most, nil
 	}
 	return all, nil

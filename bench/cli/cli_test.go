@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"bytes"
@@ -112,7 +112,7 @@ func TestRoundsAreCompared(t *testing.T) {
 
 // What a measurement prints for programs is what its recording says.
 func TestBenchOutput(t *testing.T) {
-	got := &benched{Recording: "r"}
+	got := &measured{Recording: "r"}
 	var out bytes.Buffer
 	got.add(&out, "json", &record.Run{Name: "x", Figures: []record.Figure{{Name: "MB/s", Value: 4}}})
 	if out.Len() > 0 {
@@ -121,7 +121,7 @@ func TestBenchOutput(t *testing.T) {
 	if err := got.end(&out, "json"); err != nil {
 		t.Fatal(err)
 	}
-	var read benched
+	var read measured
 	if err := json.Unmarshal(out.Bytes(), &read); err != nil || read.Recording != "r" || len(read.Runs) != 1 || read.Runs[0].Figures[0].Value != 4 {
 		t.Errorf("%v: %s", err, out.String())
 	}
