@@ -5,60 +5,59 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// A connection is this function:
+// conn is one connection. It is this function:
 //
 //	opened()
-//	for !ended {
-//		chunk := await receive()
-//		for frame in cut(chunk) { await admission(frame); surface(frame) }
+//	for !receiveEnded {
+//		bytes := await receive()
+//		for request in parse(bytes) { await admission(request); deliver(request) }
 //	}
-//	// meanwhile, in the order of the frames
-//	for frame { await answered(frame); await send(frame); sent(frame) }
+//	// meanwhile, in the order of the requests
+//	for request { await answered(request); await send(request); sent(request) }
 //	shutdown(); await receive, send, shutdown; await close(); closed()
 //
-// Any failure goes to the last line, with Sent for what was answered.
+// Any failure goes to the last line, with Sent for each reply that was given.
 //
-// Invariant: outstanding == frames on the list first..last; what is on it has
-// been surfaced.
+// Invariants: outstanding is the length of the list first..last, and every
+// request in that list has been delivered; inputClosed implies receiveEnded.
 type conn struct {
+	slot       int32 // its place in conns.all
 	generation uint32
 	stage      stage
-	queued     bool // in Net.runs
-	listener   uint8
+	scheduled  bool  // in conns.due
+	listener   uint8 // the number of the listening socket that accepted it
 	file       uint32
-	next       int32 // free list
+	next       int32 // of the free list
 
 	// receive
-	receiving  bool // a Recv is in flight
-	own        bool // into the stash, once
-	cancelRecv opStage
-	hungry     bool // waits for buffers after ENOBUFS
-	ended      bool // nothing more is received: end of stream, Close, Stop
-	deaf       bool // nothing more is surfaced either: Close, ProtocolError
-	told       bool // Close was called
-	lengthHave uint8
-	length     [4]byte // of the frame that begins
-	stashed    uint16  // bytes of it that lie in the connection's stash
-	frame      int32   // being put together
-	chunk      int32   // received, not yet cut; waits for admission or for the pipeline
-	chunkLast  int32
-	waits      class // in Net.waiting
-	waitNext   int32
-	waitPrev   int32
-	progressAt ioring.Instant
-	activeAt   ioring.Instant
+	receiving    bool // a Recv is in flight
+	intoPrefix   bool // that Recv writes into the prefix buffer
+	cancelRecv   opStage
+	needsBuffers bool           // met ENOBUFS, and waits for receive buffers
+	receiveEnded bool           // no further Recv: end of stream, Close, Stop
+	inputClosed  bool           // no further request is delivered: Close, ProtocolError
+	closeAsked   bool           // Close was called
+	lengthHave   uint8          // bytes of length that came
+	length       [4]byte        // of the request that begins
+	prefixBytes  uint16         // bytes behind length that lie in the prefix buffer
+	partial      int32          // the request being assembled
+	unparsed     rangeList      // received, not yet parsed: waits for admission or for the pipeline
+	waitClass    class          // the queue in which it waits for admission, noClass for none
+	wait         mem.Links      // its neighbours there
+	progressAt   ioring.Instant // when the request that is coming last made progress
+	activeAt     ioring.Instant // when any byte last went either way
 
 	// reply
-	first, last int32 // frames surfaced and not yet answered on the wire, in order
-	outstanding int
-	sending     bool
-	inSend      int // how many frames, from first on, the Send in flight reads
-	vector      int32
-	sendAt      ioring.Instant
-	owing       bool           // it has not taken all that was to be sent
-	takenAt     ioring.Instant // when it last had taken enough of that: takenBytesMin, or a whole reply
-	taken       int            // bytes since
-	attached    int            // bytes attached to its replies
+	first, last       int32 // requests delivered whose replies have not left, in order
+	outstanding       int
+	sending           bool
+	inSend            int   // how many requests, from first on, the Send in flight reads
+	vector            int32 // the large vector of that Send
+	sendAt            ioring.Instant
+	replyPending      bool           // the peer has not taken all that was pushed to it
+	sendProgressAt    ioring.Instant // when it last had taken a whole reply, or sendProgressBytesMin
+	sendProgressBytes int            // taken since
+	attachedBytes     int            // attached to its replies
 
 	// close
 	shutdown   opStage
@@ -69,361 +68,258 @@ type conn struct {
 type stage uint8
 
 const (
-	stageFree    stage = iota
-	stageOpen          // or ended, with replies to come
-	stageDying         // everything is being taken back; waits for operations in flight
-	stageClosing       // the Close is in flight
+	stageFree        stage = iota
+	stageOpen              // or nothing more is received, with replies to come
+	stageTearingDown       // everything is being taken back; waits for operations in flight
+	stageClosing           // the Close is in flight
 )
 
-// opStage is where an operation stands that is asked for at most once.
+// opStage is how far an operation is that is started at most once.
 type opStage uint8
 
 const (
-	stageNone opStage = iota
-	stageAsked
-	stageDoneOp
+	opNone opStage = iota
+	opAsked
+	opDone
 )
 
-// stashBytes is how many that are: a small block takes them.
-func (n *Net) stashBytes() int { return min(stashBytesMax, n.small.Size()) }
+// conns is the table of connections, and the queue of those that may have
+// something to do.
+//
+// Invariant: a connection is in due once exactly while its scheduled is set.
+type conns struct {
+	all   []conn
+	peers []ioring.Address // by slot
+	free  int32            // list through next
+	open  int
 
-// stashDone says that the stash holds all that may come of a frame before that
-// is admitted.
-func (n *Net) stashDone(x *conn) bool {
-	return x.frame == none && x.lengthHave == 4 && uint32(x.stashed) >= min(x.need(), uint32(n.stashBytes()))
+	due      []int32 // a circle
+	dueHead  int
+	dueCount int
 }
 
-// stashRoom is where a Recv into the stash puts what is next: what is missing of
-// the length, or what may come before the frame is admitted.
-func (n *Net) stashRoom(i int32) mem.Block {
-	x, k := &n.conns[i], n.stashBytes()
-	at := int(i) * k
-	if x.lengthHave < 4 {
-		return n.stash.Slice(at, 4-int(x.lengthHave))
+func newConns(count int) conns {
+	c := conns{all: make([]conn, count), peers: make([]ioring.Address, count), free: none, due: make([]int32, count)}
+	for i := count - 1; i >= 0; i-- {
+		c.all[i] = conn{slot: int32(i), next: c.free}
+		c.free = int32(i)
 	}
-	return n.stash.Slice(at+int(x.stashed), min(int(x.need()), k)-int(x.stashed))
+	return c
 }
 
-// heard takes k bytes that were received into the stash.
-func (n *Net) heard(i int32, k int) {
-	x := &n.conns[i]
-	if x.lengthHave < 4 {
-		copy(x.length[x.lengthHave:], n.stashOf(i)[:k])
-		x.lengthHave += uint8(k)
-	} else {
-		x.stashed += uint16(k)
-		n.stats.Copied += uint64(k)
+// take makes a connection of a socket that was accepted. There is a free slot:
+// the caller has checked.
+func (c *conns) take(peer ioring.Address, listener uint8, file uint32, now ioring.Instant) *conn {
+	slot := c.free
+	taken := &c.all[slot]
+	c.free = taken.next
+	c.peers[slot] = peer
+	*taken = conn{
+		slot: slot, generation: taken.generation + 1, stage: stageOpen, scheduled: taken.scheduled, file: file, listener: listener,
+		partial: none, unparsed: noRanges, first: none, last: none, vector: none, waitClass: noClass, activeAt: now, progressAt: now,
 	}
-	if x.lengthHave == 4 && n.noise(i) {
+	c.open++
+	return taken
+}
+
+func (c *conns) release(conn *conn) {
+	conn.stage, conn.next = stageFree, c.free
+	c.free = conn.slot
+	c.open--
+}
+
+// get is the connection of that id, nil where it is gone.
+func (c *conns) get(id ConnID) *conn {
+	slot := uint32(id)
+	if int(slot) >= len(c.all) {
+		return nil
+	}
+	conn := &c.all[slot]
+	if conn.stage == stageFree || conn.generation != uint32(id>>32) {
+		return nil
+	}
+	return conn
+}
+
+// countOf counts the connections of one address. It looks at all connections,
+// which is less work than the system calls of the connection that asks for it.
+func (c *conns) countOf(peer ioring.Address) (count int) {
+	for i := range c.peers {
+		if c.peers[i] == peer && c.all[i].stage != stageFree {
+			count++
+		}
+	}
+	return count
+}
+
+// schedule has Step serve the connection.
+func (c *conns) schedule(conn *conn) {
+	if conn.scheduled {
 		return
 	}
-	n.cut(i)
+	conn.scheduled = true
+	c.due[(c.dueHead+c.dueCount)%len(c.due)] = conn.slot
+	c.dueCount++
 }
 
-// stashOf is where the first bytes of a connection's next frame wait.
-func (n *Net) stashOf(i int32) []byte {
-	k := n.stashBytes()
-	return n.stash.Slice(int(i)*k, k).Bytes()
+// nextDue takes the first connection that is scheduled.
+func (c *conns) nextDue() *conn {
+	conn := &c.all[c.due[c.dueHead]]
+	c.dueHead = (c.dueHead + 1) % len(c.due)
+	c.dueCount--
+	conn.scheduled = false
+	return conn
 }
 
-func (n *Net) connID(i int32) ConnID {
-	return ConnID(n.conns[i].generation)<<32 | ConnID(i)
+func (c *conn) id() ConnID { return ConnID(c.generation)<<32 | ConnID(c.slot) }
+
+func (c *conn) token(kind uint8) ioring.Token {
+	return ioring.MakeToken(kind, c.generation, uint32(c.slot))
 }
 
-func (n *Net) conn(c ConnID) (int32, *conn) {
-	i := uint32(c)
-	if int(i) >= len(n.conns) {
-		return none, nil
-	}
-	x := &n.conns[i]
-	if x.stage == stageFree || x.generation != uint32(c>>32) {
-		return none, nil
-	}
-	return int32(i), x
-}
-
-// Listener is the number of the listening socket by which a connection came, 0
+// Listener is the number of the listening socket that accepted the connection, 0
 // for one that is gone.
-func (n *Net) Listener(c ConnID) int {
-	if _, x := n.conn(c); x != nil {
-		return int(x.listener)
+func (n *Net) Listener(id ConnID) int {
+	if conn := n.conns.get(id); conn != nil {
+		return int(conn.listener)
 	}
 	return 0
 }
 
-// Peer is whose connection it is, zero for one that is gone.
-func (n *Net) Peer(c ConnID) ioring.Address {
-	if i, x := n.conn(c); x != nil {
-		return n.peers[i]
+// Peer is the address of the connection's other end, zero for one that is gone.
+func (n *Net) Peer(id ConnID) ioring.Address {
+	if conn := n.conns.get(id); conn != nil {
+		return n.conns.peers[conn.slot]
 	}
 	return ioring.Address{}
 }
 
+// serve does for one connection what has become possible. False: the ring is
+// full, and the connection has to be served again.
+func (n *Net) serve(conn *conn) bool {
+	if conn.stage == stageOpen {
+		n.removeDropped(conn)
+		if conn.inputClosed {
+			n.dropInput(conn)
+			n.dropCancelled(conn)
+		} else {
+			n.parse(conn)
+		}
+	}
+	if conn.stage == stageOpen {
+		if !n.send(conn) {
+			return false
+		}
+		if conn.receiveEnded && conn.outstanding == 0 && !n.canParse(conn) {
+			conn.stage = stageTearingDown
+		}
+	}
+	if conn.stage == stageOpen {
+		return n.keepReceiving(conn)
+	}
+	if conn.stage == stageTearingDown {
+		return n.tearDown(conn)
+	}
+	return true
+}
+
+// canParse says whether what was received before the end of the stream may yet
+// become a request.
+func (n *Net) canParse(conn *conn) bool {
+	return !conn.inputClosed && !n.stopping && (!conn.unparsed.empty() || n.receive.prefixFull(conn))
+}
+
 // Close closes the connection after the replies to its requests up to the last
 // one that was answered, by Send or Drop, so far. Later requests are
-// forgotten: they are no longer Alive.
-func (n *Net) Close(c ConnID) {
-	i, x := n.conn(c)
-	if x == nil || x.told {
+// cancelled: they are no longer Alive.
+func (n *Net) Close(id ConnID) {
+	conn := n.conns.get(id)
+	if conn == nil || conn.closeAsked {
 		return
 	}
-	x.ended, x.deaf, x.told = true, true, true
-	x.sendAt = n.now
+	conn.receiveEnded, conn.inputClosed, conn.closeAsked = true, true, true
+	conn.sendAt = n.now
 	answered := none
-	for f := x.first; f != none; f = n.frames[f].next {
-		if n.frames[f].stage >= frameReady {
-			answered = f
+	for r := conn.first; r != none; r = n.requests.all[r].next {
+		if n.requests.all[r].stage >= requestAnswered {
+			answered = r
 		}
 	}
-	f := x.first
+	r := conn.first
 	if answered != none {
-		f = n.frames[answered].next
+		r = n.requests.all[answered].next
 	}
-	for ; f != none; f = n.frames[f].next {
-		n.frames[f].doomed = true
-	}
-	n.wakeConn(i)
+	n.requests.cancel(r)
+	n.conns.schedule(conn)
 }
 
-// Abort says that f can get no reply, and so nothing that came after it may: who
-// waits for one takes the first that comes for it. The connection closes after
-// the replies to what came before.
-func (n *Net) Abort(f RequestID) {
-	i, y := n.taken(f)
-	if y == nil {
+// Abort says that the request gets no reply, so that the requests after it get
+// none either: a client takes the next reply that comes for the answer to the
+// oldest request that has none. The connection closes after the replies to the
+// requests before it.
+func (n *Net) Abort(id RequestID) {
+	req := n.requests.get(id)
+	if req == nil {
 		return
 	}
-	at := y.conn
-	n.Drop(f)
-	n.Close(n.connID(at))
-	for later := n.frames[i].next; later != none; later = n.frames[later].next {
-		n.frames[later].doomed = true
+	conn := &n.conns.all[req.conn]
+	n.Drop(id)
+	n.Close(conn.id())
+	n.requests.cancel(req.next)
+}
+
+// terminate ends a connection at once: this Step or the next takes back what it
+// holds.
+func (n *Net) terminate(conn *conn) {
+	if conn.stage == stageOpen {
+		conn.stage = stageTearingDown
+		n.conns.schedule(conn)
 	}
 }
 
-// kill ends a connection at once: what it holds is taken back in this Step or
-// the next.
-func (n *Net) kill(i int32) {
-	x := &n.conns[i]
-	if x.stage == stageOpen {
-		x.stage = stageDying
-		n.wakeConn(i)
-	}
-}
-
-// run does for one connection what has become possible. False: the ring is
-// full, it has to run again.
-func (n *Net) run(i int32) bool {
-	x := &n.conns[i]
-	if x.stage == stageOpen {
-		n.shiftDropped(i)
-		if x.deaf {
-			n.forgetInput(i)
-			n.forgetDoomed(i)
-		} else {
-			n.cut(i)
-		}
-	}
-	if x.stage == stageOpen {
-		if !n.send(i) {
+// tearDown takes back everything that the connection holds, except what a Send in
+// flight reads, and closes the socket when the last operation has completed.
+// False: the ring is full.
+func (n *Net) tearDown(conn *conn) bool {
+	n.dropInput(conn)
+	conn.receiveEnded, conn.inputClosed = true, true
+	n.dropReplies(conn)
+	if conn.shutdown == opNone {
+		if !n.ring.Push(ioring.Op{Token: conn.token(kindShutdown), Code: ioring.Shutdown, File: conn.file}) {
 			return false
 		}
-		if x.ended && x.outstanding == 0 && !n.canCut(i) {
-			x.stage = stageDying
-		}
+		conn.shutdown = opAsked
 	}
-	if x.stage == stageOpen {
-		return n.receive(i)
-	}
-	if x.stage == stageDying {
-		return n.die(i)
-	}
-	return true
-}
-
-// canCut says whether what was received before the end of the stream may yet
-// become a request.
-func (n *Net) canCut(i int32) bool {
-	x := &n.conns[i]
-	return !x.deaf && !n.stopping && (x.chunk != none || n.stashDone(x))
-}
-
-// wantsInput says whether the connection may receive: it has room for what
-// comes.
-func (x *conn) wantsInput(pipelineMax int) bool {
-	return !x.ended && x.chunk == none && x.waits == noClass && (x.outstanding < pipelineMax || x.frame != none)
-}
-
-// receive keeps a Recv in flight where the connection wants input, and cancels
-// it where not. Behind the gate it goes into the stash.
-func (n *Net) receive(i int32) bool {
-	x := &n.conns[i]
-	token := ioring.MakeToken(kindRecv, x.generation, uint32(i))
-	wants, own := x.wantsInput(n.o.PipelineMax) && !n.stashDone(x), n.gated && x.frame == none
-	switch {
-	case wants && !x.receiving:
-		op := ioring.Op{Token: token, Code: ioring.Recv, File: x.file}
-		switch {
-		case own:
-			op.Buf = n.stashRoom(i)
-		case n.inRing == 0:
-			x.hungry, n.hungry = true, true
-			return true
-		case x.hungry:
-			return true
-		}
-		if !n.ring.Push(op) {
-			return false
-		}
-		x.receiving, x.own, x.cancelRecv, x.progressAt = true, own, stageNone, n.now
-	case (!wants || own && !x.own) && x.receiving && x.cancelRecv == stageNone:
-		return n.cancel(i, token, &x.cancelRecv)
-	}
-	return true
-}
-
-func (n *Net) cancel(i int32, token ioring.Token, at *opStage) bool {
-	x := &n.conns[i]
-	if !n.ring.Push(ioring.Op{Token: ioring.MakeToken(kindCancel, x.generation, uint32(i)), Code: ioring.Cancel, Arg: uint64(token)}) {
+	if conn.receiving && conn.cancelRecv == opNone && !n.cancel(conn, kindRecv, &conn.cancelRecv) {
 		return false
 	}
-	*at = stageAsked
-	x.cancels++
-	return true
-}
-
-// received takes a completion of the Recv.
-func (n *Net) received(i int32, c ioring.Completion) {
-	x := &n.conns[i]
-	if c.Flags&ioring.FlagMore == 0 {
-		x.receiving = false
-	}
-	var b mem.Block
-	if c.Flags&ioring.FlagBuffer != 0 {
-		b = n.buffers.Block(int(c.BufferID()))
-		n.inRing--
-		n.stats.BuffersFreeLow = min(n.stats.BuffersFreeLow, n.inRing+n.buffers.Free())
-	}
-	if c.Result > 0 && x.own {
-		x.activeAt, x.progressAt = n.now, n.now
-		if !x.deaf && !n.stopping && x.stage == stageOpen {
-			n.heard(i, int(c.Result))
-		}
-		return
-	}
-	if c.Result > 0 && !b.IsZero() {
-		if int(c.Result) > b.Len() {
-			panic("netring: more received than the buffer holds")
-		}
-		n.fill[c.BufferID()] = uint32(c.Result)
-		x.activeAt, x.progressAt = n.now, n.now
-		if x.deaf || n.stopping || x.stage != stageOpen {
-			n.buffers.Unref(int(c.BufferID()))
-			return
-		}
-		n.keepChunk(i, view{none, int32(c.BufferID()), 0, uint32(c.Result)})
-		n.cut(i)
-		return
-	}
-	if !b.IsZero() {
-		n.buffers.Unref(int(c.BufferID()))
-	}
-	if c.Flags&ioring.FlagMore != 0 {
-		return
-	}
-	switch verdict := ioring.Judge(ioring.Recv, c.Result); {
-	case c.Result == 0: // the end of the stream
-		x.ended = true
-		x.sendAt = n.now
-	case verdict == ioring.NoBuffers:
-		n.stats.NoBuffers++
-		x.hungry, n.hungry = true, true
-	case verdict == ioring.Cancelled, verdict == ioring.Again:
-	default: // the connection is broken
-		n.kill(i)
-	}
-}
-
-// keepChunk puts received bytes behind those that wait to be cut; small ones
-// into the room that the last chunk's buffer has left.
-func (n *Net) keepChunk(i int32, v view) {
-	x := &n.conns[i]
-	if x.chunkLast != none && int(v.n) < n.o.ReceiveBufferBytes/2 {
-		w := &n.views[x.chunkLast]
-		at := n.fill[w.buffer]
-		if int(at+v.n) <= n.o.ReceiveBufferBytes {
-			copy(n.buffers.Block(int(w.buffer)).Bytes()[at:], n.bytesOf(&v))
-			n.fill[w.buffer] += v.n
-			w.n += v.n
-			n.stats.Copied += uint64(v.n)
-			n.buffers.Unref(int(v.buffer))
-			return
-		}
-	}
-	n.chain(&x.chunk, &x.chunkLast, n.newView(v.buffer, v.off, v.n))
-	n.uncut++
-}
-
-// die takes back everything a connection holds, what is in a Send in flight
-// excepted, and closes the socket when the last operation completed.
-func (n *Net) die(i int32) bool {
-	x := &n.conns[i]
-	n.unwait(i)
-	n.forgetInput(i)
-	x.ended, x.deaf = true, true
-	n.forgetReplies(i)
-	if x.shutdown == stageNone {
-		if !n.ring.Push(ioring.Op{Token: ioring.MakeToken(kindShutdown, x.generation, uint32(i)), Code: ioring.Shutdown, File: x.file}) {
-			return false
-		}
-		x.shutdown = stageAsked
-	}
-	if x.receiving && x.cancelRecv == stageNone && !n.cancel(i, ioring.MakeToken(kindRecv, x.generation, uint32(i)), &x.cancelRecv) {
+	if conn.sending && conn.cancelSend == opNone && !n.cancel(conn, kindSend, &conn.cancelSend) {
 		return false
 	}
-	if x.sending && x.cancelSend == stageNone && !n.cancel(i, ioring.MakeToken(kindSend, x.generation, uint32(i)), &x.cancelSend) {
-		return false
-	}
-	if x.receiving || x.sending || x.cancels > 0 || x.shutdown != stageDoneOp {
+	if conn.receiving || conn.sending || conn.cancels > 0 || conn.shutdown != opDone {
 		return true
 	}
-	if !n.ring.Push(ioring.Op{Token: ioring.MakeToken(kindClose, x.generation, uint32(i)), Code: ioring.Close, File: x.file}) {
+	if !n.ring.Push(ioring.Op{Token: conn.token(kindClose), Code: ioring.Close, File: conn.file}) {
 		return false
 	}
-	x.stage = stageClosing
+	conn.stage = stageClosing
 	return true
 }
 
-// gone: the socket is closed.
-func (n *Net) gone(i int32) {
-	x := &n.conns[i]
-	n.tell(Closed, n.connID(i), 0, 0)
-	x.stage, x.next = stageFree, n.freeConn
-	n.freeConn = i
-	n.live--
-	n.stats.ClosedConns++
-}
-
-// runQueue holds connections that may have something to do, each once.
-type runQueue struct {
-	all     []int32
-	head, n int
-}
-
-func (n *Net) wakeConn(i int32) {
-	x := &n.conns[i]
-	if x.queued {
-		return
+// cancel asks for the end of the connection's operation of that kind. False: the
+// ring is full.
+func (n *Net) cancel(conn *conn, kind uint8, stage *opStage) bool {
+	if !n.ring.Push(ioring.Op{Token: conn.token(kindCancel), Code: ioring.Cancel, Arg: uint64(conn.token(kind))}) {
+		return false
 	}
-	x.queued = true
-	q := &n.runs
-	q.all[(q.head+q.n)%len(q.all)] = i
-	q.n++
+	*stage = opAsked
+	conn.cancels++
+	return true
 }
 
-func (q *runQueue) pop() int32 {
-	i := q.all[q.head]
-	q.head = (q.head + 1) % len(q.all)
-	q.n--
-	return i
+// closed takes the completion of the Close: the connection is gone.
+func (n *Net) closed(conn *conn) {
+	n.emit(Closed, conn.id(), 0, 0)
+	n.conns.release(conn)
+	n.stats.ClosedConns++
 }

@@ -2,15 +2,15 @@ package netring
 
 import "github.com/tailbound/tailbound/ioring"
 
-// ConnID names a connection: slot | generation << 32. An id whose connection
-// is gone is ignored wherever it is given. 0 is never one.
+// ConnID names a connection: slot | generation << 32. Every method ignores an id
+// whose connection is gone. No connection has id 0.
 type ConnID uint64
 
 // Slot is the connection's place in a table of ConnsMax. Another connection has
 // it when this one is gone.
 func (c ConnID) Slot() int { return int(uint32(c)) }
 
-// RequestID names a request, likewise.
+// RequestID names a request in the same way.
 type RequestID uint64
 
 // Kind is what happened.
@@ -19,13 +19,13 @@ type Kind uint8
 const (
 	Opened        Kind = iota // Conn was accepted
 	RequestReady              // Request is one whole request of Conn
-	Sent                      // the reply that was sent with User left, or never will; what was attached is free
+	Sent                      // the reply that Send was given with User has left, or never will; its attached memory is the caller's again
 	Closed                    // Conn is gone, and its id with it; after the last Sent of it
 	ProtocolError             // Conn sends what cannot be a request, see What; it is being closed
 )
 
-// Event is something that happened. At is when the bytes or the completion
-// behind it came.
+// Event is something that happened. At is when the bytes or the completion that
+// caused it came.
 type Event struct {
 	Kind    Kind
 	First   [8]byte // ProtocolError: the request's length word and what followed, as far as it had come
@@ -65,42 +65,47 @@ func lengthOf(first [8]byte) int32 {
 	return int32(uint32(first[0])<<24 | uint32(first[1])<<16 | uint32(first[2])<<8 | uint32(first[3]))
 }
 
-// events is the queue to the caller, who empties it every turn.
+// events is the queue to the caller, which empties it every turn.
+//
+// Invariant: it never overflows. There is room for what one turn can emit: an
+// Opened, a ProtocolError and a Closed of every connection, and a RequestReady
+// and a Sent of every request.
 type events struct {
-	all     []Event
-	head, n int
+	all   []Event
+	head  int
+	count int
 }
 
-// tell queues an event. It is written where it stays, not put together first.
-func (n *Net) tell(k Kind, c ConnID, f RequestID, user uint64) *Event {
-	q := &n.events
-	if q.n == len(q.all) {
+// emit queues an event. It is filled in where it stays: the caller may add to it.
+func (n *Net) emit(kind Kind, conn ConnID, request RequestID, user uint64) *Event {
+	queue := &n.events
+	if queue.count == len(queue.all) {
 		panic("netring: the events are not taken")
 	}
-	at := q.head + q.n
-	if at >= len(q.all) {
-		at -= len(q.all)
+	at := queue.head + queue.count
+	if at >= len(queue.all) {
+		at -= len(queue.all)
 	}
-	q.n++
-	e := &q.all[at]
-	e.Kind, e.First, e.Conn, e.Request, e.User, e.At = k, [8]byte{}, c, f, user, n.now
-	return e
+	queue.count++
+	event := &queue.all[at]
+	event.Kind, event.First, event.Conn, event.Request, event.User, event.At = kind, [8]byte{}, conn, request, user, n.now
+	return event
 }
 
-// Next takes the next event. A request whose connection died meanwhile is left
-// out.
+// Next takes the next event. A request whose connection has gone since it came
+// is left out.
 func (n *Net) Next() (Event, bool) {
-	q := &n.events
-	for q.n > 0 {
-		e := q.all[q.head]
-		if q.head++; q.head == len(q.all) {
-			q.head = 0
+	queue := &n.events
+	for queue.count > 0 {
+		event := queue.all[queue.head]
+		if queue.head++; queue.head == len(queue.all) {
+			queue.head = 0
 		}
-		q.n--
-		if e.Kind == RequestReady && !n.Alive(e.Request) {
+		queue.count--
+		if event.Kind == RequestReady && !n.Alive(event.Request) {
 			continue
 		}
-		return e, true
+		return event, true
 	}
 	return Event{}, false
 }

@@ -12,11 +12,11 @@ import (
 // of pieces follow; the rest is the stream. What comes out must be what a
 // plain reading of it gives, up to the first length that cannot be.
 func FuzzFrames(f *testing.F) {
-	whole := append(request(1, 8), append(request(2, 3000), request(3, 5000)...)...)
+	whole := append(encoded(1, 8), append(encoded(2, 3000), encoded(3, 5000)...)...)
 	f.Add(append([]byte{0}, whole...))
 	f.Add(append([]byte{3, 1, 2, 7}, whole...))
 	f.Add(append([]byte{2, 255, 120}, whole...))
-	f.Add(append([]byte{1, 9}, append(request(1, 600), "GET / HTTP/1.1"...)...))
+	f.Add(append([]byte{1, 9}, append(encoded(1, 600), "GET / HTTP/1.1"...)...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) == 0 || len(data) > 1<<16 {
 			return
@@ -78,7 +78,7 @@ func FuzzFrames(f *testing.F) {
 		}
 		want = stream[:at]
 		if !bytes.Equal(got, want) || noise != bad {
-			t.Fatalf("%d bytes of frames instead of %d; noise %v instead of %v", len(got), len(want), noise, bad)
+			t.Fatalf("%d bytes of requests instead of %d; noise %v instead of %v", len(got), len(want), noise, bad)
 		}
 		if s := r.n.Stats(); !p.closed && s.BuffersHeld > 64/2 {
 			t.Fatalf("%d buffers held", s.BuffersHeld)

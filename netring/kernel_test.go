@@ -103,7 +103,7 @@ func onKernel(t *testing.T, mask string) {
 				if rng.IntN(4) == 0 {
 					size = 8 + rng.IntN(200_000)
 				}
-				all = append(all, request(i, size)...)
+				all = append(all, encoded(i, size)...)
 			}
 			go func() {
 				for len(all) > 0 {
@@ -143,7 +143,7 @@ func onKernel(t *testing.T, mask string) {
 	}
 	for range 4 {
 		client(func(c *net.TCPConn) { // half-open
-			c.Write(request(0, 5000)[:777])
+			c.Write(encoded(0, 5000)[:777])
 			closedByPeer(c, "half-open")
 		})
 		client(func(c *net.TCPConn) {
@@ -153,15 +153,15 @@ func onKernel(t *testing.T, mask string) {
 		client(func(c *net.TCPConn) { // leaves in the middle
 			c.SetLinger(0)
 			for i := range uint32(5) {
-				c.Write(request(i, 50_000))
+				c.Write(encoded(i, 50_000))
 			}
-			c.Write(request(5, 50_000)[:20_000])
+			c.Write(encoded(5, 50_000)[:20_000])
 		})
 		client(func(c *net.TCPConn) { // asks and never reads
 			c.SetReadBuffer(4096)
 			c.SetDeadline(time.Now().Add(10 * time.Second))
 			for i := uint32(0); ; i++ {
-				if _, err := c.Write(request(i*5+1, 100)); err != nil {
+				if _, err := c.Write(encoded(i*5+1, 100)); err != nil {
 					if e, ok := err.(net.Error); ok && e.Timeout() {
 						t.Error("a client that never reads is not closed")
 					}
@@ -236,19 +236,19 @@ func onKernel(t *testing.T, mask string) {
 			at := rng.IntN(len(todo))
 			x := todo[at]
 			number := binary.BigEndian.Uint32(x.bytes)
-			if n.Alive(x.frame) {
+			if n.Alive(x.request) {
 				if number%7 == 3 {
-					n.Release(x.frame)
-					n.Drop(x.frame)
+					n.Release(x.request)
+					n.Drop(x.request)
 				} else {
 					want := answer(number%5000, lent)
 					cut := min(len(want), 100)
-					if !n.Begin(x.frame, cut) {
+					if !n.Begin(x.request, cut) {
 						continue
 					}
-					copy(n.Bytes(x.frame, cut), want)
-					n.Attach(x.frame, lent.Slice(int(number%5000)*100+cut, len(want)-cut).Bytes())
-					n.Send(x.frame, user)
+					copy(n.Bytes(x.request, cut), want)
+					n.Attach(x.request, lent.Slice(int(number%5000)*100+cut, len(want)-cut).Bytes())
+					n.Send(x.request, user)
 					lentOut[user] = true
 					user++
 				}

@@ -289,27 +289,28 @@ func (r *rig) clean() {
 func (r *rig) noLeak() {
 	r.t.Helper()
 	n := r.n
-	if s := n.Stats(); s.BuffersHeld != 0 || s.SmallFree != n.small.Count() || s.ReplyFree != n.replies.Count() || n.framesFree != len(n.frames) || n.vectors.Free() != n.vectors.Count() {
+	if s := n.Stats(); s.BuffersHeld != 0 || s.SmallFree != n.receive.small.Count() || s.ReplyFree != n.replies.blocks.Count() || n.requests.freeCount != len(n.requests.all) || n.replies.vectors.Free() != n.replies.vectors.Count() {
 		r.t.Fatalf("leaked: %+v", *s)
 	}
-	if total := n.budgetAll; n.budget+n.reserve != total || n.held != 0 || n.uncut != 0 {
-		r.t.Fatalf("budget %d + reserve %d of %d, held %d", n.budget, n.reserve, total, n.held)
+	if a := &n.admission; a.budget+a.reserve != a.capacity || n.receive.unreleased != 0 || a.unparsed != 0 {
+		r.t.Fatalf("budget %d + reserve %d of %d, %d unreleased, %d unparsed", a.budget, a.reserve, a.capacity, n.receive.unreleased, a.unparsed)
 	}
-	views := 0
-	for v := n.freeV; v != none; v = n.views[v].next {
-		views++
+	ranges := 0
+	for i := n.receive.freeRange; i != none; i = n.receive.ranges[i].next {
+		ranges++
 	}
-	extents := 0
-	for e := n.freeE; e != none; e = n.extents[e].next {
-		extents++
+	slices := 0
+	for i := n.replies.freeSlice; i != none; i = n.replies.slices[i].next {
+		slices++
 	}
-	if views != len(n.views) || extents != len(n.extents) {
-		r.t.Fatal("views or extents leaked")
+	if ranges != len(n.receive.ranges) || slices != len(n.replies.slices) {
+		r.t.Fatal("buffer ranges or slices leaked")
 	}
 }
 
-// request makes a frame: its number, then bytes that follow from it.
-func request(number uint32, size int) []byte {
+// encoded is a request with its length word: its number, then bytes that follow
+// from it.
+func encoded(number uint32, size int) []byte {
 	p := make([]byte, 4+size)
 	binary.BigEndian.PutUint32(p, uint32(size))
 	body(p[4:], number)
@@ -326,9 +327,9 @@ func body(p []byte, number uint32) {
 var seedFlag = flag.Uint64("seed", 0, "of TestRandom: run only this one")
 
 type pending struct {
-	frame RequestID
-	conn  ConnID
-	bytes []byte // the request
+	request RequestID
+	conn    ConnID
+	bytes   []byte // the request
 }
 
 func TestRandom(t *testing.T) {
@@ -387,7 +388,7 @@ func random(t *testing.T, seed uint64) {
 					size = max
 				}
 			}
-			c.p.out = append(c.p.out, request(c.asked, size)...)
+			c.p.out = append(c.p.out, encoded(c.asked, size)...)
 			c.asked++
 		}
 		clients = append(clients, c)
@@ -444,12 +445,12 @@ func random(t *testing.T, seed uint64) {
 			at := rng.IntN(len(todo))
 			x := todo[at]
 			c := of[x.conn]
-			if !n.Alive(x.frame) {
+			if !n.Alive(x.request) {
 				todo = append(todo[:at], todo[at+1:]...)
 				continue
 			}
 			var got []byte
-			for _, p := range n.Slices(x.frame, nil) {
+			for _, p := range n.Slices(x.request, nil) {
 				got = append(got, p...)
 			}
 			if len(got) != 0 && !bytes.Equal(got, x.bytes) {
@@ -457,13 +458,13 @@ func random(t *testing.T, seed uint64) {
 			}
 			number := binary.BigEndian.Uint32(x.bytes)
 			if rng.IntN(4) == 0 {
-				n.Release(x.frame)
+				n.Release(x.request)
 				if rng.IntN(2) == 0 {
 					continue
 				}
 			}
 			if number%7 == 3 {
-				n.Drop(x.frame)
+				n.Drop(x.request)
 			} else {
 				want := answer(number, r.lent)
 				copied, at := 0, 0
@@ -475,20 +476,20 @@ func random(t *testing.T, seed uint64) {
 					}
 					at += k
 				}
-				if !n.Begin(x.frame, copied) {
+				if !n.Begin(x.request, copied) {
 					continue
 				}
 				parts, at = rand.New(rand.NewPCG(uint64(number), 3)), 0
 				for at < len(want) {
 					k := min(len(want)-at, 1+parts.IntN(3000))
 					if parts.IntN(3) > 0 {
-						copy(n.Bytes(x.frame, k), want[at:])
+						copy(n.Bytes(x.request, k), want[at:])
 					} else {
-						n.Attach(x.frame, r.lent.Slice(int(number)*100+at, k).Bytes())
+						n.Attach(x.request, r.lent.Slice(int(number)*100+at, k).Bytes())
 					}
 					at += k
 				}
-				n.Send(x.frame, nextUser)
+				n.Send(x.request, nextUser)
 				lent[nextUser] = true
 				nextUser++
 			}
@@ -518,7 +519,7 @@ func random(t *testing.T, seed uint64) {
 			c.p.end, c.p.stuck = true, false
 			over = over && c.p.closed
 		}
-		if over && len(lent) == 0 && n.live == 0 {
+		if over && len(lent) == 0 && n.conns.open == 0 {
 			break
 		}
 	}
@@ -547,7 +548,7 @@ func random(t *testing.T, seed uint64) {
 
 func at0(_ int, todo []pending, x pending) int {
 	for i := range todo {
-		if todo[i].frame == x.frame {
+		if todo[i].request == x.request {
 			return i
 		}
 	}
@@ -619,7 +620,7 @@ func TestHalfOpenSendersHoldNothing(t *testing.T) {
 	r := newRig(t, 1, Options{ReceiveBuffers: 32, ReceiveBufferBytes: 4096, ProgressTimeoutNS: 1e9})
 	r.calm = true
 	for range 8 {
-		r.dialed = append(r.dialed, &peer{out: request(0, 30000)[:2000]})
+		r.dialed = append(r.dialed, &peer{out: encoded(0, 30000)[:2000]})
 	}
 	for range 50 {
 		r.turn()
@@ -631,7 +632,7 @@ func TestHalfOpenSendersHoldNothing(t *testing.T) {
 		}
 	}
 	// a small request goes through beside them
-	good := &peer{out: request(0, 100)}
+	good := &peer{out: encoded(0, 100)}
 	r.dialed = append(r.dialed, good)
 	e := r.next(RequestReady)
 	if !r.n.Begin(e.Request, 0) {
@@ -644,7 +645,7 @@ func TestHalfOpenSendersHoldNothing(t *testing.T) {
 		r.now += 1e8
 		for {
 			if _, ok := r.n.Next(); !ok {
-				return r.n.live == 1
+				return r.n.conns.open == 1
 			}
 		}
 	})
@@ -678,14 +679,14 @@ func TestThousandHalfOpen(t *testing.T) {
 			discard()
 			for i := range 1000 {
 				m := mix[i%len(mix)]
-				r.dialed = append(r.dialed, &peer{out: request(0, m[0])[:4+m[1]]})
+				r.dialed = append(r.dialed, &peer{out: encoded(0, m[0])[:4+m[1]]})
 			}
 			for came := r.now; len(r.dialed) > 0; r.now = came { // all at once
 				discard()
 			}
 			for i, size := range []int{40, 500, 2000, 30000, 64 << 10, 300_000, 1 << 20, 100} {
 				asked := r.now
-				good.out = request(uint32(i), size)
+				good.out = encoded(uint32(i), size)
 				e := Event{}
 				for e.Kind != RequestReady {
 					r.turn()
@@ -720,7 +721,7 @@ func TestThousandHalfOpen(t *testing.T) {
 
 func TestSlowReaderIsClosed(t *testing.T) {
 	r := newRig(t, 1, Options{})
-	p := &peer{out: request(0, 100), stuck: true}
+	p := &peer{out: encoded(0, 100), stuck: true}
 	r.dialed = append(r.dialed, p)
 	e := r.next(RequestReady)
 	r.n.Begin(e.Request, 0)
@@ -765,7 +766,7 @@ func TestCloseAfterTheLastAnswer(t *testing.T) {
 	r := newRig(t, 1, Options{})
 	p := &peer{}
 	for i := range uint32(3) {
-		p.out = append(p.out, request(i, 20)...)
+		p.out = append(p.out, encoded(i, 20)...)
 	}
 	r.dialed = append(r.dialed, p)
 	var e [3]Event
@@ -801,7 +802,7 @@ func TestAbort(t *testing.T) {
 	r := newRig(t, 1, Options{})
 	p := &peer{}
 	for i := range uint32(3) {
-		p.out = append(p.out, request(i, 20)...)
+		p.out = append(p.out, encoded(i, 20)...)
 	}
 	r.dialed = append(r.dialed, p)
 	var e [3]Event
@@ -856,7 +857,7 @@ func TestNoAllocation(t *testing.T) {
 	p := &peer{}
 	r.dialed = append(r.dialed, p)
 	r.next(Opened)
-	small, large := request(1, 200), request(2, 150_000)
+	small, large := encoded(1, 200), encoded(2, 150_000)
 	pieces := make([][]byte, 0, 64)
 	ring := &steady{w: r.world}
 	r.n.ring = ring
@@ -865,7 +866,7 @@ func TestNoAllocation(t *testing.T) {
 		r.step()
 	}
 	p.recv = nil
-	i, x := int32(0), &r.n.conns[0]
+	i, x := int32(0), &r.n.conns.all[0]
 	x.receiving = true
 	recv := ioring.Token(ioring.MakeToken(kindRecv, x.generation, 0))
 	deliver := func(q []byte) {

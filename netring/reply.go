@@ -4,472 +4,513 @@ import (
 	"unsafe"
 
 	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
-// reply is the answer to a frame: its length word and bytes in reply blocks, and
-// attached memory that belongs to the caller until Sent.
+// reply is the answer to a request: its length word and bytes in reply blocks,
+// and attached memory that belongs to the caller again after Sent. It is this
+// function:
 //
-// Invariant: the extents from head on are what has not left yet.
+//	begin(); for more { fill in bytes or attach }; send()
+//	await every reply before it on its connection
+//	for left > 0 { left -= await Send(the slices of this and the next replies) }
+//	sent()
+//
+// Invariant: the slices from head on are what has not left yet.
 type reply struct {
-	begun      bool
-	attached   bool // the last piece is
-	pieces     int  // attached
-	lent       int  // bytes attached
-	large      int  // blocks, where there are several
-	user       uint64
-	total      uint32 // bytes, without the length word
-	copied     int    // bytes handed out by Bytes
-	copiedMax  int
-	blockFirst int32 // reserved reply blocks
-	block      int32 // the one being filled
-	blockUsed  int
-	head       int32 // extents
-	tail       int32
+	begun          bool
+	lastAttached   bool // the last slice is attached
+	attachedSlices int
+	attachedBytes  int
+	multiBlock     int // its blocks, where it has several
+	user           uint64
+	total          uint32 // bytes, without the length word
+	copied         int    // bytes that Bytes handed out
+	copiedMax      int
+	blockFirst     int32 // reserved reply blocks
+	block          int32 // the one being filled
+	blockUsed      int
+	head, tail     int32 // slices
 }
 
 var emptyReply = reply{blockFirst: none, block: none, head: none, tail: none}
 
-// extent is a piece of a reply.
-type extent struct {
-	p    []byte
-	next int32
+// replySlice is a contiguous part of a reply.
+type replySlice struct {
+	bytes []byte
+	next  int32
 }
 
-// replyBlocksFor is how many blocks n bytes, and their length before them, may
-// need when they are handed out in contiguous pieces of at most a block each: any
-// two neighbours hold more than one block together.
-func replyBlocksFor(n int) int {
-	if n > 0 {
-		n += 4
+// replies is the memory that replies are made of.
+type replies struct {
+	blocks    *mem.Pool
+	nextBlock []int32   // by block: the reply's next one
+	lengths   mem.Block // length words of replies without a block, by request
+	scratch   mem.Block // what Bytes hands out for a request that is gone
+
+	slices    []replySlice
+	freeSlice int32
+	grown     uint64 // how often slices had to grow
+
+	vectors     *mem.Pool // large ones
+	connVectors mem.Block // a vector of connVectorSlices for each connection, which can always send
+
+	attached   int  // slices attached to replies that have not left
+	multiBlock int  // blocks of replies that have several
+	expedited  bool // requests wait for what replies hold
+}
+
+const (
+	replySliceMax = 4096 // bytes that Bytes hands out at once
+	// Blocks are a cache line more than a power of two, so that their first
+	// bytes, which are all there is of most requests and answers, do not all lie
+	// in the same few sets of a processor's caches.
+	blockSkew        = 64
+	replyBlockBytes  = replySliceMax + blockSkew // a slice, and a reply's length before it
+	vectorSlices     = 1024                      // the most slices in a Send
+	connVectorSlices = 8                         // in a connection's own vector
+)
+
+// replyBlocksFor is how many blocks the given bytes, and the length before them,
+// may need when they are handed out in slices of at most a block each: any two
+// neighbouring blocks hold more than one block's bytes together.
+func replyBlocksFor(bytes int) int {
+	if bytes > 0 {
+		bytes += 4
 	}
-	return 2*(n/(replyBlockBytes+1)) + min(1, n%(replyBlockBytes+1))
+	return 2*(bytes/(replyBlockBytes+1)) + min(1, bytes%(replyBlockBytes+1))
 }
 
-// Begin reserves reply memory for what Bytes will hand out. False: none now
-// (try again after a Sent, or after a Drop, which may have made this frame its
-// connection's first), or f is gone (see Alive). Begin(f, 0) never wants for
-// memory.
+// Begin reserves reply memory for what Bytes will hand out. False: there is none
+// now (try again after a Sent, or after a Drop, which may have made this request
+// its connection's first), or the request is gone (see Alive). Begin(id, 0)
+// always has its memory.
 //
-// Half of the memory is for replies whose turn it is on their connection: the
-// others only wait, so they must not leave those without. A reply that needs
-// more than that half could wait for ever; its connection is closed.
-func (n *Net) Begin(f RequestID, copiedBytesMax int) bool {
-	i, y := n.taken(f)
-	if y == nil || !n.Alive(f) {
+// Half of the memory is for replies that are next on their connection: the others
+// only wait, so they must not leave those without. A reply that needs more than
+// that half could wait for ever; its connection is closed.
+func (n *Net) Begin(id RequestID, copiedBytesMax int) bool {
+	req := n.requests.get(id)
+	if req == nil || !n.Alive(id) {
 		return false
 	}
-	if y.begun {
+	if req.begun {
 		panic("netring: Begin twice")
 	}
+	pool := n.replies.blocks
 	blocks, leave := replyBlocksFor(copiedBytesMax), 0
-	first := n.conns[y.conn].first
-	for first != none && n.frames[first].stage == frameDropped {
-		first = n.frames[first].next
+	if n.head(&n.conns.all[req.conn]) != req.index {
+		leave = (pool.Count() + 1) / 2
 	}
-	if first != i {
-		leave = (n.replies.Count() + 1) / 2
-	}
-	if blocks > (n.replies.Count()+1)/2 {
+	if blocks > (pool.Count()+1)/2 {
 		n.stats.RepliesTooLarge++
-		n.kill(y.conn)
+		n.terminate(&n.conns.all[req.conn])
 		return false
 	}
-	if blocks > 0 && n.replies.Free()-blocks < leave {
+	if blocks > 0 && pool.Free()-blocks < leave {
 		n.stats.NoReplyMemory++
 		n.Expedite()
 		return false
 	}
 	if blocks > 1 {
-		y.large = blocks
-		n.large += blocks
+		req.multiBlock = blocks
+		n.replies.multiBlock += blocks
 	}
 	for range blocks {
-		k, _ := n.replies.Get()
-		n.nextOf[k] = y.blockFirst
-		y.blockFirst = int32(k)
+		block, _ := pool.Get()
+		n.replies.nextBlock[block] = req.blockFirst
+		req.blockFirst = int32(block)
 	}
-	y.begun, y.copiedMax, y.block = true, copiedBytesMax, y.blockFirst
-	length := n.lengths.Slice(int(i)*4, 4)
+	req.begun, req.copiedMax, req.block = true, copiedBytesMax, req.blockFirst
+	length := n.replies.lengths.Slice(int(req.index)*4, 4)
 	if blocks > 0 {
-		length, y.blockUsed = n.replies.Block(int(y.block)).Slice(0, 4), 4
+		length, req.blockUsed = pool.Block(int(req.block)).Slice(0, 4), 4
 	}
-	n.extend(&y.reply, length.Bytes())
+	n.replies.add(&req.reply, length.Bytes())
 	return true
 }
 
-// Spare says whether a reply that copies and attaches so much leaves others
-// theirs: those of several blocks have half of the reply memory, and there are
-// as many pieces as may be attached. It is asked for replies that peers may be
-// slow to take.
+// HasReplyRoom says whether a reply that copies and attaches so much leaves
+// others theirs: those of several blocks share half of the reply memory, and all
+// share the slices that may be attached. It is asked for replies that peers may
+// be slow to take.
 func (n *Net) HasReplyRoom(copiedBytes, attached int) bool {
-	blocks, half := replyBlocksFor(copiedBytes), n.replies.Count()/2
-	return (blocks <= 1 || n.large+min(blocks, half) <= half) && n.attached+attached <= n.o.AttachedMax
+	blocks, half := replyBlocksFor(copiedBytes), n.replies.blocks.Count()/2
+	return (blocks <= 1 || n.replies.multiBlock+min(blocks, half) <= half) && n.replies.attached+attached <= n.o.AttachedMax
 }
 
-// Leaves says whether a reply that copies so much leaves an eighth of the reply
-// memory. It is asked for replies that may wait for a disk.
+// CanReserve says whether a reply that copies so much leaves an eighth of the
+// reply memory. It is asked for replies that may wait for a disk.
 func (n *Net) CanReserve(copiedBytes int) bool {
-	all := n.replies.Count()
-	return n.replies.Free()-min(replyBlocksFor(copiedBytes), all/2) >= all/8
+	all := n.replies.blocks.Count()
+	return n.replies.blocks.Free()-min(replyBlocksFor(copiedBytes), all/2) >= all/8
 }
 
-// Turn says that all requests before f on its connection have been answered, or
-// f is gone.
-func (n *Net) IsNext(f RequestID) bool {
-	i, y := n.taken(f)
-	if y == nil {
+// IsNext says that all requests before this one on its connection have been
+// answered, or that it is gone.
+func (n *Net) IsNext(id RequestID) bool {
+	req := n.requests.get(id)
+	if req == nil {
 		return true
 	}
-	for k := n.conns[y.conn].first; k != none && k != i; k = n.frames[k].next {
-		if n.frames[k].stage < frameReady {
+	for i := n.conns.all[req.conn].first; i != none && i != req.index; i = n.requests.all[i].next {
+		if n.requests.all[i].stage < requestAnswered {
 			return false
 		}
 	}
 	return true
 }
 
-// First says that every reply before f's on its connection has left, or f is
-// gone.
-func (n *Net) IsHead(f RequestID) bool {
-	i, y := n.taken(f)
-	if y == nil {
-		return true
+// IsHead says that every reply before this request's on its connection has left,
+// or that it is gone.
+func (n *Net) IsHead(id RequestID) bool {
+	req := n.requests.get(id)
+	return req == nil || n.head(&n.conns.all[req.conn]) == req.index
+}
+
+// head is the first request of a connection whose reply is to come or has not
+// left.
+func (n *Net) head(conn *conn) int32 {
+	first := conn.first
+	for first != none && n.requests.all[first].stage == requestDropped {
+		first = n.requests.all[first].next
 	}
-	k := n.conns[y.conn].first
-	for k != none && n.frames[k].stage == frameDropped {
-		k = n.frames[k].next
-	}
-	return k == i
+	return first
 }
 
 // Attached is how many bytes are attached to replies that the connection has
 // not taken.
-func (n *Net) Attached(c ConnID) int {
-	if _, x := n.conn(c); x != nil {
-		return x.attached
+func (n *Net) Attached(id ConnID) int {
+	if conn := n.conns.get(id); conn != nil {
+		return conn.attachedBytes
 	}
 	return 0
 }
 
-// Hurry says that somebody waits for what replies hold: from now on until
-// one of some size has left, peers are given less time to take theirs.
-func (n *Net) Expedite() { n.hurried = true }
+// Expedite says that requests wait for what replies hold: from now on, until a
+// reply of some size has left, peers are given less time to take theirs.
+func (n *Net) Expedite() { n.replies.expedited = true }
 
-// Bytes hands out the next k bytes of the reply, contiguous, to be filled in
-// before Send. 0 <= k <= 4096, and no more in all than Begin reserved. For a
-// request that is gone they are nobody's.
-func (n *Net) Bytes(f RequestID, k int) []byte {
-	_, y := n.taken(f)
-	if y == nil {
-		return n.scratch.Bytes()[:k]
+// Bytes hands out the next count bytes of the reply, contiguous, to be filled in
+// before Send: 0 to 4096, and no more in all than Begin reserved. For a request
+// that is gone they are scratch memory.
+func (n *Net) Bytes(id RequestID, count int) []byte {
+	req := n.requests.get(id)
+	if req == nil {
+		return n.replies.scratch.Bytes()[:count]
 	}
-	if !y.begun || y.copied+k > y.copiedMax || k < 0 || k > replyPieceMax {
+	if !req.begun || req.copied+count > req.copiedMax || count < 0 || count > replySliceMax {
 		panic("netring: more reply bytes than were begun")
 	}
-	if k == 0 {
+	if count == 0 {
 		return nil
 	}
-	if y.blockUsed+k > replyBlockBytes {
-		y.block, y.blockUsed = n.nextOf[y.block], 0
+	if req.blockUsed+count > replyBlockBytes {
+		req.block, req.blockUsed = n.replies.nextBlock[req.block], 0
 	}
-	p := n.replies.Block(int(y.block)).Slice(y.blockUsed, k).Bytes()
-	y.blockUsed += k
-	y.copied += k
-	y.total += uint32(k)
-	if e := &n.extents[y.tail]; unsafe.Pointer(unsafe.SliceData(p)) == unsafe.Add(unsafe.Pointer(unsafe.SliceData(e.p)), len(e.p)) && !y.attached {
-		e.p = unsafe.Slice(unsafe.SliceData(e.p), len(e.p)+k)
+	out := n.replies.blocks.Block(int(req.block)).Slice(req.blockUsed, count).Bytes()
+	req.blockUsed += count
+	req.copied += count
+	req.total += uint32(count)
+	last := &n.replies.slices[req.tail]
+	if !req.lastAttached && unsafe.Pointer(unsafe.SliceData(out)) == unsafe.Add(unsafe.Pointer(unsafe.SliceData(last.bytes)), len(last.bytes)) {
+		last.bytes = unsafe.Slice(unsafe.SliceData(last.bytes), len(last.bytes)+count)
 	} else {
-		n.extend(&y.reply, p)
+		n.replies.add(&req.reply, out)
 	}
-	y.attached = false
-	return p
+	req.lastAttached = false
+	return out
 }
 
-// Attach adds v, arena memory, to the reply without copying it. It is lent
-// until Sent.
-func (n *Net) Attach(f RequestID, v []byte) {
-	_, y := n.taken(f)
-	if y == nil || len(v) == 0 {
+// Attach adds arena memory to the reply without copying it. It is lent until
+// Sent.
+func (n *Net) Attach(id RequestID, bytes []byte) {
+	req := n.requests.get(id)
+	if req == nil || len(bytes) == 0 {
 		return
 	}
-	if !y.begun {
+	if !req.begun {
 		panic("netring: Attach before Begin")
 	}
-	y.total += uint32(len(v))
-	y.attached = true
-	y.pieces++
-	y.lent += len(v)
-	n.attached++
-	n.conns[y.conn].attached += len(v)
-	n.extend(&y.reply, v)
+	req.total += uint32(len(bytes))
+	req.lastAttached = true
+	req.attachedSlices++
+	req.attachedBytes += len(bytes)
+	n.replies.attached++
+	n.conns.all[req.conn].attachedBytes += len(bytes)
+	n.replies.add(&req.reply, bytes)
 }
 
 // Send completes the reply. There will be one Sent event with user, at once
-// where f is gone already.
-func (n *Net) Send(f RequestID, user uint64) {
-	i, y := n.taken(f)
-	if y == nil {
-		n.tell(Sent, 0, f, user)
+// where the request is gone already.
+func (n *Net) Send(id RequestID, user uint64) {
+	req := n.requests.get(id)
+	if req == nil {
+		n.emit(Sent, 0, id, user)
 		return
 	}
-	if !y.begun {
+	if !req.begun {
 		panic("netring: Send before Begin")
 	}
-	n.releaseBytes(i)
-	y.user = user
-	y.stage = frameReady
-	length := n.extents[y.head].p
-	length[0], length[1], length[2], length[3] = byte(y.total>>24), byte(y.total>>16), byte(y.total>>8), byte(y.total)
+	n.releaseBytes(req)
+	req.user = user
+	req.stage = requestAnswered
+	length := n.replies.slices[req.head].bytes
+	length[0], length[1], length[2], length[3] = byte(req.total>>24), byte(req.total>>16), byte(req.total>>8), byte(req.total)
 	n.stats.Replies++
-	n.wakeConn(y.conn)
+	n.conns.schedule(&n.conns.all[req.conn])
 }
 
-// Drop says that f gets no reply.
-func (n *Net) Drop(f RequestID) {
-	i, y := n.taken(f)
-	if y == nil {
+// Drop says that the request gets no reply.
+func (n *Net) Drop(id RequestID) {
+	req := n.requests.get(id)
+	if req == nil {
 		return
 	}
-	n.releaseBytes(i)
-	n.freeReply(i)
-	y.stage = frameDropped
+	n.releaseBytes(req)
+	n.freeReply(req)
+	req.stage = requestDropped
 	n.stats.Dropped++
-	n.wakeConn(y.conn)
-}
-
-// extend adds a piece to a reply.
-func (n *Net) extend(r *reply, p []byte) {
-	if n.freeE == none {
-		from := len(n.extents)
-		n.extents = append(n.extents, make([]extent, from/4+1)...)
-		for i := len(n.extents) - 1; i >= from; i-- {
-			n.extents[i].next = n.freeE
-			n.freeE = int32(i)
-		}
-		n.stats.AttachedGrown++
-	}
-	e := n.freeE
-	n.freeE = n.extents[e].next
-	n.extents[e] = extent{p, none}
-	if r.tail == none {
-		r.head = e
-	} else {
-		n.extents[r.tail].next = e
-	}
-	r.tail = e
-}
-
-func (n *Net) freeReply(f int32) {
-	r := &n.frames[f].reply
-	n.attached -= r.pieces
-	n.large -= r.large
-	n.conns[n.frames[f].conn].attached -= r.lent
-	n.hurried = n.hurried && r.pieces == 0 && r.large == 0
-	for r.head != none {
-		n.dropExtent(r)
-	}
-	for b := r.blockFirst; b != none; {
-		next := n.nextOf[b]
-		n.replies.Unref(int(b))
-		b = next
-	}
-	*r = emptyReply
-}
-
-func (n *Net) dropExtent(r *reply) {
-	e := r.head
-	r.head = n.extents[e].next
-	if r.head == none {
-		r.tail = none
-	}
-	n.extents[e] = extent{nil, n.freeE}
-	n.freeE = e
+	n.conns.schedule(&n.conns.all[req.conn])
 }
 
 // send pushes the replies that are next and complete, as many as one vector
 // takes. False: the ring is full.
-func (n *Net) send(i int32) bool {
-	x := &n.conns[i]
-	if x.sending {
+func (n *Net) send(conn *conn) bool {
+	if conn.sending {
 		return true
 	}
-	pieces := 0
-	for f := x.first; f != none && n.frames[f].stage >= frameReady && pieces < vectorPieces; f = n.frames[f].next {
-		for e := n.frames[f].head; e != none && pieces < vectorPieces; e = n.extents[e].next {
-			pieces++
-		}
-	}
-	if pieces == 0 {
+	slices := n.sendable(conn)
+	if slices == 0 {
 		return true
 	}
 	if n.ring.Room() == 0 {
 		return false
 	}
-	vector := n.own.Slice(int(i)*ioring.VectorBytes(ownPieces), ioring.VectorBytes(ownPieces))
-	x.vector = none
-	if pieces > ownPieces {
-		if big, ok := n.vectors.Get(); ok {
-			vector, x.vector = n.vectors.Block(big), int32(big)
+	vector := n.replies.connVectors.Slice(int(conn.slot)*ioring.VectorBytes(connVectorSlices), ioring.VectorBytes(connVectorSlices))
+	conn.vector = none
+	if slices > connVectorSlices {
+		if large, ok := n.replies.vectors.Get(); ok {
+			vector, conn.vector = n.replies.vectors.Block(large), int32(large)
 		} else {
-			pieces = ownPieces
+			slices = connVectorSlices
 		}
 	}
-	k := 0
-	x.inSend = 0
-	for f := x.first; k < pieces; f = n.frames[f].next {
-		x.inSend++
-		if x.inSend > 1 && n.frames[f].stage == frameReady {
+	filled := 0
+	conn.inSend = 0
+	for r := conn.first; filled < slices; r = n.requests.all[r].next {
+		conn.inSend++
+		if conn.inSend > 1 && n.requests.all[r].stage == requestAnswered {
 			n.stats.Gathered++
 		}
-		for e := n.frames[f].head; e != none && k < pieces; e = n.extents[e].next {
-			ioring.SetPiece(vector, k, n.extents[e].p)
-			k++
+		for s := n.requests.all[r].head; s != none && filled < slices; s = n.replies.slices[s].next {
+			ioring.SetPiece(vector, filled, n.replies.slices[s].bytes)
+			filled++
 		}
 	}
 	if !n.ring.Push(ioring.Op{
-		Token: ioring.MakeToken(kindSend, x.generation, uint32(i)), Code: ioring.Send, File: x.file,
-		Arg: uint64(pieces), Buf: vector.Slice(0, ioring.VectorBytes(pieces)),
+		Token: conn.token(kindSend), Code: ioring.Send, File: conn.file,
+		Arg: uint64(slices), Buf: vector.Slice(0, ioring.VectorBytes(slices)),
 	}) {
-		n.freeVector(x)
+		n.replies.freeVector(conn)
 		return false
 	}
-	x.sending, x.sendAt = true, n.now
-	if !x.owing {
-		x.owing, x.takenAt, x.taken = true, n.now, 0
+	conn.sending, conn.sendAt = true, n.now
+	if !conn.replyPending {
+		conn.replyPending, conn.sendProgressAt, conn.sendProgressBytes = true, n.now, 0
 	}
 	n.stats.SendOps++
 	return true
 }
 
-func (n *Net) freeVector(x *conn) {
-	if x.vector != none {
-		n.vectors.Unref(int(x.vector))
-		x.vector = none
+// sendable counts the slices of the replies that are next and complete, up to a
+// large vector's.
+func (n *Net) sendable(conn *conn) (slices int) {
+	for r := conn.first; r != none && n.requests.all[r].stage >= requestAnswered && slices < vectorSlices; r = n.requests.all[r].next {
+		for s := n.requests.all[r].head; s != none && slices < vectorSlices; s = n.replies.slices[s].next {
+			slices++
+		}
 	}
+	return slices
 }
 
-// sendDone: the kernel took some of it, or failed.
-func (n *Net) sendDone(i int32, c ioring.Completion) {
-	x := &n.conns[i]
-	x.sending = false
-	n.freeVector(x)
-	left := int(c.Result)
+// sendDone takes the completion of the Send: the kernel took some of it, or none.
+func (n *Net) sendDone(conn *conn, completion ioring.Completion) {
+	conn.sending = false
+	n.replies.freeVector(conn)
+	left := int(completion.Result)
 	if left < 0 {
-		if ioring.Judge(ioring.Send, c.Result) != ioring.Again {
-			n.kill(i)
+		if ioring.Judge(ioring.Send, completion.Result) != ioring.Again {
+			n.terminate(conn)
 		}
 		left = 0
 	}
 	if left > 0 {
-		x.activeAt = n.now
+		conn.activeAt = n.now
 		n.stats.SentBytes += uint64(left)
-		if x.taken += left; x.taken >= takenBytesMin {
-			x.takenAt, x.taken = n.now, 0
+		if conn.sendProgressBytes += left; conn.sendProgressBytes >= sendProgressBytesMin {
+			conn.sendProgressAt, conn.sendProgressBytes = n.now, 0
 		}
 	}
-	for ; x.inSend > 0; x.inSend-- {
-		y := &n.frames[x.first]
-		for y.head != none {
-			e := &n.extents[y.head]
-			if left < len(e.p) {
-				e.p = e.p[left:]
+	for ; conn.inSend > 0; conn.inSend-- {
+		req := &n.requests.all[conn.first]
+		for req.head != none {
+			slice := &n.replies.slices[req.head]
+			if left < len(slice.bytes) {
+				slice.bytes = slice.bytes[left:]
 				left = 0
 				break
 			}
-			left -= len(e.p)
-			n.dropExtent(&y.reply)
+			left -= len(slice.bytes)
+			n.replies.dropHead(&req.reply)
 		}
-		if y.head != none {
+		if req.head != none {
 			n.stats.PartialSends++
 			break
 		}
-		x.takenAt, x.taken = n.now, 0
-		n.shift(i)
+		conn.sendProgressAt, conn.sendProgressBytes = n.now, 0
+		n.removeHead(conn)
 	}
-	x.inSend = 0
-	x.owing = x.first != none && n.frames[x.first].stage == frameReady
+	conn.inSend = 0
+	conn.replyPending = conn.first != none && n.requests.all[conn.first].stage == requestAnswered
 	if left > 0 {
 		panic("netring: more sent than was pushed")
 	}
 }
 
-// shiftDropped takes off the frames at the front that get no reply.
-func (n *Net) shiftDropped(i int32) {
-	x := &n.conns[i]
-	for !x.sending && x.first != none && n.frames[x.first].stage == frameDropped {
-		n.shift(i)
+// removeDropped removes the requests at the front that get no reply.
+func (n *Net) removeDropped(conn *conn) {
+	for !conn.sending && conn.first != none && n.requests.all[conn.first].stage == requestDropped {
+		n.removeHead(conn)
 	}
 }
 
-// shift takes the first frame of a connection off, with its Sent.
-func (n *Net) shift(i int32) {
-	x := &n.conns[i]
-	f := x.first
-	y := &n.frames[f]
-	x.first = y.next
-	if x.first == none {
-		x.last = none
+// removeHead removes the first request of a connection, with its Sent.
+func (n *Net) removeHead(conn *conn) {
+	req := &n.requests.all[conn.first]
+	conn.first = req.next
+	if conn.first == none {
+		conn.last = none
 	}
-	x.outstanding--
-	if y.stage == frameReady {
-		n.tell(Sent, n.connID(i), n.frameID(f), y.user)
-	}
-	n.freeFrameSlot(f)
+	n.end(conn, req)
 }
 
-// forgetDoomed takes off the requests that came after a Close.
-func (n *Net) forgetDoomed(i int32) {
-	x := &n.conns[i]
-	for f, before := x.first, none; f != none; before, f = f, n.frames[f].next {
-		if !n.frames[f].doomed {
-			continue
+// dropCancelled removes the requests that a Close cancelled. They are the last
+// ones.
+func (n *Net) dropCancelled(conn *conn) {
+	before := none
+	for r := conn.first; r != none; before, r = r, n.requests.all[r].next {
+		if n.requests.all[r].cancelled {
+			n.removeAfter(conn, before)
+			return
 		}
-		x.last = before
-		if before == none {
-			x.first = none
-		} else {
-			n.frames[before].next = none
-		}
-		for f != none {
-			next := n.frames[f].next
-			if n.frames[f].stage == frameReady { // sent after the Close
-				n.tell(Sent, n.connID(i), n.frameID(f), n.frames[f].user)
-			}
-			n.freeFrameSlot(f)
-			x.outstanding--
-			f = next
-		}
-		return
 	}
 }
 
-// forgetReplies takes everything off that no Send in flight reads.
-func (n *Net) forgetReplies(i int32) {
-	x := &n.conns[i]
+// dropReplies removes all requests that no Send in flight reads.
+func (n *Net) dropReplies(conn *conn) {
 	keep := 0
-	if x.sending {
-		keep = x.inSend
+	if conn.sending {
+		keep = conn.inSend
 	}
-	f, before := x.first, none
+	next, before := conn.first, none
 	for range keep {
-		before, f = f, n.frames[f].next
+		before, next = next, n.requests.all[next].next
 	}
-	if f == none {
-		return
+	if next != none {
+		n.removeAfter(conn, before)
 	}
-	x.last = before
+}
+
+// removeAfter removes the requests of a connection after the given one, all of
+// them for none.
+func (n *Net) removeAfter(conn *conn, before int32) {
+	r := conn.first
 	if before == none {
-		x.first = none
+		conn.first = none
 	} else {
-		n.frames[before].next = none
+		r = n.requests.all[before].next
+		n.requests.all[before].next = none
 	}
-	for f != none {
-		next := n.frames[f].next
-		if n.frames[f].stage == frameReady {
-			n.tell(Sent, n.connID(i), n.frameID(f), n.frames[f].user)
-		}
-		n.freeFrameSlot(f)
-		x.outstanding--
-		f = next
+	conn.last = before
+	for r != none {
+		next := n.requests.all[r].next
+		n.end(conn, &n.requests.all[r])
+		r = next
 	}
+}
+
+// end is the end of a request that was delivered.
+func (n *Net) end(conn *conn, req *request) {
+	conn.outstanding--
+	if req.stage == requestAnswered {
+		n.emit(Sent, conn.id(), req.id(), req.user)
+	}
+	n.freeRequest(req)
+}
+
+// freeReply gives back what the request's reply holds.
+func (n *Net) freeReply(req *request) {
+	n.conns.all[req.conn].attachedBytes -= req.attachedBytes
+	n.replies.free(&req.reply)
+}
+
+func (p *replies) free(reply *reply) {
+	p.attached -= reply.attachedSlices
+	p.multiBlock -= reply.multiBlock
+	p.expedited = p.expedited && reply.attachedSlices == 0 && reply.multiBlock == 0
+	for reply.head != none {
+		p.dropHead(reply)
+	}
+	for block := reply.blockFirst; block != none; {
+		next := p.nextBlock[block]
+		p.blocks.Unref(int(block))
+		block = next
+	}
+	*reply = emptyReply
+}
+
+func (p *replies) freeVector(conn *conn) {
+	if conn.vector != none {
+		p.vectors.Unref(int(conn.vector))
+		conn.vector = none
+	}
+}
+
+// add adds a slice to a reply.
+func (p *replies) add(reply *reply, bytes []byte) {
+	if p.freeSlice == none {
+		p.grow()
+	}
+	added := p.freeSlice
+	p.freeSlice = p.slices[added].next
+	p.slices[added] = replySlice{bytes, none}
+	if reply.tail == none {
+		reply.head = added
+	} else {
+		p.slices[reply.tail].next = added
+	}
+	reply.tail = added
+}
+
+// grow makes more slices: callers attach more than Options.AttachedMax.
+func (p *replies) grow() {
+	from := len(p.slices)
+	p.slices = append(p.slices, make([]replySlice, from/4+1)...)
+	for i := len(p.slices) - 1; i >= from; i-- {
+		p.slices[i].next = p.freeSlice
+		p.freeSlice = int32(i)
+	}
+	p.grown++
+}
+
+// dropHead removes the first slice of a reply.
+func (p *replies) dropHead(reply *reply) {
+	head := reply.head
+	reply.head = p.slices[head].next
+	if reply.head == none {
+		reply.tail = none
+	}
+	p.slices[head] = replySlice{nil, p.freeSlice}
+	p.freeSlice = head
 }

@@ -1,0 +1,346 @@
+package netring
+
+// request is one request from its first byte until its reply has left. Until it
+// is delivered it is this function:
+//
+//	need := await 4 bytes
+//	await more bytes than the prefix buffer holds, or all of them
+//	await admission(need)
+//	for have < need { assemble(await bytes) }
+//	deliver(); await released and answered
+//
+// Its bytes lie where the kernel put them, with two exceptions:
+//
+//   - a request that fits in a small block, while there are any, is copied there
+//     as it comes: slow and small senders pin no receive buffer;
+//   - the last buffer of a request is filled up from the next one, so that
+//     senders of small pieces do not pin a buffer for each. (Tried: only while one
+//     of the two is less than half full. That copies less and pins twice as much,
+//     so half as many requests could be admitted.) What comes in full buffers is
+//     not copied.
+//
+// A request that has come whole in one buffer needs no memory but that buffer.
+// When it is not its turn to be admitted it is delivered all the same, and its
+// buffer keeps counting as unparsed.
+//
+// The first bytes of a request wait in its connection's prefix buffer: a peer
+// that announces a large request and sends no more than those bytes has been
+// admitted to nothing.
+//
+// Invariant: all of a request's buffers are full of it, except the first and the
+// last, which it may share with its neighbours. So n bytes pin at most n + 2B,
+// where B is the size of a buffer.
+type request struct {
+	index      int32 // its place in requests.all
+	generation uint32
+	stage      requestStage
+	cancelled  bool  // its connection was told to close before its answer
+	conn       int32 // slot
+	next       int32 // of the free list, or of the connection's list
+	need, have uint32
+	bytes      rangeList
+	small      bool  // its bytes are in one small block
+	unparsed   bool  // charged to nothing: its buffer counts as unparsed
+	charged    int   // bytes of the budget or the reserve
+	from       class // which of them was charged
+
+	reply
+}
+
+// emptyRequest is a request that begins, as a template to copy. (A literal with
+// variable fields is put together on the stack with narrow stores and then copied
+// with wide loads, each of which waits for those stores.)
+var emptyRequest = request{stage: requestPartial, next: none, bytes: noRanges, from: noClass, reply: emptyReply}
+
+type requestStage uint8
+
+const (
+	requestFree      requestStage = iota
+	requestPartial                // being assembled
+	requestDelivered              // the caller has it
+	requestAnswered               // the reply is complete
+	requestDropped                // there will be none
+)
+
+// requests is the table of all requests.
+type requests struct {
+	all       []request
+	free      int32 // list through next
+	freeCount int
+	freeLow   int // the fewest there ever were
+}
+
+func newRequests(count int) requests {
+	r := requests{all: make([]request, count), free: none, freeCount: count, freeLow: count}
+	for i := count - 1; i >= 0; i-- {
+		r.all[i].next = r.free
+		r.free = int32(i)
+	}
+	return r
+}
+
+// begin takes a free request for need bytes. There is one: the caller has
+// checked.
+func (r *requests) begin(conn *conn, need uint32) *request {
+	index := r.free
+	req := &r.all[index]
+	r.free = req.next
+	r.freeCount--
+	r.freeLow = min(r.freeLow, r.freeCount)
+	generation := req.generation + 1
+	*req = emptyRequest
+	req.index, req.generation, req.conn, req.need = index, generation, conn.slot, need
+	return req
+}
+
+// get is the request that the caller has under that id; nil where it was answered
+// or is gone.
+func (r *requests) get(id RequestID) *request {
+	index := uint32(id)
+	if int(index) >= len(r.all) {
+		return nil
+	}
+	req := &r.all[index]
+	if req.generation != uint32(id>>32) || req.stage != requestDelivered {
+		return nil
+	}
+	return req
+}
+
+// cancel marks the requests from first on.
+func (r *requests) cancel(first int32) {
+	for i := first; i != none; i = r.all[i].next {
+		r.all[i].cancelled = true
+	}
+}
+
+func (r *request) id() RequestID { return RequestID(r.generation)<<32 | RequestID(r.index) }
+
+// Alive says whether an answer to the request can still be sent: it has had none,
+// and its connection is there.
+func (n *Net) Alive(id RequestID) bool {
+	req := n.requests.get(id)
+	return req != nil && !req.cancelled && n.conns.all[req.conn].stage == stageOpen
+}
+
+// Slices appends the request's bytes, without its length word, to dst. They are
+// valid until Release, or until the Step in which the connection goes.
+func (n *Net) Slices(id RequestID, dst [][]byte) [][]byte {
+	req := n.requests.get(id)
+	if req == nil {
+		return dst
+	}
+	for i := req.bytes.first; i != none; i = n.receive.ranges[i].next {
+		dst = append(dst, n.receive.bytesOf(&n.receive.ranges[i]))
+	}
+	return dst
+}
+
+// Release says that the request's bytes are no longer needed. It may be called
+// again.
+func (n *Net) Release(id RequestID) {
+	if req := n.requests.get(id); req != nil {
+		n.releaseBytes(req)
+	}
+}
+
+// parse makes requests of what was received, as far as memory and the pipeline
+// allow.
+func (n *Net) parse(conn *conn) {
+	for n.parsable(conn) && conn.stage == stageOpen && !conn.inputClosed && !n.stopping {
+		if conn.partial == none {
+			if conn.lengthHave < 4 {
+				count := uint32(copy(conn.length[conn.lengthHave:], n.receive.bytesOf(&n.receive.ranges[conn.unparsed.first])))
+				conn.lengthHave += uint8(count)
+				n.consume(conn, count)
+				if conn.lengthHave < 4 {
+					continue
+				}
+			}
+			if n.malformed(conn) {
+				return
+			}
+			if conn.outstanding >= n.o.PipelineMax {
+				return
+			}
+			if n.bufferPrefix(conn) {
+				continue
+			}
+			if !n.admit(conn) {
+				return
+			}
+		}
+		req := &n.requests.all[conn.partial]
+		if !conn.unparsed.empty() && req.have < req.need {
+			n.assemble(conn, req)
+		}
+		if req.have == req.need {
+			n.deliver(conn, req)
+		}
+	}
+}
+
+// parsable says that parse can make progress.
+func (n *Net) parsable(conn *conn) bool {
+	if !conn.unparsed.empty() || n.receive.prefixFull(conn) {
+		return true
+	}
+	return conn.partial != none && n.requests.all[conn.partial].have == n.requests.all[conn.partial].need
+}
+
+// need is the length of the request that begins.
+func (c *conn) need() uint32 {
+	return uint32(c.length[0])<<24 | uint32(c.length[1])<<16 | uint32(c.length[2])<<8 | uint32(c.length[3])
+}
+
+// malformed says whether what begins cannot be a request. The connection is then
+// closed, after the replies to the requests before.
+func (n *Net) malformed(conn *conn) bool {
+	var first [8]byte
+	count := copy(first[:], conn.length[:])
+	count += copy(first[count:], n.receive.prefixOf(conn)[:conn.prefixBytes])
+	if !conn.unparsed.empty() {
+		copy(first[count:], n.receive.bytesOf(&n.receive.ranges[conn.unparsed.first]))
+	}
+	length := lengthOf(first)
+	// As a length, the start of a TLS handshake is 353 MiB and more: possible
+	// in a very large arena, but not with these bytes after it.
+	if length >= headerBytesMin && int(length) <= n.o.RequestBytesMax && !(isTLS(first) && first[5] == 1) {
+		return false
+	}
+	n.stats.ProtocolErrors++
+	n.emit(ProtocolError, conn.id(), 0, 0).First = first
+	conn.receiveEnded, conn.inputClosed, conn.sendAt = true, true, n.now
+	n.conns.schedule(conn)
+	return true
+}
+
+// bufferPrefix copies the first unparsed range to the prefix buffer, where that
+// has room for all that has come of a request of which more is to come. It says
+// whether it did.
+func (n *Net) bufferPrefix(conn *conn) bool {
+	if conn.unparsed.empty() {
+		return !n.receive.prefixFull(conn) // or the length was all that came
+	}
+	first := &n.receive.ranges[conn.unparsed.first]
+	if uint32(conn.prefixBytes)+first.length >= min(conn.need(), uint32(n.receive.prefixBytes)+1) {
+		return false
+	}
+	copy(n.receive.prefixOf(conn)[conn.prefixBytes:], n.receive.bytesOf(first))
+	conn.prefixBytes += uint16(first.length)
+	n.stats.Copied += uint64(first.length)
+	n.consume(conn, first.length)
+	return true
+}
+
+// consumePrefix makes the bytes in the prefix buffer the request's first. A
+// request that lies in receive buffers has them in a small block before those.
+func (n *Net) consumePrefix(conn *conn, req *request) {
+	if conn.prefixBytes == 0 {
+		return
+	}
+	if !req.small {
+		block, ok := n.receive.small.Get()
+		if !ok {
+			panic("netring: a request was admitted without a block for its beginning")
+		}
+		n.receive.add(&req.bytes, bufferRange{none, ^int32(block), 0, 0})
+	}
+	first := &n.receive.ranges[req.bytes.first]
+	first.length = uint32(copy(n.receive.small.Block(int(^first.buffer)).Bytes(), n.receive.prefixOf(conn)[:conn.prefixBytes]))
+	req.have, conn.prefixBytes = first.length, 0
+	n.stats.Copied += uint64(first.length)
+}
+
+// assemble adds to the request as much of the first unparsed range as belongs to
+// it.
+func (n *Net) assemble(conn *conn, req *request) {
+	received := n.receive.ranges[conn.unparsed.first]
+	count := min(received.length, req.need-req.have)
+	received.length = count
+	req.have += count
+	switch {
+	case req.small:
+		block := &n.receive.ranges[req.bytes.first]
+		copy(n.receive.small.Block(int(^block.buffer)).Bytes()[block.length:], n.receive.bytesOf(&received))
+		block.length += count
+		n.stats.Copied += uint64(count)
+	case req.bytes.empty() || n.receive.ranges[req.bytes.last].buffer < 0: // nothing yet, or the prefix
+		n.addRange(req, received)
+	default:
+		last := &n.receive.ranges[req.bytes.last]
+		filled := n.receive.filled[last.buffer]
+		room := uint32(n.receive.bufferBytes) - filled
+		if last.offset+last.length == filled && room > 0 {
+			copied := uint32(copy(n.receive.buffers.Block(int(last.buffer)).Bytes()[filled:], n.receive.bytesOf(&received)))
+			n.receive.filled[last.buffer] += copied
+			last.length += copied
+			received.offset += copied
+			received.length -= copied
+			n.stats.Copied += uint64(copied)
+		}
+		if received.length > 0 {
+			n.addRange(req, received)
+		}
+	}
+	n.consume(conn, count)
+}
+
+// addRange adds received bytes to a request, with a reference of its own.
+func (n *Net) addRange(req *request, received bufferRange) {
+	n.receive.buffers.Ref(int(received.buffer))
+	n.receive.add(&req.bytes, received)
+}
+
+// deliver hands a whole request to the caller.
+func (n *Net) deliver(conn *conn, req *request) {
+	conn.partial = none
+	req.stage = requestDelivered
+	pinned := 0
+	for i := req.bytes.first; i != none; i = n.receive.ranges[i].next {
+		if n.receive.ranges[i].buffer >= 0 {
+			pinned++
+		}
+	}
+	if pinned *= n.receive.bufferBytes; !req.small && pinned < req.charged {
+		n.admission.refund(req, req.charged-pinned)
+	}
+	if conn.last == none {
+		conn.first = req.index
+	} else {
+		n.requests.all[conn.last].next = req.index
+	}
+	conn.last = req.index
+	conn.outstanding++
+	n.receive.unreleased++
+	n.stats.Requests++
+	n.stats.RequestBytes += uint64(req.need)
+	n.emit(RequestReady, conn.id(), req.id(), 0)
+}
+
+// releaseBytes gives back the memory that holds a request's bytes.
+func (n *Net) releaseBytes(req *request) {
+	if !req.bytes.empty() && req.stage != requestPartial {
+		n.receive.unreleased--
+	}
+	for i := req.bytes.first; i != none; {
+		next := n.receive.ranges[i].next
+		n.receive.drop(i)
+		i = next
+	}
+	req.bytes = noRanges
+	if req.unparsed {
+		req.unparsed = false
+		n.admission.unparsed--
+	}
+	n.admission.refund(req, req.charged)
+}
+
+// freeRequest ends a request, whatever its stage.
+func (n *Net) freeRequest(req *request) {
+	n.releaseBytes(req)
+	n.freeReply(req)
+	req.stage, req.next = requestFree, n.requests.free
+	n.requests.free = req.index
+	n.requests.freeCount++
+}
