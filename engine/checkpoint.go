@@ -54,7 +54,7 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 		}
 		return
 	}
-	if e.failed != 0 || e.checkpoints.cleanWritten {
+	if e.failed || e.checkpoints.cleanWritten {
 		return
 	}
 	if e.now < e.checkpoints.checkRetry {
@@ -131,7 +131,7 @@ func (e *Engine) rebuild() {
 // it has all.
 func (e *Engine) buildOn(sleep *ioring.Instant) {
 	d := &e.checkpoints.draft
-	if e.failed != 0 {
+	if e.failed {
 		e.checkpoints.checkBusy, d.open = false, false
 		return
 	}
@@ -230,7 +230,7 @@ func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
 	}
 	e.disk.end(WorkCheckpoints, e.checkpoints.checkIO.buf.Len())
 	e.checkpoints.checkBusy = false
-	if spaceShort(e.checkpoints.checkIO.errno) {
+	if io := &e.checkpoints.checkIO; spaceShort(io.failed, io.errno) {
 		// the slot may be torn, and is the one to write again: the other is whole
 		e.checkpoints.sequence--
 		e.extents.walked++ // what it would have covered is not known any more: some
@@ -240,7 +240,7 @@ func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
 	}
 	if e.checkpoints.checkIO.errno != 0 {
 		// the slot may be torn; without checkpoints the journal ends
-		e.fail(e.checkpoints.checkIO.errno)
+		e.fail(e.checkpoints.checkIO.failure(CheckpointFile0 + FailedFile(e.checkpoints.sequence%2)))
 		return
 	}
 	e.checkpoints.replays[e.checkpoints.sequence%2] = e.checkpoints.draft.head.Frame

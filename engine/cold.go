@@ -133,6 +133,7 @@ func (e *Engine) stepColds(sleep *ioring.Instant) {
 		if !r.opened {
 			_, pending, errno := e.acquire(r.segment, false)
 			if errno != 0 {
+				e.survived(e.readFailure(r, ioring.Open, errno))
 				e.endCold(uint32(i), Corrupt)
 				continue
 			}
@@ -163,7 +164,7 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 	r := &e.reads.reads[i]
 	r.pushed = false
 	e.disk.end(WorkReads, r.asked)
-	if again(c.Result) {
+	if again(ioring.Read, c.Result) {
 		return
 	}
 	switch {
@@ -172,6 +173,7 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 		r.readHead()
 		return
 	case c.Result < 0:
+		e.survived(e.readFailure(r, ioring.Read, int(-c.Result)))
 		e.endCold(i, StorageFailed) // what lies there may be sound
 		return
 	case c.Result == 0:
@@ -184,6 +186,15 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 	}
 	for e.lookCold(i) {
 	}
+}
+
+// readFailure is what ended read r: the operation that it stands at.
+func (e *Engine) readFailure(r *coldRead, code ioring.Code, errno int) Failure {
+	f := Failure{Op: code, File: SegmentFile, Generation: e.segments.all[r.segment].generation, Errno: ioring.Errno(errno), Log: r.id}
+	if code == ioring.Read {
+		f.Offset, f.Length = r.at.Position+int64(r.got), int64(r.asked)
+	}
+	return f
 }
 
 // readHead has the head of the run be read where the read stands.
@@ -285,6 +296,9 @@ func (e *Engine) rotFound(r *coldRead, end int64) {
 		return
 	}
 	from := max(r.at.Base, l.start)
+	f := e.readFailure(r, ioring.Read, 0)
+	f.Offset, f.Length, f.From, f.To, f.Corrupt = r.at.Position, 0, from, end, true
+	e.survived(f)
 	if l.rotFrom == format.NoOffset {
 		l.rotFrom, l.rotTo = from, end
 	} else {

@@ -38,7 +38,7 @@ const (
 	Opened               // User, Slot, Status
 	Deleted              // User, Slot, Status
 	ReadDone             // User, Status, Read
-	Failed               // the shard's storage failed: FailedErrno
+	Failed               // the shard's storage failed: Failure
 )
 
 // Event is what happened, as plain data.
@@ -70,22 +70,20 @@ func (f Faults) Has(x Faults) bool { return f&x != 0 }
 
 // Options are the sizes of one shard's storage.
 type Options struct {
-	LogsMax           int
-	SegmentBytes      int
-	JournalBytes      int
-	LogMemoryBytes    int // at most; less where the arena has less left
-	BatchBytesMax     int
-	SpareBytes        int64  // of files that logs let go, kept for their next segments; default 2 GiB, negative: none
-	PrepareBytes      int64  // of files of zeroes, written while nothing is appended and kept for the next segments of logs with large batches
-	InflightMax       int    // frames, and runs of a log; default 2
-	CheckLogs         int    // that a turn puts into a checkpoint; default 32, some 5 us
-	CheckPauseNS      int64  // left to others until the next turn that does; default 50 us
-	DirectBytes       int    // a batch so large is written to its log's segment at once; default 64 KiB, negative: never
-	Files             uint32 // first file slot
-	FilesMax          int
-	Buffered          bool // informal: the ring opens files so
-	ReadOnlyOnFailure bool // informal: what the shard does after a failure
-	Faults            Faults
+	LogsMax        int
+	SegmentBytes   int
+	JournalBytes   int
+	LogMemoryBytes int // at most; less where the arena has less left
+	BatchBytesMax  int
+	SpareBytes     int64  // of files that logs let go, kept for their next segments; default 2 GiB, negative: none
+	PrepareBytes   int64  // of files of zeroes, written while nothing is appended and kept for the next segments of logs with large batches
+	InflightMax    int    // frames, and runs of a log; default 2
+	CheckLogs      int    // that a turn puts into a checkpoint; default 32, some 5 us
+	CheckPauseNS   int64  // left to others until the next turn that does; default 50 us
+	DirectBytes    int    // a batch so large is written to its log's segment at once; default 64 KiB, negative: never
+	Files          uint32 // first file slot
+	FilesMax       int
+	Faults         Faults
 }
 
 // Complete fills in the defaults, and refuses sizes that nothing works with.
@@ -273,7 +271,10 @@ type Engine struct {
 	journalID uint64
 	counter   uint32 // of generations
 	now       ioring.Instant
-	failed    int // errno
+	failed    bool
+	failure   Failure // why
+	troubles  uint64  // failures that were survived
+	trouble   Failure // the last of them
 	stats     Stats
 	disk      Disk
 	changes   uint64
@@ -526,22 +527,6 @@ func (e *Engine) Progress() uint64 { return e.changes }
 // Stats are the counters, live.
 func (e *Engine) Stats() *Stats { return &e.stats }
 
-// FailedErrno is the error that ended this shard's storage; 0: none.
-func (e *Engine) FailedErrno() int { return e.failed }
-
-// fail ends what this shard acknowledges, for good.
-func (e *Engine) fail(errno int) {
-	if e.failed != 0 {
-		return
-	}
-	if errno == 0 {
-		errno = int(ioring.EIO)
-	}
-	e.failed = errno
-	e.changes++
-	e.tell(Event{Kind: Failed})
-}
-
 func (e *Engine) open(l Slot) bool {
 	return int(l) < len(e.logs) && e.logs[l].state == logOpen
 }
@@ -618,7 +603,7 @@ func (e *Engine) Lookup(id uint64) (Slot, bool) {
 
 // OpenLog makes a log. It is durable when the event Opened comes.
 func (e *Engine) OpenLog(id uint64, user uint32) Status {
-	if e.failed != 0 {
+	if e.failed {
 		return StorageFailed
 	}
 	if e.stopping {
@@ -644,7 +629,7 @@ func (e *Engine) OpenLog(id uint64, user uint32) Status {
 // DeleteLog ends a log. It is gone when the event Deleted comes; its files
 // are removed later.
 func (e *Engine) DeleteLog(s Slot, user uint32) Status {
-	if e.failed != 0 {
+	if e.failed {
 		return StorageFailed
 	}
 	if !e.open(s) {
@@ -664,7 +649,7 @@ func (e *Engine) DeleteLog(s Slot, user uint32) Status {
 // durable. It takes effect at once and is durable when StartDurable says so. WaitMemory: it
 // had no room for the entry, and nothing was done.
 func (e *Engine) TruncateBefore(s Slot, start int64, user uint32) Status {
-	if e.failed != 0 {
+	if e.failed {
 		return StorageFailed
 	}
 	if !e.open(s) {
@@ -696,7 +681,7 @@ func (e *Engine) Shutdown() {
 // Idle says that nothing is in flight and, after Shutdown, that all is done.
 func (e *Engine) Idle() bool {
 	busy := e.diskBusy() || e.index.indexing.active || e.files.filesBusy > 0 || e.segments.unlinking || e.recycled.making.pushed
-	if e.failed != 0 {
+	if e.failed {
 		return e.journal.submitted == e.journal.durableSeq+uint64(e.journal.brokenFrames) && e.extents.runsFlying == 0 && !e.recycled.making.pushed && !e.index.indexing.pushed && e.segments.worksBusy == 0 && !e.checkpoints.checkBusy && e.reads.coldsBusy == 0 && e.files.filesBusy == 0 && !e.segments.unlinking
 	}
 	if e.stopping {
@@ -707,7 +692,7 @@ func (e *Engine) Idle() bool {
 
 // stepStop drives the clean stop: drain all, checkpoint.
 func (e *Engine) stepStop(sleep *ioring.Instant) {
-	if !e.stopping || e.stopped || e.failed != 0 {
+	if !e.stopping || e.stopped || e.failed {
 		return
 	}
 	if e.stats.DrainRetries+e.stats.NoSpace > e.stopRetries {

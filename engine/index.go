@@ -155,7 +155,7 @@ func (e *Engine) indexesWritten() bool {
 func (e *Engine) stepIndexes(sleep *ioring.Instant) {
 	w := &e.index.indexing
 	if !w.active {
-		if e.failed != 0 || e.index.writesDue == 0 && (e.index.loadsDue == 0 || e.stopping) {
+		if e.failed || e.index.writesDue == 0 && (e.index.loadsDue == 0 || e.stopping) {
 			return
 		}
 		for q := &e.segments.all[e.index.indexAt]; !q.writeDue && (!q.loadDue || e.stopping); q = &e.segments.all[e.index.indexAt] {
@@ -206,8 +206,15 @@ func (e *Engine) indexCompleted(c ioring.Completion) {
 	q := &e.segments.all[w.segment]
 	w.pushed = false
 	e.disk.end(WorkFiles, metadataBytes)
-	if again(c.Result) {
+	code := ioring.Read
+	if w.write {
+		code = ioring.Write
+	}
+	if again(code, c.Result) {
 		return
+	}
+	if c.Result < 0 && !spaceShort(code, int(-c.Result)) {
+		e.survived(Failure{Op: code, File: SegmentFile, Generation: q.generation, Offset: q.indexAt, Length: format.BlockBytes, Errno: ioring.Errno(-c.Result), Log: e.logs[q.log].id})
 	}
 	if !w.write && (c.Result != format.BlockBytes || !e.takeIndex(e.index.indexBlock.Bytes(), q)) {
 		q.indexAt = 0

@@ -77,8 +77,10 @@ type writeSync struct {
 	writing bool
 	syncing bool
 	pushed  bool
-	errno   int
 	syn     bool
+	short   bool           // a write wrote nothing and gave no error
+	errno   int            // of the first operation that failed
+	failed  ioring.Code    // which that was
 	written ioring.Instant // when its last write was reaped
 }
 
@@ -103,10 +105,6 @@ func (w *writeSync) push(r ioring.Ring, kind uint8, slot uint32) bool {
 	return true
 }
 
-func again(result int32) bool {
-	return result == -int32(ioring.EINTR) || result == -int32(ioring.EAGAIN)
-}
-
 // complete takes one of the two completions. over: it ended, well or with
 // errno; else, with pushed false, push again.
 func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over bool) {
@@ -119,11 +117,11 @@ func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over 
 			if w.done < w.buf.Len() {
 				w.done &^= format.BlockBytes - 1
 			}
-		case again(result):
+		case again(ioring.Write, result):
 		case w.errno == 0:
-			w.errno = int(-result)
+			w.errno, w.failed = int(-result), ioring.Write
 			if result == 0 {
-				w.errno = int(ioring.EIO)
+				w.errno, w.short = int(ioring.EIO), true
 			}
 		}
 	} else {
@@ -131,9 +129,9 @@ func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over 
 		switch {
 		case result == 0:
 			w.syn = true
-		case again(result) || result == -int32(ioring.ECANCELED):
+		case again(ioring.Sync, result) || ioring.Judge(ioring.Sync, result) == ioring.Cancelled:
 		case w.errno == 0:
-			w.errno = int(-result)
+			w.errno, w.failed = int(-result), ioring.Sync
 		}
 	}
 	if w.writing || w.syncing {
@@ -144,6 +142,19 @@ func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over 
 	}
 	w.pushed = false
 	return false
+}
+
+// failure is what made it end with errno. A failed sync names all that it was
+// to make durable.
+func (w *writeSync) failure(file FailedFile) Failure {
+	f := Failure{Op: w.failed, File: file, Offset: int64(w.offset), Length: int64(w.buf.Len()), Errno: ioring.Errno(w.errno)}
+	if w.failed == ioring.Write {
+		f.Offset, f.Length = f.Offset+int64(w.done), f.Length-int64(w.done)
+	}
+	if w.short {
+		f.Errno = 0
+	}
+	return f
 }
 
 func (e *Engine) carveFrames(*mem.Arena) error {
@@ -222,7 +233,7 @@ func (e *Engine) sealFrame() {
 // stepFrames submits closed frames, and closes the open one, while frames may
 // be in flight.
 func (e *Engine) stepFrames(sleep *ioring.Instant) {
-	if e.failed != 0 {
+	if e.failed {
 		return
 	}
 	for q := e.journal.durableSeq + 1; q <= e.journal.submitted; q++ {
@@ -339,12 +350,12 @@ func (e *Engine) frameCompleted(i uint32, c ioring.Completion) {
 	if f.io.errno != 0 {
 		f.state = frameBroken
 		e.journal.brokenFrames++
-		e.fail(f.io.errno)
+		e.fail(f.io.failure(JournalFile))
 		return
 	}
 	f.state = frameDone
 	e.advance()
-	if e.failed != 0 && f.state == frameDone {
+	if e.failed && f.state == frameDone {
 		e.journal.brokenFrames++ // after a broken one: never durable
 		f.state = frameBroken
 	}
@@ -352,7 +363,7 @@ func (e *Engine) frameCompleted(i uint32, c ioring.Completion) {
 
 // advance makes frames durable, in order, and says what that means.
 func (e *Engine) advance() {
-	for e.failed == 0 && e.journal.durableSeq < e.journal.submitted {
+	for !e.failed && e.journal.durableSeq < e.journal.submitted {
 		f := &e.journal.live[(e.journal.durableSeq+1)%uint64(len(e.journal.live))]
 		if f.state != frameDone {
 			return

@@ -65,7 +65,7 @@ func newKernel(t testing.TB, dir string, direct int) (*ioring.Kernel, *mem.Arena
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { arena.Unmap() })
-	o := engine.Options{LogsMax: 16, SegmentBytes: 4 << 20, JournalBytes: 4 << 20, LogMemoryBytes: 8 << 20, BatchBytesMax: 256 << 10, DirectBytes: direct, Files: 1, FilesMax: 64, Buffered: buffered}
+	o := engine.Options{LogsMax: 16, SegmentBytes: 4 << 20, JournalBytes: 4 << 20, LogMemoryBytes: 8 << 20, BatchBytesMax: 256 << 10, DirectBytes: direct, Files: 1, FilesMax: 64}
 	return ring, arena, recovery.Options{Options: o, Shards: 1, Seed: [16]byte{4, 4}}
 }
 
@@ -107,7 +107,8 @@ func (r *real) turn(told func(engine.Event) bool) bool {
 			return hit
 		}
 		if ev.Kind == engine.Failed {
-			r.t.Fatalf("the storage failed: errno %d", r.e.FailedErrno())
+			f, _ := r.e.Failure()
+			r.t.Fatalf("the storage failed: %v", f.Error())
 		}
 		hit = told(ev) || hit
 	}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/tailbound/tailbound/engine/format"
-	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
 )
 
@@ -324,7 +323,7 @@ func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
 		panic("engine: Reserve before Commit or Abort of the one before")
 	}
 	switch {
-	case e.failed != 0:
+	case e.failed:
 		return nil, 0, StorageFailed
 	case !e.open(s):
 		return nil, 0, Unknown
@@ -537,5 +536,3 @@ func (e *Engine) SeekTime(s Slot, ts int64) (base int64, ok bool) {
 	}
 	return max(l.drained, l.start), true
 }
-
-var _ = ioring.Never

@@ -336,7 +336,7 @@ func (e *Engine) stepRuns(sleep *ioring.Instant) {
 			}
 			i = next
 		}
-		if e.failed == 0 {
+		if !e.failed {
 			e.sendNext(s, sleep)
 		}
 	}
@@ -419,7 +419,7 @@ func (e *Engine) pushRun(i int32, sleep *ioring.Instant) {
 	if !r.opened {
 		file, pending, errno := e.acquire(r.segment, false)
 		if errno != 0 {
-			r.io.errno = errno
+			r.io.errno, r.io.failed = errno, ioring.Open
 			e.runOver(i)
 			return
 		}
@@ -461,7 +461,7 @@ func (e *Engine) runOver(i int32) {
 		return
 	}
 	r.state = runDone
-	if e.o.Faults.Has(RunAckedAlone) && r.direct() && e.failed == 0 && l.state != logGone {
+	if e.o.Faults.Has(RunAckedAlone) && r.direct() && !e.failed && l.state != logGone {
 		l.durable = max(l.durable, r.header.End)
 		e.tellDurable(r.log, r.landing())
 	}
@@ -470,7 +470,7 @@ func (e *Engine) runOver(i int32) {
 		e.finishClosing(l)
 		return
 	}
-	if e.failed == 0 {
+	if !e.failed {
 		e.settle(s, at)
 	}
 	if l.taken < l.end {
@@ -481,7 +481,7 @@ func (e *Engine) runOver(i int32) {
 // runsDurable takes what is written and synced, in order.
 func (e *Engine) runsDurable(l *log) {
 	for i := l.runFirst; i != none && e.extents.pool[i].state == runDone; i = l.runFirst {
-		if e.failed != 0 && e.extents.pool[i].header.End > l.durable {
+		if e.failed && e.extents.pool[i].header.End > l.durable {
 			return // after a failure nothing becomes durable
 		}
 		e.runDurable(l, i)
@@ -543,7 +543,7 @@ func (e *Engine) runFailed(i int32) {
 	alone := l.runFirst == i && r.next == none && !r.direct()
 	if !alone && l.state != logGone {
 		r.state = runBroken
-		e.fail(r.io.errno)
+		e.fail(e.runFailure(r))
 		return
 	}
 	if !alone {
@@ -551,6 +551,9 @@ func (e *Engine) runFailed(i int32) {
 		e.runsDurable(l)
 		e.finishClosing(l)
 		return
+	}
+	if !spaceShort(r.io.failed, r.io.errno) {
+		e.survived(e.runFailure(r))
 	}
 	l.taking, l.taken, l.chainSent = r.from, l.drained, l.chain
 	l.undrained += int64(r.bytes)
@@ -566,6 +569,16 @@ func (e *Engine) runFailed(i int32) {
 		return
 	}
 	e.queueDrain(int32(s))
+}
+
+// runFailure is what ended run r, and which records it held.
+func (e *Engine) runFailure(r *run) Failure {
+	f := r.io.failure(SegmentFile)
+	if f.Op == ioring.Open {
+		f.Offset, f.Length = 0, 0
+	}
+	f.Generation, f.Log, f.From, f.To = e.segments.all[r.segment].generation, r.header.Log, r.header.Base, r.header.End
+	return f
 }
 
 // settle moves log s's durable offset on, over what frames, in their order, and

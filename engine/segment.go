@@ -169,7 +169,11 @@ func (e *Engine) pushFile(i int32) {
 func (e *Engine) fileCompleted(i uint32, c ioring.Completion) {
 	f := &e.files.opened[i]
 	f.pushed = false
-	if again(c.Result) {
+	code := ioring.Open
+	if f.state == fileClosing {
+		code = ioring.Close
+	}
+	if again(code, c.Result) {
 		return // pushed again by whoever asks next
 	}
 	e.files.filesBusy--
@@ -365,8 +369,20 @@ const (
 	workDirectory
 	workEntry
 	workAwait
-	workUndo // a file that could not be made is removed
 )
+
+// code is the operation that a stage waits for.
+func (s workStage) code() ioring.Code {
+	switch s {
+	case workRename:
+		return ioring.Rename
+	case workOpen:
+		return ioring.Open
+	case workAllocate:
+		return ioring.Allocate
+	}
+	return ioring.Sync
+}
 
 func (e *Engine) takeWork() *work {
 	for i := range e.segments.works {
@@ -387,7 +403,7 @@ func (e *Engine) wantSegment(s Slot, n int64) Status {
 		}
 		l.noSpace = false
 	}
-	if l.working || e.failed != 0 {
+	if l.working || e.failed {
 		return e.waitRoom()
 	}
 	w := e.takeWork()
@@ -433,7 +449,7 @@ func (e *Engine) wantRoom(s Slot, g int32, need int64) Status {
 		}
 		l.noSpace = false
 	}
-	if l.working || e.failed != 0 {
+	if l.working || e.failed {
 		return e.waitRoom()
 	}
 	w := e.takeWork()
@@ -486,8 +502,8 @@ func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
 	case workOpen:
 		_, pending, errno := e.acquire(w.segment, w.create)
 		if errno != 0 {
-			w.errno, w.stage = errno, workUndo
-			e.stepWork(i, w, sleep)
+			w.errno = errno
+			e.workFailed(w)
 			return
 		}
 		if pending {
@@ -505,7 +521,7 @@ func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
 	case workDirectory:
 		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: e.o.Files + slotSegments, Token: token})
 	case workEntry:
-		if e.failed != 0 {
+		if e.failed {
 			e.endWork(w)
 			return
 		}
@@ -515,12 +531,9 @@ func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
 		}
 		return
 	case workAwait:
-		if e.failed != 0 {
+		if e.failed {
 			e.endWork(w)
 		}
-		return
-	case workUndo:
-		e.undoWork(w)
 		return
 	}
 	if !w.pushed {
@@ -534,18 +547,17 @@ func (e *Engine) workCompleted(i uint32, c ioring.Completion) {
 	w := &e.segments.works[i]
 	w.pushed = false
 	e.disk.end(WorkFiles, metadataBytes)
-	if again(c.Result) {
+	if again(w.stage.code(), c.Result) {
 		return
 	}
 	q := &e.segments.all[w.segment]
 	if c.Result < 0 {
 		w.errno = int(-c.Result)
-		if w.stage == workAllocate && spaceShort(w.errno) && w.bytes > w.least && e.recycled.sparesN == 0 {
+		if w.stage == workAllocate && spaceShort(ioring.Allocate, w.errno) && w.bytes > w.least && e.recycled.sparesN == 0 {
 			w.bytes = max(w.least, (q.bytes+w.bytes)/2&^(format.BlockBytes-1)) // half as much more
 			return
 		}
-		w.stage = workUndo
-		e.undoWork(w)
+		e.workFailed(w)
 		return
 	}
 	switch w.stage {
@@ -572,12 +584,23 @@ func (e *Engine) workCompleted(i uint32, c ioring.Completion) {
 	}
 }
 
-// spaceShort says that an error is the want of space.
-func spaceShort(errno int) bool { return errno == int(ioring.ENOSPC) || errno == int(ioring.EDQUOT) }
-
-// undoWork gives up: what was there before stays, a new file is removed.
-func (e *Engine) undoWork(w *work) {
-	l := &e.logs[w.log]
+// workFailed gives up: what was there before stays, a new file is removed.
+func (e *Engine) workFailed(w *work) {
+	l, code := &e.logs[w.log], w.stage.code()
+	full := spaceShort(code, w.errno)
+	if !full {
+		q := &e.segments.all[w.segment]
+		f := Failure{Op: code, File: SegmentFile, Generation: q.generation, Errno: ioring.Errno(w.errno), Log: l.id}
+		switch w.stage {
+		case workRename:
+			f.Generation = w.spare
+		case workAllocate:
+			f.Offset, f.Length = q.bytes, w.bytes-q.bytes
+		case workDirectory:
+			f.File = SegmentsDirectory
+		}
+		e.survived(f)
+	}
 	if w.create {
 		// it is the log's last: one work at a time
 		if l.segments == w.segment {
@@ -591,7 +614,7 @@ func (e *Engine) undoWork(w *work) {
 		}
 		e.segments.all[w.segment].next = none
 		e.removeSegment(w.segment)
-	} else if !spaceShort(w.errno) {
+	} else if !full {
 		e.segments.all[w.segment].broken = true
 	}
 	e.spaceGone(l)
@@ -646,7 +669,7 @@ func (e *Engine) logClosed(s Slot) {
 // go, at once: its own segment's entry may wait for that room. It gives the
 // slot back when nothing of the log is in flight.
 func (e *Engine) finishClosing(l *log) {
-	if l.state != logGone || l.runsFlying > 0 || l.runFirst != none && e.failed != 0 {
+	if l.state != logGone || l.runsFlying > 0 || l.runFirst != none && e.failed {
 		return
 	}
 	for l.runFirst != none { // none was sent
@@ -724,11 +747,14 @@ func (e *Engine) pushUnlink(sleep *ioring.Instant) {
 func (e *Engine) unlinkCompleted(c ioring.Completion) {
 	e.segments.unlinkGo = false
 	e.disk.end(WorkFiles, metadataBytes)
-	if again(c.Result) {
+	if again(ioring.Unlink, c.Result) {
 		return
 	}
 	e.segments.unlinking = false
 	g := e.segments.unlinks[0]
+	if c.Result < 0 {
+		e.survived(Failure{Op: ioring.Unlink, File: SegmentFile, Generation: e.segments.all[g].generation, Errno: ioring.Errno(-c.Result)})
+	}
 	e.segments.unlinks = slices.Delete(e.segments.unlinks, 0, 1)
 	e.freeSegment(g)
 }

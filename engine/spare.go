@@ -56,6 +56,19 @@ const (
 	makeSync
 )
 
+// code is the operation that a stage waits for.
+func (s makeStage) code() ioring.Code {
+	switch s {
+	case makeAllocate:
+		return ioring.Allocate
+	case makeZero:
+		return ioring.Write
+	case makeSync:
+		return ioring.Sync
+	}
+	return ioring.Open
+}
+
 // PrepareBytesMin is the size of a file of zeroes; they are larger where there
 // would be more than RecycledMax/2 of them.
 const PrepareBytesMin = 64 << 20
@@ -103,7 +116,7 @@ func (e *Engine) addSpare(g int32, zeroes bool) bool {
 	if zeroes {
 		sum, most = &e.recycled.zeroBytes, e.o.PrepareBytes
 	}
-	if e.failed != 0 || e.recycled.sparesN == RecycledMax || *sum+e.segments.all[g].bytes > most {
+	if e.failed || e.recycled.sparesN == RecycledMax || *sum+e.segments.all[g].bytes > most {
 		return false
 	}
 	e.recycled.spare[e.recycled.sparesN] = spare{g, e.now, zeroes}
@@ -186,7 +199,7 @@ func (e *Engine) stepSpares(sleep *ioring.Instant) {
 		e.letSparesGo(e.now-spareForNS, false)
 		earlier(sleep, e.now+spareForNS/10)
 	}
-	if e.recycled.zeroes.Len() > 0 && e.failed == 0 && !e.stopping && !e.recycled.making.pushed {
+	if e.recycled.zeroes.Len() > 0 && !e.failed && !e.stopping && !e.recycled.making.pushed {
 		e.stepMaking(sleep)
 	}
 }
@@ -221,7 +234,7 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 	case makeOpen:
 		_, pending, errno := e.acquire(m.segment, true)
 		if errno != 0 {
-			e.makingFailed()
+			e.makingFailed(ioring.Open, errno)
 			return
 		}
 		if pending {
@@ -265,11 +278,12 @@ func (e *Engine) makeCompleted(c ioring.Completion) {
 	m := &e.recycled.making
 	m.pushed = false
 	e.disk.end(WorkFiles, m.asked)
-	if again(c.Result) {
+	code := m.stage.code()
+	if again(code, c.Result) {
 		return
 	}
 	if c.Result < 0 {
-		e.makingFailed()
+		e.makingFailed(code, int(-c.Result))
 		return
 	}
 	switch m.stage {
@@ -294,7 +308,14 @@ func (e *Engine) makeCompleted(c ioring.Completion) {
 }
 
 // makingFailed: it is tried again later, with another file.
-func (e *Engine) makingFailed() {
+func (e *Engine) makingFailed(code ioring.Code, errno int) {
+	if m := &e.recycled.making; !spaceShort(code, errno) {
+		f := Failure{Op: code, File: SegmentFile, Generation: e.segments.all[m.segment].generation, Errno: ioring.Errno(errno)}
+		if code == ioring.Write {
+			f.Offset, f.Length = m.zeroed, int64(m.asked)
+		}
+		e.survived(f)
+	}
 	if e.recycled.making.pinned {
 		e.letGo(e.recycled.making.segment)
 	}

@@ -68,7 +68,11 @@ func (s *Shard) storageFailed() {
 		return
 	}
 	s.failed = true
-	s.logf(Error, "a write or sync failed: this shard acknowledges nothing more; errno ", int64(s.log.FailedErrno()))
+	f, _ := s.log.Failure()
+	s.line = s.appendFailure(s.line[:0], &f)
+	s.line = append(s.line, "; this shard acknowledges nothing more"...)
+	s.line = appendAdvice(s.line, &f)
+	s.out.Log(Error, s.o.Shard, s.line)
 	s.failTruncations(kafka.KafkaStorageError, func(engine.Slot) bool { return true })
 	for i := range s.partitions {
 		slot := engine.Slot(i)
@@ -80,6 +84,72 @@ func (s *Shard) storageFailed() {
 			s.windows.truncate(slot, s.high(slot))
 		}
 	}
+}
+
+// appendFailure writes what failed on the disk, and whose records it concerns:
+// "writing segments/0000000100000003, 4096 bytes at 8192: EIO: input/output
+// error; offsets 20 to 29 of orders/2".
+func (s *Shard) appendFailure(line []byte, f *engine.Failure) []byte {
+	line = append(line, f.Error()...)
+	if f.Log == 0 {
+		return line
+	}
+	line = append(line, "; "...)
+	if f.From < f.To {
+		line = append(line, "offsets "...)
+		line = strconv.AppendInt(line, f.From, 10)
+		line = append(line, " to "...)
+		line = strconv.AppendInt(line, f.To-1, 10)
+		line = append(line, " of "...)
+	} else {
+		line = append(line, "a file of "...)
+	}
+	line = s.appendLogName(line, f.Log)
+	if f.Corrupt {
+		line = append(line, " are lost, and it takes no more records"...)
+	}
+	return line
+}
+
+// appendLogName writes the partition whose log has this id, as orders/2; the
+// id itself where the log has no name.
+func (s *Shard) appendLogName(line []byte, id uint64) []byte {
+	if slot, ok := s.log.Lookup(id); ok {
+		if p := &s.partitions[slot]; p.named {
+			line = append(line, s.topics.all[p.topic].name...)
+			line = append(line, '/')
+			return strconv.AppendInt(line, int64(p.index), 10)
+		}
+	}
+	line = append(line, "log "...)
+	return strconv.AppendUint(line, id, 10)
+}
+
+func appendAdvice(line []byte, f *engine.Failure) []byte {
+	if advice := f.Advice(); advice != "" {
+		line = append(line, ": "...)
+		line = append(line, advice...)
+	}
+	return line
+}
+
+const troubleLineNS = 1e9 // between two lines about failures that were survived
+
+// tellTroubles writes a line about operations on the disk that failed and were
+// survived, at most once a second, however many readers meet the same sector.
+func (s *Shard) tellTroubles() {
+	n, last := s.log.Troubles()
+	if n == s.troubles || s.now < s.troublesAt {
+		return
+	}
+	s.line = s.appendFailure(s.line[:0], &last)
+	s.line = appendAdvice(s.line, &last)
+	if more := n - s.troubles - 1; more > 0 {
+		s.line = append(s.line, "; others failed before it: "...)
+		s.line = strconv.AppendUint(s.line, more, 10)
+	}
+	s.out.Log(Warn, s.o.Shard, s.line)
+	s.troubles, s.troublesAt = n, s.now+troubleLineNS
 }
 
 // codeOf is the Kafka error a status of the engine becomes.

@@ -134,7 +134,7 @@ func planShard(arena int, o BrokerOptions) Memory {
 		},
 		Engine: engine.Options{
 			LogsMax: max(64, o.PartitionsMax), SegmentBytes: 256 << 20, JournalBytes: cmp.Or(o.JournalBytes, JournalBytesDefault), SpareBytes: o.SpareBytes, PrepareBytes: o.PrepareBytes, LogMemoryBytes: arena,
-			BatchBytesMax: o.MessageBytesMax, InflightMax: tuned.InflightMax, DirectBytes: tuned.DirectBytes, Files: engineFiles, FilesMax: 2048, Buffered: o.Buffered, ReadOnlyOnFailure: o.ReadOnlyOnFailure,
+			BatchBytesMax: o.MessageBytesMax, InflightMax: tuned.InflightMax, DirectBytes: tuned.DirectBytes, Files: engineFiles, FilesMax: 2048,
 		},
 		MailBytes: min(4<<20, arena/32), ProducersMax: 16384,
 		WaitersMax:  max(16384, 4*o.PartitionsMax), // a quarter of them is one request's, which may name every partition

@@ -180,11 +180,13 @@ type Shard struct {
 	// Timelines feeds the histograms of this shard, one writer.
 	Timelines *metrics.Shard
 	// Flight keeps the slowest requests of a data shard; the control shard has none.
-	Flight    *metrics.Flight
-	promised  objectives
-	refused   uint64         // connections refused that a line told of
-	refusedAt ioring.Instant // when the next line may
-	published ioring.Instant // when the counters were last made readable
+	Flight     *metrics.Flight
+	promised   objectives
+	refused    uint64         // connections refused that a line told of
+	refusedAt  ioring.Instant // when the next line may
+	troubles   uint64         // failures on the disk that were survived and told of
+	troublesAt ioring.Instant // when the next line may
+	published  ioring.Instant // when the counters were last made readable
 }
 
 // Stage is where a shard is in its life.
@@ -361,6 +363,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		sleepUntil = now
 	}
 	sleepUntil = min(sleepUntil, s.refusals())
+	s.tellTroubles()
 	s.countFrames()
 	s.endTurn()
 	if s.Timelines.Asked() {

@@ -1,0 +1,106 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/ioring"
+)
+
+// Failure is an operation on the disk that did not do what was asked, as plain
+// values: a machine that meets one writes it down without an allocation, and
+// only what prints it makes text of it.
+type Failure struct {
+	Op         ioring.Code
+	Shard      int
+	File       FailedFile
+	Generation uint64 // of the segment, for SegmentFile
+	Offset     int64  // in the file, of the first byte asked for
+	Length     int64  // how many; 0: the operation has no range
+	Errno      ioring.Errno
+	Log        uint64 // id of the log whose records it concerns; 0: not one log's
+	From, To   int64  // its records, From to To - 1; From == To: not known
+	Corrupt    bool   // the read succeeded, and what it read is not what was written
+}
+
+// FailedFile says which of a shard's files a Failure is about.
+type FailedFile uint8
+
+// The files of a shard.
+const (
+	JournalFile FailedFile = iota
+	CheckpointFile0
+	CheckpointFile1
+	SegmentFile
+	SegmentsDirectory
+)
+
+// Path is the file's path in the data directory.
+func (f *Failure) Path() string {
+	switch f.File {
+	case JournalFile:
+		return format.ShardPath(f.Shard, "journal")
+	case CheckpointFile0:
+		return format.ShardPath(f.Shard, "checkpoint-0")
+	case CheckpointFile1:
+		return format.ShardPath(f.Shard, "checkpoint-1")
+	case SegmentsDirectory:
+		return "segments"
+	}
+	return format.SegmentPath(f.Generation)
+}
+
+// Error is one line: "writing shard-001/journal, 65536 bytes at 1048576: EIO:
+// input/output error". It says nothing of the log and its records, whose
+// topic the engine does not know.
+func (f *Failure) Error() string {
+	if f.Corrupt {
+		return fmt.Sprintf("reading %s, at %d: what lies there is not what was written", f.Path(), f.Offset)
+	}
+	return f.operation().Error()
+}
+
+// Advice is what an operator may do about it; "" where nothing is known.
+func (f *Failure) Advice() string {
+	if f.Corrupt {
+		return "tailbound check says what else is broken"
+	}
+	return f.operation().Advice()
+}
+
+func (f *Failure) operation() *ioring.OpError {
+	return &ioring.OpError{Op: f.Op, Path: f.Path(), Offset: f.Offset, Length: f.Length, Errno: f.Errno}
+}
+
+// fail ends what this shard acknowledges, for good: the first failure says why.
+func (e *Engine) fail(f Failure) {
+	if e.failed {
+		return
+	}
+	f.Shard = e.shard
+	e.failed, e.failure = true, f
+	e.changes++
+	e.tell(Event{Kind: Failed})
+}
+
+// Failure is what ended this shard's storage. False: nothing did.
+func (e *Engine) Failure() (f Failure, failed bool) { return e.failure, e.failed }
+
+// survived counts a failure after which the shard goes on: what was asked is
+// done again elsewhere, or refused, or was only worth a try.
+func (e *Engine) survived(f Failure) {
+	f.Shard = e.shard
+	e.troubles, e.trouble = e.troubles+1, f
+}
+
+// Troubles is how many operations failed and were survived, and the last of
+// them. A want of space is not one of them: Stats.NoSpace counts those.
+func (e *Engine) Troubles() (n uint64, last Failure) { return e.troubles, e.trouble }
+
+// again says that an operation is to be pushed once more as it is.
+func again(code ioring.Code, result int32) bool { return ioring.Judge(code, result) == ioring.Again }
+
+// spaceShort says that an operation found no space on the disk.
+func spaceShort(code ioring.Code, errno int) bool {
+	return ioring.Judge(code, -int32(errno)) == ioring.NoSpace
+}
