@@ -27,10 +27,10 @@ const module = "github.com/tailbound/tailbound"
 
 // deterministic are the rooms that are functions of completions, mail, clock
 // and seed: the simulator replays them, so nothing else may decide anything.
-var deterministic = []string{"netring", "engine", "engine/format", "engine/recovery", "kafka", "cluster", "shard"}
+var deterministic = []string{"netring", "engine", "engine/format", "engine/recovery", "kafka", "cluster", "shard", "broker"}
 
 // documented are the rooms others build on.
-var documented = []string{"mem", "metrics", "kafka", "ioring", "netring", "engine", "engine/format", "engine/recovery", "cluster", "cluster/groups", "shard", "shard/control"}
+var documented = []string{"mem", "metrics", "kafka", "ioring", "netring", "engine", "engine/format", "engine/recovery", "cluster", "cluster/groups", "shard", "shard/control", "broker"}
 
 // instead says, of each package that a room must never import, what does its
 // work there: a refusal that names no way out is only obeyed.

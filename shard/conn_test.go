@@ -23,7 +23,7 @@ func TestClientSoftwareIsNamed(t *testing.T) {
 		{"not a name", "2.3.0", "7777"},
 		{"", "", "7777"},
 	} {
-		h, out := newHotShard(t, ArenaBytesMin, 64), &lines{}
+		h, out := newHotShard(t, hotArenaBytes, 64), &lines{}
 		h.s.out = out
 		r := kmsg.NewPtrApiVersionsRequest()
 		r.ClientSoftwareName, r.ClientSoftwareVersion = c.name, c.version

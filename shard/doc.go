@@ -4,9 +4,8 @@
 //
 // A shard is a deterministic function of (completions, mail, clock, seed). It
 // knows netring (connections), engine (logs), kafka (the wire), cluster (what a
-// topic's configuration is) and metrics. It starts no goroutine, has no
-// channel and reads no clock, thread_linux.go excepted, which puts shards on
-// their threads; it never imports net/http.
+// topic's configuration is) and metrics. It starts no goroutine, has no channel
+// and reads no clock; room broker puts shards on their threads.
 //
 // Invariants: an answer to a Produce leaves only when the durable offset of
 // every partition it wrote has passed the end of its batch. A data shard

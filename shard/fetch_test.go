@@ -25,7 +25,7 @@ func wideFetch(partitions int, min int32) []byte {
 // partition appended to, and turns without one cost it none.
 func TestWaitingFetchLooksWhereSomethingCame(t *testing.T) {
 	const partitions, fetches, appends = 1000, 8, 100
-	h := newHotShardOf(t, ArenaBytesMin, 4096, partitions)
+	h := newHotShardOf(t, hotArenaBytes, 4096, partitions)
 	c := &h.s.Timelines.Counters
 	settle := func() {
 		for range 10 {
@@ -71,7 +71,7 @@ func TestWaitingFetchLooksWhereSomethingCame(t *testing.T) {
 // served in turn, though all who have any would wait for a minute.
 func TestWaitingFetchesMakeRoom(t *testing.T) {
 	const partitions, first, fetches = 1024, 12, 40
-	h := newHotShardOf(t, ArenaBytesMin, 4096, partitions)
+	h := newHotShardOf(t, hotArenaBytes, 4096, partitions)
 	for range first {
 		h.ring.say(wideFetch(partitions, 1<<20))
 		h.turn()
@@ -104,7 +104,7 @@ func TestWaitingFetchesMakeRoom(t *testing.T) {
 // A fetch of more partitions than a shard could hold is refused, it does not
 // wait for ever.
 func TestFetchOfTooManyPartitions(t *testing.T) {
-	h := newHotShardOf(t, ArenaBytesMin, 64, 1)
+	h := newHotShardOf(t, hotArenaBytes, 64, 1)
 	h.ring.say(wideFetch(h.s.fetchPartsMax()+1, 1))
 	for range 10 {
 		h.turn()

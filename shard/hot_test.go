@@ -2,15 +2,19 @@ package shard
 
 import (
 	"encoding/binary"
+	"runtime"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/netring"
 )
 
 // calm is a ring on which every operation succeeds in the next turn, with one
@@ -28,7 +32,10 @@ type calm struct {
 	writes   int
 }
 
-const calmSocket = 900
+const (
+	calmSocket    = 900
+	hotArenaBytes = 64 << 20
+)
 
 var hotID = [16]byte([]byte("0123456789abcdef"))
 
@@ -125,30 +132,18 @@ func newHotShardOf(t testing.TB, arenaBytes, partitionsMax, partitions int, conf
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := BrokerOptions{
-		DataShards: 1, ArenaBytes: arenaBytes, RootFD: root, Features: features.Mask, Buffered: true, MessageBytesMax: 1 << 20, PartitionsDefault: 1,
-		TopicsMax: 64, PartitionsMax: partitionsMax, Log: mute{t}, NewDirectory: [16]byte{1}, RetentionCheckNS: 1e6, Nodes: []Node{{0, "h", 1}, {1, "h", 2}},
-	}
-	boot, err := recoverDirectory(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	plan, err := PlanMemory(o.ArenaBytes, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := plan[1]
-	m.Engine.JournalBytes, m.Engine.SegmentBytes = 4<<20, 4<<20
+	o := hotOptions(arenaBytes, partitionsMax)
+	boot := recoverEmpty(t, root, features.Mask, o.Engine)
 	h := &hotShard{ring: &calm{out: make([]ioring.Completion, 8192), provided: make([]ioring.Op, 0, 1024), sent: make([]byte, 0, 4<<20)}, now: 1e9}
 	if h.post, err = NewPost(1, 4096); err != nil {
 		t.Fatal(err)
 	}
-	arena, err := mem.Map(m.ArenaBytes, mem.Options{})
+	arena, err := mem.Map(arenaBytes, mem.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { arena.Unmap() })
-	if h.s, err = Open(World{Ring: h.ring, Arena: arena, Boot: boot, Post: h.post, API: &API{}, Log: mute{t}, Seed: 1}, m.options(1, o)); err != nil {
+	if h.s, err = Open(World{Ring: h.ring, Arena: arena, Boot: boot, Post: h.post, API: &API{}, Log: mute{t}, Seed: 1}, o); err != nil {
 		t.Fatal(err)
 	}
 	controls, err := mem.Map(1<<20, mem.Options{})
@@ -179,6 +174,46 @@ func newHotShardOf(t testing.TB, arenaBytes, partitionsMax, partitions int, conf
 		t.Fatal("the shard does not listen")
 	}
 	return h
+}
+
+// hotOptions are those of data shard 1 with the sizes that production gives it.
+func hotOptions(arenaBytes, partitionsMax int) Options {
+	const requests, buffer = 2048, 64 << 10
+	return Options{
+		Shard: 1, DataShards: 1, Nodes: []Node{{0, "h", 1}, {1, "h", 2}}, ClusterID: "hot",
+		MessageBytesMax: 1 << 20, PartitionsDefault: 1, TopicsMax: 64, PartitionsMax: partitionsMax, RetentionCheckNS: 1e6,
+		ProducersMax: 16384, WaitersMax: max(16384, 4*partitionsMax), SessionsMax: SessionsMax, InterestsMax: arenaBytes / 32 / SessionPartitionBytes, MailBytes: min(4<<20, arenaBytes/32),
+		Net: netring.Options{
+			ConnsMax: 4096, RequestsMax: requests, PipelineMax: 256, ReceiveBufferBytes: buffer, ReceiveBuffers: arenaBytes / 4 / buffer, RequestBytesMax: arenaBytes / 16,
+			ProgressTimeoutNS: 10e9, ReplyBlocks: arenaBytes / 32 / 4096, AttachedMax: 16 * requests,
+		},
+		Engine: engine.Options{
+			LogsMax: max(64, partitionsMax), SegmentBytes: 4 << 20, JournalBytes: 4 << 20, LogMemoryBytes: arenaBytes, BatchBytesMax: 1 << 20,
+			InflightMax: 2, DirectBytes: 64 << 10, Files: 8, FilesMax: 2048,
+		},
+	}
+}
+
+// recoverEmpty makes the data directory at root.
+func recoverEmpty(t testing.TB, root int, features ioring.FeatureMask, o engine.Options) *engine.RecoveredState {
+	arena, err := mem.Map(96<<20, mem.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer arena.Unmap()
+	runtime.LockOSThread() // the ring's thread
+	defer runtime.UnlockOSThread()
+	ring, err := ioring.NewKernel(ioring.KernelOptions{Entries: 64, CQEntries: 256, Files: 8 + o.FilesMax, Sockets: 1, RootFD: root, Features: features, Buffered: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ring.Close()
+	o.LogMemoryBytes = 16 << 20
+	boot, err := recovery.Recover(ring, arena, recovery.Options{Options: o, Shards: 1, Seed: [16]byte{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return boot
 }
 
 func (h *hotShard) turn() {
@@ -270,7 +305,7 @@ func TestServingAllocatesNothing(t *testing.T) {
 		{"small, its times looked at", 100, false, []cluster.Config{{Name: "message.timestamp.before.max.ms", Value: "1600000000000"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := newHotShard(t, ArenaBytesMin, 64, c.configs...)
+			h := newHotShard(t, hotArenaBytes, 64, c.configs...)
 			produce, flexible := produceFrame(8, -1, make([]byte, c.record)), produceFrame(9, 1, make([]byte, c.record))
 			fetch, at := fetchFrame(11, 500, 1)
 			fetchFlexible, atFlexible := fetchFrame(12, 500, 1)

@@ -114,7 +114,7 @@ type Post struct {
 // NewPost makes the mailboxes of one control shard and n data shards. Each
 // holds capacity mails: at least twice the requests a shard has in flight.
 func NewPost(n, capacity int) (*Post, error) {
-	arena, err := mem.Map(postBytes(n, capacity), mem.Options{})
+	arena, err := mem.Map(PostBytes(n, capacity), mem.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -131,11 +131,14 @@ func NewPost(n, capacity int) (*Post, error) {
 	return p, nil
 }
 
-// postBytes is what NewPost maps.
-func postBytes(n, capacity int) int { return 2*n*capacity*mailBytes + (n+1)*8192 }
+// PostBytes is what NewPost maps.
+func PostBytes(n, capacity int) int { return 2*n*capacity*mailBytes + (n+1)*8192 }
 
 // SetWaker says how to wake a shard. Before it runs.
 func (p *Post) SetWaker(shard int, w Waker) { p.wakers[shard] = w }
+
+// Waker wakes a shard. After SetWaker.
+func (p *Post) Waker(shard int) Waker { return p.wakers[shard] }
 
 // Stop asks every shard to stop cleanly. Any thread may call it.
 func (p *Post) Stop() {

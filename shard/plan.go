@@ -26,34 +26,24 @@ type Plan struct {
 	Heap       []Pool // tables of fixed size in Go's heap; none of them holds a record
 }
 
-// PlanPools carves a shard's arena and makes its tables as Open would, without
-// a ring and a directory, and says what it took. Errors are those of a start
-// with such options.
-func PlanPools(shard int, o BrokerOptions) (Plan, error) {
-	plan, err := PlanMemory(o.ArenaBytes, o)
-	if err != nil {
+// PlanPools carves a shard's arena and makes its tables as Open does, without a
+// ring and a directory, and says what each took. Errors are those of Open.
+func PlanPools(arena *mem.Arena, o Options) (Plan, error) {
+	s := &Shard{o: o}
+	var err error
+	if s.net, err = netring.New(nil, arena, o.Net); err != nil {
 		return Plan{}, err
 	}
-	m := plan[min(shard, 1)]
-	arena, err := mem.Map(m.ArenaBytes, mem.Options{})
-	if err != nil {
+	if s.mailMem, err = newMailMemory(arena, o.MailBytes); err != nil {
 		return Plan{}, err
 	}
-	defer arena.Unmap()
-	s := &Shard{o: m.options(shard, o)}
-	if s.net, err = netring.New(nil, arena, m.Net); err != nil {
-		return Plan{}, err
-	}
-	if s.mailMem, err = newMailMemory(arena, m.MailBytes); err != nil {
-		return Plan{}, err
-	}
-	if s.sessions, err = newSessions(arena, m.SessionsMax, m.InterestsMax, 0); err != nil {
+	if s.sessions, err = newSessions(arena, o.SessionsMax, o.InterestsMax, 0); err != nil {
 		return Plan{}, err
 	}
 	if err = s.newFlight(arena); err != nil {
 		return Plan{}, err
 	}
-	if s.log, err = engine.Plan(arena, m.Engine); err != nil {
+	if s.log, err = engine.Plan(arena, o.Engine); err != nil {
 		return Plan{}, err
 	}
 	s.makeTables()
@@ -101,15 +91,3 @@ func tables(prefix string, of any, all []Pool) []Pool {
 	walk("", reflect.ValueOf(of).Elem())
 	return all
 }
-
-// MailboxBytes is what the mailboxes between all shards take, beside arenas.
-func MailboxBytes(dataShards int, o BrokerOptions) int {
-	plan, err := PlanMemory(o.ArenaBytes, o)
-	if err != nil {
-		return 0
-	}
-	return postBytes(dataShards, mailboxCapacity(plan[1]))
-}
-
-// mailboxCapacity is how many mails fit between two shards.
-func mailboxCapacity(data Memory) int { return 4 * data.Net.RequestsMax }

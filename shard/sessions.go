@@ -85,9 +85,9 @@ const (
 	sessionEvictNS = 120e9
 )
 
-// interestBytes is what a partition takes in a session, with its place in at
+// SessionPartitionBytes is what a partition takes in a session, with its place in at
 // most two buckets.
-const interestBytes = int(unsafe.Sizeof(interest{})) + 8
+const SessionPartitionBytes = int(unsafe.Sizeof(interest{})) + 8
 
 func newSessions(a *mem.Arena, slots, interests int, seed uint64) (s sessions, err error) {
 	s.seed, s.free, s.byUse, s.freeInterest = seed, none, mem.EmptyList, none

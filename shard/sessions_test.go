@@ -166,7 +166,7 @@ func (c *sessionClient) begin(from map[int32]int64) int32 {
 }
 
 func newSessionClient(t *testing.T, version int16, partitions int) *sessionClient {
-	return &sessionClient{hotShard: newHotShardOf(t, ArenaBytesMin, 4096, partitions), t: t, version: version}
+	return &sessionClient{hotShard: newHotShardOf(t, hotArenaBytes, 4096, partitions), t: t, version: version}
 }
 
 // What a session says and does not say, step by step.

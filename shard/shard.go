@@ -452,6 +452,12 @@ func (s *Shard) Done() bool { return s.stage == StageDone }
 // Failed says that a write or sync of this shard failed for good.
 func (s *Shard) Failed() bool { return s.failed }
 
+// Serving says that it listens, and has not begun to stop.
+func (s *Shard) Serving() bool { return s.stage == StageServing }
+
+// InFlight is how many requests are not answered yet.
+func (s *Shard) InFlight() int { return s.inFlight }
+
 // logEvents takes what the engine has to say. It says whether there was any.
 func (s *Shard) logEvents() (any bool) {
 	for {

@@ -59,7 +59,7 @@ func (w *World) Hash() uint64 { return w.hash }
 // Steps is how many events have happened.
 func (w *World) Steps() int { return w.steps }
 
-// Logf adds a line to the trace, and to the hash.
+// Logf adds a line to the trace. The hash is of events only.
 func (w *World) Logf(format string, a ...any) {
 	if w.Trace != nil {
 		fmt.Fprintf(w.Trace, "%12d "+format+"\n", append([]any{int64(w.Now)}, a...)...)

@@ -11,11 +11,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
-	"github.com/tailbound/tailbound/shard"
 	"github.com/tailbound/tailbound/shard/control"
 )
 
@@ -99,8 +99,8 @@ func openOffline(dir string) (*offline, error) {
 	}
 	_, direct := ioring.DirectIO(d.root)
 	runtime.LockOSThread()
-	if d.arena, err = mem.Map(shard.CheckArenaBytes, mem.Options{}); err == nil {
-		d.ring, err = ioring.NewKernel(ioring.KernelOptions{Entries: 64, CQEntries: 256, Files: shard.CheckFiles, Sockets: 1, RootFD: d.root, Features: ioring.AllFeatures, Buffered: direct != nil})
+	if d.arena, err = mem.Map(broker.CheckArenaBytes, mem.Options{}); err == nil {
+		d.ring, err = ioring.NewKernel(ioring.KernelOptions{Entries: 64, CQEntries: 256, Files: broker.CheckFiles, Sockets: 1, RootFD: d.root, Features: ioring.AllFeatures, Buffered: direct != nil})
 	}
 	if err != nil {
 		d.close()
@@ -123,7 +123,7 @@ func (d *offline) close() {
 }
 
 func (d *offline) check() (*recovery.CheckReport, error) {
-	o := shard.CheckOptions()
+	o := broker.CheckOptions()
 	bar := newProgress(os.Stderr, "reading")
 	defer bar.end()
 	o.Each, o.Sound, o.Progress = d.topics.Take, control.SoundBatch, bar.at

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tailbound/tailbound/shard"
+	"github.com/tailbound/tailbound/broker"
 )
 
 // Journals are made once, in full, and written in circles. On a large disk each
@@ -74,7 +74,7 @@ func (o *serveOptions) journalsFit(shards int, each byteSize) error {
 // spareBytes is how much of files that logs let go a shard may keep.
 func (o *serveOptions) spareBytes(shards int) (int64, error) {
 	total, _, err := diskOf(o.dataDir)
-	return min(total/diskPart/int64(shards), shard.SpareBytesMax), err
+	return min(total/diskPart/int64(shards), broker.SpareBytesMax), err
 }
 
 // prepareBytes is how much of files of zeroes a shard keeps ready.
@@ -83,8 +83,8 @@ func (o *serveOptions) prepareBytes(shards int) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("data directory: %w", err)
 	}
-	if o.prepare != 0 && int64(o.prepare) < shard.PrepareBytesMin*int64(shards) {
-		return 0, fmt.Errorf("--prepare %s: each of %s has files of its own, of %s", &o.prepare, plural(shards, "data shard"), binaryBytes(shard.PrepareBytesMin))
+	if o.prepare != 0 && int64(o.prepare) < broker.PrepareBytesMin*int64(shards) {
+		return 0, fmt.Errorf("--prepare %s: each of %s has files of its own, of %s", &o.prepare, plural(shards, "data shard"), binaryBytes(broker.PrepareBytesMin))
 	}
 	if int64(o.prepare) > total/2 {
 		return 0, fmt.Errorf("--prepare %s: the file system of %s has %s, and at most half of that can be kept ready", &o.prepare, o.dataDir, binaryBytes(int(total)))

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/shard"
 )
 
@@ -49,8 +50,8 @@ func parseListeners(listen, advertise string, ports int) (all []*listener, liste
 		}
 		all = append(all, l)
 	}
-	if len(all) > shard.ListenersMax {
-		return nil, fmt.Errorf("%d listeners; there may be %d", len(all), shard.ListenersMax), nil
+	if len(all) > broker.ListenersMax {
+		return nil, fmt.Errorf("%d listeners; there may be %d", len(all), broker.ListenersMax), nil
 	}
 	if advertise == "" {
 		return all, nil, nil

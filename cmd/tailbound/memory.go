@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"text/tabwriter"
 
+	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/shard"
 )
 
@@ -18,7 +20,7 @@ func (o *serveOptions) printMemory(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	arenas, heap := 0, 0
 	for i, times := range []int{1, shards} {
-		p, err := shard.PlanPools(i, options)
+		p, err := broker.PlanPools(options, i)
 		if err != nil {
 			return o.tooSmall(err)
 		}
@@ -34,7 +36,10 @@ func (o *serveOptions) printMemory(w io.Writer) error {
 		arenas += times * n
 		heap += times * printPools(t, "tables in Go's heap", p.Heap)
 	}
-	mail := shard.MailboxBytes(shards, options)
+	mail, err := broker.MailboxBytes(options)
+	if err != nil {
+		return err
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
@@ -44,35 +49,22 @@ func (o *serveOptions) printMemory(w io.Writer) error {
 }
 
 // memoryOptions are what decides about memory.
-func (o *serveOptions) memoryOptions() (shard.BrokerOptions, error) {
+func (o *serveOptions) memoryOptions() (broker.Options, error) {
+	b := broker.Defaults()
 	shards := o.shards
 	if shards == 0 {
 		allowed, err := allowedCPUs()
 		if err != nil {
-			return shard.BrokerOptions{}, err
+			return b, err
 		}
 		shards = o.dataShards(allowed)
 	}
-	return shard.BrokerOptions{DataShards: shards, ArenaBytes: int(o.arena), MessageBytesMax: int(o.messageBytes), JournalBytes: int(o.journal), ConnsMax: o.connsMax, FetchSessionsMax: o.sessionSlots(), PartitionsDefault: o.partitions,
-		TopicsMax: o.partitionsMax, PartitionsMax: o.partitionsMax, Tuning: o.tuning(), Nodes: make([]shard.Node, shards+1)}, nil
-}
-
-// tuning is what a shard is told of how it works.
-func (o *serveOptions) tuning() shard.Tuning {
-	t := shard.Tuning{InflightMax: o.inflightMax, DirectBytes: int(o.directBytes), ReceiveBufferBytes: int(o.receiveBuffer), SpinNS: int64(o.spin), Nice: o.nice}
-	if t.DirectBytes == 0 {
-		t.DirectBytes = -1
-	}
-	return t
-}
-
-// sessionSlots is how many fetch sessions a data shard keeps, as its options
-// have it: below 0 is none.
-func (o *serveOptions) sessionSlots() int {
-	if o.fetchSessions == 0 {
-		return -1
-	}
-	return o.fetchSessions
+	b.DataShards, b.Nodes = shards, make([]shard.Node, shards+1)
+	b.ArenaBytes, b.JournalBytes, b.MessageBytesMax = int(o.arena), cmp.Or(int(o.journal), b.JournalBytes), int(o.messageBytes)
+	b.ConnsMax, b.FetchSessionsMax = o.connsMax, o.fetchSessions
+	b.PartitionsDefault, b.TopicsMax, b.PartitionsMax = o.partitions, o.partitionsMax, o.partitionsMax
+	b.InflightMax, b.DirectBytes, b.ReceiveBufferBytes, b.SpinNS, b.Nice = o.inflightMax, int(o.directBytes), int(o.receiveBuffer), int64(o.spin), o.nice
+	return b, nil
 }
 
 // fits says whether the pools of a data shard fit its arena.
@@ -81,7 +73,7 @@ func (o *serveOptions) fits() error {
 	if err != nil {
 		return err
 	}
-	if _, err := shard.PlanPools(1, options); err != nil {
+	if _, err := broker.PlanPools(options, 1); err != nil {
 		return o.tooSmall(err)
 	}
 	return nil

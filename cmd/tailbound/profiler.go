@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/metrics"
 	"github.com/tailbound/tailbound/shard"
 )
@@ -72,7 +73,7 @@ type profiler struct {
 	allocs   uint64 // objects that answering has allocated
 
 	mu         sync.Mutex
-	broker     *shard.Broker // nil before the start and after the end
+	broker     *broker.Broker // nil before the start and after the end
 	nodes      []shard.Node
 	collectors []*metrics.Collector
 	histories  []*history // nil where a shard has no recorder
@@ -114,7 +115,7 @@ func withSocketPath(path string, f func(string) error) error {
 }
 
 // serve answers until close.
-func (p *profiler) serve(b *shard.Broker, nodes []shard.Node) {
+func (p *profiler) serve(b *broker.Broker, nodes []shard.Node) {
 	p.mu.Lock()
 	p.broker, p.nodes, p.started = b, nodes, time.Now()
 	for _, s := range b.Shards() {

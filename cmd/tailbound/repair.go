@@ -11,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/engine/recovery"
-	"github.com/tailbound/tailbound/shard"
 	"github.com/tailbound/tailbound/shard/control"
 )
 
@@ -154,7 +154,7 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 	for _, x := range cut {
 		logs = append(logs, x.Log)
 	}
-	o := shard.CheckOptions()
+	o := broker.CheckOptions()
 	o.Sound = control.SoundBatch
 	done, err := recovery.Repair(d.ring, d.arena, o, logs)
 	if err != nil {

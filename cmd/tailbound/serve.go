@@ -25,6 +25,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/cluster"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/netring"
@@ -62,7 +63,8 @@ func serveCommand() *cobra.Command {
 }
 
 func newServeCommand() (*cobra.Command, *serveOptions) {
-	o := &serveOptions{arena: 256 << 20, messageBytes: 1048588, directBytes: byteSize(shard.Tuned.DirectBytes), receiveBuffer: byteSize(shard.Tuned.ReceiveBufferBytes)}
+	b := broker.Defaults()
+	o := &serveOptions{arena: byteSize(b.ArenaBytes), messageBytes: byteSize(b.MessageBytesMax), directBytes: byteSize(b.DirectBytes), receiveBuffer: byteSize(b.ReceiveBufferBytes)}
 	var file string
 	var showConfig, showMemory bool
 	c := &cobra.Command{
@@ -114,11 +116,11 @@ exit status is 0 only after a clean stop.`,
 	f.StringVar(&o.cpus, "cpus", "", "CPUs for the data shards, such as 1-3,5 (default: the last ones allowed, where there are as many as shards + 1)")
 	f.Var(&o.arena, "arena", "memory of each data shard, at least 64MiB")
 	f.Var(&o.journal, "journal", "journal of each data shard, 8MiB to 4GiB (default: 128MiB, less on a small disk, and as it is where there is one)")
-	f.IntVar(&o.inflightMax, "journal-inflight-max", shard.Tuned.InflightMax, "journal writes of a shard that are under way at a time, and direct runs of a partition, 1 to 8")
+	f.IntVar(&o.inflightMax, "journal-inflight-max", b.InflightMax, "journal writes of a shard that are under way at a time, and direct runs of a partition, 1 to 8")
 	f.Var(&o.directBytes, "direct-bytes", "a partition's batches that come to this go straight to its segment, others by way of the journal; 4KiB to 1MiB, or 0: all by way of the journal")
 	f.Var(&o.prepare, "prepare", "bytes of files to write ahead with zeroes, while nothing is appended, for partitions with large batches: many disks take two or three times as long for blocks they never had. They are written again as they are taken")
-	f.DurationVar(&o.spin, "spin", time.Duration(shard.Tuned.SpinNS), "how long a data shard looks for completions before it sleeps, 0s to 1ms")
-	f.IntVar(&o.nice, "nice", shard.Tuned.Nice, "nice value of data shards and of the kernel's workers they have, -20 to 19; 0: as it is")
+	f.DurationVar(&o.spin, "spin", time.Duration(b.SpinNS), "how long a data shard looks for completions before it sleeps, 0s to 1ms")
+	f.IntVar(&o.nice, "nice", b.Nice, "nice value of data shards and of the kernel's workers they have, -20 to 19; 0: as it is")
 	f.Var(&o.receiveBuffer, "receive-buffer", "size of one of the buffers that requests are received in, 4KiB to 256KiB, a power of two")
 	f.StringVar(&o.features, "ring-features", "all", "io_uring features that may be used: all, a kernel release such as 5.19, or names with - before them")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -129,11 +131,11 @@ exit status is 0 only after a clean stop.`,
 	f.IntVar(&o.partitions, "num-partitions", 1, "partitions of a topic that is created without a number")
 	f.Var(&o.messageBytes, "message-max-bytes", "largest record batch (message.max.bytes)")
 	f.IntVar(&o.partitionsMax, "partitions-max", 4096, "largest number of partitions of all topics")
-	f.IntVar(&o.connsMax, "max-connections", shard.ConnsMax, "connections to each node; more are closed at once (max.connections)")
+	f.IntVar(&o.connsMax, "max-connections", b.ConnsMax, "connections to each node; more are closed at once (max.connections)")
 	f.IntVar(&o.connsPerIP, "max-connections-per-ip", math.MaxInt32, "of them, of one address (max.connections.per.ip)")
 	f.StringVar(&o.ipOverrides, "max-connections-per-ip-overrides", "", "addresses with a number of their own, such as 10.1.2.3:200,[::1]:20 (max.connections.per.ip.overrides)")
-	f.IntVar(&o.fetchSessions, "max-incremental-fetch-session-cache-slots", shard.SessionsMax, "fetch sessions that each data shard keeps (max.incremental.fetch.session.cache.slots); 0: none")
-	f.DurationVar(&o.retentionCheck, "retention-check-interval", shard.RetentionCheckNS, "how often each partition is held against its retention (log.retention.check.interval.ms)")
+	f.IntVar(&o.fetchSessions, "max-incremental-fetch-session-cache-slots", b.FetchSessionsMax, "fetch sessions that each data shard keeps (max.incremental.fetch.session.cache.slots); 0: none")
+	f.DurationVar(&o.retentionCheck, "retention-check-interval", time.Duration(b.RetentionCheckNS), "how often each partition is held against its retention (log.retention.check.interval.ms)")
 	f.DurationVar(&o.groupDelay, "group-initial-rebalance-delay", 3*time.Second, "how long an empty group waits for more members (group.initial.rebalance.delay.ms)")
 	f.DurationVar(&o.sessionMin, "group-min-session-timeout", 6*time.Second, "shortest session a member may ask for (group.min.session.timeout.ms)")
 	f.DurationVar(&o.sessionMax, "group-max-session-timeout", 30*time.Minute, "longest session a member may ask for (group.max.session.timeout.ms)")
@@ -171,14 +173,14 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 	if _, err := parseCPUs(o.cpus); err != nil {
 		wrong("cpus", "%s", err)
 	}
-	if o.arena < shard.ArenaBytesMin {
-		wrong("arena", "%s: a data shard needs at least %d MiB", &o.arena, shard.ArenaBytesMin>>20)
+	if o.arena < broker.ArenaBytesMin {
+		wrong("arena", "%s: a data shard needs at least %d MiB", &o.arena, broker.ArenaBytesMin>>20)
 	}
 	if o.journal != 0 && (o.journal < journalLeast || o.journal > 4<<30) {
 		wrong("journal", "%s: it is 8MiB to 4GiB", &o.journal)
 	}
-	if o.prepare != 0 && o.prepare < shard.PrepareBytesMin {
-		wrong("prepare", "%s: it is 0, or a file or more of %s for each data shard", &o.prepare, binaryBytes(shard.PrepareBytesMin))
+	if o.prepare != 0 && o.prepare < broker.PrepareBytesMin {
+		wrong("prepare", "%s: it is 0, or a file or more of %s for each data shard", &o.prepare, binaryBytes(broker.PrepareBytesMin))
 	}
 	if o.inflightMax < 1 || o.inflightMax > 8 {
 		wrong("journal-inflight-max", "%d: it is 1 to 8", o.inflightMax)
@@ -297,8 +299,8 @@ func parseAddressLimits(list string) (all []netring.AddressLimit, err error) {
 
 // raiseFilesLimit has the kernel allow as many files as it may, and says so
 // where that is too few.
-func raiseFilesLimit(o shard.BrokerOptions, connections int) error {
-	need, err := shard.FilesNeeded(o)
+func raiseFilesLimit(o broker.Options, connections int) error {
+	need, err := broker.FilesNeeded(o)
 	if err != nil {
 		return err
 	}
@@ -463,7 +465,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
 	started := time.Now()
-	broker, err := shard.Start(options)
+	running, err := broker.Start(options)
 	if err != nil {
 		if small := o.fits(); small != nil {
 			err = small
@@ -472,10 +474,10 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	}
 	runtime.GC()
 	debug.SetMemoryLimit(int64(readProcess().HeapLiveBytes) + garbageMax)
-	for _, note := range broker.Boot.Notes {
+	for _, note := range running.Boot.Notes {
 		logger.log.Warn(note)
 	}
-	profiler.serve(broker, options.Nodes)
+	profiler.serve(running.Broker, options.Nodes)
 	if prometheus != nil {
 		prometheus.serve(profiler, func(err error) { logger.log.Error("/metrics is not served any more", "error", err) })
 	}
@@ -484,19 +486,19 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		logger.log.Warn("systemd could not be told of readiness", "error", err)
 	}
 	go watchdog(profiler, logger.log)
-	return untilStopped(broker, signals, logger.log, func() { profiler.close(o.dataDir) })
+	return untilStopped(running, signals, logger.log, func() { profiler.close(o.dataDir) })
 }
 
 // brokerOptions are the settings as shards take them, but for what is found out
 // of the machine besides the disk.
-func (o *serveOptions) brokerOptions(dir *directory) (shard.BrokerOptions, error) {
+func (o *serveOptions) brokerOptions(dir *directory) (broker.Options, error) {
 	b, err := o.memoryOptions()
 	if err != nil {
 		return b, err
 	}
 	b.RootFD, b.Buffered, b.DataDir = dir.root, dir.buffered, dir.path
 	b.AutoCreateTopics, b.RetentionCheckNS, b.ReadOnlyOnFailure = o.autoCreate, int64(o.retentionCheck), o.onFailure == "readonly"
-	b.ConnsPerAddressMax, b.API = o.connsPerIP, control.API(o.groupOptions())
+	b.ConnsPerAddressMax, b.Groups = o.connsPerIP, o.groupOptions()
 	var seed [8]byte
 	crand.Read(seed[:]) // never fails (crypto/rand)
 	crand.Read(b.NewDirectory[:])
@@ -523,7 +525,7 @@ func (o *serveOptions) brokerOptions(dir *directory) (shard.BrokerOptions, error
 }
 
 // listenWith adds a bound listener to what the broker listens with.
-func (l *listener) listenWith(b *shard.BrokerOptions, single bool) {
+func (l *listener) listenWith(b *broker.Options, single bool) {
 	nodes, sockets := l.nodes, []int(nil)
 	if single {
 		nodes, sockets = []shard.Node{nodes[0], nodes[0]}, []int{-1}
@@ -547,9 +549,9 @@ const stopMax = 30 * time.Second
 
 // untilStopped waits for a signal, stops the broker and waits for that; stopping
 // runs in between. It returns early when the broker ends by itself.
-func untilStopped(broker *shard.Broker, signals <-chan os.Signal, log *slog.Logger, stopping func()) error {
+func untilStopped(running *broker.Process, signals <-chan os.Signal, log *slog.Logger, stopping func()) error {
 	done := make(chan error, 1)
-	go func() { done <- broker.Wait() }()
+	go func() { done <- running.Wait() }()
 	select {
 	case err := <-done:
 		if err == nil {
@@ -560,7 +562,7 @@ func untilStopped(broker *shard.Broker, signals <-chan os.Signal, log *slog.Logg
 		log.Info("stopping", "signal", s.String())
 		stopping()
 		daemon.SdNotify(false, daemon.SdNotifyStopping)
-		broker.Stop()
+		running.Stop()
 	}
 	asked := time.Now()
 	overdue := time.After(stopMax)

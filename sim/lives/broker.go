@@ -9,13 +9,10 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/tailbound/tailbound/engine"
-	"github.com/tailbound/tailbound/engine/recovery"
+	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
-	"github.com/tailbound/tailbound/netring"
 	"github.com/tailbound/tailbound/shard"
-	"github.com/tailbound/tailbound/shard/control"
 	"github.com/tailbound/tailbound/sim"
 )
 
@@ -56,10 +53,10 @@ type brokerSim struct {
 	over       bool            // this life is to end now
 
 	shards int
-	o      brokerLimits
+	o      broker.Options // as the seed drew them; this life's are in open
 	mood   sim.RingOptions
 
-	post   *shard.Post
+	broker *broker.Broker
 	cores  []*core
 	arenas []*mem.Arena
 
@@ -77,13 +74,6 @@ type brokerSim struct {
 	commits   int64 // the last number that was offered
 	stopping  bool  // this life is being stopped
 	patience  int   // of producers: one in so many looks they send again what they could wait for
-}
-
-// core is one shard under test.
-type core struct {
-	ring  *sim.Ring
-	shard *shard.Shard
-	sleep ioring.Instant
 }
 
 // producer is an idempotent one: it sends each batch until it is acknowledged,
@@ -186,7 +176,7 @@ func (s *brokerSim) life() error {
 // end stops the process.
 func (s *brokerSim) end() {
 	s.w.Stop()
-	s.cores, s.post, s.stopping = nil, nil, false
+	s.cores, s.broker, s.stopping = nil, nil, false
 	s.free()
 	for _, c := range s.conns {
 		s.lost(c)
@@ -202,41 +192,6 @@ func (s *brokerSim) end() {
 		s.w.Logf("--- power cut")
 		s.disk.PowerCut(s.rng)
 	}
-}
-
-func (s *brokerSim) port(i int) int { return 9092 + i }
-
-func (s *brokerSim) open() error {
-	arena := s.arena(recoveryArenaBytes)
-	ring := sim.NewRing(s.w, s.disk, arena, s.mood)
-	boot, err := recovery.Recover(ring, arena, recovery.Options{Shards: s.shards, Options: s.o.options(s, 0).Engine})
-	if err != nil {
-		return fmt.Errorf("opening: %w", err)
-	}
-	for _, line := range boot.Notes {
-		s.w.Logf("note: %s", line)
-	}
-	s.free()
-	if s.post, err = shard.NewPost(s.shards, 4*s.o.frames); err != nil {
-		return err
-	}
-	for i := range s.shards + 1 {
-		o := s.o.options(s, i)
-		arena := s.arena(s.o.arenaBytes)
-		c := &core{ring: sim.NewRing(s.w, s.disk, arena, s.mood)}
-		c.ring.Listen(o.Net.Listener, s.port(i))
-		s.post.SetWaker(i, c.ring)
-		c.shard, err = shard.Open(shard.World{Ring: c.ring, Arena: arena, Boot: boot, Post: s.post, API: control.API(s.o.groups), Log: s, Seed: s.rng.Uint64()}, o)
-		if err != nil {
-			return fmt.Errorf("opening shard %d: %w", i, err)
-		}
-		arena.Seal()
-		s.cores = append(s.cores, c)
-	}
-	for _, c := range s.cores {
-		c.ring.Also = s.arenas // an answer of the control shard is sent from where it lies
-	}
-	return nil
 }
 
 // turn turns one shard.
@@ -590,7 +545,7 @@ func (s *brokerSim) initProducer() error {
 func (s *brokerSim) newBatch(p *partBook, pid int64, seq int32) sentBatch {
 	s.serial++
 	count := 1 + s.rng.IntN(s.pick(1, 3, 20))
-	size := s.rng.IntN(s.pick(100, 2000, s.o.batchBytes*3/4))
+	size := s.rng.IntN(s.pick(100, 2000, s.o.MessageBytesMax*3/4))
 	epoch := int16(0)
 	if pid < 0 {
 		epoch = -1
@@ -1143,7 +1098,7 @@ func (s *brokerSim) settle() error {
 
 // stop is a clean one.
 func (s *brokerSim) stop() error {
-	s.post.Stop()
+	s.broker.Stop()
 	s.stopping = true
 	for range 20_000 {
 		done := 0
@@ -1160,49 +1115,6 @@ func (s *brokerSim) stop() error {
 		}
 	}
 	return fmt.Errorf("STALLED: a clean stop does not end")
-}
-
-// brokerLimits are what a seed draws for the broker.
-type brokerLimits struct {
-	batchBytes int
-	frames     int
-	arenaBytes int
-	engine     engine.Options
-	net        netring.Options
-	mailBytes  int
-	groups     control.GroupOptions
-	waiters    int
-}
-
-func (s *brokerSim) drawLimits() {
-	l := &s.o
-	l.batchBytes = s.pick(8<<10, 32<<10, 128<<10)
-	l.frames = s.pick(16, 64, 256)
-	l.arenaBytes = 64 << 20
-	l.engine = engine.Options{
-		LogsMax: 128, SegmentBytes: s.pick(256<<10, 1<<20, 2<<20), JournalBytes: s.pick(2<<20, 4<<20), LogMemoryBytes: s.pick(4<<20, 8<<20),
-		BatchBytesMax: l.batchBytes, InflightMax: s.pick(1, 2, 4), CheckLogs: s.pick(1, 32), CheckPauseNS: int64(s.pick(50e3, 5e6)), DirectBytes: s.pick(-1, 1, 2000, 16<<10), SpareBytes: int64(s.pick(-1, 64<<20)), PrepareBytes: int64(s.pick(0, 4<<20)), Files: 1, FilesMax: 512, Faults: s.run.Faults,
-	}
-	buffer := s.pick(4<<10, 64<<10)
-	l.net = netring.Options{
-		Listener: 0, ConnsMax: 64, RequestsMax: l.frames, ReceiveBufferBytes: buffer, ReceiveBuffers: (4 << 20) / buffer, RequestBytesMax: 1 << 20,
-		ProgressTimeoutNS: 30e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: s.pick(2, 8, 64), ReplyBlocks: 256,
-	}
-	l.mailBytes, l.waiters = 4<<20, 1024
-	s.mood = sim.RingOptions{Files: 1024, Sockets: 64, Depth: 1024, ShortWrites: s.pick(0, 0, 30), ShortReads: s.pick(0, 30), Again: s.pick(0, 0, 40), Late: s.pick(0, 0, 20)}
-	s.patience = s.pick(200, 200, 5)
-}
-
-func (l *brokerLimits) options(s *brokerSim, i int) shard.Options {
-	var nodes []shard.Node
-	for k := range s.shards + 1 {
-		nodes = append(nodes, shard.Node{ID: int32(k), Host: "sim", Port: int32(s.port(k))})
-	}
-	return shard.Options{
-		Shard: i, DataShards: s.shards, Nodes: nodes, ClusterID: "sim", MessageBytesMax: l.batchBytes, PartitionsDefault: 1,
-		ProducersMax: 64, WaitersMax: l.waiters, SessionsMax: 2, InterestsMax: interestsMax, MailBytes: l.mailBytes, TopicsMax: 100, PartitionsMax: 100,
-		Net: l.net, Engine: l.engine, Faults: s.run.ShardFaults,
-	}
 }
 
 func init() {

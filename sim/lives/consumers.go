@@ -67,7 +67,7 @@ func (s *brokerSim) makeConsumers() {
 		}
 		s.consumers = append(s.consumers, m)
 	}
-	o := &s.o.groups
+	o := &s.o.Groups
 	o.ConsumerSessionTimeoutMS, o.ConsumerHeartbeatIntervalMS = consumerSessionMS, 10
 }
 
@@ -107,7 +107,7 @@ func (s *brokerSim) actConsumer(m *consumer, calm bool) error {
 		s.commitConsumer(m)
 		return nil
 	}
-	if m.id == "" && m.epoch == 0 && !calm && s.o.groups.Migration.Upgrades && s.o.groups.GroupSizeMax > len(s.consumers) {
+	if m.id == "" && m.epoch == 0 && !calm && s.o.Groups.Migration.Upgrades && s.o.Groups.GroupSizeMax > len(s.consumers) {
 		// As who is stopped and started with another configuration: all of them are
 		// in turn, and then back.
 		m.classic = s.starts/6%2 == 0
@@ -334,7 +334,7 @@ func (s *brokerSim) calmed() error {
 // stuck says who does not have yet what it is to have.
 func (s *brokerSim) stuck() string {
 	for _, m := range s.members {
-		if s.o.groups.GroupSizeMax > len(s.members) && !m.stable {
+		if s.o.Groups.GroupSizeMax > len(s.members) && !m.stable {
 			return fmt.Sprintf("a member %q of %s is not stable", m.id, m.group.name)
 		}
 	}

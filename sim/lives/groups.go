@@ -92,7 +92,7 @@ func (s *brokerSim) makeGroups() {
 		}
 		s.members = append(s.members, m)
 	}
-	g := &s.o.groups
+	g := &s.o.Groups
 	*g = control.DefaultGroupOptions()
 	g.Options.Faults = s.run.GroupFaults
 	g.SessionTimeoutMinMS, g.InitialRebalanceDelayMS = 1, int64(s.pick(0, 5))

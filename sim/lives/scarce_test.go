@@ -9,10 +9,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sys/unix"
 
-	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/metrics"
-	"github.com/tailbound/tailbound/netring"
 	"github.com/tailbound/tailbound/sim"
 )
 
@@ -28,19 +27,19 @@ type scarce struct {
 const scarceBatch = 32 << 10 // the largest batch
 
 // newScarce opens it. tune changes the sizes of both its shards.
-func newScarce(t *testing.T, seed uint64, tune func(l *brokerLimits)) *scarce {
+func newScarce(t *testing.T, seed uint64, tune func(o *broker.Options)) *scarce {
 	s := &scarce{t: t, brokerSim: &brokerSim{w: sim.NewWorld(seed), disk: sim.NewDisk(0), sent: map[uint64]*sentBatch{}, ids: map[int64]bool{}}}
 	s.rng, s.shards = s.w.Rand, 1
 	s.drawLimits()
 	s.makeGroups()
 	s.mood = sim.RingOptions{Files: 1024, Sockets: 256, Depth: 1024}
-	l := &s.o
-	l.batchBytes, l.frames, l.arenaBytes = scarceBatch, 512, 64<<20
-	l.engine = engine.Options{LogsMax: 128, SegmentBytes: 2 << 20, JournalBytes: 4 << 20, LogMemoryBytes: 8 << 20, BatchBytesMax: scarceBatch, InflightMax: 2, Files: 1, FilesMax: 512}
-	l.net = netring.Options{ConnsMax: 256, RequestsMax: 512, ReceiveBufferBytes: 16 << 10, ReceiveBuffers: 512, RequestBytesMax: 1 << 20,
-		ProgressTimeoutNS: 30e9, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9, PipelineMax: 64, ReplyBlocks: 512}
+	s.o.MessageBytesMax, s.o.InflightMax, s.o.DirectBytes, s.o.SpareBytes, s.o.PrepareBytes = scarceBatch, 2, 64<<10, 0, 0
+	s.o.Memory = &broker.Memory{ArenaBytes: 64 << 20, RecoveryBytes: recoveryArenaBytes, ListenersMax: 1, ConnsMax: 256, RequestsMax: 512, PipelineMax: 64, RequestBytesMax: 1 << 20,
+		ReceiveBufferBytes: 16 << 10, ReceiveBuffers: 512, ReplyBlocks: 512, AttachedMax: 4096, MailBytes: 4 << 20,
+		LogsMax: 128, FilesMax: 512, SegmentBytes: 2 << 20, JournalBytes: 4 << 20, LogMemoryBytes: 8 << 20, BatchBytesMax: scarceBatch,
+		ProducersMax: 64, WaitersMax: 1024, SessionsMax: 2, SessionPartitionsMax: interestsMax}
 	if tune != nil {
-		tune(l)
+		tune(&s.o)
 	}
 	s.must(s.open())
 	t.Cleanup(func() { s.w.Stop(); s.free() })
@@ -324,7 +323,7 @@ func TestEachPoolExhausted(t *testing.T) {
 		name   string
 		pool   string
 		part   float64 // of it has to be in use for it to be short
-		tune   func(l *brokerLimits)
+		tune   func(o *broker.Options)
 		before int // batches of 30,000 bytes that are there
 		fill   func(s *scarce) []*user
 		beside func(s *scarce) // goes on meanwhile
@@ -333,8 +332,8 @@ func TestEachPoolExhausted(t *testing.T) {
 	}{
 		{
 			name: "receive buffers, by requests that never end", pool: "receive buffers", part: 0.25, unsure: true,
-			tune: func(l *brokerLimits) {
-				l.net.ReceiveBuffers, l.net.ReceiveBufferBytes, l.net.RequestBytesMax = 32, 16<<10, 100<<10
+			tune: func(o *broker.Options) {
+				o.Memory.ReceiveBuffers, o.Memory.ReceiveBufferBytes, o.Memory.RequestBytesMax = 32, 16<<10, 100<<10
 			},
 			fill: func(s *scarce) []*user {
 				return s.many(60, func(u *user) {
@@ -350,21 +349,21 @@ func TestEachPoolExhausted(t *testing.T) {
 		},
 		{
 			name: "frames, by fetches that wait", pool: "network frames", part: 1,
-			tune:   func(l *brokerLimits) { l.frames, l.net.RequestsMax = 16, 16 },
+			tune:   func(o *broker.Options) { o.Memory.RequestsMax = 16 },
 			fill:   func(s *scarce) []*user { return s.many(40, func(u *user) { u.ask(fetchOf(s.end(), 30_000, 1<<20)) }) },
 			beside: func(s *scarce) { produces(s); fetches(s) },
 			free:   func(s *scarce, _ []*user) {},
 		},
 		{
 			name: "parts, by fetches that wait", pool: "partitions in requests", part: 0.7,
-			tune:   func(l *brokerLimits) { l.waiters = 64 },
+			tune:   func(o *broker.Options) { o.Memory.WaitersMax = 64 },
 			fill:   func(s *scarce) []*user { return s.many(80, func(u *user) { u.ask(fetchOf(s.end(), 30_000, 1<<20)) }) },
 			beside: func(s *scarce) { produces(s); fetches(s) },
 			free:   func(s *scarce, _ []*user) {},
 		},
 		{
 			name: "requests, by produces that outlive their connections", pool: "requests", part: 1, unsure: true,
-			tune: func(l *brokerLimits) { l.frames, l.net.RequestsMax = 16, 16 },
+			tune: func(o *broker.Options) { o.Memory.RequestsMax = 16 },
 			fill: func(s *scarce) (all []*user) {
 				s.hold(ioring.Write, isJournal)
 				for range 4 {
@@ -382,7 +381,7 @@ func TestEachPoolExhausted(t *testing.T) {
 		},
 		{
 			name: "mail, by requests the control shard does not look at", pool: "mail bytes", part: 0.9,
-			tune: func(l *brokerLimits) { l.mailBytes = 64 << 10 },
+			tune: func(o *broker.Options) { o.Memory.MailBytes = 64 << 10 },
 			fill: func(s *scarce) []*user {
 				all := s.many(60, func(u *user) {
 					r := kmsg.NewPtrMetadataRequest()
@@ -413,7 +412,7 @@ func TestEachPoolExhausted(t *testing.T) {
 		},
 		{
 			name: "log memory, by a journal that does not move", pool: "log memory slabs", part: 1,
-			tune: func(l *brokerLimits) { l.engine.DirectBytes, l.engine.SegmentBytes = -1, 64<<20 },
+			tune: func(o *broker.Options) { o.DirectBytes, o.Memory.SegmentBytes = 0, 64<<20 },
 			fill: func(s *scarce) []*user {
 				s.hold(ioring.Write, isJournal)
 				return s.many(150, func(u *user) {
@@ -428,7 +427,7 @@ func TestEachPoolExhausted(t *testing.T) {
 		},
 		{
 			name: "the index of batches in memory, by small ones", pool: "batch index chunks", part: 0.95,
-			tune: func(l *brokerLimits) { l.engine.LogMemoryBytes, l.engine.LogsMax = 2<<20, 16 },
+			tune: func(o *broker.Options) { o.Memory.LogMemoryBytes, o.Memory.LogsMax = 2<<20, 16 },
 			fill: func(s *scarce) []*user {
 				s.hold(ioring.Write, isJournal)
 				return s.many(100, func(u *user) {
@@ -446,7 +445,7 @@ func TestEachPoolExhausted(t *testing.T) {
 		},
 		{
 			name: "the journal, by segments that do not move", pool: "journal blocks", part: 0.9,
-			tune: func(l *brokerLimits) { l.engine.JournalBytes, l.engine.DirectBytes = 1<<20, -1 },
+			tune: func(o *broker.Options) { o.Memory.JournalBytes, o.DirectBytes = 1<<20, 0 },
 			fill: func(s *scarce) []*user {
 				s.hold(ioring.Write, isSegment)
 				return s.many(100, func(u *user) {

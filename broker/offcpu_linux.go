@@ -1,4 +1,4 @@
-package shard
+package broker
 
 import (
 	"runtime/debug"
@@ -11,7 +11,7 @@ import (
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// away asks the kernel how long this thread wanted to run and did not. It belongs
+// offCPU asks the kernel how long this thread wanted to run and did not. It belongs
 // to the thread of one data shard, which asks at most each sampleNS: a stretch of
 // so long that is missing is so always found in the turn that it came before.
 //
@@ -19,7 +19,7 @@ import (
 //   - kept from it by Go's collector: what was missing while a collection ran
 //   - taken by the host: what turns took that the thread has neither spent on a
 //     CPU nor waited for one; at least that
-type away struct {
+type offCPU struct {
 	flight    *metrics.Flight
 	schedstat int // -1: this kernel has none
 	last      int64
@@ -50,93 +50,93 @@ var writeBarrier struct {
 	_       uint64
 }
 
-// newAway begins to watch the calling thread; nil where nothing is recorded.
-func newAway(f *metrics.Flight, now int64) *away {
+// newOffCPU begins to watch the calling thread; nil where nothing is recorded.
+func newOffCPU(f *metrics.Flight, now int64) *offCPU {
 	if f == nil {
 		return nil
 	}
-	a := &away{flight: f, last: now, buf: new([64]byte)}
+	o := &offCPU{flight: f, last: now, buf: new([64]byte)}
 	var err error
-	if a.schedstat, err = unix.Open("/proc/thread-self/schedstat", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-		a.schedstat = -1
+	if o.schedstat, err = unix.Open("/proc/thread-self/schedstat", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		o.schedstat = -1
 	}
-	a.cpu, a.waited = a.read()
-	debug.ReadGCStats(&a.stats) // takes the memory it will need
-	return a
+	o.cpu, o.waited = o.read()
+	debug.ReadGCStats(&o.stats) // takes the memory it will need
+	return o
 }
 
-func (a *away) close() {
-	if a != nil && a.schedstat >= 0 {
-		unix.Close(a.schedstat)
+func (o *offCPU) close() {
+	if o != nil && o.schedstat >= 0 {
+		unix.Close(o.schedstat)
 	}
 }
 
 // turned is told when a turn began and ended.
-func (a *away) turned(began, ended int64) {
-	if a != nil {
-		a.busy(ended - began)
-		a.ended = ended
+func (o *offCPU) turned(began, ended int64) {
+	if o != nil {
+		o.busy(ended - began)
+		o.ended = ended
 	}
 }
 
-func (a *away) busy(ns int64) {
-	a.flight.Turned(ns)
-	a.turns += ns
+func (o *offCPU) busy(ns int64) {
+	o.flight.Turned(ns)
+	o.turns += ns
 }
 
 // look is called before each turn. What the ring took to hand its operations over
 // is the turn's before, where it neither slept nor spun behind that.
-func (a *away) look(now int64, stats *ioring.KernelStats) {
-	if a == nil {
+func (o *offCPU) look(now int64, stats *ioring.KernelStats) {
+	if o == nil {
 		return
 	}
 	waits := stats.Sleeps + stats.SpinHits
-	if waits == a.waits && a.ended > 0 {
-		a.busy(now - a.ended)
+	if waits == o.waits && o.ended > 0 {
+		o.busy(now - o.ended)
 	}
-	a.waits = waits
-	if now-a.last < sampleNS {
+	o.waits = waits
+	if now-o.last < sampleNS {
 		return
 	}
-	cpu, waited := a.read()
-	missing := max(0, waited-a.waited)
-	steal := max(0, a.turns-(cpu-a.cpu)-missing)
+	cpu, waited := o.read()
+	missing := max(0, waited-o.waited)
+	steal := max(0, o.turns-(cpu-o.cpu)-missing)
 	if steal < missingNS {
 		steal = 0 // the clocks' own differences
 	}
 	gc, collects := int64(0), writeBarrier.enabled
-	if missing+steal >= missingNS && (collects || a.collected || a.endedSince(now)) {
+	if missing+steal >= missingNS && (collects || o.collected || o.endedSince(now)) {
 		gc, missing, steal = missing+steal, 0, 0
 	}
 	if missing+gc+steal > 0 {
-		a.flight.Kept(missing, gc, steal)
+		o.flight.Kept(missing, gc, steal)
 	}
-	a.last, a.cpu, a.waited, a.turns, a.collected = now, cpu, waited, 0, collects
+	o.last, o.cpu, o.waited, o.turns, o.collected = now, cpu, waited, 0, collects
 }
 
 // endedSince says whether a collection ended since the last look. It takes a few
 // microseconds, and is asked where at least as many were missing.
-func (a *away) endedSince(now int64) bool {
-	debug.ReadGCStats(&a.stats)
-	return a.stats.NumGC > 0 && time.Since(a.stats.LastGC) < time.Duration(now-a.last)
+func (o *offCPU) endedSince(now int64) bool {
+	debug.ReadGCStats(&o.stats)
+	return o.stats.NumGC > 0 && time.Since(o.stats.LastGC) < time.Duration(now-o.last)
 }
 
 // read is the CPU time of this thread, and how long it waited for a CPU, ns.
-func (a *away) read() (cpu, waited int64) {
-	ts := (*unix.Timespec)(unsafe.Pointer(a.buf))
+func (o *offCPU) read() (cpu, waited int64) {
+	ts := (*unix.Timespec)(unsafe.Pointer(o.buf))
 	if _, _, errno := unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_THREAD_CPUTIME_ID, uintptr(unsafe.Pointer(ts)), 0); errno != 0 {
-		return a.cpu + a.turns, a.waited
+		return o.cpu + o.turns, o.waited
 	}
 	cpu = ts.Nano()
-	if a.schedstat < 0 {
+	if o.schedstat < 0 {
 		return cpu, 0
 	}
-	n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(a.schedstat), uintptr(unsafe.Pointer(a.buf)), unsafe.Sizeof(*a.buf), 0, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(o.schedstat), uintptr(unsafe.Pointer(o.buf)), unsafe.Sizeof(*o.buf), 0, 0, 0)
 	if errno != 0 {
-		return cpu, a.waited
+		return cpu, o.waited
 	}
 	field := 0
-	for _, c := range a.buf[:n] {
+	for _, c := range o.buf[:n] {
 		switch {
 		case c == ' ':
 			field++

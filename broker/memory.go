@@ -1,0 +1,235 @@
+package broker
+
+import (
+	"fmt"
+
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/recovery"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/netring"
+	"github.com/tailbound/tailbound/shard"
+)
+
+// Memory is how one shard's arena is shared out, and how long its tables are.
+// Every pool is a term of one sum:
+//
+//	receive     requests on their way in, and those that wait    1/4 of the arena
+//	replies, mail between shards                                 1/16
+//	fetch sessions                                               1/32
+//	the engine's run, read and checkpoint buffers                by its limits
+//	log memory  open frames, undrained journal, cache            what is left, about half
+//
+// shard.Open carves it in this order; what does not fit is refused there, by name.
+type Memory struct {
+	ArenaBytes    int
+	RecoveryBytes int // of the arena that the data directory is recovered in
+
+	// Connections and requests.
+	ListenersMax       int // file slots of listeners; the engine's are behind them
+	ConnsMax           int
+	RequestsMax        int // in flight
+	PipelineMax        int // of them, of one connection
+	RequestBytesMax    int // one request
+	ReceiveBufferBytes int
+	ReceiveBuffers     int
+	ReplyBlocks        int // of 4 KiB
+	AttachedMax        int // pieces of answers that are sent from where they lie
+	MailBytes          int // a power of two
+
+	// Logs.
+	LogsMax        int
+	FilesMax       int // that the engine has open
+	SegmentBytes   int
+	JournalBytes   int
+	LogMemoryBytes int // at most; less where the arena has less left
+	BatchBytesMax  int
+	CheckLogs      int   // as in engine.Options
+	CheckPauseNS   int64 // as in engine.Options
+
+	// Tables.
+	ProducersMax         int // windows of idempotent producers
+	WaitersMax           int // partitions named by requests in flight
+	SessionsMax          int
+	SessionPartitionsMax int // in all sessions
+}
+
+const (
+	// ArenaBytesMin is the smallest arena of a data shard.
+	ArenaBytesMin = 64 << 20
+	// SpareBytesMax is the most that a data shard keeps of files that logs let go.
+	SpareBytesMax = 2 << 30
+	// PrepareBytesMin is the least that a data shard keeps ready, where it does.
+	PrepareBytesMin = engine.PrepareBytesMin
+	// ListenersMax is how many listeners a broker may have.
+	ListenersMax = 8
+
+	listenerSlot      = 0 // file slot of the first listener
+	controlArena      = 96 << 20
+	controlBatchBytes = 3 << 19 // one command: the members of a group, and a batch around them
+	socketsSpare      = 64      // for connections that are refused, until they are closed
+	descriptorsSpare  = 1024    // the process's own: rings, listeners, what profiles it
+)
+
+// Plan shares out the memory of each shard: [0] is the control shard's. All
+// data shards have the same.
+func Plan(o Options) ([]Memory, error) {
+	var control, data Memory
+	switch {
+	case o.Memory != nil:
+		control, data = *o.Memory, *o.Memory
+	case o.ArenaBytes < ArenaBytesMin:
+		return nil, fmt.Errorf("an arena of %d MiB is too small: a data shard needs at least %d MiB", o.ArenaBytes>>20, ArenaBytesMin>>20)
+	default:
+		control, data = controlMemory(o), dataMemory(o, o.ArenaBytes)
+	}
+	plan := []Memory{control}
+	for range o.DataShards {
+		plan = append(plan, data)
+	}
+	return plan, nil
+}
+
+func dataMemory(o Options, arena int) Memory {
+	m := Memory{
+		ArenaBytes: arena, RecoveryBytes: arena,
+		ListenersMax: ListenersMax, ConnsMax: o.ConnsMax, RequestsMax: 2048, PipelineMax: 256,
+		ReceiveBufferBytes: o.ReceiveBufferBytes, ReceiveBuffers: floorPower(arena / 4 / o.ReceiveBufferBytes),
+		ReplyBlocks: arena / 32 / 4096, MailBytes: min(4<<20, arena/32),
+		LogsMax: max(64, o.PartitionsMax), FilesMax: 2048, SegmentBytes: 256 << 20, JournalBytes: o.JournalBytes, LogMemoryBytes: arena, BatchBytesMax: o.MessageBytesMax,
+		ProducersMax: 16384,
+		WaitersMax:   max(16384, 4*o.PartitionsMax), // a quarter of them is one request's, which may name every partition
+		SessionsMax:  o.FetchSessionsMax, SessionPartitionsMax: arena / 32 / shard.SessionPartitionBytes,
+	}
+	m.RequestBytesMax = m.ReceiveBuffers * m.ReceiveBufferBytes / 4
+	m.AttachedMax = 16 * m.RequestsMax
+	return m
+}
+
+func controlMemory(o Options) Memory {
+	m := dataMemory(o, controlArena)
+	// Many small requests, and connections that wait hold a buffer each.
+	m.ReceiveBufferBytes, m.ReceiveBuffers, m.RequestBytesMax = 16<<10, 1024, 4<<20
+	m.MailBytes = 32 << 20
+	m.LogsMax = 16
+	m.JournalBytes = 8 << 20
+	m.LogMemoryBytes = 16 << 20
+	m.SegmentBytes = 64 << 20
+	m.BatchBytesMax = controlBatchBytes // its batches are commands, of no client's size
+	m.ProducersMax = 16
+	m.SessionPartitionsMax = 0 // it leads no partition: there are no sessions
+	return m
+}
+
+func floorPower(n int) int {
+	p := 1
+	for p*2 <= n {
+		p *= 2
+	}
+	return p
+}
+
+// mailboxCapacity is how many mails fit between two shards.
+func mailboxCapacity(plan []Memory) int { return 4 * plan[len(plan)-1].RequestsMax }
+
+// shardOptions are what shard i is told.
+func shardOptions(o Options, plan []Memory, i int) shard.Options {
+	m := plan[i]
+	return shard.Options{
+		Shard: i, DataShards: o.DataShards, Nodes: o.Nodes, OtherNodes: o.OtherNodes, ListenerNames: o.ListenerNames,
+		Hidden: len(o.Listeners) > 0 && o.Listeners[0][i] < 0, ClusterID: o.ClusterID, DataDir: o.DataDir,
+		MessageBytesMax: o.MessageBytesMax, AutoCreateTopics: o.AutoCreateTopics, PartitionsDefault: o.PartitionsDefault,
+		TopicsMax: o.TopicsMax, PartitionsMax: o.PartitionsMax, RetentionCheckNS: o.RetentionCheckNS,
+		ProducersMax: m.ProducersMax, WaitersMax: m.WaitersMax, SessionsMax: m.SessionsMax, InterestsMax: m.SessionPartitionsMax, MailBytes: m.MailBytes,
+		DataFrameBytesMax: plan[len(plan)-1].RequestBytesMax, Net: netOptions(o, m), Engine: engineOptions(o, m), Faults: o.ShardFaults,
+	}
+}
+
+func netOptions(o Options, m Memory) netring.Options {
+	return netring.Options{
+		Listener: listenerSlot, Listeners: max(1, len(o.Listeners)), ConnsMax: m.ConnsMax, ConnsPerAddressMax: o.ConnsPerAddressMax, AddressLimits: o.AddressLimits,
+		RequestsMax: m.RequestsMax, RequestBytesMax: m.RequestBytesMax, PipelineMax: m.PipelineMax,
+		ReceiveBufferBytes: m.ReceiveBufferBytes, ReceiveBuffers: m.ReceiveBuffers, ReplyBlocks: m.ReplyBlocks, AttachedMax: m.AttachedMax,
+		ProgressTimeoutNS: o.RequestTimeoutNS, IdleTimeoutNS: 600e9, SendTimeoutNS: 60e9,
+	}
+}
+
+func engineOptions(o Options, m Memory) engine.Options {
+	direct := o.DirectBytes
+	if direct == 0 {
+		direct = -1
+	}
+	return engine.Options{
+		LogsMax: m.LogsMax, SegmentBytes: m.SegmentBytes, JournalBytes: m.JournalBytes, LogMemoryBytes: m.LogMemoryBytes, BatchBytesMax: m.BatchBytesMax,
+		SpareBytes: o.SpareBytes, PrepareBytes: o.PrepareBytes, InflightMax: o.InflightMax, DirectBytes: direct,
+		CheckLogs: m.CheckLogs, CheckPauseNS: m.CheckPauseNS, Files: uint32(m.ListenersMax), FilesMax: m.FilesMax, Faults: o.EngineFaults,
+	}
+}
+
+// recoverOptions are the control shard's, for batches of every shard.
+func recoverOptions(o Options, plan []Memory) recovery.Options {
+	e := engineOptions(o, plan[0])
+	e.BatchBytesMax = o.MessageBytesMax
+	return recovery.Options{Options: e, Shards: o.DataShards, Shard0: plan[0].BatchBytesMax, Seed: o.NewDirectory}
+}
+
+// kernelOptions are those of the io_uring of a shard with such a plan.
+func kernelOptions(o Options, m Memory, workers []int) ioring.KernelOptions {
+	return ioring.KernelOptions{
+		Entries: 1024, CQEntries: 8192, Files: m.ListenersMax + m.FilesMax, Sockets: m.ConnsMax + socketsSpare,
+		RootFD: o.RootFD, ReceiveBuffers: m.ReceiveBuffers, Features: o.Features, Buffered: o.Buffered,
+		SpinNS: o.SpinNS, IOWQCPUs: workers,
+	}
+}
+
+// FilesNeeded is what RLIMIT_NOFILE has to allow: the kernel refuses a ring
+// more file slots than that, and there are some descriptors beside them.
+func FilesNeeded(o Options) (int, error) {
+	plan, err := Plan(o)
+	if err != nil {
+		return 0, err
+	}
+	k := kernelOptions(o, plan[len(plan)-1], nil)
+	return k.Files + k.Sockets + descriptorsSpare, nil
+}
+
+// PlanPools carves the arena of a shard and makes its tables as Compose would,
+// without a ring and a directory, and says what it took. Errors are those of a
+// start with such options.
+func PlanPools(o Options, i int) (shard.Plan, error) {
+	plan, err := Plan(o)
+	if err != nil {
+		return shard.Plan{}, err
+	}
+	arena, err := mem.Map(plan[i].ArenaBytes, mem.Options{})
+	if err != nil {
+		return shard.Plan{}, err
+	}
+	defer arena.Unmap()
+	return shard.PlanPools(arena, shardOptions(o, plan, i))
+}
+
+// MailboxBytes is what the mailboxes between all shards take, beside arenas.
+func MailboxBytes(o Options) (int, error) {
+	plan, err := Plan(o)
+	if err != nil {
+		return 0, err
+	}
+	return shard.PostBytes(o.DataShards, mailboxCapacity(plan)), nil
+}
+
+// What an offline check of a data directory needs: an arena, file slots, and
+// the engine's sizes.
+const (
+	CheckArenaBytes = 256 << 20
+	CheckFiles      = 64
+)
+
+// CheckOptions are the engine's sizes for a check.
+func CheckOptions() recovery.Options {
+	o := Defaults()
+	o.MessageBytesMax, o.PartitionsMax = 16<<20, 64
+	m := dataMemory(o, CheckArenaBytes)
+	m.FilesMax = CheckFiles - m.ListenersMax
+	return recovery.Options{Options: engineOptions(o, m), Shards: 1}
+}
