@@ -41,7 +41,7 @@ func (s *Shard) takeAhead(i uint32, p int32) (have, waits bool) {
 	x := &s.parts[p]
 	for k := range s.aheads.all {
 		a := &s.aheads.all[k]
-		if !a.used || a.gone || a.slot != x.slot || x.from < a.from {
+		if !a.used || a.gone || a.slot != x.partition.slot || x.from < a.from {
 			continue
 		}
 		if a.reading {
@@ -67,9 +67,9 @@ func (s *Shard) takeAhead(i uint32, p int32) (have, waits bool) {
 
 // holds says whether a run that begins at from or before reaches past it.
 func (s *Shard) holds(read uint32, from, to int64) bool {
-	n := s.log.ReadViews(read, from, to, 0, s.aheads.peek[:])
+	n := s.engine.ReadViews(read, from, to, 0, s.aheads.peek[:])
 	if n > 0 {
-		s.log.Unread(s.aheads.peek[0].Pin)
+		s.engine.Unread(s.aheads.peek[0].Pin)
 	}
 	return n > 0
 }
@@ -81,20 +81,20 @@ func (s *Shard) readAhead(x *part) {
 		return
 	}
 	next := x.counted
-	k := s.placeAhead(x.slot)
+	k := s.placeAhead(x.partition.slot)
 	if k < 0 {
 		return
 	}
 	a := &s.aheads.all[k]
 	if s.holds(x.read, next, x.high) {
-		*a = ahead{used: true, slot: x.slot, from: next, read: x.read, part: none}
+		*a = ahead{used: true, slot: x.partition.slot, from: next, read: x.read, part: none}
 		x.haveRead = false // it is kept; its views stay pinned until they have left
 		return
 	}
-	if s.aheads.reading > 0 || s.log.ColdFree() < 2 || s.log.ReadCold(x.slot, next, aheadUser|uint32(k)) != engine.OK {
+	if s.aheads.reading > 0 || s.engine.ColdFree() < 2 || s.engine.ReadCold(x.partition.slot, next, aheadUser|uint32(k)) != engine.OK {
 		return
 	}
-	*a = ahead{used: true, reading: true, slot: x.slot, from: next, part: none}
+	*a = ahead{used: true, reading: true, slot: x.partition.slot, from: next, part: none}
 	s.aheads.reading++
 	s.Timelines.Counters.ReadsAhead++
 }
@@ -129,7 +129,7 @@ func (s *Shard) placeAhead(slot engine.Slot) int {
 }
 
 func (s *Shard) endAhead(a *ahead) {
-	s.log.ReadEnd(a.read)
+	s.engine.ReadEnd(a.read)
 	a.used = false
 }
 

@@ -31,7 +31,7 @@ func (s *Shard) tellSizes(m Mail) engine.Status {
 		x := b[n*SizeMailBytes:]
 		copy(x, s.topics.all[p.topic].id[:])
 		binary.LittleEndian.PutUint64(x[16:], uint64(p.index))
-		binary.LittleEndian.PutUint64(x[24:], uint64(s.log.Bytes(engine.Slot(slot))))
+		binary.LittleEndian.PutUint64(x[24:], uint64(s.engine.Bytes(engine.Slot(slot))))
 		n++
 	}
 	if slot == len(s.partitions) {
@@ -46,7 +46,7 @@ const ProducerMailBytes = 16
 
 // tellProducers answers which idempotent producers the window of log m.A holds.
 func (s *Shard) tellProducers(m Mail) engine.Status {
-	slot, ok := s.log.Lookup(m.A)
+	slot, ok := s.engine.Lookup(m.A)
 	if !ok || !s.partitions[slot].named {
 		return engine.Unknown
 	}

@@ -76,7 +76,7 @@ func (s *Shard) Stage() Stage { return s.stage }
 func (s *Shard) LeaderEpoch() int32 { return s.boot.LeaderEpoch() }
 
 // Log is the shard's engine. The control shard's has one log, the control log.
-func (s *Shard) Log() *engine.Engine { return s.log }
+func (s *Shard) Log() *engine.Engine { return s.engine }
 
 // MailMemory is where blocks that are lent to other shards, or sent from, come
 // from. What a data shard was lent comes home with MailGiveBack.

@@ -75,9 +75,7 @@ func (s *Shard) fetch(w *waiter, h *kafka.Request) outcome {
 				x := s.addPart(i)
 				x.topic, x.index, x.from, x.max, x.epoch = number, p.Index, p.Offset, max(p.MaxBytes, 0), p.CurrentEpoch
 				x.name = t.Span
-				if x.code = s.fetchable(x, p.CurrentEpoch); x.code == kafka.UnknownTopicOrPartition {
-					x.code = s.topics.unknown(number, h.Version >= kafka.FetchByID)
-				}
+				s.locate(x, p.CurrentEpoch, h.Version >= kafka.FetchByID)
 			}
 		}
 	}
@@ -132,28 +130,11 @@ func (s *Shard) findTopic(h *kafka.Request, name []byte) int32 {
 	return s.topics.find(name)
 }
 
-// fetchable finds a part's log and says what speaks against reading it.
-func (s *Shard) fetchable(x *part, epoch int32) kafka.ErrorCode {
-	slot, exists, here := s.topics.slot(x.topic, x.index)
-	switch {
-	case !exists:
-		return kafka.UnknownTopicOrPartition
-	case !here:
-		return kafka.NotLeaderOrFollower
-	}
-	x.slot = slot
-	return s.epochFault(epoch)
-}
-
-// epochFault judges the leader epoch a client believes in; -1 is none.
-func (s *Shard) epochFault(epoch int32) kafka.ErrorCode {
-	switch mine := s.boot.LeaderEpoch(); {
-	case epoch == -1 || epoch == mine:
-		return kafka.None
-	case epoch < mine:
-		return kafka.FencedLeaderEpoch
-	default:
-		return kafka.UnknownLeaderEpoch
+// locate finds the partition of a part that reads, and says what speaks against
+// reading it under the leader epoch that the client believes in.
+func (s *Shard) locate(x *part, epoch int32, byID bool) {
+	if x.partition, x.code = s.topics.locate(x.topic, x.index, byID); x.code == kafka.None {
+		x.code = x.partition.checkEpoch(epoch)
 	}
 }
 
@@ -209,7 +190,7 @@ func (s *Shard) look(i uint32) {
 		}
 	}
 	k.early, k.first = !s.net.IsNext(r.frame), s.net.IsHead(r.frame)
-	k.most, k.copied = min(int(r.bytesMax), s.replyMax), s.log.PinsLeft() <= 0
+	k.most, k.copied = min(int(r.bytesMax), s.replyMax), s.engine.PinsLeft() <= 0
 	if k.copied {
 		k.most = min(k.most, s.copyMax)
 	}
@@ -277,11 +258,11 @@ func (s *Shard) take(k *looking, p int32) {
 		k.faults = true
 		return
 	}
-	x.known, x.high = s.log.Start(x.slot), s.high(x.slot)
+	x.known, x.high = s.engine.Start(x.partition.slot), x.partition.highWatermark()
 	x.tally = tally{counted: x.from}
 	limit := min(int(x.max), k.most-k.total)
 	if k.total > 0 && limit <= 0 || k.used == len(s.views) {
-		if x.from < x.known || x.from > s.log.End(x.slot) {
+		if x.from < x.known || x.from > s.engine.End(x.partition.slot) {
 			x.code, k.faults = kafka.OffsetOutOfRange, true // as it is told where something is read
 			return
 		}
@@ -289,7 +270,7 @@ func (s *Shard) take(k *looking, p int32) {
 		return
 	}
 	n := s.readFor(k, p, limit)
-	for !k.copied && n > 0 && s.log.PinsLeft() < 0 && k.used+n > 1 {
+	for !k.copied && n > 0 && s.engine.PinsLeft() < 0 && k.used+n > 1 {
 		n--
 		s.unpin(k.used+n, 1)
 		x.full, k.over, k.most = true, true, 0 // nothing more
@@ -329,7 +310,7 @@ func (s *Shard) readFor(k *looking, p int32, limit int) (n int) {
 	x := &s.parts[p]
 	views, st := s.views[k.used:], engine.OK
 	if !x.haveRead {
-		n, st = s.log.Read(x.slot, x.from, x.high, limit, views)
+		n, st = s.engine.Read(x.partition.slot, x.from, x.high, limit, views)
 	}
 	if st == engine.Cold && !k.early && k.cold < coldPerFetch {
 		have, comes := s.takeAhead(k.request, p)
@@ -342,7 +323,7 @@ func (s *Shard) readFor(k *looking, p int32, limit int) (n int) {
 		}
 	}
 	if x.haveRead {
-		n = s.log.ReadViews(x.read, x.from, x.high, limit, views)
+		n = s.engine.ReadViews(x.read, x.from, x.high, limit, views)
 	}
 	switch st {
 	case engine.OK, engine.Empty:
@@ -352,7 +333,7 @@ func (s *Shard) readFor(k *looking, p int32, limit int) (n int) {
 			k.cold++
 		}
 	case engine.OutOfRange:
-		if x.from <= x.high || x.from > s.log.End(x.slot) { // or it was appended and is not durable yet
+		if x.from <= x.high || x.from > s.engine.End(x.partition.slot) { // or it was appended and is not durable yet
 			x.code, k.faults = kafka.OffsetOutOfRange, true
 		}
 	default:
@@ -373,17 +354,17 @@ type tally struct {
 	full    bool // there is more than the answer takes of it: no more is counted
 }
 
-// count counts what has become durable of a log for fetch i, which waits, and
+// count counts what has become durable of a partition for fetch i, which waits, and
 // has the fetch looked at when that is enough: an append costs it the same
 // however many partitions it waits for.
-func (s *Shard) count(i uint32, slot engine.Slot, x *tally, most int32) {
+func (s *Shard) count(i uint32, on *partition, x *tally, most int32) {
 	r := &s.requests[i]
-	high := s.high(slot)
+	high := on.highWatermark()
 	if r.dirty || x.full || x.counted >= high {
 		return
 	}
 	s.Timelines.Counters.PartitionsLookedAt++
-	n, st := s.log.Read(slot, x.counted, high, int(most-x.bytes), s.views)
+	n, st := s.engine.Read(on.slot, x.counted, high, int(most-x.bytes), s.views)
 	if st != engine.OK {
 		s.lookAt(i)
 		return
@@ -431,7 +412,7 @@ func holdsZstd(views []engine.View) bool {
 
 func (s *Shard) unpin(from, n int) {
 	for _, v := range s.views[from : from+n] {
-		s.log.Unread(v.Pin)
+		s.engine.Unread(v.Pin)
 	}
 }
 
@@ -521,9 +502,9 @@ func (s *Shard) answerFetches() {
 // free; the part is answered empty, or tried again when one is.
 func (s *Shard) readCold(i uint32, p int32) bool {
 	x := &s.parts[p]
-	st := s.log.ReadCold(x.slot, x.from, uint32(p))
+	st := s.engine.ReadCold(x.partition.slot, x.from, uint32(p))
 	for st == engine.WaitMemory && s.dropAhead() {
-		st = s.log.ReadCold(x.slot, x.from, uint32(p))
+		st = s.engine.ReadCold(x.partition.slot, x.from, uint32(p))
 	}
 	switch st {
 	case engine.OK:
@@ -534,7 +515,7 @@ func (s *Shard) readCold(i uint32, p int32) bool {
 	case engine.WaitMemory:
 		s.starve(i)
 		s.requests[i].waited |= metrics.WaitedReadBuffers
-		if s.log.ColdPinned() {
+		if s.engine.ColdPinned() {
 			s.net.Expedite()
 		}
 		return false
@@ -643,7 +624,7 @@ func (s *Shard) buildFetch(i uint32, used int, all bool) {
 			if s.copies(w, budget, all) {
 				budget -= len(w.Bytes)
 				s.copyOut(r, w.Bytes)
-				s.log.Unpin(w.Pin)
+				s.engine.Unpin(w.Pin)
 				s.Timelines.Counters.CopiedViews++
 				continue
 			}

@@ -51,7 +51,7 @@ func (s *Shard) endTurn() {
 	if s.Flight == nil {
 		return
 	}
-	d := s.log.Disk()
+	d := s.engine.Disk()
 	s.Flight.Disk((*[metrics.DiskWorks]uint64)(&d.Begun), (*[metrics.DiskWorks]uint64)(&d.Over))
 	if s.Flight.Due(int64(s.now)) {
 		n := copy(s.Flight.Objectives()[:], s.promised.all[:s.promised.n])
@@ -61,18 +61,18 @@ func (s *Shard) endTurn() {
 
 // noteAppend notes what was under way when a batch of n bytes came, before it is
 // counted itself.
-func (s *Shard) noteAppend(r *request, slot engine.Slot, n int) {
+func (s *Shard) noteAppend(r *request, to *partition, n int) {
 	x := &r.seen
 	if !x.stored {
-		x.stored, x.slot = true, slot
-		x.own, x.all = s.log.Undurable(slot)
-		x.ownIn, x.allIn = s.partitions[slot].bytesIn, s.Timelines.Counters.BytesIn
-		if s.log.JournalFull() {
+		x.stored, x.slot = true, to.slot
+		x.own, x.all = s.engine.Undurable(to.slot)
+		x.ownIn, x.allIn = to.bytesIn, s.Timelines.Counters.BytesIn
+		if s.engine.JournalFull() {
 			x.waited |= metrics.WaitedJournal
 		}
 	}
 	x.bytes += int64(n)
-	s.partitions[slot].bytesIn += uint64(n)
+	to.bytesIn += uint64(n)
 }
 
 // noteDurable notes what came until a request was durable.
@@ -113,7 +113,7 @@ func (s *Shard) record(k metrics.Kind, r *request) {
 		x.Partition, x.Offset = part.index, part.from
 		topic := part.topic
 		if k == metrics.Produce && part.code == kafka.None {
-			topic = s.partitions[part.slot].topic
+			topic = part.partition.topic
 		}
 		if topic != none {
 			x.TopicLen = uint32(copy(x.TopicName[:metrics.TopicNameMax], s.topics.all[topic].nameBytes))

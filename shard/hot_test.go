@@ -356,10 +356,10 @@ func TestServingAllocatesNothing(t *testing.T) {
 			if n := testing.AllocsPerRun(400, step); n != 0 {
 				t.Errorf("%v allocations for two produces and two fetches", n)
 			}
-			if s := h.s.log.Stats(); c.record > 10_000 && (s.Checkpoints < 3 || s.Evictions < 3) {
+			if s := h.s.engine.Stats(); c.record > 10_000 && (s.Checkpoints < 3 || s.Evictions < 3) {
 				t.Errorf("the run did not meet everything it should: %+v", *s)
 			}
-			if s := h.s.log.Stats(); len(c.configs) > 1 && s.Truncated < 3 {
+			if s := h.s.engine.Stats(); len(c.configs) > 1 && s.Truncated < 3 {
 				t.Errorf("retention moved the start %d times", s.Truncated)
 			}
 		})

@@ -2,7 +2,7 @@ package shard
 
 // counters brings the counters that other rooms keep into this shard's.
 func (s *Shard) counters() {
-	c, n, e := &s.Timelines.Counters, s.net.Stats(), s.log.Stats()
+	c, n, e := &s.Timelines.Counters, s.net.Stats(), s.engine.Stats()
 	c.Connections, c.ConnectionsRefused = n.Accepted, n.Refused+n.RefusedPerAddress
 	c.Sends, c.SentBytes, c.RepliesGathered = n.SendOps, n.SentBytes, n.Gathered
 	c.NoBuffers, c.AdmissionWaits = n.NoBuffers, n.Waited
@@ -17,7 +17,7 @@ func (s *Shard) counters() {
 // a turn.
 func (s *Shard) countFrames() {
 	c := &s.Timelines.Counters
-	n := s.log.InFlight()
+	n := s.engine.InFlight()
 	c.InFlightMost = max(c.InFlightMost, uint64(n))
 	switch n {
 	case 0:
@@ -30,7 +30,7 @@ func (s *Shard) countFrames() {
 
 // levels tells how full this shard's pools are.
 func (s *Shard) levels() {
-	n, e, level := s.net.Stats(), s.log.Levels(), s.Timelines.Level
+	n, e, level := s.net.Stats(), s.engine.Levels(), s.Timelines.Level
 	level("connections", n.Conns, 0, s.o.Net.ConnsMax)
 	level("network frames", n.RequestsOpen, s.o.Net.RequestsMax-n.RequestsFreeLow, s.o.Net.RequestsMax)
 	level("requests", s.inFlight, 0, len(s.requests))
@@ -50,7 +50,7 @@ func (s *Shard) levels() {
 	level("reply blocks", s.o.Net.ReplyBlocks-n.ReplyFree, s.o.Net.ReplyBlocks-n.ReplyLow, s.o.Net.ReplyBlocks)
 	level("mail bytes", s.mailMem.InUse(), 0, s.o.MailBytes)
 	level("log memory slabs", e.Slabs, 0, e.SlabsMax)
-	level("log memory slabs pinned by answers", e.SlabsPinned, 0, e.SlabsPinned+s.log.PinsLeft())
+	level("log memory slabs pinned by answers", e.SlabsPinned, 0, e.SlabsPinned+s.engine.PinsLeft())
 	level("batch index chunks", e.IndexChunks-e.IndexChunksFree, 0, e.IndexChunks)
 	level("journal frames in flight", e.Frames, int(s.Timelines.Counters.InFlightMost), e.FramesMax)
 	level("journal blocks", e.JournalBlocks, 0, e.JournalBlocksMax)

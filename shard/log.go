@@ -68,7 +68,7 @@ func (s *Shard) storageFailed() {
 		return
 	}
 	s.failed = true
-	f, _ := s.log.Failure()
+	f, _ := s.engine.Failure()
 	s.line = s.appendFailure(s.line[:0], &f)
 	s.line = append(s.line, "; this shard acknowledges nothing more"...)
 	s.line = appendAdvice(s.line, &f)
@@ -77,11 +77,11 @@ func (s *Shard) storageFailed() {
 	for i := range s.partitions {
 		slot := engine.Slot(i)
 		p := &s.partitions[i]
-		for !p.produce.Empty() {
-			s.produceDone(p.produce.First, kafka.KafkaStorageError)
+		for !p.awaitingDurable.Empty() {
+			s.produceDone(p.awaitingDurable.First, kafka.KafkaStorageError)
 		}
 		if p.named {
-			s.windows.truncate(slot, s.high(slot))
+			s.windows.truncate(slot, p.highWatermark())
 		}
 	}
 }
@@ -114,7 +114,7 @@ func (s *Shard) appendFailure(line []byte, f *engine.Failure) []byte {
 // appendLogName writes the partition whose log has this id, as orders/2; the
 // id itself where the log has no name.
 func (s *Shard) appendLogName(line []byte, id uint64) []byte {
-	if slot, ok := s.log.Lookup(id); ok {
+	if slot, ok := s.engine.Lookup(id); ok {
 		if p := &s.partitions[slot]; p.named {
 			line = append(line, s.topics.all[p.topic].name...)
 			line = append(line, '/')
@@ -138,7 +138,7 @@ const troubleLineNS = 1e9 // between two lines about failures that were survived
 // tellTroubles writes a line about operations on the disk that failed and were
 // survived, at most once a second, however many readers meet the same sector.
 func (s *Shard) tellTroubles() {
-	n, last := s.log.Troubles()
+	n, last := s.engine.Troubles()
 	if n == s.troubles || s.now < s.troublesAt {
 		return
 	}

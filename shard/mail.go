@@ -99,7 +99,7 @@ func (s *Shard) dataMail(m Mail) {
 		s.outbox.put(Mail{Kind: MailGiveBack, Block: m.Block}, 0)
 		s.outbox.put(Mail{Kind: MailConfigured, Serial: m.Serial}, 0)
 	case MailNoRoom:
-		s.log.GiveRoom()
+		s.engine.GiveRoom()
 	case MailSettings:
 		s.o.RetentionCheckNS = int64(m.A)
 		s.retainAt = min(s.retainAt, s.now+ioring.Instant(m.A))
@@ -116,7 +116,7 @@ func (s *Shard) controlMail(m Mail) {
 	case MailGiveBack:
 		s.mailMem.Put(m.Block)
 	case MailNoRoom:
-		s.log.GiveRoom()
+		s.engine.GiveRoom()
 		for i := 1; i <= s.o.DataShards; i++ {
 			if i != int(m.From) {
 				s.outbox.put(Mail{Kind: MailNoRoom}, i)
@@ -162,13 +162,13 @@ func (s *Shard) changeKept() {
 
 // openLog names a log, and makes it where it is not there yet.
 func (s *Shard) openLog(id uint64, number, index int32) engine.Status {
-	if slot, ok := s.log.Lookup(id); ok {
+	if slot, ok := s.engine.Lookup(id); ok {
 		s.nameLog(slot, number, index)
 		s.outbox.put(Mail{Kind: MailOpened, A: id}, 0)
 		return engine.OK
 	}
 	user := s.takeErrand(lateErrand{id: id, number: number, index: index, opens: true})
-	st := s.log.OpenLog(id, user)
+	st := s.engine.OpenLog(id, user)
 	if st != engine.OK {
 		s.giveErrand(user)
 	}
@@ -180,16 +180,17 @@ func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
 		return // it is about to be deleted
 	}
 	p := &s.partitions[slot]
-	p.topic, p.index, p.named = number, index, true
-	s.configureLog(slot, &s.topics.all[number].config)
-	s.topics.all[number].slots[index] = int32(slot) + 1
+	t := &s.topics.all[number]
+	p.topic, p.index, p.named, p.config = number, index, true, t.config
+	p.configured()
+	t.partitions[index] = p
 }
 
 // logOpened: the engine made a log durable.
 func (s *Shard) logOpened(ev engine.Event) {
 	e := s.giveErrand(ev.User)
 	if ev.Status == engine.OK {
-		s.partitions[ev.Slot] = newPartition()
+		s.partitions[ev.Slot] = s.newPartition(ev.Slot)
 		s.windows.forget(ev.Slot)
 		s.nameLog(ev.Slot, e.number, e.index)
 	}
@@ -198,7 +199,7 @@ func (s *Shard) logOpened(ev engine.Event) {
 
 // deleteLog ends a log. Who waits for it is told that it is gone.
 func (s *Shard) deleteLog(id uint64) engine.Status {
-	slot, ok := s.log.Lookup(id)
+	slot, ok := s.engine.Lookup(id)
 	if !ok && s.opening(id) {
 		return engine.WaitMemory // it is to be there first
 	}
@@ -208,7 +209,7 @@ func (s *Shard) deleteLog(id uint64) engine.Status {
 	}
 	s.unnameLog(slot)
 	user := s.takeErrand(lateErrand{id: id})
-	st := s.log.DeleteLog(slot, user)
+	st := s.engine.DeleteLog(slot, user)
 	if st != engine.OK {
 		s.giveErrand(user)
 	}
@@ -234,7 +235,7 @@ func (s *Shard) opening(id uint64) bool {
 func (s *Shard) unnameLog(slot engine.Slot) {
 	p := &s.partitions[slot]
 	if p.named && !s.topics.all[p.topic].gone {
-		s.topics.all[p.topic].slots[p.index] = 0
+		s.topics.all[p.topic].partitions[p.index] = nil
 	}
 	p.named = false
 	// Whoever reads it, parked or not: the slot will be another log's.
@@ -244,16 +245,16 @@ func (s *Shard) unnameLog(slot engine.Slot) {
 			continue
 		}
 		for q := r.parts.First; q != none; q = s.partsOf.Next(q) {
-			if x := &s.parts[q]; x.code == kafka.None && x.slot == slot {
+			if x := &s.parts[q]; x.code == kafka.None && x.partition == p {
 				x.code = kafka.UnknownTopicOrPartition
 				s.lookAt(uint32(i))
 			}
 		}
 	}
-	s.stir(slot, true)
+	s.stir(p, true)
 	s.forgetAhead(slot)
-	for !p.produce.Empty() {
-		s.produceDone(p.produce.First, kafka.UnknownTopicOrPartition)
+	for !p.awaitingDurable.Empty() {
+		s.produceDone(p.awaitingDurable.First, kafka.UnknownTopicOrPartition)
 	}
 	s.failTruncations(kafka.UnknownTopicOrPartition, func(l engine.Slot) bool { return l == slot })
 	s.windows.forget(slot)
@@ -276,7 +277,7 @@ func (s *Shard) serve() {
 	nameless := uint64(0)
 	for i := range s.boot.Shards[s.o.Shard].Logs {
 		id := s.boot.Shards[s.o.Shard].Logs[i].ID
-		if slot, ok := s.log.Lookup(id); ok && !s.partitions[slot].named {
+		if slot, ok := s.engine.Lookup(id); ok && !s.partitions[slot].named {
 			nameless++
 			s.logf(Warn, "a log belongs to no topic; it is kept aside, unread and undeleted: log ", int64(id))
 		}

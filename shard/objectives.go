@@ -63,7 +63,7 @@ func (s *Shard) judge(k metrics.Kind, r *request, took int64) {
 		x := &s.parts[p]
 		number := x.topic
 		if k == metrics.Produce && x.code == 0 {
-			number = s.partitions[x.slot].topic
+			number = x.partition.topic
 		}
 		if number == none || number == last {
 			continue

@@ -70,14 +70,14 @@ func (s *Shard) listOffsets(w *waiter, h *kafka.Request) outcome {
 			x.topic, x.index, x.from = number, p.Index, p.Timestamp
 			x.last = left == 0
 			x.dst = s.net.Bytes(w.frame, kafka.ListOffsetsPartitionBytes(h.Version, x.last))
-			x.code = s.fetchable(x, p.CurrentEpoch)
+			s.locate(x, p.CurrentEpoch, false)
 			s.ask(r.parts.Last)
 		}
 	}
 	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
 		x := &s.parts[p]
-		if x.here() {
-			s.partitions[x.slot].asked = none
+		if x.partition != nil {
+			x.partition.asked = none
 		}
 		s.listOffset(r, x)
 	}
@@ -91,20 +91,15 @@ func (s *Shard) listOffsets(w *waiter, h *kafka.Request) outcome {
 // partition. Where one did before, both are refused, as Kafka does.
 func (s *Shard) ask(p int32) {
 	x := &s.parts[p]
-	if !x.here() {
+	if x.partition == nil {
 		return
 	}
-	first := &s.partitions[x.slot].asked
+	first := &x.partition.asked
 	if *first == none {
 		*first = p
 		return
 	}
 	s.parts[*first].code, x.code = kafka.InvalidRequest, kafka.InvalidRequest
-}
-
-// here says whether fetchable found the part's log.
-func (x *part) here() bool {
-	return x.code != kafka.UnknownTopicOrPartition && x.code != kafka.NotLeaderOrFollower
 }
 
 // listOffset answers what needs no reading. What does is left as searching.
@@ -115,18 +110,18 @@ func (s *Shard) listOffset(r *request, x *part) {
 	}
 	switch x.from {
 	case latest:
-		s.offsetFound(r, x, -1, s.high(x.slot))
+		s.offsetFound(r, x, -1, x.partition.highWatermark())
 	case earliest, earliestLocal:
-		s.offsetFound(r, x, -1, s.log.Start(x.slot))
+		s.offsetFound(r, x, -1, s.engine.Start(x.partition.slot))
 	case maxTimestamp:
-		ts, base := s.log.MaxTime(x.slot)
+		ts, base := s.engine.MaxTime(x.partition.slot)
 		if base < 0 {
 			s.offsetFound(r, x, -1, -1)
 			return
 		}
 		x.from, x.where, x.searching = ts, base, true
 	default:
-		base, ok := s.log.SeekTime(x.slot, x.from)
+		base, ok := s.engine.SeekTime(x.partition.slot, x.from)
 		if x.from < 0 || !ok {
 			s.offsetFound(r, x, -1, -1)
 			return
@@ -162,14 +157,14 @@ func (s *Shard) searchOn(r *request, i uint32, p int32) bool {
 		s.offsetFound(r, x, -1, -1)
 		return true
 	}
-	to := s.high(x.slot)
+	to := x.partition.highWatermark()
 	n, st := 0, engine.OK
 	if x.haveRead {
-		if n = s.log.ReadViews(x.read, x.where, to, searchBytes, s.views); n == 0 {
+		if n = s.engine.ReadViews(x.read, x.where, to, searchBytes, s.views); n == 0 {
 			st = engine.Empty
 		}
 	} else {
-		n, st = s.log.Read(x.slot, x.where, to, searchBytes, s.views)
+		n, st = s.engine.Read(x.partition.slot, x.where, to, searchBytes, s.views)
 	}
 	switch st {
 	case engine.OK:
@@ -180,7 +175,7 @@ func (s *Shard) searchOn(r *request, i uint32, p int32) bool {
 		return x.code != kafka.None
 	case engine.Empty:
 		if x.haveRead {
-			s.log.ReadEnd(x.read) // this run is through; the next one may be anywhere
+			s.engine.ReadEnd(x.read) // this run is through; the next one may be anywhere
 			x.haveRead = false
 			if x.where < to {
 				return true
@@ -223,11 +218,11 @@ const searchBytes = 64 << 10
 
 func (s *Shard) offsetFound(r *request, x *part, ts, offset int64) {
 	x.searching = false
-	epoch := s.boot.LeaderEpoch()
-	if offset < 0 {
-		epoch = -1
-	} else if e := s.log.EpochOf(x.slot, offset); e >= 0 {
-		epoch = e
+	epoch := int32(-1)
+	if offset >= 0 {
+		if epoch = s.engine.EpochOf(x.partition.slot, offset); epoch < 0 {
+			epoch = x.partition.leaderEpoch
+		}
 	}
 	if s.net.Alive(r.frame) {
 		kafka.PutListOffsetsPartition(x.dst, r.header.Version, x.last, x.index, x.code, ts, offset, epoch)
@@ -274,11 +269,13 @@ func (s *Shard) offsetForLeaderEpoch(w *waiter, h *kafka.Request) outcome {
 		number := s.topics.find(topic.Name)
 		for left := topic.Partitions - 1; left >= 0; left-- {
 			p, _ := walk.NextPartition()
-			x := part{topic: number, index: p.Index}
-			code := s.fetchable(&x, p.CurrentEpoch)
+			on, code := s.topics.locate(number, p.Index, false)
+			if code == kafka.None {
+				code = on.checkEpoch(p.CurrentEpoch)
+			}
 			epoch, end := int32(-1), int64(-1)
 			if code == kafka.None {
-				epoch, end = s.log.EpochAt(x.slot, p.Epoch, s.high(x.slot))
+				epoch, end = s.engine.EpochAt(on.slot, p.Epoch, on.highWatermark())
 			}
 			kafka.PutEpochPartition(s.net.Bytes(w.frame, kafka.EpochPartitionBytes(h.Version, left == 0)), h.Version, left == 0, p.Index, code, epoch, end)
 		}

@@ -43,7 +43,7 @@ func PlanPools(arena *mem.Arena, o Options) (Plan, error) {
 	if err = s.newFlight(arena); err != nil {
 		return Plan{}, err
 	}
-	if s.log, err = engine.Plan(arena, o.Engine); err != nil {
+	if s.engine, err = engine.Plan(arena, o.Engine); err != nil {
 		return Plan{}, err
 	}
 	s.makeTables()
@@ -55,7 +55,7 @@ func PlanPools(arena *mem.Arena, o Options) (Plan, error) {
 	}
 	p.Arena = append(p.Arena, Pool{"alignment and what is left over", 1, left, left})
 	p.Heap = tables("connections: ", s.net, nil)
-	p.Heap = tables("log: ", s.log, p.Heap)
+	p.Heap = tables("log: ", s.engine, p.Heap)
 	p.Heap = tables("", s, p.Heap)
 	n, each := s.Timelines.Histograms()
 	p.Heap = append(p.Heap, Pool{"histograms", n, each, n * each})

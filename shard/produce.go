@@ -133,24 +133,22 @@ func (s *Shard) beginProduce(w *waiter, h *kafka.Request) (int32, outcome) {
 func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartition, last bool) engine.Status {
 	r := &s.requests[i]
 	code, base, end := r.code, int64(-1), int64(0)
-	slot, exists, here := s.topics.slot(topic, p.Index)
+	to, refusal := s.topics.locate(topic, p.Index, r.header.Version >= kafka.ProduceByID)
 	duplicate, stamp := false, int64(-1)
 	switch {
 	case code != kafka.None:
-	case !exists:
-		code = s.topics.unknown(topic, r.header.Version >= kafka.ProduceByID)
-	case !here:
-		code = kafka.NotLeaderOrFollower
+	case refusal != kafka.None:
+		code = refusal
 	case p.Null || p.Records.Len < kafka.BatchHeaderBytes:
 		code = kafka.InvalidRecord
-	case p.Records.Len > s.batchBytesMax(topic):
+	case p.Records.Len > s.batchBytesMax(to.config):
 		code = kafka.MessageTooLarge
-	case int64(p.Records.Len) > s.topics.all[topic].config.SegmentBytes:
+	case int64(p.Records.Len) > to.config.SegmentBytes:
 		code = kafka.RecordListTooLarge
 	case s.failed:
 		code = kafka.KafkaStorageError
 	default:
-		dst, at, st := s.log.Reserve(slot, p.Records.Len)
+		dst, at, st := s.engine.Reserve(to.slot, p.Records.Len)
 		if st == engine.WaitMemory || st == engine.WaitRoom {
 			return st
 		}
@@ -160,7 +158,7 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 		if code = codeOf(st); code != kafka.None {
 			s.reader.CopyTo(kafka.Span{Off: p.Records.Off, Len: len(s.head)}, s.head[:])
 			if b := kafka.ParseBatchHeader(s.head[:]); code == kafka.KafkaStorageError && b.ProducerID >= 0 {
-				s.windows.refused(slot, &b)
+				s.windows.refused(to.slot, &b)
 			}
 			break
 		}
@@ -170,14 +168,14 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 		if code == kafka.None && b.Codec() == kafka.CodecZstd && r.header.Version < zstdProduce {
 			code = kafka.UnsupportedCompressionType
 		}
-		config := &s.topics.all[topic].config
+		config := to.config
 		if code == kafka.None && !config.AppendTime && !s.timely(config, &b, dst) {
 			code = kafka.InvalidTimestamp
 		}
 		if code == kafka.None && b.ProducerID >= 0 {
-			v := s.windows.check(slot, &b)
+			v := s.windows.check(to.slot, &b)
 			if v.duplicate {
-				s.log.Abort()
+				s.engine.Abort()
 				s.Timelines.Counters.Duplicates++
 				base, end, duplicate = v.base, v.end, true
 				break
@@ -185,43 +183,43 @@ func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartiti
 			code = v.code
 		}
 		if code != kafka.None {
-			s.log.Abort()
+			s.engine.Abort()
 			break
 		}
-		kafka.PatchBase(dst, at, s.boot.LeaderEpoch())
+		kafka.PatchBase(dst, at, to.leaderEpoch)
 		if config.AppendTime {
 			stamp = int64(s.wall)
 			kafka.StampAppendTime(dst, &b, stamp)
 		}
-		s.noteAppend(r, slot, p.Records.Len)
-		s.log.Commit(engine.Meta{Count: uint32(b.Count), MaxTime: b.MaxTime, CRC: b.CRC})
+		s.noteAppend(r, to, p.Records.Len)
+		s.engine.Commit(engine.Meta{Count: uint32(b.Count), MaxTime: b.MaxTime, CRC: b.CRC})
 		base, end = at, at+int64(b.Count)
 		if b.ProducerID >= 0 {
-			s.windows.note(slot, &b, at)
+			s.windows.note(to.slot, &b, at)
 		}
 		if config.WriteCaching {
-			s.partitions[slot].cached = end
-			s.log.Announce(slot)
+			to.cached = end
+			s.engine.Announce(to.slot)
 		}
 		s.Timelines.Counters.Batches++
 		s.Timelines.Counters.Records += uint64(b.Count)
 		s.Timelines.Counters.BytesIn += uint64(p.Records.Len)
 	}
 	start := int64(-1)
-	if here && code == kafka.None {
-		start = s.log.Start(slot)
+	if code == kafka.None {
+		start = s.engine.Start(to.slot)
 	}
 	v := r.header.Version
 	dst := s.net.Bytes(w.frame, kafka.ProducePartitionBytes(v, last))
 	kafka.PutProducePartition(dst, v, last, p.Index, code, base, stamp, start)
 	x := s.addPart(i)
-	x.slot, x.code, x.index, x.last, x.dst, x.from, x.end = slot, code, p.Index, last, dst, base, end
+	x.partition, x.code, x.index, x.last, x.dst, x.from, x.end = to, code, p.Index, last, dst, base, end
 	if code != kafka.None {
 		r.faulty = true
 		s.Timelines.Counters.Rejected++
 		return engine.OK
 	}
-	if s.high(slot) >= end || r.acks == 0 || duplicate && s.o.Faults.DuplicateAckedEarly {
+	if to.highWatermark() >= end || r.acks == 0 || duplicate && s.o.Faults.DuplicateAckedEarly {
 		return engine.OK
 	}
 	r.pending++
@@ -242,8 +240,8 @@ func (s *Shard) noRoom() {
 const noRoomAgainNS = 1e9
 
 // batchBytesMax is the largest batch the topic takes.
-func (s *Shard) batchBytesMax(topic int32) int {
-	if n := s.topics.all[topic].config.MessageBytesMax; n >= 0 {
+func (s *Shard) batchBytesMax(c *cluster.LogConfig) int {
+	if n := c.MessageBytesMax; n >= 0 {
 		return int(min(n, int64(s.o.MessageBytesMax)))
 	}
 	return s.o.MessageBytesMax
@@ -263,30 +261,24 @@ func (s *Shard) timely(c *cluster.LogConfig, b *kafka.Batch, raw []byte) bool {
 	return kafka.TimesWithin(b, raw, earliest, latest)
 }
 
-// high is a log's high watermark: one past what is acknowledged and may be read.
-// That is what is durable, or, with write.caching, what is in memory.
-func (s *Shard) high(slot engine.Slot) int64 {
-	return max(s.log.Durable(slot), s.partitions[slot].cached)
-}
-
 // acknowledge tells a log's waiters how far it may be acknowledged.
 func (s *Shard) acknowledge(slot engine.Slot) {
-	log := &s.partitions[slot]
-	high := s.high(slot)
-	submitted, written, frame := s.log.Landed(slot)
-	for !log.produce.Empty() && s.parts[log.produce.First].end <= high {
-		r := &s.requests[s.parts[log.produce.First].request]
+	on := &s.partitions[slot]
+	high := on.highWatermark()
+	submitted, written, frame := s.engine.Landed(slot)
+	for !on.awaitingDurable.Empty() && s.parts[on.awaitingDurable.First].end <= high {
+		r := &s.requests[s.parts[on.awaitingDurable.First].request]
 		r.stamps[metrics.Submitted], r.written, r.frameBytes = int64(submitted), written, int32(frame)
-		s.produceDone(log.produce.First, kafka.None)
+		s.produceDone(on.awaitingDurable.First, kafka.None)
 	}
 	if s.truncating > 0 {
 		s.truncated(slot)
 	}
-	for p := log.fetch.First; p != none; p = s.waiters.Next(p) {
+	for p := on.awaitingData.First; p != none; p = s.waiters.Next(p) {
 		x := &s.parts[p]
-		s.count(x.request, slot, &x.tally, x.max)
+		s.count(x.request, on, &x.tally, x.max)
 	}
-	s.stir(slot, false)
+	s.stir(on, false)
 }
 
 // produceDone ends the wait of one part: its batch is durable, or will never

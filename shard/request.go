@@ -1,7 +1,6 @@
 package shard
 
 import (
-	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/mem"
@@ -63,9 +62,9 @@ const (
 type part struct {
 	links     mem.Links // the request's parts
 	request   uint32
-	topic     int32 // in the topic table; none where it is not known
-	index     int32 // partition number, as asked
-	slot      engine.Slot
+	topic     int32      // in the topic table; none where it is not known
+	index     int32      // partition number, as asked
+	partition *partition // nil where code says so
 	code      kafka.ErrorCode
 	waits     partWait
 	wait      mem.Links // among the partition's waiters
@@ -95,28 +94,6 @@ const (
 	waitDurable
 	waitData
 )
-
-// partition is what the shard keeps of a log beside the engine's part.
-type partition struct {
-	topic       int32 // none while the log has no name
-	index       int32
-	named       bool
-	produce     mem.List // parts that wait for durability, in offset order
-	asked       int32    // the part that names it, while one ListOffsets is walked; else none
-	cached      int64    // acknowledged from memory up to this offset: write.caching
-	fetch       mem.List // parts that wait for data
-	news        mem.List // sessions' interests that wait for news
-	bytesIn     uint64   // of batches appended in this life
-	filling     int64    // first offset of the segment being filled, as retention last saw it; none64
-	filledSince Wall
-	retained    bool // retention has seen it in this life
-}
-
-const none64 = int64(-1)
-
-func newPartition() partition {
-	return partition{produce: mem.EmptyList, fetch: mem.EmptyList, news: mem.EmptyList, asked: none, filling: none64}
-}
 
 type pinChunk struct {
 	next int32
@@ -158,7 +135,7 @@ func (s *Shard) endRequest(i uint32) {
 	for c := r.pins; c != none; {
 		k := &s.pins[c]
 		for _, pin := range k.pin[:k.n] {
-			s.log.Unpin(pin)
+			s.engine.Unpin(pin)
 		}
 		next := k.next
 		k.next, s.freePin = s.freePin, c
@@ -189,7 +166,7 @@ func (s *Shard) dropPart(r *request, p int32) {
 	x := &s.parts[p]
 	s.unwait(p)
 	if x.haveRead {
-		s.log.ReadEnd(x.read)
+		s.engine.ReadEnd(x.read)
 		x.haveRead = false
 	}
 	s.partsOf.Remove(&r.parts, p)
@@ -243,34 +220,33 @@ func (s *Shard) unwait(p int32) {
 	if x.waits == waitNone {
 		return
 	}
-	log := &s.partitions[x.slot]
 	switch x.waits {
 	case waitDurable:
-		s.waiters.Remove(&log.produce, p)
+		s.waiters.Remove(&x.partition.awaitingDurable, p)
 	case waitData:
-		s.waiters.Remove(&log.fetch, p)
+		s.waiters.Remove(&x.partition.awaitingData, p)
 	}
 	x.waits = waitNone
 }
 
-// awaitDurable puts part p among those that wait for its log's durable offset.
-// They come in order of their end, duplicates excepted, which go where they
-// belong.
+// awaitDurable puts part p among those that wait for its partition's durable
+// offset. They come in order of their end, duplicates excepted, which go where
+// they belong.
 func (s *Shard) awaitDurable(p int32) {
 	x := &s.parts[p]
-	log := &s.partitions[x.slot]
-	after := log.produce.Last
+	waiting := &x.partition.awaitingDurable
+	after := waiting.Last
 	for after != none && s.parts[after].end > x.end {
 		after = s.parts[after].wait.Prev
 	}
 	x.waits = waitDurable
-	s.waiters.InsertAfter(&log.produce, after, p)
+	s.waiters.InsertAfter(waiting, after, p)
 }
 
 func (s *Shard) awaitData(p int32) {
 	x := &s.parts[p]
 	x.waits = waitData
-	s.waiters.PushFront(&s.partitions[x.slot].fetch, p)
+	s.waiters.PushFront(&x.partition.awaitingData, p)
 }
 
 // waitQueue holds frames that wait for log or reply memory, in order of

@@ -50,8 +50,8 @@ func (s *Shard) retainLog(slot engine.Slot) {
 	if !p.named {
 		return
 	}
-	c := &s.topics.all[p.topic].config
-	base, bytes, newest := s.log.Filling(slot)
+	c := p.config
+	base, bytes, newest := s.engine.Filling(slot)
 	switch {
 	case bytes == 0:
 		p.filling = none64
@@ -65,19 +65,19 @@ func (s *Shard) retainLog(slot engine.Slot) {
 	}
 	p.retained = true
 	if bytes > 0 && int64(s.wall-p.filledSince) >= c.SegmentMS {
-		s.log.Seal(slot)
+		s.engine.Seal(slot)
 	}
 	olderThan := int64(math.MinInt64)
 	if c.RetentionMS >= 0 {
 		olderThan = int64(s.wall) - c.RetentionMS
 	}
-	start := s.log.Start(slot)
-	if to := s.log.Expired(slot, olderThan, c.RetentionBytes); to > start && s.log.TruncateBefore(slot, to, 0) == engine.OK {
+	start := s.engine.Start(slot)
+	if to := s.engine.Expired(slot, olderThan, c.RetentionBytes); to > start && s.engine.TruncateBefore(slot, to, 0) == engine.OK {
 		s.Timelines.Counters.Expired += uint64(to - start)
-		s.stir(slot, false)
+		s.stir(&s.partitions[slot], false)
 	}
-	if s.log.Start(slot) == s.log.End(slot) {
-		s.log.Release(slot)
+	if s.engine.Start(slot) == s.engine.End(slot) {
+		s.engine.Release(slot)
 	}
 }
 
@@ -93,27 +93,27 @@ type truncation struct {
 // deleteRecords moves the start of log m.A to offset m.B, -1 for the high
 // watermark, and answers when that is durable.
 func (s *Shard) deleteRecords(m Mail) engine.Status {
-	slot, ok := s.log.Lookup(m.A)
+	slot, ok := s.engine.Lookup(m.A)
 	if !ok || !s.partitions[slot].named {
 		return engine.Unknown
 	}
-	to, high := int64(m.B), s.high(slot)
+	to, high := int64(m.B), s.partitions[slot].highWatermark()
 	if to == -1 {
 		to = high
 	}
 	if to < 0 || to > high {
 		return engine.OutOfRange
 	}
-	if to > s.log.Durable(slot) {
+	if to > s.engine.Durable(slot) {
 		return engine.WaitMemory // until it is
 	}
-	if st := s.log.TruncateBefore(slot, to, 0); st != engine.OK {
+	if st := s.engine.TruncateBefore(slot, to, 0); st != engine.OK {
 		return st
 	}
-	s.stir(slot, false)
+	s.stir(&s.partitions[slot], false)
 	for i := range s.truncations {
 		if t := &s.truncations[i]; !t.used {
-			*t = truncation{slot, s.log.Start(slot), m.Serial, true}
+			*t = truncation{slot, s.engine.Start(slot), m.Serial, true}
 			s.truncating++
 			s.truncated(slot)
 			return engine.OK
@@ -125,7 +125,7 @@ func (s *Shard) deleteRecords(m Mail) engine.Status {
 // truncated answers those who wait for a log's start and have it.
 func (s *Shard) truncated(slot engine.Slot) {
 	for i := range s.truncations {
-		if t := &s.truncations[i]; t.used && t.slot == slot && (s.log.StartDurable(slot) >= t.start || s.o.Faults.StartToldEarly) {
+		if t := &s.truncations[i]; t.used && t.slot == slot && (s.engine.StartDurable(slot) >= t.start || s.o.Faults.StartToldEarly) {
 			s.endTruncation(t, kafka.None)
 		}
 	}

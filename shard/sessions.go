@@ -321,28 +321,28 @@ func (q *sessions) unready(n int32) {
 }
 
 // watch has an interest wait for its partition's news.
-func (s *Shard) watch(n int32, slot engine.Slot) {
+func (s *Shard) watch(n int32, on *partition) {
 	if y := &s.sessions.interests[n]; !y.waits {
-		y.waits, y.slot = true, int32(slot)
-		s.sessions.waits.PushFront(&s.partitions[slot].news, n)
+		y.waits, y.slot = true, int32(on.slot)
+		s.sessions.waits.PushFront(&on.subscribers, n)
 	}
 }
 
 func (s *Shard) unwatch(n int32) {
 	if y := &s.sessions.interests[n]; y.waits {
 		y.waits = false
-		s.sessions.waits.Remove(&s.partitions[y.slot].news, n)
+		s.sessions.waits.Remove(&s.partitions[y.slot].subscribers, n)
 	}
 }
 
-// stir tells the sessions that wait for news of a log that there are some:
+// stir tells the sessions that wait for news of a partition that there are some:
 // appends, a new start, or that it is gone. Each hears it once between two of
 // its fetches, but for those whose fetch waits, which count.
-func (s *Shard) stir(slot engine.Slot, gone bool) {
+func (s *Shard) stir(on *partition, gone bool) {
 	if s.o.Faults.NewsMissed && !gone {
 		return
 	}
-	for n := s.partitions[slot].news.First; n != none; {
+	for n := on.subscribers.First; n != none; {
 		y := &s.sessions.interests[n]
 		next := s.sessions.waits.Next(n)
 		s.readied(n)
@@ -355,7 +355,7 @@ func (s *Shard) stir(slot engine.Slot, gone bool) {
 			if gone {
 				s.lookAt(uint32(fetch))
 			} else {
-				s.count(uint32(fetch), slot, &y.tally, y.max)
+				s.count(uint32(fetch), on, &y.tally, y.max)
 			}
 		}
 		n = next
@@ -487,17 +487,14 @@ func (s *Shard) gather(i uint32) (rest bool) {
 		y := &q.interests[n]
 		next := q.readies.Next(n)
 		x := part{topic: y.topic, index: y.index, from: y.from, max: y.max}
-		x.code = s.fetchable(&x, y.epoch)
-		if x.code == kafka.UnknownTopicOrPartition {
-			x.code = s.topics.unknown(y.topic, q.all[r.session].byID)
-		}
+		s.locate(&x, y.epoch, q.all[r.session].byID)
 		if x.code == kafka.None {
 			s.Timelines.Counters.PartitionsLookedAt++
-			high := s.high(x.slot)
-			_, st := s.log.Read(x.slot, x.from, high, 0, nil)
-			if st == engine.Empty && x.from >= high && high == y.high && s.log.Start(x.slot) == y.start {
+			high := x.partition.highWatermark()
+			_, st := s.engine.Read(x.partition.slot, x.from, high, 0, nil)
+			if st == engine.Empty && x.from >= high && high == y.high && s.engine.Start(x.partition.slot) == y.start {
 				q.unready(n)
-				s.watch(n, x.slot)
+				s.watch(n, x.partition)
 				n = next
 				continue
 			}
@@ -507,7 +504,7 @@ func (s *Shard) gather(i uint32) (rest bool) {
 		}
 		left--
 		p := s.addPart(i)
-		p.topic, p.index, p.slot, p.code, p.from, p.max, p.interest = x.topic, x.index, x.slot, x.code, x.from, x.max, n
+		p.topic, p.index, p.partition, p.code, p.from, p.max, p.interest = x.topic, x.index, x.partition, x.code, x.from, x.max, n
 		n = next
 	}
 	return false
@@ -521,7 +518,7 @@ func (s *Shard) scatter(i uint32, watch bool) {
 		x := &s.parts[p]
 		if n := x.interest; watch && n != none {
 			s.sessions.interests[n].tally = x.tally
-			s.watch(n, x.slot)
+			s.watch(n, x.partition)
 		}
 	}
 	s.freeParts(r)

@@ -113,14 +113,14 @@ const (
 // Shard is one core. It belongs to the thread that drives it; nobody else may
 // touch it. Other threads reach it by mail.
 type Shard struct {
-	o     Options
-	ring  ioring.Ring
-	arena *mem.Arena
-	net   *netring.Net
-	log   *engine.Engine
-	post  *Post
-	out   Logger
-	boot  *engine.RecoveredState
+	o      Options
+	ring   ioring.Ring
+	arena  *mem.Arena
+	net    *netring.Net
+	engine *engine.Engine
+	post   *Post
+	out    Logger
+	boot   *engine.RecoveredState
 
 	now  ioring.Instant
 	wall Wall
@@ -221,7 +221,7 @@ func Open(w World, o Options) (*Shard, error) {
 	if err = s.newFlight(w.Arena); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
-	if s.log, err = engine.New(w.Ring, w.Arena, w.Boot, o.Shard, s, o.Engine); err != nil {
+	if s.engine, err = engine.New(w.Ring, w.Arena, w.Boot, o.Shard, s, o.Engine); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
 	s.makeTables()
@@ -245,7 +245,7 @@ func (s *Shard) makeTables() {
 	s.completions = make([]ioring.Completion, 256)
 	s.pieces = make([][]byte, 0, 4096)
 	s.views = make([]engine.View, viewsMax)
-	s.replyMax = s.log.LogMemoryBytes() / 16
+	s.replyMax = s.engine.LogMemoryBytes() / 16
 	s.copyMax = s.o.Net.ReplyBlocks / 8 * 4096
 	s.line = make([]byte, 0, 1024)
 	s.outbox = newOutbox(o.DataShards, o.Net.RequestsMax)
@@ -274,7 +274,7 @@ func (s *Shard) makeTables() {
 	s.starved = make([]uint32, 0, 2*len(s.requests))
 	s.partitions = make([]partition, o.Engine.LogsMax)
 	for i := range s.partitions {
-		s.partitions[i] = newPartition()
+		s.partitions[i] = s.newPartition(engine.Slot(i))
 	}
 	s.topics = newTopicTable()
 	s.windows = newProducers(o.ProducersMax, o.Engine.LogsMax)
@@ -285,7 +285,7 @@ func (s *Shard) makeTables() {
 func (s *Shard) restoreWindows() {
 	for i := range s.boot.Shards[s.o.Shard].Logs {
 		l := &s.boot.Shards[s.o.Shard].Logs[i]
-		if slot, ok := s.log.Lookup(l.ID); ok {
+		if slot, ok := s.engine.Lookup(l.ID); ok {
 			s.windows.restore(slot, l.End, l.Attachment, l.Headers)
 		}
 		l.Attachment, l.Headers = nil, nil
@@ -311,7 +311,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 			case ioring.KindNet:
 				s.net.Complete(c, now)
 			case ioring.KindEngine:
-				s.log.Complete(c, now)
+				s.engine.Complete(c, now)
 			}
 		}
 		if n < len(s.completions) {
@@ -328,7 +328,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		}
 		s.expire(slot)
 	}
-	if p := s.log.Progress(); p != s.progress || s.waiting.retry {
+	if p := s.engine.Progress(); p != s.progress || s.waiting.retry {
 		s.progress = p
 		s.changeKept()
 		s.retryWaiting()
@@ -346,7 +346,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	s.retain()
 	s.makeRoom()
 	s.lookAgain()
-	sleepUntil = s.log.Step(now)
+	sleepUntil = s.engine.Step(now)
 	if s.logEvents() {
 		s.lookAgain()
 		again = true
@@ -378,7 +378,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	}
 	// The control shard does what its events allow in step, data shards what
 	// memory allows in retryWaiting: both are over for this turn.
-	if again && s.control != nil || s.log.Progress() != s.progress && s.waiting.n+len(s.starved)+len(s.kept) > 0 {
+	if again && s.control != nil || s.engine.Progress() != s.progress && s.waiting.n+len(s.starved)+len(s.kept) > 0 {
 		sleepUntil = now
 	}
 	s.life()
@@ -425,7 +425,7 @@ func (s *Shard) life() {
 			s.close()
 		}
 	case StageClosing:
-		if s.log.Idle() {
+		if s.engine.Idle() {
 			s.stage = StageDone
 		}
 	}
@@ -438,7 +438,7 @@ func (s *Shard) close() {
 		return
 	}
 	s.stage = StageClosing
-	s.log.Shutdown()
+	s.engine.Shutdown()
 	if s.control != nil {
 		for i := 1; i <= s.o.DataShards; i++ {
 			s.outbox.put(Mail{Kind: MailClose}, i)
@@ -461,7 +461,7 @@ func (s *Shard) InFlight() int { return s.inFlight }
 // logEvents takes what the engine has to say. It says whether there was any.
 func (s *Shard) logEvents() (any bool) {
 	for {
-		ev, ok := s.log.Next()
+		ev, ok := s.engine.Next()
 		if !ok {
 			return any
 		}

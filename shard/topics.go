@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 
 	"github.com/tailbound/tailbound/cluster"
-	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/kafka"
 )
 
@@ -20,13 +19,13 @@ type topicTable struct {
 }
 
 type topic struct {
-	name      string
-	nameBytes []byte // the same, for writing
-	id        [16]byte
-	slots     []int32 // by partition: engine slot + 1; 0: another shard's
-	config    cluster.LogConfig
-	gone      bool
-	objective int // its place among the shard's objectives + 1; 0: it has none
+	name       string
+	nameBytes  []byte // the same, for writing
+	id         [16]byte
+	partitions []*partition       // by index; nil: another shard's
+	config     *cluster.LogConfig // overwritten in place: its partitions point at it
+	gone       bool
+	objective  int // its place among the shard's objectives + 1; 0: it has none
 }
 
 func newTopicTable() topicTable {
@@ -36,13 +35,13 @@ func newTopicTable() topicTable {
 // add makes the topic known, once.
 func (t *topicTable) add(name string, id [16]byte, partitions int) int32 {
 	if i, ok := t.byID[id]; ok {
-		for len(t.all[i].slots) < partitions {
-			t.all[i].slots = append(t.all[i].slots, 0)
+		for len(t.all[i].partitions) < partitions {
+			t.all[i].partitions = append(t.all[i].partitions, nil)
 		}
 		return i
 	}
 	i := int32(len(t.all))
-	t.all = append(t.all, topic{name: name, nameBytes: []byte(name), id: id, slots: make([]int32, partitions)})
+	t.all = append(t.all, topic{name: name, nameBytes: []byte(name), id: id, partitions: make([]*partition, partitions), config: new(cluster.LogConfig)})
 	t.byName[name], t.byID[id] = i, i
 	return i
 }
@@ -59,7 +58,7 @@ func (t *topicTable) remove(i int32) {
 	if t.byName[x.name] == i {
 		delete(t.byName, x.name)
 	}
-	x.slots = nil
+	x.partitions = nil
 }
 
 // find is the entry of a topic by name, none where there is no such topic.
@@ -78,24 +77,6 @@ func (t *topicTable) findID(id []byte) int32 {
 		}
 	}
 	return none
-}
-
-// unknown is what a client hears of a partition that is not there.
-func (t *topicTable) unknown(i int32, byID bool) kafka.ErrorCode {
-	if byID && (i == none || t.all[i].gone) {
-		return kafka.UnknownTopicID
-	}
-	return kafka.UnknownTopicOrPartition
-}
-
-// slot is the engine slot of a partition: whether the partition exists, and
-// whether it lives here.
-func (t *topicTable) slot(i, index int32) (slot engine.Slot, exists, here bool) {
-	if i == none || t.all[i].gone || index < 0 || int(index) >= len(t.all[i].slots) {
-		return 0, false, false
-	}
-	n := t.all[i].slots[index]
-	return engine.Slot(n - 1), true, n > 0
 }
 
 // A topic's configurations in mail: eleven int64s, little endian, in the order
@@ -131,19 +112,17 @@ func flag(b bool) int64 {
 func (s *Shard) configure(number int32, b []byte) {
 	t := &s.topics.all[number]
 	v := func(i int) int64 { return int64(binary.LittleEndian.Uint64(b[8*i:])) }
-	t.config = cluster.LogConfig{
+	*t.config = cluster.LogConfig{
 		RetentionMS: v(0), RetentionBytes: v(1), SegmentBytes: v(2), SegmentMS: v(3),
 		MessageBytesMax: v(4), BeforeMaxMS: v(5), AfterMaxMS: v(6), AppendTime: v(7) != 0, WriteCaching: v(8) != 0, ObjectiveMS: v(9), ObjectivePPM: v(10),
 	}
 	s.setObjective(number, t)
-	for _, n := range t.slots {
-		if n > 0 {
-			s.configureLog(engine.Slot(n-1), &t.config)
+	for _, p := range t.partitions {
+		if p != nil {
+			p.configured()
 		}
 	}
 }
 
-// configureLog tells the engine what it has to know of them.
-func (s *Shard) configureLog(slot engine.Slot, c *cluster.LogConfig) {
-	s.log.SetSegmentBytes(slot, c.SegmentBytes)
-}
+// configured tells the engine what it has to know of a partition's configuration.
+func (p *partition) configured() { p.engine.SetSegmentBytes(p.slot, p.config.SegmentBytes) }

@@ -1,0 +1,78 @@
+package shard
+
+import (
+	"testing"
+
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/kafka"
+)
+
+// What a request for a partition is told before its log is looked at.
+func TestPartitionsAreLocated(t *testing.T) {
+	h := newHotShardOf(t, hotArenaBytes, 64, 2)
+	hot := h.s.topics.find([]byte("hot"))
+	elsewhere := h.s.topics.add("elsewhere", [16]byte{1}, 1)
+	gone := h.s.topics.add("gone", [16]byte{2}, 1)
+	h.s.topics.remove(gone)
+	for _, c := range []struct {
+		topic, index int32
+		byID         bool
+		code         kafka.ErrorCode
+	}{
+		{hot, 0, false, kafka.None}, {hot, 1, true, kafka.None},
+		{hot, 2, true, kafka.UnknownTopicOrPartition}, {hot, -1, false, kafka.UnknownTopicOrPartition},
+		{elsewhere, 0, true, kafka.NotLeaderOrFollower},
+		{gone, 0, false, kafka.UnknownTopicOrPartition}, {gone, 0, true, kafka.UnknownTopicID},
+		{none, 0, false, kafka.UnknownTopicOrPartition}, {none, 0, true, kafka.UnknownTopicID},
+	} {
+		p, code := h.s.topics.locate(c.topic, c.index, c.byID)
+		if code != c.code || (p != nil) != (code == kafka.None) {
+			t.Errorf("%+v: %d, found: %v", c, code, p != nil)
+		}
+		if p != nil && (p.topic != c.topic || p.index != c.index || p != &h.s.partitions[p.slot]) {
+			t.Errorf("%+v: another partition was found", c)
+		}
+	}
+}
+
+func TestLeaderEpochs(t *testing.T) {
+	p := &partition{leaderEpoch: 7}
+	for epoch, want := range map[int32]kafka.ErrorCode{-1: kafka.None, 7: kafka.None, 6: kafka.FencedLeaderEpoch, 8: kafka.UnknownLeaderEpoch, -2: kafka.FencedLeaderEpoch} {
+		if code := p.checkEpoch(epoch); code != want {
+			t.Errorf("epoch %d: %d, want %d", epoch, code, want)
+		}
+	}
+}
+
+// The high watermark is the durable offset, with write.caching the end of what
+// is in memory; a topic's partitions share its configuration.
+func TestHighWatermark(t *testing.T) {
+	for _, caching := range []bool{false, true} {
+		var configs []cluster.Config
+		if caching {
+			configs = []cluster.Config{{Name: "write.caching", Value: "true"}}
+		}
+		h := newHotShardOf(t, hotArenaBytes, 64, 2, configs...)
+		p := h.s.topics.all[h.s.topics.find([]byte("hot"))].partitions[0]
+		if p.config != h.s.topics.all[p.topic].config || p.config.WriteCaching != caching {
+			t.Fatalf("write.caching %v: the partition has %+v", caching, p.config)
+		}
+		h.ring.say(produceFrame(8, 1, make([]byte, 100)))
+		for h.s.Timelines.Counters.Batches == 0 {
+			h.turn()
+		}
+		want := int64(0)
+		if caching {
+			want = 1
+		}
+		if got := p.highWatermark(); got != want || p.engine.Durable(p.slot) != 0 {
+			t.Errorf("write.caching %v: high watermark %d before the batch is durable (%d)", caching, got, p.engine.Durable(p.slot))
+		}
+		for range 10 {
+			h.turn()
+		}
+		if got := p.highWatermark(); got != 1 || p.engine.Durable(p.slot) != 1 {
+			t.Errorf("write.caching %v: high watermark %d after it is durable", caching, got)
+		}
+	}
+}
