@@ -1,6 +1,9 @@
 package shard
 
 import (
+	"strconv"
+
+	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/netring"
 )
@@ -33,6 +36,7 @@ func newConns(n int) conns { return conns{make([]conn, n)} }
 
 // opened begins a connection, closed ends it.
 func (t *conns) opened(id netring.ConnID) { t.all[id.Slot()] = conn{id: id} }
+
 func (t *conns) closed(id netring.ConnID) { *t.of(id) = conn{} }
 
 // of is a connection that was opened and is not closed.
@@ -70,4 +74,41 @@ func (x *software) append(line []byte) []byte {
 	}
 	line = append(append(line, " (client software: "...), x.name[:x.nameBytes]...)
 	return append(append(append(line, ' '), x.version[:x.versionBytes]...), ')')
+}
+
+// noise names what a connection was that spoke no Kafka.
+func (s *Shard) noise(ev netring.Event) {
+	s.Timelines.Counters.Noise++
+	s.line = append(s.line[:0], "connection closed: "...)
+	s.line = append(s.line, ev.What()...)
+	s.out.Log(Warn, s.o.Shard, s.line)
+}
+
+const refusalLineNS = 1e9 // between two lines about refused connections
+
+// refusals tells of connections that were refused, at most once a second. It
+// says when there is more to tell.
+func (s *Shard) refusals() ioring.Instant {
+	n, last := s.net.Refusals()
+	if n == s.refused {
+		return ioring.Never
+	}
+	if s.now < s.refusedAt {
+		return s.refusedAt
+	}
+	s.line = append(s.line[:0], "connection closed: "...)
+	s.line = last.Address.Append(s.line)
+	if last.PerAddress {
+		s.line = append(s.line, " has all it may have, max.connections.per.ip "...)
+	} else {
+		s.line = append(s.line, " comes when there are as many as may be, max.connections "...)
+	}
+	s.line = strconv.AppendInt(s.line, int64(last.Limit), 10)
+	if more := n - s.refused - 1; more > 0 {
+		s.line = append(s.line, "; so were others before it: "...)
+		s.line = strconv.AppendUint(s.line, more, 10)
+	}
+	s.out.Log(Warn, s.o.Shard, s.line)
+	s.refused, s.refusedAt = n, s.now+refusalLineNS
+	return ioring.Never
 }

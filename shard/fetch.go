@@ -119,7 +119,8 @@ func measureFetch(walk *kafka.FetchWalk) (parts int, err error) {
 
 // A quarter of the parts is for who does not wait for data: fetches that do
 // keep no producer from its own.
-func (s *Shard) fetchPartsMax() int  { return len(s.parts) - len(s.parts)/4 }
+func (s *Shard) fetchPartsMax() int { return len(s.parts) - len(s.parts)/4 }
+
 func (s *Shard) fetchPartsFree() int { return s.partsFree - len(s.parts)/4 }
 
 // findTopic is the entry of a topic as a fetch of this version names it.
@@ -395,9 +396,6 @@ func (s *Shard) starve(i uint32) {
 	}
 }
 
-// coldPerFetch bounds the cold reads one fetch has under way.
-const coldPerFetch = 4
-
 // holdsZstd looks for a batch that an old client could not read.
 func holdsZstd(views []engine.View) bool {
 	for _, v := range views {
@@ -496,54 +494,6 @@ func (s *Shard) answerFetches() {
 			s.lookAt(uint32(i))
 		}
 	}
-}
-
-// readCold starts reading the run that part p needs. False: no read buffer is
-// free; the part is answered empty, or tried again when one is.
-func (s *Shard) readCold(i uint32, p int32) bool {
-	x := &s.parts[p]
-	st := s.engine.ReadCold(x.partition.slot, x.from, uint32(p))
-	for st == engine.WaitMemory && s.dropAhead() {
-		st = s.engine.ReadCold(x.partition.slot, x.from, uint32(p))
-	}
-	switch st {
-	case engine.OK:
-		x.reading = true
-		s.requests[i].pending++
-		s.Timelines.Counters.ColdReads++
-		return true
-	case engine.WaitMemory:
-		s.starve(i)
-		s.requests[i].waited |= metrics.WaitedReadBuffers
-		if s.engine.ColdPinned() {
-			s.net.Expedite()
-		}
-		return false
-	default:
-		x.code = codeOf(st)
-		return false
-	}
-}
-
-// readDone: a cold read came back, whole and verified, or not.
-func (s *Shard) readDone(user uint32, st engine.Status, read uint32) {
-	if user&aheadUser != 0 {
-		s.aheadDone(user&^aheadUser, st, read)
-		return
-	}
-	x := &s.parts[user]
-	r := &s.requests[x.request]
-	x.reading = false
-	r.pending--
-	if st == engine.OK {
-		x.read, x.haveRead = read, true
-	} else {
-		x.code = codeOf(st)
-	}
-	if r.kind == kindFetch {
-		r.stamps[metrics.Durable] = int64(s.now)
-	}
-	s.lookAt(x.request)
 }
 
 // copies says whether a view is copied into the answer: a small one, or any of

@@ -4,9 +4,7 @@ import (
 	"strconv"
 
 	"github.com/tailbound/tailbound/engine"
-	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
-	"github.com/tailbound/tailbound/netring"
 )
 
 // logf writes a line: what, then a number that says which or how many.
@@ -22,43 +20,6 @@ func (s *Shard) fatalf(what string, n int64) {
 	s.logf(Error, what, n)
 	s.failed = true
 	s.stage = StageDone
-}
-
-// noise names what a connection was that spoke no Kafka.
-func (s *Shard) noise(ev netring.Event) {
-	s.Timelines.Counters.Noise++
-	s.line = append(s.line[:0], "connection closed: "...)
-	s.line = append(s.line, ev.What()...)
-	s.out.Log(Warn, s.o.Shard, s.line)
-}
-
-const refusalLineNS = 1e9 // between two lines about refused connections
-
-// refusals tells of connections that were refused, at most once a second. It
-// says when there is more to tell.
-func (s *Shard) refusals() ioring.Instant {
-	n, last := s.net.Refusals()
-	if n == s.refused {
-		return ioring.Never
-	}
-	if s.now < s.refusedAt {
-		return s.refusedAt
-	}
-	s.line = append(s.line[:0], "connection closed: "...)
-	s.line = last.Address.Append(s.line)
-	if last.PerAddress {
-		s.line = append(s.line, " has all it may have, max.connections.per.ip "...)
-	} else {
-		s.line = append(s.line, " comes when there are as many as may be, max.connections "...)
-	}
-	s.line = strconv.AppendInt(s.line, int64(last.Limit), 10)
-	if more := n - s.refused - 1; more > 0 {
-		s.line = append(s.line, "; so were others before it: "...)
-		s.line = strconv.AppendUint(s.line, more, 10)
-	}
-	s.out.Log(Warn, s.o.Shard, s.line)
-	s.refused, s.refusedAt = n, s.now+refusalLineNS
-	return ioring.Never
 }
 
 // storageFailed: a write or sync on the acknowledgement path failed. Nothing

@@ -1,0 +1,194 @@
+package shard
+
+import (
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/kafka"
+)
+
+// changeLog opens or deletes a log, moves its start, or tells of it. Where there
+// is no memory for that now it is kept, and tried again when something moved.
+func (s *Shard) changeLog(m Mail) {
+	var st engine.Status
+	switch m.Kind {
+	case MailOpen:
+		st = s.openLog(m.A, int32(m.B>>32), int32(uint32(m.B)))
+	case MailDelete:
+		st = s.deleteLog(m.A)
+	case MailTruncate:
+		st = s.deleteRecords(m)
+	case MailSizes:
+		st = s.tellSizes(m)
+	case MailProducers:
+		st = s.tellProducers(m)
+	}
+	switch st {
+	case engine.OK:
+	case engine.WaitMemory, engine.WaitRoom:
+		s.kept = append(s.kept, m)
+	default:
+		s.outbox.put(Mail{Kind: m.Kind + 1, Serial: m.Serial, A: m.A, Code: int16(codeOf(st))}, 0)
+	}
+}
+
+func (s *Shard) changeKept() {
+	kept := s.kept
+	s.kept = s.kept[:0] // at most one is put back for each taken out
+	for _, m := range kept {
+		s.changeLog(m)
+	}
+}
+
+// openLog names a log, and makes it where it is not there yet.
+func (s *Shard) openLog(id uint64, number, index int32) engine.Status {
+	if slot, ok := s.engine.Lookup(id); ok {
+		s.nameLog(slot, number, index)
+		s.outbox.put(Mail{Kind: MailOpened, A: id}, 0)
+		return engine.OK
+	}
+	user := s.takeErrand(lateErrand{id: id, number: number, index: index, opens: true})
+	st := s.engine.OpenLog(id, user)
+	if st != engine.OK {
+		s.giveErrand(user)
+	}
+	return st
+}
+
+func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
+	if s.topics.all[number].gone {
+		return // it is about to be deleted
+	}
+	p := &s.partitions[slot]
+	t := &s.topics.all[number]
+	p.topic, p.index, p.named, p.config = number, index, true, t.config
+	p.configured()
+	t.partitions[index] = p
+}
+
+// logOpened: the engine made a log durable.
+func (s *Shard) logOpened(ev engine.Event) {
+	e := s.giveErrand(ev.User)
+	if ev.Status == engine.OK {
+		s.partitions[ev.Slot] = s.newPartition(ev.Slot)
+		s.windows.forget(ev.Slot)
+		s.nameLog(ev.Slot, e.number, e.index)
+	}
+	s.outbox.put(Mail{Kind: MailOpened, A: e.id, Code: int16(codeOf(ev.Status))}, 0)
+}
+
+// deleteLog ends a log. Who waits for it is told that it is gone.
+func (s *Shard) deleteLog(id uint64) engine.Status {
+	slot, ok := s.engine.Lookup(id)
+	if !ok && s.opening(id) {
+		return engine.WaitMemory // it is to be there first
+	}
+	if !ok {
+		s.outbox.put(Mail{Kind: MailDeleted, A: id}, 0)
+		return engine.OK
+	}
+	s.unnameLog(slot)
+	user := s.takeErrand(lateErrand{id: id})
+	st := s.engine.DeleteLog(slot, user)
+	if st != engine.OK {
+		s.giveErrand(user)
+	}
+	return st
+}
+
+// opening says whether a log is becoming durable, or waits to.
+func (s *Shard) opening(id uint64) bool {
+	for i := range s.late {
+		if e := &s.late[i]; e.used && e.id == id && e.opens {
+			return true
+		}
+	}
+	for i := range s.kept {
+		if s.kept[i].Kind == MailOpen && s.kept[i].A == id {
+			return true
+		}
+	}
+	return false
+}
+
+// unnameLog takes a log from its topic and answers those who wait for it.
+func (s *Shard) unnameLog(slot engine.Slot) {
+	p := &s.partitions[slot]
+	if p.named && !s.topics.all[p.topic].gone {
+		s.topics.all[p.topic].partitions[p.index] = nil
+	}
+	p.named = false
+	// Whoever reads it, parked or not: the slot will be another log's.
+	for i := range s.requests {
+		r := &s.requests[i]
+		if !r.used || r.kind != kindFetch && r.kind != kindOffsets {
+			continue
+		}
+		for q := r.parts.First; q != none; q = s.partsOf.Next(q) {
+			if x := &s.parts[q]; x.code == kafka.None && x.partition == p {
+				x.code = kafka.UnknownTopicOrPartition
+				s.lookAt(uint32(i))
+			}
+		}
+	}
+	s.stir(p, true)
+	s.forgetAhead(slot)
+	for !p.awaitingDurable.Empty() {
+		s.produceDone(p.awaitingDurable.First, kafka.UnknownTopicOrPartition)
+	}
+	s.failTruncations(kafka.UnknownTopicOrPartition, func(l engine.Slot) bool { return l == slot })
+	s.windows.forget(slot)
+}
+
+func (s *Shard) logDeleted(ev engine.Event) {
+	e := s.giveErrand(ev.User)
+	s.outbox.put(Mail{Kind: MailDeleted, A: e.id, Code: int16(codeOf(ev.Status))}, 0)
+}
+
+// forgetTopic removes a topic's name. Its logs here are deleted by mail of
+// their own.
+func (s *Shard) forgetTopic(number int32) {
+	s.dropObjective(&s.topics.all[number])
+	s.topics.remove(number)
+}
+
+// serve ends the naming: what has no name is set aside, never deleted.
+func (s *Shard) serve() {
+	nameless := uint64(0)
+	for i := range s.boot.Shards[s.o.Shard].Logs {
+		id := s.boot.Shards[s.o.Shard].Logs[i].ID
+		if slot, ok := s.engine.Lookup(id); ok && !s.partitions[slot].named {
+			nameless++
+			s.logf(Warn, "a log belongs to no topic; it is kept aside, unread and undeleted: log ", int64(id))
+		}
+	}
+	s.stage = StageServing
+	s.listen()
+	s.outbox.put(Mail{Kind: MailServing, A: nameless}, 0)
+}
+
+// lateErrand is an open or delete of a log that is becoming durable.
+type lateErrand struct {
+	id     uint64
+	number int32
+	index  int32
+	opens  bool
+	used   bool
+}
+
+// takeErrand and giveErrand keep what has to be answered when the engine is
+// done. The control shard sends at most OpenCredit of them at a time.
+func (s *Shard) takeErrand(e lateErrand) uint32 {
+	for i := range s.late {
+		if !s.late[i].used {
+			e.used = true
+			s.late[i] = e
+			return uint32(i)
+		}
+	}
+	panic("shard: more opens and deletes than the control shard has credit for")
+}
+
+func (s *Shard) giveErrand(i uint32) lateErrand {
+	e := s.late[i]
+	s.late[i] = lateErrand{}
+	return e
+}

@@ -1,0 +1,212 @@
+package shard
+
+import (
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/netring"
+)
+
+// Turn is one round: reap; mail in; what the log says; what connections say;
+// waiting appends again; push. It returns until when the shard may sleep.
+func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) {
+	s.post.awake(s.o.Shard)
+	s.now, s.wall = now, wall
+	s.Timelines.Counters.Turns++
+	s.beginTurn()
+	again, before := false, s.stage
+	for {
+		n := s.ring.Reap(s.completions)
+		s.Timelines.Counters.Completions += uint64(n)
+		for _, c := range s.completions[:n] {
+			switch c.Token.Kind() & 0xf0 {
+			case ioring.KindNet:
+				s.net.Complete(c, now)
+			case ioring.KindEngine:
+				s.engine.Complete(c, now)
+			}
+		}
+		if n < len(s.completions) {
+			break
+		}
+	}
+	s.readMail()
+	s.logEvents()
+	s.netEvents()
+	for {
+		slot, ok := s.timers.due(now)
+		if !ok {
+			break
+		}
+		s.expire(slot)
+	}
+	if p := s.engine.Progress(); p != s.progress || s.waiting.retry {
+		s.progress = p
+		s.changeKept()
+		s.retryWaiting()
+		for _, i := range s.starved {
+			if s.requests[i].used {
+				s.requests[i].starved = false
+				s.lookAt(i)
+			}
+		}
+		s.starved = s.starved[:0]
+	}
+	if s.control != nil {
+		s.control.Step()
+	}
+	s.retain()
+	s.makeRoom()
+	s.lookAgain()
+	sleepUntil = s.engine.Step(now)
+	if s.logEvents() {
+		s.lookAgain()
+		again = true
+	}
+	sleepUntil = min(sleepUntil, s.net.Step(now), s.timers.next())
+	if s.control == nil && s.stage == StageServing && !s.failed {
+		sleepUntil = min(sleepUntil, s.retainAt)
+	}
+	if s.control != nil {
+		sleepUntil = min(sleepUntil, s.control.Next())
+	}
+	sleepUntil = min(sleepUntil, max(now, s.roomDue()))
+	if s.netEvents() {
+		sleepUntil = now
+	}
+	sleepUntil = min(sleepUntil, s.refusals())
+	s.tellTroubles()
+	s.countFrames()
+	s.endTurn()
+	if s.Timelines.Asked() {
+		s.counters()
+		s.levels()
+		s.Timelines.Swap()
+	}
+	if now-s.published >= 1e9 {
+		s.published = now
+		s.counters()
+		s.Timelines.Publish()
+	}
+	// The control shard does what its events allow in step, data shards what
+	// memory allows in retryWaiting: both are over for this turn.
+	if again && s.control != nil || s.engine.Progress() != s.progress && s.waiting.n+len(s.starved)+len(s.kept) > 0 {
+		sleepUntil = now
+	}
+	s.life()
+	if s.stage != before {
+		sleepUntil = now
+	} else if s.stage >= StageDraining {
+		sleepUntil = min(sleepUntil, now+stopLookNS)
+	}
+	s.outbox.flush(s)
+	if s.stage == StageDone || !s.post.sleep(s.o.Shard) {
+		return now
+	}
+	return sleepUntil
+}
+
+// logEvents takes what the engine has to say. It says whether there was any.
+func (s *Shard) logEvents() (any bool) {
+	for {
+		ev, ok := s.engine.Next()
+		if !ok {
+			return any
+		}
+		any = true
+		switch ev.Kind {
+		case engine.Durable:
+			s.acknowledge(ev.Slot)
+		case engine.ReadDone:
+			if s.control != nil {
+				s.control.LogEvent(ev)
+			} else {
+				s.readDone(ev.User, ev.Status, ev.Read)
+			}
+		case engine.Opened:
+			if s.control != nil {
+				s.control.LogEvent(ev)
+			} else {
+				s.logOpened(ev)
+			}
+		case engine.Deleted:
+			s.logDeleted(ev)
+		case engine.Failed:
+			s.storageFailed()
+		}
+	}
+}
+
+// netEvents takes what the connections have to say.
+func (s *Shard) netEvents() (any bool) {
+	for {
+		ev, ok := s.net.Next()
+		if !ok {
+			return any
+		}
+		any = true
+		switch ev.Kind {
+		case netring.Opened:
+			s.conns.opened(ev.Conn)
+		case netring.RequestReady:
+			s.frame(ev)
+		case netring.Sent:
+			s.sent(uint32(ev.User))
+		case netring.Closed:
+			s.closed(ev.Conn)
+		case netring.ProtocolError:
+			s.noise(ev)
+		}
+	}
+}
+
+func (s *Shard) listen() {
+	if !s.o.Hidden {
+		s.net.Listen()
+	}
+}
+
+// life moves the shard from serving to stopped: drain; write the clean end. A
+// data shard that has drained still does what the control shard asks, until
+// that owes nobody anything and has it close.
+func (s *Shard) life() {
+	switch s.stage {
+	case StageLoading, StageNaming:
+		if s.post.stopping() {
+			s.close()
+		}
+	case StageServing:
+		if s.post.stopping() {
+			s.stage = StageDraining
+			s.net.Stop()
+			s.answerFetches()
+		}
+	case StageDraining:
+		switch {
+		case !s.net.Idle():
+		case s.control == nil && !s.drained:
+			s.drained = true
+			s.outbox.put(Mail{Kind: MailStopped}, 0)
+		case s.control != nil && s.control.Idle():
+			s.close()
+		}
+	case StageClosing:
+		if s.engine.Idle() {
+			s.stage = StageDone
+		}
+	}
+}
+
+// close has the engine write its clean end, on all shards when the control
+// shard says so.
+func (s *Shard) close() {
+	if s.stage >= StageClosing {
+		return
+	}
+	s.stage = StageClosing
+	s.engine.Shutdown()
+	if s.control != nil {
+		for i := 1; i <= s.o.DataShards; i++ {
+			s.outbox.put(Mail{Kind: MailClose}, i)
+		}
+	}
+}
