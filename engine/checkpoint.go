@@ -37,6 +37,13 @@ type draft struct {
 	next  ioring.Instant // when some more may be put
 }
 
+// idleCheckNS is how long after the last entry a checkpoint leaves nothing to
+// replay.
+const idleCheckNS = 3e9
+
+// checkEpochs is how many of a log's epochs a checkpoint keeps, the last ones.
+const checkEpochs = 8
+
 func (e *Engine) carveChecks(a *mem.Arena) (err error) {
 	e.checkpoints.replays = [2]uint64{1, 1} // Recover wrote both
 	e.checkpoints.checkBuf, err = a.Allocate("checkpoint", e.o.checkpointBytes(), format.BlockBytes)
@@ -87,16 +94,6 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 	e.buildOn(sleep)
 }
 
-// startsAt has the checkpoint under way say that replay begins with frame from.
-func (e *Engine) startsAt(from uint64) {
-	c := &e.checkpoints.draft.head
-	c.Frame, c.Block, c.Previous = from, uint64(e.journal.next), e.journal.chain
-	if from <= e.journal.submitted {
-		f := &e.journal.live[from%uint64(len(e.journal.live))]
-		c.Block, c.Previous = uint64(f.block), f.previous
-	}
-}
-
 // checkFrees says that the journal is short of room and that checkpoints from
 // here would free some that is worth writing them: one frees what the one before
 // it covers.
@@ -108,17 +105,14 @@ func (e *Engine) checkFrees(from uint64) bool {
 	return e.journal.used > e.journal.blocks/4*3 && e.blocksBefore(from) >= worth || e.journal.journalFull && e.extents.runsUsed == 0
 }
 
-// blocksBefore is how many of the journal's blocks in use lie before frame q, at
-// most the first that is not durable.
-func (e *Engine) blocksBefore(q uint64) int64 {
-	if q > e.journal.submitted {
-		return e.journal.used
+// startsAt has the checkpoint under way say that replay begins with frame from.
+func (e *Engine) startsAt(from uint64) {
+	c := &e.checkpoints.draft.head
+	c.Frame, c.Block, c.Previous = from, uint64(e.journal.next), e.journal.chain
+	if from <= e.journal.submitted {
+		f := &e.journal.live[from%uint64(len(e.journal.live))]
+		c.Block, c.Previous = uint64(f.block), f.previous
 	}
-	n := e.journal.live[q%uint64(len(e.journal.live))].block - e.journal.live[e.journal.released%uint64(len(e.journal.live))].block
-	if n < 0 {
-		n += e.journal.blocks
-	}
-	return n
 }
 
 // rebuild begins the checkpoint under way from its first log.
@@ -220,9 +214,6 @@ func (e *Engine) putLog(l *log, s Slot) bool {
 	d.head.Logs++
 	return true
 }
-
-// checkEpochs is how many of a log's epochs a checkpoint keeps, the last ones.
-const checkEpochs = 8
 
 func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
 	if !e.checkpoints.checkIO.complete(i&1 != 0, c.Result, e.now) {

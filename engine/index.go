@@ -6,7 +6,36 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
+// index keeps what is known of where runs begin, so that a cold read or a
+// search by time need not walk them all in the next life: a block behind the
+// last run of a segment that takes no more, or of any at a clean stop. It is a
+// hint, not synced, verified like anything read. One at a time:
+//
+//	open(); await write(index)
+//	open(); await read(); verify; noted
+type index struct {
+	indexBlock mem.Block
+	indexing   indexWork
+	indexAt    int32 // where to look for the next
+	writesDue  int   // segments whose index is to be written
+	loadsDue   int   // ... read
+	atStop     bool  // the ones of a clean stop were asked for
+}
+
+type indexWork struct {
+	active  bool
+	opened  bool
+	pushed  bool
+	write   bool
+	segment int32
+}
+
 const recentEntries = 4
+
+func (e *Engine) carveIndexes(a *mem.Arena) (err error) {
+	e.index.indexBlock, err = a.Allocate("index block", format.BlockBytes, format.BlockBytes)
+	return err
+}
 
 // note adds a run to the index, in its place, thinning it where it is full. The
 // index is sparse, and filled by writing, by walking, and from what the life
@@ -74,44 +103,6 @@ func (q *segment) seekTime(ts int64) int64 {
 		}
 	}
 	return q.base
-}
-
-// index keeps what is known of where runs begin, so that a cold read or a
-// search by time need not walk them all in the next life: a block behind the
-// last run of a segment that takes no more, or of any at a clean stop. It is a
-// hint, not synced, verified like anything read. One at a time:
-//
-//	open(); await write(index)
-//	open(); await read(); verify; noted
-type index struct {
-	indexBlock mem.Block
-	indexing   indexWork
-	indexAt    int32 // where to look for the next
-	writesDue  int   // segments whose index is to be written
-	loadsDue   int   // ... read
-	atStop     bool  // the ones of a clean stop were asked for
-}
-
-type indexWork struct {
-	active  bool
-	opened  bool
-	pushed  bool
-	write   bool
-	segment int32
-}
-
-func (e *Engine) carveIndexes(a *mem.Arena) (err error) {
-	e.index.indexBlock, err = a.Allocate("index block", format.BlockBytes, format.BlockBytes)
-	return err
-}
-
-// writesTo makes segment g the one that log l's runs go to.
-func (e *Engine) writesTo(l *log, g int32) {
-	old := l.writing
-	l.writing = g
-	if old != none && old != g {
-		e.indexDue(old)
-	}
 }
 
 // indexDue has the index of segment g written, if g is complete.

@@ -56,6 +56,10 @@ type liveFrame struct {
 	io        writeSync
 }
 
+// idleStampNS is how long after the last frame an empty one says that it is
+// durable.
+const idleStampNS = 50e6
+
 type frameState uint8
 
 const (
@@ -65,97 +69,6 @@ const (
 	frameDurable
 	frameBroken
 )
-
-// writeSync writes a buffer and syncs its file: linked, and again where the
-// write came short. It owns nothing; the buffer is its caller's, lent until
-// both have completed.
-type writeSync struct {
-	file    uint32
-	offset  uint64
-	buf     mem.Block
-	done    int
-	writing bool
-	syncing bool
-	pushed  bool
-	syn     bool
-	short   bool           // a write wrote nothing and gave no error
-	errno   int            // of the first operation that failed
-	failed  ioring.Code    // which that was
-	written ioring.Instant // when its last write was reaped
-}
-
-func (w *writeSync) begin(file uint32, offset int64, buf mem.Block) {
-	*w = writeSync{file: file, offset: uint64(offset), buf: buf}
-}
-
-// push starts what is left. False: the ring has no room now.
-func (w *writeSync) push(r ioring.Ring, kind uint8, slot uint32) bool {
-	if w.pushed {
-		return true
-	}
-	if r.Room() < 2 {
-		return false
-	}
-	if w.done < w.buf.Len() {
-		r.Push(ioring.Op{Code: ioring.Write, Flags: ioring.FlagLink, File: w.file, Offset: w.offset + uint64(w.done), Buf: w.buf.Slice(w.done, w.buf.Len()-w.done), Token: ioring.MakeToken(kind, 0, slot<<1)})
-		w.writing = true
-	}
-	r.Push(ioring.Op{Code: ioring.Sync, File: w.file, Token: ioring.MakeToken(kind, 0, slot<<1|1)})
-	w.syncing, w.pushed, w.syn = true, true, false
-	return true
-}
-
-// complete takes one of the two completions. over: it ended, well or with
-// errno; else, with pushed false, push again.
-func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over bool) {
-	if !sync {
-		w.written = now
-		w.writing = false
-		switch {
-		case result > 0:
-			w.done += int(result)
-			if w.done < w.buf.Len() {
-				w.done &^= format.BlockBytes - 1
-			}
-		case again(ioring.Write, result):
-		case w.errno == 0:
-			w.errno, w.failed = int(-result), ioring.Write
-			if result == 0 {
-				w.errno, w.short = int(ioring.EIO), true
-			}
-		}
-	} else {
-		w.syncing = false
-		switch {
-		case result == 0:
-			w.syn = true
-		case again(ioring.Sync, result) || ioring.Judge(ioring.Sync, result) == ioring.Cancelled:
-		case w.errno == 0:
-			w.errno, w.failed = int(-result), ioring.Sync
-		}
-	}
-	if w.writing || w.syncing {
-		return false
-	}
-	if w.errno != 0 || w.done == w.buf.Len() && w.syn {
-		return true
-	}
-	w.pushed = false
-	return false
-}
-
-// failure is what made it end with errno. A failed sync names all that it was
-// to make durable.
-func (w *writeSync) failure(file FailedFile) Failure {
-	f := Failure{Op: w.failed, File: file, Offset: int64(w.offset), Length: int64(w.buf.Len()), Errno: ioring.Errno(w.errno)}
-	if w.failed == ioring.Write {
-		f.Offset, f.Length = f.Offset+int64(w.done), f.Length-int64(w.done)
-	}
-	if w.short {
-		f.Errno = 0
-	}
-	return f
-}
 
 func (e *Engine) carveFrames(*mem.Arena) error {
 	e.journal.live = make([]liveFrame, e.o.JournalBytes/format.BlockBytes+64)
@@ -230,179 +143,6 @@ func (e *Engine) sealFrame() {
 	e.journal.sealedSeq++
 }
 
-// stepFrames submits closed frames, and closes the open one, while frames may
-// be in flight.
-func (e *Engine) stepFrames(sleep *ioring.Instant) {
-	if e.failed {
-		return
-	}
-	for q := e.journal.durableSeq + 1; q <= e.journal.submitted; q++ {
-		f := &e.journal.live[q%uint64(len(e.journal.live))]
-		if f.state == frameInFlight && !e.pushFrame(q) {
-			earlier(sleep, e.now)
-			return
-		}
-	}
-	if e.journal.openCount == 0 && e.journal.sealedSeq == e.journal.durableSeq && e.journal.stampSeq < e.journal.dataSeq {
-		// an empty frame says that the newest one is durable
-		switch {
-		case e.journal.idleAt == 0:
-			e.journal.idleAt = e.now + idleStampNS
-		case (e.now >= e.journal.idleAt || e.stopping) && e.journal.openBytes == 0 && e.journal.used+8 < e.journal.blocks/2 && e.entryFits(0):
-			e.sealFrame()
-		case e.now >= e.journal.idleAt && e.journal.openBytes > 0:
-			e.sealFrame()
-		}
-		if e.journal.sealedSeq == e.journal.durableSeq && e.now < e.journal.idleAt {
-			earlier(sleep, e.journal.idleAt)
-		}
-	}
-	for e.journal.submitted-e.journal.durableSeq < uint64(e.o.InflightMax) {
-		if e.journal.submitted == e.journal.sealedSeq {
-			if e.journal.openCount == 0 || e.cache.reserved.active {
-				return
-			}
-			e.sealFrame()
-		}
-		if !e.submitFrame() {
-			return // the journal is full: a checkpoint frees it
-		}
-		q := e.journal.submitted
-		if !e.pushFrame(q) {
-			earlier(sleep, e.now)
-			return
-		}
-	}
-}
-
-// submitFrame gives the next closed frame its place and its header.
-func (e *Engine) submitFrame() bool {
-	q := e.journal.submitted + 1
-	f := &e.journal.live[q%uint64(len(e.journal.live))]
-	wasted := int64(0)
-	if e.journal.next+int64(f.blocks) > e.journal.blocks {
-		wasted = e.journal.blocks - e.journal.next
-	}
-	if e.journal.used+wasted+int64(f.blocks) > e.journal.blocks {
-		e.journal.journalFull = true
-		return false
-	}
-	e.journal.used += wasted + int64(f.blocks)
-	f.wasted = int32(wasted)
-	if wasted > 0 {
-		e.journal.next = 0
-	}
-	f.block, f.previous = e.journal.next, e.journal.chain
-	e.journal.next += int64(f.blocks)
-	if e.journal.next == e.journal.blocks {
-		e.journal.next = 0
-	}
-	p := e.cache.slabs[f.slab].block.Bytes()[f.pos:]
-	h := format.FrameHeader{Journal: e.journalID, Shard: uint32(e.shard), Entries: f.entries, Sequence: q, Durable: e.journal.durableSeq}
-	h.Directory, h.Epoch, h.BodyBytes, h.Previous = e.dir, e.epoch, uint32(f.bytes-format.HeaderBytes), e.journal.chain
-	h.BodyCRC = format.CRC(p[format.HeaderBytes:f.bytes])
-	h.Put(p)
-	e.journal.chain, e.journal.stampSeq, e.journal.idleAt = h.CRC, e.journal.durableSeq, 0
-	if f.entries > 0 {
-		e.journal.dataSeq = q
-	}
-	e.journal.journalFull = false
-	e.journal.sinceCheck += wasted + int64(f.blocks)
-	f.state, f.at = frameInFlight, e.now
-	e.disk.begin(WorkFrames, int(f.blocks)*format.BlockBytes)
-	e.reads.appendedAt = e.now
-	f.io.begin(e.journal.file, f.block*format.BlockBytes, e.cache.slabs[f.slab].block.Slice(f.pos, int(f.blocks)*format.BlockBytes))
-	e.journal.submitted = q
-	e.stats.Frames++
-	e.stats.FrameBytes += uint64(f.blocks) * format.BlockBytes
-	return true
-}
-
-func (e *Engine) pushFrame(q uint64) bool {
-	i := q % uint64(len(e.journal.live))
-	f := &e.journal.live[i]
-	if e.o.Faults.Has(NoSync) && !f.io.pushed {
-		if e.ring.Room() < 1 {
-			return false
-		}
-		f.io.pushed, f.io.writing = true, true
-		return e.ring.Push(ioring.Op{Code: ioring.Write, File: f.io.file, Offset: f.io.offset + uint64(f.io.done), Buf: f.io.buf.Slice(f.io.done, f.io.buf.Len()-f.io.done), Token: ioring.MakeToken(kindFrame, 0, uint32(i)<<1)})
-	}
-	return f.io.push(e.ring, kindFrame, uint32(i))
-}
-
-func (e *Engine) frameCompleted(i uint32, c ioring.Completion) {
-	f := &e.journal.live[i>>1]
-	over := f.io.complete(i&1 != 0, c.Result, e.now)
-	if e.o.Faults.Has(NoSync) && f.io.errno == 0 && f.io.done == f.io.buf.Len() {
-		over = true
-	}
-	if e.o.Faults.Has(AckBeforeSync) && f.io.errno == 0 && f.io.done == f.io.buf.Len() && f.state == frameInFlight {
-		f.state = frameDone
-		e.disk.end(WorkFrames, int(f.blocks)*format.BlockBytes)
-		e.advance()
-		return
-	}
-	if !over || f.state != frameInFlight {
-		return
-	}
-	e.disk.end(WorkFrames, int(f.blocks)*format.BlockBytes)
-	if f.io.errno != 0 {
-		f.state = frameBroken
-		e.journal.brokenFrames++
-		e.fail(f.io.failure(JournalFile))
-		return
-	}
-	f.state = frameDone
-	e.advance()
-	if e.failed && f.state == frameDone {
-		e.journal.brokenFrames++ // after a broken one: never durable
-		f.state = frameBroken
-	}
-}
-
-// advance makes frames durable, in order, and says what that means.
-func (e *Engine) advance() {
-	for !e.failed && e.journal.durableSeq < e.journal.submitted {
-		f := &e.journal.live[(e.journal.durableSeq+1)%uint64(len(e.journal.live))]
-		if f.state != frameDone {
-			return
-		}
-		f.state = frameDurable
-		e.journal.durableSeq++
-		e.changes++
-		e.cache.slabs[f.slab].frames--
-		b := e.cache.slabs[f.slab].block.Bytes()[f.pos : f.pos+f.bytes]
-		for at := format.HeaderBytes; at < len(b); {
-			var h format.Entry
-			h.Read(b[at:])
-			at += h.Bytes()
-			e.entryDurable(&h, landing{f.at, f.io.written, f.bytes})
-		}
-	}
-}
-
-func (e *Engine) entryDurable(h *format.Entry, at landing) {
-	l := &e.logs[h.Slot]
-	if l.state == logFree || l.id != h.Log {
-		return
-	}
-	switch h.Kind {
-	case format.EntryData:
-		e.settle(Slot(h.Slot), at)
-		e.queueDrain(int32(h.Slot))
-	case format.EntryOpened:
-		l.state = logOpen
-		e.tell(Event{Kind: Opened, User: l.user, Slot: Slot(h.Slot)})
-	case format.EntryClosed:
-		e.logClosed(Slot(h.Slot))
-	case format.EntryStartMoved:
-		e.startMoved(Slot(h.Slot), h.Base)
-	case format.EntryAssigned:
-		e.segmentAssigned(l, h.Aux)
-	}
-}
-
 // release frees the journal's blocks before frame upTo.
 func (e *Engine) release(upTo uint64) {
 	for e.journal.released < upTo {
@@ -422,4 +162,17 @@ func (e *Engine) replayFrom() uint64 {
 	}
 	e.journal.replayHint = q
 	return q
+}
+
+// blocksBefore is how many of the journal's blocks in use lie before frame q, at
+// most the first that is not durable.
+func (e *Engine) blocksBefore(q uint64) int64 {
+	if q > e.journal.submitted {
+		return e.journal.used
+	}
+	n := e.journal.live[q%uint64(len(e.journal.live))].block - e.journal.live[e.journal.released%uint64(len(e.journal.live))].block
+	if n < 0 {
+		n += e.journal.blocks
+	}
+	return n
 }

@@ -1,6 +1,8 @@
 package engine
 
-import "github.com/tailbound/tailbound/engine/format"
+import (
+	"github.com/tailbound/tailbound/engine/format"
+)
 
 // What retention needs: how large a log's segments get, which of them may go,
 // and the start that moves past them. The rules are the caller's; here is what
@@ -11,13 +13,6 @@ import "github.com/tailbound/tailbound/engine/format"
 // SetSegmentBytes bounds the log's segments to n bytes, where that is less than
 // the shard's own. One larger batch still finds a place.
 func (e *Engine) SetSegmentBytes(s Slot, n int64) { e.logs[s].segmentBytes = n }
-
-func (e *Engine) segmentLimit(l *log) int64 {
-	if l.segmentBytes > 0 {
-		return min(l.segmentBytes, int64(e.o.SegmentBytes))
-	}
-	return int64(e.o.SegmentBytes)
-}
 
 // Filling is the segment that takes the log's appends: its first offset, its
 // bytes, and the largest time in it that is drained; no bytes where there is
@@ -82,23 +77,29 @@ func (e *Engine) Expired(s Slot, olderThan, bytesMax int64) (start int64) {
 	return start
 }
 
-// StartDurable is the log's first offset as it would be after a power cut now,
-// at least.
-func (e *Engine) StartDurable(s Slot) int64 { return e.logs[s].startDurable }
-
-// Release lets go of the only segment of a log in which nothing is left. The
-// next append has another made, and waits for it.
-func (e *Engine) Release(s Slot) {
+// TruncateBefore moves the log's start up to start, at most to what is
+// durable. It takes effect at once and is durable when StartDurable says so. WaitMemory: it
+// had no room for the entry, and nothing was done.
+func (e *Engine) TruncateBefore(s Slot, start int64, user uint32) Status {
+	if e.failed {
+		return StorageFailed
+	}
+	if !e.open(s) {
+		return Unknown
+	}
 	l := &e.logs[s]
-	if !e.open(s) || l.startDurable < l.end || l.drained < l.end || l.runFirst != none || l.working || e.cache.reserved.active {
-		return
+	start = min(start, l.durable)
+	if start <= l.start {
+		return OK
 	}
-	g := l.segments
-	if g == none || g != l.filling || g != l.writing || e.segments.all[g].next != none || !e.segments.all[g].ready || e.segments.all[g].position == 0 {
-		return
+	if !e.entryFits(0) {
+		e.stats.WaitMemory++
+		return WaitMemory
 	}
-	l.segments, l.tail, l.filling, l.writing = none, none, none, none
-	e.removeSegment(g)
+	l.start = start
+	e.stats.Truncated++
+	e.putNote(format.Entry{Kind: format.EntryStartMoved, Log: l.id, Slot: uint32(s), Base: start})
+	return OK
 }
 
 // startMoved: the new start is durable; files wholly before it may go.
@@ -115,23 +116,17 @@ func (e *Engine) startMoved(s Slot, start int64) {
 	}
 }
 
-// maxTimeLeft is MaxTime of a log whose newest record by time is before its
-// start. Of a segment that the start cuts in two the time may be that of a
-// record before it.
-func (e *Engine) maxTimeLeft(l *log) (ts, base int64) {
-	ts, base = -1, -1
-	for g := l.segments; g != none; g = e.segments.all[g].next {
-		if q := &e.segments.all[g]; q.position > 0 && q.end > l.start && q.maxTime > ts {
-			ts, base = q.maxTime, max(q.seekTime(q.maxTime), l.start)
-		}
+// Release lets go of the only segment of a log in which nothing is left. The
+// next append has another made, and waits for it.
+func (e *Engine) Release(s Slot) {
+	l := &e.logs[s]
+	if !e.open(s) || l.startDurable < l.end || l.drained < l.end || l.runFirst != none || l.working || e.cache.reserved.active {
+		return
 	}
-	for i := l.first; i != none; i = e.cache.chunks[i].next {
-		c := &e.cache.chunks[i]
-		for k := c.head; k < c.tail; k++ {
-			if x := &c.nodes[k]; x.maxTime > ts && x.base+int64(x.count) > l.start {
-				ts, base = x.maxTime, max(x.base, l.start)
-			}
-		}
+	g := l.segments
+	if g == none || g != l.filling || g != l.writing || e.segments.all[g].next != none || !e.segments.all[g].ready || e.segments.all[g].position == 0 {
+		return
 	}
-	return ts, base
+	l.segments, l.tail, l.filling, l.writing = none, none, none, none
+	e.removeSegment(g)
 }

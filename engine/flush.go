@@ -19,6 +19,22 @@ type flush struct {
 	drainAfter ioring.Instant // after a failure
 }
 
+const (
+	largeDrains = 2  // of any size
+	smallDrains = 14 // besides, of logs that have little
+	drainsMax   = largeDrains + smallDrains
+
+	// smallDrainBytes holds the run of a log that has little.
+	smallDrainBytes = 32 << 10
+
+	// idleDrainNS is how long a batch stays in the journal alone where nothing
+	// presses.
+	idleDrainNS = 1e9
+)
+
+// looksPerStep bounds how many logs one step looks at.
+const looksPerStep = 32
+
 func (e *Engine) carveDrains(a *mem.Arena) (err error) {
 	e.flush.queue = make([]int32, e.o.LogsMax)
 	for i := range e.flush.buffers {
@@ -43,12 +59,6 @@ func (e *Engine) queueDrain(s int32) {
 	e.flush.queue[(e.flush.queueAt+e.flush.queueN)%len(e.flush.queue)] = s
 	e.flush.queueN++
 }
-
-// smallDrainBytes holds the run of a log that has little.
-const smallDrainBytes = 32 << 10
-
-// looksPerStep bounds how many logs one step looks at.
-const looksPerStep = 32
 
 func (e *Engine) stepDrains(sleep *ioring.Instant) {
 	if e.stopped {

@@ -91,19 +91,6 @@ func (e *Engine) carveSpares(a *mem.Arena) (err error) {
 	return err
 }
 
-// adoptSpares goes on with what another life made ready.
-func (e *Engine) adoptSpares(files []RecycledFile) {
-	for _, x := range files {
-		g, ok := e.takeSegment(x.Generation, 0)
-		if !ok {
-			return // it is removed at the next start
-		}
-		if e.segments.all[g].bytes = x.Bytes; !e.addSpare(g, true) {
-			e.discard(g)
-		}
-	}
-}
-
 // keepSpare keeps the file of segment g, which nobody has open, for another log.
 // False: it may go.
 func (e *Engine) keepSpare(g int32) bool {
@@ -266,12 +253,6 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 func (e *Engine) zeroFileBytes() int64 {
 	n := min(max(PrepareBytesMin, e.o.PrepareBytes/(RecycledMax/2)), int64(e.o.SegmentBytes), e.o.PrepareBytes)
 	return n &^ (format.BlockBytes - 1)
-}
-
-// diskBusy says that something is under way on the disk, beside what is made ready
-// and what is done with files alone.
-func (e *Engine) diskBusy() bool {
-	return e.journal.sealedSeq > e.journal.durableSeq || e.extents.runsUsed > 0 || e.segments.worksBusy > 0 || e.reads.coldsBusy > 0 || e.checkpoints.checkBusy
 }
 
 func (e *Engine) makeCompleted(c ioring.Completion) {

@@ -49,12 +49,6 @@ type run struct {
 	io      writeSync
 }
 
-// growing is a slab that direct runs fill, one after the other, of any log.
-type growing struct {
-	slab int32 // none before the first
-	run  int32 // that grows there; none
-}
-
 type runState uint8
 
 const (
@@ -122,168 +116,6 @@ func (e *Engine) takeRun(r run) int32 {
 	return i
 }
 
-// large says that need entry bytes more make as much of log l as is worth a run:
-// with what waits for the next frame, or, while runs of it are in flight, with
-// what gathers behind those, as long as that came to something the last time.
-func (e *Engine) large(l *log, need int) bool {
-	if l.frameSeq == e.journal.sealedSeq+1 {
-		need += l.frameBytes
-	}
-	return e.o.DirectBytes > 0 && (need >= e.o.DirectBytes || l.directs > 0 && l.runBytes >= e.o.DirectBytes/2)
-}
-
-// wantsDirect chooses for a batch of need entry bytes: its log's own segment,
-// or the journal. A run costs a sync of its file, a frame costs writing its
-// bytes twice; at DirectBytes the two are about even. Many logs with a little
-// each never get there, and share the journal's one sync.
-func (e *Engine) wantsDirect(l *log, s Slot, need int) bool {
-	if l.building != none {
-		// what follows a run that is being built goes with it, however small
-		if r := &e.extents.pool[l.building]; r.header.End == l.end && r.header.Batches > 0 && format.HeaderBytes+r.bytes+need <= e.extents.directMax {
-			return true
-		}
-	}
-	if !e.large(l, need) || e.crowded(l, need) {
-		return false
-	}
-	return l.undrained <= e.aheadMax() && e.extents.runFree != none && e.extents.pool[e.extents.runFree].next != none && // one more for what the journal has before it
-		(l.directs > 0 || e.extents.directLogs < directLogsMax)
-}
-
-// aheadMax is how much the journal may have of a log that is not in its segment
-// when it goes on with a direct run, which waits for that.
-func (e *Engine) aheadMax() int64 { return int64(min(16*format.FlushBytesMax, e.o.LogMemoryBytes/8)) }
-
-// catchesUp says that log l has large batches, and more in the journal than may
-// be ahead of a direct run, while memory is short: it had better wait for its
-// drains, or it goes on writing everything twice just when that is too much.
-func (e *Engine) catchesUp(l *log, need int) bool {
-	l.catching = (l.catching || e.journal.pressed) && l.undrained > e.aheadMax() && e.large(l, need)
-	return l.catching
-}
-
-// directFits makes sure that the run of log s that is being built takes a batch
-// of n bytes, beginning one where it must. False: no memory for it.
-func (e *Engine) directFits(s Slot, n int) bool {
-	l := &e.logs[s]
-	need := format.EntryHeaderBytes + format.Align8(n)
-	if l.building != none {
-		r := &e.extents.pool[l.building]
-		if r.segment == l.filling && (r.header.Batches == 0 || r.header.End == l.end && format.HeaderBytes+r.bytes+need <= e.extents.directMax) &&
-			r.pos+format.HeaderBytes+r.bytes+need <= e.cache.slabs[r.slab].block.Len() {
-			if r.header.Batches == 0 {
-				r.header.Base, r.header.End = l.end, l.end
-			}
-			return true
-		}
-		e.sealRun(l)
-	}
-	if e.extents.runFree == none {
-		return false
-	}
-	g := e.slabFor(format.HeaderBytes + need)
-	if g == nil {
-		return false
-	}
-	l.building = e.takeRun(run{state: runBuilding, log: s, segment: l.filling, buffer: none, slab: g.slab, pos: e.cache.slabs[g.slab].used, extra: 2 * runOverhead,
-		header: format.RunHeader{Base: l.end, End: l.end, MaxTime: format.NoTime}})
-	g.run = l.building
-	e.segments.all[l.filling].extra += 2 * runOverhead
-	if l.directs == 0 {
-		e.extents.directAt[e.extents.directLogs] = s
-		e.extents.directLogs++
-	}
-	l.directs++
-	l.direct = true
-	return true
-}
-
-// slabFor is where a run may grow that begins with n bytes: the fullest place
-// that has them and nobody uses, or one with a new slab, or the place of the
-// largest run, which is closed for that. nil: no memory.
-func (e *Engine) slabFor(n int) *growing {
-	var fullest, idle, largest *growing
-	for i := range e.extents.growing {
-		g := &e.extents.growing[i]
-		switch {
-		case g.run != none:
-			if largest == nil || e.extents.pool[g.run].bytes > e.extents.pool[largest.run].bytes {
-				largest = g
-			}
-		case g.slab != none && e.cache.slabs[g.slab].used+n <= e.cache.slabs[g.slab].block.Len():
-			if fullest == nil || e.cache.slabs[g.slab].used > e.cache.slabs[fullest.slab].used {
-				fullest = g
-			}
-		case idle == nil || g.slab != none:
-			idle = g
-		}
-	}
-	if fullest != nil {
-		return fullest
-	}
-	if idle == nil {
-		e.sealRun(&e.logs[e.extents.pool[largest.run].log])
-		if idle = largest; e.cache.slabs[idle.slab].used+n <= e.cache.slabs[idle.slab].block.Len() {
-			return idle
-		}
-	}
-	if !e.takeSlab(&idle.slab) {
-		return nil
-	}
-	return idle
-}
-
-// sealRun closes the run of l that is being built.
-func (e *Engine) sealRun(l *log) {
-	i := l.building
-	if i == none {
-		return
-	}
-	r := &e.extents.pool[i]
-	if r.header.Batches == 0 { // what it was begun for was given back
-		e.dropRun(l, i)
-		return
-	}
-	e.grown(l)
-	s := &e.cache.slabs[r.slab]
-	at := r.pos + format.HeaderBytes + r.bytes
-	n := format.AlignBlock(at)
-	clear(s.block.Bytes()[at:n])
-	s.used = n
-	r.state, r.block = runSealed, s.block.Slice(r.pos, n-r.pos)
-	l.runBytes = r.bytes
-}
-
-// grown: the run of l that was being built has its size, or is given up.
-func (e *Engine) grown(l *log) {
-	for i := range e.extents.growing {
-		if g := &e.extents.growing[i]; g.run == l.building {
-			g.run = none
-		}
-	}
-	l.building = none
-}
-
-// dropRun forgets a direct run that was not sent.
-func (e *Engine) dropRun(l *log, i int32) {
-	if l.building == i {
-		e.grown(l)
-	}
-	before := none
-	for k := l.runFirst; k != i; k = e.extents.pool[k].next {
-		before = k
-	}
-	if before == none {
-		l.runFirst = e.extents.pool[i].next
-	} else {
-		e.extents.pool[before].next = e.extents.pool[i].next
-	}
-	if l.runLast == i {
-		l.runLast = before
-	}
-	e.freeRun(l, i)
-}
-
 func (e *Engine) freeRun(l *log, i int32) {
 	r := &e.extents.pool[i]
 	if r.direct() {
@@ -306,71 +138,24 @@ func (e *Engine) freeRun(l *log, i int32) {
 	e.extents.runsUsed--
 }
 
-// stepRuns sends direct runs, while few of their log's are in flight; what
-// comes meanwhile is gathered in the next one, which goes beside them when it is
-// half as large as it may be.
-func (e *Engine) stepRuns(sleep *ioring.Instant) {
-	if e.extents.runsUsed == 0 {
-		return
+// dropRun forgets a direct run that was not sent.
+func (e *Engine) dropRun(l *log, i int32) {
+	if l.building == i {
+		e.grown(l)
 	}
-	for i := range e.extents.growing {
-		if k := e.extents.growing[i].run; k != none {
-			r := &e.extents.pool[k]
-			if l := &e.logs[r.log]; r.header.Batches == 0 || l.runsFlying == 0 || l.runsFlying < e.o.InflightMax && r.bytes >= e.extents.directMax/2 {
-				e.sealRun(l)
-			}
-		}
+	before := none
+	for k := l.runFirst; k != i; k = e.extents.pool[k].next {
+		before = k
 	}
-	for i := range e.flush.lent {
-		if k := e.flush.lent[i]; k != none && e.extents.pool[k].state == runSent && !e.extents.pool[k].io.pushed {
-			e.pushRun(k, sleep)
-		}
+	if before == none {
+		l.runFirst = e.extents.pool[i].next
+	} else {
+		e.extents.pool[before].next = e.extents.pool[i].next
 	}
-	// a log may leave the list under way: backwards
-	for k := e.extents.directLogs - 1; k >= 0; k-- {
-		s := e.extents.directAt[k]
-		for i := e.logs[s].runFirst; i != none && e.extents.pool[i].state >= runSent; {
-			next := e.extents.pool[i].next
-			if r := &e.extents.pool[i]; r.state == runSent && !r.io.pushed {
-				e.pushRun(i, sleep)
-			}
-			i = next
-		}
-		if !e.failed {
-			e.sendNext(s, sleep)
-		}
+	if l.runLast == i {
+		l.runLast = before
 	}
-}
-
-// sendNext sends what log s may send of its runs, in order.
-func (e *Engine) sendNext(s Slot, sleep *ioring.Instant) {
-	l := &e.logs[s]
-	for l.runsFlying < e.o.InflightMax && (l.state == logOpen || l.state == logClosing) {
-		i := l.runFirst
-		if l.runSent != none {
-			i = e.extents.pool[l.runSent].next
-		}
-		if i == none || e.extents.pool[i].state != runSealed {
-			return
-		}
-		r := &e.extents.pool[i]
-		if l.taken < r.header.Base {
-			// the journal has something before it: that goes first, in a run of its own
-			if !e.startDrain(s, r.header.Base, sleep) {
-				earlier(sleep, e.now+1e6)
-				return
-			}
-			continue
-		}
-		q := &e.segments.all[r.segment]
-		if q.next0+int64(r.block.Len()) > q.bytes {
-			e.wantRoom(s, r.segment, q.next0+int64(r.block.Len()))
-			earlier(sleep, e.now+1e6)
-			return
-		}
-		e.writesTo(l, r.segment)
-		e.sendRun(i, sleep)
-	}
+	e.freeRun(l, i)
 }
 
 // sendRun gives run i, its log's next, its place and its header.
@@ -521,20 +306,6 @@ func (e *Engine) runDurable(l *log, i int32) {
 	e.freeRun(l, i)
 }
 
-// letNodesGo: nobody but the cache needs the batches from c to end.
-func (e *Engine) letNodesGo(c cursor, end int64) {
-	for ; ; c.at++ {
-		n := e.at(&c)
-		if n == nil || n.base >= end {
-			return
-		}
-		e.cache.slabs[n.slab].undrained--
-		if n.seq != 0 {
-			e.journal.live[n.seq%uint64(len(e.journal.live))].undrained--
-		}
-	}
-}
-
 // runFailed: what a drain held lies in the journal, and is drained again,
 // elsewhere. A direct run lies nowhere, nor does what was to follow a drain.
 func (e *Engine) runFailed(i int32) {
@@ -579,30 +350,4 @@ func (e *Engine) runFailure(r *run) Failure {
 	}
 	f.Generation, f.Log, f.From, f.To = e.segments.all[r.segment].generation, r.header.Log, r.header.Base, r.header.End
 	return f
-}
-
-// settle moves log s's durable offset on, over what frames, in their order, and
-// runs, in theirs, made durable without a gap.
-func (e *Engine) settle(s Slot, at landing) {
-	l := &e.logs[s]
-	moved := false
-	for n := e.at(&l.settling); n != nil; n = e.at(&l.settling) {
-		end := n.base + int64(n.count)
-		if end > l.drained && (n.seq == 0 || n.seq > e.journal.durableSeq) {
-			break
-		}
-		l.durable = max(l.durable, end)
-		l.settling.at++
-		l.undurable -= int64(n.length)
-		e.undurable -= int64(n.length)
-		moved = true
-	}
-	if moved {
-		e.tellDurable(s, at)
-	}
-}
-
-func (e *Engine) tellDurable(s Slot, at landing) {
-	e.logs[s].landed = at
-	e.Announce(s)
 }

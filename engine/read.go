@@ -48,28 +48,113 @@ type coldRead struct {
 // Where something was appended within besideNS, reads are smaller, and fewer are
 // in flight: an append waits for those before it (docs/decisions/0016-cold-reads.md).
 const (
+	readsMax    = 4
 	readAtOnce  = 256 << 10
 	readBeside  = 128 << 10
 	readsBeside = 2
 	besideNS    = 20e6
 )
 
-type coldStage uint8
+// View is one batch as it lies in memory. Its bytes stay until Unpin(Pin).
+type View struct {
+	Bytes []byte
+	Pin   uint32
+}
 
-const (
-	coldFree coldStage = iota
-	coldHead           // the head of a run alone is read
-	coldRuns           // a run is, with what follows
-	coldDone
-)
+const pinCold = 1 << 31
 
-func (e *Engine) carveColds(a *mem.Arena) (err error) {
-	for i := range e.reads.reads {
-		if e.reads.reads[i].buf, err = a.Allocate("read buffers", e.o.RunBufferBytes(), format.BlockBytes); err != nil {
-			return err
+// Hot says that a View lies in log memory, and pins some of it.
+func (v View) Hot() bool { return v.Pin&pinCold == 0 }
+
+// Read gives the batches that hold offsets from to to, oldest first, at most
+// maxBytes of them, but the first one whole.
+func (e *Engine) Read(s Slot, from, to int64, maxBytes int, out []View) (n int, st Status) {
+	if !e.open(s) {
+		return 0, Unknown
+	}
+	l := &e.logs[s]
+	switch {
+	case from < l.start || from > l.end:
+		return 0, OutOfRange
+	case l.rotFrom != format.NoOffset && from >= l.end:
+		return 0, Rot // nothing will come there
+	case from >= to || len(out) == 0:
+		return 0, Empty
+	}
+	e.trim(l)
+	c, ok := e.find(l, from)
+	if !ok && l.rots(from) {
+		return 0, Rot
+	}
+	if !ok {
+		return 0, Cold
+	}
+	for x := e.at(&c); x != nil && n < len(out) && x.base < to; x = e.at(&c) {
+		if n > 0 && int(x.length) > maxBytes {
+			break
+		}
+		maxBytes -= int(x.length)
+		k := &e.cache.slabs[x.slab]
+		if k.pins == 0 {
+			e.cache.pinned++
+		}
+		k.pins++
+		at := int(x.pos) + format.EntryHeaderBytes
+		out[n] = View{k.block.Bytes()[at : at+int(x.length) : at+int(x.length)], uint32(x.slab)}
+		n++
+		c.at++
+	}
+	return n, OK
+}
+
+// SeekTime is an offset at which to begin looking for the first batch whose
+// largest timestamp is at least ts, never past it. False: no batch has one.
+func (e *Engine) SeekTime(s Slot, ts int64) (base int64, ok bool) {
+	l := &e.logs[s]
+	if l.maxTimeBase == format.NoOffset || l.maxTime < ts || l.start == l.end {
+		return 0, false
+	}
+	for g := l.segments; g != none; g = e.segments.all[g].next {
+		q := &e.segments.all[g]
+		if q.position == 0 || q.maxTime < ts || q.end <= l.start {
+			continue
+		}
+		return max(q.seekTime(ts), l.start), true
+	}
+	for i := l.first; i != none; i = e.cache.chunks[i].next {
+		c := &e.cache.chunks[i]
+		for k := c.head; k < c.tail; k++ {
+			if x := &c.nodes[k]; x.maxTime >= ts && x.base+int64(x.count) > l.start {
+				return max(x.base, l.start), true
+			}
 		}
 	}
-	return nil
+	return max(l.drained, l.start), true
+}
+
+// Unpin lets a View's bytes go.
+func (e *Engine) Unpin(pin uint32) {
+	if pin&pinCold != 0 {
+		e.unpinCold(pin &^ pinCold)
+		return
+	}
+	s := &e.cache.slabs[pin]
+	if s.pins <= 0 {
+		panic("engine: Unpin of what is not pinned")
+	}
+	s.pins--
+	if s.pins == 0 {
+		e.cache.pinned--
+		e.changes++
+	}
+}
+
+// Unread is Unpin of what was read in this turn: that is no progress, which
+// would have whoever waits for memory look, and read, again.
+func (e *Engine) Unread(pin uint32) {
+	was := e.changes
+	e.Unpin(pin)
+	e.changes = was
 }
 
 // ReadCold reads and verifies the run that holds from, and runs behind it. The
@@ -160,6 +245,24 @@ func (e *Engine) stepColds(sleep *ioring.Instant) {
 // appending says that something was appended just now.
 func (e *Engine) appending() bool { return e.now-e.reads.appendedAt < besideNS }
 
+type coldStage uint8
+
+const (
+	coldFree coldStage = iota
+	coldHead           // the head of a run alone is read
+	coldRuns           // a run is, with what follows
+	coldDone
+)
+
+func (e *Engine) carveColds(a *mem.Arena) (err error) {
+	for i := range e.reads.reads {
+		if e.reads.reads[i].buf, err = a.Allocate("read buffers", e.o.RunBufferBytes(), format.BlockBytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 	r := &e.reads.reads[i]
 	r.pushed = false
@@ -186,15 +289,6 @@ func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
 	}
 	for e.lookCold(i) {
 	}
-}
-
-// readFailure is what ended read r: the operation that it stands at.
-func (e *Engine) readFailure(r *coldRead, code ioring.Code, errno int) Failure {
-	f := Failure{Op: code, File: SegmentFile, Generation: e.segments.all[r.segment].generation, Errno: ioring.Errno(errno), Log: r.id}
-	if code == ioring.Read {
-		f.Offset, f.Length = r.at.Position+int64(r.got), int64(r.asked)
-	}
-	return f
 }
 
 // readHead has the head of the run be read where the read stands.
@@ -307,6 +401,15 @@ func (e *Engine) rotFound(r *coldRead, end int64) {
 	e.changes++
 }
 
+// readFailure is what ended read r: the operation that it stands at.
+func (e *Engine) readFailure(r *coldRead, code ioring.Code, errno int) Failure {
+	f := Failure{Op: code, File: SegmentFile, Generation: e.segments.all[r.segment].generation, Errno: ioring.Errno(errno), Log: r.id}
+	if code == ioring.Read {
+		f.Offset, f.Length = r.at.Position+int64(r.got), int64(r.asked)
+	}
+	return f
+}
+
 func (e *Engine) endCold(i uint32, st Status) {
 	r := &e.reads.reads[i]
 	if r.opened {
@@ -381,6 +484,13 @@ func (e *Engine) unpinCold(read uint32) {
 	e.freeCold(r)
 }
 
+func (e *Engine) freeCold(r *coldRead) {
+	if !r.held && r.pins == 0 && r.stage == coldDone {
+		r.stage = coldFree
+		e.changes++
+	}
+}
+
 // ColdFree is how many read buffers are free.
 func (e *Engine) ColdFree() (n int) {
 	for i := range e.reads.reads {
@@ -399,11 +509,4 @@ func (e *Engine) ColdPinned() bool {
 		}
 	}
 	return false
-}
-
-func (e *Engine) freeCold(r *coldRead) {
-	if !r.held && r.pins == 0 && r.stage == coldDone {
-		r.stage = coldFree
-		e.changes++
-	}
 }

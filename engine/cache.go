@@ -1,0 +1,191 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/mem"
+)
+
+// cache is the log memory: slabs in which frames are built, and per log an
+// index of the batches in them. It is also the cache: a slab is taken again,
+// in order of age, when nothing in it is undrained, in flight or pinned.
+type cache struct {
+	slabs    []slab
+	slab     int32 // where frames are built; none
+	age      uint32
+	chunks   []chunk
+	chunk    int32  // free list
+	pinned   int    // slabs with pins
+	evicted  uint32 // batches so old are forgotten, see evict
+	unswept  int    // logs that have not been looked at for such
+	sweepAt  int    // the next of them
+	reserved reservation
+}
+
+// Invariant: used <= the block's length, and a multiple of blockBytes between frames.
+type slab struct {
+	block     mem.Block
+	used      int
+	age       uint32 // when it was begun, in slabs; 0: never
+	closed    uint32 // the age of the youngest batch in it
+	undrained int32  // data entries
+	frames    int32  // not durable yet, the open one included
+	pins      int32
+	filling   bool // it is e.slab, or one of e.growing
+}
+
+func (e *Engine) carveMemory(arena *mem.Arena) error {
+	// Last of all: what the arena has left is log memory.
+	e.o.LogMemoryBytes = min(e.o.LogMemoryBytes, arena.Bytes()-arena.Used()-format.BlockBytes)
+	size := e.o.slabBytes()
+	n := e.o.LogMemoryBytes / size
+	if n < 3 {
+		return fmt.Errorf("log memory of %d bytes holds %d slabs of %d, fewer than 3", e.o.LogMemoryBytes, n, size)
+	}
+	e.cache.slabs = make([]slab, n)
+	for i := range e.cache.slabs {
+		b, err := arena.Allocate("log memory", size, format.BlockBytes)
+		if err != nil {
+			return err
+		}
+		e.cache.slabs[i].block = b
+	}
+	e.cache.slab = none
+	e.extents.growing = make([]growing, max(1, min(directLogsMax, n/8)))
+	for i := range e.extents.growing {
+		e.extents.growing[i] = growing{none, none}
+	}
+	e.cache.chunks = make([]chunk, e.o.LogMemoryBytes/512/nodesPerChunk+2*e.o.LogsMax)
+	e.cache.chunk = none
+	for i := len(e.cache.chunks) - 1; i >= 0; i-- {
+		e.cache.chunks[i].next = e.cache.chunk
+		e.cache.chunk = int32(i)
+	}
+	return e.carveFrames(arena)
+}
+
+func (s *slab) free() bool { return s.undrained == 0 && s.frames == 0 && s.pins == 0 }
+
+// slabsFree counts what could be filled next.
+func (e *Engine) slabsFree() int {
+	n := 0
+	for i := range e.cache.slabs {
+		if e.cache.slabs[i].free() {
+			n++
+		}
+	}
+	return n
+}
+
+// oldestSlab is the free slab that was filled before the others, or was not
+// filled at all unless it is to be a used one; none.
+func (e *Engine) oldestSlab(used bool) int32 {
+	best := none
+	for i := range e.cache.slabs {
+		if s := &e.cache.slabs[i]; !s.filling && s.free() && (s.age != 0 || !used) && (best == none || s.closed < e.cache.slabs[best].closed) {
+			best = int32(i)
+		}
+	}
+	return best
+}
+
+// takeSlab makes the oldest slab that can be had the one to fill instead of
+// which: e.slab or one of e.growing.
+func (e *Engine) takeSlab(which *int32) bool {
+	best := e.oldestSlab(false)
+	if best == none {
+		return false
+	}
+	s := &e.cache.slabs[best]
+	if s.age != 0 {
+		e.evict(s.closed)
+	}
+	if *which != none {
+		e.cache.slabs[*which].closed, e.cache.slabs[*which].filling = e.cache.age, false
+	}
+	e.cache.age++
+	s.age, s.used, s.filling = e.cache.age, 0, true
+	*which = best
+	return true
+}
+
+// evict forgets, in every log, the batches up to age. A log does so when it is
+// read, or when its turn comes: some logs now, some each step.
+func (e *Engine) evict(age uint32) {
+	e.cache.evicted, e.cache.unswept = max(e.cache.evicted, age), e.logsHigh
+	e.sweep(sweptPerStep)
+	e.stats.Evictions++
+}
+
+// sweptPerStep is how many logs a step looks at for what is evicted.
+const sweptPerStep = 64
+
+func (e *Engine) sweep(logs int) {
+	for ; e.cache.unswept > 0 && logs > 0; logs-- {
+		e.cache.unswept--
+		if e.cache.sweepAt++; e.cache.sweepAt >= e.logsHigh {
+			e.cache.sweepAt = 0
+		}
+		e.trim(&e.logs[e.cache.sweepAt])
+	}
+}
+
+// trim forgets what is evicted of log l, oldest first and only what is drained: a
+// log whose oldest batch is undrained has nothing in a slab that is free. Several
+// slabs are filled at a time, so batches have ages of their own: what memory holds
+// of a log has no gap.
+func (e *Engine) trim(l *log) {
+	for l.state != logFree && l.first != none {
+		c := &e.cache.chunks[l.first]
+		if c.head == c.tail {
+			return
+		}
+		n := &c.nodes[c.head]
+		if n.age > e.cache.evicted || n.base >= l.drained {
+			return
+		}
+		e.popNode(l)
+	}
+}
+
+// evictOldest makes room in the index, which small batches use up before the
+// memory: of what is evicted already, or of the oldest slab that is free.
+func (e *Engine) evictOldest() {
+	e.sweep(e.cache.unswept)
+	if e.cache.chunk != none {
+		return
+	}
+	best := e.oldestSlab(true)
+	if best == none {
+		return
+	}
+	s := &e.cache.slabs[best]
+	e.evict(s.closed)
+	e.sweep(e.cache.unswept)
+	s.age, s.closed, s.used = 0, 0, 0
+}
+
+// letNodesGo: nobody but the cache needs the batches from c to end.
+func (e *Engine) letNodesGo(c cursor, end int64) {
+	for ; ; c.at++ {
+		n := e.at(&c)
+		if n == nil || n.base >= end {
+			return
+		}
+		e.cache.slabs[n.slab].undrained--
+		if n.seq != 0 {
+			e.journal.live[n.seq%uint64(len(e.journal.live))].undrained--
+		}
+	}
+}
+
+// PinsLeft is how many slabs more readers may pin: half of them, so that there
+// are always some to fill. It may be below 0: whoever pins keeps to it.
+func (e *Engine) PinsLeft() int {
+	n := len(e.cache.slabs)
+	return max(1, min(n/2, n-3)) - e.cache.pinned
+}
+
+// LogMemoryBytes is how much log memory there is.
+func (e *Engine) LogMemoryBytes() int { return len(e.cache.slabs) * e.o.slabBytes() }

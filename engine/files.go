@@ -1,0 +1,192 @@
+package engine
+
+import (
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
+)
+
+// files are the open segment files of the shard, fewer than there are
+// segments: one that nobody uses is closed for another.
+type files struct {
+	open0     uint32 // ring slot of opened[0]
+	opened    []file
+	paths     mem.Block // one for each, one for unlink, one for each work
+	filesBusy int
+	freeFile  int32 // closed ones, a list
+	closing   int32 // the one that fileFor had closed last
+	hand      int32 // goes round for one that was not used lately
+}
+
+// file is one ring slot. Invariant: pins > 0 only while it is open or opening.
+type file struct {
+	state   fileState
+	segment int32
+	pins    int32
+	pushed  bool
+	create  bool
+	errno   int
+	used    bool  // since the hand came by
+	next    int32 // closed: the free list
+}
+
+// pathBytes is the room for the path of a file.
+const pathBytes = 64
+
+type fileState uint8
+
+const (
+	fileUnused fileState = iota
+	fileOpening
+	fileOpen
+	fileClosing
+	fileFailed
+)
+
+const (
+	slotJournal  = 0
+	slotCheck    = 1 // and 2
+	slotSegments = 3 // the directory
+	slotsFixed   = 4
+)
+
+func (e *Engine) carveFiles(a *mem.Arena) (err error) {
+	e.files.open0 = e.o.Files + slotsFixed
+	e.journal.file = e.o.Files + slotJournal
+	e.files.opened = make([]file, e.o.FilesMax-slotsFixed)
+	e.files.freeFile, e.files.closing = none, none
+	for i := len(e.files.opened) - 1; i >= 0; i-- {
+		e.fileClosed(int32(i))
+	}
+	e.files.paths, err = a.Allocate("paths", max(format.BlockBytes, pathBytes*(len(e.files.opened)+1+worksMax)), 64)
+	return err
+}
+
+// acquire pins the file of segment g for I/O. pending: not now, ask again at
+// the next step; errno: it cannot be opened.
+func (e *Engine) acquire(g int32, create bool) (slot uint32, pending bool, errno int) {
+	q := &e.segments.all[g]
+	if q.file == none {
+		i := e.fileFor()
+		if i == none {
+			return 0, true, 0
+		}
+		f := &e.files.opened[i]
+		*f = file{state: fileOpening, segment: g, create: create}
+		q.file = i
+		format.PutSegmentPath(e.files.paths.Bytes()[int(i)*pathBytes:], q.generation)
+		e.files.filesBusy++
+	}
+	f := &e.files.opened[q.file]
+	f.used = true
+	switch f.state {
+	case fileOpen:
+		f.pins++
+		return e.files.open0 + uint32(q.file), false, 0
+	case fileFailed:
+		errno = f.errno
+		e.fileClosed(q.file)
+		q.file = none
+		return 0, false, errno
+	case fileOpening:
+		e.pushFile(q.file)
+	}
+	return 0, true, 0
+}
+
+func (e *Engine) letGo(g int32) {
+	f := &e.files.opened[e.segments.all[g].file]
+	if f.pins <= 0 {
+		panic("engine: a file is let go twice")
+	}
+	f.pins--
+}
+
+// fileFor takes a closed slot, or begins to close one that was not used lately.
+func (e *Engine) fileFor() int32 {
+	if i := e.files.freeFile; i != none {
+		e.files.freeFile = e.files.opened[i].next
+		return i
+	}
+	if e.files.closing != none {
+		e.pushFile(e.files.closing)
+		return none
+	}
+	for range 2 * len(e.files.opened) {
+		i := e.files.hand
+		if e.files.hand++; int(e.files.hand) == len(e.files.opened) {
+			e.files.hand = 0
+		}
+		f := &e.files.opened[i]
+		if f.state != fileOpen || f.pins > 0 {
+			continue
+		}
+		if f.used {
+			f.used = false
+			continue
+		}
+		e.files.closing = i
+		e.closeFile(i)
+		return none
+	}
+	return none
+}
+
+// fileClosed puts slot i among the closed ones.
+func (e *Engine) fileClosed(i int32) {
+	e.files.opened[i] = file{segment: none, next: e.files.freeFile}
+	e.files.freeFile = i
+	if e.files.closing == i {
+		e.files.closing = none
+	}
+}
+
+func (e *Engine) closeFile(i int32) {
+	f := &e.files.opened[i]
+	if f.state == fileOpen && f.pins == 0 {
+		f.state, f.pushed = fileClosing, false
+		e.files.filesBusy++
+	}
+	e.pushFile(i)
+}
+
+func (e *Engine) pushFile(i int32) {
+	f := &e.files.opened[i]
+	if f.pushed || e.ring.Room() < 1 {
+		return
+	}
+	switch f.state {
+	case fileOpening:
+		arg := uint64(0)
+		if f.create {
+			arg = ioring.OpenCreate | ioring.OpenExclusive
+		}
+		f.pushed = e.ring.Push(ioring.Op{Code: ioring.Open, File: e.files.open0 + uint32(i), Arg: arg, Buf: e.files.paths.Slice(int(i)*pathBytes, pathBytes), Token: ioring.MakeToken(kindOpenFile, 0, uint32(i))})
+	case fileClosing:
+		f.pushed = e.ring.Push(ioring.Op{Code: ioring.Close, File: e.files.open0 + uint32(i), Token: ioring.MakeToken(kindCloseFile, 0, uint32(i))})
+	}
+}
+
+func (e *Engine) fileCompleted(i uint32, c ioring.Completion) {
+	f := &e.files.opened[i]
+	f.pushed = false
+	code := ioring.Open
+	if f.state == fileClosing {
+		code = ioring.Close
+	}
+	if again(code, c.Result) {
+		return // pushed again by whoever asks next
+	}
+	e.files.filesBusy--
+	switch {
+	case f.state == fileClosing:
+		if f.segment != none {
+			e.segments.all[f.segment].file = none
+		}
+		e.fileClosed(int32(i))
+	case c.Result < 0:
+		f.state, f.errno = fileFailed, int(-c.Result)
+	default:
+		f.state = fileOpen
+	}
+}

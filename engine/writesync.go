@@ -1,0 +1,98 @@
+package engine
+
+import (
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
+)
+
+// writeSync writes a buffer and syncs its file: linked, and again where the
+// write came short. It owns nothing; the buffer is its caller's, lent until
+// both have completed.
+type writeSync struct {
+	file    uint32
+	offset  uint64
+	buf     mem.Block
+	done    int
+	writing bool
+	syncing bool
+	pushed  bool
+	syn     bool
+	short   bool           // a write wrote nothing and gave no error
+	errno   int            // of the first operation that failed
+	failed  ioring.Code    // which that was
+	written ioring.Instant // when its last write was reaped
+}
+
+func (w *writeSync) begin(file uint32, offset int64, buf mem.Block) {
+	*w = writeSync{file: file, offset: uint64(offset), buf: buf}
+}
+
+// push starts what is left. False: the ring has no room now.
+func (w *writeSync) push(r ioring.Ring, kind uint8, slot uint32) bool {
+	if w.pushed {
+		return true
+	}
+	if r.Room() < 2 {
+		return false
+	}
+	if w.done < w.buf.Len() {
+		r.Push(ioring.Op{Code: ioring.Write, Flags: ioring.FlagLink, File: w.file, Offset: w.offset + uint64(w.done), Buf: w.buf.Slice(w.done, w.buf.Len()-w.done), Token: ioring.MakeToken(kind, 0, slot<<1)})
+		w.writing = true
+	}
+	r.Push(ioring.Op{Code: ioring.Sync, File: w.file, Token: ioring.MakeToken(kind, 0, slot<<1|1)})
+	w.syncing, w.pushed, w.syn = true, true, false
+	return true
+}
+
+// complete takes one of the two completions. over: it ended, well or with
+// errno; else, with pushed false, push again.
+func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over bool) {
+	if !sync {
+		w.written = now
+		w.writing = false
+		switch {
+		case result > 0:
+			w.done += int(result)
+			if w.done < w.buf.Len() {
+				w.done &^= format.BlockBytes - 1
+			}
+		case again(ioring.Write, result):
+		case w.errno == 0:
+			w.errno, w.failed = int(-result), ioring.Write
+			if result == 0 {
+				w.errno, w.short = int(ioring.EIO), true
+			}
+		}
+	} else {
+		w.syncing = false
+		switch {
+		case result == 0:
+			w.syn = true
+		case again(ioring.Sync, result) || ioring.Judge(ioring.Sync, result) == ioring.Cancelled:
+		case w.errno == 0:
+			w.errno, w.failed = int(-result), ioring.Sync
+		}
+	}
+	if w.writing || w.syncing {
+		return false
+	}
+	if w.errno != 0 || w.done == w.buf.Len() && w.syn {
+		return true
+	}
+	w.pushed = false
+	return false
+}
+
+// failure is what made it end with errno. A failed sync names all that it was
+// to make durable.
+func (w *writeSync) failure(file FailedFile) Failure {
+	f := Failure{Op: w.failed, File: file, Offset: int64(w.offset), Length: int64(w.buf.Len()), Errno: ioring.Errno(w.errno)}
+	if w.failed == ioring.Write {
+		f.Offset, f.Length = f.Offset+int64(w.done), f.Length-int64(w.done)
+	}
+	if w.short {
+		f.Errno = 0
+	}
+	return f
+}
