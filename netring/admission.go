@@ -18,10 +18,7 @@ type admission struct {
 	waiting [2]waitQueue
 	links   mem.Thread // through conn.wait
 
-	// unparsed counts the buffers that hold what is not parsed yet, once for each
-	// connection that has bytes there.
-	unparsed          int
-	unparsedMax       int // above it backpressure begins
+	unparsedMax       int // buffers that hold what is not parsed yet; above it backpressure begins
 	backpressure      bool
 	backpressureSince ioring.Instant
 }
@@ -79,18 +76,18 @@ func (n *Net) admit(conn *conn) bool {
 	if int(need) <= n.receive.bufferBytes {
 		class = classSmall
 	}
-	whole := n.hasWhole(conn)
+	whole := n.receive.hasWhole(conn)
 	next := n.admission.waiting[class].next()
 	fits := (next == none || next == conn.slot) && n.fits(class, need, conn.prefixBytes > 0, whole)
 	if !fits && !(whole && conn.prefixBytes == 0 && n.requests.freeCount > 0) {
 		if conn.waitClass == noClass {
-			n.enqueue(conn, class)
+			n.admission.enqueue(conn, class)
 		}
 		return false
 	}
 	if conn.waitClass != noClass {
 		n.admission.waiting[class].newestNext = !n.admission.waiting[class].newestNext
-		n.dequeue(conn)
+		n.admission.dequeue(conn)
 		n.stats.Waited++
 	}
 	n.stats.Admissions++
@@ -100,16 +97,16 @@ func (n *Net) admit(conn *conn) bool {
 		block, _ := n.receive.small.Get()
 		req.small = true
 		n.receive.add(&req.bytes, bufferRange{none, ^int32(block), 0, 0})
-		n.consumePrefix(conn, req)
+		n.receive.consumePrefix(conn, req)
 		return true
 	}
 	if !fits { // it is whole: its buffer keeps counting as unparsed
 		req.unparsed = true
-		n.admission.unparsed++
+		n.receive.unparsed++
 		return true
 	}
 	n.admission.charge(req, class, n.receive.cost(need))
-	n.consumePrefix(conn, req)
+	n.receive.consumePrefix(conn, req)
 	return true
 }
 
@@ -141,10 +138,10 @@ func (r *receive) smallFits(need uint32, whole bool) bool {
 }
 
 // hasWhole says that all of the request that begins has come.
-func (n *Net) hasWhole(conn *conn) bool {
+func (r *receive) hasWhole(conn *conn) bool {
 	have := uint32(conn.prefixBytes)
 	if !conn.unparsed.empty() {
-		have += n.receive.ranges[conn.unparsed.first].length
+		have += r.ranges[conn.unparsed.first].length
 	}
 	return have >= conn.need()
 }
@@ -178,16 +175,16 @@ func (a *admission) refund(req *request, bytes int) {
 	}
 }
 
-func (n *Net) enqueue(conn *conn, class class) {
+func (a *admission) enqueue(conn *conn, class class) {
 	conn.waitClass = class
-	n.admission.links.PushBack(&n.admission.waiting[class].List, conn.slot)
+	a.links.PushBack(&a.waiting[class].List, conn.slot)
 }
 
-func (n *Net) dequeue(conn *conn) {
+func (a *admission) dequeue(conn *conn) {
 	if conn.waitClass == noClass {
 		return
 	}
-	n.admission.links.Remove(&n.admission.waiting[conn.waitClass].List, conn.slot)
+	a.links.Remove(&a.waiting[conn.waitClass].List, conn.slot)
 	conn.waitClass = noClass
 }
 
@@ -199,7 +196,7 @@ func (n *Net) admissible(class class) bool {
 		return false
 	}
 	conn := &n.conns.all[next]
-	return n.fits(class, conn.need(), conn.prefixBytes > 0, n.hasWhole(conn))
+	return n.fits(class, conn.need(), conn.prefixBytes > 0, n.receive.hasWhole(conn))
 }
 
 // admitWaiting begins requests that wait, as far as there is memory.
@@ -208,7 +205,7 @@ func (n *Net) admitWaiting() {
 		for n.admissible(class) {
 			conn := &n.conns.all[n.admission.waiting[class].next()]
 			if conn.stage != stageOpen || conn.inputClosed || n.stopping || !n.admit(conn) {
-				n.dequeue(conn)
+				n.admission.dequeue(conn)
 				n.conns.schedule(conn)
 				continue
 			}
@@ -233,7 +230,7 @@ func (n *Net) admitWaiting() {
 //   - none of them: small requests of others waited until the progress timeout.
 func (n *Net) updateBackpressure() {
 	a := &n.admission
-	if !a.backpressureChanges() {
+	if !a.backpressureChanges(n.receive.unparsed) {
 		return
 	}
 	a.backpressure, a.backpressureSince = !a.backpressure, n.now
@@ -247,11 +244,11 @@ func (n *Net) updateBackpressure() {
 	}
 }
 
-func (a *admission) backpressureChanges() bool {
+func (a *admission) backpressureChanges(unparsed int) bool {
 	if a.backpressure {
-		return a.unparsed <= a.unparsedMax/2
+		return unparsed <= a.unparsedMax/2
 	}
-	return a.unparsed > a.unparsedMax
+	return unparsed > a.unparsedMax
 }
 
 // evict closes the connection that holds the most unparsed buffers. It is the
@@ -277,6 +274,6 @@ func (n *Net) evict(pipelined bool) {
 	}
 	if worst != nil {
 		n.stats.Evicted++
-		n.terminate(worst)
+		n.conns.terminate(worst)
 	}
 }

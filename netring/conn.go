@@ -198,7 +198,9 @@ func (n *Net) Peer(id ConnID) ioring.Address {
 // full, and the connection has to be served again.
 func (n *Net) serve(conn *conn) bool {
 	if conn.stage == stageOpen {
-		n.removeDropped(conn)
+		for !conn.sending && conn.first != none && n.requests.all[conn.first].stage == requestDropped {
+			n.removeHead(conn)
+		}
 		if conn.inputClosed {
 			n.dropInput(conn)
 			n.dropCancelled(conn)
@@ -270,10 +272,10 @@ func (n *Net) Abort(id RequestID) {
 
 // terminate ends a connection at once: this Step or the next takes back what it
 // holds.
-func (n *Net) terminate(conn *conn) {
+func (c *conns) terminate(conn *conn) {
 	if conn.stage == stageOpen {
 		conn.stage = stageTearingDown
-		n.conns.schedule(conn)
+		c.schedule(conn)
 	}
 }
 
@@ -290,10 +292,10 @@ func (n *Net) tearDown(conn *conn) bool {
 		}
 		conn.shutdown = opAsked
 	}
-	if conn.receiving && conn.cancelRecv == opNone && !n.cancel(conn, kindRecv, &conn.cancelRecv) {
+	if conn.receiving && conn.cancelRecv == opNone && !conn.cancel(n.ring, kindRecv, &conn.cancelRecv) {
 		return false
 	}
-	if conn.sending && conn.cancelSend == opNone && !n.cancel(conn, kindSend, &conn.cancelSend) {
+	if conn.sending && conn.cancelSend == opNone && !conn.cancel(n.ring, kindSend, &conn.cancelSend) {
 		return false
 	}
 	if conn.receiving || conn.sending || conn.cancels > 0 || conn.shutdown != opDone {
@@ -308,18 +310,11 @@ func (n *Net) tearDown(conn *conn) bool {
 
 // cancel asks for the end of the connection's operation of that kind. False: the
 // ring is full.
-func (n *Net) cancel(conn *conn, kind uint8, stage *opStage) bool {
-	if !n.ring.Push(ioring.Op{Token: conn.token(kindCancel), Code: ioring.Cancel, Arg: uint64(conn.token(kind))}) {
+func (c *conn) cancel(ring ioring.Ring, kind uint8, stage *opStage) bool {
+	if !ring.Push(ioring.Op{Token: c.token(kindCancel), Code: ioring.Cancel, Arg: uint64(c.token(kind))}) {
 		return false
 	}
 	*stage = opAsked
-	conn.cancels++
+	c.cancels++
 	return true
-}
-
-// closed takes the completion of the Close: the connection is gone.
-func (n *Net) closed(conn *conn) {
-	n.emit(Closed, conn.id(), 0, 0)
-	n.conns.release(conn)
-	n.stats.ClosedConns++
 }

@@ -237,6 +237,7 @@ func (n *Net) Stats() *Stats {
 	s.BuffersInRing, s.BuffersHeld = n.receive.inRing, n.receive.buffers.Count()-n.receive.buffers.Free()-n.receive.inRing
 	s.SmallFree, s.SmallLow = n.receive.small.Free(), n.receive.small.Low()
 	s.ReplyFree, s.ReplyLow = n.replies.blocks.Free(), n.replies.blocks.Low()
+	s.Copied = n.receive.copied
 	s.BudgetFree, s.ReserveFree = n.admission.budget, n.admission.reserve
 	return s
 }
@@ -293,7 +294,9 @@ func (n *Net) Complete(completion ioring.Completion, now ioring.Instant) {
 	case kindShutdown:
 		conn.shutdown = opDone
 	case kindClose:
-		n.closed(conn)
+		n.emit(Closed, conn.id(), 0, 0)
+		n.conns.release(conn)
+		n.stats.ClosedConns++
 		return
 	default:
 		panic("netring: a completion of a kind that netring has not")
@@ -323,7 +326,7 @@ func (n *Net) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	}
 	full = !n.receive.provide(n.ring, n.admission.backpressure) || full
 	full = !n.listeners.step(n.ring, n.o.Listener, n.stopping, now) || full
-	if full || n.admission.backpressureChanges() || n.admissible(classSmall) || n.admissible(classLarge) || n.receive.needsBuffers && n.receive.inRing > 0 {
+	if full || n.admission.backpressureChanges(n.receive.unparsed) || n.admissible(classSmall) || n.admissible(classLarge) || n.receive.needsBuffers && n.receive.inRing > 0 {
 		return now
 	}
 	sleepUntil = ioring.Never

@@ -292,8 +292,8 @@ func (r *rig) noLeak() {
 	if s := n.Stats(); s.BuffersHeld != 0 || s.SmallFree != n.receive.small.Count() || s.ReplyFree != n.replies.blocks.Count() || n.requests.freeCount != len(n.requests.all) || n.replies.vectors.Free() != n.replies.vectors.Count() {
 		r.t.Fatalf("leaked: %+v", *s)
 	}
-	if a := &n.admission; a.budget+a.reserve != a.capacity || n.receive.unreleased != 0 || a.unparsed != 0 {
-		r.t.Fatalf("budget %d + reserve %d of %d, %d unreleased, %d unparsed", a.budget, a.reserve, a.capacity, n.receive.unreleased, a.unparsed)
+	if a := &n.admission; a.budget+a.reserve != a.capacity || n.receive.unreleased != 0 || n.receive.unparsed != 0 {
+		r.t.Fatalf("budget %d + reserve %d of %d, %d unreleased, %d unparsed", a.budget, a.reserve, a.capacity, n.receive.unreleased, n.receive.unparsed)
 	}
 	ranges := 0
 	for i := n.receive.freeRange; i != none; i = n.receive.ranges[i].next {

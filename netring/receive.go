@@ -39,6 +39,11 @@ type receive struct {
 	prefixes    mem.Block // a prefix buffer for each connection
 	prefixBytes int       // of each: a small block takes as many
 
+	// unparsed counts the buffers that hold what is not parsed yet, once for each
+	// connection that has bytes there.
+	unparsed int
+	copied   uint64 // bytes copied while assembling requests
+
 	needsBuffers bool // a connection does
 	unreleased   int  // requests delivered and not yet released, with bytes here
 }
@@ -106,7 +111,7 @@ func (n *Net) keepReceiving(conn *conn) bool {
 		}
 		conn.receiving, conn.intoPrefix, conn.cancelRecv, conn.progressAt = true, intoPrefix, opNone, n.now
 	case (!wants || intoPrefix && !conn.intoPrefix) && conn.receiving && conn.cancelRecv == opNone:
-		return n.cancel(conn, kindRecv, &conn.cancelRecv)
+		return conn.cancel(n.ring, kindRecv, &conn.cancelRecv)
 	}
 	return true
 }
@@ -127,7 +132,10 @@ func (n *Net) received(conn *conn, completion ioring.Completion) {
 	case completion.Result > 0 && conn.intoPrefix:
 		conn.activeAt, conn.progressAt = n.now, n.now
 		if accepts {
-			n.receivedPrefix(conn, int(completion.Result))
+			n.receive.receivedPrefix(conn, int(completion.Result))
+			if conn.lengthHave < 4 || !n.malformed(conn) {
+				n.parse(conn)
+			}
 		}
 		return
 	case completion.Result > 0 && hasBuffer:
@@ -140,7 +148,7 @@ func (n *Net) received(conn *conn, completion ioring.Completion) {
 			n.receive.buffers.Unref(buffer)
 			return
 		}
-		n.appendUnparsed(conn, bufferRange{none, int32(buffer), 0, uint32(completion.Result)})
+		n.receive.appendUnparsed(conn, bufferRange{none, int32(buffer), 0, uint32(completion.Result)})
 		n.parse(conn)
 		return
 	case hasBuffer:
@@ -158,61 +166,19 @@ func (n *Net) received(conn *conn, completion ioring.Completion) {
 		conn.needsBuffers, n.receive.needsBuffers = true, true
 	case verdict == ioring.Cancelled, verdict == ioring.Again:
 	default: // the connection is broken
-		n.terminate(conn)
+		n.conns.terminate(conn)
 	}
-}
-
-// appendUnparsed puts received bytes behind those that are not parsed yet. Few
-// bytes are copied into the room that the last buffer has left, so that a peer
-// that sends little at a time does not hold a buffer for each piece.
-func (n *Net) appendUnparsed(conn *conn, received bufferRange) {
-	if !conn.unparsed.empty() && int(received.length) < n.receive.bufferBytes/2 {
-		last := &n.receive.ranges[conn.unparsed.last]
-		at := n.receive.filled[last.buffer]
-		if int(at+received.length) <= n.receive.bufferBytes {
-			copy(n.receive.buffers.Block(int(last.buffer)).Bytes()[at:], n.receive.bytesOf(&received))
-			n.receive.filled[last.buffer] += received.length
-			last.length += received.length
-			n.stats.Copied += uint64(received.length)
-			n.receive.buffers.Unref(int(received.buffer))
-			return
-		}
-	}
-	n.receive.add(&conn.unparsed, received)
-	n.admission.unparsed++
-}
-
-// consume takes bytes off the front of what is not parsed yet. They are in its
-// first range.
-func (n *Net) consume(conn *conn, bytes uint32) {
-	front := conn.unparsed.first
-	first := &n.receive.ranges[front]
-	first.offset += bytes
-	first.length -= bytes
-	if first.length > 0 {
-		return
-	}
-	conn.unparsed.first = first.next
-	if conn.unparsed.first == none {
-		conn.unparsed.last = none
-	}
-	n.receive.drop(front)
-	n.admission.unparsed--
 }
 
 // receivedPrefix takes bytes that a Recv wrote into the prefix buffer.
-func (n *Net) receivedPrefix(conn *conn, bytes int) {
+func (r *receive) receivedPrefix(conn *conn, bytes int) {
 	if conn.lengthHave < 4 {
-		copy(conn.length[conn.lengthHave:], n.receive.prefixOf(conn)[:bytes])
+		copy(conn.length[conn.lengthHave:], r.prefixOf(conn)[:bytes])
 		conn.lengthHave += uint8(bytes)
 	} else {
 		conn.prefixBytes += uint16(bytes)
-		n.stats.Copied += uint64(bytes)
+		r.copied += uint64(bytes)
 	}
-	if conn.lengthHave == 4 && n.malformed(conn) {
-		return
-	}
-	n.parse(conn)
 }
 
 // prefixRoom is where a Recv into the prefix buffer writes: the rest of the
@@ -236,11 +202,126 @@ func (r *receive) prefixOf(conn *conn) []byte {
 	return r.prefixes.Slice(int(conn.slot)*r.prefixBytes, r.prefixBytes).Bytes()
 }
 
+// appendUnparsed puts received bytes behind those that are not parsed yet. Few
+// bytes are copied into the room that the last buffer has left, so that a peer
+// that sends little at a time does not hold a buffer for each piece.
+func (r *receive) appendUnparsed(conn *conn, received bufferRange) {
+	if !conn.unparsed.empty() && int(received.length) < r.bufferBytes/2 {
+		last := &r.ranges[conn.unparsed.last]
+		at := r.filled[last.buffer]
+		if int(at+received.length) <= r.bufferBytes {
+			copy(r.buffers.Block(int(last.buffer)).Bytes()[at:], r.bytesOf(&received))
+			r.filled[last.buffer] += received.length
+			last.length += received.length
+			r.copied += uint64(received.length)
+			r.buffers.Unref(int(received.buffer))
+			return
+		}
+	}
+	r.add(&conn.unparsed, received)
+	r.unparsed++
+}
+
+// bufferPrefix copies the first unparsed range to the prefix buffer, where that
+// has room for all that has come of a request of which more is to come. It says
+// whether it did.
+func (r *receive) bufferPrefix(conn *conn) bool {
+	if conn.unparsed.empty() {
+		return !r.prefixFull(conn) // or the length was all that came
+	}
+	first := &r.ranges[conn.unparsed.first]
+	if uint32(conn.prefixBytes)+first.length >= min(conn.need(), uint32(r.prefixBytes)+1) {
+		return false
+	}
+	copy(r.prefixOf(conn)[conn.prefixBytes:], r.bytesOf(first))
+	conn.prefixBytes += uint16(first.length)
+	r.copied += uint64(first.length)
+	r.consume(conn, first.length)
+	return true
+}
+
+// consumePrefix makes the bytes in the prefix buffer the request's first. A
+// request that lies in receive buffers has them in a small block before those.
+func (r *receive) consumePrefix(conn *conn, req *request) {
+	if conn.prefixBytes == 0 {
+		return
+	}
+	if !req.small {
+		block, ok := r.small.Get()
+		if !ok {
+			panic("netring: a request was admitted without a block for its beginning")
+		}
+		r.add(&req.bytes, bufferRange{none, ^int32(block), 0, 0})
+	}
+	first := &r.ranges[req.bytes.first]
+	first.length = uint32(copy(r.small.Block(int(^first.buffer)).Bytes(), r.prefixOf(conn)[:conn.prefixBytes]))
+	req.have, conn.prefixBytes = first.length, 0
+	r.copied += uint64(first.length)
+}
+
+// assemble adds to the request as much of the first unparsed range as belongs to
+// it.
+func (r *receive) assemble(conn *conn, req *request) {
+	received := r.ranges[conn.unparsed.first]
+	count := min(received.length, req.need-req.have)
+	received.length = count
+	req.have += count
+	switch {
+	case req.small:
+		block := &r.ranges[req.bytes.first]
+		copy(r.small.Block(int(^block.buffer)).Bytes()[block.length:], r.bytesOf(&received))
+		block.length += count
+		r.copied += uint64(count)
+	case req.bytes.empty() || r.ranges[req.bytes.last].buffer < 0: // nothing yet, or the prefix
+		r.hold(req, received)
+	default:
+		last := &r.ranges[req.bytes.last]
+		filled := r.filled[last.buffer]
+		room := uint32(r.bufferBytes) - filled
+		if last.offset+last.length == filled && room > 0 {
+			copied := uint32(copy(r.buffers.Block(int(last.buffer)).Bytes()[filled:], r.bytesOf(&received)))
+			r.filled[last.buffer] += copied
+			last.length += copied
+			received.offset += copied
+			received.length -= copied
+			r.copied += uint64(copied)
+		}
+		if received.length > 0 {
+			r.hold(req, received)
+		}
+	}
+	r.consume(conn, count)
+}
+
+// hold adds received bytes to a request, with a reference of their own.
+func (r *receive) hold(req *request, received bufferRange) {
+	r.buffers.Ref(int(received.buffer))
+	r.add(&req.bytes, received)
+}
+
+// consume takes bytes off the front of what is not parsed yet. They are in its
+// first range.
+func (r *receive) consume(conn *conn, bytes uint32) {
+	front := conn.unparsed.first
+	first := &r.ranges[front]
+	first.offset += bytes
+	first.length -= bytes
+	if first.length > 0 {
+		return
+	}
+	conn.unparsed.first = first.next
+	if conn.unparsed.first == none {
+		conn.unparsed.last = none
+	}
+	r.drop(front)
+	r.unparsed--
+}
+
 // dropInput drops what was received and is no whole request yet.
 func (n *Net) dropInput(conn *conn) {
-	n.dequeue(conn)
+	n.admission.dequeue(conn)
 	for !conn.unparsed.empty() {
-		n.consume(conn, n.receive.ranges[conn.unparsed.first].length)
+		n.receive.consume(conn, n.receive.ranges[conn.unparsed.first].length)
 	}
 	if conn.partial != none {
 		n.freeRequest(&n.requests.all[conn.partial])

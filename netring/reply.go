@@ -99,12 +99,12 @@ func (n *Net) Begin(id RequestID, copiedBytesMax int) bool {
 	}
 	pool := n.replies.blocks
 	blocks, leave := replyBlocksFor(copiedBytesMax), 0
-	if n.head(&n.conns.all[req.conn]) != req.index {
+	if n.requests.head(&n.conns.all[req.conn]) != req.index {
 		leave = (pool.Count() + 1) / 2
 	}
 	if blocks > (pool.Count()+1)/2 {
 		n.stats.RepliesTooLarge++
-		n.terminate(&n.conns.all[req.conn])
+		n.conns.terminate(&n.conns.all[req.conn])
 		return false
 	}
 	if blocks > 0 && pool.Free()-blocks < leave {
@@ -165,17 +165,7 @@ func (n *Net) IsNext(id RequestID) bool {
 // or that it is gone.
 func (n *Net) IsHead(id RequestID) bool {
 	req := n.requests.get(id)
-	return req == nil || n.head(&n.conns.all[req.conn]) == req.index
-}
-
-// head is the first request of a connection whose reply is to come or has not
-// left.
-func (n *Net) head(conn *conn) int32 {
-	first := conn.first
-	for first != none && n.requests.all[first].stage == requestDropped {
-		first = n.requests.all[first].next
-	}
-	return first
+	return req == nil || n.requests.head(&n.conns.all[req.conn]) == req.index
 }
 
 // Attached is how many bytes are attached to replies that the connection has
@@ -280,7 +270,7 @@ func (n *Net) send(conn *conn) bool {
 	if conn.sending {
 		return true
 	}
-	slices := n.sendable(conn)
+	slices := n.replies.sendable(n.requests.all, conn.first)
 	if slices == 0 {
 		return true
 	}
@@ -323,11 +313,11 @@ func (n *Net) send(conn *conn) bool {
 	return true
 }
 
-// sendable counts the slices of the replies that are next and complete, up to a
-// large vector's.
-func (n *Net) sendable(conn *conn) (slices int) {
-	for r := conn.first; r != none && n.requests.all[r].stage >= requestAnswered && slices < vectorSlices; r = n.requests.all[r].next {
-		for s := n.requests.all[r].head; s != none && slices < vectorSlices; s = n.replies.slices[s].next {
+// sendable counts the slices of the replies that are complete from first on, up to
+// a large vector's.
+func (p *replies) sendable(requests []request, first int32) (slices int) {
+	for r := first; r != none && requests[r].stage >= requestAnswered && slices < vectorSlices; r = requests[r].next {
+		for s := requests[r].head; s != none && slices < vectorSlices; s = p.slices[s].next {
 			slices++
 		}
 	}
@@ -341,7 +331,7 @@ func (n *Net) sendDone(conn *conn, completion ioring.Completion) {
 	left := int(completion.Result)
 	if left < 0 {
 		if ioring.Judge(ioring.Send, completion.Result) != ioring.Again {
-			n.terminate(conn)
+			n.conns.terminate(conn)
 		}
 		left = 0
 	}
@@ -375,13 +365,6 @@ func (n *Net) sendDone(conn *conn, completion ioring.Completion) {
 	conn.replyPending = conn.first != none && n.requests.all[conn.first].stage == requestAnswered
 	if left > 0 {
 		panic("netring: more sent than was pushed")
-	}
-}
-
-// removeDropped removes the requests at the front that get no reply.
-func (n *Net) removeDropped(conn *conn) {
-	for !conn.sending && conn.first != none && n.requests.all[conn.first].stage == requestDropped {
-		n.removeHead(conn)
 	}
 }
 

@@ -114,6 +114,16 @@ func (r *requests) cancel(first int32) {
 	}
 }
 
+// head is the first request of a connection whose reply is to come or has not
+// left.
+func (r *requests) head(conn *conn) int32 {
+	first := conn.first
+	for first != none && r.all[first].stage == requestDropped {
+		first = r.all[first].next
+	}
+	return first
+}
+
 func (r *request) id() RequestID { return RequestID(r.generation)<<32 | RequestID(r.index) }
 
 // Alive says whether an answer to the request can still be sent: it has had none,
@@ -152,7 +162,7 @@ func (n *Net) parse(conn *conn) {
 			if conn.lengthHave < 4 {
 				count := uint32(copy(conn.length[conn.lengthHave:], n.receive.bytesOf(&n.receive.ranges[conn.unparsed.first])))
 				conn.lengthHave += uint8(count)
-				n.consume(conn, count)
+				n.receive.consume(conn, count)
 				if conn.lengthHave < 4 {
 					continue
 				}
@@ -163,7 +173,7 @@ func (n *Net) parse(conn *conn) {
 			if conn.outstanding >= n.o.PipelineMax {
 				return
 			}
-			if n.bufferPrefix(conn) {
+			if n.receive.bufferPrefix(conn) {
 				continue
 			}
 			if !n.admit(conn) {
@@ -172,7 +182,7 @@ func (n *Net) parse(conn *conn) {
 		}
 		req := &n.requests.all[conn.partial]
 		if !conn.unparsed.empty() && req.have < req.need {
-			n.assemble(conn, req)
+			n.receive.assemble(conn, req)
 		}
 		if req.have == req.need {
 			n.deliver(conn, req)
@@ -215,83 +225,6 @@ func (n *Net) malformed(conn *conn) bool {
 	return true
 }
 
-// bufferPrefix copies the first unparsed range to the prefix buffer, where that
-// has room for all that has come of a request of which more is to come. It says
-// whether it did.
-func (n *Net) bufferPrefix(conn *conn) bool {
-	if conn.unparsed.empty() {
-		return !n.receive.prefixFull(conn) // or the length was all that came
-	}
-	first := &n.receive.ranges[conn.unparsed.first]
-	if uint32(conn.prefixBytes)+first.length >= min(conn.need(), uint32(n.receive.prefixBytes)+1) {
-		return false
-	}
-	copy(n.receive.prefixOf(conn)[conn.prefixBytes:], n.receive.bytesOf(first))
-	conn.prefixBytes += uint16(first.length)
-	n.stats.Copied += uint64(first.length)
-	n.consume(conn, first.length)
-	return true
-}
-
-// consumePrefix makes the bytes in the prefix buffer the request's first. A
-// request that lies in receive buffers has them in a small block before those.
-func (n *Net) consumePrefix(conn *conn, req *request) {
-	if conn.prefixBytes == 0 {
-		return
-	}
-	if !req.small {
-		block, ok := n.receive.small.Get()
-		if !ok {
-			panic("netring: a request was admitted without a block for its beginning")
-		}
-		n.receive.add(&req.bytes, bufferRange{none, ^int32(block), 0, 0})
-	}
-	first := &n.receive.ranges[req.bytes.first]
-	first.length = uint32(copy(n.receive.small.Block(int(^first.buffer)).Bytes(), n.receive.prefixOf(conn)[:conn.prefixBytes]))
-	req.have, conn.prefixBytes = first.length, 0
-	n.stats.Copied += uint64(first.length)
-}
-
-// assemble adds to the request as much of the first unparsed range as belongs to
-// it.
-func (n *Net) assemble(conn *conn, req *request) {
-	received := n.receive.ranges[conn.unparsed.first]
-	count := min(received.length, req.need-req.have)
-	received.length = count
-	req.have += count
-	switch {
-	case req.small:
-		block := &n.receive.ranges[req.bytes.first]
-		copy(n.receive.small.Block(int(^block.buffer)).Bytes()[block.length:], n.receive.bytesOf(&received))
-		block.length += count
-		n.stats.Copied += uint64(count)
-	case req.bytes.empty() || n.receive.ranges[req.bytes.last].buffer < 0: // nothing yet, or the prefix
-		n.addRange(req, received)
-	default:
-		last := &n.receive.ranges[req.bytes.last]
-		filled := n.receive.filled[last.buffer]
-		room := uint32(n.receive.bufferBytes) - filled
-		if last.offset+last.length == filled && room > 0 {
-			copied := uint32(copy(n.receive.buffers.Block(int(last.buffer)).Bytes()[filled:], n.receive.bytesOf(&received)))
-			n.receive.filled[last.buffer] += copied
-			last.length += copied
-			received.offset += copied
-			received.length -= copied
-			n.stats.Copied += uint64(copied)
-		}
-		if received.length > 0 {
-			n.addRange(req, received)
-		}
-	}
-	n.consume(conn, count)
-}
-
-// addRange adds received bytes to a request, with a reference of its own.
-func (n *Net) addRange(req *request, received bufferRange) {
-	n.receive.buffers.Ref(int(received.buffer))
-	n.receive.add(&req.bytes, received)
-}
-
 // deliver hands a whole request to the caller.
 func (n *Net) deliver(conn *conn, req *request) {
 	conn.partial = none
@@ -331,7 +264,7 @@ func (n *Net) releaseBytes(req *request) {
 	req.bytes = noRanges
 	if req.unparsed {
 		req.unparsed = false
-		n.admission.unparsed--
+		n.receive.unparsed--
 	}
 	n.admission.refund(req, req.charged)
 }

@@ -45,7 +45,7 @@ func (n *Net) checkTimeouts() {
 	for i := range n.conns.all {
 		conn := &n.conns.all[i]
 		if conn.stage == stageOpen && n.timedOut(conn, progressNS, sendNS) {
-			n.terminate(conn)
+			n.conns.terminate(conn)
 		}
 	}
 }
