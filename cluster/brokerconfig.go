@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // AllBrokers is the node whose configurations rule where a node has none of its
@@ -160,11 +162,11 @@ func (s *State) PlanConfigureBroker(node, control int32, edits []ConfigEdit, rep
 		d, ok := LookupBroker(e.Name)
 		switch {
 		case !ok:
-			return nil, refuse(CodeInvalidConfig, "Unknown broker config name: %s", strings.ToValidUTF8(e.Name, "?"))
+			return nil, refuse(kafka.InvalidConfig, "Unknown broker config name: %s", strings.ToValidUTF8(e.Name, "?"))
 		case d.Scope == ScopeStart:
-			return nil, refuse(CodeInvalidRequest, "Cannot update these configs dynamically: %s. %s", d.Name, d.Why)
+			return nil, refuse(kafka.InvalidRequest, "Cannot update these configs dynamically: %s. %s", d.Name, d.Why)
 		case d.Scope == ScopeControl && node != AllBrokers && node != control:
-			return nil, refuse(CodeInvalidRequest, "Cannot update %s of broker %d: broker %d acts on it alone. Set it there, or for all brokers.", d.Name, node, control)
+			return nil, refuse(kafka.InvalidRequest, "Cannot update %s of broker %d: broker %d acts on it alone. Set it there, or for all brokers.", d.Name, node, control)
 		}
 	}
 	sorted, r := edited(have, edits, replace, lim, func(name string) *ConfigDef {
@@ -193,13 +195,13 @@ func (s *State) PlanConfigureBroker(node, control int32, edits []ConfigEdit, rep
 		return started(name)
 	}
 	if least, most := after(SessionMinMS), after(SessionMaxMS); least > most {
-		return nil, refuse(CodeInvalidConfig, "%s would be %d, and %s %d.", SessionMinMS, least, SessionMaxMS, most)
+		return nil, refuse(kafka.InvalidConfig, "%s would be %d, and %s %d.", SessionMinMS, least, SessionMaxMS, most)
 	}
 	if every, session := after(ConsumerHeartbeatMS), after(ConsumerSessionMS); every >= session {
-		return nil, refuse(CodeInvalidConfig, "%s would be %d, and %s %d.", ConsumerHeartbeatMS, every, ConsumerSessionMS, session)
+		return nil, refuse(kafka.InvalidConfig, "%s would be %d, and %s %d.", ConsumerHeartbeatMS, every, ConsumerSessionMS, session)
 	}
 	if n := after(NumPartitions); n > int64(lim.PartitionsPerTopicMax) {
-		return nil, refuse(CodeInvalidConfig, "Invalid value %d for configuration %s: a topic may have at most %d partitions.", n, NumPartitions, lim.PartitionsPerTopicMax)
+		return nil, refuse(kafka.InvalidConfig, "Invalid value %d for configuration %s: a topic may have at most %d partitions.", n, NumPartitions, lim.PartitionsPerTopicMax)
 	}
 	if slices.Equal(sorted, have) {
 		return nil, nil

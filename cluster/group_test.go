@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // TestGroupCommandsAreWholeOrNothing: a command that is cut or damaged changes
@@ -69,7 +70,7 @@ func TestGroupConfigsMax(t *testing.T) {
 		t.Errorf("%d groups have configurations", n)
 	}
 	s.groupConfigs = make([]GroupConfigs, groupConfigsMax) // as if there were so many
-	if _, refusal := plan("one more", set); refusal == nil || refusal.Code != CodePolicyViolation {
+	if _, refusal := plan("one more", set); refusal == nil || refusal.Code != kafka.PolicyViolation {
 		t.Errorf("one group too many: %v", refusal)
 	}
 }

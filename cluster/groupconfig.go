@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // GroupConfigs are what was set for one group, which need not exist.
@@ -62,17 +64,17 @@ func (s *State) groupConfigAt(group string) (int, bool) {
 // without a refusal: they are these already.
 func (s *State) PlanConfigureGroup(group string, control int32, edits []ConfigEdit, replace bool, started func(name string) int64, lim Limits) ([]byte, *Refusal) {
 	if group == "" {
-		return nil, refuse(CodeInvalidRequest, "Default group resources are not allowed.")
+		return nil, refuse(kafka.InvalidRequest, "Default group resources are not allowed.")
 	}
 	if len(group) > GroupIDBytesMax {
-		return nil, refuse(CodeInvalidRequest, "The group's id is too long.")
+		return nil, refuse(kafka.InvalidRequest, "The group's id is too long.")
 	}
 	i, known := s.groupConfigAt(group)
 	var have []Config
 	if known {
 		have = s.groupConfigs[i].Configs
 	} else if len(s.groupConfigs) >= groupConfigsMax {
-		return nil, refuse(CodePolicyViolation, "As many groups have configurations of their own as can have them.")
+		return nil, refuse(kafka.PolicyViolation, "As many groups have configurations of their own as can have them.")
 	}
 	def := func(name string) *ConfigDef {
 		for i := range groupDefs {
@@ -84,7 +86,7 @@ func (s *State) PlanConfigureGroup(group string, control int32, edits []ConfigEd
 	}
 	for _, e := range edits {
 		if def(e.Name) == nil {
-			return nil, refuse(CodeInvalidConfig, "Unknown group config name: %s", strings.ToValidUTF8(e.Name, "?"))
+			return nil, refuse(kafka.InvalidConfig, "Unknown group config name: %s", strings.ToValidUTF8(e.Name, "?"))
 		}
 	}
 	sorted, r := edited(have, edits, replace, lim, def)
@@ -110,14 +112,14 @@ func (s *State) PlanConfigureGroup(group string, control int32, edits []ConfigEd
 		after[d.Name] = v
 		least, most := strings.Replace(d.Broker, "consumer.", "consumer.min.", 1), strings.Replace(d.Broker, "consumer.", "consumer.max.", 1)
 		if v < broker(least) {
-			return nil, refuse(CodeInvalidConfig, "%s must be greater than or equal to %s", d.Name, least)
+			return nil, refuse(kafka.InvalidConfig, "%s must be greater than or equal to %s", d.Name, least)
 		}
 		if v > broker(most) {
-			return nil, refuse(CodeInvalidConfig, "%s must be less than or equal to %s", d.Name, most)
+			return nil, refuse(kafka.InvalidConfig, "%s must be less than or equal to %s", d.Name, most)
 		}
 	}
 	if len(sorted) > 0 && after[GroupSessionMS] <= after[GroupHeartbeatMS] {
-		return nil, refuse(CodeInvalidConfig, "%s must be greater than %s", GroupSessionMS, GroupHeartbeatMS)
+		return nil, refuse(kafka.InvalidConfig, "%s must be greater than %s", GroupSessionMS, GroupHeartbeatMS)
 	}
 	if slices.Equal(sorted, have) {
 		return nil, nil

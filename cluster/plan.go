@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // TopicNameBytesMax is the longest topic name.
@@ -29,14 +30,14 @@ const ProducerIDBlock = 1000
 // Refusal is why a plan cannot be: a Kafka error code and a message for the
 // client. A nil *Refusal is none.
 type Refusal struct {
-	Code    int16
+	Code    kafka.ErrorCode
 	Message string
 }
 
 // Error makes a Refusal printable like any error.
 func (r *Refusal) Error() string { return fmt.Sprintf("%s (Kafka error %d)", r.Message, r.Code) }
 
-func refuse(code int16, format string, args ...any) *Refusal {
+func refuse(code kafka.ErrorCode, format string, args ...any) *Refusal {
 	return &Refusal{code, fmt.Sprintf(format, args...)}
 }
 
@@ -61,45 +62,45 @@ func (s *State) PlanCreate(name string, partitions, replicationFactor int, confi
 // shards as partitions.
 func (s *State) PlanCreateOn(name string, partitions, replicationFactor int, on Placement, configs []Config, id [16]byte, lim Limits) ([]byte, *Refusal) {
 	if why := NameFault(name); why != "" {
-		return nil, refuse(CodeInvalidTopic, "Topic name is invalid: %s", why)
+		return nil, refuse(kafka.InvalidTopic, "Topic name is invalid: %s", why)
 	}
 	if _, ok := s.Topic(name); ok {
-		return nil, refuse(CodeTopicAlreadyExists, "Topic '%s' already exists.", name)
+		return nil, refuse(kafka.TopicAlreadyExists, "Topic '%s' already exists.", name)
 	}
 	if other, ok := s.collides(name); ok {
-		return nil, refuse(CodeInvalidTopic, "Topic '%s' collides with existing topic: %s", name, other)
+		return nil, refuse(kafka.InvalidTopic, "Topic '%s' collides with existing topic: %s", name, other)
 	}
 	if partitions == -1 {
 		partitions = max(1, lim.PartitionsDefault)
 	}
 	if partitions <= 0 {
-		return nil, refuse(CodeInvalidPartitions, "Number of partitions was set to an invalid non-positive value.")
+		return nil, refuse(kafka.InvalidPartitions, "Number of partitions was set to an invalid non-positive value.")
 	}
 	if partitions > lim.PartitionsPerTopicMax || partitions > PartitionsPerTopicCeiling {
-		return nil, refuse(CodeInvalidPartitions, "%d partitions are asked for; a topic may have at most %d.",
+		return nil, refuse(kafka.InvalidPartitions, "%d partitions are asked for; a topic may have at most %d.",
 			partitions, min(lim.PartitionsPerTopicMax, PartitionsPerTopicCeiling))
 	}
 	if replicationFactor == 0 || replicationFactor < -1 {
-		return nil, refuse(CodeInvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value.")
+		return nil, refuse(kafka.InvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value.")
 	}
 	if replicationFactor > 1 {
-		return nil, refuse(CodeInvalidReplicationFactor, "Replication factor %d is asked for; this broker does not replicate, so only 1 (or -1) is possible.", replicationFactor)
+		return nil, refuse(kafka.InvalidReplicationFactor, "Replication factor %d is asked for; this broker does not replicate, so only 1 (or -1) is possible.", replicationFactor)
 	}
 	sorted, r := checkConfigs(configs, lim, topicDef)
 	if r != nil {
 		return nil, r
 	}
 	if id == ([16]byte{}) {
-		return nil, refuse(CodeInvalidRequest, "A topic id must not be zero.")
+		return nil, refuse(kafka.InvalidRequest, "A topic id must not be zero.")
 	}
 	if _, ok := s.idAt(id); ok {
-		return nil, refuse(CodeInvalidRequest, "The topic id is in use.")
+		return nil, refuse(kafka.InvalidRequest, "The topic id is in use.")
 	}
 	if len(s.byID)+1 > lim.TopicsMax {
-		return nil, refuse(CodePolicyViolation, "The broker has %d topics, of at most %d.", len(s.byID), lim.TopicsMax)
+		return nil, refuse(kafka.PolicyViolation, "The broker has %d topics, of at most %d.", len(s.byID), lim.TopicsMax)
 	}
 	if len(s.logs)+partitions > lim.PartitionsMax {
-		return nil, refuse(CodePolicyViolation, "The broker has %d partitions, of at most %d; %d more are asked for.", len(s.logs), lim.PartitionsMax, partitions)
+		return nil, refuse(kafka.PolicyViolation, "The broker has %d partitions, of at most %d; %d more are asked for.", len(s.logs), lim.PartitionsMax, partitions)
 	}
 	t := &Topic{Name: name, ID: id, Partitions: s.place(partitions, on), Configs: sorted}
 	return command(kindCreate, s.sequence+1, appendTopic(nil, t)), nil
@@ -108,24 +109,24 @@ func (s *State) PlanCreateOn(name string, partitions, replicationFactor int, on 
 // PlanGrow proposes that the topic has count partitions, more than it has now.
 func (s *State) PlanGrow(name string, count int, on Placement, lim Limits) ([]byte, *Refusal) {
 	if why := NameFault(name); why != "" {
-		return nil, refuse(CodeInvalidTopic, "Topic name is invalid: %s", why)
+		return nil, refuse(kafka.InvalidTopic, "Topic name is invalid: %s", why)
 	}
 	t, ok := s.Topic(name)
 	if !ok {
-		return nil, refuse(CodeUnknownTopicOrPartition, "This server does not host this topic-partition.")
+		return nil, refuse(kafka.UnknownTopicOrPartition, "This server does not host this topic-partition.")
 	}
 	have := len(t.Partitions)
 	switch {
 	case count == have:
-		return nil, refuse(CodeInvalidPartitions, "Topic already has %d partition(s).", have)
+		return nil, refuse(kafka.InvalidPartitions, "Topic already has %d partition(s).", have)
 	case count < have:
-		return nil, refuse(CodeInvalidPartitions, "The topic %s currently has %d partition(s); %d would not be an increase.", name, have, count)
+		return nil, refuse(kafka.InvalidPartitions, "The topic %s currently has %d partition(s); %d would not be an increase.", name, have, count)
 	case count > lim.PartitionsPerTopicMax || count > PartitionsPerTopicCeiling:
-		return nil, refuse(CodeInvalidPartitions, "%d partitions are asked for; a topic may have at most %d.", count, min(lim.PartitionsPerTopicMax, PartitionsPerTopicCeiling))
+		return nil, refuse(kafka.InvalidPartitions, "%d partitions are asked for; a topic may have at most %d.", count, min(lim.PartitionsPerTopicMax, PartitionsPerTopicCeiling))
 	case on.Shards != nil && len(on.Shards) != count-have:
-		return nil, refuse(CodeInvalidReplicaAssignment, "Attempted to add %d additional partition(s), but %d assignment(s) were specified.", count-have, len(on.Shards))
+		return nil, refuse(kafka.InvalidReplicaAssignment, "Attempted to add %d additional partition(s), but %d assignment(s) were specified.", count-have, len(on.Shards))
 	case len(s.logs)+count-have > lim.PartitionsMax:
-		return nil, refuse(CodePolicyViolation, "The broker has %d partitions, of at most %d; %d more are asked for.", len(s.logs), lim.PartitionsMax, count-have)
+		return nil, refuse(kafka.PolicyViolation, "The broker has %d partitions, of at most %d; %d more are asked for.", len(s.logs), lim.PartitionsMax, count-have)
 	}
 	return command(kindGrow, s.sequence+1, appendRanges(slices.Clone(t.ID[:]), s.place(count-have, on))), nil
 }
@@ -161,7 +162,7 @@ func (s *State) place(n int, on Placement) []Partition {
 func (s *State) PlanDelete(name string) ([]byte, *Refusal) {
 	t, ok := s.Topic(name)
 	if !ok {
-		return nil, refuse(CodeUnknownTopicOrPartition, "This server does not host this topic-partition.")
+		return nil, refuse(kafka.UnknownTopicOrPartition, "This server does not host this topic-partition.")
 	}
 	return command(kindDelete, s.sequence+1, t.ID[:]), nil
 }
@@ -170,7 +171,7 @@ func (s *State) PlanDelete(name string) ([]byte, *Refusal) {
 func (s *State) PlanDeleteID(id [16]byte) ([]byte, *Refusal) {
 	t, ok := s.TopicByID(id)
 	if !ok {
-		return nil, refuse(CodeUnknownTopicID, "This server does not host this topic ID.")
+		return nil, refuse(kafka.UnknownTopicID, "This server does not host this topic ID.")
 	}
 	return command(kindDelete, s.sequence+1, t.ID[:]), nil
 }
@@ -195,15 +196,15 @@ type ConfigEdit struct {
 // they are these already.
 func (s *State) PlanConfigure(name string, edits []ConfigEdit, replace bool, lim Limits) ([]byte, *Refusal) {
 	if why := NameFault(name); why != "" {
-		return nil, refuse(CodeInvalidTopic, "Topic name is invalid: %s", why)
+		return nil, refuse(kafka.InvalidTopic, "Topic name is invalid: %s", why)
 	}
 	t, ok := s.Topic(name)
 	if !ok {
-		return nil, refuse(CodeUnknownTopicOrPartition, "The topic '%s' does not exist.", name)
+		return nil, refuse(kafka.UnknownTopicOrPartition, "The topic '%s' does not exist.", name)
 	}
 	for _, e := range edits {
 		if _, ok := LookupConfig(e.Name); !ok {
-			return nil, refuse(CodeInvalidConfig, "%s", ConfigFault(e.Name, e.Value))
+			return nil, refuse(kafka.InvalidConfig, "%s", ConfigFault(e.Name, e.Value))
 		}
 	}
 	sorted, r := edited(t.Configs, edits, replace, lim, topicDef)
@@ -226,12 +227,12 @@ func edited(have []Config, edits []ConfigEdit, replace bool, lim Limits, lookup 
 	for i, e := range edits {
 		d := lookup(e.Name)
 		if slices.ContainsFunc(edits[:i], func(o ConfigEdit) bool { return o.Name == e.Name }) {
-			return nil, refuse(CodeInvalidRequest, "Configuration %s is given twice.", e.Name)
+			return nil, refuse(kafka.InvalidRequest, "Configuration %s is given twice.", e.Name)
 		}
 		value := e.Value
 		if e.Op == ConfigAppend || e.Op == ConfigSubtract {
 			if d.Type != ConfigList {
-				return nil, refuse(CodeInvalidConfig, "Configuration %s is not a list: nothing can be appended to it or subtracted from it.", e.Name)
+				return nil, refuse(kafka.InvalidConfig, "Configuration %s is not a list: nothing can be appended to it or subtracted from it.", e.Name)
 			}
 			list, ok := configIn(have, e.Name)
 			if !ok {
@@ -245,7 +246,7 @@ func edited(have []Config, edits []ConfigEdit, replace bool, lim Limits, lookup 
 		case ConfigSet, ConfigAppend, ConfigSubtract:
 			next = append(next, Config{e.Name, value})
 		default:
-			return nil, refuse(CodeInvalidRequest, "There is no operation %d on configuration %s.", e.Op, e.Name)
+			return nil, refuse(kafka.InvalidRequest, "There is no operation %d on configuration %s.", e.Op, e.Name)
 		}
 	}
 	return checkConfigs(next, lim, lookup)
@@ -276,10 +277,10 @@ func editList(list string, e ConfigEdit) string {
 func (s *State) PlanForget(id [16]byte) ([]byte, *Refusal) {
 	i, ok := s.idAt(id)
 	if !ok {
-		return nil, refuse(CodeUnknownTopicID, "There is no topic of that id to forget.")
+		return nil, refuse(kafka.UnknownTopicID, "There is no topic of that id to forget.")
 	}
 	if !s.byID[i].Deleted {
-		return nil, refuse(CodeInvalidRequest, "Topic '%s' is not deleted, so it cannot be forgotten.", s.byID[i].Name)
+		return nil, refuse(kafka.InvalidRequest, "Topic '%s' is not deleted, so it cannot be forgotten.", s.byID[i].Name)
 	}
 	return command(kindForget, s.sequence+1, id[:]), nil
 }
@@ -290,7 +291,7 @@ func (s *State) PlanForget(id [16]byte) ([]byte, *Refusal) {
 // been, before.
 func (s *State) PlanReserveProducerIDs(n int) ([]byte, *Refusal) {
 	if n < 1 || int64(n) > producerIDsMax-s.producerReserved {
-		return nil, refuse(CodeInvalidRequest, "A block of %d producer ids cannot be reserved.", n)
+		return nil, refuse(kafka.InvalidRequest, "A block of %d producer ids cannot be reserved.", n)
 	}
 	s.producerPlanned = s.producerReserved
 	return command(kindReserve, s.sequence+1, appendReserve(nil, s.producerReserved, int64(n))), nil
@@ -341,24 +342,24 @@ func checkConfigs(configs []Config, lim Limits, lookup func(name string) *Config
 	bytes := 0
 	for i, c := range sorted {
 		if i > 0 && sorted[i-1].Name == c.Name {
-			return nil, refuse(CodeInvalidConfig, "Configuration %s is given twice.", c.Name)
+			return nil, refuse(kafka.InvalidConfig, "Configuration %s is given twice.", c.Name)
 		}
 		d := lookup(c.Name)
 		if d == nil {
-			return nil, refuse(CodeInvalidConfig, "%s", ConfigFault(c.Name, c.Value))
+			return nil, refuse(kafka.InvalidConfig, "%s", ConfigFault(c.Name, c.Value))
 		}
 		if why := d.fault(c.Value); why != "" {
-			return nil, refuse(CodeInvalidConfig, "%s", why)
+			return nil, refuse(kafka.InvalidConfig, "%s", why)
 		}
 		if d.Broker == brokerMessageBytes && lim.MessageBytesMax > 0 {
 			if v, _ := strconv.ParseInt(strings.TrimSpace(c.Value), 10, 64); v > int64(lim.MessageBytesMax) {
-				return nil, refuse(CodeInvalidConfig, "Invalid value %s for configuration %s: the broker's memory is made for message.max.bytes of at most %d; a larger one needs another --message-max-bytes, and a restart.", c.Value, c.Name, lim.MessageBytesMax)
+				return nil, refuse(kafka.InvalidConfig, "Invalid value %s for configuration %s: the broker's memory is made for message.max.bytes of at most %d; a larger one needs another --message-max-bytes, and a restart.", c.Value, c.Name, lim.MessageBytesMax)
 			}
 		}
 		bytes += len(c.Name) + len(c.Value)
 	}
 	if bytes > ConfigBytesMax {
-		return nil, refuse(CodeInvalidConfig, "The configurations have %d bytes; there may be at most %d.", bytes, ConfigBytesMax)
+		return nil, refuse(kafka.InvalidConfig, "The configurations have %d bytes; there may be at most %d.", bytes, ConfigBytesMax)
 	}
 	return sorted, nil
 }

@@ -4,12 +4,13 @@ import (
 	"testing"
 
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // TestGroupConfigs: what is set for a group is held against Kafka's bounds, rules that group's members alone, and survives a restart.
 func TestGroupConfigs(t *testing.T) {
 	b := newBench(t)
-	set := func(group, name, value string) (code int16, why string) {
+	set := func(group, name, value string) (code kafka.ErrorCode, why string) {
 		cmd, r := b.state.PlanConfigureGroup(group, 0, []cluster.ConfigEdit{{Op: cluster.ConfigSet, Name: name, Value: value}}, false, func(string) int64 { return -1 }, roomy)
 		if r != nil {
 			return r.Code, r.Message
@@ -21,16 +22,16 @@ func TestGroupConfigs(t *testing.T) {
 	}
 	for _, c := range []struct {
 		group, name, value string
-		code               int16
+		code               kafka.ErrorCode
 		why                string
 	}{
-		{"g", cluster.GroupSessionMS, "44999", cluster.CodeInvalidConfig, "consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms"},
-		{"g", cluster.GroupSessionMS, "60001", cluster.CodeInvalidConfig, "consumer.session.timeout.ms must be less than or equal to group.consumer.max.session.timeout.ms"},
-		{"g", cluster.GroupHeartbeatMS, "4999", cluster.CodeInvalidConfig, "consumer.heartbeat.interval.ms must be greater than or equal to group.consumer.min.heartbeat.interval.ms"},
-		{"g", cluster.GroupHeartbeatMS, "15001", cluster.CodeInvalidConfig, "consumer.heartbeat.interval.ms must be less than or equal to group.consumer.max.heartbeat.interval.ms"},
-		{"g", cluster.GroupHeartbeatMS, "often", cluster.CodeInvalidConfig, "Invalid value often for configuration consumer.heartbeat.interval.ms: Not a number of type INT"},
-		{"g", "share.session.timeout.ms", "45000", cluster.CodeInvalidConfig, "Unknown group config name: share.session.timeout.ms"},
-		{"", cluster.GroupSessionMS, "50000", cluster.CodeInvalidRequest, "Default group resources are not allowed."},
+		{"g", cluster.GroupSessionMS, "44999", kafka.InvalidConfig, "consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms"},
+		{"g", cluster.GroupSessionMS, "60001", kafka.InvalidConfig, "consumer.session.timeout.ms must be less than or equal to group.consumer.max.session.timeout.ms"},
+		{"g", cluster.GroupHeartbeatMS, "4999", kafka.InvalidConfig, "consumer.heartbeat.interval.ms must be greater than or equal to group.consumer.min.heartbeat.interval.ms"},
+		{"g", cluster.GroupHeartbeatMS, "15001", kafka.InvalidConfig, "consumer.heartbeat.interval.ms must be less than or equal to group.consumer.max.heartbeat.interval.ms"},
+		{"g", cluster.GroupHeartbeatMS, "often", kafka.InvalidConfig, "Invalid value often for configuration consumer.heartbeat.interval.ms: Not a number of type INT"},
+		{"g", "share.session.timeout.ms", "45000", kafka.InvalidConfig, "Unknown group config name: share.session.timeout.ms"},
+		{"", cluster.GroupSessionMS, "50000", kafka.InvalidRequest, "Default group resources are not allowed."},
 		{"g", cluster.GroupSessionMS, "60000", 0, ""},
 		{"g", cluster.GroupHeartbeatMS, "15000", 0, ""},
 		{"g", cluster.GroupHeartbeatMS, "15000", 0, ""},

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // This file is groups of the consumer protocol (KIP-848) as they live. Members
@@ -84,7 +85,7 @@ type ConsumerRequest struct {
 
 // ConsumerReply is a ConsumerGroupHeartbeat response.
 type ConsumerReply struct {
-	Code       int16
+	Code       kafka.ErrorCode
 	Why        string // with an error; "": null
 	MemberID   string
 	Epoch      int32
@@ -112,13 +113,13 @@ func (c *Coordinator) ConsumerHeartbeat(at Time, ticket uint64, r *ConsumerReque
 	g, ok := c.group(r.Group)
 	switch {
 	case ok && g.consumer == nil && r.Epoch != cluster.EpochJoin:
-		c.refuseConsumer(ticket, cluster.CodeGroupIDNotFound, "Group "+r.Group+" is not a consumer group.")
+		c.refuseConsumer(ticket, kafka.GroupIDNotFound, "Group "+r.Group+" is not a consumer group.")
 		return
 	case !ok && r.Epoch != cluster.EpochJoin:
-		c.refuseConsumer(ticket, cluster.CodeGroupIDNotFound, "Group "+r.Group+" not found.")
+		c.refuseConsumer(ticket, kafka.GroupIDNotFound, "Group "+r.Group+" not found.")
 		return
 	case !ok && len(c.groups) >= c.o.GroupsMax:
-		c.refuseConsumer(ticket, cluster.CodeGroupMaxSizeReached, "There are as many groups as there can be.")
+		c.refuseConsumer(ticket, kafka.GroupMaxSizeReached, "There are as many groups as there can be.")
 		return
 	case !ok:
 		g = c.list(r.Group)
@@ -134,44 +135,44 @@ func (c *Coordinator) ConsumerHeartbeat(at Time, ticket uint64, r *ConsumerReque
 }
 
 // refuses says what is wrong with a request by itself.
-func (c *Coordinator) refuses(r *ConsumerRequest) (code int16, why string) {
+func (c *Coordinator) refuses(r *ConsumerRequest) (code kafka.ErrorCode, why string) {
 	fits := func(s *string) bool { return s == nil || len(*s) <= cluster.GroupIDBytesMax }
 	switch {
 	case c.closed:
-		return cluster.CodeCoordinatorNotAvailable, ""
+		return kafka.CoordinatorNotAvailable, ""
 	case r.Group == "":
-		return cluster.CodeInvalidRequest, "GroupId can't be empty."
+		return kafka.InvalidRequest, "GroupId can't be empty."
 	case !groupIDFits(r.Group):
-		return cluster.CodeInvalidGroupID, "GroupId is too long."
+		return kafka.InvalidGroupID, "GroupId is too long."
 	case r.InstanceID != nil && *r.InstanceID == "":
-		return cluster.CodeInvalidRequest, "InstanceId can't be empty."
+		return kafka.InvalidRequest, "InstanceId can't be empty."
 	case r.RackID != nil && *r.RackID == "":
-		return cluster.CodeInvalidRequest, "RackId can't be empty."
+		return kafka.InvalidRequest, "RackId can't be empty."
 	case r.MemberID == "" && (r.Epoch != cluster.EpochJoin || r.BringsID):
-		return cluster.CodeInvalidRequest, "MemberId can't be empty."
+		return kafka.InvalidRequest, "MemberId can't be empty."
 	case len(r.MemberID) > cluster.GroupStringBytesMax || !fits(r.InstanceID) || !fits(r.RackID) || len(r.NewID) > cluster.GroupStringBytesMax ||
 		len(r.ClientID) > cluster.GroupStringBytesMax || len(r.ClientHost) > cluster.GroupStringBytesMax:
-		return cluster.CodeInvalidRequest, "A name is too long."
+		return kafka.InvalidRequest, "A name is too long."
 	case r.Epoch < cluster.EpochAway:
-		return cluster.CodeInvalidRequest, "MemberEpoch is invalid."
+		return kafka.InvalidRequest, "MemberEpoch is invalid."
 	case r.Epoch == cluster.EpochJoin && r.RebalanceTimeoutMS == -1:
-		return cluster.CodeInvalidRequest, "RebalanceTimeoutMs must be provided in first request."
+		return kafka.InvalidRequest, "RebalanceTimeoutMs must be provided in first request."
 	case r.Epoch == cluster.EpochJoin && (r.Owned == nil || len(r.Owned) > 0):
-		return cluster.CodeInvalidRequest, "TopicPartitions must be empty when (re-)joining."
+		return kafka.InvalidRequest, "TopicPartitions must be empty when (re-)joining."
 	case r.Epoch == cluster.EpochJoin && r.Topics == nil && r.Regex == nil:
-		return cluster.CodeInvalidRequest, "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining."
+		return kafka.InvalidRequest, "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining."
 	case r.Assignor != nil && !knownAssignor(*r.Assignor):
-		return cluster.CodeUnsupportedAssignor, "ServerAssignor " + *r.Assignor + " is not supported. Supported assignors: uniform, range."
+		return kafka.UnsupportedAssignor, "ServerAssignor " + *r.Assignor + " is not supported. Supported assignors: uniform, range."
 	}
 	for _, t := range r.Topics {
 		if len(t) > cluster.TopicNameBytesMax {
-			return cluster.CodeInvalidRequest, "A topic's name is too long."
+			return kafka.InvalidRequest, "A topic's name is too long."
 		}
 	}
 	return 0, ""
 }
 
-func (c *Coordinator) refuseConsumer(ticket uint64, code int16, why string) {
+func (c *Coordinator) refuseConsumer(ticket uint64, code kafka.ErrorCode, why string) {
 	c.reply(ticket, &ConsumerReply{Code: code, Why: why})
 }
 
@@ -190,13 +191,13 @@ func (c *Coordinator) heartbeatConsumer(g *group, ticket uint64, r *ConsumerRequ
 	default:
 		var why string
 		if x, why = c.upgraded(g); x == nil {
-			c.refuseConsumer(ticket, cluster.CodeGroupIDNotFound, why)
+			c.refuseConsumer(ticket, kafka.GroupIDNotFound, why)
 			return
 		}
 	}
 	old, code, why := x.who(r)
 	if code == 0 && old == nil && len(x.members) >= c.o.ConsumerGroupSizeMax {
-		code, why = cluster.CodeGroupMaxSizeReached, "The consumer group has reached its maximum capacity."
+		code, why = kafka.GroupMaxSizeReached, "The consumer group has reached its maximum capacity."
 	}
 	if code != 0 {
 		c.refuseConsumer(ticket, code, why)
@@ -216,7 +217,7 @@ func (c *Coordinator) heartbeatConsumer(g *group, ticket uint64, r *ConsumerRequ
 		m.Epoch, m.PreviousEpoch, m.State = 0, 0, cluster.MemberStable
 	}
 	if !m.take(r) {
-		c.refuseConsumer(ticket, cluster.CodeInvalidRegularExpression, "SubscribedTopicRegex is no regular expression that is understood here.")
+		c.refuseConsumer(ticket, kafka.InvalidRegularExpression, "SubscribedTopicRegex is no regular expression that is understood here.")
 		return
 	}
 	m.Classic, m.joinBy, m.syncBy = nil, Never, Never
@@ -238,7 +239,7 @@ func (c *Coordinator) heartbeatConsumer(g *group, ticket uint64, r *ConsumerRequ
 // anew where that asks for it, and leads m a step towards its target. owned is
 // what it says it has; nil: it does not say. x is what the group is to be, where
 // it is none of the consumer protocol yet. With a code nothing has changed.
-func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, owned []cluster.TopicPartitions) (code int16, why string) {
+func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, owned []cluster.TopicPartitions) (code kafka.ErrorCode, why string) {
 	more := 0
 	if g.consumer == nil {
 		more += len(x.members)
@@ -247,7 +248,7 @@ func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, 
 		more++
 	}
 	if more > 0 && c.consumers+more > c.o.ConsumersMax {
-		return cluster.CodeGroupMaxSizeReached, "There are as many consumers as there can be."
+		return kafka.GroupMaxSizeReached, "There are as many consumers as there can be."
 	}
 	members := slices.Clone(x.members)
 	if old != nil {
@@ -271,7 +272,7 @@ func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, 
 		if epoch > x.assigned {
 			targets = assign(preferred(members), topics, in)
 			if !c.holds(g, members, targets, more > 0) {
-				return cluster.CodeGroupMaxSizeReached, "The group would have more than can be stored of one."
+				return kafka.GroupMaxSizeReached, "The group would have more than can be stored of one."
 			}
 		}
 	}
@@ -315,22 +316,22 @@ func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, 
 }
 
 // who is the member that sends a request, nil for a new one.
-func (x *consumerGroup) who(r *ConsumerRequest) (m *consumerMember, code int16, why string) {
+func (x *consumerGroup) who(r *ConsumerRequest) (m *consumerMember, code kafka.ErrorCode, why string) {
 	m = x.member(r.MemberID)
 	joins := r.Epoch == cluster.EpochJoin
 	if r.InstanceID != nil {
 		s := x.static[*r.InstanceID]
 		switch {
 		case s == nil && !joins:
-			return nil, cluster.CodeUnknownMemberID, "Instance id " + *r.InstanceID + " is unknown."
+			return nil, kafka.UnknownMemberID, "Instance id " + *r.InstanceID + " is unknown."
 		case s == nil && m != nil:
-			return nil, cluster.CodeInvalidRequest, "A member cannot take another InstanceId."
+			return nil, kafka.InvalidRequest, "A member cannot take another InstanceId."
 		case s == nil:
 			return nil, 0, ""
 		case s.ID != r.MemberID && !joins:
-			return nil, cluster.CodeFencedInstanceID, "Static member " + r.MemberID + " with instance id " + *r.InstanceID + " was fenced by member " + s.ID + "."
+			return nil, kafka.FencedInstanceID, "Static member " + r.MemberID + " with instance id " + *r.InstanceID + " was fenced by member " + s.ID + "."
 		case s.ID != r.MemberID && (m != nil || s.Epoch != cluster.EpochAway && s.Classic == nil):
-			return nil, cluster.CodeUnreleasedInstanceID, "Static member " + r.MemberID + " with instance id " + *r.InstanceID + " cannot join the group because the instance id is owned by " + s.ID + " member."
+			return nil, kafka.UnreleasedInstanceID, "Static member " + r.MemberID + " with instance id " + *r.InstanceID + " cannot join the group because the instance id is owned by " + s.ID + " member."
 		}
 		m = s
 	}
@@ -338,12 +339,12 @@ func (x *consumerGroup) who(r *ConsumerRequest) (m *consumerMember, code int16, 
 	case m == nil && joins:
 		return nil, 0, ""
 	case m == nil:
-		return nil, cluster.CodeUnknownMemberID, "Member " + r.MemberID + " is not a member of group " + r.Group + "."
+		return nil, kafka.UnknownMemberID, "Member " + r.MemberID + " is not a member of group " + r.Group + "."
 	case joins: // it begins anew and owns nothing, whatever was told before
 	case r.Epoch > m.Epoch:
-		return nil, cluster.CodeFencedMemberEpoch, "The consumer group member has a greater member epoch than the one known by the group coordinator. The member must abandon all its partitions and rejoin."
+		return nil, kafka.FencedMemberEpoch, "The consumer group member has a greater member epoch than the one known by the group coordinator. The member must abandon all its partitions and rejoin."
 	case r.Epoch < m.Epoch && (r.Epoch != m.PreviousEpoch || r.Owned == nil || !within(r.Owned, m.Assigned)): // else the answer with the new epoch got lost
-		return nil, cluster.CodeFencedMemberEpoch, "The consumer group member has a smaller member epoch than the one known by the group coordinator. The member must abandon all its partitions and rejoin."
+		return nil, kafka.FencedMemberEpoch, "The consumer group member has a smaller member epoch than the one known by the group coordinator. The member must abandon all its partitions and rejoin."
 	}
 	return m, 0, ""
 }
@@ -593,16 +594,16 @@ func (c *Coordinator) leaveConsumer(g *group, ticket uint64, r *ConsumerRequest)
 	if r.InstanceID != nil {
 		m = x.static[*r.InstanceID]
 		if m != nil && m.ID != r.MemberID {
-			c.refuseConsumer(ticket, cluster.CodeFencedInstanceID, "Static member "+r.MemberID+" with instance id "+*r.InstanceID+" was fenced by member "+m.ID+".")
+			c.refuseConsumer(ticket, kafka.FencedInstanceID, "Static member "+r.MemberID+" with instance id "+*r.InstanceID+" was fenced by member "+m.ID+".")
 			return
 		}
 	}
 	if m == nil {
-		c.refuseConsumer(ticket, cluster.CodeUnknownMemberID, "Member "+r.MemberID+" is not a member of group "+r.Group+".")
+		c.refuseConsumer(ticket, kafka.UnknownMemberID, "Member "+r.MemberID+" is not a member of group "+r.Group+".")
 		return
 	}
 	if r.Epoch == cluster.EpochAway && m.InstanceID == "" { // Kafka wants the instance id in the request; franz-go 1.22 leaves it out
-		c.refuseConsumer(ticket, cluster.CodeInvalidRequest, "InstanceId can't be null.")
+		c.refuseConsumer(ticket, kafka.InvalidRequest, "InstanceId can't be null.")
 		return
 	}
 	reply := &ConsumerReply{MemberID: r.MemberID, Epoch: r.Epoch}
@@ -704,7 +705,7 @@ func (x *consumerGroup) state() State {
 
 // consumerStored: what was to be stored is, or cannot be. Then nobody is told,
 // the changes after it are lost too, and the next one has all of it.
-func (c *Coordinator) consumerStored(g *group, s *storing, code int16) {
+func (c *Coordinator) consumerStored(g *group, s *storing, code kafka.ErrorCode) {
 	if x := g.consumer; x != nil {
 		switch {
 		case code != 0:
@@ -712,7 +713,7 @@ func (c *Coordinator) consumerStored(g *group, s *storing, code int16) {
 		case s.whole:
 			x.broken = false
 		case x.broken:
-			code = cluster.CodeNotCoordinator
+			code = kafka.NotCoordinator
 		}
 	}
 	if code != 0 {
@@ -778,22 +779,22 @@ func (c *Coordinator) takeUpConsumers(g *group, d *cluster.ConsumerGroup) {
 
 // validateConsumer says whether a member of the consumer protocol is who it
 // says it is.
-func (x *consumerGroup) validateConsumer(memberID string, epoch int32) (code int16) {
+func (x *consumerGroup) validateConsumer(memberID string, epoch int32) (code kafka.ErrorCode) {
 	m := x.member(memberID)
 	switch {
 	case m == nil:
-		return cluster.CodeUnknownMemberID
+		return kafka.UnknownMemberID
 	case m.Epoch != epoch && m.Classic != nil:
-		return cluster.CodeIllegalGeneration
+		return kafka.IllegalGeneration
 	case m.Epoch != epoch:
-		return cluster.CodeStaleMemberEpoch
+		return kafka.StaleMemberEpoch
 	}
 	return 0
 }
 
 // ValidateFetch says whether a member (nil, and epoch -1: anybody) may read a
 // group's offsets.
-func (c *Coordinator) ValidateFetch(group string, memberID *string, epoch int32) (code int16) {
+func (c *Coordinator) ValidateFetch(group string, memberID *string, epoch int32) (code kafka.ErrorCode) {
 	g, ok := c.group(group)
 	if !ok || g.consumer == nil || memberID == nil && epoch < 0 {
 		return 0

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // State is where a group is in its life.
@@ -88,7 +89,7 @@ type Effect struct {
 }
 
 // Done answers everything else.
-type Done struct{ Code int16 }
+type Done struct{ Code kafka.ErrorCode }
 
 // Coordinator is what lives of the groups: who is a member, who waits, until
 // when. What is durable of them is in the State, and gets there by the changes
@@ -225,7 +226,7 @@ type JoinRequest struct {
 
 // JoinReply is a JoinGroup response.
 type JoinReply struct {
-	Code           int16
+	Code           kafka.ErrorCode
 	MemberID       string
 	Generation     int32  // -1 with an error
 	ProtocolType   string // "": null
@@ -257,7 +258,7 @@ type Assignment struct {
 
 // SyncReply is a SyncGroup response.
 type SyncReply struct {
-	Code                   int16
+	Code                   kafka.ErrorCode
 	ProtocolType, Protocol string // "": null
 	Assignment             []byte
 }
@@ -325,16 +326,16 @@ func (c *Coordinator) Join(at Time, ticket uint64, r *JoinRequest) {
 	c.at = at
 	switch {
 	case c.closed:
-		c.refuseJoin(ticket, cluster.CodeCoordinatorNotAvailable, r.MemberID)
+		c.refuseJoin(ticket, kafka.CoordinatorNotAvailable, r.MemberID)
 		return
 	case !groupIDFits(r.Group):
-		c.refuseJoin(ticket, cluster.CodeInvalidGroupID, r.MemberID)
+		c.refuseJoin(ticket, kafka.InvalidGroupID, r.MemberID)
 		return
 	case int64(r.SessionTimeoutMS) < c.o.SessionTimeoutMinMS || int64(r.SessionTimeoutMS) > c.o.SessionTimeoutMaxMS:
-		c.refuseJoin(ticket, cluster.CodeInvalidSessionTimeout, r.MemberID)
+		c.refuseJoin(ticket, kafka.InvalidSessionTimeout, r.MemberID)
 		return
 	case !r.fits():
-		c.refuseJoin(ticket, cluster.CodeInvalidRequest, r.MemberID)
+		c.refuseJoin(ticket, kafka.InvalidRequest, r.MemberID)
 		return
 	}
 	g, ok := c.group(r.Group)
@@ -347,10 +348,10 @@ func (c *Coordinator) Join(at Time, ticket uint64, r *JoinRequest) {
 		g.generation, g.consumer, g.protocolType = g.consumer.epoch, nil, ""
 	case ok:
 	case r.MemberID != "":
-		c.refuseJoin(ticket, cluster.CodeUnknownMemberID, r.MemberID)
+		c.refuseJoin(ticket, kafka.UnknownMemberID, r.MemberID)
 		return
 	case len(c.groups) >= c.o.GroupsMax:
-		c.refuseJoin(ticket, cluster.CodeGroupMaxSizeReached, "")
+		c.refuseJoin(ticket, kafka.GroupMaxSizeReached, "")
 		return
 	default:
 		g = c.list(r.Group)
@@ -364,15 +365,15 @@ func (c *Coordinator) Join(at Time, ticket uint64, r *JoinRequest) {
 // Sync handles a SyncGroup request.
 func (c *Coordinator) Sync(at Time, ticket uint64, r *SyncRequest) {
 	c.at = at
-	code := int16(0)
+	code := kafka.None
 	g, ok := c.group(r.Group)
 	switch {
 	case c.closed:
-		code = cluster.CodeCoordinatorNotAvailable
+		code = kafka.CoordinatorNotAvailable
 	case !groupIDFits(r.Group):
-		code = cluster.CodeInvalidGroupID
+		code = kafka.InvalidGroupID
 	case !ok || g.state == Empty:
-		code = cluster.CodeUnknownMemberID
+		code = kafka.UnknownMemberID
 	case g.consumer != nil:
 		c.syncConsumer(g, ticket, r)
 		c.schedule(g)
@@ -383,11 +384,11 @@ func (c *Coordinator) Sync(at Time, ticket uint64, r *SyncRequest) {
 	switch {
 	case code != 0:
 	case r.Generation != g.generation:
-		code = cluster.CodeIllegalGeneration
+		code = kafka.IllegalGeneration
 	case r.ProtocolType != nil && *r.ProtocolType != g.protocolType || r.Protocol != nil && g.protocol != "" && *r.Protocol != g.protocol:
-		code = cluster.CodeInconsistentGroupProtocol
+		code = kafka.InconsistentGroupProtocol
 	case g.state == PreparingRebalance:
-		code = cluster.CodeRebalanceInProgress
+		code = kafka.RebalanceInProgress
 	}
 	if code != 0 {
 		c.reply(ticket, &SyncReply{Code: code})
@@ -398,17 +399,17 @@ func (c *Coordinator) Sync(at Time, ticket uint64, r *SyncRequest) {
 }
 
 // Heartbeat handles a Heartbeat request.
-func (c *Coordinator) Heartbeat(at Time, group, memberID, instanceID string, generation int32) (code int16) {
+func (c *Coordinator) Heartbeat(at Time, group, memberID, instanceID string, generation int32) (code kafka.ErrorCode) {
 	c.at = at
 	if c.closed {
-		return cluster.CodeCoordinatorNotAvailable
+		return kafka.CoordinatorNotAvailable
 	}
 	if !groupIDFits(group) {
-		return cluster.CodeInvalidGroupID
+		return kafka.InvalidGroupID
 	}
 	g, ok := c.group(group)
 	if !ok {
-		return cluster.CodeUnknownMemberID
+		return kafka.UnknownMemberID
 	}
 	if g.consumer != nil {
 		return c.heartbeatClassic(g, memberID, instanceID, generation)
@@ -417,11 +418,11 @@ func (c *Coordinator) Heartbeat(at Time, group, memberID, instanceID string, gen
 		return code
 	}
 	if generation != g.generation {
-		return cluster.CodeIllegalGeneration
+		return kafka.IllegalGeneration
 	}
 	c.alive(g, g.byID[memberID])
 	if g.state == PreparingRebalance {
-		return cluster.CodeRebalanceInProgress
+		return kafka.RebalanceInProgress
 	}
 	return 0
 }
@@ -429,15 +430,15 @@ func (c *Coordinator) Heartbeat(at Time, group, memberID, instanceID string, gen
 // Leave handles a LeaveGroup request: each member's code, or one for the whole
 // request. Without the latter the ticket is answered when what follows is
 // durable.
-func (c *Coordinator) Leave(at Time, ticket uint64, group string, leaving []Leaving) (codes []int16, code int16) {
+func (c *Coordinator) Leave(at Time, ticket uint64, group string, leaving []Leaving) (codes []kafka.ErrorCode, code kafka.ErrorCode) {
 	c.at = at
 	if c.closed {
-		return nil, cluster.CodeCoordinatorNotAvailable
+		return nil, kafka.CoordinatorNotAvailable
 	}
 	if !groupIDFits(group) {
-		return nil, cluster.CodeInvalidGroupID
+		return nil, kafka.InvalidGroupID
 	}
-	codes = make([]int16, len(leaving))
+	codes = make([]kafka.ErrorCode, len(leaving))
 	g, ok := c.group(group)
 	if ok && g.consumer != nil {
 		codes = c.leaveClassic(g, ticket, leaving)
@@ -447,14 +448,14 @@ func (c *Coordinator) Leave(at Time, ticket uint64, group string, leaving []Leav
 	left := false
 	for i, l := range leaving {
 		if !ok {
-			codes[i] = cluster.CodeUnknownMemberID
+			codes[i] = kafka.UnknownMemberID
 			continue
 		}
 		id := l.MemberID
 		if id == "" {
 			m := g.static[l.InstanceID]
 			if m == nil || l.InstanceID == "" {
-				codes[i] = cluster.CodeUnknownMemberID
+				codes[i] = kafka.UnknownMemberID
 				continue
 			}
 			id = m.id
@@ -499,13 +500,13 @@ type CommitRequest struct {
 // Commit handles an OffsetCommit request, for partitions that exist and with
 // metadata that is not too large. With code 0 the ticket is answered when the
 // offsets are durable.
-func (c *Coordinator) Commit(at Time, ticket uint64, r *CommitRequest, topics []cluster.GroupTopic) (code int16) {
+func (c *Coordinator) Commit(at Time, ticket uint64, r *CommitRequest, topics []cluster.GroupTopic) (code kafka.ErrorCode) {
 	c.at = at
 	if c.closed {
-		return cluster.CodeCoordinatorNotAvailable
+		return kafka.CoordinatorNotAvailable
 	}
 	if len(r.Group) > cluster.GroupIDBytesMax { // the empty id is allowed here, as in Kafka
-		return cluster.CodeInvalidGroupID
+		return kafka.InvalidGroupID
 	}
 	g, ok := c.group(r.Group)
 	switch {
@@ -514,11 +515,11 @@ func (c *Coordinator) Commit(at Time, ticket uint64, r *CommitRequest, topics []
 			return code
 		}
 	case r.Generation >= 0 && r.KnowsGroupIDNotFound:
-		return cluster.CodeGroupIDNotFound
+		return kafka.GroupIDNotFound
 	case r.Generation >= 0:
-		return cluster.CodeIllegalGeneration
+		return kafka.IllegalGeneration
 	case len(c.groups) >= c.o.GroupsMax:
-		return cluster.CodePolicyViolation
+		return kafka.PolicyViolation
 	}
 	if ok && (g.state == Stable || g.state == PreparingRebalance) {
 		if m := g.byID[r.MemberID]; m != nil {
@@ -535,12 +536,12 @@ func (c *Coordinator) Commit(at Time, ticket uint64, r *CommitRequest, topics []
 			have = d.OffsetBytes()
 		}
 		if have+more > c.o.OffsetBytesMax || c.state.GroupBytes()+c.bytes+more > c.o.BytesMax {
-			return cluster.CodeInvalidCommitOffsetSize
+			return kafka.InvalidCommitOffsetSize
 		}
 	}
 	change := cluster.CommitOffsets(r.Group, topics)
 	if len(change) > c.o.GroupBytesMax {
-		return cluster.CodeInvalidCommitOffsetSize
+		return kafka.InvalidCommitOffsetSize
 	}
 	if !ok {
 		g = c.list(r.Group)
@@ -557,20 +558,20 @@ func (c *Coordinator) Settle(ticket uint64) { c.store(nil, storing{ticket: ticke
 // DeleteOffsets handles an OffsetDelete request, for partitions that exist.
 // subscribed are the topics refused with GROUP_SUBSCRIBED_TO_TOPIC. With code 0
 // the ticket is answered when the rest is durable.
-func (c *Coordinator) DeleteOffsets(at Time, ticket uint64, group string, topics []cluster.GroupPartitions) (subscribed []string, code int16) {
+func (c *Coordinator) DeleteOffsets(at Time, ticket uint64, group string, topics []cluster.GroupPartitions) (subscribed []string, code kafka.ErrorCode) {
 	c.at = at
 	if c.closed {
-		return nil, cluster.CodeCoordinatorNotAvailable
+		return nil, kafka.CoordinatorNotAvailable
 	}
 	if !groupIDFits(group) {
-		return nil, cluster.CodeInvalidGroupID
+		return nil, kafka.InvalidGroupID
 	}
 	g, ok := c.group(group)
 	if !ok {
-		return nil, cluster.CodeGroupIDNotFound
+		return nil, kafka.GroupIDNotFound
 	}
 	if g.state != Empty && !g.isConsumer() {
-		return nil, cluster.CodeNonEmptyGroup
+		return nil, kafka.NonEmptyGroup
 	}
 	var gone []cluster.GroupPartitions
 	for _, t := range topics {
@@ -590,19 +591,19 @@ func (c *Coordinator) DeleteOffsets(at Time, ticket uint64, group string, topics
 
 // Delete handles a DeleteGroups request: each group's code. The ticket is
 // answered when those that go are gone durably.
-func (c *Coordinator) Delete(at Time, ticket uint64, ids []string) (codes []int16) {
+func (c *Coordinator) Delete(at Time, ticket uint64, ids []string) (codes []kafka.ErrorCode) {
 	c.at = at
-	codes = make([]int16, len(ids))
+	codes = make([]kafka.ErrorCode, len(ids))
 	var change []byte
 	for i, id := range ids {
 		g, ok := c.group(id)
 		switch {
 		case c.closed:
-			codes[i] = cluster.CodeCoordinatorNotAvailable
+			codes[i] = kafka.CoordinatorNotAvailable
 		case !ok:
-			codes[i] = cluster.CodeGroupIDNotFound
+			codes[i] = kafka.GroupIDNotFound
 		case g.state != Empty:
-			codes[i] = cluster.CodeNonEmptyGroup
+			codes[i] = kafka.NonEmptyGroup
 		default:
 			change = append(change, cluster.DropGroup(id)...)
 			c.unlist(g)
@@ -759,15 +760,15 @@ func (c *Coordinator) Close() {
 	c.closed = true
 	for _, g := range c.groups {
 		for _, m := range g.members {
-			c.endJoin(g, m, cluster.CodeNotCoordinator)
-			c.endSync(m, &SyncReply{Code: cluster.CodeNotCoordinator})
+			c.endJoin(g, m, kafka.NotCoordinator)
+			c.endSync(m, &SyncReply{Code: kafka.NotCoordinator})
 		}
 	}
 }
 
 // Stored says that the first change on its way is durable and applied, or why
 // it cannot be.
-func (c *Coordinator) Stored(at Time, code int16) {
+func (c *Coordinator) Stored(at Time, code kafka.ErrorCode) {
 	c.at = at
 	s := c.storing[0]
 	c.storing = c.storing[1:]

@@ -11,22 +11,8 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/kafka"
 )
-
-var codeNames = map[int16]string{
-	-1: "UNKNOWN_SERVER_ERROR", 0: "NONE", 15: "COORDINATOR_NOT_AVAILABLE", 16: "NOT_COORDINATOR", 22: "ILLEGAL_GENERATION",
-	23: "INCONSISTENT_GROUP_PROTOCOL", 24: "INVALID_GROUP_ID", 25: "UNKNOWN_MEMBER_ID", 26: "INVALID_SESSION_TIMEOUT", 27: "REBALANCE_IN_PROGRESS",
-	28: "INVALID_COMMIT_OFFSET_SIZE", 42: "INVALID_REQUEST", 44: "POLICY_VIOLATION", 68: "NON_EMPTY_GROUP", 69: "GROUP_ID_NOT_FOUND",
-	35: "UNSUPPORTED_VERSION", 110: "FENCED_MEMBER_EPOCH", 111: "UNRELEASED_INSTANCE_ID", 112: "UNSUPPORTED_ASSIGNOR", 113: "STALE_MEMBER_EPOCH", 128: "INVALID_REGULAR_EXPRESSION",
-	79: "MEMBER_ID_REQUIRED", 81: "GROUP_MAX_SIZE_REACHED", 82: "FENCED_INSTANCE_ID", 86: "GROUP_SUBSCRIBED_TO_TOPIC",
-}
-
-func codeName(c int16) string {
-	if n, ok := codeNames[c]; ok {
-		return n
-	}
-	return fmt.Sprint("code ", c)
-}
 
 var kafkaGroups = Options{
 	SessionTimeoutMinMS: 6000, SessionTimeoutMaxMS: 1800000, InitialRebalanceDelayMS: 3000, NewMemberTimeoutMS: 300000, OffsetsRetentionMS: 7 * 24 * 3600 * 1000,
@@ -118,7 +104,7 @@ func (b *bench) settle() {
 			case *SyncReply:
 				has, _, ok := parseAssignment(r.Assignment)
 				if r.Code != 0 {
-					fmt.Fprintf(&b.said, "sync %s\n", codeName(r.Code))
+					fmt.Fprintf(&b.said, "sync %s\n", r.Code)
 				} else if ok && len(r.Assignment) > 0 {
 					fmt.Fprintf(&b.said, "sync %s/%s has %s\n", r.ProtocolType, r.Protocol, b.partitions(b.c.withIDs(has)))
 				} else {
@@ -126,7 +112,7 @@ func (b *bench) settle() {
 				}
 			case *ConsumerReply:
 				if r.Code != 0 {
-					fmt.Fprintf(&b.said, "beat %s\n", codeName(r.Code))
+					fmt.Fprintf(&b.said, "beat %s\n", r.Code)
 					break
 				}
 				fmt.Fprintf(&b.said, "beat id=%s epoch=%d", r.MemberID, r.Epoch)
@@ -135,7 +121,7 @@ func (b *bench) settle() {
 				}
 				b.said.WriteString("\n")
 			case Done:
-				fmt.Fprintf(&b.said, "done %s\n", codeName(r.Code))
+				fmt.Fprintf(&b.said, "done %s\n", r.Code)
 			}
 		}
 		if !b.hold {
@@ -145,7 +131,7 @@ func (b *bench) settle() {
 }
 
 // release ends the changes that wait.
-func (b *bench) release(code int16) {
+func (b *bench) release(code kafka.ErrorCode) {
 	all := b.held
 	b.held = nil
 	if code == 0 {
@@ -160,7 +146,7 @@ func (b *bench) release(code int16) {
 
 func (b *bench) joined(r *JoinReply) {
 	if r.Code != 0 {
-		fmt.Fprintf(&b.said, "join %s id=%s\n", codeName(r.Code), r.MemberID)
+		fmt.Fprintf(&b.said, "join %s id=%s\n", r.Code, r.MemberID)
 		return
 	}
 	fmt.Fprintf(&b.said, "join id=%s generation=%d %s/%s leader=%s", r.MemberID, r.Generation, r.ProtocolType, r.Protocol, r.Leader)
@@ -515,9 +501,9 @@ func TestGroups(t *testing.T) {
 					v := a.str("id", "")
 					who = &v
 				}
-				say("%s", codeName(b.c.ValidateFetch(group, who, int32(a.num("epoch", -1)))))
+				say("%s", b.c.ValidateFetch(group, who, int32(a.num("epoch", -1))))
 			case "heartbeat":
-				say("%s", codeName(b.c.Heartbeat(b.at, group, a.str("id", ""), a.str("instance", ""), int32(a.num("generation", 1)))))
+				say("%s", b.c.Heartbeat(b.at, group, a.str("id", ""), a.str("instance", ""), int32(a.num("generation", 1))))
 			case "leave":
 				var who []Leaving
 				for _, x := range strings.Split(a.str("ids", ""), "+") {
@@ -526,10 +512,10 @@ func TestGroups(t *testing.T) {
 				}
 				codes, code := b.c.Leave(b.at, next(), group, who)
 				if code != 0 {
-					say("%s", codeName(code))
+					say("%s", code)
 				}
 				for i, c := range codes {
-					say("%s@%s %s", who[i].MemberID, who[i].InstanceID, codeName(c))
+					say("%s@%s %s", who[i].MemberID, who[i].InstanceID, c)
 				}
 			case "commit":
 				r := &CommitRequest{Group: group, MemberID: a.str("id", ""), InstanceID: a.str("instance", ""), Generation: int32(a.num("generation", -1)), KnowsGroupIDNotFound: a.has("v9")}
@@ -545,7 +531,7 @@ func TestGroups(t *testing.T) {
 					offsets = append(offsets, cluster.GroupTopic{Name: name, Offsets: []cluster.Offset{o}})
 				}
 				if code := b.c.Commit(b.at, next(), r, offsets); code != 0 {
-					say("%s", codeName(code))
+					say("%s", code)
 				}
 			case "offsets":
 				g, ok := b.state.Group(group)
@@ -566,10 +552,10 @@ func TestGroups(t *testing.T) {
 					parts = append(parts, cluster.GroupPartitions{Topic: name, Partitions: []int32{int32(n)}})
 				}
 				subscribed, code := b.c.DeleteOffsets(b.at, next(), group, parts)
-				say("%s %v", codeName(code), subscribed)
+				say("%s %v", code, subscribed)
 			case "delete":
 				for i, c := range b.c.Delete(b.at, next(), strings.Split(group, "+")) {
-					say("%s %s", strings.Split(group, "+")[i], codeName(c))
+					say("%s %s", strings.Split(group, "+")[i], c)
 				}
 			case "settle":
 				b.c.Settle(next())
@@ -594,12 +580,12 @@ func TestGroups(t *testing.T) {
 			case "hold":
 				b.hold = true
 			case "release":
-				b.release(int16(a.num("code", 0)))
+				b.release(kafka.ErrorCode(a.num("code", 0)))
 				b.hold = a.has("held")
 			case "fail": // the first change is lost, the others are not
 				lost := b.held[0]
 				b.held = b.held[1:]
-				b.c.Stored(b.at, int16(a.num("code", 16)))
+				b.c.Stored(b.at, kafka.ErrorCode(a.num("code", 16)))
 				if lost == nil {
 					d.Fatalf(t, "nothing was to be stored")
 				}
@@ -691,9 +677,9 @@ func TestGroupLife(t *testing.T) {
 						for _, m := range r.Members {
 							w.others = append(w.others, m.ID)
 						}
-					case cluster.CodeMemberIDRequired:
+					case kafka.MemberIDRequired:
 						w.id = r.MemberID
-					case cluster.CodeUnknownMemberID, cluster.CodeFencedInstanceID, cluster.CodeGroupMaxSizeReached:
+					case kafka.UnknownMemberID, kafka.FencedInstanceID, kafka.GroupMaxSizeReached:
 						w.id = ""
 					}
 				case *SyncReply:
@@ -704,7 +690,7 @@ func TestGroupLife(t *testing.T) {
 						if g == nil || g.Generation < w.generation {
 							t.Fatalf("seed %d: generation %d of %s was assigned and is not durable", seed, w.generation, w.group)
 						}
-					} else if r.Code == cluster.CodeUnknownMemberID {
+					} else if r.Code == kafka.UnknownMemberID {
 						w.id = ""
 					}
 				case Done:
@@ -861,9 +847,9 @@ func TestConsumerLife(t *testing.T) {
 							}
 						}
 					}
-				case cluster.CodeNotCoordinator:
+				case kafka.NotCoordinator:
 					x.full = true
-				case cluster.CodeUnreleasedInstanceID:
+				case kafka.UnreleasedInstanceID:
 				default:
 					forget(x)
 				}
@@ -945,7 +931,7 @@ func TestConsumerLife(t *testing.T) {
 				}
 			case n == 31 && len(b.held) > 0 && rng.Intn(5) == 0:
 				b.held = b.held[1:]
-				b.c.Stored(b.at, cluster.CodeNotCoordinator)
+				b.c.Stored(b.at, kafka.NotCoordinator)
 			default:
 				if len(b.held) > 0 {
 					b.release(0)

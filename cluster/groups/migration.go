@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // This file is groups whose members change from the classic protocol to the
@@ -112,8 +113,8 @@ func (c *Coordinator) withIDs(named []namedPartitions) []cluster.TopicPartitions
 // from now on. Those who wait are to join that.
 func (c *Coordinator) endClassic(g *group) {
 	for _, m := range g.members {
-		c.endJoin(g, m, cluster.CodeRebalanceInProgress)
-		c.endSync(m, &SyncReply{Code: cluster.CodeRebalanceInProgress})
+		c.endJoin(g, m, kafka.RebalanceInProgress)
+		c.endSync(m, &SyncReply{Code: kafka.RebalanceInProgress})
 	}
 	c.dropAllPending(g)
 	c.members -= len(g.members)
@@ -186,7 +187,7 @@ func (c *Coordinator) downgrade(g *group, gone []*consumerMember, ticket uint64,
 func (c *Coordinator) joinConsumer(g *group, ticket uint64, r *JoinRequest) {
 	x := g.consumer
 	if !x.supports(r.ProtocolType, r.Protocols) {
-		c.refuseJoin(ticket, cluster.CodeInconsistentGroupProtocol, r.MemberID)
+		c.refuseJoin(ticket, kafka.InconsistentGroupProtocol, r.MemberID)
 		return
 	}
 	old := x.member(r.MemberID)
@@ -195,24 +196,24 @@ func (c *Coordinator) joinConsumer(g *group, ticket uint64, r *JoinRequest) {
 		switch {
 		case r.MemberID == "":
 		case old == nil:
-			c.refuseJoin(ticket, cluster.CodeUnknownMemberID, r.MemberID)
+			c.refuseJoin(ticket, kafka.UnknownMemberID, r.MemberID)
 			return
 		case old.ID != r.MemberID:
-			c.refuseJoin(ticket, cluster.CodeFencedInstanceID, r.MemberID)
+			c.refuseJoin(ticket, kafka.FencedInstanceID, r.MemberID)
 			return
 		}
 	}
 	if old == nil && len(x.members) >= c.o.ConsumerGroupSizeMax {
-		c.refuseJoin(ticket, cluster.CodeGroupMaxSizeReached, "")
+		c.refuseJoin(ticket, kafka.GroupMaxSizeReached, "")
 		return
 	}
 	if r.MemberID == "" && r.InstanceID == "" && r.IDRequired {
-		c.refuseJoin(ticket, cluster.CodeMemberIDRequired, r.NewID) // whoever brings it is taken
+		c.refuseJoin(ticket, kafka.MemberIDRequired, r.NewID) // whoever brings it is taken
 		return
 	}
 	subscribed, ok := parseSubscription(r.Protocols[0].Metadata)
 	if !ok {
-		c.refuseJoin(ticket, cluster.CodeUnknownServerError, r.MemberID)
+		c.refuseJoin(ticket, kafka.UnknownServerError, r.MemberID)
 		return
 	}
 	id := r.MemberID
@@ -269,18 +270,18 @@ func (x *consumerGroup) supports(protocolType string, protocols []cluster.GroupP
 
 // speaksClassic is the member of that id that speaks the classic protocol, at
 // that generation.
-func (x *consumerGroup) speaksClassic(memberID, instanceID string, generation int32) (m *consumerMember, code int16) {
+func (x *consumerGroup) speaksClassic(memberID, instanceID string, generation int32) (m *consumerMember, code kafka.ErrorCode) {
 	m = x.member(memberID)
 	if instanceID != "" {
 		if m = x.static[instanceID]; m != nil && m.ID != memberID {
-			return nil, cluster.CodeFencedInstanceID
+			return nil, kafka.FencedInstanceID
 		}
 	}
 	switch {
 	case m == nil || m.Classic == nil:
-		return nil, cluster.CodeUnknownMemberID
+		return nil, kafka.UnknownMemberID
 	case m.Epoch != generation:
-		return nil, cluster.CodeIllegalGeneration
+		return nil, kafka.IllegalGeneration
 	}
 	return m, 0
 }
@@ -292,10 +293,10 @@ func (c *Coordinator) syncConsumer(g *group, ticket uint64, r *SyncRequest) {
 	switch {
 	case code != 0:
 	case r.ProtocolType != nil && *r.ProtocolType != cluster.ConsumerProtocol || r.Protocol != nil && *r.Protocol != m.Classic.Protocols[0].Name:
-		code = cluster.CodeInconsistentGroupProtocol
+		code = kafka.InconsistentGroupProtocol
 	case x.epoch > m.Epoch && m.State != cluster.MemberUnrevoked: // it first gives up what it has to, and joins for more then
 		c.awaitRejoin(m)
-		code = cluster.CodeRebalanceInProgress
+		code = kafka.RebalanceInProgress
 	}
 	if code != 0 {
 		c.reply(ticket, &SyncReply{Code: code})
@@ -323,7 +324,7 @@ func (m *consumerMember) rebalanceMS() int64 { return max(int64(m.RebalanceTimeo
 
 // heartbeatClassic handles the heartbeat of a member that speaks the classic
 // protocol. It is to join again when there is a step for it to take.
-func (c *Coordinator) heartbeatClassic(g *group, memberID, instanceID string, generation int32) (code int16) {
+func (c *Coordinator) heartbeatClassic(g *group, memberID, instanceID string, generation int32) (code kafka.ErrorCode) {
 	x := g.consumer
 	m, code := x.speaksClassic(memberID, instanceID, generation)
 	if code != 0 {
@@ -332,7 +333,7 @@ func (c *Coordinator) heartbeatClassic(g *group, memberID, instanceID string, ge
 	m.deadline = c.at.NowMS + int64(m.Classic.SessionTimeoutMS)
 	if m.Epoch < x.epoch || m.State == cluster.MemberUnrevoked || m.State == cluster.MemberUnreleased && !x.waitsForOthers(m) {
 		c.awaitRejoin(m)
-		code = cluster.CodeRebalanceInProgress
+		code = kafka.RebalanceInProgress
 	}
 	if min(m.deadline, m.joinBy) < g.due {
 		c.schedule(g)
@@ -354,9 +355,9 @@ func (x *consumerGroup) waitsForOthers(m *consumerMember) bool {
 
 // leaveClassic has members leave a group of the consumer protocol by the classic
 // one. Kafka lets whoever asks remove a member of either.
-func (c *Coordinator) leaveClassic(g *group, ticket uint64, leaving []Leaving) (codes []int16) {
+func (c *Coordinator) leaveClassic(g *group, ticket uint64, leaving []Leaving) (codes []kafka.ErrorCode) {
 	x := g.consumer
-	codes = make([]int16, len(leaving))
+	codes = make([]kafka.ErrorCode, len(leaving))
 	var gone []*consumerMember
 	for i, l := range leaving {
 		m := x.member(l.MemberID)
@@ -365,9 +366,9 @@ func (c *Coordinator) leaveClassic(g *group, ticket uint64, leaving []Leaving) (
 		}
 		switch {
 		case m == nil || slices.Contains(gone, m):
-			codes[i] = cluster.CodeUnknownMemberID
+			codes[i] = kafka.UnknownMemberID
 		case l.MemberID != "" && m.ID != l.MemberID:
-			codes[i] = cluster.CodeFencedInstanceID
+			codes[i] = kafka.FencedInstanceID
 		default:
 			gone = append(gone, m)
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // migrant is a client that speaks one protocol until it goes, and then perhaps
@@ -77,9 +78,9 @@ func (w *migration) take() {
 				// It may have been out before, and is taken as a new one: it hears what
 				// it may use when it syncs.
 				x.id, x.epoch, x.joined, x.leads, x.others = r.MemberID, r.Generation, true, r.Leader == r.MemberID, r.Members
-			case cluster.CodeMemberIDRequired:
+			case kafka.MemberIDRequired:
 				x.id = r.MemberID
-			case cluster.CodeRebalanceInProgress, cluster.CodeNotCoordinator:
+			case kafka.RebalanceInProgress, kafka.NotCoordinator:
 			default:
 				x.forget()
 			}
@@ -97,7 +98,7 @@ func (w *migration) take() {
 				if len(lost) > 0 { // it has given that up, and says so at once
 					x.stable, x.joined = false, false
 				}
-			case cluster.CodeRebalanceInProgress, cluster.CodeIllegalGeneration, cluster.CodeNotCoordinator:
+			case kafka.RebalanceInProgress, kafka.IllegalGeneration, kafka.NotCoordinator:
 				x.joined = false
 			default:
 				x.forget()
@@ -114,9 +115,9 @@ func (w *migration) take() {
 					w.told[1]++
 					w.gets(x, r.Assignment)
 				}
-			case cluster.CodeNotCoordinator:
+			case kafka.NotCoordinator:
 				x.full = true
-			case cluster.CodeUnreleasedInstanceID:
+			case kafka.UnreleasedInstanceID:
 			default:
 				x.forget()
 			}
@@ -174,10 +175,10 @@ func (w *migration) step(x *migrant) {
 		switch w.c.Heartbeat(w.at, "g", x.id, x.instance, x.epoch) {
 		case 0:
 			x.heard = x.sent
-		case cluster.CodeRebalanceInProgress:
+		case kafka.RebalanceInProgress:
 			x.heard = x.sent
 			x.joined, x.stable = false, false
-		case cluster.CodeIllegalGeneration:
+		case kafka.IllegalGeneration:
 			x.joined, x.stable, x.uses = false, false, nil
 		default:
 			x.forget()
@@ -281,7 +282,7 @@ func TestMigrationLife(t *testing.T) {
 					}
 				case n == 31 && len(w.held) > 0 && w.rng.Intn(5) == 0:
 					w.held = w.held[1:]
-					w.c.Stored(w.at, cluster.CodeNotCoordinator)
+					w.c.Stored(w.at, kafka.NotCoordinator)
 				default:
 					if len(w.held) > 0 {
 						w.release(0)

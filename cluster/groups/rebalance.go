@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/kafka"
 )
 
 // This file is how members come and go, and what their groups do about it.
@@ -13,7 +14,7 @@ import (
 func (c *Coordinator) join(g *group, ticket uint64, r *JoinRequest) {
 	if !g.accepts(r.MemberID, c.o.GroupSizeMax) || !c.hasRoomFor(g, r) {
 		// Whoever comes too late in a rebalance does not stay a member.
-		c.refuseJoin(ticket, cluster.CodeGroupMaxSizeReached, "")
+		c.refuseJoin(ticket, kafka.GroupMaxSizeReached, "")
 		c.dropPending(g, r.MemberID)
 		if m := g.byID[r.MemberID]; m != nil {
 			c.remove(g, m)
@@ -22,7 +23,7 @@ func (c *Coordinator) join(g *group, ticket uint64, r *JoinRequest) {
 		return
 	}
 	if !g.supports(r.ProtocolType, r.Protocols) {
-		c.refuseJoin(ticket, cluster.CodeInconsistentGroupProtocol, r.MemberID)
+		c.refuseJoin(ticket, kafka.InconsistentGroupProtocol, r.MemberID)
 		return
 	}
 	if r.MemberID != "" {
@@ -40,7 +41,7 @@ func (c *Coordinator) join(g *group, ticket uint64, r *JoinRequest) {
 	if r.IDRequired {
 		g.pending = append(g.pending, pendingMember{r.NewID, c.at.NowMS + int64(r.SessionTimeoutMS)})
 		c.members++
-		c.refuseJoin(ticket, cluster.CodeMemberIDRequired, r.NewID)
+		c.refuseJoin(ticket, kafka.MemberIDRequired, r.NewID)
 		return
 	}
 	c.addMember(g, r.NewID, ticket, r)
@@ -50,7 +51,7 @@ func (c *Coordinator) join(g *group, ticket uint64, r *JoinRequest) {
 func (c *Coordinator) joinAgain(g *group, ticket uint64, r *JoinRequest) {
 	if g.isPending(r.MemberID) {
 		if r.InstanceID != "" { // no id is given out to a static member before it joins
-			c.refuseJoin(ticket, cluster.CodeUnknownMemberID, r.MemberID)
+			c.refuseJoin(ticket, kafka.UnknownMemberID, r.MemberID)
 			return
 		}
 		c.addMember(g, r.MemberID, ticket, r)
@@ -64,7 +65,7 @@ func (c *Coordinator) joinAgain(g *group, ticket uint64, r *JoinRequest) {
 	same := slices.EqualFunc(m.protocols, r.Protocols, func(a, b cluster.GroupProtocol) bool { return a.Name == b.Name && bytes.Equal(a.Metadata, b.Metadata) })
 	switch {
 	case g.state == Empty:
-		c.refuseJoin(ticket, cluster.CodeUnknownMemberID, r.MemberID)
+		c.refuseJoin(ticket, kafka.UnknownMemberID, r.MemberID)
 	case g.state == CompletingRebalance && same, // its answer got lost
 		g.state == Stable && same && g.leader != m.id: // nothing changed
 		c.reply(ticket, g.joined(m))
@@ -175,47 +176,47 @@ func (g *group) choose() string {
 }
 
 // validate says who a member is that claims an id.
-func (g *group) validate(memberID, instanceID string) (code int16) {
+func (g *group) validate(memberID, instanceID string) (code kafka.ErrorCode) {
 	if instanceID != "" {
 		switch m := g.static[instanceID]; {
 		case m == nil:
-			return cluster.CodeUnknownMemberID
+			return kafka.UnknownMemberID
 		case m.id != memberID:
-			return cluster.CodeFencedInstanceID
+			return kafka.FencedInstanceID
 		}
 	}
 	if g.byID[memberID] == nil {
-		return cluster.CodeUnknownMemberID
+		return kafka.UnknownMemberID
 	}
 	return 0
 }
 
 // validateCommit says whether who commits may.
-func (c *Coordinator) validateCommit(g *group, r *CommitRequest) (code int16) {
+func (c *Coordinator) validateCommit(g *group, r *CommitRequest) (code kafka.ErrorCode) {
 	if r.Generation < 0 && g.state == Empty {
 		return 0 // from outside: nobody's offsets are overwritten
 	}
 	if g.consumer != nil {
 		if m := g.consumer.member(r.MemberID); m != nil && m.Classic == nil && !r.KnowsGroupIDNotFound {
-			return cluster.CodeUnsupportedVersion // it takes the epoch for a generation
+			return kafka.UnsupportedVersion // it takes the epoch for a generation
 		}
 		code := g.consumer.validateConsumer(r.MemberID, r.Generation)
-		if (code == cluster.CodeStaleMemberEpoch || code == cluster.CodeIllegalGeneration) && c.o.Faults.StaleEpochTaken {
+		if (code == kafka.StaleMemberEpoch || code == kafka.IllegalGeneration) && c.o.Faults.StaleEpochTaken {
 			return 0
 		}
 		return code
 	}
 	if r.Generation < 0 && r.MemberID == "" && r.InstanceID == "" {
-		return cluster.CodeUnknownMemberID
+		return kafka.UnknownMemberID
 	}
 	if code := g.validate(r.MemberID, r.InstanceID); code != 0 {
 		return code
 	}
 	if r.Generation != g.generation {
-		return cluster.CodeIllegalGeneration
+		return kafka.IllegalGeneration
 	}
 	if g.state == CompletingRebalance {
-		return cluster.CodeRebalanceInProgress
+		return kafka.RebalanceInProgress
 	}
 	return 0
 }
@@ -288,7 +289,7 @@ func (c *Coordinator) update(g *group, m *member, ticket uint64, r *JoinRequest)
 // who asks again has given that one up.
 func (c *Coordinator) awaitJoin(g *group, m *member, ticket uint64) {
 	if m.join != 0 {
-		c.refuseJoin(m.join, cluster.CodeRebalanceInProgress, m.id)
+		c.refuseJoin(m.join, kafka.RebalanceInProgress, m.id)
 		g.awaiting--
 	}
 	m.join = ticket
@@ -301,9 +302,9 @@ func (c *Coordinator) remove(g *group, m *member) {
 		ticket := m.join
 		m.join = 0
 		g.awaiting--
-		c.refuseJoin(ticket, cluster.CodeUnknownMemberID, "")
+		c.refuseJoin(ticket, kafka.UnknownMemberID, "")
 	}
-	c.endSync(m, &SyncReply{Code: cluster.CodeUnknownMemberID})
+	c.endSync(m, &SyncReply{Code: kafka.UnknownMemberID})
 	g.members = slices.DeleteFunc(g.members, func(o *member) bool { return o == m })
 	delete(g.byID, m.id)
 	if m.instance != "" {
@@ -328,7 +329,7 @@ func (c *Coordinator) rebalance(g *group) {
 	if g.state == CompletingRebalance {
 		for _, m := range g.members {
 			m.assignment = nil
-			c.endSync(m, &SyncReply{Code: cluster.CodeRebalanceInProgress})
+			c.endSync(m, &SyncReply{Code: kafka.RebalanceInProgress})
 		}
 	}
 	c.endSyncs(g)
@@ -428,7 +429,7 @@ func (g *group) joinMembers() []JoinMember {
 	return out
 }
 
-func (c *Coordinator) refuseJoin(ticket uint64, code int16, memberID string) {
+func (c *Coordinator) refuseJoin(ticket uint64, code kafka.ErrorCode, memberID string) {
 	c.reply(ticket, &JoinReply{Code: code, MemberID: memberID, Generation: -1})
 }
 
@@ -436,8 +437,8 @@ func (c *Coordinator) refuseJoin(ticket uint64, code int16, memberID string) {
 // is fenced from now on.
 func (c *Coordinator) replaceStatic(g *group, m *member, ticket uint64, r *JoinRequest) {
 	leader := g.leader
-	c.endJoin(g, m, cluster.CodeFencedInstanceID)
-	c.endSync(m, &SyncReply{Code: cluster.CodeFencedInstanceID})
+	c.endJoin(g, m, kafka.FencedInstanceID)
+	c.endSync(m, &SyncReply{Code: kafka.FencedInstanceID})
 	c.weigh(g, -m.bytes())
 	delete(g.byID, m.id)
 	if g.leader == m.id {
@@ -462,7 +463,7 @@ func (c *Coordinator) replaceStatic(g *group, m *member, ticket uint64, r *JoinR
 }
 
 // replaced: a static member's other id is stored, or cannot be.
-func (c *Coordinator) replaced(g *group, s *storing, code int16) {
+func (c *Coordinator) replaced(g *group, s *storing, code kafka.ErrorCode) {
 	m := g.byID[s.member]
 	if g.unlisted || m == nil || m.join != s.ticket {
 		return // a rebalance has answered it
@@ -493,7 +494,7 @@ func (c *Coordinator) sync(g *group, ticket uint64, r *SyncRequest) {
 		c.reply(ticket, &SyncReply{ProtocolType: g.protocolType, Protocol: g.protocol, Assignment: m.assignment})
 		return
 	}
-	c.endSync(m, &SyncReply{Code: cluster.CodeRebalanceInProgress})
+	c.endSync(m, &SyncReply{Code: kafka.RebalanceInProgress})
 	m.sync = ticket
 	if m.id != g.leader || g.assigns == g.generation {
 		// A leader that asks again gets the assignment it gave first: were the
@@ -509,7 +510,7 @@ func (c *Coordinator) sync(g *group, ticket uint64, r *SyncRequest) {
 	s := storing{kind: storingAssignment, group: g, generation: g.generation, assignment: assignment}
 	change := cluster.PutGroup(g.durable(assignment))
 	if len(change) > c.o.GroupBytesMax || c.bytes+c.state.GroupBytes()+len(change) > c.o.BytesMax {
-		c.assigned(g, &s, cluster.CodeUnknownServerError) // as Kafka answers a record that is too large
+		c.assigned(g, &s, kafka.UnknownServerError) // as Kafka answers a record that is too large
 		return
 	}
 	g.assigns = g.generation
@@ -525,7 +526,7 @@ func (c *Coordinator) synced(g *group, m *member) {
 }
 
 // assigned: the leader's assignment is stored, or cannot be.
-func (c *Coordinator) assigned(g *group, s *storing, code int16) {
+func (c *Coordinator) assigned(g *group, s *storing, code kafka.ErrorCode) {
 	if g.unlisted || g.state != CompletingRebalance || g.generation != s.generation {
 		return // another rebalance has come between
 	}
@@ -549,7 +550,7 @@ func (c *Coordinator) assigned(g *group, s *storing, code int16) {
 }
 
 // endJoin answers a member's join with an error, if it waits.
-func (c *Coordinator) endJoin(g *group, m *member, code int16) {
+func (c *Coordinator) endJoin(g *group, m *member, code kafka.ErrorCode) {
 	if m.join == 0 {
 		return
 	}

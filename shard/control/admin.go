@@ -147,7 +147,7 @@ func (c *control) createPartitions(t *task, r *kmsg.CreatePartitionsRequest, res
 		x.Topic = q.Topic
 		resp.Topics = append(resp.Topics, x)
 		if count[q.Topic] > 1 {
-			t.fail(i, int16(kafka.InvalidRequest), "Duplicate topic name.")
+			t.fail(i, kafka.InvalidRequest, "Duplicate topic name.")
 			continue
 		}
 		var replicas [][]int32
@@ -156,7 +156,7 @@ func (c *control) createPartitions(t *task, r *kmsg.CreatePartitionsRequest, res
 		}
 		on, why := c.placement(replicas)
 		if why != "" {
-			t.fail(i, int16(kafka.InvalidReplicaAssignment), why)
+			t.fail(i, kafka.InvalidReplicaAssignment, why)
 			continue
 		}
 		t.pending++

@@ -346,9 +346,9 @@ func (c *control) alter(t *task, all []alteration) {
 		a := &all[i]
 		switch {
 		case count[resource{a.kind, a.name}] > 1:
-			t.fail(i, int16(kafka.InvalidRequest), "Each resource must appear at most once.")
+			t.fail(i, kafka.InvalidRequest, "Each resource must appear at most once.")
 		case a.null != "":
-			t.fail(i, int16(kafka.InvalidRequest), "Null value not supported for : "+a.null)
+			t.fail(i, kafka.InvalidRequest, "Null value not supported for : "+a.null)
 		case a.kind == kmsg.ConfigResourceTypeTopic:
 			t.pending++
 			c.changes = append(c.changes, change{kind: changeConfigure, task: t, item: i, name: a.name, edits: a.edits, replace: a.replace})
@@ -358,7 +358,7 @@ func (c *control) alter(t *task, all []alteration) {
 			t.pending++
 			c.changes = append(c.changes, change{kind: changeConfigureGroup, task: t, item: i, name: a.name, edits: a.edits, replace: a.replace})
 		default:
-			t.fail(i, int16(kafka.InvalidRequest), fmt.Sprintf("Unsupported resource type: %d", a.kind))
+			t.fail(i, kafka.InvalidRequest, fmt.Sprintf("Unsupported resource type: %d", a.kind))
 		}
 	}
 }
@@ -367,7 +367,7 @@ func (c *control) alter(t *task, all []alteration) {
 func (c *control) alterBroker(t *task, item int, a *alteration) {
 	node, code, message := c.nodeNamed(a.name)
 	if code != kafka.None {
-		t.fail(item, int16(code), message)
+		t.fail(item, code, message)
 		return
 	}
 	id := cluster.AllBrokers

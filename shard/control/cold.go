@@ -68,7 +68,8 @@ func (c *control) start(t *task) {
 }
 
 // fail sets the error of one item of the task's response.
-func (t *task) fail(item int, code int16, message string) {
+func (t *task) fail(item int, failure kafka.ErrorCode, message string) {
+	code := int16(failure)
 	switch r := t.resp.(type) {
 	case *kmsg.CreateTopicsResponse:
 		x := &r.Topics[item]
@@ -116,13 +117,13 @@ func (c *control) createTopics(t *task, r *kmsg.CreateTopicsRequest, resp *kmsg.
 		partitions := int(q.NumPartitions)
 		replicas := int(q.ReplicationFactor)
 		if count[q.Topic] > 1 {
-			t.fail(i, int16(kafka.InvalidRequest), "Create topics request has duplicate topic names.")
+			t.fail(i, kafka.InvalidRequest, "Create topics request has duplicate topic names.")
 			continue
 		}
 		var on cluster.Placement
 		if n := len(q.ReplicaAssignment); n > 0 {
 			if partitions != -1 || replicas != -1 {
-				t.fail(i, int16(kafka.InvalidRequest), "A manual partition assignment was specified, but numPartitions or replicationFactor was not set to -1.")
+				t.fail(i, kafka.InvalidRequest, "A manual partition assignment was specified, but numPartitions or replicationFactor was not set to -1.")
 				continue
 			}
 			byPartition, why := make([][]int32, n), ""
@@ -137,7 +138,7 @@ func (c *control) createTopics(t *task, r *kmsg.CreateTopicsRequest, resp *kmsg.
 				on, why = c.placement(byPartition)
 			}
 			if why != "" {
-				t.fail(i, int16(kafka.InvalidReplicaAssignment), why)
+				t.fail(i, kafka.InvalidReplicaAssignment, why)
 				continue
 			}
 			partitions, replicas = n, 1
@@ -156,7 +157,7 @@ func (c *control) createTopics(t *task, r *kmsg.CreateTopicsRequest, resp *kmsg.
 			configs = append(configs, cluster.Config{Name: k.Name, Value: *k.Value})
 		}
 		if missing != "" {
-			t.fail(i, int16(kafka.InvalidConfig), "Null value not supported for topic configs: "+missing)
+			t.fail(i, kafka.InvalidConfig, "Null value not supported for topic configs: "+missing)
 			continue
 		}
 		t.pending++
@@ -205,7 +206,7 @@ func (c *control) deleteTopics(t *task, r *kmsg.DeleteTopicsRequest, resp *kmsg.
 		name := r.TopicNames[i]
 		n := add(&name, [16]byte{})
 		if names[name] > 1 {
-			t.fail(n, int16(kafka.InvalidRequest), "Duplicate topic name.")
+			t.fail(n, kafka.InvalidRequest, "Duplicate topic name.")
 			continue
 		}
 		t.pending++
@@ -216,13 +217,13 @@ func (c *control) deleteTopics(t *task, r *kmsg.DeleteTopicsRequest, resp *kmsg.
 		n := add(q.Topic, q.TopicID)
 		switch {
 		case q.Topic != nil && q.TopicID != [16]byte{}:
-			t.fail(n, int16(kafka.InvalidRequest), "Topic name and topic id can not both be specified.")
+			t.fail(n, kafka.InvalidRequest, "Topic name and topic id can not both be specified.")
 		case q.Topic == nil && q.TopicID == [16]byte{}:
-			t.fail(n, int16(kafka.InvalidRequest), "Neither topic name nor id were specified.")
+			t.fail(n, kafka.InvalidRequest, "Neither topic name nor id were specified.")
 		case q.Topic != nil && names[*q.Topic] > 1:
-			t.fail(n, int16(kafka.InvalidRequest), "Duplicate topic name.")
+			t.fail(n, kafka.InvalidRequest, "Duplicate topic name.")
 		case q.Topic == nil && ids[q.TopicID] > 1:
-			t.fail(n, int16(kafka.InvalidRequest), "Duplicate topic id.")
+			t.fail(n, kafka.InvalidRequest, "Duplicate topic id.")
 		case q.Topic != nil:
 			if x, ok := c.state.Topic(*q.Topic); ok {
 				resp.Topics[n].TopicID = x.ID
@@ -380,16 +381,17 @@ func (c *control) giveIDs() {
 
 // findCoordinator: the control shard coordinates all groups, and no transactions.
 func (c *control) findCoordinator(listener uint8, r *kmsg.FindCoordinatorRequest, resp *kmsg.FindCoordinatorResponse) {
-	node, code, message := c.o.ClientNodes(listener)[0], int16(0), (*string)(nil)
+	node, failure, message := c.o.ClientNodes(listener)[0], kafka.None, (*string)(nil)
 	if r.CoordinatorType != 0 {
 		// What makes clients give up at once: they would try again for a minute
 		// if there were only no coordinator yet.
 		text := "This broker coordinates no transactions."
-		node, code, message = shard.Node{ID: -1, Port: -1}, int16(kafka.TransactionalIDAuthorizationFailed), &text
+		node, failure, message = shard.Node{ID: -1, Port: -1}, kafka.TransactionalIDAuthorizationFailed, &text
 		if r.CoordinatorType != 1 {
-			text, code = fmt.Sprintf("There is no coordinator of type %d.", r.CoordinatorType), int16(kafka.InvalidRequest)
+			text, failure = fmt.Sprintf("There is no coordinator of type %d.", r.CoordinatorType), kafka.InvalidRequest
 		}
 	}
+	code := int16(failure)
 	if r.Version < 4 {
 		resp.ErrorCode, resp.ErrorMessage, resp.NodeID, resp.Host, resp.Port = code, message, node.ID, node.Host, node.Port
 		return

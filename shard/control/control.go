@@ -439,7 +439,7 @@ func (c *control) confirmedBy(a awaited, code kafka.ErrorCode) {
 		return
 	}
 	if code != kafka.None {
-		w.task.fail(w.item, int16(code), "The partition's log could not be changed: its storage refused.")
+		w.task.fail(w.item, code, "The partition's log could not be changed: its storage refused.")
 		if !a.delete && !w.grown {
 			c.changes = append(c.changes, change{kind: changeDeleteID, id: w.id})
 		}
@@ -495,7 +495,7 @@ func (c *control) change() {
 				return
 			default:
 				c.stage = changeNone
-				c.refuse(&c.current, int16(kafka.KafkaStorageError), "The control log cannot be written; see the broker's log.")
+				c.refuse(&c.current, kafka.KafkaStorageError, "The control log cannot be written; see the broker's log.")
 			}
 		case changeDurable:
 			if c.engine.Durable(c.slot) < c.current.end {
@@ -503,7 +503,7 @@ func (c *control) change() {
 					return
 				}
 				c.stage = changeNone
-				c.refuse(&c.current, int16(kafka.KafkaStorageError), "The control log cannot be written; see the broker's log.")
+				c.refuse(&c.current, kafka.KafkaStorageError, "The control log cannot be written; see the broker's log.")
 				continue
 			}
 			c.stage = changeNone
@@ -574,7 +574,7 @@ func (c *control) plan(x *change) bool {
 	return true
 }
 
-func (c *control) refuse(x *change, code int16, message string) {
+func (c *control) refuse(x *change, code kafka.ErrorCode, message string) {
 	if x.kind == changeGroups {
 		c.groupsStored(kafka.NotCoordinator) // as Kafka: clients ask again, who the coordinator is first
 	}

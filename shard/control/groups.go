@@ -181,7 +181,7 @@ func (c *control) groupsStored(code kafka.ErrorCode) {
 	n := c.groups.settling
 	c.groups.settling = 0
 	for range n {
-		c.groups.live.Stored(c.groupTime(), int16(code))
+		c.groups.live.Stored(c.groupTime(), code)
 	}
 	c.groupEffects()
 }
@@ -210,7 +210,7 @@ func (c *control) startGroup(t *task) bool {
 		return false
 	}
 	if t.from.Shard != 0 && !c.o.OneNode() { // clients ask every node for its groups; data shards have none
-		groupError(t, int16(kafka.NotCoordinator))
+		groupError(t, kafka.NotCoordinator)
 		return true
 	}
 	at := c.groupTime()
@@ -220,7 +220,7 @@ func (c *control) startGroup(t *task) bool {
 		live.Join(at, c.ticket(t), c.joinRequest(t, r))
 	case *kmsg.SyncGroupRequest:
 		if r.Version >= 5 && (r.ProtocolType == nil || r.Protocol == nil) {
-			groupError(t, int16(kafka.InconsistentGroupProtocol))
+			groupError(t, kafka.InconsistentGroupProtocol)
 			break
 		}
 		q := &groups.SyncRequest{Group: r.Group, MemberID: r.MemberID, InstanceID: text(r.InstanceID), Generation: r.Generation, ProtocolType: r.ProtocolType, Protocol: r.Protocol}
@@ -229,7 +229,7 @@ func (c *control) startGroup(t *task) bool {
 		}
 		live.Sync(at, c.ticket(t), q)
 	case *kmsg.HeartbeatRequest:
-		t.resp.(*kmsg.HeartbeatResponse).ErrorCode = live.Heartbeat(at, r.Group, r.MemberID, text(r.InstanceID), r.Generation)
+		t.resp.(*kmsg.HeartbeatResponse).ErrorCode = int16(live.Heartbeat(at, r.Group, r.MemberID, text(r.InstanceID), r.Generation))
 	case *kmsg.LeaveGroupRequest:
 		c.leaveGroup(t, r, t.resp.(*kmsg.LeaveGroupResponse))
 	case *kmsg.OffsetCommitRequest:
@@ -250,7 +250,7 @@ func (c *control) startGroup(t *task) bool {
 		resp := t.resp.(*kmsg.DeleteGroupsResponse)
 		for i, id := range r.Groups {
 			x := kmsg.NewDeleteGroupsResponseGroup()
-			x.Group, x.ErrorCode = id, codes[i]
+			x.Group, x.ErrorCode = id, int16(codes[i])
 			resp.Groups = append(resp.Groups, x)
 		}
 	case *kmsg.ListGroupsRequest:
@@ -311,7 +311,8 @@ func namedOfGroups(req kmsg.Request) (n int) {
 
 // groupError makes a code the answer to a whole request, wherever its response
 // has errors. What has another error already keeps it.
-func groupError(t *task, code int16) {
+func groupError(t *task, failure kafka.ErrorCode) {
+	code := int16(failure)
 	set := func(at *int16) {
 		if *at == 0 {
 			*at = code
@@ -345,7 +346,7 @@ func groupError(t *task, code int16) {
 			}
 		}
 	case *kmsg.OffsetFetchResponse:
-		offsetFetchError(t.req.(*kmsg.OffsetFetchRequest), r, code)
+		offsetFetchError(t.req.(*kmsg.OffsetFetchRequest), r, failure)
 	case *kmsg.OffsetDeleteResponse:
 		r.ErrorCode, r.Topics = code, nil
 	case *kmsg.DescribeGroupsResponse:
@@ -427,7 +428,7 @@ func (c *control) uuid() string {
 
 func joinAnswer(t *task, r *groups.JoinReply) {
 	resp := t.resp.(*kmsg.JoinGroupResponse)
-	resp.ErrorCode, resp.Generation, resp.LeaderID, resp.MemberID, resp.SkipAssignment = r.Code, r.Generation, r.Leader, r.MemberID, r.SkipAssignment
+	resp.ErrorCode, resp.Generation, resp.LeaderID, resp.MemberID, resp.SkipAssignment = int16(r.Code), r.Generation, r.Leader, r.MemberID, r.SkipAssignment
 	resp.ProtocolType, resp.Protocol = orNil(r.ProtocolType), orNil(r.Protocol)
 	for _, m := range r.Members {
 		x := kmsg.NewJoinGroupResponseMember()
@@ -438,7 +439,7 @@ func joinAnswer(t *task, r *groups.JoinReply) {
 
 func syncAnswer(t *task, r *groups.SyncReply) {
 	resp := t.resp.(*kmsg.SyncGroupResponse)
-	resp.ErrorCode, resp.ProtocolType, resp.Protocol, resp.MemberAssignment = r.Code, orNil(r.ProtocolType), orNil(r.Protocol), r.Assignment
+	resp.ErrorCode, resp.ProtocolType, resp.Protocol, resp.MemberAssignment = int16(r.Code), orNil(r.ProtocolType), orNil(r.Protocol), r.Assignment
 }
 
 func (c *control) leaveGroup(t *task, r *kmsg.LeaveGroupRequest, resp *kmsg.LeaveGroupResponse) {
@@ -453,13 +454,13 @@ func (c *control) leaveGroup(t *task, r *kmsg.LeaveGroupRequest, resp *kmsg.Leav
 	switch {
 	case code != 0:
 		c.untake(t)
-		resp.ErrorCode = code
+		resp.ErrorCode = int16(code)
 	case r.Version < 3:
-		resp.ErrorCode = codes[0]
+		resp.ErrorCode = int16(codes[0])
 	default:
 		for i, m := range r.Members {
 			x := kmsg.NewLeaveGroupResponseMember()
-			x.MemberID, x.InstanceID, x.ErrorCode = m.MemberID, m.InstanceID, codes[i]
+			x.MemberID, x.InstanceID, x.ErrorCode = m.MemberID, m.InstanceID, int16(codes[i])
 			resp.Members = append(resp.Members, x)
 		}
 	}
@@ -511,7 +512,7 @@ func (c *control) commitOffsets(t *task, r *kmsg.OffsetCommitRequest, resp *kmsg
 		for i := range resp.Topics {
 			for k := range resp.Topics[i].Partitions {
 				if p := &resp.Topics[i].Partitions[k]; p.ErrorCode != int16(kafka.UnknownTopicOrPartition) {
-					p.ErrorCode = code
+					p.ErrorCode = int16(code)
 				}
 			}
 		}
@@ -531,7 +532,7 @@ func (c *control) fetchOffsets(r *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFetc
 		}
 		g := c.fetchGroup(&q, &size)
 		if g.ErrorCode != 0 {
-			offsetFetchError(r, resp, g.ErrorCode)
+			offsetFetchError(r, resp, kafka.ErrorCode(g.ErrorCode))
 			return
 		}
 		for _, t := range g.Topics {
@@ -554,7 +555,7 @@ func (c *control) fetchOffsets(r *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFetc
 func (c *control) fetchGroup(q *kmsg.OffsetFetchRequestGroup, size *int) kmsg.OffsetFetchResponseGroup {
 	x := kmsg.NewOffsetFetchResponseGroup()
 	x.Group = q.Group
-	if x.ErrorCode = c.groups.live.ValidateFetch(q.Group, q.MemberID, q.MemberEpoch); x.ErrorCode != 0 {
+	if x.ErrorCode = int16(c.groups.live.ValidateFetch(q.Group, q.MemberID, q.MemberEpoch)); x.ErrorCode != 0 {
 		return x
 	}
 	g, ok := c.state.Group(q.Group)
@@ -607,7 +608,8 @@ func (c *control) fetchGroup(q *kmsg.OffsetFetchRequestGroup, size *int) kmsg.Of
 
 // offsetFetchError is an error for the whole request: version 1 has a place for
 // it with each partition only, version 8 and up with each group.
-func offsetFetchError(r *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFetchResponse, code int16) {
+func offsetFetchError(r *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFetchResponse, failure kafka.ErrorCode) {
+	code := int16(failure)
 	resp.ErrorCode = code
 	for i := range r.Groups {
 		x := kmsg.NewOffsetFetchResponseGroup()
@@ -721,7 +723,7 @@ func (c *control) consumerRequest(t *task, r *kmsg.ConsumerGroupHeartbeatRequest
 
 func consumerAnswer(t *task, r *groups.ConsumerReply) {
 	resp := t.resp.(*kmsg.ConsumerGroupHeartbeatResponse)
-	resp.ErrorCode, resp.ErrorMessage, resp.MemberID = r.Code, orNil(r.Why), orNil(r.MemberID)
+	resp.ErrorCode, resp.ErrorMessage, resp.MemberID = int16(r.Code), orNil(r.Why), orNil(r.MemberID)
 	resp.MemberEpoch, resp.HeartbeatIntervalMillis = r.Epoch, r.IntervalMS
 	if !r.Assigns {
 		return

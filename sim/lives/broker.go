@@ -11,6 +11,7 @@ import (
 
 	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/mem"
 	"github.com/tailbound/tailbound/shard"
 	"github.com/tailbound/tailbound/sim"
@@ -668,17 +669,29 @@ func (s *brokerSim) fetch(p *partBook, from int64, whole bool) (*conn, error) {
 	return c, nil
 }
 
-// Kafka's error codes that the workload meets.
+// Kafka's error codes that the workload meets, of the type that responses have.
 const (
-	codeOutOfRange   = 1
-	codeCorrupt      = 2 // of a topic that is being deleted under the read
-	codeUnknownTopic = 3
-	codeNotLeader    = 6
-	codeNoSession    = 70
-	codeOutOfOrder   = 45
-	codePartitions   = 37 // another has given it as many already
-	codeStorage      = 56
-	codeDuplicate    = 46
+	codeOutOfRange     = int16(kafka.OffsetOutOfRange)
+	codeCorrupt        = int16(kafka.CorruptMessage) // of a topic that is being deleted under the read
+	codeUnknownTopic   = int16(kafka.UnknownTopicOrPartition)
+	codeNotLeader      = int16(kafka.NotLeaderOrFollower)
+	codeNoSession      = int16(kafka.FetchSessionIDNotFound)
+	codeOutOfOrder     = int16(kafka.OutOfOrderSequenceNumber)
+	codePartitions     = int16(kafka.InvalidPartitions) // another client has given the topic as many already
+	codeStorage        = int16(kafka.KafkaStorageError)
+	codeDuplicate      = int16(kafka.DuplicateSequenceNumber)
+	codeUnavailable    = int16(kafka.CoordinatorNotAvailable)
+	codeNotCoordinator = int16(kafka.NotCoordinator)
+	codeGeneration     = int16(kafka.IllegalGeneration)
+	codeUnknownMember  = int16(kafka.UnknownMemberID)
+	codeRebalance      = int16(kafka.RebalanceInProgress)
+	codeIDRequired     = int16(kafka.MemberIDRequired)
+	codeGroupFull      = int16(kafka.GroupMaxSizeReached)
+	codeNoGroup        = int16(kafka.GroupIDNotFound)
+	codeFenced         = int16(kafka.FencedInstanceID)
+	codeFencedEpoch    = int16(kafka.FencedMemberEpoch)
+	codeUnreleased     = int16(kafka.UnreleasedInstanceID)
+	codeStaleEpoch     = int16(kafka.StaleMemberEpoch)
 )
 
 // answered looks at one response.

@@ -5,8 +5,6 @@ import (
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/tailbound/tailbound/cluster"
 )
 
 // This file is members of the group of consumers that speak the classic
@@ -106,7 +104,7 @@ func (m *consumer) classicJoined(r *kmsg.JoinGroupResponse, down func(int16) boo
 		m.id, m.epoch, m.joined, m.others = r.MemberID, r.Generation, true, r.Members
 	case code == codeIDRequired:
 		m.id = r.MemberID
-	case code == codeUnknownMember || code == codeFenced || code == cluster.CodeGroupMaxSizeReached: // with those who crashed and are members yet
+	case code == codeUnknownMember || code == codeFenced || code == codeGroupFull: // with those who crashed and are members yet
 		m.out()
 	case code == codeRebalance || down(code):
 	default:

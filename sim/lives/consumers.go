@@ -51,12 +51,6 @@ type partition struct {
 	index int32
 }
 
-const (
-	codeFencedEpoch = 110
-	codeUnreleased  = 111
-	codeStaleEpoch  = 113
-)
-
 func (s *brokerSim) makeConsumers() {
 	g := &groupBook{name: "consumers", owners: map[claim]string{}}
 	s.groups = append(s.groups, g)
@@ -206,10 +200,10 @@ func (s *brokerSim) commitConsumer(m *consumer) {
 func (s *brokerSim) beaten(m *consumer, r *kmsg.ConsumerGroupHeartbeatResponse, down func(int16) bool) error {
 	switch code := r.ErrorCode; {
 	case code == 0:
-	case code == codeUnknownMember || code == codeFenced || code == codeFencedEpoch || code == cluster.CodeGroupIDNotFound:
+	case code == codeUnknownMember || code == codeFenced || code == codeFencedEpoch || code == codeNoGroup:
 		m.out()
 		return nil
-	case code == cluster.CodeGroupMaxSizeReached: // with those who crashed and are members yet there would be too much of it
+	case code == codeGroupFull: // with those who crashed and are members yet there would be too much of it
 		m.out()
 		return nil
 	case code == codeUnreleased:

@@ -68,17 +68,9 @@ type groupAsk struct {
 	elsewh   bool // the node asked is no coordinator
 }
 
-const (
-	codeUnavailable    = 15
-	codeNotCoordinator = 16
-	codeGeneration     = 22
-	codeUnknownMember  = 25
-	codeRebalance      = 27
-	codeIDRequired     = 79
-	codeFenced         = 82
-
-	groupPartitions = 4 // of an assignment: numbers, not those of a topic
-)
+// groupPartitions is how many partitions an assignment has: numbers, not those
+// of a topic.
+const groupPartitions = 4
 
 // groups are made with the world, and outlive every life.
 func (s *brokerSim) makeGroups() {
@@ -313,7 +305,7 @@ func (s *brokerSim) answeredGroup(a *groupAsk, resp kmsg.Response) error {
 			}
 		case code == codeIDRequired:
 			m.id = r.MemberID
-		case code == codeUnknownMember || code == codeFenced || code == cluster.CodeGroupMaxSizeReached:
+		case code == codeUnknownMember || code == codeFenced || code == codeGroupFull:
 			out()
 		case code == codeRebalance || down(code):
 		default:
@@ -397,7 +389,7 @@ func (s *brokerSim) committed(a *groupAsk, code int16, down func(int16) bool) er
 	case code == codeUnknownTopic && o.part.topic.fate != open:
 	case down(code):
 		o.maybe = append(o.maybe, a.serial)
-	case a.consumer != nil && (code == codeUnknownMember || code == cluster.CodeGroupIDNotFound):
+	case a.consumer != nil && (code == codeUnknownMember || code == codeNoGroup):
 		a.consumer.out()
 	case a.consumer != nil && code == codeStaleEpoch: // its next heartbeat tells it
 	case a.consumer != nil && a.consumer.classic && (code == codeGeneration || code == codeRebalance || code == codeFenced):
