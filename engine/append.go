@@ -15,98 +15,98 @@ type reservation struct {
 	pos    int
 }
 
-func (r *reservation) note(direct bool, s Slot, n int, slab int32, pos int) {
-	r.active, r.direct, r.slot, r.n, r.slab, r.pos = true, direct, s, n, slab, pos
+func (r *reservation) note(direct bool, slot Slot, n int, slab int32, pos int) {
+	r.active, r.direct, r.slot, r.n, r.slab, r.pos = true, direct, slot, n, slab, pos
 }
 
 // Reserve gives n bytes of log memory for one batch of log l, and the offset
 // its first record gets. Commit or Abort follows in the same turn.
-func (e *Engine) Reserve(s Slot, n int) (dst []byte, base int64, st Status) {
+func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 	if e.cache.reserved.active {
 		panic("engine: Reserve before Commit or Abort of the one before")
 	}
 	switch {
 	case e.failed:
 		return nil, 0, StorageFailed
-	case !e.open(s):
+	case !e.open(slot):
 		return nil, 0, Unknown
 	case n <= 0 || n > e.o.BatchBytesMax:
 		return nil, 0, TooLarge
 	case e.stopping:
 		return nil, 0, WaitMemory
 	}
-	l := &e.logs[s]
-	if l.rotFrom != format.NoOffset {
+	lg := &e.logs[slot]
+	if lg.rotFrom != format.NoOffset {
 		return nil, 0, Rot
 	}
 	need := format.EntryHeaderBytes + format.Align8(n)
-	if e.catchesUp(l, need) {
+	if e.catchesUp(lg, need) {
 		e.stats.WaitMemory++
 		return nil, 0, WaitMemory
 	}
-	direct := e.wantsDirect(l, s, need)
+	direct := e.wantsDirect(lg, slot, need)
 	room := int64(need)
 	if direct {
 		room += 2 * runOverhead
 	}
-	if st := e.admit(s, room); st != OK {
+	if st := e.admit(slot, room); st != OK {
 		return nil, 0, st
 	}
-	if !e.nodeFits(l) {
+	if !e.nodeFits(lg) {
 		e.evictOldest()
 	}
-	if direct && e.nodeFits(l) && e.directFits(s, n) {
-		r := &e.extents.pool[l.building]
-		at := r.pos + format.HeaderBytes + r.bytes
-		e.cache.reserved.note(true, s, n, r.slab, at)
+	if direct && e.nodeFits(lg) && e.directFits(slot, n) {
+		ext := &e.extents.pool[lg.building]
+		at := ext.pos + format.HeaderBytes + ext.bytes
+		e.cache.reserved.note(true, slot, n, ext.slab, at)
 		at += format.EntryHeaderBytes
-		return e.cache.slabs[r.slab].block.Bytes()[at : at+n : at+n], l.end, OK
+		return e.cache.slabs[ext.slab].block.Bytes()[at : at+n : at+n], lg.end, OK
 	}
-	if !e.nodeFits(l) || !e.entryFits(n) {
+	if !e.nodeFits(lg) || !e.entryFits(n) {
 		e.stats.WaitMemory++
 		e.journal.pressed = true
 		return nil, 0, WaitMemory
 	}
-	b := e.cache.slabs[e.cache.slab].block.Bytes()
+	buf := e.cache.slabs[e.cache.slab].block.Bytes()
 	at := e.journal.openPos + e.journal.openBytes + format.EntryHeaderBytes
-	e.cache.reserved.note(false, s, n, e.cache.slab, at-format.EntryHeaderBytes)
-	return b[at : at+n : at+n], l.end, OK
+	e.cache.reserved.note(false, slot, n, e.cache.slab, at-format.EntryHeaderBytes)
+	return buf[at : at+n : at+n], lg.end, OK
 }
 
 // catchesUp says that log l has large batches, and more in the journal than may
 // be ahead of a direct run, while memory is short: it had better wait for its
 // drains, or it goes on writing everything twice just when that is too much.
-func (e *Engine) catchesUp(l *log, need int) bool {
-	l.catching = (l.catching || e.journal.pressed) && l.undrained > e.aheadMax() && e.large(l, need)
-	return l.catching
+func (e *Engine) catchesUp(lg *log, need int) bool {
+	lg.catching = (lg.catching || e.journal.pressed) && lg.undrained > e.aheadMax() && e.large(lg, need)
+	return lg.catching
 }
 
 // wantsDirect chooses for a batch of need entry bytes: its log's own segment,
 // or the journal. A run costs a sync of its file, a frame costs writing its
 // bytes twice; at DirectBytes the two are about even. Many logs with a little
 // each never get there, and share the journal's one sync.
-func (e *Engine) wantsDirect(l *log, s Slot, need int) bool {
-	if l.building != none {
+func (e *Engine) wantsDirect(lg *log, slot Slot, need int) bool {
+	if lg.building != none {
 		// what follows a run that is being built goes with it, however small
-		if r := &e.extents.pool[l.building]; r.header.End == l.end && r.header.Batches > 0 && format.HeaderBytes+r.bytes+need <= e.extents.directMax {
+		if ext := &e.extents.pool[lg.building]; ext.header.End == lg.end && ext.header.Batches > 0 && format.HeaderBytes+ext.bytes+need <= e.extents.directMax {
 			return true
 		}
 	}
-	if !e.large(l, need) || e.crowded(l, need) {
+	if !e.large(lg, need) || e.crowded(lg, need) {
 		return false
 	}
-	return l.undrained <= e.aheadMax() && e.extents.runFree != none && e.extents.pool[e.extents.runFree].next != none && // one more for what the journal has before it
-		(l.directs > 0 || e.extents.directLogs < directLogsMax)
+	return lg.undrained <= e.aheadMax() && e.extents.runFree != none && e.extents.pool[e.extents.runFree].next != none && // one more for what the journal has before it
+		(lg.directs > 0 || e.extents.directLogs < directLogsMax)
 }
 
 // large says that need entry bytes more make as much of log l as is worth a run:
 // with what waits for the next frame, or, while runs of it are in flight, with
 // what gathers behind those, as long as that came to something the last time.
-func (e *Engine) large(l *log, need int) bool {
-	if l.frameSeq == e.journal.sealedSeq+1 {
-		need += l.frameBytes
+func (e *Engine) large(lg *log, need int) bool {
+	if lg.frameSeq == e.journal.sealedSeq+1 {
+		need += lg.frameBytes
 	}
-	return e.o.DirectBytes > 0 && (need >= e.o.DirectBytes || l.directs > 0 && l.runBytes >= e.o.DirectBytes/2)
+	return e.o.DirectBytes > 0 && (need >= e.o.DirectBytes || lg.directs > 0 && lg.runBytes >= e.o.DirectBytes/2)
 }
 
 // aheadMax is how much the journal may have of a log that is not in its segment
@@ -125,47 +125,47 @@ type Meta struct {
 
 // Commit appends the batch that Reserve made room for: it takes m.Count
 // offsets from the base.
-func (e *Engine) Commit(m Meta) {
-	r := &e.cache.reserved
-	if !r.active || m.Count == 0 {
+func (e *Engine) Commit(meta Meta) {
+	reserved := &e.cache.reserved
+	if !reserved.active || meta.Count == 0 {
 		panic("engine: Commit without Reserve, or of no records")
 	}
-	r.active = false
-	l := &e.logs[r.slot]
-	if l.nEpochs == 0 || l.epochs[l.nEpochs-1].Epoch != int32(e.epoch) {
-		l.addEpoch(format.EpochStart{Epoch: int32(e.epoch), Start: l.end})
+	reserved.active = false
+	lg := &e.logs[reserved.slot]
+	if lg.nEpochs == 0 || lg.epochs[lg.nEpochs-1].Epoch != int32(e.epoch) {
+		lg.addEpoch(format.EpochStart{Epoch: int32(e.epoch), Start: lg.end})
 	}
-	h := format.Entry{Kind: format.EntryData, Log: l.id, Base: l.end, Count: m.Count, Length: uint32(r.n), CRC: m.CRC, Slot: uint32(r.slot), Durable: l.durable, MaxTime: m.MaxTime}
-	n := e.pushNode(l)
-	n.base, n.maxTime, n.slab, n.pos, n.length, n.count, n.crc, n.age, n.seq = l.end, m.MaxTime, r.slab, uint32(r.pos), uint32(r.n), m.Count, m.CRC, e.cache.age, 0
-	if r.direct {
-		x := &e.extents.pool[l.building]
-		putEntry(e.cache.slabs[r.slab].block.Bytes()[r.pos:], &h)
-		x.bytes += h.Bytes()
-		x.header.Add(n.base, n.count, n.maxTime)
+	entry := format.Entry{Kind: format.EntryData, Log: lg.id, Base: lg.end, Count: meta.Count, Length: uint32(reserved.n), CRC: meta.CRC, Slot: uint32(reserved.slot), Durable: lg.durable, MaxTime: meta.MaxTime}
+	batch := e.pushNode(lg)
+	batch.base, batch.maxTime, batch.slab, batch.pos, batch.length, batch.count, batch.crc, batch.age, batch.seq = lg.end, meta.MaxTime, reserved.slab, uint32(reserved.pos), uint32(reserved.n), meta.Count, meta.CRC, e.cache.age, 0
+	if reserved.direct {
+		ext := &e.extents.pool[lg.building]
+		putEntry(e.cache.slabs[reserved.slab].block.Bytes()[reserved.pos:], &entry)
+		ext.bytes += entry.Bytes()
+		ext.header.Add(batch.base, batch.count, batch.maxTime)
 		e.journal.lastEntry = e.now
 		e.stats.Entries++
 	} else {
-		n.seq = e.appendEntry(&h)
-		e.journal.live[n.seq%uint64(len(e.journal.live))].undrained++
-		if l.undrained == 0 {
-			l.oldest = e.now
+		batch.seq = e.appendEntry(&entry)
+		e.journal.live[batch.seq%uint64(len(e.journal.live))].undrained++
+		if lg.undrained == 0 {
+			lg.oldest = e.now
 		}
-		l.undrained += int64(h.Bytes())
-		if l.frameSeq != n.seq {
-			l.frameSeq, l.frameBytes = n.seq, 0
+		lg.undrained += int64(entry.Bytes())
+		if lg.frameSeq != batch.seq {
+			lg.frameSeq, lg.frameBytes = batch.seq, 0
 		}
-		l.frameBytes += h.Bytes()
-		e.queueDrain(int32(r.slot))
+		lg.frameBytes += entry.Bytes()
+		e.queueDrain(int32(reserved.slot))
 	}
-	e.cache.slabs[r.slab].undrained++
-	e.segments.all[l.filling].pending += int64(h.Bytes())
-	l.undurable += int64(r.n)
-	e.undurable += int64(r.n)
-	if m.MaxTime > l.maxTime || l.maxTimeBase == format.NoOffset {
-		l.maxTime, l.maxTimeBase = m.MaxTime, l.end
+	e.cache.slabs[reserved.slab].undrained++
+	e.segments.all[lg.filling].pending += int64(entry.Bytes())
+	lg.undurable += int64(reserved.n)
+	e.undurable += int64(reserved.n)
+	if meta.MaxTime > lg.maxTime || lg.maxTimeBase == format.NoOffset {
+		lg.maxTime, lg.maxTimeBase = meta.MaxTime, lg.end
 	}
-	l.end += int64(m.Count)
+	lg.end += int64(meta.Count)
 }
 
 // stepFrames submits closed frames, and closes the open one, while frames may
@@ -174,9 +174,9 @@ func (e *Engine) stepFrames(sleep *ioring.Instant) {
 	if e.failed {
 		return
 	}
-	for q := e.journal.durableSeq + 1; q <= e.journal.submitted; q++ {
-		f := &e.journal.live[q%uint64(len(e.journal.live))]
-		if f.state == frameInFlight && !e.pushFrame(q) {
+	for seq := e.journal.durableSeq + 1; seq <= e.journal.submitted; seq++ {
+		frame := &e.journal.live[seq%uint64(len(e.journal.live))]
+		if frame.state == frameInFlight && !e.pushFrame(seq) {
 			earlier(sleep, e.now)
 			return
 		}
@@ -205,8 +205,8 @@ func (e *Engine) stepFrames(sleep *ioring.Instant) {
 		if !e.submitFrame() {
 			return // the journal is full: a checkpoint frees it
 		}
-		q := e.journal.submitted
-		if !e.pushFrame(q) {
+		seq := e.journal.submitted
+		if !e.pushFrame(seq) {
 			earlier(sleep, e.now)
 			return
 		}
@@ -215,163 +215,163 @@ func (e *Engine) stepFrames(sleep *ioring.Instant) {
 
 // submitFrame gives the next closed frame its place and its header.
 func (e *Engine) submitFrame() bool {
-	q := e.journal.submitted + 1
-	f := &e.journal.live[q%uint64(len(e.journal.live))]
+	seq := e.journal.submitted + 1
+	frame := &e.journal.live[seq%uint64(len(e.journal.live))]
 	wasted := int64(0)
-	if e.journal.next+int64(f.blocks) > e.journal.blocks {
+	if e.journal.next+int64(frame.blocks) > e.journal.blocks {
 		wasted = e.journal.blocks - e.journal.next
 	}
-	if e.journal.used+wasted+int64(f.blocks) > e.journal.blocks {
+	if e.journal.used+wasted+int64(frame.blocks) > e.journal.blocks {
 		e.journal.journalFull = true
 		return false
 	}
-	e.journal.used += wasted + int64(f.blocks)
-	f.wasted = int32(wasted)
+	e.journal.used += wasted + int64(frame.blocks)
+	frame.wasted = int32(wasted)
 	if wasted > 0 {
 		e.journal.next = 0
 	}
-	f.block, f.previous = e.journal.next, e.journal.chain
-	e.journal.next += int64(f.blocks)
+	frame.block, frame.previous = e.journal.next, e.journal.chain
+	e.journal.next += int64(frame.blocks)
 	if e.journal.next == e.journal.blocks {
 		e.journal.next = 0
 	}
-	p := e.cache.slabs[f.slab].block.Bytes()[f.pos:]
-	h := format.FrameHeader{Journal: e.journalID, Shard: uint32(e.shard), Entries: f.entries, Sequence: q, Durable: e.journal.durableSeq}
-	h.Directory, h.Epoch, h.BodyBytes, h.Previous = e.dir, e.epoch, uint32(f.bytes-format.HeaderBytes), e.journal.chain
-	h.BodyCRC = format.CRC(p[format.HeaderBytes:f.bytes])
-	h.Put(p)
-	e.journal.chain, e.journal.stampSeq, e.journal.idleAt = h.CRC, e.journal.durableSeq, 0
-	if f.entries > 0 {
-		e.journal.dataSeq = q
+	buf := e.cache.slabs[frame.slab].block.Bytes()[frame.pos:]
+	header := format.FrameHeader{Journal: e.journalID, Shard: uint32(e.shard), Entries: frame.entries, Sequence: seq, Durable: e.journal.durableSeq}
+	header.Directory, header.Epoch, header.BodyBytes, header.Previous = e.dir, e.epoch, uint32(frame.bytes-format.HeaderBytes), e.journal.chain
+	header.BodyCRC = format.CRC(buf[format.HeaderBytes:frame.bytes])
+	header.Put(buf)
+	e.journal.chain, e.journal.stampSeq, e.journal.idleAt = header.CRC, e.journal.durableSeq, 0
+	if frame.entries > 0 {
+		e.journal.dataSeq = seq
 	}
 	e.journal.journalFull = false
-	e.journal.sinceCheck += wasted + int64(f.blocks)
-	f.state, f.at = frameInFlight, e.now
-	e.disk.begin(WorkFrames, int(f.blocks)*format.BlockBytes)
+	e.journal.sinceCheck += wasted + int64(frame.blocks)
+	frame.state, frame.at = frameInFlight, e.now
+	e.disk.begin(WorkFrames, int(frame.blocks)*format.BlockBytes)
 	e.reads.appendedAt = e.now
-	f.io.begin(e.journal.file, f.block*format.BlockBytes, e.cache.slabs[f.slab].block.Slice(f.pos, int(f.blocks)*format.BlockBytes))
-	e.journal.submitted = q
+	frame.io.begin(e.journal.file, frame.block*format.BlockBytes, e.cache.slabs[frame.slab].block.Slice(frame.pos, int(frame.blocks)*format.BlockBytes))
+	e.journal.submitted = seq
 	e.stats.Frames++
-	e.stats.FrameBytes += uint64(f.blocks) * format.BlockBytes
+	e.stats.FrameBytes += uint64(frame.blocks) * format.BlockBytes
 	return true
 }
 
-func (e *Engine) pushFrame(q uint64) bool {
-	i := q % uint64(len(e.journal.live))
-	f := &e.journal.live[i]
-	if e.o.Faults.Has(NoSync) && !f.io.pushed {
+func (e *Engine) pushFrame(seq uint64) bool {
+	i := seq % uint64(len(e.journal.live))
+	frame := &e.journal.live[i]
+	if e.o.Faults.Has(NoSync) && !frame.io.pushed {
 		if e.ring.Room() < 1 {
 			return false
 		}
-		f.io.pushed, f.io.writing = true, true
-		return e.ring.Push(ioring.Op{Code: ioring.Write, File: f.io.file, Offset: f.io.offset + uint64(f.io.done), Buf: f.io.buf.Slice(f.io.done, f.io.buf.Len()-f.io.done), Token: ioring.MakeToken(kindFrame, 0, uint32(i)<<1)})
+		frame.io.pushed, frame.io.writing = true, true
+		return e.ring.Push(ioring.Op{Code: ioring.Write, File: frame.io.file, Offset: frame.io.offset + uint64(frame.io.done), Buf: frame.io.buf.Slice(frame.io.done, frame.io.buf.Len()-frame.io.done), Token: ioring.MakeToken(kindFrame, 0, uint32(i)<<1)})
 	}
-	return f.io.push(e.ring, kindFrame, uint32(i))
+	return frame.io.push(e.ring, kindFrame, uint32(i))
 }
 
-func (e *Engine) frameCompleted(i uint32, c ioring.Completion) {
-	f := &e.journal.live[i>>1]
-	over := f.io.complete(i&1 != 0, c.Result, e.now)
-	if e.o.Faults.Has(NoSync) && f.io.errno == 0 && f.io.done == f.io.buf.Len() {
+func (e *Engine) frameCompleted(index uint32, completion ioring.Completion) {
+	frame := &e.journal.live[index>>1]
+	over := frame.io.complete(index&1 != 0, completion.Result, e.now)
+	if e.o.Faults.Has(NoSync) && frame.io.errno == 0 && frame.io.done == frame.io.buf.Len() {
 		over = true
 	}
-	if e.o.Faults.Has(AckBeforeSync) && f.io.errno == 0 && f.io.done == f.io.buf.Len() && f.state == frameInFlight {
-		f.state = frameDone
-		e.disk.end(WorkFrames, int(f.blocks)*format.BlockBytes)
+	if e.o.Faults.Has(AckBeforeSync) && frame.io.errno == 0 && frame.io.done == frame.io.buf.Len() && frame.state == frameInFlight {
+		frame.state = frameDone
+		e.disk.end(WorkFrames, int(frame.blocks)*format.BlockBytes)
 		e.advance()
 		return
 	}
-	if !over || f.state != frameInFlight {
+	if !over || frame.state != frameInFlight {
 		return
 	}
-	e.disk.end(WorkFrames, int(f.blocks)*format.BlockBytes)
-	if f.io.errno != 0 {
-		f.state = frameBroken
+	e.disk.end(WorkFrames, int(frame.blocks)*format.BlockBytes)
+	if frame.io.errno != 0 {
+		frame.state = frameBroken
 		e.journal.brokenFrames++
-		e.fail(f.io.failure(JournalFile))
+		e.fail(frame.io.failure(JournalFile))
 		return
 	}
-	f.state = frameDone
+	frame.state = frameDone
 	e.advance()
-	if e.failed && f.state == frameDone {
+	if e.failed && frame.state == frameDone {
 		e.journal.brokenFrames++ // after a broken one: never durable
-		f.state = frameBroken
+		frame.state = frameBroken
 	}
 }
 
 // advance makes frames durable, in order, and says what that means.
 func (e *Engine) advance() {
 	for !e.failed && e.journal.durableSeq < e.journal.submitted {
-		f := &e.journal.live[(e.journal.durableSeq+1)%uint64(len(e.journal.live))]
-		if f.state != frameDone {
+		frame := &e.journal.live[(e.journal.durableSeq+1)%uint64(len(e.journal.live))]
+		if frame.state != frameDone {
 			return
 		}
-		f.state = frameDurable
+		frame.state = frameDurable
 		e.journal.durableSeq++
 		e.changes++
-		e.cache.slabs[f.slab].frames--
-		b := e.cache.slabs[f.slab].block.Bytes()[f.pos : f.pos+f.bytes]
-		for at := format.HeaderBytes; at < len(b); {
-			var h format.Entry
-			h.Read(b[at:])
-			at += h.Bytes()
-			e.entryDurable(&h, landing{f.at, f.io.written, f.bytes})
+		e.cache.slabs[frame.slab].frames--
+		buf := e.cache.slabs[frame.slab].block.Bytes()[frame.pos : frame.pos+frame.bytes]
+		for at := format.HeaderBytes; at < len(buf); {
+			var entry format.Entry
+			entry.Read(buf[at:])
+			at += entry.Bytes()
+			e.entryDurable(&entry, landing{frame.at, frame.io.written, frame.bytes})
 		}
 	}
 }
 
-func (e *Engine) entryDurable(h *format.Entry, at landing) {
-	l := &e.logs[h.Slot]
-	if l.state == logFree || l.id != h.Log {
+func (e *Engine) entryDurable(entry *format.Entry, at landing) {
+	lg := &e.logs[entry.Slot]
+	if lg.state == logFree || lg.id != entry.Log {
 		return
 	}
-	switch h.Kind {
+	switch entry.Kind {
 	case format.EntryData:
-		e.settle(Slot(h.Slot), at)
-		e.queueDrain(int32(h.Slot))
+		e.settle(Slot(entry.Slot), at)
+		e.queueDrain(int32(entry.Slot))
 	case format.EntryOpened:
-		l.state = logOpen
-		e.tell(Event{Kind: Opened, User: l.user, Slot: Slot(h.Slot)})
+		lg.state = logOpen
+		e.tell(Event{Kind: Opened, User: lg.user, Slot: Slot(entry.Slot)})
 	case format.EntryClosed:
-		e.logClosed(Slot(h.Slot))
+		e.logClosed(Slot(entry.Slot))
 	case format.EntryStartMoved:
-		e.startMoved(Slot(h.Slot), h.Base)
+		e.startMoved(Slot(entry.Slot), entry.Base)
 	case format.EntryAssigned:
-		e.segmentAssigned(l, h.Aux)
+		e.segmentAssigned(lg, entry.Aux)
 	}
 }
 
 // settle moves log s's durable offset on, over what frames, in their order, and
 // runs, in theirs, made durable without a gap.
-func (e *Engine) settle(s Slot, at landing) {
-	l := &e.logs[s]
+func (e *Engine) settle(slot Slot, at landing) {
+	lg := &e.logs[slot]
 	moved := false
-	for n := e.at(&l.settling); n != nil; n = e.at(&l.settling) {
-		end := n.base + int64(n.count)
-		if end > l.drained && (n.seq == 0 || n.seq > e.journal.durableSeq) {
+	for batch := e.at(&lg.settling); batch != nil; batch = e.at(&lg.settling) {
+		end := batch.base + int64(batch.count)
+		if end > lg.drained && (batch.seq == 0 || batch.seq > e.journal.durableSeq) {
 			break
 		}
-		l.durable = max(l.durable, end)
-		l.settling.at++
-		l.undurable -= int64(n.length)
-		e.undurable -= int64(n.length)
+		lg.durable = max(lg.durable, end)
+		lg.settling.at++
+		lg.undurable -= int64(batch.length)
+		e.undurable -= int64(batch.length)
 		moved = true
 	}
 	if moved {
-		e.tellDurable(s, at)
+		e.tellDurable(slot, at)
 	}
 }
 
-func (e *Engine) tellDurable(s Slot, at landing) {
-	e.logs[s].landed = at
-	e.Announce(s)
+func (e *Engine) tellDurable(slot Slot, at landing) {
+	e.logs[slot].landed = at
+	e.Announce(slot)
 }
 
 // Announce has the event Durable come for log l: its owner shows readers what
 // is not durable yet.
-func (e *Engine) Announce(l Slot) {
-	if x := &e.logs[l]; !x.dirty && x.state == logOpen {
-		x.dirty = true
-		e.tell(Event{Kind: Durable, Slot: l})
+func (e *Engine) Announce(slot Slot) {
+	if lg := &e.logs[slot]; !lg.dirty && lg.state == logOpen {
+		lg.dirty = true
+		e.tell(Event{Kind: Durable, Slot: slot})
 	}
 }

@@ -30,108 +30,108 @@ type cursor struct {
 }
 
 // nodeFits says that pushNode would find a place.
-func (e *Engine) nodeFits(l *log) bool {
-	return l.last != none && e.cache.chunks[l.last].tail < nodesPerChunk || e.cache.chunk != none
+func (e *Engine) nodeFits(lg *log) bool {
+	return lg.last != none && e.cache.chunks[lg.last].tail < nodesPerChunk || e.cache.chunk != none
 }
 
 // pushNode is a new last node of l, to be filled in.
-func (e *Engine) pushNode(l *log) *node {
-	if l.last == none || e.cache.chunks[l.last].tail == nodesPerChunk {
+func (e *Engine) pushNode(lg *log) *node {
+	if lg.last == none || e.cache.chunks[lg.last].tail == nodesPerChunk {
 		i := e.cache.chunk
 		e.cache.chunk = e.cache.chunks[i].next
-		c := &e.cache.chunks[i]
-		c.next, c.prev, c.head, c.tail = none, l.last, 0, 0
-		if l.last != none {
-			e.cache.chunks[l.last].next = i
+		chunk := &e.cache.chunks[i]
+		chunk.next, chunk.prev, chunk.head, chunk.tail = none, lg.last, 0, 0
+		if lg.last != none {
+			e.cache.chunks[lg.last].next = i
 		} else {
-			l.first = i
+			lg.first = i
 		}
-		l.last = i
-		for _, k := range [...]*cursor{&l.taking, &l.settling} {
-			if k.chunk == none {
-				*k = cursor{i, 0}
+		lg.last = i
+		for _, cur := range [...]*cursor{&lg.taking, &lg.settling} {
+			if cur.chunk == none {
+				*cur = cursor{i, 0}
 			}
 		}
 	}
-	c := &e.cache.chunks[l.last]
-	c.tail++
-	return &c.nodes[c.tail-1]
+	chunk := &e.cache.chunks[lg.last]
+	chunk.tail++
+	return &chunk.nodes[chunk.tail-1]
 }
 
 // at is the node under c, moved on to the next chunk where it stands at the
 // end of one; nil at the end of the log.
-func (e *Engine) at(c *cursor) *node {
-	for c.chunk != none {
-		k := &e.cache.chunks[c.chunk]
-		if c.at < k.tail {
-			return &k.nodes[c.at]
+func (e *Engine) at(cur *cursor) *node {
+	for cur.chunk != none {
+		chunk := &e.cache.chunks[cur.chunk]
+		if cur.at < chunk.tail {
+			return &chunk.nodes[cur.at]
 		}
-		if k.next == none {
+		if chunk.next == none {
 			return nil
 		}
-		c.chunk, c.at = k.next, e.cache.chunks[k.next].head
+		cur.chunk, cur.at = chunk.next, e.cache.chunks[chunk.next].head
 	}
 	return nil
 }
 
 // find is the node that holds offset. False: it is not in memory.
-func (e *Engine) find(l *log, offset int64) (cursor, bool) {
-	for i := l.last; i != none; i = e.cache.chunks[i].prev {
-		c := &e.cache.chunks[i]
-		if c.head == c.tail || c.nodes[c.head].base > offset {
+func (e *Engine) find(lg *log, offset int64) (cursor, bool) {
+	for i := lg.last; i != none; i = e.cache.chunks[i].prev {
+		chunk := &e.cache.chunks[i]
+		if chunk.head == chunk.tail || chunk.nodes[chunk.head].base > offset {
 			continue
 		}
-		lo, hi := c.head, c.tail // the last node whose base <= offset
+		lo, hi := chunk.head, chunk.tail // the last node whose base <= offset
 		for hi-lo > 1 {
 			m := (lo + hi) / 2
-			if c.nodes[m].base <= offset {
+			if chunk.nodes[m].base <= offset {
 				lo = m
 			} else {
 				hi = m
 			}
 		}
-		n := &c.nodes[lo]
-		return cursor{i, lo}, offset < n.base+int64(n.count)
+		batch := &chunk.nodes[lo]
+		return cursor{i, lo}, offset < batch.base+int64(batch.count)
 	}
 	return cursor{}, false
 }
 
-func (e *Engine) popNode(l *log) {
-	f := l.first
-	c := &e.cache.chunks[f]
-	for _, k := range [...]*cursor{&l.taking, &l.settling} {
-		if k.chunk == f && k.at == c.head {
-			k.at++
+func (e *Engine) popNode(lg *log) {
+	first := lg.first
+	chunk := &e.cache.chunks[first]
+	for _, cur := range [...]*cursor{&lg.taking, &lg.settling} {
+		if cur.chunk == first && cur.at == chunk.head {
+			cur.at++
 		}
 	}
-	c.head++
-	if c.head < c.tail {
+	chunk.head++
+	if chunk.head < chunk.tail {
 		return
 	}
-	if c.next == none {
-		if c.tail < nodesPerChunk {
+	if chunk.next == none {
+		if chunk.tail < nodesPerChunk {
 			return // the only one stays, to be filled on
 		}
-		l.first, l.last, l.taking, l.settling = none, none, cursor{none, 0}, cursor{none, 0}
+		lg.first, lg.last, lg.taking, lg.settling = none, none, cursor{none, 0}, cursor{none, 0}
 	} else {
-		for _, k := range [...]*cursor{&l.taking, &l.settling} {
-			if k.chunk == f {
-				*k = cursor{c.next, 0}
+		for _, cur := range [...]*cursor{&lg.taking, &lg.settling} {
+			if cur.chunk == first {
+				*cur = cursor{chunk.next, 0}
 			}
 		}
-		l.first = c.next
-		e.cache.chunks[l.first].prev = none
+		lg.first = chunk.next
+		e.cache.chunks[lg.first].prev = none
 	}
-	c.next = e.cache.chunk
-	e.cache.chunk = f
+	chunk.next = e.cache.chunk
+	e.cache.chunk = first
 }
 
-func (e *Engine) dropNodes(l *log) {
-	for l.first != none {
-		f := l.first
-		l.first = e.cache.chunks[f].next
-		e.cache.chunks[f].next = e.cache.chunk
-		e.cache.chunk = f
+func (e *Engine) dropNodes(lg *log) {
+	for lg.first != none {
+		first := lg.first
+		lg.first = e.cache.chunks[first].next
+		e.cache.chunks[first].next = e.cache.chunk
+		e.cache.chunk = first
 	}
-	l.last, l.taking, l.settling = none, cursor{none, 0}, cursor{none, 0}
+	lg.last, lg.taking, lg.settling = none, cursor{none, 0}, cursor{none, 0}
 }

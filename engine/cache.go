@@ -45,11 +45,11 @@ func (e *Engine) carveMemory(arena *mem.Arena) error {
 	}
 	e.cache.slabs = make([]slab, n)
 	for i := range e.cache.slabs {
-		b, err := arena.Allocate("log memory", size, format.BlockBytes)
+		block, err := arena.Allocate("log memory", size, format.BlockBytes)
 		if err != nil {
 			return err
 		}
-		e.cache.slabs[i].block = b
+		e.cache.slabs[i].block = block
 	}
 	e.cache.slab = none
 	e.extents.growing = make([]growing, max(1, min(directLogsMax, n/8)))
@@ -83,7 +83,7 @@ func (e *Engine) slabsFree() int {
 func (e *Engine) oldestSlab(used bool) int32 {
 	best := none
 	for i := range e.cache.slabs {
-		if s := &e.cache.slabs[i]; !s.filling && s.free() && (s.age != 0 || !used) && (best == none || s.closed < e.cache.slabs[best].closed) {
+		if slab := &e.cache.slabs[i]; !slab.filling && slab.free() && (slab.age != 0 || !used) && (best == none || slab.closed < e.cache.slabs[best].closed) {
 			best = int32(i)
 		}
 	}
@@ -97,15 +97,15 @@ func (e *Engine) takeSlab(which *int32) bool {
 	if best == none {
 		return false
 	}
-	s := &e.cache.slabs[best]
-	if s.age != 0 {
-		e.evict(s.closed)
+	slab := &e.cache.slabs[best]
+	if slab.age != 0 {
+		e.evict(slab.closed)
 	}
 	if *which != none {
 		e.cache.slabs[*which].closed, e.cache.slabs[*which].filling = e.cache.age, false
 	}
 	e.cache.age++
-	s.age, s.used, s.filling = e.cache.age, 0, true
+	slab.age, slab.used, slab.filling = e.cache.age, 0, true
 	*which = best
 	return true
 }
@@ -135,17 +135,17 @@ func (e *Engine) sweep(logs int) {
 // log whose oldest batch is undrained has nothing in a slab that is free. Several
 // slabs are filled at a time, so batches have ages of their own: what memory holds
 // of a log has no gap.
-func (e *Engine) trim(l *log) {
-	for l.state != logFree && l.first != none {
-		c := &e.cache.chunks[l.first]
-		if c.head == c.tail {
+func (e *Engine) trim(lg *log) {
+	for lg.state != logFree && lg.first != none {
+		chunk := &e.cache.chunks[lg.first]
+		if chunk.head == chunk.tail {
 			return
 		}
-		n := &c.nodes[c.head]
-		if n.age > e.cache.evicted || n.base >= l.drained {
+		batch := &chunk.nodes[chunk.head]
+		if batch.age > e.cache.evicted || batch.base >= lg.drained {
 			return
 		}
-		e.popNode(l)
+		e.popNode(lg)
 	}
 }
 
@@ -160,22 +160,22 @@ func (e *Engine) evictOldest() {
 	if best == none {
 		return
 	}
-	s := &e.cache.slabs[best]
-	e.evict(s.closed)
+	slab := &e.cache.slabs[best]
+	e.evict(slab.closed)
 	e.sweep(e.cache.unswept)
-	s.age, s.closed, s.used = 0, 0, 0
+	slab.age, slab.closed, slab.used = 0, 0, 0
 }
 
 // letNodesGo: nobody but the cache needs the batches from c to end.
-func (e *Engine) letNodesGo(c cursor, end int64) {
-	for ; ; c.at++ {
-		n := e.at(&c)
-		if n == nil || n.base >= end {
+func (e *Engine) letNodesGo(cur cursor, end int64) {
+	for ; ; cur.at++ {
+		batch := e.at(&cur)
+		if batch == nil || batch.base >= end {
 			return
 		}
-		e.cache.slabs[n.slab].undrained--
-		if n.seq != 0 {
-			e.journal.live[n.seq%uint64(len(e.journal.live))].undrained--
+		e.cache.slabs[batch.slab].undrained--
+		if batch.seq != 0 {
+			e.journal.live[batch.seq%uint64(len(e.journal.live))].undrained--
 		}
 	}
 }

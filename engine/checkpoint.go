@@ -44,9 +44,9 @@ const idleCheckNS = 3e9
 // checkEpochs is how many of a log's epochs a checkpoint keeps, the last ones.
 const checkEpochs = 8
 
-func (e *Engine) carveChecks(a *mem.Arena) (err error) {
+func (e *Engine) carveChecks(arena *mem.Arena) (err error) {
 	e.checkpoints.replays = [2]uint64{1, 1} // Recover wrote both
-	e.checkpoints.checkBuf, err = a.Allocate("checkpoint", e.o.checkpointBytes(), format.BlockBytes)
+	e.checkpoints.checkBuf, err = arena.Allocate("checkpoint", e.o.checkpointBytes(), format.BlockBytes)
 	return err
 }
 
@@ -107,44 +107,44 @@ func (e *Engine) checkFrees(from uint64) bool {
 
 // startsAt has the checkpoint under way say that replay begins with frame from.
 func (e *Engine) startsAt(from uint64) {
-	c := &e.checkpoints.draft.head
-	c.Frame, c.Block, c.Previous = from, uint64(e.journal.next), e.journal.chain
+	head := &e.checkpoints.draft.head
+	head.Frame, head.Block, head.Previous = from, uint64(e.journal.next), e.journal.chain
 	if from <= e.journal.submitted {
-		f := &e.journal.live[from%uint64(len(e.journal.live))]
-		c.Block, c.Previous = uint64(f.block), f.previous
+		frame := &e.journal.live[from%uint64(len(e.journal.live))]
+		head.Block, head.Previous = uint64(frame.block), frame.previous
 	}
 }
 
 // rebuild begins the checkpoint under way from its first log.
 func (e *Engine) rebuild() {
-	d := &e.checkpoints.draft
-	d.log, d.bytes, d.room, d.head.Logs = 0, format.CheckpointHeaderBytes, e.o.attachmentsBytes(), 0
+	draft := &e.checkpoints.draft
+	draft.log, draft.bytes, draft.room, draft.head.Logs = 0, format.CheckpointHeaderBytes, e.o.attachmentsBytes(), 0
 }
 
 // buildOn puts some logs more into the checkpoint under way, and writes it when
 // it has all.
 func (e *Engine) buildOn(sleep *ioring.Instant) {
-	d := &e.checkpoints.draft
+	draft := &e.checkpoints.draft
 	if e.failed {
-		e.checkpoints.checkBusy, d.open = false, false
+		e.checkpoints.checkBusy, draft.open = false, false
 		return
 	}
-	if e.now < d.next && !d.head.Clean {
-		earlier(sleep, d.next)
+	if e.now < draft.next && !draft.head.Clean {
+		earlier(sleep, draft.next)
 		return
 	}
-	until := d.log + e.o.CheckLogs
-	if d.head.Clean {
+	until := draft.log + e.o.CheckLogs
+	if draft.head.Clean {
 		until = e.logsHigh
 	}
-	for d.log < e.logsHigh {
-		if d.log == until {
-			d.next = e.now + ioring.Instant(e.o.CheckPauseNS)
-			earlier(sleep, d.next)
+	for draft.log < e.logsHigh {
+		if draft.log == until {
+			draft.next = e.now + ioring.Instant(e.o.CheckPauseNS)
+			earlier(sleep, draft.next)
 			return
 		}
-		if e.putLog(&e.logs[d.log], Slot(d.log)) {
-			d.log++
+		if e.putLog(&e.logs[draft.log], Slot(draft.log)) {
+			draft.log++
 			continue
 		}
 		// segments went from log to log meanwhile and stand here twice: all logs
@@ -155,11 +155,11 @@ func (e *Engine) buildOn(sleep *ioring.Instant) {
 	if e.o.Faults.Has(CheckpointFromLate) {
 		e.startsAt(e.replayFrom())
 	}
-	p := e.checkpoints.checkBuf.Bytes()
-	n := format.AlignBlock(d.bytes)
-	clear(p[d.bytes:n])
-	d.head.Put(p, d.bytes-format.CheckpointHeaderBytes)
-	d.open = false
+	buf := e.checkpoints.checkBuf.Bytes()
+	n := format.AlignBlock(draft.bytes)
+	clear(buf[draft.bytes:n])
+	draft.head.Put(buf, draft.bytes-format.CheckpointHeaderBytes)
+	draft.open = false
 	e.checkpoints.checkIO.begin(e.o.Files+slotCheck+uint32(e.checkpoints.sequence%2), 0, e.checkpoints.checkBuf.Slice(0, n))
 	e.disk.begin(WorkCheckpoints, n)
 	e.stats.Checkpoints++
@@ -170,53 +170,53 @@ func (e *Engine) buildOn(sleep *ioring.Instant) {
 }
 
 // putLog puts what is durable and drained of l now. False: there is no room.
-func (e *Engine) putLog(l *log, s Slot) bool {
+func (e *Engine) putLog(lg *log, slot Slot) bool {
 	// one whose end is durable and whose files linger is left out
-	if l.state != logOpen && l.state != logClosing {
+	if lg.state != logOpen && lg.state != logClosing {
 		return true
 	}
 	segments := 0
-	for g := l.segments; g != none; g = e.segments.all[g].next {
+	for g := lg.segments; g != none; g = e.segments.all[g].next {
 		segments++
 	}
-	p, d := e.checkpoints.checkBuf.Bytes(), &e.checkpoints.draft
-	if d.bytes+format.LogRecordBytes+checkEpochs*format.EpochRecordBytes+segments*format.SegmentRecordBytes+d.room > len(p) {
+	buf, draft := e.checkpoints.checkBuf.Bytes(), &e.checkpoints.draft
+	if draft.bytes+format.LogRecordBytes+checkEpochs*format.EpochRecordBytes+segments*format.SegmentRecordBytes+draft.room > len(buf) {
 		return false
 	}
 	// of a start past what is drained the journal holds the rest, the new start too
-	r := format.LogRecord{ID: l.id, Start: min(l.start, l.drained), End: l.drained, MaxTime: l.drainMax, MaxTimeBase: l.drainBase, RotFrom: l.rotFrom, RotTo: l.rotTo, Direct: l.direct, Chain: l.chain}
-	at := d.bytes + format.LogRecordBytes
+	record := format.LogRecord{ID: lg.id, Start: min(lg.start, lg.drained), End: lg.drained, MaxTime: lg.drainMax, MaxTimeBase: lg.drainBase, RotFrom: lg.rotFrom, RotTo: lg.rotTo, Direct: lg.direct, Chain: lg.chain}
+	at := draft.bytes + format.LogRecordBytes
 	epochs := 0
-	for k := max(0, l.nEpochs-checkEpochs); k < l.nEpochs; k++ {
-		if l.epochs[k].Start < l.drained {
-			at += format.PutEpoch(p[at:], l.epochs[k])
+	for k := max(0, lg.nEpochs-checkEpochs); k < lg.nEpochs; k++ {
+		if lg.epochs[k].Start < lg.drained {
+			at += format.PutEpoch(buf[at:], lg.epochs[k])
 			epochs++
 		}
 	}
 	segments = 0
-	for g := l.segments; g != none; g = e.segments.all[g].next {
-		q := &e.segments.all[g]
-		if !q.ready {
+	for g := lg.segments; g != none; g = e.segments.all[g].next {
+		seg := &e.segments.all[g]
+		if !seg.ready {
 			continue
 		}
-		x := format.SegmentRecord{Generation: q.generation, Base: q.base, End: q.end, Position: q.position, MaxTime: q.maxTime, Chain: q.chain, Bytes: q.bytes}
-		at += format.PutSegment(p[at:], &x)
+		recorded := format.SegmentRecord{Generation: seg.generation, Base: seg.base, End: seg.end, Position: seg.position, MaxTime: seg.maxTime, Chain: seg.chain, Bytes: seg.bytes}
+		at += format.PutSegment(buf[at:], &recorded)
 		segments++
 	}
 	n := 0
 	if e.attach != nil {
-		n = e.attach.Attachment(s, p[at:at+d.room])
-		d.room -= n
+		n = e.attach.Attachment(slot, buf[at:at+draft.room])
+		draft.room -= n
 	}
-	r.Attachment = p[at : at+n]
-	format.PutLogRecord(p[d.bytes:], &r, epochs, segments)
-	d.bytes = at + n
-	d.head.Logs++
+	record.Attachment = buf[at : at+n]
+	format.PutLogRecord(buf[draft.bytes:], &record, epochs, segments)
+	draft.bytes = at + n
+	draft.head.Logs++
 	return true
 }
 
-func (e *Engine) checkCompleted(i uint32, c ioring.Completion) {
-	if !e.checkpoints.checkIO.complete(i&1 != 0, c.Result, e.now) {
+func (e *Engine) checkCompleted(index uint32, completion ioring.Completion) {
+	if !e.checkpoints.checkIO.complete(index&1 != 0, completion.Result, e.now) {
 		return
 	}
 	e.disk.end(WorkCheckpoints, e.checkpoints.checkIO.buf.Len())

@@ -40,68 +40,68 @@ type growing struct {
 
 // crowded counts log l, which has a large batch of need entry bytes, and says
 // that the frames take it because they take them all.
-func (e *Engine) crowded(l *log, need int) bool {
-	c := &e.extents.crowd
-	if e.now >= c.until {
-		if c.last = c.logs; e.now >= c.until+crowdNS {
-			c.last = 0 // that was not the one before
+func (e *Engine) crowded(lg *log, need int) bool {
+	crowd := &e.extents.crowd
+	if e.now >= crowd.until {
+		if crowd.last = crowd.logs; e.now >= crowd.until+crowdNS {
+			crowd.last = 0 // that was not the one before
 		}
-		c.logs, c.until = 0, e.now+crowdNS
-		c.interval++
+		crowd.logs, crowd.until = 0, e.now+crowdNS
+		crowd.interval++
 	}
-	if l.crowd != c.interval {
-		l.crowd = c.interval
-		c.logs++
+	if lg.crowd != crowd.interval {
+		lg.crowd = crowd.interval
+		crowd.logs++
 	}
-	switch n := max(c.logs, c.last); {
-	case n <= crowdLogs || n <= directLogsMax && e.now < c.runsUntil:
+	switch n := max(crowd.logs, crowd.last); {
+	case n <= crowdLogs || n <= directLogsMax && e.now < crowd.runsUntil:
 		return false
 	case n > directLogsMax || e.journal.openBytes+need <= format.FrameBytesMax || int(e.journal.submitted-e.journal.durableSeq) < e.o.InflightMax:
 		return true
 	}
 	// a frame is full, and as many as may be are in flight
-	if e.now < c.runsUntil+c.runsFor {
-		c.runsFor = min(2*c.runsFor, crowdRunsMaxNS)
+	if e.now < crowd.runsUntil+crowd.runsFor {
+		crowd.runsFor = min(2*crowd.runsFor, crowdRunsMaxNS)
 	} else {
-		c.runsFor = crowdRunsNS
+		crowd.runsFor = crowdRunsNS
 	}
-	c.runsUntil = e.now + c.runsFor
+	crowd.runsUntil = e.now + crowd.runsFor
 	return false
 }
 
 // directFits makes sure that the run of log s that is being built takes a batch
 // of n bytes, beginning one where it must. False: no memory for it.
-func (e *Engine) directFits(s Slot, n int) bool {
-	l := &e.logs[s]
+func (e *Engine) directFits(slot Slot, n int) bool {
+	lg := &e.logs[slot]
 	need := format.EntryHeaderBytes + format.Align8(n)
-	if l.building != none {
-		r := &e.extents.pool[l.building]
-		if r.segment == l.filling && (r.header.Batches == 0 || r.header.End == l.end && format.HeaderBytes+r.bytes+need <= e.extents.directMax) &&
-			r.pos+format.HeaderBytes+r.bytes+need <= e.cache.slabs[r.slab].block.Len() {
-			if r.header.Batches == 0 {
-				r.header.Base, r.header.End = l.end, l.end
+	if lg.building != none {
+		ext := &e.extents.pool[lg.building]
+		if ext.segment == lg.filling && (ext.header.Batches == 0 || ext.header.End == lg.end && format.HeaderBytes+ext.bytes+need <= e.extents.directMax) &&
+			ext.pos+format.HeaderBytes+ext.bytes+need <= e.cache.slabs[ext.slab].block.Len() {
+			if ext.header.Batches == 0 {
+				ext.header.Base, ext.header.End = lg.end, lg.end
 			}
 			return true
 		}
-		e.sealRun(l)
+		e.sealRun(lg)
 	}
 	if e.extents.runFree == none {
 		return false
 	}
-	g := e.slabFor(format.HeaderBytes + need)
-	if g == nil {
+	place := e.slabFor(format.HeaderBytes + need)
+	if place == nil {
 		return false
 	}
-	l.building = e.takeRun(run{state: runBuilding, log: s, segment: l.filling, buffer: none, slab: g.slab, pos: e.cache.slabs[g.slab].used, extra: 2 * runOverhead,
-		header: format.RunHeader{Base: l.end, End: l.end, MaxTime: format.NoTime}})
-	g.run = l.building
-	e.segments.all[l.filling].extra += 2 * runOverhead
-	if l.directs == 0 {
-		e.extents.directAt[e.extents.directLogs] = s
+	lg.building = e.takeRun(run{state: runBuilding, log: slot, segment: lg.filling, buffer: none, slab: place.slab, pos: e.cache.slabs[place.slab].used, extra: 2 * runOverhead,
+		header: format.RunHeader{Base: lg.end, End: lg.end, MaxTime: format.NoTime}})
+	place.run = lg.building
+	e.segments.all[lg.filling].extra += 2 * runOverhead
+	if lg.directs == 0 {
+		e.extents.directAt[e.extents.directLogs] = slot
 		e.extents.directLogs++
 	}
-	l.directs++
-	l.direct = true
+	lg.directs++
+	lg.direct = true
 	return true
 }
 
@@ -111,18 +111,18 @@ func (e *Engine) directFits(s Slot, n int) bool {
 func (e *Engine) slabFor(n int) *growing {
 	var fullest, idle, largest *growing
 	for i := range e.extents.growing {
-		g := &e.extents.growing[i]
+		place := &e.extents.growing[i]
 		switch {
-		case g.run != none:
-			if largest == nil || e.extents.pool[g.run].bytes > e.extents.pool[largest.run].bytes {
-				largest = g
+		case place.run != none:
+			if largest == nil || e.extents.pool[place.run].bytes > e.extents.pool[largest.run].bytes {
+				largest = place
 			}
-		case g.slab != none && e.cache.slabs[g.slab].used+n <= e.cache.slabs[g.slab].block.Len():
-			if fullest == nil || e.cache.slabs[g.slab].used > e.cache.slabs[fullest.slab].used {
-				fullest = g
+		case place.slab != none && e.cache.slabs[place.slab].used+n <= e.cache.slabs[place.slab].block.Len():
+			if fullest == nil || e.cache.slabs[place.slab].used > e.cache.slabs[fullest.slab].used {
+				fullest = place
 			}
-		case idle == nil || g.slab != none:
-			idle = g
+		case idle == nil || place.slab != none:
+			idle = place
 		}
 	}
 	if fullest != nil {
@@ -141,34 +141,34 @@ func (e *Engine) slabFor(n int) *growing {
 }
 
 // sealRun closes the run of l that is being built.
-func (e *Engine) sealRun(l *log) {
-	i := l.building
+func (e *Engine) sealRun(lg *log) {
+	i := lg.building
 	if i == none {
 		return
 	}
-	r := &e.extents.pool[i]
-	if r.header.Batches == 0 { // what it was begun for was given back
-		e.dropRun(l, i)
+	ext := &e.extents.pool[i]
+	if ext.header.Batches == 0 { // what it was begun for was given back
+		e.dropRun(lg, i)
 		return
 	}
-	e.grown(l)
-	s := &e.cache.slabs[r.slab]
-	at := r.pos + format.HeaderBytes + r.bytes
+	e.grown(lg)
+	slab := &e.cache.slabs[ext.slab]
+	at := ext.pos + format.HeaderBytes + ext.bytes
 	n := format.AlignBlock(at)
-	clear(s.block.Bytes()[at:n])
-	s.used = n
-	r.state, r.block = runSealed, s.block.Slice(r.pos, n-r.pos)
-	l.runBytes = r.bytes
+	clear(slab.block.Bytes()[at:n])
+	slab.used = n
+	ext.state, ext.block = runSealed, slab.block.Slice(ext.pos, n-ext.pos)
+	lg.runBytes = ext.bytes
 }
 
 // grown: the run of l that was being built has its size, or is given up.
-func (e *Engine) grown(l *log) {
+func (e *Engine) grown(lg *log) {
 	for i := range e.extents.growing {
-		if g := &e.extents.growing[i]; g.run == l.building {
-			g.run = none
+		if place := &e.extents.growing[i]; place.run == lg.building {
+			place.run = none
 		}
 	}
-	l.building = none
+	lg.building = none
 }
 
 // stepRuns sends direct runs, while few of their log's are in flight; what
@@ -180,9 +180,9 @@ func (e *Engine) stepRuns(sleep *ioring.Instant) {
 	}
 	for i := range e.extents.growing {
 		if k := e.extents.growing[i].run; k != none {
-			r := &e.extents.pool[k]
-			if l := &e.logs[r.log]; r.header.Batches == 0 || l.runsFlying == 0 || l.runsFlying < e.o.InflightMax && r.bytes >= e.extents.directMax/2 {
-				e.sealRun(l)
+			ext := &e.extents.pool[k]
+			if lg := &e.logs[ext.log]; ext.header.Batches == 0 || lg.runsFlying == 0 || lg.runsFlying < e.o.InflightMax && ext.bytes >= e.extents.directMax/2 {
+				e.sealRun(lg)
 			}
 		}
 	}
@@ -193,47 +193,47 @@ func (e *Engine) stepRuns(sleep *ioring.Instant) {
 	}
 	// a log may leave the list under way: backwards
 	for k := e.extents.directLogs - 1; k >= 0; k-- {
-		s := e.extents.directAt[k]
-		for i := e.logs[s].runFirst; i != none && e.extents.pool[i].state >= runSent; {
+		slot := e.extents.directAt[k]
+		for i := e.logs[slot].runFirst; i != none && e.extents.pool[i].state >= runSent; {
 			next := e.extents.pool[i].next
-			if r := &e.extents.pool[i]; r.state == runSent && !r.io.pushed {
+			if ext := &e.extents.pool[i]; ext.state == runSent && !ext.io.pushed {
 				e.pushRun(i, sleep)
 			}
 			i = next
 		}
 		if !e.failed {
-			e.sendNext(s, sleep)
+			e.sendNext(slot, sleep)
 		}
 	}
 }
 
 // sendNext sends what log s may send of its runs, in order.
-func (e *Engine) sendNext(s Slot, sleep *ioring.Instant) {
-	l := &e.logs[s]
-	for l.runsFlying < e.o.InflightMax && (l.state == logOpen || l.state == logClosing) {
-		i := l.runFirst
-		if l.runSent != none {
-			i = e.extents.pool[l.runSent].next
+func (e *Engine) sendNext(slot Slot, sleep *ioring.Instant) {
+	lg := &e.logs[slot]
+	for lg.runsFlying < e.o.InflightMax && (lg.state == logOpen || lg.state == logClosing) {
+		i := lg.runFirst
+		if lg.runSent != none {
+			i = e.extents.pool[lg.runSent].next
 		}
 		if i == none || e.extents.pool[i].state != runSealed {
 			return
 		}
-		r := &e.extents.pool[i]
-		if l.taken < r.header.Base {
+		ext := &e.extents.pool[i]
+		if lg.taken < ext.header.Base {
 			// the journal has something before it: that goes first, in a run of its own
-			if !e.startDrain(s, r.header.Base, sleep) {
+			if !e.startDrain(slot, ext.header.Base, sleep) {
 				earlier(sleep, e.now+1e6)
 				return
 			}
 			continue
 		}
-		q := &e.segments.all[r.segment]
-		if q.next0+int64(r.block.Len()) > q.bytes {
-			e.wantRoom(s, r.segment, q.next0+int64(r.block.Len()))
+		seg := &e.segments.all[ext.segment]
+		if seg.next0+int64(ext.block.Len()) > seg.bytes {
+			e.wantRoom(slot, ext.segment, seg.next0+int64(ext.block.Len()))
 			earlier(sleep, e.now+1e6)
 			return
 		}
-		e.writesTo(l, r.segment)
+		e.writesTo(lg, ext.segment)
 		e.sendRun(i, sleep)
 	}
 }

@@ -179,30 +179,30 @@ type Attacher interface {
 }
 
 // Complete takes every completion whose token's kind is the engine's.
-func (e *Engine) Complete(c ioring.Completion, now ioring.Instant) {
+func (e *Engine) Complete(completion ioring.Completion, now ioring.Instant) {
 	e.now = max(e.now, now)
-	i := c.Token.Slot()
-	switch c.Token.Kind() {
+	index := completion.Token.Slot()
+	switch completion.Token.Kind() {
 	case kindFrame:
-		e.frameCompleted(i, c)
+		e.frameCompleted(index, completion)
 	case kindRun:
-		e.runCompleted(i, c)
+		e.runCompleted(index, completion)
 	case kindWork:
-		e.workCompleted(i, c)
+		e.workCompleted(index, completion)
 	case kindIndex:
-		e.indexCompleted(c)
+		e.indexCompleted(completion)
 	case kindCheck:
-		e.checkCompleted(i, c)
+		e.checkCompleted(index, completion)
 	case kindCold:
-		e.coldCompleted(i, c)
+		e.coldCompleted(index, completion)
 	case kindOpenFile, kindCloseFile:
-		e.fileCompleted(i, c)
+		e.fileCompleted(index, completion)
 	case kindMake:
-		e.makeCompleted(c)
+		e.makeCompleted(completion)
 	case kindUnlink:
-		e.unlinkCompleted(c)
+		e.unlinkCompleted(completion)
 	default:
-		panic(fmt.Sprintf("engine: a completion of kind %#x", c.Token.Kind()))
+		panic(fmt.Sprintf("engine: a completion of kind %#x", completion.Token.Kind()))
 	}
 }
 
@@ -240,32 +240,32 @@ func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	return sleepUntil
 }
 
-func earlier(t *ioring.Instant, at ioring.Instant) { *t = min(*t, at) }
+func earlier(until *ioring.Instant, at ioring.Instant) { *until = min(*until, at) }
 
 // Next is what happened and was not told yet.
 func (e *Engine) Next() (Event, bool) {
 	if e.eventN == 0 {
 		return Event{}, false
 	}
-	v := e.events[e.eventAt]
+	event := e.events[e.eventAt]
 	e.eventAt = (e.eventAt + 1) % len(e.events)
 	e.eventN--
-	switch v.Kind {
+	switch event.Kind {
 	case Durable:
-		e.logs[v.Slot].dirty = false
+		e.logs[event.Slot].dirty = false
 	case Deleted:
-		l := &e.logs[v.Slot]
-		l.told = true
-		e.finishClosing(l)
+		lg := &e.logs[event.Slot]
+		lg.told = true
+		e.finishClosing(lg)
 	}
-	return v, true
+	return event, true
 }
 
-func (e *Engine) tell(v Event) {
+func (e *Engine) tell(event Event) {
 	if e.eventN == len(e.events) {
 		panic("engine: events are not taken")
 	}
-	e.events[(e.eventAt+e.eventN)%len(e.events)] = v
+	e.events[(e.eventAt+e.eventN)%len(e.events)] = event
 	e.eventN++
 }
 
@@ -297,7 +297,7 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 		return
 	}
 	for i := range e.logs[:e.logsHigh] {
-		if l := &e.logs[i]; l.state == logOpen && l.drained < l.end {
+		if lg := &e.logs[i]; lg.state == logOpen && lg.drained < lg.end {
 			return
 		}
 	}

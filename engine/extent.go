@@ -96,115 +96,115 @@ func (e *Engine) carveRuns() error {
 
 // takeRun puts r, as the first of the free runs, into its log's list: behind
 // those that were sent, or at the end where it is direct.
-func (e *Engine) takeRun(r run) int32 {
-	i, l := e.extents.runFree, &e.logs[r.log]
+func (e *Engine) takeRun(ext run) int32 {
+	i, lg := e.extents.runFree, &e.logs[ext.log]
 	e.extents.runFree = e.extents.pool[i].next
 	e.extents.runsUsed++
-	after := l.runSent
-	if r.direct() {
-		after = l.runLast
+	after := lg.runSent
+	if ext.direct() {
+		after = lg.runLast
 	}
 	if after == none {
-		r.next, l.runFirst = l.runFirst, i
+		ext.next, lg.runFirst = lg.runFirst, i
 	} else {
-		r.next, e.extents.pool[after].next = e.extents.pool[after].next, i
+		ext.next, e.extents.pool[after].next = e.extents.pool[after].next, i
 	}
-	if r.next == none {
-		l.runLast = i
+	if ext.next == none {
+		lg.runLast = i
 	}
-	e.extents.pool[i] = r
+	e.extents.pool[i] = ext
 	return i
 }
 
-func (e *Engine) freeRun(l *log, i int32) {
-	r := &e.extents.pool[i]
-	if r.direct() {
-		e.segments.all[r.segment].extra -= r.extra
-		l.directs--
-		if l.directs == 0 {
+func (e *Engine) freeRun(lg *log, i int32) {
+	ext := &e.extents.pool[i]
+	if ext.direct() {
+		e.segments.all[ext.segment].extra -= ext.extra
+		lg.directs--
+		if lg.directs == 0 {
 			e.extents.directLogs--
 			for k := range e.extents.directLogs {
-				if e.extents.directAt[k] == r.log {
+				if e.extents.directAt[k] == ext.log {
 					e.extents.directAt[k] = e.extents.directAt[e.extents.directLogs]
 				}
 			}
 		}
 	} else {
-		e.flush.lent[r.buffer] = none
+		e.flush.lent[ext.buffer] = none
 		e.flush.drainsBusy--
 	}
-	*r = run{next: e.extents.runFree}
+	*ext = run{next: e.extents.runFree}
 	e.extents.runFree = i
 	e.extents.runsUsed--
 }
 
 // dropRun forgets a direct run that was not sent.
-func (e *Engine) dropRun(l *log, i int32) {
-	if l.building == i {
-		e.grown(l)
+func (e *Engine) dropRun(lg *log, i int32) {
+	if lg.building == i {
+		e.grown(lg)
 	}
 	before := none
-	for k := l.runFirst; k != i; k = e.extents.pool[k].next {
+	for k := lg.runFirst; k != i; k = e.extents.pool[k].next {
 		before = k
 	}
 	if before == none {
-		l.runFirst = e.extents.pool[i].next
+		lg.runFirst = e.extents.pool[i].next
 	} else {
 		e.extents.pool[before].next = e.extents.pool[i].next
 	}
-	if l.runLast == i {
-		l.runLast = before
+	if lg.runLast == i {
+		lg.runLast = before
 	}
-	e.freeRun(l, i)
+	e.freeRun(lg, i)
 }
 
 // sendRun gives run i, its log's next, its place and its header.
 func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
-	r := &e.extents.pool[i]
-	l, q := &e.logs[r.log], &e.segments.all[r.segment]
-	h := &r.header
-	h.Log, h.Generation, h.Durable = l.id, q.generation, l.durable
-	h.Directory, h.Epoch, h.BodyBytes, h.Previous = e.dir, e.epoch, uint32(r.bytes), l.chainSent
-	p := r.block.Bytes()
-	if !r.direct() {
-		clear(p[format.HeaderBytes+r.bytes : format.AlignBlock(format.HeaderBytes+r.bytes)])
-		r.block = r.block.Slice(0, format.AlignBlock(format.HeaderBytes+r.bytes))
+	ext := &e.extents.pool[i]
+	lg, seg := &e.logs[ext.log], &e.segments.all[ext.segment]
+	header := &ext.header
+	header.Log, header.Generation, header.Durable = lg.id, seg.generation, lg.durable
+	header.Directory, header.Epoch, header.BodyBytes, header.Previous = e.dir, e.epoch, uint32(ext.bytes), lg.chainSent
+	buf := ext.block.Bytes()
+	if !ext.direct() {
+		clear(buf[format.HeaderBytes+ext.bytes : format.AlignBlock(format.HeaderBytes+ext.bytes)])
+		ext.block = ext.block.Slice(0, format.AlignBlock(format.HeaderBytes+ext.bytes))
 	}
-	h.BodyCRC = format.CRC(p[format.HeaderBytes : format.HeaderBytes+r.bytes])
-	h.Put(p)
-	e.at(&l.taking)
-	r.from = l.taking
-	for c := &l.taking; ; c.at++ {
-		if n := e.at(c); n == nil || n.base >= h.End {
+	header.BodyCRC = format.CRC(buf[format.HeaderBytes : format.HeaderBytes+ext.bytes])
+	header.Put(buf)
+	e.at(&lg.taking)
+	ext.from = lg.taking
+	for cur := &lg.taking; ; cur.at++ {
+		if batch := e.at(cur); batch == nil || batch.base >= header.End {
 			break
 		}
 	}
-	l.taken = h.End
-	r.state, r.at = runSent, e.now
-	r.io.begin(0, q.next0, r.block)
-	q.next0 += int64(r.block.Len())
-	q.flying++
-	q.sent += int64(r.bytes)
-	l.chainSent, l.runSent = h.CRC, i
-	l.runsFlying++
+	lg.taken = header.End
+	ext.state, ext.at = runSent, e.now
+	ext.io.begin(0, seg.next0, ext.block)
+	seg.next0 += int64(ext.block.Len())
+	seg.flying++
+	seg.sent += int64(ext.bytes)
+	lg.chainSent, lg.runSent = header.CRC, i
+	lg.runsFlying++
 	e.extents.runsFlying++
 	e.stats.Runs++
-	e.stats.RunBytes += uint64(r.block.Len())
-	if r.direct() {
+	e.stats.RunBytes += uint64(ext.block.Len())
+	if ext.direct() {
 		e.stats.DirectRuns++
-		e.stats.DirectBytes += uint64(r.block.Len())
+		e.stats.DirectBytes += uint64(ext.block.Len())
 	}
-	e.disk.begin(r.work(), r.block.Len())
+	e.disk.begin(ext.work(), ext.block.Len())
 	e.reads.appendedAt = e.now
 	e.pushRun(i, sleep)
 }
 
 func (e *Engine) pushRun(i int32, sleep *ioring.Instant) {
-	r := &e.extents.pool[i]
-	if !r.opened {
-		file, pending, errno := e.acquire(r.segment, false)
+	ext := &e.extents.pool[i]
+	if !ext.opened {
+		file, pending, errno := e.acquire(ext.segment, false)
 		if errno != 0 {
-			r.io.errno, r.io.failed = errno, ioring.Open
+			ext.io.errno, ext.io.failed = errno, ioring.Open
 			e.runOver(i)
 			return
 		}
@@ -214,140 +214,140 @@ func (e *Engine) pushRun(i int32, sleep *ioring.Instant) {
 			}
 			return
 		}
-		r.opened, r.io.file = true, file
+		ext.opened, ext.io.file = true, file
 	}
-	if !r.io.push(e.ring, kindRun, uint32(i)) {
+	if !ext.io.push(e.ring, kindRun, uint32(i)) {
 		earlier(sleep, e.now)
 	}
 }
 
-func (e *Engine) runCompleted(i uint32, c ioring.Completion) {
-	if e.extents.pool[i>>1].io.complete(i&1 != 0, c.Result, e.now) {
-		e.runOver(int32(i >> 1))
+func (e *Engine) runCompleted(index uint32, completion ioring.Completion) {
+	if e.extents.pool[index>>1].io.complete(index&1 != 0, completion.Result, e.now) {
+		e.runOver(int32(index >> 1))
 	}
 }
 
 // runOver: run i is written and synced, or has failed.
 func (e *Engine) runOver(i int32) {
-	r := &e.extents.pool[i]
-	s, at := r.log, r.landing()
-	l, q := &e.logs[s], &e.segments.all[r.segment]
-	if r.opened {
-		e.letGo(r.segment)
-		r.opened = false
+	ext := &e.extents.pool[i]
+	slot, at := ext.log, ext.landing()
+	lg, seg := &e.logs[slot], &e.segments.all[ext.segment]
+	if ext.opened {
+		e.letGo(ext.segment)
+		ext.opened = false
 	}
-	q.flying--
-	l.runsFlying--
+	seg.flying--
+	lg.runsFlying--
 	e.extents.runsFlying--
-	e.disk.end(r.work(), r.block.Len())
+	e.disk.end(ext.work(), ext.block.Len())
 	e.changes++
-	if r.io.errno != 0 {
+	if ext.io.errno != 0 {
 		e.runFailed(i)
 		return
 	}
-	r.state = runDone
-	if e.o.Faults.Has(RunAckedAlone) && r.direct() && !e.failed && l.state != logGone {
-		l.durable = max(l.durable, r.header.End)
-		e.tellDurable(r.log, r.landing())
+	ext.state = runDone
+	if e.o.Faults.Has(RunAckedAlone) && ext.direct() && !e.failed && lg.state != logGone {
+		lg.durable = max(lg.durable, ext.header.End)
+		e.tellDurable(ext.log, ext.landing())
 	}
-	e.runsDurable(l)
-	if l.state == logGone {
-		e.finishClosing(l)
+	e.runsDurable(lg)
+	if lg.state == logGone {
+		e.finishClosing(lg)
 		return
 	}
 	if !e.failed {
-		e.settle(s, at)
+		e.settle(slot, at)
 	}
-	if l.taken < l.end {
-		e.queueDrain(int32(s))
+	if lg.taken < lg.end {
+		e.queueDrain(int32(slot))
 	}
 }
 
 // runsDurable takes what is written and synced, in order.
-func (e *Engine) runsDurable(l *log) {
-	for i := l.runFirst; i != none && e.extents.pool[i].state == runDone; i = l.runFirst {
-		if e.failed && e.extents.pool[i].header.End > l.durable {
+func (e *Engine) runsDurable(lg *log) {
+	for i := lg.runFirst; i != none && e.extents.pool[i].state == runDone; i = lg.runFirst {
+		if e.failed && e.extents.pool[i].header.End > lg.durable {
 			return // after a failure nothing becomes durable
 		}
-		e.runDurable(l, i)
+		e.runDurable(lg, i)
 	}
 }
 
 // runDurable: run i is durable, and so is every run of its log before it.
-func (e *Engine) runDurable(l *log, i int32) {
-	r := &e.extents.pool[i]
-	q, h := &e.segments.all[r.segment], &r.header
-	if q.position == 0 {
-		q.base = h.Base
+func (e *Engine) runDurable(lg *log, i int32) {
+	ext := &e.extents.pool[i]
+	seg, header := &e.segments.all[ext.segment], &ext.header
+	if seg.position == 0 {
+		seg.base = header.Base
 	}
-	q.note(format.IndexEntry{Base: h.Base, Position: q.position, Before: q.maxTime})
-	q.position += int64(r.block.Len())
-	q.pending -= int64(r.bytes)
-	q.sent -= int64(r.bytes)
-	e.extents.walked += int64(r.block.Len())
-	q.end, q.chain = h.End, h.CRC
-	q.runs++
-	q.maxTime = max(q.maxTime, h.MaxTime)
-	l.chain, l.drained = h.CRC, h.End
-	if h.MaxTime > l.drainMax || l.drainBase == format.NoOffset {
-		l.drainMax, l.drainBase = h.MaxTime, h.MaxTimeBase
+	seg.note(format.IndexEntry{Base: header.Base, Position: seg.position, Before: seg.maxTime})
+	seg.position += int64(ext.block.Len())
+	seg.pending -= int64(ext.bytes)
+	seg.sent -= int64(ext.bytes)
+	e.extents.walked += int64(ext.block.Len())
+	seg.end, seg.chain = header.End, header.CRC
+	seg.runs++
+	seg.maxTime = max(seg.maxTime, header.MaxTime)
+	lg.chain, lg.drained = header.CRC, header.End
+	if header.MaxTime > lg.drainMax || lg.drainBase == format.NoOffset {
+		lg.drainMax, lg.drainBase = header.MaxTime, header.MaxTimeBase
 	}
-	e.letNodesGo(r.from, h.End)
-	if r.segment != l.writing {
-		e.indexDue(r.segment)
+	e.letNodesGo(ext.from, header.End)
+	if ext.segment != lg.writing {
+		e.indexDue(ext.segment)
 	}
-	l.runFirst = r.next
-	if l.runSent == i {
-		l.runSent = none
+	lg.runFirst = ext.next
+	if lg.runSent == i {
+		lg.runSent = none
 	}
-	if l.runLast == i {
-		l.runLast = none
+	if lg.runLast == i {
+		lg.runLast = none
 	}
-	e.freeRun(l, i)
+	e.freeRun(lg, i)
 }
 
 // runFailed: what a drain held lies in the journal, and is drained again,
 // elsewhere. A direct run lies nowhere, nor does what was to follow a drain.
 func (e *Engine) runFailed(i int32) {
-	r := &e.extents.pool[i]
-	l := &e.logs[r.log]
-	alone := l.runFirst == i && r.next == none && !r.direct()
-	if !alone && l.state != logGone {
-		r.state = runBroken
-		e.fail(e.runFailure(r))
+	ext := &e.extents.pool[i]
+	lg := &e.logs[ext.log]
+	alone := lg.runFirst == i && ext.next == none && !ext.direct()
+	if !alone && lg.state != logGone {
+		ext.state = runBroken
+		e.fail(e.runFailure(ext))
 		return
 	}
 	if !alone {
-		r.state = runDone // its log is gone
-		e.runsDurable(l)
-		e.finishClosing(l)
+		ext.state = runDone // its log is gone
+		e.runsDurable(lg)
+		e.finishClosing(lg)
 		return
 	}
-	if !spaceShort(r.io.failed, r.io.errno) {
-		e.survived(e.runFailure(r))
+	if !spaceShort(ext.io.failed, ext.io.errno) {
+		e.survived(e.runFailure(ext))
 	}
-	l.taking, l.taken, l.chainSent = r.from, l.drained, l.chain
-	l.undrained += int64(r.bytes)
-	s := r.log
-	e.segments.all[r.segment].broken = true
-	e.segments.all[r.segment].sent -= int64(r.bytes)
+	lg.taking, lg.taken, lg.chainSent = ext.from, lg.drained, lg.chain
+	lg.undrained += int64(ext.bytes)
+	slot := ext.log
+	e.segments.all[ext.segment].broken = true
+	e.segments.all[ext.segment].sent -= int64(ext.bytes)
 	e.stats.DrainRetries++
 	e.flush.drainAfter = e.now + retryNS/10
-	l.runFirst, l.runLast, l.runSent = none, none, none
-	e.freeRun(l, i)
-	if l.state == logGone {
-		e.finishClosing(l)
+	lg.runFirst, lg.runLast, lg.runSent = none, none, none
+	e.freeRun(lg, i)
+	if lg.state == logGone {
+		e.finishClosing(lg)
 		return
 	}
-	e.queueDrain(int32(s))
+	e.queueDrain(int32(slot))
 }
 
 // runFailure is what ended run r, and which records it held.
-func (e *Engine) runFailure(r *run) Failure {
-	f := r.io.failure(SegmentFile)
-	if f.Op == ioring.Open {
-		f.Offset, f.Length = 0, 0
+func (e *Engine) runFailure(ext *run) Failure {
+	failure := ext.io.failure(SegmentFile)
+	if failure.Op == ioring.Open {
+		failure.Offset, failure.Length = 0, 0
 	}
-	f.Generation, f.Log, f.From, f.To = e.segments.all[r.segment].generation, r.header.Log, r.header.Base, r.header.End
-	return f
+	failure.Generation, failure.Log, failure.From, failure.To = e.segments.all[ext.segment].generation, ext.header.Log, ext.header.Base, ext.header.End
+	return failure
 }

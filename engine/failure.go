@@ -73,24 +73,24 @@ func (f *Failure) operation() *ioring.OpError {
 }
 
 // fail ends what this shard acknowledges, for good: the first failure says why.
-func (e *Engine) fail(f Failure) {
+func (e *Engine) fail(failure Failure) {
 	if e.failed {
 		return
 	}
-	f.Shard = e.shard
-	e.failed, e.failure = true, f
+	failure.Shard = e.shard
+	e.failed, e.failure = true, failure
 	e.changes++
 	e.tell(Event{Kind: Failed})
 }
 
 // Failure is what ended this shard's storage. False: nothing did.
-func (e *Engine) Failure() (f Failure, failed bool) { return e.failure, e.failed }
+func (e *Engine) Failure() (failure Failure, failed bool) { return e.failure, e.failed }
 
 // survived counts a failure after which the shard goes on: what was asked is
 // done again elsewhere, or refused, or was only worth a try.
-func (e *Engine) survived(f Failure) {
-	f.Shard = e.shard
-	e.troubles, e.trouble = e.troubles+1, f
+func (e *Engine) survived(failure Failure) {
+	failure.Shard = e.shard
+	e.troubles, e.trouble = e.troubles+1, failure
 }
 
 // Troubles is how many operations failed and were survived, and the last of

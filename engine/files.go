@@ -50,7 +50,7 @@ const (
 	slotsFixed   = 4
 )
 
-func (e *Engine) carveFiles(a *mem.Arena) (err error) {
+func (e *Engine) carveFiles(arena *mem.Arena) (err error) {
 	e.files.open0 = e.o.Files + slotsFixed
 	e.journal.file = e.o.Files + slotJournal
 	e.files.opened = make([]file, e.o.FilesMax-slotsFixed)
@@ -58,48 +58,48 @@ func (e *Engine) carveFiles(a *mem.Arena) (err error) {
 	for i := len(e.files.opened) - 1; i >= 0; i-- {
 		e.fileClosed(int32(i))
 	}
-	e.files.paths, err = a.Allocate("paths", max(format.BlockBytes, pathBytes*(len(e.files.opened)+1+worksMax)), 64)
+	e.files.paths, err = arena.Allocate("paths", max(format.BlockBytes, pathBytes*(len(e.files.opened)+1+worksMax)), 64)
 	return err
 }
 
 // acquire pins the file of segment g for I/O. pending: not now, ask again at
 // the next step; errno: it cannot be opened.
-func (e *Engine) acquire(g int32, create bool) (slot uint32, pending bool, errno int) {
-	q := &e.segments.all[g]
-	if q.file == none {
+func (e *Engine) acquire(segIndex int32, create bool) (slot uint32, pending bool, errno int) {
+	seg := &e.segments.all[segIndex]
+	if seg.file == none {
 		i := e.fileFor()
 		if i == none {
 			return 0, true, 0
 		}
 		f := &e.files.opened[i]
-		*f = file{state: fileOpening, segment: g, create: create}
-		q.file = i
-		format.PutSegmentPath(e.files.paths.Bytes()[int(i)*pathBytes:], q.generation)
+		*f = file{state: fileOpening, segment: segIndex, create: create}
+		seg.file = i
+		format.PutSegmentPath(e.files.paths.Bytes()[int(i)*pathBytes:], seg.generation)
 		e.files.filesBusy++
 	}
-	f := &e.files.opened[q.file]
+	f := &e.files.opened[seg.file]
 	f.used = true
 	switch f.state {
 	case fileOpen:
 		f.pins++
-		return e.files.open0 + uint32(q.file), false, 0
+		return e.files.open0 + uint32(seg.file), false, 0
 	case fileFailed:
 		errno = f.errno
-		e.fileClosed(q.file)
-		q.file = none
+		e.fileClosed(seg.file)
+		seg.file = none
 		return 0, false, errno
 	case fileOpening:
-		e.pushFile(q.file)
+		e.pushFile(seg.file)
 	}
 	return 0, true, 0
 }
 
-func (e *Engine) letGo(g int32) {
-	f := &e.files.opened[e.segments.all[g].file]
-	if f.pins <= 0 {
+func (e *Engine) letGo(segIndex int32) {
+	file := &e.files.opened[e.segments.all[segIndex].file]
+	if file.pins <= 0 {
 		panic("engine: a file is let go twice")
 	}
-	f.pins--
+	file.pins--
 }
 
 // fileFor takes a closed slot, or begins to close one that was not used lately.
@@ -117,12 +117,12 @@ func (e *Engine) fileFor() int32 {
 		if e.files.hand++; int(e.files.hand) == len(e.files.opened) {
 			e.files.hand = 0
 		}
-		f := &e.files.opened[i]
-		if f.state != fileOpen || f.pins > 0 {
+		file := &e.files.opened[i]
+		if file.state != fileOpen || file.pins > 0 {
 			continue
 		}
-		if f.used {
-			f.used = false
+		if file.used {
+			file.used = false
 			continue
 		}
 		e.files.closing = i
@@ -142,51 +142,51 @@ func (e *Engine) fileClosed(i int32) {
 }
 
 func (e *Engine) closeFile(i int32) {
-	f := &e.files.opened[i]
-	if f.state == fileOpen && f.pins == 0 {
-		f.state, f.pushed = fileClosing, false
+	file := &e.files.opened[i]
+	if file.state == fileOpen && file.pins == 0 {
+		file.state, file.pushed = fileClosing, false
 		e.files.filesBusy++
 	}
 	e.pushFile(i)
 }
 
 func (e *Engine) pushFile(i int32) {
-	f := &e.files.opened[i]
-	if f.pushed || e.ring.Room() < 1 {
+	file := &e.files.opened[i]
+	if file.pushed || e.ring.Room() < 1 {
 		return
 	}
-	switch f.state {
+	switch file.state {
 	case fileOpening:
 		arg := uint64(0)
-		if f.create {
+		if file.create {
 			arg = ioring.OpenCreate | ioring.OpenExclusive
 		}
-		f.pushed = e.ring.Push(ioring.Op{Code: ioring.Open, File: e.files.open0 + uint32(i), Arg: arg, Buf: e.files.paths.Slice(int(i)*pathBytes, pathBytes), Token: ioring.MakeToken(kindOpenFile, 0, uint32(i))})
+		file.pushed = e.ring.Push(ioring.Op{Code: ioring.Open, File: e.files.open0 + uint32(i), Arg: arg, Buf: e.files.paths.Slice(int(i)*pathBytes, pathBytes), Token: ioring.MakeToken(kindOpenFile, 0, uint32(i))})
 	case fileClosing:
-		f.pushed = e.ring.Push(ioring.Op{Code: ioring.Close, File: e.files.open0 + uint32(i), Token: ioring.MakeToken(kindCloseFile, 0, uint32(i))})
+		file.pushed = e.ring.Push(ioring.Op{Code: ioring.Close, File: e.files.open0 + uint32(i), Token: ioring.MakeToken(kindCloseFile, 0, uint32(i))})
 	}
 }
 
-func (e *Engine) fileCompleted(i uint32, c ioring.Completion) {
-	f := &e.files.opened[i]
-	f.pushed = false
+func (e *Engine) fileCompleted(index uint32, completion ioring.Completion) {
+	file := &e.files.opened[index]
+	file.pushed = false
 	code := ioring.Open
-	if f.state == fileClosing {
+	if file.state == fileClosing {
 		code = ioring.Close
 	}
-	if again(code, c.Result) {
+	if again(code, completion.Result) {
 		return // pushed again by whoever asks next
 	}
 	e.files.filesBusy--
 	switch {
-	case f.state == fileClosing:
-		if f.segment != none {
-			e.segments.all[f.segment].file = none
+	case file.state == fileClosing:
+		if file.segment != none {
+			e.segments.all[file.segment].file = none
 		}
-		e.fileClosed(int32(i))
-	case c.Result < 0:
-		f.state, f.errno = fileFailed, int(-c.Result)
+		e.fileClosed(int32(index))
+	case completion.Result < 0:
+		file.state, file.errno = fileFailed, int(-completion.Result)
 	default:
-		f.state = fileOpen
+		file.state = fileOpen
 	}
 }

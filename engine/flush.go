@@ -35,7 +35,7 @@ const (
 // looksPerStep bounds how many logs one step looks at.
 const looksPerStep = 32
 
-func (e *Engine) carveDrains(a *mem.Arena) (err error) {
+func (e *Engine) carveDrains(arena *mem.Arena) (err error) {
 	e.flush.queue = make([]int32, e.o.LogsMax)
 	for i := range e.flush.buffers {
 		e.flush.lent[i] = none
@@ -43,20 +43,20 @@ func (e *Engine) carveDrains(a *mem.Arena) (err error) {
 		if i >= largeDrains {
 			what, n = "small run buffers", smallDrainBytes
 		}
-		if e.flush.buffers[i], err = a.Allocate(what, n, format.BlockBytes); err != nil {
+		if e.flush.buffers[i], err = arena.Allocate(what, n, format.BlockBytes); err != nil {
 			return err
 		}
 	}
 	return e.carveRuns()
 }
 
-func (e *Engine) queueDrain(s int32) {
-	l := &e.logs[s]
-	if l.queued {
+func (e *Engine) queueDrain(slot int32) {
+	lg := &e.logs[slot]
+	if lg.queued {
 		return
 	}
-	l.queued = true
-	e.flush.queue[(e.flush.queueAt+e.flush.queueN)%len(e.flush.queue)] = s
+	lg.queued = true
+	e.flush.queue[(e.flush.queueAt+e.flush.queueN)%len(e.flush.queue)] = slot
 	e.flush.queueN++
 }
 
@@ -78,31 +78,31 @@ func (e *Engine) stepDrains(sleep *ioring.Instant) {
 		earlier(sleep, e.now+10e6)
 	}
 	for ; looks > 0 && e.flush.drainsBusy < most; looks-- {
-		s := e.flush.queue[e.flush.queueAt]
-		l := &e.logs[s]
-		if e.drainBuffer(l) == none {
+		slot := e.flush.queue[e.flush.queueAt]
+		lg := &e.logs[slot]
+		if e.drainBuffer(lg) == none {
 			break // nobody goes before it: the journal is freed from the oldest on
 		}
 		e.flush.queueAt = (e.flush.queueAt + 1) % len(e.flush.queue)
 		e.flush.queueN--
-		l.queued = false
-		if l.state == logGone {
-			e.finishClosing(l)
+		lg.queued = false
+		if lg.state == logGone {
+			e.finishClosing(lg)
 			continue
 		}
-		if l.state != logOpen && l.state != logClosing || l.taken >= l.end || l.runFirst != none {
+		if lg.state != logOpen && lg.state != logClosing || lg.taken >= lg.end || lg.runFirst != none {
 			continue // a run that ends puts its log back
 		}
-		due := l.oldest + idleDrainNS
-		if l.taken < l.durable && (urgent || l.catching || l.undrained >= format.FlushBytesMax || e.now >= due) {
-			if e.startDrain(Slot(s), l.durable, sleep) {
+		due := lg.oldest + idleDrainNS
+		if lg.taken < lg.durable && (urgent || lg.catching || lg.undrained >= format.FlushBytesMax || e.now >= due) {
+			if e.startDrain(Slot(slot), lg.durable, sleep) {
 				continue
 			}
 			earlier(sleep, e.now+5e6)
-		} else if l.taken < l.durable {
+		} else if lg.taken < lg.durable {
 			earlier(sleep, due)
 		}
-		e.queueDrain(s)
+		e.queueDrain(slot)
 	}
 	if e.flush.queueN > 0 && urgent && e.flush.drainsBusy < most {
 		earlier(sleep, e.now+1e6)
@@ -123,8 +123,8 @@ func (e *Engine) drainsNow() int {
 
 // drainBuffer is a free buffer for the next run of l: a small one where that
 // holds all there is. none: there is none.
-func (e *Engine) drainBuffer(l *log) int32 {
-	if format.HeaderBytes+l.undrained <= smallDrainBytes {
+func (e *Engine) drainBuffer(lg *log) int32 {
+	if format.HeaderBytes+lg.undrained <= smallDrainBytes {
 		for i := largeDrains; i < drainsMax; i++ {
 			if e.flush.lent[i] == none {
 				return int32(i)
@@ -142,73 +142,73 @@ func (e *Engine) drainBuffer(l *log) int32 {
 // startDrain builds the next run of log s, of batches that end at limit or
 // before, and starts it. Before a direct run they need not be durable yet.
 // False: not now.
-func (e *Engine) startDrain(s Slot, limit int64, sleep *ioring.Instant) bool {
-	l := &e.logs[s]
-	n := e.at(&l.taking)
-	if n == nil {
+func (e *Engine) startDrain(slot Slot, limit int64, sleep *ioring.Instant) bool {
+	lg := &e.logs[slot]
+	batch := e.at(&lg.taking)
+	if batch == nil {
 		panic("engine: undrained batches are not in memory")
 	}
-	alone := l.runFirst == none
-	if q := &e.segments.all[l.writing]; q.broken && alone {
-		return e.replaceSegment(s)
+	alone := lg.runFirst == none
+	if seg := &e.segments.all[lg.writing]; seg.broken && alone {
+		return e.replaceSegment(slot)
 	}
-	if l.filling != l.writing && n.base >= e.segments.all[l.filling].base {
-		e.writesTo(l, l.filling)
+	if lg.filling != lg.writing && batch.base >= e.segments.all[lg.filling].base {
+		e.writesTo(lg, lg.filling)
 	}
-	q := &e.segments.all[l.writing]
-	buffer := e.drainBuffer(l)
+	seg := &e.segments.all[lg.writing]
+	buffer := e.drainBuffer(lg)
 	if buffer == none || e.extents.runFree == none {
 		return false
 	}
-	p := e.flush.buffers[buffer].Bytes()
-	h := format.RunHeader{Base: n.base, MaxTime: format.NoTime}
+	buf := e.flush.buffers[buffer].Bytes()
+	header := format.RunHeader{Base: batch.base, MaxTime: format.NoTime}
 	at := format.HeaderBytes
-	c := l.taking
-	for ; n != nil && n.seq != 0; n = e.at(&c) {
-		size := format.EntryHeaderBytes + format.Align8(int(n.length))
-		if n.base+int64(n.count) > limit || h.Batches > 0 && at+size > format.FlushBytesMax || l.filling != l.writing && n.base >= e.segments.all[l.filling].base {
+	cur := lg.taking
+	for ; batch != nil && batch.seq != 0; batch = e.at(&cur) {
+		size := format.EntryHeaderBytes + format.Align8(int(batch.length))
+		if batch.base+int64(batch.count) > limit || header.Batches > 0 && at+size > format.FlushBytesMax || lg.filling != lg.writing && batch.base >= e.segments.all[lg.filling].base {
 			break
 		}
-		k := &e.cache.slabs[n.slab]
-		copy(p[at:], k.block.Bytes()[n.pos:int(n.pos)+size])
-		h.Add(n.base, n.count, n.maxTime)
+		slab := &e.cache.slabs[batch.slab]
+		copy(buf[at:], slab.block.Bytes()[batch.pos:int(batch.pos)+size])
+		header.Add(batch.base, batch.count, batch.maxTime)
 		at += size
-		c.at++
+		cur.at++
 	}
-	if h.Batches == 0 {
+	if header.Batches == 0 {
 		return false
 	}
 	bytes := at - format.HeaderBytes
 	length := format.AlignBlock(at)
-	if rest := q.pending - q.sent - int64(bytes); rest > 0 && q.next0+int64(length)+format.RoomFor(rest) > q.bytes || q.next0+int64(length) > q.bytes {
-		e.wantRoom(s, l.writing, q.next0+int64(length)+format.RoomFor(rest))
-		if q.next0+int64(length) > q.bytes {
+	if rest := seg.pending - seg.sent - int64(bytes); rest > 0 && seg.next0+int64(length)+format.RoomFor(rest) > seg.bytes || seg.next0+int64(length) > seg.bytes {
+		e.wantRoom(slot, lg.writing, seg.next0+int64(length)+format.RoomFor(rest))
+		if seg.next0+int64(length) > seg.bytes {
 			return false
 		}
 	}
-	i := e.takeRun(run{state: runSealed, log: s, segment: l.writing, buffer: buffer, block: e.flush.buffers[buffer], bytes: bytes, header: h})
+	i := e.takeRun(run{state: runSealed, log: slot, segment: lg.writing, buffer: buffer, block: e.flush.buffers[buffer], bytes: bytes, header: header})
 	e.flush.lent[buffer] = i
 	e.flush.drainsBusy++
-	l.undrained -= int64(bytes)
+	lg.undrained -= int64(bytes)
 	e.sendRun(i, sleep)
 	return true
 }
 
 // replaceSegment moves what is pending from a broken segment to the next one.
-func (e *Engine) replaceSegment(s Slot) bool {
-	l := &e.logs[s]
-	q := &e.segments.all[l.writing]
-	if q.next == none {
-		e.wantSegment(s, q.pending)
+func (e *Engine) replaceSegment(slot Slot) bool {
+	lg := &e.logs[slot]
+	seg := &e.segments.all[lg.writing]
+	if seg.next == none {
+		e.wantSegment(slot, seg.pending)
 		return false
 	}
-	x := &e.segments.all[q.next]
-	if !x.ready {
+	next := &e.segments.all[seg.next]
+	if !next.ready {
 		return false
 	}
-	x.pending += q.pending
-	q.pending = 0
-	x.base, x.end = l.drained, l.drained
-	l.filling, l.writing = q.next, q.next
+	next.pending += seg.pending
+	seg.pending = 0
+	next.base, next.end = lg.drained, lg.drained
+	lg.filling, lg.writing = seg.next, seg.next
 	return false
 }

@@ -22,16 +22,16 @@ type Levels struct {
 
 // Levels looks at every slab: it is for once in a while.
 func (e *Engine) Levels() Levels {
-	l := Levels{
+	levels := Levels{
 		SlabsMax: len(e.cache.slabs), SlabsPinned: e.cache.pinned, Frames: e.InFlight(), FramesMax: e.o.InflightMax,
 		JournalBlocks: int(e.journal.used), JournalBlocksMax: int(e.journal.blocks), Runs: e.flush.drainsBusy, RunsMax: drainsMax, DrainQueue: e.flush.queueN,
 		ColdReads: e.reads.coldsBusy, ColdReadsMax: readsMax, Spares: e.recycled.sparesN, SparesMax: RecycledMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.cache.chunks),
 	}
-	l.Slabs = l.SlabsMax - e.slabsFree()
+	levels.Slabs = levels.SlabsMax - e.slabsFree()
 	for i := e.cache.chunk; i != none; i = e.cache.chunks[i].next {
-		l.IndexChunksFree++
+		levels.IndexChunksFree++
 	}
-	return l
+	return levels
 }
 
 // InFlight is how many journal frames are submitted and not durable.
@@ -81,9 +81,9 @@ type Disk struct {
 // system's own journal is written and synced for it.
 const metadataBytes = 64 << 10
 
-func (d *Disk) begin(w Work, n int) { d.Begun[w] += uint64(n) }
+func (d *Disk) begin(kind Work, n int) { d.Begun[kind] += uint64(n) }
 
-func (d *Disk) end(w Work, n int) { d.Over[w] += uint64(n) }
+func (d *Disk) end(kind Work, n int) { d.Over[kind] += uint64(n) }
 
 // Disk is what is under way, live.
 func (e *Engine) Disk() *Disk { return &e.disk }
@@ -97,14 +97,14 @@ type landing struct {
 
 // Landed tells of the frame or the run that last moved Durable(l): when it was
 // pushed, when its write was over, how large it was.
-func (e *Engine) Landed(l Slot) (submitted, written ioring.Instant, bytes int) {
-	x := &e.logs[l].landed
-	return x.submitted, x.written, x.bytes
+func (e *Engine) Landed(slot Slot) (submitted, written ioring.Instant, bytes int) {
+	landing := &e.logs[slot].landed
+	return landing.submitted, landing.written, landing.bytes
 }
 
 // Undurable is how many bytes of batches were appended and are not durable, of a
 // log and of all of the shard.
-func (e *Engine) Undurable(l Slot) (own, all int64) { return e.logs[l].undurable, e.undurable }
+func (e *Engine) Undurable(slot Slot) (own, all int64) { return e.logs[slot].undurable, e.undurable }
 
 // JournalFull says that a frame found no room in the journal: it waits for drains
 // and for a checkpoint.

@@ -32,23 +32,23 @@ type indexWork struct {
 
 const recentEntries = 4
 
-func (e *Engine) carveIndexes(a *mem.Arena) (err error) {
-	e.index.indexBlock, err = a.Allocate("index block", format.BlockBytes, format.BlockBytes)
+func (e *Engine) carveIndexes(arena *mem.Arena) (err error) {
+	e.index.indexBlock, err = arena.Allocate("index block", format.BlockBytes, format.BlockBytes)
 	return err
 }
 
 // note adds a run to the index, in its place, thinning it where it is full. The
 // index is sparse, and filled by writing, by walking, and from what the life
 // before knew.
-func (q *segment) note(x format.IndexEntry) {
+func (q *segment) note(entry format.IndexEntry) {
 	i := q.indexed
-	for i > 0 && q.index[i-1].Position > x.Position {
+	for i > 0 && q.index[i-1].Position > entry.Position {
 		i--
 	}
-	if i > 0 && (q.index[i-1].Position == x.Position || x.Position-q.index[i-1].Position < q.stride) {
+	if i > 0 && (q.index[i-1].Position == entry.Position || entry.Position-q.index[i-1].Position < q.stride) {
 		return
 	}
-	if i < q.indexed && q.index[i].Position-x.Position < q.stride && i > 0 {
+	if i < q.indexed && q.index[i].Position-entry.Position < q.stride && i > 0 {
 		return
 	}
 	if q.indexed == format.IndexEntriesMax {
@@ -57,42 +57,42 @@ func (q *segment) note(x format.IndexEntry) {
 		}
 		q.indexed = format.IndexEntriesMax / 2
 		q.stride = max(2*q.stride, 2*format.FlushBytesMax)
-		q.note(x)
+		q.note(entry)
 		return
 	}
 	copy(q.index[i+1:q.indexed+1], q.index[i:q.indexed])
-	q.index[i] = x
+	q.index[i] = entry
 	q.indexed++
 }
 
 // seek is the last run that is known to be at or before offset; near says that
 // it is the one, or close to it.
-func (q *segment) seek(offset int64) (x format.IndexEntry, near bool) {
-	x = format.IndexEntry{Base: q.base, Before: format.NoTime}
+func (q *segment) seek(offset int64) (entry format.IndexEntry, near bool) {
+	entry = format.IndexEntry{Base: q.base, Before: format.NoTime}
 	for i := q.indexed - 1; i >= 0; i-- {
 		if q.index[i].Base <= offset {
-			x = q.index[i]
+			entry = q.index[i]
 			break
 		}
 	}
-	near = x.Base == offset
+	near = entry.Base == offset
 	for i := range q.recent {
-		if y := &q.recent[i]; y.Position > 0 && y.Position >= x.Position && y.Base <= offset {
-			x, near = *y, true
+		if recent := &q.recent[i]; recent.Position > 0 && recent.Position >= entry.Position && recent.Base <= offset {
+			entry, near = *recent, true
 		}
 	}
-	return x, near
+	return entry, near
 }
 
 // remember keeps where a reader may go on; recentEntries readers of a segment
 // are told apart.
-func (q *segment) remember(x format.IndexEntry) {
+func (q *segment) remember(entry format.IndexEntry) {
 	for i := range q.recent {
-		if q.recent[i].Position == x.Position {
+		if q.recent[i].Position == entry.Position {
 			return
 		}
 	}
-	q.recent[q.recentAt] = x
+	q.recent[q.recentAt] = entry
 	q.recentAt = (q.recentAt + 1) % recentEntries
 }
 
@@ -106,28 +106,28 @@ func (q *segment) seekTime(ts int64) int64 {
 }
 
 // indexDue has the index of segment g written, if g is complete.
-func (e *Engine) indexDue(g int32) {
-	if q := &e.segments.all[g]; !q.writeDue && q.position > 0 && q.indexAt != q.position && q.pending == 0 && q.flying == 0 && q.position+format.BlockBytes <= q.bytes {
-		q.writeDue = true
+func (e *Engine) indexDue(segIndex int32) {
+	if seg := &e.segments.all[segIndex]; !seg.writeDue && seg.position > 0 && seg.indexAt != seg.position && seg.pending == 0 && seg.flying == 0 && seg.position+format.BlockBytes <= seg.bytes {
+		seg.writeDue = true
 		e.index.writesDue++
 	}
 }
 
 // loadDue has the index of segment g read.
-func (e *Engine) loadDue(g int32) {
-	e.segments.all[g].loadDue, e.segments.all[g].indexAt = true, e.segments.all[g].position
+func (e *Engine) loadDue(segIndex int32) {
+	e.segments.all[segIndex].loadDue, e.segments.all[segIndex].indexAt = true, e.segments.all[segIndex].position
 	e.index.loadsDue++
 }
 
 // noIndexDue forgets what is due of segment q.
-func (e *Engine) noIndexDue(q *segment) {
-	if q.writeDue {
+func (e *Engine) noIndexDue(seg *segment) {
+	if seg.writeDue {
 		e.index.writesDue--
 	}
-	if q.loadDue {
+	if seg.loadDue {
 		e.index.loadsDue--
 	}
-	q.writeDue, q.loadDue = false, false
+	seg.writeDue, seg.loadDue = false, false
 }
 
 // indexesWritten says that at a clean stop nothing of them is left to do.
@@ -135,8 +135,8 @@ func (e *Engine) indexesWritten() bool {
 	if !e.index.atStop {
 		e.index.atStop = true
 		for i := range e.logs[:e.logsHigh] {
-			if l := &e.logs[i]; l.state == logOpen && l.writing != none {
-				e.indexDue(l.writing)
+			if lg := &e.logs[i]; lg.state == logOpen && lg.writing != none {
+				e.indexDue(lg.writing)
 			}
 		}
 	}
@@ -144,28 +144,28 @@ func (e *Engine) indexesWritten() bool {
 }
 
 func (e *Engine) stepIndexes(sleep *ioring.Instant) {
-	w := &e.index.indexing
-	if !w.active {
+	job := &e.index.indexing
+	if !job.active {
 		if e.failed || e.index.writesDue == 0 && (e.index.loadsDue == 0 || e.stopping) {
 			return
 		}
-		for q := &e.segments.all[e.index.indexAt]; !q.writeDue && (!q.loadDue || e.stopping); q = &e.segments.all[e.index.indexAt] {
+		for seg := &e.segments.all[e.index.indexAt]; !seg.writeDue && (!seg.loadDue || e.stopping); seg = &e.segments.all[e.index.indexAt] {
 			e.index.indexAt = (e.index.indexAt + 1) % int32(len(e.segments.all))
 		}
-		q := &e.segments.all[e.index.indexAt]
-		*w = indexWork{active: true, write: q.writeDue, segment: e.index.indexAt}
-		e.noIndexDue(q)
-		q.readers++ // it is not removed under us
+		seg := &e.segments.all[e.index.indexAt]
+		*job = indexWork{active: true, write: seg.writeDue, segment: e.index.indexAt}
+		e.noIndexDue(seg)
+		seg.readers++ // it is not removed under us
 	}
-	if w.pushed {
+	if job.pushed {
 		return
 	}
-	q := &e.segments.all[w.segment]
-	if !w.opened {
-		_, pending, errno := e.acquire(w.segment, false)
+	seg := &e.segments.all[job.segment]
+	if !job.opened {
+		_, pending, errno := e.acquire(job.segment, false)
 		if errno != 0 {
-			q.readers--
-			w.active = false
+			seg.readers--
+			job.active = false
 			return
 		}
 		if pending {
@@ -174,58 +174,58 @@ func (e *Engine) stepIndexes(sleep *ioring.Instant) {
 			}
 			return
 		}
-		w.opened = true
-		if w.write {
-			q.indexAt = q.position
-			x := format.IndexHeader{Directory: e.dir, Generation: q.generation, Log: e.logs[q.log].id, Position: q.indexAt, Stride: q.stride}
-			x.Put(e.index.indexBlock.Bytes(), q.index[:q.indexed])
+		job.opened = true
+		if job.write {
+			seg.indexAt = seg.position
+			header := format.IndexHeader{Directory: e.dir, Generation: seg.generation, Log: e.logs[seg.log].id, Position: seg.indexAt, Stride: seg.stride}
+			header.Put(e.index.indexBlock.Bytes(), seg.index[:seg.indexed])
 		}
 	}
-	op := ioring.Op{Code: ioring.Read, File: e.files.open0 + uint32(q.file), Offset: uint64(q.indexAt), Buf: e.index.indexBlock, Token: ioring.MakeToken(kindIndex, 0, 0)}
-	if w.write {
+	op := ioring.Op{Code: ioring.Read, File: e.files.open0 + uint32(seg.file), Offset: uint64(seg.indexAt), Buf: e.index.indexBlock, Token: ioring.MakeToken(kindIndex, 0, 0)}
+	if job.write {
 		op.Code = ioring.Write
 	}
-	if w.pushed = e.ring.Push(op); !w.pushed {
+	if job.pushed = e.ring.Push(op); !job.pushed {
 		earlier(sleep, e.now)
 		return
 	}
 	e.disk.begin(WorkFiles, metadataBytes)
 }
 
-func (e *Engine) indexCompleted(c ioring.Completion) {
-	w := &e.index.indexing
-	q := &e.segments.all[w.segment]
-	w.pushed = false
+func (e *Engine) indexCompleted(completion ioring.Completion) {
+	job := &e.index.indexing
+	seg := &e.segments.all[job.segment]
+	job.pushed = false
 	e.disk.end(WorkFiles, metadataBytes)
 	code := ioring.Read
-	if w.write {
+	if job.write {
 		code = ioring.Write
 	}
-	if again(code, c.Result) {
+	if again(code, completion.Result) {
 		return
 	}
-	if c.Result < 0 && !spaceShort(code, int(-c.Result)) {
-		e.survived(Failure{Op: code, File: SegmentFile, Generation: q.generation, Offset: q.indexAt, Length: format.BlockBytes, Errno: ioring.Errno(-c.Result), Log: e.logs[q.log].id})
+	if completion.Result < 0 && !spaceShort(code, int(-completion.Result)) {
+		e.survived(Failure{Op: code, File: SegmentFile, Generation: seg.generation, Offset: seg.indexAt, Length: format.BlockBytes, Errno: ioring.Errno(-completion.Result), Log: e.logs[seg.log].id})
 	}
-	if !w.write && (c.Result != format.BlockBytes || !e.takeIndex(e.index.indexBlock.Bytes(), q)) {
-		q.indexAt = 0
+	if !job.write && (completion.Result != format.BlockBytes || !e.takeIndex(e.index.indexBlock.Bytes(), seg)) {
+		seg.indexAt = 0
 	}
-	e.letGo(w.segment)
-	q.readers--
-	w.active = false
+	e.letGo(job.segment)
+	seg.readers--
+	job.active = false
 }
 
 // takeIndex takes what p tells of q. False: it is no index, or not this one.
-func (e *Engine) takeIndex(p []byte, q *segment) bool {
-	var x format.IndexHeader
-	if !x.Get(p) || x.Directory != e.dir || x.Generation != q.generation || x.Log != e.logs[q.log].id || x.Position != q.indexAt {
+func (e *Engine) takeIndex(buf []byte, seg *segment) bool {
+	var header format.IndexHeader
+	if !header.Get(buf) || header.Directory != e.dir || header.Generation != seg.generation || header.Log != e.logs[seg.log].id || header.Position != seg.indexAt {
 		return false
 	}
-	if q.stride == 0 {
-		q.stride = x.Stride
+	if seg.stride == 0 {
+		seg.stride = header.Stride
 	}
-	for i := range x.Entries {
-		q.note(format.IndexEntryAt(p, i))
+	for i := range header.Entries {
+		seg.note(format.IndexEntryAt(buf, i))
 	}
 	return true
 }

@@ -104,18 +104,18 @@ func (e *Engine) entryFits(n int) bool {
 			return false
 		}
 	}
-	s := &e.cache.slabs[e.cache.slab]
-	s.frames++
-	e.journal.openPos, e.journal.openBytes, e.journal.openCount = s.used, format.HeaderBytes, 0
+	slab := &e.cache.slabs[e.cache.slab]
+	slab.frames++
+	e.journal.openPos, e.journal.openBytes, e.journal.openCount = slab.used, format.HeaderBytes, 0
 	e.journal.live[(e.journal.sealedSeq+1)%uint64(len(e.journal.live))] = liveFrame{slab: e.cache.slab, pos: e.journal.openPos}
 	return true
 }
 
 // appendEntry writes the header of an entry whose bytes are in place.
-func (e *Engine) appendEntry(h *format.Entry) (seq uint64) {
-	b := e.cache.slabs[e.cache.slab].block.Bytes()
-	putEntry(b[e.journal.openPos+e.journal.openBytes:], h)
-	e.journal.openBytes += h.Bytes()
+func (e *Engine) appendEntry(entry *format.Entry) (seq uint64) {
+	buf := e.cache.slabs[e.cache.slab].block.Bytes()
+	putEntry(buf[e.journal.openPos+e.journal.openBytes:], entry)
+	e.journal.openBytes += entry.Bytes()
 	e.journal.openCount++
 	e.journal.lastEntry = e.now
 	e.stats.Entries++
@@ -123,22 +123,22 @@ func (e *Engine) appendEntry(h *format.Entry) (seq uint64) {
 }
 
 // putEntry writes the header of an entry, and the zeroes after its bytes.
-func putEntry(p []byte, h *format.Entry) {
-	h.Put(p)
-	clear(p[format.EntryHeaderBytes+int(h.Length) : h.Bytes()])
+func putEntry(buf []byte, entry *format.Entry) {
+	entry.Put(buf)
+	clear(buf[format.EntryHeaderBytes+int(entry.Length) : entry.Bytes()])
 }
 
 // putNote appends an entry without bytes; entryFits(0) said that it fits.
-func (e *Engine) putNote(h format.Entry) { e.appendEntry(&h) }
+func (e *Engine) putNote(entry format.Entry) { e.appendEntry(&entry) }
 
 func (e *Engine) sealFrame() {
-	s := &e.cache.slabs[e.cache.slab]
-	f := &e.journal.live[(e.journal.sealedSeq+1)%uint64(len(e.journal.live))]
-	b := s.block.Bytes()
+	slab := &e.cache.slabs[e.cache.slab]
+	frame := &e.journal.live[(e.journal.sealedSeq+1)%uint64(len(e.journal.live))]
+	buf := slab.block.Bytes()
 	n := format.AlignBlock(e.journal.openBytes)
-	clear(b[e.journal.openPos+e.journal.openBytes : e.journal.openPos+n])
-	f.state, f.bytes, f.entries, f.blocks = frameSealed, e.journal.openBytes, e.journal.openCount, int32(n/format.BlockBytes)
-	s.used = e.journal.openPos + n
+	clear(buf[e.journal.openPos+e.journal.openBytes : e.journal.openPos+n])
+	frame.state, frame.bytes, frame.entries, frame.blocks = frameSealed, e.journal.openBytes, e.journal.openCount, int32(n/format.BlockBytes)
+	slab.used = e.journal.openPos + n
 	e.journal.openBytes, e.journal.openCount = 0, 0
 	e.journal.sealedSeq++
 }
@@ -146,8 +146,8 @@ func (e *Engine) sealFrame() {
 // release frees the journal's blocks before frame upTo.
 func (e *Engine) release(upTo uint64) {
 	for e.journal.released < upTo {
-		f := &e.journal.live[e.journal.released%uint64(len(e.journal.live))]
-		e.journal.used -= int64(f.blocks) + int64(f.wasted)
+		frame := &e.journal.live[e.journal.released%uint64(len(e.journal.live))]
+		e.journal.used -= int64(frame.blocks) + int64(frame.wasted)
 		e.journal.released++
 		e.changes++
 	}
@@ -156,21 +156,21 @@ func (e *Engine) release(upTo uint64) {
 // replayFrom is the first frame that must be replayed: not durable, or with
 // something in it that is not drained.
 func (e *Engine) replayFrom() uint64 {
-	q := max(e.journal.released, e.journal.replayHint)
-	for q <= e.journal.durableSeq && e.journal.live[q%uint64(len(e.journal.live))].undrained == 0 {
-		q++
+	seq := max(e.journal.released, e.journal.replayHint)
+	for seq <= e.journal.durableSeq && e.journal.live[seq%uint64(len(e.journal.live))].undrained == 0 {
+		seq++
 	}
-	e.journal.replayHint = q
-	return q
+	e.journal.replayHint = seq
+	return seq
 }
 
 // blocksBefore is how many of the journal's blocks in use lie before frame q, at
 // most the first that is not durable.
-func (e *Engine) blocksBefore(q uint64) int64 {
-	if q > e.journal.submitted {
+func (e *Engine) blocksBefore(seq uint64) int64 {
+	if seq > e.journal.submitted {
 		return e.journal.used
 	}
-	n := e.journal.live[q%uint64(len(e.journal.live))].block - e.journal.live[e.journal.released%uint64(len(e.journal.live))].block
+	n := e.journal.live[seq%uint64(len(e.journal.live))].block - e.journal.live[e.journal.released%uint64(len(e.journal.live))].block
 	if n < 0 {
 		n += e.journal.blocks
 	}

@@ -22,10 +22,10 @@ func (e *Engine) OpenLog(id uint64, user uint32) Status {
 		e.stats.WaitMemory++
 		return WaitMemory
 	}
-	s, _ := e.takeLog(id)
-	l := &e.logs[s]
-	l.state, l.user = logOpening, user
-	e.putNote(format.Entry{Kind: format.EntryOpened, Log: id, Slot: uint32(s)})
+	slot, _ := e.takeLog(id)
+	lg := &e.logs[slot]
+	lg.state, lg.user = logOpening, user
+	e.putNote(format.Entry{Kind: format.EntryOpened, Log: id, Slot: uint32(slot)})
 	return OK
 }
 
@@ -34,109 +34,109 @@ func (e *Engine) takeLog(id uint64) (Slot, bool) {
 	if i == none {
 		return 0, false
 	}
-	l := &e.logs[i]
+	lg := &e.logs[i]
 	e.logsHigh = max(e.logsHigh, int(i)+1)
-	e.freeLog = l.nextFree
-	*l = log{id: id, first: none, last: none, taking: cursor{none, 0}, settling: cursor{none, 0}, runFirst: none, runLast: none, runSent: none, building: none, segments: none, tail: none, writing: none, filling: none,
+	e.freeLog = lg.nextFree
+	*lg = log{id: id, first: none, last: none, taking: cursor{none, 0}, settling: cursor{none, 0}, runFirst: none, runLast: none, runSent: none, building: none, segments: none, tail: none, writing: none, filling: none,
 		maxTime: format.NoTime, maxTimeBase: format.NoOffset, drainMax: format.NoTime, drainBase: format.NoOffset, rotFrom: format.NoOffset, rotTo: format.NoOffset}
 	e.byID[id] = Slot(i)
 	return Slot(i), true
 }
 
-func (e *Engine) open(l Slot) bool {
-	return int(l) < len(e.logs) && e.logs[l].state == logOpen
+func (e *Engine) open(slot Slot) bool {
+	return int(slot) < len(e.logs) && e.logs[slot].state == logOpen
 }
 
 // Lookup finds an open log.
 func (e *Engine) Lookup(id uint64) (Slot, bool) {
-	s, ok := e.byID[id]
-	if ok && e.logs[s].state != logOpen {
+	slot, ok := e.byID[id]
+	if ok && e.logs[slot].state != logOpen {
 		return 0, false
 	}
-	return s, ok
+	return slot, ok
 }
 
 // Start is the log's first offset.
-func (e *Engine) Start(l Slot) int64 { return e.logs[l].start }
+func (e *Engine) Start(slot Slot) int64 { return e.logs[slot].start }
 
 // End is one past the last offset appended, Durable one past the last that is
 // durable.
-func (e *Engine) End(l Slot) int64 { return e.logs[l].end }
+func (e *Engine) End(slot Slot) int64 { return e.logs[slot].end }
 
 // Durable is one past the last offset on stable storage.
-func (e *Engine) Durable(l Slot) int64 { return e.logs[l].durable }
+func (e *Engine) Durable(slot Slot) int64 { return e.logs[slot].durable }
 
 // StartDurable is the log's first offset as it would be after a power cut now,
 // at least.
-func (e *Engine) StartDurable(s Slot) int64 { return e.logs[s].startDurable }
+func (e *Engine) StartDurable(slot Slot) int64 { return e.logs[slot].startDurable }
 
 // MaxTime is the largest timestamp appended and an offset at or before its
 // batch, at which to look for it; ts < 0 and base -1 when there is none.
-func (e *Engine) MaxTime(l Slot) (ts, base int64) {
-	x := &e.logs[l]
-	if x.maxTimeBase == format.NoOffset {
+func (e *Engine) MaxTime(slot Slot) (ts, base int64) {
+	lg := &e.logs[slot]
+	if lg.maxTimeBase == format.NoOffset {
 		return -1, -1
 	}
-	if x.maxTimeBase < x.start {
-		return e.maxTimeLeft(x)
+	if lg.maxTimeBase < lg.start {
+		return e.maxTimeLeft(lg)
 	}
-	return x.maxTime, x.maxTimeBase
+	return lg.maxTime, lg.maxTimeBase
 }
 
 // maxTimeLeft is MaxTime of a log whose newest record by time is before its
 // start. Of a segment that the start cuts in two the time may be that of a
 // record before it.
-func (e *Engine) maxTimeLeft(l *log) (ts, base int64) {
+func (e *Engine) maxTimeLeft(lg *log) (ts, base int64) {
 	ts, base = -1, -1
-	for g := l.segments; g != none; g = e.segments.all[g].next {
-		if q := &e.segments.all[g]; q.position > 0 && q.end > l.start && q.maxTime > ts {
-			ts, base = q.maxTime, max(q.seekTime(q.maxTime), l.start)
+	for g := lg.segments; g != none; g = e.segments.all[g].next {
+		if seg := &e.segments.all[g]; seg.position > 0 && seg.end > lg.start && seg.maxTime > ts {
+			ts, base = seg.maxTime, max(seg.seekTime(seg.maxTime), lg.start)
 		}
 	}
-	for i := l.first; i != none; i = e.cache.chunks[i].next {
-		c := &e.cache.chunks[i]
-		for k := c.head; k < c.tail; k++ {
-			if x := &c.nodes[k]; x.maxTime > ts && x.base+int64(x.count) > l.start {
-				ts, base = x.maxTime, max(x.base, l.start)
+	for i := lg.first; i != none; i = e.cache.chunks[i].next {
+		chunk := &e.cache.chunks[i]
+		for k := chunk.head; k < chunk.tail; k++ {
+			if batch := &chunk.nodes[k]; batch.maxTime > ts && batch.base+int64(batch.count) > lg.start {
+				ts, base = batch.maxTime, max(batch.base, lg.start)
 			}
 		}
 	}
 	return ts, base
 }
 
-func (l *log) addEpoch(x format.EpochStart) {
+func (l *log) addEpoch(epoch format.EpochStart) {
 	if l.nEpochs == len(l.epochs) {
 		copy(l.epochs[:], l.epochs[1:])
 		l.nEpochs--
 	}
-	l.epochs[l.nEpochs] = x
+	l.epochs[l.nEpochs] = epoch
 	l.nEpochs++
 }
 
 // EpochAt is the largest epoch at or below epoch that has records, and where
 // the next larger one begins (end for the last); -1, -1 when there is none.
-func (e *Engine) EpochAt(l Slot, epoch int32, end int64) (epochFound int32, endOffset int64) {
-	x := &e.logs[l]
+func (e *Engine) EpochAt(slot Slot, epoch int32, end int64) (epochFound int32, endOffset int64) {
+	lg := &e.logs[slot]
 	if epoch > int32(e.epoch) {
 		return -1, -1
 	}
-	for i := x.nEpochs - 1; i >= 0; i-- {
-		if x.epochs[i].Epoch <= epoch {
-			if i+1 < x.nEpochs {
-				return x.epochs[i].Epoch, x.epochs[i+1].Start
+	for i := lg.nEpochs - 1; i >= 0; i-- {
+		if lg.epochs[i].Epoch <= epoch {
+			if i+1 < lg.nEpochs {
+				return lg.epochs[i].Epoch, lg.epochs[i+1].Start
 			}
-			return x.epochs[i].Epoch, end
+			return lg.epochs[i].Epoch, end
 		}
 	}
 	return -1, -1
 }
 
 // EpochOf is the leader epoch of the record at offset; -1: not known.
-func (e *Engine) EpochOf(l Slot, offset int64) int32 {
-	x := &e.logs[l]
-	for i := x.nEpochs - 1; i >= 0; i-- {
-		if x.epochs[i].Start <= offset {
-			return x.epochs[i].Epoch
+func (e *Engine) EpochOf(slot Slot, offset int64) int32 {
+	lg := &e.logs[slot]
+	for i := lg.nEpochs - 1; i >= 0; i-- {
+		if lg.epochs[i].Start <= offset {
+			return lg.epochs[i].Epoch
 		}
 	}
 	return -1
@@ -149,65 +149,65 @@ func (l *log) rots(offset int64) bool {
 
 // Rotten is the range of records of log l, from to to - 1, that were
 // acknowledged and are lost: opening found so, or a cold read did.
-func (e *Engine) Rotten(l Slot) (from, to int64, rotten bool) {
-	x := &e.logs[l]
-	return x.rotFrom, x.rotTo, x.rotFrom != format.NoOffset
+func (e *Engine) Rotten(slot Slot) (from, to int64, rotten bool) {
+	lg := &e.logs[slot]
+	return lg.rotFrom, lg.rotTo, lg.rotFrom != format.NoOffset
 }
 
 // DeleteLog ends a log. It is gone when the event Deleted comes; its files
 // are removed later.
-func (e *Engine) DeleteLog(s Slot, user uint32) Status {
+func (e *Engine) DeleteLog(slot Slot, user uint32) Status {
 	if e.failed {
 		return StorageFailed
 	}
-	if !e.open(s) {
+	if !e.open(slot) {
 		return Unknown
 	}
 	if !e.entryFits(0) {
 		e.stats.WaitMemory++
 		return WaitMemory
 	}
-	l := &e.logs[s]
-	l.state, l.user = logClosing, user
-	e.putNote(format.Entry{Kind: format.EntryClosed, Log: l.id, Slot: uint32(s), Base: l.end})
+	lg := &e.logs[slot]
+	lg.state, lg.user = logClosing, user
+	e.putNote(format.Entry{Kind: format.EntryClosed, Log: lg.id, Slot: uint32(slot), Base: lg.end})
 	return OK
 }
 
 // logClosed: the end of a log is durable.
-func (e *Engine) logClosed(s Slot) {
-	l := &e.logs[s]
-	e.tell(Event{Kind: Deleted, User: l.user, Slot: s})
-	l.state = logGone
-	e.finishClosing(l)
+func (e *Engine) logClosed(slot Slot) {
+	lg := &e.logs[slot]
+	e.tell(Event{Kind: Deleted, User: lg.user, Slot: slot})
+	lg.state = logGone
+	e.finishClosing(lg)
 }
 
 // finishClosing lets what a log that is gone holds in the journal and in memory
 // go, at once: its own segment's entry may wait for that room. It gives the
 // slot back when nothing of the log is in flight.
-func (e *Engine) finishClosing(l *log) {
-	if l.state != logGone || l.runsFlying > 0 || l.runFirst != none && e.failed {
+func (e *Engine) finishClosing(lg *log) {
+	if lg.state != logGone || lg.runsFlying > 0 || lg.runFirst != none && e.failed {
 		return
 	}
-	for l.runFirst != none { // none was sent
-		e.dropRun(l, l.runFirst)
+	for lg.runFirst != none { // none was sent
+		e.dropRun(lg, lg.runFirst)
 	}
-	e.letNodesGo(l.taking, l.end)
-	e.dropNodes(l)
-	e.undurable -= l.undurable
-	l.undurable = 0
-	l.taken, l.drained = l.end, l.end
+	e.letNodesGo(lg.taking, lg.end)
+	e.dropNodes(lg)
+	e.undurable -= lg.undurable
+	lg.undurable = 0
+	lg.taken, lg.drained = lg.end, lg.end
 	e.changes++
-	if !l.told || l.working || l.queued {
+	if !lg.told || lg.working || lg.queued {
 		return
 	}
-	for g := l.segments; g != none; {
+	for g := lg.segments; g != none; {
 		next := e.segments.all[g].next
 		e.removeSegment(g)
 		g = next
 	}
-	s := e.byID[l.id]
-	delete(e.byID, l.id)
-	*l = log{nextFree: e.freeLog, first: none, last: none}
-	e.freeLog = int32(s)
+	slot := e.byID[lg.id]
+	delete(e.byID, lg.id)
+	*lg = log{nextFree: e.freeLog, first: none, last: none}
+	e.freeLog = int32(slot)
 	e.changes++
 }

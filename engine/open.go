@@ -73,37 +73,37 @@ func (e *Engine) carve(arena *mem.Arena) error {
 
 // openShard opens the files of this shard for good.
 func (e *Engine) openShard(arena *mem.Arena) error {
-	b := ioring.NewBlocking(e.ring, e.flush.buffers[0], e.flush.buffers[1].Slice(0, format.BlockBytes), KindBlocking, e.o.Files)
+	blocking := ioring.NewBlocking(e.ring, e.flush.buffers[0], e.flush.buffers[1].Slice(0, format.BlockBytes), KindBlocking, e.o.Files)
 	for i, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
 		path := format.ShardPath(e.shard, name)
-		if err := b.Need(e.o.Files+uint32(i), path, 0); err != nil {
+		if err := blocking.Need(e.o.Files+uint32(i), path, 0); err != nil {
 			return err
 		}
 	}
-	if err := b.Need(e.o.Files+slotSegments, "segments", ioring.OpenDirectory|ioring.OpenReadOnly); err != nil {
+	if err := blocking.Need(e.o.Files+slotSegments, "segments", ioring.OpenDirectory|ioring.OpenReadOnly); err != nil {
 		return err
 	}
-	size, err := b.Size(e.journal.file)
+	size, err := blocking.Size(e.journal.file)
 	if err != nil {
 		return err
 	}
 	if want := int64(e.o.JournalBytes); size < want {
-		if err := b.Zero(e.journal.file, size, want); err != nil {
+		if err := blocking.Zero(e.journal.file, size, want); err != nil {
 			return err
 		}
 		size = want
 	}
 	e.journal.blocks = min(size, int64(e.o.JournalBytes)) / format.BlockBytes
-	for i := range uint32(2) {
+	for index := range uint32(2) {
 		// room for the largest checkpoint there may be, where the disk has it
-		slot := e.o.Files + slotCheck + i
-		size, err := b.Size(slot)
+		slot := e.o.Files + slotCheck + index
+		size, err := blocking.Size(slot)
 		if err != nil {
 			return err
 		}
 		if want := int64(e.o.checkpointBytes()); size < want {
-			_ = b.Allocate(slot, size, want-size) // where there is none, it grows when one is written
-			if err := b.Sync(slot); err != nil {
+			_ = blocking.Allocate(slot, size, want-size) // where there is none, it grows when one is written
+			if err := blocking.Sync(slot); err != nil {
 				return err
 			}
 		}
@@ -112,36 +112,36 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 }
 
 // adopt opens a log that Recover found.
-func (e *Engine) adopt(b *RecoveredLog) error {
-	s, ok := e.takeLog(b.ID)
+func (e *Engine) adopt(recovered *RecoveredLog) error {
+	slot, ok := e.takeLog(recovered.ID)
 	if !ok {
 		return fmt.Errorf("shard %d has more than %d logs", e.shard, e.o.LogsMax)
 	}
-	r, l := b.Record, &e.logs[s]
-	l.state = logOpen
-	l.start, l.end, l.durable, l.drained, l.taken = r.Start, r.End, r.End, r.End, r.End
-	l.startDurable = r.Start
-	l.maxTime, l.maxTimeBase, l.drainMax, l.drainBase = r.MaxTime, r.MaxTimeBase, r.MaxTime, r.MaxTimeBase
-	l.rotFrom, l.rotTo, l.chain, l.chainSent = r.RotFrom, r.RotTo, r.Chain, r.Chain
-	for _, x := range r.Epochs {
-		l.addEpoch(x)
+	record, lg := recovered.Record, &e.logs[slot]
+	lg.state = logOpen
+	lg.start, lg.end, lg.durable, lg.drained, lg.taken = record.Start, record.End, record.End, record.End, record.End
+	lg.startDurable = record.Start
+	lg.maxTime, lg.maxTimeBase, lg.drainMax, lg.drainBase = record.MaxTime, record.MaxTimeBase, record.MaxTime, record.MaxTimeBase
+	lg.rotFrom, lg.rotTo, lg.chain, lg.chainSent = record.RotFrom, record.RotTo, record.Chain, record.Chain
+	for _, epoch := range record.Epochs {
+		lg.addEpoch(epoch)
 	}
-	for i := range r.Segments {
-		x := &r.Segments[i]
-		g, ok := e.takeSegment(x.Generation, s)
+	for i := range record.Segments {
+		recorded := &record.Segments[i]
+		segIndex, ok := e.takeSegment(recorded.Generation, slot)
 		if !ok {
 			return fmt.Errorf("shard %d has more than %d segments", e.shard, e.o.segmentsMax())
 		}
-		q := &e.segments.all[g]
-		q.base, q.end, q.position, q.maxTime, q.bytes, q.chain = x.Base, x.End, x.Position, x.MaxTime, x.Bytes, x.Chain
-		q.ready, q.next0 = true, q.position
-		if q.position > 0 {
-			q.note(format.IndexEntry{Base: q.base, Before: format.NoTime})
-			e.loadDue(g)
+		seg := &e.segments.all[segIndex]
+		seg.base, seg.end, seg.position, seg.maxTime, seg.bytes, seg.chain = recorded.Base, recorded.End, recorded.Position, recorded.MaxTime, recorded.Bytes, recorded.Chain
+		seg.ready, seg.next0 = true, seg.position
+		if seg.position > 0 {
+			seg.note(format.IndexEntry{Base: seg.base, Before: format.NoTime})
+			e.loadDue(segIndex)
 		}
-		e.appendSegment(l, g)
-		if l.writing == none || q.position > 0 {
-			l.writing, l.filling = g, g
+		e.appendSegment(lg, segIndex)
+		if lg.writing == none || seg.position > 0 {
+			lg.writing, lg.filling = segIndex, segIndex
 		}
 	}
 	return nil
@@ -149,13 +149,13 @@ func (e *Engine) adopt(b *RecoveredLog) error {
 
 // adoptSpares goes on with what another life made ready.
 func (e *Engine) adoptSpares(files []RecycledFile) {
-	for _, x := range files {
-		g, ok := e.takeSegment(x.Generation, 0)
+	for _, file := range files {
+		segIndex, ok := e.takeSegment(file.Generation, 0)
 		if !ok {
 			return // it is removed at the next start
 		}
-		if e.segments.all[g].bytes = x.Bytes; !e.addSpare(g, true) {
-			e.discard(g)
+		if e.segments.all[segIndex].bytes = file.Bytes; !e.addSpare(segIndex, true) {
+			e.discard(segIndex)
 		}
 	}
 }

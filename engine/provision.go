@@ -71,85 +71,85 @@ func (e *Engine) takeWork() *work {
 }
 
 // wantSegment has the log's next segment made.
-func (e *Engine) wantSegment(s Slot, n int64) Status {
-	l := &e.logs[s]
-	if l.noSpace {
-		if e.now < l.retryAt {
+func (e *Engine) wantSegment(slot Slot, n int64) Status {
+	lg := &e.logs[slot]
+	if lg.noSpace {
+		if e.now < lg.retryAt {
 			return NoSpace
 		}
-		l.noSpace = false
+		lg.noSpace = false
 	}
-	if l.working || e.failed {
+	if lg.working || e.failed {
 		return e.waitRoom()
 	}
-	w := e.takeWork()
-	if w == nil {
+	job := e.takeWork()
+	if job == nil {
 		return e.waitRoom()
 	}
-	*w = work{stage: workOpen, create: true, log: s, segment: none, bytes: growBytesMin}
+	*job = work{stage: workOpen, create: true, log: slot, segment: none, bytes: growBytesMin}
 	file := none
-	if i := e.findSpare(l, format.RoomFor(n)); i >= 0 {
-		x := e.dropSpare(i)
-		was := &e.segments.all[x.segment]
-		w.stage, w.spare, w.bytes, w.zeroes, file = workRename, was.generation, was.bytes, x.zeroes, was.file
-		e.freeSegment(x.segment)
+	if i := e.findSpare(lg, format.RoomFor(n)); i >= 0 {
+		spare := e.dropSpare(i)
+		was := &e.segments.all[spare.segment]
+		job.stage, job.spare, job.bytes, job.zeroes, file = workRename, was.generation, was.bytes, spare.zeroes, was.file
+		e.freeSegment(spare.segment)
 	}
-	g, ok := e.takeSegment(e.nextGeneration(), s)
+	segIndex, ok := e.takeSegment(e.nextGeneration(), slot)
 	if !ok {
-		*w = work{}
+		*job = work{}
 		e.segments.worksBusy--
-		if e.spaceGone(l); l.noSpace {
+		if e.spaceGone(lg); lg.noSpace {
 			return NoSpace
 		}
 		return e.waitRoom()
 	}
-	if w.segment = g; file != none { // it may be open, and stays so
-		e.segments.all[g].file, e.files.opened[file].segment = file, g
+	if job.segment = segIndex; file != none { // it may be open, and stays so
+		e.segments.all[segIndex].file, e.files.opened[file].segment = file, segIndex
 	}
-	for w.bytes < format.RoomFor(n) {
-		w.bytes *= 2
+	for job.bytes < format.RoomFor(n) {
+		job.bytes *= 2
 	}
-	w.bytes = min(w.bytes, int64(e.o.SegmentBytes))
-	w.least = min(w.bytes, max(int64(format.AlignBlock(int(format.RoomFor(n)))), growBytesMin))
-	e.appendSegment(l, g)
-	l.working = true
+	job.bytes = min(job.bytes, int64(e.o.SegmentBytes))
+	job.least = min(job.bytes, max(int64(format.AlignBlock(int(format.RoomFor(n)))), growBytesMin))
+	e.appendSegment(lg, segIndex)
+	lg.working = true
 	return e.waitRoom()
 }
 
 // wantRoom has segment g grown to at least need bytes.
-func (e *Engine) wantRoom(s Slot, g int32, need int64) Status {
-	l := &e.logs[s]
-	if l.noSpace {
-		if e.now < l.retryAt {
+func (e *Engine) wantRoom(slot Slot, segIndex int32, need int64) Status {
+	lg := &e.logs[slot]
+	if lg.noSpace {
+		if e.now < lg.retryAt {
 			return NoSpace
 		}
-		l.noSpace = false
+		lg.noSpace = false
 	}
-	if l.working || e.failed {
+	if lg.working || e.failed {
 		return e.waitRoom()
 	}
-	w := e.takeWork()
-	if w == nil {
+	job := e.takeWork()
+	if job == nil {
 		return e.waitRoom()
 	}
 	need = int64(format.AlignBlock(int(need)))
-	bytes := max(e.segments.all[g].bytes, growBytesMin)
+	bytes := max(e.segments.all[segIndex].bytes, growBytesMin)
 	for bytes < need {
 		bytes *= 2
 	}
 	bytes = max(min(bytes, int64(e.o.SegmentBytes)), need)
-	*w = work{stage: workOpen, log: s, segment: g, bytes: bytes, least: max(need, e.segments.all[g].bytes+growBytesMin)}
-	l.working = true
+	*job = work{stage: workOpen, log: slot, segment: segIndex, bytes: bytes, least: max(need, e.segments.all[segIndex].bytes+growBytesMin)}
+	lg.working = true
 	return e.waitRoom()
 }
 
 // spaceGone: l waits for room, which spares make at once.
-func (e *Engine) spaceGone(l *log) {
+func (e *Engine) spaceGone(lg *log) {
 	if e.GiveRoom() {
 		e.changes++
 		return
 	}
-	l.noSpace, l.retryAt = true, e.now+retryNS
+	lg.noSpace, lg.retryAt = true, e.now+retryNS
 	e.stats.NoSpace++
 	e.changes++
 }
@@ -159,27 +159,27 @@ func (e *Engine) stepWorks(sleep *ioring.Instant) {
 		return
 	}
 	for i := range e.segments.works {
-		if w := &e.segments.works[i]; w.stage != workFree && !w.pushed {
-			e.stepWork(uint32(i), w, sleep)
+		if job := &e.segments.works[i]; job.stage != workFree && !job.pushed {
+			e.stepWork(uint32(i), job, sleep)
 		}
 	}
 }
 
-func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
-	q := &e.segments.all[w.segment]
-	token := ioring.MakeToken(kindWork, 0, i)
-	switch w.stage {
+func (e *Engine) stepWork(index uint32, job *work, sleep *ioring.Instant) {
+	seg := &e.segments.all[job.segment]
+	token := ioring.MakeToken(kindWork, 0, index)
+	switch job.stage {
 	case workRename:
-		at := (len(e.files.opened) + 1 + int(i)) * pathBytes
-		p := e.files.paths.Slice(at, pathBytes)
-		format.PutSegmentPath(p.Bytes(), w.spare)
-		format.PutSegmentPath(p.Bytes()[format.SegmentPathBytes:], q.generation)
-		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Rename, Buf: p, Token: token})
+		at := (len(e.files.opened) + 1 + int(index)) * pathBytes
+		path := e.files.paths.Slice(at, pathBytes)
+		format.PutSegmentPath(path.Bytes(), job.spare)
+		format.PutSegmentPath(path.Bytes()[format.SegmentPathBytes:], seg.generation)
+		job.pushed = e.ring.Push(ioring.Op{Code: ioring.Rename, Buf: path, Token: token})
 	case workOpen:
-		_, pending, errno := e.acquire(w.segment, w.create)
+		_, pending, errno := e.acquire(job.segment, job.create)
 		if errno != 0 {
-			w.errno = errno
-			e.workFailed(w)
+			job.errno = errno
+			e.workFailed(job)
 			return
 		}
 		if pending {
@@ -188,141 +188,141 @@ func (e *Engine) stepWork(i uint32, w *work, sleep *ioring.Instant) {
 			}
 			return
 		}
-		w.pinned, w.stage = true, workAllocate
+		job.pinned, job.stage = true, workAllocate
 		fallthrough
 	case workAllocate:
-		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Allocate, File: e.files.open0 + uint32(q.file), Offset: uint64(q.bytes), Arg: uint64(w.bytes - q.bytes), Token: token})
+		job.pushed = e.ring.Push(ioring.Op{Code: ioring.Allocate, File: e.files.open0 + uint32(seg.file), Offset: uint64(seg.bytes), Arg: uint64(job.bytes - seg.bytes), Token: token})
 	case workSync:
-		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: e.files.open0 + uint32(q.file), Token: token})
+		job.pushed = e.ring.Push(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: e.files.open0 + uint32(seg.file), Token: token})
 	case workDirectory:
-		w.pushed = e.ring.Push(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: e.o.Files + slotSegments, Token: token})
+		job.pushed = e.ring.Push(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: e.o.Files + slotSegments, Token: token})
 	case workEntry:
 		if e.failed {
-			e.endWork(w)
+			e.endWork(job)
 			return
 		}
 		if e.entryFits(0) {
-			e.putNote(format.Entry{Kind: format.EntryAssigned, Log: e.logs[w.log].id, Slot: uint32(w.log), Base: e.logs[w.log].end, Aux: q.generation})
-			w.stage = workAwait
+			e.putNote(format.Entry{Kind: format.EntryAssigned, Log: e.logs[job.log].id, Slot: uint32(job.log), Base: e.logs[job.log].end, Aux: seg.generation})
+			job.stage = workAwait
 		}
 		return
 	case workAwait:
 		if e.failed {
-			e.endWork(w)
+			e.endWork(job)
 		}
 		return
 	}
-	if !w.pushed {
+	if !job.pushed {
 		earlier(sleep, e.now)
 		return
 	}
 	e.disk.begin(WorkFiles, metadataBytes)
 }
 
-func (e *Engine) workCompleted(i uint32, c ioring.Completion) {
-	w := &e.segments.works[i]
-	w.pushed = false
+func (e *Engine) workCompleted(index uint32, completion ioring.Completion) {
+	job := &e.segments.works[index]
+	job.pushed = false
 	e.disk.end(WorkFiles, metadataBytes)
-	if again(w.stage.code(), c.Result) {
+	if again(job.stage.code(), completion.Result) {
 		return
 	}
-	q := &e.segments.all[w.segment]
-	if c.Result < 0 {
-		w.errno = int(-c.Result)
-		if w.stage == workAllocate && spaceShort(ioring.Allocate, w.errno) && w.bytes > w.least && e.recycled.sparesN == 0 {
-			w.bytes = max(w.least, (q.bytes+w.bytes)/2&^(format.BlockBytes-1)) // half as much more
+	seg := &e.segments.all[job.segment]
+	if completion.Result < 0 {
+		job.errno = int(-completion.Result)
+		if job.stage == workAllocate && spaceShort(ioring.Allocate, job.errno) && job.bytes > job.least && e.recycled.sparesN == 0 {
+			job.bytes = max(job.least, (seg.bytes+job.bytes)/2&^(format.BlockBytes-1)) // half as much more
 			return
 		}
-		e.workFailed(w)
+		e.workFailed(job)
 		return
 	}
-	switch w.stage {
+	switch job.stage {
 	case workRename:
-		q.bytes, q.spare = w.bytes, true
-		w.stage = workDirectory
-		if w.zeroes {
+		seg.bytes, seg.spare = job.bytes, true
+		job.stage = workDirectory
+		if job.zeroes {
 			e.stats.Zeroed++
 		} else {
 			e.stats.Recycled++
 		}
 	case workAllocate:
-		w.stage = workSync
+		job.stage = workSync
 	case workSync:
-		q.bytes = w.bytes
-		if w.create {
-			w.stage = workDirectory
+		seg.bytes = job.bytes
+		if job.create {
+			job.stage = workDirectory
 			return
 		}
 		e.stats.Grown++
-		e.endWork(w)
+		e.endWork(job)
 	case workDirectory:
-		w.stage = workEntry
+		job.stage = workEntry
 	}
 }
 
 // segmentAssigned: the journal says durably whose the file is.
-func (e *Engine) segmentAssigned(l *log, generation uint64) {
+func (e *Engine) segmentAssigned(lg *log, generation uint64) {
 	for i := range e.segments.works {
-		w := &e.segments.works[i]
-		if w.stage == workAwait && e.segments.all[w.segment].generation == generation {
-			q := &e.segments.all[w.segment]
-			q.ready = true
+		job := &e.segments.works[i]
+		if job.stage == workAwait && e.segments.all[job.segment].generation == generation {
+			seg := &e.segments.all[job.segment]
+			seg.ready = true
 			e.stats.SegmentsMade++
-			if l.filling == none {
-				l.filling, l.writing = w.segment, w.segment
-				q.base, q.end = l.end, l.end
+			if lg.filling == none {
+				lg.filling, lg.writing = job.segment, job.segment
+				seg.base, seg.end = lg.end, lg.end
 			}
-			e.endWork(w)
+			e.endWork(job)
 			return
 		}
 	}
 }
 
 // workFailed gives up: what was there before stays, a new file is removed.
-func (e *Engine) workFailed(w *work) {
-	l, code := &e.logs[w.log], w.stage.code()
-	full := spaceShort(code, w.errno)
+func (e *Engine) workFailed(job *work) {
+	lg, code := &e.logs[job.log], job.stage.code()
+	full := spaceShort(code, job.errno)
 	if !full {
-		q := &e.segments.all[w.segment]
-		f := Failure{Op: code, File: SegmentFile, Generation: q.generation, Errno: ioring.Errno(w.errno), Log: l.id}
-		switch w.stage {
+		seg := &e.segments.all[job.segment]
+		failure := Failure{Op: code, File: SegmentFile, Generation: seg.generation, Errno: ioring.Errno(job.errno), Log: lg.id}
+		switch job.stage {
 		case workRename:
-			f.Generation = w.spare
+			failure.Generation = job.spare
 		case workAllocate:
-			f.Offset, f.Length = q.bytes, w.bytes-q.bytes
+			failure.Offset, failure.Length = seg.bytes, job.bytes-seg.bytes
 		case workDirectory:
-			f.File = SegmentsDirectory
+			failure.File = SegmentsDirectory
 		}
-		e.survived(f)
+		e.survived(failure)
 	}
-	if w.create {
+	if job.create {
 		// it is the log's last: one work at a time
-		if l.segments == w.segment {
-			l.segments, l.tail = none, none
+		if lg.segments == job.segment {
+			lg.segments, lg.tail = none, none
 		} else {
-			for g := l.segments; g != none; g = e.segments.all[g].next {
-				if e.segments.all[g].next == w.segment {
-					e.segments.all[g].next, l.tail = none, g
+			for g := lg.segments; g != none; g = e.segments.all[g].next {
+				if e.segments.all[g].next == job.segment {
+					e.segments.all[g].next, lg.tail = none, g
 				}
 			}
 		}
-		e.segments.all[w.segment].next = none
-		e.removeSegment(w.segment)
+		e.segments.all[job.segment].next = none
+		e.removeSegment(job.segment)
 	} else if !full {
-		e.segments.all[w.segment].broken = true
+		e.segments.all[job.segment].broken = true
 	}
-	e.spaceGone(l)
-	e.endWork(w)
+	e.spaceGone(lg)
+	e.endWork(job)
 }
 
-func (e *Engine) endWork(w *work) {
-	if w.pinned {
-		e.letGo(w.segment)
+func (e *Engine) endWork(job *work) {
+	if job.pinned {
+		e.letGo(job.segment)
 	}
-	l := &e.logs[w.log]
-	l.working = false
-	*w = work{}
+	lg := &e.logs[job.log]
+	lg.working = false
+	*job = work{}
 	e.segments.worksBusy--
 	e.changes++
-	e.finishClosing(l)
+	e.finishClosing(lg)
 }

@@ -68,68 +68,68 @@ func (v View) Hot() bool { return v.Pin&pinCold == 0 }
 
 // Read gives the batches that hold offsets from to to, oldest first, at most
 // maxBytes of them, but the first one whole.
-func (e *Engine) Read(s Slot, from, to int64, maxBytes int, out []View) (n int, st Status) {
-	if !e.open(s) {
+func (e *Engine) Read(slot Slot, from, to int64, maxBytes int, out []View) (n int, st Status) {
+	if !e.open(slot) {
 		return 0, Unknown
 	}
-	l := &e.logs[s]
+	lg := &e.logs[slot]
 	switch {
-	case from < l.start || from > l.end:
+	case from < lg.start || from > lg.end:
 		return 0, OutOfRange
-	case l.rotFrom != format.NoOffset && from >= l.end:
+	case lg.rotFrom != format.NoOffset && from >= lg.end:
 		return 0, Rot // nothing will come there
 	case from >= to || len(out) == 0:
 		return 0, Empty
 	}
-	e.trim(l)
-	c, ok := e.find(l, from)
-	if !ok && l.rots(from) {
+	e.trim(lg)
+	cur, ok := e.find(lg, from)
+	if !ok && lg.rots(from) {
 		return 0, Rot
 	}
 	if !ok {
 		return 0, Cold
 	}
-	for x := e.at(&c); x != nil && n < len(out) && x.base < to; x = e.at(&c) {
-		if n > 0 && int(x.length) > maxBytes {
+	for batch := e.at(&cur); batch != nil && n < len(out) && batch.base < to; batch = e.at(&cur) {
+		if n > 0 && int(batch.length) > maxBytes {
 			break
 		}
-		maxBytes -= int(x.length)
-		k := &e.cache.slabs[x.slab]
-		if k.pins == 0 {
+		maxBytes -= int(batch.length)
+		slab := &e.cache.slabs[batch.slab]
+		if slab.pins == 0 {
 			e.cache.pinned++
 		}
-		k.pins++
-		at := int(x.pos) + format.EntryHeaderBytes
-		out[n] = View{k.block.Bytes()[at : at+int(x.length) : at+int(x.length)], uint32(x.slab)}
+		slab.pins++
+		at := int(batch.pos) + format.EntryHeaderBytes
+		out[n] = View{slab.block.Bytes()[at : at+int(batch.length) : at+int(batch.length)], uint32(batch.slab)}
 		n++
-		c.at++
+		cur.at++
 	}
 	return n, OK
 }
 
 // SeekTime is an offset at which to begin looking for the first batch whose
 // largest timestamp is at least ts, never past it. False: no batch has one.
-func (e *Engine) SeekTime(s Slot, ts int64) (base int64, ok bool) {
-	l := &e.logs[s]
-	if l.maxTimeBase == format.NoOffset || l.maxTime < ts || l.start == l.end {
+func (e *Engine) SeekTime(slot Slot, ts int64) (base int64, ok bool) {
+	lg := &e.logs[slot]
+	if lg.maxTimeBase == format.NoOffset || lg.maxTime < ts || lg.start == lg.end {
 		return 0, false
 	}
-	for g := l.segments; g != none; g = e.segments.all[g].next {
-		q := &e.segments.all[g]
-		if q.position == 0 || q.maxTime < ts || q.end <= l.start {
+	for g := lg.segments; g != none; g = e.segments.all[g].next {
+		seg := &e.segments.all[g]
+		if seg.position == 0 || seg.maxTime < ts || seg.end <= lg.start {
 			continue
 		}
-		return max(q.seekTime(ts), l.start), true
+		return max(seg.seekTime(ts), lg.start), true
 	}
-	for i := l.first; i != none; i = e.cache.chunks[i].next {
-		c := &e.cache.chunks[i]
-		for k := c.head; k < c.tail; k++ {
-			if x := &c.nodes[k]; x.maxTime >= ts && x.base+int64(x.count) > l.start {
-				return max(x.base, l.start), true
+	for i := lg.first; i != none; i = e.cache.chunks[i].next {
+		chunk := &e.cache.chunks[i]
+		for k := chunk.head; k < chunk.tail; k++ {
+			if batch := &chunk.nodes[k]; batch.maxTime >= ts && batch.base+int64(batch.count) > lg.start {
+				return max(batch.base, lg.start), true
 			}
 		}
 	}
-	return max(l.drained, l.start), true
+	return max(lg.drained, lg.start), true
 }
 
 // Unpin lets a View's bytes go.
@@ -138,12 +138,12 @@ func (e *Engine) Unpin(pin uint32) {
 		e.unpinCold(pin &^ pinCold)
 		return
 	}
-	s := &e.cache.slabs[pin]
-	if s.pins <= 0 {
+	slab := &e.cache.slabs[pin]
+	if slab.pins <= 0 {
 		panic("engine: Unpin of what is not pinned")
 	}
-	s.pins--
-	if s.pins == 0 {
+	slab.pins--
+	if slab.pins == 0 {
 		e.cache.pinned--
 		e.changes++
 	}
@@ -159,36 +159,36 @@ func (e *Engine) Unread(pin uint32) {
 
 // ReadCold reads and verifies the run that holds from, and runs behind it. The
 // event ReadDone tells; with status OK, ReadEnd must follow it.
-func (e *Engine) ReadCold(s Slot, from int64, user uint32) Status {
-	if !e.open(s) {
+func (e *Engine) ReadCold(slot Slot, from int64, user uint32) Status {
+	if !e.open(slot) {
 		return Unknown
 	}
-	l := &e.logs[s]
-	if from < l.start || from >= l.drained {
+	lg := &e.logs[slot]
+	if from < lg.start || from >= lg.drained {
 		return OutOfRange
 	}
-	if l.rots(from) {
+	if lg.rots(from) {
 		return Rot
 	}
-	g := l.segments
-	for g != none && (e.segments.all[g].position == 0 || e.segments.all[g].end <= from) {
-		g = e.segments.all[g].next
+	segIndex := lg.segments
+	for segIndex != none && (e.segments.all[segIndex].position == 0 || e.segments.all[segIndex].end <= from) {
+		segIndex = e.segments.all[segIndex].next
 	}
-	if g == none || e.segments.all[g].base > from {
+	if segIndex == none || e.segments.all[segIndex].base > from {
 		e.stats.Corrupt++
 		return Corrupt
 	}
 	for i := range e.reads.reads {
-		r := &e.reads.reads[i]
-		if r.stage != coldFree {
+		read := &e.reads.reads[i]
+		if read.stage != coldFree {
 			continue
 		}
-		*r = coldRead{stage: coldHead, held: true, log: s, id: l.id, segment: g, user: user, from: from, want: format.BlockBytes, buf: r.buf}
+		*read = coldRead{stage: coldHead, held: true, log: slot, id: lg.id, segment: segIndex, user: user, from: from, want: format.BlockBytes, buf: read.buf}
 		var near bool
-		if r.at, near = e.segments.all[g].seek(from); near {
-			e.readRuns(r, 0)
+		if read.at, near = e.segments.all[segIndex].seek(from); near {
+			e.readRuns(read, 0)
 		}
-		e.segments.all[g].readers++
+		e.segments.all[segIndex].readers++
 		e.reads.coldsBusy++
 		e.stats.ColdReads++
 		return OK
@@ -208,17 +208,17 @@ func (e *Engine) stepColds(sleep *ioring.Instant) {
 	}
 	for k, first := 0, e.reads.coldNext; k < readsMax; k++ {
 		i := (first + k) % readsMax
-		r := &e.reads.reads[i]
-		if r.pushed || r.stage == coldFree || r.stage == coldDone {
+		read := &e.reads.reads[i]
+		if read.pushed || read.stage == coldFree || read.stage == coldDone {
 			continue
 		}
 		if flying >= readsBeside && e.appending() {
 			return // asked again when one is done
 		}
-		if !r.opened {
-			_, pending, errno := e.acquire(r.segment, false)
+		if !read.opened {
+			_, pending, errno := e.acquire(read.segment, false)
 			if errno != 0 {
-				e.survived(e.readFailure(r, ioring.Open, errno))
+				e.survived(e.readFailure(read, ioring.Open, errno))
 				e.endCold(uint32(i), Corrupt)
 				continue
 			}
@@ -228,17 +228,17 @@ func (e *Engine) stepColds(sleep *ioring.Instant) {
 				}
 				continue
 			}
-			r.opened = true
+			read.opened = true
 		}
-		r.pushed = e.ring.Push(ioring.Op{Code: ioring.Read, File: e.files.open0 + uint32(e.segments.all[r.segment].file), Offset: uint64(r.at.Position) + uint64(r.got), Buf: r.buf.Slice(r.got, r.want-r.got), Token: ioring.MakeToken(kindCold, 0, uint32(i))})
-		if !r.pushed {
+		read.pushed = e.ring.Push(ioring.Op{Code: ioring.Read, File: e.files.open0 + uint32(e.segments.all[read.segment].file), Offset: uint64(read.at.Position) + uint64(read.got), Buf: read.buf.Slice(read.got, read.want-read.got), Token: ioring.MakeToken(kindCold, 0, uint32(i))})
+		if !read.pushed {
 			earlier(sleep, e.now)
 			continue
 		}
 		flying++
 		e.reads.coldNext = (i + 1) % readsMax
-		r.asked = r.want - r.got
-		e.disk.begin(WorkReads, r.asked)
+		read.asked = read.want - read.got
+		e.disk.begin(WorkReads, read.asked)
 	}
 }
 
@@ -254,40 +254,40 @@ const (
 	coldDone
 )
 
-func (e *Engine) carveColds(a *mem.Arena) (err error) {
+func (e *Engine) carveColds(arena *mem.Arena) (err error) {
 	for i := range e.reads.reads {
-		if e.reads.reads[i].buf, err = a.Allocate("read buffers", e.o.RunBufferBytes(), format.BlockBytes); err != nil {
+		if e.reads.reads[i].buf, err = arena.Allocate("read buffers", e.o.RunBufferBytes(), format.BlockBytes); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e *Engine) coldCompleted(i uint32, c ioring.Completion) {
-	r := &e.reads.reads[i]
-	r.pushed = false
-	e.disk.end(WorkReads, r.asked)
-	if again(ioring.Read, c.Result) {
+func (e *Engine) coldCompleted(index uint32, completion ioring.Completion) {
+	read := &e.reads.reads[index]
+	read.pushed = false
+	e.disk.end(WorkReads, read.asked)
+	if again(ioring.Read, completion.Result) {
 		return
 	}
 	switch {
-	case c.Result < 0 && r.stage == coldRuns && !r.narrow:
-		r.narrow = true // it may be about what lies behind the run
-		r.readHead()
+	case completion.Result < 0 && read.stage == coldRuns && !read.narrow:
+		read.narrow = true // it may be about what lies behind the run
+		read.readHead()
 		return
-	case c.Result < 0:
-		e.survived(e.readFailure(r, ioring.Read, int(-c.Result)))
-		e.endCold(i, StorageFailed) // what lies there may be sound
+	case completion.Result < 0:
+		e.survived(e.readFailure(read, ioring.Read, int(-completion.Result)))
+		e.endCold(index, StorageFailed) // what lies there may be sound
 		return
-	case c.Result == 0:
-		r.ended = true
+	case completion.Result == 0:
+		read.ended = true
 	default:
-		if r.got += int(c.Result); r.got < r.want {
-			r.got &^= format.BlockBytes - 1
+		if read.got += int(completion.Result); read.got < read.want {
+			read.got &^= format.BlockBytes - 1
 			return
 		}
 	}
-	for e.lookCold(i) {
+	for e.lookCold(index) {
 	}
 }
 
@@ -296,12 +296,12 @@ func (r *coldRead) readHead() { r.stage, r.look, r.got, r.want = coldHead, 0, 0,
 
 // readRuns has the run be read where the read stands, which takes so many bytes
 // at least, and what follows. What is there of it stays.
-func (e *Engine) readRuns(r *coldRead, atLeast int) {
-	if r.look > 0 {
-		r.look, r.got = 0, 0
+func (e *Engine) readRuns(read *coldRead, atLeast int) {
+	if read.look > 0 {
+		read.look, read.got = 0, 0
 	}
-	r.stage, r.want = coldRuns, atLeast
-	if r.narrow {
+	read.stage, read.want = coldRuns, atLeast
+	if read.narrow {
 		return
 	}
 	most := readAtOnce
@@ -309,59 +309,59 @@ func (e *Engine) readRuns(r *coldRead, atLeast int) {
 		most = readBeside
 	}
 	// The next run is likely as large as the last: no piece of one more.
-	q := &e.segments.all[r.segment]
-	if q.runBytes > most {
-		most = q.runBytes
-	} else if q.runBytes > 0 {
-		most -= most % q.runBytes
+	seg := &e.segments.all[read.segment]
+	if seg.runBytes > most {
+		most = seg.runBytes
+	} else if seg.runBytes > 0 {
+		most -= most % seg.runBytes
 	}
-	r.want = int(min(int64(max(atLeast, most)), q.position-r.at.Position, int64(r.buf.Len())))
+	read.want = int(min(int64(max(atLeast, most)), seg.position-read.at.Position, int64(read.buf.Len())))
 }
 
 // lookCold looks at the run where the read stands. False: the read is over, or
 // more has to come.
-func (e *Engine) lookCold(i uint32) bool {
-	r := &e.reads.reads[i]
-	q := &e.segments.all[r.segment]
-	var h format.RunHeader
-	p := r.buf.Bytes()[min(r.look, r.got):r.got] // a run that was passed may end behind it
-	last := r.end > 0 || r.ended                 // no more is asked of the disk
+func (e *Engine) lookCold(index uint32) bool {
+	read := &e.reads.reads[index]
+	seg := &e.segments.all[read.segment]
+	var header format.RunHeader
+	buf := read.buf.Bytes()[min(read.look, read.got):read.got] // a run that was passed may end behind it
+	last := read.end > 0 || read.ended                 // no more is asked of the disk
 	switch {
-	case r.at.Position >= q.position || len(p) < format.BlockBytes && last:
-		return e.stopCold(i, q.end)
-	case len(p) < format.BlockBytes:
-		r.readHead()
+	case read.at.Position >= seg.position || len(buf) < format.BlockBytes && last:
+		return e.stopCold(index, seg.end)
+	case len(buf) < format.BlockBytes:
+		read.readHead()
 		return false
 	}
-	if !h.Get(p) || h.Directory != e.dir || h.Generation != q.generation || h.Log != r.id || h.Base != r.at.Base && (h.Base < r.at.Base || h.Base > e.logs[r.log].start) || h.Bytes() > r.buf.Len() || r.at.Position+int64(h.Bytes()) > q.position {
-		return e.stopCold(i, q.end)
+	if !header.Get(buf) || header.Directory != e.dir || header.Generation != seg.generation || header.Log != read.id || header.Base != read.at.Base && (header.Base < read.at.Base || header.Base > e.logs[read.log].start) || header.Bytes() > read.buf.Len() || read.at.Position+int64(header.Bytes()) > seg.position {
+		return e.stopCold(index, seg.end)
 	}
-	passed := h.End <= r.from
+	passed := header.End <= read.from
 	switch {
 	case passed:
-	case h.Bytes() > len(p) && last:
-		return e.stopCold(i, h.End)
-	case h.Bytes() > len(p):
-		e.readRuns(r, h.Bytes())
+	case header.Bytes() > len(buf) && last:
+		return e.stopCold(index, header.End)
+	case header.Bytes() > len(buf):
+		e.readRuns(read, header.Bytes())
 		return false
-	case !h.Whole(p[format.HeaderBytes : format.HeaderBytes+int(h.BodyBytes)]):
-		return e.stopCold(i, h.End)
+	case !header.Whole(buf[format.HeaderBytes : format.HeaderBytes+int(header.BodyBytes)]):
+		return e.stopCold(index, header.End)
 	}
-	q.note(r.at)
-	if r.end == 0 {
+	seg.note(read.at)
+	if read.end == 0 {
 		e.stats.ColdHeads++
 	}
 	if !passed {
-		if r.end == 0 {
-			r.first = r.look
-			q.remember(r.at)
+		if read.end == 0 {
+			read.first = read.look
+			seg.remember(read.at)
 		}
-		r.end = r.look + h.Bytes()
-		q.runBytes = h.Bytes()
-		e.stats.ColdBytes += uint64(h.Bytes())
+		read.end = read.look + header.Bytes()
+		seg.runBytes = header.Bytes()
+		e.stats.ColdBytes += uint64(header.Bytes())
 	}
-	r.at = format.IndexEntry{Base: h.End, Position: r.at.Position + int64(h.Bytes()), Before: max(r.at.Before, h.MaxTime)}
-	r.look += h.Bytes()
+	read.at = format.IndexEntry{Base: header.End, Position: read.at.Position + int64(header.Bytes()), Before: max(read.at.Before, header.MaxTime)}
+	read.look += header.Bytes()
 	return true
 }
 
@@ -369,63 +369,63 @@ func (e *Engine) lookCold(i uint32) bool {
 // What was found is sound, and whoever reads on finds what stands behind it;
 // where nothing was found the run is not what was written, nor is what follows
 // up to end known to be.
-func (e *Engine) stopCold(i uint32, end int64) bool {
-	r := &e.reads.reads[i]
-	if r.end > 0 {
-		e.segments.all[r.segment].remember(r.at)
-		e.endCold(i, OK)
+func (e *Engine) stopCold(index uint32, end int64) bool {
+	read := &e.reads.reads[index]
+	if read.end > 0 {
+		e.segments.all[read.segment].remember(read.at)
+		e.endCold(index, OK)
 		return false
 	}
-	e.rotFound(r, end)
-	e.endCold(i, Corrupt)
+	e.rotFound(read, end)
+	e.endCold(index, Corrupt)
 	return false
 }
 
 // rotFound: the run where r stands is not what was written. From now on its log
 // takes no more; the records from that run on, to end at most, are lost unless
 // memory still has them, those before and after are read on.
-func (e *Engine) rotFound(r *coldRead, end int64) {
-	l := &e.logs[r.log]
-	if l.state != logOpen || l.id != r.id {
+func (e *Engine) rotFound(read *coldRead, end int64) {
+	lg := &e.logs[read.log]
+	if lg.state != logOpen || lg.id != read.id {
 		return
 	}
-	from := max(r.at.Base, l.start)
-	f := e.readFailure(r, ioring.Read, 0)
-	f.Offset, f.Length, f.From, f.To, f.Corrupt = r.at.Position, 0, from, end, true
-	e.survived(f)
-	if l.rotFrom == format.NoOffset {
-		l.rotFrom, l.rotTo = from, end
+	from := max(read.at.Base, lg.start)
+	failure := e.readFailure(read, ioring.Read, 0)
+	failure.Offset, failure.Length, failure.From, failure.To, failure.Corrupt = read.at.Position, 0, from, end, true
+	e.survived(failure)
+	if lg.rotFrom == format.NoOffset {
+		lg.rotFrom, lg.rotTo = from, end
 	} else {
-		l.rotFrom, l.rotTo = min(l.rotFrom, from), max(l.rotTo, end)
+		lg.rotFrom, lg.rotTo = min(lg.rotFrom, from), max(lg.rotTo, end)
 	}
 	e.changes++
 }
 
 // readFailure is what ended read r: the operation that it stands at.
-func (e *Engine) readFailure(r *coldRead, code ioring.Code, errno int) Failure {
-	f := Failure{Op: code, File: SegmentFile, Generation: e.segments.all[r.segment].generation, Errno: ioring.Errno(errno), Log: r.id}
+func (e *Engine) readFailure(read *coldRead, code ioring.Code, errno int) Failure {
+	failure := Failure{Op: code, File: SegmentFile, Generation: e.segments.all[read.segment].generation, Errno: ioring.Errno(errno), Log: read.id}
 	if code == ioring.Read {
-		f.Offset, f.Length = r.at.Position+int64(r.got), int64(r.asked)
+		failure.Offset, failure.Length = read.at.Position+int64(read.got), int64(read.asked)
 	}
-	return f
+	return failure
 }
 
-func (e *Engine) endCold(i uint32, st Status) {
-	r := &e.reads.reads[i]
-	if r.opened {
-		e.letGo(r.segment)
+func (e *Engine) endCold(index uint32, st Status) {
+	read := &e.reads.reads[index]
+	if read.opened {
+		e.letGo(read.segment)
 	}
-	e.segments.all[r.segment].readers--
+	e.segments.all[read.segment].readers--
 	e.reads.coldsBusy--
-	r.stage = coldDone
+	read.stage = coldDone
 	if st != OK {
 		if st == Corrupt {
 			e.stats.Corrupt++
 		}
-		r.stage, r.held = coldFree, false
+		read.stage, read.held = coldFree, false
 		e.changes++
 	}
-	e.tell(Event{Kind: ReadDone, Slot: r.log, User: r.user, Status: st, Read: i})
+	e.tell(Event{Kind: ReadDone, Slot: read.log, User: read.user, Status: st, Read: index})
 }
 
 // ReadViews gives the batches of a finished read that hold offsets from to to,
@@ -438,28 +438,28 @@ func (e *Engine) ReadViews(read uint32, from, to int64, maxBytes int, out []View
 	for at := r.first; at < r.end; {
 		var run format.RunHeader
 		run.Get(r.buf.Bytes()[at:r.end])
-		p := r.buf.Bytes()[at : at+format.HeaderBytes+int(run.BodyBytes)]
+		buf := r.buf.Bytes()[at : at+format.HeaderBytes+int(run.BodyBytes)]
 		at += run.Bytes()
 		if run.End <= from {
 			continue
 		}
-		for at := format.HeaderBytes; at < len(p); {
-			var h format.Entry
-			h.Read(p[at:])
-			if h.Base >= to || n == len(out) {
+		for at := format.HeaderBytes; at < len(buf); {
+			var entry format.Entry
+			entry.Read(buf[at:])
+			if entry.Base >= to || n == len(out) {
 				return n
 			}
-			if h.Base+int64(h.Count) > from {
-				if n > 0 && int(h.Length) > maxBytes {
+			if entry.Base+int64(entry.Count) > from {
+				if n > 0 && int(entry.Length) > maxBytes {
 					return n
 				}
-				maxBytes -= int(h.Length)
+				maxBytes -= int(entry.Length)
 				b := at + format.EntryHeaderBytes
-				out[n] = View{p[b : b+int(h.Length) : b+int(h.Length)], pinCold | read}
+				out[n] = View{buf[b : b+int(entry.Length) : b+int(entry.Length)], pinCold | read}
 				r.pins++
 				n++
 			}
-			at += h.Bytes()
+			at += entry.Bytes()
 		}
 	}
 	return n
@@ -484,9 +484,9 @@ func (e *Engine) unpinCold(read uint32) {
 	e.freeCold(r)
 }
 
-func (e *Engine) freeCold(r *coldRead) {
-	if !r.held && r.pins == 0 && r.stage == coldDone {
-		r.stage = coldFree
+func (e *Engine) freeCold(read *coldRead) {
+	if !read.held && read.pins == 0 && read.stage == coldDone {
+		read.stage = coldFree
 		e.changes++
 	}
 }
@@ -504,7 +504,7 @@ func (e *Engine) ColdFree() (n int) {
 // ColdPinned says that a read buffer waits for its views to be unpinned.
 func (e *Engine) ColdPinned() bool {
 	for i := range e.reads.reads {
-		if r := &e.reads.reads[i]; r.stage == coldDone && r.pins > 0 {
+		if read := &e.reads.reads[i]; read.stage == coldDone && read.pins > 0 {
 			return true
 		}
 	}

@@ -83,9 +83,9 @@ const (
 	makeQuietNS = 50e6  // what is taken for quiet
 )
 
-func (e *Engine) carveSpares(a *mem.Arena) (err error) {
+func (e *Engine) carveSpares(arena *mem.Arena) (err error) {
 	if e.zeroFileBytes() > 0 && e.o.DirectBytes > 0 {
-		e.recycled.zeroes, err = a.Allocate("zeroes", zeroWrite, format.BlockBytes)
+		e.recycled.zeroes, err = arena.Allocate("zeroes", zeroWrite, format.BlockBytes)
 		clear(e.recycled.zeroes.Bytes())
 	}
 	return err
@@ -93,43 +93,43 @@ func (e *Engine) carveSpares(a *mem.Arena) (err error) {
 
 // keepSpare keeps the file of segment g, which nobody has open, for another log.
 // False: it may go.
-func (e *Engine) keepSpare(g int32) bool {
-	q := &e.segments.all[g]
-	return !e.stopping && !q.broken && q.position > 0 && q.position >= q.bytes/2 && e.addSpare(g, false)
+func (e *Engine) keepSpare(segIndex int32) bool {
+	seg := &e.segments.all[segIndex]
+	return !e.stopping && !seg.broken && seg.position > 0 && seg.position >= seg.bytes/2 && e.addSpare(segIndex, false)
 }
 
-func (e *Engine) addSpare(g int32, zeroes bool) bool {
+func (e *Engine) addSpare(segIndex int32, zeroes bool) bool {
 	sum, most := &e.recycled.letBytes, e.o.SpareBytes
 	if zeroes {
 		sum, most = &e.recycled.zeroBytes, e.o.PrepareBytes
 	}
-	if e.failed || e.recycled.sparesN == RecycledMax || *sum+e.segments.all[g].bytes > most {
+	if e.failed || e.recycled.sparesN == RecycledMax || *sum+e.segments.all[segIndex].bytes > most {
 		return false
 	}
-	e.recycled.spare[e.recycled.sparesN] = spare{g, e.now, zeroes}
+	e.recycled.spare[e.recycled.sparesN] = spare{segIndex, e.now, zeroes}
 	e.recycled.sparesN++
-	*sum += e.segments.all[g].bytes
+	*sum += e.segments.all[segIndex].bytes
 	return true
 }
 
 // findSpare is the largest of the spares for l that has room for n bytes, rather
 // one that a log let go, as those do not stay; -1. A log with large batches takes
 // what it may have, another what it has filled once.
-func (e *Engine) findSpare(l *log, n int64) int {
-	limit, best := e.segmentLimit(l), -1
-	if !e.inRuns(l) {
-		if l.filling == none {
+func (e *Engine) findSpare(lg *log, n int64) int {
+	limit, best := e.segmentLimit(lg), -1
+	if !e.inRuns(lg) {
+		if lg.filling == none {
 			return -1
 		}
-		limit = min(limit, e.segments.all[l.filling].bytes)
+		limit = min(limit, e.segments.all[lg.filling].bytes)
 	}
 	for i := range e.recycled.sparesN {
-		x := &e.recycled.spare[i]
-		has := e.segments.all[x.segment].bytes
+		spare := &e.recycled.spare[i]
+		has := e.segments.all[spare.segment].bytes
 		if has < n || has > limit {
 			continue
 		}
-		if best < 0 || e.recycled.spare[best].zeroes && !x.zeroes || e.recycled.spare[best].zeroes == x.zeroes && has > e.segments.all[e.recycled.spare[best].segment].bytes {
+		if best < 0 || e.recycled.spare[best].zeroes && !spare.zeroes || e.recycled.spare[best].zeroes == spare.zeroes && has > e.segments.all[e.recycled.spare[best].segment].bytes {
 			best = i
 		}
 	}
@@ -137,7 +137,7 @@ func (e *Engine) findSpare(l *log, n int64) int {
 }
 
 // inRuns says that the log's batches, as far as is known, go to direct runs.
-func (e *Engine) inRuns(l *log) bool { return e.o.DirectBytes > 0 && l.runBytes >= e.o.DirectBytes/2 }
+func (e *Engine) inRuns(lg *log) bool { return e.o.DirectBytes > 0 && lg.runBytes >= e.o.DirectBytes/2 }
 
 func (e *Engine) dropSpare(i int) (x spare) {
 	x = e.recycled.spare[i]
@@ -167,7 +167,7 @@ func (e *Engine) GiveRoom() (any bool) {
 // ready only where they are meant too. False: there is none.
 func (e *Engine) letSparesGo(before ioring.Instant, ready bool) (any bool) {
 	for i := e.recycled.sparesN - 1; i >= 0; i-- {
-		if x := &e.recycled.spare[i]; x.since <= before && (ready || !x.zeroes) {
+		if spare := &e.recycled.spare[i]; spare.since <= before && (ready || !spare.zeroes) {
 			any = true
 			e.discard(e.dropSpare(i).segment)
 		}
@@ -176,9 +176,9 @@ func (e *Engine) letSparesGo(before ioring.Instant, ready bool) (any bool) {
 }
 
 // discard has a file removed and not kept.
-func (e *Engine) discard(g int32) {
-	e.segments.all[g].position = 0
-	e.segments.unlinks = append(e.segments.unlinks, g)
+func (e *Engine) discard(segIndex int32) {
+	e.segments.all[segIndex].position = 0
+	e.segments.unlinks = append(e.segments.unlinks, segIndex)
 }
 
 func (e *Engine) stepSpares(sleep *ioring.Instant) {
@@ -193,9 +193,9 @@ func (e *Engine) stepSpares(sleep *ioring.Instant) {
 
 // stepMaking goes on with the file of zeroes, one operation at a time.
 func (e *Engine) stepMaking(sleep *ioring.Instant) {
-	m := &e.recycled.making
+	prealloc := &e.recycled.making
 	at := e.journal.lastEntry + makeQuietNS
-	if m.stage == makeNothing {
+	if prealloc.stage == makeNothing {
 		if e.recycled.sparesN == RecycledMax || e.recycled.zeroBytes+e.zeroFileBytes() > e.o.PrepareBytes {
 			return
 		}
@@ -207,19 +207,19 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 		return
 	case e.diskBusy(): // what ends has this step come again
 		return
-	case m.stage == makeNothing:
-		g, ok := e.takeSegment(e.nextGeneration(), 0)
+	case prealloc.stage == makeNothing:
+		segIndex, ok := e.takeSegment(e.nextGeneration(), 0)
 		if !ok {
 			e.recycled.makeAt = e.now + makeAgainNS
 			return
 		}
-		e.recycled.making = making{stage: makeOpen, segment: g, bytes: e.zeroFileBytes()}
+		e.recycled.making = making{stage: makeOpen, segment: segIndex, bytes: e.zeroFileBytes()}
 	}
-	q := &e.segments.all[m.segment]
+	seg := &e.segments.all[prealloc.segment]
 	op := ioring.Op{Token: ioring.MakeToken(kindMake, 0, 0)}
-	switch m.stage {
+	switch prealloc.stage {
 	case makeOpen:
-		_, pending, errno := e.acquire(m.segment, true)
+		_, pending, errno := e.acquire(prealloc.segment, true)
 		if errno != 0 {
 			e.makingFailed(ioring.Open, errno)
 			return
@@ -230,22 +230,22 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 			}
 			return
 		}
-		m.pinned, m.stage = true, makeAllocate
+		prealloc.pinned, prealloc.stage = true, makeAllocate
 		fallthrough
 	case makeAllocate:
-		op.Code, op.Arg = ioring.Allocate, uint64(m.bytes)
+		op.Code, op.Arg = ioring.Allocate, uint64(prealloc.bytes)
 	case makeZero:
-		op.Code, op.Offset, op.Buf = ioring.Write, uint64(m.zeroed), e.recycled.zeroes.Slice(0, int(min(zeroWrite, m.bytes-m.zeroed)))
+		op.Code, op.Offset, op.Buf = ioring.Write, uint64(prealloc.zeroed), e.recycled.zeroes.Slice(0, int(min(zeroWrite, prealloc.bytes-prealloc.zeroed)))
 	case makeSync:
 		op.Code, op.Flags = ioring.Sync, ioring.FlagFull
 	}
-	op.File = e.files.open0 + uint32(q.file)
-	if m.pushed = e.ring.Push(op); !m.pushed {
+	op.File = e.files.open0 + uint32(seg.file)
+	if prealloc.pushed = e.ring.Push(op); !prealloc.pushed {
 		earlier(sleep, e.now)
 		return
 	}
-	m.asked = max(op.Buf.Len(), metadataBytes)
-	e.disk.begin(WorkFiles, m.asked)
+	prealloc.asked = max(op.Buf.Len(), metadataBytes)
+	e.disk.begin(WorkFiles, prealloc.asked)
 }
 
 // zeroFileBytes is the size of a file of zeroes: one that most topics may have as
@@ -255,47 +255,47 @@ func (e *Engine) zeroFileBytes() int64 {
 	return n &^ (format.BlockBytes - 1)
 }
 
-func (e *Engine) makeCompleted(c ioring.Completion) {
-	m := &e.recycled.making
-	m.pushed = false
-	e.disk.end(WorkFiles, m.asked)
-	code := m.stage.code()
-	if again(code, c.Result) {
+func (e *Engine) makeCompleted(completion ioring.Completion) {
+	prealloc := &e.recycled.making
+	prealloc.pushed = false
+	e.disk.end(WorkFiles, prealloc.asked)
+	code := prealloc.stage.code()
+	if again(code, completion.Result) {
 		return
 	}
-	if c.Result < 0 {
-		e.makingFailed(code, int(-c.Result))
+	if completion.Result < 0 {
+		e.makingFailed(code, int(-completion.Result))
 		return
 	}
-	switch m.stage {
+	switch prealloc.stage {
 	case makeAllocate:
-		m.stage = makeZero
+		prealloc.stage = makeZero
 	case makeZero:
-		n := int64(c.Result) &^ (format.BlockBytes - 1)
-		m.zeroed += n
+		n := int64(completion.Result) &^ (format.BlockBytes - 1)
+		prealloc.zeroed += n
 		e.stats.ZeroBytes += uint64(n)
-		if m.zeroed == m.bytes {
-			m.stage = makeSync
+		if prealloc.zeroed == prealloc.bytes {
+			prealloc.stage = makeSync
 		}
 	case makeSync:
-		g := m.segment
-		e.letGo(g)
-		e.segments.all[g].bytes = m.bytes
+		segIndex := prealloc.segment
+		e.letGo(segIndex)
+		e.segments.all[segIndex].bytes = prealloc.bytes
 		e.recycled.making = making{}
-		if !e.addSpare(g, true) {
-			e.discard(g)
+		if !e.addSpare(segIndex, true) {
+			e.discard(segIndex)
 		}
 	}
 }
 
 // makingFailed: it is tried again later, with another file.
 func (e *Engine) makingFailed(code ioring.Code, errno int) {
-	if m := &e.recycled.making; !spaceShort(code, errno) {
-		f := Failure{Op: code, File: SegmentFile, Generation: e.segments.all[m.segment].generation, Errno: ioring.Errno(errno)}
+	if prealloc := &e.recycled.making; !spaceShort(code, errno) {
+		failure := Failure{Op: code, File: SegmentFile, Generation: e.segments.all[prealloc.segment].generation, Errno: ioring.Errno(errno)}
 		if code == ioring.Write {
-			f.Offset, f.Length = m.zeroed, int64(m.asked)
+			failure.Offset, failure.Length = prealloc.zeroed, int64(prealloc.asked)
 		}
-		e.survived(f)
+		e.survived(failure)
 	}
 	if e.recycled.making.pinned {
 		e.letGo(e.recycled.making.segment)

@@ -12,34 +12,34 @@ import (
 
 // SetSegmentBytes bounds the log's segments to n bytes, where that is less than
 // the shard's own. One larger batch still finds a place.
-func (e *Engine) SetSegmentBytes(s Slot, n int64) { e.logs[s].segmentBytes = n }
+func (e *Engine) SetSegmentBytes(slot Slot, n int64) { e.logs[slot].segmentBytes = n }
 
 // Filling is the segment that takes the log's appends: its first offset, its
 // bytes, and the largest time in it that is drained; no bytes where there is
 // none yet.
-func (e *Engine) Filling(s Slot) (base, bytes, maxTime int64) {
-	l := &e.logs[s]
-	if !e.open(s) || l.filling == none {
+func (e *Engine) Filling(slot Slot) (base, bytes, maxTime int64) {
+	lg := &e.logs[slot]
+	if !e.open(slot) || lg.filling == none {
 		return 0, 0, format.NoTime
 	}
-	q := &e.segments.all[l.filling]
-	return q.base, q.position + q.pending, q.maxTime
+	seg := &e.segments.all[lg.filling]
+	return seg.base, seg.position + seg.pending, seg.maxTime
 }
 
 // Seal has the next append begin a new segment.
-func (e *Engine) Seal(s Slot) {
-	if l := &e.logs[s]; e.open(s) && l.filling != none {
-		e.segments.all[l.filling].sealed = true
+func (e *Engine) Seal(slot Slot) {
+	if lg := &e.logs[slot]; e.open(slot) && lg.filling != none {
+		e.segments.all[lg.filling].sealed = true
 	}
 }
 
 // Bytes is what the log's records take in its segments, what is still to be
 // drained to them included.
-func (e *Engine) Bytes(s Slot) (n int64) {
-	if !e.open(s) {
+func (e *Engine) Bytes(slot Slot) (n int64) {
+	if !e.open(slot) {
 		return 0
 	}
-	for g := e.logs[s].segments; g != none; g = e.segments.all[g].next {
+	for g := e.logs[slot].segments; g != none; g = e.segments.all[g].next {
 		n += e.segments.all[g].position + e.segments.all[g].pending
 	}
 	return n
@@ -49,30 +49,30 @@ func (e *Engine) Bytes(s Slot) (n int64) {
 // every record has a time before olderThan, milliseconds, and those without
 // which the log still has bytesMax bytes; a negative bytesMax is no bound. A
 // segment without a time does not age. One that still takes something is left.
-func (e *Engine) Expired(s Slot, olderThan, bytesMax int64) (start int64) {
-	if !e.open(s) {
+func (e *Engine) Expired(slot Slot, olderThan, bytesMax int64) (start int64) {
+	if !e.open(slot) {
 		return 0
 	}
-	l := &e.logs[s]
-	start = l.start
+	lg := &e.logs[slot]
+	start = lg.start
 	left := int64(0)
 	if bytesMax >= 0 {
-		left = e.Bytes(s) // else the walk ends at the first segment that stays
+		left = e.Bytes(slot) // else the walk ends at the first segment that stays
 	}
-	for g := l.segments; g != none; g = e.segments.all[g].next {
-		q := &e.segments.all[g]
-		if !q.ready || q.pending > 0 {
+	for g := lg.segments; g != none; g = e.segments.all[g].next {
+		seg := &e.segments.all[g]
+		if !seg.ready || seg.pending > 0 {
 			break
 		}
-		if q.position == 0 {
+		if seg.position == 0 {
 			continue
 		}
-		left -= q.position
-		old := q.maxTime >= 0 && q.maxTime < olderThan
-		if q.end > l.start && !old && (bytesMax < 0 || left < bytesMax) {
+		left -= seg.position
+		old := seg.maxTime >= 0 && seg.maxTime < olderThan
+		if seg.end > lg.start && !old && (bytesMax < 0 || left < bytesMax) {
 			break
 		}
-		start = max(start, q.end)
+		start = max(start, seg.end)
 	}
 	return start
 }
@@ -80,53 +80,53 @@ func (e *Engine) Expired(s Slot, olderThan, bytesMax int64) (start int64) {
 // TruncateBefore moves the log's start up to start, at most to what is
 // durable. It takes effect at once and is durable when StartDurable says so. WaitMemory: it
 // had no room for the entry, and nothing was done.
-func (e *Engine) TruncateBefore(s Slot, start int64, user uint32) Status {
+func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 	if e.failed {
 		return StorageFailed
 	}
-	if !e.open(s) {
+	if !e.open(slot) {
 		return Unknown
 	}
-	l := &e.logs[s]
-	start = min(start, l.durable)
-	if start <= l.start {
+	lg := &e.logs[slot]
+	start = min(start, lg.durable)
+	if start <= lg.start {
 		return OK
 	}
 	if !e.entryFits(0) {
 		e.stats.WaitMemory++
 		return WaitMemory
 	}
-	l.start = start
+	lg.start = start
 	e.stats.Truncated++
-	e.putNote(format.Entry{Kind: format.EntryStartMoved, Log: l.id, Slot: uint32(s), Base: start})
+	e.putNote(format.Entry{Kind: format.EntryStartMoved, Log: lg.id, Slot: uint32(slot), Base: start})
 	return OK
 }
 
 // startMoved: the new start is durable; files wholly before it may go.
-func (e *Engine) startMoved(s Slot, start int64) {
-	l := &e.logs[s]
-	l.startDurable = max(l.startDurable, start)
-	if !l.dirty && l.state == logOpen {
-		l.dirty = true
-		e.tell(Event{Kind: Durable, Slot: s})
+func (e *Engine) startMoved(slot Slot, start int64) {
+	lg := &e.logs[slot]
+	lg.startDurable = max(lg.startDurable, start)
+	if !lg.dirty && lg.state == logOpen {
+		lg.dirty = true
+		e.tell(Event{Kind: Durable, Slot: slot})
 	}
-	for g := l.segments; g != none && g != l.writing && e.segments.all[g].ready && e.segments.all[g].flying == 0 && e.segments.all[g].end <= start; g = l.segments {
-		l.segments = e.segments.all[g].next
+	for g := lg.segments; g != none && g != lg.writing && e.segments.all[g].ready && e.segments.all[g].flying == 0 && e.segments.all[g].end <= start; g = lg.segments {
+		lg.segments = e.segments.all[g].next
 		e.removeSegment(g)
 	}
 }
 
 // Release lets go of the only segment of a log in which nothing is left. The
 // next append has another made, and waits for it.
-func (e *Engine) Release(s Slot) {
-	l := &e.logs[s]
-	if !e.open(s) || l.startDurable < l.end || l.drained < l.end || l.runFirst != none || l.working || e.cache.reserved.active {
+func (e *Engine) Release(slot Slot) {
+	lg := &e.logs[slot]
+	if !e.open(slot) || lg.startDurable < lg.end || lg.drained < lg.end || lg.runFirst != none || lg.working || e.cache.reserved.active {
 		return
 	}
-	g := l.segments
-	if g == none || g != l.filling || g != l.writing || e.segments.all[g].next != none || !e.segments.all[g].ready || e.segments.all[g].position == 0 {
+	g := lg.segments
+	if g == none || g != lg.filling || g != lg.writing || e.segments.all[g].next != none || !e.segments.all[g].ready || e.segments.all[g].position == 0 {
 		return
 	}
-	l.segments, l.tail, l.filling, l.writing = none, none, none, none
+	lg.segments, lg.tail, lg.filling, lg.writing = none, none, none, none
 	e.removeSegment(g)
 }

@@ -72,69 +72,69 @@ func (e *Engine) nextGeneration() uint64 {
 	return uint64(e.epoch)<<32 | uint64(e.shard)<<24 | uint64(e.counter&0xffffff)
 }
 
-func (e *Engine) takeSegment(generation uint64, s Slot) (int32, bool) {
-	g := e.segments.freeSeg
-	if g == none {
+func (e *Engine) takeSegment(generation uint64, slot Slot) (int32, bool) {
+	segIndex := e.segments.freeSeg
+	if segIndex == none {
 		return none, false
 	}
-	e.segments.freeSeg = e.segments.all[g].next
-	e.segments.all[g] = segment{generation: generation, log: s, next: none, file: none, maxTime: format.NoTime}
-	return g, true
+	e.segments.freeSeg = e.segments.all[segIndex].next
+	e.segments.all[segIndex] = segment{generation: generation, log: slot, next: none, file: none, maxTime: format.NoTime}
+	return segIndex, true
 }
 
-func (e *Engine) freeSegment(g int32) {
-	e.segments.all[g] = segment{next: e.segments.freeSeg, file: none}
-	e.segments.freeSeg = g
+func (e *Engine) freeSegment(segIndex int32) {
+	e.segments.all[segIndex] = segment{next: e.segments.freeSeg, file: none}
+	e.segments.freeSeg = segIndex
 }
 
-func (e *Engine) appendSegment(l *log, g int32) {
-	if l.tail == none {
-		l.segments = g
+func (e *Engine) appendSegment(lg *log, segIndex int32) {
+	if lg.tail == none {
+		lg.segments = segIndex
 	} else {
-		e.segments.all[l.tail].next = g
+		e.segments.all[lg.tail].next = segIndex
 	}
-	l.tail = g
+	lg.tail = segIndex
 }
 
 // admit says whether log s has room, prepared and durably its own, for n bytes
 // of entry besides all that is not drained; and has it made ahead of need.
-func (e *Engine) admit(s Slot, n int64) Status {
-	l := &e.logs[s]
-	limit := e.segmentLimit(l)
+func (e *Engine) admit(slot Slot, n int64) Status {
+	lg := &e.logs[slot]
+	limit := e.segmentLimit(lg)
 	for {
-		if l.filling == none {
-			return e.wantSegment(s, n)
+		if lg.filling == none {
+			return e.wantSegment(slot, n)
 		}
-		q := &e.segments.all[l.filling]
-		if !q.ready {
+		seg := &e.segments.all[lg.filling]
+		if !seg.ready {
 			return e.waitRoom()
 		}
-		need := q.position + min(q.runs, 1024)*format.BlockBytes + format.RoomFor(q.pending+n) + q.extra
-		if (need > limit || q.broken || q.sealed || need > q.bytes-q.bytes/4 && e.spareWaits(l)) && (q.position > 0 || q.pending > 0 || q.broken) {
-			if q.next == none {
-				return e.wantSegment(s, n)
+		need := seg.position + min(seg.runs, 1024)*format.BlockBytes + format.RoomFor(seg.pending+n) + seg.extra
+		if (need > limit || seg.broken || seg.sealed || need > seg.bytes-seg.bytes/4 && e.spareWaits(lg)) && (seg.position > 0 || seg.pending > 0 || seg.broken) {
+			if seg.next == none {
+				return e.wantSegment(slot, n)
 			}
-			if !e.segments.all[q.next].ready || l.writing != l.filling || q.broken {
+			if !e.segments.all[seg.next].ready || lg.writing != lg.filling || seg.broken {
 				e.journal.pressed = true
-				e.queueDrain(int32(s))
+				e.queueDrain(int32(slot))
 				return e.waitRoom()
 			}
-			l.filling = q.next
-			e.segments.all[q.next].base, e.segments.all[q.next].end = l.end, l.end
+			lg.filling = seg.next
+			e.segments.all[seg.next].base, e.segments.all[seg.next].end = lg.end, lg.end
 			continue
 		}
-		if need > q.bytes {
-			return e.wantRoom(s, l.filling, need)
+		if need > seg.bytes {
+			return e.wantRoom(slot, lg.filling, need)
 		}
-		if q.next == none && need > q.bytes-q.bytes/4 && !l.working && e.inRuns(l) && e.findSpare(l, max(format.RoomFor(n), q.bytes)) >= 0 {
-			e.wantSegment(s, n) // rather than growing
+		if seg.next == none && need > seg.bytes-seg.bytes/4 && !lg.working && e.inRuns(lg) && e.findSpare(lg, max(format.RoomFor(n), seg.bytes)) >= 0 {
+			e.wantSegment(slot, n) // rather than growing
 			return OK
 		}
-		if !l.working && !(l.noSpace && e.now < l.retryAt) {
-			if q.bytes < limit && q.bytes-need < q.bytes/4 {
-				e.wantRoom(s, l.filling, q.bytes+1)
-			} else if need > limit/4*3 && q.next == none {
-				e.wantSegment(s, n)
+		if !lg.working && !(lg.noSpace && e.now < lg.retryAt) {
+			if seg.bytes < limit && seg.bytes-need < seg.bytes/4 {
+				e.wantRoom(slot, lg.filling, seg.bytes+1)
+			} else if need > limit/4*3 && seg.next == none {
+				e.wantSegment(slot, n)
 			}
 		}
 		return OK
@@ -143,9 +143,9 @@ func (e *Engine) admit(s Slot, n int64) Status {
 
 // spareWaits says that the log need not grow its segment: the next one is ready,
 // its blocks written, and the log is where it would go on.
-func (e *Engine) spareWaits(l *log) bool {
-	next := e.segments.all[l.filling].next
-	return next != none && e.segments.all[next].ready && e.segments.all[next].spare && !e.segments.all[next].broken && l.writing == l.filling
+func (e *Engine) spareWaits(lg *log) bool {
+	next := e.segments.all[lg.filling].next
+	return next != none && e.segments.all[next].ready && e.segments.all[next].spare && !e.segments.all[next].broken && lg.writing == lg.filling
 }
 
 func (e *Engine) waitRoom() Status {
@@ -153,26 +153,26 @@ func (e *Engine) waitRoom() Status {
 	return WaitRoom
 }
 
-func (e *Engine) segmentLimit(l *log) int64 {
-	if l.segmentBytes > 0 {
-		return min(l.segmentBytes, int64(e.o.SegmentBytes))
+func (e *Engine) segmentLimit(lg *log) int64 {
+	if lg.segmentBytes > 0 {
+		return min(lg.segmentBytes, int64(e.o.SegmentBytes))
 	}
 	return int64(e.o.SegmentBytes)
 }
 
 // writesTo makes segment g the one that log l's runs go to.
-func (e *Engine) writesTo(l *log, g int32) {
-	old := l.writing
-	l.writing = g
-	if old != none && old != g {
+func (e *Engine) writesTo(lg *log, segIndex int32) {
+	old := lg.writing
+	lg.writing = segIndex
+	if old != none && old != segIndex {
 		e.indexDue(old)
 	}
 }
 
 // removeSegment has the file of g unlinked, once nobody reads it.
-func (e *Engine) removeSegment(g int32) {
-	e.noIndexDue(&e.segments.all[g])
-	e.segments.unlinks = append(e.segments.unlinks, g)
+func (e *Engine) removeSegment(segIndex int32) {
+	e.noIndexDue(&e.segments.all[segIndex])
+	e.segments.unlinks = append(e.segments.unlinks, segIndex)
 }
 
 // stepUnlinks removes one file at a time.
@@ -186,29 +186,29 @@ func (e *Engine) stepUnlinks(sleep *ioring.Instant) {
 	if len(e.segments.unlinks) == 0 {
 		return
 	}
-	g := e.segments.unlinks[0]
-	q := &e.segments.all[g]
-	if q.readers > 0 {
+	segIndex := e.segments.unlinks[0]
+	seg := &e.segments.all[segIndex]
+	if seg.readers > 0 {
 		copy(e.segments.unlinks, e.segments.unlinks[1:])
-		e.segments.unlinks[len(e.segments.unlinks)-1] = g
+		e.segments.unlinks[len(e.segments.unlinks)-1] = segIndex
 		return
 	}
-	if q.file != none {
-		f := &e.files.opened[q.file]
-		if f.state == fileFailed {
-			e.fileClosed(q.file)
-			q.file = none
+	if seg.file != none {
+		file := &e.files.opened[seg.file]
+		if file.state == fileFailed {
+			e.fileClosed(seg.file)
+			seg.file = none
 		} else {
-			e.closeFile(q.file)
+			e.closeFile(seg.file)
 			return
 		}
 	}
-	if e.keepSpare(g) {
+	if e.keepSpare(segIndex) {
 		e.segments.unlinks = slices.Delete(e.segments.unlinks, 0, 1)
 		return
 	}
 	e.segments.unlinking = true
-	format.PutSegmentPath(e.files.paths.Bytes()[len(e.files.opened)*pathBytes:], q.generation)
+	format.PutSegmentPath(e.files.paths.Bytes()[len(e.files.opened)*pathBytes:], seg.generation)
 	e.pushUnlink(sleep)
 }
 
@@ -223,17 +223,17 @@ func (e *Engine) pushUnlink(sleep *ioring.Instant) {
 
 // unlinkCompleted: a file that could not be removed is removed at the next
 // opening, which no log names.
-func (e *Engine) unlinkCompleted(c ioring.Completion) {
+func (e *Engine) unlinkCompleted(completion ioring.Completion) {
 	e.segments.unlinkGo = false
 	e.disk.end(WorkFiles, metadataBytes)
-	if again(ioring.Unlink, c.Result) {
+	if again(ioring.Unlink, completion.Result) {
 		return
 	}
 	e.segments.unlinking = false
-	g := e.segments.unlinks[0]
-	if c.Result < 0 {
-		e.survived(Failure{Op: ioring.Unlink, File: SegmentFile, Generation: e.segments.all[g].generation, Errno: ioring.Errno(-c.Result)})
+	segIndex := e.segments.unlinks[0]
+	if completion.Result < 0 {
+		e.survived(Failure{Op: ioring.Unlink, File: SegmentFile, Generation: e.segments.all[segIndex].generation, Errno: ioring.Errno(-completion.Result)})
 	}
 	e.segments.unlinks = slices.Delete(e.segments.unlinks, 0, 1)
-	e.freeSegment(g)
+	e.freeSegment(segIndex)
 }

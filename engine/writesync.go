@@ -29,18 +29,18 @@ func (w *writeSync) begin(file uint32, offset int64, buf mem.Block) {
 }
 
 // push starts what is left. False: the ring has no room now.
-func (w *writeSync) push(r ioring.Ring, kind uint8, slot uint32) bool {
+func (w *writeSync) push(ring ioring.Ring, kind uint8, slot uint32) bool {
 	if w.pushed {
 		return true
 	}
-	if r.Room() < 2 {
+	if ring.Room() < 2 {
 		return false
 	}
 	if w.done < w.buf.Len() {
-		r.Push(ioring.Op{Code: ioring.Write, Flags: ioring.FlagLink, File: w.file, Offset: w.offset + uint64(w.done), Buf: w.buf.Slice(w.done, w.buf.Len()-w.done), Token: ioring.MakeToken(kind, 0, slot<<1)})
+		ring.Push(ioring.Op{Code: ioring.Write, Flags: ioring.FlagLink, File: w.file, Offset: w.offset + uint64(w.done), Buf: w.buf.Slice(w.done, w.buf.Len()-w.done), Token: ioring.MakeToken(kind, 0, slot<<1)})
 		w.writing = true
 	}
-	r.Push(ioring.Op{Code: ioring.Sync, File: w.file, Token: ioring.MakeToken(kind, 0, slot<<1|1)})
+	ring.Push(ioring.Op{Code: ioring.Sync, File: w.file, Token: ioring.MakeToken(kind, 0, slot<<1|1)})
 	w.syncing, w.pushed, w.syn = true, true, false
 	return true
 }
