@@ -36,49 +36,49 @@ func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 		return nil, 0, WaitMemory
 	}
 	lg := &e.logs[slot]
-	if lg.rotFrom != format.NoOffset {
+	if lg.corruptFrom != format.NoOffset {
 		return nil, 0, Rot
 	}
 	need := format.EntryHeaderBytes + format.Align8(n)
-	if e.catchesUp(lg, need) {
+	if e.mustCatchUp(lg, need) {
 		e.stats.WaitMemory++
 		return nil, 0, WaitMemory
 	}
 	direct := e.wantsDirect(lg, slot, need)
 	room := int64(need)
 	if direct {
-		room += 2 * runOverhead
+		room += 2 * extentOverhead
 	}
 	if st := e.admit(slot, room); st != OK {
 		return nil, 0, st
 	}
-	if !e.nodeFits(lg) {
+	if !e.batchFits(lg) {
 		e.evictOldest()
 	}
-	if direct && e.nodeFits(lg) && e.directFits(slot, n) {
+	if direct && e.batchFits(lg) && e.openExtentFor(slot, n) {
 		ext := &e.extents.pool[lg.building]
 		at := ext.pos + format.HeaderBytes + ext.bytes
 		e.cache.reserved.note(true, slot, n, ext.slab, at)
 		at += format.EntryHeaderBytes
 		return e.cache.slabs[ext.slab].block.Bytes()[at : at+n : at+n], lg.end, OK
 	}
-	if !e.nodeFits(lg) || !e.entryFits(n) {
+	if !e.batchFits(lg) || !e.openFrameFor(n) {
 		e.stats.WaitMemory++
-		e.journal.pressed = true
+		e.journal.memoryShort = true
 		return nil, 0, WaitMemory
 	}
-	buf := e.cache.slabs[e.cache.slab].block.Bytes()
+	buf := e.cache.slabs[e.cache.current].block.Bytes()
 	at := e.journal.openPos + e.journal.openBytes + format.EntryHeaderBytes
-	e.cache.reserved.note(false, slot, n, e.cache.slab, at-format.EntryHeaderBytes)
+	e.cache.reserved.note(false, slot, n, e.cache.current, at-format.EntryHeaderBytes)
 	return buf[at : at+n : at+n], lg.end, OK
 }
 
 // catchesUp says that log l has large batches, and more in the journal than may
 // be ahead of a direct run, while memory is short: it had better wait for its
 // drains, or it goes on writing everything twice just when that is too much.
-func (e *Engine) catchesUp(lg *log, need int) bool {
-	lg.catching = (lg.catching || e.journal.pressed) && lg.undrained > e.aheadMax() && e.large(lg, need)
-	return lg.catching
+func (e *Engine) mustCatchUp(lg *log, need int) bool {
+	lg.catchingUp = (lg.catchingUp || e.journal.memoryShort) && lg.unflushed > e.flushAheadMax() && e.large(lg, need)
+	return lg.catchingUp
 }
 
 // wantsDirect chooses for a batch of need entry bytes: its log's own segment,
@@ -88,15 +88,15 @@ func (e *Engine) catchesUp(lg *log, need int) bool {
 func (e *Engine) wantsDirect(lg *log, slot Slot, need int) bool {
 	if lg.building != none {
 		// what follows a run that is being built goes with it, however small
-		if ext := &e.extents.pool[lg.building]; ext.header.End == lg.end && ext.header.Batches > 0 && format.HeaderBytes+ext.bytes+need <= e.extents.directMax {
+		if ext := &e.extents.pool[lg.building]; ext.header.End == lg.end && ext.header.Batches > 0 && format.HeaderBytes+ext.bytes+need <= e.extents.directBytesMax {
 			return true
 		}
 	}
-	if !e.large(lg, need) || e.crowded(lg, need) {
+	if !e.large(lg, need) || e.contended(lg, need) {
 		return false
 	}
-	return lg.undrained <= e.aheadMax() && e.extents.runFree != none && e.extents.pool[e.extents.runFree].next != none && // one more for what the journal has before it
-		(lg.directs > 0 || e.extents.directLogs < directLogsMax)
+	return lg.unflushed <= e.flushAheadMax() && e.extents.free != none && e.extents.pool[e.extents.free].next != none && // one more for what the journal has before it
+		(lg.directExtents > 0 || e.extents.directLogs < directLogsMax)
 }
 
 // large says that need entry bytes more make as much of log l as is worth a run:
@@ -106,12 +106,14 @@ func (e *Engine) large(lg *log, need int) bool {
 	if lg.frameSeq == e.journal.sealedSeq+1 {
 		need += lg.frameBytes
 	}
-	return e.o.DirectBytes > 0 && (need >= e.o.DirectBytes || lg.directs > 0 && lg.runBytes >= e.o.DirectBytes/2)
+	return e.o.DirectBytes > 0 && (need >= e.o.DirectBytes || lg.directExtents > 0 && lg.extentBytes >= e.o.DirectBytes/2)
 }
 
 // aheadMax is how much the journal may have of a log that is not in its segment
 // when it goes on with a direct run, which waits for that.
-func (e *Engine) aheadMax() int64 { return int64(min(16*format.FlushBytesMax, e.o.LogMemoryBytes/8)) }
+func (e *Engine) flushAheadMax() int64 {
+	return int64(min(16*format.FlushBytesMax, e.o.LogMemoryBytes/8))
+}
 
 // Abort gives back what Reserve handed out.
 func (e *Engine) Abort() { e.cache.reserved.active = false }
@@ -136,7 +138,7 @@ func (e *Engine) Commit(meta Meta) {
 		lg.addEpoch(format.EpochStart{Epoch: int32(e.epoch), Start: lg.end})
 	}
 	entry := format.Entry{Kind: format.EntryData, Log: lg.id, Base: lg.end, Count: meta.Count, Length: uint32(reserved.n), CRC: meta.CRC, Slot: uint32(reserved.slot), Durable: lg.durable, MaxTime: meta.MaxTime}
-	batch := e.pushNode(lg)
+	batch := e.pushBatch(lg)
 	batch.base, batch.maxTime, batch.slab, batch.pos, batch.length, batch.count, batch.crc, batch.age, batch.seq = lg.end, meta.MaxTime, reserved.slab, uint32(reserved.pos), uint32(reserved.n), meta.Count, meta.CRC, e.cache.age, 0
 	if reserved.direct {
 		ext := &e.extents.pool[lg.building]
@@ -147,21 +149,21 @@ func (e *Engine) Commit(meta Meta) {
 		e.stats.Entries++
 	} else {
 		batch.seq = e.appendEntry(&entry)
-		e.journal.live[batch.seq%uint64(len(e.journal.live))].undrained++
-		if lg.undrained == 0 {
-			lg.oldest = e.now
+		e.journal.live[batch.seq%uint64(len(e.journal.live))].unflushed++
+		if lg.unflushed == 0 {
+			lg.oldestUnflushed = e.now
 		}
-		lg.undrained += int64(entry.Bytes())
+		lg.unflushed += int64(entry.Bytes())
 		if lg.frameSeq != batch.seq {
 			lg.frameSeq, lg.frameBytes = batch.seq, 0
 		}
 		lg.frameBytes += entry.Bytes()
-		e.queueDrain(int32(reserved.slot))
+		e.queueFlush(int32(reserved.slot))
 	}
-	e.cache.slabs[reserved.slab].undrained++
-	e.segments.all[lg.filling].pending += int64(entry.Bytes())
-	lg.undurable += int64(reserved.n)
-	e.undurable += int64(reserved.n)
+	e.cache.slabs[reserved.slab].unflushed++
+	e.segments.all[lg.active].pending += int64(entry.Bytes())
+	lg.unsynced += int64(reserved.n)
+	e.unsynced += int64(reserved.n)
 	if meta.MaxTime > lg.maxTime || lg.maxTimeBase == format.NoOffset {
 		lg.maxTime, lg.maxTimeBase = meta.MaxTime, lg.end
 	}
@@ -170,7 +172,7 @@ func (e *Engine) Commit(meta Meta) {
 
 // stepFrames submits closed frames, and closes the open one, while frames may
 // be in flight.
-func (e *Engine) stepFrames(sleep *ioring.Instant) {
+func (e *Engine) stepJournal(sleep *ioring.Instant) {
 	if e.failed {
 		return
 	}
@@ -181,26 +183,26 @@ func (e *Engine) stepFrames(sleep *ioring.Instant) {
 			return
 		}
 	}
-	if e.journal.openCount == 0 && e.journal.sealedSeq == e.journal.durableSeq && e.journal.stampSeq < e.journal.dataSeq {
+	if e.journal.openEntries == 0 && e.journal.sealedSeq == e.journal.durableSeq && e.journal.stampSeq < e.journal.dataSeq {
 		// an empty frame says that the newest one is durable
 		switch {
-		case e.journal.idleAt == 0:
-			e.journal.idleAt = e.now + idleStampNS
-		case (e.now >= e.journal.idleAt || e.stopping) && e.journal.openBytes == 0 && e.journal.used+8 < e.journal.blocks/2 && e.entryFits(0):
-			e.sealFrame()
-		case e.now >= e.journal.idleAt && e.journal.openBytes > 0:
-			e.sealFrame()
+		case e.journal.stampAt == 0:
+			e.journal.stampAt = e.now + idleStampNS
+		case (e.now >= e.journal.stampAt || e.stopping) && e.journal.openBytes == 0 && e.journal.usedBlocks+8 < e.journal.blocks/2 && e.openFrameFor(0):
+			e.seal()
+		case e.now >= e.journal.stampAt && e.journal.openBytes > 0:
+			e.seal()
 		}
-		if e.journal.sealedSeq == e.journal.durableSeq && e.now < e.journal.idleAt {
-			earlier(sleep, e.journal.idleAt)
+		if e.journal.sealedSeq == e.journal.durableSeq && e.now < e.journal.stampAt {
+			earlier(sleep, e.journal.stampAt)
 		}
 	}
 	for e.journal.submitted-e.journal.durableSeq < uint64(e.o.InflightMax) {
 		if e.journal.submitted == e.journal.sealedSeq {
-			if e.journal.openCount == 0 || e.cache.reserved.active {
+			if e.journal.openEntries == 0 || e.cache.reserved.active {
 				return
 			}
-			e.sealFrame()
+			e.seal()
 		}
 		if !e.submitFrame() {
 			return // the journal is full: a checkpoint frees it
@@ -221,11 +223,11 @@ func (e *Engine) submitFrame() bool {
 	if e.journal.next+int64(frame.blocks) > e.journal.blocks {
 		wasted = e.journal.blocks - e.journal.next
 	}
-	if e.journal.used+wasted+int64(frame.blocks) > e.journal.blocks {
-		e.journal.journalFull = true
+	if e.journal.usedBlocks+wasted+int64(frame.blocks) > e.journal.blocks {
+		e.journal.full = true
 		return false
 	}
-	e.journal.used += wasted + int64(frame.blocks)
+	e.journal.usedBlocks += wasted + int64(frame.blocks)
 	frame.wasted = int32(wasted)
 	if wasted > 0 {
 		e.journal.next = 0
@@ -240,12 +242,12 @@ func (e *Engine) submitFrame() bool {
 	header.Directory, header.Epoch, header.BodyBytes, header.Previous = e.dir, e.epoch, uint32(frame.bytes-format.HeaderBytes), e.journal.chain
 	header.BodyCRC = format.CRC(buf[format.HeaderBytes:frame.bytes])
 	header.Put(buf)
-	e.journal.chain, e.journal.stampSeq, e.journal.idleAt = header.CRC, e.journal.durableSeq, 0
+	e.journal.chain, e.journal.stampSeq, e.journal.stampAt = header.CRC, e.journal.durableSeq, 0
 	if frame.entries > 0 {
 		e.journal.dataSeq = seq
 	}
-	e.journal.journalFull = false
-	e.journal.sinceCheck += wasted + int64(frame.blocks)
+	e.journal.full = false
+	e.journal.sinceCheckpoint += wasted + int64(frame.blocks)
 	frame.state, frame.at = frameInFlight, e.now
 	e.disk.begin(WorkFrames, int(frame.blocks)*format.BlockBytes)
 	e.reads.appendedAt = e.now
@@ -278,7 +280,7 @@ func (e *Engine) frameCompleted(index uint32, completion ioring.Completion) {
 	if e.o.Faults.Has(AckBeforeSync) && frame.io.errno == 0 && frame.io.done == frame.io.buf.Len() && frame.state == frameInFlight {
 		frame.state = frameDone
 		e.disk.end(WorkFrames, int(frame.blocks)*format.BlockBytes)
-		e.advance()
+		e.advanceFrames()
 		return
 	}
 	if !over || frame.state != frameInFlight {
@@ -292,7 +294,7 @@ func (e *Engine) frameCompleted(index uint32, completion ioring.Completion) {
 		return
 	}
 	frame.state = frameDone
-	e.advance()
+	e.advanceFrames()
 	if e.failed && frame.state == frameDone {
 		e.journal.brokenFrames++ // after a broken one: never durable
 		frame.state = frameBroken
@@ -300,7 +302,7 @@ func (e *Engine) frameCompleted(index uint32, completion ioring.Completion) {
 }
 
 // advance makes frames durable, in order, and says what that means.
-func (e *Engine) advance() {
+func (e *Engine) advanceFrames() {
 	for !e.failed && e.journal.durableSeq < e.journal.submitted {
 		frame := &e.journal.live[(e.journal.durableSeq+1)%uint64(len(e.journal.live))]
 		if frame.state != frameDone {
@@ -308,32 +310,32 @@ func (e *Engine) advance() {
 		}
 		frame.state = frameDurable
 		e.journal.durableSeq++
-		e.changes++
+		e.progress++
 		e.cache.slabs[frame.slab].frames--
 		buf := e.cache.slabs[frame.slab].block.Bytes()[frame.pos : frame.pos+frame.bytes]
 		for at := format.HeaderBytes; at < len(buf); {
 			var entry format.Entry
 			entry.Read(buf[at:])
 			at += entry.Bytes()
-			e.entryDurable(&entry, landing{frame.at, frame.io.written, frame.bytes})
+			e.entryDurable(&entry, writeTiming{frame.at, frame.io.written, frame.bytes})
 		}
 	}
 }
 
-func (e *Engine) entryDurable(entry *format.Entry, at landing) {
+func (e *Engine) entryDurable(entry *format.Entry, at writeTiming) {
 	lg := &e.logs[entry.Slot]
 	if lg.state == logFree || lg.id != entry.Log {
 		return
 	}
 	switch entry.Kind {
 	case format.EntryData:
-		e.settle(Slot(entry.Slot), at)
-		e.queueDrain(int32(entry.Slot))
+		e.advanceDurable(Slot(entry.Slot), at)
+		e.queueFlush(int32(entry.Slot))
 	case format.EntryOpened:
 		lg.state = logOpen
-		e.tell(Event{Kind: Opened, User: lg.user, Slot: Slot(entry.Slot)})
+		e.emit(Event{Kind: Opened, User: lg.user, Slot: Slot(entry.Slot)})
 	case format.EntryClosed:
-		e.logClosed(Slot(entry.Slot))
+		e.deletionDurable(Slot(entry.Slot))
 	case format.EntryStartMoved:
 		e.startMoved(Slot(entry.Slot), entry.Base)
 	case format.EntryAssigned:
@@ -343,35 +345,35 @@ func (e *Engine) entryDurable(entry *format.Entry, at landing) {
 
 // settle moves log s's durable offset on, over what frames, in their order, and
 // runs, in theirs, made durable without a gap.
-func (e *Engine) settle(slot Slot, at landing) {
+func (e *Engine) advanceDurable(slot Slot, at writeTiming) {
 	lg := &e.logs[slot]
 	moved := false
-	for batch := e.at(&lg.settling); batch != nil; batch = e.at(&lg.settling) {
+	for batch := e.batchAt(&lg.durableCursor); batch != nil; batch = e.batchAt(&lg.durableCursor) {
 		end := batch.base + int64(batch.count)
-		if end > lg.drained && (batch.seq == 0 || batch.seq > e.journal.durableSeq) {
+		if end > lg.flushed && (batch.seq == 0 || batch.seq > e.journal.durableSeq) {
 			break
 		}
 		lg.durable = max(lg.durable, end)
-		lg.settling.at++
-		lg.undurable -= int64(batch.length)
-		e.undurable -= int64(batch.length)
+		lg.durableCursor.at++
+		lg.unsynced -= int64(batch.length)
+		e.unsynced -= int64(batch.length)
 		moved = true
 	}
 	if moved {
-		e.tellDurable(slot, at)
+		e.notifyDurable(slot, at)
 	}
 }
 
-func (e *Engine) tellDurable(slot Slot, at landing) {
-	e.logs[slot].landed = at
+func (e *Engine) notifyDurable(slot Slot, at writeTiming) {
+	e.logs[slot].lastWrite = at
 	e.Announce(slot)
 }
 
 // Announce has the event Durable come for log l: its owner shows readers what
 // is not durable yet.
 func (e *Engine) Announce(slot Slot) {
-	if lg := &e.logs[slot]; !lg.dirty && lg.state == logOpen {
-		lg.dirty = true
-		e.tell(Event{Kind: Durable, Slot: slot})
+	if lg := &e.logs[slot]; !lg.durableEventDue && lg.state == logOpen {
+		lg.durableEventDue = true
+		e.emit(Event{Kind: Durable, Slot: slot})
 	}
 }

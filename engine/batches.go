@@ -1,7 +1,7 @@
 package engine
 
 // node is one batch in memory.
-type node struct {
+type batch struct {
 	base    int64
 	maxTime int64
 	seq     uint64 // of its frame; 0: a direct run's
@@ -13,12 +13,12 @@ type node struct {
 	age     uint32 // when it was appended, in slabs
 }
 
-const nodesPerChunk = 32
+const batchesPerChunk = 32
 
 // chunk is a piece of a log's index. Invariant: head < tail in every chunk of
 // a log but the last, which may be empty when it is the only one.
 type chunk struct {
-	nodes      [nodesPerChunk]node
+	batches    [batchesPerChunk]batch
 	next, prev int32
 	head, tail int32
 }
@@ -30,41 +30,41 @@ type cursor struct {
 }
 
 // nodeFits says that pushNode would find a place.
-func (e *Engine) nodeFits(lg *log) bool {
-	return lg.last != none && e.cache.chunks[lg.last].tail < nodesPerChunk || e.cache.chunk != none
+func (e *Engine) batchFits(lg *log) bool {
+	return lg.lastChunk != none && e.cache.chunks[lg.lastChunk].tail < batchesPerChunk || e.cache.freeChunk != none
 }
 
 // pushNode is a new last node of l, to be filled in.
-func (e *Engine) pushNode(lg *log) *node {
-	if lg.last == none || e.cache.chunks[lg.last].tail == nodesPerChunk {
-		i := e.cache.chunk
-		e.cache.chunk = e.cache.chunks[i].next
+func (e *Engine) pushBatch(lg *log) *batch {
+	if lg.lastChunk == none || e.cache.chunks[lg.lastChunk].tail == batchesPerChunk {
+		i := e.cache.freeChunk
+		e.cache.freeChunk = e.cache.chunks[i].next
 		chunk := &e.cache.chunks[i]
-		chunk.next, chunk.prev, chunk.head, chunk.tail = none, lg.last, 0, 0
-		if lg.last != none {
-			e.cache.chunks[lg.last].next = i
+		chunk.next, chunk.prev, chunk.head, chunk.tail = none, lg.lastChunk, 0, 0
+		if lg.lastChunk != none {
+			e.cache.chunks[lg.lastChunk].next = i
 		} else {
-			lg.first = i
+			lg.firstChunk = i
 		}
-		lg.last = i
-		for _, cur := range [...]*cursor{&lg.taking, &lg.settling} {
+		lg.lastChunk = i
+		for _, cur := range [...]*cursor{&lg.flushCursor, &lg.durableCursor} {
 			if cur.chunk == none {
 				*cur = cursor{i, 0}
 			}
 		}
 	}
-	chunk := &e.cache.chunks[lg.last]
+	chunk := &e.cache.chunks[lg.lastChunk]
 	chunk.tail++
-	return &chunk.nodes[chunk.tail-1]
+	return &chunk.batches[chunk.tail-1]
 }
 
 // at is the node under c, moved on to the next chunk where it stands at the
 // end of one; nil at the end of the log.
-func (e *Engine) at(cur *cursor) *node {
+func (e *Engine) batchAt(cur *cursor) *batch {
 	for cur.chunk != none {
 		chunk := &e.cache.chunks[cur.chunk]
 		if cur.at < chunk.tail {
-			return &chunk.nodes[cur.at]
+			return &chunk.batches[cur.at]
 		}
 		if chunk.next == none {
 			return nil
@@ -75,31 +75,31 @@ func (e *Engine) at(cur *cursor) *node {
 }
 
 // find is the node that holds offset. False: it is not in memory.
-func (e *Engine) find(lg *log, offset int64) (cursor, bool) {
-	for i := lg.last; i != none; i = e.cache.chunks[i].prev {
+func (e *Engine) findBatch(lg *log, offset int64) (cursor, bool) {
+	for i := lg.lastChunk; i != none; i = e.cache.chunks[i].prev {
 		chunk := &e.cache.chunks[i]
-		if chunk.head == chunk.tail || chunk.nodes[chunk.head].base > offset {
+		if chunk.head == chunk.tail || chunk.batches[chunk.head].base > offset {
 			continue
 		}
 		lo, hi := chunk.head, chunk.tail // the last node whose base <= offset
 		for hi-lo > 1 {
 			m := (lo + hi) / 2
-			if chunk.nodes[m].base <= offset {
+			if chunk.batches[m].base <= offset {
 				lo = m
 			} else {
 				hi = m
 			}
 		}
-		batch := &chunk.nodes[lo]
+		batch := &chunk.batches[lo]
 		return cursor{i, lo}, offset < batch.base+int64(batch.count)
 	}
 	return cursor{}, false
 }
 
-func (e *Engine) popNode(lg *log) {
-	first := lg.first
+func (e *Engine) popBatch(lg *log) {
+	first := lg.firstChunk
 	chunk := &e.cache.chunks[first]
-	for _, cur := range [...]*cursor{&lg.taking, &lg.settling} {
+	for _, cur := range [...]*cursor{&lg.flushCursor, &lg.durableCursor} {
 		if cur.chunk == first && cur.at == chunk.head {
 			cur.at++
 		}
@@ -109,29 +109,29 @@ func (e *Engine) popNode(lg *log) {
 		return
 	}
 	if chunk.next == none {
-		if chunk.tail < nodesPerChunk {
+		if chunk.tail < batchesPerChunk {
 			return // the only one stays, to be filled on
 		}
-		lg.first, lg.last, lg.taking, lg.settling = none, none, cursor{none, 0}, cursor{none, 0}
+		lg.firstChunk, lg.lastChunk, lg.flushCursor, lg.durableCursor = none, none, cursor{none, 0}, cursor{none, 0}
 	} else {
-		for _, cur := range [...]*cursor{&lg.taking, &lg.settling} {
+		for _, cur := range [...]*cursor{&lg.flushCursor, &lg.durableCursor} {
 			if cur.chunk == first {
 				*cur = cursor{chunk.next, 0}
 			}
 		}
-		lg.first = chunk.next
-		e.cache.chunks[lg.first].prev = none
+		lg.firstChunk = chunk.next
+		e.cache.chunks[lg.firstChunk].prev = none
 	}
-	chunk.next = e.cache.chunk
-	e.cache.chunk = first
+	chunk.next = e.cache.freeChunk
+	e.cache.freeChunk = first
 }
 
-func (e *Engine) dropNodes(lg *log) {
-	for lg.first != none {
-		first := lg.first
-		lg.first = e.cache.chunks[first].next
-		e.cache.chunks[first].next = e.cache.chunk
-		e.cache.chunk = first
+func (e *Engine) dropBatches(lg *log) {
+	for lg.firstChunk != none {
+		first := lg.firstChunk
+		lg.firstChunk = e.cache.chunks[first].next
+		e.cache.chunks[first].next = e.cache.freeChunk
+		e.cache.freeChunk = first
 	}
-	lg.last, lg.taking, lg.settling = none, cursor{none, 0}, cursor{none, 0}
+	lg.lastChunk, lg.flushCursor, lg.durableCursor = none, cursor{none, 0}, cursor{none, 0}
 }

@@ -11,16 +11,16 @@ import (
 // index of the batches in them. It is also the cache: a slab is taken again,
 // in order of age, when nothing in it is undrained, in flight or pinned.
 type cache struct {
-	slabs    []slab
-	slab     int32 // where frames are built; none
-	age      uint32
-	chunks   []chunk
-	chunk    int32  // free list
-	pinned   int    // slabs with pins
-	evicted  uint32 // batches so old are forgotten, see evict
-	unswept  int    // logs that have not been looked at for such
-	sweepAt  int    // the next of them
-	reserved reservation
+	slabs      []slab
+	current    int32 // where frames are built; none
+	age        uint32
+	chunks     []chunk
+	freeChunk  int32  // free list
+	pinned     int    // slabs with pins
+	evictedAge uint32 // batches so old are forgotten, see evict
+	unswept    int    // logs that have not been looked at for such
+	sweepAt    int    // the next of them
+	reserved   reservation
 }
 
 // Invariant: used <= the block's length, and a multiple of blockBytes between frames.
@@ -29,13 +29,13 @@ type slab struct {
 	used      int
 	age       uint32 // when it was begun, in slabs; 0: never
 	closed    uint32 // the age of the youngest batch in it
-	undrained int32  // data entries
+	unflushed int32  // data entries
 	frames    int32  // not durable yet, the open one included
 	pins      int32
 	filling   bool // it is e.slab, or one of e.growing
 }
 
-func (e *Engine) carveMemory(arena *mem.Arena) error {
+func (e *Engine) allocateCache(arena *mem.Arena) error {
 	// Last of all: what the arena has left is log memory.
 	e.o.LogMemoryBytes = min(e.o.LogMemoryBytes, arena.Bytes()-arena.Used()-format.BlockBytes)
 	size := e.o.slabBytes()
@@ -51,27 +51,27 @@ func (e *Engine) carveMemory(arena *mem.Arena) error {
 		}
 		e.cache.slabs[i].block = block
 	}
-	e.cache.slab = none
-	e.extents.growing = make([]growing, max(1, min(directLogsMax, n/8)))
-	for i := range e.extents.growing {
-		e.extents.growing[i] = growing{none, none}
+	e.cache.current = none
+	e.extents.places = make([]place, max(1, min(directLogsMax, n/8)))
+	for i := range e.extents.places {
+		e.extents.places[i] = place{none, none}
 	}
-	e.cache.chunks = make([]chunk, e.o.LogMemoryBytes/512/nodesPerChunk+2*e.o.LogsMax)
-	e.cache.chunk = none
+	e.cache.chunks = make([]chunk, e.o.LogMemoryBytes/512/batchesPerChunk+2*e.o.LogsMax)
+	e.cache.freeChunk = none
 	for i := len(e.cache.chunks) - 1; i >= 0; i-- {
-		e.cache.chunks[i].next = e.cache.chunk
-		e.cache.chunk = int32(i)
+		e.cache.chunks[i].next = e.cache.freeChunk
+		e.cache.freeChunk = int32(i)
 	}
-	return e.carveFrames(arena)
+	return e.allocateJournal(arena)
 }
 
-func (s *slab) free() bool { return s.undrained == 0 && s.frames == 0 && s.pins == 0 }
+func (s *slab) reusable() bool { return s.unflushed == 0 && s.frames == 0 && s.pins == 0 }
 
 // slabsFree counts what could be filled next.
-func (e *Engine) slabsFree() int {
+func (e *Engine) slabsReusable() int {
 	n := 0
 	for i := range e.cache.slabs {
-		if e.cache.slabs[i].free() {
+		if e.cache.slabs[i].reusable() {
 			n++
 		}
 	}
@@ -83,7 +83,7 @@ func (e *Engine) slabsFree() int {
 func (e *Engine) oldestSlab(used bool) int32 {
 	best := none
 	for i := range e.cache.slabs {
-		if slab := &e.cache.slabs[i]; !slab.filling && slab.free() && (slab.age != 0 || !used) && (best == none || slab.closed < e.cache.slabs[best].closed) {
+		if slab := &e.cache.slabs[i]; !slab.filling && slab.reusable() && (slab.age != 0 || !used) && (best == none || slab.closed < e.cache.slabs[best].closed) {
 			best = int32(i)
 		}
 	}
@@ -113,7 +113,7 @@ func (e *Engine) takeSlab(which *int32) bool {
 // evict forgets, in every log, the batches up to age. A log does so when it is
 // read, or when its turn comes: some logs now, some each step.
 func (e *Engine) evict(age uint32) {
-	e.cache.evicted, e.cache.unswept = max(e.cache.evicted, age), e.logsHigh
+	e.cache.evictedAge, e.cache.unswept = max(e.cache.evictedAge, age), e.logsHigh
 	e.sweep(sweptPerStep)
 	e.stats.Evictions++
 }
@@ -136,16 +136,16 @@ func (e *Engine) sweep(logs int) {
 // slabs are filled at a time, so batches have ages of their own: what memory holds
 // of a log has no gap.
 func (e *Engine) trim(lg *log) {
-	for lg.state != logFree && lg.first != none {
-		chunk := &e.cache.chunks[lg.first]
+	for lg.state != logFree && lg.firstChunk != none {
+		chunk := &e.cache.chunks[lg.firstChunk]
 		if chunk.head == chunk.tail {
 			return
 		}
-		batch := &chunk.nodes[chunk.head]
-		if batch.age > e.cache.evicted || batch.base >= lg.drained {
+		batch := &chunk.batches[chunk.head]
+		if batch.age > e.cache.evictedAge || batch.base >= lg.flushed {
 			return
 		}
-		e.popNode(lg)
+		e.popBatch(lg)
 	}
 }
 
@@ -153,7 +153,7 @@ func (e *Engine) trim(lg *log) {
 // memory: of what is evicted already, or of the oldest slab that is free.
 func (e *Engine) evictOldest() {
 	e.sweep(e.cache.unswept)
-	if e.cache.chunk != none {
+	if e.cache.freeChunk != none {
 		return
 	}
 	best := e.oldestSlab(true)
@@ -167,15 +167,15 @@ func (e *Engine) evictOldest() {
 }
 
 // letNodesGo: nobody but the cache needs the batches from c to end.
-func (e *Engine) letNodesGo(cur cursor, end int64) {
+func (e *Engine) releaseBatches(cur cursor, end int64) {
 	for ; ; cur.at++ {
-		batch := e.at(&cur)
+		batch := e.batchAt(&cur)
 		if batch == nil || batch.base >= end {
 			return
 		}
-		e.cache.slabs[batch.slab].undrained--
+		e.cache.slabs[batch.slab].unflushed--
 		if batch.seq != 0 {
-			e.journal.live[batch.seq%uint64(len(e.journal.live))].undrained--
+			e.journal.live[batch.seq%uint64(len(e.journal.live))].unflushed--
 		}
 	}
 }

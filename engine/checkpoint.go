@@ -14,16 +14,16 @@ import (
 //
 // A log's record may be newer than from: so was every log's but that whose batch
 // holds from back. What came between is replayed, and changes nothing.
-type checkpoints struct {
-	checkBuf     mem.Block
+type checkpointer struct {
+	buf          mem.Block
 	sequence     uint64
 	replays      [2]uint64 // the frame each slot replays from
-	checkBusy    bool
+	busy         bool
 	draft        draft // the one under way
 	wantClean    bool
 	cleanWritten bool
-	checkIO      writeSync
-	checkRetry   ioring.Instant // after the disk had no room for one
+	io           writeSync
+	retryAt      ioring.Instant // after the disk had no room for one
 }
 
 // draft is a checkpoint that is being put together, or, when that is done, its
@@ -39,24 +39,24 @@ type draft struct {
 
 // idleCheckNS is how long after the last entry a checkpoint leaves nothing to
 // replay.
-const idleCheckNS = 3e9
+const idleCheckpointNS = 3e9
 
 // checkEpochs is how many of a log's epochs a checkpoint keeps, the last ones.
-const checkEpochs = 8
+const checkpointEpochs = 8
 
-func (e *Engine) carveChecks(arena *mem.Arena) (err error) {
+func (e *Engine) allocateCheckpoint(arena *mem.Arena) (err error) {
 	e.checkpoints.replays = [2]uint64{1, 1} // Recover wrote both
-	e.checkpoints.checkBuf, err = arena.Allocate("checkpoint", e.o.checkpointBytes(), format.BlockBytes)
+	e.checkpoints.buf, err = arena.Allocate("checkpoint", e.o.checkpointBytes(), format.BlockBytes)
 	return err
 }
 
-func (e *Engine) stepChecks(sleep *ioring.Instant) {
+func (e *Engine) stepCheckpoint(sleep *ioring.Instant) {
 	if e.checkpoints.draft.open {
-		e.buildOn(sleep)
+		e.buildDraft(sleep)
 		return
 	}
-	if e.checkpoints.checkBusy {
-		if !e.checkpoints.checkIO.pushed && !e.checkpoints.checkIO.push(e.ring, kindCheck, 0) {
+	if e.checkpoints.busy {
+		if !e.checkpoints.io.pushed && !e.checkpoints.io.push(e.ring, kindCheckpoint, 0) {
 			earlier(sleep, e.now)
 		}
 		return
@@ -64,49 +64,49 @@ func (e *Engine) stepChecks(sleep *ioring.Instant) {
 	if e.failed || e.checkpoints.cleanWritten {
 		return
 	}
-	if e.now < e.checkpoints.checkRetry {
-		earlier(sleep, e.checkpoints.checkRetry)
+	if e.now < e.checkpoints.retryAt {
+		earlier(sleep, e.checkpoints.retryAt)
 		return
 	}
 	from := e.replayFrom()
 	useful := min(e.checkpoints.replays[0], e.checkpoints.replays[1]) < from
-	if !(e.checkpoints.wantClean || useful && (e.journal.sinceCheck > e.journal.blocks/4 || e.checkFrees(from)) || e.extents.walked > 2*e.journal.blocks*format.BlockBytes) {
+	if !(e.checkpoints.wantClean || useful && (e.journal.sinceCheckpoint > e.journal.blocks/4 || e.checkpointFrees(from)) || e.extents.uncovered > 2*e.journal.blocks*format.BlockBytes) {
 		// a quiet shard leaves nothing to replay, and no run that nothing says was durable
-		if !useful && e.extents.walked == 0 || from <= e.journal.sealedSeq || e.journal.openCount > 0 || e.extents.runsUsed > 0 {
+		if !useful && e.extents.uncovered == 0 || from <= e.journal.sealedSeq || e.journal.openEntries > 0 || e.extents.used > 0 {
 			return
 		}
-		if at := e.journal.lastEntry + idleCheckNS; e.now < at {
+		if at := e.journal.lastEntry + idleCheckpointNS; e.now < at {
 			earlier(sleep, at)
 			return
 		}
 	}
 	e.checkpoints.sequence++
-	e.journal.sinceCheck, e.extents.walked = 0, 0
+	e.journal.sinceCheckpoint, e.extents.uncovered = 0, 0
 	if e.o.Faults.Has(JournalReusedEarly) {
 		e.release(from)
 	}
-	e.checkpoints.checkBusy = true
+	e.checkpoints.busy = true
 	e.checkpoints.draft = draft{open: true}
 	e.checkpoints.draft.head = format.Checkpoint{Directory: e.dir, Epoch: e.epoch, Shard: uint32(e.shard), Clean: e.checkpoints.wantClean, Sequence: e.checkpoints.sequence, Journal: e.journalID,
 		Durable: e.journal.durableSeq}
-	e.startsAt(from)
-	e.rebuild()
-	e.buildOn(sleep)
+	e.replayStartsAt(from)
+	e.restartDraft()
+	e.buildDraft(sleep)
 }
 
 // checkFrees says that the journal is short of room and that checkpoints from
 // here would free some that is worth writing them: one frees what the one before
 // it covers.
-func (e *Engine) checkFrees(from uint64) bool {
+func (e *Engine) checkpointFrees(from uint64) bool {
 	worth := e.journal.blocks / 8
-	if e.journal.journalFull {
+	if e.journal.full {
 		worth = e.journal.blocks / 64
 	}
-	return e.journal.used > e.journal.blocks/4*3 && e.blocksBefore(from) >= worth || e.journal.journalFull && e.extents.runsUsed == 0
+	return e.journal.usedBlocks > e.journal.blocks/4*3 && e.blocksBefore(from) >= worth || e.journal.full && e.extents.used == 0
 }
 
 // startsAt has the checkpoint under way say that replay begins with frame from.
-func (e *Engine) startsAt(from uint64) {
+func (e *Engine) replayStartsAt(from uint64) {
 	head := &e.checkpoints.draft.head
 	head.Frame, head.Block, head.Previous = from, uint64(e.journal.next), e.journal.chain
 	if from <= e.journal.submitted {
@@ -116,17 +116,17 @@ func (e *Engine) startsAt(from uint64) {
 }
 
 // rebuild begins the checkpoint under way from its first log.
-func (e *Engine) rebuild() {
+func (e *Engine) restartDraft() {
 	draft := &e.checkpoints.draft
 	draft.log, draft.bytes, draft.room, draft.head.Logs = 0, format.CheckpointHeaderBytes, e.o.attachmentsBytes(), 0
 }
 
 // buildOn puts some logs more into the checkpoint under way, and writes it when
 // it has all.
-func (e *Engine) buildOn(sleep *ioring.Instant) {
+func (e *Engine) buildDraft(sleep *ioring.Instant) {
 	draft := &e.checkpoints.draft
 	if e.failed {
-		e.checkpoints.checkBusy, draft.open = false, false
+		e.checkpoints.busy, draft.open = false, false
 		return
 	}
 	if e.now < draft.next && !draft.head.Clean {
@@ -149,22 +149,22 @@ func (e *Engine) buildOn(sleep *ioring.Instant) {
 		}
 		// segments went from log to log meanwhile and stand here twice: all logs
 		// at once fit
-		e.rebuild()
+		e.restartDraft()
 		until = e.logsHigh
 	}
 	if e.o.Faults.Has(CheckpointFromLate) {
-		e.startsAt(e.replayFrom())
+		e.replayStartsAt(e.replayFrom())
 	}
-	buf := e.checkpoints.checkBuf.Bytes()
+	buf := e.checkpoints.buf.Bytes()
 	n := format.AlignBlock(draft.bytes)
 	clear(buf[draft.bytes:n])
 	draft.head.Put(buf, draft.bytes-format.CheckpointHeaderBytes)
 	draft.open = false
-	e.checkpoints.checkIO.begin(e.o.Files+slotCheck+uint32(e.checkpoints.sequence%2), 0, e.checkpoints.checkBuf.Slice(0, n))
+	e.checkpoints.io.begin(e.o.Files+slotCheckpoint+uint32(e.checkpoints.sequence%2), 0, e.checkpoints.buf.Slice(0, n))
 	e.disk.begin(WorkCheckpoints, n)
 	e.stats.Checkpoints++
 	e.stats.CheckpointBytes += uint64(n)
-	if !e.checkpoints.checkIO.push(e.ring, kindCheck, 0) {
+	if !e.checkpoints.io.push(e.ring, kindCheckpoint, 0) {
 		earlier(sleep, e.now)
 	}
 }
@@ -172,34 +172,34 @@ func (e *Engine) buildOn(sleep *ioring.Instant) {
 // putLog puts what is durable and drained of l now. False: there is no room.
 func (e *Engine) putLog(lg *log, slot Slot) bool {
 	// one whose end is durable and whose files linger is left out
-	if lg.state != logOpen && lg.state != logClosing {
+	if lg.state != logOpen && lg.state != logDeleting {
 		return true
 	}
 	segments := 0
-	for g := lg.segments; g != none; g = e.segments.all[g].next {
+	for g := lg.firstSegment; g != none; g = e.segments.all[g].next {
 		segments++
 	}
-	buf, draft := e.checkpoints.checkBuf.Bytes(), &e.checkpoints.draft
-	if draft.bytes+format.LogRecordBytes+checkEpochs*format.EpochRecordBytes+segments*format.SegmentRecordBytes+draft.room > len(buf) {
+	buf, draft := e.checkpoints.buf.Bytes(), &e.checkpoints.draft
+	if draft.bytes+format.LogRecordBytes+checkpointEpochs*format.EpochRecordBytes+segments*format.SegmentRecordBytes+draft.room > len(buf) {
 		return false
 	}
 	// of a start past what is drained the journal holds the rest, the new start too
-	record := format.LogRecord{ID: lg.id, Start: min(lg.start, lg.drained), End: lg.drained, MaxTime: lg.drainMax, MaxTimeBase: lg.drainBase, RotFrom: lg.rotFrom, RotTo: lg.rotTo, Direct: lg.direct, Chain: lg.chain}
+	record := format.LogRecord{ID: lg.id, Start: min(lg.start, lg.flushed), End: lg.flushed, MaxTime: lg.flushedMaxTime, MaxTimeBase: lg.flushedMaxTimeBase, RotFrom: lg.corruptFrom, RotTo: lg.corruptTo, Direct: lg.wroteDirect, Chain: lg.chain}
 	at := draft.bytes + format.LogRecordBytes
 	epochs := 0
-	for k := max(0, lg.nEpochs-checkEpochs); k < lg.nEpochs; k++ {
-		if lg.epochs[k].Start < lg.drained {
+	for k := max(0, lg.nEpochs-checkpointEpochs); k < lg.nEpochs; k++ {
+		if lg.epochs[k].Start < lg.flushed {
 			at += format.PutEpoch(buf[at:], lg.epochs[k])
 			epochs++
 		}
 	}
 	segments = 0
-	for g := lg.segments; g != none; g = e.segments.all[g].next {
+	for g := lg.firstSegment; g != none; g = e.segments.all[g].next {
 		seg := &e.segments.all[g]
 		if !seg.ready {
 			continue
 		}
-		recorded := format.SegmentRecord{Generation: seg.generation, Base: seg.base, End: seg.end, Position: seg.position, MaxTime: seg.maxTime, Chain: seg.chain, Bytes: seg.bytes}
+		recorded := format.SegmentRecord{Generation: seg.generation, Base: seg.base, End: seg.end, Position: seg.position, MaxTime: seg.maxTime, Chain: seg.chain, Bytes: seg.allocated}
 		at += format.PutSegment(buf[at:], &recorded)
 		segments++
 	}
@@ -215,23 +215,23 @@ func (e *Engine) putLog(lg *log, slot Slot) bool {
 	return true
 }
 
-func (e *Engine) checkCompleted(index uint32, completion ioring.Completion) {
-	if !e.checkpoints.checkIO.complete(index&1 != 0, completion.Result, e.now) {
+func (e *Engine) checkpointCompleted(index uint32, completion ioring.Completion) {
+	if !e.checkpoints.io.complete(index&1 != 0, completion.Result, e.now) {
 		return
 	}
-	e.disk.end(WorkCheckpoints, e.checkpoints.checkIO.buf.Len())
-	e.checkpoints.checkBusy = false
-	if io := &e.checkpoints.checkIO; spaceShort(io.failed, io.errno) {
+	e.disk.end(WorkCheckpoints, e.checkpoints.io.buf.Len())
+	e.checkpoints.busy = false
+	if io := &e.checkpoints.io; spaceShort(io.failed, io.errno) {
 		// the slot may be torn, and is the one to write again: the other is whole
 		e.checkpoints.sequence--
-		e.extents.walked++ // what it would have covered is not known any more: some
-		e.checkpoints.checkRetry = e.now + retryNS
+		e.extents.uncovered++ // what it would have covered is not known any more: some
+		e.checkpoints.retryAt = e.now + retryNS
 		e.stats.NoSpace++
 		return
 	}
-	if e.checkpoints.checkIO.errno != 0 {
+	if e.checkpoints.io.errno != 0 {
 		// the slot may be torn; without checkpoints the journal ends
-		e.fail(e.checkpoints.checkIO.failure(CheckpointFile0 + FailedFile(e.checkpoints.sequence%2)))
+		e.fail(e.checkpoints.io.failure(CheckpointFile0 + FailedFile(e.checkpoints.sequence%2)))
 		return
 	}
 	e.checkpoints.replays[e.checkpoints.sequence%2] = e.checkpoints.draft.head.Frame

@@ -25,9 +25,9 @@ type Engine struct {
 	trouble   Failure // the last of them
 	stats     Stats
 	disk      Disk
-	changes   uint64
+	progress  uint64
 
-	undurable int64 // the sum of the logs'
+	unsynced int64 // the sum of the logs'
 
 	logs     []log
 	logsHigh int // no slot from here on was ever used
@@ -44,10 +44,10 @@ type Engine struct {
 	segments    segments
 	flush       flush
 	extents     extents
-	index       index
-	checkpoints checkpoints
-	reads       reads
-	recycled    recycled
+	index       indexer
+	checkpoints checkpointer
+	reads       diskReads
+	recycled    recycledFiles
 
 	stopping    bool
 	stopped     bool
@@ -59,55 +59,55 @@ type Engine struct {
 // Invariant: start <= end; drained <= durable <= end; drained <= taken; what is
 // in memory begins at or before drained.
 type log struct {
-	id      uint64
-	state   logState
-	user    uint32
-	start   int64
-	end     int64
-	durable int64
-	drained int64 // synced in segments
-	taken   int64 // in runs under way
+	id       uint64
+	state    logState
+	user     uint32
+	start    int64
+	end      int64
+	durable  int64
+	flushed  int64 // synced in segments
+	flushing int64 // in runs under way
 
-	maxTime, maxTimeBase int64 // over everything appended
-	drainMax, drainBase  int64 // the same over what is drained
-	rotFrom, rotTo       int64
+	maxTime, maxTimeBase               int64 // over everything appended
+	flushedMaxTime, flushedMaxTimeBase int64 // the same over what is drained
+	corruptFrom, corruptTo             int64
 
-	first, last int32  // chunks of the memory index
-	taking      cursor // the first node that is not taken
-	settling    cursor // the first node that is not durable
-	undrained   int64  // entry bytes past taken that the journal has
-	oldest      ioring.Instant
-	landed      landing // of the last frame or run that moved durable
-	undurable   int64   // bytes of batches that were appended and are not
+	firstChunk, lastChunk int32  // chunks of the memory index
+	flushCursor           cursor // the first node that is not taken
+	durableCursor         cursor // the first node that is not durable
+	unflushed             int64  // entry bytes past taken that the journal has
+	oldestUnflushed       ioring.Instant
+	lastWrite             writeTiming // of the last frame or run that moved durable
+	unsynced              int64       // bytes of batches that were appended and are not
 
-	segments, tail int32  // its segments, oldest first
-	writing        int32  // where runs go; none before the first
-	filling        int32  // where appends are admitted; writing or the one after it
-	chain          uint32 // header CRC of the last durable run
+	firstSegment, lastSegment int32  // its segments, oldest first
+	writing                   int32  // where runs go; none before the first
+	active                    int32  // where appends are admitted; writing or the one after it
+	chain                     uint32 // header CRC of the last durable run
 
-	runFirst, runLast int32  // its runs under way
-	runSent           int32  // the last of them that was sent; none
-	building          int32  // the last of them, which grows; none
-	runsFlying        int    // sent, and not over
-	directs           int    // of them all, those that are direct
-	crowd             uint32 // the interval in which it was counted as one with large batches
-	direct            bool   // there were any in this life
-	runBytes          int    // of the last one's entries
-	frameSeq          uint64 // the last frame with something of it
-	frameBytes        int    // and how much
-	chainSent         uint32 // header CRC of the last run that was sent
+	firstExtent, lastExtent int32  // its runs under way
+	sentExtent              int32  // the last of them that was sent; none
+	building                int32  // the last of them, which grows; none
+	extentsInFlight         int    // sent, and not over
+	directExtents           int    // of them all, those that are direct
+	contentionInterval      uint32 // the interval in which it was counted as one with large batches
+	wroteDirect             bool   // there were any in this life
+	extentBytes             int    // of the last one's entries
+	frameSeq                uint64 // the last frame with something of it
+	frameBytes              int    // and how much
+	chainSent               uint32 // header CRC of the last run that was sent
 
 	segmentBytes int64 // of its segments, at most; 0: the shard's own
 	startDurable int64 // startDurable <= start
 
-	dirty    bool // a Durable event is due
-	queued   bool // in the drain queue
-	working  bool // a segment is being made or grown
-	noSpace  bool
-	catching bool // its next large batch waits for drains
-	retryAt  ioring.Instant
-	told     bool // Deleted was taken
-	nextFree int32
+	durableEventDue  bool // a Durable event is due
+	flushQueued      bool // in the drain queue
+	provisioning     bool // a segment is being made or grown
+	noSpace          bool
+	catchingUp       bool // its next large batch waits for drains
+	retryAt          ioring.Instant
+	deletedDelivered bool // Deleted was taken
+	nextFree         int32
 
 	// last, so that what every append looks at lies together
 	nEpochs int
@@ -126,8 +126,8 @@ const (
 	logFree logState = iota
 	logOpening
 	logOpen
-	logClosing // its end is not durable yet
-	logGone    // it is; the slot is free when nothing of it is in flight and Deleted was taken
+	logDeleting // its end is not durable yet
+	logDeleted  // it is; the slot is free when nothing of it is in flight and Deleted was taken
 )
 
 // Slot is the index of an open log in its shard's table, stable while open.
@@ -185,20 +185,20 @@ func (e *Engine) Complete(completion ioring.Completion, now ioring.Instant) {
 	switch completion.Token.Kind() {
 	case kindFrame:
 		e.frameCompleted(index, completion)
-	case kindRun:
-		e.runCompleted(index, completion)
-	case kindWork:
-		e.workCompleted(index, completion)
+	case kindExtent:
+		e.extentCompleted(index, completion)
+	case kindProvision:
+		e.provisionCompleted(index, completion)
 	case kindIndex:
 		e.indexCompleted(completion)
-	case kindCheck:
-		e.checkCompleted(index, completion)
-	case kindCold:
-		e.coldCompleted(index, completion)
+	case kindCheckpoint:
+		e.checkpointCompleted(index, completion)
+	case kindRead:
+		e.readCompleted(index, completion)
 	case kindOpenFile, kindCloseFile:
 		e.fileCompleted(index, completion)
-	case kindMake:
-		e.makeCompleted(completion)
+	case kindPreallocate:
+		e.preallocCompleted(completion)
 	case kindUnlink:
 		e.unlinkCompleted(completion)
 	default:
@@ -207,15 +207,15 @@ func (e *Engine) Complete(completion ioring.Completion, now ioring.Instant) {
 }
 
 const (
-	kindFrame     = ioring.KindEngine + iota // slot: frame ring index<<1 | sync
-	kindRun                                  // slot: run<<1 | sync
-	kindWork                                 // slot: work
-	kindCheck                                // slot: sync
-	kindCold                                 // slot: read
-	kindOpenFile                             // slot: file
-	kindCloseFile                            // slot: file
+	kindFrame      = ioring.KindEngine + iota // slot: frame ring index<<1 | sync
+	kindExtent                                // slot: run<<1 | sync
+	kindProvision                             // slot: work
+	kindCheckpoint                            // slot: sync
+	kindRead                                  // slot: read
+	kindOpenFile                              // slot: file
+	kindCloseFile                             // slot: file
 	kindUnlink
-	kindMake
+	kindPreallocate
 	kindIndex
 	KindBlocking // of New, and of package recovery, while nothing else is in flight
 )
@@ -225,17 +225,17 @@ const (
 func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	e.now = max(e.now, now)
 	sleepUntil = ioring.Never
-	e.stepFrames(&sleepUntil)
-	e.stepRuns(&sleepUntil)
-	e.stepWorks(&sleepUntil)
-	e.stepDrains(&sleepUntil)
-	e.stepIndexes(&sleepUntil)
-	e.stepChecks(&sleepUntil)
-	e.stepColds(&sleepUntil)
+	e.stepJournal(&sleepUntil)
+	e.stepExtents(&sleepUntil)
+	e.stepProvision(&sleepUntil)
+	e.stepFlush(&sleepUntil)
+	e.stepIndex(&sleepUntil)
+	e.stepCheckpoint(&sleepUntil)
+	e.stepReads(&sleepUntil)
 	e.stepUnlinks(&sleepUntil)
-	e.stepSpares(&sleepUntil)
+	e.stepRecycled(&sleepUntil)
 	e.sweep(sweptPerStep)
-	e.stepFrames(&sleepUntil) // entries that the others made
+	e.stepJournal(&sleepUntil) // entries that the others made
 	e.stepStop(&sleepUntil)
 	return sleepUntil
 }
@@ -252,16 +252,16 @@ func (e *Engine) Next() (Event, bool) {
 	e.eventN--
 	switch event.Kind {
 	case Durable:
-		e.logs[event.Slot].dirty = false
+		e.logs[event.Slot].durableEventDue = false
 	case Deleted:
 		lg := &e.logs[event.Slot]
-		lg.told = true
-		e.finishClosing(lg)
+		lg.deletedDelivered = true
+		e.finishDeletion(lg)
 	}
 	return event, true
 }
 
-func (e *Engine) tell(event Event) {
+func (e *Engine) emit(event Event) {
 	if e.eventN == len(e.events) {
 		panic("engine: events are not taken")
 	}
@@ -270,17 +270,17 @@ func (e *Engine) tell(event Event) {
 }
 
 // Progress changes when what had to wait is worth another try.
-func (e *Engine) Progress() uint64 { return e.changes }
+func (e *Engine) Progress() uint64 { return e.progress }
 
 // drainRetriesAtStop is how many drains and files may fail until a stop is given
 // up as a clean one.
-const drainRetriesAtStop = 20
+const flushRetriesAtStop = 20
 
 // Shutdown begins a clean stop: everything is drained, then a clean
 // checkpoint is written. Idle says when.
 func (e *Engine) Shutdown() {
 	if !e.stopping {
-		e.stopping, e.stopRetries = true, e.stats.DrainRetries+e.stats.NoSpace+drainRetriesAtStop
+		e.stopping, e.stopRetries = true, e.stats.DrainRetries+e.stats.NoSpace+flushRetriesAtStop
 	}
 }
 
@@ -293,11 +293,11 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 		e.stopped = true // what is not drained is in the journal
 		return
 	}
-	if e.openEntries() > 0 || e.journal.sealedSeq > e.journal.durableSeq || e.extents.runsUsed > 0 || e.segments.worksBusy > 0 || e.checkpoints.checkBusy || e.recycled.making.pushed || e.segments.unlinking || len(e.segments.unlinks) > 0 {
+	if e.openFrameEntries() > 0 || e.journal.sealedSeq > e.journal.durableSeq || e.extents.used > 0 || e.segments.jobsBusy > 0 || e.checkpoints.busy || e.recycled.prealloc.pushed || e.segments.unlinking || len(e.segments.unlinks) > 0 {
 		return
 	}
 	for i := range e.logs[:e.logsHigh] {
-		if lg := &e.logs[i]; lg.state == logOpen && lg.drained < lg.end {
+		if lg := &e.logs[i]; lg.state == logOpen && lg.flushed < lg.end {
 			return
 		}
 	}
@@ -306,7 +306,7 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 	}
 	if !e.checkpoints.cleanWritten {
 		e.checkpoints.wantClean = true
-		e.stepChecks(sleep)
+		e.stepCheckpoint(sleep)
 		return
 	}
 	e.stopped = true
@@ -314,9 +314,9 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 
 // Idle says that nothing is in flight and, after Shutdown, that all is done.
 func (e *Engine) Idle() bool {
-	busy := e.diskBusy() || e.index.indexing.active || e.files.filesBusy > 0 || e.segments.unlinking || e.recycled.making.pushed
+	busy := e.diskBusy() || e.index.job.active || e.files.busy > 0 || e.segments.unlinking || e.recycled.prealloc.pushed
 	if e.failed {
-		return e.journal.submitted == e.journal.durableSeq+uint64(e.journal.brokenFrames) && e.extents.runsFlying == 0 && !e.recycled.making.pushed && !e.index.indexing.pushed && e.segments.worksBusy == 0 && !e.checkpoints.checkBusy && e.reads.coldsBusy == 0 && e.files.filesBusy == 0 && !e.segments.unlinking
+		return e.journal.submitted == e.journal.durableSeq+uint64(e.journal.brokenFrames) && e.extents.inFlight == 0 && !e.recycled.prealloc.pushed && !e.index.job.pushed && e.segments.jobsBusy == 0 && !e.checkpoints.busy && e.reads.busy == 0 && e.files.busy == 0 && !e.segments.unlinking
 	}
 	if e.stopping {
 		return e.stopped && !busy
@@ -327,5 +327,5 @@ func (e *Engine) Idle() bool {
 // diskBusy says that something is under way on the disk, beside what is made ready
 // and what is done with files alone.
 func (e *Engine) diskBusy() bool {
-	return e.journal.sealedSeq > e.journal.durableSeq || e.extents.runsUsed > 0 || e.segments.worksBusy > 0 || e.reads.coldsBusy > 0 || e.checkpoints.checkBusy
+	return e.journal.sealedSeq > e.journal.durableSeq || e.extents.used > 0 || e.segments.jobsBusy > 0 || e.reads.busy > 0 || e.checkpoints.busy
 }

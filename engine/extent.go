@@ -15,24 +15,24 @@ import (
 // Runs of a log are written several at a time, at the places they will have,
 // and count in the order of their offsets, whatever order they land in.
 type extents struct {
-	pool       []run
-	runFree    int32
-	runsUsed   int
-	runsFlying int       // lent to the ring, or waiting for their file
-	growing    []growing // where direct runs are built, each in a slab of its own
-	directMax  int       // bytes of one, but for a larger batch: a quarter of a slab, so that little of one is left over
-	directLogs int       // logs with direct runs that are not durable
-	directAt   [directLogsMax]Slot
-	crowd      crowd
-	walked     int64 // bytes of runs that no checkpoint says are durable: the next opening reads them
+	pool           []extent
+	free           int32
+	used           int
+	inFlight       int     // lent to the ring, or waiting for their file
+	places         []place // where direct runs are built, each in a slab of its own
+	directBytesMax int     // bytes of one, but for a larger batch: a quarter of a slab, so that little of one is left over
+	directLogs     int     // logs with direct runs that are not durable
+	directSlots    [directLogsMax]Slot
+	contention     directContention
+	uncovered      int64 // bytes of runs that no checkpoint says are durable: the next opening reads them
 }
 
 // run is one piece of a segment.
 //
 // Invariant: a log's runs stand in its list in the order of their offsets;
 // those that were sent are before those that were not.
-type run struct {
-	state   runState
+type extent struct {
+	state   extentState
 	opened  bool // its file is pinned
 	next    int32
 	log     Slot
@@ -45,19 +45,19 @@ type run struct {
 	bytes   int       // of its entries
 	from    cursor    // its first node
 	header  format.RunHeader
-	at      ioring.Instant // when it was sent
+	sentAt  ioring.Instant // when it was sent
 	io      writeSync
 }
 
-type runState uint8
+type extentState uint8
 
 const (
-	runUnused runState = iota
-	runBuilding
-	runSealed
-	runSent
-	runDone
-	runBroken
+	extentUnused extentState = iota
+	extentBuilding
+	extentSealed
+	extentSent
+	extentDone
+	extentBroken
 )
 
 const (
@@ -65,101 +65,101 @@ const (
 	// needs syncs of its own file, each in a worker of the kernel's.
 	directLogsMax = 128
 	// runOverhead is what a run takes besides its entries, at most.
-	runOverhead = format.HeaderBytes + format.BlockBytes
+	extentOverhead = format.HeaderBytes + format.BlockBytes
 )
 
-func (r *run) direct() bool { return r.buffer == none }
+func (r *extent) direct() bool { return r.buffer == none }
 
-func (r *run) work() Work {
+func (r *extent) kind() Work {
 	if r.direct() {
 		return WorkRuns
 	}
 	return WorkDrains
 }
 
-func (r *run) landing() landing { return landing{r.at, r.io.written, r.block.Len()} }
+func (r *extent) timing() writeTiming { return writeTiming{r.sentAt, r.io.written, r.block.Len()} }
 
-func (e *Engine) carveRuns() error {
-	e.extents.directMax = max(format.FlushBytesMax, min(format.RunBytesMax, e.o.slabBytes()/4))
-	n := drainsMax
+func (e *Engine) allocateExtents() error {
+	e.extents.directBytesMax = max(format.FlushBytesMax, min(format.RunBytesMax, e.o.slabBytes()/4))
+	n := flushesMax
 	if e.o.DirectBytes > 0 {
 		n += min(max(e.o.LogMemoryBytes/e.o.DirectBytes, 64), 4096)
 	}
-	e.extents.pool = make([]run, n)
-	e.extents.runFree = none
+	e.extents.pool = make([]extent, n)
+	e.extents.free = none
 	for i := len(e.extents.pool) - 1; i >= 0; i-- {
-		e.extents.pool[i].next = e.extents.runFree
-		e.extents.runFree = int32(i)
+		e.extents.pool[i].next = e.extents.free
+		e.extents.free = int32(i)
 	}
 	return nil
 }
 
 // takeRun puts r, as the first of the free runs, into its log's list: behind
 // those that were sent, or at the end where it is direct.
-func (e *Engine) takeRun(ext run) int32 {
-	i, lg := e.extents.runFree, &e.logs[ext.log]
-	e.extents.runFree = e.extents.pool[i].next
-	e.extents.runsUsed++
-	after := lg.runSent
+func (e *Engine) addExtent(ext extent) int32 {
+	i, lg := e.extents.free, &e.logs[ext.log]
+	e.extents.free = e.extents.pool[i].next
+	e.extents.used++
+	after := lg.sentExtent
 	if ext.direct() {
-		after = lg.runLast
+		after = lg.lastExtent
 	}
 	if after == none {
-		ext.next, lg.runFirst = lg.runFirst, i
+		ext.next, lg.firstExtent = lg.firstExtent, i
 	} else {
 		ext.next, e.extents.pool[after].next = e.extents.pool[after].next, i
 	}
 	if ext.next == none {
-		lg.runLast = i
+		lg.lastExtent = i
 	}
 	e.extents.pool[i] = ext
 	return i
 }
 
-func (e *Engine) freeRun(lg *log, i int32) {
+func (e *Engine) freeExtent(lg *log, i int32) {
 	ext := &e.extents.pool[i]
 	if ext.direct() {
 		e.segments.all[ext.segment].extra -= ext.extra
-		lg.directs--
-		if lg.directs == 0 {
+		lg.directExtents--
+		if lg.directExtents == 0 {
 			e.extents.directLogs--
 			for k := range e.extents.directLogs {
-				if e.extents.directAt[k] == ext.log {
-					e.extents.directAt[k] = e.extents.directAt[e.extents.directLogs]
+				if e.extents.directSlots[k] == ext.log {
+					e.extents.directSlots[k] = e.extents.directSlots[e.extents.directLogs]
 				}
 			}
 		}
 	} else {
-		e.flush.lent[ext.buffer] = none
-		e.flush.drainsBusy--
+		e.flush.extentOf[ext.buffer] = none
+		e.flush.busy--
 	}
-	*ext = run{next: e.extents.runFree}
-	e.extents.runFree = i
-	e.extents.runsUsed--
+	*ext = extent{next: e.extents.free}
+	e.extents.free = i
+	e.extents.used--
 }
 
 // dropRun forgets a direct run that was not sent.
-func (e *Engine) dropRun(lg *log, i int32) {
+func (e *Engine) dropExtent(lg *log, i int32) {
 	if lg.building == i {
-		e.grown(lg)
+		e.leavePlace(lg)
 	}
 	before := none
-	for k := lg.runFirst; k != i; k = e.extents.pool[k].next {
+	for k := lg.firstExtent; k != i; k = e.extents.pool[k].next {
 		before = k
 	}
 	if before == none {
-		lg.runFirst = e.extents.pool[i].next
+		lg.firstExtent = e.extents.pool[i].next
 	} else {
 		e.extents.pool[before].next = e.extents.pool[i].next
 	}
-	if lg.runLast == i {
-		lg.runLast = before
+	if lg.lastExtent == i {
+		lg.lastExtent = before
 	}
-	e.freeRun(lg, i)
+	e.freeExtent(lg, i)
 }
 
 // sendRun gives run i, its log's next, its place and its header.
-func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
+func (e *Engine) sendExtent(i int32, sleep *ioring.Instant) {
 	ext := &e.extents.pool[i]
 	lg, seg := &e.logs[ext.log], &e.segments.all[ext.segment]
 	header := &ext.header
@@ -172,40 +172,40 @@ func (e *Engine) sendRun(i int32, sleep *ioring.Instant) {
 	}
 	header.BodyCRC = format.CRC(buf[format.HeaderBytes : format.HeaderBytes+ext.bytes])
 	header.Put(buf)
-	e.at(&lg.taking)
-	ext.from = lg.taking
-	for cur := &lg.taking; ; cur.at++ {
-		if batch := e.at(cur); batch == nil || batch.base >= header.End {
+	e.batchAt(&lg.flushCursor)
+	ext.from = lg.flushCursor
+	for cur := &lg.flushCursor; ; cur.at++ {
+		if batch := e.batchAt(cur); batch == nil || batch.base >= header.End {
 			break
 		}
 	}
-	lg.taken = header.End
-	ext.state, ext.at = runSent, e.now
-	ext.io.begin(0, seg.next0, ext.block)
-	seg.next0 += int64(ext.block.Len())
-	seg.flying++
+	lg.flushing = header.End
+	ext.state, ext.sentAt = extentSent, e.now
+	ext.io.begin(0, seg.nextPosition, ext.block)
+	seg.nextPosition += int64(ext.block.Len())
+	seg.extentsInFlight++
 	seg.sent += int64(ext.bytes)
-	lg.chainSent, lg.runSent = header.CRC, i
-	lg.runsFlying++
-	e.extents.runsFlying++
+	lg.chainSent, lg.sentExtent = header.CRC, i
+	lg.extentsInFlight++
+	e.extents.inFlight++
 	e.stats.Runs++
 	e.stats.RunBytes += uint64(ext.block.Len())
 	if ext.direct() {
 		e.stats.DirectRuns++
 		e.stats.DirectBytes += uint64(ext.block.Len())
 	}
-	e.disk.begin(ext.work(), ext.block.Len())
+	e.disk.begin(ext.kind(), ext.block.Len())
 	e.reads.appendedAt = e.now
-	e.pushRun(i, sleep)
+	e.pushExtent(i, sleep)
 }
 
-func (e *Engine) pushRun(i int32, sleep *ioring.Instant) {
+func (e *Engine) pushExtent(i int32, sleep *ioring.Instant) {
 	ext := &e.extents.pool[i]
 	if !ext.opened {
 		file, pending, errno := e.acquire(ext.segment, false)
 		if errno != 0 {
 			ext.io.errno, ext.io.failed = errno, ioring.Open
-			e.runOver(i)
+			e.extentOver(i)
 			return
 		}
 		if pending {
@@ -216,134 +216,134 @@ func (e *Engine) pushRun(i int32, sleep *ioring.Instant) {
 		}
 		ext.opened, ext.io.file = true, file
 	}
-	if !ext.io.push(e.ring, kindRun, uint32(i)) {
+	if !ext.io.push(e.ring, kindExtent, uint32(i)) {
 		earlier(sleep, e.now)
 	}
 }
 
-func (e *Engine) runCompleted(index uint32, completion ioring.Completion) {
+func (e *Engine) extentCompleted(index uint32, completion ioring.Completion) {
 	if e.extents.pool[index>>1].io.complete(index&1 != 0, completion.Result, e.now) {
-		e.runOver(int32(index >> 1))
+		e.extentOver(int32(index >> 1))
 	}
 }
 
 // runOver: run i is written and synced, or has failed.
-func (e *Engine) runOver(i int32) {
+func (e *Engine) extentOver(i int32) {
 	ext := &e.extents.pool[i]
-	slot, at := ext.log, ext.landing()
+	slot, at := ext.log, ext.timing()
 	lg, seg := &e.logs[slot], &e.segments.all[ext.segment]
 	if ext.opened {
-		e.letGo(ext.segment)
+		e.unpinFile(ext.segment)
 		ext.opened = false
 	}
-	seg.flying--
-	lg.runsFlying--
-	e.extents.runsFlying--
-	e.disk.end(ext.work(), ext.block.Len())
-	e.changes++
+	seg.extentsInFlight--
+	lg.extentsInFlight--
+	e.extents.inFlight--
+	e.disk.end(ext.kind(), ext.block.Len())
+	e.progress++
 	if ext.io.errno != 0 {
-		e.runFailed(i)
+		e.extentFailed(i)
 		return
 	}
-	ext.state = runDone
-	if e.o.Faults.Has(RunAckedAlone) && ext.direct() && !e.failed && lg.state != logGone {
+	ext.state = extentDone
+	if e.o.Faults.Has(RunAckedAlone) && ext.direct() && !e.failed && lg.state != logDeleted {
 		lg.durable = max(lg.durable, ext.header.End)
-		e.tellDurable(ext.log, ext.landing())
+		e.notifyDurable(ext.log, ext.timing())
 	}
-	e.runsDurable(lg)
-	if lg.state == logGone {
-		e.finishClosing(lg)
+	e.extentsDurable(lg)
+	if lg.state == logDeleted {
+		e.finishDeletion(lg)
 		return
 	}
 	if !e.failed {
-		e.settle(slot, at)
+		e.advanceDurable(slot, at)
 	}
-	if lg.taken < lg.end {
-		e.queueDrain(int32(slot))
+	if lg.flushing < lg.end {
+		e.queueFlush(int32(slot))
 	}
 }
 
 // runsDurable takes what is written and synced, in order.
-func (e *Engine) runsDurable(lg *log) {
-	for i := lg.runFirst; i != none && e.extents.pool[i].state == runDone; i = lg.runFirst {
+func (e *Engine) extentsDurable(lg *log) {
+	for i := lg.firstExtent; i != none && e.extents.pool[i].state == extentDone; i = lg.firstExtent {
 		if e.failed && e.extents.pool[i].header.End > lg.durable {
 			return // after a failure nothing becomes durable
 		}
-		e.runDurable(lg, i)
+		e.extentDurable(lg, i)
 	}
 }
 
 // runDurable: run i is durable, and so is every run of its log before it.
-func (e *Engine) runDurable(lg *log, i int32) {
+func (e *Engine) extentDurable(lg *log, i int32) {
 	ext := &e.extents.pool[i]
 	seg, header := &e.segments.all[ext.segment], &ext.header
 	if seg.position == 0 {
 		seg.base = header.Base
 	}
-	seg.note(format.IndexEntry{Base: header.Base, Position: seg.position, Before: seg.maxTime})
+	seg.addIndexEntry(format.IndexEntry{Base: header.Base, Position: seg.position, Before: seg.maxTime})
 	seg.position += int64(ext.block.Len())
 	seg.pending -= int64(ext.bytes)
 	seg.sent -= int64(ext.bytes)
-	e.extents.walked += int64(ext.block.Len())
+	e.extents.uncovered += int64(ext.block.Len())
 	seg.end, seg.chain = header.End, header.CRC
-	seg.runs++
+	seg.extents++
 	seg.maxTime = max(seg.maxTime, header.MaxTime)
-	lg.chain, lg.drained = header.CRC, header.End
-	if header.MaxTime > lg.drainMax || lg.drainBase == format.NoOffset {
-		lg.drainMax, lg.drainBase = header.MaxTime, header.MaxTimeBase
+	lg.chain, lg.flushed = header.CRC, header.End
+	if header.MaxTime > lg.flushedMaxTime || lg.flushedMaxTimeBase == format.NoOffset {
+		lg.flushedMaxTime, lg.flushedMaxTimeBase = header.MaxTime, header.MaxTimeBase
 	}
-	e.letNodesGo(ext.from, header.End)
+	e.releaseBatches(ext.from, header.End)
 	if ext.segment != lg.writing {
-		e.indexDue(ext.segment)
+		e.indexWriteDue(ext.segment)
 	}
-	lg.runFirst = ext.next
-	if lg.runSent == i {
-		lg.runSent = none
+	lg.firstExtent = ext.next
+	if lg.sentExtent == i {
+		lg.sentExtent = none
 	}
-	if lg.runLast == i {
-		lg.runLast = none
+	if lg.lastExtent == i {
+		lg.lastExtent = none
 	}
-	e.freeRun(lg, i)
+	e.freeExtent(lg, i)
 }
 
 // runFailed: what a drain held lies in the journal, and is drained again,
 // elsewhere. A direct run lies nowhere, nor does what was to follow a drain.
-func (e *Engine) runFailed(i int32) {
+func (e *Engine) extentFailed(i int32) {
 	ext := &e.extents.pool[i]
 	lg := &e.logs[ext.log]
-	alone := lg.runFirst == i && ext.next == none && !ext.direct()
-	if !alone && lg.state != logGone {
-		ext.state = runBroken
-		e.fail(e.runFailure(ext))
+	alone := lg.firstExtent == i && ext.next == none && !ext.direct()
+	if !alone && lg.state != logDeleted {
+		ext.state = extentBroken
+		e.fail(e.extentFailure(ext))
 		return
 	}
 	if !alone {
-		ext.state = runDone // its log is gone
-		e.runsDurable(lg)
-		e.finishClosing(lg)
+		ext.state = extentDone // its log is gone
+		e.extentsDurable(lg)
+		e.finishDeletion(lg)
 		return
 	}
 	if !spaceShort(ext.io.failed, ext.io.errno) {
-		e.survived(e.runFailure(ext))
+		e.survived(e.extentFailure(ext))
 	}
-	lg.taking, lg.taken, lg.chainSent = ext.from, lg.drained, lg.chain
-	lg.undrained += int64(ext.bytes)
+	lg.flushCursor, lg.flushing, lg.chainSent = ext.from, lg.flushed, lg.chain
+	lg.unflushed += int64(ext.bytes)
 	slot := ext.log
 	e.segments.all[ext.segment].broken = true
 	e.segments.all[ext.segment].sent -= int64(ext.bytes)
 	e.stats.DrainRetries++
-	e.flush.drainAfter = e.now + retryNS/10
-	lg.runFirst, lg.runLast, lg.runSent = none, none, none
-	e.freeRun(lg, i)
-	if lg.state == logGone {
-		e.finishClosing(lg)
+	e.flush.retryAfter = e.now + retryNS/10
+	lg.firstExtent, lg.lastExtent, lg.sentExtent = none, none, none
+	e.freeExtent(lg, i)
+	if lg.state == logDeleted {
+		e.finishDeletion(lg)
 		return
 	}
-	e.queueDrain(int32(slot))
+	e.queueFlush(int32(slot))
 }
 
 // runFailure is what ended run r, and which records it held.
-func (e *Engine) runFailure(ext *run) Failure {
+func (e *Engine) extentFailure(ext *extent) Failure {
 	failure := ext.io.failure(SegmentFile)
 	if failure.Op == ioring.Open {
 		failure.Offset, failure.Length = 0, 0

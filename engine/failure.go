@@ -79,8 +79,8 @@ func (e *Engine) fail(failure Failure) {
 	}
 	failure.Shard = e.shard
 	e.failed, e.failure = true, failure
-	e.changes++
-	e.tell(Event{Kind: Failed})
+	e.progress++
+	e.emit(Event{Kind: Failed})
 }
 
 // Failure is what ended this shard's storage. False: nothing did.

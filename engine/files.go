@@ -9,11 +9,11 @@ import (
 // files are the open segment files of the shard, fewer than there are
 // segments: one that nobody uses is closed for another.
 type files struct {
-	open0     uint32 // ring slot of opened[0]
-	opened    []file
+	firstSlot uint32 // ring slot of opened[0]
+	table     []file
 	paths     mem.Block // one for each, one for unlink, one for each work
-	filesBusy int
-	freeFile  int32 // closed ones, a list
+	busy      int
+	free      int32 // closed ones, a list
 	closing   int32 // the one that fileFor had closed last
 	hand      int32 // goes round for one that was not used lately
 }
@@ -44,21 +44,21 @@ const (
 )
 
 const (
-	slotJournal  = 0
-	slotCheck    = 1 // and 2
-	slotSegments = 3 // the directory
-	slotsFixed   = 4
+	slotJournal    = 0
+	slotCheckpoint = 1 // and 2
+	slotSegments   = 3 // the directory
+	slotsFixed     = 4
 )
 
-func (e *Engine) carveFiles(arena *mem.Arena) (err error) {
-	e.files.open0 = e.o.Files + slotsFixed
+func (e *Engine) allocateFiles(arena *mem.Arena) (err error) {
+	e.files.firstSlot = e.o.Files + slotsFixed
 	e.journal.file = e.o.Files + slotJournal
-	e.files.opened = make([]file, e.o.FilesMax-slotsFixed)
-	e.files.freeFile, e.files.closing = none, none
-	for i := len(e.files.opened) - 1; i >= 0; i-- {
-		e.fileClosed(int32(i))
+	e.files.table = make([]file, e.o.FilesMax-slotsFixed)
+	e.files.free, e.files.closing = none, none
+	for i := len(e.files.table) - 1; i >= 0; i-- {
+		e.freeFile(int32(i))
 	}
-	e.files.paths, err = arena.Allocate("paths", max(format.BlockBytes, pathBytes*(len(e.files.opened)+1+worksMax)), 64)
+	e.files.paths, err = arena.Allocate("paths", max(format.BlockBytes, pathBytes*(len(e.files.table)+1+jobsMax)), 64)
 	return err
 }
 
@@ -67,25 +67,25 @@ func (e *Engine) carveFiles(arena *mem.Arena) (err error) {
 func (e *Engine) acquire(segIndex int32, create bool) (slot uint32, pending bool, errno int) {
 	seg := &e.segments.all[segIndex]
 	if seg.file == none {
-		i := e.fileFor()
+		i := e.takeFile()
 		if i == none {
 			return 0, true, 0
 		}
-		f := &e.files.opened[i]
+		f := &e.files.table[i]
 		*f = file{state: fileOpening, segment: segIndex, create: create}
 		seg.file = i
 		format.PutSegmentPath(e.files.paths.Bytes()[int(i)*pathBytes:], seg.generation)
-		e.files.filesBusy++
+		e.files.busy++
 	}
-	f := &e.files.opened[seg.file]
+	f := &e.files.table[seg.file]
 	f.used = true
 	switch f.state {
 	case fileOpen:
 		f.pins++
-		return e.files.open0 + uint32(seg.file), false, 0
+		return e.files.firstSlot + uint32(seg.file), false, 0
 	case fileFailed:
 		errno = f.errno
-		e.fileClosed(seg.file)
+		e.freeFile(seg.file)
 		seg.file = none
 		return 0, false, errno
 	case fileOpening:
@@ -94,8 +94,8 @@ func (e *Engine) acquire(segIndex int32, create bool) (slot uint32, pending bool
 	return 0, true, 0
 }
 
-func (e *Engine) letGo(segIndex int32) {
-	file := &e.files.opened[e.segments.all[segIndex].file]
+func (e *Engine) unpinFile(segIndex int32) {
+	file := &e.files.table[e.segments.all[segIndex].file]
 	if file.pins <= 0 {
 		panic("engine: a file is let go twice")
 	}
@@ -103,21 +103,21 @@ func (e *Engine) letGo(segIndex int32) {
 }
 
 // fileFor takes a closed slot, or begins to close one that was not used lately.
-func (e *Engine) fileFor() int32 {
-	if i := e.files.freeFile; i != none {
-		e.files.freeFile = e.files.opened[i].next
+func (e *Engine) takeFile() int32 {
+	if i := e.files.free; i != none {
+		e.files.free = e.files.table[i].next
 		return i
 	}
 	if e.files.closing != none {
 		e.pushFile(e.files.closing)
 		return none
 	}
-	for range 2 * len(e.files.opened) {
+	for range 2 * len(e.files.table) {
 		i := e.files.hand
-		if e.files.hand++; int(e.files.hand) == len(e.files.opened) {
+		if e.files.hand++; int(e.files.hand) == len(e.files.table) {
 			e.files.hand = 0
 		}
-		file := &e.files.opened[i]
+		file := &e.files.table[i]
 		if file.state != fileOpen || file.pins > 0 {
 			continue
 		}
@@ -133,25 +133,25 @@ func (e *Engine) fileFor() int32 {
 }
 
 // fileClosed puts slot i among the closed ones.
-func (e *Engine) fileClosed(i int32) {
-	e.files.opened[i] = file{segment: none, next: e.files.freeFile}
-	e.files.freeFile = i
+func (e *Engine) freeFile(i int32) {
+	e.files.table[i] = file{segment: none, next: e.files.free}
+	e.files.free = i
 	if e.files.closing == i {
 		e.files.closing = none
 	}
 }
 
 func (e *Engine) closeFile(i int32) {
-	file := &e.files.opened[i]
+	file := &e.files.table[i]
 	if file.state == fileOpen && file.pins == 0 {
 		file.state, file.pushed = fileClosing, false
-		e.files.filesBusy++
+		e.files.busy++
 	}
 	e.pushFile(i)
 }
 
 func (e *Engine) pushFile(i int32) {
-	file := &e.files.opened[i]
+	file := &e.files.table[i]
 	if file.pushed || e.ring.Room() < 1 {
 		return
 	}
@@ -161,14 +161,14 @@ func (e *Engine) pushFile(i int32) {
 		if file.create {
 			arg = ioring.OpenCreate | ioring.OpenExclusive
 		}
-		file.pushed = e.ring.Push(ioring.Op{Code: ioring.Open, File: e.files.open0 + uint32(i), Arg: arg, Buf: e.files.paths.Slice(int(i)*pathBytes, pathBytes), Token: ioring.MakeToken(kindOpenFile, 0, uint32(i))})
+		file.pushed = e.ring.Push(ioring.Op{Code: ioring.Open, File: e.files.firstSlot + uint32(i), Arg: arg, Buf: e.files.paths.Slice(int(i)*pathBytes, pathBytes), Token: ioring.MakeToken(kindOpenFile, 0, uint32(i))})
 	case fileClosing:
-		file.pushed = e.ring.Push(ioring.Op{Code: ioring.Close, File: e.files.open0 + uint32(i), Token: ioring.MakeToken(kindCloseFile, 0, uint32(i))})
+		file.pushed = e.ring.Push(ioring.Op{Code: ioring.Close, File: e.files.firstSlot + uint32(i), Token: ioring.MakeToken(kindCloseFile, 0, uint32(i))})
 	}
 }
 
 func (e *Engine) fileCompleted(index uint32, completion ioring.Completion) {
-	file := &e.files.opened[index]
+	file := &e.files.table[index]
 	file.pushed = false
 	code := ioring.Open
 	if file.state == fileClosing {
@@ -177,13 +177,13 @@ func (e *Engine) fileCompleted(index uint32, completion ioring.Completion) {
 	if again(code, completion.Result) {
 		return // pushed again by whoever asks next
 	}
-	e.files.filesBusy--
+	e.files.busy--
 	switch {
 	case file.state == fileClosing:
 		if file.segment != none {
 			e.segments.all[file.segment].file = none
 		}
-		e.fileClosed(int32(index))
+		e.freeFile(int32(index))
 	case completion.Result < 0:
 		file.state, file.errno = fileFailed, int(-completion.Result)
 	default:

@@ -24,11 +24,11 @@ type Levels struct {
 func (e *Engine) Levels() Levels {
 	levels := Levels{
 		SlabsMax: len(e.cache.slabs), SlabsPinned: e.cache.pinned, Frames: e.InFlight(), FramesMax: e.o.InflightMax,
-		JournalBlocks: int(e.journal.used), JournalBlocksMax: int(e.journal.blocks), Runs: e.flush.drainsBusy, RunsMax: drainsMax, DrainQueue: e.flush.queueN,
-		ColdReads: e.reads.coldsBusy, ColdReadsMax: readsMax, Spares: e.recycled.sparesN, SparesMax: RecycledMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.cache.chunks),
+		JournalBlocks: int(e.journal.usedBlocks), JournalBlocksMax: int(e.journal.blocks), Runs: e.flush.busy, RunsMax: flushesMax, DrainQueue: e.flush.queueLength,
+		ColdReads: e.reads.busy, ColdReadsMax: readsMax, Spares: e.recycled.count, SparesMax: RecycledMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.cache.chunks),
 	}
-	levels.Slabs = levels.SlabsMax - e.slabsFree()
-	for i := e.cache.chunk; i != none; i = e.cache.chunks[i].next {
+	levels.Slabs = levels.SlabsMax - e.slabsReusable()
+	for i := e.cache.freeChunk; i != none; i = e.cache.chunks[i].next {
 		levels.IndexChunksFree++
 	}
 	return levels
@@ -89,7 +89,7 @@ func (d *Disk) end(kind Work, n int) { d.Over[kind] += uint64(n) }
 func (e *Engine) Disk() *Disk { return &e.disk }
 
 // landing is how a frame or a run came to the disk.
-type landing struct {
+type writeTiming struct {
 	submitted ioring.Instant // when it was pushed
 	written   ioring.Instant // when its write was reaped; what is left is its sync
 	bytes     int
@@ -98,14 +98,14 @@ type landing struct {
 // Landed tells of the frame or the run that last moved Durable(l): when it was
 // pushed, when its write was over, how large it was.
 func (e *Engine) Landed(slot Slot) (submitted, written ioring.Instant, bytes int) {
-	landing := &e.logs[slot].landed
+	landing := &e.logs[slot].lastWrite
 	return landing.submitted, landing.written, landing.bytes
 }
 
 // Undurable is how many bytes of batches were appended and are not durable, of a
 // log and of all of the shard.
-func (e *Engine) Undurable(slot Slot) (own, all int64) { return e.logs[slot].undurable, e.undurable }
+func (e *Engine) Undurable(slot Slot) (own, all int64) { return e.logs[slot].unsynced, e.unsynced }
 
 // JournalFull says that a frame found no room in the journal: it waits for drains
 // and for a checkpoint.
-func (e *Engine) JournalFull() bool { return e.journal.journalFull }
+func (e *Engine) JournalFull() bool { return e.journal.full }

@@ -13,16 +13,16 @@ import (
 //
 //	open(); await write(index)
 //	open(); await read(); verify; noted
-type index struct {
-	indexBlock mem.Block
-	indexing   indexWork
-	indexAt    int32 // where to look for the next
-	writesDue  int   // segments whose index is to be written
-	loadsDue   int   // ... read
-	atStop     bool  // the ones of a clean stop were asked for
+type indexer struct {
+	block     mem.Block
+	job       indexJob
+	next      int32 // where to look for the next
+	writesDue int   // segments whose index is to be written
+	readsDue  int   // ... read
+	atStop    bool  // the ones of a clean stop were asked for
 }
 
-type indexWork struct {
+type indexJob struct {
 	active  bool
 	opened  bool
 	pushed  bool
@@ -32,15 +32,15 @@ type indexWork struct {
 
 const recentEntries = 4
 
-func (e *Engine) carveIndexes(arena *mem.Arena) (err error) {
-	e.index.indexBlock, err = arena.Allocate("index block", format.BlockBytes, format.BlockBytes)
+func (e *Engine) allocateIndex(arena *mem.Arena) (err error) {
+	e.index.block, err = arena.Allocate("index block", format.BlockBytes, format.BlockBytes)
 	return err
 }
 
 // note adds a run to the index, in its place, thinning it where it is full. The
 // index is sparse, and filled by writing, by walking, and from what the life
 // before knew.
-func (q *segment) note(entry format.IndexEntry) {
+func (q *segment) addIndexEntry(entry format.IndexEntry) {
 	i := q.indexed
 	for i > 0 && q.index[i-1].Position > entry.Position {
 		i--
@@ -57,7 +57,7 @@ func (q *segment) note(entry format.IndexEntry) {
 		}
 		q.indexed = format.IndexEntriesMax / 2
 		q.stride = max(2*q.stride, 2*format.FlushBytesMax)
-		q.note(entry)
+		q.addIndexEntry(entry)
 		return
 	}
 	copy(q.index[i+1:q.indexed+1], q.index[i:q.indexed])
@@ -86,7 +86,7 @@ func (q *segment) seek(offset int64) (entry format.IndexEntry, near bool) {
 
 // remember keeps where a reader may go on; recentEntries readers of a segment
 // are told apart.
-func (q *segment) remember(entry format.IndexEntry) {
+func (q *segment) rememberReader(entry format.IndexEntry) {
 	for i := range q.recent {
 		if q.recent[i].Position == entry.Position {
 			return
@@ -106,28 +106,28 @@ func (q *segment) seekTime(ts int64) int64 {
 }
 
 // indexDue has the index of segment g written, if g is complete.
-func (e *Engine) indexDue(segIndex int32) {
-	if seg := &e.segments.all[segIndex]; !seg.writeDue && seg.position > 0 && seg.indexAt != seg.position && seg.pending == 0 && seg.flying == 0 && seg.position+format.BlockBytes <= seg.bytes {
-		seg.writeDue = true
+func (e *Engine) indexWriteDue(segIndex int32) {
+	if seg := &e.segments.all[segIndex]; !seg.indexWriteDue && seg.position > 0 && seg.indexPosition != seg.position && seg.pending == 0 && seg.extentsInFlight == 0 && seg.position+format.BlockBytes <= seg.allocated {
+		seg.indexWriteDue = true
 		e.index.writesDue++
 	}
 }
 
 // loadDue has the index of segment g read.
-func (e *Engine) loadDue(segIndex int32) {
-	e.segments.all[segIndex].loadDue, e.segments.all[segIndex].indexAt = true, e.segments.all[segIndex].position
-	e.index.loadsDue++
+func (e *Engine) indexReadDue(segIndex int32) {
+	e.segments.all[segIndex].indexReadDue, e.segments.all[segIndex].indexPosition = true, e.segments.all[segIndex].position
+	e.index.readsDue++
 }
 
 // noIndexDue forgets what is due of segment q.
-func (e *Engine) noIndexDue(seg *segment) {
-	if seg.writeDue {
+func (e *Engine) cancelIndex(seg *segment) {
+	if seg.indexWriteDue {
 		e.index.writesDue--
 	}
-	if seg.loadDue {
-		e.index.loadsDue--
+	if seg.indexReadDue {
+		e.index.readsDue--
 	}
-	seg.writeDue, seg.loadDue = false, false
+	seg.indexWriteDue, seg.indexReadDue = false, false
 }
 
 // indexesWritten says that at a clean stop nothing of them is left to do.
@@ -136,25 +136,25 @@ func (e *Engine) indexesWritten() bool {
 		e.index.atStop = true
 		for i := range e.logs[:e.logsHigh] {
 			if lg := &e.logs[i]; lg.state == logOpen && lg.writing != none {
-				e.indexDue(lg.writing)
+				e.indexWriteDue(lg.writing)
 			}
 		}
 	}
-	return e.index.writesDue == 0 && !e.index.indexing.active
+	return e.index.writesDue == 0 && !e.index.job.active
 }
 
-func (e *Engine) stepIndexes(sleep *ioring.Instant) {
-	job := &e.index.indexing
+func (e *Engine) stepIndex(sleep *ioring.Instant) {
+	job := &e.index.job
 	if !job.active {
-		if e.failed || e.index.writesDue == 0 && (e.index.loadsDue == 0 || e.stopping) {
+		if e.failed || e.index.writesDue == 0 && (e.index.readsDue == 0 || e.stopping) {
 			return
 		}
-		for seg := &e.segments.all[e.index.indexAt]; !seg.writeDue && (!seg.loadDue || e.stopping); seg = &e.segments.all[e.index.indexAt] {
-			e.index.indexAt = (e.index.indexAt + 1) % int32(len(e.segments.all))
+		for seg := &e.segments.all[e.index.next]; !seg.indexWriteDue && (!seg.indexReadDue || e.stopping); seg = &e.segments.all[e.index.next] {
+			e.index.next = (e.index.next + 1) % int32(len(e.segments.all))
 		}
-		seg := &e.segments.all[e.index.indexAt]
-		*job = indexWork{active: true, write: seg.writeDue, segment: e.index.indexAt}
-		e.noIndexDue(seg)
+		seg := &e.segments.all[e.index.next]
+		*job = indexJob{active: true, write: seg.indexWriteDue, segment: e.index.next}
+		e.cancelIndex(seg)
 		seg.readers++ // it is not removed under us
 	}
 	if job.pushed {
@@ -176,12 +176,12 @@ func (e *Engine) stepIndexes(sleep *ioring.Instant) {
 		}
 		job.opened = true
 		if job.write {
-			seg.indexAt = seg.position
-			header := format.IndexHeader{Directory: e.dir, Generation: seg.generation, Log: e.logs[seg.log].id, Position: seg.indexAt, Stride: seg.stride}
-			header.Put(e.index.indexBlock.Bytes(), seg.index[:seg.indexed])
+			seg.indexPosition = seg.position
+			header := format.IndexHeader{Directory: e.dir, Generation: seg.generation, Log: e.logs[seg.log].id, Position: seg.indexPosition, Stride: seg.stride}
+			header.Put(e.index.block.Bytes(), seg.index[:seg.indexed])
 		}
 	}
-	op := ioring.Op{Code: ioring.Read, File: e.files.open0 + uint32(seg.file), Offset: uint64(seg.indexAt), Buf: e.index.indexBlock, Token: ioring.MakeToken(kindIndex, 0, 0)}
+	op := ioring.Op{Code: ioring.Read, File: e.files.firstSlot + uint32(seg.file), Offset: uint64(seg.indexPosition), Buf: e.index.block, Token: ioring.MakeToken(kindIndex, 0, 0)}
 	if job.write {
 		op.Code = ioring.Write
 	}
@@ -193,7 +193,7 @@ func (e *Engine) stepIndexes(sleep *ioring.Instant) {
 }
 
 func (e *Engine) indexCompleted(completion ioring.Completion) {
-	job := &e.index.indexing
+	job := &e.index.job
 	seg := &e.segments.all[job.segment]
 	job.pushed = false
 	e.disk.end(WorkFiles, metadataBytes)
@@ -205,27 +205,27 @@ func (e *Engine) indexCompleted(completion ioring.Completion) {
 		return
 	}
 	if completion.Result < 0 && !spaceShort(code, int(-completion.Result)) {
-		e.survived(Failure{Op: code, File: SegmentFile, Generation: seg.generation, Offset: seg.indexAt, Length: format.BlockBytes, Errno: ioring.Errno(-completion.Result), Log: e.logs[seg.log].id})
+		e.survived(Failure{Op: code, File: SegmentFile, Generation: seg.generation, Offset: seg.indexPosition, Length: format.BlockBytes, Errno: ioring.Errno(-completion.Result), Log: e.logs[seg.log].id})
 	}
-	if !job.write && (completion.Result != format.BlockBytes || !e.takeIndex(e.index.indexBlock.Bytes(), seg)) {
-		seg.indexAt = 0
+	if !job.write && (completion.Result != format.BlockBytes || !e.acceptIndex(e.index.block.Bytes(), seg)) {
+		seg.indexPosition = 0
 	}
-	e.letGo(job.segment)
+	e.unpinFile(job.segment)
 	seg.readers--
 	job.active = false
 }
 
 // takeIndex takes what p tells of q. False: it is no index, or not this one.
-func (e *Engine) takeIndex(buf []byte, seg *segment) bool {
+func (e *Engine) acceptIndex(buf []byte, seg *segment) bool {
 	var header format.IndexHeader
-	if !header.Get(buf) || header.Directory != e.dir || header.Generation != seg.generation || header.Log != e.logs[seg.log].id || header.Position != seg.indexAt {
+	if !header.Get(buf) || header.Directory != e.dir || header.Generation != seg.generation || header.Log != e.logs[seg.log].id || header.Position != seg.indexPosition {
 		return false
 	}
 	if seg.stride == 0 {
 		seg.stride = header.Stride
 	}
 	for i := range header.Entries {
-		seg.note(format.IndexEntryAt(buf, i))
+		seg.addIndexEntry(format.IndexEntryAt(buf, i))
 	}
 	return true
 }

@@ -21,23 +21,23 @@ type journal struct {
 	sealedSeq  uint64 // ... are closed
 	released   uint64 // the first whose journal blocks are not free
 
-	openPos      int // of the open frame in its slab
-	openBytes    int // header included; 0: no frame is open
-	openCount    uint32
-	chain        uint32 // header CRC of the last submitted frame
-	next         int64  // block the next frame goes to
-	blocks       int64  // of the journal file
-	used         int64  // blocks that are not free, the wasted ones at the end included
-	file         uint32
-	stampSeq     uint64 // the durable stamp of the last frame
-	dataSeq      uint64 // the last frame that holds anything
-	lastEntry    ioring.Instant
-	replayHint   uint64
-	journalFull  bool  // a frame found no room
-	sinceCheck   int64 // blocks submitted since the last checkpoint was begun
-	idleAt       ioring.Instant
-	pressed      bool // an append waits for memory
-	brokenFrames int
+	openPos         int // of the open frame in its slab
+	openBytes       int // header included; 0: no frame is open
+	openEntries     uint32
+	chain           uint32 // header CRC of the last submitted frame
+	next            int64  // block the next frame goes to
+	blocks          int64  // of the journal file
+	usedBlocks      int64  // blocks that are not free, the wasted ones at the end included
+	file            uint32
+	stampSeq        uint64 // the durable stamp of the last frame
+	dataSeq         uint64 // the last frame that holds anything
+	lastEntry       ioring.Instant
+	replayHint      uint64
+	full            bool  // a frame found no room
+	sinceCheckpoint int64 // blocks submitted since the last checkpoint was begun
+	stampAt         ioring.Instant
+	memoryShort     bool // an append waits for memory
+	brokenFrames    int
 }
 
 // liveFrame is a frame whose blocks in the journal are not free.
@@ -46,7 +46,7 @@ type liveFrame struct {
 	blocks    int32
 	wasted    int32 // blocks left at the journal's end before it
 	previous  uint32
-	undrained int32
+	unflushed int32
 	entries   uint32
 	slab      int32
 	pos       int
@@ -70,53 +70,53 @@ const (
 	frameBroken
 )
 
-func (e *Engine) carveFrames(*mem.Arena) error {
+func (e *Engine) allocateJournal(*mem.Arena) error {
 	e.journal.live = make([]liveFrame, e.o.JournalBytes/format.BlockBytes+64)
 	e.journal.released = 1
 	return nil
 }
 
-func (e *Engine) openEntries() uint32 { return e.journal.openCount }
+func (e *Engine) openFrameEntries() uint32 { return e.journal.openEntries }
 
 // entryFits makes sure that the open frame can take an entry of n bytes,
 // closing it and opening the next where it must.
-func (e *Engine) entryFits(n int) bool {
+func (e *Engine) openFrameFor(n int) bool {
 	need := format.EntryHeaderBytes + format.Align8(n)
 	if e.journal.openBytes > 0 {
-		if e.journal.openBytes+need <= max(e.o.frameBytes(), format.HeaderBytes+need) && e.journal.openPos+e.journal.openBytes+need <= e.cache.slabs[e.cache.slab].block.Len() {
+		if e.journal.openBytes+need <= max(e.o.frameBytes(), format.HeaderBytes+need) && e.journal.openPos+e.journal.openBytes+need <= e.cache.slabs[e.cache.current].block.Len() {
 			return true
 		}
-		if e.journal.openCount > 0 {
-			e.sealFrame()
+		if e.journal.openEntries > 0 {
+			e.seal()
 		} else {
 			e.journal.openBytes = 0
-			e.cache.slabs[e.cache.slab].frames--
+			e.cache.slabs[e.cache.current].frames--
 		}
 	}
 	// a frame more may be closed than is in flight: what is built ahead is bounded by log memory
 	if e.journal.sealedSeq+2-e.journal.released >= uint64(len(e.journal.live)) {
-		e.journal.pressed = true
+		e.journal.memoryShort = true
 		return false
 	}
-	if e.cache.slab == none || e.cache.slabs[e.cache.slab].used+format.HeaderBytes+need > e.cache.slabs[e.cache.slab].block.Len() {
-		if !e.takeSlab(&e.cache.slab) {
-			e.journal.pressed = true
+	if e.cache.current == none || e.cache.slabs[e.cache.current].used+format.HeaderBytes+need > e.cache.slabs[e.cache.current].block.Len() {
+		if !e.takeSlab(&e.cache.current) {
+			e.journal.memoryShort = true
 			return false
 		}
 	}
-	slab := &e.cache.slabs[e.cache.slab]
+	slab := &e.cache.slabs[e.cache.current]
 	slab.frames++
-	e.journal.openPos, e.journal.openBytes, e.journal.openCount = slab.used, format.HeaderBytes, 0
-	e.journal.live[(e.journal.sealedSeq+1)%uint64(len(e.journal.live))] = liveFrame{slab: e.cache.slab, pos: e.journal.openPos}
+	e.journal.openPos, e.journal.openBytes, e.journal.openEntries = slab.used, format.HeaderBytes, 0
+	e.journal.live[(e.journal.sealedSeq+1)%uint64(len(e.journal.live))] = liveFrame{slab: e.cache.current, pos: e.journal.openPos}
 	return true
 }
 
 // appendEntry writes the header of an entry whose bytes are in place.
 func (e *Engine) appendEntry(entry *format.Entry) (seq uint64) {
-	buf := e.cache.slabs[e.cache.slab].block.Bytes()
+	buf := e.cache.slabs[e.cache.current].block.Bytes()
 	putEntry(buf[e.journal.openPos+e.journal.openBytes:], entry)
 	e.journal.openBytes += entry.Bytes()
-	e.journal.openCount++
+	e.journal.openEntries++
 	e.journal.lastEntry = e.now
 	e.stats.Entries++
 	return e.journal.sealedSeq + 1
@@ -129,17 +129,17 @@ func putEntry(buf []byte, entry *format.Entry) {
 }
 
 // putNote appends an entry without bytes; entryFits(0) said that it fits.
-func (e *Engine) putNote(entry format.Entry) { e.appendEntry(&entry) }
+func (e *Engine) appendControl(entry format.Entry) { e.appendEntry(&entry) }
 
-func (e *Engine) sealFrame() {
-	slab := &e.cache.slabs[e.cache.slab]
+func (e *Engine) seal() {
+	slab := &e.cache.slabs[e.cache.current]
 	frame := &e.journal.live[(e.journal.sealedSeq+1)%uint64(len(e.journal.live))]
 	buf := slab.block.Bytes()
 	n := format.AlignBlock(e.journal.openBytes)
 	clear(buf[e.journal.openPos+e.journal.openBytes : e.journal.openPos+n])
-	frame.state, frame.bytes, frame.entries, frame.blocks = frameSealed, e.journal.openBytes, e.journal.openCount, int32(n/format.BlockBytes)
+	frame.state, frame.bytes, frame.entries, frame.blocks = frameSealed, e.journal.openBytes, e.journal.openEntries, int32(n/format.BlockBytes)
 	slab.used = e.journal.openPos + n
-	e.journal.openBytes, e.journal.openCount = 0, 0
+	e.journal.openBytes, e.journal.openEntries = 0, 0
 	e.journal.sealedSeq++
 }
 
@@ -147,9 +147,9 @@ func (e *Engine) sealFrame() {
 func (e *Engine) release(upTo uint64) {
 	for e.journal.released < upTo {
 		frame := &e.journal.live[e.journal.released%uint64(len(e.journal.live))]
-		e.journal.used -= int64(frame.blocks) + int64(frame.wasted)
+		e.journal.usedBlocks -= int64(frame.blocks) + int64(frame.wasted)
 		e.journal.released++
-		e.changes++
+		e.progress++
 	}
 }
 
@@ -157,7 +157,7 @@ func (e *Engine) release(upTo uint64) {
 // something in it that is not drained.
 func (e *Engine) replayFrom() uint64 {
 	seq := max(e.journal.released, e.journal.replayHint)
-	for seq <= e.journal.durableSeq && e.journal.live[seq%uint64(len(e.journal.live))].undrained == 0 {
+	for seq <= e.journal.durableSeq && e.journal.live[seq%uint64(len(e.journal.live))].unflushed == 0 {
 		seq++
 	}
 	e.journal.replayHint = seq
@@ -168,7 +168,7 @@ func (e *Engine) replayFrom() uint64 {
 // most the first that is not durable.
 func (e *Engine) blocksBefore(seq uint64) int64 {
 	if seq > e.journal.submitted {
-		return e.journal.used
+		return e.journal.usedBlocks
 	}
 	n := e.journal.live[seq%uint64(len(e.journal.live))].block - e.journal.live[e.journal.released%uint64(len(e.journal.live))].block
 	if n < 0 {

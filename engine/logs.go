@@ -18,18 +18,18 @@ func (e *Engine) OpenLog(id uint64, user uint32) Status {
 	if e.freeLog == none {
 		return Full
 	}
-	if !e.entryFits(0) {
+	if !e.openFrameFor(0) {
 		e.stats.WaitMemory++
 		return WaitMemory
 	}
-	slot, _ := e.takeLog(id)
+	slot, _ := e.addLog(id)
 	lg := &e.logs[slot]
 	lg.state, lg.user = logOpening, user
-	e.putNote(format.Entry{Kind: format.EntryOpened, Log: id, Slot: uint32(slot)})
+	e.appendControl(format.Entry{Kind: format.EntryOpened, Log: id, Slot: uint32(slot)})
 	return OK
 }
 
-func (e *Engine) takeLog(id uint64) (Slot, bool) {
+func (e *Engine) addLog(id uint64) (Slot, bool) {
 	i := e.freeLog
 	if i == none {
 		return 0, false
@@ -37,8 +37,8 @@ func (e *Engine) takeLog(id uint64) (Slot, bool) {
 	lg := &e.logs[i]
 	e.logsHigh = max(e.logsHigh, int(i)+1)
 	e.freeLog = lg.nextFree
-	*lg = log{id: id, first: none, last: none, taking: cursor{none, 0}, settling: cursor{none, 0}, runFirst: none, runLast: none, runSent: none, building: none, segments: none, tail: none, writing: none, filling: none,
-		maxTime: format.NoTime, maxTimeBase: format.NoOffset, drainMax: format.NoTime, drainBase: format.NoOffset, rotFrom: format.NoOffset, rotTo: format.NoOffset}
+	*lg = log{id: id, firstChunk: none, lastChunk: none, flushCursor: cursor{none, 0}, durableCursor: cursor{none, 0}, firstExtent: none, lastExtent: none, sentExtent: none, building: none, firstSegment: none, lastSegment: none, writing: none, active: none,
+		maxTime: format.NoTime, maxTimeBase: format.NoOffset, flushedMaxTime: format.NoTime, flushedMaxTimeBase: format.NoOffset, corruptFrom: format.NoOffset, corruptTo: format.NoOffset}
 	e.byID[id] = Slot(i)
 	return Slot(i), true
 }
@@ -88,15 +88,15 @@ func (e *Engine) MaxTime(slot Slot) (ts, base int64) {
 // record before it.
 func (e *Engine) maxTimeLeft(lg *log) (ts, base int64) {
 	ts, base = -1, -1
-	for g := lg.segments; g != none; g = e.segments.all[g].next {
+	for g := lg.firstSegment; g != none; g = e.segments.all[g].next {
 		if seg := &e.segments.all[g]; seg.position > 0 && seg.end > lg.start && seg.maxTime > ts {
 			ts, base = seg.maxTime, max(seg.seekTime(seg.maxTime), lg.start)
 		}
 	}
-	for i := lg.first; i != none; i = e.cache.chunks[i].next {
+	for i := lg.firstChunk; i != none; i = e.cache.chunks[i].next {
 		chunk := &e.cache.chunks[i]
 		for k := chunk.head; k < chunk.tail; k++ {
-			if batch := &chunk.nodes[k]; batch.maxTime > ts && batch.base+int64(batch.count) > lg.start {
+			if batch := &chunk.batches[k]; batch.maxTime > ts && batch.base+int64(batch.count) > lg.start {
 				ts, base = batch.maxTime, max(batch.base, lg.start)
 			}
 		}
@@ -143,15 +143,15 @@ func (e *Engine) EpochOf(slot Slot, offset int64) int32 {
 }
 
 // rots says that the record at offset is known to be lost on disk.
-func (l *log) rots(offset int64) bool {
-	return l.rotFrom != format.NoOffset && offset >= l.rotFrom && offset < l.rotTo
+func (l *log) isCorrupt(offset int64) bool {
+	return l.corruptFrom != format.NoOffset && offset >= l.corruptFrom && offset < l.corruptTo
 }
 
 // Rotten is the range of records of log l, from to to - 1, that were
 // acknowledged and are lost: opening found so, or a cold read did.
 func (e *Engine) Rotten(slot Slot) (from, to int64, rotten bool) {
 	lg := &e.logs[slot]
-	return lg.rotFrom, lg.rotTo, lg.rotFrom != format.NoOffset
+	return lg.corruptFrom, lg.corruptTo, lg.corruptFrom != format.NoOffset
 }
 
 // DeleteLog ends a log. It is gone when the event Deleted comes; its files
@@ -163,51 +163,51 @@ func (e *Engine) DeleteLog(slot Slot, user uint32) Status {
 	if !e.open(slot) {
 		return Unknown
 	}
-	if !e.entryFits(0) {
+	if !e.openFrameFor(0) {
 		e.stats.WaitMemory++
 		return WaitMemory
 	}
 	lg := &e.logs[slot]
-	lg.state, lg.user = logClosing, user
-	e.putNote(format.Entry{Kind: format.EntryClosed, Log: lg.id, Slot: uint32(slot), Base: lg.end})
+	lg.state, lg.user = logDeleting, user
+	e.appendControl(format.Entry{Kind: format.EntryClosed, Log: lg.id, Slot: uint32(slot), Base: lg.end})
 	return OK
 }
 
 // logClosed: the end of a log is durable.
-func (e *Engine) logClosed(slot Slot) {
+func (e *Engine) deletionDurable(slot Slot) {
 	lg := &e.logs[slot]
-	e.tell(Event{Kind: Deleted, User: lg.user, Slot: slot})
-	lg.state = logGone
-	e.finishClosing(lg)
+	e.emit(Event{Kind: Deleted, User: lg.user, Slot: slot})
+	lg.state = logDeleted
+	e.finishDeletion(lg)
 }
 
 // finishClosing lets what a log that is gone holds in the journal and in memory
 // go, at once: its own segment's entry may wait for that room. It gives the
 // slot back when nothing of the log is in flight.
-func (e *Engine) finishClosing(lg *log) {
-	if lg.state != logGone || lg.runsFlying > 0 || lg.runFirst != none && e.failed {
+func (e *Engine) finishDeletion(lg *log) {
+	if lg.state != logDeleted || lg.extentsInFlight > 0 || lg.firstExtent != none && e.failed {
 		return
 	}
-	for lg.runFirst != none { // none was sent
-		e.dropRun(lg, lg.runFirst)
+	for lg.firstExtent != none { // none was sent
+		e.dropExtent(lg, lg.firstExtent)
 	}
-	e.letNodesGo(lg.taking, lg.end)
-	e.dropNodes(lg)
-	e.undurable -= lg.undurable
-	lg.undurable = 0
-	lg.taken, lg.drained = lg.end, lg.end
-	e.changes++
-	if !lg.told || lg.working || lg.queued {
+	e.releaseBatches(lg.flushCursor, lg.end)
+	e.dropBatches(lg)
+	e.unsynced -= lg.unsynced
+	lg.unsynced = 0
+	lg.flushing, lg.flushed = lg.end, lg.end
+	e.progress++
+	if !lg.deletedDelivered || lg.provisioning || lg.flushQueued {
 		return
 	}
-	for g := lg.segments; g != none; {
+	for g := lg.firstSegment; g != none; {
 		next := e.segments.all[g].next
 		e.removeSegment(g)
 		g = next
 	}
 	slot := e.byID[lg.id]
 	delete(e.byID, lg.id)
-	*lg = log{nextFree: e.freeLog, first: none, last: none}
+	*lg = log{nextFree: e.freeLog, firstChunk: none, lastChunk: none}
 	e.freeLog = int32(slot)
-	e.changes++
+	e.progress++
 }

@@ -27,7 +27,7 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *RecoveredState, shard int, at
 	o.LogsMax = max(o.LogsMax, len(boot.Shards[shard].Logs)) // another number of shards may bring more
 	e := &Engine{ring: ring, attach: attach, o: o, shard: shard, dir: boot.Directory, epoch: boot.Epoch,
 		journalID: format.JournalID(boot.Directory, boot.Epoch, shard)}
-	if err := e.carve(arena); err != nil {
+	if err := e.allocate(arena); err != nil {
 		return nil, fmt.Errorf("%w; this directory may hold batches of %d bytes", err, o.BatchBytesMax)
 	}
 	if err := e.openShard(arena); err != nil {
@@ -39,7 +39,7 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *RecoveredState, shard int, at
 		}
 	}
 	e.checkpoints.sequence = boot.Shards[shard].Checkpoint
-	e.adoptSpares(boot.Shards[shard].Recycled)
+	e.adoptRecycled(boot.Shards[shard].Recycled)
 	return e, nil
 }
 
@@ -50,11 +50,11 @@ func Plan(arena *mem.Arena, o Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{o: o}
-	return e, e.carve(arena)
+	return e, e.allocate(arena)
 }
 
 // carve takes all memory the engine will ever have.
-func (e *Engine) carve(arena *mem.Arena) error {
+func (e *Engine) allocate(arena *mem.Arena) error {
 	e.logs = make([]log, e.o.LogsMax)
 	e.byID = make(map[uint64]Slot, e.o.LogsMax)
 	e.freeLog = none
@@ -63,7 +63,7 @@ func (e *Engine) carve(arena *mem.Arena) error {
 		e.freeLog = int32(i)
 	}
 	e.events = make([]Event, 4*e.o.LogsMax+1024)
-	for _, err := range []error{e.carveFiles(arena), e.carveSegments(arena), e.carveDrains(arena), e.carveIndexes(arena), e.carveSpares(arena), e.carveChecks(arena), e.carveColds(arena), e.carveMemory(arena)} {
+	for _, err := range []error{e.allocateFiles(arena), e.allocateSegments(arena), e.allocateFlush(arena), e.allocateIndex(arena), e.allocateRecycled(arena), e.allocateCheckpoint(arena), e.allocateReads(arena), e.allocateCache(arena)} {
 		if err != nil {
 			return err
 		}
@@ -96,7 +96,7 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 	e.journal.blocks = min(size, int64(e.o.JournalBytes)) / format.BlockBytes
 	for index := range uint32(2) {
 		// room for the largest checkpoint there may be, where the disk has it
-		slot := e.o.Files + slotCheck + index
+		slot := e.o.Files + slotCheckpoint + index
 		size, err := blocking.Size(slot)
 		if err != nil {
 			return err
@@ -113,16 +113,16 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 
 // adopt opens a log that Recover found.
 func (e *Engine) adopt(recovered *RecoveredLog) error {
-	slot, ok := e.takeLog(recovered.ID)
+	slot, ok := e.addLog(recovered.ID)
 	if !ok {
 		return fmt.Errorf("shard %d has more than %d logs", e.shard, e.o.LogsMax)
 	}
 	record, lg := recovered.Record, &e.logs[slot]
 	lg.state = logOpen
-	lg.start, lg.end, lg.durable, lg.drained, lg.taken = record.Start, record.End, record.End, record.End, record.End
+	lg.start, lg.end, lg.durable, lg.flushed, lg.flushing = record.Start, record.End, record.End, record.End, record.End
 	lg.startDurable = record.Start
-	lg.maxTime, lg.maxTimeBase, lg.drainMax, lg.drainBase = record.MaxTime, record.MaxTimeBase, record.MaxTime, record.MaxTimeBase
-	lg.rotFrom, lg.rotTo, lg.chain, lg.chainSent = record.RotFrom, record.RotTo, record.Chain, record.Chain
+	lg.maxTime, lg.maxTimeBase, lg.flushedMaxTime, lg.flushedMaxTimeBase = record.MaxTime, record.MaxTimeBase, record.MaxTime, record.MaxTimeBase
+	lg.corruptFrom, lg.corruptTo, lg.chain, lg.chainSent = record.RotFrom, record.RotTo, record.Chain, record.Chain
 	for _, epoch := range record.Epochs {
 		lg.addEpoch(epoch)
 	}
@@ -133,28 +133,28 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 			return fmt.Errorf("shard %d has more than %d segments", e.shard, e.o.segmentsMax())
 		}
 		seg := &e.segments.all[segIndex]
-		seg.base, seg.end, seg.position, seg.maxTime, seg.bytes, seg.chain = recorded.Base, recorded.End, recorded.Position, recorded.MaxTime, recorded.Bytes, recorded.Chain
-		seg.ready, seg.next0 = true, seg.position
+		seg.base, seg.end, seg.position, seg.maxTime, seg.allocated, seg.chain = recorded.Base, recorded.End, recorded.Position, recorded.MaxTime, recorded.Bytes, recorded.Chain
+		seg.ready, seg.nextPosition = true, seg.position
 		if seg.position > 0 {
-			seg.note(format.IndexEntry{Base: seg.base, Before: format.NoTime})
-			e.loadDue(segIndex)
+			seg.addIndexEntry(format.IndexEntry{Base: seg.base, Before: format.NoTime})
+			e.indexReadDue(segIndex)
 		}
 		e.appendSegment(lg, segIndex)
 		if lg.writing == none || seg.position > 0 {
-			lg.writing, lg.filling = segIndex, segIndex
+			lg.writing, lg.active = segIndex, segIndex
 		}
 	}
 	return nil
 }
 
 // adoptSpares goes on with what another life made ready.
-func (e *Engine) adoptSpares(files []RecycledFile) {
+func (e *Engine) adoptRecycled(files []RecycledFile) {
 	for _, file := range files {
 		segIndex, ok := e.takeSegment(file.Generation, 0)
 		if !ok {
 			return // it is removed at the next start
 		}
-		if e.segments.all[segIndex].bytes = file.Bytes; !e.addSpare(segIndex, true) {
+		if e.segments.all[segIndex].allocated = file.Bytes; !e.addRecycled(segIndex, true) {
 			e.discard(segIndex)
 		}
 	}

@@ -84,7 +84,7 @@ func (o *Options) segmentsMax() int { return 2*o.LogsMax + 4096 }
 func (o *Options) attachmentsBytes() int { return min(4<<20, max(1<<20, o.LogMemoryBytes/16)) }
 
 func (o *Options) checkpointBytes() int {
-	return format.AlignBlock(format.CheckpointHeaderBytes + o.LogsMax*(format.LogRecordBytes+checkEpochs*format.EpochRecordBytes) + o.segmentsMax()*format.SegmentRecordBytes + o.attachmentsBytes())
+	return format.AlignBlock(format.CheckpointHeaderBytes + o.LogsMax*(format.LogRecordBytes+checkpointEpochs*format.EpochRecordBytes) + o.segmentsMax()*format.SegmentRecordBytes + o.attachmentsBytes())
 }
 
 // Faults are planted bugs: tests turn one on to see that they would notice.

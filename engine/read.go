@@ -13,34 +13,34 @@ import (
 //
 // Who goes on where another read ended, as a consumer does that catches up,
 // needs no heads: the segment remembers where that was.
-type reads struct {
-	reads      [readsMax]coldRead
-	coldsBusy  int
-	coldNext   int            // whose turn it is to ask the disk
+type diskReads struct {
+	all        [readsMax]diskRead
+	busy       int
+	next       int            // whose turn it is to ask the disk
 	appendedAt ioring.Instant // the last frame or run went to the disk
 }
 
-type coldRead struct {
-	stage   coldStage
-	held    bool // ReadEnd has not come
-	pushed  bool
-	opened  bool
-	log     Slot
-	id      uint64 // of the log when the read began: the slot may be another's by now
-	segment int32
-	user    uint32
-	from    int64
-	at      format.IndexEntry // of the run that is looked at
-	look    int               // where it is in buf
-	buf     mem.Block
-	got     int
-	want    int
-	asked   int  // of the disk
-	ended   bool // the file does, behind what was got
-	narrow  bool // the disk has refused a read of much
-	first   int  // the runs that were found whole are here in buf
-	end     int
-	pins    int32
+type diskRead struct {
+	stage    readStage
+	held     bool // ReadEnd has not come
+	pushed   bool
+	opened   bool
+	log      Slot
+	id       uint64 // of the log when the read began: the slot may be another's by now
+	segment  int32
+	user     uint32
+	from     int64
+	at       format.IndexEntry // of the run that is looked at
+	examined int               // where it is in buf
+	buf      mem.Block
+	got      int
+	want     int
+	asked    int  // of the disk
+	ended    bool // the file does, behind what was got
+	single   bool // the disk has refused a read of much
+	first    int  // the runs that were found whole are here in buf
+	end      int
+	pins     int32
 }
 
 // readAtOnce is what one read asks of the disk, where no single run is larger:
@@ -61,10 +61,10 @@ type View struct {
 	Pin   uint32
 }
 
-const pinCold = 1 << 31
+const pinDisk = 1 << 31
 
 // Hot says that a View lies in log memory, and pins some of it.
-func (v View) Hot() bool { return v.Pin&pinCold == 0 }
+func (v View) Hot() bool { return v.Pin&pinDisk == 0 }
 
 // Read gives the batches that hold offsets from to to, oldest first, at most
 // maxBytes of them, but the first one whole.
@@ -76,20 +76,20 @@ func (e *Engine) Read(slot Slot, from, to int64, maxBytes int, out []View) (n in
 	switch {
 	case from < lg.start || from > lg.end:
 		return 0, OutOfRange
-	case lg.rotFrom != format.NoOffset && from >= lg.end:
+	case lg.corruptFrom != format.NoOffset && from >= lg.end:
 		return 0, Rot // nothing will come there
 	case from >= to || len(out) == 0:
 		return 0, Empty
 	}
 	e.trim(lg)
-	cur, ok := e.find(lg, from)
-	if !ok && lg.rots(from) {
+	cur, ok := e.findBatch(lg, from)
+	if !ok && lg.isCorrupt(from) {
 		return 0, Rot
 	}
 	if !ok {
 		return 0, Cold
 	}
-	for batch := e.at(&cur); batch != nil && n < len(out) && batch.base < to; batch = e.at(&cur) {
+	for batch := e.batchAt(&cur); batch != nil && n < len(out) && batch.base < to; batch = e.batchAt(&cur) {
 		if n > 0 && int(batch.length) > maxBytes {
 			break
 		}
@@ -114,28 +114,28 @@ func (e *Engine) SeekTime(slot Slot, ts int64) (base int64, ok bool) {
 	if lg.maxTimeBase == format.NoOffset || lg.maxTime < ts || lg.start == lg.end {
 		return 0, false
 	}
-	for g := lg.segments; g != none; g = e.segments.all[g].next {
+	for g := lg.firstSegment; g != none; g = e.segments.all[g].next {
 		seg := &e.segments.all[g]
 		if seg.position == 0 || seg.maxTime < ts || seg.end <= lg.start {
 			continue
 		}
 		return max(seg.seekTime(ts), lg.start), true
 	}
-	for i := lg.first; i != none; i = e.cache.chunks[i].next {
+	for i := lg.firstChunk; i != none; i = e.cache.chunks[i].next {
 		chunk := &e.cache.chunks[i]
 		for k := chunk.head; k < chunk.tail; k++ {
-			if batch := &chunk.nodes[k]; batch.maxTime >= ts && batch.base+int64(batch.count) > lg.start {
+			if batch := &chunk.batches[k]; batch.maxTime >= ts && batch.base+int64(batch.count) > lg.start {
 				return max(batch.base, lg.start), true
 			}
 		}
 	}
-	return max(lg.drained, lg.start), true
+	return max(lg.flushed, lg.start), true
 }
 
 // Unpin lets a View's bytes go.
 func (e *Engine) Unpin(pin uint32) {
-	if pin&pinCold != 0 {
-		e.unpinCold(pin &^ pinCold)
+	if pin&pinDisk != 0 {
+		e.unpinRead(pin &^ pinDisk)
 		return
 	}
 	slab := &e.cache.slabs[pin]
@@ -145,16 +145,16 @@ func (e *Engine) Unpin(pin uint32) {
 	slab.pins--
 	if slab.pins == 0 {
 		e.cache.pinned--
-		e.changes++
+		e.progress++
 	}
 }
 
 // Unread is Unpin of what was read in this turn: that is no progress, which
 // would have whoever waits for memory look, and read, again.
 func (e *Engine) Unread(pin uint32) {
-	was := e.changes
+	was := e.progress
 	e.Unpin(pin)
-	e.changes = was
+	e.progress = was
 }
 
 // ReadCold reads and verifies the run that holds from, and runs behind it. The
@@ -164,13 +164,13 @@ func (e *Engine) ReadCold(slot Slot, from int64, user uint32) Status {
 		return Unknown
 	}
 	lg := &e.logs[slot]
-	if from < lg.start || from >= lg.drained {
+	if from < lg.start || from >= lg.flushed {
 		return OutOfRange
 	}
-	if lg.rots(from) {
+	if lg.isCorrupt(from) {
 		return Rot
 	}
-	segIndex := lg.segments
+	segIndex := lg.firstSegment
 	for segIndex != none && (e.segments.all[segIndex].position == 0 || e.segments.all[segIndex].end <= from) {
 		segIndex = e.segments.all[segIndex].next
 	}
@@ -178,38 +178,38 @@ func (e *Engine) ReadCold(slot Slot, from int64, user uint32) Status {
 		e.stats.Corrupt++
 		return Corrupt
 	}
-	for i := range e.reads.reads {
-		read := &e.reads.reads[i]
-		if read.stage != coldFree {
+	for i := range e.reads.all {
+		read := &e.reads.all[i]
+		if read.stage != readFree {
 			continue
 		}
-		*read = coldRead{stage: coldHead, held: true, log: slot, id: lg.id, segment: segIndex, user: user, from: from, want: format.BlockBytes, buf: read.buf}
+		*read = diskRead{stage: readHeader, held: true, log: slot, id: lg.id, segment: segIndex, user: user, from: from, want: format.BlockBytes, buf: read.buf}
 		var near bool
 		if read.at, near = e.segments.all[segIndex].seek(from); near {
-			e.readRuns(read, 0)
+			e.wantRuns(read, 0)
 		}
 		e.segments.all[segIndex].readers++
-		e.reads.coldsBusy++
+		e.reads.busy++
 		e.stats.ColdReads++
 		return OK
 	}
 	return WaitMemory
 }
 
-func (e *Engine) stepColds(sleep *ioring.Instant) {
-	if e.reads.coldsBusy == 0 {
+func (e *Engine) stepReads(sleep *ioring.Instant) {
+	if e.reads.busy == 0 {
 		return
 	}
 	flying := 0
-	for i := range e.reads.reads {
-		if e.reads.reads[i].pushed {
+	for i := range e.reads.all {
+		if e.reads.all[i].pushed {
 			flying++
 		}
 	}
-	for k, first := 0, e.reads.coldNext; k < readsMax; k++ {
+	for k, first := 0, e.reads.next; k < readsMax; k++ {
 		i := (first + k) % readsMax
-		read := &e.reads.reads[i]
-		if read.pushed || read.stage == coldFree || read.stage == coldDone {
+		read := &e.reads.all[i]
+		if read.pushed || read.stage == readFree || read.stage == readDone {
 			continue
 		}
 		if flying >= readsBeside && e.appending() {
@@ -219,7 +219,7 @@ func (e *Engine) stepColds(sleep *ioring.Instant) {
 			_, pending, errno := e.acquire(read.segment, false)
 			if errno != 0 {
 				e.survived(e.readFailure(read, ioring.Open, errno))
-				e.endCold(uint32(i), Corrupt)
+				e.endRead(uint32(i), Corrupt)
 				continue
 			}
 			if pending {
@@ -230,13 +230,13 @@ func (e *Engine) stepColds(sleep *ioring.Instant) {
 			}
 			read.opened = true
 		}
-		read.pushed = e.ring.Push(ioring.Op{Code: ioring.Read, File: e.files.open0 + uint32(e.segments.all[read.segment].file), Offset: uint64(read.at.Position) + uint64(read.got), Buf: read.buf.Slice(read.got, read.want-read.got), Token: ioring.MakeToken(kindCold, 0, uint32(i))})
+		read.pushed = e.ring.Push(ioring.Op{Code: ioring.Read, File: e.files.firstSlot + uint32(e.segments.all[read.segment].file), Offset: uint64(read.at.Position) + uint64(read.got), Buf: read.buf.Slice(read.got, read.want-read.got), Token: ioring.MakeToken(kindRead, 0, uint32(i))})
 		if !read.pushed {
 			earlier(sleep, e.now)
 			continue
 		}
 		flying++
-		e.reads.coldNext = (i + 1) % readsMax
+		e.reads.next = (i + 1) % readsMax
 		read.asked = read.want - read.got
 		e.disk.begin(WorkReads, read.asked)
 	}
@@ -245,39 +245,39 @@ func (e *Engine) stepColds(sleep *ioring.Instant) {
 // appending says that something was appended just now.
 func (e *Engine) appending() bool { return e.now-e.reads.appendedAt < besideNS }
 
-type coldStage uint8
+type readStage uint8
 
 const (
-	coldFree coldStage = iota
-	coldHead           // the head of a run alone is read
-	coldRuns           // a run is, with what follows
-	coldDone
+	readFree   readStage = iota
+	readHeader           // the head of a run alone is read
+	readRuns             // a run is, with what follows
+	readDone
 )
 
-func (e *Engine) carveColds(arena *mem.Arena) (err error) {
-	for i := range e.reads.reads {
-		if e.reads.reads[i].buf, err = arena.Allocate("read buffers", e.o.RunBufferBytes(), format.BlockBytes); err != nil {
+func (e *Engine) allocateReads(arena *mem.Arena) (err error) {
+	for i := range e.reads.all {
+		if e.reads.all[i].buf, err = arena.Allocate("read buffers", e.o.RunBufferBytes(), format.BlockBytes); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e *Engine) coldCompleted(index uint32, completion ioring.Completion) {
-	read := &e.reads.reads[index]
+func (e *Engine) readCompleted(index uint32, completion ioring.Completion) {
+	read := &e.reads.all[index]
 	read.pushed = false
 	e.disk.end(WorkReads, read.asked)
 	if again(ioring.Read, completion.Result) {
 		return
 	}
 	switch {
-	case completion.Result < 0 && read.stage == coldRuns && !read.narrow:
-		read.narrow = true // it may be about what lies behind the run
-		read.readHead()
+	case completion.Result < 0 && read.stage == readRuns && !read.single:
+		read.single = true // it may be about what lies behind the run
+		read.wantHeader()
 		return
 	case completion.Result < 0:
 		e.survived(e.readFailure(read, ioring.Read, int(-completion.Result)))
-		e.endCold(index, StorageFailed) // what lies there may be sound
+		e.endRead(index, StorageFailed) // what lies there may be sound
 		return
 	case completion.Result == 0:
 		read.ended = true
@@ -287,21 +287,23 @@ func (e *Engine) coldCompleted(index uint32, completion ioring.Completion) {
 			return
 		}
 	}
-	for e.lookCold(index) {
+	for e.examineRun(index) {
 	}
 }
 
 // readHead has the head of the run be read where the read stands.
-func (r *coldRead) readHead() { r.stage, r.look, r.got, r.want = coldHead, 0, 0, format.BlockBytes }
+func (r *diskRead) wantHeader() {
+	r.stage, r.examined, r.got, r.want = readHeader, 0, 0, format.BlockBytes
+}
 
 // readRuns has the run be read where the read stands, which takes so many bytes
 // at least, and what follows. What is there of it stays.
-func (e *Engine) readRuns(read *coldRead, atLeast int) {
-	if read.look > 0 {
-		read.look, read.got = 0, 0
+func (e *Engine) wantRuns(read *diskRead, atLeast int) {
+	if read.examined > 0 {
+		read.examined, read.got = 0, 0
 	}
-	read.stage, read.want = coldRuns, atLeast
-	if read.narrow {
+	read.stage, read.want = readRuns, atLeast
+	if read.single {
 		return
 	}
 	most := readAtOnce
@@ -310,58 +312,58 @@ func (e *Engine) readRuns(read *coldRead, atLeast int) {
 	}
 	// The next run is likely as large as the last: no piece of one more.
 	seg := &e.segments.all[read.segment]
-	if seg.runBytes > most {
-		most = seg.runBytes
-	} else if seg.runBytes > 0 {
-		most -= most % seg.runBytes
+	if seg.lastReadBytes > most {
+		most = seg.lastReadBytes
+	} else if seg.lastReadBytes > 0 {
+		most -= most % seg.lastReadBytes
 	}
 	read.want = int(min(int64(max(atLeast, most)), seg.position-read.at.Position, int64(read.buf.Len())))
 }
 
 // lookCold looks at the run where the read stands. False: the read is over, or
 // more has to come.
-func (e *Engine) lookCold(index uint32) bool {
-	read := &e.reads.reads[index]
+func (e *Engine) examineRun(index uint32) bool {
+	read := &e.reads.all[index]
 	seg := &e.segments.all[read.segment]
 	var header format.RunHeader
-	buf := read.buf.Bytes()[min(read.look, read.got):read.got] // a run that was passed may end behind it
-	last := read.end > 0 || read.ended                 // no more is asked of the disk
+	buf := read.buf.Bytes()[min(read.examined, read.got):read.got] // a run that was passed may end behind it
+	last := read.end > 0 || read.ended                             // no more is asked of the disk
 	switch {
 	case read.at.Position >= seg.position || len(buf) < format.BlockBytes && last:
-		return e.stopCold(index, seg.end)
+		return e.stopRead(index, seg.end)
 	case len(buf) < format.BlockBytes:
-		read.readHead()
+		read.wantHeader()
 		return false
 	}
 	if !header.Get(buf) || header.Directory != e.dir || header.Generation != seg.generation || header.Log != read.id || header.Base != read.at.Base && (header.Base < read.at.Base || header.Base > e.logs[read.log].start) || header.Bytes() > read.buf.Len() || read.at.Position+int64(header.Bytes()) > seg.position {
-		return e.stopCold(index, seg.end)
+		return e.stopRead(index, seg.end)
 	}
 	passed := header.End <= read.from
 	switch {
 	case passed:
 	case header.Bytes() > len(buf) && last:
-		return e.stopCold(index, header.End)
+		return e.stopRead(index, header.End)
 	case header.Bytes() > len(buf):
-		e.readRuns(read, header.Bytes())
+		e.wantRuns(read, header.Bytes())
 		return false
 	case !header.Whole(buf[format.HeaderBytes : format.HeaderBytes+int(header.BodyBytes)]):
-		return e.stopCold(index, header.End)
+		return e.stopRead(index, header.End)
 	}
-	seg.note(read.at)
+	seg.addIndexEntry(read.at)
 	if read.end == 0 {
 		e.stats.ColdHeads++
 	}
 	if !passed {
 		if read.end == 0 {
-			read.first = read.look
-			seg.remember(read.at)
+			read.first = read.examined
+			seg.rememberReader(read.at)
 		}
-		read.end = read.look + header.Bytes()
-		seg.runBytes = header.Bytes()
+		read.end = read.examined + header.Bytes()
+		seg.lastReadBytes = header.Bytes()
 		e.stats.ColdBytes += uint64(header.Bytes())
 	}
 	read.at = format.IndexEntry{Base: header.End, Position: read.at.Position + int64(header.Bytes()), Before: max(read.at.Before, header.MaxTime)}
-	read.look += header.Bytes()
+	read.examined += header.Bytes()
 	return true
 }
 
@@ -369,22 +371,22 @@ func (e *Engine) lookCold(index uint32) bool {
 // What was found is sound, and whoever reads on finds what stands behind it;
 // where nothing was found the run is not what was written, nor is what follows
 // up to end known to be.
-func (e *Engine) stopCold(index uint32, end int64) bool {
-	read := &e.reads.reads[index]
+func (e *Engine) stopRead(index uint32, end int64) bool {
+	read := &e.reads.all[index]
 	if read.end > 0 {
-		e.segments.all[read.segment].remember(read.at)
-		e.endCold(index, OK)
+		e.segments.all[read.segment].rememberReader(read.at)
+		e.endRead(index, OK)
 		return false
 	}
-	e.rotFound(read, end)
-	e.endCold(index, Corrupt)
+	e.corruptionFound(read, end)
+	e.endRead(index, Corrupt)
 	return false
 }
 
 // rotFound: the run where r stands is not what was written. From now on its log
 // takes no more; the records from that run on, to end at most, are lost unless
 // memory still has them, those before and after are read on.
-func (e *Engine) rotFound(read *coldRead, end int64) {
+func (e *Engine) corruptionFound(read *diskRead, end int64) {
 	lg := &e.logs[read.log]
 	if lg.state != logOpen || lg.id != read.id {
 		return
@@ -393,16 +395,16 @@ func (e *Engine) rotFound(read *coldRead, end int64) {
 	failure := e.readFailure(read, ioring.Read, 0)
 	failure.Offset, failure.Length, failure.From, failure.To, failure.Corrupt = read.at.Position, 0, from, end, true
 	e.survived(failure)
-	if lg.rotFrom == format.NoOffset {
-		lg.rotFrom, lg.rotTo = from, end
+	if lg.corruptFrom == format.NoOffset {
+		lg.corruptFrom, lg.corruptTo = from, end
 	} else {
-		lg.rotFrom, lg.rotTo = min(lg.rotFrom, from), max(lg.rotTo, end)
+		lg.corruptFrom, lg.corruptTo = min(lg.corruptFrom, from), max(lg.corruptTo, end)
 	}
-	e.changes++
+	e.progress++
 }
 
 // readFailure is what ended read r: the operation that it stands at.
-func (e *Engine) readFailure(read *coldRead, code ioring.Code, errno int) Failure {
+func (e *Engine) readFailure(read *diskRead, code ioring.Code, errno int) Failure {
 	failure := Failure{Op: code, File: SegmentFile, Generation: e.segments.all[read.segment].generation, Errno: ioring.Errno(errno), Log: read.id}
 	if code == ioring.Read {
 		failure.Offset, failure.Length = read.at.Position+int64(read.got), int64(read.asked)
@@ -410,29 +412,29 @@ func (e *Engine) readFailure(read *coldRead, code ioring.Code, errno int) Failur
 	return failure
 }
 
-func (e *Engine) endCold(index uint32, st Status) {
-	read := &e.reads.reads[index]
+func (e *Engine) endRead(index uint32, st Status) {
+	read := &e.reads.all[index]
 	if read.opened {
-		e.letGo(read.segment)
+		e.unpinFile(read.segment)
 	}
 	e.segments.all[read.segment].readers--
-	e.reads.coldsBusy--
-	read.stage = coldDone
+	e.reads.busy--
+	read.stage = readDone
 	if st != OK {
 		if st == Corrupt {
 			e.stats.Corrupt++
 		}
-		read.stage, read.held = coldFree, false
-		e.changes++
+		read.stage, read.held = readFree, false
+		e.progress++
 	}
-	e.tell(Event{Kind: ReadDone, Slot: read.log, User: read.user, Status: st, Read: index})
+	e.emit(Event{Kind: ReadDone, Slot: read.log, User: read.user, Status: st, Read: index})
 }
 
 // ReadViews gives the batches of a finished read that hold offsets from to to,
 // as Read does.
 func (e *Engine) ReadViews(read uint32, from, to int64, maxBytes int, out []View) (n int) {
-	r := &e.reads.reads[read]
-	if r.stage != coldDone || !r.held {
+	r := &e.reads.all[read]
+	if r.stage != readDone || !r.held {
 		panic("engine: ReadViews of a read that is not")
 	}
 	for at := r.first; at < r.end; {
@@ -455,7 +457,7 @@ func (e *Engine) ReadViews(read uint32, from, to int64, maxBytes int, out []View
 				}
 				maxBytes -= int(entry.Length)
 				b := at + format.EntryHeaderBytes
-				out[n] = View{buf[b : b+int(entry.Length) : b+int(entry.Length)], pinCold | read}
+				out[n] = View{buf[b : b+int(entry.Length) : b+int(entry.Length)], pinDisk | read}
 				r.pins++
 				n++
 			}
@@ -467,34 +469,34 @@ func (e *Engine) ReadViews(read uint32, from, to int64, maxBytes int, out []View
 
 // ReadEnd ends a read; its views stay until they are unpinned.
 func (e *Engine) ReadEnd(read uint32) {
-	r := &e.reads.reads[read]
+	r := &e.reads.all[read]
 	if !r.held {
 		panic("engine: ReadEnd twice")
 	}
 	r.held = false
-	e.freeCold(r)
+	e.freeRead(r)
 }
 
-func (e *Engine) unpinCold(read uint32) {
-	r := &e.reads.reads[read]
+func (e *Engine) unpinRead(read uint32) {
+	r := &e.reads.all[read]
 	if r.pins <= 0 {
 		panic("engine: Unpin of what is not pinned")
 	}
 	r.pins--
-	e.freeCold(r)
+	e.freeRead(r)
 }
 
-func (e *Engine) freeCold(read *coldRead) {
-	if !read.held && read.pins == 0 && read.stage == coldDone {
-		read.stage = coldFree
-		e.changes++
+func (e *Engine) freeRead(read *diskRead) {
+	if !read.held && read.pins == 0 && read.stage == readDone {
+		read.stage = readFree
+		e.progress++
 	}
 }
 
 // ColdFree is how many read buffers are free.
 func (e *Engine) ColdFree() (n int) {
-	for i := range e.reads.reads {
-		if e.reads.reads[i].stage == coldFree {
+	for i := range e.reads.all {
+		if e.reads.all[i].stage == readFree {
 			n++
 		}
 	}
@@ -503,8 +505,8 @@ func (e *Engine) ColdFree() (n int) {
 
 // ColdPinned says that a read buffer waits for its views to be unpinned.
 func (e *Engine) ColdPinned() bool {
-	for i := range e.reads.reads {
-		if read := &e.reads.reads[i]; read.stage == coldDone && read.pins > 0 {
+	for i := range e.reads.all {
+		if read := &e.reads.all[i]; read.stage == readDone && read.pins > 0 {
 			return true
 		}
 	}

@@ -19,25 +19,25 @@ import (
 // waits until nothing was appended for a while, and nothing is in flight:
 //
 //	open(create); await allocate(); until full { await write(zeroes) }; await sync()
-type recycled struct {
-	spare     [RecycledMax]spare
-	sparesN   int
-	letBytes  int64 // of those that logs let go
-	zeroBytes int64 // of those of zeroes
-	zeroes    mem.Block
-	making    making
-	makeAt    ioring.Instant // no file is begun before
+type recycledFiles struct {
+	files         [RecycledMax]recycledFile
+	count         int
+	releasedBytes int64 // of those that logs let go
+	zeroedBytes   int64 // of those of zeroes
+	zeroes        mem.Block
+	prealloc      preallocation
+	preallocAfter ioring.Instant // no file is begun before
 }
 
-type spare struct {
+type recycledFile struct {
 	segment int32
 	since   ioring.Instant
-	zeroes  bool
+	zeroed  bool
 }
 
 // making is the file of zeroes under way.
-type making struct {
-	stage   makeStage
+type preallocation struct {
+	stage   preallocStage
 	pushed  bool
 	pinned  bool
 	segment int32
@@ -46,24 +46,24 @@ type making struct {
 	asked   int // of the disk, by what was pushed last
 }
 
-type makeStage uint8
+type preallocStage uint8
 
 const (
-	makeNothing makeStage = iota
-	makeOpen
-	makeAllocate
-	makeZero
-	makeSync
+	preallocIdle preallocStage = iota
+	preallocOpen
+	preallocAllocate
+	preallocZero
+	preallocSync
 )
 
 // code is the operation that a stage waits for.
-func (s makeStage) code() ioring.Code {
+func (s preallocStage) code() ioring.Code {
 	switch s {
-	case makeAllocate:
+	case preallocAllocate:
 		return ioring.Allocate
-	case makeZero:
+	case preallocZero:
 		return ioring.Write
-	case makeSync:
+	case preallocSync:
 		return ioring.Sync
 	}
 	return ioring.Open
@@ -77,15 +77,15 @@ const PrepareBytesMin = 64 << 20
 const RecycledMax = 256
 
 const (
-	spareForNS  = 600e9 // one that a log let go and nobody took for so long goes
-	zeroWrite   = 256 << 10
-	makeAgainNS = 600e9 // after the disk had no room
-	makeQuietNS = 50e6  // what is taken for quiet
+	recycledKeepNS  = 600e9 // one that a log let go and nobody took for so long goes
+	zeroWriteBytes  = 256 << 10
+	preallocRetryNS = 600e9 // after the disk had no room
+	preallocQuietNS = 50e6  // what is taken for quiet
 )
 
-func (e *Engine) carveSpares(arena *mem.Arena) (err error) {
-	if e.zeroFileBytes() > 0 && e.o.DirectBytes > 0 {
-		e.recycled.zeroes, err = arena.Allocate("zeroes", zeroWrite, format.BlockBytes)
+func (e *Engine) allocateRecycled(arena *mem.Arena) (err error) {
+	if e.preallocBytes() > 0 && e.o.DirectBytes > 0 {
+		e.recycled.zeroes, err = arena.Allocate("zeroes", zeroWriteBytes, format.BlockBytes)
 		clear(e.recycled.zeroes.Bytes())
 	}
 	return err
@@ -93,43 +93,43 @@ func (e *Engine) carveSpares(arena *mem.Arena) (err error) {
 
 // keepSpare keeps the file of segment g, which nobody has open, for another log.
 // False: it may go.
-func (e *Engine) keepSpare(segIndex int32) bool {
+func (e *Engine) keepForRecycling(segIndex int32) bool {
 	seg := &e.segments.all[segIndex]
-	return !e.stopping && !seg.broken && seg.position > 0 && seg.position >= seg.bytes/2 && e.addSpare(segIndex, false)
+	return !e.stopping && !seg.broken && seg.position > 0 && seg.position >= seg.allocated/2 && e.addRecycled(segIndex, false)
 }
 
-func (e *Engine) addSpare(segIndex int32, zeroes bool) bool {
-	sum, most := &e.recycled.letBytes, e.o.SpareBytes
+func (e *Engine) addRecycled(segIndex int32, zeroes bool) bool {
+	sum, most := &e.recycled.releasedBytes, e.o.SpareBytes
 	if zeroes {
-		sum, most = &e.recycled.zeroBytes, e.o.PrepareBytes
+		sum, most = &e.recycled.zeroedBytes, e.o.PrepareBytes
 	}
-	if e.failed || e.recycled.sparesN == RecycledMax || *sum+e.segments.all[segIndex].bytes > most {
+	if e.failed || e.recycled.count == RecycledMax || *sum+e.segments.all[segIndex].allocated > most {
 		return false
 	}
-	e.recycled.spare[e.recycled.sparesN] = spare{segIndex, e.now, zeroes}
-	e.recycled.sparesN++
-	*sum += e.segments.all[segIndex].bytes
+	e.recycled.files[e.recycled.count] = recycledFile{segIndex, e.now, zeroes}
+	e.recycled.count++
+	*sum += e.segments.all[segIndex].allocated
 	return true
 }
 
 // findSpare is the largest of the spares for l that has room for n bytes, rather
 // one that a log let go, as those do not stay; -1. A log with large batches takes
 // what it may have, another what it has filled once.
-func (e *Engine) findSpare(lg *log, n int64) int {
+func (e *Engine) findRecycled(lg *log, n int64) int {
 	limit, best := e.segmentLimit(lg), -1
-	if !e.inRuns(lg) {
-		if lg.filling == none {
+	if !e.writesDirect(lg) {
+		if lg.active == none {
 			return -1
 		}
-		limit = min(limit, e.segments.all[lg.filling].bytes)
+		limit = min(limit, e.segments.all[lg.active].allocated)
 	}
-	for i := range e.recycled.sparesN {
-		spare := &e.recycled.spare[i]
-		has := e.segments.all[spare.segment].bytes
+	for i := range e.recycled.count {
+		spare := &e.recycled.files[i]
+		has := e.segments.all[spare.segment].allocated
 		if has < n || has > limit {
 			continue
 		}
-		if best < 0 || e.recycled.spare[best].zeroes && !spare.zeroes || e.recycled.spare[best].zeroes == spare.zeroes && has > e.segments.all[e.recycled.spare[best].segment].bytes {
+		if best < 0 || e.recycled.files[best].zeroed && !spare.zeroed || e.recycled.files[best].zeroed == spare.zeroed && has > e.segments.all[e.recycled.files[best].segment].allocated {
 			best = i
 		}
 	}
@@ -137,39 +137,41 @@ func (e *Engine) findSpare(lg *log, n int64) int {
 }
 
 // inRuns says that the log's batches, as far as is known, go to direct runs.
-func (e *Engine) inRuns(lg *log) bool { return e.o.DirectBytes > 0 && lg.runBytes >= e.o.DirectBytes/2 }
+func (e *Engine) writesDirect(lg *log) bool {
+	return e.o.DirectBytes > 0 && lg.extentBytes >= e.o.DirectBytes/2
+}
 
-func (e *Engine) dropSpare(i int) (x spare) {
-	x = e.recycled.spare[i]
-	e.recycled.sparesN--
-	e.recycled.spare[i] = e.recycled.spare[e.recycled.sparesN]
-	if x.zeroes {
-		e.recycled.zeroBytes -= e.segments.all[x.segment].bytes
+func (e *Engine) takeRecycled(i int) (x recycledFile) {
+	x = e.recycled.files[i]
+	e.recycled.count--
+	e.recycled.files[i] = e.recycled.files[e.recycled.count]
+	if x.zeroed {
+		e.recycled.zeroedBytes -= e.segments.all[x.segment].allocated
 	} else {
-		e.recycled.letBytes -= e.segments.all[x.segment].bytes
+		e.recycled.releasedBytes -= e.segments.all[x.segment].allocated
 	}
 	return x
 }
 
 // Spares is how many files are kept for logs to come, and their bytes.
 func (e *Engine) Spares() (n int, bytes int64) {
-	return e.recycled.sparesN, e.recycled.letBytes + e.recycled.zeroBytes
+	return e.recycled.count, e.recycled.releasedBytes + e.recycled.zeroedBytes
 }
 
 // GiveRoom lets go of the files kept for logs to come: somebody else on this
 // disk finds no room, or a log of its own. False: there is none.
 func (e *Engine) GiveRoom() (any bool) {
-	e.recycled.makeAt = e.now + makeAgainNS
-	return e.letSparesGo(e.now, true)
+	e.recycled.preallocAfter = e.now + preallocRetryNS
+	return e.releaseRecycled(e.now, true)
 }
 
 // letSparesGo has the spares removed that nobody took since before; those made
 // ready only where they are meant too. False: there is none.
-func (e *Engine) letSparesGo(before ioring.Instant, ready bool) (any bool) {
-	for i := e.recycled.sparesN - 1; i >= 0; i-- {
-		if spare := &e.recycled.spare[i]; spare.since <= before && (ready || !spare.zeroes) {
+func (e *Engine) releaseRecycled(before ioring.Instant, ready bool) (any bool) {
+	for i := e.recycled.count - 1; i >= 0; i-- {
+		if spare := &e.recycled.files[i]; spare.since <= before && (ready || !spare.zeroed) {
 			any = true
-			e.discard(e.dropSpare(i).segment)
+			e.discard(e.takeRecycled(i).segment)
 		}
 	}
 	return any
@@ -181,25 +183,25 @@ func (e *Engine) discard(segIndex int32) {
 	e.segments.unlinks = append(e.segments.unlinks, segIndex)
 }
 
-func (e *Engine) stepSpares(sleep *ioring.Instant) {
-	if e.recycled.sparesN > 0 {
-		e.letSparesGo(e.now-spareForNS, false)
-		earlier(sleep, e.now+spareForNS/10)
+func (e *Engine) stepRecycled(sleep *ioring.Instant) {
+	if e.recycled.count > 0 {
+		e.releaseRecycled(e.now-recycledKeepNS, false)
+		earlier(sleep, e.now+recycledKeepNS/10)
 	}
-	if e.recycled.zeroes.Len() > 0 && !e.failed && !e.stopping && !e.recycled.making.pushed {
-		e.stepMaking(sleep)
+	if e.recycled.zeroes.Len() > 0 && !e.failed && !e.stopping && !e.recycled.prealloc.pushed {
+		e.stepPreallocate(sleep)
 	}
 }
 
 // stepMaking goes on with the file of zeroes, one operation at a time.
-func (e *Engine) stepMaking(sleep *ioring.Instant) {
-	prealloc := &e.recycled.making
-	at := e.journal.lastEntry + makeQuietNS
-	if prealloc.stage == makeNothing {
-		if e.recycled.sparesN == RecycledMax || e.recycled.zeroBytes+e.zeroFileBytes() > e.o.PrepareBytes {
+func (e *Engine) stepPreallocate(sleep *ioring.Instant) {
+	prealloc := &e.recycled.prealloc
+	at := e.journal.lastEntry + preallocQuietNS
+	if prealloc.stage == preallocIdle {
+		if e.recycled.count == RecycledMax || e.recycled.zeroedBytes+e.preallocBytes() > e.o.PrepareBytes {
 			return
 		}
-		at = max(at, e.recycled.makeAt)
+		at = max(at, e.recycled.preallocAfter)
 	}
 	switch {
 	case e.now < at:
@@ -207,21 +209,21 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 		return
 	case e.diskBusy(): // what ends has this step come again
 		return
-	case prealloc.stage == makeNothing:
+	case prealloc.stage == preallocIdle:
 		segIndex, ok := e.takeSegment(e.nextGeneration(), 0)
 		if !ok {
-			e.recycled.makeAt = e.now + makeAgainNS
+			e.recycled.preallocAfter = e.now + preallocRetryNS
 			return
 		}
-		e.recycled.making = making{stage: makeOpen, segment: segIndex, bytes: e.zeroFileBytes()}
+		e.recycled.prealloc = preallocation{stage: preallocOpen, segment: segIndex, bytes: e.preallocBytes()}
 	}
 	seg := &e.segments.all[prealloc.segment]
-	op := ioring.Op{Token: ioring.MakeToken(kindMake, 0, 0)}
+	op := ioring.Op{Token: ioring.MakeToken(kindPreallocate, 0, 0)}
 	switch prealloc.stage {
-	case makeOpen:
+	case preallocOpen:
 		_, pending, errno := e.acquire(prealloc.segment, true)
 		if errno != 0 {
-			e.makingFailed(ioring.Open, errno)
+			e.preallocFailed(ioring.Open, errno)
 			return
 		}
 		if pending {
@@ -230,16 +232,16 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 			}
 			return
 		}
-		prealloc.pinned, prealloc.stage = true, makeAllocate
+		prealloc.pinned, prealloc.stage = true, preallocAllocate
 		fallthrough
-	case makeAllocate:
+	case preallocAllocate:
 		op.Code, op.Arg = ioring.Allocate, uint64(prealloc.bytes)
-	case makeZero:
-		op.Code, op.Offset, op.Buf = ioring.Write, uint64(prealloc.zeroed), e.recycled.zeroes.Slice(0, int(min(zeroWrite, prealloc.bytes-prealloc.zeroed)))
-	case makeSync:
+	case preallocZero:
+		op.Code, op.Offset, op.Buf = ioring.Write, uint64(prealloc.zeroed), e.recycled.zeroes.Slice(0, int(min(zeroWriteBytes, prealloc.bytes-prealloc.zeroed)))
+	case preallocSync:
 		op.Code, op.Flags = ioring.Sync, ioring.FlagFull
 	}
-	op.File = e.files.open0 + uint32(seg.file)
+	op.File = e.files.firstSlot + uint32(seg.file)
 	if prealloc.pushed = e.ring.Push(op); !prealloc.pushed {
 		earlier(sleep, e.now)
 		return
@@ -250,13 +252,13 @@ func (e *Engine) stepMaking(sleep *ioring.Instant) {
 
 // zeroFileBytes is the size of a file of zeroes: one that most topics may have as
 // a segment.
-func (e *Engine) zeroFileBytes() int64 {
+func (e *Engine) preallocBytes() int64 {
 	n := min(max(PrepareBytesMin, e.o.PrepareBytes/(RecycledMax/2)), int64(e.o.SegmentBytes), e.o.PrepareBytes)
 	return n &^ (format.BlockBytes - 1)
 }
 
-func (e *Engine) makeCompleted(completion ioring.Completion) {
-	prealloc := &e.recycled.making
+func (e *Engine) preallocCompleted(completion ioring.Completion) {
+	prealloc := &e.recycled.prealloc
 	prealloc.pushed = false
 	e.disk.end(WorkFiles, prealloc.asked)
 	code := prealloc.stage.code()
@@ -264,42 +266,42 @@ func (e *Engine) makeCompleted(completion ioring.Completion) {
 		return
 	}
 	if completion.Result < 0 {
-		e.makingFailed(code, int(-completion.Result))
+		e.preallocFailed(code, int(-completion.Result))
 		return
 	}
 	switch prealloc.stage {
-	case makeAllocate:
-		prealloc.stage = makeZero
-	case makeZero:
+	case preallocAllocate:
+		prealloc.stage = preallocZero
+	case preallocZero:
 		n := int64(completion.Result) &^ (format.BlockBytes - 1)
 		prealloc.zeroed += n
 		e.stats.ZeroBytes += uint64(n)
 		if prealloc.zeroed == prealloc.bytes {
-			prealloc.stage = makeSync
+			prealloc.stage = preallocSync
 		}
-	case makeSync:
+	case preallocSync:
 		segIndex := prealloc.segment
-		e.letGo(segIndex)
-		e.segments.all[segIndex].bytes = prealloc.bytes
-		e.recycled.making = making{}
-		if !e.addSpare(segIndex, true) {
+		e.unpinFile(segIndex)
+		e.segments.all[segIndex].allocated = prealloc.bytes
+		e.recycled.prealloc = preallocation{}
+		if !e.addRecycled(segIndex, true) {
 			e.discard(segIndex)
 		}
 	}
 }
 
 // makingFailed: it is tried again later, with another file.
-func (e *Engine) makingFailed(code ioring.Code, errno int) {
-	if prealloc := &e.recycled.making; !spaceShort(code, errno) {
+func (e *Engine) preallocFailed(code ioring.Code, errno int) {
+	if prealloc := &e.recycled.prealloc; !spaceShort(code, errno) {
 		failure := Failure{Op: code, File: SegmentFile, Generation: e.segments.all[prealloc.segment].generation, Errno: ioring.Errno(errno)}
 		if code == ioring.Write {
 			failure.Offset, failure.Length = prealloc.zeroed, int64(prealloc.asked)
 		}
 		e.survived(failure)
 	}
-	if e.recycled.making.pinned {
-		e.letGo(e.recycled.making.segment)
+	if e.recycled.prealloc.pinned {
+		e.unpinFile(e.recycled.prealloc.segment)
 	}
-	e.discard(e.recycled.making.segment)
-	e.recycled.making, e.recycled.makeAt = making{}, e.now+makeAgainNS
+	e.discard(e.recycled.prealloc.segment)
+	e.recycled.prealloc, e.recycled.preallocAfter = preallocation{}, e.now+preallocRetryNS
 }

@@ -19,17 +19,17 @@ func (e *Engine) SetSegmentBytes(slot Slot, n int64) { e.logs[slot].segmentBytes
 // none yet.
 func (e *Engine) Filling(slot Slot) (base, bytes, maxTime int64) {
 	lg := &e.logs[slot]
-	if !e.open(slot) || lg.filling == none {
+	if !e.open(slot) || lg.active == none {
 		return 0, 0, format.NoTime
 	}
-	seg := &e.segments.all[lg.filling]
+	seg := &e.segments.all[lg.active]
 	return seg.base, seg.position + seg.pending, seg.maxTime
 }
 
 // Seal has the next append begin a new segment.
 func (e *Engine) Seal(slot Slot) {
-	if lg := &e.logs[slot]; e.open(slot) && lg.filling != none {
-		e.segments.all[lg.filling].sealed = true
+	if lg := &e.logs[slot]; e.open(slot) && lg.active != none {
+		e.segments.all[lg.active].sealed = true
 	}
 }
 
@@ -39,7 +39,7 @@ func (e *Engine) Bytes(slot Slot) (n int64) {
 	if !e.open(slot) {
 		return 0
 	}
-	for g := e.logs[slot].segments; g != none; g = e.segments.all[g].next {
+	for g := e.logs[slot].firstSegment; g != none; g = e.segments.all[g].next {
 		n += e.segments.all[g].position + e.segments.all[g].pending
 	}
 	return n
@@ -59,7 +59,7 @@ func (e *Engine) Expired(slot Slot, olderThan, bytesMax int64) (start int64) {
 	if bytesMax >= 0 {
 		left = e.Bytes(slot) // else the walk ends at the first segment that stays
 	}
-	for g := lg.segments; g != none; g = e.segments.all[g].next {
+	for g := lg.firstSegment; g != none; g = e.segments.all[g].next {
 		seg := &e.segments.all[g]
 		if !seg.ready || seg.pending > 0 {
 			break
@@ -92,13 +92,13 @@ func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 	if start <= lg.start {
 		return OK
 	}
-	if !e.entryFits(0) {
+	if !e.openFrameFor(0) {
 		e.stats.WaitMemory++
 		return WaitMemory
 	}
 	lg.start = start
 	e.stats.Truncated++
-	e.putNote(format.Entry{Kind: format.EntryStartMoved, Log: lg.id, Slot: uint32(slot), Base: start})
+	e.appendControl(format.Entry{Kind: format.EntryStartMoved, Log: lg.id, Slot: uint32(slot), Base: start})
 	return OK
 }
 
@@ -106,12 +106,12 @@ func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 func (e *Engine) startMoved(slot Slot, start int64) {
 	lg := &e.logs[slot]
 	lg.startDurable = max(lg.startDurable, start)
-	if !lg.dirty && lg.state == logOpen {
-		lg.dirty = true
-		e.tell(Event{Kind: Durable, Slot: slot})
+	if !lg.durableEventDue && lg.state == logOpen {
+		lg.durableEventDue = true
+		e.emit(Event{Kind: Durable, Slot: slot})
 	}
-	for g := lg.segments; g != none && g != lg.writing && e.segments.all[g].ready && e.segments.all[g].flying == 0 && e.segments.all[g].end <= start; g = lg.segments {
-		lg.segments = e.segments.all[g].next
+	for g := lg.firstSegment; g != none && g != lg.writing && e.segments.all[g].ready && e.segments.all[g].extentsInFlight == 0 && e.segments.all[g].end <= start; g = lg.firstSegment {
+		lg.firstSegment = e.segments.all[g].next
 		e.removeSegment(g)
 	}
 }
@@ -120,13 +120,13 @@ func (e *Engine) startMoved(slot Slot, start int64) {
 // next append has another made, and waits for it.
 func (e *Engine) Release(slot Slot) {
 	lg := &e.logs[slot]
-	if !e.open(slot) || lg.startDurable < lg.end || lg.drained < lg.end || lg.runFirst != none || lg.working || e.cache.reserved.active {
+	if !e.open(slot) || lg.startDurable < lg.end || lg.flushed < lg.end || lg.firstExtent != none || lg.provisioning || e.cache.reserved.active {
 		return
 	}
-	g := lg.segments
-	if g == none || g != lg.filling || g != lg.writing || e.segments.all[g].next != none || !e.segments.all[g].ready || e.segments.all[g].position == 0 {
+	g := lg.firstSegment
+	if g == none || g != lg.active || g != lg.writing || e.segments.all[g].next != none || !e.segments.all[g].ready || e.segments.all[g].position == 0 {
 		return
 	}
-	lg.segments, lg.tail, lg.filling, lg.writing = none, none, none, none
+	lg.firstSegment, lg.lastSegment, lg.active, lg.writing = none, none, none, none
 	e.removeSegment(g)
 }

@@ -10,13 +10,13 @@ import (
 
 // segments are the segments of all logs of the shard.
 type segments struct {
-	all       []segment
-	freeSeg   int32
-	works     [worksMax]work
-	worksBusy int
-	unlinks   []int32 // segments to remove, in order
-	unlinking bool
-	unlinkGo  bool
+	all          []segment
+	free         int32
+	jobs         [jobsMax]provisionJob
+	jobsBusy     int
+	unlinks      []int32 // segments to remove, in order
+	unlinking    bool
+	unlinkPushed bool
 }
 
 // segment is one file of one log. What it says of runs is of durable ones.
@@ -24,44 +24,44 @@ type segments struct {
 // Invariant: position + room for what is pending, and extra, <= bytes; ready before the
 // first append is admitted.
 type segment struct {
-	generation uint64
-	log        Slot
-	next       int32
-	file       int32
-	readers    int32
-	base, end  int64
-	position   int64
-	next0      int64 // where the next run is written, behind those in flight
-	bytes      int64 // allocated and synced
-	pending    int64 // entry bytes admitted to it and not in a durable run
-	sent       int64 // those of them in runs in flight
-	extra      int64 // room for the headers and padding of direct runs under way
-	flying     int32 // runs in flight
-	runs       int64
-	maxTime    int64
-	chain      uint32
-	ready      bool // assigned, durably
-	spare      bool // it was one: all its blocks were written
-	broken     bool // a write or sync failed: no more runs
-	sealed     bool // no more appends: the next one begins another segment
-	index      [format.IndexEntriesMax]format.IndexEntry
-	indexed    int
-	stride     int64                            // at least so many bytes lie between entries
-	recent     [recentEntries]format.IndexEntry // where readers left off; not in the file
-	recentAt   int
-	runBytes   int   // of the run that was read last
-	indexAt    int64 // where the file has the index; 0: nowhere, that is known
-	writeDue   bool  // it is to be written
-	loadDue    bool  // it is to be read
+	generation      uint64
+	log             Slot
+	next            int32
+	file            int32
+	readers         int32
+	base, end       int64
+	position        int64
+	nextPosition    int64 // where the next run is written, behind those in flight
+	allocated       int64 // allocated and synced
+	pending         int64 // entry bytes admitted to it and not in a durable run
+	sent            int64 // those of them in runs in flight
+	extra           int64 // room for the headers and padding of direct runs under way
+	extentsInFlight int32 // runs in flight
+	extents         int64
+	maxTime         int64
+	chain           uint32
+	ready           bool // assigned, durably
+	recycled        bool // it was one: all its blocks were written
+	broken          bool // a write or sync failed: no more runs
+	sealed          bool // no more appends: the next one begins another segment
+	index           [format.IndexEntriesMax]format.IndexEntry
+	indexed         int
+	stride          int64                            // at least so many bytes lie between entries
+	recent          [recentEntries]format.IndexEntry // where readers left off; not in the file
+	recentAt        int
+	lastReadBytes   int   // of the run that was read last
+	indexPosition   int64 // where the file has the index; 0: nowhere, that is known
+	indexWriteDue   bool  // it is to be written
+	indexReadDue    bool  // it is to be read
 }
 
-func (e *Engine) carveSegments(*mem.Arena) error {
+func (e *Engine) allocateSegments(*mem.Arena) error {
 	e.segments.all = make([]segment, e.o.segmentsMax())
 	e.segments.unlinks = make([]int32, 0, len(e.segments.all))
-	e.segments.freeSeg = none
+	e.segments.free = none
 	for i := len(e.segments.all) - 1; i >= 0; i-- {
-		e.segments.all[i].next = e.segments.freeSeg
-		e.segments.freeSeg = int32(i)
+		e.segments.all[i].next = e.segments.free
+		e.segments.free = int32(i)
 	}
 	return nil
 }
@@ -73,27 +73,27 @@ func (e *Engine) nextGeneration() uint64 {
 }
 
 func (e *Engine) takeSegment(generation uint64, slot Slot) (int32, bool) {
-	segIndex := e.segments.freeSeg
+	segIndex := e.segments.free
 	if segIndex == none {
 		return none, false
 	}
-	e.segments.freeSeg = e.segments.all[segIndex].next
+	e.segments.free = e.segments.all[segIndex].next
 	e.segments.all[segIndex] = segment{generation: generation, log: slot, next: none, file: none, maxTime: format.NoTime}
 	return segIndex, true
 }
 
 func (e *Engine) freeSegment(segIndex int32) {
-	e.segments.all[segIndex] = segment{next: e.segments.freeSeg, file: none}
-	e.segments.freeSeg = segIndex
+	e.segments.all[segIndex] = segment{next: e.segments.free, file: none}
+	e.segments.free = segIndex
 }
 
 func (e *Engine) appendSegment(lg *log, segIndex int32) {
-	if lg.tail == none {
-		lg.segments = segIndex
+	if lg.lastSegment == none {
+		lg.firstSegment = segIndex
 	} else {
-		e.segments.all[lg.tail].next = segIndex
+		e.segments.all[lg.lastSegment].next = segIndex
 	}
-	lg.tail = segIndex
+	lg.lastSegment = segIndex
 }
 
 // admit says whether log s has room, prepared and durably its own, for n bytes
@@ -102,39 +102,39 @@ func (e *Engine) admit(slot Slot, n int64) Status {
 	lg := &e.logs[slot]
 	limit := e.segmentLimit(lg)
 	for {
-		if lg.filling == none {
-			return e.wantSegment(slot, n)
+		if lg.active == none {
+			return e.requestSegment(slot, n)
 		}
-		seg := &e.segments.all[lg.filling]
+		seg := &e.segments.all[lg.active]
 		if !seg.ready {
-			return e.waitRoom()
+			return e.waitForRoom()
 		}
-		need := seg.position + min(seg.runs, 1024)*format.BlockBytes + format.RoomFor(seg.pending+n) + seg.extra
-		if (need > limit || seg.broken || seg.sealed || need > seg.bytes-seg.bytes/4 && e.spareWaits(lg)) && (seg.position > 0 || seg.pending > 0 || seg.broken) {
+		need := seg.position + min(seg.extents, 1024)*format.BlockBytes + format.RoomFor(seg.pending+n) + seg.extra
+		if (need > limit || seg.broken || seg.sealed || need > seg.allocated-seg.allocated/4 && e.recycledReady(lg)) && (seg.position > 0 || seg.pending > 0 || seg.broken) {
 			if seg.next == none {
-				return e.wantSegment(slot, n)
+				return e.requestSegment(slot, n)
 			}
-			if !e.segments.all[seg.next].ready || lg.writing != lg.filling || seg.broken {
-				e.journal.pressed = true
-				e.queueDrain(int32(slot))
-				return e.waitRoom()
+			if !e.segments.all[seg.next].ready || lg.writing != lg.active || seg.broken {
+				e.journal.memoryShort = true
+				e.queueFlush(int32(slot))
+				return e.waitForRoom()
 			}
-			lg.filling = seg.next
+			lg.active = seg.next
 			e.segments.all[seg.next].base, e.segments.all[seg.next].end = lg.end, lg.end
 			continue
 		}
-		if need > seg.bytes {
-			return e.wantRoom(slot, lg.filling, need)
+		if need > seg.allocated {
+			return e.requestGrowth(slot, lg.active, need)
 		}
-		if seg.next == none && need > seg.bytes-seg.bytes/4 && !lg.working && e.inRuns(lg) && e.findSpare(lg, max(format.RoomFor(n), seg.bytes)) >= 0 {
-			e.wantSegment(slot, n) // rather than growing
+		if seg.next == none && need > seg.allocated-seg.allocated/4 && !lg.provisioning && e.writesDirect(lg) && e.findRecycled(lg, max(format.RoomFor(n), seg.allocated)) >= 0 {
+			e.requestSegment(slot, n) // rather than growing
 			return OK
 		}
-		if !lg.working && !(lg.noSpace && e.now < lg.retryAt) {
-			if seg.bytes < limit && seg.bytes-need < seg.bytes/4 {
-				e.wantRoom(slot, lg.filling, seg.bytes+1)
+		if !lg.provisioning && !(lg.noSpace && e.now < lg.retryAt) {
+			if seg.allocated < limit && seg.allocated-need < seg.allocated/4 {
+				e.requestGrowth(slot, lg.active, seg.allocated+1)
 			} else if need > limit/4*3 && seg.next == none {
-				e.wantSegment(slot, n)
+				e.requestSegment(slot, n)
 			}
 		}
 		return OK
@@ -143,12 +143,12 @@ func (e *Engine) admit(slot Slot, n int64) Status {
 
 // spareWaits says that the log need not grow its segment: the next one is ready,
 // its blocks written, and the log is where it would go on.
-func (e *Engine) spareWaits(lg *log) bool {
-	next := e.segments.all[lg.filling].next
-	return next != none && e.segments.all[next].ready && e.segments.all[next].spare && !e.segments.all[next].broken && lg.writing == lg.filling
+func (e *Engine) recycledReady(lg *log) bool {
+	next := e.segments.all[lg.active].next
+	return next != none && e.segments.all[next].ready && e.segments.all[next].recycled && !e.segments.all[next].broken && lg.writing == lg.active
 }
 
-func (e *Engine) waitRoom() Status {
+func (e *Engine) waitForRoom() Status {
 	e.stats.WaitRoom++
 	return WaitRoom
 }
@@ -165,20 +165,20 @@ func (e *Engine) writesTo(lg *log, segIndex int32) {
 	old := lg.writing
 	lg.writing = segIndex
 	if old != none && old != segIndex {
-		e.indexDue(old)
+		e.indexWriteDue(old)
 	}
 }
 
 // removeSegment has the file of g unlinked, once nobody reads it.
 func (e *Engine) removeSegment(segIndex int32) {
-	e.noIndexDue(&e.segments.all[segIndex])
+	e.cancelIndex(&e.segments.all[segIndex])
 	e.segments.unlinks = append(e.segments.unlinks, segIndex)
 }
 
 // stepUnlinks removes one file at a time.
 func (e *Engine) stepUnlinks(sleep *ioring.Instant) {
 	if e.segments.unlinking {
-		if !e.segments.unlinkGo {
+		if !e.segments.unlinkPushed {
 			e.pushUnlink(sleep)
 		}
 		return
@@ -194,27 +194,27 @@ func (e *Engine) stepUnlinks(sleep *ioring.Instant) {
 		return
 	}
 	if seg.file != none {
-		file := &e.files.opened[seg.file]
+		file := &e.files.table[seg.file]
 		if file.state == fileFailed {
-			e.fileClosed(seg.file)
+			e.freeFile(seg.file)
 			seg.file = none
 		} else {
 			e.closeFile(seg.file)
 			return
 		}
 	}
-	if e.keepSpare(segIndex) {
+	if e.keepForRecycling(segIndex) {
 		e.segments.unlinks = slices.Delete(e.segments.unlinks, 0, 1)
 		return
 	}
 	e.segments.unlinking = true
-	format.PutSegmentPath(e.files.paths.Bytes()[len(e.files.opened)*pathBytes:], seg.generation)
+	format.PutSegmentPath(e.files.paths.Bytes()[len(e.files.table)*pathBytes:], seg.generation)
 	e.pushUnlink(sleep)
 }
 
 func (e *Engine) pushUnlink(sleep *ioring.Instant) {
-	e.segments.unlinkGo = e.ring.Push(ioring.Op{Code: ioring.Unlink, Buf: e.files.paths.Slice(len(e.files.opened)*pathBytes, pathBytes), Token: ioring.MakeToken(kindUnlink, 0, 0)})
-	if !e.segments.unlinkGo {
+	e.segments.unlinkPushed = e.ring.Push(ioring.Op{Code: ioring.Unlink, Buf: e.files.paths.Slice(len(e.files.table)*pathBytes, pathBytes), Token: ioring.MakeToken(kindUnlink, 0, 0)})
+	if !e.segments.unlinkPushed {
 		earlier(sleep, e.now)
 		return
 	}
@@ -224,7 +224,7 @@ func (e *Engine) pushUnlink(sleep *ioring.Instant) {
 // unlinkCompleted: a file that could not be removed is removed at the next
 // opening, which no log names.
 func (e *Engine) unlinkCompleted(completion ioring.Completion) {
-	e.segments.unlinkGo = false
+	e.segments.unlinkPushed = false
 	e.disk.end(WorkFiles, metadataBytes)
 	if again(ioring.Unlink, completion.Result) {
 		return

@@ -17,7 +17,7 @@ type writeSync struct {
 	writing bool
 	syncing bool
 	pushed  bool
-	syn     bool
+	synced  bool
 	short   bool           // a write wrote nothing and gave no error
 	errno   int            // of the first operation that failed
 	failed  ioring.Code    // which that was
@@ -41,7 +41,7 @@ func (w *writeSync) push(ring ioring.Ring, kind uint8, slot uint32) bool {
 		w.writing = true
 	}
 	ring.Push(ioring.Op{Code: ioring.Sync, File: w.file, Token: ioring.MakeToken(kind, 0, slot<<1|1)})
-	w.syncing, w.pushed, w.syn = true, true, false
+	w.syncing, w.pushed, w.synced = true, true, false
 	return true
 }
 
@@ -68,7 +68,7 @@ func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over 
 		w.syncing = false
 		switch {
 		case result == 0:
-			w.syn = true
+			w.synced = true
 		case again(ioring.Sync, result) || ioring.Judge(ioring.Sync, result) == ioring.Cancelled:
 		case w.errno == 0:
 			w.errno, w.failed = int(-result), ioring.Sync
@@ -77,7 +77,7 @@ func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over 
 	if w.writing || w.syncing {
 		return false
 	}
-	if w.errno != 0 || w.done == w.buf.Len() && w.syn {
+	if w.errno != 0 || w.done == w.buf.Len() && w.synced {
 		return true
 	}
 	w.pushed = false
