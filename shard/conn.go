@@ -76,8 +76,8 @@ func (x *software) append(line []byte) []byte {
 	return append(append(append(line, ' '), x.version[:x.versionBytes]...), ')')
 }
 
-// noise names what a connection was that spoke no Kafka.
-func (s *Shard) noise(ev netring.Event) {
+// protocolError names what a connection was that spoke no Kafka.
+func (s *Shard) protocolError(ev netring.Event) {
 	s.Timelines.Counters.Noise++
 	s.line = append(s.line[:0], "connection closed: "...)
 	s.line = append(s.line, ev.What()...)

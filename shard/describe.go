@@ -51,7 +51,7 @@ func (s *Shard) tellProducers(m Mail) engine.Status {
 		return engine.Unknown
 	}
 	n := 0
-	for i := s.windows.logs[slot].First; i != none; i = s.windows.ofLog.Next(i) {
+	for i := s.producers.logs[slot].First; i != none; i = s.producers.ofLog.Next(i) {
 		n++
 	}
 	answer := Mail{Kind: MailProduced, Serial: m.Serial, A: uint64(n)}
@@ -63,8 +63,8 @@ func (s *Shard) tellProducers(m Mail) engine.Status {
 			return engine.WaitMemory
 		}
 		b := answer.Block.Bytes()
-		for i := s.windows.logs[slot].First; i != none; i = s.windows.ofLog.Next(i) {
-			w := &s.windows.all[i]
+		for i := s.producers.logs[slot].First; i != none; i = s.producers.ofLog.Next(i) {
+			w := &s.producers.all[i]
 			binary.LittleEndian.PutUint64(b, uint64(w.id))
 			binary.LittleEndian.PutUint32(b[8:], uint32(w.epoch))
 			binary.LittleEndian.PutUint32(b[12:], uint32(w.marks[w.n-1].last))

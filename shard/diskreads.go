@@ -2,56 +2,72 @@ package shard
 
 import (
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// coldPerFetch bounds the cold reads one fetch has under way.
-const coldPerFetch = 4
+// Reads from disk are the engine's, which has few buffers for them. Each belongs
+// to a part of a Fetch, to a part of a ListOffsets, or to the read-ahead; the
+// engine gives a number back with it that says which.
+const (
+	aheadUser  = uint32(1) << 31 // with its place
+	searchUser = uint32(1) << 30 // with the part
+)
 
-// readCold starts reading the run that part p needs. False: no read buffer is
-// free; the part is answered empty, or tried again when one is.
-func (s *Shard) readCold(i uint32, p int32) bool {
-	x := &s.parts[p]
-	st := s.engine.ReadCold(x.partition.slot, x.from, uint32(p))
+// readsPerFetch bounds the reads that one Fetch has under way.
+const readsPerFetch = 4
+
+// beginRead starts reading what holds an offset of a partition. Where no read
+// buffer is free it has not begun and the request is tried again when one is.
+func (s *Shard) beginRead(req *request, p *partition, from int64, user uint32) (begun bool, code kafka.ErrorCode) {
+	st := s.engine.ReadCold(p.slot, from, user)
 	for st == engine.WaitMemory && s.dropAhead() {
-		st = s.engine.ReadCold(x.partition.slot, x.from, uint32(p))
+		st = s.engine.ReadCold(p.slot, from, user)
 	}
 	switch st {
 	case engine.OK:
-		x.reading = true
-		s.requests[i].pending++
+		req.pending++
 		s.Timelines.Counters.ColdReads++
-		return true
+		return true, kafka.None
 	case engine.WaitMemory:
-		s.starve(i)
-		s.requests[i].waited |= metrics.WaitedReadBuffers
+		s.blockOnMemory(req)
+		req.waited |= metrics.WaitedReadBuffers
 		if s.engine.ColdPinned() {
 			s.net.Expedite()
 		}
-		return false
+		return false, kafka.None
 	default:
-		x.code = codeOf(st)
-		return false
+		return false, codeOf(st)
 	}
 }
 
-// readDone: a cold read came back, whole and verified, or not.
+// readDone: a read has ended, whole and verified, or not.
 func (s *Shard) readDone(user uint32, st engine.Status, read uint32) {
-	if user&aheadUser != 0 {
+	switch {
+	case user&aheadUser != 0:
 		s.aheadDone(user&^aheadUser, st, read)
-		return
+	case user&searchUser != 0:
+		part := &s.searches.parts.all[user&^searchUser]
+		if st == engine.OK {
+			part.read, part.hasRead = read, true
+		} else {
+			part.code = codeOf(st)
+		}
+		s.readEnded(&s.requests.all[part.request])
+	default:
+		part := &s.fetches.parts.all[user]
+		if st == engine.OK {
+			part.read, part.hasRead = read, true
+		} else {
+			part.code = codeOf(st)
+		}
+		req := &s.requests.all[part.request]
+		req.timeline[metrics.Durable] = int64(s.now)
+		s.readEnded(req)
 	}
-	x := &s.parts[user]
-	r := &s.requests[x.request]
-	x.reading = false
-	r.pending--
-	if st == engine.OK {
-		x.read, x.haveRead = read, true
-	} else {
-		x.code = codeOf(st)
-	}
-	if r.kind == kindFetch {
-		r.stamps[metrics.Durable] = int64(s.now)
-	}
-	s.lookAt(x.request)
+}
+
+func (s *Shard) readEnded(req *request) {
+	req.pending--
+	s.schedule(req)
 }

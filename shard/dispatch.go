@@ -6,238 +6,227 @@ import (
 
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
-	"github.com/tailbound/tailbound/metrics"
 	"github.com/tailbound/tailbound/netring"
 )
 
-// outcome is what became of a frame.
+// incoming is a request whose bytes are there, and that has not started; or a
+// Produce that has, and waits for log memory.
+type incoming struct {
+	id      netring.RequestID
+	conn    netring.ConnID
+	at      ioring.Instant
+	request int32 // the slot of a Produce that is half done, else none
+	parts   int32 // a Fetch: how many parts it did not find
+}
+
+// outcome is what became of an incoming request.
 type outcome uint8
 
 const (
-	taken    outcome = iota // a request owns it, or it is answered, or its connection is closed
-	tooEarly                // memory is short: it has to come again
+	started   outcome = iota // it has a slot, or it is answered, or its connection is closed
+	postponed                // memory is short: it has to come again
 )
 
-// frame takes a request as netring has it whole.
-func (s *Shard) frame(ev netring.Event) {
+// backlog holds what waits for log or reply memory or for parts, in order of
+// arrival. It never grows.
+type backlog struct {
+	all   []incoming
+	head  int
+	n     int
+	pass  uint32
+	retry bool // something was given back: try again
+}
+
+func newBacklog(n int) backlog { return backlog{all: make([]incoming, n)} }
+
+func (b *backlog) push(in incoming) {
+	if b.n == len(b.all) {
+		panic("shard: more requests wait than there are")
+	}
+	b.all[(b.head+b.n)%len(b.all)] = in
+	b.n++
+}
+
+func (b *backlog) pop() incoming {
+	in := b.all[b.head]
+	b.head = (b.head + 1) % len(b.all)
+	b.n--
+	return in
+}
+
+// arrived takes a request that netring has whole.
+func (s *Shard) arrived(ev netring.Event) {
 	if !s.net.Alive(ev.Request) {
 		return // its connection was closed by a request before it
 	}
-	w := waiter{frame: ev.Request, conn: ev.Conn, at: ev.At, request: none}
+	in := incoming{id: ev.Request, conn: ev.Conn, at: ev.At, request: none}
 	conn := s.conns.of(ev.Conn)
-	if conn.waiting == 0 && s.handle(&w) == taken {
+	if conn.waiting == 0 && s.start(&in) == started {
 		return
 	}
 	conn.wait()
-	s.waiting.push(w)
+	s.backlog.push(in)
 }
 
-// retryWaiting gives every frame that waits another chance, in order of
-// arrival. A frame that finds no log memory ends the pass for Produce: memory
-// is handed out first in, first out.
-func (s *Shard) retryWaiting() {
-	q := &s.waiting
-	q.retry = false
-	q.pass++
-	for n := q.n; n > 0; n-- {
-		w := q.pop()
-		conn := s.conns.of(w.conn)
-		if conn.passed == q.pass {
-			q.push(w)
+// retryBacklog gives every request that waits another chance, in order of
+// arrival. One that still waits ends the pass for its connection, of which
+// requests start in order; and memory is handed out first in, first out.
+func (s *Shard) retryBacklog() {
+	b := &s.backlog
+	b.retry = false
+	b.pass++
+	for n := b.n; n > 0; n-- {
+		in := b.pop()
+		conn := s.conns.of(in.conn)
+		if conn.passed == b.pass {
+			b.push(in)
 			continue
 		}
-		if !s.net.Alive(w.frame) {
-			s.abandon(&w)
-		} else if s.handle(&w) == tooEarly {
-			conn.passed = q.pass
-			q.push(w)
+		if !s.net.Alive(in.id) {
+			s.abandon(&in)
+		} else if s.start(&in) == postponed {
+			conn.passed = b.pass
+			b.push(in)
 			continue
 		}
 		conn.waited()
 	}
 }
 
-// abandon forgets a frame whose connection is gone. A produce that was half
-// done keeps what it appended.
-func (s *Shard) abandon(w *waiter) {
-	if w.request != none {
-		s.lessPending(uint32(w.request))
+// abandon forgets an incoming request whose connection is gone. A Produce that
+// was half done keeps what it appended.
+func (s *Shard) abandon(in *incoming) {
+	if in.request != none {
+		s.pendingDone(&s.requests.all[in.request])
 	}
 }
 
-// handle starts one request.
-func (s *Shard) handle(w *waiter) outcome {
-	if s.inFlight == len(s.requests) {
-		return tooEarly
+// start starts one request.
+func (s *Shard) start(in *incoming) outcome {
+	if s.requests.full() {
+		return postponed
 	}
-	if w.parts > 0 && int(w.parts) > s.fetchPartsFree() {
-		s.crowded = true
-		return tooEarly // it need not be walked again to know that
+	if in.parts > 0 && int(in.parts) > s.credit.fetchesFree() {
+		s.fetches.partsExhausted = true
+		return postponed // it need not be parsed again to know that
 	}
-	s.pieces = s.net.Slices(w.frame, s.pieces[:0])
+	s.pieces = s.net.Slices(in.id, s.pieces[:0])
 	s.reader.Reset(s.pieces)
-	var h kafka.Request
-	if err := kafka.ParseHeader(&s.reader, &h); err != nil {
-		return s.malformed(w, &h, err)
+	var header kafka.Request
+	if err := kafka.ParseHeader(&s.reader, &header); err != nil {
+		return s.malformed(in, err)
 	}
-	key, known := kafka.KeyOf(h.Key)
+	key, known := kafka.KeyOf(header.Key)
 	if !known {
-		return s.notServed(w, "connection closed: it asked for an API key that is not served: ", &h)
+		return s.notServed(in, "connection closed: it asked for an API key that is not served: ", &header)
 	}
-	if h.Key == kafka.KeyApiVersions {
-		return s.apiVersions(w, &h)
+	if header.Key == kafka.KeyApiVersions {
+		return s.apiVersions(in, &header)
 	}
-	if h.Version < key.Min || h.Version > key.Max {
-		return s.notServed(w, "connection closed: it asked for a version that is not served, of API key ", &h)
+	if header.Version < key.Min || header.Version > key.Max {
+		return s.notServed(in, "connection closed: it asked for a version that is not served, of API key ", &header)
 	}
 	if s.control == nil {
-		switch h.Key {
+		switch header.Key {
 		case kafka.KeyProduce:
-			return s.produce(w, &h)
+			return s.produce(in, &header)
 		case kafka.KeyFetch:
-			return s.fetch(w, &h)
+			return s.fetch(in, &header)
 		case kafka.KeyListOffsets:
-			return s.listOffsets(w, &h)
+			return s.listOffsets(in, &header)
 		case kafka.KeyOffsetForLeaderEpoch:
-			return s.offsetForLeaderEpoch(w, &h)
+			return s.offsetForLeaderEpoch(in, &header)
 		}
-		return s.forward(w, &h)
+		return s.forward(in, &header)
 	}
-	return s.local(w, &h)
+	return s.local(in, &header)
 }
 
 // local hands a request on the control shard's own node to the control.
-func (s *Shard) local(w *waiter, h *kafka.Request) outcome {
-	i, r := s.newRequest(w)
-	r.kind, r.header = kindLocal, *h
-	r.header.ClientID = nil
-	header := r.header
-	header.ClientID = bytes.Clone(h.ClientID)
+func (s *Shard) local(in *incoming, header *kafka.Request) outcome {
+	req := s.newRequest(in, kindLocal, header)
+	h := req.header
+	h.ClientID = bytes.Clone(header.ClientID)
 	body := make([]byte, s.reader.Left())
 	s.reader.CopyTo(kafka.Span{Off: s.reader.Offset(), Len: len(body)}, body)
-	s.net.Release(w.frame)
-	s.control.Accept(Origin{0, i, r.serial, uint8(s.net.Listener(w.conn)), s.net.Peer(w.conn)}, header, body)
-	return taken
+	s.net.Release(in.id)
+	s.control.Accept(Origin{0, req.slot, req.serial, uint8(s.net.Listener(in.conn)), s.net.Peer(in.conn)}, h, body)
+	return started
 }
 
 // apiVersions answers from bodies made at start, whatever the shard.
-func (s *Shard) apiVersions(w *waiter, h *kafka.Request) outcome {
+func (s *Shard) apiVersions(in *incoming, header *kafka.Request) outcome {
 	body := s.api.VersionsRefusal
-	if h.Version >= 0 && int(h.Version) < len(s.api.Versions) {
-		where, valid, err := kafka.ParseApiVersions(&s.reader, h.Version)
+	if header.Version >= 0 && int(header.Version) < len(s.api.Versions) {
+		software, valid, err := kafka.ParseApiVersions(&s.reader, header.Version)
 		if err != nil {
-			return s.malformed(w, h, err)
+			return s.malformed(in, err)
 		}
 		if valid {
-			s.conns.of(w.conn).heard(&s.reader, where)
+			s.conns.of(in.conn).heard(&s.reader, software)
 		}
-		body = s.api.Versions[h.Version]
+		body = s.api.Versions[header.Version]
 		if !valid {
-			body = s.api.VersionsInvalid[h.Version]
+			body = s.api.VersionsInvalid[header.Version]
 		}
 	}
-	if !s.net.Begin(w.frame, 4+len(body)) {
-		return tooEarly
+	if !s.net.Begin(in.id, 4+len(body)) {
+		return postponed
 	}
-	i, r := s.newRequest(w)
-	r.kind, r.header = kindImmediate, *h
-	kafka.PutInt32(s.net.Bytes(w.frame, 4), h.Correlation)
-	for len(body) > 0 {
-		n := min(len(body), 1024)
-		copy(s.net.Bytes(w.frame, n), body[:n])
-		body = body[n:]
+	req := s.newRequest(in, kindImmediate, header)
+	kafka.PutInt32(s.net.Bytes(in.id, 4), header.Correlation)
+	s.copyToReply(req, body)
+	s.net.Release(in.id)
+	s.sendReply(req)
+	return started
+}
+
+// copyToReply copies bytes into a reply, in pieces that a block holds.
+func (s *Shard) copyToReply(req *request, b []byte) {
+	for len(b) > 0 {
+		n := min(len(b), copyBelow)
+		copy(s.net.Bytes(req.id, n), b[:n])
+		b = b[n:]
 	}
-	s.net.Release(w.frame)
-	s.reply(i)
-	return taken
 }
 
 // malformed closes a connection whose request cannot be read. Nothing of the
 // request was stored.
-func (s *Shard) malformed(w *waiter, h *kafka.Request, err error) outcome {
+func (s *Shard) malformed(in *incoming, err error) outcome {
 	s.Timelines.Counters.Refused++
 	s.line = append(s.line[:0], "connection closed: malformed request: "...)
 	s.line = append(s.line, err.Error()...)
-	s.line = s.conns.of(w.conn).software.append(s.line)
+	s.line = s.conns.of(in.conn).software.append(s.line)
 	s.out.Log(Warn, s.o.Shard, s.line)
-	return s.hangUp(w)
+	return s.hangUp(in)
 }
 
 // notServed closes a connection that asked for what no version list offers.
-func (s *Shard) notServed(w *waiter, what string, h *kafka.Request) outcome {
-	s.line = strconv.AppendInt(append(s.line[:0], what...), int64(h.Key), 10)
-	s.line = s.conns.of(w.conn).software.append(s.line)
+func (s *Shard) notServed(in *incoming, what string, header *kafka.Request) outcome {
+	s.line = strconv.AppendInt(append(s.line[:0], what...), int64(header.Key), 10)
+	s.line = s.conns.of(in.conn).software.append(s.line)
 	s.out.Log(Warn, s.o.Shard, s.line)
-	return s.hangUp(w)
+	return s.hangUp(in)
 }
 
-func (s *Shard) hangUp(w *waiter) outcome {
-	s.net.Release(w.frame)
-	s.net.Abort(w.frame)
-	s.waiting.retry = true
-	return taken
-}
-
-// reply hands a request's finished answer to its connection. Where that is
-// gone, the request ends here.
-func (s *Shard) reply(i uint32) {
-	r := &s.requests[i]
-	s.timers.clear(i)
-	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
-		s.unwait(p)
-	}
-	s.unpark(i)
-	r.replied = true
-	if !s.net.Alive(r.frame) {
-		s.endRequest(i)
-		return
-	}
-	r.stamps[metrics.Queued] = int64(s.now)
-	s.net.Send(r.frame, uint64(i))
-}
-
-// sent: the kernel has the last byte of an answer, or never will.
-func (s *Shard) sent(i uint32) {
-	r := &s.requests[i]
-	r.stamps[metrics.Sent] = int64(s.now)
-	switch r.kind {
-	case kindProduce:
-		s.Timelines.Record(metrics.Produce, &r.stamps)
-		s.record(metrics.Produce, r)
-	case kindFetch:
-		s.Timelines.Record(metrics.Fetch, &r.stamps)
-		s.record(metrics.Fetch, r)
-	default:
-		s.Timelines.Record(metrics.Other, &r.stamps)
-	}
-	s.endRequest(i)
-}
-
-// expire: a long poll has waited long enough.
-func (s *Shard) expire(i uint32) {
-	s.requests[i].waitUntil = ioring.Instant(0)
-	s.lookAt(i)
+func (s *Shard) hangUp(in *incoming) outcome {
+	s.net.Release(in.id)
+	s.net.Abort(in.id)
+	s.backlog.retry = true
+	return started
 }
 
 // closed ends what a connection that is gone waits for: memory, or data.
-func (s *Shard) closed(c netring.ConnID) {
-	for n := s.waiting.n; n > 0; n-- {
-		w := s.waiting.pop()
-		if w.conn == c {
-			s.abandon(&w)
+func (s *Shard) closed(conn netring.ConnID) {
+	for n := s.backlog.n; n > 0; n-- {
+		in := s.backlog.pop()
+		if in.conn == conn {
+			s.abandon(&in)
 		} else {
-			s.waiting.push(w)
+			s.backlog.push(in)
 		}
 	}
-	s.waiting.retry = true // fetches that wait for memory, or their turn, have nobody to wait for
-	for i := s.polls.all.First; i != none; {
-		r := &s.requests[i]
-		next := r.poll.Next
-		if r.conn == c {
-			s.unpark(uint32(i))
-			s.lookAt(uint32(i)) // ends it, but for reads under way: the last of them does
-		}
-		i = next
-	}
-	s.conns.closed(c)
+	s.backlog.retry = true // requests that wait for memory or for their turn need wait for this connection no more
+	s.endLongPolls(conn)
+	s.conns.closed(conn)
 }

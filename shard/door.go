@@ -89,8 +89,7 @@ func (s *Shard) Send(m Mail, to int) { s.outbox.put(m, to) }
 // in MailMemory, which gets it back once it is sent. A zero block closes the
 // connection.
 func (s *Shard) Answer(slot uint32, b mem.Block) {
-	s.requests[slot].lent = b
-	s.answerLent(slot, b)
+	s.sendWhole(&s.requests.all[slot], b)
 }
 
 // BeginNaming ends StageLoading: the control log was read.

@@ -3,58 +3,53 @@ package shard
 import "github.com/tailbound/tailbound/kafka"
 
 // offsetForLeaderEpoch answers where an epoch ended, at once (KIP-320).
-func (s *Shard) offsetForLeaderEpoch(w *waiter, h *kafka.Request) outcome {
+func (s *Shard) offsetForLeaderEpoch(in *incoming, header *kafka.Request) outcome {
 	body := s.reader.Mark()
 	var walk kafka.EpochWalk
-	if err := walk.Begin(&s.reader, h.Version); err != nil {
-		return s.malformed(w, h, err)
+	if err := walk.Begin(&s.reader, header.Version); err != nil {
+		return s.malformed(in, err)
 	}
 	topics := walk.Topics()
-	bytes := kafka.EpochHeadBytes(h, topics) + kafka.EpochEndBytes(h.Version)
+	bytes := kafka.EpochHeadBytes(header, topics) + kafka.EpochEndBytes(header.Version)
 	for walk.Topics() > 0 {
 		topic, err := walk.NextTopic()
 		if err != nil {
-			return s.malformed(w, h, err)
+			return s.malformed(in, err)
 		}
-		bytes += kafka.EpochTopicBytes(h.Version, len(topic.Name), topic.Partitions)
+		bytes += kafka.EpochTopicBytes(header.Version, len(topic.Name), topic.Partitions)
 		for left := topic.Partitions - 1; left >= 0; left-- {
 			if _, err := walk.NextPartition(); err != nil {
-				return s.malformed(w, h, err)
+				return s.malformed(in, err)
 			}
-			bytes += kafka.EpochPartitionBytes(h.Version, left == 0)
+			bytes += kafka.EpochPartitionBytes(header.Version, left == 0)
 		}
 	}
 	if err := walk.End(); err != nil {
-		return s.malformed(w, h, err)
+		return s.malformed(in, err)
 	}
-	if !s.net.Begin(w.frame, bytes) {
-		return tooEarly
+	if !s.net.Begin(in.id, bytes) {
+		return postponed
 	}
-	i, r := s.newRequest(w)
-	r.kind, r.header = kindImmediate, *h
-	r.header.ClientID = nil
-	kafka.PutEpochHead(s.net.Bytes(w.frame, kafka.EpochHeadBytes(h, topics)), h, topics)
+	req := s.newRequest(in, kindImmediate, header)
+	kafka.PutEpochHead(s.net.Bytes(in.id, kafka.EpochHeadBytes(header, topics)), header, topics)
 	s.reader.Back(body)
-	walk.Begin(&s.reader, h.Version)
+	walk.Begin(&s.reader, header.Version)
 	for walk.Topics() > 0 {
 		topic, _ := walk.NextTopic()
-		kafka.PutEpochTopic(s.net.Bytes(w.frame, kafka.EpochTopicBytes(h.Version, len(topic.Name), topic.Partitions)), h.Version, topic.Name, topic.Partitions)
-		number := s.topics.find(topic.Name)
+		kafka.PutEpochTopic(s.net.Bytes(in.id, kafka.EpochTopicBytes(header.Version, len(topic.Name), topic.Partitions)), header.Version, topic.Name, topic.Partitions)
+		number := s.topics.lookup(topic.Name, false)
 		for left := topic.Partitions - 1; left >= 0; left-- {
-			p, _ := walk.NextPartition()
-			on, code := s.topics.locate(number, p.Index, false)
-			if code == kafka.None {
-				code = on.checkEpoch(p.CurrentEpoch)
-			}
+			asked, _ := walk.NextPartition()
+			p, code := s.topics.locateAt(number, asked.Index, false, asked.CurrentEpoch)
 			epoch, end := int32(-1), int64(-1)
 			if code == kafka.None {
-				epoch, end = s.engine.EpochAt(on.slot, p.Epoch, on.highWatermark())
+				epoch, end = s.engine.EpochAt(p.slot, asked.Epoch, p.highWatermark())
 			}
-			kafka.PutEpochPartition(s.net.Bytes(w.frame, kafka.EpochPartitionBytes(h.Version, left == 0)), h.Version, left == 0, p.Index, code, epoch, end)
+			kafka.PutEpochPartition(s.net.Bytes(in.id, kafka.EpochPartitionBytes(header.Version, left == 0)), header.Version, left == 0, asked.Index, code, epoch, end)
 		}
 	}
-	kafka.PutEpochEnd(s.net.Bytes(w.frame, kafka.EpochEndBytes(h.Version)))
-	s.net.Release(w.frame)
-	s.reply(i)
-	return taken
+	kafka.PutEpochEnd(s.net.Bytes(in.id, kafka.EpochEndBytes(header.Version)))
+	s.net.Release(in.id)
+	s.sendReply(req)
+	return started
 }

@@ -36,16 +36,25 @@ func (s *Shard) storageFailed() {
 	s.out.Log(Error, s.o.Shard, s.line)
 	s.failTruncations(kafka.KafkaStorageError, func(engine.Slot) bool { return true })
 	for i := range s.partitions {
-		slot := engine.Slot(i)
 		p := &s.partitions[i]
-		for !p.awaitingDurable.Empty() {
-			s.produceDone(p.awaitingDurable.First, kafka.KafkaStorageError)
-		}
+		s.failAppends(p, kafka.KafkaStorageError)
 		if p.named {
-			s.windows.truncate(slot, p.highWatermark())
+			s.producers.truncate(p.slot, p.highWatermark())
 		}
 	}
 }
+
+// tellDiskFull: what this shard keeps for its logs to come it has let go already;
+// the others are asked to.
+func (s *Shard) tellDiskFull() {
+	if s.now < s.noRoomAt {
+		return
+	}
+	s.noRoomAt = s.now + noRoomAgainNS
+	s.outbox.put(Mail{Kind: MailNoRoom}, 0)
+}
+
+const noRoomAgainNS = 1e9
 
 // appendFailure writes what failed on the disk, and whose records it concerns:
 // "writing segments/0000000100000003, 4096 bytes at 8192: EIO: input/output
@@ -96,9 +105,9 @@ func appendAdvice(line []byte, f *engine.Failure) []byte {
 
 const troubleLineNS = 1e9 // between two lines about failures that were survived
 
-// tellTroubles writes a line about operations on the disk that failed and were
+// warnOfFailures writes a line about operations on the disk that failed and were
 // survived, at most once a second, however many readers meet the same sector.
-func (s *Shard) tellTroubles() {
+func (s *Shard) warnOfFailures() {
 	n, last := s.engine.Troubles()
 	if n == s.troubles || s.now < s.troublesAt {
 		return

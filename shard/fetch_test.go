@@ -36,8 +36,8 @@ func TestWaitingFetchLooksWhereSomethingCame(t *testing.T) {
 		h.ring.say(wideFetch(partitions, 1<<20))
 		settle()
 	}
-	if h.s.polls.n != fetches {
-		t.Fatalf("%d fetches wait", h.s.polls.n)
+	if h.s.fetches.polls.n != fetches {
+		t.Fatalf("%d fetches wait", h.s.fetches.polls.n)
 	}
 	if n := c.PartitionsLookedAt; n != partitions*fetches {
 		t.Fatalf("%d partitions were looked at before they waited", n)
@@ -54,16 +54,16 @@ func TestWaitingFetchLooksWhereSomethingCame(t *testing.T) {
 	if n := c.PartitionsLookedAt - before; n != appends*fetches || c.Batches != appends {
 		t.Fatalf("%d appends were %d looks at partitions, of %d fetches", c.Batches, n, fetches)
 	}
-	if h.s.polls.n != fetches {
-		t.Fatalf("%d fetches wait still", h.s.polls.n)
+	if h.s.fetches.polls.n != fetches {
+		t.Fatalf("%d fetches wait still", h.s.fetches.polls.n)
 	}
 	// What was counted is what is sent: enough ends the wait.
 	for range 11 {
 		h.ring.say(produceFrame(8, 0, make([]byte, 100_000)))
 		settle()
 	}
-	if h.s.polls.n != 0 {
-		t.Fatalf("%d fetches wait, and there is enough for them", h.s.polls.n)
+	if h.s.fetches.polls.n != 0 {
+		t.Fatalf("%d fetches wait, and there is enough for them", h.s.fetches.polls.n)
 	}
 }
 
@@ -76,8 +76,8 @@ func TestWaitingFetchesMakeRoom(t *testing.T) {
 		h.ring.say(wideFetch(partitions, 1<<20))
 		h.turn()
 	}
-	if n := h.s.fetchPartsFree(); n != 0 || h.s.polls.n != first {
-		t.Fatalf("%d parts are left for fetches; %d wait", n, h.s.polls.n)
+	if n := h.s.credit.fetchesFree(); n != 0 || h.s.fetches.polls.n != first {
+		t.Fatalf("%d parts are left for fetches; %d wait", n, h.s.fetches.polls.n)
 	}
 	h.ring.say(produceFrame(8, 0, make([]byte, 100)))
 	for range 20 {
@@ -96,7 +96,7 @@ func TestWaitingFetchesMakeRoom(t *testing.T) {
 	if n := h.s.Timelines.Counters.Fetches; n != fetches {
 		t.Fatalf("%d fetches of %d had their turn", n, fetches)
 	}
-	if h.s.partsFree < len(h.s.parts)/4 {
+	if h.s.credit.free < h.s.credit.all/4 {
 		t.Fatal("fetches took the producers' parts")
 	}
 }
@@ -105,11 +105,11 @@ func TestWaitingFetchesMakeRoom(t *testing.T) {
 // wait for ever.
 func TestFetchOfTooManyPartitions(t *testing.T) {
 	h := newHotShardOf(t, hotArenaBytes, 64, 1)
-	h.ring.say(wideFetch(h.s.fetchPartsMax()+1, 1))
+	h.ring.say(wideFetch(h.s.credit.fetchesMax()+1, 1))
 	for range 10 {
 		h.turn()
 	}
-	if h.s.Timelines.Counters.Refused != 1 || h.s.waiting.n != 0 {
-		t.Fatalf("refused %d, waiting %d", h.s.Timelines.Counters.Refused, h.s.waiting.n)
+	if h.s.Timelines.Counters.Refused != 1 || h.s.backlog.n != 0 {
+		t.Fatalf("refused %d, waiting %d", h.s.Timelines.Counters.Refused, h.s.backlog.n)
 	}
 }

@@ -8,20 +8,16 @@ import (
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// seen is what a request carries for the flight recorder beside its stamps.
-type seen struct {
-	slot       engine.Slot // produce: its first batch's log
-	stored     bool        // produce: there is one
-	frameBytes int32       // bytes of the frame that it was written with
-	waited     metrics.Waits
-	written    ioring.Instant // when that frame's write was over
-	bytes      int64
-	own, all   int64  // appended and not durable when it came: of its log, of all
-	ownIn      uint64 // appended so far, likewise
+// appendTrace is what a Produce carries for the flight recorder beside its
+// timeline.
+type appendTrace struct {
+	partition  *partition     // its first batch's; nil: nothing was stored
+	written    ioring.Instant // when the write that its last batch went with was over
+	writeBytes int32          // and its bytes
+	bytes      int64          // of batches
+	own, all   int64          // appended and not durable when it came: of its partition, of all
+	ownIn      uint64         // appended so far, likewise
 	allIn      uint64
-	early      metrics.Step
-	idleFrom   ioring.Instant // fetch: it waited for data
-	idleTo     ioring.Instant
 }
 
 // The shard gives the recorder what the engine has: both number the kinds alike.
@@ -54,74 +50,115 @@ func (s *Shard) endTurn() {
 	d := s.engine.Disk()
 	s.Flight.Disk((*[metrics.DiskWorks]uint64)(&d.Begun), (*[metrics.DiskWorks]uint64)(&d.Over))
 	if s.Flight.Due(int64(s.now)) {
-		n := copy(s.Flight.Objectives()[:], s.promised.all[:s.promised.n])
+		n := copy(s.Flight.Objectives()[:], s.slo.all[:s.slo.n])
 		s.Flight.Roll(int64(s.now), int64(s.wall), n)
 	}
 }
 
-// noteAppend notes what was under way when a batch of n bytes came, before it is
+// traceAppend notes what was under way when a batch of n bytes came, before it is
 // counted itself.
-func (s *Shard) noteAppend(r *request, to *partition, n int) {
-	x := &r.seen
-	if !x.stored {
-		x.stored, x.slot = true, to.slot
-		x.own, x.all = s.engine.Undurable(to.slot)
-		x.ownIn, x.allIn = to.bytesIn, s.Timelines.Counters.BytesIn
+func (s *Shard) traceAppend(req *request, trace *appendTrace, p *partition, n int) {
+	if trace.partition == nil {
+		trace.partition = p
+		trace.own, trace.all = s.engine.Undurable(p.slot)
+		trace.ownIn, trace.allIn = p.bytesIn, s.Timelines.Counters.BytesIn
 		if s.engine.JournalFull() {
-			x.waited |= metrics.WaitedJournal
+			req.waited |= metrics.WaitedJournal
 		}
 	}
-	x.bytes += int64(n)
-	to.bytesIn += uint64(n)
+	trace.bytes += int64(n)
+	p.bytesIn += uint64(n)
 }
 
-// noteDurable notes what came until a request was durable.
-func (s *Shard) noteDurable(r *request) {
-	if x := &r.seen; x.stored {
-		x.own += max(0, int64(s.partitions[x.slot].bytesIn-x.ownIn))
-		x.all += max(0, int64(s.Timelines.Counters.BytesIn-x.allIn))
+// traceDurable notes what came until a Produce was durable.
+func (s *Shard) traceDurable(trace *appendTrace) {
+	if trace.partition != nil {
+		trace.own += max(0, int64(trace.partition.bytesIn-trace.ownIn))
+		trace.all += max(0, int64(s.Timelines.Counters.BytesIn-trace.allIn))
 	}
 }
 
-// record has the recorder look at a request that is over.
-func (s *Shard) record(k metrics.Kind, r *request) {
+// recordProduce has the recorder look at a Produce that is over.
+func (s *Shard) recordProduce(req *request) {
 	if s.Flight == nil {
 		return
 	}
-	idle := int64(r.idleTo - r.idleFrom)
-	took := r.stamps[metrics.Sent] - r.stamps[metrics.Received] - idle
-	if s.promised.n > 0 {
-		s.judge(k, r, took)
+	produce, parts := &s.produces.requests[req.slot], &s.produces.parts
+	took := req.timeline[metrics.Sent] - req.timeline[metrics.Received]
+	if s.slo.n > 0 {
+		last := none
+		for p := produce.parts.First; p != none; p = parts.next(p) {
+			if part := &parts.all[p]; part.code == kafka.None {
+				s.countObjective(part.partition.topic, &last, took)
+			}
+		}
 	}
-	x := s.Flight.Add(k, took, r.seen.earlyNS())
-	if x == nil {
+	slow := s.Flight.Add(metrics.Produce, took, lateNS(&req.early))
+	if slow == nil {
 		return
 	}
-	p := &r.seen
-	x.Stamps, x.Written, x.Idle, x.Early = r.stamps, int64(p.written), idle, p.early
-	x.FrameBytes, x.OwnBytes, x.OtherBytes = int64(p.frameBytes), p.own, max(0, p.all-p.own)
-	x.Bytes, x.Waited, x.Parts, x.TopicLen = p.bytes, p.waited, 0, 0
-	for i := r.parts.First; i != none; i = s.partsOf.Next(i) {
-		part := &s.parts[i]
-		x.Parts++
-		if k == metrics.Fetch {
-			x.Bytes += int64(part.bytes)
-		}
-		if x.Parts > 1 {
+	trace := &produce.trace
+	slow.Written, slow.FrameBytes = int64(trace.written), int64(trace.writeBytes)
+	slow.OwnBytes, slow.OtherBytes, slow.Bytes = trace.own, max(0, trace.all-trace.own), trace.bytes
+	slow.Idle, slow.Parts, slow.Partition, slow.Offset, slow.TopicLen = 0, 0, 0, 0, 0
+	for p := produce.parts.First; p != none; p = parts.next(p) {
+		if slow.Parts++; slow.Parts > 1 {
 			continue
 		}
-		x.Partition, x.Offset = part.index, part.from
-		topic := part.topic
-		if k == metrics.Produce && part.code == kafka.None {
-			topic = part.partition.topic
-		}
-		if topic != none {
-			x.TopicLen = uint32(copy(x.TopicName[:metrics.TopicNameMax], s.topics.all[topic].nameBytes))
+		part := &parts.all[p]
+		slow.Partition, slow.Offset = part.index, part.base
+		if part.code == kafka.None {
+			s.nameSlow(slow, part.partition.topic)
 		}
 	}
-	s.Flight.Surround(x)
+	s.recordSlow(req, slow)
 }
 
-func (p *seen) earlyNS() int64 {
-	return p.early.LateBusy + p.early.LateAway + p.early.LateGC + p.early.LateSteal
+// recordFetch has the recorder look at a Fetch that is over.
+func (s *Shard) recordFetch(req *request) {
+	if s.Flight == nil {
+		return
+	}
+	fetch, parts := s.fetches.of(req), &s.fetches.parts
+	idle := int64(fetch.idleTo - fetch.idleFrom)
+	took := req.timeline[metrics.Sent] - req.timeline[metrics.Received] - idle
+	if s.slo.n > 0 {
+		last := none
+		for p := fetch.parts.First; p != none; p = parts.next(p) {
+			s.countObjective(parts.all[p].topic, &last, took)
+		}
+	}
+	slow := s.Flight.Add(metrics.Fetch, took, lateNS(&req.early))
+	if slow == nil {
+		return
+	}
+	slow.Written, slow.FrameBytes, slow.OwnBytes, slow.OtherBytes, slow.Bytes = 0, 0, 0, 0, 0
+	slow.Idle, slow.Parts, slow.Partition, slow.Offset, slow.TopicLen = idle, 0, 0, 0, 0
+	for p := fetch.parts.First; p != none; p = parts.next(p) {
+		part := &parts.all[p]
+		slow.Parts++
+		slow.Bytes += int64(part.bytes)
+		if slow.Parts == 1 {
+			slow.Partition, slow.Offset = part.index, part.from
+			s.nameSlow(slow, part.topic)
+		}
+	}
+	s.recordSlow(req, slow)
+}
+
+func (s *Shard) recordSlow(req *request, slow *metrics.Slow) {
+	slow.Stamps, slow.Waited, slow.Early = req.timeline, req.waited, req.early
+	s.Flight.Surround(slow)
+}
+
+func (s *Shard) nameSlow(slow *metrics.Slow, topic int32) {
+	if topic != none {
+		slow.TopicLen = uint32(copy(slow.TopicName[:metrics.TopicNameMax], s.topics.all[topic].nameBytes))
+	}
+}
+
+// lateNS is what the shard did in the time in which a request may have come
+// unseen.
+func lateNS(early *metrics.Step) int64 {
+	return early.LateBusy + early.LateAway + early.LateGC + early.LateSteal
 }

@@ -28,19 +28,21 @@ func (s *Shard) countFrames() {
 	}
 }
 
-// levels tells how full this shard's pools are.
-func (s *Shard) levels() {
+// gauges tell how full this shard's pools are.
+func (s *Shard) gauges() {
 	n, e, level := s.net.Stats(), s.engine.Levels(), s.Timelines.Level
 	level("connections", n.Conns, 0, s.o.Net.ConnsMax)
 	level("network frames", n.RequestsOpen, s.o.Net.RequestsMax-n.RequestsFreeLow, s.o.Net.RequestsMax)
-	level("requests", s.inFlight, 0, len(s.requests))
-	level("long polls", s.polls.n, 0, len(s.requests))
-	level("partitions in requests", len(s.parts)-s.partsFree, 0, len(s.parts))
+	level("requests", s.requests.inFlight, 0, len(s.requests.all))
+	level("long polls", s.fetches.polls.n, 0, len(s.requests.all))
+	if s.credit.all > 0 {
+		level("partitions in requests", s.credit.all-s.credit.free, 0, s.credit.all)
+		level("pin chunks", len(s.fetches.pins.all)-s.fetches.pins.free, 0, len(s.fetches.pins.all))
+	}
 	if len(s.sessions.all) > 0 {
 		level("fetch sessions", s.sessions.n, 0, len(s.sessions.all))
 		level("partitions in fetch sessions", len(s.sessions.interests)-s.sessions.interestsFree, 0, len(s.sessions.interests))
 	}
-	level("pin chunks", len(s.pins)-s.pinsFree, 0, len(s.pins))
 	receive := s.o.Net.ReceiveBuffers - s.o.Net.ReceiveBuffers/8
 	level("receive buffers", n.BuffersHeld, receive-n.BuffersFreeLow, receive)
 	level("receive buffers lent to the kernel", n.BuffersInRing, 0, receive)

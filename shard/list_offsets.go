@@ -3,6 +3,7 @@ package shard
 import (
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // Timestamps that ListOffsets gives a meaning of their own (KIP-79, KIP-734,
@@ -14,197 +15,234 @@ const (
 	earliestLocal = -4
 )
 
-// ListOffsets runs
+// This file is a ListOffsets. It stands for
 //
-//	walk it, to refuse what is malformed; begin the reply;
-//	refuse the partitions that are named twice;
-//	for each other: answer at once what the log knows by heart;
-//	for each that asks by time: find the run; read it, await read() where it is
-//	cold; look into its batches for the record, await opened() where the batch
-//	is compressed; fill in the reply;
-//	send.
-func (s *Shard) listOffsets(w *waiter, h *kafka.Request) outcome {
+//	async listOffsets(request) {
+//		parse(request)                        // refuses what is malformed
+//		refuse the partitions that are named twice
+//		for each other: answer at once what the log knows by heart
+//		for each that asks by time {          // trySearch
+//			find the extent; await read() where it is on disk
+//			look into its batches for the record; await decompressed() where a batch is compressed
+//			fill in the reply
+//		}
+//		send(reply)
+//	}
+
+// searchRequest is what a ListOffsets has beside its request.
+type searchRequest struct{ parts mem.List }
+
+// searchPart is one partition of a ListOffsets.
+type searchPart struct {
+	ofRequest mem.Links
+	request   uint32
+	index     int32
+	partition *partition // nil where it was not found
+	time      int64      // asked for; later the time of the record that is looked for
+	where     int64      // the offset at which the search stands
+	reply     []byte     // where in the reply the partition stands
+	read      uint32     // a read from disk that serves it
+	hasRead   bool
+	searching bool // by time, and not found yet
+	last      bool // its topic's last, behind which the topic is closed
+	code      kafka.ErrorCode
+}
+
+// searches are the ListOffsets requests in flight.
+type searches struct {
+	requests []searchRequest // by the request's slot
+	parts    partTable[searchPart]
+}
+
+var emptySearchPart searchPart
+
+func newSearches(requests, parts int) searches {
+	return searches{make([]searchRequest, requests), newPartTable(parts, func(part *searchPart) *mem.Links { return &part.ofRequest })}
+}
+
+// listOffsets starts a ListOffsets.
+func (s *Shard) listOffsets(in *incoming, header *kafka.Request) outcome {
 	body := s.reader.Mark()
 	var walk kafka.ListOffsetsWalk
-	if err := walk.Begin(&s.reader, h.Version); err != nil {
-		return s.malformed(w, h, err)
+	if err := walk.Begin(&s.reader, header.Version); err != nil {
+		return s.malformed(in, err)
 	}
-	topics := walk.Topics()
-	parts, bytes := 0, kafka.ListOffsetsHeadBytes(h, topics)+kafka.ListOffsetsEndBytes(h.Version)
+	topics, parts := walk.Topics(), 0
+	bytes := kafka.ListOffsetsHeadBytes(header, topics) + kafka.ListOffsetsEndBytes(header.Version)
 	for walk.Topics() > 0 {
 		topic, err := walk.NextTopic()
 		if err != nil {
-			return s.malformed(w, h, err)
+			return s.malformed(in, err)
 		}
-		bytes += kafka.ListOffsetsTopicBytes(h.Version, len(topic.Name), topic.Partitions)
+		bytes += kafka.ListOffsetsTopicBytes(header.Version, len(topic.Name), topic.Partitions)
 		for left := topic.Partitions - 1; left >= 0; left-- {
 			if _, err := walk.NextPartition(); err != nil {
-				return s.malformed(w, h, err)
+				return s.malformed(in, err)
 			}
 			parts++
-			bytes += kafka.ListOffsetsPartitionBytes(h.Version, left == 0)
+			bytes += kafka.ListOffsetsPartitionBytes(header.Version, left == 0)
 		}
 	}
 	if err := walk.End(); err != nil {
-		return s.malformed(w, h, err)
+		return s.malformed(in, err)
 	}
-	if parts > len(s.parts)/4 {
-		return s.malformed(w, h, kafka.ErrTooMany)
+	if parts > s.credit.perRequestMax() {
+		return s.malformed(in, kafka.ErrTooMany)
 	}
-	if parts > s.partsFree || !s.net.Begin(w.frame, bytes) {
-		return tooEarly
+	if parts > s.credit.free || !s.net.Begin(in.id, bytes) {
+		return postponed
 	}
-	i, r := s.newRequest(w)
-	r.kind, r.header = kindOffsets, *h
-	r.header.ClientID = nil
-	kafka.PutListOffsetsHead(s.net.Bytes(w.frame, kafka.ListOffsetsHeadBytes(h, topics)), h, topics)
+	req := s.newRequest(in, kindSearch, header)
+	search := &s.searches.requests[req.slot]
+	search.parts = mem.EmptyList
+	kafka.PutListOffsetsHead(s.net.Bytes(in.id, kafka.ListOffsetsHeadBytes(header, topics)), header, topics)
 	s.reader.Back(body)
-	walk.Begin(&s.reader, h.Version)
+	walk.Begin(&s.reader, header.Version)
 	for walk.Topics() > 0 {
 		topic, _ := walk.NextTopic()
-		kafka.PutListOffsetsTopic(s.net.Bytes(w.frame, kafka.ListOffsetsTopicBytes(h.Version, len(topic.Name), topic.Partitions)), h.Version, topic.Name, topic.Partitions)
-		number := s.topics.find(topic.Name)
+		kafka.PutListOffsetsTopic(s.net.Bytes(in.id, kafka.ListOffsetsTopicBytes(header.Version, len(topic.Name), topic.Partitions)), header.Version, topic.Name, topic.Partitions)
+		number := s.topics.lookup(topic.Name, false)
 		for left := topic.Partitions - 1; left >= 0; left-- {
-			p, _ := walk.NextPartition()
-			x := s.addPart(i)
-			x.topic, x.index, x.from = number, p.Index, p.Timestamp
-			x.last = left == 0
-			x.dst = s.net.Bytes(w.frame, kafka.ListOffsetsPartitionBytes(h.Version, x.last))
-			s.locate(x, p.CurrentEpoch, false)
-			s.ask(r.parts.Last)
+			asked, _ := walk.NextPartition()
+			at := s.searches.parts.take(&search.parts, &s.credit, &emptySearchPart)
+			part := &s.searches.parts.all[at]
+			part.request, part.index, part.time, part.last = req.slot, asked.Index, asked.Timestamp, left == 0
+			part.reply = s.net.Bytes(in.id, kafka.ListOffsetsPartitionBytes(header.Version, part.last))
+			part.partition, part.code = s.topics.locateAt(number, asked.Index, false, asked.CurrentEpoch)
+			s.refuseTwice(at)
 		}
 	}
-	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
-		x := &s.parts[p]
-		if x.partition != nil {
-			x.partition.asked = none
+	for p := search.parts.First; p != none; p = s.searches.parts.next(p) {
+		part := &s.searches.parts.all[p]
+		if part.partition != nil {
+			part.partition.asked = none
 		}
-		s.listOffset(r, x)
+		s.beginSearch(req, part)
 	}
-	kafka.PutListOffsetsEnd(s.net.Bytes(w.frame, kafka.ListOffsetsEndBytes(h.Version)))
-	s.net.Release(w.frame)
-	s.search(i)
-	return taken
+	kafka.PutListOffsetsEnd(s.net.Bytes(in.id, kafka.ListOffsetsEndBytes(header.Version)))
+	s.net.Release(in.id)
+	s.trySearch(req)
+	return started
 }
 
-// ask remembers which part of the ListOffsets that is walked names its
-// partition. Where one did before, both are refused, as Kafka does.
-func (s *Shard) ask(p int32) {
-	x := &s.parts[p]
-	if x.partition == nil {
+// refuseTwice notes which part of the request that is parsed names its partition.
+// Where one did before, both are refused, as Kafka does.
+func (s *Shard) refuseTwice(p int32) {
+	part := &s.searches.parts.all[p]
+	if part.partition == nil {
 		return
 	}
-	first := &x.partition.asked
+	first := &part.partition.asked
 	if *first == none {
 		*first = p
 		return
 	}
-	s.parts[*first].code, x.code = kafka.InvalidRequest, kafka.InvalidRequest
+	s.searches.parts.all[*first].code, part.code = kafka.InvalidRequest, kafka.InvalidRequest
 }
 
-// listOffset answers what needs no reading. What does is left as searching.
-func (s *Shard) listOffset(r *request, x *part) {
-	if x.code != kafka.None {
-		s.offsetFound(r, x, -1, -1)
+// beginSearch answers what needs no reading. What does is left as searching.
+func (s *Shard) beginSearch(req *request, part *searchPart) {
+	if part.code != kafka.None {
+		s.found(req, part, -1, -1)
 		return
 	}
-	switch x.from {
+	slot := part.partition.slot
+	switch part.time {
 	case latest:
-		s.offsetFound(r, x, -1, x.partition.highWatermark())
+		s.found(req, part, -1, part.partition.highWatermark())
 	case earliest, earliestLocal:
-		s.offsetFound(r, x, -1, s.engine.Start(x.partition.slot))
+		s.found(req, part, -1, s.engine.Start(slot))
 	case maxTimestamp:
-		ts, base := s.engine.MaxTime(x.partition.slot)
+		time, base := s.engine.MaxTime(slot)
 		if base < 0 {
-			s.offsetFound(r, x, -1, -1)
+			s.found(req, part, -1, -1)
 			return
 		}
-		x.from, x.where, x.searching = ts, base, true
+		part.time, part.where, part.searching = time, base, true
 	default:
-		base, ok := s.engine.SeekTime(x.partition.slot, x.from)
-		if x.from < 0 || !ok {
-			s.offsetFound(r, x, -1, -1)
+		base, ok := s.engine.SeekTime(slot, part.time)
+		if part.time < 0 || !ok {
+			s.found(req, part, -1, -1)
 			return
 		}
-		x.where, x.searching = base, true
+		part.where, part.searching = base, true
 	}
 }
 
-// search goes on where the search of each part stands; it answers when none is
-// left.
-func (s *Shard) search(i uint32) {
-	r := &s.requests[i]
-	if r.pending > 0 || r.replied {
+// trySearch goes on where the search of each part stands, and replies when none
+// is left.
+func (s *Shard) trySearch(req *request) {
+	if req.pending > 0 || req.replied {
 		return
 	}
-	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
-		for x := &s.parts[p]; x.searching; {
-			if !s.searchOn(r, i, p) {
-				return // a read is under way
+	if !s.net.Alive(req.id) {
+		s.endRequest(req)
+		return
+	}
+	for p := s.searches.requests[req.slot].parts.First; p != none; p = s.searches.parts.next(p) {
+		for part := &s.searches.parts.all[p]; part.searching; {
+			if !s.searchOn(req, p) {
+				return // something is under way, or there is no memory
 			}
 		}
 	}
-	if r.pending == 0 {
-		s.reply(i)
-	}
+	s.sendReply(req)
 }
 
-// searchOn looks through the next piece of a part's log for the first record
-// at or after its time. False: it has to be read first.
-func (s *Shard) searchOn(r *request, i uint32, p int32) bool {
-	x := &s.parts[p]
-	if x.code != kafka.None {
-		s.offsetFound(r, x, -1, -1)
+// searchOn looks through the next bytes of a part's log for the first record at
+// or after its time. False: they have to be read or decompressed first.
+func (s *Shard) searchOn(req *request, p int32) bool {
+	part := &s.searches.parts.all[p]
+	if part.code != kafka.None {
+		s.found(req, part, -1, -1)
 		return true
 	}
-	to := x.partition.highWatermark()
+	slot, to := part.partition.slot, part.partition.highWatermark()
 	n, st := 0, engine.OK
-	if x.haveRead {
-		if n = s.engine.ReadViews(x.read, x.where, to, searchBytes, s.views); n == 0 {
+	if part.hasRead {
+		if n = s.engine.ReadViews(part.read, part.where, to, searchBytes, s.views); n == 0 {
 			st = engine.Empty
 		}
 	} else {
-		n, st = s.engine.Read(x.partition.slot, x.where, to, searchBytes, s.views)
+		n, st = s.engine.Read(slot, part.where, to, searchBytes, s.views)
 	}
 	switch st {
 	case engine.OK:
 	case engine.Cold:
-		if !s.readCold(i, p) && x.code == kafka.None {
-			return false // starved: it is looked at again
-		}
-		return x.code != kafka.None
+		_, part.code = s.beginRead(req, part.partition, part.where, searchUser|uint32(p))
+		return part.code != kafka.None
 	case engine.Empty:
-		if x.haveRead {
-			s.engine.ReadEnd(x.read) // this run is through; the next one may be anywhere
-			x.haveRead = false
-			if x.where < to {
+		if part.hasRead {
+			s.engine.ReadEnd(part.read) // this extent is through; the next one may be anywhere
+			part.hasRead = false
+			if part.where < to {
 				return true
 			}
 		}
-		s.offsetFound(r, x, -1, -1)
+		s.found(req, part, -1, -1)
 		return true
 	default:
-		x.code = codeOf(st)
-		s.offsetFound(r, x, -1, -1)
+		part.code = codeOf(st)
+		s.found(req, part, -1, -1)
 		return true
 	}
-	for _, v := range s.views[:n] {
-		for b := v.Bytes; len(b) >= kafka.BatchHeaderBytes; b = b[kafka.BatchBytes(b):] {
+	for _, view := range s.views[:n] {
+		for b := view.Bytes; len(b) >= kafka.BatchHeaderBytes; b = b[kafka.BatchBytes(b):] {
 			h := kafka.ParseBatchHeader(b)
 			base := kafka.BaseOffset(b)
-			x.where = base + int64(h.LastOffsetDelta) + 1
-			if h.MaxTime < x.from {
+			part.where = base + int64(h.LastOffsetDelta) + 1
+			if h.MaxTime < part.time {
 				continue
 			}
-			if h.Codec() != 0 && h.BaseTime < x.from && !h.AppendTime() {
-				if s.openBatch(i, p, b[:kafka.BatchBytes(b)]) {
-					x.where = base // from here again, where there was no memory
+			if h.Codec() != 0 && h.BaseTime < part.time && !h.AppendTime() {
+				if s.decompress(req, p, b[:kafka.BatchBytes(b)]) {
+					part.where = base // from here again, where there was no memory
 					s.unpin(0, n)
 					return false
 				}
 			}
-			ts, offset := kafka.FindTime(b, x.from)
-			s.offsetFound(r, x, ts, offset)
+			time, offset := kafka.FindTime(b, part.time)
+			s.found(req, part, time, offset)
 			s.unpin(0, n)
 			return true
 		}
@@ -216,15 +254,30 @@ func (s *Shard) searchOn(r *request, i uint32, p int32) bool {
 // searchBytes is how much of a log one step of a search by time looks at.
 const searchBytes = 64 << 10
 
-func (s *Shard) offsetFound(r *request, x *part, ts, offset int64) {
-	x.searching = false
+// found answers a part: its code, or a record's time and offset, -1 for none.
+func (s *Shard) found(req *request, part *searchPart, time, offset int64) {
+	part.searching = false
 	epoch := int32(-1)
 	if offset >= 0 {
-		if epoch = s.engine.EpochOf(x.partition.slot, offset); epoch < 0 {
-			epoch = x.partition.leaderEpoch
+		if epoch = s.engine.EpochOf(part.partition.slot, offset); epoch < 0 {
+			epoch = part.partition.leaderEpoch
 		}
 	}
-	if s.net.Alive(r.frame) {
-		kafka.PutListOffsetsPartition(x.dst, r.header.Version, x.last, x.index, x.code, ts, offset, epoch)
+	if s.net.Alive(req.id) {
+		kafka.PutListOffsetsPartition(part.reply, req.header.Version, part.last, part.index, part.code, time, offset, epoch)
+	}
+}
+
+// endSearch gives a request's parts back.
+func (s *Shard) endSearch(req *request) {
+	for parts := &s.searches.requests[req.slot].parts; !parts.Empty(); {
+		p := parts.First
+		part := &s.searches.parts.all[p]
+		if part.hasRead {
+			s.engine.ReadEnd(part.read)
+			part.hasRead = false
+		}
+		part.reply = nil
+		s.searches.parts.give(parts, p, &s.credit)
 	}
 }

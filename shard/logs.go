@@ -24,16 +24,16 @@ func (s *Shard) changeLog(m Mail) {
 	switch st {
 	case engine.OK:
 	case engine.WaitMemory, engine.WaitRoom:
-		s.kept = append(s.kept, m)
+		s.deferred = append(s.deferred, m)
 	default:
 		s.outbox.put(Mail{Kind: m.Kind + 1, Serial: m.Serial, A: m.A, Code: int16(codeOf(st))}, 0)
 	}
 }
 
-func (s *Shard) changeKept() {
-	kept := s.kept
-	s.kept = s.kept[:0] // at most one is put back for each taken out
-	for _, m := range kept {
+func (s *Shard) retryDeferred() {
+	deferred := s.deferred
+	s.deferred = s.deferred[:0] // at most one is put back for each taken out
+	for _, m := range deferred {
 		s.changeLog(m)
 	}
 }
@@ -45,10 +45,10 @@ func (s *Shard) openLog(id uint64, number, index int32) engine.Status {
 		s.outbox.put(Mail{Kind: MailOpened, A: id}, 0)
 		return engine.OK
 	}
-	user := s.takeErrand(lateErrand{id: id, number: number, index: index, opens: true})
+	user := s.beginLogOp(logOp{id: id, number: number, index: index, opens: true})
 	st := s.engine.OpenLog(id, user)
 	if st != engine.OK {
-		s.giveErrand(user)
+		s.endLogOp(user)
 	}
 	return st
 }
@@ -66,10 +66,10 @@ func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
 
 // logOpened: the engine made a log durable.
 func (s *Shard) logOpened(ev engine.Event) {
-	e := s.giveErrand(ev.User)
+	e := s.endLogOp(ev.User)
 	if ev.Status == engine.OK {
 		s.partitions[ev.Slot] = s.newPartition(ev.Slot)
-		s.windows.forget(ev.Slot)
+		s.producers.forget(ev.Slot)
 		s.nameLog(ev.Slot, e.number, e.index)
 	}
 	s.outbox.put(Mail{Kind: MailOpened, A: e.id, Code: int16(codeOf(ev.Status))}, 0)
@@ -86,23 +86,23 @@ func (s *Shard) deleteLog(id uint64) engine.Status {
 		return engine.OK
 	}
 	s.unnameLog(slot)
-	user := s.takeErrand(lateErrand{id: id})
+	user := s.beginLogOp(logOp{id: id})
 	st := s.engine.DeleteLog(slot, user)
 	if st != engine.OK {
-		s.giveErrand(user)
+		s.endLogOp(user)
 	}
 	return st
 }
 
 // opening says whether a log is becoming durable, or waits to.
 func (s *Shard) opening(id uint64) bool {
-	for i := range s.late {
-		if e := &s.late[i]; e.used && e.id == id && e.opens {
+	for i := range s.pendingLogOps {
+		if e := &s.pendingLogOps[i]; e.used && e.id == id && e.opens {
 			return true
 		}
 	}
-	for i := range s.kept {
-		if s.kept[i].Kind == MailOpen && s.kept[i].A == id {
+	for i := range s.deferred {
+		if s.deferred[i].Kind == MailOpen && s.deferred[i].A == id {
 			return true
 		}
 	}
@@ -117,29 +117,35 @@ func (s *Shard) unnameLog(slot engine.Slot) {
 	}
 	p.named = false
 	// Whoever reads it, parked or not: the slot will be another log's.
-	for i := range s.requests {
-		r := &s.requests[i]
-		if !r.used || r.kind != kindFetch && r.kind != kindOffsets {
-			continue
-		}
-		for q := r.parts.First; q != none; q = s.partsOf.Next(q) {
-			if x := &s.parts[q]; x.code == kafka.None && x.partition == p {
-				x.code = kafka.UnknownTopicOrPartition
-				s.lookAt(uint32(i))
+	for i := range s.requests.all {
+		req := &s.requests.all[i]
+		switch {
+		case !req.used:
+		case req.kind == kindFetch:
+			for at := s.fetches.of(req).parts.First; at != none; at = s.fetches.parts.next(at) {
+				if part := &s.fetches.parts.all[at]; part.code == kafka.None && part.partition == p {
+					part.code = kafka.UnknownTopicOrPartition
+					s.schedule(req)
+				}
+			}
+		case req.kind == kindSearch:
+			for at := s.searches.requests[i].parts.First; at != none; at = s.searches.parts.next(at) {
+				if part := &s.searches.parts.all[at]; part.code == kafka.None && part.partition == p {
+					part.code = kafka.UnknownTopicOrPartition
+					s.schedule(req)
+				}
 			}
 		}
 	}
 	s.stir(p, true)
 	s.forgetAhead(slot)
-	for !p.awaitingDurable.Empty() {
-		s.produceDone(p.awaitingDurable.First, kafka.UnknownTopicOrPartition)
-	}
+	s.failAppends(p, kafka.UnknownTopicOrPartition)
 	s.failTruncations(kafka.UnknownTopicOrPartition, func(l engine.Slot) bool { return l == slot })
-	s.windows.forget(slot)
+	s.producers.forget(slot)
 }
 
 func (s *Shard) logDeleted(ev engine.Event) {
-	e := s.giveErrand(ev.User)
+	e := s.endLogOp(ev.User)
 	s.outbox.put(Mail{Kind: MailDeleted, A: e.id, Code: int16(codeOf(ev.Status))}, 0)
 }
 
@@ -165,8 +171,8 @@ func (s *Shard) serve() {
 	s.outbox.put(Mail{Kind: MailServing, A: nameless}, 0)
 }
 
-// lateErrand is an open or delete of a log that is becoming durable.
-type lateErrand struct {
+// logOp is an open or delete of a log that is becoming durable.
+type logOp struct {
 	id     uint64
 	number int32
 	index  int32
@@ -174,21 +180,21 @@ type lateErrand struct {
 	used   bool
 }
 
-// takeErrand and giveErrand keep what has to be answered when the engine is
+// beginLogOp and endLogOp keep what has to be answered when the engine is
 // done. The control shard sends at most OpenCredit of them at a time.
-func (s *Shard) takeErrand(e lateErrand) uint32 {
-	for i := range s.late {
-		if !s.late[i].used {
-			e.used = true
-			s.late[i] = e
+func (s *Shard) beginLogOp(op logOp) uint32 {
+	for i := range s.pendingLogOps {
+		if !s.pendingLogOps[i].used {
+			op.used = true
+			s.pendingLogOps[i] = op
 			return uint32(i)
 		}
 	}
 	panic("shard: more opens and deletes than the control shard has credit for")
 }
 
-func (s *Shard) giveErrand(i uint32) lateErrand {
-	e := s.late[i]
-	s.late[i] = lateErrand{}
-	return e
+func (s *Shard) endLogOp(i uint32) logOp {
+	op := s.pendingLogOps[i]
+	s.pendingLogOps[i] = logOp{}
+	return op
 }

@@ -77,9 +77,9 @@ func (s *Shard) dataMail(m Mail) {
 		s.forwarded(m)
 	case MailGiveBack:
 		s.mailMem.Put(m.Block)
-		s.waiting.retry = true // questions may wait for it
+		s.backlog.retry = true // questions may wait for it
 	case MailBatchOpened:
-		s.batchOpened(m)
+		s.decompressed(m)
 	case MailTopic:
 		b := m.Block.Bytes()
 		var id [16]byte
@@ -127,51 +127,47 @@ func (s *Shard) controlMail(m Mail) {
 }
 
 // forward lends a cold request to the control shard.
-func (s *Shard) forward(w *waiter, h *kafka.Request) outcome {
-	peer := s.net.Peer(w.conn)
+func (s *Shard) forward(in *incoming, header *kafka.Request) outcome {
+	peer := s.net.Peer(in.conn)
 	size := len(peer) + s.reader.Offset() + s.reader.Left()
 	if size > s.mailMem.Max() {
 		s.logf(Warn, "connection closed: a request for the control shard is too large: bytes ", int64(size))
-		return s.hangUp(w)
+		return s.hangUp(in)
 	}
 	block, ok := s.mailMem.Get(size)
 	if !ok {
-		return tooEarly
+		return postponed
 	}
 	n := copy(block.Bytes(), peer[:])
 	for _, p := range s.pieces {
 		n += copy(block.Bytes()[n:], p)
 	}
-	i, r := s.newRequest(w)
-	r.kind, r.header = kindForward, *h
-	r.header.ClientID = nil
-	s.net.Release(w.frame)
+	req := s.newRequest(in, kindForward, header)
+	s.net.Release(in.id)
 	s.Timelines.Counters.Forwarded++
-	s.outbox.put(Mail{Kind: MailRequest, Code: int16(s.net.Listener(w.conn)), Slot: i, Serial: r.serial, Block: block}, 0)
-	return taken
+	s.outbox.put(Mail{Kind: MailRequest, Code: int16(s.net.Listener(in.conn)), Slot: req.slot, Serial: req.serial, Block: block}, 0)
+	return started
 }
 
 // forwarded: the control shard answered a request of ours.
 func (s *Shard) forwarded(m Mail) {
-	r := &s.requests[m.Slot]
-	if !r.used || r.serial != m.Serial {
+	req := &s.requests.all[m.Slot]
+	if !req.used || req.serial != m.Serial {
 		panic("shard: an answer to a request that is not in flight")
 	}
-	r.answer = m.Block
-	s.answerLent(m.Slot, m.Block)
+	s.sendWhole(req, m.Block)
 }
 
-// answerLent sends a whole answer that lies in lent memory; none closes the
-// connection.
-func (s *Shard) answerLent(i uint32, block mem.Block) {
-	r := &s.requests[i]
+// sendWhole sends a reply that is whole in a block; none closes the connection.
+func (s *Shard) sendWhole(req *request, block mem.Block) {
+	req.reply = block
 	if block.IsZero() {
-		s.net.Abort(r.frame)
-		s.endRequest(i)
+		s.net.Abort(req.id)
+		s.endRequest(req)
 		return
 	}
-	if s.net.Begin(r.frame, 0) {
-		s.net.Attach(r.frame, block.Bytes())
+	if s.net.Begin(req.id, 0) {
+		s.net.Attach(req.id, block.Bytes())
 	}
-	s.reply(i)
+	s.sendReply(req)
 }

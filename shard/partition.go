@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"math"
+
 	"github.com/tailbound/tailbound/cluster"
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/kafka"
@@ -72,6 +74,16 @@ func (t *topicTable) locate(topic, index int32, byID bool) (*partition, kafka.Er
 	return nil, kafka.NotLeaderOrFollower // another shard's
 }
 
+// locateAt is locate for a request that believes in a leader epoch. A partition
+// that is refused for its epoch is given too.
+func (t *topicTable) locateAt(topic, index int32, byID bool, epoch int32) (*partition, kafka.ErrorCode) {
+	p, code := t.locate(topic, index, byID)
+	if code == kafka.None {
+		code = p.checkEpoch(epoch)
+	}
+	return p, code
+}
+
 // checkEpoch holds the leader epoch that a client believes in, -1 for none,
 // against the partition's.
 func (p *partition) checkEpoch(epoch int32) kafka.ErrorCode {
@@ -88,3 +100,26 @@ func (p *partition) checkEpoch(epoch int32) kafka.ErrorCode {
 // highWatermark is one past the last offset that is acknowledged and may be
 // read. That is what is durable or, with write.caching, what is in memory.
 func (p *partition) highWatermark() int64 { return max(p.engine.Durable(p.slot), p.cached) }
+
+// batchBytesMax is the largest batch the partition takes, where the broker takes
+// any of brokerMax.
+func (p *partition) batchBytesMax(brokerMax int) int {
+	if n := p.config.MessageBytesMax; n >= 0 {
+		return int(min(n, int64(brokerMax)))
+	}
+	return brokerMax
+}
+
+// timely says whether a batch's times are as near to the broker's as the topic
+// wants them.
+func (p *partition) timely(now Wall, batch *kafka.Batch, raw []byte) bool {
+	before, after := p.config.BeforeMaxMS, p.config.AfterMaxMS
+	earliest, latest := int64(math.MinInt64), int64(math.MaxInt64)
+	if before < int64(now) { // times begin in 1970, so a larger limit forbids nothing; a record without a time has -1
+		earliest = int64(now) - before
+	}
+	if after < latest-int64(now) {
+		latest = int64(now) + after
+	}
+	return kafka.TimesWithin(batch, raw, earliest, latest)
+}

@@ -1,317 +1,347 @@
 package shard
 
 import (
-	"math"
-
-	"github.com/tailbound/tailbound/cluster"
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// Produce runs
+// This file is a Produce from its bytes to its acknowledgement. It stands for
 //
-//	walk it, to refuse what is malformed before anything is stored;
-//	begin the reply, as if all went well;
-//	for each partition: reserve(); copy; validate; check its producer; commit();
-//	release the request;
-//	await every partition's durable offset; send.
+//	async produce(request) {
+//		parse(request)                        // refuses what is malformed before anything is stored
+//		reply := begin()                      // as if all went well
+//		for each partition {                  // append
+//			locate(); await reserve(); validate(); sequence(); stamp(); commit()
+//			answer()                          // into the reply, or await durable() does
+//		}
+//		release(request)
+//		await each partition's durable()      // acknowledge
+//		send(reply)
+//	}
 //
-// The reply is written as the request is parsed; what is not known then, an
-// error code and a base offset, is filled in where it stands. Where log memory
-// runs out between two partitions the request stays in its connection's
-// buffers and goes on there later. An append outlives its connection.
-func (s *Shard) produce(w *waiter, h *kafka.Request) outcome {
-	if w.request == none {
+// Each await is a return to the turn: where log memory runs out between two
+// partitions the request stays in its connection's buffers and goes on there
+// later; what is appended waits in its partition's list. An append outlives its
+// connection.
+
+// produce starts a Produce, or goes on with one that waited for log memory.
+func (s *Shard) produce(in *incoming, header *kafka.Request) outcome {
+	if in.request == none {
 		body := s.reader.Mark()
-		i, st := s.beginProduce(w, h)
-		if i == none {
-			return st
+		if out := s.beginProduce(in, header); in.request == none {
+			return out
 		}
-		w.request = i
 		s.reader.Back(body)
 	}
-	i := uint32(w.request)
-	r := &s.requests[i]
+	req, produce := &s.requests.all[in.request], &s.produces.requests[in.request]
+	byID := header.Version >= kafka.ProduceByID
 	var walk kafka.ProduceWalk
-	walk.Begin(&s.reader, h.Version)
+	walk.Begin(&s.reader, header.Version)
 	for n := int32(0); walk.Topics() > 0; {
 		topic, _ := walk.NextTopic()
-		number := none
-		if n >= r.named {
-			kafka.PutProduceTopic(s.net.Bytes(w.frame, kafka.ProduceTopicBytes(h.Version, len(topic.Name), topic.Partitions)), h.Version, topic.Name, topic.Partitions)
-			r.named = n + int32(topic.Partitions)
+		if n >= produce.named {
+			kafka.PutProduceTopic(s.net.Bytes(in.id, kafka.ProduceTopicBytes(header.Version, len(topic.Name), topic.Partitions)), header.Version, topic.Name, topic.Partitions)
+			produce.named = n + int32(topic.Partitions)
 		}
-		if h.Version >= kafka.ProduceByID {
-			number = s.topics.findID(topic.Name)
-		} else {
-			number = s.topics.find(topic.Name)
-		}
+		number := s.topics.lookup(topic.Name, byID)
 		for left := topic.Partitions - 1; left >= 0; left-- {
-			p, _ := walk.NextPartition()
+			asked, _ := walk.NextPartition()
 			n++
-			if n <= r.done {
+			if n <= produce.done {
 				continue
 			}
-			switch s.append(w, i, number, &p, left == 0) {
+			switch s.append(req, produce, number, asked, left == 0) {
 			case engine.WaitMemory:
-				r.waited |= metrics.WaitedMemory
-				return tooEarly
+				req.waited |= metrics.WaitedMemory
+				return postponed
 			case engine.WaitRoom:
-				r.waited |= metrics.WaitedRoom
-				return tooEarly
+				req.waited |= metrics.WaitedRoom
+				return postponed
 			}
-			r.done = n
+			produce.done = n
 		}
 	}
-	kafka.PutProduceEnd(s.net.Bytes(w.frame, kafka.ProduceEndBytes(h.Version)), h.Version)
-	s.net.Release(w.frame)
-	r.stamps[metrics.Appended] = int64(s.now)
-	s.lessPending(i)
-	return taken
+	kafka.PutProduceEnd(s.net.Bytes(in.id, kafka.ProduceEndBytes(header.Version)), header.Version)
+	s.net.Release(in.id)
+	req.timeline[metrics.Appended] = int64(s.now)
+	s.pendingDone(req)
+	return started
 }
 
-// zstd may come from Produce 7 and go from Fetch 10 on (KIP-110).
-const (
-	zstdProduce = 7
-	zstdFetch   = 10
-)
-
-// beginProduce walks the request to see that it is whole, and takes what its
-// answer needs. none: it was refused, or memory is short.
-func (s *Shard) beginProduce(w *waiter, h *kafka.Request) (int32, outcome) {
+// beginProduce parses the request to see that it is whole, takes what its reply
+// needs, and says in in.request which request it is. none: it was refused, or
+// memory is short.
+func (s *Shard) beginProduce(in *incoming, header *kafka.Request) outcome {
 	var walk kafka.ProduceWalk
-	if err := walk.Begin(&s.reader, h.Version); err != nil {
-		return none, s.malformed(w, h, err)
+	if err := walk.Begin(&s.reader, header.Version); err != nil {
+		return s.malformed(in, err)
 	}
-	acks, topics := walk.Acks, walk.Topics()
-	parts, bytes := 0, kafka.ProduceHeadBytes(h, topics)+kafka.ProduceEndBytes(h.Version)
+	topics, parts := walk.Topics(), 0
+	bytes := kafka.ProduceHeadBytes(header, topics) + kafka.ProduceEndBytes(header.Version)
 	for walk.Topics() > 0 {
 		topic, err := walk.NextTopic()
 		if err != nil {
-			return none, s.malformed(w, h, err)
+			return s.malformed(in, err)
 		}
-		bytes += kafka.ProduceTopicBytes(h.Version, len(topic.Name), topic.Partitions)
+		bytes += kafka.ProduceTopicBytes(header.Version, len(topic.Name), topic.Partitions)
 		for left := topic.Partitions - 1; left >= 0; left-- {
 			if _, err := walk.NextPartition(); err != nil {
-				return none, s.malformed(w, h, err)
+				return s.malformed(in, err)
 			}
 			parts++
-			bytes += kafka.ProducePartitionBytes(h.Version, left == 0)
+			bytes += kafka.ProducePartitionBytes(header.Version, left == 0)
 		}
 	}
 	if err := walk.End(); err != nil {
-		return none, s.malformed(w, h, err)
+		return s.malformed(in, err)
 	}
-	if parts > len(s.parts)/4 {
-		return none, s.malformed(w, h, kafka.ErrTooMany)
+	if parts > s.credit.perRequestMax() {
+		return s.malformed(in, kafka.ErrTooMany)
 	}
-	if parts > s.partsFree {
-		return none, tooEarly
+	if parts > s.credit.free || !s.net.CanReserve(bytes) || !s.net.Begin(in.id, bytes) {
+		return postponed
 	}
-	if !s.net.CanReserve(bytes) || !s.net.Begin(w.frame, bytes) {
-		return none, tooEarly
+	req := s.newRequest(in, kindProduce, header)
+	req.pending = 1 // the parsing
+	produce := &s.produces.requests[req.slot]
+	*produce = emptyProduce
+	produce.acks = walk.Acks
+	if walk.Acks < -1 || walk.Acks > 1 {
+		produce.code = kafka.InvalidRequiredAcks
 	}
-	i, r := s.newRequest(w)
-	r.kind, r.header, r.acks, r.pending = kindProduce, *h, acks, 1
-	r.header.ClientID = nil
-	if acks < -1 || acks > 1 {
-		r.code = kafka.InvalidRequiredAcks
-	}
-	if h.Version < kafka.ProduceMin {
-		r.code = kafka.UnsupportedVersion
+	if header.Version < kafka.ProduceMin {
+		produce.code = kafka.UnsupportedVersion
 	}
 	if walk.Transactional {
-		r.code = kafka.TransactionalIDAuthorizationFailed // there are no transactions to be in
+		produce.code = kafka.TransactionalIDAuthorizationFailed // there are no transactions to be in
 	}
 	s.Timelines.Counters.Produces++
-	kafka.PutProduceHead(s.net.Bytes(w.frame, kafka.ProduceHeadBytes(h, topics)), h, topics)
-	return int32(i), taken
+	kafka.PutProduceHead(s.net.Bytes(in.id, kafka.ProduceHeadBytes(header, topics)), header, topics)
+	in.request = int32(req.slot)
+	return started
 }
 
-// append stores one partition's batch, or writes down why not.
-func (s *Shard) append(w *waiter, i uint32, topic int32, p *kafka.ProducePartition, last bool) engine.Status {
-	r := &s.requests[i]
-	code, base, end := r.code, int64(-1), int64(0)
-	to, refusal := s.topics.locate(topic, p.Index, r.header.Version >= kafka.ProduceByID)
-	duplicate, stamp := false, int64(-1)
-	switch {
-	case code != kafka.None:
-	case refusal != kafka.None:
-		code = refusal
-	case p.Null || p.Records.Len < kafka.BatchHeaderBytes:
-		code = kafka.InvalidRecord
-	case p.Records.Len > s.batchBytesMax(to.config):
-		code = kafka.MessageTooLarge
-	case int64(p.Records.Len) > to.config.SegmentBytes:
-		code = kafka.RecordListTooLarge
-	case s.failed:
-		code = kafka.KafkaStorageError
-	default:
-		dst, at, st := s.engine.Reserve(to.slot, p.Records.Len)
-		if st == engine.WaitMemory || st == engine.WaitRoom {
+// appending is one batch on its way from the bytes of a request into a log.
+type appending struct {
+	partition *partition
+	records   kafka.Span // where it lies in the request
+	dst       []byte     // and where in log memory, once that is reserved
+	batch     kafka.Batch
+	base, end int64 // its offsets [base, end)
+	time      int64 // that it was stamped with; -1: none
+	duplicate bool
+}
+
+// append stores one partition's batch and answers, or answers why not. Where it
+// has to wait for memory it has done nothing yet.
+func (s *Shard) append(req *request, produce *produceRequest, topic int32, asked kafka.ProducePartition, last bool) engine.Status {
+	a, code := appending{records: asked.Records, base: -1, time: -1}, produce.code
+	if code == kafka.None {
+		code = s.locateAppend(&a, topic, req.header.Version, &asked)
+	}
+	if code == kafka.None {
+		var st engine.Status
+		if code, st = s.reserve(&a); st == engine.WaitMemory || st == engine.WaitRoom {
 			return st
 		}
-		if st == engine.NoSpace {
-			s.noRoom()
-		}
-		if code = codeOf(st); code != kafka.None {
-			s.reader.CopyTo(kafka.Span{Off: p.Records.Off, Len: len(s.head)}, s.head[:])
-			if b := kafka.ParseBatchHeader(s.head[:]); code == kafka.KafkaStorageError && b.ProducerID >= 0 {
-				s.windows.refused(to.slot, &b)
-			}
-			break
-		}
-		s.reader.CopyTo(p.Records, dst)
-		var b kafka.Batch
-		code = kafka.ValidateBatch(dst, s.o.MessageBytesMax, &b)
-		if code == kafka.None && b.Codec() == kafka.CodecZstd && r.header.Version < zstdProduce {
-			code = kafka.UnsupportedCompressionType
-		}
-		config := to.config
-		if code == kafka.None && !config.AppendTime && !s.timely(config, &b, dst) {
-			code = kafka.InvalidTimestamp
-		}
-		if code == kafka.None && b.ProducerID >= 0 {
-			v := s.windows.check(to.slot, &b)
-			if v.duplicate {
-				s.engine.Abort()
-				s.Timelines.Counters.Duplicates++
-				base, end, duplicate = v.base, v.end, true
-				break
-			}
-			code = v.code
-		}
-		if code != kafka.None {
-			s.engine.Abort()
-			break
-		}
-		kafka.PatchBase(dst, at, to.leaderEpoch)
-		if config.AppendTime {
-			stamp = int64(s.wall)
-			kafka.StampAppendTime(dst, &b, stamp)
-		}
-		s.noteAppend(r, to, p.Records.Len)
-		s.engine.Commit(engine.Meta{Count: uint32(b.Count), MaxTime: b.MaxTime, CRC: b.CRC})
-		base, end = at, at+int64(b.Count)
-		if b.ProducerID >= 0 {
-			s.windows.note(to.slot, &b, at)
-		}
-		if config.WriteCaching {
-			to.cached = end
-			s.engine.Announce(to.slot)
-		}
-		s.Timelines.Counters.Batches++
-		s.Timelines.Counters.Records += uint64(b.Count)
-		s.Timelines.Counters.BytesIn += uint64(p.Records.Len)
 	}
-	start := int64(-1)
 	if code == kafka.None {
-		start = s.engine.Start(to.slot)
+		code = s.validate(&a, req.header.Version)
 	}
-	v := r.header.Version
-	dst := s.net.Bytes(w.frame, kafka.ProducePartitionBytes(v, last))
-	kafka.PutProducePartition(dst, v, last, p.Index, code, base, stamp, start)
-	x := s.addPart(i)
-	x.partition, x.code, x.index, x.last, x.dst, x.from, x.end = to, code, p.Index, last, dst, base, end
-	if code != kafka.None {
-		r.faulty = true
-		s.Timelines.Counters.Rejected++
-		return engine.OK
+	if code == kafka.None {
+		code = s.sequence(&a)
 	}
-	if to.highWatermark() >= end || r.acks == 0 || duplicate && s.o.Faults.DuplicateAckedEarly {
-		return engine.OK
+	switch {
+	case code == kafka.None && !a.duplicate:
+		s.stamp(&a)
+		s.commit(&a, req, produce)
+	case a.dst != nil:
+		s.engine.Abort()
 	}
-	r.pending++
-	s.awaitDurable(r.parts.Last)
+	s.answerAppend(req, produce, &a, code, asked.Index, last)
 	return engine.OK
 }
 
-// noRoom: the disk is full. What this shard keeps for its logs to come it has let
-// go already; the others are asked to.
-func (s *Shard) noRoom() {
-	if s.now < s.noRoomAt {
+// locateAppend finds the partition, and refuses what its log could not take.
+func (s *Shard) locateAppend(a *appending, topic int32, version int16, asked *kafka.ProducePartition) (code kafka.ErrorCode) {
+	if a.partition, code = s.topics.locate(topic, asked.Index, version >= kafka.ProduceByID); code != kafka.None {
+		return code
+	}
+	switch {
+	case asked.Null || a.records.Len < kafka.BatchHeaderBytes:
+		return kafka.InvalidRecord
+	case a.records.Len > a.partition.batchBytesMax(s.o.MessageBytesMax):
+		return kafka.MessageTooLarge
+	case int64(a.records.Len) > a.partition.config.SegmentBytes:
+		return kafka.RecordListTooLarge
+	case s.failed:
+		return kafka.KafkaStorageError
+	}
+	return kafka.None
+}
+
+// reserve copies the batch into log memory. Where there is none it has to come
+// again.
+func (s *Shard) reserve(a *appending) (kafka.ErrorCode, engine.Status) {
+	dst, base, st := s.engine.Reserve(a.partition.slot, a.records.Len)
+	switch st {
+	case engine.OK:
+		s.reader.CopyTo(a.records, dst)
+		a.dst, a.base = dst, base
+		return kafka.None, st
+	case engine.WaitMemory, engine.WaitRoom:
+		return kafka.None, st
+	case engine.NoSpace:
+		s.tellDiskFull()
+	}
+	code := codeOf(st)
+	s.reader.CopyTo(kafka.Span{Off: a.records.Off, Len: len(s.head)}, s.head[:])
+	if batch := kafka.ParseBatchHeader(s.head[:]); code == kafka.KafkaStorageError && batch.ProducerID >= 0 {
+		s.producers.refused(a.partition.slot, &batch)
+	}
+	return code, st
+}
+
+const zstdProduce = 7 // zstd may come from this version on (KIP-110)
+
+// validate refuses a batch that is not whole and sound, or that its topic does
+// not take.
+func (s *Shard) validate(a *appending, version int16) kafka.ErrorCode {
+	if code := kafka.ValidateBatch(a.dst, s.o.MessageBytesMax, &a.batch); code != kafka.None {
+		return code
+	}
+	if a.batch.Codec() == kafka.CodecZstd && version < zstdProduce {
+		return kafka.UnsupportedCompressionType
+	}
+	if !a.partition.config.AppendTime && !a.partition.timely(s.wall, &a.batch, a.dst) {
+		return kafka.InvalidTimestamp
+	}
+	return kafka.None
+}
+
+// sequence holds the batch of an idempotent producer against those before it. A
+// duplicate has the offsets of its original.
+func (s *Shard) sequence(a *appending) kafka.ErrorCode {
+	if a.batch.ProducerID < 0 {
+		return kafka.None
+	}
+	v := s.producers.check(a.partition.slot, &a.batch)
+	if v.duplicate {
+		s.Timelines.Counters.Duplicates++
+		a.base, a.end, a.duplicate = v.base, v.end, true
+	}
+	return v.code
+}
+
+// stamp writes into the batch what the broker adds.
+func (s *Shard) stamp(a *appending) {
+	kafka.PatchBase(a.dst, a.base, a.partition.leaderEpoch)
+	if a.partition.config.AppendTime {
+		a.time = int64(s.wall)
+		kafka.StampAppendTime(a.dst, &a.batch, a.time)
+	}
+}
+
+// commit appends the batch: from here on it is part of the log.
+func (s *Shard) commit(a *appending, req *request, produce *produceRequest) {
+	p, batch := a.partition, &a.batch
+	s.traceAppend(req, &produce.trace, p, a.records.Len)
+	s.engine.Commit(engine.Meta{Count: uint32(batch.Count), MaxTime: batch.MaxTime, CRC: batch.CRC})
+	a.end = a.base + int64(batch.Count)
+	if batch.ProducerID >= 0 {
+		s.producers.note(p.slot, batch, a.base)
+	}
+	if p.config.WriteCaching {
+		p.cached = a.end
+		s.engine.Announce(p.slot)
+	}
+	s.Timelines.Counters.Batches++
+	s.Timelines.Counters.Records += uint64(batch.Count)
+	s.Timelines.Counters.BytesIn += uint64(a.records.Len)
+}
+
+// answerAppend writes the partition into the reply, and has the request wait
+// until the batch is durable where that is needed.
+func (s *Shard) answerAppend(req *request, produce *produceRequest, a *appending, code kafka.ErrorCode, index int32, last bool) {
+	version, start := req.header.Version, int64(-1)
+	if code == kafka.None {
+		start = s.engine.Start(a.partition.slot)
+	} else {
+		a.base, a.end = -1, 0
+	}
+	reply := s.net.Bytes(req.id, kafka.ProducePartitionBytes(version, last))
+	kafka.PutProducePartition(reply, version, last, index, code, a.base, a.time, start)
+	at := s.produces.parts.take(&produce.parts, &s.credit, &emptyProducePart)
+	part := &s.produces.parts.all[at]
+	part.request, part.partition, part.code, part.index, part.last, part.reply, part.base, part.end = req.slot, a.partition, code, index, last, reply, a.base, a.end
+	if code != kafka.None {
+		produce.faulty = true
+		s.Timelines.Counters.Rejected++
 		return
 	}
-	s.noRoomAt = s.now + noRoomAgainNS
-	s.outbox.put(Mail{Kind: MailNoRoom}, 0)
+	if a.partition.highWatermark() >= a.end || produce.acks == 0 || a.duplicate && s.o.Faults.DuplicateAckedEarly {
+		return
+	}
+	req.pending++
+	s.produces.await(at)
 }
 
-const noRoomAgainNS = 1e9
-
-// batchBytesMax is the largest batch the topic takes.
-func (s *Shard) batchBytesMax(c *cluster.LogConfig) int {
-	if n := c.MessageBytesMax; n >= 0 {
-		return int(min(n, int64(s.o.MessageBytesMax)))
+// acknowledge ends the wait of the batches that are durable now.
+func (s *Shard) acknowledge(p *partition) {
+	high := p.highWatermark()
+	submitted, written, bytes := s.engine.Landed(p.slot)
+	for !p.awaitingDurable.Empty() {
+		at := p.awaitingDurable.First
+		part := &s.produces.parts.all[at]
+		if part.end > high {
+			return
+		}
+		req, trace := &s.requests.all[part.request], &s.produces.requests[part.request].trace
+		req.timeline[metrics.Submitted], trace.written, trace.writeBytes = int64(submitted), written, int32(bytes)
+		s.appendDone(at, kafka.None)
 	}
-	return s.o.MessageBytesMax
 }
 
-// timely says whether a batch's times are as near to the broker's as its topic
-// wants them.
-func (s *Shard) timely(c *cluster.LogConfig, b *kafka.Batch, raw []byte) bool {
-	now := int64(s.wall)
-	earliest, latest := int64(math.MinInt64), int64(math.MaxInt64)
-	if c.BeforeMaxMS < now { // it cannot be that a time is more than 1970 behind, but for -1: none
-		earliest = now - c.BeforeMaxMS
+// failAppends answers all that await a partition's durable offset: it will not
+// come.
+func (s *Shard) failAppends(p *partition, code kafka.ErrorCode) {
+	for !p.awaitingDurable.Empty() {
+		s.appendDone(p.awaitingDurable.First, code)
 	}
-	if c.AfterMaxMS < latest-now {
-		latest = now + c.AfterMaxMS
-	}
-	return kafka.TimesWithin(b, raw, earliest, latest)
 }
 
-// acknowledge tells a log's waiters how far it may be acknowledged.
-func (s *Shard) acknowledge(slot engine.Slot) {
-	on := &s.partitions[slot]
-	high := on.highWatermark()
-	submitted, written, frame := s.engine.Landed(slot)
-	for !on.awaitingDurable.Empty() && s.parts[on.awaitingDurable.First].end <= high {
-		r := &s.requests[s.parts[on.awaitingDurable.First].request]
-		r.stamps[metrics.Submitted], r.written, r.frameBytes = int64(submitted), written, int32(frame)
-		s.produceDone(on.awaitingDurable.First, kafka.None)
+// appendDone ends the wait of one part: its batch is durable, or will never be
+// acknowledged.
+func (s *Shard) appendDone(at int32, code kafka.ErrorCode) {
+	part := &s.produces.parts.all[at]
+	req := &s.requests.all[part.request]
+	s.produces.stopAwaiting(at)
+	if code != kafka.None && s.net.Alive(req.id) {
+		kafka.PutProducePartition(part.reply, req.header.Version, part.last, part.index, code, -1, -1, -1)
 	}
-	if s.truncating > 0 {
-		s.truncated(slot)
-	}
-	for p := on.awaitingData.First; p != none; p = s.waiters.Next(p) {
-		x := &s.parts[p]
-		s.count(x.request, on, &x.tally, x.max)
-	}
-	s.stir(on, false)
+	s.pendingDone(req)
 }
 
-// produceDone ends the wait of one part: its batch is durable, or will never
-// be acknowledged.
-func (s *Shard) produceDone(p int32, code kafka.ErrorCode) {
-	x := &s.parts[p]
-	i := x.request
-	s.unwait(p)
-	if code != kafka.None && s.net.Alive(s.requests[i].frame) {
-		kafka.PutProducePartition(x.dst, s.requests[i].header.Version, x.last, x.index, code, -1, -1, -1)
-	}
-	s.lessPending(i)
-}
-
-// lessPending counts one thing done for a produce, and answers when it was the
+// pendingDone counts one thing done for a Produce, and replies when it was the
 // last.
-func (s *Shard) lessPending(i uint32) {
-	r := &s.requests[i]
-	r.pending--
-	if r.pending > 0 {
+func (s *Shard) pendingDone(req *request) {
+	req.pending--
+	if req.pending > 0 {
 		return
 	}
-	r.stamps[metrics.Durable] = int64(s.now)
-	s.noteDurable(r)
-	if r.acks != 0 {
-		s.reply(i)
+	produce := &s.produces.requests[req.slot]
+	req.timeline[metrics.Durable] = int64(s.now)
+	s.traceDurable(&produce.trace)
+	if produce.acks != 0 {
+		s.sendReply(req)
 		return
 	}
-	// No answer is awaited. An error shows as a closed connection.
-	s.net.Drop(r.frame)
-	s.waiting.retry = true
-	if r.faulty {
-		s.net.Close(r.conn)
+	// No reply is awaited. An error shows as a closed connection.
+	s.net.Drop(req.id)
+	s.backlog.retry = true
+	if produce.faulty {
+		s.net.Close(req.conn)
 	}
-	s.endRequest(i)
+	s.endRequest(req)
 }

@@ -2,20 +2,20 @@ package shard
 
 import "github.com/tailbound/tailbound/engine"
 
-// aheads are runs that somebody who reads a log from disk, from its start to its
-// end, will want next. They belong to one shard:
+// readahead holds extents that a client which reads a log from disk, from its
+// start to its end, will want next. It belongs to the shard:
 //
-//	answered from a run, and there is more in it: keep it
+//	answered from an extent, and there is more in it: keep it
 //	answered to its end: read the next one; await read(); keep it
 //	asked for what is kept, or being read: that is it
-//	somebody else finds no read buffer, or the log goes: let it go
+//	another client finds no read buffer, or the log goes: let it go
 //
-// Of a log one run is kept or read ahead, of a shard aheadMax; one read is under
-// way at a time, and only while another read buffer stays free. So whoever
-// reads far behind takes no more of the device from appends than one read.
-type aheads struct {
+// Of a log one extent is kept or read ahead, of a shard aheadMax; one read is
+// under way at a time, and only while another read buffer stays free. So a client
+// that reads far behind takes no more of the device from appends than one read.
+type readahead struct {
 	all     [aheadMax]ahead
-	victim  int // whose turn it is to make place
+	victim  int // which makes room next
 	reading int
 	peek    [1]engine.View
 }
@@ -27,37 +27,33 @@ type ahead struct {
 	reading bool
 	gone    bool // while it was read its log went
 	slot    engine.Slot
-	from    int64 // the run holds this offset
+	from    int64 // the extent holds this offset
 	read    uint32
-	part    int32 // who waits for it; none
+	part    int32 // of a Fetch, that waits for it; none
 }
 
-// aheadUser marks these reads among the engine's events, with their number.
-const aheadUser = uint32(1) << 31
-
-// takeAhead gives part p, whose records are not in memory, the run that holds
+// takeAhead gives part p, whose records are not in memory, the extent that holds
 // its offset, where that is kept, or has it wait for it.
-func (s *Shard) takeAhead(i uint32, p int32) (have, waits bool) {
-	x := &s.parts[p]
-	for k := range s.aheads.all {
-		a := &s.aheads.all[k]
-		if !a.used || a.gone || a.slot != x.partition.slot || x.from < a.from {
+func (s *Shard) takeAhead(req *request, p int32) (have, waits bool) {
+	part := &s.fetches.parts.all[p]
+	for k := range s.readahead.all {
+		a := &s.readahead.all[k]
+		if !a.used || a.gone || a.slot != part.partition.slot || part.from < a.from {
 			continue
 		}
 		if a.reading {
-			if a.part != none || a.from != x.from {
+			if a.part != none || a.from != part.from {
 				continue
 			}
 			a.part = p
-			x.reading = true
-			s.requests[i].pending++
+			req.pending++
 			s.Timelines.Counters.AheadHits++
 			return false, true
 		}
-		if !s.holds(a.read, x.from, x.high) {
+		if !s.holds(a.read, part.from, part.high) {
 			continue // it ends before
 		}
-		x.read, x.haveRead = a.read, true
+		part.read, part.hasRead = a.read, true
 		a.used = false
 		s.Timelines.Counters.AheadHits++
 		return true, false
@@ -65,46 +61,46 @@ func (s *Shard) takeAhead(i uint32, p int32) (have, waits bool) {
 	return false, false
 }
 
-// holds says whether a run that begins at from or before reaches past it.
+// holds says whether an extent that begins at from or before reaches past it.
 func (s *Shard) holds(read uint32, from, to int64) bool {
-	n := s.engine.ReadViews(read, from, to, 0, s.aheads.peek[:])
+	n := s.engine.ReadViews(read, from, to, 0, s.readahead.peek[:])
 	if n > 0 {
-		s.engine.Unread(s.aheads.peek[0].Pin)
+		s.engine.Unread(s.readahead.peek[0].Pin)
 	}
 	return n > 0
 }
 
-// readAhead is called for a part that is answered from a run: its reader will
-// ask for what follows.
-func (s *Shard) readAhead(x *part) {
+// readAhead is called for a part that is answered from an extent: its client
+// will ask for what follows.
+func (s *Shard) readAhead(part *fetchPart) {
 	if s.stage != StageServing {
 		return
 	}
-	next := x.counted
-	k := s.placeAhead(x.partition.slot)
+	slot, next := part.partition.slot, part.counted
+	k := s.placeAhead(slot)
 	if k < 0 {
 		return
 	}
-	a := &s.aheads.all[k]
-	if s.holds(x.read, next, x.high) {
-		*a = ahead{used: true, slot: x.partition.slot, from: next, read: x.read, part: none}
-		x.haveRead = false // it is kept; its views stay pinned until they have left
+	a := &s.readahead.all[k]
+	if s.holds(part.read, next, part.high) {
+		*a = ahead{used: true, slot: slot, from: next, read: part.read, part: none}
+		part.hasRead = false // it is kept; its views stay pinned until they have left
 		return
 	}
-	if s.aheads.reading > 0 || s.engine.ColdFree() < 2 || s.engine.ReadCold(x.partition.slot, next, aheadUser|uint32(k)) != engine.OK {
+	if s.readahead.reading > 0 || s.engine.ColdFree() < 2 || s.engine.ReadCold(slot, next, aheadUser|uint32(k)) != engine.OK {
 		return
 	}
-	*a = ahead{used: true, reading: true, slot: x.partition.slot, from: next, part: none}
-	s.aheads.reading++
+	*a = ahead{used: true, reading: true, slot: slot, from: next, part: none}
+	s.readahead.reading++
 	s.Timelines.Counters.ReadsAhead++
 }
 
-// placeAhead finds a place for a run of a log: what is kept of the same log goes.
-// -1: there is none.
+// placeAhead finds a place for an extent of a log: what is kept of the same log
+// goes. -1: there is none.
 func (s *Shard) placeAhead(slot engine.Slot) int {
 	at := -1
-	for k := range s.aheads.all {
-		a := &s.aheads.all[k]
+	for k := range s.readahead.all {
+		a := &s.readahead.all[k]
 		switch {
 		case a.used && a.slot == slot && a.reading:
 			return -1
@@ -119,10 +115,10 @@ func (s *Shard) placeAhead(slot engine.Slot) int {
 		if at >= 0 {
 			break
 		}
-		s.aheads.victim = (s.aheads.victim + 1) % aheadMax
-		if a := &s.aheads.all[s.aheads.victim]; !a.reading {
+		s.readahead.victim = (s.readahead.victim + 1) % aheadMax
+		if a := &s.readahead.all[s.readahead.victim]; !a.reading {
 			s.endAhead(a)
-			at = s.aheads.victim
+			at = s.readahead.victim
 		}
 	}
 	return at
@@ -133,10 +129,10 @@ func (s *Shard) endAhead(a *ahead) {
 	a.used = false
 }
 
-// dropAhead lets go of a run that is kept. False: there is none.
+// dropAhead lets go of an extent that is kept. False: there is none.
 func (s *Shard) dropAhead() bool {
-	for k := range s.aheads.all {
-		if a := &s.aheads.all[k]; a.used && !a.reading {
+	for k := range s.readahead.all {
+		if a := &s.readahead.all[k]; a.used && !a.reading {
 			s.endAhead(a)
 			return true
 		}
@@ -144,10 +140,10 @@ func (s *Shard) dropAhead() bool {
 	return false
 }
 
-// forgetAhead lets go of a log's runs: its slot will be another's.
+// forgetAhead lets go of a log's extents: its slot will be another's.
 func (s *Shard) forgetAhead(slot engine.Slot) {
-	for k := range s.aheads.all {
-		if a := &s.aheads.all[k]; a.used && a.slot == slot {
+	for k := range s.readahead.all {
+		if a := &s.readahead.all[k]; a.used && a.slot == slot {
 			if a.reading {
 				a.gone = true
 			} else {
@@ -157,17 +153,18 @@ func (s *Shard) forgetAhead(slot engine.Slot) {
 	}
 }
 
-// aheadDone: a run that was read ahead is there, whole and verified, or is not.
+// aheadDone: an extent that was read ahead is there, whole and verified, or is
+// not.
 func (s *Shard) aheadDone(k uint32, st engine.Status, read uint32) {
-	a := &s.aheads.all[k]
+	a := &s.readahead.all[k]
 	a.reading, a.read = false, read
-	s.aheads.reading--
+	s.readahead.reading--
 	switch {
 	case a.part != none:
 		a.used = false
 		s.readDone(uint32(a.part), st, read)
 	case st != engine.OK:
-		a.used = false // whoever asks for it finds out
+		a.used = false // a client that asks for it finds out
 	case a.gone:
 		s.endAhead(a)
 	}

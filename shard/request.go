@@ -9,42 +9,27 @@ import (
 )
 
 // request is one Kafka request in flight on this shard, from its last byte in
-// to its reply's last byte out. It belongs to the shard; a log's waiters and
-// the mail name it by slot and serial.
+// to its reply's last byte out: what requests of every kind have. What a Produce,
+// a Fetch or a ListOffsets has beside it lies in the same slot of its kind's table.
+// It belongs to the shard. Parts, timers and the mail name it by its slot; the
+// mail adds the serial, since a slot is used again.
 type request struct {
-	frame     netring.RequestID
-	conn      netring.ConnID
-	free      uint32 // next free slot + 0; meaningless in use
-	serial    uint32 // use of this slot; stale mail and waiters carry an older one
-	used      bool
+	slot      uint32 // its place in the table
+	nextFree  uint32
+	serial    uint32 // use of this slot
+	pending   int32  // what has to end before it goes on: appends to become durable, reads, batches to be decompressed
 	kind      requestKind
-	parked    bool  // a fetch that waits for data
-	replied   bool  // the answer is on its way: only Sent is awaited
-	faulty    bool  // produce: a partition was refused
-	named     int32 // produce: partitions of the topics whose names stand in the reply
-	done      int32 // produce: partitions taken so far
-	dirty     bool  // in the list of fetches to look at
-	starved   bool  // in the list of those that wait for memory
-	code      kafka.ErrorCode
-	header    kafka.Request
-	acks      int16
-	pending   int32    // parts not yet durable, or reads under way
-	parts     mem.List // in the request's order
-	pins      int32    // chunks of pinned log memory, given back when sent
-	bytes     int32    // fetch: what it asked for at least, at most
-	bytesMax  int32
-	session   int32     // fetch: the session it goes on with, until it is answered
-	sessionID int32     // and as the answer names it; 0: none
-	wants     bool      // fetch: it asks for a session
-	behind    bool      // fetch of a session: there are news it has not looked at
-	have      int64     // fetch, parked: bytes counted of what it waits for
-	poll      mem.Links // fetch, parked: among those that are
-	parkedAt  ioring.Instant
-	waitUntil ioring.Instant
-	lent      mem.Block // our copy of a cold request, at the control shard
-	answer    mem.Block // the control shard's answer, lent to us
-	stamps    metrics.Timeline
-	seen
+	used      bool
+	replied   bool // the reply is on its way: only Sent is awaited
+	scheduled bool // in the list of requests that are tried in this turn
+	blocked   bool // in the list of those that wait for memory
+	waited    metrics.Waits
+	id        netring.RequestID
+	conn      netring.ConnID
+	header    kafka.Request // without the client id, which lies in the request's bytes
+	reply     mem.Block     // kindForward, kindLocal: the whole reply, from the control shard
+	timeline  metrics.Timeline
+	early     metrics.Step // what the shard did while the request's last byte may have come unseen
 }
 
 type requestKind uint8
@@ -52,234 +37,210 @@ type requestKind uint8
 const (
 	kindProduce requestKind = iota
 	kindFetch
-	kindOffsets
+	kindSearch    // ListOffsets
 	kindImmediate // answered when it came
 	kindForward   // waits for the control shard
 	kindLocal     // on the control shard itself
 )
 
-// part is one partition named by a request.
-type part struct {
-	links     mem.Links // the request's parts
-	request   uint32
-	topic     int32      // in the topic table; none where it is not known
-	index     int32      // partition number, as asked
-	partition *partition // nil where code says so
-	code      kafka.ErrorCode
-	waits     partWait
-	wait      mem.Links // among the partition's waiters
-	from      int64     // fetch: offset asked for; produce: base; offsets: timestamp
-	end       int64     // produce: durable when the log is durable up to here
-	max       int32     // fetch: bytes wanted of this partition
-	dst       []byte    // produce, offsets: where in the reply the result stands
-	read      uint32    // a cold read that serves this part
-	reading   bool
-	haveRead  bool
-	last      bool       // produce, offsets: its topic's last, behind which the topic is closed
-	searching bool       // offsets: by time, not found yet
-	name      kafka.Span // fetch: the topic as the request names it
-	views     int32      // fetch: how many of the shard's views are this part's
-	tally                // fetch: bytes of the views, and while it is parked of what came since
-	interest  int32      // fetch: the session's, which it is part of
-	known     int64      // fetch: log start when it was answered
-	high      int64      // and its high watermark
-	where     int64      // offsets: where the search stands
-	epoch     int32
+// requests are the requests in flight. The table never grows.
+type requests struct {
+	all      []request
+	free     uint32
+	inFlight int
 }
 
-type partWait uint8
-
-const (
-	waitNone partWait = iota
-	waitDurable
-	waitData
-)
-
-type pinChunk struct {
-	next int32
-	n    int32
-	pin  [pinsPerChunk]uint32
-}
-
-// A request and a part begin as copies of these: a literal with anything variable
-// in it is put together on the stack and read back in larger words than it was
-// written in, which waits for all stores before it.
-var (
-	emptyRequest = request{used: true, parts: mem.EmptyList, pins: none, session: none}
-	emptyPart    = part{topic: none, interest: none}
-)
-
-// newRequest takes a slot. There must be one: handle asks.
-func (s *Shard) newRequest(w *waiter) (uint32, *request) {
-	i := s.freeReq
-	r := &s.requests[i]
-	s.freeReq = r.free
-	serial := r.serial + 1
-	*r = emptyRequest
-	r.frame, r.conn, r.serial = w.frame, w.conn, serial
-	r.stamps[metrics.Received] = int64(w.at)
-	r.stamps[metrics.Parsed] = int64(s.now)
-	if s.Flight != nil && w.at == s.now {
-		r.early = *s.Flight.Early()
+func newRequests(n int) requests {
+	t := requests{all: make([]request, n)}
+	for i := range t.all {
+		t.all[i].slot, t.all[i].nextFree = uint32(i), uint32(i+1)
 	}
-	s.inFlight++
+	return t
+}
+
+func (t *requests) full() bool { return t.inFlight == len(t.all) }
+
+// A request, a part, and what a kind adds begin as copies of templates like this
+// one: the compiler fills a literal with anything variable in it by narrow stores
+// and copies it by wide loads, which wait for the stores to leave the core.
+var emptyRequest = request{used: true}
+
+// newRequest takes a slot. There must be one: start asks.
+func (s *Shard) newRequest(in *incoming, kind requestKind, header *kafka.Request) *request {
+	t := &s.requests
+	slot := t.free
+	req := &t.all[slot]
+	t.free = req.nextFree
+	serial := req.serial + 1
+	*req = emptyRequest
+	req.slot, req.serial, req.kind = slot, serial, kind
+	req.id, req.conn, req.header = in.id, in.conn, *header
+	req.header.ClientID = nil
+	req.timeline[metrics.Received] = int64(in.at)
+	req.timeline[metrics.Parsed] = int64(s.now)
+	if s.Flight != nil && in.at == s.now {
+		req.early = *s.Flight.Early()
+	}
+	t.inFlight++
 	s.Timelines.Counters.Requests++
-	return i, r
+	return req
 }
 
 // endRequest gives everything back. The reply, if there was one, has left.
-func (s *Shard) endRequest(i uint32) {
-	r := &s.requests[i]
-	s.leave(r)
-	s.freeParts(r)
-	for c := r.pins; c != none; {
-		k := &s.pins[c]
-		for _, pin := range k.pin[:k.n] {
-			s.engine.Unpin(pin)
+func (s *Shard) endRequest(req *request) {
+	switch req.kind {
+	case kindProduce:
+		s.endProduce(req)
+	case kindFetch:
+		s.endFetch(req)
+	case kindSearch:
+		s.endSearch(req)
+	case kindLocal:
+		if !req.reply.IsZero() {
+			s.mailMem.Put(req.reply)
 		}
-		next := k.next
-		k.next, s.freePin = s.freePin, c
-		s.pinsFree++
-		c = next
-	}
-	if !r.lent.IsZero() {
-		s.mailMem.Put(r.lent)
-	}
-	if !r.answer.IsZero() {
-		s.outbox.put(Mail{Kind: MailGiveBack, From: uint8(s.o.Shard), Block: r.answer}, 0)
-	}
-	s.timers.clear(i)
-	s.waiting.retry = true // what it held may be what another waits for
-	r.used, r.dirty, r.lent, r.answer = false, false, mem.Block{}, mem.Block{}
-	r.free, s.freeReq = s.freeReq, i
-	s.inFlight--
-}
-
-// freeParts gives a request's parts back.
-func (s *Shard) freeParts(r *request) {
-	for !r.parts.Empty() {
-		s.dropPart(r, r.parts.First)
-	}
-}
-
-func (s *Shard) dropPart(r *request, p int32) {
-	x := &s.parts[p]
-	s.unwait(p)
-	if x.haveRead {
-		s.engine.ReadEnd(x.read)
-		x.haveRead = false
-	}
-	s.partsOf.Remove(&r.parts, p)
-	s.partsOf.Push(&s.freePart, p)
-	x.dst = nil
-	s.partsFree++
-}
-
-// hush gives back those parts of a session's fetch of which there is nothing to
-// say.
-func (s *Shard) hush(r *request) {
-	for p := r.parts.First; p != none; {
-		next := s.partsOf.Next(p)
-		if s.silent(&s.parts[p]) {
-			s.dropPart(r, p)
+	case kindForward:
+		if !req.reply.IsZero() {
+			s.outbox.put(Mail{Kind: MailGiveBack, From: uint8(s.o.Shard), Block: req.reply}, 0)
 		}
-		p = next
 	}
+	s.timers.clear(req.slot)
+	s.backlog.retry = true // another request may wait for what this one held
+	req.used, req.scheduled, req.reply = false, false, mem.Block{}
+	req.nextFree, s.requests.free = s.requests.free, req.slot
+	s.requests.inFlight--
 }
 
-// addPart takes a part for request i. There must be one: callers ask partsFree.
-func (s *Shard) addPart(i uint32) *part {
-	p := s.partsOf.Pop(&s.freePart)
-	x := &s.parts[p]
-	s.partsFree--
-	*x = emptyPart
-	x.request = i
-	s.partsOf.PushBack(&s.requests[i].parts, p)
-	return x
-}
-
-// keepPin remembers a pin until the reply of request r has left. There must be
-// room: callers ask pinsFree.
-func (s *Shard) keepPin(r *request, pin uint32) {
-	if r.pins == none || s.pins[r.pins].n == pinsPerChunk {
-		c := s.freePin
-		k := &s.pins[c]
-		s.freePin = k.next
-		s.pinsFree--
-		k.next, k.n = r.pins, 0
-		r.pins = c
+// sendReply hands a request's finished reply to its connection. Where that is
+// gone, the request ends here.
+func (s *Shard) sendReply(req *request) {
+	s.timers.clear(req.slot)
+	if req.kind == kindFetch {
+		s.stopWaiting(req)
 	}
-	k := &s.pins[r.pins]
-	k.pin[k.n] = pin
-	k.n++
-}
-
-// unwait takes part p off its partition's waiters.
-func (s *Shard) unwait(p int32) {
-	x := &s.parts[p]
-	if x.waits == waitNone {
+	req.replied = true
+	if !s.net.Alive(req.id) {
+		s.endRequest(req)
 		return
 	}
-	switch x.waits {
-	case waitDurable:
-		s.waiters.Remove(&x.partition.awaitingDurable, p)
-	case waitData:
-		s.waiters.Remove(&x.partition.awaitingData, p)
+	req.timeline[metrics.Queued] = int64(s.now)
+	s.net.Send(req.id, uint64(req.slot))
+}
+
+// sent: the kernel has the last byte of a reply, or never will.
+func (s *Shard) sent(req *request) {
+	req.timeline[metrics.Sent] = int64(s.now)
+	switch req.kind {
+	case kindProduce:
+		s.Timelines.Record(metrics.Produce, &req.timeline)
+		s.recordProduce(req)
+	case kindFetch:
+		s.Timelines.Record(metrics.Fetch, &req.timeline)
+		s.recordFetch(req)
+	default:
+		s.Timelines.Record(metrics.Other, &req.timeline)
 	}
-	x.waits = waitNone
+	s.endRequest(req)
 }
 
-// awaitDurable puts part p among those that wait for its partition's durable
-// offset. They come in order of their end, duplicates excepted, which go where
-// they belong.
-func (s *Shard) awaitDurable(p int32) {
-	x := &s.parts[p]
-	waiting := &x.partition.awaitingDurable
-	after := waiting.Last
-	for after != none && s.parts[after].end > x.end {
-		after = s.parts[after].wait.Prev
+// schedule has a Fetch or a ListOffsets go on in this turn.
+func (s *Shard) schedule(req *request) {
+	if !req.scheduled {
+		req.scheduled = true
+		s.scheduled = append(s.scheduled, req.slot)
 	}
-	x.waits = waitDurable
-	s.waiters.InsertAfter(waiting, after, p)
 }
 
-func (s *Shard) awaitData(p int32) {
-	x := &s.parts[p]
-	x.waits = waitData
-	s.waiters.PushFront(&x.partition.awaitingData, p)
-}
-
-// waitQueue holds frames that wait for log or reply memory, in order of
-// arrival. It never grows.
-type waitQueue struct {
-	all   []waiter
-	head  int
-	n     int
-	pass  uint32
-	retry bool // something was given back: try again
-}
-
-type waiter struct {
-	frame   netring.RequestID
-	conn    netring.ConnID
-	at      ioring.Instant
-	request int32 // a produce that is half done, else none
-	parts   int32 // a fetch: how many parts it did not find
-}
-
-func newWaitQueue(n int) waitQueue { return waitQueue{all: make([]waiter, n)} }
-
-func (q *waitQueue) push(w waiter) {
-	if q.n == len(q.all) {
-		panic("shard: more frames wait than there are")
+func (s *Shard) runScheduled() {
+	for k := 0; k < len(s.scheduled); k++ {
+		req := &s.requests.all[s.scheduled[k]]
+		if !req.scheduled {
+			continue
+		}
+		req.scheduled = false
+		if !req.used || req.replied || req.pending > 0 {
+			continue // another request has the slot, or something is under way for it
+		}
+		switch req.kind {
+		case kindFetch:
+			s.tryFetch(req)
+		case kindSearch:
+			s.trySearch(req)
+		}
 	}
-	q.all[(q.head+q.n)%len(q.all)] = w
-	q.n++
+	s.scheduled = s.scheduled[:0]
 }
 
-func (q *waitQueue) pop() waiter {
-	w := q.all[q.head]
-	q.head = (q.head + 1) % len(q.all)
-	q.n--
-	return w
+// blockOnMemory has a Fetch or a ListOffsets try again when memory is given
+// back, or when it is its turn on its connection.
+func (s *Shard) blockOnMemory(req *request) {
+	if !req.blocked {
+		req.blocked = true
+		req.waited |= metrics.WaitedReader
+		s.blocked = append(s.blocked, req.slot)
+	}
 }
+
+func (s *Shard) retryBlocked() {
+	for _, slot := range s.blocked {
+		if req := &s.requests.all[slot]; req.used {
+			req.blocked = false
+			s.schedule(req)
+		}
+	}
+	s.blocked = s.blocked[:0]
+}
+
+// expire: a long poll has waited long enough.
+func (s *Shard) expire(slot uint32) {
+	s.fetches.requests[slot].deadline = ioring.Instant(0)
+	s.schedule(&s.requests.all[slot])
+}
+
+// partTable holds the parts of one kind of request: a part is one partition that
+// a request names. The table never grows.
+type partTable[P any] struct {
+	all       []P
+	free      mem.Stack
+	ofRequest mem.Thread // a request's parts, in the request's order
+}
+
+func newPartTable[P any](n int, links func(*P) *mem.Links) partTable[P] {
+	t := partTable[P]{all: make([]P, n)}
+	t.ofRequest = mem.ThreadOf(t.all, links)
+	t.ofRequest.Fill(&t.free)
+	return t
+}
+
+// take adds a part, as a copy of a template, behind those of a request. There
+// must be credit for it.
+func (t *partTable[P]) take(parts *mem.List, credit *partCredit, template *P) int32 {
+	p := t.ofRequest.Pop(&t.free)
+	t.all[p] = *template
+	t.ofRequest.PushBack(parts, p)
+	credit.free--
+	return p
+}
+
+// give takes a part out of those of a request.
+func (t *partTable[P]) give(parts *mem.List, p int32, credit *partCredit) {
+	t.ofRequest.Remove(parts, p)
+	t.ofRequest.Push(&t.free, p)
+	credit.free++
+}
+
+func (t *partTable[P]) next(p int32) int32 { return t.ofRequest.Next(p) }
+
+// partCredit is how many parts requests may have, all kinds together: a request
+// that names partitions takes credit for them before it starts, or comes again.
+//
+// Invariant: 0 <= free <= all.
+type partCredit struct{ all, free int }
+
+// perRequestMax is the most that one Produce or ListOffsets may name.
+func (c *partCredit) perRequestMax() int { return c.all / 4 }
+
+// A quarter of the parts is kept from Fetch requests, which may wait for data
+// as long as they like: they keep no producer from its parts.
+func (c *partCredit) fetchesMax() int  { return c.all - c.all/4 }
+func (c *partCredit) fetchesFree() int { return c.free - c.all/4 }

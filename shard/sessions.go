@@ -200,17 +200,17 @@ func (s *Shard) endSession(i int32) {
 // expel answers the fetch in flight with a session with an error.
 func (s *Shard) expel(i int32, code kafka.ErrorCode) {
 	x := &s.sessions.all[i]
-	r := &s.requests[x.fetch]
-	r.code, r.session = code, none
-	s.lookAt(uint32(x.fetch))
+	fetch := &s.fetches.requests[x.fetch]
+	fetch.code, fetch.session = code, none
+	s.schedule(&s.requests.all[x.fetch])
 	x.fetch = none
 }
 
-// leave: a fetch is no longer in flight with its session.
-func (s *Shard) leave(r *request) {
-	if r.session != none {
-		s.sessions.all[r.session].fetch = none
-		r.session = none
+// detach: a Fetch is no longer in flight with its session.
+func (s *Shard) detach(fetch *fetchRequest) {
+	if fetch.session != none {
+		s.sessions.all[fetch.session].fetch = none
+		fetch.session = none
 	}
 }
 
@@ -304,7 +304,7 @@ func (s *Shard) readied(n int32) {
 	y := &q.interests[n]
 	x := &q.all[y.session]
 	if x.fetch != none {
-		s.requests[x.fetch].behind = true
+		s.fetches.requests[x.fetch].changed = true
 	}
 	if y.ready {
 		return
@@ -347,15 +347,15 @@ func (s *Shard) stir(on *partition, gone bool) {
 		next := s.sessions.waits.Next(n)
 		s.readied(n)
 		fetch := s.sessions.all[y.session].fetch
-		parked := fetch != none && s.requests[fetch].parked
+		parked := fetch != none && s.fetches.requests[fetch].parked
 		if !parked || gone {
 			s.unwatch(n)
 		}
 		if parked {
 			if gone {
-				s.lookAt(uint32(fetch))
+				s.schedule(&s.requests.all[fetch])
 			} else {
-				s.count(uint32(fetch), on, &y.tally, y.max)
+				s.count(&s.requests.all[fetch], on, &y.tally, y.max)
 			}
 		}
 		n = next
@@ -365,9 +365,8 @@ func (s *Shard) stir(on *partition, gone bool) {
 // continueSession takes what a request changes of its session, and has the
 // fetch be the session's. The walk stands behind the head of the request, which
 // is well formed.
-func (s *Shard) continueSession(i uint32, walk *kafka.FetchWalk, id, epoch int32) kafka.ErrorCode {
-	r := &s.requests[i]
-	byID := r.header.Version >= kafka.FetchByID
+func (s *Shard) continueSession(req *request, fetch *fetchRequest, walk *kafka.FetchWalk, id, epoch int32) kafka.ErrorCode {
+	byID := req.header.Version >= kafka.FetchByID
 	n := s.sessions.find(id)
 	if n == none {
 		return kafka.FetchSessionIDNotFound
@@ -385,7 +384,7 @@ func (s *Shard) continueSession(i uint32, walk *kafka.FetchWalk, id, epoch int32
 	s.rehome(n)
 	for walk.Topics() > 0 {
 		t, _ := walk.NextTopic()
-		topic := s.findTopic(&r.header, t.Name)
+		topic := s.topics.lookup(t.Name, byID)
 		if topic == none {
 			topic = s.goneTopic(n, t.Name)
 		}
@@ -406,7 +405,7 @@ func (s *Shard) continueSession(i uint32, walk *kafka.FetchWalk, id, epoch int32
 	walk.Forgotten()
 	for walk.Topics() > 0 {
 		t, _ := walk.NextForgotten()
-		topic := s.findTopic(&r.header, t.Name)
+		topic := s.topics.lookup(t.Name, byID)
 		if topic == none {
 			topic = s.goneTopic(n, t.Name)
 		}
@@ -422,8 +421,8 @@ func (s *Shard) continueSession(i uint32, walk *kafka.FetchWalk, id, epoch int32
 		return kafka.None
 	}
 	s.touch(n)
-	r.session, r.sessionID = n, x.id
-	x.fetch = int32(i)
+	fetch.session, fetch.sessionID = n, x.id
+	x.fetch = int32(req.slot)
 	return kafka.None
 }
 
@@ -476,25 +475,24 @@ func (s *Shard) goneTopic(n int32, name []byte) int32 {
 	return none
 }
 
-// gather makes parts of what a session's fetch may have something to say of.
-// Of what it leaves out, the rest says whether there is any.
-func (s *Shard) gather(i uint32) (rest bool) {
-	r := &s.requests[i]
+// addChangedParts makes parts of those partitions of a session's Fetch of which
+// there may be something to say. Of what it leaves out, rest says whether there is
+// any.
+func (s *Shard) addChangedParts(req *request, fetch *fetchRequest) (rest bool) {
 	q := &s.sessions
-	r.behind = false
-	left := s.fetchPartsFree()
-	for n := q.all[r.session].ready.First; n != none; {
+	fetch.changed = false
+	byID, left := q.all[fetch.session].byID, s.credit.fetchesFree()
+	for n := q.all[fetch.session].ready.First; n != none; {
 		y := &q.interests[n]
 		next := q.readies.Next(n)
-		x := part{topic: y.topic, index: y.index, from: y.from, max: y.max}
-		s.locate(&x, y.epoch, q.all[r.session].byID)
-		if x.code == kafka.None {
+		p, code := s.topics.locateAt(y.topic, y.index, byID, y.epoch)
+		if code == kafka.None {
 			s.Timelines.Counters.PartitionsLookedAt++
-			high := x.partition.highWatermark()
-			_, st := s.engine.Read(x.partition.slot, x.from, high, 0, nil)
-			if st == engine.Empty && x.from >= high && high == y.high && s.engine.Start(x.partition.slot) == y.start {
+			high := p.highWatermark()
+			_, st := s.engine.Read(p.slot, y.from, high, 0, nil)
+			if st == engine.Empty && y.from >= high && high == y.high && s.engine.Start(p.slot) == y.start {
 				q.unready(n)
-				s.watch(n, x.partition)
+				s.watch(n, p)
 				n = next
 				continue
 			}
@@ -503,67 +501,78 @@ func (s *Shard) gather(i uint32) (rest bool) {
 			return true
 		}
 		left--
-		p := s.addPart(i)
-		p.topic, p.index, p.partition, p.code, p.from, p.max, p.interest = x.topic, x.index, x.partition, x.code, x.from, x.max, n
+		part := &s.fetches.parts.all[s.fetches.parts.take(&fetch.parts, &s.credit, &emptyFetchPart)]
+		part.request, part.topic, part.index, part.partition, part.code, part.from, part.max, part.session = req.slot, y.topic, y.index, p, code, y.from, y.max, n
 		n = next
 	}
 	return false
 }
 
-// scatter gives the parts of a session's fetch back, with what was counted of
-// them; with watch the fetch waits for more.
-func (s *Shard) scatter(i uint32, watch bool) {
-	r := &s.requests[i]
-	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
-		x := &s.parts[p]
-		if n := x.interest; watch && n != none {
-			s.sessions.interests[n].tally = x.tally
-			s.watch(n, x.partition)
+// releaseParts gives the parts of a session's Fetch back, with what was counted
+// of them; with watch the Fetch waits for more.
+func (s *Shard) releaseParts(fetch *fetchRequest, watch bool) {
+	for p := fetch.parts.First; p != none; p = s.fetches.parts.next(p) {
+		part := &s.fetches.parts.all[p]
+		if n := part.session; watch && n != none {
+			s.sessions.interests[n].tally = part.tally
+			s.watch(n, part.partition)
 		}
 	}
-	s.freeParts(r)
+	s.dropParts(fetch)
 }
 
-// silent says that there is nothing to say of a part of a session's fetch.
-func (s *Shard) silent(x *part) bool {
-	y := &s.sessions.interests[x.interest]
-	return x.code == kafka.None && x.views == 0 && x.high == y.high && x.known == y.start
+// dropUnchanged gives back those parts of a session's Fetch of which there is
+// nothing to say.
+func (s *Shard) dropUnchanged(fetch *fetchRequest) {
+	for p := fetch.parts.First; p != none; {
+		next := s.fetches.parts.next(p)
+		if s.unchanged(&s.fetches.parts.all[p]) {
+			s.dropPart(fetch, p)
+		}
+		p = next
+	}
 }
 
-// told: the client hears of a part. A partition that gave records goes behind
-// the others.
-func (s *Shard) told(x *part) {
-	n := x.interest
+// unchanged says that there is nothing to say of a part of a session's Fetch.
+func (s *Shard) unchanged(part *fetchPart) bool {
+	y := &s.sessions.interests[part.session]
+	return part.code == kafka.None && part.views == 0 && part.high == y.high && part.start == y.start
+}
+
+// markSent: the client is told of a part. A partition that gave records goes
+// behind the others.
+func (s *Shard) markSent(part *fetchPart) {
+	n := part.session
 	y := &s.sessions.interests[n]
-	y.high, y.start = x.high, x.known
-	if x.code != kafka.None {
+	y.high, y.start = part.high, part.start
+	if part.code != kafka.None {
 		y.high, y.start = -1, -1
 	}
-	if x.views > 0 {
+	if part.views > 0 {
 		s.sessions.unready(n)
 		s.readied(n)
 	}
 }
 
-// remember begins the session that a fetch asked for, with the partitions it
-// named, as it is answered. It is the id of the session, 0 where there is none.
-func (s *Shard) remember(r *request) int32 {
+// createSession begins the session that a Fetch asked for, with the partitions
+// it named, as it is answered. It is the id of the session, 0 where there is none.
+func (s *Shard) createSession(req *request, fetch *fetchRequest) int32 {
 	n := 0
-	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
-		if s.parts[p].topic == none {
+	for p := fetch.parts.First; p != none; p = s.fetches.parts.next(p) {
+		if s.fetches.parts.all[p].topic == none {
 			return 0
 		}
 		n++
 	}
-	i := s.beginSession(n, r.header.Version >= kafka.FetchByID)
+	i := s.beginSession(n, req.header.Version >= kafka.FetchByID)
 	if i == none {
 		return 0
 	}
-	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
-		x := &s.parts[p]
-		at, _ := s.gain(i, x.topic, &kafka.FetchPartition{Index: x.index, CurrentEpoch: x.epoch, Offset: x.from, MaxBytes: x.max})
-		x.interest = at
-		s.told(x)
+	for p := fetch.parts.First; p != none; p = s.fetches.parts.next(p) {
+		part := &s.fetches.parts.all[p]
+		at, _ := s.gain(i, part.topic, &kafka.FetchPartition{Index: part.index, CurrentEpoch: part.epoch, Offset: part.from, MaxBytes: part.max})
+		part.session = at
+		s.markSent(part)
 	}
 	return s.sessions.all[i].id
 }

@@ -24,8 +24,8 @@ type sessionClient struct {
 	read    int // bytes of what was sent that were taken
 }
 
-// fetches is a request: a session, and where to read of which partitions.
-type fetches struct {
+// ask is a request: a session, and where to read of which partitions.
+type ask struct {
 	id, epoch int32
 	topic     string // "hot" where empty
 	topicID   [16]byte
@@ -36,7 +36,7 @@ type fetches struct {
 	minBytes  int32
 }
 
-func (c *sessionClient) frame(f fetches) []byte {
+func (c *sessionClient) frame(f ask) []byte {
 	r := kmsg.NewPtrFetchRequest()
 	r.ReplicaID, r.MaxWaitMillis, r.MinBytes, r.MaxBytes = -1, f.wait, max(f.minBytes, 1), 1<<20
 	if f.maxBytes > 0 {
@@ -95,7 +95,7 @@ func (c *sessionClient) answer() *kmsg.FetchResponse {
 	return resp
 }
 
-func (c *sessionClient) ask(f fetches) *kmsg.FetchResponse {
+func (c *sessionClient) ask(f ask) *kmsg.FetchResponse {
 	c.t.Helper()
 	c.ring.say(c.frame(f))
 	return c.answer()
@@ -147,7 +147,7 @@ func said(r *kmsg.FetchResponse) string {
 	return out
 }
 
-func (c *sessionClient) expect(what string, f fetches, id int32, want string) *kmsg.FetchResponse {
+func (c *sessionClient) expect(what string, f ask, id int32, want string) *kmsg.FetchResponse {
 	c.t.Helper()
 	r := c.ask(f)
 	if got := said(r); got != want || r.SessionID != id {
@@ -158,7 +158,7 @@ func (c *sessionClient) expect(what string, f fetches, id int32, want string) *k
 
 func (c *sessionClient) begin(from map[int32]int64) int32 {
 	c.t.Helper()
-	r := c.ask(fetches{from: from})
+	r := c.ask(ask{from: from})
 	if r.ErrorCode != 0 || r.SessionID <= 0 {
 		c.t.Fatalf("no session: %+v", r)
 	}
@@ -174,37 +174,37 @@ func TestFetchSession(t *testing.T) {
 	for _, version := range []int16{7, 11, 12, 13, 18} {
 		t.Run(fmt.Sprint(version), func(t *testing.T) {
 			c := newSessionClient(t, version, 4)
-			r := c.ask(fetches{from: map[int32]int64{0: 0, 1: 0, 2: 0}})
+			r := c.ask(ask{from: map[int32]int64{0: 0, 1: 0, 2: 0}})
 			id := r.SessionID
 			if said(r) != "0: 0-0, 1: 0-0, 2: 0-0" || id <= 0 {
 				t.Fatalf("the first fetch: session %d, %s", id, said(r))
 			}
-			c.expect("nothing is new", fetches{id: id, epoch: 1}, id, "")
+			c.expect("nothing is new", ask{id: id, epoch: 1}, id, "")
 			c.produce(1, 10)
-			c.expect("one partition has a record", fetches{id: id, epoch: 2}, id, "1: 0-1 records")
-			c.expect("it was not taken", fetches{id: id, epoch: 3}, id, "1: 0-1 records")
-			c.expect("it was", fetches{id: id, epoch: 4, from: map[int32]int64{1: 1}}, id, "")
-			c.expect("an old epoch", fetches{id: id, epoch: 4}, 0, "error 71")
-			c.expect("an epoch to come", fetches{id: id, epoch: 9}, 0, "error 71")
-			c.expect("no such session", fetches{id: id ^ 1<<20, epoch: 5}, 0, "error 70")
-			c.expect("nor without one", fetches{epoch: 5}, 0, "error 70")
+			c.expect("one partition has a record", ask{id: id, epoch: 2}, id, "1: 0-1 records")
+			c.expect("it was not taken", ask{id: id, epoch: 3}, id, "1: 0-1 records")
+			c.expect("it was", ask{id: id, epoch: 4, from: map[int32]int64{1: 1}}, id, "")
+			c.expect("an old epoch", ask{id: id, epoch: 4}, 0, "error 71")
+			c.expect("an epoch to come", ask{id: id, epoch: 9}, 0, "error 71")
+			c.expect("no such session", ask{id: id ^ 1<<20, epoch: 5}, 0, "error 70")
+			c.expect("nor without one", ask{epoch: 5}, 0, "error 70")
 			c.produce(0, 10)
 			c.produce(3, 10)
-			c.expect("another is named", fetches{id: id, epoch: 5, from: map[int32]int64{3: 1}, forget: []int32{0}}, id, "3: 0-1")
-			c.expect("one is forgotten", fetches{id: id, epoch: 6}, id, "")
-			c.expect("out of range", fetches{id: id, epoch: 7, from: map[int32]int64{2: 5}}, id, "2: error 1")
-			c.expect("still", fetches{id: id, epoch: 8}, id, "2: error 1")
-			c.expect("well again", fetches{id: id, epoch: 9, from: map[int32]int64{2: 0}}, id, "2: 0-0")
-			c.expect("no such partition", fetches{id: id, epoch: 10, from: map[int32]int64{9: 0}}, id, "9: error 3")
-			c.expect("still not", fetches{id: id, epoch: 11}, id, "9: error 3")
-			c.expect("forgotten, and another never asked for", fetches{id: id, epoch: 12, forget: []int32{9, 0}}, id, "")
+			c.expect("another is named", ask{id: id, epoch: 5, from: map[int32]int64{3: 1}, forget: []int32{0}}, id, "3: 0-1")
+			c.expect("one is forgotten", ask{id: id, epoch: 6}, id, "")
+			c.expect("out of range", ask{id: id, epoch: 7, from: map[int32]int64{2: 5}}, id, "2: error 1")
+			c.expect("still", ask{id: id, epoch: 8}, id, "2: error 1")
+			c.expect("well again", ask{id: id, epoch: 9, from: map[int32]int64{2: 0}}, id, "2: 0-0")
+			c.expect("no such partition", ask{id: id, epoch: 10, from: map[int32]int64{9: 0}}, id, "9: error 3")
+			c.expect("still not", ask{id: id, epoch: 11}, id, "9: error 3")
+			c.expect("forgotten, and another never asked for", ask{id: id, epoch: 12, forget: []int32{9, 0}}, id, "")
 
 			other := *c
 			other.version = 12
 			if version < 13 {
 				other.version = 13
 			}
-			got := other.ask(fetches{id: id, epoch: 13})
+			got := other.ask(ask{id: id, epoch: 13})
 			if got.ErrorCode != 106 {
 				t.Fatalf("names where ids were, or ids where names were: error %d", got.ErrorCode)
 			}
@@ -212,26 +212,26 @@ func TestFetchSession(t *testing.T) {
 
 			x := &c.s.sessions.all[c.s.sessions.find(id)]
 			x.epoch = math.MaxInt32
-			c.expect("the last epoch", fetches{id: id, epoch: math.MaxInt32}, id, "")
-			c.expect("the one after it", fetches{id: id, epoch: 1}, id, "")
-			c.expect("none is left", fetches{id: id, epoch: 2, forget: []int32{1, 2, 3}}, 0, "")
-			c.expect("so it is gone", fetches{id: id, epoch: 3}, 0, "error 70")
+			c.expect("the last epoch", ask{id: id, epoch: math.MaxInt32}, id, "")
+			c.expect("the one after it", ask{id: id, epoch: 1}, id, "")
+			c.expect("none is left", ask{id: id, epoch: 2, forget: []int32{1, 2, 3}}, 0, "")
+			c.expect("so it is gone", ask{id: id, epoch: 3}, 0, "error 70")
 
 			id = c.begin(map[int32]int64{0: 1})
-			c.expect("without a session", fetches{epoch: -1, from: map[int32]int64{0: 1}}, 0, "0: 0-1")
-			c.expect("which ends none", fetches{id: id, epoch: 1}, id, "")
-			c.expect("but the one named", fetches{id: id, epoch: -1}, 0, "")
-			c.expect("is ended", fetches{id: id, epoch: 2}, 0, "error 70")
+			c.expect("without a session", ask{epoch: -1, from: map[int32]int64{0: 1}}, 0, "0: 0-1")
+			c.expect("which ends none", ask{id: id, epoch: 1}, id, "")
+			c.expect("but the one named", ask{id: id, epoch: -1}, 0, "")
+			c.expect("is ended", ask{id: id, epoch: 2}, 0, "error 70")
 			id = c.begin(map[int32]int64{0: 1})
-			r = c.ask(fetches{id: id, epoch: 0, from: map[int32]int64{1: 1}})
+			r = c.ask(ask{id: id, epoch: 0, from: map[int32]int64{1: 1}})
 			if r.SessionID <= 0 || r.SessionID == id || said(r) != "1: 0-1" {
 				t.Fatalf("a new one in place of the old: session %d, %s", r.SessionID, said(r))
 			}
-			c.expect("the old one", fetches{id: id, epoch: 1}, 0, "error 70")
+			c.expect("the old one", ask{id: id, epoch: 1}, 0, "error 70")
 			if n := c.s.sessions.n; n != 1 {
 				t.Fatalf("%d sessions", n)
 			}
-			c.expect("and the new", fetches{id: r.SessionID, epoch: -1}, 0, "")
+			c.expect("and the new", ask{id: r.SessionID, epoch: -1}, 0, "")
 			if q := &c.s.sessions; q.n != 0 || q.interestsFree != len(q.interests) {
 				t.Fatalf("%d sessions and %d partitions are left over", q.n, len(q.interests)-q.interestsFree)
 			}
@@ -248,11 +248,11 @@ func TestFetchSessionTakesTurns(t *testing.T) {
 		}
 	}
 	from := map[int32]int64{0: 0, 1: 0, 2: 0}
-	id := c.ask(fetches{from: from, maxBytes: 1}).SessionID
+	id := c.ask(ask{from: from, maxBytes: 1}).SessionID
 	seen := ""
 	change := map[int32]int64{}
 	for epoch := range int32(9) {
-		r := c.ask(fetches{id: id, epoch: epoch + 1, maxBytes: 1, from: change})
+		r := c.ask(ask{id: id, epoch: epoch + 1, maxBytes: 1, from: change})
 		if len(r.Topics) != 1 || len(r.Topics[0].Partitions) != 1 {
 			t.Fatalf("epoch %d: %s", epoch+1, said(r))
 		}
@@ -276,21 +276,21 @@ func TestFetchSessionWaits(t *testing.T) {
 		from[i] = 0
 	}
 	id := c.begin(from)
-	c.expect("all are looked at once more", fetches{id: id, epoch: 1}, id, "")
+	c.expect("all are looked at once more", ask{id: id, epoch: 1}, id, "")
 	before := c.s.Timelines.Counters.PartitionsLookedAt
 	epoch := int32(2)
 	change := map[int32]int64{}
 	for round := range int64(50) {
 		p := int32(round*7) % partitions
-		c.ring.say(c.frame(fetches{id: id, epoch: epoch, from: change, wait: 60_000}))
+		c.ring.say(c.frame(ask{id: id, epoch: epoch, from: change, wait: 60_000}))
 		for range 5 {
 			c.turn()
 		}
-		if c.s.polls.n != 1 {
-			t.Fatalf("round %d: %d fetches wait", round, c.s.polls.n)
+		if c.s.fetches.polls.n != 1 {
+			t.Fatalf("round %d: %d fetches wait", round, c.s.fetches.polls.n)
 		}
-		if used := c.s.partsFree; used != len(c.s.parts) {
-			t.Fatalf("round %d: a fetch of a session holds %d parts while it waits", round, len(c.s.parts)-used)
+		if free := c.s.credit.free; free != c.s.credit.all {
+			t.Fatalf("round %d: a fetch of a session holds %d parts while it waits", round, c.s.credit.all-free)
 		}
 		// The answers of one connection keep their order: the fetch's comes first.
 		r := kmsg.NewPtrProduceRequest()
@@ -314,11 +314,11 @@ func TestFetchSessionWaits(t *testing.T) {
 		t.Fatalf("%d partitions were looked at in 50 rounds with one append each", n)
 	}
 	// Another fetch of the session ends the one that waits.
-	c.ring.say(c.frame(fetches{id: id, epoch: epoch, from: change, wait: 60_000}))
+	c.ring.say(c.frame(ask{id: id, epoch: epoch, from: change, wait: 60_000}))
 	for range 5 {
 		c.turn()
 	}
-	c.ring.say(c.frame(fetches{id: id, epoch: epoch + 1}))
+	c.ring.say(c.frame(ask{id: id, epoch: epoch + 1}))
 	if r := c.answer(); r.ErrorCode != 71 || len(r.Topics) != 0 {
 		t.Fatalf("the fetch that waited: error %d, %s", r.ErrorCode, said(r))
 	}
@@ -326,19 +326,19 @@ func TestFetchSessionWaits(t *testing.T) {
 		t.Fatalf("the fetch after it: session %d, %s", r.SessionID, said(r))
 	}
 	// So does whoever ends the session.
-	c.ring.say(c.frame(fetches{id: id, epoch: epoch + 2, wait: 60_000}))
+	c.ring.say(c.frame(ask{id: id, epoch: epoch + 2, wait: 60_000}))
 	for range 5 {
 		c.turn()
 	}
-	c.ring.say(c.frame(fetches{id: id, epoch: -1}))
+	c.ring.say(c.frame(ask{id: id, epoch: -1}))
 	if r := c.answer(); r.ErrorCode != 70 {
 		t.Fatalf("the fetch whose session ended: error %d, %s", r.ErrorCode, said(r))
 	}
 	if r := c.answer(); r.ErrorCode != 0 || r.SessionID != 0 {
 		t.Fatalf("the end: %+v", r)
 	}
-	if q := &c.s.sessions; q.n != 0 || q.interestsFree != len(q.interests) || c.s.polls.n != 0 {
-		t.Fatalf("%d sessions, %d partitions, %d fetches are left over", q.n, len(q.interests)-q.interestsFree, c.s.polls.n)
+	if q := &c.s.sessions; q.n != 0 || q.interestsFree != len(q.interests) || c.s.fetches.polls.n != 0 {
+		t.Fatalf("%d sessions, %d partitions, %d fetches are left over", q.n, len(q.interests)-q.interestsFree, c.s.fetches.polls.n)
 	}
 }
 
@@ -349,7 +349,7 @@ func TestFetchSessionCounts(t *testing.T) {
 	id := c.begin(map[int32]int64{0: 0, 1: 0, 2: 0})
 	batch := len(kafka.AppendBatch(nil, 0, nil, make([]byte, 1000)))
 	c.produce(0, 1000)
-	c.ring.say(c.frame(fetches{id: id, epoch: 1, wait: 60_000, minBytes: int32(4*batch - 20)}))
+	c.ring.say(c.frame(ask{id: id, epoch: 1, wait: 60_000, minBytes: int32(4*batch - 20)}))
 	acks0 := func(p int32) {
 		r := kmsg.NewPtrProduceRequest()
 		rt := kmsg.NewProduceRequestTopic()
@@ -365,7 +365,7 @@ func TestFetchSessionCounts(t *testing.T) {
 	}
 	for _, p := range []int32{1, 1} {
 		acks0(p)
-		if c.s.polls.n != 1 {
+		if c.s.fetches.polls.n != 1 {
 			t.Fatal("it does not wait for what it asked for")
 		}
 	}
@@ -413,14 +413,14 @@ func TestFetchSessionOfATopicThatGoes(t *testing.T) {
 				c.topic("other", [16]byte{2}, 1, 1)
 				c.produce(0, 10)
 				id := c.begin(map[int32]int64{0: 1, 1: 0})
-				other := fetches{id: id, epoch: 1, topic: "other", topicID: [16]byte{2}, from: map[int32]int64{0: 0}}
+				other := ask{id: id, epoch: 1, topic: "other", topicID: [16]byte{2}, from: map[int32]int64{0: 0}}
 				c.expect("two topics", other, id, "0: 0-0")
 				gone := "0: error 3, 1: error 3"
 				if version >= 13 {
 					gone = "0: error 100, 1: error 100"
 				}
 				if waiting {
-					c.ring.say(c.frame(fetches{id: id, epoch: 2, wait: 60_000}))
+					c.ring.say(c.frame(ask{id: id, epoch: 2, wait: 60_000}))
 					for range 5 {
 						c.turn()
 					}
@@ -434,7 +434,7 @@ func TestFetchSessionOfATopicThatGoes(t *testing.T) {
 						t.Fatalf("who waited heard %q", said(r))
 					}
 					epoch := int32(3)
-					r := c.ask(fetches{id: id, epoch: epoch})
+					r := c.ask(ask{id: id, epoch: epoch})
 					seen := map[int32]bool{}
 					for _, x := range r.Topics {
 						for _, p := range x.Partitions {
@@ -446,7 +446,7 @@ func TestFetchSessionOfATopicThatGoes(t *testing.T) {
 					}
 					return
 				}
-				r := c.ask(fetches{id: id, epoch: 2})
+				r := c.ask(ask{id: id, epoch: 2})
 				if said(r) != gone && said(r) != "1"+gone[1:len(gone)/2-1]+", 0"+gone[1:len(gone)/2-1] {
 					t.Fatalf("deleted: %q", said(r))
 				}
@@ -458,20 +458,20 @@ func TestFetchSessionOfATopicThatGoes(t *testing.T) {
 				c.topic("hot", [16]byte{3}, 2, 2)
 				if version < 13 {
 					// Offset 1 is not in the new log; partition 1 is read on from 0.
-					r := c.ask(fetches{id: id, epoch: 3, forget: []int32{0}})
+					r := c.ask(ask{id: id, epoch: 3, forget: []int32{0}})
 					if said(r) != "1: 0-0" {
 						t.Fatalf("made again: %q", said(r))
 					}
 					c.produce(1, 10)
-					c.expect("a record in it", fetches{id: id, epoch: 4}, id, "1: 0-1 records")
-					c.expect("named by the same name", fetches{id: id, epoch: 5, from: map[int32]int64{1: 1}}, id, "")
+					c.expect("a record in it", ask{id: id, epoch: 4}, id, "1: 0-1 records")
+					c.expect("named by the same name", ask{id: id, epoch: 5, from: map[int32]int64{1: 1}}, id, "")
 				} else {
-					r := c.ask(fetches{id: id, epoch: 3, forget: []int32{0}})
+					r := c.ask(ask{id: id, epoch: 3, forget: []int32{0}})
 					if said(r) != "1: error 100" {
 						t.Fatalf("made again, with another id: %q", said(r))
 					}
-					c.expect("forgotten", fetches{id: id, epoch: 4, forget: []int32{1}}, id, "")
-					c.expect("the new one", fetches{id: id, epoch: 5, topic: "hot", topicID: [16]byte{3}, from: map[int32]int64{1: 0}}, id, "1: 0-0")
+					c.expect("forgotten", ask{id: id, epoch: 4, forget: []int32{1}}, id, "")
+					c.expect("the new one", ask{id: id, epoch: 5, topic: "hot", topicID: [16]byte{3}, from: map[int32]int64{1: 0}}, id, "1: 0-0")
 				}
 			})
 		}
@@ -481,9 +481,9 @@ func TestFetchSessionOfATopicThatGoes(t *testing.T) {
 // A topic that is not known has no place in a session.
 func TestFetchSessionOfAnUnknownTopic(t *testing.T) {
 	c := newSessionClient(t, 11, 1)
-	c.expect("a first fetch", fetches{topic: "nobody", from: map[int32]int64{0: 0}}, 0, "0: error 3")
+	c.expect("a first fetch", ask{topic: "nobody", from: map[int32]int64{0: 0}}, 0, "0: error 3")
 	id := c.begin(map[int32]int64{0: 0})
-	c.expect("a session is ended by it", fetches{id: id, epoch: 1, topic: "nobody", from: map[int32]int64{0: 0}}, 0, "error 70")
+	c.expect("a session is ended by it", ask{id: id, epoch: 1, topic: "nobody", from: map[int32]int64{0: 0}}, 0, "error 70")
 	if c.s.sessions.n != 0 {
 		t.Fatal("it is still there")
 	}
@@ -496,11 +496,11 @@ func TestFetchSessionTellsOfANewStart(t *testing.T) {
 		c.produce(0, 10)
 	}
 	id := c.begin(map[int32]int64{0: 3, 1: 0})
-	c.expect("nothing is new", fetches{id: id, epoch: 1}, id, "")
+	c.expect("nothing is new", ask{id: id, epoch: 1}, id, "")
 	c.hear(Mail{Kind: MailTruncate, A: 2, B: 2, Serial: 1})
-	c.expect("a new start", fetches{id: id, epoch: 2}, id, "0: 2-3")
-	c.expect("known", fetches{id: id, epoch: 3}, id, "")
-	c.expect("before it", fetches{id: id, epoch: 4, from: map[int32]int64{0: 1}}, id, "0: error 1")
+	c.expect("a new start", ask{id: id, epoch: 2}, id, "0: 2-3")
+	c.expect("known", ask{id: id, epoch: 3}, id, "")
+	c.expect("before it", ask{id: id, epoch: 4, from: map[int32]int64{0: 1}}, id, "0: error 1")
 }
 
 // Kafka's rules for who has to go: a session not used for two minutes, the least
@@ -520,18 +520,18 @@ func TestFetchSessionsMakeRoom(t *testing.T) {
 		trim()
 	}
 	full := map[int32]int64{0: 0, 1: 0, 2: 0, 3: 0}
-	c.expect("none is old", fetches{from: full}, 0, "0: 0-0, 1: 0-0, 2: 0-0, 3: 0-0")
+	c.expect("none is old", ask{from: full}, 0, "0: 0-0, 1: 0-0, 2: 0-0, 3: 0-0")
 	for range 2 { // all are used, the second time when they are old
 		c.now += sessionEvictNS/2 + 1e9
 		for i, id := range ids {
-			c.expect("used", fetches{id: id, epoch: c.s.sessions.all[q.find(id)].epoch}, id, "")
+			c.expect("used", ask{id: id, epoch: c.s.sessions.all[q.find(id)].epoch}, id, "")
 			if i%100 == 0 {
 				trim()
 			}
 		}
 	}
 	trim()
-	c.expect("none is smaller", fetches{from: map[int32]int64{1: 0}}, 0, "1: 0-0")
+	c.expect("none is smaller", ask{from: map[int32]int64{1: 0}}, 0, "1: 0-0")
 	a := c.begin(full)
 	if q.find(ids[7]) != none || q.n != len(q.all) {
 		t.Fatal("the smallest is still there")
@@ -540,9 +540,9 @@ func TestFetchSessionsMakeRoom(t *testing.T) {
 	if q.find(a) == none || q.find(ids[0]) != none {
 		t.Fatal("a young one had to go, or not the first of the smallest")
 	}
-	c.expect("used", fetches{id: a, epoch: 1}, a, "")
+	c.expect("used", ask{id: a, epoch: 1}, a, "")
 	c.now += sessionEvictNS - 3e9
-	c.expect("used", fetches{id: ids[1], epoch: c.s.sessions.all[q.find(ids[1])].epoch}, ids[1], "")
+	c.expect("used", ask{id: ids[1], epoch: c.s.sessions.all[q.find(ids[1])].epoch}, ids[1], "")
 	c.now += 5e9
 	c.begin(map[int32]int64{1: 0})
 	if q.find(ids[1]) == none || q.find(ids[2]) != none {
@@ -561,7 +561,7 @@ func TestFetchSessionsShareTheRoom(t *testing.T) {
 	got := 0
 	for {
 		c.ring.sent, c.read = c.ring.sent[:0], 0
-		r := c.ask(fetches{from: from})
+		r := c.ask(ask{from: from})
 		if len(r.Topics[0].Partitions) != 1000 {
 			t.Fatalf("%d partitions were answered", len(r.Topics[0].Partitions))
 		}
@@ -573,7 +573,7 @@ func TestFetchSessionsShareTheRoom(t *testing.T) {
 	if got != len(q.interests)/1000 {
 		t.Fatalf("%d sessions of 1000 partitions, with room for %d partitions", got, len(q.interests))
 	}
-	if r := c.ask(fetches{from: map[int32]int64{5: 0}}); r.SessionID == 0 && q.interestsFree > 0 {
+	if r := c.ask(ask{from: map[int32]int64{5: 0}}); r.SessionID == 0 && q.interestsFree > 0 {
 		t.Fatal("a small one finds no room, and there is some")
 	}
 }
@@ -594,7 +594,7 @@ func TestFetchSessionAgainstAModel(t *testing.T) {
 				c.produce(p, 10)
 				high[p]++
 			}
-			f := fetches{id: id, epoch: epoch, from: map[int32]int64{}, wait: 5}
+			f := ask{id: id, epoch: epoch, from: map[int32]int64{}, wait: 5}
 			if id == 0 || rng.IntN(40) == 0 {
 				f.epoch, epoch = 0, 0
 				clear(session)
@@ -649,7 +649,7 @@ func TestFetchSessionAllocatesNothing(t *testing.T) {
 	id := c.begin(map[int32]int64{0: 0, 1: 0, 2: 0, 3: 0})
 	const mark, where = 0x11223344, 0x1122334455667788
 	produce := produceFrame(8, 0, make([]byte, 100))
-	fetch := c.frame(fetches{id: id, epoch: mark, wait: 500, from: map[int32]int64{0: where}, forget: []int32{5}})
+	fetch := c.frame(ask{id: id, epoch: mark, wait: 500, from: map[int32]int64{0: where}, forget: []int32{5}})
 	at, offsetAt := -1, -1
 	for i := range fetch[:len(fetch)-8] {
 		if binary.BigEndian.Uint32(fetch[i:]) == mark && at < 0 {
@@ -688,7 +688,7 @@ func TestFetchSessionAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(400, step); n != 0 {
 		t.Errorf("%v allocations for a fetch of a session", n)
 	}
-	begin := c.frame(fetches{from: map[int32]int64{1: 0, 2: 0}})
+	begin := c.frame(ask{from: map[int32]int64{1: 0, 2: 0}})
 	if n := testing.AllocsPerRun(50, func() {
 		c.ring.sent = c.ring.sent[:0]
 		c.ring.say(begin)
@@ -706,6 +706,6 @@ func TestFetchBeyondItsRoomIsOutOfRange(t *testing.T) {
 	c := newSessionClient(t, 11, 2)
 	c.produce(0, 1000)
 	c.produce(1, 1000)
-	c.expect("there is no room for the second", fetches{epoch: -1, from: map[int32]int64{0: 0, 1: 0}, maxBytes: 1}, 0, "0: 0-1 records, 1: 0-1")
-	c.expect("nor could it be read", fetches{epoch: -1, from: map[int32]int64{0: 0, 1: 5}, maxBytes: 1}, 0, "0: 0-1 records, 1: error 1")
+	c.expect("there is no room for the second", ask{epoch: -1, from: map[int32]int64{0: 0, 1: 0}, maxBytes: 1}, 0, "0: 0-1 records, 1: 0-1")
+	c.expect("nor could it be read", ask{epoch: -1, from: map[int32]int64{0: 0, 1: 5}, maxBytes: 1}, 0, "0: 0-1 records, 1: error 1")
 }

@@ -104,10 +104,9 @@ const (
 )
 
 const (
-	copyBelow    = 2048    // views smaller than this are copied into the reply
-	viewsMax     = 1 << 10 // of one answer
-	pinsPerChunk = 14
-	stopLookNS   = 10e6 // while stopping: how often to see whether all is done
+	copyBelow  = 2048    // views smaller than this are copied into the reply
+	viewsMax   = 1 << 10 // of one answer
+	stopLookNS = 10e6    // while stopping: how often to see whether all is done
 )
 
 // Shard is one core. It belongs to the thread that drives it; nobody else may
@@ -136,36 +135,29 @@ type Shard struct {
 	outbox      outbox
 
 	conns     conns
-	requests  []request
-	freeReq   uint32
-	inFlight  int
-	parts     []part
-	freePart  mem.Stack
-	partsOf   mem.Thread // a request's parts
-	waiters   mem.Thread // a partition's
-	partsFree int
-	pins      []pinChunk
-	freePin   int32
-	pinsFree  int // chunks
+	backlog   backlog
+	requests  requests
+	credit    partCredit
+	produces  produces
+	fetches   fetches
+	searches  searches
+	scheduled []uint32 // requests to try in this turn
+	blocked   []uint32 // requests that wait for read or reply memory
 	timers    timers
-	waiting   waitQueue
-	progress  uint64
-	dirty     []uint32 // fetches to look at again in this turn
+	progress  uint64 // the engine's, when requests were last given another chance
+	replyMax  int    // bytes of records in one reply, the first batch excepted
+	copyMax   int    // and of those that are copied
 
 	topics     topicTable
 	partitions []partition // by engine slot
-	windows    producers
+	producers  producers
 	sessions   sessions
-	aheads     aheads
-	control    Control // the control shard's, else nil
-	api        *API
-	late       [OpenCredit]lateErrand
-	kept       []Mail   // what the control shard asked for that waits for memory
-	starved    []uint32 // fetches and searches that wait for read or reply memory
-	polls      polls    // fetches that wait for data
-	crowded    bool     // a fetch found no parts
-	replyMax   int      // bytes of records in one answer, the first batch excepted
-	copyMax    int      // and of those that are copied
+	readahead  readahead
+
+	control       Control // the control shard's, else nil
+	api           *API
+	pendingLogOps [OpenCredit]logOp
+	deferred      []Mail // what the control shard asked for that waits for memory
 
 	retainAt    ioring.Instant // when retention goes on
 	retainNext  int            // with this slot
@@ -181,7 +173,7 @@ type Shard struct {
 	Timelines *metrics.Shard
 	// Flight keeps the slowest requests of a data shard; the control shard has none.
 	Flight     *metrics.Flight
-	promised   objectives
+	slo        objectives
 	refused    uint64         // connections refused that a line told of
 	refusedAt  ioring.Instant // when the next line may
 	troubles   uint64         // failures on the disk that were survived and told of
@@ -250,34 +242,25 @@ func (s *Shard) makeTables() {
 	s.line = make([]byte, 0, 1024)
 	s.outbox = newOutbox(o.DataShards, o.Net.RequestsMax)
 	s.conns = newConns(o.Net.ConnsMax)
-	// A request may outlive its connection, whose frame is then free for another.
-	s.requests = make([]request, 2*o.Net.RequestsMax)
-	for i := range s.requests {
-		s.requests[i].free = uint32(i + 1)
+	// A request may outlive its connection, whose place is then free for another.
+	requests, parts := 2*o.Net.RequestsMax, o.WaitersMax
+	s.requests, s.timers, s.backlog = newRequests(requests), newTimers(requests), newBacklog(requests)
+	s.scheduled = make([]uint32, 0, requests)
+	s.blocked = make([]uint32, 0, 2*requests)
+	s.deferred = make([]Mail, 0, OpenCredit)
+	pinChunks := parts + o.Net.RequestsMax
+	if o.Shard == 0 {
+		requests, parts, pinChunks = 0, 0, 0 // the control shard serves none of these
 	}
-	s.parts = make([]part, o.WaitersMax)
-	s.partsOf = mem.ThreadOf(s.parts, func(x *part) *mem.Links { return &x.links })
-	s.waiters = mem.ThreadOf(s.parts, func(x *part) *mem.Links { return &x.wait })
-	s.partsOf.Fill(&s.freePart)
-	s.partsFree = len(s.parts)
-	s.pins = make([]pinChunk, o.WaitersMax+o.Net.RequestsMax)
-	for i := range s.pins {
-		s.pins[i].next = int32(i + 1)
-	}
-	s.pins[len(s.pins)-1].next = none
-	s.pinsFree = len(s.pins)
-	s.polls = polls{all: mem.EmptyList, links: mem.ThreadOf(s.requests, func(r *request) *mem.Links { return &r.poll })}
-	s.timers = newTimers(len(s.requests))
-	s.waiting = newWaitQueue(2 * o.Net.RequestsMax)
-	s.dirty = make([]uint32, 0, len(s.requests))
-	s.kept = make([]Mail, 0, OpenCredit)
-	s.starved = make([]uint32, 0, 2*len(s.requests))
+	s.credit = partCredit{all: parts, free: parts}
+	s.produces, s.searches = newProduces(requests, parts), newSearches(requests, parts)
+	s.fetches = newFetches(requests, s.credit.fetchesMax(), pinChunks)
 	s.partitions = make([]partition, o.Engine.LogsMax)
 	for i := range s.partitions {
 		s.partitions[i] = s.newPartition(engine.Slot(i))
 	}
 	s.topics = newTopicTable()
-	s.windows = newProducers(o.ProducersMax, o.Engine.LogsMax)
+	s.producers = newProducers(o.ProducersMax, o.Engine.LogsMax)
 	s.Timelines = metrics.NewShard()
 }
 
@@ -286,14 +269,14 @@ func (s *Shard) restoreWindows() {
 	for i := range s.boot.Shards[s.o.Shard].Logs {
 		l := &s.boot.Shards[s.o.Shard].Logs[i]
 		if slot, ok := s.engine.Lookup(l.ID); ok {
-			s.windows.restore(slot, l.End, l.Attachment, l.Headers)
+			s.producers.restore(slot, l.End, l.Attachment, l.Headers)
 		}
 		l.Attachment, l.Headers = nil, nil
 	}
 }
 
 // Attachment gives the engine the producer windows of a log, for its checkpoint.
-func (s *Shard) Attachment(l engine.Slot, dst []byte) int { return s.windows.attachment(l, dst) }
+func (s *Shard) Attachment(l engine.Slot, dst []byte) int { return s.producers.attachment(l, dst) }
 
 // Done says that the shard has stopped: every log written, nothing in flight.
 func (s *Shard) Done() bool { return s.stage == StageDone }
@@ -305,4 +288,4 @@ func (s *Shard) Failed() bool { return s.failed }
 func (s *Shard) Serving() bool { return s.stage == StageServing }
 
 // InFlight is how many requests are not answered yet.
-func (s *Shard) InFlight() int { return s.inFlight }
+func (s *Shard) InFlight() int { return s.requests.inFlight }

@@ -24,7 +24,7 @@ func (s *Shard) setObjective(number int32, t *topic) {
 		s.dropObjective(t)
 		return
 	}
-	o := &s.promised
+	o := &s.slo
 	if t.objective == 0 {
 		if o.n == len(o.all) {
 			s.logf(Warn, "a topic's latency.slo.ms is not watched: so many have one already: ", int64(o.n))
@@ -42,7 +42,7 @@ func (s *Shard) setObjective(number int32, t *topic) {
 }
 
 func (s *Shard) dropObjective(t *topic) {
-	o := &s.promised
+	o := &s.slo
 	if t.objective == 0 {
 		return
 	}
@@ -55,26 +55,18 @@ func (s *Shard) dropObjective(t *topic) {
 	}
 }
 
-// judge counts a request for each topic that it names and that was promised
-// something. Topics are runs of parts.
-func (s *Shard) judge(k metrics.Kind, r *request, took int64) {
-	last := none
-	for p := r.parts.First; p != none; p = s.partsOf.Next(p) {
-		x := &s.parts[p]
-		number := x.topic
-		if k == metrics.Produce && x.code == 0 {
-			number = x.partition.topic
-		}
-		if number == none || number == last {
-			continue
-		}
-		last = number
-		if i := s.topics.all[number].objective; i > 0 {
-			o := &s.promised.all[i-1]
-			o.Total++
-			if took > o.LimitNS {
-				o.Missed++
-			}
+// countObjective counts a request for a topic that was promised something. A
+// request names its topics one after another: the one named last was counted.
+func (s *Shard) countObjective(topic int32, last *int32, took int64) {
+	if topic == none || topic == *last {
+		return
+	}
+	*last = topic
+	if i := s.topics.all[topic].objective; i > 0 {
+		o := &s.slo.all[i-1]
+		o.Total++
+		if took > o.LimitNS {
+			o.Missed++
 		}
 	}
 }

@@ -61,6 +61,15 @@ func (t *topicTable) remove(i int32) {
 	x.partitions = nil
 }
 
+// lookup is the entry of a topic as a request names it: by the bytes of its id, or
+// by name. none: there is no such topic.
+func (t *topicTable) lookup(name []byte, byID bool) int32 {
+	if byID {
+		return t.findID(name)
+	}
+	return t.find(name)
+}
+
 // find is the entry of a topic by name, none where there is no such topic.
 func (t *topicTable) find(name []byte) int32 {
 	if i, ok := t.byName[string(name)]; ok {

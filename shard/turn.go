@@ -14,23 +14,9 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	s.Timelines.Counters.Turns++
 	s.beginTurn()
 	again, before := false, s.stage
-	for {
-		n := s.ring.Reap(s.completions)
-		s.Timelines.Counters.Completions += uint64(n)
-		for _, c := range s.completions[:n] {
-			switch c.Token.Kind() & 0xf0 {
-			case ioring.KindNet:
-				s.net.Complete(c, now)
-			case ioring.KindEngine:
-				s.engine.Complete(c, now)
-			}
-		}
-		if n < len(s.completions) {
-			break
-		}
-	}
+	s.reap()
 	s.readMail()
-	s.logEvents()
+	s.engineEvents()
 	s.netEvents()
 	for {
 		slot, ok := s.timers.due(now)
@@ -39,27 +25,21 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		}
 		s.expire(slot)
 	}
-	if p := s.engine.Progress(); p != s.progress || s.waiting.retry {
+	if p := s.engine.Progress(); p != s.progress || s.backlog.retry {
 		s.progress = p
-		s.changeKept()
-		s.retryWaiting()
-		for _, i := range s.starved {
-			if s.requests[i].used {
-				s.requests[i].starved = false
-				s.lookAt(i)
-			}
-		}
-		s.starved = s.starved[:0]
+		s.retryDeferred()
+		s.retryBacklog()
+		s.retryBlocked()
 	}
 	if s.control != nil {
 		s.control.Step()
 	}
 	s.retain()
 	s.makeRoom()
-	s.lookAgain()
+	s.runScheduled()
 	sleepUntil = s.engine.Step(now)
-	if s.logEvents() {
-		s.lookAgain()
+	if s.engineEvents() {
+		s.runScheduled()
 		again = true
 	}
 	sleepUntil = min(sleepUntil, s.net.Step(now), s.timers.next())
@@ -74,12 +54,12 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		sleepUntil = now
 	}
 	sleepUntil = min(sleepUntil, s.refusals())
-	s.tellTroubles()
+	s.warnOfFailures()
 	s.countFrames()
 	s.endTurn()
 	if s.Timelines.Asked() {
 		s.counters()
-		s.levels()
+		s.gauges()
 		s.Timelines.Swap()
 	}
 	if now-s.published >= 1e9 {
@@ -88,8 +68,8 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		s.Timelines.Publish()
 	}
 	// The control shard does what its events allow in step, data shards what
-	// memory allows in retryWaiting: both are over for this turn.
-	if again && s.control != nil || s.engine.Progress() != s.progress && s.waiting.n+len(s.starved)+len(s.kept) > 0 {
+	// memory allows in retryBacklog: both are over for this turn.
+	if again && s.control != nil || s.engine.Progress() != s.progress && s.backlog.n+len(s.blocked)+len(s.deferred) > 0 {
 		sleepUntil = now
 	}
 	s.life()
@@ -105,8 +85,8 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	return sleepUntil
 }
 
-// logEvents takes what the engine has to say. It says whether there was any.
-func (s *Shard) logEvents() (any bool) {
+// engineEvents takes what the engine has to say. It says whether there was any.
+func (s *Shard) engineEvents() (any bool) {
 	for {
 		ev, ok := s.engine.Next()
 		if !ok {
@@ -115,7 +95,7 @@ func (s *Shard) logEvents() (any bool) {
 		any = true
 		switch ev.Kind {
 		case engine.Durable:
-			s.acknowledge(ev.Slot)
+			s.advanced(&s.partitions[ev.Slot])
 		case engine.ReadDone:
 			if s.control != nil {
 				s.control.LogEvent(ev)
@@ -148,15 +128,44 @@ func (s *Shard) netEvents() (any bool) {
 		case netring.Opened:
 			s.conns.opened(ev.Conn)
 		case netring.RequestReady:
-			s.frame(ev)
+			s.arrived(ev)
 		case netring.Sent:
-			s.sent(uint32(ev.User))
+			s.sent(&s.requests.all[uint32(ev.User)])
 		case netring.Closed:
 			s.closed(ev.Conn)
 		case netring.ProtocolError:
-			s.noise(ev)
+			s.protocolError(ev)
 		}
 	}
+}
+
+// reap takes all completions there are.
+func (s *Shard) reap() {
+	for {
+		n := s.ring.Reap(s.completions)
+		s.Timelines.Counters.Completions += uint64(n)
+		for _, c := range s.completions[:n] {
+			switch c.Token.Kind() & 0xf0 {
+			case ioring.KindNet:
+				s.net.Complete(c, s.now)
+			case ioring.KindEngine:
+				s.engine.Complete(c, s.now)
+			}
+		}
+		if n < len(s.completions) {
+			return
+		}
+	}
+}
+
+// advanced: the high watermark or the log start of a partition has moved.
+func (s *Shard) advanced(p *partition) {
+	s.acknowledge(p)
+	if s.truncating > 0 {
+		s.truncated(p.slot)
+	}
+	s.countAll(p)
+	s.stir(p, false)
 }
 
 func (s *Shard) listen() {
@@ -178,7 +187,7 @@ func (s *Shard) life() {
 		if s.post.stopping() {
 			s.stage = StageDraining
 			s.net.Stop()
-			s.answerFetches()
+			s.answerLongPolls()
 		}
 	case StageDraining:
 		switch {

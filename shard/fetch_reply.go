@@ -1,0 +1,176 @@
+package shard
+
+import (
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/kafka"
+)
+
+// replyFetch writes the reply around the first used views. copied: those of log
+// memory are to be copied. Where there is no memory for it the Fetch is tried
+// again.
+func (s *Shard) replyFetch(req *request, fetch *fetchRequest, used int, copied bool) {
+	if fetch.session != none {
+		s.dropUnchanged(fetch)
+	}
+	size := s.measureReply(req, fetch, copied)
+	mine, wait := s.net.Attached(req.conn), size.wait
+	switch {
+	case mine > 0 && size.lent > 0 && mine+size.lent > s.replyMax:
+		s.unpin(0, used) // until what is pinned for this connection has left
+		s.blockOnMemory(req)
+		return
+	case wait, !s.fetches.pins.haveRoom(size.attached), !s.net.HasReplyRoom(size.copied, size.attached):
+		s.net.Expedite()
+		wait = true
+	}
+	if wait || !s.net.Begin(req.id, size.copied) {
+		s.unpin(0, used)
+		if s.net.Alive(req.id) {
+			s.blockOnMemory(req)
+		} else {
+			s.unpark(req)
+			s.endRequest(req)
+		}
+		return
+	}
+	if fetch.wants && s.stage == StageServing {
+		fetch.sessionID = s.createSession(req, fetch)
+	}
+	kafka.PutFetchHead(s.net.Bytes(req.id, kafka.FetchHeadBytes(&req.header, size.topics)), &req.header, fetch.code, fetch.sessionID, size.topics)
+	at, budget := 0, s.copyMax
+	for p := fetch.parts.First; p != none; p = s.fetches.parts.next(p) {
+		s.replyPartition(req, fetch, p, s.views[at:at+int(s.fetches.parts.all[p].views)], &budget, copied)
+		at += int(s.fetches.parts.all[p].views)
+	}
+	kafka.PutFetchEnd(s.net.Bytes(req.id, kafka.FetchEndBytes(req.header.Version)))
+	s.detach(fetch)
+	s.unpark(req)
+	s.net.Release(req.id)
+	s.sendReply(req)
+}
+
+// replySize is what a Fetch's reply takes.
+type replySize struct {
+	topics   int
+	copied   int // bytes of reply memory
+	attached int // views that are sent from where they lie
+	lent     int // and their bytes
+	wait     bool
+}
+
+// measureReply measures the reply. It waits where a view would have to be copied
+// and is too large for that.
+func (s *Shard) measureReply(req *request, fetch *fetchRequest, copied bool) replySize {
+	version, budget, at := req.header.Version, s.copyMax, 0
+	size := replySize{copied: kafka.FetchEndBytes(version)}
+	for p := fetch.parts.First; p != none; p = s.fetches.parts.next(p) {
+		part := &s.fetches.parts.all[p]
+		if s.beginsTopic(fetch, p) {
+			size.topics++
+			size.copied += kafka.FetchTopicBytes(version, s.nameBytes(part), s.partsOfTopic(p))
+		}
+		size.copied += kafka.FetchPartitionBytes(version, int(part.bytes)) + kafka.FetchPartitionEndBytes(version, s.endsTopic(p))
+		for _, view := range s.views[at : at+int(part.views)] {
+			if copies(view, budget, copied) {
+				size.copied += len(view.Bytes)
+				budget -= len(view.Bytes)
+			} else {
+				size.attached++
+				size.lent += len(view.Bytes)
+				size.wait = size.wait || copied && view.Hot()
+			}
+		}
+		at += int(part.views)
+	}
+	size.copied += kafka.FetchHeadBytes(&req.header, size.topics)
+	return size
+}
+
+// copies says whether a view is copied into the reply: a small one, or any of
+// log memory where others have pinned as much of it as may be.
+func copies(view engine.View, budget int, all bool) bool {
+	return len(view.Bytes) <= budget && (len(view.Bytes) < copyBelow || all && view.Hot())
+}
+
+// replyPartition writes one partition with its views, and what begins and ends
+// its topic.
+func (s *Shard) replyPartition(req *request, fetch *fetchRequest, p int32, views []engine.View, budget *int, copied bool) {
+	part, version := &s.fetches.parts.all[p], req.header.Version
+	if s.beginsTopic(fetch, p) {
+		s.replyTopic(req, p)
+	}
+	if fetch.session != none {
+		s.markSent(part)
+	}
+	high, start := part.high, part.start
+	if part.code != kafka.None {
+		high, start = -1, -1
+	}
+	kafka.PutFetchPartition(s.net.Bytes(req.id, kafka.FetchPartitionBytes(version, int(part.bytes))), version, part.index, part.code, high, start, int(part.bytes))
+	for _, view := range views {
+		if copies(view, *budget, copied) {
+			*budget -= len(view.Bytes)
+			s.copyToReply(req, view.Bytes)
+			s.engine.Unpin(view.Pin)
+			s.Timelines.Counters.CopiedViews++
+			continue
+		}
+		s.net.Attach(req.id, view.Bytes)
+		s.fetches.pins.keep(&fetch.pins, view.Pin)
+	}
+	if part.hasRead && part.views > 0 && part.code == kafka.None {
+		s.readAhead(part)
+	}
+	s.Timelines.Counters.BytesOut += uint64(part.bytes)
+	kafka.PutFetchPartitionEnd(s.net.Bytes(req.id, kafka.FetchPartitionEndBytes(version, s.endsTopic(p))))
+}
+
+// beginsTopic, endsTopic and partsOfTopic see a request's parts as topics: parts
+// of one topic that stand together. Topics that are not known stand alone.
+func (s *Shard) beginsTopic(fetch *fetchRequest, p int32) bool {
+	part := &s.fetches.parts.all[p]
+	return p == fetch.parts.First || part.topic == none || s.fetches.parts.all[part.ofRequest.Prev].topic != part.topic
+}
+
+func (s *Shard) endsTopic(p int32) bool {
+	part := &s.fetches.parts.all[p]
+	return part.ofRequest.Next == none || part.topic == none || s.fetches.parts.all[part.ofRequest.Next].topic != part.topic
+}
+
+func (s *Shard) partsOfTopic(p int32) int {
+	n := 1
+	for ; !s.endsTopic(p); p = s.fetches.parts.next(p) {
+		n++
+	}
+	return n
+}
+
+// nameBytes is how long the name of a part's topic is, as the reply has it.
+func (s *Shard) nameBytes(part *fetchPart) int {
+	if part.topic != none {
+		return len(s.topics.all[part.topic].name)
+	}
+	return part.name.Len
+}
+
+// replyTopic begins a topic. One that is not known is named with the request's
+// own bytes, which are still there: it was never parked.
+func (s *Shard) replyTopic(req *request, p int32) {
+	part, version := &s.fetches.parts.all[p], req.header.Version
+	n := s.partsOfTopic(p)
+	dst := s.net.Bytes(req.id, kafka.FetchTopicBytes(version, s.nameBytes(part), n))
+	if part.topic != none {
+		t := &s.topics.all[part.topic]
+		name := t.nameBytes
+		if version >= kafka.FetchByID {
+			name = t.id[:]
+		}
+		kafka.PutFetchTopic(dst, version, name, n)
+		return
+	}
+	s.pieces = s.net.Slices(req.id, s.pieces[:0])
+	s.reader.Reset(s.pieces)
+	name := s.name[:part.name.Len]
+	s.reader.CopyTo(part.name, name)
+	kafka.PutFetchTopic(dst, version, name, n)
+}

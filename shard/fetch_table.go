@@ -1,0 +1,174 @@
+package shard
+
+import (
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/mem"
+)
+
+// fetchRequest is what a Fetch has beside its request.
+type fetchRequest struct {
+	parts     mem.List        // of a session: those of its partitions that may have changed, and none while it waits
+	code      kafka.ErrorCode // refuses all of it
+	parked    bool            // it waits for data
+	changed   bool            // of a session: a partition changed that it has not looked at
+	wants     bool            // it asks for a session
+	bytesMin  int32
+	bytesMax  int32
+	session   int32 // that it goes on with, until it is answered; none
+	sessionID int32 // as the reply names it; 0: none
+	pins      int32 // chunks of pinned log memory, given back when the reply has left
+	have      int64 // parked: bytes counted of what it waits for
+	poll      mem.Links
+	parkedAt  ioring.Instant
+	deadline  ioring.Instant
+	idleFrom  ioring.Instant // for the flight recorder: it waited for data
+	idleTo    ioring.Instant
+}
+
+// fetchPart is one partition of a Fetch.
+type fetchPart struct {
+	ofRequest mem.Links
+	wait      mem.Links // among those that await data of their partition
+	request   uint32
+	topic     int32 // in the topic table; none where it is not known
+	index     int32
+	max       int32      // bytes wanted of it
+	partition *partition // nil where it was not found
+	from      int64
+	start     int64 // log start and high watermark, as the reply has them
+	high      int64
+	tally            // of the views; while it is parked, of what came since
+	epoch     int32  // leader epoch that the client believes in; -1: none
+	session   int32  // the session's partition that it stands for; none
+	views     int32  // how many of the shard's views are this part's
+	read      uint32 // a read from disk that serves it
+	hasRead   bool
+	waits     bool
+	code      kafka.ErrorCode
+	name      kafka.Span // the topic as the request names it
+}
+
+// fetches are the Fetch requests in flight.
+type fetches struct {
+	requests       []fetchRequest // by the request's slot
+	parts          partTable[fetchPart]
+	waiters        mem.Thread // parts in partitions' lists
+	polls          longPolls
+	pins           pins
+	partsExhausted bool // a Fetch found no parts
+}
+
+var (
+	emptyFetch     = fetchRequest{parts: mem.EmptyList, session: none, pins: none}
+	emptyFetchPart = fetchPart{topic: none, session: none}
+)
+
+func newFetches(requests, parts, pinChunks int) fetches {
+	t := fetches{requests: make([]fetchRequest, requests), pins: newPins(pinChunks)}
+	t.parts = newPartTable(parts, func(part *fetchPart) *mem.Links { return &part.ofRequest })
+	t.waiters = mem.ThreadOf(t.parts.all, func(part *fetchPart) *mem.Links { return &part.wait })
+	t.polls = longPolls{all: mem.EmptyList, links: mem.ThreadOf(t.requests, func(fetch *fetchRequest) *mem.Links { return &fetch.poll })}
+	return t
+}
+
+func (t *fetches) of(req *request) *fetchRequest { return &t.requests[req.slot] }
+
+// await puts a part among those that await data of their partition.
+func (t *fetches) await(p int32) {
+	part := &t.parts.all[p]
+	part.waits = true
+	t.waiters.PushFront(&part.partition.awaitingData, p)
+}
+
+func (t *fetches) stopAwaiting(p int32) {
+	if part := &t.parts.all[p]; part.waits {
+		part.waits = false
+		t.waiters.Remove(&part.partition.awaitingData, p)
+	}
+}
+
+// endFetch gives everything back that a Fetch has.
+func (s *Shard) endFetch(req *request) {
+	fetch := s.fetches.of(req)
+	s.detach(fetch)
+	s.dropParts(fetch)
+	s.fetches.pins.release(&fetch.pins, s.engine)
+}
+
+// dropParts gives a request's parts back.
+func (s *Shard) dropParts(fetch *fetchRequest) {
+	for !fetch.parts.Empty() {
+		s.dropPart(fetch, fetch.parts.First)
+	}
+}
+
+func (s *Shard) dropPart(fetch *fetchRequest, p int32) {
+	s.fetches.stopAwaiting(p)
+	if part := &s.fetches.parts.all[p]; part.hasRead {
+		s.engine.ReadEnd(part.read)
+		part.hasRead = false
+	}
+	s.fetches.parts.give(&fetch.parts, p, &s.credit)
+}
+
+// pins are the pins of log memory that replies hold until they have left, in
+// chunks. The table never grows.
+type pins struct {
+	all   []pinChunk
+	first int32 // free
+	free  int   // chunks
+}
+
+type pinChunk struct {
+	next int32
+	n    int32
+	pin  [pinsPerChunk]uint32
+}
+
+const pinsPerChunk = 14
+
+func newPins(n int) pins {
+	t := pins{all: make([]pinChunk, n), free: n}
+	for i := range t.all {
+		t.all[i].next = int32(i + 1)
+	}
+	if n > 0 {
+		t.all[n-1].next = none
+	}
+	return t
+}
+
+// haveRoom says whether n pins can be kept.
+func (t *pins) haveRoom(n int) bool { return t.free >= (n+pinsPerChunk-1)/pinsPerChunk }
+
+// keep adds a pin to those of a reply, whose newest chunk is *head.
+func (t *pins) keep(head *int32, pin uint32) {
+	if *head == none || t.all[*head].n == pinsPerChunk {
+		at := t.first
+		chunk := &t.all[at]
+		t.first = chunk.next
+		t.free--
+		chunk.next, chunk.n = *head, 0
+		*head = at
+	}
+	chunk := &t.all[*head]
+	chunk.pin[chunk.n] = pin
+	chunk.n++
+}
+
+// release unpins all pins of a reply.
+func (t *pins) release(head *int32, e *engine.Engine) {
+	for at := *head; at != none; {
+		chunk := &t.all[at]
+		for _, pin := range chunk.pin[:chunk.n] {
+			e.Unpin(pin)
+		}
+		next := chunk.next
+		chunk.next, t.first = t.first, at
+		t.free++
+		at = next
+	}
+	*head = none
+}
