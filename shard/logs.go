@@ -125,6 +125,7 @@ func (s *Shard) unnameLog(slot engine.Slot) {
 			for at := s.fetches.of(req).parts.First; at != none; at = s.fetches.parts.next(at) {
 				if part := &s.fetches.parts.all[at]; part.code == kafka.None && part.partition == p {
 					part.code = kafka.UnknownTopicOrPartition
+					s.fetches.stopAwaiting(at) // it may be answered later, and the lists are another log's then
 					s.schedule(req)
 				}
 			}

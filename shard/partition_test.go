@@ -3,6 +3,8 @@ package shard
 import (
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/tailbound/tailbound/cluster"
 	"github.com/tailbound/tailbound/kafka"
 )
@@ -74,5 +76,70 @@ func TestHighWatermark(t *testing.T) {
 		if got := p.highWatermark(); got != 1 || p.engine.Durable(p.slot) != 1 {
 			t.Errorf("write.caching %v: high watermark %d after it is durable", caching, got)
 		}
+	}
+}
+
+// A Fetch of a deleted log that waits for its turn on its connection does not
+// take others from the lists of the log that has the slot next.
+func TestSlotBeginsAnew(t *testing.T) {
+	h := newHotShardOf(t, hotArenaBytes, 64, 3)
+	turns := func() {
+		for range 30 {
+			h.turn()
+		}
+	}
+	fetch := func(min int32, partitions ...int32) {
+		r := kmsg.NewPtrFetchRequest()
+		r.ReplicaID, r.MaxWaitMillis, r.MinBytes, r.MaxBytes, r.SessionEpoch = -1, 60_000, min, 1<<20, -1
+		rt := kmsg.NewFetchRequestTopic()
+		rt.Topic = "hot"
+		for _, p := range partitions {
+			rp := kmsg.NewFetchRequestTopicPartition()
+			rp.Partition, rp.PartitionMaxBytes, rp.CurrentLeaderEpoch = p, 1<<20, -1
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		r.Topics = append(r.Topics, rt)
+		h.ring.say(frameOf(r, 11, 9))
+		turns()
+	}
+	produce := func(partition int32) {
+		r := kmsg.NewPtrProduceRequest()
+		r.TimeoutMillis = 1000
+		rt := kmsg.NewProduceRequestTopic()
+		rt.Topic = "hot"
+		rp := kmsg.NewProduceRequestTopicPartition()
+		rp.Partition, rp.Records = partition, kafka.AppendBatch(nil, 1_700_000_000_000, nil, make([]byte, 100))
+		rt.Partitions = append(rt.Partitions, rp)
+		r.Topics = append(r.Topics, rt)
+		h.ring.say(frameOf(r, 8, 7))
+		turns()
+	}
+	tell := func(m Mail) {
+		if !h.post.toData[1].put(m) {
+			t.Fatal("no room for mail")
+		}
+		turns()
+	}
+	hot := &h.s.topics.all[h.s.topics.find([]byte("hot"))]
+	before := hot.partitions[0]
+	produce(1)
+	fetch(1, 2)        // waits, and is the first of its connection
+	fetch(1<<20, 0, 1) // waits too
+	tell(Mail{Kind: MailDelete, A: 2})
+	tell(Mail{Kind: MailOpen, A: 99})
+	if hot.partitions[0] != before {
+		t.Fatal("the new log has another slot: this test tests nothing")
+	}
+	fetch(1, 0)
+	if n := h.s.fetches.polls.n; n != 3 {
+		t.Fatalf("%d fetches wait", n)
+	}
+	produce(2) // ends the first, behind which the second is answered
+	if n := h.s.fetches.polls.n; n != 1 {
+		t.Fatalf("%d fetches wait, the third should", n)
+	}
+	produce(0)
+	if n := h.s.fetches.polls.n; n != 0 {
+		t.Fatal("an append does not end the wait of a fetch for its partition")
 	}
 }
