@@ -23,14 +23,14 @@ type admission struct {
 	backpressureSince ioring.Instant
 }
 
-func newAdmission(o Options, table []conn) admission {
-	a := admission{
-		budget: (o.ReceiveBuffers/4 + 2) * o.ReceiveBufferBytes, reserve: o.ReceiveBuffers / 8 * o.ReceiveBufferBytes,
-		unparsedMax: max(1, o.ReceiveBuffers/4),
-		waiting:     [2]waitQueue{{List: mem.EmptyList}, {List: mem.EmptyList}}, links: mem.ThreadOf(table, func(c *conn) *mem.Links { return &c.wait }),
+func newAdmission(options Options, conns []conn) admission {
+	admission := admission{
+		budget: (options.ReceiveBuffers/4 + 2) * options.ReceiveBufferBytes, reserve: options.ReceiveBuffers / 8 * options.ReceiveBufferBytes,
+		unparsedMax: max(1, options.ReceiveBuffers/4),
+		waiting:     [2]waitQueue{{List: mem.EmptyList}, {List: mem.EmptyList}}, links: mem.ThreadOf(conns, func(conn *conn) *mem.Links { return &conn.wait }),
 	}
-	a.capacity = a.budget + a.reserve
-	return a
+	admission.capacity = admission.budget + admission.reserve
+	return admission
 }
 
 // class of a request, by its length: which queue it waits in.
@@ -43,8 +43,8 @@ const (
 )
 
 // waitQueue is connections that wait for admission, in order of arrival. The
-// oldest and the newest are admitted in turn: none waits for ever, and a thousand
-// that send no more of their requests hold up a newcomer by one of them.
+// oldest and the newest are admitted in turn: no connection waits for ever, and a
+// thousand that send no more of their requests delay a new one by one admission.
 type waitQueue struct {
 	mem.List
 	newestNext bool
@@ -58,13 +58,13 @@ func (q *waitQueue) next() int32 {
 	return q.First
 }
 
-// underPressure says that requests wait for memory: connections that hold some
-// and send nothing get less time.
+// underPressure says that requests wait for memory. Connections that hold some and
+// send nothing then get less time.
 func (a *admission) underPressure() bool {
 	return !a.waiting[classSmall].Empty() || !a.waiting[classLarge].Empty()
 }
 
-// RequestsWanted says that requests wait because as many are open as may be.
+// RequestsWanted says that requests wait because RequestsMax are open.
 func (n *Net) RequestsWanted() bool {
 	return n.requests.freeCount == 0 && n.admission.underPressure()
 }
@@ -147,7 +147,7 @@ func (r *receive) hasWhole(conn *conn) bool {
 }
 
 // budgetForSmall says whether a small request may take from the budget: large
-// ones that wait go before it.
+// requests that wait take precedence.
 func (a *admission) budgetForSmall(cost int) bool {
 	return a.waiting[classLarge].Empty() && a.budget >= cost
 }
@@ -188,8 +188,7 @@ func (a *admission) dequeue(conn *conn) {
 	conn.waitClass = noClass
 }
 
-// admissible says whether a connection waits in this class whose request can
-// begin.
+// admissible says whether the next connection in this class can be admitted.
 func (n *Net) admissible(class class) bool {
 	next := n.admission.waiting[class].next()
 	if next == none {
@@ -215,30 +214,31 @@ func (n *Net) admitWaiting() {
 	}
 }
 
-// updateBackpressure turns backpressure on where too many buffers hold what
-// cannot be parsed, and off again when half of them have been. Under it,
+// updateBackpressure turns backpressure on when too many buffers hold input that
+// cannot be parsed, and off again when half of them have been parsed. Under it,
 // connections without an admitted request receive into their prefix buffers: they
 // hold no buffer, and small requests go on.
 //
 // What was tried before, and how it failed:
 //
 //   - one buffer at a time for each connection: hundreds of peers that stop
-//     within one hold all there are;
-//   - only those that wait, by a Cancel: the kernel may fill dozens of buffers
-//     from one connection before it sees the Cancel, and requests that were
-//     admitted found none;
-//   - none of them: small requests of others waited until the progress timeout.
+//     within a buffer hold all buffers;
+//   - cancelling the Recv only of connections that wait: the kernel may fill
+//     dozens of buffers from one connection before it sees the Cancel, and
+//     admitted requests found none;
+//   - cancelling nothing: small requests of other connections waited until the
+//     progress timeout.
 func (n *Net) updateBackpressure() {
-	a := &n.admission
-	if !a.backpressureChanges(n.receive.unparsed) {
+	admission := &n.admission
+	if !admission.backpressureChanges(n.receive.unparsed) {
 		return
 	}
-	a.backpressure, a.backpressureSince = !a.backpressure, n.now
-	if a.backpressure {
+	admission.backpressure, admission.backpressureSince = !admission.backpressure, n.now
+	if admission.backpressure {
 		n.stats.Backpressured++
 	}
 	for i := range n.conns.all {
-		if conn := &n.conns.all[i]; conn.stage == stageOpen && conn.partial == none && conn.receiving == a.backpressure {
+		if conn := &n.conns.all[i]; conn.stage == stageOpen && conn.partial == none && conn.receiving == admission.backpressure {
 			n.conns.schedule(conn)
 		}
 	}
@@ -252,10 +252,10 @@ func (a *admission) backpressureChanges(unparsed int) bool {
 }
 
 // evict closes the connection that holds the most unparsed buffers. It is the
-// last resort where those are all there are and the caller has none to release.
-// With pipelined, where backpressure has lasted long, connections that wait for
-// admission are spared: it is for those that wait for nothing but the peer to
-// read their replies.
+// last resort when these are all the buffers and the caller has none to release.
+// With pipelined, used when backpressure has lasted long, connections that wait
+// for admission are spared: it is for those that only wait for the peer to read
+// their replies.
 func (n *Net) evict(pipelined bool) {
 	var worst *conn
 	most := 0
@@ -265,7 +265,7 @@ func (n *Net) evict(pipelined bool) {
 			continue
 		}
 		held := 0
-		for k := conn.unparsed.first; k != none; k = n.receive.ranges[k].next {
+		for at := conn.unparsed.first; at != none; at = n.receive.ranges[at].next {
 			held++
 		}
 		if held > most {

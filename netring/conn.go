@@ -16,7 +16,8 @@ import (
 //	for request { await answered(request); await send(request); sent(request) }
 //	shutdown(); await receive, send, shutdown; await close(); closed()
 //
-// Any failure goes to the last line, with Sent for each reply that was given.
+// A failure at any point goes on with the last line; each reply that Send was
+// given still has its Sent event.
 //
 // Invariants: outstanding is the length of the list first..last, and every
 // request in that list has been delivered; inputClosed implies receiveEnded.
@@ -69,7 +70,7 @@ type stage uint8
 
 const (
 	stageFree        stage = iota
-	stageOpen              // or nothing more is received, with replies to come
+	stageOpen              // also when nothing more is received but replies are to come
 	stageTearingDown       // everything is being taken back; waits for operations in flight
 	stageClosing           // the Close is in flight
 )
@@ -99,16 +100,16 @@ type conns struct {
 }
 
 func newConns(count int) conns {
-	c := conns{all: make([]conn, count), peers: make([]ioring.Address, count), free: none, due: make([]int32, count)}
+	table := conns{all: make([]conn, count), peers: make([]ioring.Address, count), free: none, due: make([]int32, count)}
 	for i := count - 1; i >= 0; i-- {
-		c.all[i] = conn{slot: int32(i), next: c.free}
-		c.free = int32(i)
+		table.all[i] = conn{slot: int32(i), next: table.free}
+		table.free = int32(i)
 	}
-	return c
+	return table
 }
 
-// take makes a connection of a socket that was accepted. There is a free slot:
-// the caller has checked.
+// take makes a connection of a socket that was accepted. The caller has checked
+// that there is a free slot.
 func (c *conns) take(peer ioring.Address, listener uint8, file uint32, now ioring.Instant) *conn {
 	slot := c.free
 	taken := &c.all[slot]
@@ -232,8 +233,8 @@ func (n *Net) canParse(conn *conn) bool {
 }
 
 // Close closes the connection after the replies to its requests up to the last
-// one that was answered, by Send or Drop, so far. Later requests are
-// cancelled: they are no longer Alive.
+// that has been answered, by Send or Drop. Later requests are cancelled: they are
+// no longer Alive.
 func (n *Net) Close(id ConnID) {
 	conn := n.conns.get(id)
 	if conn == nil || conn.closeAsked {
@@ -242,23 +243,22 @@ func (n *Net) Close(id ConnID) {
 	conn.receiveEnded, conn.inputClosed, conn.closeAsked = true, true, true
 	conn.sendAt = n.now
 	answered := none
-	for r := conn.first; r != none; r = n.requests.all[r].next {
-		if n.requests.all[r].stage >= requestAnswered {
-			answered = r
+	for index := conn.first; index != none; index = n.requests.all[index].next {
+		if n.requests.all[index].stage >= requestAnswered {
+			answered = index
 		}
 	}
-	r := conn.first
+	index := conn.first
 	if answered != none {
-		r = n.requests.all[answered].next
+		index = n.requests.all[answered].next
 	}
-	n.requests.cancel(r)
+	n.requests.cancel(index)
 	n.conns.schedule(conn)
 }
 
-// Abort says that the request gets no reply, so that the requests after it get
-// none either: a client takes the next reply that comes for the answer to the
-// oldest request that has none. The connection closes after the replies to the
-// requests before it.
+// Abort says that the request gets no reply. The requests after it get none
+// either, because a client takes the next reply for the answer to its oldest open
+// request. The connection closes after the replies to the requests before it.
 func (n *Net) Abort(id RequestID) {
 	req := n.requests.get(id)
 	if req == nil {
@@ -308,8 +308,7 @@ func (n *Net) tearDown(conn *conn) bool {
 	return true
 }
 
-// cancel asks for the end of the connection's operation of that kind. False: the
-// ring is full.
+// cancel cancels the connection's operation of that kind. False: the ring is full.
 func (c *conn) cancel(ring ioring.Ring, kind uint8, stage *opStage) bool {
 	if !ring.Push(ioring.Op{Token: c.token(kindCancel), Code: ioring.Cancel, Arg: uint64(c.token(kind))}) {
 		return false

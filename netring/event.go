@@ -6,8 +6,8 @@ import "github.com/tailbound/tailbound/ioring"
 // whose connection is gone. No connection has id 0.
 type ConnID uint64
 
-// Slot is the connection's place in a table of ConnsMax. Another connection has
-// it when this one is gone.
+// Slot is the connection's index in a table of ConnsMax. It is reused when the
+// connection is gone.
 func (c ConnID) Slot() int { return int(uint32(c)) }
 
 // RequestID names a request in the same way.
@@ -19,9 +19,9 @@ type Kind uint8
 const (
 	Opened        Kind = iota // Conn was accepted
 	RequestReady              // Request is one whole request of Conn
-	Sent                      // the reply that Send was given with User has left, or never will; its attached memory is the caller's again
+	Sent                      // the reply that Send was given with User has left or never will; its attached memory is the caller's again
 	Closed                    // Conn is gone, and its id with it; after the last Sent of it
-	ProtocolError             // Conn sends what cannot be a request, see What; it is being closed
+	ProtocolError             // Conn sent what cannot be a request, see What; it is being closed
 )
 
 // Event is something that happened. At is when the bytes or the completion that
@@ -35,7 +35,7 @@ type Event struct {
 	At      ioring.Instant
 }
 
-// What names what a ProtocolError event's connection probably spoke.
+// What says what the connection of a ProtocolError event probably spoke.
 func (e Event) What() string {
 	if e.Kind != ProtocolError {
 		return ""
@@ -49,10 +49,10 @@ func (e Event) What() string {
 	if isTLS(e.First) {
 		return "TLS spoken to a port without it"
 	}
-	switch n := lengthOf(e.First); {
-	case n < 0:
+	switch length := lengthOf(e.First); {
+	case length < 0:
 		return "a request of negative length"
-	case n < headerBytesMin:
+	case length < headerBytesMin:
 		return "a request shorter than its header"
 	}
 	return "a request longer than socket.request.max.bytes"
@@ -65,7 +65,7 @@ func lengthOf(first [8]byte) int32 {
 	return int32(uint32(first[0])<<24 | uint32(first[1])<<16 | uint32(first[2])<<8 | uint32(first[3]))
 }
 
-// events is the queue to the caller, which empties it every turn.
+// events is the queue of events for the caller, which empties it every turn.
 //
 // Invariant: it never overflows. There is room for what one turn can emit: an
 // Opened, a ProtocolError and a Closed of every connection, and a RequestReady
@@ -76,8 +76,9 @@ type events struct {
 	count int
 }
 
-// emit queues an event. It is filled in where it stays: the caller may add to it.
-func (n *Net) emit(kind Kind, conn ConnID, request RequestID, user uint64) *Event {
+// emit queues an event, and returns it where it lies in the queue: the caller
+// fills in the fields that only events of its kind have.
+func (n *Net) emit(kind Kind, conn ConnID, request RequestID) *Event {
 	queue := &n.events
 	if queue.count == len(queue.all) {
 		panic("netring: the events are not taken")
@@ -88,7 +89,7 @@ func (n *Net) emit(kind Kind, conn ConnID, request RequestID, user uint64) *Even
 	}
 	queue.count++
 	event := &queue.all[at]
-	event.Kind, event.First, event.Conn, event.Request, event.User, event.At = kind, [8]byte{}, conn, request, user, n.now
+	event.Kind, event.First, event.Conn, event.Request, event.User, event.At = kind, [8]byte{}, conn, request, 0, n.now
 	return event
 }
 

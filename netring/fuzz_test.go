@@ -67,7 +67,7 @@ func FuzzFrames(f *testing.F) {
 		at := 0
 		for at+4 <= len(stream) {
 			size := int(int32(binary.BigEndian.Uint32(stream[at:])))
-			if size < headerBytesMin || size > r.n.o.RequestBytesMax {
+			if size < headerBytesMin || size > r.n.options.RequestBytesMax {
 				bad = true
 				break
 			}

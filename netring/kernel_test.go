@@ -93,9 +93,9 @@ func onKernel(t *testing.T, mask string) {
 			}
 		}()
 	}
-	for who := range 12 {
+	for number := range 12 {
 		client(func(c *net.TCPConn) { // pipelines everything, checks every byte
-			rng := rand.New(rand.NewPCG(uint64(who), 9))
+			rng := rand.New(rand.NewPCG(uint64(number), 9))
 			const asks = 60
 			var all []byte
 			for i := range uint32(asks) {
@@ -118,17 +118,17 @@ func onKernel(t *testing.T, mask string) {
 				if i%7 == 3 {
 					continue
 				}
-				if who == 0 {
+				if number == 0 {
 					time.Sleep(5 * time.Millisecond)
 				}
 				want := answer(i, lent)
 				got := make([]byte, 4+len(want))
 				if _, err := io.ReadFull(c, got); err != nil {
-					t.Errorf("client %d, reply %d: %v", who, i, err)
+					t.Errorf("client %d, reply %d: %v", number, i, err)
 					return
 				}
 				if int(binary.BigEndian.Uint32(got)) != len(want) || !bytes.Equal(got[4:], want) {
-					t.Errorf("client %d: reply %d is wrong", who, i)
+					t.Errorf("client %d: reply %d is wrong", number, i)
 					return
 				}
 			}

@@ -16,14 +16,14 @@ import (
 // It accepts one connection at a time, with its address. (An Accept with many
 // completions has no place to put their addresses, and asking the kernel for them
 // later would take two system calls and a descriptor for each connection, on
-// kernels that can do it at all, 6.8 and later. The price is one turn for each of
-// many clients that connect at once.)
+// kernels that can do it at all, 6.8 and later. The price is that of many clients
+// that connect at once each takes a turn of its own.)
 type listeners struct {
 	all       []listener
 	listening bool
-	acceptAt  ioring.Instant // no Accept before: the last one failed for want of something
+	acceptAt  ioring.Instant // no Accept before: the last one failed for lack of a resource
 
-	rejected []uint32 // file slots of sockets that were accepted and have no place
+	rejected []uint32 // file slots of accepted sockets that are over a limit
 	closing  int      // Closes of such sockets in flight
 	refusal  Refusal  // the last
 }
@@ -106,8 +106,7 @@ func (l *listeners) idle() bool {
 	return len(l.rejected) == 0 && l.closing == 0
 }
 
-// accepted takes the completion of an Accept: a new connection, or why there is
-// none.
+// accepted takes the completion of an Accept: a new connection or an error.
 func (n *Net) accepted(completion ioring.Completion, at int) {
 	listener := &n.listeners.all[at]
 	if completion.Flags&ioring.FlagMore == 0 {
@@ -129,23 +128,23 @@ func (n *Net) accepted(completion ioring.Completion, at int) {
 	}
 	conn := n.conns.take(peer, uint8(at), uint32(completion.Result), n.now)
 	n.stats.Accepted++
-	n.emit(Opened, conn.id(), 0, 0)
+	n.emit(Opened, conn.id(), 0)
 	n.conns.schedule(conn)
 }
 
-// refuses says whether there are as many connections, or as many of this peer's
-// address, as may be, and counts it.
+// refuses says whether a limit of connections, of all or of this peer's address,
+// is reached, and counts the refusal.
 func (n *Net) refuses(peer ioring.Address) bool {
-	limit := n.o.ConnsPerAddressMax
-	for i := range n.o.AddressLimits {
-		if l := &n.o.AddressLimits[i]; l.Address == peer {
-			limit = l.ConnsMax
+	limit := n.options.ConnsPerAddressMax
+	for i := range n.options.AddressLimits {
+		if exception := &n.options.AddressLimits[i]; exception.Address == peer {
+			limit = exception.ConnsMax
 		}
 	}
 	switch {
 	case n.conns.free == none:
 		n.stats.Refused++
-		n.listeners.refusal = Refusal{peer, false, n.o.ConnsMax}
+		n.listeners.refusal = Refusal{peer, false, n.options.ConnsMax}
 	case n.conns.open >= limit && n.conns.countOf(peer) >= limit:
 		n.stats.RefusedPerAddress++
 		n.listeners.refusal = Refusal{peer, true, max(limit, 0)}

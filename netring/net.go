@@ -33,19 +33,19 @@ const acceptSlot = 1<<32 - 1
 type Options struct {
 	Listener           uint32         // file slot of the first listening socket
 	Listeners          int            // [1] of them, in the slots from there on
-	ConnsMax           int            // [1024] connections (max.connections)
-	ConnsPerAddressMax int            // [ConnsMax] of them, of one peer's address (max.connections.per.ip); below 0: none
-	AddressLimits      []AddressLimit // of addresses with a number of their own (max.connections.per.ip.overrides)
+	ConnsMax           int            // [1024] (max.connections)
+	ConnsPerAddressMax int            // [ConnsMax] from one address (max.connections.per.ip); below 0: none
+	AddressLimits      []AddressLimit // exceptions from ConnsPerAddressMax (max.connections.per.ip.overrides)
 	RequestsMax        int            // [2048] requests, from the first byte to the reply's last
 	ReceiveBufferBytes int            // [64 KiB] a multiple of 1 KiB
 	ReceiveBuffers     int            // [256] 16..65535; the receive pool is their product
 	RequestBytesMax    int            // [a quarter of the receive pool] and at most that
-	ProgressTimeoutNS  int64          // [30 s] without a byte for a request that has begun; a twentieth while others wait for memory
+	ProgressTimeoutNS  int64          // [30 s] without a byte for a request that has begun; a twentieth while requests wait for memory
 	IdleTimeoutNS      int64          // [600 s] for a connection without any
-	SendTimeoutNS      int64          // [60 s] for a peer to take a reply, or 64 KiB of it; a sixtieth while others wait for what replies hold
+	SendTimeoutNS      int64          // [60 s] for a peer to take a reply, or 64 KiB of it; a sixtieth while requests wait for what replies hold
 	PipelineMax        int            // [64] requests of one connection
-	ReplyBlocks        int            // [1024] of 4 KiB; a reply may copy into half of them
-	VectorsMax         int            // [16] of 1,024 pieces; without one a send has 8
+	ReplyBlocks        int            // [1024] blocks of 4 KiB; a reply may copy into half of them
+	VectorsMax         int            // [16] vectors of 1,024 slices; without one a Send has 8
 	AttachedMax        int            // [4096] attached slices expected at once; more are counted and allocated
 }
 
@@ -83,8 +83,8 @@ func (o Options) defaults() Options {
 	return o
 }
 
-// Stats counts since New. The second group is how full things are now; what ends
-// in Low is the least that ever was free.
+// Stats counts since New. The second group is current occupancy; a name ending in
+// Low is the fewest that were ever free.
 type Stats struct {
 	Accepted, ClosedConns                      uint64 // connections
 	Refused, RefusedPerAddress                 uint64 // closed at once: the table was full; their address had its share
@@ -97,7 +97,7 @@ type Stats struct {
 	NoBuffers, Admissions, Waited              uint64 // ENOBUFS; requests admitted; of them after a wait
 	ProtocolErrors, Backpressured, Evicted     uint64 // see updateBackpressure, evict
 	ProgressTimeouts, SendTimeouts, IdleCloses uint64
-	RepliesTooLarge, NoReplyMemory             uint64 // Begin refused: for ever, or for now
+	RepliesTooLarge, NoReplyMemory             uint64 // Begin refused: the reply can never fit, or cannot now
 	AttachedGrown                              uint64
 
 	Conns, RequestsOpen, Attached                       int
@@ -117,14 +117,14 @@ type Stats struct {
 //	R/8      is the reserve for requests of at most B bytes, so that they never wait behind large ones
 //	R/4 + 2  is the budget for all requests
 //	R/8      is lent to the kernel
-//	3R/8 - 2 holds what came and cannot be parsed yet; backpressure begins before it is full
+//	3R/8 - 2 holds input that cannot be parsed yet; backpressure begins before it is full
 //
-// All but the first are the ring's. A request of n bytes pins at most n + 2B of
+// All but the first are receive buffers. A request of n bytes pins at most n + 2B of
 // them (request.go says why), and one of at most B pins 2B; so the budget is what
-// the largest, a quarter of the pool, needs.
+// the largest request, a quarter of the pool, needs.
 type Net struct {
 	ring     ioring.Ring
-	o        Options
+	options  Options
 	now      ioring.Instant // of the last Complete or Step
 	stopping bool           // no new connection, no new request
 
@@ -141,20 +141,20 @@ type Net struct {
 
 // New makes a Net and allocates its memory from the arena. Errors: options that
 // contradict each other, an arena that is too small.
-func New(ring ioring.Ring, arena *mem.Arena, o Options) (*Net, error) {
-	o = o.defaults()
-	if err := o.check(); err != nil {
+func New(ring ioring.Ring, arena *mem.Arena, options Options) (*Net, error) {
+	options = options.defaults()
+	if err := options.check(); err != nil {
 		return nil, err
 	}
-	n := &Net{ring: ring, o: o, conns: newConns(o.ConnsMax), requests: newRequests(o.RequestsMax)}
-	n.admission = newAdmission(o, n.conns.all)
-	if err := n.allocate(arena); err != nil {
+	net := &Net{ring: ring, options: options, conns: newConns(options.ConnsMax), requests: newRequests(options.RequestsMax)}
+	net.admission = newAdmission(options, net.conns.all)
+	if err := net.allocate(arena); err != nil {
 		return nil, err
 	}
-	n.stats.BuffersFreeLow = n.receive.buffers.Count()
-	n.events.all = make([]Event, 4*o.RequestsMax+4*o.ConnsMax)
-	n.timeouts.scanNS = max(min(o.ProgressTimeoutNS/32, o.IdleTimeoutNS/4, o.SendTimeoutNS/4, 1e9), 1e6)
-	return n, nil
+	net.stats.BuffersFreeLow = net.receive.buffers.Count()
+	net.events.all = make([]Event, 4*options.RequestsMax+4*options.ConnsMax)
+	net.timeouts.scanNS = max(min(options.ProgressTimeoutNS/32, options.IdleTimeoutNS/4, options.SendTimeoutNS/4, 1e9), 1e6)
+	return net, nil
 }
 
 func (o *Options) check() error {
@@ -176,7 +176,7 @@ func (o *Options) check() error {
 
 // allocate makes the pools and the tables of what lies in them.
 func (n *Net) allocate(arena *mem.Arena) error {
-	o, size, count := &n.o, n.o.ReceiveBufferBytes, n.o.ReceiveBuffers
+	options, size, count := &n.options, n.options.ReceiveBufferBytes, n.options.ReceiveBuffers
 	var err error
 	pool := func(name string, size, count int) *mem.Pool {
 		pool, failed := mem.NewPool(arena, name, size, count)
@@ -193,18 +193,18 @@ func (n *Net) allocate(arena *mem.Arena) error {
 		buffers: pool("receive", size, count-count/8), small: pool("small receive", size/16+blockSkew, count/8*16),
 	}
 	n.replies = replies{
-		freeSlice: none, nextBlock: make([]int32, o.ReplyBlocks),
-		blocks: pool("reply", replyBlockBytes, o.ReplyBlocks), vectors: pool("vector", ioring.VectorBytes(vectorSlices), o.VectorsMax),
+		freeSlice: none, nextBlock: make([]int32, options.ReplyBlocks),
+		blocks: pool("reply", replyBlockBytes, options.ReplyBlocks), vectors: pool("vector", ioring.VectorBytes(vectorSlices), options.VectorsMax),
 	}
 	if err != nil {
 		return err
 	}
 	n.receive.prefixBytes = min(prefixBytesMax, n.receive.small.Size())
-	n.replies.connVectors = block("vectors of connections", ioring.VectorBytes(connVectorSlices)*o.ConnsMax)
-	n.receive.prefixes = block("first bytes of requests", n.receive.prefixBytes*o.ConnsMax)
-	n.replies.lengths = block("lengths of empty replies", 4*o.RequestsMax)
+	n.replies.connVectors = block("vectors of connections", ioring.VectorBytes(connVectorSlices)*options.ConnsMax)
+	n.receive.prefixes = block("first bytes of requests", n.receive.prefixBytes*options.ConnsMax)
+	n.replies.lengths = block("lengths of empty replies", 4*options.RequestsMax)
 	n.replies.scratch = block("netring scratch", replyBlockBytes)
-	n.listeners = listeners{all: make([]listener, o.Listeners), rejected: make([]uint32, 0, 64)}
+	n.listeners = listeners{all: make([]listener, options.Listeners), rejected: make([]uint32, 0, 64)}
 	for i := range n.listeners.all {
 		n.listeners.all[i].peer = block("peer address", ioring.AddressBytes)
 	}
@@ -212,16 +212,17 @@ func (n *Net) allocate(arena *mem.Arena) error {
 		return err
 	}
 	n.receive.filled = make([]uint32, n.receive.buffers.Count())
-	// Ranges of a buffer: one not yet parsed, and one of each request in it, of
-	// which but two lie in it wholly; of a request: one small block more.
-	n.receive.ranges = make([]bufferRange, 2*n.receive.buffers.Count()+3*o.RequestsMax+o.ConnsMax)
+	// A buffer has at most one range that is not parsed yet and one of a request
+	// that fills it. A request has three more: in a small block, and in its first
+	// and last buffers, which it may share.
+	n.receive.ranges = make([]bufferRange, 2*n.receive.buffers.Count()+3*options.RequestsMax+options.ConnsMax)
 	for i := len(n.receive.ranges) - 1; i >= 0; i-- {
 		n.receive.ranges[i].next = n.receive.freeRange
 		n.receive.freeRange = int32(i)
 	}
-	// Slices of a reply: its length, its blocks, and a block again after each that
-	// is attached.
-	n.replies.slices = make([]replySlice, 2*o.RequestsMax+o.ReplyBlocks+2*o.AttachedMax)
+	// A reply has a slice for its length and each of its blocks, and two for each
+	// attachment: that and the rest of the block behind it.
+	n.replies.slices = make([]replySlice, 2*options.RequestsMax+options.ReplyBlocks+2*options.AttachedMax)
 	for i := len(n.replies.slices) - 1; i >= 0; i-- {
 		n.replies.slices[i].next = n.replies.freeSlice
 		n.replies.freeSlice = int32(i)
@@ -231,19 +232,19 @@ func (n *Net) allocate(arena *mem.Arena) error {
 
 // Stats are the counters, valid until the next call of any method.
 func (n *Net) Stats() *Stats {
-	s := &n.stats
-	s.Conns, s.RequestsOpen, s.RequestsFreeLow = n.conns.open, len(n.requests.all)-n.requests.freeCount, n.requests.freeLow
-	s.Attached, s.AttachedGrown = n.replies.attached, n.replies.grown
-	s.BuffersInRing, s.BuffersHeld = n.receive.inRing, n.receive.buffers.Count()-n.receive.buffers.Free()-n.receive.inRing
-	s.SmallFree, s.SmallLow = n.receive.small.Free(), n.receive.small.Low()
-	s.ReplyFree, s.ReplyLow = n.replies.blocks.Free(), n.replies.blocks.Low()
-	s.Copied = n.receive.copied
-	s.BudgetFree, s.ReserveFree = n.admission.budget, n.admission.reserve
-	return s
+	stats := &n.stats
+	stats.Conns, stats.RequestsOpen, stats.RequestsFreeLow = n.conns.open, len(n.requests.all)-n.requests.freeCount, n.requests.freeLow
+	stats.Attached, stats.AttachedGrown = n.replies.attached, n.replies.grown
+	stats.BuffersInRing, stats.BuffersHeld = n.receive.inRing, n.receive.buffers.Count()-n.receive.buffers.Free()-n.receive.inRing
+	stats.SmallFree, stats.SmallLow = n.receive.small.Free(), n.receive.small.Low()
+	stats.ReplyFree, stats.ReplyLow = n.replies.blocks.Free(), n.replies.blocks.Low()
+	stats.Copied = n.receive.copied
+	stats.BudgetFree, stats.ReserveFree = n.admission.budget, n.admission.reserve
+	return stats
 }
 
-// Stop ends the taking of connections and requests. What was handed out is still
-// answered; each connection closes after its last reply.
+// Stop accepts no further connections and requests. Requests that were delivered
+// are still answered; each connection closes after its last reply.
 func (n *Net) Stop() {
 	n.stopping = true
 	for i := range n.conns.all {
@@ -271,8 +272,8 @@ func (n *Net) Complete(completion ioring.Completion, now ioring.Instant) {
 		n.listeners.closing--
 		return
 	case kindCancel:
-		if k := acceptSlot - token.Slot(); int(k) < len(n.listeners.all) {
-			n.listeners.all[k].cancel = opDone
+		if listener := acceptSlot - token.Slot(); int(listener) < len(n.listeners.all) {
+			n.listeners.all[listener].cancel = opDone
 			return
 		}
 	}
@@ -294,19 +295,19 @@ func (n *Net) Complete(completion ioring.Completion, now ioring.Instant) {
 	case kindShutdown:
 		conn.shutdown = opDone
 	case kindClose:
-		n.emit(Closed, conn.id(), 0, 0)
+		n.emit(Closed, conn.id(), 0)
 		n.conns.release(conn)
 		n.stats.ClosedConns++
 		return
 	default:
-		panic("netring: a completion of a kind that netring has not")
+		panic("netring: a completion of an unknown kind")
 	}
 	n.conns.schedule(conn)
 }
 
 // Step does what has become possible: it provides buffers, admits, receives,
-// sends, closes, and looks at the timeouts. It is called once a turn and says
-// when it wants to be called again at the latest.
+// sends, closes, and checks the timeouts. It is called once a turn, and returns
+// the time by which it has to be called again.
 func (n *Net) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	n.now = now
 	full := !n.receive.provide(n.ring, n.admission.backpressure)
@@ -325,7 +326,7 @@ func (n *Net) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 		}
 	}
 	full = !n.receive.provide(n.ring, n.admission.backpressure) || full
-	full = !n.listeners.step(n.ring, n.o.Listener, n.stopping, now) || full
+	full = !n.listeners.step(n.ring, n.options.Listener, n.stopping, now) || full
 	if full || n.admission.backpressureChanges(n.receive.unparsed) || n.admissible(classSmall) || n.admissible(classLarge) || n.receive.needsBuffers && n.receive.inRing > 0 {
 		return now
 	}

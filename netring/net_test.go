@@ -362,7 +362,7 @@ func random(t *testing.T, seed uint64) {
 	}
 	r := newRig(t, seed, o)
 	n := r.n
-	max := n.o.RequestBytesMax
+	max := n.options.RequestBytesMax
 	type client struct {
 		p        *peer
 		asked    uint32
@@ -652,8 +652,8 @@ func TestHalfOpenSendersHoldNothing(t *testing.T) {
 	r.clean()
 }
 
-// A thousand who stop anywhere in requests of any size, more than all the memory there is, do not hold up others, and cost nobody
-// innocent the connection.
+// A thousand connections that stop anywhere in requests of any size, more than fits in memory, do not delay other clients or
+// cost them their connections.
 func TestThousandHalfOpen(t *testing.T) {
 	for _, mix := range [][][2]int{ // announced, sent
 		{{3000, 600}}, {{20000, 600}}, {{60000, 59000}}, {{300_000, 5000}}, {{900_000, 450_000}}, {{100, 50}},
@@ -928,11 +928,11 @@ func (s *steady) Push(op ioring.Op) bool {
 	return true
 }
 
-// Whoever comes when its address, or everybody, has all the connections there
-// may be is closed at once and counted; who leaves makes room.
+// A connection over the limit of its address, or of all addresses, is closed at
+// once and counted; a connection that closes makes room.
 func TestConnectionLimits(t *testing.T) {
-	one, two, three, nobody := ioring.Address{15: 1}, ioring.Address{15: 2}, ioring.Address{15: 3}, ioring.Address{15: 4}
-	r := newRig(t, 3, Options{ConnsMax: 3, ConnsPerAddressMax: 2, AddressLimits: []AddressLimit{{nobody, 0}, {three, 1}}, RequestsMax: 8, ReceiveBufferBytes: 1024, ReceiveBuffers: 32, ReplyBlocks: 8, VectorsMax: 1})
+	one, two, three, barred := ioring.Address{15: 1}, ioring.Address{15: 2}, ioring.Address{15: 3}, ioring.Address{15: 4}
+	r := newRig(t, 3, Options{ConnsMax: 3, ConnsPerAddressMax: 2, AddressLimits: []AddressLimit{{barred, 0}, {three, 1}}, RequestsMax: 8, ReceiveBufferBytes: 1024, ReceiveBuffers: 32, ReplyBlocks: 8, VectorsMax: 1})
 	r.calm = true
 	turns := func() {
 		for range 20 {
@@ -980,7 +980,7 @@ func TestConnectionLimits(t *testing.T) {
 	refused(1, 2, Refusal{one, true, 2})
 	third.end = true
 	turns()
-	come(nobody, false)
-	refused(1, 3, Refusal{nobody, true, 0})
+	come(barred, false)
+	refused(1, 3, Refusal{barred, true, 0})
 	r.clean()
 }

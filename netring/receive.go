@@ -44,7 +44,7 @@ type receive struct {
 	unparsed int
 	copied   uint64 // bytes copied while assembling requests
 
-	needsBuffers bool // a connection does
+	needsBuffers bool // some connection's is set
 	unreleased   int  // requests delivered and not yet released, with bytes here
 }
 
@@ -92,7 +92,7 @@ func (c *conn) wantsInput(pipelineMax int) bool {
 // keepReceiving keeps a Recv in flight while the connection wants input, and
 // cancels it when not. False: the ring is full.
 func (n *Net) keepReceiving(conn *conn) bool {
-	wants := conn.wantsInput(n.o.PipelineMax) && !n.receive.prefixFull(conn)
+	wants := conn.wantsInput(n.options.PipelineMax) && !n.receive.prefixFull(conn)
 	intoPrefix := n.admission.backpressure && conn.partial == none
 	switch {
 	case wants && !conn.receiving:
@@ -191,8 +191,8 @@ func (r *receive) prefixRoom(conn *conn) mem.Block {
 	return r.prefixes.Slice(at+int(conn.prefixBytes), min(int(conn.need()), r.prefixBytes)-int(conn.prefixBytes))
 }
 
-// prefixFull says that the prefix buffer has all of a request that may come
-// before the request is admitted.
+// prefixFull says that the prefix buffer has as much of a request as may come
+// before it is admitted.
 func (r *receive) prefixFull(conn *conn) bool {
 	return conn.partial == none && conn.lengthHave == 4 && uint32(conn.prefixBytes) >= min(conn.need(), uint32(r.prefixBytes))
 }
@@ -222,9 +222,9 @@ func (r *receive) appendUnparsed(conn *conn, received bufferRange) {
 	r.unparsed++
 }
 
-// bufferPrefix copies the first unparsed range to the prefix buffer, where that
-// has room for all that has come of a request of which more is to come. It says
-// whether it did.
+// bufferPrefix copies the first unparsed range to the prefix buffer, if more of the
+// request is to come and the prefix buffer has room for what has. It says whether
+// it did.
 func (r *receive) bufferPrefix(conn *conn) bool {
 	if conn.unparsed.empty() {
 		return !r.prefixFull(conn) // or the length was all that came
@@ -317,7 +317,7 @@ func (r *receive) consume(conn *conn, bytes uint32) {
 	r.unparsed--
 }
 
-// dropInput drops what was received and is no whole request yet.
+// dropInput drops what was received of requests that are not whole.
 func (n *Net) dropInput(conn *conn) {
 	n.admission.dequeue(conn)
 	for !conn.unparsed.empty() {
@@ -330,8 +330,8 @@ func (n *Net) dropInput(conn *conn) {
 	conn.lengthHave, conn.prefixBytes = 0, 0
 }
 
-// serveNeedingBuffers has the connections that met ENOBUFS receive again, once
-// there are buffers.
+// serveNeedingBuffers schedules the connections that met ENOBUFS, once the ring has
+// buffers again.
 func (n *Net) serveNeedingBuffers() {
 	if !n.receive.needsBuffers || n.receive.inRing == 0 {
 		return

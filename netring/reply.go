@@ -53,11 +53,11 @@ type replies struct {
 	grown     uint64 // how often slices had to grow
 
 	vectors     *mem.Pool // large ones
-	connVectors mem.Block // a vector of connVectorSlices for each connection, which can always send
+	connVectors mem.Block // a vector of connVectorSlices for each connection, so that each can always send
 
 	attached   int  // slices attached to replies that have not left
 	multiBlock int  // blocks of replies that have several
-	expedited  bool // requests wait for what replies hold
+	expedited  bool // requests wait for memory that replies hold
 }
 
 const (
@@ -71,9 +71,9 @@ const (
 	connVectorSlices = 8                         // in a connection's own vector
 )
 
-// replyBlocksFor is how many blocks the given bytes, and the length before them,
-// may need when they are handed out in slices of at most a block each: any two
-// neighbouring blocks hold more than one block's bytes together.
+// replyBlocksFor is the most blocks that the given bytes and the length before
+// them can need when they are handed out in slices of at most a block: any two
+// neighbouring blocks together hold more than one block's bytes.
 func replyBlocksFor(bytes int) int {
 	if bytes > 0 {
 		bytes += 4
@@ -81,14 +81,14 @@ func replyBlocksFor(bytes int) int {
 	return 2*(bytes/(replyBlockBytes+1)) + min(1, bytes%(replyBlockBytes+1))
 }
 
-// Begin reserves reply memory for what Bytes will hand out. False: there is none
-// now (try again after a Sent, or after a Drop, which may have made this request
-// its connection's first), or the request is gone (see Alive). Begin(id, 0)
+// Begin reserves reply memory for what Bytes will hand out. False: there is not
+// enough now (try again after a Sent, or after a Drop, which may have made this
+// request its connection's first), or the request is gone (see Alive). Begin(id, 0)
 // always has its memory.
 //
-// Half of the memory is for replies that are next on their connection: the others
-// only wait, so they must not leave those without. A reply that needs more than
-// that half could wait for ever; its connection is closed.
+// Half of the memory is kept for replies that are next on their connection: other
+// replies can only wait, so they must not take it all. A reply that needs more
+// than that half could wait for ever; its connection is closed.
 func (n *Net) Begin(id RequestID, copiedBytesMax int) bool {
 	req := n.requests.get(id)
 	if req == nil || !n.Alive(id) {
@@ -130,17 +130,17 @@ func (n *Net) Begin(id RequestID, copiedBytesMax int) bool {
 	return true
 }
 
-// HasReplyRoom says whether a reply that copies and attaches so much leaves
-// others theirs: those of several blocks share half of the reply memory, and all
-// share the slices that may be attached. It is asked for replies that peers may
-// be slow to take.
+// HasReplyRoom says whether a reply that copies and attaches so much leaves room
+// for others: replies of several blocks share half of the reply memory, and all
+// replies share AttachedMax. It is asked for replies that peers may be slow to
+// take.
 func (n *Net) HasReplyRoom(copiedBytes, attached int) bool {
 	blocks, half := replyBlocksFor(copiedBytes), n.replies.blocks.Count()/2
-	return (blocks <= 1 || n.replies.multiBlock+min(blocks, half) <= half) && n.replies.attached+attached <= n.o.AttachedMax
+	return (blocks <= 1 || n.replies.multiBlock+min(blocks, half) <= half) && n.replies.attached+attached <= n.options.AttachedMax
 }
 
 // CanReserve says whether a reply that copies so much leaves an eighth of the
-// reply memory. It is asked for replies that may wait for a disk.
+// reply memory free. It is asked for replies that may wait for a disk.
 func (n *Net) CanReserve(copiedBytes int) bool {
 	all := n.replies.blocks.Count()
 	return n.replies.blocks.Free()-min(replyBlocksFor(copiedBytes), all/2) >= all/8
@@ -177,8 +177,9 @@ func (n *Net) Attached(id ConnID) int {
 	return 0
 }
 
-// Expedite says that requests wait for what replies hold: from now on, until a
-// reply of some size has left, peers are given less time to take theirs.
+// Expedite says that requests wait for memory that replies hold: until the next
+// reply with attached memory or several blocks has left, peers have less time to
+// take their replies.
 func (n *Net) Expedite() { n.replies.expedited = true }
 
 // Bytes hands out the next count bytes of the reply, contiguous, to be filled in
@@ -236,7 +237,7 @@ func (n *Net) Attach(id RequestID, bytes []byte) {
 func (n *Net) Send(id RequestID, user uint64) {
 	req := n.requests.get(id)
 	if req == nil {
-		n.emit(Sent, 0, id, user)
+		n.emit(Sent, 0, id).User = user
 		return
 	}
 	if !req.begun {
@@ -288,13 +289,13 @@ func (n *Net) send(conn *conn) bool {
 	}
 	filled := 0
 	conn.inSend = 0
-	for r := conn.first; filled < slices; r = n.requests.all[r].next {
+	for index := conn.first; filled < slices; index = n.requests.all[index].next {
 		conn.inSend++
-		if conn.inSend > 1 && n.requests.all[r].stage == requestAnswered {
+		if conn.inSend > 1 && n.requests.all[index].stage == requestAnswered {
 			n.stats.Gathered++
 		}
-		for s := n.requests.all[r].head; s != none && filled < slices; s = n.replies.slices[s].next {
-			ioring.SetPiece(vector, filled, n.replies.slices[s].bytes)
+		for slice := n.requests.all[index].head; slice != none && filled < slices; slice = n.replies.slices[slice].next {
+			ioring.SetPiece(vector, filled, n.replies.slices[slice].bytes)
 			filled++
 		}
 	}
@@ -316,8 +317,8 @@ func (n *Net) send(conn *conn) bool {
 // sendable counts the slices of the replies that are complete from first on, up to
 // a large vector's.
 func (p *replies) sendable(requests []request, first int32) (slices int) {
-	for r := first; r != none && requests[r].stage >= requestAnswered && slices < vectorSlices; r = requests[r].next {
-		for s := requests[r].head; s != none && slices < vectorSlices; s = p.slices[s].next {
+	for index := first; index != none && requests[index].stage >= requestAnswered && slices < vectorSlices; index = requests[index].next {
+		for slice := requests[index].head; slice != none && slices < vectorSlices; slice = p.slices[slice].next {
 			slices++
 		}
 	}
@@ -382,8 +383,8 @@ func (n *Net) removeHead(conn *conn) {
 // ones.
 func (n *Net) dropCancelled(conn *conn) {
 	before := none
-	for r := conn.first; r != none; before, r = r, n.requests.all[r].next {
-		if n.requests.all[r].cancelled {
+	for index := conn.first; index != none; before, index = index, n.requests.all[index].next {
+		if n.requests.all[index].cancelled {
 			n.removeAfter(conn, before)
 			return
 		}
@@ -408,18 +409,18 @@ func (n *Net) dropReplies(conn *conn) {
 // removeAfter removes the requests of a connection after the given one, all of
 // them for none.
 func (n *Net) removeAfter(conn *conn, before int32) {
-	r := conn.first
+	index := conn.first
 	if before == none {
 		conn.first = none
 	} else {
-		r = n.requests.all[before].next
+		index = n.requests.all[before].next
 		n.requests.all[before].next = none
 	}
 	conn.last = before
-	for r != none {
-		next := n.requests.all[r].next
-		n.end(conn, &n.requests.all[r])
-		r = next
+	for index != none {
+		next := n.requests.all[index].next
+		n.end(conn, &n.requests.all[index])
+		index = next
 	}
 }
 
@@ -427,7 +428,7 @@ func (n *Net) removeAfter(conn *conn, before int32) {
 func (n *Net) end(conn *conn, req *request) {
 	conn.outstanding--
 	if req.stage == requestAnswered {
-		n.emit(Sent, conn.id(), req.id(), req.user)
+		n.emit(Sent, conn.id(), req.id()).User = req.user
 	}
 	n.freeRequest(req)
 }

@@ -19,13 +19,12 @@ package netring
 //     so half as many requests could be admitted.) What comes in full buffers is
 //     not copied.
 //
-// A request that has come whole in one buffer needs no memory but that buffer.
-// When it is not its turn to be admitted it is delivered all the same, and its
-// buffer keeps counting as unparsed.
+// A request that has come whole in one buffer needs no other memory. It is
+// delivered even if it is not its turn to be admitted; its buffer keeps counting
+// as unparsed.
 //
-// The first bytes of a request wait in its connection's prefix buffer: a peer
-// that announces a large request and sends no more than those bytes has been
-// admitted to nothing.
+// The first bytes of a request wait in its connection's prefix buffer, so a peer
+// that announces a large request and sends only those bytes takes no budget.
 //
 // Invariant: all of a request's buffers are full of it, except the first and the
 // last, which it may share with its neighbours. So n bytes pin at most n + 2B,
@@ -59,7 +58,7 @@ const (
 	requestPartial                // being assembled
 	requestDelivered              // the caller has it
 	requestAnswered               // the reply is complete
-	requestDropped                // there will be none
+	requestDropped                // there will be no reply
 )
 
 // requests is the table of all requests.
@@ -67,20 +66,20 @@ type requests struct {
 	all       []request
 	free      int32 // list through next
 	freeCount int
-	freeLow   int // the fewest there ever were
+	freeLow   int // the fewest that were ever free
 }
 
 func newRequests(count int) requests {
-	r := requests{all: make([]request, count), free: none, freeCount: count, freeLow: count}
+	table := requests{all: make([]request, count), free: none, freeCount: count, freeLow: count}
 	for i := count - 1; i >= 0; i-- {
-		r.all[i].next = r.free
-		r.free = int32(i)
+		table.all[i].next = table.free
+		table.free = int32(i)
 	}
-	return r
+	return table
 }
 
-// begin takes a free request for need bytes. There is one: the caller has
-// checked.
+// begin takes a free request for need bytes. The caller has checked that there is
+// one.
 func (r *requests) begin(conn *conn, need uint32) *request {
 	index := r.free
 	req := &r.all[index]
@@ -93,8 +92,8 @@ func (r *requests) begin(conn *conn, need uint32) *request {
 	return req
 }
 
-// get is the request that the caller has under that id; nil where it was answered
-// or is gone.
+// get is the request that was delivered under that id, nil once it was answered or
+// is gone.
 func (r *requests) get(id RequestID) *request {
 	index := uint32(id)
 	if int(index) >= len(r.all) {
@@ -170,7 +169,7 @@ func (n *Net) parse(conn *conn) {
 			if n.malformed(conn) {
 				return
 			}
-			if conn.outstanding >= n.o.PipelineMax {
+			if conn.outstanding >= n.options.PipelineMax {
 				return
 			}
 			if n.receive.bufferPrefix(conn) {
@@ -203,8 +202,8 @@ func (c *conn) need() uint32 {
 	return uint32(c.length[0])<<24 | uint32(c.length[1])<<16 | uint32(c.length[2])<<8 | uint32(c.length[3])
 }
 
-// malformed says whether what begins cannot be a request. The connection is then
-// closed, after the replies to the requests before.
+// malformed says whether the input cannot be a request. The connection is then
+// closed after the replies to the requests before it.
 func (n *Net) malformed(conn *conn) bool {
 	var first [8]byte
 	count := copy(first[:], conn.length[:])
@@ -215,11 +214,11 @@ func (n *Net) malformed(conn *conn) bool {
 	length := lengthOf(first)
 	// As a length, the start of a TLS handshake is 353 MiB and more: possible
 	// in a very large arena, but not with these bytes after it.
-	if length >= headerBytesMin && int(length) <= n.o.RequestBytesMax && !(isTLS(first) && first[5] == 1) {
+	if length >= headerBytesMin && int(length) <= n.options.RequestBytesMax && !(isTLS(first) && first[5] == 1) {
 		return false
 	}
 	n.stats.ProtocolErrors++
-	n.emit(ProtocolError, conn.id(), 0, 0).First = first
+	n.emit(ProtocolError, conn.id(), 0).First = first
 	conn.receiveEnded, conn.inputClosed, conn.sendAt = true, true, n.now
 	n.conns.schedule(conn)
 	return true
@@ -248,7 +247,7 @@ func (n *Net) deliver(conn *conn, req *request) {
 	n.receive.unreleased++
 	n.stats.Requests++
 	n.stats.RequestBytes += uint64(req.need)
-	n.emit(RequestReady, conn.id(), req.id(), 0)
+	n.emit(RequestReady, conn.id(), req.id())
 }
 
 // releaseBytes gives back the memory that holds a request's bytes.

@@ -2,8 +2,8 @@ package netring
 
 import "github.com/tailbound/tailbound/ioring"
 
-// timeouts looks at all connections now and then, for those that have made no
-// progress: every timeout comes late by up to the time between two looks.
+// timeouts scans all connections periodically for those that have made no
+// progress, so a timeout is late by up to the time between two scans.
 type timeouts struct {
 	scanAt ioring.Instant
 	scanNS int64
@@ -12,30 +12,30 @@ type timeouts struct {
 const (
 	// pressurePart divides the progress timeout while requests wait for memory.
 	pressurePart = 20
-	// expeditedPart divides the send timeout while requests wait for what replies
-	// hold, and a peer has to take sendProgressBytesMin or a whole reply within it.
+	// expeditedPart divides the send timeout while requests wait for memory that
+	// replies hold. Within it a peer has to take sendProgressBytesMin or a whole
+	// reply.
 	expeditedPart        = 60
 	sendProgressBytesMin = 64 << 10
 )
 
-// checkTimeouts ends the connections that have made no progress, if it is time to
-// look.
+// checkTimeouts ends the connections that have made no progress, if a scan is due.
 func (n *Net) checkTimeouts() {
-	t := &n.timeouts
+	timeouts := &n.timeouts
 	if n.admission.underPressure() {
-		t.scanAt = min(t.scanAt, n.now+ioring.Instant(n.o.ProgressTimeoutNS/pressurePart/4))
+		timeouts.scanAt = min(timeouts.scanAt, n.now+ioring.Instant(n.options.ProgressTimeoutNS/pressurePart/4))
 	}
 	if n.replies.expedited {
-		t.scanAt = min(t.scanAt, n.now+ioring.Instant(n.o.SendTimeoutNS/expeditedPart/4))
+		timeouts.scanAt = min(timeouts.scanAt, n.now+ioring.Instant(n.options.SendTimeoutNS/expeditedPart/4))
 	}
-	if n.now < t.scanAt {
+	if n.now < timeouts.scanAt {
 		return
 	}
-	t.scanAt = n.now + ioring.Instant(t.scanNS)
-	if n.admission.backpressure && int64(n.now-n.admission.backpressureSince) > n.o.ProgressTimeoutNS/8 {
+	timeouts.scanAt = n.now + ioring.Instant(timeouts.scanNS)
+	if n.admission.backpressure && int64(n.now-n.admission.backpressureSince) > n.options.ProgressTimeoutNS/8 {
 		n.evict(true)
 	}
-	progressNS, sendNS := n.o.ProgressTimeoutNS, n.o.SendTimeoutNS
+	progressNS, sendNS := n.options.ProgressTimeoutNS, n.options.SendTimeoutNS
 	if n.admission.underPressure() {
 		progressNS /= pressurePart
 	}
@@ -57,10 +57,10 @@ func (n *Net) timedOut(conn *conn, progressNS, sendNS int64) bool {
 	switch {
 	case conn.replyPending && int64(n.now-conn.sendProgressAt) > sendNS:
 		n.stats.SendTimeouts++
-	case conn.receiveEnded && int64(n.now-max(conn.activeAt, conn.sendAt)) > n.o.SendTimeoutNS:
+	case conn.receiveEnded && int64(n.now-max(conn.activeAt, conn.sendAt)) > n.options.SendTimeoutNS:
 	case conn.receiving && begun && conn.waitClass == noClass && int64(n.now-conn.progressAt) > progressNS:
 		n.stats.ProgressTimeouts++
-	case conn.outstanding == 0 && !begun && conn.unparsed.empty() && int64(n.now-conn.activeAt) > n.o.IdleTimeoutNS:
+	case conn.outstanding == 0 && !begun && conn.unparsed.empty() && int64(n.now-conn.activeAt) > n.options.IdleTimeoutNS:
 		n.stats.IdleCloses++
 	default:
 		return false
