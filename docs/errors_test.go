@@ -20,11 +20,13 @@ func TestErrorsAreTested(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nested, err := filepath.Glob("../*/*/*_test.go")
-	if err != nil {
-		t.Fatal(err)
+	for _, deeper := range []string{"../*/*/*_test.go", "../*/*/*/*_test.go"} {
+		nested, err := filepath.Glob(deeper)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, nested...)
 	}
-	files = append(files, nested...)
 	for _, path := range files {
 		src, err := os.ReadFile(path)
 		if err != nil {

@@ -7,11 +7,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tailbound/tailbound/bench/cli"
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
 func benchCommand() *cobra.Command {
 	return cli.Command(&cli.Host{
-		Version: versionString(), Brokers: envOr("TAILBOUND_BROKERS", defaultBrokers), Profile: profileOf, NotHeld: exitStatus(1),
+		Version: versionString(), Brokers: term.EnvOr("TAILBOUND_BROKERS", defaultBrokers), Profile: profileOf, NotHeld: term.ExitStatus(1),
 	})
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sys/unix"
 
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/metrics"
 )
 
@@ -145,7 +146,7 @@ func (v *victim) blames(topic string, kind metrics.Kind, disturb func(), causes 
 		for _, r := range k.Slowest {
 			if r.Topic == topic && n < 10 {
 				if n == 0 {
-					told = append(told, shortNS(r.TookNS)+": "+r.Cause+": "+r.Verdict)
+					told = append(told, term.ShortNS(r.TookNS)+": "+r.Cause+": "+r.Verdict)
 				}
 				for _, c := range r.Causes {
 					by[c.Cause] += c.Share
@@ -321,7 +322,7 @@ func TestTailNamesANeighbour(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 		}
 		if all := blamed(time.Since(began)); len(all) > 0 {
-			t.Logf("%s: %s", shortNS(all[0].TookNS), all[0].Verdict)
+			t.Logf("%s: %s", term.ShortNS(all[0].TookNS), all[0].Verdict)
 			return
 		}
 	}
@@ -413,9 +414,9 @@ func TestTailDoesNotShowAStalledControlShard(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := got.Shards[0].Kinds[metrics.Produce]
-	t.Logf("while the control shard stood still for %s: %d records, the slowest took %s", time.Since(began).Round(time.Millisecond), sent, shortNS(k.MaxNS))
+	t.Logf("while the control shard stood still for %s: %d records, the slowest took %s", time.Since(began).Round(time.Millisecond), sent, term.ShortNS(k.MaxNS))
 	if sent < 100 || k.MaxNS > int64(stalled)/2 {
-		t.Errorf("the data shard was held up: %d records, the slowest took %s: %+v", sent, shortNS(k.MaxNS), k.Slowest)
+		t.Errorf("the data shard was held up: %d records, the slowest took %s: %+v", sent, term.ShortNS(k.MaxNS), k.Slowest)
 	}
 	must(t, "", "topic", "list", "--brokers", v.addr) // it goes on
 }

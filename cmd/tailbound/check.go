@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/broker"
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
@@ -37,7 +38,7 @@ it could not be looked at.`,
 			if asJSON {
 				output = "json"
 			}
-			if err := checkOutput(output); err != nil {
+			if err := term.CheckOutput(output); err != nil {
 				return notLookedAt(err)
 			}
 			d, err := openOffline(args[0])
@@ -50,19 +51,19 @@ it could not be looked at.`,
 				return notLookedAt(err)
 			}
 			if output != "table" {
-				if err := printValue(cmd.OutOrStdout(), output, d.json(report)); err != nil {
+				if err := term.PrintValue(cmd.OutOrStdout(), output, d.json(report)); err != nil {
 					return err
 				}
 			} else {
 				d.print(cmd.OutOrStdout(), report)
 			}
 			if len(report.Problems()) > 0 {
-				return exitStatus(1)
+				return term.ExitStatus(1)
 			}
 			return nil
 		},
 	}
-	outputFlag(c, c.Flags(), &output)
+	term.OutputFlag(c, c.Flags(), &output)
 	c.Flags().BoolVar(&asJSON, "json", false, "as --output json")
 	return c
 }
@@ -70,7 +71,7 @@ it could not be looked at.`,
 // notLookedAt ends check and repair where nothing can be said of the directory.
 func notLookedAt(err error) error {
 	fmt.Fprintln(os.Stderr, "tailbound: "+err.Error())
-	return exitStatus(2)
+	return term.ExitStatus(2)
 }
 
 // offline is a data directory that no broker serves, locked, with what the
@@ -124,9 +125,9 @@ func (d *offline) close() {
 
 func (d *offline) check() (*recovery.CheckReport, error) {
 	o := broker.CheckOptions()
-	bar := newProgress(os.Stderr, "reading")
-	defer bar.end()
-	o.Each, o.Sound, o.Progress = d.topics.Take, control.SoundBatch, bar.at
+	bar := term.NewProgress(os.Stderr, "reading")
+	defer bar.End()
+	o.Each, o.Sound, o.Progress = d.topics.Take, control.SoundBatch, bar.At
 	return recovery.Check(d.ring, d.arena, o)
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,12 +15,12 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
 // clientOptions are the flags of every command that speaks to a broker as a
@@ -37,25 +36,9 @@ const defaultBrokers = "127.0.0.1:9092"
 // flags adds the flags to a command and everything below it.
 func (o *clientOptions) flags(c *cobra.Command) {
 	f := c.PersistentFlags()
-	f.StringSliceVarP(&o.brokers, "brokers", "b", strings.Split(envOr("TAILBOUND_BROKERS", defaultBrokers), ","), "brokers to begin with, HOST:PORT,... (environment: TAILBOUND_BROKERS)")
+	f.StringSliceVarP(&o.brokers, "brokers", "b", strings.Split(term.EnvOr("TAILBOUND_BROKERS", defaultBrokers), ","), "brokers to begin with, HOST:PORT,... (environment: TAILBOUND_BROKERS)")
 	f.DurationVar(&o.timeout, "timeout", 10*time.Second, "how long to wait for a broker's answer")
-	outputFlag(c, f, &o.output)
-}
-
-var outputs = []string{"table", "json", "yaml"}
-
-// outputFlag is --output, the same for every command that prints data.
-func outputFlag(c *cobra.Command, f *pflag.FlagSet, output *string) {
-	f.StringVar(output, "output", outputs[0], "table, json or yaml")
-	c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
-}
-
-// checkOutput says what --output is, where it is something else.
-func checkOutput(output string) error {
-	if !slices.Contains(outputs, output) {
-		return fmt.Errorf("--output %q: it is table, json or yaml", output)
-	}
-	return nil
+	term.OutputFlag(c, f, &o.output)
 }
 
 // client is a connection to brokers.
@@ -80,7 +63,7 @@ func (o *clientOptions) withClient(work func(*cobra.Command, *client, []string) 
 
 // connect makes a client and sees that a broker answers.
 func (o *clientOptions) connect(cmd *cobra.Command, more ...kgo.Opt) (*client, error) {
-	if err := checkOutput(o.output); err != nil {
+	if err := term.CheckOutput(o.output); err != nil {
 		return nil, err
 	}
 	options := append([]kgo.Opt{
@@ -271,45 +254,10 @@ func (c *client) noTopic(name string) (err error, near bool) {
 	if err != nil {
 		return fmt.Errorf("there is no topic %q", name), true
 	}
-	if near := nearest(name, all.Names()); near != "" {
+	if near := term.Nearest(name, all.Names()); near != "" {
 		return fmt.Errorf("there is no topic %q; did you mean %q?", name, near), true
 	}
 	return fmt.Errorf("there is no topic %q; `tailbound topic list` shows all", name), false
-}
-
-// nearest is the name nearest to a wrong one, "" where none is near.
-func nearest(name string, names []string) string {
-	best, bestAt := "", max(2, len(name)/3)+1
-	for _, n := range names {
-		d := editDistance(strings.ToLower(name), strings.ToLower(n))
-		if len(name) >= 3 && strings.HasPrefix(strings.ToLower(n), strings.ToLower(name)) {
-			d = min(d, 2)
-		}
-		if d < bestAt {
-			best, bestAt = n, d
-		}
-	}
-	return best
-}
-
-// editDistance counts insertions, deletions and substitutions.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			here := diagonal
-			if a[i] != b[j] {
-				here = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], here
-		}
-	}
-	return row[len(b)]
 }
 
 // print writes a value as --output says: JSON and YAML are of value, the table
@@ -320,42 +268,7 @@ func (o *clientOptions) print(w io.Writer, value any, table func(w *tabwriter.Wr
 		table(t)
 		return t.Flush()
 	}
-	return printValue(w, o.output, value)
-}
-
-// printValue writes a value as JSON or YAML.
-func printValue(w io.Writer, output string, value any) error {
-	text, err := json.MarshalIndent(value, "", "  ")
-	if err != nil {
-		return err
-	}
-	if output == "yaml" {
-		if text, err = yaml.JSONToYAML(text); err != nil {
-			return err
-		}
-		_, err = w.Write(text)
-		return err
-	}
-	_, err = fmt.Fprintf(w, "%s\n", text)
-	return err
-}
-
-// printRepeated writes a value that is the only one, once, or one of several that
-// come one after the other: table does it, or it is a line of JSON, or a
-// document of YAML.
-func printRepeated(w io.Writer, output string, once bool, value any, table func(coloured bool) error) error {
-	switch {
-	case output == "table":
-		return table(w == os.Stdout && isTerminal(os.Stdout))
-	case once:
-		return printValue(w, output, value)
-	case output == "json":
-		return json.NewEncoder(w).Encode(value)
-	}
-	if _, err := io.WriteString(w, "---\n"); err != nil {
-		return err
-	}
-	return printValue(w, output, value)
+	return term.PrintValue(w, o.output, value)
 }
 
 // outcome is what became of one thing out of several that a command was to do.
@@ -382,7 +295,7 @@ func (o *clientOptions) printOutcomes(w io.Writer, all []outcome) error {
 		}
 	}
 	if err == nil && failed > 0 {
-		return exitStatus(1)
+		return term.ExitStatus(1)
 	}
 	return err
 }

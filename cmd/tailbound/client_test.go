@@ -275,18 +275,6 @@ func TestPositions(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	names := []string{"orders", "orders-archive", "payments", "a"}
-	for name, want := range map[string]string{"ordres": "orders", "order": "orders", "Payment": "payments", "orders-arch": "orders-archive", "xyz": "", "b": "a"} {
-		if got := nearest(name, names); got != want {
-			t.Errorf("%s: %q, want %q", name, got, want)
-		}
-	}
-	if d := editDistance("kitten", "sitting"); d != 3 {
-		t.Errorf("kitten and sitting are %d apart", d)
-	}
-}
-
 func TestOffsetFiles(t *testing.T) {
 	rows, err := readOffsets(strings.NewReader("# a comment\norders,0,17\n\"a,b\",1, 5\n"), "f")
 	if err != nil || !slices.Equal(rows, []groupOffset{{"orders", 0, 17}, {"a,b", 1, 5}}) {

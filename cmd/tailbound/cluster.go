@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
 func clusterCommand() *cobra.Command {
@@ -93,7 +95,7 @@ func clusterInfo(o *clientOptions) *cobra.Command {
 				return err
 			}
 			return o.print(cmd.OutOrStdout(), d, func(t *tabwriter.Writer) {
-				fmt.Fprintf(t, "cluster %s, controller node %d, %s, %s\n\n", d.ID, d.Controller, plural(d.Topics, "topic"), plural(d.Partitions, "partition"))
+				fmt.Fprintf(t, "cluster %s, controller node %d, %s, %s\n\n", d.ID, d.Controller, term.Plural(d.Topics, "topic"), term.Plural(d.Partitions, "partition"))
 				fmt.Fprintln(t, "NODE\tADDRESS\tLEADS")
 				for _, b := range d.Brokers {
 					fmt.Fprintf(t, "%d\t%s\t%d\n", b.Node, b.Address, b.Leads)
@@ -148,13 +150,13 @@ Exit status: 0 where all is well, 1 where something is not.`,
 				}
 				t.Flush()
 				if check.Healthy {
-					fmt.Fprintf(t, "\nall is well: %s, %s\n", plural(d.Topics, "topic"), plural(d.Partitions, "partition"))
+					fmt.Fprintf(t, "\nall is well: %s, %s\n", term.Plural(d.Topics, "topic"), term.Plural(d.Partitions, "partition"))
 				} else {
 					fmt.Fprintf(t, "\n%s\n", strings.Join(check.Problems, "\n"))
 				}
 			})
 			if err == nil && !check.Healthy {
-				return exitStatus(1)
+				return term.ExitStatus(1)
 			}
 			return err
 		}),

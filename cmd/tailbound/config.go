@@ -17,6 +17,8 @@ import (
 	"github.com/goccy/go-yaml/parser"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
 // A setting of serve is a flag; the file's key is the flag's name, and its
@@ -127,7 +129,7 @@ func setting(x *pflag.Flag, value string) error {
 	if err == nil {
 		return nil
 	}
-	return wrongValue(x, value, err)
+	return term.WrongValue(x, value, err)
 }
 
 func unknownSetting(key string, settings []*pflag.Flag) string {
@@ -135,7 +137,7 @@ func unknownSetting(key string, settings []*pflag.Flag) string {
 	for _, x := range settings {
 		names = append(names, x.Name)
 	}
-	if near := nearest(strings.ReplaceAll(key, "_", "-"), names); near != "" {
+	if near := term.Nearest(strings.ReplaceAll(key, "_", "-"), names); near != "" {
 		return fmt.Sprintf("there is no setting %s; did you mean %s?", key, near)
 	}
 	return fmt.Sprintf("there is no setting %s; `tailbound config example` shows all", key)
@@ -155,7 +157,7 @@ func misspelled(f *pflag.FlagSet, environment []string) (lines []string) {
 			continue
 		}
 		for _, k := range known {
-			if editDistance(name, k) <= 2 {
+			if term.EditDistance(name, k) <= 2 {
 				lines = append(lines, fmt.Sprintf("%s is no setting and has no effect; did you mean %s?", name, k))
 				break
 			}
@@ -295,7 +297,7 @@ Exit status: 0 where serve would take it on this machine, 1 where not.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, nothing wrong\n", args[0], plural(len(from), "setting"))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, nothing wrong\n", args[0], term.Plural(len(from), "setting"))
 			return err
 		},
 	}, &cobra.Command{

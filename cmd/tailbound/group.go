@@ -17,6 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
 func groupCommand() *cobra.Command {
@@ -272,7 +274,7 @@ func (c *client) unknownGroup(name string) error {
 	if err != nil {
 		return fmt.Errorf("there is no group %q", name)
 	}
-	if near := nearest(name, groups.Groups()); near != "" {
+	if near := term.Nearest(name, groups.Groups()); near != "" {
 		return fmt.Errorf("there is no group %q; did you mean %q?", name, near)
 	}
 	return fmt.Errorf("there is no group %q; `tailbound group list` shows all", name)
@@ -288,7 +290,7 @@ func groupDescribe(o *clientOptions) *cobra.Command {
 		ValidArgsFunction: o.completeGroups,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.showGroups(cmd, args, func(t *tabwriter.Writer, d groupDescription) {
-				fmt.Fprintf(t, "%s\t%s, %s, %s, coordinator %d, lag %d\n", d.Group, d.Type, d.State, plural(len(d.Members), "member"), d.Coordinator, d.Lag)
+				fmt.Fprintf(t, "%s\t%s, %s, %s, coordinator %d, lag %d\n", d.Group, d.Type, d.State, term.Plural(len(d.Members), "member"), d.Coordinator, d.Lag)
 				t.Flush()
 				if len(d.Members) > 0 {
 					fmt.Fprintln(t, "\nMEMBER\tINSTANCE\tCLIENT\tHOST\tPARTITIONS")

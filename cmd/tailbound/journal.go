@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/broker"
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
 // Journals are made once, in full, and written in circles. On a large disk each
@@ -24,12 +25,12 @@ const (
 
 // journalSize is how large the journal of each data shard is to be, and why.
 // A directory keeps the size it was made with.
-func (o *serveOptions) journalSize(shards int) (byteSize, string, error) {
+func (o *serveOptions) journalSize(shards int) (term.ByteSize, string, error) {
 	if o.journal != 0 {
 		return o.journal, "", nil
 	}
 	if info, err := os.Stat(journalPath(o.dataDir, 1)); err == nil && info.Size() > journalLeast {
-		return byteSize(min(info.Size(), journalMost)), "as the directory was made", nil
+		return term.ByteSize(min(info.Size(), journalMost)), "as the directory was made", nil
 	}
 	total, _, err := diskOf(o.dataDir)
 	if err != nil {
@@ -39,12 +40,12 @@ func (o *serveOptions) journalSize(shards int) (byteSize, string, error) {
 	if each >= journalMost {
 		return journalMost, "the default", nil
 	}
-	return byteSize(max(each, journalLeast)), fmt.Sprintf("of a file system of %s", binaryBytes(int(total))), nil
+	return term.ByteSize(max(each, journalLeast)), fmt.Sprintf("of a file system of %s", term.BinaryBytes(int(total))), nil
 }
 
 // journalsFit says whether the disk has room for the journals that are still to
 // be made.
-func (o *serveOptions) journalsFit(shards int, each byteSize) error {
+func (o *serveOptions) journalsFit(shards int, each term.ByteSize) error {
 	need := int64(0)
 	for i := range shards + 1 {
 		want := int64(each)
@@ -66,7 +67,7 @@ func (o *serveOptions) journalsFit(shards int, each byteSize) error {
 	}
 	if need > free {
 		return fmt.Errorf("data directory %s: %s are free on its file system, and journals that are to be made or grown for %s need %s: free some, or take fewer --shards or a smaller --journal than %s",
-			o.dataDir, binaryBytes(int(free)), plural(shards, "data shard"), binaryBytes(int(need)), &each)
+			o.dataDir, term.BinaryBytes(int(free)), term.Plural(shards, "data shard"), term.BinaryBytes(int(need)), &each)
 	}
 	return nil
 }
@@ -84,10 +85,10 @@ func (o *serveOptions) prepareBytes(shards int) (int64, error) {
 		return 0, fmt.Errorf("data directory: %w", err)
 	}
 	if o.prepare != 0 && int64(o.prepare) < broker.PrepareBytesMin*int64(shards) {
-		return 0, fmt.Errorf("--prepare %s: each of %s has files of its own, of %s", &o.prepare, plural(shards, "data shard"), binaryBytes(broker.PrepareBytesMin))
+		return 0, fmt.Errorf("--prepare %s: each of %s has files of its own, of %s", &o.prepare, term.Plural(shards, "data shard"), term.BinaryBytes(broker.PrepareBytesMin))
 	}
 	if int64(o.prepare) > total/2 {
-		return 0, fmt.Errorf("--prepare %s: the file system of %s has %s, and at most half of that can be kept ready", &o.prepare, o.dataDir, binaryBytes(int(total)))
+		return 0, fmt.Errorf("--prepare %s: the file system of %s has %s, and at most half of that can be kept ready", &o.prepare, o.dataDir, term.BinaryBytes(int(total)))
 	}
 	return int64(o.prepare) / int64(shards), nil
 }

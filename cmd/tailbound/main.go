@@ -7,11 +7,13 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
 func main() {
 	if err := rootCommand().Execute(); err != nil {
-		var status exitStatus
+		var status term.ExitStatus
 		if errors.As(err, &status) {
 			os.Exit(int(status))
 		}
@@ -38,12 +40,6 @@ func rootCommand() *cobra.Command {
 	}
 	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), profileCommand(), topicCommand(), produceCommand(), consumeCommand(), groupCommand(), clusterCommand(), benchCommand(), configCommand(), versionCommand())
 	root.InitDefaultCompletionCmd()
-	helpful(root)
+	term.ExplainMistakes(root)
 	return root
 }
-
-// exitStatus ends the process with a status when everything there is to say
-// has been said.
-type exitStatus int
-
-func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }

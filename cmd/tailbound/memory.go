@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/tailbound/tailbound/broker"
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/shard"
 )
 
@@ -44,7 +45,7 @@ func (o *serveOptions) printMemory(w io.Writer) error {
 		return err
 	}
 	_, err = fmt.Fprintf(w, "\nthe process: arenas %s + tables %s + mail between shards %s = %s,\nand of Go's heap at most %s more: the control shard's requests, and profiles\n",
-		binaryBytes(arenas), binaryBytes(heap), binaryBytes(mail), binaryBytes(arenas+heap+mail), binaryBytes(garbageMax))
+		term.BinaryBytes(arenas), term.BinaryBytes(heap), term.BinaryBytes(mail), term.BinaryBytes(arenas+heap+mail), term.BinaryBytes(garbageMax))
 	return err
 }
 
@@ -86,28 +87,13 @@ func (o *serveOptions) tooSmall(err error) error {
 
 func printPools(t *tabwriter.Writer, title string, pools []shard.Pool) (sum int) {
 	for _, p := range pools {
-		arithmetic := fmt.Sprintf("%d x %s", p.Count, binaryBytes(p.Each))
+		arithmetic := fmt.Sprintf("%d x %s", p.Count, term.BinaryBytes(p.Each))
 		if p.Count == 1 {
 			arithmetic = ""
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t\n", p.Name, arithmetic, binaryBytes(p.Bytes), p.Bytes)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t\n", p.Name, arithmetic, term.BinaryBytes(p.Bytes), p.Bytes)
 		sum += p.Bytes
 	}
-	fmt.Fprintf(t, "%s\t\t= %s\t%d\t\n", title, binaryBytes(sum), sum)
+	fmt.Fprintf(t, "%s\t\t= %s\t%d\t\n", title, term.BinaryBytes(sum), sum)
 	return sum
-}
-
-// binaryBytes is a size with up to four digits.
-func binaryBytes(n int) string {
-	v, unit := float64(n), "B"
-	for _, u := range []string{"KiB", "MiB", "GiB"} {
-		if v < 1024 {
-			break
-		}
-		v, unit = v/1024, u
-	}
-	if v == float64(int(v)) {
-		return fmt.Sprintf("%d %s", int(v), unit)
-	}
-	return fmt.Sprintf("%.1f %s", v, unit)
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
 // position is a place in a partition, as people say it.
@@ -156,7 +158,7 @@ func (c *client) ranges(topics []string, partitions []int32, r offsetRange) ([]p
 		numbers := m.Topics[t].Partitions.Numbers()
 		for _, p := range partitions {
 			if !slices.Contains(numbers, p) {
-				return nil, fmt.Errorf("topic %s has no partition %d; it has %s, from 0", t, p, plural(len(numbers), "partition"))
+				return nil, fmt.Errorf("topic %s has no partition %d; it has %s, from 0", t, p, term.Plural(len(numbers), "partition"))
 			}
 		}
 		for _, p := range numbers {

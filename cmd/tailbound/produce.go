@@ -18,6 +18,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sys/unix"
+
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
 type produceOptions struct {
@@ -27,7 +29,7 @@ type produceOptions struct {
 	rate                                   float64
 	count                                  int64
 	whole, verbose, create, tombstone      bool
-	batchBytes                             byteSize
+	batchBytes                             term.ByteSize
 }
 
 func produceCommand() *cobra.Command {
@@ -150,7 +152,7 @@ func produce(cmd *cobra.Command, o *clientOptions, x produceOptions, topic strin
 	if len(files) > 0 {
 		sources = nil
 		if !x.verbose {
-			p.bar = newProgress(os.Stderr, "writing")
+			p.bar = term.NewProgress(os.Stderr, "writing")
 		}
 		for _, name := range files {
 			f, err := os.Open(name)
@@ -179,7 +181,7 @@ func produce(cmd *cobra.Command, o *clientOptions, x produceOptions, topic strin
 			return err
 		}
 		if n := len(m.Topics[topic].Partitions); int(x.partition) >= n {
-			return fmt.Errorf("topic %s has no partition %d; it has %s, from 0", topic, x.partition, plural(n, "partition"))
+			return fmt.Errorf("topic %s has no partition %d; it has %s, from 0", topic, x.partition, term.Plural(n, "partition"))
 		}
 	}
 	p.c, p.began, p.sum.Topic = c, time.Now(), topic
@@ -192,7 +194,7 @@ func produce(cmd *cobra.Command, o *clientOptions, x produceOptions, topic strin
 	if e := c.kafka.Flush(cmd.Context()); err == nil {
 		err = e
 	}
-	p.bar.end()
+	p.bar.End()
 	if e := p.report(cmd.ErrOrStderr()); err == nil {
 		err = e
 	}
@@ -200,7 +202,7 @@ func produce(cmd *cobra.Command, o *clientOptions, x produceOptions, topic strin
 		return fmt.Errorf("%d of %d records were not written; the first: %w", p.sum.Failed, p.sum.Failed+p.sum.Records, c.explain(brokerError(p.first, "")))
 	}
 	if errors.Is(err, context.Canceled) {
-		return exitStatus(130)
+		return term.ExitStatus(130)
 	}
 	return err
 }
@@ -230,7 +232,7 @@ type producing struct {
 	began time.Time
 	read  int64
 
-	bar              *progress // of files: bytesRead of bytes
+	bar              *term.Progress // of files: bytesRead of bytes
 	bytesRead, bytes int64
 
 	mu          sync.Mutex
@@ -280,7 +282,7 @@ func (p *producing) all(ctx context.Context, s source, headers []kgo.RecordHeade
 			return ctx.Err()
 		}
 		p.c.kafka.Produce(p.c.ctx, r, p.promise)
-		p.bar.at(p.bytesRead, p.bytes)
+		p.bar.At(p.bytesRead, p.bytes)
 		if p.failed() {
 			return nil
 		}
@@ -332,7 +334,7 @@ func (p *producing) report(w io.Writer) error {
 			return err
 		}
 	} else {
-		fmt.Fprintf(w, "%s, %s to %s in %s\n", plural(int(p.sum.Records), "record"), plural(int(p.sum.Bytes), "byte"), p.sum.Topic, time.Duration(p.sum.Seconds*1e9).Round(time.Millisecond))
+		fmt.Fprintf(w, "%s, %s to %s in %s\n", term.Plural(int(p.sum.Records), "record"), term.Plural(int(p.sum.Bytes), "byte"), p.sum.Topic, time.Duration(p.sum.Seconds*1e9).Round(time.Millisecond))
 	}
 	return p.out.Flush()
 }

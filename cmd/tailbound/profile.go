@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/metrics"
 )
 
@@ -43,7 +44,7 @@ with --interval, what came within that time.`,
 			if asJSON {
 				output = "json"
 			}
-			if err := checkOutput(output); err != nil {
+			if err := term.CheckOutput(output); err != nil {
 				return err
 			}
 			if !once && output == "table" {
@@ -65,15 +66,15 @@ with --interval, what came within that time.`,
 				}
 			}
 			if output != "table" {
-				return printValue(cmd.OutOrStdout(), output, got)
+				return term.PrintValue(cmd.OutOrStdout(), output, got)
 			}
 			return printProfile(cmd.OutOrStdout(), got, interval > 0)
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&dir, "data-dir", envOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
+	f.StringVar(&dir, "data-dir", term.EnvOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
 	f.BoolVar(&once, "once", false, "print once and end")
-	outputFlag(c, f, &output)
+	term.OutputFlag(c, f, &output)
 	f.BoolVar(&asJSON, "json", false, "as --output json: once, everything since the start (total) and within the interval (since)")
 	f.DurationVar(&interval, "interval", 0, "measure for so long; in a terminal: how often (1s)")
 	c.AddCommand(profileTailCommand(), profileWatchCommand(), profileRecordCommand())
@@ -82,15 +83,10 @@ with --interval, what came within that time.`,
 
 // watchLive is the live view.
 func watchLive(dir string, interval time.Duration) error {
-	if !isTerminal(os.Stdout) || !isTerminal(os.Stdin) {
+	if !term.IsTerminal(os.Stdout) || !term.IsTerminal(os.Stdin) {
 		return errors.New("the live view needs a terminal; give --once, or --output json")
 	}
 	return watchProfile(dir, max(interval, 250*time.Millisecond, cmp.Or(interval, time.Second)))
-}
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }
 
 // profileClient asks one broker.
@@ -174,7 +170,7 @@ func printProfile(w io.Writer, p *profile, interval bool) error {
 		fmt.Fprintln(t, "\tcount\tp50\tp90\tp99\tp99.9\tmax\t")
 		row := func(name string, s metrics.Summary) {
 			if s.Count > 0 {
-				fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t\n", name, s.Count, shortNS(s.P50NS), shortNS(s.P90NS), shortNS(s.P99NS), shortNS(s.P999NS), shortNS(s.MaxNS))
+				fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t\n", name, s.Count, term.ShortNS(s.P50NS), term.ShortNS(s.P90NS), term.ShortNS(s.P99NS), term.ShortNS(s.P999NS), term.ShortNS(s.MaxNS))
 			}
 		}
 		for _, k := range r.Kinds {
@@ -212,31 +208,10 @@ func printProfile(w io.Writer, p *profile, interval bool) error {
 	g := p.Process
 	_, err := fmt.Fprintf(w, "\nprocess  %s resident (at most %s), %s locked; Go: %s mapped, %s live\n         %d collections, %d pauses, p99 %s, max %s; %d objects allocated, %d by profiles\n",
 		mib(g.RSSBytes), mib(g.RSSPeakBytes), mib(g.LockedBytes), mib(g.GoBytes), mib(g.HeapLiveBytes),
-		g.GCCycles, g.GCPauses.Count, shortNS(g.GCPauses.P99NS), shortNS(g.GCPauses.MaxNS), g.HeapAllocsObjects, g.ProfileAllocsObjects)
+		g.GCCycles, g.GCPauses.Count, term.ShortNS(g.GCPauses.P99NS), term.ShortNS(g.GCPauses.MaxNS), g.HeapAllocsObjects, g.ProfileAllocsObjects)
 	return err
 }
 
 func percent(part, whole uint64) float64 { return float64(part) * 100 / float64(whole) }
-
-// shortNS is a duration with three digits: 950 ns, 12.3 us, 1.20 ms, 3.00 s.
-func shortNS(ns int64) string {
-	v, unit := float64(ns), "ns"
-	for _, u := range []string{"us", "ms", "s"} {
-		if v < 999.5 {
-			break
-		}
-		v, unit = v/1000, u
-	}
-	switch {
-	case unit == "ns":
-		return fmt.Sprintf("%d ns", ns)
-	case v < 10:
-		return fmt.Sprintf("%.2f %s", v, unit)
-	case v < 100:
-		return fmt.Sprintf("%.1f %s", v, unit)
-	default:
-		return fmt.Sprintf("%.0f %s", v, unit)
-	}
-}
 
 func mib(n uint64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

@@ -99,11 +99,6 @@ func TestPauses(t *testing.T) {
 	if s := summarizePauses(&rtm.Float64Histogram{Counts: []uint64{0}, Buckets: []float64{0, 1}}); s != (pauseSummary{}) {
 		t.Errorf("of nothing: %+v", s)
 	}
-	for ns, want := range map[int64]string{0: "0 ns", 999: "999 ns", 1000: "1.00 us", 12345: "12.3 us", 999999: "1.00 ms", 123456789: "123 ms", 60e9: "60.0 s"} {
-		if got := shortNS(ns); got != want {
-			t.Errorf("%d ns: %s, want %s", ns, got, want)
-		}
-	}
 }
 
 // What Prometheus scrapes is what the profile has.
@@ -187,12 +182,4 @@ func TestWatch(t *testing.T) {
 		t.Error("q does not end it")
 	}
 	refused(t, []string{"profile", "--data-dir", b.dir}, "--once")
-}
-
-func TestShortNumbers(t *testing.T) {
-	for v, want := range map[float64]string{0: "0", 0.25: "0.2", 7: "7", 9.96: "10", 17.4: "17", 3200: "3.2k", 120e6: "120M", 999.6: "1k"} {
-		if got := shortNumber(v); got != want {
-			t.Errorf("%v: %s, want %s", v, got, want)
-		}
-	}
 }

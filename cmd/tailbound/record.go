@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/bench/record"
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/metrics"
 )
 
@@ -63,7 +64,7 @@ beside each other.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&dir, "data-dir", envOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
+	f.StringVar(&dir, "data-dir", term.EnvOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
 	f.DurationVar(&interval, "interval", time.Second, "how long an interval is")
 	f.DurationVar(&duration, "duration", 0, "how long to record (until it is interrupted)")
 	return c
@@ -159,7 +160,7 @@ func recordProfile(cmd *cobra.Command, dir, into string, interval, duration time
 }
 
 func printRecorded(w io.Writer, into string, run *record.Run) error {
-	_, err := fmt.Fprintf(w, "%.1f s, %s, in %s\n", run.Seconds, plural(len(run.Series), "histogram"), into)
+	_, err := fmt.Fprintf(w, "%.1f s, %s, in %s\n", run.Seconds, term.Plural(len(run.Series), "histogram"), into)
 	return err
 }
 

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/metrics"
 )
 
@@ -271,16 +271,16 @@ func verdict(k metrics.Kind, cause metrics.Cause, ns int64, s *metrics.Slow, spe
 	if where == metrics.Received {
 		in = " before it was seen"
 	}
-	took := shortNS(ns)
+	took := term.ShortNS(ns)
 	switch cause {
 	case metrics.OwnQueueing:
 		return fmt.Sprintf("the shard was busy with other requests for %s%s", took, in)
 	case metrics.Gathering:
 		return fmt.Sprintf("it waited %s for a frame in flight before its own could go", took)
 	case metrics.DiskWrite:
-		return fmt.Sprintf("the write of its frame of %s took %s beyond the usual", shortBytes(s.FrameBytes), took)
+		return fmt.Sprintf("the write of its frame of %s took %s beyond the usual", term.ShortBytes(s.FrameBytes), took)
 	case metrics.DiskSync:
-		return fmt.Sprintf("the sync behind its frame of %s took %s beyond the usual", shortBytes(s.FrameBytes), took)
+		return fmt.Sprintf("the sync behind its frame of %s took %s beyond the usual", term.ShortBytes(s.FrameBytes), took)
 	case metrics.AwayFromCPU:
 		return fmt.Sprintf("the shard's thread waited %s for a CPU%s", took, in)
 	case metrics.GarbageCollection:
@@ -293,7 +293,7 @@ func verdict(k metrics.Kind, cause metrics.Cause, ns int64, s *metrics.Slow, spe
 		}
 		return fmt.Sprintf("it waited %s for what slow readers hold%s", took, in)
 	case metrics.NeighbourLog:
-		return fmt.Sprintf("other logs had %s at the disk beside its own log's %s: %s%s", shortBytes(s.OtherBytes), shortBytes(s.OwnBytes), took, in)
+		return fmt.Sprintf("other logs had %s at the disk beside its own log's %s: %s%s", term.ShortBytes(s.OtherBytes), term.ShortBytes(s.OwnBytes), took, in)
 	case metrics.Draining:
 		if where == metrics.Appended {
 			return fmt.Sprintf("it waited %s for log memory, which drains give back", took)
@@ -301,7 +301,7 @@ func verdict(k metrics.Kind, cause metrics.Cause, ns int64, s *metrics.Slow, spe
 		if where == metrics.Submitted {
 			return fmt.Sprintf("the journal was full: it waited %s for a checkpoint", took)
 		}
-		return fmt.Sprintf("drains and checkpoints wrote %s beside it: %s", shortBytes(s.Disk[metrics.DiskDrains]+s.Disk[metrics.DiskCheckpoints]), took)
+		return fmt.Sprintf("drains and checkpoints wrote %s beside it: %s", term.ShortBytes(s.Disk[metrics.DiskDrains]+s.Disk[metrics.DiskCheckpoints]), took)
 	case metrics.Preparing:
 		if where == metrics.Appended {
 			return fmt.Sprintf("it waited %s for room in its log's file", took)
@@ -309,16 +309,4 @@ func verdict(k metrics.Kind, cause metrics.Cause, ns int64, s *metrics.Slow, spe
 		return fmt.Sprintf("files were made or removed beside it: %s", took)
 	}
 	return fmt.Sprintf("%s went to reading from the disk%s", took, in)
-}
-
-// shortBytes is a number of bytes with three digits.
-func shortBytes(n int64) string {
-	v := float64(n)
-	for _, unit := range []string{"B", "KiB", "MiB"} {
-		if v < 1023.5 {
-			return strings.TrimSuffix(fmt.Sprintf("%.1f", v), ".0") + " " + unit
-		}
-		v /= 1024
-	}
-	return fmt.Sprintf("%.1f GiB", v)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tailbound/tailbound/broker"
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/shard/control"
@@ -43,7 +44,7 @@ it could not be looked at or repaired.`,
 		Example: "  tailbound repair /var/lib/tailbound\n  tailbound repair /var/lib/tailbound --accept-loss orders/3 --dry-run\n  tailbound repair /var/lib/tailbound --accept-loss orders/3",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkOutput(output); err != nil {
+			if err := term.CheckOutput(output); err != nil {
 				return notLookedAt(err)
 			}
 			out, got := cmd.OutOrStdout(), repairJSON{Broken: []brokenJSON{}}
@@ -52,19 +53,19 @@ it could not be looked at or repaired.`,
 			}
 			left, err := repair(out, args[0], accept, dryRun, &got)
 			if err == nil && output != "table" {
-				err = printValue(cmd.OutOrStdout(), output, got)
+				err = term.PrintValue(cmd.OutOrStdout(), output, got)
 			}
 			if err != nil {
 				return notLookedAt(err)
 			}
 			if left > 0 {
-				return exitStatus(1)
+				return term.ExitStatus(1)
 			}
 			return nil
 		},
 	}
 	c.Flags().StringSliceVar(&accept, "accept-loss", nil, "a partition to cut where it breaks: TOPIC/PARTITION, or log:ID for a log without a topic")
-	outputFlag(c, c.Flags(), &output)
+	term.OutputFlag(c, c.Flags(), &output)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be done")
 	return c
 }
@@ -123,7 +124,7 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 		}
 	}
 	if len(broken) == 0 {
-		fmt.Fprintf(w, "%s: nothing is broken, in %s\n", dir, plural(len(report.Logs), "log"))
+		fmt.Fprintf(w, "%s: nothing is broken, in %s\n", dir, term.Plural(len(report.Logs), "log"))
 		return 0, nil
 	}
 	for _, x := range broken {
@@ -165,7 +166,7 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 		fmt.Fprintf(w, "cut: %s has records %d to %d, and takes more from %d on\n", d.name(x.Log), x.Start, x.From-1, x.From)
 	}
 	if len(done) != len(cut) {
-		return 0, fmt.Errorf("%s of %d were cut", plural(len(done), "log"), len(cut))
+		return 0, fmt.Errorf("%s of %d were cut", term.Plural(len(done), "log"), len(cut))
 	}
 	return len(broken) - len(cut), nil
 }

@@ -27,6 +27,7 @@ import (
 
 	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/netring"
 	"github.com/tailbound/tailbound/shard"
@@ -38,10 +39,10 @@ type serveOptions struct {
 	dataDir, listen, listenMode, advertise, cpus, features, logLevel string
 	logFormat, metricsListen                                         string
 	shards                                                           int
-	arena                                                            byteSize
+	arena                                                            term.ByteSize
 	buffered, autoCreate                                             bool
 	partitions                                                       int
-	messageBytes                                                     byteSize
+	messageBytes                                                     term.ByteSize
 	partitionsMax                                                    int
 	onFailure                                                        string
 	groupDelay, sessionMin, sessionMax, offsetsRetention             time.Duration
@@ -51,9 +52,9 @@ type serveOptions struct {
 	fetchSessions                                                    int
 	connsMax, connsPerIP                                             int
 	ipOverrides                                                      string
-	journal, prepare                                                 byteSize
+	journal, prepare                                                 term.ByteSize
 	inflightMax, nice                                                int
-	directBytes, receiveBuffer                                       byteSize
+	directBytes, receiveBuffer                                       term.ByteSize
 	spin                                                             time.Duration
 }
 
@@ -64,7 +65,7 @@ func serveCommand() *cobra.Command {
 
 func newServeCommand() (*cobra.Command, *serveOptions) {
 	b := broker.Defaults()
-	o := &serveOptions{arena: byteSize(b.ArenaBytes), messageBytes: byteSize(b.MessageBytesMax), directBytes: byteSize(b.DirectBytes), receiveBuffer: byteSize(b.ReceiveBufferBytes)}
+	o := &serveOptions{arena: term.ByteSize(b.ArenaBytes), messageBytes: term.ByteSize(b.MessageBytesMax), directBytes: term.ByteSize(b.DirectBytes), receiveBuffer: term.ByteSize(b.ReceiveBufferBytes)}
 	var file string
 	var showConfig, showMemory bool
 	c := &cobra.Command{
@@ -180,7 +181,7 @@ func (o *serveOptions) problems(from origins, toServe bool) error {
 		wrong("journal", "%s: it is 8MiB to 4GiB", &o.journal)
 	}
 	if o.prepare != 0 && o.prepare < broker.PrepareBytesMin {
-		wrong("prepare", "%s: it is 0, or a file or more of %s for each data shard", &o.prepare, binaryBytes(broker.PrepareBytesMin))
+		wrong("prepare", "%s: it is 0, or a file or more of %s for each data shard", &o.prepare, term.BinaryBytes(broker.PrepareBytesMin))
 	}
 	if o.inflightMax < 1 || o.inflightMax > 8 {
 		wrong("journal-inflight-max", "%d: it is 1 to 8", o.inflightMax)
@@ -329,7 +330,7 @@ func (o *serveOptions) printConfig(cmd *cobra.Command, from origins) error {
 	shards := o.shards
 	if shards == 0 {
 		shards = o.dataShards(allowed)
-		derived["shards"] = derivedValue{strconv.Itoa(shards), fmt.Sprintf("%s, one of them for the rest", plural(len(allowed), "CPU"))}
+		derived["shards"] = derivedValue{strconv.Itoa(shards), fmt.Sprintf("%s, one of them for the rest", term.Plural(len(allowed), "CPU"))}
 		if o.single() {
 			derived["shards"] = derivedValue{"1", "listen-mode single"}
 		}
@@ -377,13 +378,6 @@ func (o *serveOptions) ports(shards int) int {
 		return 1
 	}
 	return shards + 1
-}
-
-func envOr(name, value string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
-	}
-	return value
 }
 
 func serve(cmd *cobra.Command, o serveOptions) error {
@@ -623,7 +617,7 @@ func announce(cmd *cobra.Command, log *slog.Logger, o serveOptions, listeners []
 	fmt.Fprintf(out, "tailbound %s, Linux %s, serving %s (%s) after %d ms\n", versionString(), f.Kernel, o.dataDir, d.FileSystem, took.Milliseconds())
 	listens := ""
 	if listen != address(nodes[0]) {
-		listens = fmt.Sprintf("  listening on %s and the %s above", listen, plural(len(bound)-1, "port"))
+		listens = fmt.Sprintf("  listening on %s and the %s above", listen, term.Plural(len(bound)-1, "port"))
 	}
 	shards := nodes[1:]
 	if o.single() {
@@ -705,7 +699,7 @@ func splitPort(text string, nodes int) (host string, port int, err error) {
 		return "", 0, fmt.Errorf("%q: %s is not a port: it is 1 to 65535, or 0 for a free one", text, number)
 	}
 	if port+nodes-1 > 65535 {
-		return "", 0, fmt.Errorf("%q: %s is not a port from which %s can be counted", text, number, plural(nodes, "port"))
+		return "", 0, fmt.Errorf("%q: %s is not a port from which %s can be counted", text, number, term.Plural(nodes, "port"))
 	}
 	return host, port, nil
 }

@@ -12,6 +12,7 @@ import (
 	"charm.land/lipgloss/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/metrics"
 )
 
@@ -41,7 +42,7 @@ answer taken; what a fetch waits for data is nobody's fault, and left out.`,
 			if asJSON {
 				output = "json"
 			}
-			if err := checkOutput(output); err != nil {
+			if err := term.CheckOutput(output); err != nil {
 				return err
 			}
 			if count < 0 || interval < 0 {
@@ -72,7 +73,7 @@ answer taken; what a fetch waits for data is nobody's fault, and left out.`,
 				if err := p.ask(profileQuestion{Tail: &tailQuestion{OverMS: over.Milliseconds(), Count: count}}, got); err != nil {
 					return err
 				}
-				err := printRepeated(out, output, once, got, func(coloured bool) error { return printTail(out, got, coloured) })
+				err := term.PrintRepeated(out, output, once, got, func(coloured bool) error { return printTail(out, got, coloured) })
 				if err != nil || once {
 					return err
 				}
@@ -80,11 +81,11 @@ answer taken; what a fetch waits for data is nobody's fault, and left out.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&dir, "data-dir", envOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
+	f.StringVar(&dir, "data-dir", term.EnvOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
 	f.DurationVar(&interval, "interval", 0, "of how long (10s; with --once what is kept, a minute)")
 	f.IntVar(&count, "count", 3, "how many requests of each kind and shard")
 	f.BoolVar(&once, "once", false, "print once, of what has been kept, and end")
-	outputFlag(c, f, &output)
+	term.OutputFlag(c, f, &output)
 	f.BoolVar(&asJSON, "json", false, "as --output json")
 	return c
 }
@@ -151,9 +152,9 @@ func printTail(w io.Writer, t *tailProfile, coloured bool) error {
 const barWidth = 64
 
 func (k *tailKind) print(b *strings.Builder, bold, faint func(string) string, coloured bool) {
-	fmt.Fprintf(b, "\n%s  %d requests   p50 %s   p99 %s   p99.9 %s   max %s\n", bold(k.Kind), k.Requests, shortNS(k.P50NS), shortNS(k.P99NS), shortNS(k.P999NS), shortNS(k.MaxNS))
+	fmt.Fprintf(b, "\n%s  %d requests   p50 %s   p99 %s   p99.9 %s   max %s\n", bold(k.Kind), k.Requests, term.ShortNS(k.P50NS), term.ShortNS(k.P99NS), term.ShortNS(k.P999NS), term.ShortNS(k.MaxNS))
 	if k.AboveP99 > 0 {
-		fmt.Fprintf(b, "  the time above the p99, %s in %d of the slowest, went to\n", shortNS(k.AboveP99NS), k.AboveP99)
+		fmt.Fprintf(b, "  the time above the p99, %s in %d of the slowest, went to\n", term.ShortNS(k.AboveP99NS), k.AboveP99)
 		for _, c := range k.Causes {
 			if c.Share >= 0.005 {
 				fmt.Fprintf(b, "    %-14s %5.1f%%  %s\n", c.Cause, c.Share*100, markOf(c.Cause, max(1, int(c.Share*40+0.5)), coloured))
@@ -175,7 +176,7 @@ func (r *slowRequest) print(b *strings.Builder, bold, faint func(string) string,
 	if r.Partitions > 1 {
 		what += fmt.Sprintf(" and %d more", r.Partitions-1)
 	}
-	fmt.Fprintf(b, "\n  %s  %s  %s, %s\n", bold(shortNS(r.TookNS+r.EarlyNS)), r.At.Format("15:04:05.000"), what, shortBytes(r.Bytes))
+	fmt.Fprintf(b, "\n  %s  %s  %s, %s\n", bold(term.ShortNS(r.TookNS+r.EarlyNS)), r.At.Format("15:04:05.000"), what, term.ShortBytes(r.Bytes))
 	fmt.Fprintf(b, "  %s: %s\n", bold(r.Cause), r.Verdict)
 	fmt.Fprintf(b, "  ▕%s▏\n", r.bar(coloured))
 	whole := r.TookNS + r.EarlyNS
@@ -186,10 +187,10 @@ func (r *slowRequest) print(b *strings.Builder, bold, faint func(string) string,
 		var parts []string
 		for _, c := range causes {
 			if c.NS*200 >= whole {
-				parts = append(parts, c.Cause+" "+shortNS(c.NS))
+				parts = append(parts, c.Cause+" "+term.ShortNS(c.NS))
 			}
 		}
-		text := fmt.Sprintf("    %-10s %9s  %s", name, shortNS(took), strings.Join(parts, ", "))
+		text := fmt.Sprintf("    %-10s %9s  %s", name, term.ShortNS(took), strings.Join(parts, ", "))
 		if around.Turns > 0 {
 			text += faint(fmt.Sprintf("  (%s)", aroundText(around)))
 		}
@@ -209,7 +210,7 @@ func (r *slowRequest) print(b *strings.Builder, bold, faint func(string) string,
 	var beside []string
 	for w := range metrics.DiskWorks {
 		if n := r.Disk[w.Name()]; n > 0 {
-			beside = append(beside, w.Name()+" "+shortBytes(n))
+			beside = append(beside, w.Name()+" "+term.ShortBytes(n))
 		}
 	}
 	if len(beside) > 0 {
@@ -222,13 +223,13 @@ func (r *slowRequest) print(b *strings.Builder, bold, faint func(string) string,
 
 // aroundText is what the turns of a step did.
 func aroundText(s *metrics.Step) string {
-	text := fmt.Sprintf("%s of %s", plural(int(s.Turns), "turn"), shortNS(s.Busy))
+	text := fmt.Sprintf("%s of %s", term.Plural(int(s.Turns), "turn"), term.ShortNS(s.Busy))
 	for _, x := range []struct {
 		name string
 		ns   int64
 	}{{"away", s.Away}, {"GC", s.GC}, {"steal", s.Steal}} {
 		if x.ns > 0 {
-			text += ", " + x.name + " " + shortNS(x.ns)
+			text += ", " + x.name + " " + term.ShortNS(x.ns)
 		}
 	}
 	return text

@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
 func topicCommand() *cobra.Command {
@@ -70,7 +71,7 @@ func topicCreate(o *clientOptions) *cobra.Command {
 						x.Error += "; --if-not-exists takes it as it is, `tailbound topic describe " + name + "` shows it"
 					}
 				case r.NumPartitions > 0:
-					x.Done = fmt.Sprintf("%s, %s", done, plural(int(r.NumPartitions), "partition"))
+					x.Done = fmt.Sprintf("%s, %s", done, term.Plural(int(r.NumPartitions), "partition"))
 				}
 				all = append(all, x)
 			}
@@ -96,7 +97,7 @@ func configStep(err error, set map[string]*string) (steps string) {
 	for _, name := range slices.Sorted(maps.Keys(set)) {
 		_, known := cluster.LookupConfig(name)
 		_, notANumber := strconv.ParseInt(*set[name], 10, 64)
-		switch near := nearest(name, configNames()); {
+		switch near := term.Nearest(name, configNames()); {
 		case !known && near != "":
 			steps += fmt.Sprintf("; %s: did you mean %s?", name, near)
 		case notANumber == nil:
@@ -285,7 +286,7 @@ func (c *client) describeTopics(names []string) ([]topicDescription, error) {
 }
 
 func printTopic(t *tabwriter.Writer, d topicDescription) {
-	fmt.Fprintf(t, "%s\t%s, %s, id %s\n", d.Topic, plural(d.Partitions, "partition"), plural(d.Replicas, "replica"), d.ID)
+	fmt.Fprintf(t, "%s\t%s, %s, id %s\n", d.Topic, term.Plural(d.Partitions, "partition"), term.Plural(d.Replicas, "replica"), d.ID)
 	t.Flush()
 	fmt.Fprintln(t, "\nPARTITION\tLEADER\tEPOCH\tREPLICAS\tSTART\tEND\tRECORDS")
 	for _, p := range d.PartitionRows {
@@ -494,11 +495,4 @@ func topicPurge(o *clientOptions) *cobra.Command {
 	f.StringVar(&before, "before", "end", "remove what is before: end, an offset, or @TIME")
 	f.BoolVar(&dry, "dry-run", false, "only show what would be done")
 	return c
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return strconv.Itoa(n) + " " + what + "s"
 }

@@ -9,6 +9,7 @@ import (
 	"charm.land/lipgloss/v2"
 	"charm.land/lipgloss/v2/table"
 
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/metrics"
 )
 
@@ -156,7 +157,7 @@ func (w watch) text() string {
 	fmt.Fprintf(&b, "%s  process %d, up %s, %s\n", styleTitle.Render("tailbound "+p.Version), p.PID, time.Duration(p.UptimeSeconds*1e9).Round(time.Second), over)
 	g := p.Process
 	fmt.Fprintf(&b, "%s resident, %s of Go's heap live, %d collections, pauses p99 %s max %s%s\n",
-		mib(g.RSSBytes), mib(g.HeapLiveBytes), g.GCCycles, shortNS(g.GCPauses.P99NS), shortNS(g.GCPauses.MaxNS), w.allocRate())
+		mib(g.RSSBytes), mib(g.HeapLiveBytes), g.GCCycles, term.ShortNS(g.GCPauses.P99NS), term.ShortNS(g.GCPauses.MaxNS), w.allocRate())
 	pages := []string{"all"}
 	for _, s := range p.Shards {
 		pages = append(pages, fmt.Sprintf("%d", s.Shard))
@@ -200,7 +201,7 @@ func (w watch) rateText(shard int, counter string) string {
 	if !ok {
 		return ""
 	}
-	return shortNumber(r)
+	return term.ShortNumber(r)
 }
 
 func (w watch) allocRate() string {
@@ -209,7 +210,7 @@ func (w watch) allocRate() string {
 	}
 	a, b := w.before.Process, w.got.Process
 	n := float64(b.HeapAllocsObjects-a.HeapAllocsObjects) - float64(b.ProfileAllocsObjects-a.ProfileAllocsObjects)
-	return fmt.Sprintf(", %s objects/s", shortNumber(max(0, n)/w.got.At.Sub(w.before.At).Seconds()))
+	return fmt.Sprintf(", %s objects/s", term.ShortNumber(max(0, n)/w.got.At.Sub(w.before.At).Seconds()))
 }
 
 // overview has a row for each shard.
@@ -249,7 +250,7 @@ func (w watch) shard(i int) string {
 	t := plainTable("", "count", "p50", "p90", "p99", "p99.9", "max", "x")
 	row := func(name string, s metrics.Summary) {
 		if s.Count > 0 {
-			t.Row(name, fmt.Sprint(s.Count), shortNS(s.P50NS), shortNS(s.P90NS), shortNS(s.P99NS), shortNS(s.P999NS), shortNS(s.MaxNS), tail(s))
+			t.Row(name, fmt.Sprint(s.Count), term.ShortNS(s.P50NS), term.ShortNS(s.P90NS), term.ShortNS(s.P99NS), term.ShortNS(s.P999NS), term.ShortNS(s.MaxNS), tail(s))
 		}
 	}
 	for _, k := range r.Kinds {
@@ -302,7 +303,7 @@ func quantile(s metrics.Summary, ns int64) string {
 	if s.Count == 0 {
 		return ""
 	}
-	return shortNS(ns)
+	return term.ShortNS(ns)
 }
 
 // tail is how many times its median the p99.9 is.
@@ -311,7 +312,7 @@ func tail(s metrics.Summary) string {
 		return "" // too few to have one
 	}
 	x := float64(s.P999NS) / float64(s.P50NS)
-	text := shortNumber(x)
+	text := term.ShortNumber(x)
 	switch {
 	case x >= 100:
 		return styleBad.Render(text)
@@ -348,20 +349,4 @@ func orNothing(n int64) string {
 		return ""
 	}
 	return fmt.Sprint(n)
-}
-
-// shortNumber has up to three digits: 0.25, 17, 3.2k, 120M.
-func shortNumber(v float64) string {
-	for _, unit := range []string{"", "k", "M", "G"} {
-		switch {
-		case v == 0:
-			return "0"
-		case v < 10 && v != float64(int64(v)):
-			return strings.TrimSuffix(fmt.Sprintf("%.1f", v), ".0") + unit
-		case v < 999.5:
-			return fmt.Sprintf("%.0f%s", v, unit)
-		}
-		v /= 1000
-	}
-	return fmt.Sprintf("%.0fT", v)
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
 func profileWatchCommand() *cobra.Command {
@@ -44,7 +46,7 @@ start, or to when the objective was set.`,
 			if asJSON {
 				output = "json"
 			}
-			if err := checkOutput(output); err != nil {
+			if err := term.CheckOutput(output); err != nil {
 				return err
 			}
 			if interval < 0 {
@@ -67,7 +69,7 @@ start, or to when the objective was set.`,
 					return err
 				}
 				out := cmd.OutOrStdout()
-				err := printRepeated(out, output, once, got, func(coloured bool) error { return printSLO(out, got, coloured) })
+				err := term.PrintRepeated(out, output, once, got, func(coloured bool) error { return printSLO(out, got, coloured) })
 				if err != nil || once {
 					return err
 				}
@@ -80,10 +82,10 @@ start, or to when the objective was set.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&dir, "data-dir", envOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
+	f.StringVar(&dir, "data-dir", term.EnvOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
 	f.DurationVar(&interval, "interval", 0, "how often (5s; the live view 1s)")
 	f.BoolVar(&once, "once", false, "print once and end")
-	outputFlag(c, f, &output)
+	term.OutputFlag(c, f, &output)
 	f.BoolVar(&asJSON, "json", false, "as --output json")
 	return c
 }
@@ -116,9 +118,9 @@ func printSLO(w io.Writer, s *sloProfile, coloured bool) error {
 		if x.BudgetLastsS > 0 {
 			lasts = shortTime(x.BudgetLastsS)
 		}
-		row := fmt.Sprintf("%s\t%.5g%% within %s\t%d\t%d\t%.1f%%\t", x.Topic, x.Target*100, shortNS(x.LimitNS), x.Requests, x.Missed, x.BudgetLeft*100)
+		row := fmt.Sprintf("%s\t%.5g%% within %s\t%d\t%d\t%.1f%%\t", x.Topic, x.Target*100, term.ShortNS(x.LimitNS), x.Requests, x.Missed, x.BudgetLeft*100)
 		for _, n := range x.Windows {
-			text := shortNumber(n.Burn)
+			text := term.ShortNumber(n.Burn)
 			if !n.Covered {
 				text += "*"
 			}

@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"errors"
@@ -11,9 +11,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// helpful has a command, and all below it, say of words that it does not know
-// what would be right.
-func helpful(c *cobra.Command) {
+// ExplainMistakes makes a command and all commands below it answer an unknown
+// command, flag or value with the nearest right one, or with the command that
+// lists the right ones.
+func ExplainMistakes(c *cobra.Command) {
 	c.SetFlagErrorFunc(wrongFlag)
 	wanted := c.Args
 	switch {
@@ -35,11 +36,12 @@ func helpful(c *cobra.Command) {
 		}
 	}
 	for _, below := range c.Commands() {
-		helpful(below)
+		ExplainMistakes(below)
 	}
 }
 
-// wrongCommand is about a word where there should be a command.
+// wrongCommand is the error for a word that is no command; nil where there is no
+// word.
 func wrongCommand(c *cobra.Command, words []string) error {
 	if len(words) == 0 {
 		return nil
@@ -50,15 +52,15 @@ func wrongCommand(c *cobra.Command, words []string) error {
 			names = append(append(names, below.Name()), below.Aliases...)
 		}
 	}
-	if near := nearest(words[0], names); near != "" {
+	if near := Nearest(words[0], names); near != "" {
 		return fmt.Errorf("there is no `%s %s`; did you mean `%s %s`?", c.CommandPath(), words[0], c.CommandPath(), near)
 	}
 	return fmt.Errorf("there is no `%s %s`; `%s --help` shows what there is", c.CommandPath(), words[0], c.CommandPath())
 }
 
-// wrongFlag is about a flag that is not there, or its value.
+// wrongFlag is the error for an unknown flag, or for a flag's value.
 func wrongFlag(c *cobra.Command, err error) error {
-	if c.HasSubCommands() { // it is the flag of a command that is not there, where there is another word
+	if c.HasSubCommands() { // with another word on the line, the flag was meant for a command that does not exist
 		words := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(w string) bool { return strings.HasPrefix(w, "-") })
 		if depth := strings.Count(c.CommandPath(), " "); len(words) > depth {
 			return wrongCommand(c, words[depth:])
@@ -76,14 +78,14 @@ func wrongFlag(c *cobra.Command, err error) error {
 		if unknown.GetSpecifiedShortnames() != "" { // one letter
 			return fmt.Errorf("`%s` has no flag -%s; `%s --help` shows those it has", c.CommandPath(), name, c.CommandPath())
 		}
-		if near := nearest(name, names); near != "" {
+		if near := Nearest(name, names); near != "" {
 			return fmt.Errorf("`%s` has no flag --%s; did you mean --%s?", c.CommandPath(), name, near)
 		}
 		return fmt.Errorf("`%s` has no flag --%s; `%s --help` shows those it has", c.CommandPath(), name, c.CommandPath())
 	}
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {
-		return fmt.Errorf("--%s %w", invalid.GetFlag().Name, wrongValue(invalid.GetFlag(), invalid.GetValue(), invalid.Unwrap()))
+		return fmt.Errorf("--%s %w", invalid.GetFlag().Name, WrongValue(invalid.GetFlag(), invalid.GetValue(), invalid.Unwrap()))
 	}
 	var missing *pflag.ValueRequiredError
 	if errors.As(err, &missing) {
@@ -92,9 +94,9 @@ func wrongFlag(c *cobra.Command, err error) error {
 	return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
 }
 
-// wrongValue is what people are told of a flag's value that its type does not
-// take.
-func wrongValue(f *pflag.Flag, value string, err error) error {
+// WrongValue is the error for a value that the type of a flag does not accept. err
+// is the type's own error; it is returned for types that word it well.
+func WrongValue(f *pflag.Flag, value string, err error) error {
 	kind := f.Value.Type()
 	switch {
 	case strings.HasPrefix(kind, "int"), strings.HasPrefix(kind, "uint"):

@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"fmt"
@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// byteSize is a flag such as 256MiB, 1GB or 65536.
-type byteSize int64
+// ByteSize is a flag whose value is a number of bytes, with or without a unit:
+// 256MiB, 1GB, 65536.
+type ByteSize int64
 
 var sizeUnits = []struct {
 	name  string
@@ -17,7 +18,8 @@ var sizeUnits = []struct {
 	{"K", 1 << 10}, {"M", 1 << 20}, {"G", 1 << 30}, {"B", 1},
 }
 
-func (b *byteSize) Set(text string) error {
+// Set reads a size. Sizes are not negative; a fraction of a byte is cut off.
+func (b *ByteSize) Set(text string) error {
 	unit := int64(1)
 	number := strings.TrimSpace(text)
 	for _, u := range sizeUnits {
@@ -30,11 +32,12 @@ func (b *byteSize) Set(text string) error {
 	if err != nil || v < 0 || v*float64(unit) > 1<<62 {
 		return fmt.Errorf("%q is not a size (such as 256MiB, 1GiB or 65536)", text)
 	}
-	*b = byteSize(v * float64(unit))
+	*b = ByteSize(v * float64(unit))
 	return nil
 }
 
-func (b *byteSize) String() string {
+// String is the size in whole GiB or MiB, or in bytes, as Set reads it.
+func (b *ByteSize) String() string {
 	switch v := int64(*b); {
 	case v >= 1<<30 && v%(1<<30) == 0:
 		return fmt.Sprintf("%dGiB", v>>30)
@@ -45,4 +48,5 @@ func (b *byteSize) String() string {
 	}
 }
 
-func (b *byteSize) Type() string { return "SIZE" }
+// Type is what --help shows for the value.
+func (b *ByteSize) Type() string { return "SIZE" }
