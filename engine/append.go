@@ -37,7 +37,7 @@ func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 	}
 	lg := &e.logs[slot]
 	if lg.corruptFrom != format.NoOffset {
-		return nil, 0, Rot
+		return nil, 0, LogCorrupt
 	}
 	need := format.EntryHeaderBytes + format.Align8(n)
 	if e.mustCatchUp(lg, need) {
@@ -366,12 +366,12 @@ func (e *Engine) advanceDurable(slot Slot, at writeTiming) {
 
 func (e *Engine) notifyDurable(slot Slot, at writeTiming) {
 	e.logs[slot].lastWrite = at
-	e.Announce(slot)
+	e.NotifyReaders(slot)
 }
 
-// Announce has the event Durable come for log l: its owner shows readers what
+// NotifyReaders has the event Durable come for the log: its owner shows readers what
 // is not durable yet.
-func (e *Engine) Announce(slot Slot) {
+func (e *Engine) NotifyReaders(slot Slot) {
 	if lg := &e.logs[slot]; !lg.durableEventDue && lg.state == logOpen {
 		lg.durableEventDue = true
 		e.emit(Event{Kind: Durable, Slot: slot})

@@ -142,10 +142,10 @@ const (
 	WaitRoom                    // the log's segment is being made or grown: try again when Progress changed
 	NoSpace                     // the disk had no room; it is tried again by itself
 	StorageFailed               // a write or sync of this shard failed: it takes nothing more
-	Rot                         // acknowledged records of this log are lost: readable up to there, no writes
+	LogCorrupt                  // acknowledged records of this log are lost: readable up to there, no writes
 	OutOfRange                  // the offset is below the log's start or above its end
 	Empty                       // nothing to read there yet
-	Cold                        // not in memory: ReadCold
+	NotCached                   // not in memory: ReadDisk
 	Unknown                     // no such log
 	TooLarge                    // larger than BatchBytesMax
 	Full                        // the table of logs is full
@@ -156,7 +156,7 @@ const (
 type Kind uint8
 
 const (
-	Durable  Kind = iota // Slot: Durable(Slot) or StartDurable(Slot) moved, or Announce asked for it
+	Durable  Kind = iota // Slot: Durable(Slot) or StartDurable(Slot) moved, or NotifyReaders asked for it
 	Opened               // User, Slot, Status
 	Deleted              // User, Slot, Status
 	ReadDone             // User, Status, Read

@@ -217,7 +217,7 @@ func TestRotHurtsOnlyTheLogsItHit(t *testing.T) {
 	if l.e.End(sa) != 3 {
 		t.Errorf("the rotten log ends at %d, want 3; notes %q", l.e.End(sa), l.boot.Notes)
 	}
-	if _, _, st := l.e.Reserve(sa, 100); st != engine.Rot {
+	if _, _, st := l.e.Reserve(sa, 100); st != engine.LogCorrupt {
 		t.Errorf("an append to the rotten log: status %d, want Rot", st)
 	}
 	if l.e.End(sb) != 2 {
@@ -229,7 +229,7 @@ func TestRotHurtsOnlyTheLogsItHit(t *testing.T) {
 	l.cut()
 	l = begin(t, w, disk)
 	sa, _ = l.e.Lookup(2)
-	if _, _, st := l.e.Reserve(sa, 100); st != engine.Rot {
+	if _, _, st := l.e.Reserve(sa, 100); st != engine.LogCorrupt {
 		t.Errorf("an append to the rotten log in the next life: status %d, want Rot", st)
 	}
 }
@@ -270,10 +270,10 @@ func TestCheckFindsARottenRun(t *testing.T) {
 	l = begin(t, w, disk)
 	s, _ := l.e.Lookup(2)
 	var views [4]engine.View
-	if _, st := l.e.Read(s, 0, 20, 1000, views[:]); st != engine.Cold {
+	if _, st := l.e.Read(s, 0, 20, 1000, views[:]); st != engine.NotCached {
 		t.Fatalf("reading what is not in memory: status %d", st)
 	}
-	if st := l.e.ReadCold(s, 0, 9); st != engine.OK {
+	if st := l.e.ReadDisk(s, 0, 9); st != engine.OK {
 		t.Fatalf("status %d", st)
 	}
 	l.until("ReadDone", func(ev []engine.Event) bool {

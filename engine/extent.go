@@ -72,9 +72,9 @@ func (r *extent) direct() bool { return r.buffer == none }
 
 func (r *extent) kind() Work {
 	if r.direct() {
-		return WorkRuns
+		return WorkDirect
 	}
-	return WorkDrains
+	return WorkFlushes
 }
 
 func (r *extent) timing() writeTiming { return writeTiming{r.sentAt, r.io.written, r.block.Len()} }

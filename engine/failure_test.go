@@ -118,7 +118,7 @@ func TestTroublesSayWhat(t *testing.T) {
 		}
 		n, s, err := h.slot(2)
 		must(t, err)
-		if st := n.engine.ReadCold(s, 0, 9); st != engine.OK {
+		if st := n.engine.ReadDisk(s, 0, 9); st != engine.OK {
 			t.Fatal(name(st))
 		}
 		must(t, n.until("an answer", func() bool { k, _ := n.engine.Troubles(); return k > 0 }))

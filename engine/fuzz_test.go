@@ -182,7 +182,7 @@ func TestRotIsNoticedOrHarmless(t *testing.T) {
 		rot := ""
 		for i := range h.boot.Shards {
 			for _, l := range h.boot.Shards[i].Logs {
-				rot += l.Rot
+				rot += l.Corruption
 			}
 		}
 		for id := uint64(2); id <= 3; id++ {

@@ -4,28 +4,28 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// Levels are how full the engine's pools are, for people who watch.
-type Levels struct {
+// Gauges are how full the engine's pools are, for people who watch.
+type Gauges struct {
 	Slabs, SlabsMax         int // of log memory: those that cannot be taken again yet
 	SlabsPinned             int // of those, by readers
 	Frames, FramesMax       int // in flight: submitted, not durable
 	JournalBlocks           int // not free
 	JournalBlocksMax        int
-	Runs, RunsMax           int // being drained
-	DrainQueue              int // logs that wait to be drained
-	ColdReads, ColdReadsMax int
-	Spares, SparesMax       int // files kept for logs to come
+	Flushes, FlushesMax     int // being drained
+	FlushQueue              int // logs that wait to be drained
+	DiskReads, DiskReadsMax int
+	Recycled, RecycledMax   int // files kept for logs to come
 	Logs, LogsMax           int
 	IndexChunksFree         int
 	IndexChunks             int // of nodesPerChunk batches in memory
 }
 
-// Levels looks at every slab: it is for once in a while.
-func (e *Engine) Levels() Levels {
-	levels := Levels{
+// Gauges looks at every slab: it is for once in a while.
+func (e *Engine) Gauges() Gauges {
+	levels := Gauges{
 		SlabsMax: len(e.cache.slabs), SlabsPinned: e.cache.pinned, Frames: e.InFlight(), FramesMax: e.o.InflightMax,
-		JournalBlocks: int(e.journal.usedBlocks), JournalBlocksMax: int(e.journal.blocks), Runs: e.flush.busy, RunsMax: flushesMax, DrainQueue: e.flush.queueLength,
-		ColdReads: e.reads.busy, ColdReadsMax: readsMax, Spares: e.recycled.count, SparesMax: RecycledMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.cache.chunks),
+		JournalBlocks: int(e.journal.usedBlocks), JournalBlocksMax: int(e.journal.blocks), Flushes: e.flush.busy, FlushesMax: flushesMax, FlushQueue: e.flush.queueLength,
+		DiskReads: e.reads.busy, DiskReadsMax: readsMax, Recycled: e.recycled.count, RecycledMax: RecycledMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.cache.chunks),
 	}
 	levels.Slabs = levels.SlabsMax - e.slabsReusable()
 	for i := e.cache.freeChunk; i != none; i = e.cache.chunks[i].next {
@@ -62,8 +62,8 @@ type Work int
 // The kinds of work.
 const (
 	WorkFrames      Work = iota // of the journal
-	WorkRuns                    // direct runs
-	WorkDrains                  // what the journal has, to segments
+	WorkDirect                  // direct runs
+	WorkFlushes                 // what the journal has, to segments
 	WorkCheckpoints             //
 	WorkFiles                   // making, growing, zeroing and removing them
 	WorkReads                   // cold reads
@@ -95,16 +95,16 @@ type writeTiming struct {
 	bytes     int
 }
 
-// Landed tells of the frame or the run that last moved Durable(l): when it was
+// LastWrite tells of the frame or the run that last moved Durable(slot): when it was
 // pushed, when its write was over, how large it was.
-func (e *Engine) Landed(slot Slot) (submitted, written ioring.Instant, bytes int) {
+func (e *Engine) LastWrite(slot Slot) (submitted, written ioring.Instant, bytes int) {
 	landing := &e.logs[slot].lastWrite
 	return landing.submitted, landing.written, landing.bytes
 }
 
-// Undurable is how many bytes of batches were appended and are not durable, of a
+// Unsynced is how many bytes of batches were appended and are not durable, of a
 // log and of all of the shard.
-func (e *Engine) Undurable(slot Slot) (own, all int64) { return e.logs[slot].unsynced, e.unsynced }
+func (e *Engine) Unsynced(slot Slot) (own, all int64) { return e.logs[slot].unsynced, e.unsynced }
 
 // JournalFull says that a frame found no room in the journal: it waits for drains
 // and for a checkpoint.

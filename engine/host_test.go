@@ -310,8 +310,8 @@ func (h *host) readAll(id uint64) (from, to int64, cold int, why string) {
 	for to = from; to < e.Durable(s); {
 		k, st := e.Read(s, to, e.Durable(s), 1<<20, views)
 		read, isCold := uint32(0), false
-		if st == engine.Cold {
-			st = e.ReadCold(s, to, 77)
+		if st == engine.NotCached {
+			st = e.ReadDisk(s, to, 77)
 			if st == engine.OK {
 				ev, err := n.event(engine.ReadDone, 77)
 				if err != nil {

@@ -36,7 +36,7 @@ func TestIndexOutlivesTheProcess(t *testing.T) {
 		must(err)
 		for _, from := range []int64{0, 85, 150, 195, 205, 333, 415, 599} {
 			before := n.engine.Stats().ColdHeads
-			if st := n.engine.ReadCold(s, from, 9); st != engine.OK {
+			if st := n.engine.ReadDisk(s, from, 9); st != engine.OK {
 				t.Fatal(name(st))
 			}
 			ev, err := n.event(engine.ReadDone, 9)
@@ -88,7 +88,7 @@ func ofRuns(t *testing.T, seed uint64, runs, bytes, perRun int) (h *host, n *nod
 	views := make([]engine.View, 64)
 	return h, n, func(at int64) (int64, engine.Status) {
 		t.Helper()
-		if st := n.engine.ReadCold(s, at, 9); st != engine.OK {
+		if st := n.engine.ReadDisk(s, at, 9); st != engine.OK {
 			t.Fatal(name(st))
 		}
 		ev, err := n.event(engine.ReadDone, 9)
@@ -101,7 +101,7 @@ func ofRuns(t *testing.T, seed uint64, runs, bytes, perRun int) (h *host, n *nod
 			t.Fatalf("nothing was read at %d", at)
 		}
 		for _, v := range views[:got] {
-			n.engine.Unread(v.Pin)
+			n.engine.UnpinQuietly(v.Pin)
 		}
 		n.engine.ReadEnd(ev.Read)
 		return int64(got * perRun), engine.OK

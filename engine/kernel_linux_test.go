@@ -154,10 +154,10 @@ func (r *real) verify(n int, count uint32) (cold int) {
 	for at := r.e.Start(r.slot); at < r.e.Durable(r.slot); {
 		k, st := r.e.Read(r.slot, at, r.e.Durable(r.slot), 1<<20, r.views)
 		read := uint32(0)
-		isCold := st == engine.Cold
+		isCold := st == engine.NotCached
 		if isCold {
 			cold++
-			if st = r.e.ReadCold(r.slot, at, 5); st == engine.OK {
+			if st = r.e.ReadDisk(r.slot, at, 5); st == engine.OK {
 				r.until(func(ev engine.Event) bool {
 					if ev.Kind != engine.ReadDone {
 						return false

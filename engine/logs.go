@@ -147,9 +147,9 @@ func (l *log) isCorrupt(offset int64) bool {
 	return l.corruptFrom != format.NoOffset && offset >= l.corruptFrom && offset < l.corruptTo
 }
 
-// Rotten is the range of records of log l, from to to - 1, that were
+// CorruptRange is the range of records of log l, from to to - 1, that were
 // acknowledged and are lost: opening found so, or a cold read did.
-func (e *Engine) Rotten(slot Slot) (from, to int64, rotten bool) {
+func (e *Engine) CorruptRange(slot Slot) (from, to int64, rotten bool) {
 	lg := &e.logs[slot]
 	return lg.corruptFrom, lg.corruptTo, lg.corruptFrom != format.NoOffset
 }

@@ -145,7 +145,7 @@ func (e *Engine) requestGrowth(slot Slot, segIndex int32, need int64) Status {
 
 // spaceGone: l waits for room, which spares make at once.
 func (e *Engine) diskFull(lg *log) {
-	if e.GiveRoom() {
+	if e.ReleaseRecycled() {
 		e.progress++
 		return
 	}

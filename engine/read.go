@@ -77,17 +77,17 @@ func (e *Engine) Read(slot Slot, from, to int64, maxBytes int, out []View) (n in
 	case from < lg.start || from > lg.end:
 		return 0, OutOfRange
 	case lg.corruptFrom != format.NoOffset && from >= lg.end:
-		return 0, Rot // nothing will come there
+		return 0, LogCorrupt // nothing will come there
 	case from >= to || len(out) == 0:
 		return 0, Empty
 	}
 	e.trim(lg)
 	cur, ok := e.findBatch(lg, from)
 	if !ok && lg.isCorrupt(from) {
-		return 0, Rot
+		return 0, LogCorrupt
 	}
 	if !ok {
-		return 0, Cold
+		return 0, NotCached
 	}
 	for batch := e.batchAt(&cur); batch != nil && n < len(out) && batch.base < to; batch = e.batchAt(&cur) {
 		if n > 0 && int(batch.length) > maxBytes {
@@ -149,17 +149,17 @@ func (e *Engine) Unpin(pin uint32) {
 	}
 }
 
-// Unread is Unpin of what was read in this turn: that is no progress, which
+// UnpinQuietly is Unpin of what was read in this turn: that is no progress, which
 // would have whoever waits for memory look, and read, again.
-func (e *Engine) Unread(pin uint32) {
+func (e *Engine) UnpinQuietly(pin uint32) {
 	was := e.progress
 	e.Unpin(pin)
 	e.progress = was
 }
 
-// ReadCold reads and verifies the run that holds from, and runs behind it. The
+// ReadDisk reads and verifies the run that holds from, and runs behind it. The
 // event ReadDone tells; with status OK, ReadEnd must follow it.
-func (e *Engine) ReadCold(slot Slot, from int64, user uint32) Status {
+func (e *Engine) ReadDisk(slot Slot, from int64, user uint32) Status {
 	if !e.open(slot) {
 		return Unknown
 	}
@@ -168,7 +168,7 @@ func (e *Engine) ReadCold(slot Slot, from int64, user uint32) Status {
 		return OutOfRange
 	}
 	if lg.isCorrupt(from) {
-		return Rot
+		return LogCorrupt
 	}
 	segIndex := lg.firstSegment
 	for segIndex != none && (e.segments.all[segIndex].position == 0 || e.segments.all[segIndex].end <= from) {
@@ -493,8 +493,8 @@ func (e *Engine) freeRead(read *diskRead) {
 	}
 }
 
-// ColdFree is how many read buffers are free.
-func (e *Engine) ColdFree() (n int) {
+// ReadBuffersFree is how many read buffers are free.
+func (e *Engine) ReadBuffersFree() (n int) {
 	for i := range e.reads.all {
 		if e.reads.all[i].stage == readFree {
 			n++
@@ -503,8 +503,8 @@ func (e *Engine) ColdFree() (n int) {
 	return n
 }
 
-// ColdPinned says that a read buffer waits for its views to be unpinned.
-func (e *Engine) ColdPinned() bool {
+// ReadBuffersPinned says that a read buffer waits for its views to be unpinned.
+func (e *Engine) ReadBuffersPinned() bool {
 	for i := range e.reads.all {
 		if read := &e.reads.all[i]; read.stage == readDone && read.pins > 0 {
 			return true

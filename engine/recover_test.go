@@ -288,8 +288,8 @@ func (h *host) found(headers bool) string {
 	for i := range h.boot.Shards {
 		for _, l := range h.boot.Shards[i].Logs {
 			fmt.Fprintf(&out, "shard %d log %d: %d..%d", i, l.ID, l.Start, l.End)
-			if l.Rot != "" {
-				fmt.Fprintf(&out, " ROT: %s", tidy(l.Rot))
+			if l.Corruption != "" {
+				fmt.Fprintf(&out, " ROT: %s", tidy(l.Corruption))
 			}
 			if headers {
 				fmt.Fprintf(&out, ", %d headers", len(l.Headers)/format.BatchHeaderBytes)

@@ -153,14 +153,14 @@ func (e *Engine) takeRecycled(i int) (x recycledFile) {
 	return x
 }
 
-// Spares is how many files are kept for logs to come, and their bytes.
-func (e *Engine) Spares() (n int, bytes int64) {
+// Recycled is how many files are kept for logs to come, and their bytes.
+func (e *Engine) Recycled() (n int, bytes int64) {
 	return e.recycled.count, e.recycled.releasedBytes + e.recycled.zeroedBytes
 }
 
-// GiveRoom lets go of the files kept for logs to come: somebody else on this
+// ReleaseRecycled lets go of the files kept for logs to come: somebody else on this
 // disk finds no room, or a log of its own. False: there is none.
-func (e *Engine) GiveRoom() (any bool) {
+func (e *Engine) ReleaseRecycled() (any bool) {
 	e.recycled.preallocAfter = e.now + preallocRetryNS
 	return e.releaseRecycled(e.now, true)
 }

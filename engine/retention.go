@@ -8,16 +8,16 @@ import (
 // and the start that moves past them. The rules are the caller's; here is what
 // the log knows. A segment goes in this order:
 //
-//	Expired(); TruncateBefore(); await its entry durable; await its readers; unlink()
+//	RetentionStart(); TruncateBefore(); await its entry durable; await its readers; unlink()
 
 // SetSegmentBytes bounds the log's segments to n bytes, where that is less than
 // the shard's own. One larger batch still finds a place.
 func (e *Engine) SetSegmentBytes(slot Slot, n int64) { e.logs[slot].segmentBytes = n }
 
-// Filling is the segment that takes the log's appends: its first offset, its
+// ActiveSegment is the segment that takes the log's appends: its first offset, its
 // bytes, and the largest time in it that is drained; no bytes where there is
 // none yet.
-func (e *Engine) Filling(slot Slot) (base, bytes, maxTime int64) {
+func (e *Engine) ActiveSegment(slot Slot) (base, bytes, maxTime int64) {
 	lg := &e.logs[slot]
 	if !e.open(slot) || lg.active == none {
 		return 0, 0, format.NoTime
@@ -26,8 +26,8 @@ func (e *Engine) Filling(slot Slot) (base, bytes, maxTime int64) {
 	return seg.base, seg.position + seg.pending, seg.maxTime
 }
 
-// Seal has the next append begin a new segment.
-func (e *Engine) Seal(slot Slot) {
+// RollSegment has the next append begin a new segment.
+func (e *Engine) RollSegment(slot Slot) {
 	if lg := &e.logs[slot]; e.open(slot) && lg.active != none {
 		e.segments.all[lg.active].sealed = true
 	}
@@ -45,11 +45,11 @@ func (e *Engine) Bytes(slot Slot) (n int64) {
 	return n
 }
 
-// Expired is where the log would start without its oldest segments: those whose
+// RetentionStart is where the log would start without its oldest segments: those whose
 // every record has a time before olderThan, milliseconds, and those without
 // which the log still has bytesMax bytes; a negative bytesMax is no bound. A
 // segment without a time does not age. One that still takes something is left.
-func (e *Engine) Expired(slot Slot, olderThan, bytesMax int64) (start int64) {
+func (e *Engine) RetentionStart(slot Slot, olderThan, bytesMax int64) (start int64) {
 	if !e.open(slot) {
 		return 0
 	}
@@ -116,9 +116,9 @@ func (e *Engine) startMoved(slot Slot, start int64) {
 	}
 }
 
-// Release lets go of the only segment of a log in which nothing is left. The
+// DropEmpty lets go of the only segment of a log in which nothing is left. The
 // next append has another made, and waits for it.
-func (e *Engine) Release(slot Slot) {
+func (e *Engine) DropEmpty(slot Slot) {
 	lg := &e.logs[slot]
 	if !e.open(slot) || lg.startDurable < lg.end || lg.flushed < lg.end || lg.firstExtent != none || lg.provisioning || e.cache.reserved.active {
 		return

@@ -48,16 +48,16 @@ func TestRetention(t *testing.T) {
 				e.SetSegmentBytes(s, number("n", 0))
 				return "ok\n"
 			case "seal":
-				e.Seal(s)
+				e.RollSegment(s)
 				return "ok\n"
 			case "retain":
-				if st := e.TruncateBefore(s, e.Expired(s, number("older", -1), number("bytes", -1)), 0); st != engine.OK {
+				if st := e.TruncateBefore(s, e.RetentionStart(s, number("older", -1), number("bytes", -1)), 0); st != engine.OK {
 					return name(st) + "\n"
 				}
 				h.rest(number("ms", 2000) * 1e6)
 				return fmt.Sprintf("log %d: %d..%d, start durable at %d, %s\n", id, e.Start(s), e.End(s), e.StartDurable(s), h.files())
 			case "release":
-				e.Release(s)
+				e.DropEmpty(s)
 				h.rest(number("ms", 2000) * 1e6)
 				return h.files() + "\n"
 			case "newest":
@@ -68,10 +68,10 @@ func TestRetention(t *testing.T) {
 				return h.files() + "\n"
 			case "recycled":
 				e := h.nodes[len(h.nodes)-1].engine
-				kept, bytes := e.Spares()
+				kept, bytes := e.Recycled()
 				return fmt.Sprintf("%d recycled, %d of zeroes, %d of %d bytes kept, %s\n", e.Stats().Recycled, e.Stats().Zeroed, kept, bytes, h.files())
 			case "pin":
-				if st := e.ReadCold(s, number("from", 0), 5); st != engine.OK {
+				if st := e.ReadDisk(s, number("from", 0), 5); st != engine.OK {
 					return name(st) + "\n"
 				}
 				reader = n

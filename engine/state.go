@@ -34,7 +34,7 @@ type RecycledFile struct {
 type RecoveredLog struct {
 	ID         uint64
 	Start, End int64
-	Rot        string // not empty: acknowledged records are lost, and which
+	Corruption string // not empty: acknowledged records are lost, and which
 	Attachment []byte // as of the checkpoint
 	Headers    []byte // the first format.BatchHeaderBytes of every batch after it
 	Record     *format.LogRecord

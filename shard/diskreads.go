@@ -20,9 +20,9 @@ const readsPerFetch = 4
 // beginRead starts reading what holds an offset of a partition. Where no read
 // buffer is free it has not begun and the request is tried again when one is.
 func (s *Shard) beginRead(req *request, p *partition, from int64, user uint32) (begun bool, code kafka.ErrorCode) {
-	st := s.engine.ReadCold(p.slot, from, user)
+	st := s.engine.ReadDisk(p.slot, from, user)
 	for st == engine.WaitMemory && s.dropAhead() {
-		st = s.engine.ReadCold(p.slot, from, user)
+		st = s.engine.ReadDisk(p.slot, from, user)
 	}
 	switch st {
 	case engine.OK:
@@ -32,7 +32,7 @@ func (s *Shard) beginRead(req *request, p *partition, from int64, user uint32) (
 	case engine.WaitMemory:
 		s.blockOnMemory(req)
 		req.waited |= metrics.WaitedReadBuffers
-		if s.engine.ColdPinned() {
+		if s.engine.ReadBuffersPinned() {
 			s.net.Expedite()
 		}
 		return false, kafka.None

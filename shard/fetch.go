@@ -282,7 +282,7 @@ func (s *Shard) read(try *attempt, p int32, limit int) (n int) {
 	if !part.hasRead {
 		n, st = s.engine.Read(slot, part.from, part.high, limit, views)
 	}
-	if st == engine.Cold && try.isNext && try.reads < readsPerFetch {
+	if st == engine.NotCached && try.isNext && try.reads < readsPerFetch {
 		have, comes := s.takeAhead(try.req, p)
 		if comes {
 			try.reads++
@@ -298,7 +298,7 @@ func (s *Shard) read(try *attempt, p int32, limit int) (n int) {
 	switch st {
 	case engine.OK, engine.Empty:
 		return n
-	case engine.Cold:
+	case engine.NotCached:
 		if try.wants = true; try.isHead && try.reads < readsPerFetch {
 			var begun bool
 			if begun, part.code = s.beginRead(try.req, part.partition, part.from, uint32(p)); begun {
@@ -336,6 +336,6 @@ func holdsZstd(views []engine.View) bool {
 
 func (s *Shard) unpin(from, n int) {
 	for _, v := range s.views[from : from+n] {
-		s.engine.Unread(v.Pin)
+		s.engine.UnpinQuietly(v.Pin)
 	}
 }

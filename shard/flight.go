@@ -60,7 +60,7 @@ func (s *Shard) endTurn() {
 func (s *Shard) traceAppend(req *request, trace *appendTrace, p *partition, n int) {
 	if trace.partition == nil {
 		trace.partition = p
-		trace.own, trace.all = s.engine.Undurable(p.slot)
+		trace.own, trace.all = s.engine.Unsynced(p.slot)
 		trace.ownIn, trace.allIn = p.bytesIn, s.Timelines.Counters.BytesIn
 		if s.engine.JournalFull() {
 			req.waited |= metrics.WaitedJournal

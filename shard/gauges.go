@@ -30,7 +30,7 @@ func (s *Shard) countFrames() {
 
 // gauges tell how full this shard's pools are.
 func (s *Shard) gauges() {
-	n, e, level := s.net.Stats(), s.engine.Levels(), s.Timelines.Level
+	n, e, level := s.net.Stats(), s.engine.Gauges(), s.Timelines.Level
 	level("connections", n.Conns, 0, s.o.Net.ConnsMax)
 	level("network frames", n.RequestsOpen, s.o.Net.RequestsMax-n.RequestsFreeLow, s.o.Net.RequestsMax)
 	level("requests", s.requests.inFlight, 0, len(s.requests.all))
@@ -56,9 +56,9 @@ func (s *Shard) gauges() {
 	level("batch index chunks", e.IndexChunks-e.IndexChunksFree, 0, e.IndexChunks)
 	level("journal frames in flight", e.Frames, int(s.Timelines.Counters.InFlightMost), e.FramesMax)
 	level("journal blocks", e.JournalBlocks, 0, e.JournalBlocksMax)
-	level("drains", e.Runs, 0, e.RunsMax)
-	level("logs that wait for a drain", e.DrainQueue, 0, e.LogsMax)
-	level("cold reads", e.ColdReads, 0, e.ColdReadsMax)
-	level("spare files", e.Spares, 0, e.SparesMax)
+	level("drains", e.Flushes, 0, e.FlushesMax)
+	level("logs that wait for a drain", e.FlushQueue, 0, e.LogsMax)
+	level("cold reads", e.DiskReads, 0, e.DiskReadsMax)
+	level("spare files", e.Recycled, 0, e.RecycledMax)
 	level("logs", e.Logs, 0, e.LogsMax)
 }

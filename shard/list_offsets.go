@@ -208,7 +208,7 @@ func (s *Shard) searchOn(req *request, p int32) bool {
 	}
 	switch st {
 	case engine.OK:
-	case engine.Cold:
+	case engine.NotCached:
 		_, part.code = s.beginRead(req, part.partition, part.where, searchUser|uint32(p))
 		return part.code != kafka.None
 	case engine.Empty:

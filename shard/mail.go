@@ -98,7 +98,7 @@ func (s *Shard) dataMail(m Mail) {
 		s.outbox.put(Mail{Kind: MailGiveBack, Block: m.Block}, 0)
 		s.outbox.put(Mail{Kind: MailConfigured, Serial: m.Serial}, 0)
 	case MailNoRoom:
-		s.engine.GiveRoom()
+		s.engine.ReleaseRecycled()
 	case MailSettings:
 		s.o.RetentionCheckNS = int64(m.A)
 		s.retainAt = min(s.retainAt, s.now+ioring.Instant(m.A))
@@ -115,7 +115,7 @@ func (s *Shard) controlMail(m Mail) {
 	case MailGiveBack:
 		s.mailMem.Put(m.Block)
 	case MailNoRoom:
-		s.engine.GiveRoom()
+		s.engine.ReleaseRecycled()
 		for i := 1; i <= s.o.DataShards; i++ {
 			if i != int(m.From) {
 				s.outbox.put(Mail{Kind: MailNoRoom}, i)

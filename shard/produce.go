@@ -254,7 +254,7 @@ func (s *Shard) commit(a *appending, req *request, produce *produceRequest) {
 	}
 	if p.config.WriteCaching {
 		p.cached = a.end
-		s.engine.Announce(p.slot)
+		s.engine.NotifyReaders(p.slot)
 	}
 	s.Timelines.Counters.Batches++
 	s.Timelines.Counters.Records += uint64(batch.Count)
@@ -290,7 +290,7 @@ func (s *Shard) answerAppend(req *request, produce *produceRequest, a *appending
 // acknowledge ends the wait of the batches that are durable now.
 func (s *Shard) acknowledge(p *partition) {
 	high := p.highWatermark()
-	submitted, written, bytes := s.engine.Landed(p.slot)
+	submitted, written, bytes := s.engine.LastWrite(p.slot)
 	for !p.awaitingDurable.Empty() {
 		at := p.awaitingDurable.First
 		part := &s.produces.parts.all[at]

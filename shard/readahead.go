@@ -65,7 +65,7 @@ func (s *Shard) takeAhead(req *request, p int32) (have, waits bool) {
 func (s *Shard) holds(read uint32, from, to int64) bool {
 	n := s.engine.ReadViews(read, from, to, 0, s.readahead.peek[:])
 	if n > 0 {
-		s.engine.Unread(s.readahead.peek[0].Pin)
+		s.engine.UnpinQuietly(s.readahead.peek[0].Pin)
 	}
 	return n > 0
 }
@@ -87,7 +87,7 @@ func (s *Shard) readAhead(part *fetchPart) {
 		part.hasRead = false // it is kept; its views stay pinned until they have left
 		return
 	}
-	if s.readahead.reading > 0 || s.engine.ColdFree() < 2 || s.engine.ReadCold(slot, next, aheadUser|uint32(k)) != engine.OK {
+	if s.readahead.reading > 0 || s.engine.ReadBuffersFree() < 2 || s.engine.ReadDisk(slot, next, aheadUser|uint32(k)) != engine.OK {
 		return
 	}
 	*a = ahead{used: true, reading: true, slot: slot, from: next, part: none}

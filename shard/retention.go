@@ -51,7 +51,7 @@ func (s *Shard) retainLog(slot engine.Slot) {
 		return
 	}
 	c := p.config
-	base, bytes, newest := s.engine.Filling(slot)
+	base, bytes, newest := s.engine.ActiveSegment(slot)
 	switch {
 	case bytes == 0:
 		p.filling = none64
@@ -65,19 +65,19 @@ func (s *Shard) retainLog(slot engine.Slot) {
 	}
 	p.retained = true
 	if bytes > 0 && int64(s.wall-p.filledSince) >= c.SegmentMS {
-		s.engine.Seal(slot)
+		s.engine.RollSegment(slot)
 	}
 	olderThan := int64(math.MinInt64)
 	if c.RetentionMS >= 0 {
 		olderThan = int64(s.wall) - c.RetentionMS
 	}
 	start := s.engine.Start(slot)
-	if to := s.engine.Expired(slot, olderThan, c.RetentionBytes); to > start && s.engine.TruncateBefore(slot, to, 0) == engine.OK {
+	if to := s.engine.RetentionStart(slot, olderThan, c.RetentionBytes); to > start && s.engine.TruncateBefore(slot, to, 0) == engine.OK {
 		s.Timelines.Counters.Expired += uint64(to - start)
 		s.stir(&s.partitions[slot], false)
 	}
 	if s.engine.Start(slot) == s.engine.End(slot) {
-		s.engine.Release(slot)
+		s.engine.DropEmpty(slot)
 	}
 }
 

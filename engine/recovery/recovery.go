@@ -758,7 +758,7 @@ func (r *recovery) commit() error {
 		l.Start = min(l.Start, l.End)
 		b := engine.RecoveredLog{ID: id, Start: l.Start, End: l.End, Attachment: l.Attachment, Headers: headersOf(l.Headers), Record: &l.LogRecord}
 		if l.RotFrom != format.NoOffset {
-			b.Rot = fmt.Sprintf("acknowledged records from offset %d on are lost (to %d at least)", l.RotFrom, l.RotTo)
+			b.Corruption = fmt.Sprintf("acknowledged records from offset %d on are lost (to %d at least)", l.RotFrom, l.RotTo)
 		}
 		s := format.Place(id, r.o.Shards)
 		r.boot.Shards[s].Logs = append(r.boot.Shards[s].Logs, b)

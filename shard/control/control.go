@@ -282,8 +282,8 @@ func (c *control) load() {
 				c.applyAll(v.Bytes)
 				c.engine.Unpin(v.Pin)
 			}
-		case engine.Cold:
-			if c.engine.ReadCold(c.slot, c.loaded, shard.ControlUser) == engine.OK {
+		case engine.NotCached:
+			if c.engine.ReadDisk(c.slot, c.loaded, shard.ControlUser) == engine.OK {
 				c.loaded = -c.loaded - 2 // readDone turns it back
 			}
 			return

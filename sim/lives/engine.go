@@ -294,7 +294,7 @@ func (s *engineSim) describe(boot *engine.RecoveredState) string {
 	out := ""
 	for _, b := range s.books {
 		if l, _ := s.find(boot, b.id); l != nil {
-			out += fmt.Sprintf("log %d: %d..%d rot %q; ", l.ID, l.Start, l.End, l.Rot)
+			out += fmt.Sprintf("log %d: %d..%d rot %q; ", l.ID, l.Start, l.End, l.Corruption)
 		}
 	}
 	return out
@@ -353,8 +353,8 @@ func (s *engineSim) compare(boot *engine.RecoveredState) error {
 			return fmt.Errorf("INVENTED: log %d was never opened", b.id)
 		}
 		b.fate = open
-		if l.Rot != "" {
-			return fmt.Errorf("FALSE ROT: log %d: %s", b.id, l.Rot)
+		if l.Corruption != "" {
+			return fmt.Errorf("FALSE ROT: log %d: %s", b.id, l.Corruption)
 		}
 		if l.Start < b.startAt {
 			return fmt.Errorf("RETURNED: log %d starts at %d, %d was durable", b.id, l.Start, b.startAt)
@@ -666,12 +666,12 @@ func (n *node) read(slot engine.Slot, from int64) error {
 			return fmt.Errorf("log %d: %d is out of range of %d..%d", b.id, from, n.eng.Start(slot), to)
 		}
 		return nil
-	case engine.Cold:
+	case engine.NotCached:
 		if from < n.eng.Start(slot) || from >= to {
 			return fmt.Errorf("log %d: %d is cold, and not in %d..%d", b.id, from, n.eng.Start(slot), to)
 		}
 		user := n.user(ask{kind: askRead, book: b, slot: slot, from: from})
-		st := n.eng.ReadCold(slot, from, user)
+		st := n.eng.ReadDisk(slot, from, user)
 		if st != engine.OK {
 			n.asks[user] = ask{}
 			if st != engine.WaitMemory && !n.failed {
@@ -891,7 +891,7 @@ func (n *node) cut(slot engine.Slot) error {
 	b := n.slots[slot]
 	lo, hi := n.eng.Start(slot), n.eng.Durable(slot)
 	if hi == lo {
-		n.eng.Release(slot)
+		n.eng.DropEmpty(slot)
 		return nil
 	}
 	to := lo + n.s.rng.Int64N(hi-lo+1)
@@ -899,9 +899,9 @@ func (n *node) cut(slot engine.Slot) error {
 	case 0:
 		to = hi
 	case 1:
-		to = max(to, n.eng.Expired(slot, -1, n.eng.Bytes(slot)/2))
+		to = max(to, n.eng.RetentionStart(slot, -1, n.eng.Bytes(slot)/2))
 	case 2:
-		n.eng.Seal(slot)
+		n.eng.RollSegment(slot)
 	case 3:
 		n.eng.SetSegmentBytes(slot, int64(n.s.pick(0, 300_000, 1<<20)))
 	}
@@ -927,9 +927,9 @@ func (s *engineSim) audit() error {
 				h := hold{views: views[:k], book: b, from: from}
 				switch st {
 				case engine.OK:
-				case engine.Cold:
+				case engine.NotCached:
 					user := n.user(ask{kind: askTruncate})
-					if st := n.eng.ReadCold(slot, from, user); st != engine.OK {
+					if st := n.eng.ReadDisk(slot, from, user); st != engine.OK {
 						return fmt.Errorf("log %d: auditing from %d: cold, status %d", b.id, from, st)
 					}
 					ev, err := n.await(user)
