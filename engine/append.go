@@ -22,7 +22,7 @@ func (r *reservation) note(direct bool, slot Slot, n int, slab int32, pos int) {
 // Reserve gives n bytes of log memory for one batch of log l, and the offset
 // its first record gets. Commit or Abort follows in the same turn.
 func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
-	if e.cache.reserved.active {
+	if e.reserved.active {
 		panic("engine: Reserve before Commit or Abort of the one before")
 	}
 	switch {
@@ -35,7 +35,7 @@ func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 	case e.stopping:
 		return nil, 0, WaitMemory
 	}
-	lg := &e.logs[slot]
+	lg := &e.logs.all[slot]
 	if lg.corruptFrom != format.NoOffset {
 		return nil, 0, LogCorrupt
 	}
@@ -44,21 +44,21 @@ func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 		e.stats.WaitMemory++
 		return nil, 0, WaitMemory
 	}
-	direct := e.wantsDirect(lg, slot, need)
+	direct := e.wantsDirect(lg, need)
 	room := int64(need)
 	if direct {
 		room += 2 * extentOverhead
 	}
-	if st := e.admit(slot, room); st != OK {
+	if st := e.admit(lg, room); st != OK {
 		return nil, 0, st
 	}
 	if !e.batchFits(lg) {
 		e.evictOldest()
 	}
-	if direct && e.batchFits(lg) && e.openExtentFor(slot, n) {
+	if direct && e.batchFits(lg) && e.openExtentFor(lg, n) {
 		ext := &e.extents.pool[lg.building]
 		at := ext.pos + format.HeaderBytes + ext.bytes
-		e.cache.reserved.note(true, slot, n, ext.slab, at)
+		e.reserved.note(true, slot, n, ext.slab, at)
 		at += format.EntryHeaderBytes
 		return e.cache.slabs[ext.slab].block.Bytes()[at : at+n : at+n], lg.end, OK
 	}
@@ -69,7 +69,7 @@ func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 	}
 	buf := e.cache.slabs[e.cache.current].block.Bytes()
 	at := e.journal.openPos + e.journal.openBytes + format.EntryHeaderBytes
-	e.cache.reserved.note(false, slot, n, e.cache.current, at-format.EntryHeaderBytes)
+	e.reserved.note(false, slot, n, e.cache.current, at-format.EntryHeaderBytes)
 	return buf[at : at+n : at+n], lg.end, OK
 }
 
@@ -85,7 +85,7 @@ func (e *Engine) mustCatchUp(lg *log, need int) bool {
 // or the journal. A run costs a sync of its file, a frame costs writing its
 // bytes twice; at DirectBytes the two are about even. Many logs with a little
 // each never get there, and share the journal's one sync.
-func (e *Engine) wantsDirect(lg *log, slot Slot, need int) bool {
+func (e *Engine) wantsDirect(lg *log, need int) bool {
 	if lg.building != none {
 		// what follows a run that is being built goes with it, however small
 		if ext := &e.extents.pool[lg.building]; ext.header.End == lg.end && ext.header.Batches > 0 && format.HeaderBytes+ext.bytes+need <= e.extents.directBytesMax {
@@ -116,7 +116,7 @@ func (e *Engine) flushAheadMax() int64 {
 }
 
 // Abort gives back what Reserve handed out.
-func (e *Engine) Abort() { e.cache.reserved.active = false }
+func (e *Engine) Abort() { e.reserved.active = false }
 
 // Meta is what the engine keeps of a batch.
 type Meta struct {
@@ -128,12 +128,12 @@ type Meta struct {
 // Commit appends the batch that Reserve made room for: it takes m.Count
 // offsets from the base.
 func (e *Engine) Commit(meta Meta) {
-	reserved := &e.cache.reserved
+	reserved := &e.reserved
 	if !reserved.active || meta.Count == 0 {
 		panic("engine: Commit without Reserve, or of no records")
 	}
 	reserved.active = false
-	lg := &e.logs[reserved.slot]
+	lg := &e.logs.all[reserved.slot]
 	if lg.nEpochs == 0 || lg.epochs[lg.nEpochs-1].Epoch != int32(e.epoch) {
 		lg.addEpoch(format.EpochStart{Epoch: int32(e.epoch), Start: lg.end})
 	}
@@ -149,7 +149,7 @@ func (e *Engine) Commit(meta Meta) {
 		e.stats.Entries++
 	} else {
 		batch.seq = e.appendEntry(&entry)
-		e.journal.live[batch.seq%uint64(len(e.journal.live))].unflushed++
+		e.journal.frame(batch.seq).unflushed++
 		if lg.unflushed == 0 {
 			lg.oldestUnflushed = e.now
 		}
@@ -158,7 +158,7 @@ func (e *Engine) Commit(meta Meta) {
 			lg.frameSeq, lg.frameBytes = batch.seq, 0
 		}
 		lg.frameBytes += entry.Bytes()
-		e.queueFlush(int32(reserved.slot))
+		e.queueFlush(lg)
 	}
 	e.cache.slabs[reserved.slab].unflushed++
 	e.segments.all[lg.active].pending += int64(entry.Bytes())
@@ -177,7 +177,7 @@ func (e *Engine) stepJournal(sleep *ioring.Instant) {
 		return
 	}
 	for seq := e.journal.durableSeq + 1; seq <= e.journal.submitted; seq++ {
-		frame := &e.journal.live[seq%uint64(len(e.journal.live))]
+		frame := e.journal.frame(seq)
 		if frame.state == frameInFlight && !e.pushFrame(seq) {
 			earlier(sleep, e.now)
 			return
@@ -199,7 +199,7 @@ func (e *Engine) stepJournal(sleep *ioring.Instant) {
 	}
 	for e.journal.submitted-e.journal.durableSeq < uint64(e.o.InflightMax) {
 		if e.journal.submitted == e.journal.sealedSeq {
-			if e.journal.openEntries == 0 || e.cache.reserved.active {
+			if e.journal.openEntries == 0 || e.reserved.active {
 				return
 			}
 			e.seal()
@@ -218,7 +218,7 @@ func (e *Engine) stepJournal(sleep *ioring.Instant) {
 // submitFrame gives the next closed frame its place and its header.
 func (e *Engine) submitFrame() bool {
 	seq := e.journal.submitted + 1
-	frame := &e.journal.live[seq%uint64(len(e.journal.live))]
+	frame := e.journal.frame(seq)
 	wasted := int64(0)
 	if e.journal.next+int64(frame.blocks) > e.journal.blocks {
 		wasted = e.journal.blocks - e.journal.next
@@ -238,7 +238,7 @@ func (e *Engine) submitFrame() bool {
 		e.journal.next = 0
 	}
 	buf := e.cache.slabs[frame.slab].block.Bytes()[frame.pos:]
-	header := format.FrameHeader{Journal: e.journalID, Shard: uint32(e.shard), Entries: frame.entries, Sequence: seq, Durable: e.journal.durableSeq}
+	header := format.FrameHeader{Journal: e.journal.id, Shard: uint32(e.shard), Entries: frame.entries, Sequence: seq, Durable: e.journal.durableSeq}
 	header.Directory, header.Epoch, header.BodyBytes, header.Previous = e.dir, e.epoch, uint32(frame.bytes-format.HeaderBytes), e.journal.chain
 	header.BodyCRC = format.CRC(buf[format.HeaderBytes:frame.bytes])
 	header.Put(buf)
@@ -304,7 +304,7 @@ func (e *Engine) frameCompleted(index uint32, completion ioring.Completion) {
 // advance makes frames durable, in order, and says what that means.
 func (e *Engine) advanceFrames() {
 	for !e.failed && e.journal.durableSeq < e.journal.submitted {
-		frame := &e.journal.live[(e.journal.durableSeq+1)%uint64(len(e.journal.live))]
+		frame := e.journal.frame(e.journal.durableSeq + 1)
 		if frame.state != frameDone {
 			return
 		}
@@ -323,21 +323,21 @@ func (e *Engine) advanceFrames() {
 }
 
 func (e *Engine) entryDurable(entry *format.Entry, at writeTiming) {
-	lg := &e.logs[entry.Slot]
+	lg := &e.logs.all[entry.Slot]
 	if lg.state == logFree || lg.id != entry.Log {
 		return
 	}
 	switch entry.Kind {
 	case format.EntryData:
-		e.advanceDurable(Slot(entry.Slot), at)
-		e.queueFlush(int32(entry.Slot))
+		e.advanceDurable(lg, at)
+		e.queueFlush(lg)
 	case format.EntryOpened:
 		lg.state = logOpen
-		e.emit(Event{Kind: Opened, User: lg.user, Slot: Slot(entry.Slot)})
+		e.emit(Event{Kind: Opened, User: lg.user, Slot: lg.slot})
 	case format.EntryClosed:
-		e.deletionDurable(Slot(entry.Slot))
+		e.deletionDurable(lg)
 	case format.EntryStartMoved:
-		e.startMoved(Slot(entry.Slot), entry.Base)
+		e.startMoved(lg, entry.Base)
 	case format.EntryAssigned:
 		e.segmentAssigned(lg, entry.Aux)
 	}
@@ -345,8 +345,7 @@ func (e *Engine) entryDurable(entry *format.Entry, at writeTiming) {
 
 // settle moves log s's durable offset on, over what frames, in their order, and
 // runs, in theirs, made durable without a gap.
-func (e *Engine) advanceDurable(slot Slot, at writeTiming) {
-	lg := &e.logs[slot]
+func (e *Engine) advanceDurable(lg *log, at writeTiming) {
 	moved := false
 	for batch := e.batchAt(&lg.durableCursor); batch != nil; batch = e.batchAt(&lg.durableCursor) {
 		end := batch.base + int64(batch.count)
@@ -360,20 +359,22 @@ func (e *Engine) advanceDurable(slot Slot, at writeTiming) {
 		moved = true
 	}
 	if moved {
-		e.notifyDurable(slot, at)
+		e.notifyDurable(lg, at)
 	}
 }
 
-func (e *Engine) notifyDurable(slot Slot, at writeTiming) {
-	e.logs[slot].lastWrite = at
-	e.NotifyReaders(slot)
+func (e *Engine) notifyDurable(lg *log, at writeTiming) {
+	lg.lastWrite = at
+	e.notifyReaders(lg)
 }
 
 // NotifyReaders has the event Durable come for the log: its owner shows readers what
 // is not durable yet.
-func (e *Engine) NotifyReaders(slot Slot) {
-	if lg := &e.logs[slot]; !lg.durableEventDue && lg.state == logOpen {
+func (e *Engine) NotifyReaders(slot Slot) { e.notifyReaders(&e.logs.all[slot]) }
+
+func (e *Engine) notifyReaders(lg *log) {
+	if !lg.durableEventDue && lg.state == logOpen {
 		lg.durableEventDue = true
-		e.emit(Event{Kind: Durable, Slot: slot})
+		e.emit(Event{Kind: Durable, Slot: lg.slot})
 	}
 }

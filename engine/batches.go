@@ -1,6 +1,13 @@
 package engine
 
-// node is one batch in memory.
+// batches is the index of the batches in memory: of each log a list of chunks,
+// oldest first.
+type batches struct {
+	chunks []chunk
+	free   int32 // the first free one
+}
+
+// batch is one batch in memory.
 type batch struct {
 	base    int64
 	maxTime int64
@@ -31,18 +38,18 @@ type cursor struct {
 
 // nodeFits says that pushNode would find a place.
 func (e *Engine) batchFits(lg *log) bool {
-	return lg.lastChunk != none && e.cache.chunks[lg.lastChunk].tail < batchesPerChunk || e.cache.freeChunk != none
+	return lg.lastChunk != none && e.batches.chunks[lg.lastChunk].tail < batchesPerChunk || e.batches.free != none
 }
 
 // pushNode is a new last node of l, to be filled in.
 func (e *Engine) pushBatch(lg *log) *batch {
-	if lg.lastChunk == none || e.cache.chunks[lg.lastChunk].tail == batchesPerChunk {
-		i := e.cache.freeChunk
-		e.cache.freeChunk = e.cache.chunks[i].next
-		chunk := &e.cache.chunks[i]
+	if lg.lastChunk == none || e.batches.chunks[lg.lastChunk].tail == batchesPerChunk {
+		i := e.batches.free
+		e.batches.free = e.batches.chunks[i].next
+		chunk := &e.batches.chunks[i]
 		chunk.next, chunk.prev, chunk.head, chunk.tail = none, lg.lastChunk, 0, 0
 		if lg.lastChunk != none {
-			e.cache.chunks[lg.lastChunk].next = i
+			e.batches.chunks[lg.lastChunk].next = i
 		} else {
 			lg.firstChunk = i
 		}
@@ -53,7 +60,7 @@ func (e *Engine) pushBatch(lg *log) *batch {
 			}
 		}
 	}
-	chunk := &e.cache.chunks[lg.lastChunk]
+	chunk := &e.batches.chunks[lg.lastChunk]
 	chunk.tail++
 	return &chunk.batches[chunk.tail-1]
 }
@@ -62,22 +69,22 @@ func (e *Engine) pushBatch(lg *log) *batch {
 // end of one; nil at the end of the log.
 func (e *Engine) batchAt(cur *cursor) *batch {
 	for cur.chunk != none {
-		chunk := &e.cache.chunks[cur.chunk]
+		chunk := &e.batches.chunks[cur.chunk]
 		if cur.at < chunk.tail {
 			return &chunk.batches[cur.at]
 		}
 		if chunk.next == none {
 			return nil
 		}
-		cur.chunk, cur.at = chunk.next, e.cache.chunks[chunk.next].head
+		cur.chunk, cur.at = chunk.next, e.batches.chunks[chunk.next].head
 	}
 	return nil
 }
 
 // find is the node that holds offset. False: it is not in memory.
 func (e *Engine) findBatch(lg *log, offset int64) (cursor, bool) {
-	for i := lg.lastChunk; i != none; i = e.cache.chunks[i].prev {
-		chunk := &e.cache.chunks[i]
+	for i := lg.lastChunk; i != none; i = e.batches.chunks[i].prev {
+		chunk := &e.batches.chunks[i]
 		if chunk.head == chunk.tail || chunk.batches[chunk.head].base > offset {
 			continue
 		}
@@ -98,7 +105,7 @@ func (e *Engine) findBatch(lg *log, offset int64) (cursor, bool) {
 
 func (e *Engine) popBatch(lg *log) {
 	first := lg.firstChunk
-	chunk := &e.cache.chunks[first]
+	chunk := &e.batches.chunks[first]
 	for _, cur := range [...]*cursor{&lg.flushCursor, &lg.durableCursor} {
 		if cur.chunk == first && cur.at == chunk.head {
 			cur.at++
@@ -120,18 +127,18 @@ func (e *Engine) popBatch(lg *log) {
 			}
 		}
 		lg.firstChunk = chunk.next
-		e.cache.chunks[lg.firstChunk].prev = none
+		e.batches.chunks[lg.firstChunk].prev = none
 	}
-	chunk.next = e.cache.freeChunk
-	e.cache.freeChunk = first
+	chunk.next = e.batches.free
+	e.batches.free = first
 }
 
 func (e *Engine) dropBatches(lg *log) {
 	for lg.firstChunk != none {
 		first := lg.firstChunk
-		lg.firstChunk = e.cache.chunks[first].next
-		e.cache.chunks[first].next = e.cache.freeChunk
-		e.cache.freeChunk = first
+		lg.firstChunk = e.batches.chunks[first].next
+		e.batches.chunks[first].next = e.batches.free
+		e.batches.free = first
 	}
 	lg.lastChunk, lg.flushCursor, lg.durableCursor = none, cursor{none, 0}, cursor{none, 0}
 }

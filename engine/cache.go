@@ -14,13 +14,10 @@ type cache struct {
 	slabs      []slab
 	current    int32 // where frames are built; none
 	age        uint32
-	chunks     []chunk
-	freeChunk  int32  // free list
 	pinned     int    // slabs with pins
 	evictedAge uint32 // batches so old are forgotten, see evict
 	unswept    int    // logs that have not been looked at for such
 	sweepAt    int    // the next of them
-	reserved   reservation
 }
 
 // Invariant: used <= the block's length, and a multiple of blockBytes between frames.
@@ -56,11 +53,11 @@ func (e *Engine) allocateCache(arena *mem.Arena) error {
 	for i := range e.extents.places {
 		e.extents.places[i] = place{none, none}
 	}
-	e.cache.chunks = make([]chunk, e.o.LogMemoryBytes/512/batchesPerChunk+2*e.o.LogsMax)
-	e.cache.freeChunk = none
-	for i := len(e.cache.chunks) - 1; i >= 0; i-- {
-		e.cache.chunks[i].next = e.cache.freeChunk
-		e.cache.freeChunk = int32(i)
+	e.batches.chunks = make([]chunk, e.o.LogMemoryBytes/512/batchesPerChunk+2*e.o.LogsMax)
+	e.batches.free = none
+	for i := len(e.batches.chunks) - 1; i >= 0; i-- {
+		e.batches.chunks[i].next = e.batches.free
+		e.batches.free = int32(i)
 	}
 	return e.allocateJournal(arena)
 }
@@ -113,7 +110,7 @@ func (e *Engine) takeSlab(which *int32) bool {
 // evict forgets, in every log, the batches up to age. A log does so when it is
 // read, or when its turn comes: some logs now, some each step.
 func (e *Engine) evict(age uint32) {
-	e.cache.evictedAge, e.cache.unswept = max(e.cache.evictedAge, age), e.logsHigh
+	e.cache.evictedAge, e.cache.unswept = max(e.cache.evictedAge, age), e.logs.used
 	e.sweep(sweptPerStep)
 	e.stats.Evictions++
 }
@@ -124,10 +121,10 @@ const sweptPerStep = 64
 func (e *Engine) sweep(logs int) {
 	for ; e.cache.unswept > 0 && logs > 0; logs-- {
 		e.cache.unswept--
-		if e.cache.sweepAt++; e.cache.sweepAt >= e.logsHigh {
+		if e.cache.sweepAt++; e.cache.sweepAt >= e.logs.used {
 			e.cache.sweepAt = 0
 		}
-		e.trim(&e.logs[e.cache.sweepAt])
+		e.trim(&e.logs.all[e.cache.sweepAt])
 	}
 }
 
@@ -137,7 +134,7 @@ func (e *Engine) sweep(logs int) {
 // of a log has no gap.
 func (e *Engine) trim(lg *log) {
 	for lg.state != logFree && lg.firstChunk != none {
-		chunk := &e.cache.chunks[lg.firstChunk]
+		chunk := &e.batches.chunks[lg.firstChunk]
 		if chunk.head == chunk.tail {
 			return
 		}
@@ -153,7 +150,7 @@ func (e *Engine) trim(lg *log) {
 // memory: of what is evicted already, or of the oldest slab that is free.
 func (e *Engine) evictOldest() {
 	e.sweep(e.cache.unswept)
-	if e.cache.freeChunk != none {
+	if e.batches.free != none {
 		return
 	}
 	best := e.oldestSlab(true)
@@ -175,7 +172,7 @@ func (e *Engine) releaseBatches(cur cursor, end int64) {
 		}
 		e.cache.slabs[batch.slab].unflushed--
 		if batch.seq != 0 {
-			e.journal.live[batch.seq%uint64(len(e.journal.live))].unflushed--
+			e.journal.frame(batch.seq).unflushed--
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 // A log's record may be newer than from: so was every log's but that whose batch
 // holds from back. What came between is replayed, and changes nothing.
 type checkpointer struct {
+	attach       Attacher
 	buf          mem.Block
 	sequence     uint64
 	replays      [2]uint64 // the frame each slot replays from
@@ -87,7 +88,7 @@ func (e *Engine) stepCheckpoint(sleep *ioring.Instant) {
 	}
 	e.checkpoints.busy = true
 	e.checkpoints.draft = draft{open: true}
-	e.checkpoints.draft.head = format.Checkpoint{Directory: e.dir, Epoch: e.epoch, Shard: uint32(e.shard), Clean: e.checkpoints.wantClean, Sequence: e.checkpoints.sequence, Journal: e.journalID,
+	e.checkpoints.draft.head = format.Checkpoint{Directory: e.dir, Epoch: e.epoch, Shard: uint32(e.shard), Clean: e.checkpoints.wantClean, Sequence: e.checkpoints.sequence, Journal: e.journal.id,
 		Durable: e.journal.durableSeq}
 	e.replayStartsAt(from)
 	e.restartDraft()
@@ -110,7 +111,7 @@ func (e *Engine) replayStartsAt(from uint64) {
 	head := &e.checkpoints.draft.head
 	head.Frame, head.Block, head.Previous = from, uint64(e.journal.next), e.journal.chain
 	if from <= e.journal.submitted {
-		frame := &e.journal.live[from%uint64(len(e.journal.live))]
+		frame := e.journal.frame(from)
 		head.Block, head.Previous = uint64(frame.block), frame.previous
 	}
 }
@@ -135,22 +136,22 @@ func (e *Engine) buildDraft(sleep *ioring.Instant) {
 	}
 	until := draft.log + e.o.CheckLogs
 	if draft.head.Clean {
-		until = e.logsHigh
+		until = e.logs.used
 	}
-	for draft.log < e.logsHigh {
+	for draft.log < e.logs.used {
 		if draft.log == until {
 			draft.next = e.now + ioring.Instant(e.o.CheckPauseNS)
 			earlier(sleep, draft.next)
 			return
 		}
-		if e.putLog(&e.logs[draft.log], Slot(draft.log)) {
+		if e.putLog(&e.logs.all[draft.log]) {
 			draft.log++
 			continue
 		}
 		// segments went from log to log meanwhile and stand here twice: all logs
 		// at once fit
 		e.restartDraft()
-		until = e.logsHigh
+		until = e.logs.used
 	}
 	if e.o.Faults.Has(CheckpointFromLate) {
 		e.replayStartsAt(e.replayFrom())
@@ -170,7 +171,7 @@ func (e *Engine) buildDraft(sleep *ioring.Instant) {
 }
 
 // putLog puts what is durable and drained of l now. False: there is no room.
-func (e *Engine) putLog(lg *log, slot Slot) bool {
+func (e *Engine) putLog(lg *log) bool {
 	// one whose end is durable and whose files linger is left out
 	if lg.state != logOpen && lg.state != logDeleting {
 		return true
@@ -204,8 +205,8 @@ func (e *Engine) putLog(lg *log, slot Slot) bool {
 		segments++
 	}
 	n := 0
-	if e.attach != nil {
-		n = e.attach.Attachment(slot, buf[at:at+draft.room])
+	if e.checkpoints.attach != nil {
+		n = e.checkpoints.attach.Attachment(lg.slot, buf[at:at+draft.room])
 		draft.room -= n
 	}
 	record.Attachment = buf[at : at+n]

@@ -71,8 +71,7 @@ func (e *Engine) contended(lg *log, need int) bool {
 
 // directFits makes sure that the run of log s that is being built takes a batch
 // of n bytes, beginning one where it must. False: no memory for it.
-func (e *Engine) openExtentFor(slot Slot, n int) bool {
-	lg := &e.logs[slot]
+func (e *Engine) openExtentFor(lg *log, n int) bool {
 	need := format.EntryHeaderBytes + format.Align8(n)
 	if lg.building != none {
 		ext := &e.extents.pool[lg.building]
@@ -92,12 +91,12 @@ func (e *Engine) openExtentFor(slot Slot, n int) bool {
 	if place == nil {
 		return false
 	}
-	lg.building = e.addExtent(extent{state: extentBuilding, log: slot, segment: lg.active, buffer: none, slab: place.slab, pos: e.cache.slabs[place.slab].used, extra: 2 * extentOverhead,
+	lg.building = e.addExtent(extent{state: extentBuilding, log: lg.slot, segment: lg.active, buffer: none, slab: place.slab, pos: e.cache.slabs[place.slab].used, extra: 2 * extentOverhead,
 		header: format.RunHeader{Base: lg.end, End: lg.end, MaxTime: format.NoTime}})
 	place.extent = lg.building
 	e.segments.all[lg.active].extra += 2 * extentOverhead
 	if lg.directExtents == 0 {
-		e.extents.directSlots[e.extents.directLogs] = slot
+		e.extents.directSlots[e.extents.directLogs] = lg.slot
 		e.extents.directLogs++
 	}
 	lg.directExtents++
@@ -129,7 +128,7 @@ func (e *Engine) placeFor(n int) *place {
 		return fullest
 	}
 	if idle == nil {
-		e.sealExtent(&e.logs[e.extents.pool[largest.extent].log])
+		e.sealExtent(&e.logs.all[e.extents.pool[largest.extent].log])
 		if idle = largest; e.cache.slabs[idle.slab].used+n <= e.cache.slabs[idle.slab].block.Len() {
 			return idle
 		}
@@ -181,7 +180,7 @@ func (e *Engine) stepExtents(sleep *ioring.Instant) {
 	for i := range e.extents.places {
 		if k := e.extents.places[i].extent; k != none {
 			ext := &e.extents.pool[k]
-			if lg := &e.logs[ext.log]; ext.header.Batches == 0 || lg.extentsInFlight == 0 || lg.extentsInFlight < e.o.InflightMax && ext.bytes >= e.extents.directBytesMax/2 {
+			if lg := &e.logs.all[ext.log]; ext.header.Batches == 0 || lg.extentsInFlight == 0 || lg.extentsInFlight < e.o.InflightMax && ext.bytes >= e.extents.directBytesMax/2 {
 				e.sealExtent(lg)
 			}
 		}
@@ -193,8 +192,8 @@ func (e *Engine) stepExtents(sleep *ioring.Instant) {
 	}
 	// a log may leave the list under way: backwards
 	for k := e.extents.directLogs - 1; k >= 0; k-- {
-		slot := e.extents.directSlots[k]
-		for i := e.logs[slot].firstExtent; i != none && e.extents.pool[i].state >= extentSent; {
+		lg := &e.logs.all[e.extents.directSlots[k]]
+		for i := lg.firstExtent; i != none && e.extents.pool[i].state >= extentSent; {
 			next := e.extents.pool[i].next
 			if ext := &e.extents.pool[i]; ext.state == extentSent && !ext.io.pushed {
 				e.pushExtent(i, sleep)
@@ -202,14 +201,13 @@ func (e *Engine) stepExtents(sleep *ioring.Instant) {
 			i = next
 		}
 		if !e.failed {
-			e.sendNextExtents(slot, sleep)
+			e.sendNextExtents(lg, sleep)
 		}
 	}
 }
 
 // sendNext sends what log s may send of its runs, in order.
-func (e *Engine) sendNextExtents(slot Slot, sleep *ioring.Instant) {
-	lg := &e.logs[slot]
+func (e *Engine) sendNextExtents(lg *log, sleep *ioring.Instant) {
 	for lg.extentsInFlight < e.o.InflightMax && (lg.state == logOpen || lg.state == logDeleting) {
 		i := lg.firstExtent
 		if lg.sentExtent != none {
@@ -221,7 +219,7 @@ func (e *Engine) sendNextExtents(slot Slot, sleep *ioring.Instant) {
 		ext := &e.extents.pool[i]
 		if lg.flushing < ext.header.Base {
 			// the journal has something before it: that goes first, in a run of its own
-			if !e.startFlush(slot, ext.header.Base, sleep) {
+			if !e.startFlush(lg, ext.header.Base, sleep) {
 				earlier(sleep, e.now+1e6)
 				return
 			}
@@ -229,7 +227,7 @@ func (e *Engine) sendNextExtents(slot Slot, sleep *ioring.Instant) {
 		}
 		seg := &e.segments.all[ext.segment]
 		if seg.nextPosition+int64(ext.block.Len()) > seg.allocated {
-			e.requestGrowth(slot, ext.segment, seg.nextPosition+int64(ext.block.Len()))
+			e.requestGrowth(lg, ext.segment, seg.nextPosition+int64(ext.block.Len()))
 			earlier(sleep, e.now+1e6)
 			return
 		}

@@ -10,38 +10,17 @@ import (
 // Engine is one shard's storage. One thread owns it; nothing in it blocks but
 // New.
 type Engine struct {
-	ring      ioring.Ring
-	attach    Attacher
-	o         Options
-	shard     int
-	dir       [16]byte
-	epoch     uint32
-	journalID uint64
-	counter   uint32 // of generations
-	now       ioring.Instant
-	failed    bool
-	failure   Failure // why
-	troubles  uint64  // failures that were survived
-	trouble   Failure // the last of them
-	stats     Stats
-	disk      Disk
-	progress  uint64
-
-	unsynced int64 // the sum of the logs'
-
-	logs     []log
-	logsHigh int // no slot from here on was ever used
-	byID     map[uint64]Slot
-	freeLog  int32
-
-	events  []Event // a circle; room for every log's Durable and every answer
-	eventAt int
-	eventN  int
+	env
+	logs     logTable
+	reserved reservation
+	unsynced int64 // bytes of batches that were appended and are not durable: the sum of the logs'
 
 	cache       cache
+	batches     batches
 	journal     journal
 	files       files
 	segments    segments
+	provision   provisioner
 	flush       flush
 	extents     extents
 	index       indexer
@@ -49,9 +28,44 @@ type Engine struct {
 	reads       diskReads
 	recycled    recycledFiles
 
-	stopping    bool
 	stopped     bool
-	stopRetries uint64 // drains and files that failed until the stop is given up as a clean one
+	stopRetries uint64 // flushes and files that may have failed in all before a stop is given up as a clean one
+}
+
+// env is what all machines of an engine share: the ring, the time, what was
+// configured, and the ways to tell the owner of what happened. It has nothing of
+// any machine.
+type env struct {
+	ring     ioring.Ring
+	o        Options
+	shard    int
+	dir      [16]byte
+	epoch    uint32
+	now      ioring.Instant
+	stopping bool
+	failed   bool
+	failure  Failure // why
+	troubles uint64  // failures that were survived
+	trouble  Failure // the last of them
+	events   eventQueue
+	progress uint64
+	stats    Stats
+	disk     Disk
+}
+
+// logTable has the logs of the shard by slot.
+type logTable struct {
+	all  []log
+	used int // no slot from here on was ever used
+	byID map[uint64]Slot
+	free int32
+}
+
+// eventQueue is a circle with room for every log's Durable and every answer.
+type eventQueue struct {
+	all    []Event
+	head   int
+	length int
 }
 
 // log is one open log.
@@ -96,6 +110,7 @@ type log struct {
 	frameSeq                uint64 // the last frame with something of it
 	frameBytes              int    // and how much
 	chainSent               uint32 // header CRC of the last run that was sent
+	slot                    Slot   // its own
 
 	segmentBytes int64 // of its segments, at most; 0: the shard's own
 	startDurable int64 // startDurable <= start
@@ -244,17 +259,17 @@ func earlier(until *ioring.Instant, at ioring.Instant) { *until = min(*until, at
 
 // Next is what happened and was not told yet.
 func (e *Engine) Next() (Event, bool) {
-	if e.eventN == 0 {
+	if e.events.length == 0 {
 		return Event{}, false
 	}
-	event := e.events[e.eventAt]
-	e.eventAt = (e.eventAt + 1) % len(e.events)
-	e.eventN--
+	event := e.events.all[e.events.head]
+	e.events.head = (e.events.head + 1) % len(e.events.all)
+	e.events.length--
 	switch event.Kind {
 	case Durable:
-		e.logs[event.Slot].durableEventDue = false
+		e.logs.all[event.Slot].durableEventDue = false
 	case Deleted:
-		lg := &e.logs[event.Slot]
+		lg := &e.logs.all[event.Slot]
 		lg.deletedDelivered = true
 		e.finishDeletion(lg)
 	}
@@ -262,11 +277,11 @@ func (e *Engine) Next() (Event, bool) {
 }
 
 func (e *Engine) emit(event Event) {
-	if e.eventN == len(e.events) {
+	if e.events.length == len(e.events.all) {
 		panic("engine: events are not taken")
 	}
-	e.events[(e.eventAt+e.eventN)%len(e.events)] = event
-	e.eventN++
+	e.events.all[(e.events.head+e.events.length)%len(e.events.all)] = event
+	e.events.length++
 }
 
 // Progress changes when what had to wait is worth another try.
@@ -293,11 +308,11 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 		e.stopped = true // what is not drained is in the journal
 		return
 	}
-	if e.openFrameEntries() > 0 || e.journal.sealedSeq > e.journal.durableSeq || e.extents.used > 0 || e.segments.jobsBusy > 0 || e.checkpoints.busy || e.recycled.prealloc.pushed || e.segments.unlinking || len(e.segments.unlinks) > 0 {
+	if e.openFrameEntries() > 0 || e.journal.sealedSeq > e.journal.durableSeq || e.extents.used > 0 || e.provision.busy > 0 || e.checkpoints.busy || e.recycled.prealloc.pushed || e.segments.unlinking || len(e.segments.unlinks) > 0 {
 		return
 	}
-	for i := range e.logs[:e.logsHigh] {
-		if lg := &e.logs[i]; lg.state == logOpen && lg.flushed < lg.end {
+	for i := range e.logs.all[:e.logs.used] {
+		if lg := &e.logs.all[i]; lg.state == logOpen && lg.flushed < lg.end {
 			return
 		}
 	}
@@ -316,7 +331,7 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 func (e *Engine) Idle() bool {
 	busy := e.diskBusy() || e.index.job.active || e.files.busy > 0 || e.segments.unlinking || e.recycled.prealloc.pushed
 	if e.failed {
-		return e.journal.submitted == e.journal.durableSeq+uint64(e.journal.brokenFrames) && e.extents.inFlight == 0 && !e.recycled.prealloc.pushed && !e.index.job.pushed && e.segments.jobsBusy == 0 && !e.checkpoints.busy && e.reads.busy == 0 && e.files.busy == 0 && !e.segments.unlinking
+		return e.journal.submitted == e.journal.durableSeq+uint64(e.journal.brokenFrames) && e.extents.inFlight == 0 && !e.recycled.prealloc.pushed && !e.index.job.pushed && e.provision.busy == 0 && !e.checkpoints.busy && e.reads.busy == 0 && e.files.busy == 0 && !e.segments.unlinking
 	}
 	if e.stopping {
 		return e.stopped && !busy
@@ -327,5 +342,5 @@ func (e *Engine) Idle() bool {
 // diskBusy says that something is under way on the disk, beside what is made ready
 // and what is done with files alone.
 func (e *Engine) diskBusy() bool {
-	return e.journal.sealedSeq > e.journal.durableSeq || e.extents.used > 0 || e.segments.jobsBusy > 0 || e.reads.busy > 0 || e.checkpoints.busy
+	return e.journal.sealedSeq > e.journal.durableSeq || e.extents.used > 0 || e.provision.busy > 0 || e.reads.busy > 0 || e.checkpoints.busy
 }

@@ -97,7 +97,7 @@ func (e *Engine) allocateExtents() error {
 // takeRun puts r, as the first of the free runs, into its log's list: behind
 // those that were sent, or at the end where it is direct.
 func (e *Engine) addExtent(ext extent) int32 {
-	i, lg := e.extents.free, &e.logs[ext.log]
+	i, lg := e.extents.free, &e.logs.all[ext.log]
 	e.extents.free = e.extents.pool[i].next
 	e.extents.used++
 	after := lg.sentExtent
@@ -161,7 +161,7 @@ func (e *Engine) dropExtent(lg *log, i int32) {
 // sendRun gives run i, its log's next, its place and its header.
 func (e *Engine) sendExtent(i int32, sleep *ioring.Instant) {
 	ext := &e.extents.pool[i]
-	lg, seg := &e.logs[ext.log], &e.segments.all[ext.segment]
+	lg, seg := &e.logs.all[ext.log], &e.segments.all[ext.segment]
 	header := &ext.header
 	header.Log, header.Generation, header.Durable = lg.id, seg.generation, lg.durable
 	header.Directory, header.Epoch, header.BodyBytes, header.Previous = e.dir, e.epoch, uint32(ext.bytes), lg.chainSent
@@ -230,8 +230,7 @@ func (e *Engine) extentCompleted(index uint32, completion ioring.Completion) {
 // runOver: run i is written and synced, or has failed.
 func (e *Engine) extentOver(i int32) {
 	ext := &e.extents.pool[i]
-	slot, at := ext.log, ext.timing()
-	lg, seg := &e.logs[slot], &e.segments.all[ext.segment]
+	lg, seg, at := &e.logs.all[ext.log], &e.segments.all[ext.segment], ext.timing()
 	if ext.opened {
 		e.unpinFile(ext.segment)
 		ext.opened = false
@@ -248,7 +247,7 @@ func (e *Engine) extentOver(i int32) {
 	ext.state = extentDone
 	if e.o.Faults.Has(RunAckedAlone) && ext.direct() && !e.failed && lg.state != logDeleted {
 		lg.durable = max(lg.durable, ext.header.End)
-		e.notifyDurable(ext.log, ext.timing())
+		e.notifyDurable(lg, at)
 	}
 	e.extentsDurable(lg)
 	if lg.state == logDeleted {
@@ -256,10 +255,10 @@ func (e *Engine) extentOver(i int32) {
 		return
 	}
 	if !e.failed {
-		e.advanceDurable(slot, at)
+		e.advanceDurable(lg, at)
 	}
 	if lg.flushing < lg.end {
-		e.queueFlush(int32(slot))
+		e.queueFlush(lg)
 	}
 }
 
@@ -310,7 +309,7 @@ func (e *Engine) extentDurable(lg *log, i int32) {
 // elsewhere. A direct run lies nowhere, nor does what was to follow a drain.
 func (e *Engine) extentFailed(i int32) {
 	ext := &e.extents.pool[i]
-	lg := &e.logs[ext.log]
+	lg := &e.logs.all[ext.log]
 	alone := lg.firstExtent == i && ext.next == none && !ext.direct()
 	if !alone && lg.state != logDeleted {
 		ext.state = extentBroken
@@ -328,7 +327,6 @@ func (e *Engine) extentFailed(i int32) {
 	}
 	lg.flushCursor, lg.flushing, lg.chainSent = ext.from, lg.flushed, lg.chain
 	lg.unflushed += int64(ext.bytes)
-	slot := ext.log
 	e.segments.all[ext.segment].broken = true
 	e.segments.all[ext.segment].sent -= int64(ext.bytes)
 	e.stats.DrainRetries++
@@ -339,7 +337,7 @@ func (e *Engine) extentFailed(i int32) {
 		e.finishDeletion(lg)
 		return
 	}
-	e.queueFlush(int32(slot))
+	e.queueFlush(lg)
 }
 
 // runFailure is what ended run r, and which records it held.

@@ -50,13 +50,12 @@ func (e *Engine) allocateFlush(arena *mem.Arena) (err error) {
 	return e.allocateExtents()
 }
 
-func (e *Engine) queueFlush(slot int32) {
-	lg := &e.logs[slot]
+func (e *Engine) queueFlush(lg *log) {
 	if lg.flushQueued {
 		return
 	}
 	lg.flushQueued = true
-	e.flush.queue[(e.flush.queueHead+e.flush.queueLength)%len(e.flush.queue)] = slot
+	e.flush.queue[(e.flush.queueHead+e.flush.queueLength)%len(e.flush.queue)] = int32(lg.slot)
 	e.flush.queueLength++
 }
 
@@ -78,8 +77,7 @@ func (e *Engine) stepFlush(sleep *ioring.Instant) {
 		earlier(sleep, e.now+10e6)
 	}
 	for ; looks > 0 && e.flush.busy < most; looks-- {
-		slot := e.flush.queue[e.flush.queueHead]
-		lg := &e.logs[slot]
+		lg := &e.logs.all[e.flush.queue[e.flush.queueHead]]
 		if e.freeFlushBuffer(lg) == none {
 			break // nobody goes before it: the journal is freed from the oldest on
 		}
@@ -95,14 +93,14 @@ func (e *Engine) stepFlush(sleep *ioring.Instant) {
 		}
 		due := lg.oldestUnflushed + idleFlushNS
 		if lg.flushing < lg.durable && (urgent || lg.catchingUp || lg.unflushed >= format.FlushBytesMax || e.now >= due) {
-			if e.startFlush(Slot(slot), lg.durable, sleep) {
+			if e.startFlush(lg, lg.durable, sleep) {
 				continue
 			}
 			earlier(sleep, e.now+5e6)
 		} else if lg.flushing < lg.durable {
 			earlier(sleep, due)
 		}
-		e.queueFlush(slot)
+		e.queueFlush(lg)
 	}
 	if e.flush.queueLength > 0 && urgent && e.flush.busy < most {
 		earlier(sleep, e.now+1e6)
@@ -142,15 +140,14 @@ func (e *Engine) freeFlushBuffer(lg *log) int32 {
 // startDrain builds the next run of log s, of batches that end at limit or
 // before, and starts it. Before a direct run they need not be durable yet.
 // False: not now.
-func (e *Engine) startFlush(slot Slot, limit int64, sleep *ioring.Instant) bool {
-	lg := &e.logs[slot]
+func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 	batch := e.batchAt(&lg.flushCursor)
 	if batch == nil {
 		panic("engine: undrained batches are not in memory")
 	}
 	alone := lg.firstExtent == none
 	if seg := &e.segments.all[lg.writing]; seg.broken && alone {
-		return e.moveToNextSegment(slot)
+		return e.moveToNextSegment(lg)
 	}
 	if lg.active != lg.writing && batch.base >= e.segments.all[lg.active].base {
 		e.writesTo(lg, lg.active)
@@ -181,12 +178,12 @@ func (e *Engine) startFlush(slot Slot, limit int64, sleep *ioring.Instant) bool 
 	bytes := at - format.HeaderBytes
 	length := format.AlignBlock(at)
 	if rest := seg.pending - seg.sent - int64(bytes); rest > 0 && seg.nextPosition+int64(length)+format.RoomFor(rest) > seg.allocated || seg.nextPosition+int64(length) > seg.allocated {
-		e.requestGrowth(slot, lg.writing, seg.nextPosition+int64(length)+format.RoomFor(rest))
+		e.requestGrowth(lg, lg.writing, seg.nextPosition+int64(length)+format.RoomFor(rest))
 		if seg.nextPosition+int64(length) > seg.allocated {
 			return false
 		}
 	}
-	i := e.addExtent(extent{state: extentSealed, log: slot, segment: lg.writing, buffer: buffer, block: e.flush.buffers[buffer], bytes: bytes, header: header})
+	i := e.addExtent(extent{state: extentSealed, log: lg.slot, segment: lg.writing, buffer: buffer, block: e.flush.buffers[buffer], bytes: bytes, header: header})
 	e.flush.extentOf[buffer] = i
 	e.flush.busy++
 	lg.unflushed -= int64(bytes)
@@ -195,11 +192,10 @@ func (e *Engine) startFlush(slot Slot, limit int64, sleep *ioring.Instant) bool 
 }
 
 // replaceSegment moves what is pending from a broken segment to the next one.
-func (e *Engine) moveToNextSegment(slot Slot) bool {
-	lg := &e.logs[slot]
+func (e *Engine) moveToNextSegment(lg *log) bool {
 	seg := &e.segments.all[lg.writing]
 	if seg.next == none {
-		e.requestSegment(slot, seg.pending)
+		e.requestSegment(lg, seg.pending)
 		return false
 	}
 	next := &e.segments.all[seg.next]

@@ -25,10 +25,10 @@ func (e *Engine) Gauges() Gauges {
 	levels := Gauges{
 		SlabsMax: len(e.cache.slabs), SlabsPinned: e.cache.pinned, Frames: e.InFlight(), FramesMax: e.o.InflightMax,
 		JournalBlocks: int(e.journal.usedBlocks), JournalBlocksMax: int(e.journal.blocks), Flushes: e.flush.busy, FlushesMax: flushesMax, FlushQueue: e.flush.queueLength,
-		DiskReads: e.reads.busy, DiskReadsMax: readsMax, Recycled: e.recycled.count, RecycledMax: RecycledMax, Logs: len(e.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.cache.chunks),
+		DiskReads: e.reads.busy, DiskReadsMax: readsMax, Recycled: e.recycled.count, RecycledMax: RecycledMax, Logs: len(e.logs.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.batches.chunks),
 	}
 	levels.Slabs = levels.SlabsMax - e.slabsReusable()
-	for i := e.cache.freeChunk; i != none; i = e.cache.chunks[i].next {
+	for i := e.batches.free; i != none; i = e.batches.chunks[i].next {
 		levels.IndexChunksFree++
 	}
 	return levels
@@ -98,13 +98,13 @@ type writeTiming struct {
 // LastWrite tells of the frame or the run that last moved Durable(slot): when it was
 // pushed, when its write was over, how large it was.
 func (e *Engine) LastWrite(slot Slot) (submitted, written ioring.Instant, bytes int) {
-	landing := &e.logs[slot].lastWrite
+	landing := &e.logs.all[slot].lastWrite
 	return landing.submitted, landing.written, landing.bytes
 }
 
 // Unsynced is how many bytes of batches were appended and are not durable, of a
 // log and of all of the shard.
-func (e *Engine) Unsynced(slot Slot) (own, all int64) { return e.logs[slot].unsynced, e.unsynced }
+func (e *Engine) Unsynced(slot Slot) (own, all int64) { return e.logs.all[slot].unsynced, e.unsynced }
 
 // JournalFull says that a frame found no room in the journal: it waits for drains
 // and for a checkpoint.

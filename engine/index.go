@@ -134,8 +134,8 @@ func (e *Engine) cancelIndex(seg *segment) {
 func (e *Engine) indexesWritten() bool {
 	if !e.index.atStop {
 		e.index.atStop = true
-		for i := range e.logs[:e.logsHigh] {
-			if lg := &e.logs[i]; lg.state == logOpen && lg.writing != none {
+		for i := range e.logs.all[:e.logs.used] {
+			if lg := &e.logs.all[i]; lg.state == logOpen && lg.writing != none {
 				e.indexWriteDue(lg.writing)
 			}
 		}
@@ -177,7 +177,7 @@ func (e *Engine) stepIndex(sleep *ioring.Instant) {
 		job.opened = true
 		if job.write {
 			seg.indexPosition = seg.position
-			header := format.IndexHeader{Directory: e.dir, Generation: seg.generation, Log: e.logs[seg.log].id, Position: seg.indexPosition, Stride: seg.stride}
+			header := format.IndexHeader{Directory: e.dir, Generation: seg.generation, Log: e.logs.all[seg.log].id, Position: seg.indexPosition, Stride: seg.stride}
 			header.Put(e.index.block.Bytes(), seg.index[:seg.indexed])
 		}
 	}
@@ -205,7 +205,7 @@ func (e *Engine) indexCompleted(completion ioring.Completion) {
 		return
 	}
 	if completion.Result < 0 && !spaceShort(code, int(-completion.Result)) {
-		e.survived(Failure{Op: code, File: SegmentFile, Generation: seg.generation, Offset: seg.indexPosition, Length: format.BlockBytes, Errno: ioring.Errno(-completion.Result), Log: e.logs[seg.log].id})
+		e.survived(Failure{Op: code, File: SegmentFile, Generation: seg.generation, Offset: seg.indexPosition, Length: format.BlockBytes, Errno: ioring.Errno(-completion.Result), Log: e.logs.all[seg.log].id})
 	}
 	if !job.write && (completion.Result != format.BlockBytes || !e.acceptIndex(e.index.block.Bytes(), seg)) {
 		seg.indexPosition = 0
@@ -218,7 +218,7 @@ func (e *Engine) indexCompleted(completion ioring.Completion) {
 // takeIndex takes what p tells of q. False: it is no index, or not this one.
 func (e *Engine) acceptIndex(buf []byte, seg *segment) bool {
 	var header format.IndexHeader
-	if !header.Get(buf) || header.Directory != e.dir || header.Generation != seg.generation || header.Log != e.logs[seg.log].id || header.Position != seg.indexPosition {
+	if !header.Get(buf) || header.Directory != e.dir || header.Generation != seg.generation || header.Log != e.logs.all[seg.log].id || header.Position != seg.indexPosition {
 		return false
 	}
 	if seg.stride == 0 {

@@ -13,6 +13,7 @@ import (
 // Frames are built in log memory, closed when the shard's turn ends and there
 // is room in flight, and written as they lie.
 type journal struct {
+	id   uint64      // no other life of this journal has it
 	live []liveFrame // by sequence, from released to sealed; a circle
 
 	// Invariant: released <= durableSeq+1; durableSeq <= submitted <= sealedSeq.
@@ -59,6 +60,9 @@ type liveFrame struct {
 // idleStampNS is how long after the last frame an empty one says that it is
 // durable.
 const idleStampNS = 50e6
+
+// frame is the frame with a sequence number.
+func (j *journal) frame(seq uint64) *liveFrame { return &j.live[seq%uint64(len(j.live))] }
 
 type frameState uint8
 
@@ -107,7 +111,7 @@ func (e *Engine) openFrameFor(n int) bool {
 	slab := &e.cache.slabs[e.cache.current]
 	slab.frames++
 	e.journal.openPos, e.journal.openBytes, e.journal.openEntries = slab.used, format.HeaderBytes, 0
-	e.journal.live[(e.journal.sealedSeq+1)%uint64(len(e.journal.live))] = liveFrame{slab: e.cache.current, pos: e.journal.openPos}
+	*e.journal.frame(e.journal.sealedSeq + 1) = liveFrame{slab: e.cache.current, pos: e.journal.openPos}
 	return true
 }
 
@@ -133,7 +137,7 @@ func (e *Engine) appendControl(entry format.Entry) { e.appendEntry(&entry) }
 
 func (e *Engine) seal() {
 	slab := &e.cache.slabs[e.cache.current]
-	frame := &e.journal.live[(e.journal.sealedSeq+1)%uint64(len(e.journal.live))]
+	frame := e.journal.frame(e.journal.sealedSeq + 1)
 	buf := slab.block.Bytes()
 	n := format.AlignBlock(e.journal.openBytes)
 	clear(buf[e.journal.openPos+e.journal.openBytes : e.journal.openPos+n])
@@ -146,7 +150,7 @@ func (e *Engine) seal() {
 // release frees the journal's blocks before frame upTo.
 func (e *Engine) release(upTo uint64) {
 	for e.journal.released < upTo {
-		frame := &e.journal.live[e.journal.released%uint64(len(e.journal.live))]
+		frame := e.journal.frame(e.journal.released)
 		e.journal.usedBlocks -= int64(frame.blocks) + int64(frame.wasted)
 		e.journal.released++
 		e.progress++
@@ -157,7 +161,7 @@ func (e *Engine) release(upTo uint64) {
 // something in it that is not drained.
 func (e *Engine) replayFrom() uint64 {
 	seq := max(e.journal.released, e.journal.replayHint)
-	for seq <= e.journal.durableSeq && e.journal.live[seq%uint64(len(e.journal.live))].unflushed == 0 {
+	for seq <= e.journal.durableSeq && e.journal.frame(seq).unflushed == 0 {
 		seq++
 	}
 	e.journal.replayHint = seq
@@ -170,7 +174,7 @@ func (e *Engine) blocksBefore(seq uint64) int64 {
 	if seq > e.journal.submitted {
 		return e.journal.usedBlocks
 	}
-	n := e.journal.live[seq%uint64(len(e.journal.live))].block - e.journal.live[e.journal.released%uint64(len(e.journal.live))].block
+	n := e.journal.frame(seq).block - e.journal.frame(e.journal.released).block
 	if n < 0 {
 		n += e.journal.blocks
 	}

@@ -12,10 +12,10 @@ func (e *Engine) OpenLog(id uint64, user uint32) Status {
 	if e.stopping {
 		return WaitMemory
 	}
-	if _, ok := e.byID[id]; ok {
+	if _, ok := e.logs.byID[id]; ok {
 		return Unknown
 	}
-	if e.freeLog == none {
+	if e.logs.free == none {
 		return Full
 	}
 	if !e.openFrameFor(0) {
@@ -23,57 +23,57 @@ func (e *Engine) OpenLog(id uint64, user uint32) Status {
 		return WaitMemory
 	}
 	slot, _ := e.addLog(id)
-	lg := &e.logs[slot]
+	lg := &e.logs.all[slot]
 	lg.state, lg.user = logOpening, user
 	e.appendControl(format.Entry{Kind: format.EntryOpened, Log: id, Slot: uint32(slot)})
 	return OK
 }
 
 func (e *Engine) addLog(id uint64) (Slot, bool) {
-	i := e.freeLog
+	i := e.logs.free
 	if i == none {
 		return 0, false
 	}
-	lg := &e.logs[i]
-	e.logsHigh = max(e.logsHigh, int(i)+1)
-	e.freeLog = lg.nextFree
-	*lg = log{id: id, firstChunk: none, lastChunk: none, flushCursor: cursor{none, 0}, durableCursor: cursor{none, 0}, firstExtent: none, lastExtent: none, sentExtent: none, building: none, firstSegment: none, lastSegment: none, writing: none, active: none,
+	lg := &e.logs.all[i]
+	e.logs.used = max(e.logs.used, int(i)+1)
+	e.logs.free = lg.nextFree
+	*lg = log{id: id, slot: Slot(i), firstChunk: none, lastChunk: none, flushCursor: cursor{none, 0}, durableCursor: cursor{none, 0}, firstExtent: none, lastExtent: none, sentExtent: none, building: none, firstSegment: none, lastSegment: none, writing: none, active: none,
 		maxTime: format.NoTime, maxTimeBase: format.NoOffset, flushedMaxTime: format.NoTime, flushedMaxTimeBase: format.NoOffset, corruptFrom: format.NoOffset, corruptTo: format.NoOffset}
-	e.byID[id] = Slot(i)
+	e.logs.byID[id] = Slot(i)
 	return Slot(i), true
 }
 
 func (e *Engine) open(slot Slot) bool {
-	return int(slot) < len(e.logs) && e.logs[slot].state == logOpen
+	return int(slot) < len(e.logs.all) && e.logs.all[slot].state == logOpen
 }
 
 // Lookup finds an open log.
 func (e *Engine) Lookup(id uint64) (Slot, bool) {
-	slot, ok := e.byID[id]
-	if ok && e.logs[slot].state != logOpen {
+	slot, ok := e.logs.byID[id]
+	if ok && e.logs.all[slot].state != logOpen {
 		return 0, false
 	}
 	return slot, ok
 }
 
 // Start is the log's first offset.
-func (e *Engine) Start(slot Slot) int64 { return e.logs[slot].start }
+func (e *Engine) Start(slot Slot) int64 { return e.logs.all[slot].start }
 
 // End is one past the last offset appended, Durable one past the last that is
 // durable.
-func (e *Engine) End(slot Slot) int64 { return e.logs[slot].end }
+func (e *Engine) End(slot Slot) int64 { return e.logs.all[slot].end }
 
 // Durable is one past the last offset on stable storage.
-func (e *Engine) Durable(slot Slot) int64 { return e.logs[slot].durable }
+func (e *Engine) Durable(slot Slot) int64 { return e.logs.all[slot].durable }
 
 // StartDurable is the log's first offset as it would be after a power cut now,
 // at least.
-func (e *Engine) StartDurable(slot Slot) int64 { return e.logs[slot].startDurable }
+func (e *Engine) StartDurable(slot Slot) int64 { return e.logs.all[slot].startDurable }
 
 // MaxTime is the largest timestamp appended and an offset at or before its
 // batch, at which to look for it; ts < 0 and base -1 when there is none.
 func (e *Engine) MaxTime(slot Slot) (ts, base int64) {
-	lg := &e.logs[slot]
+	lg := &e.logs.all[slot]
 	if lg.maxTimeBase == format.NoOffset {
 		return -1, -1
 	}
@@ -93,8 +93,8 @@ func (e *Engine) maxTimeLeft(lg *log) (ts, base int64) {
 			ts, base = seg.maxTime, max(seg.seekTime(seg.maxTime), lg.start)
 		}
 	}
-	for i := lg.firstChunk; i != none; i = e.cache.chunks[i].next {
-		chunk := &e.cache.chunks[i]
+	for i := lg.firstChunk; i != none; i = e.batches.chunks[i].next {
+		chunk := &e.batches.chunks[i]
 		for k := chunk.head; k < chunk.tail; k++ {
 			if batch := &chunk.batches[k]; batch.maxTime > ts && batch.base+int64(batch.count) > lg.start {
 				ts, base = batch.maxTime, max(batch.base, lg.start)
@@ -116,7 +116,7 @@ func (l *log) addEpoch(epoch format.EpochStart) {
 // EpochAt is the largest epoch at or below epoch that has records, and where
 // the next larger one begins (end for the last); -1, -1 when there is none.
 func (e *Engine) EpochAt(slot Slot, epoch int32, end int64) (epochFound int32, endOffset int64) {
-	lg := &e.logs[slot]
+	lg := &e.logs.all[slot]
 	if epoch > int32(e.epoch) {
 		return -1, -1
 	}
@@ -133,7 +133,7 @@ func (e *Engine) EpochAt(slot Slot, epoch int32, end int64) (epochFound int32, e
 
 // EpochOf is the leader epoch of the record at offset; -1: not known.
 func (e *Engine) EpochOf(slot Slot, offset int64) int32 {
-	lg := &e.logs[slot]
+	lg := &e.logs.all[slot]
 	for i := lg.nEpochs - 1; i >= 0; i-- {
 		if lg.epochs[i].Start <= offset {
 			return lg.epochs[i].Epoch
@@ -150,7 +150,7 @@ func (l *log) isCorrupt(offset int64) bool {
 // CorruptRange is the range of records of log l, from to to - 1, that were
 // acknowledged and are lost: opening found so, or a cold read did.
 func (e *Engine) CorruptRange(slot Slot) (from, to int64, rotten bool) {
-	lg := &e.logs[slot]
+	lg := &e.logs.all[slot]
 	return lg.corruptFrom, lg.corruptTo, lg.corruptFrom != format.NoOffset
 }
 
@@ -167,16 +167,15 @@ func (e *Engine) DeleteLog(slot Slot, user uint32) Status {
 		e.stats.WaitMemory++
 		return WaitMemory
 	}
-	lg := &e.logs[slot]
+	lg := &e.logs.all[slot]
 	lg.state, lg.user = logDeleting, user
 	e.appendControl(format.Entry{Kind: format.EntryClosed, Log: lg.id, Slot: uint32(slot), Base: lg.end})
 	return OK
 }
 
 // logClosed: the end of a log is durable.
-func (e *Engine) deletionDurable(slot Slot) {
-	lg := &e.logs[slot]
-	e.emit(Event{Kind: Deleted, User: lg.user, Slot: slot})
+func (e *Engine) deletionDurable(lg *log) {
+	e.emit(Event{Kind: Deleted, User: lg.user, Slot: lg.slot})
 	lg.state = logDeleted
 	e.finishDeletion(lg)
 }
@@ -205,9 +204,9 @@ func (e *Engine) finishDeletion(lg *log) {
 		e.removeSegment(g)
 		g = next
 	}
-	slot := e.byID[lg.id]
-	delete(e.byID, lg.id)
-	*lg = log{nextFree: e.freeLog, firstChunk: none, lastChunk: none}
-	e.freeLog = int32(slot)
+	slot := lg.slot
+	delete(e.logs.byID, lg.id)
+	*lg = log{nextFree: e.logs.free, firstChunk: none, lastChunk: none}
+	e.logs.free = int32(slot)
 	e.progress++
 }

@@ -25,8 +25,9 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *RecoveredState, shard int, at
 		o.DirectBytes = -1 // that a start moves after what was appended before it is the journal's order
 	}
 	o.LogsMax = max(o.LogsMax, len(boot.Shards[shard].Logs)) // another number of shards may bring more
-	e := &Engine{ring: ring, attach: attach, o: o, shard: shard, dir: boot.Directory, epoch: boot.Epoch,
-		journalID: format.JournalID(boot.Directory, boot.Epoch, shard)}
+	e := &Engine{env: env{ring: ring, o: o, shard: shard, dir: boot.Directory, epoch: boot.Epoch}}
+	e.journal.id = format.JournalID(boot.Directory, boot.Epoch, shard)
+	e.checkpoints.attach = attach
 	if err := e.allocate(arena); err != nil {
 		return nil, fmt.Errorf("%w; this directory may hold batches of %d bytes", err, o.BatchBytesMax)
 	}
@@ -49,20 +50,20 @@ func Plan(arena *mem.Arena, o Options) (*Engine, error) {
 	if err := o.Complete(); err != nil {
 		return nil, err
 	}
-	e := &Engine{o: o}
+	e := &Engine{env: env{o: o}}
 	return e, e.allocate(arena)
 }
 
 // carve takes all memory the engine will ever have.
 func (e *Engine) allocate(arena *mem.Arena) error {
-	e.logs = make([]log, e.o.LogsMax)
-	e.byID = make(map[uint64]Slot, e.o.LogsMax)
-	e.freeLog = none
-	for i := len(e.logs) - 1; i >= 0; i-- {
-		e.logs[i].nextFree = e.freeLog
-		e.freeLog = int32(i)
+	e.logs.all = make([]log, e.o.LogsMax)
+	e.logs.byID = make(map[uint64]Slot, e.o.LogsMax)
+	e.logs.free = none
+	for i := len(e.logs.all) - 1; i >= 0; i-- {
+		e.logs.all[i].nextFree = e.logs.free
+		e.logs.free = int32(i)
 	}
-	e.events = make([]Event, 4*e.o.LogsMax+1024)
+	e.events.all = make([]Event, 4*e.o.LogsMax+1024)
 	for _, err := range []error{e.allocateFiles(arena), e.allocateSegments(arena), e.allocateFlush(arena), e.allocateIndex(arena), e.allocateRecycled(arena), e.allocateCheckpoint(arena), e.allocateReads(arena), e.allocateCache(arena)} {
 		if err != nil {
 			return err
@@ -117,7 +118,7 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 	if !ok {
 		return fmt.Errorf("shard %d has more than %d logs", e.shard, e.o.LogsMax)
 	}
-	record, lg := recovered.Record, &e.logs[slot]
+	record, lg := recovered.Record, &e.logs.all[slot]
 	lg.state = logOpen
 	lg.start, lg.end, lg.durable, lg.flushed, lg.flushing = record.Start, record.End, record.End, record.End, record.End
 	lg.startDurable = record.Start

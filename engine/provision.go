@@ -5,6 +5,12 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
+// provisioner makes and grows segments.
+type provisioner struct {
+	jobs [jobsMax]provisionJob
+	busy int
+}
+
 // provisionJob makes a segment, of a spare where there is one, or grows one:
 //
 //	rename();                                 await syncDirectory(); entry(assigned); await durable; ready
@@ -61,18 +67,17 @@ func (s jobStage) code() ioring.Code {
 }
 
 func (e *Engine) takeJob() *provisionJob {
-	for i := range e.segments.jobs {
-		if e.segments.jobs[i].stage == jobFree {
-			e.segments.jobsBusy++
-			return &e.segments.jobs[i]
+	for i := range e.provision.jobs {
+		if e.provision.jobs[i].stage == jobFree {
+			e.provision.busy++
+			return &e.provision.jobs[i]
 		}
 	}
 	return nil
 }
 
 // wantSegment has the log's next segment made.
-func (e *Engine) requestSegment(slot Slot, n int64) Status {
-	lg := &e.logs[slot]
+func (e *Engine) requestSegment(lg *log, n int64) Status {
 	if lg.noSpace {
 		if e.now < lg.retryAt {
 			return NoSpace
@@ -86,7 +91,7 @@ func (e *Engine) requestSegment(slot Slot, n int64) Status {
 	if job == nil {
 		return e.waitForRoom()
 	}
-	*job = provisionJob{stage: jobOpen, create: true, log: slot, segment: none, bytes: growBytesMin}
+	*job = provisionJob{stage: jobOpen, create: true, log: lg.slot, segment: none, bytes: growBytesMin}
 	file := none
 	if i := e.findRecycled(lg, format.RoomFor(n)); i >= 0 {
 		spare := e.takeRecycled(i)
@@ -94,10 +99,10 @@ func (e *Engine) requestSegment(slot Slot, n int64) Status {
 		job.stage, job.recycled, job.bytes, job.zeroes, file = jobRename, was.generation, was.allocated, spare.zeroed, was.file
 		e.freeSegment(spare.segment)
 	}
-	segIndex, ok := e.takeSegment(e.nextGeneration(), slot)
+	segIndex, ok := e.takeSegment(e.nextGeneration(), lg.slot)
 	if !ok {
 		*job = provisionJob{}
-		e.segments.jobsBusy--
+		e.provision.busy--
 		if e.diskFull(lg); lg.noSpace {
 			return NoSpace
 		}
@@ -117,8 +122,7 @@ func (e *Engine) requestSegment(slot Slot, n int64) Status {
 }
 
 // wantRoom has segment g grown to at least need bytes.
-func (e *Engine) requestGrowth(slot Slot, segIndex int32, need int64) Status {
-	lg := &e.logs[slot]
+func (e *Engine) requestGrowth(lg *log, segIndex int32, need int64) Status {
 	if lg.noSpace {
 		if e.now < lg.retryAt {
 			return NoSpace
@@ -138,7 +142,7 @@ func (e *Engine) requestGrowth(slot Slot, segIndex int32, need int64) Status {
 		bytes *= 2
 	}
 	bytes = max(min(bytes, int64(e.o.SegmentBytes)), need)
-	*job = provisionJob{stage: jobOpen, log: slot, segment: segIndex, bytes: bytes, bytesMin: max(need, e.segments.all[segIndex].allocated+growBytesMin)}
+	*job = provisionJob{stage: jobOpen, log: lg.slot, segment: segIndex, bytes: bytes, bytesMin: max(need, e.segments.all[segIndex].allocated+growBytesMin)}
 	lg.provisioning = true
 	return e.waitForRoom()
 }
@@ -155,11 +159,11 @@ func (e *Engine) diskFull(lg *log) {
 }
 
 func (e *Engine) stepProvision(sleep *ioring.Instant) {
-	if e.segments.jobsBusy == 0 {
+	if e.provision.busy == 0 {
 		return
 	}
-	for i := range e.segments.jobs {
-		if job := &e.segments.jobs[i]; job.stage != jobFree && !job.pushed {
+	for i := range e.provision.jobs {
+		if job := &e.provision.jobs[i]; job.stage != jobFree && !job.pushed {
 			e.stepJob(uint32(i), job, sleep)
 		}
 	}
@@ -202,7 +206,7 @@ func (e *Engine) stepJob(index uint32, job *provisionJob, sleep *ioring.Instant)
 			return
 		}
 		if e.openFrameFor(0) {
-			e.appendControl(format.Entry{Kind: format.EntryAssigned, Log: e.logs[job.log].id, Slot: uint32(job.log), Base: e.logs[job.log].end, Aux: seg.generation})
+			e.appendControl(format.Entry{Kind: format.EntryAssigned, Log: e.logs.all[job.log].id, Slot: uint32(job.log), Base: e.logs.all[job.log].end, Aux: seg.generation})
 			job.stage = jobAwait
 		}
 		return
@@ -220,7 +224,7 @@ func (e *Engine) stepJob(index uint32, job *provisionJob, sleep *ioring.Instant)
 }
 
 func (e *Engine) provisionCompleted(index uint32, completion ioring.Completion) {
-	job := &e.segments.jobs[index]
+	job := &e.provision.jobs[index]
 	job.pushed = false
 	e.disk.end(WorkFiles, metadataBytes)
 	if again(job.stage.code(), completion.Result) {
@@ -262,8 +266,8 @@ func (e *Engine) provisionCompleted(index uint32, completion ioring.Completion) 
 
 // segmentAssigned: the journal says durably whose the file is.
 func (e *Engine) segmentAssigned(lg *log, generation uint64) {
-	for i := range e.segments.jobs {
-		job := &e.segments.jobs[i]
+	for i := range e.provision.jobs {
+		job := &e.provision.jobs[i]
 		if job.stage == jobAwait && e.segments.all[job.segment].generation == generation {
 			seg := &e.segments.all[job.segment]
 			seg.ready = true
@@ -280,7 +284,7 @@ func (e *Engine) segmentAssigned(lg *log, generation uint64) {
 
 // workFailed gives up: what was there before stays, a new file is removed.
 func (e *Engine) jobFailed(job *provisionJob) {
-	lg, code := &e.logs[job.log], job.stage.code()
+	lg, code := &e.logs.all[job.log], job.stage.code()
 	full := spaceShort(code, job.errno)
 	if !full {
 		seg := &e.segments.all[job.segment]
@@ -319,10 +323,10 @@ func (e *Engine) endJob(job *provisionJob) {
 	if job.pinned {
 		e.unpinFile(job.segment)
 	}
-	lg := &e.logs[job.log]
+	lg := &e.logs.all[job.log]
 	lg.provisioning = false
 	*job = provisionJob{}
-	e.segments.jobsBusy--
+	e.provision.busy--
 	e.progress++
 	e.finishDeletion(lg)
 }

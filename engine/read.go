@@ -72,7 +72,7 @@ func (e *Engine) Read(slot Slot, from, to int64, maxBytes int, out []View) (n in
 	if !e.open(slot) {
 		return 0, Unknown
 	}
-	lg := &e.logs[slot]
+	lg := &e.logs.all[slot]
 	switch {
 	case from < lg.start || from > lg.end:
 		return 0, OutOfRange
@@ -110,7 +110,7 @@ func (e *Engine) Read(slot Slot, from, to int64, maxBytes int, out []View) (n in
 // SeekTime is an offset at which to begin looking for the first batch whose
 // largest timestamp is at least ts, never past it. False: no batch has one.
 func (e *Engine) SeekTime(slot Slot, ts int64) (base int64, ok bool) {
-	lg := &e.logs[slot]
+	lg := &e.logs.all[slot]
 	if lg.maxTimeBase == format.NoOffset || lg.maxTime < ts || lg.start == lg.end {
 		return 0, false
 	}
@@ -121,8 +121,8 @@ func (e *Engine) SeekTime(slot Slot, ts int64) (base int64, ok bool) {
 		}
 		return max(seg.seekTime(ts), lg.start), true
 	}
-	for i := lg.firstChunk; i != none; i = e.cache.chunks[i].next {
-		chunk := &e.cache.chunks[i]
+	for i := lg.firstChunk; i != none; i = e.batches.chunks[i].next {
+		chunk := &e.batches.chunks[i]
 		for k := chunk.head; k < chunk.tail; k++ {
 			if batch := &chunk.batches[k]; batch.maxTime >= ts && batch.base+int64(batch.count) > lg.start {
 				return max(batch.base, lg.start), true
@@ -163,7 +163,7 @@ func (e *Engine) ReadDisk(slot Slot, from int64, user uint32) Status {
 	if !e.open(slot) {
 		return Unknown
 	}
-	lg := &e.logs[slot]
+	lg := &e.logs.all[slot]
 	if from < lg.start || from >= lg.flushed {
 		return OutOfRange
 	}
@@ -335,7 +335,7 @@ func (e *Engine) examineRun(index uint32) bool {
 		read.wantHeader()
 		return false
 	}
-	if !header.Get(buf) || header.Directory != e.dir || header.Generation != seg.generation || header.Log != read.id || header.Base != read.at.Base && (header.Base < read.at.Base || header.Base > e.logs[read.log].start) || header.Bytes() > read.buf.Len() || read.at.Position+int64(header.Bytes()) > seg.position {
+	if !header.Get(buf) || header.Directory != e.dir || header.Generation != seg.generation || header.Log != read.id || header.Base != read.at.Base && (header.Base < read.at.Base || header.Base > e.logs.all[read.log].start) || header.Bytes() > read.buf.Len() || read.at.Position+int64(header.Bytes()) > seg.position {
 		return e.stopRead(index, seg.end)
 	}
 	passed := header.End <= read.from
@@ -387,7 +387,7 @@ func (e *Engine) stopRead(index uint32, end int64) bool {
 // takes no more; the records from that run on, to end at most, are lost unless
 // memory still has them, those before and after are read on.
 func (e *Engine) corruptionFound(read *diskRead, end int64) {
-	lg := &e.logs[read.log]
+	lg := &e.logs.all[read.log]
 	if lg.state != logOpen || lg.id != read.id {
 		return
 	}

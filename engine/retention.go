@@ -12,13 +12,13 @@ import (
 
 // SetSegmentBytes bounds the log's segments to n bytes, where that is less than
 // the shard's own. One larger batch still finds a place.
-func (e *Engine) SetSegmentBytes(slot Slot, n int64) { e.logs[slot].segmentBytes = n }
+func (e *Engine) SetSegmentBytes(slot Slot, n int64) { e.logs.all[slot].segmentBytes = n }
 
 // ActiveSegment is the segment that takes the log's appends: its first offset, its
 // bytes, and the largest time in it that is drained; no bytes where there is
 // none yet.
 func (e *Engine) ActiveSegment(slot Slot) (base, bytes, maxTime int64) {
-	lg := &e.logs[slot]
+	lg := &e.logs.all[slot]
 	if !e.open(slot) || lg.active == none {
 		return 0, 0, format.NoTime
 	}
@@ -28,7 +28,7 @@ func (e *Engine) ActiveSegment(slot Slot) (base, bytes, maxTime int64) {
 
 // RollSegment has the next append begin a new segment.
 func (e *Engine) RollSegment(slot Slot) {
-	if lg := &e.logs[slot]; e.open(slot) && lg.active != none {
+	if lg := &e.logs.all[slot]; e.open(slot) && lg.active != none {
 		e.segments.all[lg.active].sealed = true
 	}
 }
@@ -39,7 +39,7 @@ func (e *Engine) Bytes(slot Slot) (n int64) {
 	if !e.open(slot) {
 		return 0
 	}
-	for g := e.logs[slot].firstSegment; g != none; g = e.segments.all[g].next {
+	for g := e.logs.all[slot].firstSegment; g != none; g = e.segments.all[g].next {
 		n += e.segments.all[g].position + e.segments.all[g].pending
 	}
 	return n
@@ -53,7 +53,7 @@ func (e *Engine) RetentionStart(slot Slot, olderThan, bytesMax int64) (start int
 	if !e.open(slot) {
 		return 0
 	}
-	lg := &e.logs[slot]
+	lg := &e.logs.all[slot]
 	start = lg.start
 	left := int64(0)
 	if bytesMax >= 0 {
@@ -87,7 +87,7 @@ func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 	if !e.open(slot) {
 		return Unknown
 	}
-	lg := &e.logs[slot]
+	lg := &e.logs.all[slot]
 	start = min(start, lg.durable)
 	if start <= lg.start {
 		return OK
@@ -103,13 +103,9 @@ func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 }
 
 // startMoved: the new start is durable; files wholly before it may go.
-func (e *Engine) startMoved(slot Slot, start int64) {
-	lg := &e.logs[slot]
+func (e *Engine) startMoved(lg *log, start int64) {
 	lg.startDurable = max(lg.startDurable, start)
-	if !lg.durableEventDue && lg.state == logOpen {
-		lg.durableEventDue = true
-		e.emit(Event{Kind: Durable, Slot: slot})
-	}
+	e.notifyReaders(lg)
 	for g := lg.firstSegment; g != none && g != lg.writing && e.segments.all[g].ready && e.segments.all[g].extentsInFlight == 0 && e.segments.all[g].end <= start; g = lg.firstSegment {
 		lg.firstSegment = e.segments.all[g].next
 		e.removeSegment(g)
@@ -119,8 +115,8 @@ func (e *Engine) startMoved(slot Slot, start int64) {
 // DropEmpty lets go of the only segment of a log in which nothing is left. The
 // next append has another made, and waits for it.
 func (e *Engine) DropEmpty(slot Slot) {
-	lg := &e.logs[slot]
-	if !e.open(slot) || lg.startDurable < lg.end || lg.flushed < lg.end || lg.firstExtent != none || lg.provisioning || e.cache.reserved.active {
+	lg := &e.logs.all[slot]
+	if !e.open(slot) || lg.startDurable < lg.end || lg.flushed < lg.end || lg.firstExtent != none || lg.provisioning || e.reserved.active {
 		return
 	}
 	g := lg.firstSegment

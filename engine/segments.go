@@ -10,10 +10,9 @@ import (
 
 // segments are the segments of all logs of the shard.
 type segments struct {
+	counter      uint32 // of generations
 	all          []segment
 	free         int32
-	jobs         [jobsMax]provisionJob
-	jobsBusy     int
 	unlinks      []int32 // segments to remove, in order
 	unlinking    bool
 	unlinkPushed bool
@@ -68,8 +67,8 @@ func (e *Engine) allocateSegments(*mem.Arena) error {
 
 // nextGeneration names a file as no other is or was.
 func (e *Engine) nextGeneration() uint64 {
-	e.counter++
-	return uint64(e.epoch)<<32 | uint64(e.shard)<<24 | uint64(e.counter&0xffffff)
+	e.segments.counter++
+	return uint64(e.epoch)<<32 | uint64(e.shard)<<24 | uint64(e.segments.counter&0xffffff)
 }
 
 func (e *Engine) takeSegment(generation uint64, slot Slot) (int32, bool) {
@@ -98,12 +97,11 @@ func (e *Engine) appendSegment(lg *log, segIndex int32) {
 
 // admit says whether log s has room, prepared and durably its own, for n bytes
 // of entry besides all that is not drained; and has it made ahead of need.
-func (e *Engine) admit(slot Slot, n int64) Status {
-	lg := &e.logs[slot]
+func (e *Engine) admit(lg *log, n int64) Status {
 	limit := e.segmentLimit(lg)
 	for {
 		if lg.active == none {
-			return e.requestSegment(slot, n)
+			return e.requestSegment(lg, n)
 		}
 		seg := &e.segments.all[lg.active]
 		if !seg.ready {
@@ -112,11 +110,11 @@ func (e *Engine) admit(slot Slot, n int64) Status {
 		need := seg.position + min(seg.extents, 1024)*format.BlockBytes + format.RoomFor(seg.pending+n) + seg.extra
 		if (need > limit || seg.broken || seg.sealed || need > seg.allocated-seg.allocated/4 && e.recycledReady(lg)) && (seg.position > 0 || seg.pending > 0 || seg.broken) {
 			if seg.next == none {
-				return e.requestSegment(slot, n)
+				return e.requestSegment(lg, n)
 			}
 			if !e.segments.all[seg.next].ready || lg.writing != lg.active || seg.broken {
 				e.journal.memoryShort = true
-				e.queueFlush(int32(slot))
+				e.queueFlush(lg)
 				return e.waitForRoom()
 			}
 			lg.active = seg.next
@@ -124,17 +122,17 @@ func (e *Engine) admit(slot Slot, n int64) Status {
 			continue
 		}
 		if need > seg.allocated {
-			return e.requestGrowth(slot, lg.active, need)
+			return e.requestGrowth(lg, lg.active, need)
 		}
 		if seg.next == none && need > seg.allocated-seg.allocated/4 && !lg.provisioning && e.writesDirect(lg) && e.findRecycled(lg, max(format.RoomFor(n), seg.allocated)) >= 0 {
-			e.requestSegment(slot, n) // rather than growing
+			e.requestSegment(lg, n) // rather than growing
 			return OK
 		}
 		if !lg.provisioning && !(lg.noSpace && e.now < lg.retryAt) {
 			if seg.allocated < limit && seg.allocated-need < seg.allocated/4 {
-				e.requestGrowth(slot, lg.active, seg.allocated+1)
+				e.requestGrowth(lg, lg.active, seg.allocated+1)
 			} else if need > limit/4*3 && seg.next == none {
-				e.requestSegment(slot, n)
+				e.requestSegment(lg, n)
 			}
 		}
 		return OK
