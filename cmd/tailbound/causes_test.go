@@ -24,6 +24,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sys/unix"
 
+	"github.com/tailbound/tailbound/cmd/tailbound/program"
 	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/metrics"
 )
@@ -62,7 +63,7 @@ const garbageFor = 2 * time.Second
 // victim is a broker whose data shard is pinned, with a producer that sends a
 // record after the other.
 type victim struct {
-	*running
+	*program.Broker
 	t      *testing.T
 	shard  string // its data shard's address
 	pid    int
@@ -82,14 +83,14 @@ func startVictim(t *testing.T, args ...string) *victim {
 		t.Skipf("%d CPUs: the shard needs one of its own to be disturbed on", len(allowed))
 	}
 	v := &victim{t: t, cpu: allowed[len(allowed)-1]}
-	v.running = startBroker(t, append(args, "--cpus", strconv.Itoa(v.cpu))...)
+	v.Broker = program.Start(t, append(args, "--cpus", strconv.Itoa(v.cpu))...)
 	var p profile
-	if err := json.Unmarshal([]byte(must(t, "", "profile", "--data-dir", v.dir, "--once", "--json")), &p); err != nil {
+	if err := json.Unmarshal([]byte(program.Must(t, "", "profile", "--data-dir", v.Dir, "--once", "--json")), &p); err != nil {
 		t.Fatal(err)
 	}
 	v.pid, v.shard = p.PID, p.Shards[1].Address
-	must(t, "", "topic", "create", "victim", "--brokers", v.addr)
-	v.client, err = kgo.NewClient(kgo.SeedBrokers(v.addr), kgo.DefaultProduceTopic("victim"), kgo.ProducerLinger(0), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	program.Must(t, "", "topic", "create", "victim", "--brokers", v.Addr)
+	v.client, err = kgo.NewClient(kgo.SeedBrokers(v.Addr), kgo.DefaultProduceTopic("victim"), kgo.ProducerLinger(0), kgo.ProducerBatchCompression(kgo.NoCompression()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,13 +121,13 @@ func startVictim(t *testing.T, args ...string) *victim {
 // quiet lets it run undisturbed, so that the usual is known.
 func (v *victim) quiet() {
 	from := v.sent.Load()
-	await(v.t, func() bool { return v.sent.Load() >= from+300 })
+	program.Await(v.t, func() bool { return v.sent.Load() >= from+300 })
 }
 
 // tail is what `profile tail` says of so long.
 func (v *victim) tail(over time.Duration) (t tailProfile) {
 	v.t.Helper()
-	if err := json.Unmarshal([]byte(must(v.t, "", "profile", "tail", "--data-dir", v.dir, "--once", "--json", "--count", "1000", "--interval", over.String())), &t); err != nil {
+	if err := json.Unmarshal([]byte(program.Must(v.t, "", "profile", "tail", "--data-dir", v.Dir, "--once", "--json", "--count", "1000", "--interval", over.String())), &t); err != nil {
 		v.t.Fatal(err)
 	}
 	return t
@@ -194,14 +195,14 @@ func TestTailNamesGarbage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := program
-	program = filepath.Join(t.TempDir(), "tailbound")
+	before := program.Path
+	program.Path = filepath.Join(t.TempDir(), "tailbound")
 	script := fmt.Sprintf("#!/bin/sh\nTAILBOUND_TEST_GARBAGE=1 exec %s \"$@\"\n", self)
-	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+	if err := os.WriteFile(program.Path, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	v := func() *victim {
-		defer func() { program = before }()
+		defer func() { program.Path = before }()
 		return startVictim(t, "--nice", "0") // or it goes before the collector
 	}()
 	v.blames("victim", metrics.Produce, func() {
@@ -214,7 +215,7 @@ func TestTailNamesGarbage(t *testing.T) {
 func TestTailNamesASlowDisk(t *testing.T) {
 	v := startVictim(t)
 	var st unix.Stat_t
-	if err := unix.Stat(v.dir, &st); err != nil {
+	if err := unix.Stat(v.Dir, &st); err != nil {
 		t.Fatal(err)
 	}
 	group := "/sys/fs/cgroup/blkio/tailbound-test-" + strconv.Itoa(os.Getpid())
@@ -227,7 +228,7 @@ func TestTailNamesASlowDisk(t *testing.T) {
 	}
 	limit := fmt.Sprintf("%d:%d 30", unix.Major(st.Dev), unix.Minor(st.Dev))
 	if err := os.WriteFile(group+"/blkio.throttle.write_iops_device", []byte(limit), 0); err != nil {
-		t.Skipf("the device of %s cannot be slowed: %v", v.dir, err)
+		t.Skipf("the device of %s cannot be slowed: %v", v.Dir, err)
 	}
 	v.blames("victim", metrics.Produce, func() {
 		if err := move(group); err != nil {
@@ -243,7 +244,7 @@ func TestTailNamesASlowDisk(t *testing.T) {
 func TestTailNamesASlowReader(t *testing.T) {
 	v := startVictim(t)
 	fill := make([]byte, 500<<10)
-	must(t, "", "topic", "create", "read", "--brokers", v.addr)
+	program.Must(t, "", "topic", "create", "read", "--brokers", v.Addr)
 	for range 20 {
 		if err := v.client.ProduceSync(context.Background(), &kgo.Record{Topic: "read", Value: fill}).FirstErr(); err != nil {
 			t.Fatal(err)
@@ -286,8 +287,8 @@ func TestTailNamesASlowReader(t *testing.T) {
 // neighbour awaits no answers: its own requests are not among the slowest.
 func TestTailNamesANeighbour(t *testing.T) {
 	v := startVictim(t)
-	must(t, "", "topic", "create", "neighbour", "--brokers", v.addr)
-	neighbour, err := kgo.NewClient(kgo.SeedBrokers(v.addr), kgo.DefaultProduceTopic("neighbour"), kgo.ProducerBatchCompression(kgo.NoCompression()),
+	program.Must(t, "", "topic", "create", "neighbour", "--brokers", v.Addr)
+	neighbour, err := kgo.NewClient(kgo.SeedBrokers(v.Addr), kgo.DefaultProduceTopic("neighbour"), kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.DisableIdempotentWrite(), kgo.RequiredAcks(kgo.NoAck()))
 	if err != nil {
 		t.Fatal(err)
@@ -318,7 +319,7 @@ func TestTailNamesANeighbour(t *testing.T) {
 					left.Add(-1)
 				})
 			}
-			await(t, func() bool { return left.Load() == 0 })
+			program.Await(t, func() bool { return left.Load() == 0 })
 			time.Sleep(50 * time.Millisecond)
 		}
 		if all := blamed(time.Since(began)); len(all) > 0 {
@@ -326,31 +327,31 @@ func TestTailNamesANeighbour(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("no request was blamed on the bursts:\n%s", must(t, "", "profile", "tail", "--data-dir", v.dir, "--once"))
+	t.Errorf("no request was blamed on the bursts:\n%s", program.Must(t, "", "profile", "tail", "--data-dir", v.Dir, "--once"))
 }
 
 // Data shards go before what else the machine computes, where that is allowed;
 // where it is not, a line says so.
 func TestNice(t *testing.T) {
-	b := startBroker(t)
-	switch niced, warned := b.threadsAt(t, -15), strings.Contains(b.log.String(), "nice -15:"); {
+	b := program.Start(t)
+	switch niced, warned := threadsAt(t, b, -15), strings.Contains(b.Log.String(), "nice -15:"); {
 	case warned && niced > 0:
-		t.Errorf("%d threads are at -15, and it says that none may be:\n%s", niced, b.log)
+		t.Errorf("%d threads are at -15, and it says that none may be:\n%s", niced, b.Log)
 	case !warned && niced == 0:
-		t.Errorf("no thread is at -15, and nothing says why:\n%s", b.log)
+		t.Errorf("no thread is at -15, and nothing says why:\n%s", b.Log)
 	case warned:
-		t.Logf("not allowed here:\n%s", b.log)
+		t.Logf("not allowed here:\n%s", b.Log)
 	}
-	if b = startBroker(t, "--nice", "0"); b.threadsAt(t, -15) > 0 || strings.Contains(b.log.String(), "nice") {
-		t.Errorf("with --nice 0: %d threads are at -15:\n%s", b.threadsAt(t, -15), b.log)
+	if b = program.Start(t, "--nice", "0"); threadsAt(t, b, -15) > 0 || strings.Contains(b.Log.String(), "nice") {
+		t.Errorf("with --nice 0: %d threads are at -15:\n%s", threadsAt(t, b, -15), b.Log)
 	}
 }
 
 // threadsAt counts the broker's threads of a nice value.
-func (b *running) threadsAt(t *testing.T, nice int) (n int) {
+func threadsAt(t *testing.T, b *program.Broker, nice int) (n int) {
 	t.Helper()
 	var p profile
-	if err := json.Unmarshal([]byte(must(t, "", "profile", "--data-dir", b.dir, "--once", "--json")), &p); err != nil {
+	if err := json.Unmarshal([]byte(program.Must(t, "", "profile", "--data-dir", b.Dir, "--once", "--json")), &p); err != nil {
 		t.Fatal(err)
 	}
 	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.PID))
@@ -418,5 +419,5 @@ func TestTailDoesNotShowAStalledControlShard(t *testing.T) {
 	if sent < 100 || k.MaxNS > int64(stalled)/2 {
 		t.Errorf("the data shard was held up: %d records, the slowest took %s: %+v", sent, term.ShortNS(k.MaxNS), k.Slowest)
 	}
-	must(t, "", "topic", "list", "--brokers", v.addr) // it goes on
+	program.Must(t, "", "topic", "list", "--brokers", v.Addr) // it goes on
 }

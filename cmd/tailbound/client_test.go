@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+
+	"github.com/tailbound/tailbound/cmd/tailbound/program"
 )
 
 // kafkaWorld is a broker and a way to run client commands at it.
@@ -22,12 +24,12 @@ type kafkaWorld struct {
 
 func (w kafkaWorld) run(stdin string, args ...string) string {
 	w.t.Helper()
-	return must(w.t, stdin, append(args, "--brokers", w.addr)...)
+	return program.Must(w.t, stdin, append(args, "--brokers", w.addr)...)
 }
 
 func (w kafkaWorld) refused(args []string, words ...string) {
 	w.t.Helper()
-	refused(w.t, append(args, "--brokers", w.addr), words...)
+	program.Refused(w.t, append(args, "--brokers", w.addr), words...)
 }
 
 // has says what of a text is missing.
@@ -41,8 +43,8 @@ func (w kafkaWorld) has(text string, words ...string) {
 }
 
 func TestTopics(t *testing.T) {
-	b := startBroker(t)
-	w := kafkaWorld{t, b.addr}
+	b := program.Start(t)
+	w := kafkaWorld{t, b.Addr}
 	w.has(w.run("", "topic", "create", "orders", "audit", "-p", "3", "-c", "retention.ms=60000"), "orders", "created, 3 partitions", "audit")
 	w.refused([]string{"topic", "create", "orders"}, "orders", "TOPIC_ALREADY_EXISTS", "--if-not-exists")
 	w.has(w.run("", "topic", "create", "orders", "--if-not-exists"), "was there already")
@@ -78,8 +80,8 @@ func TestTopics(t *testing.T) {
 }
 
 func TestProduceAndConsume(t *testing.T) {
-	b := startBroker(t)
-	w := kafkaWorld{t, b.addr}
+	b := program.Start(t)
+	w := kafkaWorld{t, b.Addr}
 	w.refused([]string{"produce", "orders"}, `no topic "orders"`, "topic create orders")
 	w.run("", "topic", "create", "orders", "-p", "2")
 
@@ -179,8 +181,8 @@ func TestProduceAndConsume(t *testing.T) {
 // A record as large as the broker is told to take comes and goes; the control
 // shard's own memory has nothing to do with it.
 func TestLargeRecords(t *testing.T) {
-	b := startBroker(t, "--message-max-bytes", "4MiB", "--arena", "128MiB")
-	w := kafkaWorld{t, b.addr}
+	b := program.Start(t, "--message-max-bytes", "4MiB", "--arena", "128MiB")
+	w := kafkaWorld{t, b.Addr}
 	large := string(bytes.Repeat([]byte("0123456789"), 300e3))
 	w.run("", "topic", "create", "large")
 	w.run(large, "produce", "large", "--max-message-bytes", "4MiB")
@@ -189,37 +191,37 @@ func TestLargeRecords(t *testing.T) {
 	}
 	// A lower limit is for what comes: what is there stays readable, and the
 	// log sound.
-	if err := b.stop(); err != nil {
+	if err := b.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	b.again(t, "--message-max-bytes", "1MiB", "--arena", "128MiB")
-	w.addr = b.addr
+	b.Again(t, "--message-max-bytes", "1MiB", "--arena", "128MiB")
+	w.addr = b.Addr
 	if out := w.run("", "consume", "large", "-e"); out != large+"\n" {
 		t.Errorf("under a lower limit %d bytes came of %d", len(out), len(large))
 	}
-	w.refused([]string{"produce", "large", "--max-message-bytes", "4MiB", "--whole", program}, "MESSAGE_TOO_LARGE")
+	w.refused([]string{"produce", "large", "--max-message-bytes", "4MiB", "--whole", program.Path}, "MESSAGE_TOO_LARGE")
 	w.run("small\n", "produce", "large")
-	if err := b.stop(); err != nil {
+	if err := b.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "", "check", b.dir)
+	program.Must(t, "", "check", b.Dir)
 }
 
 // A consumer says that its broker is gone, waits, and goes on.
 func TestConsumerOutlivesItsBroker(t *testing.T) {
-	b := startBroker(t)
-	must(t, "before\n", "produce", "outlived", "--create", "--brokers", b.addr)
-	cmd := exec.Command(program, "consume", "outlived", "--brokers", b.addr)
-	out, said := &lockedBuffer{}, &lockedBuffer{}
+	b := program.Start(t)
+	program.Must(t, "before\n", "produce", "outlived", "--create", "--brokers", b.Addr)
+	cmd := exec.Command(program.Path, "consume", "outlived", "--brokers", b.Addr)
+	out, said := &program.Output{}, &program.Output{}
 	cmd.Stdout, cmd.Stderr = out, said
-	stop := runUntil(t, cmd, func() bool { return out.String() == "before\n" })
-	if err := b.stop(); err != nil {
+	stop := program.RunUntil(t, cmd, func() bool { return out.String() == "before\n" })
+	if err := b.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	await(t, func() bool { return strings.Contains(said.String(), "not to be reached, trying again") })
-	b.again(t, "--listen", b.addr)
-	must(t, "after\n", "produce", "outlived", "--brokers", b.addr)
-	await(t, func() bool { return out.String() == "before\nafter\n" })
+	program.Await(t, func() bool { return strings.Contains(said.String(), "not to be reached, trying again") })
+	b.Again(t, "--listen", b.Addr)
+	program.Must(t, "after\n", "produce", "outlived", "--brokers", b.Addr)
+	program.Await(t, func() bool { return out.String() == "before\nafter\n" })
 	if err := stop(); err != nil {
 		t.Errorf("%v\n%s", err, said)
 	}
@@ -229,27 +231,27 @@ func TestConsumerOutlivesItsBroker(t *testing.T) {
 }
 
 func TestCluster(t *testing.T) {
-	b := startBroker(t)
-	w := kafkaWorld{t, b.addr}
+	b := program.Start(t)
+	w := kafkaWorld{t, b.Addr}
 	w.run("", "topic", "create", "orders", "-p", "4")
-	w.has(w.run("", "cluster", "info"), "controller node 0", "1 topic, 4 partitions", b.addr)
+	w.has(w.run("", "cluster", "info"), "controller node 0", "1 topic, 4 partitions", b.Addr)
 	w.has(w.run("", "cluster", "health"), "all is well")
 	var d clusterDescription
 	if err := json.Unmarshal([]byte(w.run("", "cluster", "info", "--output", "json")), &d); err != nil || len(d.Brokers) != 2 || d.Brokers[1].Leads != 4 {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if err := b.stop(); err != nil {
+	if err := b.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	w.refused([]string{"cluster", "info"}, "no broker listens on "+b.addr, "tailbound serve", "TAILBOUND_BROKERS")
+	w.refused([]string{"cluster", "info"}, "no broker listens on "+b.Addr, "tailbound serve", "TAILBOUND_BROKERS")
 }
 
 // Health says so when a node cannot be reached where clients are told to.
 func TestHealthFindsWhatIsNotThere(t *testing.T) {
-	b := startBroker(t, "--advertise", "127.0.0.1:1")
-	r := tailbound(t, "", "cluster", "health", "--brokers", b.addr, "--timeout", "2s")
-	if r.status != 1 || !strings.Contains(r.out, "node 1 does not answer on 127.0.0.1:2") || !strings.Contains(r.out, "--advertise") {
-		t.Errorf("status %d\n%s%s", r.status, r.out, r.err)
+	b := program.Start(t, "--advertise", "127.0.0.1:1")
+	r := program.Run(t, "", "cluster", "health", "--brokers", b.Addr, "--timeout", "2s")
+	if r.Status != 1 || !strings.Contains(r.Out, "node 1 does not answer on 127.0.0.1:2") || !strings.Contains(r.Out, "--advertise") {
+		t.Errorf("status %d\n%s%s", r.Status, r.Out, r.Err)
 	}
 }
 

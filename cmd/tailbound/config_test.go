@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tailbound/tailbound/cmd/tailbound/program"
 )
 
 func writeConfig(t *testing.T, text string) string {
@@ -58,38 +60,38 @@ func TestConfigurationErrors(t *testing.T) {
 		{"message-max-bytes: 10\nadvertise: host:99999\n", []string{":1:1: message-max-bytes: 10", ":2:1: advertise:"}},
 	} {
 		path := writeConfig(t, x.text)
-		r := tailbound(t, "", "config", "check", path)
-		if r.status != 1 {
-			t.Errorf("%q is taken:\n%s", x.text, r.out)
+		r := program.Run(t, "", "config", "check", path)
+		if r.Status != 1 {
+			t.Errorf("%q is taken:\n%s", x.text, r.Out)
 		}
 		for _, w := range x.want {
-			if !strings.Contains(r.err, w) || strings.HasPrefix(w, ":") && !strings.Contains(r.err, path+w) {
-				t.Errorf("%q: nothing of %q in:\n%s", x.text, w, r.err)
+			if !strings.Contains(r.Err, w) || strings.HasPrefix(w, ":") && !strings.Contains(r.Err, path+w) {
+				t.Errorf("%q: nothing of %q in:\n%s", x.text, w, r.Err)
 			}
 		}
 	}
-	refused(t, []string{"config", "check", writeConfig(t, "message-max-bytes: 16MiB\narena: 128MiB\n")}, "do not fit", "--arena", "--message-max-bytes")
-	refused(t, []string{"serve", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--shards", "1", "--buffered", "--message-max-bytes", "16MiB", "--arena", "128MiB"}, "do not fit")
-	if out := must(t, "", "config", "check", writeConfig(t, "shards: 2\nlisten: 0.0.0.0:9092\n")); !strings.Contains(out, "2 settings, nothing wrong") {
+	program.Refused(t, []string{"config", "check", writeConfig(t, "message-max-bytes: 16MiB\narena: 128MiB\n")}, "do not fit", "--arena", "--message-max-bytes")
+	program.Refused(t, []string{"serve", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--shards", "1", "--buffered", "--message-max-bytes", "16MiB", "--arena", "128MiB"}, "do not fit")
+	if out := program.Must(t, "", "config", "check", writeConfig(t, "shards: 2\nlisten: 0.0.0.0:9092\n")); !strings.Contains(out, "2 settings, nothing wrong") {
 		t.Errorf("a right one: %s", out)
 	}
-	must(t, "", "config", "check", writeConfig(t, "# nothing\n"))
-	refused(t, []string{"config", "check", "/nowhere/tailbound.yaml"}, "/nowhere/tailbound.yaml")
-	refused(t, []string{"serve"}, "data-dir", "TAILBOUND_DATA_DIR", "--config")
-	refused(t, []string{"serve", "--data-dir", t.TempDir(), "--shards", "-1"}, "--shards: -1")
+	program.Must(t, "", "config", "check", writeConfig(t, "# nothing\n"))
+	program.Refused(t, []string{"config", "check", "/nowhere/tailbound.yaml"}, "/nowhere/tailbound.yaml")
+	program.Refused(t, []string{"serve"}, "data-dir", "TAILBOUND_DATA_DIR", "--config")
+	program.Refused(t, []string{"serve", "--data-dir", t.TempDir(), "--shards", "-1"}, "--shards: -1")
 }
 
 // What is printed as in force is itself a configuration, and the example is
 // one of defaults.
 func TestPrintedConfigurationIsOne(t *testing.T) {
 	path := writeConfig(t, "data-dir: /var/lib/tailbound\nshards: 2\ncpus: 1\n")
-	out := must(t, "", "serve", "--config", path, "--log-level", "warn", "--print-config")
+	out := program.Must(t, "", "serve", "--config", path, "--log-level", "warn", "--print-config")
 	for _, w := range []string{"shards: 2", "# " + path + ":2:1", "log-level: warn", "# --log-level", "# default"} {
 		if !strings.Contains(out, w) {
 			t.Errorf("nothing of %q in:\n%s", w, out)
 		}
 	}
-	again := must(t, "", "serve", "--config", writeConfig(t, out), "--print-config")
+	again := program.Must(t, "", "serve", "--config", writeConfig(t, out), "--print-config")
 	values := func(s string) (all []string) {
 		for line := range strings.Lines(s) {
 			value, _, _ := strings.Cut(line, " #")
@@ -100,11 +102,11 @@ func TestPrintedConfigurationIsOne(t *testing.T) {
 	if a, b := strings.Join(values(out), "\n"), strings.Join(values(again), "\n"); a != b {
 		t.Errorf("printed:\n%s\nread and printed again:\n%s", a, b)
 	}
-	example := must(t, "", "config", "example")
-	must(t, "", "config", "check", writeConfig(t, example))
+	example := program.Must(t, "", "config", "example")
+	program.Must(t, "", "config", "check", writeConfig(t, example))
 	uncommented := strings.ReplaceAll(strings.ReplaceAll(example, "\n#", "\n"), "\n ", "\n# ")
 	uncommented = strings.ReplaceAll(uncommented, "\nTAILBOUND", "\n# TAILBOUND")
-	if out := must(t, "", "config", "check", writeConfig(t, uncommented)); !strings.Contains(out, "nothing wrong") || strings.Contains(out, " 0 settings") {
+	if out := program.Must(t, "", "config", "check", writeConfig(t, uncommented)); !strings.Contains(out, "nothing wrong") || strings.Contains(out, " 0 settings") {
 		t.Errorf("the example, uncommented:\n%s", out)
 	}
 }
@@ -120,18 +122,18 @@ func TestMisspelledVariables(t *testing.T) {
 // A broker runs from a file and variables alone, logs JSON, and its memory is
 // what was planned.
 func TestServeFromConfiguration(t *testing.T) {
-	out := must(t, "", "serve", "--print-memory", "--arena", "64MiB", "--shards", "3")
+	out := program.Must(t, "", "serve", "--print-memory", "--arena", "64MiB", "--shards", "3")
 	for _, w := range []string{"control shard", "data shard (3 of them)", "= 64 MiB", "log memory", "receive", "the process: arenas 288 MiB"} {
 		if !strings.Contains(out, w) {
 			t.Errorf("nothing of %q in:\n%s", w, out)
 		}
 	}
 	dir := t.TempDir()
-	cmd := exec.Command(program, "serve", "--config", writeConfig(t, "data-dir: "+dir+"\nlisten: 127.0.0.1:0\nshards: 1\narena: 64MiB\nbuffered: true\n"))
+	cmd := exec.Command(program.Path, "serve", "--config", writeConfig(t, "data-dir: "+dir+"\nlisten: 127.0.0.1:0\nshards: 1\narena: 64MiB\nbuffered: true\n"))
 	cmd.Env = append(os.Environ(), "TAILBOUND_LOG_FORMAT=json", "TAILBOUND_ADVERTISE=broker.example.org")
-	log := &lockedBuffer{}
+	log := &program.Output{}
 	cmd.Stdout, cmd.Stderr = log, log
-	stop := runUntil(t, cmd, func() bool { return strings.Contains(log.String(), `"msg":"serving"`) })
+	stop := program.RunUntil(t, cmd, func() bool { return strings.Contains(log.String(), `"msg":"serving"`) })
 	if err := stop(); err != nil {
 		t.Errorf("%v\n%s", err, log)
 	}

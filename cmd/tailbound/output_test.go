@@ -5,26 +5,28 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tailbound/tailbound/cmd/tailbound/program"
 )
 
 // Whatever prints data prints it as --output says, and names what --output is
 // where it is none of those; every command shows how it is used.
 func TestOutputs(t *testing.T) {
-	b := startBroker(t)
+	b := program.Start(t)
 	for _, args := range [][]string{
-		{"profile", "--once", "--data-dir", b.dir}, {"profile", "tail", "--once", "--data-dir", b.dir}, {"profile", "watch", "slo", "--once", "--data-dir", b.dir},
+		{"profile", "--once", "--data-dir", b.Dir}, {"profile", "tail", "--once", "--data-dir", b.Dir}, {"profile", "watch", "slo", "--once", "--data-dir", b.Dir},
 	} {
 		printsAll(t, args)
 	}
-	if err := b.stop(); err != nil {
+	if err := b.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	printsAll(t, []string{"check", b.dir})
-	printsAll(t, []string{"repair", b.dir})
+	printsAll(t, []string{"check", b.Dir})
+	printsAll(t, []string{"repair", b.Dir})
 	for _, c := range []string{"check", "repair"} { // 1 would say that something is broken
-		for _, args := range [][]string{{c, b.dir, "--output", "xml"}, {c, t.TempDir()}} {
-			if r := tailbound(t, "", args...); r.status != 2 {
-				t.Errorf("tailbound %s: exit status %d, not 2\n%s", strings.Join(args, " "), r.status, r.err)
+		for _, args := range [][]string{{c, b.Dir, "--output", "xml"}, {c, t.TempDir()}} {
+			if r := program.Run(t, "", args...); r.Status != 2 {
+				t.Errorf("tailbound %s: exit status %d, not 2\n%s", strings.Join(args, " "), r.Status, r.Err)
 			}
 		}
 	}
@@ -32,9 +34,9 @@ func TestOutputs(t *testing.T) {
 
 func printsAll(t *testing.T, args []string) {
 	t.Helper()
-	table := must(t, "", args...)
-	asJSON := must(t, "", append(args, "--output", "json")...)
-	asYAML := must(t, "", append(args, "--output", "yaml")...)
+	table := program.Must(t, "", args...)
+	asJSON := program.Must(t, "", append(args, "--output", "json")...)
+	asYAML := program.Must(t, "", append(args, "--output", "yaml")...)
 	if !strings.HasPrefix(asJSON, "{\n  \"") || !strings.HasSuffix(asJSON, "}\n") {
 		t.Errorf("%v: this is no JSON object:\n%s", args, asJSON)
 	}
@@ -42,7 +44,7 @@ func printsAll(t *testing.T, args []string) {
 	if !strings.HasPrefix(asYAML, key+": ") || strings.HasPrefix(table, "{") || strings.HasPrefix(table, key+": ") {
 		t.Errorf("%v: YAML is\n%s\nand the table\n%s", args, asYAML, table)
 	}
-	refused(t, append(args, "--output", "xml"), `--output "xml": it is table, json or yaml`)
+	program.Refused(t, append(args, "--output", "xml"), `--output "xml": it is table, json or yaml`)
 }
 
 func TestExamples(t *testing.T) {

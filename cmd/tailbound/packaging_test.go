@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tailbound/tailbound/cmd/tailbound/program"
 )
 
 // systemd is told of readiness, then that all is well for as long as it is,
@@ -21,9 +23,9 @@ func TestNotices(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer socket.Close()
-	cmd := exec.Command(program, "serve", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--shards", "1", "--arena", "64MiB", "--buffered")
+	cmd := exec.Command(program.Path, "serve", "--data-dir", t.TempDir(), "--listen", "127.0.0.1:0", "--shards", "1", "--arena", "64MiB", "--buffered")
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=150000")
-	log := &lockedBuffer{}
+	log := &program.Output{}
 	cmd.Stdout, cmd.Stderr = log, log
 	var told []string
 	next := func() {
@@ -35,7 +37,7 @@ func TestNotices(t *testing.T) {
 		}
 		told = append(told, string(b[:n]))
 	}
-	stop := runUntil(t, cmd, func() bool { return strings.Contains(log.String(), "control") })
+	stop := program.RunUntil(t, cmd, func() bool { return strings.Contains(log.String(), "control") })
 	for range 3 {
 		next()
 	}
@@ -62,12 +64,12 @@ func TestUnit(t *testing.T) {
 			if !ok {
 				continue
 			}
-			words = strings.ReplaceAll(strings.TrimSpace(words), "/etc/tailbound/tailbound.yaml", writeConfig(t, must(t, "", "config", "example")))
+			words = strings.ReplaceAll(strings.TrimSpace(words), "/etc/tailbound/tailbound.yaml", writeConfig(t, program.Must(t, "", "config", "example")))
 			args := strings.Fields(words)
 			if args[0] == "serve" {
 				args = append(args, "--print-config")
 			}
-			must(t, "", args...)
+			program.Must(t, "", args...)
 		}
 	}
 	if !strings.Contains(string(text), "LimitMEMLOCK=infinity") {
@@ -78,7 +80,7 @@ func TestUnit(t *testing.T) {
 		t.Skip("no systemd-analyze to ask")
 	}
 	unit := filepath.Join(t.TempDir(), "tailbound.service")
-	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(text), "/usr/bin/tailbound", program)), 0o600); err != nil {
+	if err := os.WriteFile(unit, []byte(strings.ReplaceAll(string(text), "/usr/bin/tailbound", program.Path)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command(analyze, "verify", unit).CombinedOutput(); err != nil || strings.Contains(string(out), "tailbound.service") {
@@ -89,8 +91,8 @@ func TestUnit(t *testing.T) {
 // The bill of materials has every module that is in the program, as go.mod has
 // it, and is the same for the program and for its file.
 func TestMaterials(t *testing.T) {
-	out := must(t, "", "version", "--sbom")
-	if of := must(t, "", "version", "--sbom", program); of != out {
+	out := program.Must(t, "", "version", "--sbom")
+	if of := program.Must(t, "", "version", "--sbom", program.Path); of != out {
 		t.Errorf("of its file it says\n%s\nof itself\n%s", of, out)
 	}
 	var b billOfMaterials
@@ -113,23 +115,23 @@ func TestMaterials(t *testing.T) {
 			t.Errorf("%s is not in it", name)
 		}
 	}
-	refused(t, []string{"version", "--sbom", "../../go.mod"}, "go.mod")
-	refused(t, []string{"version", "x"}, "--sbom")
+	program.Refused(t, []string{"version", "--sbom", "../../go.mod"}, "go.mod")
+	program.Refused(t, []string{"version", "x"}, "--sbom")
 }
 
 func TestCompletion(t *testing.T) {
-	b := startBroker(t)
-	must(t, "", "topic", "create", "orders", "audit", "--brokers", b.addr)
+	b := program.Start(t)
+	program.Must(t, "", "topic", "create", "orders", "audit", "--brokers", b.Addr)
 	for _, x := range []struct {
 		args []string
 		want []string
 	}{
-		{[]string{"topic", "describe", "--brokers", b.addr, "or"}, []string{"orders"}},
-		{[]string{"topic", "delete", "--brokers", b.addr, "orders", ""}, []string{"audit"}},
+		{[]string{"topic", "describe", "--brokers", b.Addr, "or"}, []string{"orders"}},
+		{[]string{"topic", "delete", "--brokers", b.Addr, "orders", ""}, []string{"audit"}},
 		{[]string{"consume", "--brokers", "127.0.0.1:1", ""}, nil},
 		{[]string{"top"}, []string{"topic"}},
 	} {
-		out := must(t, "", append([]string{"__complete"}, x.args...)...)
+		out := program.Must(t, "", append([]string{"__complete"}, x.args...)...)
 		var got []string
 		for line := range strings.Lines(out) {
 			if name, _, _ := strings.Cut(strings.TrimSpace(line), "\t"); name != "" && !strings.HasPrefix(name, ":") {
@@ -141,7 +143,7 @@ func TestCompletion(t *testing.T) {
 		}
 	}
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
-		if out := must(t, "", "completion", shell); len(out) < 1000 {
+		if out := program.Must(t, "", "completion", shell); len(out) < 1000 {
 			t.Errorf("%s: %d bytes", shell, len(out))
 		}
 	}

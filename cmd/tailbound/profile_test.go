@@ -16,25 +16,26 @@ import (
 
 	tea "charm.land/bubbletea/v2"
 
+	"github.com/tailbound/tailbound/cmd/tailbound/program"
 	"github.com/tailbound/tailbound/metrics"
 )
 
 func TestProfile(t *testing.T) {
-	b := startBroker(t)
-	if info, err := os.Stat(filepath.Join(b.dir, profileSocket)); err != nil || info.Mode().Perm() != 0o600 {
+	b := program.Start(t)
+	if info, err := os.Stat(filepath.Join(b.Dir, profileSocket)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("the socket: %v, %v; only its owner may ask", info, err)
 	}
 	once := func() (p profile) {
-		out := must(t, "", "profile", "--data-dir", b.dir, "--once", "--json")
+		out := program.Must(t, "", "profile", "--data-dir", b.Dir, "--once", "--json")
 		if err := json.Unmarshal([]byte(out), &p); err != nil {
 			t.Fatal(err)
 		}
 		return p
 	}
 	first := once()
-	if len(first.Shards) != 2 || first.Shards[0].Address != b.addr || first.Process.RSSBytes < 64<<20 || first.Process.HeapAllocsObjects == 0 {
+	if len(first.Shards) != 2 || first.Shards[0].Address != b.Addr || first.Process.RSSBytes < 64<<20 || first.Process.HeapAllocsObjects == 0 {
 		t.Fatalf("%d shards, control at %s (want %s), %d bytes resident, %d objects allocated",
-			len(first.Shards), first.Shards[0].Address, b.addr, first.Process.RSSBytes, first.Process.HeapAllocsObjects)
+			len(first.Shards), first.Shards[0].Address, b.Addr, first.Process.RSSBytes, first.Process.HeapAllocsObjects)
 	}
 	second := once()
 	if second.PID != first.PID || second.Process.ProfileAllocsObjects == 0 || second.Process.HeapAllocsObjects < first.Process.HeapAllocsObjects {
@@ -54,16 +55,16 @@ func TestProfile(t *testing.T) {
 			t.Errorf("shard %d tells of %d pools", i, len(s.Levels))
 		}
 	}
-	if text := must(t, "", "profile", "--data-dir", b.dir, "--once", "--interval", "50ms"); !strings.Contains(text, "data shard 1") || !strings.Contains(text, "within 0.") {
+	if text := program.Must(t, "", "profile", "--data-dir", b.Dir, "--once", "--interval", "50ms"); !strings.Contains(text, "data shard 1") || !strings.Contains(text, "within 0.") {
 		t.Errorf("the table:\n%s", text)
 	}
-	if err := b.stop(); err != nil {
+	if err := b.Stop(); err != nil {
 		t.Error(err)
 	}
-	if _, err := os.Stat(filepath.Join(b.dir, profileSocket)); err == nil {
+	if _, err := os.Stat(filepath.Join(b.Dir, profileSocket)); err == nil {
 		t.Error("the socket is still there after a clean stop")
 	}
-	refused(t, []string{"profile", "--data-dir", b.dir, "--once"}, "no broker serves", "--data-dir")
+	program.Refused(t, []string{"profile", "--data-dir", b.Dir, "--once"}, "no broker serves", "--data-dir")
 }
 
 // A directory may be deeper than a socket's address is long, and a dead
@@ -109,8 +110,8 @@ func TestPrometheus(t *testing.T) {
 	}
 	at := free.Addr().String()
 	free.Close()
-	b := startBroker(t, "--metrics-listen", at)
-	must(t, "a\nb\nc\n", "produce", "scraped", "--create", "--brokers", b.addr)
+	b := program.Start(t, "--metrics-listen", at)
+	program.Must(t, "a\nb\nc\n", "produce", "scraped", "--create", "--brokers", b.Addr)
 	answer, err := http.Get("http://" + at + "/metrics")
 	if err != nil {
 		t.Fatal(err)
@@ -146,8 +147,8 @@ func TestCumulativeBuckets(t *testing.T) {
 
 // The live view, without a terminal: what it shows of what it is told.
 func TestWatch(t *testing.T) {
-	b := startBroker(t)
-	var m tea.Model = watch{dir: b.dir, interval: time.Second}
+	b := program.Start(t)
+	var m tea.Model = watch{dir: b.Dir, interval: time.Second}
 	tell := func(msg tea.Msg) string {
 		t.Helper()
 		m, _ = m.Update(msg)
@@ -164,7 +165,7 @@ func TestWatch(t *testing.T) {
 	ask := func() string { return tell(m.(watch).ask()) }
 	has(m.View().Content, "asking")
 	has(ask(), "records/s", "0 control", "resident")
-	must(t, "a\nb\nc\n", "produce", "watched", "--create", "--brokers", b.addr)
+	program.Must(t, "a\nb\nc\n", "produce", "watched", "--create", "--brokers", b.Addr)
 	ask()
 	has(tell(tea.KeyPressMsg{Code: '1', Text: "1"}), "data shard 1", "produce", "durable", "pool", "receive buffers", "per second", "records")
 	has(tell(tea.KeyPressMsg{Code: tea.KeyLeft}), "control shard 0")
@@ -173,7 +174,7 @@ func TestWatch(t *testing.T) {
 	tell(tea.KeyPressMsg{Code: 'p', Text: "p"})
 	has(tell(tea.WindowSizeMsg{Width: 80, Height: 5}), "taller")
 	tell(tea.WindowSizeMsg{Width: 120, Height: 60})
-	if err := b.stop(); err != nil {
+	if err := b.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	has(ask(), "it has stopped", "control shard 0") // what was known stays
@@ -181,5 +182,5 @@ func TestWatch(t *testing.T) {
 	if _, quit := m.Update(tea.KeyPressMsg{Code: 'q', Text: "q"}); quit == nil || quit() != tea.Quit() {
 		t.Error("q does not end it")
 	}
-	refused(t, []string{"profile", "--data-dir", b.dir}, "--once")
+	program.Refused(t, []string{"profile", "--data-dir", b.Dir}, "--once")
 }

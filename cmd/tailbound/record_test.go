@@ -10,27 +10,28 @@ import (
 	"testing"
 
 	"github.com/tailbound/tailbound/bench/record"
+	"github.com/tailbound/tailbound/cmd/tailbound/program"
 )
 
 // What is recorded of a live broker is what its profile has, interval by interval.
 func TestProfileRecord(t *testing.T) {
-	b := startBroker(t)
+	b := program.Start(t)
 	into := filepath.Join(t.TempDir(), "recording")
-	must(t, "a\n", "produce", "recorded", "--create", "--brokers", b.addr)
-	var out lockedBuffer
-	cmd := exec.Command(program, "profile", "record", into, "--data-dir", b.dir, "--interval", "50ms")
+	program.Must(t, "a\n", "produce", "recorded", "--create", "--brokers", b.Addr)
+	var out program.Output
+	cmd := exec.Command(program.Path, "profile", "record", into, "--data-dir", b.Dir, "--interval", "50ms")
 	cmd.Stdout, cmd.Stderr = &out, &out
 	lines := func() int {
 		text, _ := os.ReadFile(filepath.Join(into, "latency.hlog"))
 		return strings.Count(string(text), "Tag=shard1.turn")
 	}
-	stop := runUntil(t, cmd, func() bool { return lines() > 0 })
+	stop := program.RunUntil(t, cmd, func() bool { return lines() > 0 })
 	const produced = 5
 	for range produced {
-		must(t, "a\n", "produce", "recorded", "--brokers", b.addr)
+		program.Must(t, "a\n", "produce", "recorded", "--brokers", b.Addr)
 	}
 	enough := lines() + 3
-	await(t, func() bool { return lines() >= enough })
+	program.Await(t, func() bool { return lines() >= enough })
 	if err := stop(); err != nil || !strings.Contains(out.String(), "histograms") {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
@@ -69,5 +70,5 @@ func TestProfileRecord(t *testing.T) {
 	if err := json.Unmarshal(all[0].Run.Profile, &p); err != nil || len(p.Shards) != 2 || len(p.Tail.Shards) != 1 {
 		t.Errorf("the profile: %v, %+v", err, p)
 	}
-	refused(t, []string{"profile", "record", into, "--data-dir", b.dir, "--duration", "1s"}, "has a recording already")
+	program.Refused(t, []string{"profile", "record", into, "--data-dir", b.Dir, "--duration", "1s"}, "has a recording already")
 }

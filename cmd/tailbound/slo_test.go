@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tailbound/tailbound/cmd/tailbound/program"
 	"github.com/tailbound/tailbound/metrics"
 )
 
@@ -77,21 +78,21 @@ func TestBudget(t *testing.T) {
 }
 
 func TestWatchSLO(t *testing.T) {
-	b := startBroker(t)
+	b := program.Start(t)
 	topic := func(words ...string) {
-		must(t, "", append(append([]string{"topic"}, words...), "--brokers", b.addr)...)
+		program.Must(t, "", append(append([]string{"topic"}, words...), "--brokers", b.Addr)...)
 	}
-	if text := must(t, "", "profile", "watch", "SLO", "--once", "--data-dir", b.dir); !strings.Contains(text, "no topic has an objective") {
+	if text := program.Must(t, "", "profile", "watch", "SLO", "--once", "--data-dir", b.Dir); !strings.Contains(text, "no topic has an objective") {
 		t.Errorf("%s", text)
 	}
 	topic("create", "strict", "-c", "latency.slo.ms=0")
 	topic("create", "easy", "-c", "latency.slo.ms=3600000", "-c", "latency.slo.target=0.9")
 	topic("create", "none")
 	for _, name := range []string{"strict", "easy", "none"} {
-		must(t, "a\n", "produce", name, "--brokers", b.addr)
+		program.Must(t, "a\n", "produce", name, "--brokers", b.Addr)
 	}
 	slo := func() (s sloProfile) {
-		if err := json.Unmarshal([]byte(must(t, "", "profile", "watch", "slo", "--once", "--json", "--data-dir", b.dir)), &s); err != nil {
+		if err := json.Unmarshal([]byte(program.Must(t, "", "profile", "watch", "slo", "--once", "--json", "--data-dir", b.Dir)), &s); err != nil {
 			t.Fatal(err)
 		}
 		return s
@@ -106,7 +107,7 @@ func TestWatchSLO(t *testing.T) {
 	if e := s.Topics[1]; e.Requests != 1 || e.Missed != 1 || e.Target != 0.999 || e.Alert != "page" || e.Windows[0].Burn < 999 || e.Windows[0].Burn > 1001 {
 		t.Errorf("%+v", e)
 	}
-	text := must(t, "", "profile", "watch", "slo", "--once", "--data-dir", b.dir)
+	text := program.Must(t, "", "profile", "watch", "slo", "--once", "--data-dir", b.Dir)
 	for _, w := range []string{"99.9% within 0 ns", "90% within", "PAGE", "5m", "3d"} {
 		if !strings.Contains(text, w) {
 			t.Errorf("nothing of %q in:\n%s", w, text)
@@ -114,7 +115,7 @@ func TestWatchSLO(t *testing.T) {
 	}
 	topic("alter", "strict", "-s", "latency.slo.ms=-1")
 	topic("delete", "easy")
-	await(t, func() bool { return len(slo().Topics) == 0 })
-	refused(t, []string{"profile", "watch", "slow", "--data-dir", b.dir}, "slo")
-	refused(t, []string{"profile", "watch", "--once", "--data-dir", b.dir}, "tailbound profile")
+	program.Await(t, func() bool { return len(slo().Topics) == 0 })
+	program.Refused(t, []string{"profile", "watch", "slow", "--data-dir", b.Dir}, "slo")
+	program.Refused(t, []string{"profile", "watch", "--once", "--data-dir", b.Dir}, "tailbound profile")
 }

@@ -6,15 +6,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tailbound/tailbound/cmd/tailbound/program"
 	"github.com/tailbound/tailbound/metrics"
 )
 
 func TestProfileTail(t *testing.T) {
-	b := startBroker(t)
-	must(t, "a\nb\nc\n", "produce", "recorded", "--create", "--brokers", b.addr)
-	must(t, "", "consume", "recorded", "--exit-at-end", "--brokers", b.addr)
+	b := program.Start(t)
+	program.Must(t, "a\nb\nc\n", "produce", "recorded", "--create", "--brokers", b.Addr)
+	program.Must(t, "", "consume", "recorded", "--exit-at-end", "--brokers", b.Addr)
 	var got tailProfile
-	if err := json.Unmarshal([]byte(must(t, "", "profile", "tail", "--data-dir", b.dir, "--once", "--json")), &got); err != nil {
+	if err := json.Unmarshal([]byte(program.Must(t, "", "profile", "tail", "--data-dir", b.Dir, "--once", "--json")), &got); err != nil {
 		t.Fatal(err)
 	}
 	if len(got.Shards) != 1 || got.Shards[0].Shard != 1 || len(got.Shards[0].Kinds) != 2 {
@@ -37,12 +38,12 @@ func TestProfileTail(t *testing.T) {
 	if r := got.Shards[0].Kinds[metrics.Produce].Slowest; len(r) > 0 && (r[0].Topic != "recorded" || r[0].Partitions != 1 || r[0].Bytes == 0 || r[0].FrameBytes == 0) {
 		t.Errorf("the produce: %+v", r[0])
 	}
-	text := must(t, "", "profile", "tail", "--data-dir", b.dir, "--once", "--count", "1")
+	text := program.Must(t, "", "profile", "tail", "--data-dir", b.Dir, "--once", "--count", "1")
 	for _, w := range []string{"data shard 1", "produce", "recorded/0 offset 0", "durable", "p99.9"} {
 		if !strings.Contains(text, w) {
 			t.Errorf("nothing of %q in:\n%s", w, text)
 		}
 	}
-	refused(t, []string{"profile", "tail", "--data-dir", b.dir, "--once", "--output", "xml"}, "table, json or yaml")
-	refused(t, []string{"profile", "tail", "--data-dir", t.TempDir(), "--once"}, "no broker serves")
+	program.Refused(t, []string{"profile", "tail", "--data-dir", b.Dir, "--once", "--output", "xml"}, "table, json or yaml")
+	program.Refused(t, []string{"profile", "tail", "--data-dir", t.TempDir(), "--once"}, "no broker serves")
 }
