@@ -23,8 +23,8 @@ func (s *Shard) tellSizes(m Mail) engine.Status {
 		return engine.WaitMemory
 	}
 	b, n, slot := block.Bytes(), 0, int(m.B)
-	for ; slot < len(s.partitions) && n < sizesPerPage; slot++ {
-		p := &s.partitions[slot]
+	for ; slot < len(s.partitions.all) && n < sizesPerPage; slot++ {
+		p := &s.partitions.all[slot]
 		if !p.named {
 			continue
 		}
@@ -34,7 +34,7 @@ func (s *Shard) tellSizes(m Mail) engine.Status {
 		binary.LittleEndian.PutUint64(x[24:], uint64(s.engine.Bytes(engine.Slot(slot))))
 		n++
 	}
-	if slot == len(s.partitions) {
+	if slot == len(s.partitions.all) {
 		slot = 0
 	}
 	s.outbox.put(Mail{Kind: MailSized, Serial: m.Serial, A: uint64(n), B: uint64(slot), Block: block}, 0)
@@ -47,7 +47,7 @@ const ProducerMailBytes = 16
 // tellProducers answers which idempotent producers the window of log m.A holds.
 func (s *Shard) tellProducers(m Mail) engine.Status {
 	slot, ok := s.engine.Lookup(m.A)
-	if !ok || !s.partitions[slot].named {
+	if !ok || !s.partitions.of(slot).named {
 		return engine.Unknown
 	}
 	n := 0

@@ -34,9 +34,9 @@ func (s *Shard) storageFailed() {
 	s.line = append(s.line, "; this shard acknowledges nothing more"...)
 	s.line = appendAdvice(s.line, &f)
 	s.out.Log(Error, s.o.Shard, s.line)
-	s.failTruncations(kafka.KafkaStorageError, func(engine.Slot) bool { return true })
-	for i := range s.partitions {
-		p := &s.partitions[i]
+	s.failTruncations(kafka.KafkaStorageError, nil)
+	for i := range s.partitions.all {
+		p := &s.partitions.all[i]
 		s.failAppends(p, kafka.KafkaStorageError)
 		if p.named {
 			s.producers.truncate(p.slot, p.highWatermark())
@@ -81,18 +81,27 @@ func (s *Shard) appendFailure(line []byte, f *engine.Failure) []byte {
 	return line
 }
 
-// appendLogName writes the partition whose log has this id, as orders/2; the
-// id itself where the log has no name.
+// appendLogName writes the partition whose log has this id, as orders/2, from its
+// opening to the end of its deletion; the id itself where the log has no name.
 func (s *Shard) appendLogName(line []byte, id uint64) []byte {
+	for i := range s.pendingLogOps {
+		if op := &s.pendingLogOps[i]; op.used && op.id == id && op.topic != none {
+			return s.appendPartition(line, op.topic, op.index)
+		}
+	}
 	if slot, ok := s.engine.Lookup(id); ok {
-		if p := &s.partitions[slot]; p.named {
-			line = append(line, s.topics.all[p.topic].name...)
-			line = append(line, '/')
-			return strconv.AppendInt(line, int64(p.index), 10)
+		if p := s.partitions.of(slot); p.topic != none {
+			return s.appendPartition(line, p.topic, p.index)
 		}
 	}
 	line = append(line, "log "...)
 	return strconv.AppendUint(line, id, 10)
+}
+
+func (s *Shard) appendPartition(line []byte, topic, index int32) []byte {
+	line = append(line, s.topics.all[topic].name...)
+	line = append(line, '/')
+	return strconv.AppendInt(line, int64(index), 10)
 }
 
 func appendAdvice(line []byte, f *engine.Failure) []byte {

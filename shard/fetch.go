@@ -202,7 +202,7 @@ func (s *Shard) tryFetch(req *request) {
 	case waits:
 		s.unpin(0, try.used)
 		if fetch.session != none {
-			again := fetch.changed // while something was read
+			again := s.sessions.all[fetch.session].changed // while something was read
 			s.releaseParts(fetch, !again)
 			if again {
 				s.tryFetch(req)

@@ -100,7 +100,7 @@ func (s *Shard) replyPartition(req *request, fetch *fetchRequest, p int32, views
 		s.replyTopic(req, p)
 	}
 	if fetch.session != none {
-		s.markSent(part)
+		s.sessions.markSent(part)
 	}
 	high, start := part.high, part.start
 	if part.code != kafka.None {

@@ -12,7 +12,6 @@ type fetchRequest struct {
 	parts     mem.List        // of a session: those of its partitions that may have changed, and none while it waits
 	code      kafka.ErrorCode // refuses all of it
 	parked    bool            // it waits for data
-	changed   bool            // of a session: a partition changed that it has not looked at
 	wants     bool            // it asks for a session
 	bytesMin  int32
 	bytesMax  int32

@@ -41,7 +41,7 @@ func (s *Shard) gauges() {
 	}
 	if len(s.sessions.all) > 0 {
 		level("fetch sessions", s.sessions.n, 0, len(s.sessions.all))
-		level("partitions in fetch sessions", len(s.sessions.interests)-s.sessions.interestsFree, 0, len(s.sessions.interests))
+		level("partitions in fetch sessions", len(s.sessions.members)-s.sessions.membersFree, 0, len(s.sessions.members))
 	}
 	receive := s.o.Net.ReceiveBuffers - s.o.Net.ReceiveBuffers/8
 	level("receive buffers", n.BuffersHeld, receive-n.BuffersFreeLow, receive)

@@ -182,7 +182,7 @@ func hotOptions(arenaBytes, partitionsMax int) Options {
 	return Options{
 		Shard: 1, DataShards: 1, Nodes: []Node{{0, "h", 1}, {1, "h", 2}}, ClusterID: "hot",
 		MessageBytesMax: 1 << 20, PartitionsDefault: 1, TopicsMax: 64, PartitionsMax: partitionsMax, RetentionCheckNS: 1e6,
-		ProducersMax: 16384, WaitersMax: max(16384, 4*partitionsMax), SessionsMax: SessionsMax, InterestsMax: arenaBytes / 32 / SessionPartitionBytes, MailBytes: min(4<<20, arenaBytes/32),
+		ProducersMax: 16384, WaitersMax: max(16384, 4*partitionsMax), SessionsMax: SessionsMax, SessionPartitionsMax: arenaBytes / 32 / SessionPartitionBytes, MailBytes: min(4<<20, arenaBytes/32),
 		Net: netring.Options{
 			ConnsMax: 4096, RequestsMax: requests, PipelineMax: 256, ReceiveBufferBytes: buffer, ReceiveBuffers: arenaBytes / 4 / buffer, RequestBytesMax: arenaBytes / 16,
 			ProgressTimeoutNS: 10e9, ReplyBlocks: arenaBytes / 32 / 4096, AttachedMax: 16 * requests,

@@ -45,7 +45,7 @@ func (s *Shard) openLog(id uint64, number, index int32) engine.Status {
 		s.outbox.put(Mail{Kind: MailOpened, A: id}, 0)
 		return engine.OK
 	}
-	user := s.beginLogOp(logOp{id: id, number: number, index: index, opens: true})
+	user := s.beginLogOp(logOp{id: id, topic: number, index: index, opens: true})
 	st := s.engine.OpenLog(id, user)
 	if st != engine.OK {
 		s.endLogOp(user)
@@ -53,11 +53,12 @@ func (s *Shard) openLog(id uint64, number, index int32) engine.Status {
 	return st
 }
 
+// nameLog has a topic's partition found by requests.
 func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
 	if s.topics.all[number].gone {
 		return // it is about to be deleted
 	}
-	p := &s.partitions[slot]
+	p := s.partitions.of(slot)
 	t := &s.topics.all[number]
 	p.topic, p.index, p.named, p.config = number, index, true, t.config
 	p.configured()
@@ -66,16 +67,16 @@ func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
 
 // logOpened: the engine made a log durable.
 func (s *Shard) logOpened(ev engine.Event) {
-	e := s.endLogOp(ev.User)
+	op := s.endLogOp(ev.User)
 	if ev.Status == engine.OK {
-		s.partitions[ev.Slot] = s.newPartition(ev.Slot)
+		s.partitions.begin(ev.Slot)
 		s.producers.forget(ev.Slot)
-		s.nameLog(ev.Slot, e.number, e.index)
+		s.nameLog(ev.Slot, op.topic, op.index)
 	}
-	s.outbox.put(Mail{Kind: MailOpened, A: e.id, Code: int16(codeOf(ev.Status))}, 0)
+	s.outbox.put(Mail{Kind: MailOpened, A: op.id, Code: int16(codeOf(ev.Status))}, 0)
 }
 
-// deleteLog ends a log. Who waits for it is told that it is gone.
+// deleteLog ends a log. Requests that wait for it are told that it is gone.
 func (s *Shard) deleteLog(id uint64) engine.Status {
 	slot, ok := s.engine.Lookup(id)
 	if !ok && s.opening(id) {
@@ -85,8 +86,9 @@ func (s *Shard) deleteLog(id uint64) engine.Status {
 		s.outbox.put(Mail{Kind: MailDeleted, A: id}, 0)
 		return engine.OK
 	}
-	s.unnameLog(slot)
-	user := s.beginLogOp(logOp{id: id})
+	p := s.partitions.of(slot)
+	s.unnameLog(p)
+	user := s.beginLogOp(logOp{id: id, topic: p.topic, index: p.index})
 	st := s.engine.DeleteLog(slot, user)
 	if st != engine.OK {
 		s.endLogOp(user)
@@ -97,7 +99,7 @@ func (s *Shard) deleteLog(id uint64) engine.Status {
 // opening says whether a log is becoming durable, or waits to.
 func (s *Shard) opening(id uint64) bool {
 	for i := range s.pendingLogOps {
-		if e := &s.pendingLogOps[i]; e.used && e.id == id && e.opens {
+		if op := &s.pendingLogOps[i]; op.used && op.id == id && op.opens {
 			return true
 		}
 	}
@@ -109,14 +111,24 @@ func (s *Shard) opening(id uint64) bool {
 	return false
 }
 
-// unnameLog takes a log from its topic and answers those who wait for it.
-func (s *Shard) unnameLog(slot engine.Slot) {
-	p := &s.partitions[slot]
+// unnameLog takes a log from its topic. Requests that read it or wait for it are
+// answered that it is gone: its slot will be another log's.
+func (s *Shard) unnameLog(p *partition) {
 	if p.named && !s.topics.all[p.topic].gone {
 		s.topics.all[p.topic].partitions[p.index] = nil
 	}
 	p.named = false
-	// Whoever reads it, parked or not: the slot will be another log's.
+	s.failReads(p, kafka.UnknownTopicOrPartition)
+	s.notify(p, true)
+	s.forgetAhead(p.slot)
+	s.failAppends(p, kafka.UnknownTopicOrPartition)
+	s.failTruncations(kafka.UnknownTopicOrPartition, p)
+	s.producers.forget(p.slot)
+}
+
+// failReads has each Fetch and ListOffsets that names a partition, in order of
+// their slots, answered with an error for it.
+func (s *Shard) failReads(p *partition, code kafka.ErrorCode) {
 	for i := range s.requests.all {
 		req := &s.requests.all[i]
 		switch {
@@ -124,7 +136,7 @@ func (s *Shard) unnameLog(slot engine.Slot) {
 		case req.kind == kindFetch:
 			for at := s.fetches.of(req).parts.First; at != none; at = s.fetches.parts.next(at) {
 				if part := &s.fetches.parts.all[at]; part.code == kafka.None && part.partition == p {
-					part.code = kafka.UnknownTopicOrPartition
+					part.code = code
 					s.fetches.stopAwaiting(at) // it may be answered later, and the lists are another log's then
 					s.schedule(req)
 				}
@@ -132,22 +144,18 @@ func (s *Shard) unnameLog(slot engine.Slot) {
 		case req.kind == kindSearch:
 			for at := s.searches.requests[i].parts.First; at != none; at = s.searches.parts.next(at) {
 				if part := &s.searches.parts.all[at]; part.code == kafka.None && part.partition == p {
-					part.code = kafka.UnknownTopicOrPartition
+					part.code = code
 					s.schedule(req)
 				}
 			}
 		}
 	}
-	s.stir(p, true)
-	s.forgetAhead(slot)
-	s.failAppends(p, kafka.UnknownTopicOrPartition)
-	s.failTruncations(kafka.UnknownTopicOrPartition, func(l engine.Slot) bool { return l == slot })
-	s.producers.forget(slot)
 }
 
+// logDeleted: the engine made the end of a log durable.
 func (s *Shard) logDeleted(ev engine.Event) {
-	e := s.endLogOp(ev.User)
-	s.outbox.put(Mail{Kind: MailDeleted, A: e.id, Code: int16(codeOf(ev.Status))}, 0)
+	op := s.endLogOp(ev.User)
+	s.outbox.put(Mail{Kind: MailDeleted, A: op.id, Code: int16(codeOf(ev.Status))}, 0)
 }
 
 // forgetTopic removes a topic's name. Its logs here are deleted by mail of
@@ -162,7 +170,7 @@ func (s *Shard) serve() {
 	nameless := uint64(0)
 	for i := range s.boot.Shards[s.o.Shard].Logs {
 		id := s.boot.Shards[s.o.Shard].Logs[i].ID
-		if slot, ok := s.engine.Lookup(id); ok && !s.partitions[slot].named {
+		if slot, ok := s.engine.Lookup(id); ok && !s.partitions.of(slot).named {
 			nameless++
 			s.logf(Warn, "a log belongs to no topic; it is kept aside, unread and undeleted: log ", int64(id))
 		}
@@ -174,11 +182,11 @@ func (s *Shard) serve() {
 
 // logOp is an open or delete of a log that is becoming durable.
 type logOp struct {
-	id     uint64
-	number int32
-	index  int32
-	opens  bool
-	used   bool
+	id    uint64
+	topic int32 // of the partition whose log it is; none where it has no name
+	index int32
+	opens bool // else it deletes
+	used  bool
 }
 
 // beginLogOp and endLogOp keep what has to be answered when the engine is

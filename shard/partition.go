@@ -44,16 +44,29 @@ type partition struct {
 
 const none64 = int64(-1)
 
-// newPartition is the entry of a slot that has no name yet.
-func (s *Shard) newPartition(slot engine.Slot) partition {
-	p := partition{
-		engine: s.engine, slot: slot, topic: none, asked: none, filling: none64,
+// partitions are those of a shard, by their log's slot. The table never grows.
+type partitions struct {
+	all         []partition
+	engine      *engine.Engine
+	leaderEpoch int32
+}
+
+func newPartitions(e *engine.Engine, leaderEpoch int32, logs int) partitions {
+	t := partitions{all: make([]partition, logs), engine: e, leaderEpoch: leaderEpoch}
+	for i := range t.all {
+		t.begin(engine.Slot(i))
+	}
+	return t
+}
+
+func (t *partitions) of(slot engine.Slot) *partition { return &t.all[slot] }
+
+// begin makes the entry of a slot one that has no name yet.
+func (t *partitions) begin(slot engine.Slot) {
+	t.all[slot] = partition{
+		engine: t.engine, slot: slot, topic: none, asked: none, filling: none64, leaderEpoch: t.leaderEpoch,
 		awaitingDurable: mem.EmptyList, awaitingData: mem.EmptyList, subscribers: mem.EmptyList,
 	}
-	if s.boot != nil {
-		p.leaderEpoch = s.boot.LeaderEpoch()
-	}
-	return p
 }
 
 // locate is the partition of a topic's entry and an index, or the code that

@@ -1,11 +1,13 @@
 package shard
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/kafka"
 )
 
@@ -31,7 +33,7 @@ func TestPartitionsAreLocated(t *testing.T) {
 		if code != c.code || (p != nil) != (code == kafka.None) {
 			t.Errorf("%+v: %d, found: %v", c, code, p != nil)
 		}
-		if p != nil && (p.topic != c.topic || p.index != c.index || p != &h.s.partitions[p.slot]) {
+		if p != nil && (p.topic != c.topic || p.index != c.index || p != h.s.partitions.of(p.slot)) {
 			t.Errorf("%+v: another partition was found", c)
 		}
 	}
@@ -141,5 +143,32 @@ func TestSlotBeginsAnew(t *testing.T) {
 	produce(0)
 	if n := h.s.fetches.polls.n; n != 0 {
 		t.Fatal("an append does not end the wait of a fetch for its partition")
+	}
+}
+
+// Lines about a partition's log name the partition as people do, also while the
+// log is opened or deleted.
+func TestLogsAreNamed(t *testing.T) {
+	h := newHotShardOf(t, hotArenaBytes, 64, 2)
+	name := func(id uint64) string { return string(h.s.appendLogName(nil, id)) }
+	for id, want := range map[uint64]string{2: "hot/0", 3: "hot/1", 77: "log 77"} {
+		if got := name(id); got != want {
+			t.Errorf("log %d is called %q, want %q", id, got, want)
+		}
+	}
+	h.s.changeLog(Mail{Kind: MailDelete, A: 2})
+	h.s.changeLog(Mail{Kind: MailOpen, A: 99})
+	if got, again := name(2), name(99); got != "hot/0" || again != "hot/0" {
+		t.Errorf("while they are deleted and opened: %q, %q", got, again)
+	}
+	for range 30 {
+		h.turn()
+	}
+	if got, again := name(2), name(99); got != "log 2" || again != "hot/0" {
+		t.Errorf("after it: %q, %q", got, again)
+	}
+	f := engine.Failure{Log: 3, From: 20, To: 30}
+	if got := string(h.s.appendFailure(nil, &f)); !strings.HasSuffix(got, "; offsets 20 to 29 of hot/1") {
+		t.Errorf("%q", got)
 	}
 }

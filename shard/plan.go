@@ -37,7 +37,7 @@ func PlanPools(arena *mem.Arena, o Options) (Plan, error) {
 	if s.mailMem, err = newMailMemory(arena, o.MailBytes); err != nil {
 		return Plan{}, err
 	}
-	if s.sessions, err = newSessions(arena, o.SessionsMax, o.InterestsMax, 0); err != nil {
+	if s.sessions, err = newSessions(arena, o.SessionsMax, o.SessionPartitionsMax, 0); err != nil {
 		return Plan{}, err
 	}
 	if err = s.newFlight(arena); err != nil {

@@ -34,7 +34,7 @@ func (s *Shard) retain() {
 		return
 	}
 	for range retainPerTurn {
-		if s.retainNext == len(s.partitions) {
+		if s.retainNext == len(s.partitions.all) {
 			s.retainNext = 0
 			s.retainAt = s.now + ioring.Instant(s.o.RetentionCheckNS)
 			return
@@ -46,7 +46,7 @@ func (s *Shard) retain() {
 }
 
 func (s *Shard) retainLog(slot engine.Slot) {
-	p := &s.partitions[slot]
+	p := s.partitions.of(slot)
 	if !p.named {
 		return
 	}
@@ -74,7 +74,7 @@ func (s *Shard) retainLog(slot engine.Slot) {
 	start := s.engine.Start(slot)
 	if to := s.engine.RetentionStart(slot, olderThan, c.RetentionBytes); to > start && s.engine.TruncateBefore(slot, to, 0) == engine.OK {
 		s.Timelines.Counters.Expired += uint64(to - start)
-		s.stir(&s.partitions[slot], false)
+		s.notify(s.partitions.of(slot), false)
 	}
 	if s.engine.Start(slot) == s.engine.End(slot) {
 		s.engine.DropEmpty(slot)
@@ -94,10 +94,10 @@ type truncation struct {
 // watermark, and answers when that is durable.
 func (s *Shard) deleteRecords(m Mail) engine.Status {
 	slot, ok := s.engine.Lookup(m.A)
-	if !ok || !s.partitions[slot].named {
+	if !ok || !s.partitions.of(slot).named {
 		return engine.Unknown
 	}
-	to, high := int64(m.B), s.partitions[slot].highWatermark()
+	to, high := int64(m.B), s.partitions.of(slot).highWatermark()
 	if to == -1 {
 		to = high
 	}
@@ -110,7 +110,7 @@ func (s *Shard) deleteRecords(m Mail) engine.Status {
 	if st := s.engine.TruncateBefore(slot, to, 0); st != engine.OK {
 		return st
 	}
-	s.stir(&s.partitions[slot], false)
+	s.notify(s.partitions.of(slot), false)
 	for i := range s.truncations {
 		if t := &s.truncations[i]; !t.used {
 			*t = truncation{slot, s.engine.Start(slot), m.Serial, true}
@@ -122,7 +122,7 @@ func (s *Shard) deleteRecords(m Mail) engine.Status {
 	panic("shard: more questions than the control shard has credit for")
 }
 
-// truncated answers those who wait for a log's start and have it.
+// truncated answers those that wait for a log's start and have it.
 func (s *Shard) truncated(slot engine.Slot) {
 	for i := range s.truncations {
 		if t := &s.truncations[i]; t.used && t.slot == slot && (s.engine.StartDurable(slot) >= t.start || s.o.Faults.StartToldEarly) {
@@ -131,10 +131,11 @@ func (s *Shard) truncated(slot engine.Slot) {
 	}
 }
 
-// failTruncations answers those who wait for what will not come.
-func (s *Shard) failTruncations(code kafka.ErrorCode, of func(engine.Slot) bool) {
+// failTruncations answers those that wait for the start of a partition, or of
+// all where p is nil: it will not become durable.
+func (s *Shard) failTruncations(code kafka.ErrorCode, p *partition) {
 	for i := range s.truncations {
-		if t := &s.truncations[i]; t.used && of(t.slot) {
+		if t := &s.truncations[i]; t.used && (p == nil || t.slot == p.slot) {
 			s.endTruncation(t, code)
 		}
 	}

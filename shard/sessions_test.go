@@ -232,8 +232,8 @@ func TestFetchSession(t *testing.T) {
 				t.Fatalf("%d sessions", n)
 			}
 			c.expect("and the new", ask{id: r.SessionID, epoch: -1}, 0, "")
-			if q := &c.s.sessions; q.n != 0 || q.interestsFree != len(q.interests) {
-				t.Fatalf("%d sessions and %d partitions are left over", q.n, len(q.interests)-q.interestsFree)
+			if q := &c.s.sessions; q.n != 0 || q.membersFree != len(q.members) {
+				t.Fatalf("%d sessions and %d partitions are left over", q.n, len(q.members)-q.membersFree)
 			}
 		})
 	}
@@ -337,8 +337,8 @@ func TestFetchSessionWaits(t *testing.T) {
 	if r := c.answer(); r.ErrorCode != 0 || r.SessionID != 0 {
 		t.Fatalf("the end: %+v", r)
 	}
-	if q := &c.s.sessions; q.n != 0 || q.interestsFree != len(q.interests) || c.s.fetches.polls.n != 0 {
-		t.Fatalf("%d sessions, %d partitions, %d fetches are left over", q.n, len(q.interests)-q.interestsFree, c.s.fetches.polls.n)
+	if q := &c.s.sessions; q.n != 0 || q.membersFree != len(q.members) || c.s.fetches.polls.n != 0 {
+		t.Fatalf("%d sessions, %d partitions, %d fetches are left over", q.n, len(q.members)-q.membersFree, c.s.fetches.polls.n)
 	}
 }
 
@@ -570,10 +570,10 @@ func TestFetchSessionsShareTheRoom(t *testing.T) {
 		}
 		got++
 	}
-	if got != len(q.interests)/1000 {
-		t.Fatalf("%d sessions of 1000 partitions, with room for %d partitions", got, len(q.interests))
+	if got != len(q.members)/1000 {
+		t.Fatalf("%d sessions of 1000 partitions, with room for %d partitions", got, len(q.members))
 	}
-	if r := c.ask(ask{from: map[int32]int64{5: 0}}); r.SessionID == 0 && q.interestsFree > 0 {
+	if r := c.ask(ask{from: map[int32]int64{5: 0}}); r.SessionID == 0 && q.membersFree > 0 {
 		t.Fatal("a small one finds no room, and there is some")
 	}
 }
@@ -637,8 +637,8 @@ func TestFetchSessionAgainstAModel(t *testing.T) {
 			}
 			id, epoch = r.SessionID, epoch+1
 		}
-		if q := &c.s.sessions; q.n != 1 || q.interestsFree != len(q.interests)-len(session) {
-			t.Fatalf("seed %d: %d sessions, %d partitions of %d", seed, q.n, len(q.interests)-q.interestsFree, len(session))
+		if q := &c.s.sessions; q.n != 1 || q.membersFree != len(q.members)-len(session) {
+			t.Fatalf("seed %d: %d sessions, %d partitions of %d", seed, q.n, len(q.members)-q.membersFree, len(session))
 		}
 	}
 }

@@ -25,29 +25,29 @@ type Node struct {
 // Options are what a shard needs to know. All shards of a broker are given the
 // same, but for Shard, Net and Engine.
 type Options struct {
-	Shard             int // 0 is the control shard
-	DataShards        int
-	Nodes             []Node   // DataShards + 1; twice the same: clients see one node, and speak to the data shard
-	OtherNodes        [][]Node // the same nodes, as clients see them who come by the second listener, the third, ...
-	ListenerNames     []string
-	Hidden            bool // it does not listen
-	ClusterID         string
-	DataDir           string // for people to read
-	MessageBytesMax   int    // message.max.bytes: one record batch
-	AutoCreateTopics  bool   // auto.create.topics.enable
-	PartitionsDefault int    // num.partitions
-	ProducersMax      int    // windows of idempotent producers, by partition and producer
-	WaitersMax        int    // partitions named by requests in flight
-	SessionsMax       int    // max.incremental.fetch.session.cache.slots, of this shard
-	InterestsMax      int    // partitions in all of them
-	MailBytes         int    // memory for requests and answers that cross shards; a power of two
-	RetentionCheckNS  int64  // log.retention.check.interval.ms, in nanoseconds; default RetentionCheckNS
-	DataFrameBytesMax int    // socket.request.max.bytes of a data shard
-	TopicsMax         int
-	PartitionsMax     int
-	Net               netring.Options
-	Engine            engine.Options
-	Faults            Faults // planted bugs, for the simulator only
+	Shard                int // 0 is the control shard
+	DataShards           int
+	Nodes                []Node   // DataShards + 1; twice the same: clients see one node, and speak to the data shard
+	OtherNodes           [][]Node // the same nodes, as clients see them who come by the second listener, the third, ...
+	ListenerNames        []string
+	Hidden               bool // it does not listen
+	ClusterID            string
+	DataDir              string // for people to read
+	MessageBytesMax      int    // message.max.bytes: one record batch
+	AutoCreateTopics     bool   // auto.create.topics.enable
+	PartitionsDefault    int    // num.partitions
+	ProducersMax         int    // windows of idempotent producers, by partition and producer
+	WaitersMax           int    // partitions named by requests in flight
+	SessionsMax          int    // max.incremental.fetch.session.cache.slots, of this shard
+	SessionPartitionsMax int    // in all of them
+	MailBytes            int    // memory for requests and answers that cross shards; a power of two
+	RetentionCheckNS     int64  // log.retention.check.interval.ms, in nanoseconds; default RetentionCheckNS
+	DataFrameBytesMax    int    // socket.request.max.bytes of a data shard
+	TopicsMax            int
+	PartitionsMax        int
+	Net                  netring.Options
+	Engine               engine.Options
+	Faults               Faults // planted bugs, for the simulator only
 }
 
 // Faults are bugs that the simulator plants to prove that it would find them.
@@ -149,7 +149,7 @@ type Shard struct {
 	copyMax   int    // and of those that are copied
 
 	topics     topicTable
-	partitions []partition // by engine slot
+	partitions partitions
 	producers  producers
 	sessions   sessions
 	readahead  readahead
@@ -207,7 +207,7 @@ func Open(w World, o Options) (*Shard, error) {
 	if s.mailMem, err = newMailMemory(w.Arena, o.MailBytes); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
-	if s.sessions, err = newSessions(w.Arena, o.SessionsMax, o.InterestsMax, w.Seed^0x666574636865730a); err != nil {
+	if s.sessions, err = newSessions(w.Arena, o.SessionsMax, o.SessionPartitionsMax, w.Seed^0x666574636865730a); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
 	if err = s.newFlight(w.Arena); err != nil {
@@ -255,10 +255,12 @@ func (s *Shard) makeTables() {
 	s.credit = partCredit{all: parts, free: parts}
 	s.produces, s.searches = newProduces(requests, parts), newSearches(requests, parts)
 	s.fetches = newFetches(requests, s.credit.fetchesMax(), pinChunks)
-	s.partitions = make([]partition, o.Engine.LogsMax)
-	for i := range s.partitions {
-		s.partitions[i] = s.newPartition(engine.Slot(i))
+	leaderEpoch := int32(0)
+	if s.boot != nil {
+		leaderEpoch = s.boot.LeaderEpoch()
 	}
+	s.partitions = newPartitions(s.engine, leaderEpoch, o.Engine.LogsMax)
+	s.sessions.partitions, s.sessions.topics = &s.partitions, &s.topics
 	s.topics = newTopicTable()
 	s.producers = newProducers(o.ProducersMax, o.Engine.LogsMax)
 	s.Timelines = metrics.NewShard()

@@ -95,7 +95,7 @@ func (s *Shard) engineEvents() (any bool) {
 		any = true
 		switch ev.Kind {
 		case engine.Durable:
-			s.advanced(&s.partitions[ev.Slot])
+			s.advanced(s.partitions.of(ev.Slot))
 		case engine.ReadDone:
 			if s.control != nil {
 				s.control.LogEvent(ev)
@@ -165,7 +165,7 @@ func (s *Shard) advanced(p *partition) {
 		s.truncated(p.slot)
 	}
 	s.countAll(p)
-	s.stir(p, false)
+	s.notify(p, false)
 }
 
 func (s *Shard) listen() {
