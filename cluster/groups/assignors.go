@@ -39,15 +39,15 @@ type assignMember struct {
 func assign(assignor string, topics []assignTopic, members []assignMember) [][]cluster.TopicPartitions {
 	owners := make([][]int32, len(topics)) // by topic and partition; -1: nobody
 	subscribers := make([][]int32, len(topics))
-	for i, t := range topics {
-		owners[i] = make([]int32, t.partitions)
-		for p := range owners[i] {
-			owners[i][p] = -1
+	for i, topic := range topics {
+		owners[i] = make([]int32, topic.partitions)
+		for partition := range owners[i] {
+			owners[i][partition] = -1
 		}
 	}
 	for i := range members {
-		for _, t := range members[i].topics {
-			subscribers[t] = append(subscribers[t], int32(i))
+		for _, topic := range members[i].topics {
+			subscribers[topic] = append(subscribers[topic], int32(i))
 		}
 	}
 	if assignor == AssignRange {
@@ -60,17 +60,17 @@ func assign(assignor string, topics []assignTopic, members []assignMember) [][]c
 	for i := range byID {
 		byID[i] = i
 	}
-	slices.SortFunc(byID, func(a, b int) int { return bytes.Compare(topics[a].id[:], topics[b].id[:]) })
-	for _, t := range byID {
-		for p, m := range owners[t] {
-			if m < 0 {
+	slices.SortFunc(byID, func(left, right int) int { return bytes.Compare(topics[left].id[:], topics[right].id[:]) })
+	for _, topic := range byID {
+		for partition, member := range owners[topic] {
+			if member < 0 {
 				continue
 			}
-			if n := len(out[m]); n == 0 || out[m][n-1].Topic != topics[t].id {
-				out[m] = append(out[m], cluster.TopicPartitions{Topic: topics[t].id})
+			if count := len(out[member]); count == 0 || out[member][count-1].Topic != topics[topic].id {
+				out[member] = append(out[member], cluster.TopicPartitions{Topic: topics[topic].id})
 			}
-			last := &out[m][len(out[m])-1]
-			last.Partitions = append(last.Partitions, int32(p))
+			last := &out[member][len(out[member])-1]
+			last.Partitions = append(last.Partitions, int32(partition))
 		}
 	}
 	return out
@@ -81,32 +81,32 @@ func assign(assignor string, topics []assignTopic, members []assignMember) [][]c
 // by their instance ids, so that they keep theirs when they come back.
 // Source: org.apache.kafka.coordinator.group.assignor.RangeAssignor.
 func assignRanges(owners, subscribers [][]int32, members []assignMember) {
-	for t := range owners {
-		order := slices.Clone(subscribers[t])
-		slices.SortStableFunc(order, func(a, b int32) int {
-			x, y := &members[a], &members[b]
+	for topic := range owners {
+		order := slices.Clone(subscribers[topic])
+		slices.SortStableFunc(order, func(left, right int32) int {
+			first, second := &members[left], &members[right]
 			switch {
-			case x.instance != "" && y.instance != "":
-				return cmp.Compare(x.instance, y.instance)
-			case x.instance != "":
+			case first.instance != "" && second.instance != "":
+				return cmp.Compare(first.instance, second.instance)
+			case first.instance != "":
 				return -1
-			case y.instance != "":
+			case second.instance != "":
 				return 1
 			}
-			return cmp.Compare(x.id, y.id)
+			return cmp.Compare(first.id, second.id)
 		})
 		if len(order) == 0 {
 			continue
 		}
-		each, more, p := len(owners[t])/len(order), len(owners[t])%len(order), 0
-		for i, m := range order {
-			n := each
+		each, more, partition := len(owners[topic])/len(order), len(owners[topic])%len(order), 0
+		for i, member := range order {
+			count := each
 			if i < more {
-				n++
+				count++
 			}
-			for range n {
-				owners[t][p] = m
-				p++
+			for range count {
+				owners[topic][partition] = member
+				partition++
 			}
 		}
 	}
@@ -119,22 +119,22 @@ func assignRanges(owners, subscribers [][]int32, members []assignMember) {
 // differ by one at most.
 func assignEvenly(owners, subscribers [][]int32, topics []assignTopic, members []assignMember) {
 	at := map[[16]byte]int{} // looked up only
-	for i, t := range topics {
-		at[t.id] = i
+	for i, topic := range topics {
+		at[topic.id] = i
 	}
 	load := make([]int, len(members))
 	for i := range members {
 		for _, had := range members[i].had {
-			t, ok := at[had.Topic]
+			topic, ok := at[had.Topic]
 			if !ok {
 				continue
 			}
-			if _, ok := slices.BinarySearch(members[i].topics, t); !ok {
+			if _, ok := slices.BinarySearch(members[i].topics, topic); !ok {
 				continue
 			}
-			for _, p := range had.Partitions {
-				if int(p) < len(owners[t]) && owners[t][p] < 0 {
-					owners[t][p] = int32(i)
+			for _, partition := range had.Partitions {
+				if int(partition) < len(owners[topic]) && owners[topic][partition] < 0 {
+					owners[topic][partition] = int32(i)
 					load[i]++
 				}
 			}
@@ -142,45 +142,45 @@ func assignEvenly(owners, subscribers [][]int32, topics []assignTopic, members [
 	}
 	least := func(among []int32) int32 {
 		best := among[0]
-		for _, m := range among[1:] {
-			if load[m] < load[best] {
-				best = m
+		for _, member := range among[1:] {
+			if load[member] < load[best] {
+				best = member
 			}
 		}
 		return best
 	}
 	// Topics with few subscribers first: the others can go round them.
 	order := make([]int, 0, len(topics))
-	for t := range topics {
-		if len(subscribers[t]) > 0 {
-			order = append(order, t)
+	for topic := range topics {
+		if len(subscribers[topic]) > 0 {
+			order = append(order, topic)
 		}
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(len(subscribers[a]), len(subscribers[b])) })
-	for _, t := range order {
-		for p := range owners[t] {
-			if owners[t][p] < 0 {
-				m := least(subscribers[t])
-				owners[t][p] = m
-				load[m]++
+	slices.SortStableFunc(order, func(left, right int) int { return cmp.Compare(len(subscribers[left]), len(subscribers[right])) })
+	for _, topic := range order {
+		for partition := range owners[topic] {
+			if owners[topic][partition] < 0 {
+				member := least(subscribers[topic])
+				owners[topic][partition] = member
+				load[member]++
 			}
 		}
 	}
 	for moved := len(members) > 1; moved; {
 		moved = false
 		low := slices.Min(load)
-		for _, t := range slices.Backward(order) {
-			for p := len(owners[t]) - 1; p >= 0; p-- {
-				from := owners[t][p]
+		for _, topic := range slices.Backward(order) {
+			for partition := len(owners[topic]) - 1; partition >= 0; partition-- {
+				from := owners[topic][partition]
 				if load[from]-low < 2 {
 					continue
 				}
-				to := least(subscribers[t])
+				to := least(subscribers[topic])
 				if load[from]-load[to] < 2 {
 					low = slices.Min(load) // it may have risen
 					continue
 				}
-				owners[t][p] = to
+				owners[topic][partition] = to
 				load[from]--
 				load[to]++
 				moved = true

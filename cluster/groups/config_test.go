@@ -10,8 +10,8 @@ import (
 // TestGroupConfigs: what is set for a group is held against Kafka's bounds, rules that group's members alone, and survives a restart.
 func TestGroupConfigs(t *testing.T) {
 	b := newBench(t)
-	set := func(group, name, value string) (code kafka.ErrorCode, why string) {
-		cmd, r := b.state.PlanConfigureGroup(group, 0, []cluster.ConfigEdit{{Op: cluster.ConfigSet, Name: name, Value: value}}, false, func(string) int64 { return -1 }, roomy)
+	set := func(groupID, name, value string) (code kafka.ErrorCode, why string) {
+		cmd, r := b.state.PlanConfigureGroup(groupID, 0, []cluster.ConfigEdit{{Op: cluster.ConfigSet, Name: name, Value: value}}, false, func(string) int64 { return -1 }, roomy)
 		if r != nil {
 			return r.Code, r.Message
 		}
@@ -40,8 +40,8 @@ func TestGroupConfigs(t *testing.T) {
 			t.Errorf("%s of %q to %s: %d %q, want %d %q", c.name, c.group, c.value, code, why, c.code, c.why)
 		}
 	}
-	interval := func(group string) (ms int32) {
-		b.c.ConsumerHeartbeat(b.at, 1, &ConsumerRequest{Group: group, MemberID: "m", RebalanceTimeoutMS: 1000, Topics: []string{"t"}, Owned: []cluster.TopicPartitions{}})
+	interval := func(groupID string) (ms int32) {
+		b.c.ConsumerHeartbeat(b.at, 1, &ConsumerRequest{Group: groupID, MemberID: "m", RebalanceTimeoutMS: 1000, Topics: []string{"t"}, Owned: []cluster.TopicPartitions{}})
 		for _, e := range b.c.Effects() {
 			if e.Store {
 				b.held = append(b.held, e.Change)
@@ -53,8 +53,8 @@ func TestGroupConfigs(t *testing.T) {
 		}
 		return ms
 	}
-	members := func(group string) int {
-		g, _ := b.c.DescribeConsumer(group)
+	members := func(groupID string) int {
+		g, _ := b.c.DescribeConsumer(groupID)
 		return len(g.Members)
 	}
 	for range 2 {

@@ -104,68 +104,68 @@ type ConsumerInfo struct {
 
 // ConsumerHeartbeat handles a ConsumerGroupHeartbeat request. The ticket is
 // answered when all that the answer tells is durable.
-func (c *Coordinator) ConsumerHeartbeat(at Time, ticket uint64, r *ConsumerRequest) {
+func (c *Coordinator) ConsumerHeartbeat(at Time, ticket uint64, req *ConsumerRequest) {
 	c.at = at
-	if code, why := c.refuses(r); code != 0 {
+	if code, why := c.refuses(req); code != 0 {
 		c.refuseConsumer(ticket, code, why)
 		return
 	}
-	g, ok := c.group(r.Group)
+	group, ok := c.group(req.Group)
 	switch {
-	case ok && g.consumer == nil && r.Epoch != cluster.EpochJoin:
-		c.refuseConsumer(ticket, kafka.GroupIDNotFound, "Group "+r.Group+" is not a consumer group.")
+	case ok && group.consumer == nil && req.Epoch != cluster.EpochJoin:
+		c.refuseConsumer(ticket, kafka.GroupIDNotFound, "Group "+req.Group+" is not a consumer group.")
 		return
-	case !ok && r.Epoch != cluster.EpochJoin:
-		c.refuseConsumer(ticket, kafka.GroupIDNotFound, "Group "+r.Group+" not found.")
+	case !ok && req.Epoch != cluster.EpochJoin:
+		c.refuseConsumer(ticket, kafka.GroupIDNotFound, "Group "+req.Group+" not found.")
 		return
-	case !ok && len(c.groups) >= c.o.GroupsMax:
+	case !ok && len(c.groups) >= c.options.GroupsMax:
 		c.refuseConsumer(ticket, kafka.GroupMaxSizeReached, "There are as many groups as there can be.")
 		return
 	case !ok:
-		g = c.list(r.Group)
-		g.changedMS = at.WallMS
+		group = c.list(req.Group)
+		group.changedMS = at.WallMS
 	}
-	if r.Epoch == cluster.EpochLeave || r.Epoch == cluster.EpochAway {
-		c.leaveConsumer(g, ticket, r)
+	if req.Epoch == cluster.EpochLeave || req.Epoch == cluster.EpochAway {
+		c.leaveConsumer(group, ticket, req)
 	} else {
-		c.heartbeatConsumer(g, ticket, r)
+		c.heartbeatConsumer(group, ticket, req)
 	}
-	c.unlistUnused(g)
-	c.schedule(g)
+	c.unlistUnused(group)
+	c.schedule(group)
 }
 
 // refuses says what is wrong with a request by itself.
-func (c *Coordinator) refuses(r *ConsumerRequest) (code kafka.ErrorCode, why string) {
-	fits := func(s *string) bool { return s == nil || len(*s) <= cluster.GroupIDBytesMax }
+func (c *Coordinator) refuses(req *ConsumerRequest) (code kafka.ErrorCode, why string) {
+	fits := func(text *string) bool { return text == nil || len(*text) <= cluster.GroupIDBytesMax }
 	switch {
 	case c.closed:
 		return kafka.CoordinatorNotAvailable, ""
-	case r.Group == "":
+	case req.Group == "":
 		return kafka.InvalidRequest, "GroupId can't be empty."
-	case !groupIDFits(r.Group):
+	case !groupIDFits(req.Group):
 		return kafka.InvalidGroupID, "GroupId is too long."
-	case r.InstanceID != nil && *r.InstanceID == "":
+	case req.InstanceID != nil && *req.InstanceID == "":
 		return kafka.InvalidRequest, "InstanceId can't be empty."
-	case r.RackID != nil && *r.RackID == "":
+	case req.RackID != nil && *req.RackID == "":
 		return kafka.InvalidRequest, "RackId can't be empty."
-	case r.MemberID == "" && (r.Epoch != cluster.EpochJoin || r.BringsID):
+	case req.MemberID == "" && (req.Epoch != cluster.EpochJoin || req.BringsID):
 		return kafka.InvalidRequest, "MemberId can't be empty."
-	case len(r.MemberID) > cluster.GroupStringBytesMax || !fits(r.InstanceID) || !fits(r.RackID) || len(r.NewID) > cluster.GroupStringBytesMax ||
-		len(r.ClientID) > cluster.GroupStringBytesMax || len(r.ClientHost) > cluster.GroupStringBytesMax:
+	case len(req.MemberID) > cluster.GroupStringBytesMax || !fits(req.InstanceID) || !fits(req.RackID) || len(req.NewID) > cluster.GroupStringBytesMax ||
+		len(req.ClientID) > cluster.GroupStringBytesMax || len(req.ClientHost) > cluster.GroupStringBytesMax:
 		return kafka.InvalidRequest, "A name is too long."
-	case r.Epoch < cluster.EpochAway:
+	case req.Epoch < cluster.EpochAway:
 		return kafka.InvalidRequest, "MemberEpoch is invalid."
-	case r.Epoch == cluster.EpochJoin && r.RebalanceTimeoutMS == -1:
+	case req.Epoch == cluster.EpochJoin && req.RebalanceTimeoutMS == -1:
 		return kafka.InvalidRequest, "RebalanceTimeoutMs must be provided in first request."
-	case r.Epoch == cluster.EpochJoin && (r.Owned == nil || len(r.Owned) > 0):
+	case req.Epoch == cluster.EpochJoin && (req.Owned == nil || len(req.Owned) > 0):
 		return kafka.InvalidRequest, "TopicPartitions must be empty when (re-)joining."
-	case r.Epoch == cluster.EpochJoin && r.Topics == nil && r.Regex == nil:
+	case req.Epoch == cluster.EpochJoin && req.Topics == nil && req.Regex == nil:
 		return kafka.InvalidRequest, "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining."
-	case r.Assignor != nil && !knownAssignor(*r.Assignor):
-		return kafka.UnsupportedAssignor, "ServerAssignor " + *r.Assignor + " is not supported. Supported assignors: uniform, range."
+	case req.Assignor != nil && !knownAssignor(*req.Assignor):
+		return kafka.UnsupportedAssignor, "ServerAssignor " + *req.Assignor + " is not supported. Supported assignors: uniform, range."
 	}
-	for _, t := range r.Topics {
-		if len(t) > cluster.TopicNameBytesMax {
+	for _, topic := range req.Topics {
+		if len(topic) > cluster.TopicNameBytesMax {
 			return kafka.InvalidRequest, "A topic's name is too long."
 		}
 	}
@@ -182,171 +182,171 @@ func newConsumerGroup(epoch int32) *consumerGroup {
 
 // heartbeatConsumer handles a join or a heartbeat. Nothing of the group changes
 // before all that may be refused has been looked at.
-func (c *Coordinator) heartbeatConsumer(g *group, ticket uint64, r *ConsumerRequest) {
-	x := g.consumer
+func (c *Coordinator) heartbeatConsumer(group *group, ticket uint64, req *ConsumerRequest) {
+	consumer := group.consumer
 	switch {
-	case x != nil:
-	case g.state == Empty:
-		x = newConsumerGroup(g.generation) // epochs go on from generations, so that an old one is never valid again
+	case consumer != nil:
+	case group.state == Empty:
+		consumer = newConsumerGroup(group.generation) // epochs go on from generations, so that an old one is never valid again
 	default:
 		var why string
-		if x, why = c.upgraded(g); x == nil {
+		if consumer, why = c.upgraded(group); consumer == nil {
 			c.refuseConsumer(ticket, kafka.GroupIDNotFound, why)
 			return
 		}
 	}
-	old, code, why := x.who(r)
-	if code == 0 && old == nil && len(x.members) >= c.o.ConsumerGroupSizeMax {
+	old, code, why := consumer.claimant(req)
+	if code == 0 && old == nil && len(consumer.members) >= c.options.ConsumerGroupSizeMax {
 		code, why = kafka.GroupMaxSizeReached, "The consumer group has reached its maximum capacity."
 	}
 	if code != 0 {
 		c.refuseConsumer(ticket, code, why)
 		return
 	}
-	m := &consumerMember{revokeBy: Never, joinBy: Never, syncBy: Never, dirty: true}
+	member := &consumerMember{revokeBy: Never, joinBy: Never, syncBy: Never, dirty: true}
 	if old != nil {
-		*m = *old
+		*member = *old
 	}
-	if old == nil || r.Epoch == cluster.EpochJoin && old.ID != r.MemberID { // a new one, or a static one that is back under another id
-		m.ID, m.Epoch, m.PreviousEpoch, m.State = r.MemberID, 0, 0, cluster.MemberStable
-		if r.MemberID == "" {
-			m.ID = r.NewID
+	if old == nil || req.Epoch == cluster.EpochJoin && old.ID != req.MemberID { // a new one, or a static one that is back under another id
+		member.ID, member.Epoch, member.PreviousEpoch, member.State = req.MemberID, 0, 0, cluster.MemberStable
+		if req.MemberID == "" {
+			member.ID = req.NewID
 		}
 	}
-	if m.Epoch == cluster.EpochAway { // and back under the same one
-		m.Epoch, m.PreviousEpoch, m.State = 0, 0, cluster.MemberStable
+	if member.Epoch == cluster.EpochAway { // and back under the same one
+		member.Epoch, member.PreviousEpoch, member.State = 0, 0, cluster.MemberStable
 	}
-	if !m.take(r) {
+	if !member.take(req) {
 		c.refuseConsumer(ticket, kafka.InvalidRegularExpression, "SubscribedTopicRegex is no regular expression that is understood here.")
 		return
 	}
-	m.Classic, m.joinBy, m.syncBy = nil, Never, Never
-	before := m.Assigned
-	if code, why := c.admit(g, x, old, m, r.Owned); code != 0 {
+	member.Classic, member.joinBy, member.syncBy = nil, Never, Never
+	before := member.Assigned
+	if code, why := c.admit(group, consumer, old, member, req.Owned); code != 0 {
 		c.refuseConsumer(ticket, code, why)
 		return
 	}
-	m.deadline = c.at.NowMS + c.state.GroupNumber(g.id, cluster.GroupSessionMS, c.o.ConsumerSessionTimeoutMS)
-	reply := &ConsumerReply{MemberID: m.ID, Epoch: m.Epoch, IntervalMS: int32(c.state.GroupNumber(g.id, cluster.GroupHeartbeatMS, c.o.ConsumerHeartbeatIntervalMS))}
-	full := r.Epoch == cluster.EpochJoin || r.RebalanceTimeoutMS != -1 && (r.Topics != nil || r.Regex != nil) && r.Owned != nil
-	if full || !cluster.SamePartitions(before, m.Assigned) {
-		reply.Assigns, reply.Assignment = true, m.Assigned
+	member.deadline = c.at.NowMS + c.state.GroupNumber(group.id, cluster.GroupSessionMS, c.options.ConsumerSessionTimeoutMS)
+	reply := &ConsumerReply{MemberID: member.ID, Epoch: member.Epoch, IntervalMS: int32(c.state.GroupNumber(group.id, cluster.GroupHeartbeatMS, c.options.ConsumerHeartbeatIntervalMS))}
+	full := req.Epoch == cluster.EpochJoin || req.RebalanceTimeoutMS != -1 && (req.Topics != nil || req.Regex != nil) && req.Owned != nil
+	if full || !cluster.SamePartitions(before, member.Assigned) {
+		reply.Assigns, reply.Assignment = true, member.Assigned
 	}
-	c.storeConsumer(g, ticket, reply)
+	c.storeConsumer(group, ticket, reply)
 }
 
 // admit makes m a member of the group, in place of old (nil: nobody), assigns
 // anew where that asks for it, and leads m a step towards its target. owned is
 // what it says it has; nil: it does not say. x is what the group is to be, where
 // it is none of the consumer protocol yet. With a code nothing has changed.
-func (c *Coordinator) admit(g *group, x *consumerGroup, old, m *consumerMember, owned []cluster.TopicPartitions) (code kafka.ErrorCode, why string) {
+func (c *Coordinator) admit(group *group, consumer *consumerGroup, old, member *consumerMember, owned []cluster.TopicPartitions) (code kafka.ErrorCode, why string) {
 	more := 0
-	if g.consumer == nil {
-		more += len(x.members)
+	if group.consumer == nil {
+		more += len(consumer.members)
 	}
 	if old == nil {
 		more++
 	}
-	if more > 0 && c.consumers+more > c.o.ConsumersMax {
+	if more > 0 && c.consumers+more > c.options.ConsumersMax {
 		return kafka.GroupMaxSizeReached, "There are as many consumers as there can be."
 	}
-	members := slices.Clone(x.members)
+	members := slices.Clone(consumer.members)
 	if old != nil {
-		members = slices.DeleteFunc(members, func(o *consumerMember) bool { return o == old })
+		members = slices.DeleteFunc(members, func(other *consumerMember) bool { return other == old })
 	}
-	at, _ := slices.BinarySearchFunc(members, m.ID, func(o *consumerMember, id string) int { return cmp.Compare(o.ID, id) })
-	members = slices.Insert(members, at, m)
+	at, _ := slices.BinarySearchFunc(members, member.ID, func(other *consumerMember, id string) int { return cmp.Compare(other.ID, id) })
+	members = slices.Insert(members, at, member)
 
-	bump := old == nil || !slices.Equal(old.Topics, m.Topics) || old.Regex != m.Regex
-	epoch, hash := x.epoch, x.hash
+	bump := old == nil || !slices.Equal(old.Topics, member.Topics) || old.Regex != member.Regex
+	epoch, hash := consumer.epoch, consumer.hash
 	var names []string
 	var targets [][]cluster.TopicPartitions
-	looks := bump || x.seen != c.state.TopicChanges()
-	if looks || epoch > x.assigned {
+	looks := bump || consumer.seen != c.state.TopicChanges()
+	if looks || epoch > consumer.assigned {
 		var topics []assignTopic
 		var in []assignMember
 		names, topics, in, hash = c.resolve(members)
-		if bump || hash != x.hash {
+		if bump || hash != consumer.hash {
 			epoch++
 		}
-		if epoch > x.assigned {
+		if epoch > consumer.assigned {
 			targets = assign(preferred(members), topics, in)
-			if !c.holds(g, members, targets, more > 0) {
+			if !c.holds(group, members, targets, more > 0) {
 				return kafka.GroupMaxSizeReached, "The group would have more than can be stored of one."
 			}
 		}
 	}
 
 	// From here on nothing is refused.
-	if g.consumer == nil {
-		c.endClassic(g)
-		g.consumer, g.protocolType = x, cluster.ConsumerProtocol
-		g.learnConsumer(nil)
+	if group.consumer == nil {
+		c.endClassic(group)
+		group.consumer, group.protocolType = consumer, cluster.ConsumerProtocol
+		group.learnConsumer(nil)
 	}
 	c.consumers += more
 	if looks {
-		x.seen = c.state.TopicChanges()
-		g.learnConsumer(names)
+		consumer.seen = c.state.TopicChanges()
+		group.learnConsumer(names)
 	}
 	if old != nil {
-		x.disown(old)
-		if old.ID != m.ID {
-			x.gone = append(x.gone, old.ID)
+		consumer.disown(old)
+		if old.ID != member.ID {
+			consumer.gone = append(consumer.gone, old.ID)
 		}
-		m.dirty = m.dirty || !m.ConsumerMember.Equal(&old.ConsumerMember)
+		member.dirty = member.dirty || !member.ConsumerMember.Equal(&old.ConsumerMember)
 	}
-	x.members = members
-	if m.InstanceID != "" {
-		x.static[m.InstanceID] = m
+	consumer.members = members
+	if member.InstanceID != "" {
+		consumer.static[member.InstanceID] = member
 	}
-	x.own(m)
-	if epoch != x.epoch || hash != x.hash {
-		x.epoch, x.hash, x.dirty = epoch, hash, true
+	consumer.own(member)
+	if epoch != consumer.epoch || hash != consumer.hash {
+		consumer.epoch, consumer.hash, consumer.dirty = epoch, hash, true
 	}
 	if targets != nil {
-		for i, o := range x.members {
-			if !cluster.SamePartitions(o.Target, targets[i]) {
-				o.Target, o.dirty = targets[i], true
+		for i, other := range consumer.members {
+			if !cluster.SamePartitions(other.Target, targets[i]) {
+				other.Target, other.dirty = targets[i], true
 			}
 		}
-		x.assigned, x.dirty = epoch, true
+		consumer.assigned, consumer.dirty = epoch, true
 	}
-	c.reconcile(x, m, owned)
+	c.reconcile(consumer, member, owned)
 	return 0, ""
 }
 
 // who is the member that sends a request, nil for a new one.
-func (x *consumerGroup) who(r *ConsumerRequest) (m *consumerMember, code kafka.ErrorCode, why string) {
-	m = x.member(r.MemberID)
-	joins := r.Epoch == cluster.EpochJoin
-	if r.InstanceID != nil {
-		s := x.static[*r.InstanceID]
+func (x *consumerGroup) claimant(req *ConsumerRequest) (member *consumerMember, code kafka.ErrorCode, why string) {
+	member = x.member(req.MemberID)
+	joins := req.Epoch == cluster.EpochJoin
+	if req.InstanceID != nil {
+		static := x.static[*req.InstanceID]
 		switch {
-		case s == nil && !joins:
-			return nil, kafka.UnknownMemberID, "Instance id " + *r.InstanceID + " is unknown."
-		case s == nil && m != nil:
+		case static == nil && !joins:
+			return nil, kafka.UnknownMemberID, "Instance id " + *req.InstanceID + " is unknown."
+		case static == nil && member != nil:
 			return nil, kafka.InvalidRequest, "A member cannot take another InstanceId."
-		case s == nil:
+		case static == nil:
 			return nil, 0, ""
-		case s.ID != r.MemberID && !joins:
-			return nil, kafka.FencedInstanceID, "Static member " + r.MemberID + " with instance id " + *r.InstanceID + " was fenced by member " + s.ID + "."
-		case s.ID != r.MemberID && (m != nil || s.Epoch != cluster.EpochAway && s.Classic == nil):
-			return nil, kafka.UnreleasedInstanceID, "Static member " + r.MemberID + " with instance id " + *r.InstanceID + " cannot join the group because the instance id is owned by " + s.ID + " member."
+		case static.ID != req.MemberID && !joins:
+			return nil, kafka.FencedInstanceID, "Static member " + req.MemberID + " with instance id " + *req.InstanceID + " was fenced by member " + static.ID + "."
+		case static.ID != req.MemberID && (member != nil || static.Epoch != cluster.EpochAway && static.Classic == nil):
+			return nil, kafka.UnreleasedInstanceID, "Static member " + req.MemberID + " with instance id " + *req.InstanceID + " cannot join the group because the instance id is owned by " + static.ID + " member."
 		}
-		m = s
+		member = static
 	}
 	switch {
-	case m == nil && joins:
+	case member == nil && joins:
 		return nil, 0, ""
-	case m == nil:
-		return nil, kafka.UnknownMemberID, "Member " + r.MemberID + " is not a member of group " + r.Group + "."
+	case member == nil:
+		return nil, kafka.UnknownMemberID, "Member " + req.MemberID + " is not a member of group " + req.Group + "."
 	case joins: // it begins anew and owns nothing, whatever was told before
-	case r.Epoch > m.Epoch:
+	case req.Epoch > member.Epoch:
 		return nil, kafka.FencedMemberEpoch, "The consumer group member has a greater member epoch than the one known by the group coordinator. The member must abandon all its partitions and rejoin."
-	case r.Epoch < m.Epoch && (r.Epoch != m.PreviousEpoch || r.Owned == nil || !within(r.Owned, m.Assigned)): // else the answer with the new epoch got lost
+	case req.Epoch < member.Epoch && (req.Epoch != member.PreviousEpoch || req.Owned == nil || !within(req.Owned, member.Assigned)): // else the answer with the new epoch got lost
 		return nil, kafka.FencedMemberEpoch, "The consumer group member has a smaller member epoch than the one known by the group coordinator. The member must abandon all its partitions and rejoin."
 	}
-	return m, 0, ""
+	return member, 0, ""
 }
 
 func (x *consumerGroup) member(id string) *consumerMember {
@@ -359,27 +359,27 @@ func (x *consumerGroup) member(id string) *consumerMember {
 
 // take has the member say what the request says. False: its regular expression
 // is none.
-func (m *consumerMember) take(r *ConsumerRequest) bool {
-	if r.InstanceID != nil {
-		m.InstanceID = *r.InstanceID
+func (m *consumerMember) take(req *ConsumerRequest) bool {
+	if req.InstanceID != nil {
+		m.InstanceID = *req.InstanceID
 	}
-	if r.RackID != nil {
-		m.RackID = *r.RackID
+	if req.RackID != nil {
+		m.RackID = *req.RackID
 	}
-	if r.RebalanceTimeoutMS != -1 {
-		m.RebalanceTimeoutMS = r.RebalanceTimeoutMS
+	if req.RebalanceTimeoutMS != -1 {
+		m.RebalanceTimeoutMS = req.RebalanceTimeoutMS
 	}
-	if r.Assignor != nil {
-		m.Assignor = *r.Assignor
+	if req.Assignor != nil {
+		m.Assignor = *req.Assignor
 	}
-	if r.Topics != nil {
-		m.Topics = slices.Clone(r.Topics)
+	if req.Topics != nil {
+		m.Topics = slices.Clone(req.Topics)
 		slices.Sort(m.Topics)
 		m.Topics = slices.Compact(m.Topics)
 	}
-	m.ClientID, m.ClientHost = r.ClientID, r.ClientHost
-	if r.Regex != nil && *r.Regex != m.Regex {
-		m.Regex = *r.Regex
+	m.ClientID, m.ClientHost = req.ClientID, req.ClientHost
+	if req.Regex != nil && *req.Regex != m.Regex {
+		m.Regex = *req.Regex
 		var ok bool
 		if m.regex, ok = compileRegex(m.Regex); !ok {
 			return false
@@ -410,60 +410,60 @@ func compileRegex(text string) (re *regexp.Regexp, ok bool) {
 }
 
 func regexCost(re *syntax.Regexp) int {
-	n := 1 + len(re.Rune)
+	cost := 1 + len(re.Rune)
 	for _, sub := range re.Sub {
-		n += regexCost(sub)
+		cost += regexCost(sub)
 	}
 	if re.Op == syntax.OpRepeat {
-		n *= max(re.Min, re.Max, 1)
+		cost *= max(re.Min, re.Max, 1)
 	}
-	return min(n, regexCostMax+1)
+	return min(cost, regexCostMax+1)
 }
 
 // resolve looks up what members subscribe to: all names, those that are topics,
 // which of them each member has, and a hash of the latter's ids and partitions.
 func (c *Coordinator) resolve(members []*consumerMember) (names []string, topics []assignTopic, in []assignMember, hash uint64) {
 	matches := map[string][]string{} // by regular expression; looked up only
-	for _, m := range members {
-		names = append(names, m.Topics...)
-		if m.regex == nil {
+	for _, member := range members {
+		names = append(names, member.Topics...)
+		if member.regex == nil {
 			continue
 		}
-		if _, ok := matches[m.Regex]; ok {
+		if _, ok := matches[member.Regex]; ok {
 			continue
 		}
 		var found []string
-		for _, t := range c.state.Topics() {
-			if m.regex.MatchString(t.Name) {
-				found = append(found, t.Name)
+		for _, topic := range c.state.Topics() {
+			if member.regex.MatchString(topic.Name) {
+				found = append(found, topic.Name)
 			}
 		}
-		matches[m.Regex] = found
+		matches[member.Regex] = found
 		names = append(names, found...)
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
 	sum := fnv.New64a()
 	for _, name := range names {
-		t, ok := c.state.Topic(name)
+		topic, ok := c.state.Topic(name)
 		if !ok {
 			continue
 		}
-		topics = append(topics, assignTopic{t.ID, name, len(t.Partitions)})
-		sum.Write(binary.LittleEndian.AppendUint32(slices.Clone(t.ID[:]), uint32(len(t.Partitions))))
+		topics = append(topics, assignTopic{topic.ID, name, len(topic.Partitions)})
+		sum.Write(binary.LittleEndian.AppendUint32(slices.Clone(topic.ID[:]), uint32(len(topic.Partitions))))
 	}
-	for _, m := range members {
-		x := assignMember{id: m.ID, instance: m.InstanceID, had: m.Target}
-		for _, list := range [][]string{m.Topics, matches[m.Regex]} {
+	for _, member := range members {
+		resolved := assignMember{id: member.ID, instance: member.InstanceID, had: member.Target}
+		for _, list := range [][]string{member.Topics, matches[member.Regex]} {
 			for _, name := range list {
-				if i, ok := slices.BinarySearchFunc(topics, name, func(t assignTopic, n string) int { return cmp.Compare(t.name, n) }); ok {
-					x.topics = append(x.topics, i)
+				if i, ok := slices.BinarySearchFunc(topics, name, func(topic assignTopic, wanted string) int { return cmp.Compare(topic.name, wanted) }); ok {
+					resolved.topics = append(resolved.topics, i)
 				}
 			}
 		}
-		slices.Sort(x.topics)
-		x.topics = slices.Compact(x.topics)
-		in = append(in, x)
+		slices.Sort(resolved.topics)
+		resolved.topics = slices.Compact(resolved.topics)
+		in = append(in, resolved)
 	}
 	return names, topics, in, sum.Sum64()
 }
@@ -472,8 +472,8 @@ func (c *Coordinator) resolve(members []*consumerMember) (names []string, topics
 // that Kafka lists first.
 func preferred(members []*consumerMember) string {
 	uniform, ranges := 0, 0
-	for _, m := range members {
-		switch m.Assignor {
+	for _, member := range members {
+		switch member.Assignor {
 		case AssignUniform:
 			uniform++
 		case AssignRange:
@@ -489,44 +489,44 @@ func preferred(members []*consumerMember) string {
 // holds says whether a group with these members and targets keeps the bounds.
 // Each partition is in one target, and assigned to one member or still to be
 // given up by one: twice the targets is the most that comes of them.
-func (c *Coordinator) holds(g *group, members []*consumerMember, targets [][]cluster.TopicPartitions, grows bool) bool {
-	n := 0
-	for i, m := range members {
-		n += m.CountedBytes() - cluster.PartitionsBytes(m.Target) + 2*cluster.PartitionsBytes(targets[i])
+func (c *Coordinator) holds(group *group, members []*consumerMember, targets [][]cluster.TopicPartitions, grows bool) bool {
+	bytes := 0
+	for i, member := range members {
+		bytes += member.CountedBytes() - cluster.PartitionsBytes(member.Target) + 2*cluster.PartitionsBytes(targets[i])
 	}
-	if n+cluster.GroupFixedBytes+len(g.id) > c.o.GroupBytesMax {
+	if bytes+cluster.GroupFixedBytes+len(group.id) > c.options.GroupBytesMax {
 		return false
 	}
-	return !grows || c.bytes+c.state.GroupBytes()+n-g.bytes <= c.o.BytesMax
+	return !grows || c.bytes+c.state.GroupBytes()+bytes-group.bytes <= c.options.BytesMax
 }
 
-func (c *Coordinator) dropAllPending(g *group) {
-	c.members -= len(g.pending)
-	g.pending = nil
+func (c *Coordinator) dropAllPending(group *group) {
+	c.members -= len(group.pending)
+	group.pending = nil
 }
 
 // learnConsumer takes what members of the consumer protocol subscribe to.
 func (g *group) learnConsumer(names []string) { g.subscribed, g.knows = names, true }
 
-func (x *consumerGroup) own(m *consumerMember) {
-	for _, all := range [][]cluster.TopicPartitions{m.Assigned, m.Revoking} {
-		for _, t := range all {
-			for _, p := range t.Partitions {
-				s := slot{t.Topic, p}
-				if o := x.owners[s]; o != nil && o != m {
+func (x *consumerGroup) own(member *consumerMember) {
+	for _, all := range [][]cluster.TopicPartitions{member.Assigned, member.Revoking} {
+		for _, topic := range all {
+			for _, partition := range topic.Partitions {
+				at := slot{topic.Topic, partition}
+				if owner := x.owners[at]; owner != nil && owner != member {
 					panic("cluster: a partition with two owners")
 				}
-				x.owners[s] = m
+				x.owners[at] = member
 			}
 		}
 	}
 }
 
-func (x *consumerGroup) disown(m *consumerMember) {
-	for _, all := range [][]cluster.TopicPartitions{m.Assigned, m.Revoking} {
-		for _, t := range all {
-			for _, p := range t.Partitions {
-				delete(x.owners, slot{t.Topic, p})
+func (x *consumerGroup) disown(member *consumerMember) {
+	for _, all := range [][]cluster.TopicPartitions{member.Assigned, member.Revoking} {
+		for _, topic := range all {
+			for _, partition := range topic.Partitions {
+				delete(x.owners, slot{topic.Topic, partition})
 			}
 		}
 	}
@@ -534,154 +534,154 @@ func (x *consumerGroup) disown(m *consumerMember) {
 
 // reconcile leads a member a step towards its target. owned is what it says it
 // has; nil: it does not say.
-func (c *Coordinator) reconcile(x *consumerGroup, m *consumerMember, owned []cluster.TopicPartitions) {
-	if m.State == cluster.MemberStable && m.Epoch == x.assigned {
+func (c *Coordinator) reconcile(consumer *consumerGroup, member *consumerMember, owned []cluster.TopicPartitions) {
+	if member.State == cluster.MemberStable && member.Epoch == consumer.assigned {
 		return
 	}
-	epoch := m.Epoch
-	if m.State == cluster.MemberUnrevoked {
-		if owned == nil || overlap(owned, m.Revoking) {
+	epoch := member.Epoch
+	if member.State == cluster.MemberUnrevoked {
+		if owned == nil || overlap(owned, member.Revoking) {
 			return
 		}
 		epoch++ // it has given up what it was to
 	}
-	was := m.ConsumerMember
-	x.disown(m)
-	kept := both(m.Assigned, m.Target)
-	revoking := without(m.Assigned, kept)
+	was := member.ConsumerMember
+	consumer.disown(member)
+	kept := both(member.Assigned, member.Target)
+	revoking := without(member.Assigned, kept)
 	if len(revoking) > 0 && (owned == nil || overlap(owned, revoking)) {
-		m.State, m.Assigned, m.Revoking = cluster.MemberUnrevoked, kept, revoking
-		if m.Classic == nil { // others have their time to join
-			m.revokeBy = c.at.NowMS + int64(m.RebalanceTimeoutMS)
+		member.State, member.Assigned, member.Revoking = cluster.MemberUnrevoked, kept, revoking
+		if member.Classic == nil { // others have their time to join
+			member.revokeBy = c.at.NowMS + int64(member.RebalanceTimeoutMS)
 		}
 	} else {
-		m.State, m.revokeBy, epoch = cluster.MemberStable, Never, x.assigned
+		member.State, member.revokeBy, epoch = cluster.MemberStable, Never, consumer.assigned
 		var free []cluster.TopicPartitions
-		for _, t := range m.Target {
+		for _, topic := range member.Target {
 			var parts []int32
-			for _, p := range t.Partitions {
-				if x.owners[slot{t.Topic, p}] == nil || c.o.Faults.AssignedUnreleased {
-					parts = append(parts, p)
+			for _, partition := range topic.Partitions {
+				if consumer.owners[slot{topic.Topic, partition}] == nil || c.options.Faults.AssignedUnreleased {
+					parts = append(parts, partition)
 				} else {
-					m.State = cluster.MemberUnreleased
+					member.State = cluster.MemberUnreleased
 				}
 			}
 			if parts != nil {
-				free = append(free, cluster.TopicPartitions{Topic: t.Topic, Partitions: parts})
+				free = append(free, cluster.TopicPartitions{Topic: topic.Topic, Partitions: parts})
 			}
 		}
 		// What it keeps is free too: nobody else owns it.
-		m.Assigned, m.Revoking = free, nil
+		member.Assigned, member.Revoking = free, nil
 	}
-	if c.o.Faults.AssignedUnreleased {
-		for _, t := range m.Assigned {
-			for _, p := range t.Partitions {
-				delete(x.owners, slot{t.Topic, p})
+	if c.options.Faults.AssignedUnreleased {
+		for _, topic := range member.Assigned {
+			for _, partition := range topic.Partitions {
+				delete(consumer.owners, slot{topic.Topic, partition})
 			}
 		}
 	}
-	x.own(m)
-	if epoch != m.Epoch {
-		m.PreviousEpoch, m.Epoch = m.Epoch, epoch
+	consumer.own(member)
+	if epoch != member.Epoch {
+		member.PreviousEpoch, member.Epoch = member.Epoch, epoch
 	}
-	m.dirty = m.dirty || !m.ConsumerMember.Equal(&was)
+	member.dirty = member.dirty || !member.ConsumerMember.Equal(&was)
 }
 
 // leaveConsumer handles a member that goes, for good or for a while.
-func (c *Coordinator) leaveConsumer(g *group, ticket uint64, r *ConsumerRequest) {
-	x := g.consumer
-	m := x.member(r.MemberID)
-	if r.InstanceID != nil {
-		m = x.static[*r.InstanceID]
-		if m != nil && m.ID != r.MemberID {
-			c.refuseConsumer(ticket, kafka.FencedInstanceID, "Static member "+r.MemberID+" with instance id "+*r.InstanceID+" was fenced by member "+m.ID+".")
+func (c *Coordinator) leaveConsumer(group *group, ticket uint64, req *ConsumerRequest) {
+	consumer := group.consumer
+	member := consumer.member(req.MemberID)
+	if req.InstanceID != nil {
+		member = consumer.static[*req.InstanceID]
+		if member != nil && member.ID != req.MemberID {
+			c.refuseConsumer(ticket, kafka.FencedInstanceID, "Static member "+req.MemberID+" with instance id "+*req.InstanceID+" was fenced by member "+member.ID+".")
 			return
 		}
 	}
-	if m == nil {
-		c.refuseConsumer(ticket, kafka.UnknownMemberID, "Member "+r.MemberID+" is not a member of group "+r.Group+".")
+	if member == nil {
+		c.refuseConsumer(ticket, kafka.UnknownMemberID, "Member "+req.MemberID+" is not a member of group "+req.Group+".")
 		return
 	}
-	if r.Epoch == cluster.EpochAway && m.InstanceID == "" { // Kafka wants the instance id in the request; franz-go 1.22 leaves it out
+	if req.Epoch == cluster.EpochAway && member.InstanceID == "" { // Kafka wants the instance id in the request; franz-go 1.22 leaves it out
 		c.refuseConsumer(ticket, kafka.InvalidRequest, "InstanceId can't be null.")
 		return
 	}
-	reply := &ConsumerReply{MemberID: r.MemberID, Epoch: r.Epoch}
-	if r.Epoch == cluster.EpochAway {
-		x.disown(m)
-		m.Epoch, m.State, m.Revoking, m.revokeBy, m.dirty = cluster.EpochAway, cluster.MemberStable, nil, Never, true
-		x.own(m)
-		c.storeConsumer(g, ticket, reply)
+	reply := &ConsumerReply{MemberID: req.MemberID, Epoch: req.Epoch}
+	if req.Epoch == cluster.EpochAway {
+		consumer.disown(member)
+		member.Epoch, member.State, member.Revoking, member.revokeBy, member.dirty = cluster.EpochAway, cluster.MemberStable, nil, Never, true
+		consumer.own(member)
+		c.storeConsumer(group, ticket, reply)
 	} else {
-		c.fence(g, []*consumerMember{m}, ticket, reply)
+		c.fence(group, []*consumerMember{member}, ticket, reply)
 	}
 }
 
 // fence takes members out of their group: what they had is free. The ticket (0:
 // none) is answered when that is durable.
-func (c *Coordinator) fence(g *group, gone []*consumerMember, ticket uint64, reply any) {
-	x := g.consumer
-	if len(gone) > 0 && c.downgrades(x, gone, 0) {
-		c.downgrade(g, gone, ticket, reply)
+func (c *Coordinator) fence(group *group, gone []*consumerMember, ticket uint64, reply any) {
+	consumer := group.consumer
+	if len(gone) > 0 && c.downgrades(consumer, gone, 0) {
+		c.downgrade(group, gone, ticket, reply)
 		return
 	}
-	for _, m := range gone {
-		x.disown(m)
-		x.members = slices.DeleteFunc(x.members, func(o *consumerMember) bool { return o == m })
-		if m.InstanceID != "" {
-			delete(x.static, m.InstanceID)
+	for _, member := range gone {
+		consumer.disown(member)
+		consumer.members = slices.DeleteFunc(consumer.members, func(other *consumerMember) bool { return other == member })
+		if member.InstanceID != "" {
+			delete(consumer.static, member.InstanceID)
 		}
-		x.gone = append(x.gone, m.ID)
+		consumer.gone = append(consumer.gone, member.ID)
 		c.consumers--
 	}
 	if len(gone) > 0 {
-		c.released(g)
+		c.released(group)
 	}
-	c.storeConsumer(g, ticket, reply)
+	c.storeConsumer(group, ticket, reply)
 }
 
 // released: members have gone.
-func (c *Coordinator) released(g *group) {
-	x := g.consumer
-	x.epoch++
+func (c *Coordinator) released(group *group) {
+	consumer := group.consumer
+	consumer.epoch++
 	var names []string
-	names, _, _, x.hash = c.resolve(x.members)
-	x.seen, x.dirty = c.state.TopicChanges(), true
-	g.learnConsumer(names)
+	names, _, _, consumer.hash = c.resolve(consumer.members)
+	consumer.seen, consumer.dirty = c.state.TopicChanges(), true
+	group.learnConsumer(names)
 }
 
 // storeConsumer has what changed stored, and the ticket (0: none) answered when
 // that and all before it is durable.
-func (c *Coordinator) storeConsumer(g *group, ticket uint64, reply any) {
-	x := g.consumer
-	if s := x.state(); s != g.state {
-		c.become(g, s)
+func (c *Coordinator) storeConsumer(group *group, ticket uint64, reply any) {
+	consumer := group.consumer
+	if state := consumer.state(); state != group.state {
+		c.become(group, state)
 	}
-	d := &cluster.ConsumerGroup{Epoch: x.epoch, AssignmentEpoch: x.assigned, TopicsHash: x.hash}
+	stored := &cluster.ConsumerGroup{Epoch: consumer.epoch, AssignmentEpoch: consumer.assigned, TopicsHash: consumer.hash}
 	bytes := 0
-	for _, m := range x.members {
-		if m.dirty || x.whole {
-			m.counted = m.CountedBytes()
-			d.Members = append(d.Members, m.ConsumerMember)
+	for _, member := range consumer.members {
+		if member.dirty || consumer.whole {
+			member.counted = member.CountedBytes()
+			stored.Members = append(stored.Members, member.ConsumerMember)
 		}
-		m.dirty = false
-		bytes += m.counted
+		member.dirty = false
+		bytes += member.counted
 	}
-	c.weigh(g, bytes-g.bytes)
-	s := storing{kind: storingConsumer, group: g, ticket: ticket, reply: reply}
+	c.weigh(group, bytes-group.bytes)
+	storing := pendingStore{kind: storingConsumer, group: group, ticket: ticket, reply: reply}
 	switch {
-	case x.dirty || x.whole || len(x.gone) > 0 || len(d.Members) > 0:
-		gone := x.gone
-		if s.whole = x.whole; s.whole {
+	case consumer.dirty || consumer.whole || len(consumer.gone) > 0 || len(stored.Members) > 0:
+		gone := consumer.gone
+		if storing.whole = consumer.whole; storing.whole {
 			gone = nil
 		}
-		x.serial++
-		d.Serial = x.serial
-		change := cluster.PutConsumer(g.id, g.changedMS, d, x.whole, gone)
-		x.dirty, x.whole, x.gone = false, false, nil
-		c.store(change, s)
-	case g.stores > 0:
-		c.store(nil, s) // the answer tells what is not durable yet
+		consumer.serial++
+		stored.Serial = consumer.serial
+		change := cluster.PutConsumer(group.id, group.changedMS, stored, consumer.whole, gone)
+		consumer.dirty, consumer.whole, consumer.gone = false, false, nil
+		c.store(change, storing)
+	case group.stores > 0:
+		c.store(nil, storing) // the answer tells what is not durable yet
 	case ticket != 0:
 		c.reply(ticket, reply)
 	}
@@ -695,8 +695,8 @@ func (x *consumerGroup) state() State {
 	case x.epoch > x.assigned:
 		return Assigning
 	}
-	for _, m := range x.members {
-		if m.State != cluster.MemberStable || m.Epoch != x.assigned {
+	for _, member := range x.members {
+		if member.State != cluster.MemberStable || member.Epoch != x.assigned {
 			return Reconciling
 		}
 	}
@@ -705,88 +705,88 @@ func (x *consumerGroup) state() State {
 
 // consumerStored: what was to be stored is, or cannot be. Then nobody is told,
 // the changes after it are lost too, and the next one has all of it.
-func (c *Coordinator) consumerStored(g *group, s *storing, code kafka.ErrorCode) {
-	if x := g.consumer; x != nil {
+func (c *Coordinator) consumerStored(group *group, storing *pendingStore, code kafka.ErrorCode) {
+	if consumer := group.consumer; consumer != nil {
 		switch {
 		case code != 0:
-			x.whole, x.broken = true, true
-		case s.whole:
-			x.broken = false
-		case x.broken:
+			consumer.whole, consumer.broken = true, true
+		case storing.whole:
+			consumer.broken = false
+		case consumer.broken:
 			code = kafka.NotCoordinator
 		}
 	}
 	if code != 0 {
-		switch s.reply.(type) {
+		switch storing.reply.(type) {
 		case *JoinReply:
-			s.reply = &JoinReply{Code: code, Generation: -1}
+			storing.reply = &JoinReply{Code: code, Generation: -1}
 		case *SyncReply:
-			s.reply = &SyncReply{Code: code}
+			storing.reply = &SyncReply{Code: code}
 		case Done:
-			s.reply = Done{code}
+			storing.reply = Done{code}
 		default:
-			s.reply = &ConsumerReply{Code: code}
+			storing.reply = &ConsumerReply{Code: code}
 		}
 	}
-	if s.ticket != 0 {
-		c.reply(s.ticket, s.reply)
+	if storing.ticket != 0 {
+		c.reply(storing.ticket, storing.reply)
 	}
 }
 
 // expireConsumers fences the members whose session is over, and those that did
 // not give up partitions, join or sync in time.
-func (c *Coordinator) expireConsumers(g *group) {
+func (c *Coordinator) expireConsumers(group *group) {
 	var gone []*consumerMember
-	for _, m := range g.consumer.members {
-		if c.o.Faults.SessionsNeverEnd {
-			m.deadline = Never
+	for _, member := range group.consumer.members {
+		if c.options.Faults.SessionsNeverEnd {
+			member.deadline = Never
 		}
-		if min(m.deadline, m.revokeBy, m.joinBy, m.syncBy) <= c.at.NowMS {
-			gone = append(gone, m)
+		if min(member.deadline, member.revokeBy, member.joinBy, member.syncBy) <= c.at.NowMS {
+			gone = append(gone, member)
 		}
 	}
 	if gone != nil {
-		c.fence(g, gone, 0, nil)
+		c.fence(group, gone, 0, nil)
 	}
 }
 
 // takeUpConsumers makes a group of the consumer protocol of what is durable.
-func (c *Coordinator) takeUpConsumers(g *group, d *cluster.ConsumerGroup) {
-	x := newConsumerGroup(d.Epoch)
-	x.assigned, x.hash, x.serial, x.whole = d.AssignmentEpoch, d.TopicsHash, d.Serial, false
-	g.consumer, g.protocolType = x, cluster.ConsumerProtocol
-	for i := range d.Members {
-		m := &consumerMember{ConsumerMember: d.Members[i], deadline: c.at.NowMS + c.state.GroupNumber(g.id, cluster.GroupSessionMS, c.o.ConsumerSessionTimeoutMS), revokeBy: Never, joinBy: Never, syncBy: Never}
-		m.regex, _ = compileRegex(m.Regex)
-		if m.Classic != nil {
-			m.deadline = c.at.NowMS + int64(m.Classic.SessionTimeoutMS)
-		} else if m.State == cluster.MemberUnrevoked {
-			m.revokeBy = c.at.NowMS + int64(m.RebalanceTimeoutMS)
+func (c *Coordinator) takeUpConsumers(group *group, stored *cluster.ConsumerGroup) {
+	consumer := newConsumerGroup(stored.Epoch)
+	consumer.assigned, consumer.hash, consumer.serial, consumer.whole = stored.AssignmentEpoch, stored.TopicsHash, stored.Serial, false
+	group.consumer, group.protocolType = consumer, cluster.ConsumerProtocol
+	for i := range stored.Members {
+		member := &consumerMember{ConsumerMember: stored.Members[i], deadline: c.at.NowMS + c.state.GroupNumber(group.id, cluster.GroupSessionMS, c.options.ConsumerSessionTimeoutMS), revokeBy: Never, joinBy: Never, syncBy: Never}
+		member.regex, _ = compileRegex(member.Regex)
+		if member.Classic != nil {
+			member.deadline = c.at.NowMS + int64(member.Classic.SessionTimeoutMS)
+		} else if member.State == cluster.MemberUnrevoked {
+			member.revokeBy = c.at.NowMS + int64(member.RebalanceTimeoutMS)
 		}
-		m.counted = m.CountedBytes()
-		c.weigh(g, m.counted)
+		member.counted = member.CountedBytes()
+		c.weigh(group, member.counted)
 		c.consumers++
-		x.members = append(x.members, m)
-		if m.InstanceID != "" {
-			x.static[m.InstanceID] = m
+		consumer.members = append(consumer.members, member)
+		if member.InstanceID != "" {
+			consumer.static[member.InstanceID] = member
 		}
-		x.own(m)
+		consumer.own(member)
 	}
-	names, _, _, _ := c.resolve(x.members)
-	g.learnConsumer(names)
-	g.state = x.state()
+	names, _, _, _ := c.resolve(consumer.members)
+	group.learnConsumer(names)
+	group.state = consumer.state()
 }
 
 // validateConsumer says whether a member of the consumer protocol is who it
 // says it is.
 func (x *consumerGroup) validateConsumer(memberID string, epoch int32) (code kafka.ErrorCode) {
-	m := x.member(memberID)
+	member := x.member(memberID)
 	switch {
-	case m == nil:
+	case member == nil:
 		return kafka.UnknownMemberID
-	case m.Epoch != epoch && m.Classic != nil:
+	case member.Epoch != epoch && member.Classic != nil:
 		return kafka.IllegalGeneration
-	case m.Epoch != epoch:
+	case member.Epoch != epoch:
 		return kafka.StaleMemberEpoch
 	}
 	return 0
@@ -794,38 +794,38 @@ func (x *consumerGroup) validateConsumer(memberID string, epoch int32) (code kaf
 
 // ValidateFetch says whether a member (nil, and epoch -1: anybody) may read a
 // group's offsets.
-func (c *Coordinator) ValidateFetch(group string, memberID *string, epoch int32) (code kafka.ErrorCode) {
-	g, ok := c.group(group)
-	if !ok || g.consumer == nil || memberID == nil && epoch < 0 {
+func (c *Coordinator) ValidateFetch(groupID string, memberID *string, epoch int32) (code kafka.ErrorCode) {
+	group, ok := c.group(groupID)
+	if !ok || group.consumer == nil || memberID == nil && epoch < 0 {
 		return 0
 	}
 	id := ""
 	if memberID != nil {
 		id = *memberID
 	}
-	return g.consumer.validateConsumer(id, epoch)
+	return group.consumer.validateConsumer(id, epoch)
 }
 
 // DescribeConsumer is one group of the consumer protocol. Not to be kept.
 func (c *Coordinator) DescribeConsumer(id string) (ConsumerInfo, bool) {
-	g, ok := c.group(id)
-	if !ok || g.consumer == nil {
+	group, ok := c.group(id)
+	if !ok || group.consumer == nil {
 		return ConsumerInfo{}, false
 	}
-	x := g.consumer
-	out := ConsumerInfo{State: g.state, Epoch: x.epoch, AssignmentEpoch: x.assigned, Assignor: preferred(x.members)}
-	for _, m := range x.members {
-		out.Members = append(out.Members, m.ConsumerMember)
+	consumer := group.consumer
+	out := ConsumerInfo{State: group.state, Epoch: consumer.epoch, AssignmentEpoch: consumer.assigned, Assignor: preferred(consumer.members)}
+	for _, member := range consumer.members {
+		out.Members = append(out.Members, member.ConsumerMember)
 	}
 	return out, true
 }
 
 // within says whether all of a's partitions are b's.
-func within(a, b []cluster.TopicPartitions) bool {
-	for _, t := range a {
-		parts := partitionsOf(b, t.Topic)
-		for _, p := range t.Partitions {
-			if !slices.Contains(parts, p) {
+func within(part, whole []cluster.TopicPartitions) bool {
+	for _, topic := range part {
+		parts := partitionsOf(whole, topic.Topic)
+		for _, partition := range topic.Partitions {
+			if !slices.Contains(parts, partition) {
 				return false
 			}
 		}
@@ -834,11 +834,11 @@ func within(a, b []cluster.TopicPartitions) bool {
 }
 
 // overlap says whether a and b have a partition in common.
-func overlap(a, b []cluster.TopicPartitions) bool {
-	for _, t := range a {
-		parts := partitionsOf(b, t.Topic)
-		for _, p := range t.Partitions {
-			if slices.Contains(parts, p) {
+func overlap(left, right []cluster.TopicPartitions) bool {
+	for _, topic := range left {
+		parts := partitionsOf(right, topic.Topic)
+		for _, partition := range topic.Partitions {
+			if slices.Contains(parts, partition) {
 				return true
 			}
 		}
@@ -848,7 +848,7 @@ func overlap(a, b []cluster.TopicPartitions) bool {
 
 // partitionsOf are the partitions of one topic in a sorted list.
 func partitionsOf(all []cluster.TopicPartitions, topic [16]byte) []int32 {
-	i, ok := slices.BinarySearchFunc(all, topic, func(t cluster.TopicPartitions, id [16]byte) int { return bytes.Compare(t.Topic[:], id[:]) })
+	i, ok := slices.BinarySearchFunc(all, topic, func(topic cluster.TopicPartitions, id [16]byte) int { return bytes.Compare(topic.Topic[:], id[:]) })
 	if !ok {
 		return nil
 	}
@@ -856,20 +856,20 @@ func partitionsOf(all []cluster.TopicPartitions, topic [16]byte) []int32 {
 }
 
 // both are the partitions that a and b have in common.
-func both(a, b []cluster.TopicPartitions) []cluster.TopicPartitions {
-	return filter(a, b, true)
+func both(left, right []cluster.TopicPartitions) []cluster.TopicPartitions {
+	return filter(left, right, true)
 }
 
 // union are the partitions of a and b, which have none in common.
-func union(a, b []cluster.TopicPartitions) []cluster.TopicPartitions {
-	out := slices.Clone(a)
-	for _, t := range b {
-		at, ok := slices.BinarySearchFunc(out, t.Topic, func(o cluster.TopicPartitions, id [16]byte) int { return bytes.Compare(o.Topic[:], id[:]) })
+func union(left, right []cluster.TopicPartitions) []cluster.TopicPartitions {
+	out := slices.Clone(left)
+	for _, topic := range right {
+		at, ok := slices.BinarySearchFunc(out, topic.Topic, func(other cluster.TopicPartitions, id [16]byte) int { return bytes.Compare(other.Topic[:], id[:]) })
 		if !ok {
-			out = slices.Insert(out, at, t)
+			out = slices.Insert(out, at, topic)
 			continue
 		}
-		all := slices.Concat(out[at].Partitions, t.Partitions)
+		all := slices.Concat(out[at].Partitions, topic.Partitions)
 		slices.Sort(all)
 		out[at].Partitions = all
 	}
@@ -877,21 +877,21 @@ func union(a, b []cluster.TopicPartitions) []cluster.TopicPartitions {
 }
 
 // without are the partitions of a that b does not have.
-func without(a, b []cluster.TopicPartitions) []cluster.TopicPartitions {
-	return filter(a, b, false)
+func without(from, removed []cluster.TopicPartitions) []cluster.TopicPartitions {
+	return filter(from, removed, false)
 }
 
-func filter(a, b []cluster.TopicPartitions, in bool) (out []cluster.TopicPartitions) {
-	for _, t := range a {
-		parts := partitionsOf(b, t.Topic)
-		var left []int32
-		for _, p := range t.Partitions {
-			if _, ok := slices.BinarySearch(parts, p); ok == in {
-				left = append(left, p)
+func filter(from, by []cluster.TopicPartitions, in bool) (out []cluster.TopicPartitions) {
+	for _, topic := range from {
+		parts := partitionsOf(by, topic.Topic)
+		var kept []int32
+		for _, partition := range topic.Partitions {
+			if _, ok := slices.BinarySearch(parts, partition); ok == in {
+				kept = append(kept, partition)
 			}
 		}
-		if left != nil {
-			out = append(out, cluster.TopicPartitions{Topic: t.Topic, Partitions: left})
+		if kept != nil {
+			out = append(out, cluster.TopicPartitions{Topic: topic.Topic, Partitions: kept})
 		}
 	}
 	return out

@@ -116,14 +116,14 @@ type Done struct{ Code kafka.ErrorCode }
 // for the whole request. A Coordinator belongs to the control shard.
 type Coordinator struct {
 	state     *cluster.State
-	o         Options
+	options   Options
 	at        Time
 	groups    []*group // sorted by id
 	due       dueHeap
-	members   int       // of all classic groups, pending ones too
-	consumers int       // members of all groups of the consumer protocol
-	bytes     int       // of all groups' members
-	storing   []storing // what waits for Stored, in order
+	members   int            // of all classic groups, pending ones too
+	consumers int            // members of all groups of the consumer protocol
+	bytes     int            // of all groups' members
+	storing   []pendingStore // what waits for Stored, in order
 	effects   []Effect
 	closed    bool
 }
@@ -188,7 +188,7 @@ type pendingMember struct {
 }
 
 // storing is what becomes of a change once it is stored.
-type storing struct {
+type pendingStore struct {
 	kind       storingKind
 	group      *group
 	ticket     uint64
@@ -267,47 +267,47 @@ type SyncReply struct {
 type Leaving struct{ MemberID, InstanceID string }
 
 // SetOptions changes the rules. What is under way goes on by the old ones.
-func (c *Coordinator) SetOptions(o Options) { c.o = o }
+func (c *Coordinator) SetOptions(options Options) { c.options = options }
 
 // New takes up the groups of a State: who was a member is one until
 // its session times out.
-func New(s *cluster.State, o Options, at Time) *Coordinator {
-	c := &Coordinator{state: s, o: o, at: at}
-	for _, d := range s.Groups() {
-		g := c.list(d.ID)
-		if d.Consumer != nil {
-			g.changedMS = d.ChangedMS
-			c.takeUpConsumers(g, d.Consumer)
-			c.schedule(g)
+func New(state *cluster.State, options Options, at Time) *Coordinator {
+	coordinator := &Coordinator{state: state, options: options, at: at}
+	for _, stored := range state.Groups() {
+		group := coordinator.list(stored.ID)
+		if stored.Consumer != nil {
+			group.changedMS = stored.ChangedMS
+			coordinator.takeUpConsumers(group, stored.Consumer)
+			coordinator.schedule(group)
 			continue
 		}
-		g.generation, g.protocolType, g.protocol, g.leader, g.changedMS = d.Generation, d.ProtocolType, d.Protocol, d.Leader, d.ChangedMS
-		for i := range d.Members {
-			x := &d.Members[i]
-			m := &member{
-				id: x.ID, instance: x.InstanceID, clientID: x.ClientID, clientHost: x.ClientHost, sessionMS: x.SessionTimeoutMS, rebalanceMS: x.RebalanceTimeoutMS,
-				protocols: []cluster.GroupProtocol{{Name: d.Protocol, Metadata: x.Subscription}}, assignment: x.Assignment,
+		group.generation, group.protocolType, group.protocol, group.leader, group.changedMS = stored.Generation, stored.ProtocolType, stored.Protocol, stored.Leader, stored.ChangedMS
+		for i := range stored.Members {
+			from := &stored.Members[i]
+			member := &member{
+				id: from.ID, instance: from.InstanceID, clientID: from.ClientID, clientHost: from.ClientHost, sessionMS: from.SessionTimeoutMS, rebalanceMS: from.RebalanceTimeoutMS,
+				protocols: []cluster.GroupProtocol{{Name: stored.Protocol, Metadata: from.Subscription}}, assignment: from.Assignment,
 			}
-			c.put(g, m)
-			c.rearm(g, m, int64(m.sessionMS))
+			coordinator.put(group, member)
+			coordinator.rearm(group, member, int64(member.sessionMS))
 		}
-		if len(g.members) > 0 {
-			g.state = Stable
+		if len(group.members) > 0 {
+			group.state = Stable
 		}
-		g.learnTopics()
-		if len(g.members) > 0 && d.Leader == "" { // it was one of the consumer protocol, and nobody has assigned since
-			c.rebalance(g)
+		group.learnTopics()
+		if len(group.members) > 0 && stored.Leader == "" { // it was one of the consumer protocol, and nobody has assigned since
+			coordinator.rebalance(group)
 		}
-		c.schedule(g)
+		coordinator.schedule(group)
 	}
-	return c
+	return coordinator
 }
 
 // Effects are what is to be done, once.
 func (c *Coordinator) Effects() []Effect {
-	e := c.effects
+	effects := c.effects
 	c.effects = nil
-	return e
+	return effects
 }
 
 // Next is when Tick has something to do, Never if nothing is due.
@@ -322,106 +322,106 @@ func (c *Coordinator) Next() int64 {
 func (c *Coordinator) Waiting() bool { return len(c.storing) > 0 }
 
 // Join handles a JoinGroup request.
-func (c *Coordinator) Join(at Time, ticket uint64, r *JoinRequest) {
+func (c *Coordinator) Join(at Time, ticket uint64, req *JoinRequest) {
 	c.at = at
 	switch {
 	case c.closed:
-		c.refuseJoin(ticket, kafka.CoordinatorNotAvailable, r.MemberID)
+		c.refuseJoin(ticket, kafka.CoordinatorNotAvailable, req.MemberID)
 		return
-	case !groupIDFits(r.Group):
-		c.refuseJoin(ticket, kafka.InvalidGroupID, r.MemberID)
+	case !groupIDFits(req.Group):
+		c.refuseJoin(ticket, kafka.InvalidGroupID, req.MemberID)
 		return
-	case int64(r.SessionTimeoutMS) < c.o.SessionTimeoutMinMS || int64(r.SessionTimeoutMS) > c.o.SessionTimeoutMaxMS:
-		c.refuseJoin(ticket, kafka.InvalidSessionTimeout, r.MemberID)
+	case int64(req.SessionTimeoutMS) < c.options.SessionTimeoutMinMS || int64(req.SessionTimeoutMS) > c.options.SessionTimeoutMaxMS:
+		c.refuseJoin(ticket, kafka.InvalidSessionTimeout, req.MemberID)
 		return
-	case !r.fits():
-		c.refuseJoin(ticket, kafka.InvalidRequest, r.MemberID)
+	case !req.fits():
+		c.refuseJoin(ticket, kafka.InvalidRequest, req.MemberID)
 		return
 	}
-	g, ok := c.group(r.Group)
+	group, ok := c.group(req.Group)
 	switch {
-	case ok && g.consumer != nil && g.state != Empty:
-		c.joinConsumer(g, ticket, r)
-		c.schedule(g)
+	case ok && group.consumer != nil && group.state != Empty:
+		c.joinConsumer(group, ticket, req)
+		c.schedule(group)
 		return
-	case ok && g.consumer != nil: // the last of them has gone: it is a classic group from now on
-		g.generation, g.consumer, g.protocolType = g.consumer.epoch, nil, ""
+	case ok && group.consumer != nil: // the last of them has gone: it is a classic group from now on
+		group.generation, group.consumer, group.protocolType = group.consumer.epoch, nil, ""
 	case ok:
-	case r.MemberID != "":
-		c.refuseJoin(ticket, kafka.UnknownMemberID, r.MemberID)
+	case req.MemberID != "":
+		c.refuseJoin(ticket, kafka.UnknownMemberID, req.MemberID)
 		return
-	case len(c.groups) >= c.o.GroupsMax:
+	case len(c.groups) >= c.options.GroupsMax:
 		c.refuseJoin(ticket, kafka.GroupMaxSizeReached, "")
 		return
 	default:
-		g = c.list(r.Group)
-		g.changedMS = at.WallMS
+		group = c.list(req.Group)
+		group.changedMS = at.WallMS
 	}
-	c.join(g, ticket, r)
-	c.unlistUnused(g)
-	c.schedule(g)
+	c.join(group, ticket, req)
+	c.unlistUnused(group)
+	c.schedule(group)
 }
 
 // Sync handles a SyncGroup request.
-func (c *Coordinator) Sync(at Time, ticket uint64, r *SyncRequest) {
+func (c *Coordinator) Sync(at Time, ticket uint64, req *SyncRequest) {
 	c.at = at
 	code := kafka.None
-	g, ok := c.group(r.Group)
+	group, ok := c.group(req.Group)
 	switch {
 	case c.closed:
 		code = kafka.CoordinatorNotAvailable
-	case !groupIDFits(r.Group):
+	case !groupIDFits(req.Group):
 		code = kafka.InvalidGroupID
-	case !ok || g.state == Empty:
+	case !ok || group.state == Empty:
 		code = kafka.UnknownMemberID
-	case g.consumer != nil:
-		c.syncConsumer(g, ticket, r)
-		c.schedule(g)
+	case group.consumer != nil:
+		c.syncConsumer(group, ticket, req)
+		c.schedule(group)
 		return
 	default:
-		code = g.validate(r.MemberID, r.InstanceID)
+		code = group.validate(req.MemberID, req.InstanceID)
 	}
 	switch {
 	case code != 0:
-	case r.Generation != g.generation:
+	case req.Generation != group.generation:
 		code = kafka.IllegalGeneration
-	case r.ProtocolType != nil && *r.ProtocolType != g.protocolType || r.Protocol != nil && g.protocol != "" && *r.Protocol != g.protocol:
+	case req.ProtocolType != nil && *req.ProtocolType != group.protocolType || req.Protocol != nil && group.protocol != "" && *req.Protocol != group.protocol:
 		code = kafka.InconsistentGroupProtocol
-	case g.state == PreparingRebalance:
+	case group.state == PreparingRebalance:
 		code = kafka.RebalanceInProgress
 	}
 	if code != 0 {
 		c.reply(ticket, &SyncReply{Code: code})
 		return
 	}
-	c.sync(g, ticket, r)
-	c.schedule(g)
+	c.sync(group, ticket, req)
+	c.schedule(group)
 }
 
 // Heartbeat handles a Heartbeat request.
-func (c *Coordinator) Heartbeat(at Time, group, memberID, instanceID string, generation int32) (code kafka.ErrorCode) {
+func (c *Coordinator) Heartbeat(at Time, groupID, memberID, instanceID string, generation int32) (code kafka.ErrorCode) {
 	c.at = at
 	if c.closed {
 		return kafka.CoordinatorNotAvailable
 	}
-	if !groupIDFits(group) {
+	if !groupIDFits(groupID) {
 		return kafka.InvalidGroupID
 	}
-	g, ok := c.group(group)
+	group, ok := c.group(groupID)
 	if !ok {
 		return kafka.UnknownMemberID
 	}
-	if g.consumer != nil {
-		return c.heartbeatClassic(g, memberID, instanceID, generation)
+	if group.consumer != nil {
+		return c.heartbeatClassic(group, memberID, instanceID, generation)
 	}
-	if code := g.validate(memberID, instanceID); code != 0 {
+	if code := group.validate(memberID, instanceID); code != 0 {
 		return code
 	}
-	if generation != g.generation {
+	if generation != group.generation {
 		return kafka.IllegalGeneration
 	}
-	c.alive(g, g.byID[memberID])
-	if g.state == PreparingRebalance {
+	c.alive(group, group.byID[memberID])
+	if group.state == PreparingRebalance {
 		return kafka.RebalanceInProgress
 	}
 	return 0
@@ -430,52 +430,52 @@ func (c *Coordinator) Heartbeat(at Time, group, memberID, instanceID string, gen
 // Leave handles a LeaveGroup request: each member's code, or one for the whole
 // request. Without the latter the ticket is answered when what follows is
 // durable.
-func (c *Coordinator) Leave(at Time, ticket uint64, group string, leaving []Leaving) (codes []kafka.ErrorCode, code kafka.ErrorCode) {
+func (c *Coordinator) Leave(at Time, ticket uint64, groupID string, leaving []Leaving) (codes []kafka.ErrorCode, code kafka.ErrorCode) {
 	c.at = at
 	if c.closed {
 		return nil, kafka.CoordinatorNotAvailable
 	}
-	if !groupIDFits(group) {
+	if !groupIDFits(groupID) {
 		return nil, kafka.InvalidGroupID
 	}
 	codes = make([]kafka.ErrorCode, len(leaving))
-	g, ok := c.group(group)
-	if ok && g.consumer != nil {
-		codes = c.leaveClassic(g, ticket, leaving)
-		c.schedule(g)
+	group, ok := c.group(groupID)
+	if ok && group.consumer != nil {
+		codes = c.leaveClassic(group, ticket, leaving)
+		c.schedule(group)
 		return codes, 0
 	}
 	left := false
-	for i, l := range leaving {
+	for i, leaver := range leaving {
 		if !ok {
 			codes[i] = kafka.UnknownMemberID
 			continue
 		}
-		id := l.MemberID
+		id := leaver.MemberID
 		if id == "" {
-			m := g.static[l.InstanceID]
-			if m == nil || l.InstanceID == "" {
+			member := group.static[leaver.InstanceID]
+			if member == nil || leaver.InstanceID == "" {
 				codes[i] = kafka.UnknownMemberID
 				continue
 			}
-			id = m.id
-		} else if g.isPending(id) {
-			c.dropPending(g, id)
+			id = member.id
+		} else if group.isPending(id) {
+			c.dropPending(group, id)
 			left = true
 			continue
-		} else if codes[i] = g.validate(id, l.InstanceID); codes[i] != 0 {
+		} else if codes[i] = group.validate(id, leaver.InstanceID); codes[i] != 0 {
 			continue
 		}
-		c.remove(g, g.byID[id])
+		c.remove(group, group.byID[id])
 		left = true
 	}
 	stores := len(c.storing)
 	if left {
-		switch g.state {
+		switch group.state {
 		case Stable, CompletingRebalance:
-			c.rebalance(g)
+			c.rebalance(group)
 		case PreparingRebalance:
-			c.maybeComplete(g)
+			c.maybeComplete(group)
 		}
 	}
 	if len(c.storing) > stores {
@@ -484,8 +484,8 @@ func (c *Coordinator) Leave(at Time, ticket uint64, group string, leaving []Leav
 		c.reply(ticket, Done{})
 	}
 	if ok {
-		c.unlistUnused(g)
-		c.schedule(g)
+		c.unlistUnused(group)
+		c.schedule(group)
 	}
 	return codes, 0
 }
@@ -500,91 +500,91 @@ type CommitRequest struct {
 // Commit handles an OffsetCommit request, for partitions that exist and with
 // metadata that is not too large. With code 0 the ticket is answered when the
 // offsets are durable.
-func (c *Coordinator) Commit(at Time, ticket uint64, r *CommitRequest, topics []cluster.GroupTopic) (code kafka.ErrorCode) {
+func (c *Coordinator) Commit(at Time, ticket uint64, req *CommitRequest, topics []cluster.GroupTopic) (code kafka.ErrorCode) {
 	c.at = at
 	if c.closed {
 		return kafka.CoordinatorNotAvailable
 	}
-	if len(r.Group) > cluster.GroupIDBytesMax { // the empty id is allowed here, as in Kafka
+	if len(req.Group) > cluster.GroupIDBytesMax { // the empty id is allowed here, as in Kafka
 		return kafka.InvalidGroupID
 	}
-	g, ok := c.group(r.Group)
+	group, ok := c.group(req.Group)
 	switch {
 	case ok:
-		if code := c.validateCommit(g, r); code != 0 {
+		if code := c.validateCommit(group, req); code != 0 {
 			return code
 		}
-	case r.Generation >= 0 && r.KnowsGroupIDNotFound:
+	case req.Generation >= 0 && req.KnowsGroupIDNotFound:
 		return kafka.GroupIDNotFound
-	case r.Generation >= 0:
+	case req.Generation >= 0:
 		return kafka.IllegalGeneration
-	case len(c.groups) >= c.o.GroupsMax:
+	case len(c.groups) >= c.options.GroupsMax:
 		return kafka.PolicyViolation
 	}
-	if ok && (g.state == Stable || g.state == PreparingRebalance) {
-		if m := g.byID[r.MemberID]; m != nil {
-			c.alive(g, m)
+	if ok && (group.state == Stable || group.state == PreparingRebalance) {
+		if member := group.byID[req.MemberID]; member != nil {
+			c.alive(group, member)
 		}
 	}
 	if len(topics) == 0 {
 		c.reply(ticket, Done{})
 		return 0
 	}
-	if more := c.state.MoreOffsetBytes(r.Group, topics); more > 0 {
+	if more := c.state.MoreOffsetBytes(req.Group, topics); more > 0 {
 		have := 0
-		if d, ok := c.state.Group(r.Group); ok {
-			have = d.OffsetBytes()
+		if stored, ok := c.state.Group(req.Group); ok {
+			have = stored.OffsetBytes()
 		}
-		if have+more > c.o.OffsetBytesMax || c.state.GroupBytes()+c.bytes+more > c.o.BytesMax {
+		if have+more > c.options.OffsetBytesMax || c.state.GroupBytes()+c.bytes+more > c.options.BytesMax {
 			return kafka.InvalidCommitOffsetSize
 		}
 	}
-	change := cluster.CommitOffsets(r.Group, topics)
-	if len(change) > c.o.GroupBytesMax {
+	change := cluster.CommitOffsets(req.Group, topics)
+	if len(change) > c.options.GroupBytesMax {
 		return kafka.InvalidCommitOffsetSize
 	}
 	if !ok {
-		g = c.list(r.Group)
-		g.changedMS = at.WallMS
+		group = c.list(req.Group)
+		group.changedMS = at.WallMS
 	}
-	c.store(change, storing{group: g, ticket: ticket})
+	c.store(change, pendingStore{group: group, ticket: ticket})
 	return 0
 }
 
 // Settle answers the ticket when all that is on its way now is durable, so that
 // what is read then is no older than what was known now.
-func (c *Coordinator) Settle(ticket uint64) { c.store(nil, storing{ticket: ticket}) }
+func (c *Coordinator) Settle(ticket uint64) { c.store(nil, pendingStore{ticket: ticket}) }
 
 // DeleteOffsets handles an OffsetDelete request, for partitions that exist.
 // subscribed are the topics refused with GROUP_SUBSCRIBED_TO_TOPIC. With code 0
 // the ticket is answered when the rest is durable.
-func (c *Coordinator) DeleteOffsets(at Time, ticket uint64, group string, topics []cluster.GroupPartitions) (subscribed []string, code kafka.ErrorCode) {
+func (c *Coordinator) DeleteOffsets(at Time, ticket uint64, groupID string, topics []cluster.GroupPartitions) (subscribed []string, code kafka.ErrorCode) {
 	c.at = at
 	if c.closed {
 		return nil, kafka.CoordinatorNotAvailable
 	}
-	if !groupIDFits(group) {
+	if !groupIDFits(groupID) {
 		return nil, kafka.InvalidGroupID
 	}
-	g, ok := c.group(group)
+	group, ok := c.group(groupID)
 	if !ok {
 		return nil, kafka.GroupIDNotFound
 	}
-	if g.state != Empty && !g.isConsumer() {
+	if group.state != Empty && !group.isConsumer() {
 		return nil, kafka.NonEmptyGroup
 	}
 	var gone []cluster.GroupPartitions
-	for _, t := range topics {
-		if g.subscribes(t.Topic) {
-			subscribed = append(subscribed, t.Topic)
-		} else if len(t.Partitions) > 0 {
-			gone = append(gone, t)
+	for _, topic := range topics {
+		if group.subscribes(topic.Topic) {
+			subscribed = append(subscribed, topic.Topic)
+		} else if len(topic.Partitions) > 0 {
+			gone = append(gone, topic)
 		}
 	}
 	if len(gone) == 0 {
 		c.reply(ticket, Done{})
 	} else {
-		c.store(cluster.ForgetOffsets(group, gone), storing{group: g, ticket: ticket})
+		c.store(cluster.ForgetOffsets(groupID, gone), pendingStore{group: group, ticket: ticket})
 	}
 	return subscribed, 0
 }
@@ -596,23 +596,23 @@ func (c *Coordinator) Delete(at Time, ticket uint64, ids []string) (codes []kafk
 	codes = make([]kafka.ErrorCode, len(ids))
 	var change []byte
 	for i, id := range ids {
-		g, ok := c.group(id)
+		group, ok := c.group(id)
 		switch {
 		case c.closed:
 			codes[i] = kafka.CoordinatorNotAvailable
 		case !ok:
 			codes[i] = kafka.GroupIDNotFound
-		case g.state != Empty:
+		case group.state != Empty:
 			codes[i] = kafka.NonEmptyGroup
 		default:
 			change = append(change, cluster.DropGroup(id)...)
-			c.unlist(g)
+			c.unlist(group)
 		}
 	}
 	if change == nil {
 		c.reply(ticket, Done{})
 	} else {
-		c.store(change, storing{ticket: ticket})
+		c.store(change, pendingStore{ticket: ticket})
 	}
 	return codes
 }
@@ -636,9 +636,9 @@ const (
 // List are the groups by id, without their members.
 func (c *Coordinator) List() []Info {
 	out := make([]Info, len(c.groups))
-	for i, g := range c.groups {
-		out[i] = Info{ID: g.id, Kind: KindClassic, State: g.state, ProtocolType: g.protocolType}
-		if g.consumer != nil {
+	for i, group := range c.groups {
+		out[i] = Info{ID: group.id, Kind: KindClassic, State: group.state, ProtocolType: group.protocolType}
+		if group.consumer != nil {
 			out[i].Kind = KindConsumer
 		}
 	}
@@ -649,23 +649,23 @@ func (c *Coordinator) List() []Info {
 // while it is stable. Not to be kept. One of the consumer protocol is none, of
 // that Kind.
 func (c *Coordinator) Describe(id string) (Info, bool) {
-	g, ok := c.group(id)
+	group, ok := c.group(id)
 	if !ok {
 		return Info{ID: id, State: Dead}, false
 	}
-	if g.consumer != nil {
+	if group.consumer != nil {
 		return Info{ID: id, Kind: KindConsumer, State: Dead}, false
 	}
-	out := Info{ID: g.id, Kind: KindClassic, State: g.state, ProtocolType: g.protocolType}
-	if g.state == Stable {
-		out.Protocol = g.protocol
+	out := Info{ID: group.id, Kind: KindClassic, State: group.state, ProtocolType: group.protocolType}
+	if group.state == Stable {
+		out.Protocol = group.protocol
 	}
-	for _, m := range g.members {
-		x := cluster.GroupMember{ID: m.id, InstanceID: m.instance, ClientID: m.clientID, ClientHost: m.clientHost, Assignment: m.assignment}
-		if g.state == Stable {
-			x.Subscription = m.metadata(g.protocol)
+	for _, member := range group.members {
+		described := cluster.GroupMember{ID: member.id, InstanceID: member.instance, ClientID: member.clientID, ClientHost: member.clientHost, Assignment: member.assignment}
+		if group.state == Stable {
+			described.Subscription = member.metadata(group.protocol)
 		}
-		out.Members = append(out.Members, x)
+		out.Members = append(out.Members, described)
 	}
 	return out, true
 }
@@ -677,11 +677,11 @@ func (c *Coordinator) Tick(at Time) {
 	}
 	c.at = at
 	for len(c.due) > 0 && c.due[0].due <= at.NowMS {
-		g := c.due[0]
-		c.expire(g)
-		c.unlistUnused(g)
-		g.due = Never // what was looked at so far may lie before all deadlines
-		c.schedule(g)
+		group := c.due[0]
+		c.expire(group)
+		c.unlistUnused(group)
+		group.due = Never // what was looked at so far may lie before all deadlines
+		c.schedule(group)
 	}
 }
 
@@ -689,31 +689,31 @@ func (c *Coordinator) Tick(at Time) {
 // empty groups that are left with none.
 func (c *Coordinator) Expire(at Time) {
 	c.at = at
-	for _, g := range slices.Clone(c.groups) {
-		if g.stores > 0 || len(g.pending) > 0 {
+	for _, group := range slices.Clone(c.groups) {
+		if group.stores > 0 || len(group.pending) > 0 {
 			continue
 		}
-		d, durable := c.state.Group(g.id)
+		stored, durable := c.state.Group(group.id)
 		var gone []cluster.GroupPartitions
 		all := true
 		if durable {
-			gone, all = g.expired(d, at.WallMS, c.o.OffsetsRetentionMS)
+			gone, all = group.expired(stored, at.WallMS, c.options.OffsetsRetentionMS)
 		}
 		switch {
-		case all && g.state == Empty:
+		case all && group.state == Empty:
 			if durable {
-				c.store(cluster.DropGroup(g.id), storing{})
+				c.store(cluster.DropGroup(group.id), pendingStore{})
 			}
-			c.unlist(g)
+			c.unlist(group)
 		case len(gone) > 0:
-			c.store(cluster.ForgetOffsets(g.id, gone), storing{group: g})
+			c.store(cluster.ForgetOffsets(group.id, gone), pendingStore{group: group})
 		}
 	}
 }
 
 // expired are a group's offsets whose time is over; all says that none is left.
-func (g *group) expired(d *cluster.Group, wallMS, retentionMS int64) (gone []cluster.GroupPartitions, all bool) {
-	if len(d.Topics) == 0 {
+func (g *group) expired(stored *cluster.Group, wallMS, retentionMS int64) (gone []cluster.GroupPartitions, all bool) {
+	if len(stored.Topics) == 0 {
 		return nil, true
 	}
 	sinceEmpty := false
@@ -727,26 +727,26 @@ func (g *group) expired(d *cluster.Group, wallMS, retentionMS int64) (gone []clu
 		return nil, false
 	}
 	all = true
-	for _, t := range d.Topics {
-		if g.subscribes(t.Name) {
+	for _, topic := range stored.Topics {
+		if g.subscribes(topic.Name) {
 			all = false
 			continue
 		}
-		x := cluster.GroupPartitions{Topic: t.Name}
-		for i := range t.Offsets {
-			o := &t.Offsets[i]
-			since := o.CommittedMS
+		topicGone := cluster.GroupPartitions{Topic: topic.Name}
+		for i := range topic.Offsets {
+			offset := &topic.Offsets[i]
+			since := offset.CommittedMS
 			if sinceEmpty {
 				since = g.changedMS
 			}
-			if o.ExpiresMS >= 0 && wallMS >= o.ExpiresMS || o.ExpiresMS < 0 && wallMS-since >= retentionMS {
-				x.Partitions = append(x.Partitions, o.Partition)
+			if offset.ExpiresMS >= 0 && wallMS >= offset.ExpiresMS || offset.ExpiresMS < 0 && wallMS-since >= retentionMS {
+				topicGone.Partitions = append(topicGone.Partitions, offset.Partition)
 			} else {
 				all = false
 			}
 		}
-		if len(x.Partitions) > 0 {
-			gone = append(gone, x)
+		if len(topicGone.Partitions) > 0 {
+			gone = append(gone, topicGone)
 		}
 	}
 	return gone, all
@@ -758,10 +758,10 @@ func (c *Coordinator) Close() {
 		return
 	}
 	c.closed = true
-	for _, g := range c.groups {
-		for _, m := range g.members {
-			c.endJoin(g, m, kafka.NotCoordinator)
-			c.endSync(m, &SyncReply{Code: kafka.NotCoordinator})
+	for _, group := range c.groups {
+		for _, member := range group.members {
+			c.endJoin(group, member, kafka.NotCoordinator)
+			c.endSync(member, &SyncReply{Code: kafka.NotCoordinator})
 		}
 	}
 }
@@ -770,30 +770,30 @@ func (c *Coordinator) Close() {
 // it cannot be.
 func (c *Coordinator) Stored(at Time, code kafka.ErrorCode) {
 	c.at = at
-	s := c.storing[0]
+	storing := c.storing[0]
 	c.storing = c.storing[1:]
 	if len(c.storing) == 0 {
 		c.storing = nil
 	}
-	g := s.group
-	if g != nil {
-		g.stores--
+	group := storing.group
+	if group != nil {
+		group.stores--
 	}
-	switch s.kind {
+	switch storing.kind {
 	case storingAssignment:
-		c.assigned(g, &s, code)
+		c.assigned(group, &storing, code)
 	case storingStatic:
-		c.replaced(g, &s, code)
+		c.replaced(group, &storing, code)
 	case storingConsumer:
-		c.consumerStored(g, &s, code)
+		c.consumerStored(group, &storing, code)
 	default:
-		if s.ticket != 0 {
-			c.reply(s.ticket, Done{code})
+		if storing.ticket != 0 {
+			c.reply(storing.ticket, Done{code})
 		}
 	}
-	if g != nil {
-		c.unlistUnused(g)
-		c.schedule(g)
+	if group != nil {
+		c.unlistUnused(group)
+		c.schedule(group)
 	}
 }
 
@@ -807,97 +807,97 @@ func (c *Coordinator) group(id string) (*group, bool) {
 }
 
 func (c *Coordinator) find(id string) (int, bool) {
-	return slices.BinarySearchFunc(c.groups, id, func(g *group, id string) int { return cmp.Compare(g.id, id) })
+	return slices.BinarySearchFunc(c.groups, id, func(group *group, id string) int { return cmp.Compare(group.id, id) })
 }
 
 // list adds an empty group.
 func (c *Coordinator) list(id string) *group {
-	g := &group{id: id, byID: map[string]*member{}, static: map[string]*member{}, joinAt: Never, syncAt: Never, due: Never, heapAt: -1}
+	group := &group{id: id, byID: map[string]*member{}, static: map[string]*member{}, joinAt: Never, syncAt: Never, due: Never, heapAt: -1}
 	i, _ := c.find(id)
-	c.groups = slices.Insert(c.groups, i, g)
-	return g
+	c.groups = slices.Insert(c.groups, i, group)
+	return group
 }
 
 // unlist ends an empty group. What is durable of it is another matter.
-func (c *Coordinator) unlist(g *group) {
-	i, ok := c.find(g.id)
-	if !ok || c.groups[i] != g {
+func (c *Coordinator) unlist(group *group) {
+	i, ok := c.find(group.id)
+	if !ok || c.groups[i] != group {
 		return
 	}
 	c.groups = slices.Delete(c.groups, i, i+1)
-	c.members -= len(g.pending)
-	g.pending = nil
-	g.state, g.unlisted = Dead, true
-	if g.heapAt >= 0 {
-		heap.Remove(&c.due, g.heapAt)
+	c.members -= len(group.pending)
+	group.pending = nil
+	group.state, group.unlisted = Dead, true
+	if group.heapAt >= 0 {
+		heap.Remove(&c.due, group.heapAt)
 	}
 }
 
 // unlistUnused ends a group that nothing came of: nobody joined, nothing is
 // stored.
-func (c *Coordinator) unlistUnused(g *group) {
-	if g.unlisted || g.state != Empty || len(g.pending) > 0 || g.stores > 0 {
+func (c *Coordinator) unlistUnused(group *group) {
+	if group.unlisted || group.state != Empty || len(group.pending) > 0 || group.stores > 0 {
 		return
 	}
-	if _, durable := c.state.Group(g.id); !durable {
-		c.unlist(g)
+	if _, durable := c.state.Group(group.id); !durable {
+		c.unlist(group)
 	}
 }
 
-func (c *Coordinator) reply(ticket uint64, r any) {
-	c.effects = append(c.effects, Effect{Ticket: ticket, Reply: r})
+func (c *Coordinator) reply(ticket uint64, reply any) {
+	c.effects = append(c.effects, Effect{Ticket: ticket, Reply: reply})
 }
 
-func (c *Coordinator) store(change []byte, s storing) {
-	if s.group != nil {
-		s.group.stores++
+func (c *Coordinator) store(change []byte, storing pendingStore) {
+	if storing.group != nil {
+		storing.group.stores++
 	}
-	c.storing = append(c.storing, s)
+	c.storing = append(c.storing, storing)
 	c.effects = append(c.effects, Effect{Store: true, Change: change})
 }
 
 // schedule makes sure that Tick looks at the group in time. Deadlines that were
 // put off leave it where it is: it is looked at once too often.
-func (c *Coordinator) schedule(g *group) {
-	if g.unlisted {
+func (c *Coordinator) schedule(group *group) {
+	if group.unlisted {
 		return
 	}
-	due := g.earliest()
+	due := group.earliest()
 	switch {
 	case due == Never:
-		g.due = due
-		if g.heapAt >= 0 {
-			heap.Remove(&c.due, g.heapAt)
+		group.due = due
+		if group.heapAt >= 0 {
+			heap.Remove(&c.due, group.heapAt)
 		}
-	case g.heapAt < 0:
-		g.due = due
-		heap.Push(&c.due, g)
-	case due < g.due || g.due == Never || g.due <= c.at.NowMS:
-		g.due = due
-		heap.Fix(&c.due, g.heapAt)
+	case group.heapAt < 0:
+		group.due = due
+		heap.Push(&c.due, group)
+	case due < group.due || group.due == Never || group.due <= c.at.NowMS:
+		group.due = due
+		heap.Fix(&c.due, group.heapAt)
 	}
 }
 
 // alive puts off the end of a member's session. Hardly ever is that sooner than
 // what the group is scheduled for, so nothing is searched.
-func (c *Coordinator) alive(g *group, m *member) {
-	c.rearm(g, m, int64(m.sessionMS))
-	if m.deadline < g.due {
-		c.schedule(g)
+func (c *Coordinator) alive(group *group, member *member) {
+	c.rearm(group, member, int64(member.sessionMS))
+	if member.deadline < group.due {
+		c.schedule(group)
 	}
 }
 
 func (g *group) earliest() int64 {
 	due := min(g.joinAt, g.syncAt)
-	for _, m := range g.members {
-		due = min(due, m.deadline)
+	for _, member := range g.members {
+		due = min(due, member.deadline)
 	}
-	for _, p := range g.pending {
-		due = min(due, p.deadline)
+	for _, pending := range g.pending {
+		due = min(due, pending.deadline)
 	}
 	if g.consumer != nil {
-		for _, m := range g.consumer.members {
-			due = min(due, m.deadline, m.revokeBy, m.joinBy, m.syncBy)
+		for _, member := range g.consumer.members {
+			due = min(due, member.deadline, member.revokeBy, member.joinBy, member.syncBy)
 		}
 	}
 	return due
@@ -917,26 +917,26 @@ func (h dueHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].heapAt, h[j].heapAt = i, j
 }
-func (h *dueHeap) Push(x any) {
-	g := x.(*group)
-	g.heapAt = len(*h)
-	*h = append(*h, g)
+func (h *dueHeap) Push(added any) {
+	group := added.(*group)
+	group.heapAt = len(*h)
+	*h = append(*h, group)
 }
 func (h *dueHeap) Pop() any {
 	old := *h
-	g := old[len(old)-1]
+	group := old[len(old)-1]
 	old[len(old)-1] = nil
 	*h = old[:len(old)-1]
-	g.heapAt = -1
-	return g
+	group.heapAt = -1
+	return group
 }
 
 func groupIDFits(id string) bool { return id != "" && len(id) <= cluster.GroupIDBytesMax }
 
 // fits says whether what a join brings can be stored.
 func (r *JoinRequest) fits() bool {
-	for _, p := range r.Protocols {
-		if len(p.Name) > cluster.GroupIDBytesMax {
+	for _, protocol := range r.Protocols {
+		if len(protocol.Name) > cluster.GroupIDBytesMax {
 			return false
 		}
 	}
@@ -968,23 +968,23 @@ func (g *group) learnTopics() {
 		return
 	}
 	var all []string
-	for _, m := range g.members {
-		b := m.metadata(g.protocol)
-		if len(b) < 6 {
+	for _, member := range g.members {
+		rest := member.metadata(g.protocol)
+		if len(rest) < 6 {
 			return
 		}
-		n := int32(binary.BigEndian.Uint32(b[2:]))
-		b = b[6:]
-		for ; n > 0; n-- {
-			if len(b) < 2 {
+		count := int32(binary.BigEndian.Uint32(rest[2:]))
+		rest = rest[6:]
+		for ; count > 0; count-- {
+			if len(rest) < 2 {
 				return
 			}
-			size := int(int16(binary.BigEndian.Uint16(b)))
-			if size < 0 || len(b)-2 < size {
+			size := int(int16(binary.BigEndian.Uint16(rest)))
+			if size < 0 || len(rest)-2 < size {
 				return
 			}
-			all = append(all, strings.Clone(string(b[2:2+size])))
-			b = b[2+size:]
+			all = append(all, strings.Clone(string(rest[2:2+size])))
+			rest = rest[2+size:]
 		}
 	}
 	slices.Sort(all)

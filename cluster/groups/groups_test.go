@@ -43,8 +43,8 @@ func (b *bench) named(all []cluster.TopicPartitions) []byte {
 		topic, _ := b.state.TopicByID(t.Topic)
 		out = append(binary.BigEndian.AppendUint16(out, uint16(len(topic.Name))), topic.Name...)
 		out = binary.BigEndian.AppendUint32(out, uint32(len(t.Partitions)))
-		for _, p := range t.Partitions {
-			out = binary.BigEndian.AppendUint32(out, uint32(p))
+		for _, partition := range t.Partitions {
+			out = binary.BigEndian.AppendUint32(out, uint32(partition))
 		}
 	}
 	return out
@@ -98,30 +98,30 @@ func (b *bench) settle() {
 				continue
 			}
 			fmt.Fprintf(&b.said, "%d: ", e.Ticket)
-			switch r := e.Reply.(type) {
+			switch reply := e.Reply.(type) {
 			case *JoinReply:
-				b.joined(r)
+				b.joined(reply)
 			case *SyncReply:
-				has, _, ok := parseAssignment(r.Assignment)
-				if r.Code != 0 {
-					fmt.Fprintf(&b.said, "sync %s\n", r.Code)
-				} else if ok && len(r.Assignment) > 0 {
-					fmt.Fprintf(&b.said, "sync %s/%s has %s\n", r.ProtocolType, r.Protocol, b.partitions(b.c.withIDs(has)))
+				has, _, ok := parseAssignment(reply.Assignment)
+				if reply.Code != 0 {
+					fmt.Fprintf(&b.said, "sync %s\n", reply.Code)
+				} else if ok && len(reply.Assignment) > 0 {
+					fmt.Fprintf(&b.said, "sync %s/%s has %s\n", reply.ProtocolType, reply.Protocol, b.partitions(b.c.withIDs(has)))
 				} else {
-					fmt.Fprintf(&b.said, "sync %s/%s %q\n", r.ProtocolType, r.Protocol, r.Assignment)
+					fmt.Fprintf(&b.said, "sync %s/%s %q\n", reply.ProtocolType, reply.Protocol, reply.Assignment)
 				}
 			case *ConsumerReply:
-				if r.Code != 0 {
-					fmt.Fprintf(&b.said, "beat %s\n", r.Code)
+				if reply.Code != 0 {
+					fmt.Fprintf(&b.said, "beat %s\n", reply.Code)
 					break
 				}
-				fmt.Fprintf(&b.said, "beat id=%s epoch=%d", r.MemberID, r.Epoch)
-				if r.Assigns {
-					fmt.Fprintf(&b.said, " has %s", b.partitions(r.Assignment))
+				fmt.Fprintf(&b.said, "beat id=%s epoch=%d", reply.MemberID, reply.Epoch)
+				if reply.Assigns {
+					fmt.Fprintf(&b.said, " has %s", b.partitions(reply.Assignment))
 				}
 				b.said.WriteString("\n")
 			case Done:
-				fmt.Fprintf(&b.said, "done %s\n", r.Code)
+				fmt.Fprintf(&b.said, "done %s\n", reply.Code)
 			}
 		}
 		if !b.hold {
@@ -144,16 +144,16 @@ func (b *bench) release(code kafka.ErrorCode) {
 	}
 }
 
-func (b *bench) joined(r *JoinReply) {
-	if r.Code != 0 {
-		fmt.Fprintf(&b.said, "join %s id=%s\n", r.Code, r.MemberID)
+func (b *bench) joined(reply *JoinReply) {
+	if reply.Code != 0 {
+		fmt.Fprintf(&b.said, "join %s id=%s\n", reply.Code, reply.MemberID)
 		return
 	}
-	fmt.Fprintf(&b.said, "join id=%s generation=%d %s/%s leader=%s", r.MemberID, r.Generation, r.ProtocolType, r.Protocol, r.Leader)
-	if r.SkipAssignment {
+	fmt.Fprintf(&b.said, "join id=%s generation=%d %s/%s leader=%s", reply.MemberID, reply.Generation, reply.ProtocolType, reply.Protocol, reply.Leader)
+	if reply.SkipAssignment {
 		b.said.WriteString(" skip")
 	}
-	for _, m := range r.Members {
+	for _, m := range reply.Members {
 		fmt.Fprintf(&b.said, " [%s", m.ID)
 		if m.InstanceID != "" {
 			fmt.Fprintf(&b.said, "@%s", m.InstanceID)
@@ -225,46 +225,46 @@ func (b *bench) restart() {
 // check holds the invariants of live groups.
 func (b *bench) check() {
 	members, total := 0, 0
-	for i, g := range b.c.groups {
-		if i > 0 && b.c.groups[i-1].id >= g.id {
+	for i, group := range b.c.groups {
+		if i > 0 && b.c.groups[i-1].id >= group.id {
 			b.t.Fatal("groups are out of order")
 		}
 		awaiting, bytes, static := 0, 0, 0
-		for _, m := range g.members {
-			if g.byID[m.id] != m || m.instance != "" && g.static[m.instance] != m {
-				b.t.Fatalf("group %s: member %s is in disorder", g.id, m.id)
+		for _, member := range group.members {
+			if group.byID[member.id] != member || member.instance != "" && group.static[member.instance] != member {
+				b.t.Fatalf("group %s: member %s is in disorder", group.id, member.id)
 			}
-			if m.join != 0 && m.sync != 0 {
-				b.t.Fatalf("group %s: member %s waits twice", g.id, m.id)
+			if member.join != 0 && member.sync != 0 {
+				b.t.Fatalf("group %s: member %s waits twice", group.id, member.id)
 			}
-			if m.join != 0 {
+			if member.join != 0 {
 				awaiting++
 			}
-			if m.instance != "" {
+			if member.instance != "" {
 				static++
 			}
-			bytes += m.bytes()
+			bytes += member.bytes()
 		}
-		if x := g.consumer; x != nil {
-			bytes += b.checkConsumers(g, x)
+		if consumer := group.consumer; consumer != nil {
+			bytes += b.checkConsumers(group, consumer)
 		}
-		if awaiting != g.awaiting || bytes != g.bytes || len(g.byID) != len(g.members) || len(g.static) != static {
-			b.t.Fatalf("group %s: %d of %d wait for joins, %d of %d bytes, %d of %d members, %d of %d static", g.id, g.awaiting, awaiting, g.bytes, bytes, len(g.byID), len(g.members), len(g.static), static)
+		if awaiting != group.awaiting || bytes != group.bytes || len(group.byID) != len(group.members) || len(group.static) != static {
+			b.t.Fatalf("group %s: %d of %d wait for joins, %d of %d bytes, %d of %d members, %d of %d static", group.id, group.awaiting, awaiting, group.bytes, bytes, len(group.byID), len(group.members), len(group.static), static)
 		}
-		if empty := g.state == Empty; empty && len(g.members) > 0 {
-			b.t.Fatalf("group %s: empty with members", g.id)
+		if empty := group.state == Empty; empty && len(group.members) > 0 {
+			b.t.Fatalf("group %s: empty with members", group.id)
 		}
-		if (g.state == Stable || g.state == CompletingRebalance) && len(g.members) == 0 && g.consumer == nil {
-			b.t.Fatalf("group %s: %s without members", g.id, g.state)
+		if (group.state == Stable || group.state == CompletingRebalance) && len(group.members) == 0 && group.consumer == nil {
+			b.t.Fatalf("group %s: %s without members", group.id, group.state)
 		}
-		if len(g.members) > 0 && g.byID[g.leader] == nil {
-			b.t.Fatalf("group %s: its leader %q is no member", g.id, g.leader)
+		if len(group.members) > 0 && group.byID[group.leader] == nil {
+			b.t.Fatalf("group %s: its leader %q is no member", group.id, group.leader)
 		}
-		if due := g.earliest(); due != Never && (g.heapAt < 0 || b.c.due[g.heapAt] != g || g.due > due) {
-			b.t.Fatalf("group %s: due at %d, scheduled for %d", g.id, due, g.due)
+		if due := group.earliest(); due != Never && (group.heapAt < 0 || b.c.due[group.heapAt] != group || group.due > due) {
+			b.t.Fatalf("group %s: due at %d, scheduled for %d", group.id, due, group.due)
 		}
-		members += len(g.members) + len(g.pending)
-		total += g.bytes
+		members += len(group.members) + len(group.pending)
+		total += group.bytes
 	}
 	if members != b.c.members || total != b.c.bytes {
 		b.t.Fatalf("%d members counted of %d, %d bytes of %d", b.c.members, members, b.c.bytes, total)
@@ -273,54 +273,54 @@ func (b *bench) check() {
 
 // checkConsumers holds the invariants of a live group of the consumer protocol,
 // and says how much its members are counted to have.
-func (b *bench) checkConsumers(g *group, x *consumerGroup) (bytes int) {
-	if len(g.members) > 0 || g.protocolType != cluster.ConsumerProtocol || x.assigned > x.epoch || g.state != x.state() {
-		b.t.Fatalf("group %s: %d classic members, type %q, epoch %d assigned %d, %s but %s", g.id, len(g.members), g.protocolType, x.epoch, x.assigned, g.state, x.state())
+func (b *bench) checkConsumers(group *group, consumer *consumerGroup) (bytes int) {
+	if len(group.members) > 0 || group.protocolType != cluster.ConsumerProtocol || consumer.assigned > consumer.epoch || group.state != consumer.state() {
+		b.t.Fatalf("group %s: %d classic members, type %q, epoch %d assigned %d, %s but %s", group.id, len(group.members), group.protocolType, consumer.epoch, consumer.assigned, group.state, consumer.state())
 	}
 	owned, static := 0, 0
 	targets := map[slot]string{}
-	for i, m := range x.members {
-		if i > 0 && x.members[i-1].ID >= m.ID {
-			b.t.Fatalf("group %s: members are out of order", g.id)
+	for i, member := range consumer.members {
+		if i > 0 && consumer.members[i-1].ID >= member.ID {
+			b.t.Fatalf("group %s: members are out of order", group.id)
 		}
-		if m.InstanceID != "" {
+		if member.InstanceID != "" {
 			static++
-			if x.static[m.InstanceID] != m {
-				b.t.Fatalf("group %s: static member %s is in disorder", g.id, m.ID)
+			if consumer.static[member.InstanceID] != member {
+				b.t.Fatalf("group %s: static member %s is in disorder", group.id, member.ID)
 			}
 		}
-		if m.Epoch > x.assigned || (m.State == cluster.MemberUnrevoked) != (len(m.Revoking) > 0) || (m.State == cluster.MemberUnrevoked && m.Classic == nil) != (m.revokeBy != Never) || m.Classic == nil && min(m.joinBy, m.syncBy) != Never || m.dirty {
-			b.t.Fatalf("group %s: member %+v at assignment epoch %d, to revoke by %d", g.id, m.ConsumerMember, x.assigned, m.revokeBy)
+		if member.Epoch > consumer.assigned || (member.State == cluster.MemberUnrevoked) != (len(member.Revoking) > 0) || (member.State == cluster.MemberUnrevoked && member.Classic == nil) != (member.revokeBy != Never) || member.Classic == nil && min(member.joinBy, member.syncBy) != Never || member.dirty {
+			b.t.Fatalf("group %s: member %+v at assignment epoch %d, to revoke by %d", group.id, member.ConsumerMember, consumer.assigned, member.revokeBy)
 		}
-		if m.State == cluster.MemberStable && m.Epoch == x.assigned && !cluster.SamePartitions(m.Assigned, m.Target) {
-			b.t.Fatalf("group %s: member %s is stable with %v, its target is %v", g.id, m.ID, m.Assigned, m.Target)
+		if member.State == cluster.MemberStable && member.Epoch == consumer.assigned && !cluster.SamePartitions(member.Assigned, member.Target) {
+			b.t.Fatalf("group %s: member %s is stable with %v, its target is %v", group.id, member.ID, member.Assigned, member.Target)
 		}
-		for _, all := range [][]cluster.TopicPartitions{m.Assigned, m.Revoking} {
-			for _, t := range all {
-				for _, p := range t.Partitions {
+		for _, all := range [][]cluster.TopicPartitions{member.Assigned, member.Revoking} {
+			for _, topic := range all {
+				for _, partition := range topic.Partitions {
 					owned++
-					if x.owners[slot{t.Topic, p}] != m {
-						b.t.Fatalf("group %s: %s has a partition that is not its own", g.id, m.ID)
+					if consumer.owners[slot{topic.Topic, partition}] != member {
+						b.t.Fatalf("group %s: %s has a partition that is not its own", group.id, member.ID)
 					}
 				}
 			}
 		}
-		for _, t := range m.Target {
-			for _, p := range t.Partitions {
-				s := slot{t.Topic, p}
+		for _, topic := range member.Target {
+			for _, partition := range topic.Partitions {
+				s := slot{topic.Topic, partition}
 				if targets[s] != "" {
-					b.t.Fatalf("group %s: partition %d is to be %s's and %s's", g.id, p, targets[s], m.ID)
+					b.t.Fatalf("group %s: partition %d is to be %s's and %s's", group.id, partition, targets[s], member.ID)
 				}
-				targets[s] = m.ID
+				targets[s] = member.ID
 			}
 		}
-		if m.counted != m.CountedBytes() {
-			b.t.Fatalf("group %s: member %s is counted to have %d bytes, it has %d", g.id, m.ID, m.counted, m.CountedBytes())
+		if member.counted != member.CountedBytes() {
+			b.t.Fatalf("group %s: member %s is counted to have %d bytes, it has %d", group.id, member.ID, member.counted, member.CountedBytes())
 		}
-		bytes += m.counted
+		bytes += member.counted
 	}
-	if owned != len(x.owners) || static != len(x.static) {
-		b.t.Fatalf("group %s: %d partitions owned, %d counted; %d static members, %d counted", g.id, owned, len(x.owners), static, len(x.static))
+	if owned != len(consumer.owners) || static != len(consumer.static) {
+		b.t.Fatalf("group %s: %d partitions owned, %d counted; %d static members, %d counted", group.id, owned, len(consumer.owners), static, len(consumer.static))
 	}
 	return bytes
 }
@@ -363,7 +363,7 @@ func TestGroups(t *testing.T) {
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			b.t = t
 			a := args{t, d}
-			group := a.str("group", "g")
+			groupID := a.str("group", "g")
 			b.said.Reset()
 			next := func() uint64 {
 				ticket++
@@ -384,7 +384,7 @@ func TestGroups(t *testing.T) {
 				if name := a.str("migration", ""); name != "" {
 					b.o.Migration, _ = cluster.ParseMigrationPolicy(name)
 				}
-				b.c.o = b.o
+				b.c.options = b.o
 			case "topic":
 				topics++
 				must(t, b.state)(func() ([]byte, *cluster.Refusal) {
@@ -399,14 +399,14 @@ func TestGroups(t *testing.T) {
 					return cmd, r
 				}())
 			case "join":
-				r := &JoinRequest{
-					Group: group, MemberID: a.str("id", ""), InstanceID: a.str("instance", ""), ProtocolType: a.str("type", "consumer"), NewID: a.str("new", ""), ClientID: "client",
+				req := &JoinRequest{
+					Group: groupID, MemberID: a.str("id", ""), InstanceID: a.str("instance", ""), ProtocolType: a.str("type", "consumer"), NewID: a.str("new", ""), ClientID: "client",
 					SessionTimeoutMS: int32(a.num("session", 10000)), RebalanceTimeoutMS: int32(a.num("rebalance", 60000)), IDRequired: a.has("v4"), CanSkip: a.has("v9"),
 				}
 				for _, p := range strings.Split(a.str("knows", "range:t"), "+") {
 					if name, what, ok := strings.Cut(p, ":"); ok {
 						meta := []byte(what)
-						if r.ProtocolType == "consumer" {
+						if req.ProtocolType == "consumer" {
 							meta = subscription(strings.Split(what, "/")...)
 							if a.has("owned") {
 								meta = subscriptionV1(b.named(b.parsePartitions(a.str("owned", ""))), strings.Split(what, "/")...)
@@ -415,32 +415,32 @@ func TestGroups(t *testing.T) {
 								meta = []byte{0}
 							}
 						}
-						r.Protocols = append(r.Protocols, cluster.GroupProtocol{Name: name, Metadata: meta})
+						req.Protocols = append(req.Protocols, cluster.GroupProtocol{Name: name, Metadata: meta})
 					}
 				}
 				if a.has("type") && a.str("type", "") == "none" {
-					r.ProtocolType = ""
+					req.ProtocolType = ""
 				}
-				b.c.Join(b.at, next(), r)
+				b.c.Join(b.at, next(), req)
 			case "sync":
-				r := &SyncRequest{Group: group, MemberID: a.str("id", ""), InstanceID: a.str("instance", ""), Generation: int32(a.num("generation", 1))}
+				req := &SyncRequest{Group: groupID, MemberID: a.str("id", ""), InstanceID: a.str("instance", ""), Generation: int32(a.num("generation", 1))}
 				if v := a.str("type", ""); v != "" {
-					r.ProtocolType = &v
+					req.ProtocolType = &v
 				}
 				if v := a.str("protocol", ""); v != "" {
-					r.Protocol = &v
+					req.Protocol = &v
 				}
 				for _, x := range strings.Split(a.str("assign", ""), "+") {
 					if m, what, ok := strings.Cut(x, ":"); ok {
-						r.Assignments = append(r.Assignments, Assignment{m, []byte(what)})
+						req.Assignments = append(req.Assignments, Assignment{m, []byte(what)})
 					}
 				}
 				for _, line := range strings.Split(d.Input, "\n") { // what consumers are assigned
 					if m, what, ok := strings.Cut(line, " "); ok {
-						r.Assignments = append(r.Assignments, Assignment{m, b.assigned(b.parsePartitions(what), a.str("custom", ""))})
+						req.Assignments = append(req.Assignments, Assignment{m, b.assigned(b.parsePartitions(what), a.str("custom", ""))})
 					}
 				}
-				b.c.Sync(b.at, next(), r)
+				b.c.Sync(b.at, next(), req)
 			case "grow":
 				must(t, b.state)(func() ([]byte, *cluster.Refusal) {
 					cmd, r := b.state.PlanGrow(a.str("name", ""), int(a.num("partitions", 4)), cluster.Placement{}, roomy)
@@ -448,7 +448,7 @@ func TestGroups(t *testing.T) {
 					return cmd, r
 				}())
 			case "beat":
-				r := &ConsumerRequest{Group: group, MemberID: a.str("id", ""), Epoch: int32(a.num("epoch", 0)), RebalanceTimeoutMS: int32(a.num("rebalance", -1)), ClientID: "client", NewID: a.str("new", ""), BringsID: a.has("v1")}
+				req := &ConsumerRequest{Group: groupID, MemberID: a.str("id", ""), Epoch: int32(a.num("epoch", 0)), RebalanceTimeoutMS: int32(a.num("rebalance", -1)), ClientID: "client", NewID: a.str("new", ""), BringsID: a.has("v1")}
 				text := func(key string) *string {
 					if !a.has(key) {
 						return nil
@@ -456,29 +456,29 @@ func TestGroups(t *testing.T) {
 					v := a.str(key, "")
 					return &v
 				}
-				r.InstanceID, r.RackID, r.Assignor = text("instance"), text("rack"), text("assignor")
+				req.InstanceID, req.RackID, req.Assignor = text("instance"), text("rack"), text("assignor")
 				if regex := strings.TrimSpace(d.Input); regex != "" {
-					r.Regex = &regex
+					req.Regex = &regex
 				}
-				if r.Epoch == 0 { // a join says it all
-					r.RebalanceTimeoutMS = int32(a.num("rebalance", 60000))
-					r.Owned = []cluster.TopicPartitions{}
-					if r.Regex == nil {
-						r.Topics = []string{"t"}
+				if req.Epoch == 0 { // a join says it all
+					req.RebalanceTimeoutMS = int32(a.num("rebalance", 60000))
+					req.Owned = []cluster.TopicPartitions{}
+					if req.Regex == nil {
+						req.Topics = []string{"t"}
 					}
 				}
 				if a.has("topics") {
-					r.Topics = strings.FieldsFunc(a.str("topics", ""), func(c rune) bool { return c == '+' })
-					if r.Topics == nil {
-						r.Topics = []string{}
+					req.Topics = strings.FieldsFunc(a.str("topics", ""), func(c rune) bool { return c == '+' })
+					if req.Topics == nil {
+						req.Topics = []string{}
 					}
 				}
 				if a.has("owned") {
-					r.Owned = b.parsePartitions(a.str("owned", ""))
+					req.Owned = b.parsePartitions(a.str("owned", ""))
 				}
-				b.c.ConsumerHeartbeat(b.at, next(), r)
+				b.c.ConsumerHeartbeat(b.at, next(), req)
 			case "members":
-				g, ok := b.c.DescribeConsumer(group)
+				g, ok := b.c.DescribeConsumer(groupID)
 				if !ok {
 					say("no consumer group")
 					break
@@ -501,16 +501,16 @@ func TestGroups(t *testing.T) {
 					v := a.str("id", "")
 					who = &v
 				}
-				say("%s", b.c.ValidateFetch(group, who, int32(a.num("epoch", -1))))
+				say("%s", b.c.ValidateFetch(groupID, who, int32(a.num("epoch", -1))))
 			case "heartbeat":
-				say("%s", b.c.Heartbeat(b.at, group, a.str("id", ""), a.str("instance", ""), int32(a.num("generation", 1))))
+				say("%s", b.c.Heartbeat(b.at, groupID, a.str("id", ""), a.str("instance", ""), int32(a.num("generation", 1))))
 			case "leave":
 				var who []Leaving
 				for _, x := range strings.Split(a.str("ids", ""), "+") {
 					m, instance, _ := strings.Cut(x, "@")
 					who = append(who, Leaving{m, instance})
 				}
-				codes, code := b.c.Leave(b.at, next(), group, who)
+				codes, code := b.c.Leave(b.at, next(), groupID, who)
 				if code != 0 {
 					say("%s", code)
 				}
@@ -518,7 +518,7 @@ func TestGroups(t *testing.T) {
 					say("%s@%s %s", who[i].MemberID, who[i].InstanceID, c)
 				}
 			case "commit":
-				r := &CommitRequest{Group: group, MemberID: a.str("id", ""), InstanceID: a.str("instance", ""), Generation: int32(a.num("generation", -1)), KnowsGroupIDNotFound: a.has("v9")}
+				req := &CommitRequest{Group: groupID, MemberID: a.str("id", ""), InstanceID: a.str("instance", ""), Generation: int32(a.num("generation", -1)), KnowsGroupIDNotFound: a.has("v9")}
 				var offsets []cluster.GroupTopic
 				for _, x := range strings.Fields(strings.ReplaceAll(d.Input, "\n", " ")) {
 					var name string
@@ -530,11 +530,11 @@ func TestGroups(t *testing.T) {
 					fmt.Sscanf(rest, "%d=%d", &o.Partition, &o.Offset)
 					offsets = append(offsets, cluster.GroupTopic{Name: name, Offsets: []cluster.Offset{o}})
 				}
-				if code := b.c.Commit(b.at, next(), r, offsets); code != 0 {
+				if code := b.c.Commit(b.at, next(), req, offsets); code != 0 {
 					say("%s", code)
 				}
 			case "offsets":
-				g, ok := b.state.Group(group)
+				g, ok := b.state.Group(groupID)
 				if !ok {
 					say("no group")
 					break
@@ -551,11 +551,11 @@ func TestGroups(t *testing.T) {
 					n, _ := strconv.Atoi(rest)
 					parts = append(parts, cluster.GroupPartitions{Topic: name, Partitions: []int32{int32(n)}})
 				}
-				subscribed, code := b.c.DeleteOffsets(b.at, next(), group, parts)
+				subscribed, code := b.c.DeleteOffsets(b.at, next(), groupID, parts)
 				say("%s %v", code, subscribed)
 			case "delete":
-				for i, c := range b.c.Delete(b.at, next(), strings.Split(group, "+")) {
-					say("%s %s", strings.Split(group, "+")[i], c)
+				for i, c := range b.c.Delete(b.at, next(), strings.Split(groupID, "+")) {
+					say("%s %s", strings.Split(groupID, "+")[i], c)
 				}
 			case "settle":
 				b.c.Settle(next())
@@ -602,7 +602,7 @@ func TestGroups(t *testing.T) {
 					say("%s %s type=%q%s", g.ID, g.State, g.ProtocolType, kind)
 				}
 			case "describe":
-				g, ok := b.c.Describe(group)
+				g, ok := b.c.Describe(groupID)
 				say("%s %s type=%q protocol=%q known=%t", g.ID, g.State, g.ProtocolType, g.Protocol, ok)
 				for _, m := range g.Members {
 					say("  %s@%s %s %q %q", m.ID, m.InstanceID, m.ClientID, m.Subscription, m.Assignment)
@@ -669,32 +669,32 @@ func TestGroupLife(t *testing.T) {
 				if w.waits == e.Ticket {
 					w.waits = 0
 				}
-				switch r := e.Reply.(type) {
+				switch reply := e.Reply.(type) {
 				case *JoinReply:
-					switch r.Code {
+					switch reply.Code {
 					case 0:
-						w.id, w.generation, w.leader, w.others = r.MemberID, r.Generation, r.Leader == r.MemberID && !r.SkipAssignment, nil
-						for _, m := range r.Members {
+						w.id, w.generation, w.leader, w.others = reply.MemberID, reply.Generation, reply.Leader == reply.MemberID && !reply.SkipAssignment, nil
+						for _, m := range reply.Members {
 							w.others = append(w.others, m.ID)
 						}
 					case kafka.MemberIDRequired:
-						w.id = r.MemberID
+						w.id = reply.MemberID
 					case kafka.UnknownMemberID, kafka.FencedInstanceID, kafka.GroupMaxSizeReached:
 						w.id = ""
 					}
 				case *SyncReply:
-					if r.Code == 0 {
+					if reply.Code == 0 {
 						w.stable = true
 						stable++
 						g, _ := b.state.Group(w.group)
 						if g == nil || g.Generation < w.generation {
 							t.Fatalf("seed %d: generation %d of %s was assigned and is not durable", seed, w.generation, w.group)
 						}
-					} else if r.Code == kafka.UnknownMemberID {
+					} else if reply.Code == kafka.UnknownMemberID {
 						w.id = ""
 					}
 				case Done:
-					if at, ok := offered[e.Ticket]; ok && r.Code == 0 {
+					if at, ok := offered[e.Ticket]; ok && reply.Code == 0 {
 						committed[w.group] = at
 					}
 				}
@@ -858,33 +858,33 @@ func TestConsumerLife(t *testing.T) {
 		beat := func(x *client) {
 			ticket++
 			waits[ticket], x.waits, x.sent = x, ticket, b.at.NowMS
-			r := &ConsumerRequest{Group: "g", MemberID: x.id, Epoch: x.epoch, RebalanceTimeoutMS: -1, Owned: slices.Clone(x.owned)}
-			if r.Owned == nil {
-				r.Owned = []cluster.TopicPartitions{}
+			req := &ConsumerRequest{Group: "g", MemberID: x.id, Epoch: x.epoch, RebalanceTimeoutMS: -1, Owned: slices.Clone(x.owned)}
+			if req.Owned == nil {
+				req.Owned = []cluster.TopicPartitions{}
 			}
 			if x.instance != "" {
-				r.InstanceID = &x.instance
+				req.InstanceID = &x.instance
 			}
 			if x.id == "" || x.epoch == 0 || x.full {
 				fresh++
 				if x.id == "" {
-					r.NewID, r.Epoch = fmt.Sprint("m", fresh), 0
+					req.NewID, req.Epoch = fmt.Sprint("m", fresh), 0
 					if x.instance != "" {
-						r.MemberID, r.NewID = r.NewID, ""
+						req.MemberID, req.NewID = req.NewID, ""
 					}
 				}
-				if r.Epoch == 0 {
-					r.Owned, x.owned = []cluster.TopicPartitions{}, nil
+				if req.Epoch == 0 {
+					req.Owned, x.owned = []cluster.TopicPartitions{}, nil
 				}
-				r.RebalanceTimeoutMS, r.Topics = 60000, []string{"t1", "t2"}
+				req.RebalanceTimeoutMS, req.Topics = 60000, []string{"t1", "t2"}
 				if rng.Intn(2) == 0 {
-					r.Regex = new(string)
-					*r.Regex = "t[0-9]+"
+					req.Regex = new(string)
+					*req.Regex = "t[0-9]+"
 				}
 				assignor := []string{AssignUniform, AssignRange}[rng.Intn(2)]
-				r.Assignor = &assignor
+				req.Assignor = &assignor
 			}
-			b.c.ConsumerHeartbeat(b.at, ticket, r)
+			b.c.ConsumerHeartbeat(b.at, ticket, req)
 		}
 		for range 2000 {
 			b.at.NowMS += int64(rng.Intn(200))
@@ -1010,17 +1010,17 @@ func TestAssignors(t *testing.T) {
 						if assignor == AssignRange && int(x.Partitions[len(x.Partitions)-1]-x.Partitions[0]) != len(x.Partitions)-1 {
 							t.Fatalf("seed %d: %v is no range", seed, x.Partitions)
 						}
-						for _, p := range x.Partitions {
-							seen[slot{x.Topic, p}]++
+						for _, partition := range x.Partitions {
+							seen[slot{x.Topic, partition}]++
 							load[i]++
 						}
 					}
 				}
 				for k, topic := range topics {
 					wanted := slices.ContainsFunc(members, func(m assignMember) bool { return slices.Contains(m.topics, k) })
-					for p := range topic.partitions {
-						if n := seen[slot{topic.id, int32(p)}]; n != 0 && !wanted || n != 1 && wanted {
-							t.Fatalf("seed %d: partition %d of %s is assigned %d times", seed, p, topic.name, n)
+					for partition := range topic.partitions {
+						if n := seen[slot{topic.id, int32(partition)}]; n != 0 && !wanted || n != 1 && wanted {
+							t.Fatalf("seed %d: partition %d of %s is assigned %d times", seed, partition, topic.name, n)
 						}
 					}
 				}

@@ -29,61 +29,61 @@ import (
 
 // upgraded is what a classic group with members would be as one of the consumer
 // protocol, or why it cannot be one. The group stays as it is.
-func (c *Coordinator) upgraded(g *group) (x *consumerGroup, why string) {
+func (c *Coordinator) upgraded(group *group) (consumer *consumerGroup, why string) {
 	cannot := func(why string) (*consumerGroup, string) {
-		return nil, "Cannot upgrade classic group " + g.id + " to consumer group because " + why
+		return nil, "Cannot upgrade classic group " + group.id + " to consumer group because " + why
 	}
 	switch {
-	case !c.o.Migration.Upgrades:
+	case !c.options.Migration.Upgrades:
 		return cannot("online upgrade is disabled.")
-	case !g.isConsumer():
+	case !group.isConsumer():
 		return cannot("the group does not use the consumer embedded protocol.")
-	case len(g.members) > c.o.ConsumerGroupSizeMax:
+	case len(group.members) > c.options.ConsumerGroupSizeMax:
 		return cannot("the group size exceeds the consumer group maximum size.")
 	}
-	x = newConsumerGroup(g.generation)
-	for _, o := range g.members {
-		metadata := o.metadata(g.protocol)
+	consumer = newConsumerGroup(group.generation)
+	for _, classic := range group.members {
+		metadata := classic.metadata(group.protocol)
 		if metadata == nil { // a rebalance is under way, and there is no protocol yet that it knows
-			metadata = o.protocols[0].Metadata
+			metadata = classic.protocols[0].Metadata
 		}
 		subscribed, ok := parseSubscription(metadata)
-		has, custom, assigned := parseAssignment(o.assignment)
+		has, custom, assigned := parseAssignment(classic.assignment)
 		switch {
 		case !ok || !assigned:
 			return cannot("the embedded consumer protocol is malformed.")
 		case custom:
 			return cannot("an unsupported custom assignor is in use. Please refer to the documentation or switch to a default assignor before re-attempting the upgrade.")
 		}
-		if len(o.assignment) == 0 { // a rebalance has taken it: what it still has it says itself
+		if len(classic.assignment) == 0 { // a rebalance has taken it: what it still has it says itself
 			has = subscribed.owned
 		}
-		m := &consumerMember{deadline: c.at.NowMS + int64(o.sessionMS), revokeBy: Never, joinBy: Never, syncBy: Never, dirty: true}
-		m.ID, m.InstanceID, m.RackID, m.ClientID, m.ClientHost = o.id, o.instance, subscribed.rack, o.clientID, o.clientHost
-		m.RebalanceTimeoutMS, m.Topics, m.Epoch, m.PreviousEpoch = o.rebalanceMS, subscribed.topics, g.generation, g.generation
-		m.Classic = &cluster.ClassicMember{SessionTimeoutMS: o.sessionMS, Protocols: o.protocols}
-		if !c.o.Faults.UpgradeForgets {
-			m.Assigned = c.unowned(x, has)
+		member := &consumerMember{deadline: c.at.NowMS + int64(classic.sessionMS), revokeBy: Never, joinBy: Never, syncBy: Never, dirty: true}
+		member.ID, member.InstanceID, member.RackID, member.ClientID, member.ClientHost = classic.id, classic.instance, subscribed.rack, classic.clientID, classic.clientHost
+		member.RebalanceTimeoutMS, member.Topics, member.Epoch, member.PreviousEpoch = classic.rebalanceMS, subscribed.topics, group.generation, group.generation
+		member.Classic = &cluster.ClassicMember{SessionTimeoutMS: classic.sessionMS, Protocols: classic.protocols}
+		if !c.options.Faults.UpgradeForgets {
+			member.Assigned = c.unowned(consumer, has)
 		}
-		m.Target = m.Assigned
-		x.own(m)
-		at, _ := x.memberAt(m.ID)
-		x.members = slices.Insert(x.members, at, m)
-		if m.InstanceID != "" {
-			x.static[m.InstanceID] = m
+		member.Target = member.Assigned
+		consumer.own(member)
+		at, _ := consumer.memberAt(member.ID)
+		consumer.members = slices.Insert(consumer.members, at, member)
+		if member.InstanceID != "" {
+			consumer.static[member.InstanceID] = member
 		}
 	}
-	return x, ""
+	return consumer, ""
 }
 
 // unowned are the partitions of a list that there are, and that have no owner
 // yet: an assignor that is not ours may give one to two members.
-func (c *Coordinator) unowned(x *consumerGroup, named []namedPartitions) []cluster.TopicPartitions {
+func (c *Coordinator) unowned(consumer *consumerGroup, named []namedPartitions) []cluster.TopicPartitions {
 	var out []cluster.TopicPartitions
-	for _, t := range c.withIDs(named) {
-		t.Partitions = slices.DeleteFunc(t.Partitions, func(p int32) bool { return x.owners[slot{t.Topic, p}] != nil })
-		if len(t.Partitions) > 0 {
-			out = append(out, t)
+	for _, topic := range c.withIDs(named) {
+		topic.Partitions = slices.DeleteFunc(topic.Partitions, func(partition int32) bool { return consumer.owners[slot{topic.Topic, partition}] != nil })
+		if len(topic.Partitions) > 0 {
+			out = append(out, topic)
 		}
 	}
 	return out
@@ -93,15 +93,15 @@ func (c *Coordinator) unowned(x *consumerGroup, named []namedPartitions) []clust
 // not is left out.
 func (c *Coordinator) withIDs(named []namedPartitions) []cluster.TopicPartitions {
 	var out []cluster.TopicPartitions
-	for _, n := range named {
-		topic, ok := c.state.Topic(n.topic)
+	for _, name := range named {
+		topic, ok := c.state.Topic(name.topic)
 		if !ok {
 			continue
 		}
-		parts := slices.DeleteFunc(slices.Clone(n.partitions), func(p int32) bool { return p < 0 || int(p) >= len(topic.Partitions) })
+		parts := slices.DeleteFunc(slices.Clone(name.partitions), func(partition int32) bool { return partition < 0 || int(partition) >= len(topic.Partitions) })
 		slices.Sort(parts)
 		parts = slices.Compact(parts)
-		at, twice := slices.BinarySearchFunc(out, topic.ID, func(t cluster.TopicPartitions, id [16]byte) int { return bytes.Compare(t.Topic[:], id[:]) })
+		at, twice := slices.BinarySearchFunc(out, topic.ID, func(topic cluster.TopicPartitions, id [16]byte) int { return bytes.Compare(topic.Topic[:], id[:]) })
 		if len(parts) > 0 && !twice {
 			out = slices.Insert(out, at, cluster.TopicPartitions{Topic: topic.ID, Partitions: parts})
 		}
@@ -111,156 +111,156 @@ func (c *Coordinator) withIDs(named []namedPartitions) []cluster.TopicPartitions
 
 // endClassic: what a classic group's members are they are in a consumer group
 // from now on. Those who wait are to join that.
-func (c *Coordinator) endClassic(g *group) {
-	for _, m := range g.members {
-		c.endJoin(g, m, kafka.RebalanceInProgress)
-		c.endSync(m, &SyncReply{Code: kafka.RebalanceInProgress})
+func (c *Coordinator) endClassic(group *group) {
+	for _, member := range group.members {
+		c.endJoin(group, member, kafka.RebalanceInProgress)
+		c.endSync(member, &SyncReply{Code: kafka.RebalanceInProgress})
 	}
-	c.dropAllPending(g)
-	c.members -= len(g.members)
-	g.members, g.byID, g.static = nil, map[string]*member{}, map[string]*member{}
-	g.joinAt, g.syncAt, g.initial, g.grew = Never, Never, false, false
-	g.protocol, g.leader = "", ""
+	c.dropAllPending(group)
+	c.members -= len(group.members)
+	group.members, group.byID, group.static = nil, map[string]*member{}, map[string]*member{}
+	group.joinAt, group.syncAt, group.initial, group.grew = Never, Never, false, false
+	group.protocol, group.leader = "", ""
 }
 
 // downgrades says whether a group is to be a classic one when these members have
 // gone, and so many come that speak the classic protocol: whoever is left does.
-func (c *Coordinator) downgrades(x *consumerGroup, gone []*consumerMember, come int) bool {
+func (c *Coordinator) downgrades(consumer *consumerGroup, gone []*consumerMember, come int) bool {
 	left := come
-	for _, m := range x.members {
-		if slices.Contains(gone, m) {
+	for _, member := range consumer.members {
+		if slices.Contains(gone, member) {
 			continue
 		}
-		if m.Classic == nil {
+		if member.Classic == nil {
 			return false
 		}
 		left++
 	}
-	return left > 0 && c.o.Migration.Downgrades && left <= c.o.GroupSizeMax && c.members+left <= c.o.MembersMax
+	return left > 0 && c.options.Migration.Downgrades && left <= c.options.GroupSizeMax && c.members+left <= c.options.MembersMax
 }
 
 // downgrade makes a group without these members a classic one, which rebalances.
 // Its members are not told what they were on the way to; what they have is known
 // until they join, should the group change back before. No leader is stored, so
 // that a restart has it rebalance too.
-func (c *Coordinator) downgrade(g *group, gone []*consumerMember, ticket uint64, reply any) {
-	x := g.consumer
-	c.consumers -= len(x.members)
-	c.weigh(g, -g.bytes)
-	g.consumer, g.generation = nil, x.epoch // no member's epoch is above it, and the next generation is
-	for _, o := range x.members {
-		if slices.Contains(gone, o) {
+func (c *Coordinator) downgrade(group *group, gone []*consumerMember, ticket uint64, reply any) {
+	consumer := group.consumer
+	c.consumers -= len(consumer.members)
+	c.weigh(group, -group.bytes)
+	group.consumer, group.generation = nil, consumer.epoch // no member's epoch is above it, and the next generation is
+	for _, old := range consumer.members {
+		if slices.Contains(gone, old) {
 			continue
 		}
-		m := &member{
-			id: o.ID, instance: o.InstanceID, clientID: o.ClientID, clientHost: o.ClientHost,
-			sessionMS: o.Classic.SessionTimeoutMS, rebalanceMS: o.RebalanceTimeoutMS, protocols: o.Classic.Protocols,
+		member := &member{
+			id: old.ID, instance: old.InstanceID, clientID: old.ClientID, clientHost: old.ClientHost,
+			sessionMS: old.Classic.SessionTimeoutMS, rebalanceMS: old.RebalanceTimeoutMS, protocols: old.Classic.Protocols,
 		}
-		m.assignment = c.classicAssignment(o.Classic, union(o.Assigned, o.Revoking)) // until it joins
-		c.put(g, m)
-		c.rearm(g, m, int64(m.sessionMS))
+		member.assignment = c.classicAssignment(old.Classic, union(old.Assigned, old.Revoking)) // until it joins
+		c.put(group, member)
+		c.rearm(group, member, int64(member.sessionMS))
 	}
-	s := storing{kind: storingConsumer, group: g, ticket: ticket, reply: reply}
-	if len(g.members) == 0 {
-		g.learnTopics()
-		c.become(g, Empty)
-		c.store(cluster.PutGroup(g.durable(nil)), s)
+	storing := pendingStore{kind: storingConsumer, group: group, ticket: ticket, reply: reply}
+	if len(group.members) == 0 {
+		group.learnTopics()
+		c.become(group, Empty)
+		c.store(cluster.PutGroup(group.durable(nil)), storing)
 		return
 	}
-	g.protocol = g.choose()
-	g.learnTopics()
-	c.become(g, Stable)
+	group.protocol = group.choose()
+	group.learnTopics()
+	c.become(group, Stable)
 	has := map[string][]byte{}
-	for _, m := range g.members {
-		has[m.id] = m.assignment
+	for _, member := range group.members {
+		has[member.id] = member.assignment
 	}
-	d := g.durable(has)
-	d.Leader = ""
-	c.store(cluster.PutGroup(d), s)
-	if !c.o.Faults.DowngradeQuiet {
-		c.rebalance(g)
+	stored := group.durable(has)
+	stored.Leader = ""
+	c.store(cluster.PutGroup(stored), storing)
+	if !c.options.Faults.DowngradeQuiet {
+		c.rebalance(group)
 	}
 }
 
 // joinConsumer handles the join of a member that speaks the classic protocol to
 // a group of the consumer protocol that has members. It waits for nobody.
-func (c *Coordinator) joinConsumer(g *group, ticket uint64, r *JoinRequest) {
-	x := g.consumer
-	if !x.supports(r.ProtocolType, r.Protocols) {
-		c.refuseJoin(ticket, kafka.InconsistentGroupProtocol, r.MemberID)
+func (c *Coordinator) joinConsumer(group *group, ticket uint64, req *JoinRequest) {
+	consumer := group.consumer
+	if !consumer.supports(req.ProtocolType, req.Protocols) {
+		c.refuseJoin(ticket, kafka.InconsistentGroupProtocol, req.MemberID)
 		return
 	}
-	old := x.member(r.MemberID)
-	if r.InstanceID != "" {
-		old = x.static[r.InstanceID]
+	old := consumer.member(req.MemberID)
+	if req.InstanceID != "" {
+		old = consumer.static[req.InstanceID]
 		switch {
-		case r.MemberID == "":
+		case req.MemberID == "":
 		case old == nil:
-			c.refuseJoin(ticket, kafka.UnknownMemberID, r.MemberID)
+			c.refuseJoin(ticket, kafka.UnknownMemberID, req.MemberID)
 			return
-		case old.ID != r.MemberID:
-			c.refuseJoin(ticket, kafka.FencedInstanceID, r.MemberID)
+		case old.ID != req.MemberID:
+			c.refuseJoin(ticket, kafka.FencedInstanceID, req.MemberID)
 			return
 		}
 	}
-	if old == nil && len(x.members) >= c.o.ConsumerGroupSizeMax {
+	if old == nil && len(consumer.members) >= c.options.ConsumerGroupSizeMax {
 		c.refuseJoin(ticket, kafka.GroupMaxSizeReached, "")
 		return
 	}
-	if r.MemberID == "" && r.InstanceID == "" && r.IDRequired {
-		c.refuseJoin(ticket, kafka.MemberIDRequired, r.NewID) // whoever brings it is taken
+	if req.MemberID == "" && req.InstanceID == "" && req.IDRequired {
+		c.refuseJoin(ticket, kafka.MemberIDRequired, req.NewID) // whoever brings it is taken
 		return
 	}
-	subscribed, ok := parseSubscription(r.Protocols[0].Metadata)
+	subscribed, ok := parseSubscription(req.Protocols[0].Metadata)
 	if !ok {
-		c.refuseJoin(ticket, kafka.UnknownServerError, r.MemberID)
+		c.refuseJoin(ticket, kafka.UnknownServerError, req.MemberID)
 		return
 	}
-	id := r.MemberID
+	id := req.MemberID
 	if id == "" {
-		id = r.NewID
+		id = req.NewID
 	}
-	if gone := []*consumerMember{old}; old != nil && old.ID != id && c.downgrades(x, gone, 1) {
+	if gone := []*consumerMember{old}; old != nil && old.ID != id && c.downgrades(consumer, gone, 1) {
 		// The last that spoke the consumer protocol is back, with the classic one.
-		c.downgrade(g, gone, 0, nil)
-		c.join(g, ticket, r)
+		c.downgrade(group, gone, 0, nil)
+		c.join(group, ticket, req)
 		return
 	}
-	m := &consumerMember{revokeBy: Never, dirty: true}
+	member := &consumerMember{revokeBy: Never, dirty: true}
 	if old != nil {
-		*m = *old
+		*member = *old
 	}
 	if old == nil || old.ID != id {
-		m.ID, m.Epoch, m.PreviousEpoch, m.State = id, 0, 0, cluster.MemberStable
+		member.ID, member.Epoch, member.PreviousEpoch, member.State = id, 0, 0, cluster.MemberStable
 	}
-	if r.InstanceID != "" {
-		m.InstanceID = r.InstanceID
+	if req.InstanceID != "" {
+		member.InstanceID = req.InstanceID
 	}
-	if r.RebalanceTimeoutMS >= 0 {
-		m.RebalanceTimeoutMS = r.RebalanceTimeoutMS
+	if req.RebalanceTimeoutMS >= 0 {
+		member.RebalanceTimeoutMS = req.RebalanceTimeoutMS
 	}
-	m.RackID, m.Topics, m.Regex, m.regex, m.ClientID, m.ClientHost = subscribed.rack, subscribed.topics, "", nil, r.ClientID, r.ClientHost
-	m.Classic = &cluster.ClassicMember{SessionTimeoutMS: r.SessionTimeoutMS, Protocols: cloneProtocols(r.Protocols)}
-	m.revokeBy = Never
+	member.RackID, member.Topics, member.Regex, member.regex, member.ClientID, member.ClientHost = subscribed.rack, subscribed.topics, "", nil, req.ClientID, req.ClientHost
+	member.Classic = &cluster.ClassicMember{SessionTimeoutMS: req.SessionTimeoutMS, Protocols: cloneProtocols(req.Protocols)}
+	member.revokeBy = Never
 	owned := c.withIDs(subscribed.owned)
 	if owned == nil {
 		owned = []cluster.TopicPartitions{}
 	}
-	if code, _ := c.admit(g, x, old, m, owned); code != 0 {
-		c.refuseJoin(ticket, code, r.MemberID)
+	if code, _ := c.admit(group, consumer, old, member, owned); code != 0 {
+		c.refuseJoin(ticket, code, req.MemberID)
 		return
 	}
-	m.deadline, m.joinBy = c.at.NowMS+int64(m.Classic.SessionTimeoutMS), Never
-	m.syncBy = c.at.NowMS + m.rebalanceMS()
-	c.storeConsumer(g, ticket, &JoinReply{MemberID: m.ID, Generation: m.Epoch, ProtocolType: cluster.ConsumerProtocol, Protocol: m.Classic.Protocols[0].Name})
+	member.deadline, member.joinBy = c.at.NowMS+int64(member.Classic.SessionTimeoutMS), Never
+	member.syncBy = c.at.NowMS + member.rebalanceMS()
+	c.storeConsumer(group, ticket, &JoinReply{MemberID: member.ID, Generation: member.Epoch, ProtocolType: cluster.ConsumerProtocol, Protocol: member.Classic.Protocols[0].Name})
 }
 
 // supports says whether a member with these classic protocols can be in the
 // group: one of them is known to all who speak the classic protocol.
 func (x *consumerGroup) supports(protocolType string, protocols []cluster.GroupProtocol) bool {
-	return protocolType == cluster.ConsumerProtocol && slices.ContainsFunc(protocols, func(p cluster.GroupProtocol) bool {
-		for _, m := range x.members {
-			if m.Classic != nil && !slices.ContainsFunc(m.Classic.Protocols, func(o cluster.GroupProtocol) bool { return o.Name == p.Name }) {
+	return protocolType == cluster.ConsumerProtocol && slices.ContainsFunc(protocols, func(protocol cluster.GroupProtocol) bool {
+		for _, member := range x.members {
+			if member.Classic != nil && !slices.ContainsFunc(member.Classic.Protocols, func(known cluster.GroupProtocol) bool { return known.Name == protocol.Name }) {
 				return false
 			}
 		}
@@ -270,53 +270,53 @@ func (x *consumerGroup) supports(protocolType string, protocols []cluster.GroupP
 
 // speaksClassic is the member of that id that speaks the classic protocol, at
 // that generation.
-func (x *consumerGroup) speaksClassic(memberID, instanceID string, generation int32) (m *consumerMember, code kafka.ErrorCode) {
-	m = x.member(memberID)
+func (x *consumerGroup) speaksClassic(memberID, instanceID string, generation int32) (member *consumerMember, code kafka.ErrorCode) {
+	member = x.member(memberID)
 	if instanceID != "" {
-		if m = x.static[instanceID]; m != nil && m.ID != memberID {
+		if member = x.static[instanceID]; member != nil && member.ID != memberID {
 			return nil, kafka.FencedInstanceID
 		}
 	}
 	switch {
-	case m == nil || m.Classic == nil:
+	case member == nil || member.Classic == nil:
 		return nil, kafka.UnknownMemberID
-	case m.Epoch != generation:
+	case member.Epoch != generation:
 		return nil, kafka.IllegalGeneration
 	}
-	return m, 0
+	return member, 0
 }
 
 // syncConsumer tells a member that speaks the classic protocol what it has.
-func (c *Coordinator) syncConsumer(g *group, ticket uint64, r *SyncRequest) {
-	x := g.consumer
-	m, code := x.speaksClassic(r.MemberID, r.InstanceID, r.Generation)
+func (c *Coordinator) syncConsumer(group *group, ticket uint64, req *SyncRequest) {
+	consumer := group.consumer
+	member, code := consumer.speaksClassic(req.MemberID, req.InstanceID, req.Generation)
 	switch {
 	case code != 0:
-	case r.ProtocolType != nil && *r.ProtocolType != cluster.ConsumerProtocol || r.Protocol != nil && *r.Protocol != m.Classic.Protocols[0].Name:
+	case req.ProtocolType != nil && *req.ProtocolType != cluster.ConsumerProtocol || req.Protocol != nil && *req.Protocol != member.Classic.Protocols[0].Name:
 		code = kafka.InconsistentGroupProtocol
-	case x.epoch > m.Epoch && m.State != cluster.MemberUnrevoked: // it first gives up what it has to, and joins for more then
-		c.awaitRejoin(m)
+	case consumer.epoch > member.Epoch && member.State != cluster.MemberUnrevoked: // it first gives up what it has to, and joins for more then
+		c.awaitRejoin(member)
 		code = kafka.RebalanceInProgress
 	}
 	if code != 0 {
 		c.reply(ticket, &SyncReply{Code: code})
 		return
 	}
-	m.deadline, m.syncBy = c.at.NowMS+int64(m.Classic.SessionTimeoutMS), Never
-	reply := &SyncReply{Assignment: c.classicAssignment(m.Classic, m.Assigned)}
-	if r.ProtocolType != nil {
-		reply.ProtocolType = *r.ProtocolType
+	member.deadline, member.syncBy = c.at.NowMS+int64(member.Classic.SessionTimeoutMS), Never
+	reply := &SyncReply{Assignment: c.classicAssignment(member.Classic, member.Assigned)}
+	if req.ProtocolType != nil {
+		reply.ProtocolType = *req.ProtocolType
 	}
-	if r.Protocol != nil {
-		reply.Protocol = *r.Protocol
+	if req.Protocol != nil {
+		reply.Protocol = *req.Protocol
 	}
-	c.storeConsumer(g, ticket, reply)
+	c.storeConsumer(group, ticket, reply)
 }
 
 // awaitRejoin: the member is told to join again, and has its time for that.
-func (c *Coordinator) awaitRejoin(m *consumerMember) {
-	if m.joinBy == Never {
-		m.joinBy = c.at.NowMS + m.rebalanceMS()
+func (c *Coordinator) awaitRejoin(member *consumerMember) {
+	if member.joinBy == Never {
+		member.joinBy = c.at.NowMS + member.rebalanceMS()
 	}
 }
 
@@ -324,28 +324,28 @@ func (m *consumerMember) rebalanceMS() int64 { return max(int64(m.RebalanceTimeo
 
 // heartbeatClassic handles the heartbeat of a member that speaks the classic
 // protocol. It is to join again when there is a step for it to take.
-func (c *Coordinator) heartbeatClassic(g *group, memberID, instanceID string, generation int32) (code kafka.ErrorCode) {
-	x := g.consumer
-	m, code := x.speaksClassic(memberID, instanceID, generation)
+func (c *Coordinator) heartbeatClassic(group *group, memberID, instanceID string, generation int32) (code kafka.ErrorCode) {
+	consumer := group.consumer
+	member, code := consumer.speaksClassic(memberID, instanceID, generation)
 	if code != 0 {
 		return code
 	}
-	m.deadline = c.at.NowMS + int64(m.Classic.SessionTimeoutMS)
-	if m.Epoch < x.epoch || m.State == cluster.MemberUnrevoked || m.State == cluster.MemberUnreleased && !x.waitsForOthers(m) {
-		c.awaitRejoin(m)
+	member.deadline = c.at.NowMS + int64(member.Classic.SessionTimeoutMS)
+	if member.Epoch < consumer.epoch || member.State == cluster.MemberUnrevoked || member.State == cluster.MemberUnreleased && !consumer.waitsForOthers(member) {
+		c.awaitRejoin(member)
 		code = kafka.RebalanceInProgress
 	}
-	if min(m.deadline, m.joinBy) < g.due {
-		c.schedule(g)
+	if min(member.deadline, member.joinBy) < group.due {
+		c.schedule(group)
 	}
 	return code
 }
 
 // waitsForOthers says whether some of a member's target still is another's.
-func (x *consumerGroup) waitsForOthers(m *consumerMember) bool {
-	for _, t := range m.Target {
-		for _, p := range t.Partitions {
-			if o := x.owners[slot{t.Topic, p}]; o != nil && o != m {
+func (x *consumerGroup) waitsForOthers(member *consumerMember) bool {
+	for _, topic := range member.Target {
+		for _, partition := range topic.Partitions {
+			if owner := x.owners[slot{topic.Topic, partition}]; owner != nil && owner != member {
 				return true
 			}
 		}
@@ -355,25 +355,25 @@ func (x *consumerGroup) waitsForOthers(m *consumerMember) bool {
 
 // leaveClassic has members leave a group of the consumer protocol by the classic
 // one. Kafka lets whoever asks remove a member of either.
-func (c *Coordinator) leaveClassic(g *group, ticket uint64, leaving []Leaving) (codes []kafka.ErrorCode) {
-	x := g.consumer
+func (c *Coordinator) leaveClassic(group *group, ticket uint64, leaving []Leaving) (codes []kafka.ErrorCode) {
+	consumer := group.consumer
 	codes = make([]kafka.ErrorCode, len(leaving))
 	var gone []*consumerMember
-	for i, l := range leaving {
-		m := x.member(l.MemberID)
-		if l.InstanceID != "" {
-			m = x.static[l.InstanceID]
+	for i, leaver := range leaving {
+		member := consumer.member(leaver.MemberID)
+		if leaver.InstanceID != "" {
+			member = consumer.static[leaver.InstanceID]
 		}
 		switch {
-		case m == nil || slices.Contains(gone, m):
+		case member == nil || slices.Contains(gone, member):
 			codes[i] = kafka.UnknownMemberID
-		case l.MemberID != "" && m.ID != l.MemberID:
+		case leaver.MemberID != "" && member.ID != leaver.MemberID:
 			codes[i] = kafka.FencedInstanceID
 		default:
-			gone = append(gone, m)
+			gone = append(gone, member)
 		}
 	}
-	c.fence(g, gone, ticket, Done{})
+	c.fence(group, gone, ticket, Done{})
 	return codes
 }
 
@@ -394,60 +394,60 @@ type subscribed struct {
 	rack    string
 }
 
-func parseSubscription(b []byte) (s subscribed, ok bool) {
-	r := wire{b: b}
-	s.version = r.int16()
-	for n := r.count(2); n > 0; n-- {
-		s.topics = append(s.topics, r.string())
+func parseSubscription(metadata []byte) (subscription subscribed, ok bool) {
+	fields := wire{b: metadata}
+	subscription.version = fields.int16()
+	for topics := fields.count(2); topics > 0; topics-- {
+		subscription.topics = append(subscription.topics, fields.string())
 	}
-	slices.Sort(s.topics)
-	s.topics = slices.Compact(s.topics)
-	r.bytes()                           // user data
-	if s.version >= 1 && len(r.b) > 0 { // some clients that say 1 or more end here
-		s.owned = r.partitions()
+	slices.Sort(subscription.topics)
+	subscription.topics = slices.Compact(subscription.topics)
+	fields.bytes()                                      // user data
+	if subscription.version >= 1 && len(fields.b) > 0 { // some clients that say 1 or more end here
+		subscription.owned = fields.partitions()
 	}
-	if s.version >= 2 && len(r.b) > 0 {
-		r.int32() // the generation that was
+	if subscription.version >= 2 && len(fields.b) > 0 {
+		fields.int32() // the generation that was
 	}
-	if s.version >= 3 && len(r.b) > 0 {
-		s.rack = r.string()
+	if subscription.version >= 3 && len(fields.b) > 0 {
+		subscription.rack = fields.string()
 	}
-	return s, !r.bad && s.version >= 0
+	return subscription, !fields.bad && subscription.version >= 0
 }
 
 // parseAssignment reads what a leader assigned; nothing is no assignment.
 // custom says that it has something only its assignor understands.
-func parseAssignment(b []byte) (has []namedPartitions, custom, ok bool) {
-	if len(b) == 0 {
+func parseAssignment(assignment []byte) (has []namedPartitions, custom, ok bool) {
+	if len(assignment) == 0 {
 		return nil, false, true
 	}
-	r := wire{b: b}
-	version := r.int16()
-	has = r.partitions()
-	custom = len(r.bytes()) > 0
-	return has, custom, !r.bad && version >= 0
+	fields := wire{b: assignment}
+	version := fields.int16()
+	has = fields.partitions()
+	custom = len(fields.bytes()) > 0
+	return has, custom, !fields.bad && version >= 0
 }
 
 // classicAssignment is what a member has, as a leader would have assigned it.
 func (c *Coordinator) classicAssignment(classic *cluster.ClassicMember, has []cluster.TopicPartitions) []byte {
-	s, _ := parseSubscription(classic.Protocols[0].Metadata)
-	b := binary.BigEndian.AppendUint16(nil, uint16(min(s.version, 3)))
-	b = append(b, 0, 0, 0, 0)
-	n := uint32(0)
-	for _, t := range has {
-		topic, ok := c.state.TopicByID(t.Topic)
+	subscription, _ := parseSubscription(classic.Protocols[0].Metadata)
+	out := binary.BigEndian.AppendUint16(nil, uint16(min(subscription.version, 3)))
+	out = append(out, 0, 0, 0, 0)
+	count := uint32(0)
+	for _, held := range has {
+		topic, ok := c.state.TopicByID(held.Topic)
 		if !ok || topic.Deleted {
 			continue // it was deleted meanwhile
 		}
-		n++
-		b = append(binary.BigEndian.AppendUint16(b, uint16(len(topic.Name))), topic.Name...)
-		b = binary.BigEndian.AppendUint32(b, uint32(len(t.Partitions)))
-		for _, p := range t.Partitions {
-			b = binary.BigEndian.AppendUint32(b, uint32(p))
+		count++
+		out = append(binary.BigEndian.AppendUint16(out, uint16(len(topic.Name))), topic.Name...)
+		out = binary.BigEndian.AppendUint32(out, uint32(len(held.Partitions)))
+		for _, partition := range held.Partitions {
+			out = binary.BigEndian.AppendUint32(out, uint32(partition))
 		}
 	}
-	binary.BigEndian.PutUint32(b[2:], n)
-	return append(b, 0xff, 0xff, 0xff, 0xff) // no user data
+	binary.BigEndian.PutUint32(out[2:], count)
+	return append(out, 0xff, 0xff, 0xff, 0xff) // no user data
 }
 
 // wire reads Kafka's encoding, from a client: bad is said once, at the end.
@@ -456,68 +456,68 @@ type wire struct {
 	bad bool
 }
 
-func (r *wire) take(n int) []byte {
-	if n < 0 || n > len(r.b) {
+func (r *wire) take(count int) []byte {
+	if count < 0 || count > len(r.b) {
 		r.bad, r.b = true, nil
 		return nil
 	}
-	out := r.b[:n]
-	r.b = r.b[n:]
+	out := r.b[:count]
+	r.b = r.b[count:]
 	return out
 }
 
 func (r *wire) int16() int16 {
-	if b := r.take(2); b != nil {
-		return int16(binary.BigEndian.Uint16(b))
+	if taken := r.take(2); taken != nil {
+		return int16(binary.BigEndian.Uint16(taken))
 	}
 	return 0
 }
 
 func (r *wire) int32() int32 {
-	if b := r.take(4); b != nil {
-		return int32(binary.BigEndian.Uint32(b))
+	if taken := r.take(4); taken != nil {
+		return int32(binary.BigEndian.Uint32(taken))
 	}
 	return 0
 }
 
-// count is how many things follow that have leastBytes each at least.
+// count is how many things follow that have at least leastBytes each.
 func (r *wire) count(leastBytes int) int {
-	n := int(r.int32())
-	if n < 0 || n > len(r.b)/leastBytes {
-		r.bad = r.bad || n != -1 // -1 is null
+	count := int(r.int32())
+	if count < 0 || count > len(r.b)/leastBytes {
+		r.bad = r.bad || count != -1 // -1 is null
 		return 0
 	}
-	return n
+	return count
 }
 
 func (r *wire) string() string {
-	n := int(r.int16())
-	if n == -1 {
+	size := int(r.int16())
+	if size == -1 {
 		return ""
 	}
-	return string(r.take(n))
+	return string(r.take(size))
 }
 
 func (r *wire) bytes() []byte {
-	n := int(r.int32())
-	if n == -1 {
+	size := int(r.int32())
+	if size == -1 {
 		return nil
 	}
-	return r.take(n)
+	return r.take(size)
 }
 
 func (r *wire) partitions() (out []namedPartitions) {
-	for n := r.count(6); n > 0; n-- {
-		t := namedPartitions{topic: r.string()}
-		for k := r.count(4); k > 0; k-- {
-			t.partitions = append(t.partitions, r.int32())
+	for topics := r.count(6); topics > 0; topics-- {
+		topic := namedPartitions{topic: r.string()}
+		for count := r.count(4); count > 0; count-- {
+			topic.partitions = append(topic.partitions, r.int32())
 		}
-		out = append(out, t)
+		out = append(out, topic)
 	}
 	return out
 }
 
 // memberAt is where the member of that id is, or would be.
 func (x *consumerGroup) memberAt(id string) (int, bool) {
-	return slices.BinarySearchFunc(x.members, id, func(m *consumerMember, id string) int { return cmp.Compare(m.ID, id) })
+	return slices.BinarySearchFunc(x.members, id, func(member *consumerMember, id string) int { return cmp.Compare(member.ID, id) })
 }

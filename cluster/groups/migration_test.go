@@ -71,25 +71,25 @@ func (w *migration) take() {
 			continue
 		}
 		x.waits = 0
-		switch r := e.Reply.(type) {
+		switch reply := e.Reply.(type) {
 		case *JoinReply:
-			switch r.Code {
+			switch reply.Code {
 			case 0:
 				// It may have been out before, and is taken as a new one: it hears what
 				// it may use when it syncs.
-				x.id, x.epoch, x.joined, x.leads, x.others = r.MemberID, r.Generation, true, r.Leader == r.MemberID, r.Members
+				x.id, x.epoch, x.joined, x.leads, x.others = reply.MemberID, reply.Generation, true, reply.Leader == reply.MemberID, reply.Members
 			case kafka.MemberIDRequired:
-				x.id = r.MemberID
+				x.id = reply.MemberID
 			case kafka.RebalanceInProgress, kafka.NotCoordinator:
 			default:
 				x.forget()
 			}
 		case *SyncReply:
-			switch r.Code {
+			switch reply.Code {
 			case 0:
-				has, _, ok := parseAssignment(r.Assignment)
+				has, _, ok := parseAssignment(reply.Assignment)
 				if !ok {
-					w.t.Fatalf("seed %d: %s is assigned %q", w.seed, x.id, r.Assignment)
+					w.t.Fatalf("seed %d: %s is assigned %q", w.seed, x.id, reply.Assignment)
 				}
 				x.stable, x.heard = true, x.sent
 				w.told[0]++
@@ -104,16 +104,16 @@ func (w *migration) take() {
 				x.forget()
 			}
 		case *ConsumerReply:
-			switch r.Code {
+			switch reply.Code {
 			case 0:
-				if x.epoch = r.Epoch; r.Epoch < 0 {
+				if x.epoch = reply.Epoch; reply.Epoch < 0 {
 					x.forget()
 					break
 				}
-				x.id, x.full, x.heard = r.MemberID, false, x.sent
-				if r.Assigns {
+				x.id, x.full, x.heard = reply.MemberID, false, x.sent
+				if reply.Assigns {
 					w.told[1]++
-					w.gets(x, r.Assignment)
+					w.gets(x, reply.Assignment)
 				}
 			case kafka.NotCoordinator:
 				x.full = true
@@ -133,22 +133,22 @@ func (w *migration) step(x *migrant) {
 	}
 	if x.modern {
 		w.waits[w.ticket], x.waits, x.sent = x, w.ticket, w.at.NowMS
-		r := &ConsumerRequest{Group: "g", MemberID: x.id, Epoch: x.epoch, RebalanceTimeoutMS: -1, Owned: append([]cluster.TopicPartitions{}, x.uses...)}
+		req := &ConsumerRequest{Group: "g", MemberID: x.id, Epoch: x.epoch, RebalanceTimeoutMS: -1, Owned: append([]cluster.TopicPartitions{}, x.uses...)}
 		if x.instance != "" {
-			r.InstanceID = &x.instance
+			req.InstanceID = &x.instance
 		}
 		if x.epoch == 0 || x.full {
 			if x.id == "" {
 				w.fresh++
 				x.id = fmt.Sprint("m", w.fresh)
-				r.MemberID = x.id
+				req.MemberID = x.id
 			}
 			if x.epoch == 0 {
-				r.Owned, x.uses = []cluster.TopicPartitions{}, nil
+				req.Owned, x.uses = []cluster.TopicPartitions{}, nil
 			}
-			r.RebalanceTimeoutMS, r.Topics = 60000, []string{"t1", "t2"}
+			req.RebalanceTimeoutMS, req.Topics = 60000, []string{"t1", "t2"}
 		}
-		w.c.ConsumerHeartbeat(w.at, w.ticket, r)
+		w.c.ConsumerHeartbeat(w.at, w.ticket, req)
 		return
 	}
 	switch {
@@ -158,9 +158,9 @@ func (w *migration) step(x *migrant) {
 		if !x.cooperative {
 			x.uses = nil
 		}
-		p := cluster.GroupProtocol{Name: "p", Metadata: subscriptionV1(w.named(w.known(x.uses)), "t1", "t2")}
+		protocol := cluster.GroupProtocol{Name: "p", Metadata: subscriptionV1(w.named(w.known(x.uses)), "t1", "t2")}
 		w.c.Join(w.at, w.ticket, &JoinRequest{
-			Group: "g", MemberID: x.id, InstanceID: x.instance, ProtocolType: "consumer", Protocols: []cluster.GroupProtocol{p},
+			Group: "g", MemberID: x.id, InstanceID: x.instance, ProtocolType: "consumer", Protocols: []cluster.GroupProtocol{protocol},
 			SessionTimeoutMS: migrantSessionMS, RebalanceTimeoutMS: 60000, NewID: fmt.Sprint("m", w.fresh), IDRequired: w.fresh%2 == 0,
 		})
 	case !x.stable:
@@ -202,8 +202,8 @@ func (w *migration) lead(members []JoinMember) (out []Assignment) {
 	has := make([][]cluster.TopicPartitions, len(members))
 	var owned []cluster.TopicPartitions
 	for i, m := range members {
-		s, _ := parseSubscription(m.Metadata)
-		has[i] = without(w.c.withIDs(s.owned), owned)
+		subscription, _ := parseSubscription(m.Metadata)
+		has[i] = without(w.c.withIDs(subscription.owned), owned)
 		owned = union(owned, has[i])
 	}
 	n := 0
@@ -213,8 +213,8 @@ func (w *migration) lead(members []JoinMember) (out []Assignment) {
 		if !ok {
 			continue
 		}
-		for p := range topic.Partitions {
-			part := []cluster.TopicPartitions{{Topic: topic.ID, Partitions: []int32{int32(p)}}}
+		for partition := range topic.Partitions {
+			part := []cluster.TopicPartitions{{Topic: topic.ID, Partitions: []int32{int32(partition)}}}
 			to := n % len(members)
 			if overlap(has[to], part) || !overlap(owned, part) {
 				gets[to] = union(gets[to], part)
@@ -290,16 +290,16 @@ func TestMigrationLife(t *testing.T) {
 				}
 				w.take()
 				w.check()
-				if g, ok := w.c.group("g"); ok {
+				if group, ok := w.c.group("g"); ok {
 					now := KindClassic
-					if g.consumer != nil {
+					if group.consumer != nil {
 						now = KindConsumer
-						classic := slices.ContainsFunc(g.consumer.members, func(m *consumerMember) bool { return m.Classic != nil })
-						if classic && slices.ContainsFunc(g.consumer.members, func(m *consumerMember) bool { return m.Classic == nil }) {
+						classic := slices.ContainsFunc(group.consumer.members, func(member *consumerMember) bool { return member.Classic != nil })
+						if classic && slices.ContainsFunc(group.consumer.members, func(member *consumerMember) bool { return member.Classic == nil }) {
 							sawBoth++
 						}
 					}
-					if now != kind && g.state != Empty {
+					if now != kind && group.state != Empty {
 						kind = now
 						swapped++
 					}
@@ -385,12 +385,12 @@ func (w *migration) settled(clients []*migrant) {
 		want += len(topic.Partitions)
 	}
 	for _, x := range clients {
-		for _, t := range x.uses {
-			used += len(t.Partitions)
+		for _, topic := range x.uses {
+			used += len(topic.Partitions)
 		}
 	}
-	g, ok := w.c.group("g")
-	if !ok || g.state != Stable || used != want {
-		w.t.Fatalf("seed %d: in the end the group is %v, %d of %d partitions are used: %+v", w.seed, g.state, used, want, g)
+	group, ok := w.c.group("g")
+	if !ok || group.state != Stable || used != want {
+		w.t.Fatalf("seed %d: in the end the group is %v, %d of %d partitions are used: %+v", w.seed, group.state, used, want, group)
 	}
 }

@@ -11,104 +11,106 @@ import (
 // This file is how members come and go, and what their groups do about it.
 
 // join handles a join of a group that is there.
-func (c *Coordinator) join(g *group, ticket uint64, r *JoinRequest) {
-	if !g.accepts(r.MemberID, c.o.GroupSizeMax) || !c.hasRoomFor(g, r) {
+func (c *Coordinator) join(group *group, ticket uint64, req *JoinRequest) {
+	if !group.accepts(req.MemberID, c.options.GroupSizeMax) || !c.hasRoomFor(group, req) {
 		// Whoever comes too late in a rebalance does not stay a member.
 		c.refuseJoin(ticket, kafka.GroupMaxSizeReached, "")
-		c.dropPending(g, r.MemberID)
-		if m := g.byID[r.MemberID]; m != nil {
-			c.remove(g, m)
-			c.rebalance(g)
+		c.dropPending(group, req.MemberID)
+		if member := group.byID[req.MemberID]; member != nil {
+			c.remove(group, member)
+			c.rebalance(group)
 		}
 		return
 	}
-	if !g.supports(r.ProtocolType, r.Protocols) {
-		c.refuseJoin(ticket, kafka.InconsistentGroupProtocol, r.MemberID)
+	if !group.supports(req.ProtocolType, req.Protocols) {
+		c.refuseJoin(ticket, kafka.InconsistentGroupProtocol, req.MemberID)
 		return
 	}
-	if r.MemberID != "" {
-		c.joinAgain(g, ticket, r)
+	if req.MemberID != "" {
+		c.joinAgain(group, ticket, req)
 		return
 	}
-	if r.InstanceID != "" {
-		if old := g.static[r.InstanceID]; old != nil {
-			c.replaceStatic(g, old, ticket, r)
+	if req.InstanceID != "" {
+		if old := group.static[req.InstanceID]; old != nil {
+			c.replaceStatic(group, old, ticket, req)
 		} else {
-			c.addMember(g, r.NewID, ticket, r)
+			c.addMember(group, req.NewID, ticket, req)
 		}
 		return
 	}
-	if r.IDRequired {
-		g.pending = append(g.pending, pendingMember{r.NewID, c.at.NowMS + int64(r.SessionTimeoutMS)})
+	if req.IDRequired {
+		group.pending = append(group.pending, pendingMember{req.NewID, c.at.NowMS + int64(req.SessionTimeoutMS)})
 		c.members++
-		c.refuseJoin(ticket, kafka.MemberIDRequired, r.NewID)
+		c.refuseJoin(ticket, kafka.MemberIDRequired, req.NewID)
 		return
 	}
-	c.addMember(g, r.NewID, ticket, r)
+	c.addMember(group, req.NewID, ticket, req)
 }
 
 // joinAgain handles the join of one who has an id.
-func (c *Coordinator) joinAgain(g *group, ticket uint64, r *JoinRequest) {
-	if g.isPending(r.MemberID) {
-		if r.InstanceID != "" { // no id is given out to a static member before it joins
-			c.refuseJoin(ticket, kafka.UnknownMemberID, r.MemberID)
+func (c *Coordinator) joinAgain(group *group, ticket uint64, req *JoinRequest) {
+	if group.isPending(req.MemberID) {
+		if req.InstanceID != "" { // no id is given out to a static member before it joins
+			c.refuseJoin(ticket, kafka.UnknownMemberID, req.MemberID)
 			return
 		}
-		c.addMember(g, r.MemberID, ticket, r)
+		c.addMember(group, req.MemberID, ticket, req)
 		return
 	}
-	if code := g.validate(r.MemberID, r.InstanceID); code != 0 {
-		c.refuseJoin(ticket, code, r.MemberID)
+	if code := group.validate(req.MemberID, req.InstanceID); code != 0 {
+		c.refuseJoin(ticket, code, req.MemberID)
 		return
 	}
-	m := g.byID[r.MemberID]
-	same := slices.EqualFunc(m.protocols, r.Protocols, func(a, b cluster.GroupProtocol) bool { return a.Name == b.Name && bytes.Equal(a.Metadata, b.Metadata) })
+	member := group.byID[req.MemberID]
+	same := slices.EqualFunc(member.protocols, req.Protocols, func(left, right cluster.GroupProtocol) bool {
+		return left.Name == right.Name && bytes.Equal(left.Metadata, right.Metadata)
+	})
 	switch {
-	case g.state == Empty:
-		c.refuseJoin(ticket, kafka.UnknownMemberID, r.MemberID)
-	case g.state == CompletingRebalance && same, // its answer got lost
-		g.state == Stable && same && g.leader != m.id: // nothing changed
-		c.reply(ticket, g.joined(m))
+	case group.state == Empty:
+		c.refuseJoin(ticket, kafka.UnknownMemberID, req.MemberID)
+	case group.state == CompletingRebalance && same, // its answer got lost
+		group.state == Stable && same && group.leader != member.id: // nothing changed
+		c.reply(ticket, group.joined(member))
 	default: // a leader that joins again wants a rebalance: its topics may have changed
-		c.update(g, m, ticket, r)
-		c.rebalance(g)
+		c.update(group, member, ticket, req)
+		c.rebalance(group)
 	}
 }
 
 // accepts says whether a group of at most sizeMax members has room for this one.
 func (g *group) accepts(memberID string, sizeMax int) bool {
-	m := g.byID[memberID]
+	member := g.byID[memberID]
 	switch g.state {
 	case PreparingRebalance: // who has joined again counts: the last ones to do so are turned away
-		return m != nil && m.join != 0 || g.awaiting < sizeMax
+		return member != nil && member.join != 0 || g.awaiting < sizeMax
 	case CompletingRebalance, Stable:
-		return m != nil || len(g.members) < sizeMax
+		return member != nil || len(g.members) < sizeMax
 	}
 	return true
 }
 
 // hasRoomFor says whether what a join brings keeps the bounds.
-func (c *Coordinator) hasRoomFor(g *group, r *JoinRequest) bool {
-	more := memberBytes(r.NewID, r.InstanceID, r.ClientID, r.ClientHost, r.Protocols)
-	old := g.byID[r.MemberID]
-	if old == nil && r.InstanceID != "" && r.MemberID == "" {
-		old = g.static[r.InstanceID]
+func (c *Coordinator) hasRoomFor(group *group, req *JoinRequest) bool {
+	more := memberBytes(req.NewID, req.InstanceID, req.ClientID, req.ClientHost, req.Protocols)
+	old := group.byID[req.MemberID]
+	if old == nil && req.InstanceID != "" && req.MemberID == "" {
+		old = group.static[req.InstanceID]
 	}
 	switch {
 	case old != nil:
 		more -= old.bytes()
-	case !g.isPending(r.MemberID) && c.members >= c.o.MembersMax:
+	case !group.isPending(req.MemberID) && c.members >= c.options.MembersMax:
 		return false
 	}
-	return more <= 0 || g.bytes+more <= c.o.GroupBytesMax && c.bytes+c.state.GroupBytes()+more <= c.o.BytesMax
+	return more <= 0 || group.bytes+more <= c.options.GroupBytesMax && c.bytes+c.state.GroupBytes()+more <= c.options.BytesMax
 }
 
 func memberBytes(id, instance, clientID, clientHost string, protocols []cluster.GroupProtocol) int {
-	n := cluster.MemberFixedBytes + len(id) + len(instance) + len(clientID) + len(clientHost)
-	for _, p := range protocols {
-		n += cluster.TopicFixedBytes + len(p.Name) + len(p.Metadata)
+	bytes := cluster.MemberFixedBytes + len(id) + len(instance) + len(clientID) + len(clientHost)
+	for _, protocol := range protocols {
+		bytes += cluster.TopicFixedBytes + len(protocol.Name) + len(protocol.Metadata)
 	}
-	return n
+	return bytes
 }
 
 // bytes counts all but the assignment, which is counted where it is stored.
@@ -121,13 +123,13 @@ func (g *group) supports(protocolType string, protocols []cluster.GroupProtocol)
 	if g.state == Empty {
 		return protocolType != "" && len(protocols) > 0
 	}
-	return g.protocolType == protocolType && slices.ContainsFunc(protocols, func(p cluster.GroupProtocol) bool { return g.allKnow(p.Name) })
+	return g.protocolType == protocolType && slices.ContainsFunc(protocols, func(protocol cluster.GroupProtocol) bool { return g.allKnow(protocol.Name) })
 }
 
 // allKnow says whether every member knows a protocol.
 func (g *group) allKnow(name string) bool {
-	for _, m := range g.members {
-		if !m.knows(name) {
+	for _, member := range g.members {
+		if !member.knows(name) {
 			return false
 		}
 	}
@@ -135,14 +137,14 @@ func (g *group) allKnow(name string) bool {
 }
 
 func (m *member) knows(name string) bool {
-	return slices.ContainsFunc(m.protocols, func(p cluster.GroupProtocol) bool { return p.Name == name })
+	return slices.ContainsFunc(m.protocols, func(protocol cluster.GroupProtocol) bool { return protocol.Name == name })
 }
 
 // metadata is what the member has to say for a protocol.
 func (m *member) metadata(name string) []byte {
-	for _, p := range m.protocols {
-		if p.Name == name {
-			return p.Metadata
+	for _, protocol := range m.protocols {
+		if protocol.Name == name {
+			return protocol.Metadata
 		}
 	}
 	return nil
@@ -152,24 +154,24 @@ func (m *member) metadata(name string) []byte {
 // Between equals it is the one that comes first in the first member's order.
 func (g *group) choose() string {
 	var known []cluster.GroupProtocol
-	for _, p := range g.members[0].protocols {
-		if g.allKnow(p.Name) {
-			known = append(known, p)
+	for _, protocol := range g.members[0].protocols {
+		if g.allKnow(protocol.Name) {
+			known = append(known, protocol)
 		}
 	}
 	best, most := "", 0
-	for _, p := range known {
+	for _, protocol := range known {
 		votes := 0
-		for _, m := range g.members {
-			i := slices.IndexFunc(m.protocols, func(q cluster.GroupProtocol) bool {
-				return slices.ContainsFunc(known, func(k cluster.GroupProtocol) bool { return k.Name == q.Name })
+		for _, member := range g.members {
+			i := slices.IndexFunc(member.protocols, func(preferred cluster.GroupProtocol) bool {
+				return slices.ContainsFunc(known, func(other cluster.GroupProtocol) bool { return other.Name == preferred.Name })
 			})
-			if m.protocols[i].Name == p.Name {
+			if member.protocols[i].Name == protocol.Name {
 				votes++
 			}
 		}
 		if votes > most {
-			best, most = p.Name, votes
+			best, most = protocol.Name, votes
 		}
 	}
 	return best
@@ -178,10 +180,10 @@ func (g *group) choose() string {
 // validate says who a member is that claims an id.
 func (g *group) validate(memberID, instanceID string) (code kafka.ErrorCode) {
 	if instanceID != "" {
-		switch m := g.static[instanceID]; {
-		case m == nil:
+		switch member := g.static[instanceID]; {
+		case member == nil:
 			return kafka.UnknownMemberID
-		case m.id != memberID:
+		case member.id != memberID:
 			return kafka.FencedInstanceID
 		}
 	}
@@ -192,167 +194,167 @@ func (g *group) validate(memberID, instanceID string) (code kafka.ErrorCode) {
 }
 
 // validateCommit says whether who commits may.
-func (c *Coordinator) validateCommit(g *group, r *CommitRequest) (code kafka.ErrorCode) {
-	if r.Generation < 0 && g.state == Empty {
+func (c *Coordinator) validateCommit(group *group, req *CommitRequest) (code kafka.ErrorCode) {
+	if req.Generation < 0 && group.state == Empty {
 		return 0 // from outside: nobody's offsets are overwritten
 	}
-	if g.consumer != nil {
-		if m := g.consumer.member(r.MemberID); m != nil && m.Classic == nil && !r.KnowsGroupIDNotFound {
+	if group.consumer != nil {
+		if member := group.consumer.member(req.MemberID); member != nil && member.Classic == nil && !req.KnowsGroupIDNotFound {
 			return kafka.UnsupportedVersion // it takes the epoch for a generation
 		}
-		code := g.consumer.validateConsumer(r.MemberID, r.Generation)
-		if (code == kafka.StaleMemberEpoch || code == kafka.IllegalGeneration) && c.o.Faults.StaleEpochTaken {
+		code := group.consumer.validateConsumer(req.MemberID, req.Generation)
+		if (code == kafka.StaleMemberEpoch || code == kafka.IllegalGeneration) && c.options.Faults.StaleEpochTaken {
 			return 0
 		}
 		return code
 	}
-	if r.Generation < 0 && r.MemberID == "" && r.InstanceID == "" {
+	if req.Generation < 0 && req.MemberID == "" && req.InstanceID == "" {
 		return kafka.UnknownMemberID
 	}
-	if code := g.validate(r.MemberID, r.InstanceID); code != 0 {
+	if code := group.validate(req.MemberID, req.InstanceID); code != 0 {
 		return code
 	}
-	if r.Generation != g.generation {
+	if req.Generation != group.generation {
 		return kafka.IllegalGeneration
 	}
-	if g.state == CompletingRebalance {
+	if group.state == CompletingRebalance {
 		return kafka.RebalanceInProgress
 	}
 	return 0
 }
 
 func (g *group) isPending(id string) bool {
-	return slices.ContainsFunc(g.pending, func(p pendingMember) bool { return p.id == id })
+	return slices.ContainsFunc(g.pending, func(pending pendingMember) bool { return pending.id == id })
 }
 
-func (c *Coordinator) dropPending(g *group, id string) {
-	n := len(g.pending)
-	g.pending = slices.DeleteFunc(g.pending, func(p pendingMember) bool { return p.id == id })
-	c.members -= n - len(g.pending)
+func (c *Coordinator) dropPending(group *group, id string) {
+	before := len(group.pending)
+	group.pending = slices.DeleteFunc(group.pending, func(pending pendingMember) bool { return pending.id == id })
+	c.members -= before - len(group.pending)
 }
 
 // addMember makes a new member, and has the group rebalance for it.
-func (c *Coordinator) addMember(g *group, id string, ticket uint64, r *JoinRequest) {
-	c.dropPending(g, id)
-	m := &member{id: id, instance: r.InstanceID, clientID: r.ClientID, clientHost: r.ClientHost, fresh: true}
-	if len(g.members) == 0 {
-		g.protocolType = r.ProtocolType
+func (c *Coordinator) addMember(group *group, id string, ticket uint64, req *JoinRequest) {
+	c.dropPending(group, id)
+	member := &member{id: id, instance: req.InstanceID, clientID: req.ClientID, clientHost: req.ClientHost, fresh: true}
+	if len(group.members) == 0 {
+		group.protocolType = req.ProtocolType
 	}
-	if g.state == PreparingRebalance && g.previous == Empty {
-		g.grew = true
+	if group.state == PreparingRebalance && group.previous == Empty {
+		group.grew = true
 	}
-	m.sessionMS, m.rebalanceMS, m.protocols = r.SessionTimeoutMS, r.RebalanceTimeoutMS, cloneProtocols(r.Protocols)
-	c.put(g, m)
-	c.awaitJoin(g, m, ticket)
+	member.sessionMS, member.rebalanceMS, member.protocols = req.SessionTimeoutMS, req.RebalanceTimeoutMS, cloneProtocols(req.Protocols)
+	c.put(group, member)
+	c.awaitJoin(group, member, ticket)
 	// It cannot send heartbeats, and whether its connection still lives nobody
 	// knows. So its wait has an end of its own.
-	c.rearm(g, m, c.o.NewMemberTimeoutMS)
-	c.rebalance(g)
+	c.rearm(group, member, c.options.NewMemberTimeoutMS)
+	c.rebalance(group)
 }
 
 // put adds a member to its group.
-func (c *Coordinator) put(g *group, m *member) {
-	g.members = append(g.members, m)
-	g.byID[m.id] = m
-	if m.instance != "" {
-		g.static[m.instance] = m
+func (c *Coordinator) put(group *group, member *member) {
+	group.members = append(group.members, member)
+	group.byID[member.id] = member
+	if member.instance != "" {
+		group.static[member.instance] = member
 	}
-	if g.leader == "" {
-		g.leader = m.id
+	if group.leader == "" {
+		group.leader = member.id
 	}
 	c.members++
-	c.weigh(g, m.bytes())
+	c.weigh(group, member.bytes())
 }
 
-func (c *Coordinator) weigh(g *group, n int) {
-	g.bytes += n
-	c.bytes += n
+func (c *Coordinator) weigh(group *group, bytes int) {
+	group.bytes += bytes
+	c.bytes += bytes
 }
 
 func cloneProtocols(from []cluster.GroupProtocol) []cluster.GroupProtocol {
 	out := make([]cluster.GroupProtocol, len(from))
-	for i, p := range from {
-		out[i] = cluster.GroupProtocol{Name: p.Name, Metadata: slices.Clone(p.Metadata)} // the request's memory is not kept
+	for i, protocol := range from {
+		out[i] = cluster.GroupProtocol{Name: protocol.Name, Metadata: slices.Clone(protocol.Metadata)} // the request's memory is not kept
 	}
 	return out
 }
 
 // update takes what a member says when it joins again.
-func (c *Coordinator) update(g *group, m *member, ticket uint64, r *JoinRequest) {
-	c.weigh(g, -m.bytes())
-	m.sessionMS, m.rebalanceMS, m.protocols = r.SessionTimeoutMS, r.RebalanceTimeoutMS, cloneProtocols(r.Protocols)
-	c.weigh(g, m.bytes())
-	c.awaitJoin(g, m, ticket)
+func (c *Coordinator) update(group *group, member *member, ticket uint64, req *JoinRequest) {
+	c.weigh(group, -member.bytes())
+	member.sessionMS, member.rebalanceMS, member.protocols = req.SessionTimeoutMS, req.RebalanceTimeoutMS, cloneProtocols(req.Protocols)
+	c.weigh(group, member.bytes())
+	c.awaitJoin(group, member, ticket)
 }
 
 // awaitJoin lets a member wait for the rebalance. An older wait of its ends:
 // who asks again has given that one up.
-func (c *Coordinator) awaitJoin(g *group, m *member, ticket uint64) {
-	if m.join != 0 {
-		c.refuseJoin(m.join, kafka.RebalanceInProgress, m.id)
-		g.awaiting--
+func (c *Coordinator) awaitJoin(group *group, member *member, ticket uint64) {
+	if member.join != 0 {
+		c.refuseJoin(member.join, kafka.RebalanceInProgress, member.id)
+		group.awaiting--
 	}
-	m.join = ticket
-	g.awaiting++
+	member.join = ticket
+	group.awaiting++
 }
 
 // remove takes a member out of its group. What follows is the caller's.
-func (c *Coordinator) remove(g *group, m *member) {
-	if m.join != 0 {
-		ticket := m.join
-		m.join = 0
-		g.awaiting--
+func (c *Coordinator) remove(group *group, gone *member) {
+	if gone.join != 0 {
+		ticket := gone.join
+		gone.join = 0
+		group.awaiting--
 		c.refuseJoin(ticket, kafka.UnknownMemberID, "")
 	}
-	c.endSync(m, &SyncReply{Code: kafka.UnknownMemberID})
-	g.members = slices.DeleteFunc(g.members, func(o *member) bool { return o == m })
-	delete(g.byID, m.id)
-	if m.instance != "" {
-		delete(g.static, m.instance)
+	c.endSync(gone, &SyncReply{Code: kafka.UnknownMemberID})
+	group.members = slices.DeleteFunc(group.members, func(other *member) bool { return other == gone })
+	delete(group.byID, gone.id)
+	if gone.instance != "" {
+		delete(group.static, gone.instance)
 	}
-	if g.leader == m.id {
-		g.leader = ""
-		if len(g.members) > 0 {
-			g.leader = g.members[0].id
+	if group.leader == gone.id {
+		group.leader = ""
+		if len(group.members) > 0 {
+			group.leader = group.members[0].id
 		}
 	}
 	c.members--
-	c.weigh(g, -m.bytes())
+	c.weigh(group, -gone.bytes())
 }
 
 // rebalance begins a rebalance, or goes on with the one that is under way.
-func (c *Coordinator) rebalance(g *group) {
-	if g.state == PreparingRebalance {
-		c.maybeComplete(g)
+func (c *Coordinator) rebalance(group *group) {
+	if group.state == PreparingRebalance {
+		c.maybeComplete(group)
 		return
 	}
-	if g.state == CompletingRebalance {
-		for _, m := range g.members {
-			m.assignment = nil
-			c.endSync(m, &SyncReply{Code: kafka.RebalanceInProgress})
+	if group.state == CompletingRebalance {
+		for _, member := range group.members {
+			member.assignment = nil
+			c.endSync(member, &SyncReply{Code: kafka.RebalanceInProgress})
 		}
 	}
-	c.endSyncs(g)
-	first := g.state == Empty
-	c.become(g, PreparingRebalance)
+	c.endSyncs(group)
+	first := group.state == Empty
+	c.become(group, PreparingRebalance)
 	switch {
 	case first: // more may be on their way
-		g.initial = true
-		g.delayMS = c.o.InitialRebalanceDelayMS
-		g.leftMS = max(g.rebalanceTimeoutMS()-g.delayMS, 0)
-		g.joinAt = c.at.NowMS + g.delayMS
-	case g.allJoined():
-		c.complete(g)
+		group.initial = true
+		group.delayMS = c.options.InitialRebalanceDelayMS
+		group.leftMS = max(group.rebalanceTimeoutMS()-group.delayMS, 0)
+		group.joinAt = c.at.NowMS + group.delayMS
+	case group.allJoined():
+		c.complete(group)
 	default:
-		g.joinAt = c.at.NowMS + g.rebalanceTimeoutMS()
+		group.joinAt = c.at.NowMS + group.rebalanceTimeoutMS()
 	}
 }
 
 // maybeComplete ends the wait for joins if nobody is missing. A group that was
 // empty waits its time.
-func (c *Coordinator) maybeComplete(g *group) {
-	if g.state == PreparingRebalance && g.previous != Empty && g.allJoined() {
-		c.complete(g)
+func (c *Coordinator) maybeComplete(group *group) {
+	if group.state == PreparingRebalance && group.previous != Empty && group.allJoined() {
+		c.complete(group)
 	}
 }
 
@@ -360,52 +362,52 @@ func (g *group) allJoined() bool { return g.awaiting == len(g.members) && len(g.
 
 // complete ends the wait for joins: the next generation begins with those who
 // came. A static member stays though it did not.
-func (c *Coordinator) complete(g *group) {
-	g.joinAt, g.initial, g.grew = Never, false, false
-	for _, m := range slices.Clone(g.members) {
-		if m.join == 0 && m.instance == "" {
-			c.remove(g, m)
+func (c *Coordinator) complete(group *group) {
+	group.joinAt, group.initial, group.grew = Never, false, false
+	for _, member := range slices.Clone(group.members) {
+		if member.join == 0 && member.instance == "" {
+			c.remove(group, member)
 		}
 	}
-	if len(g.members) > 0 && !g.electLeader() {
+	if len(group.members) > 0 && !group.electLeader() {
 		// Static members only, and none came: they have until their sessions end.
-		g.joinAt = c.at.NowMS + g.rebalanceTimeoutMS()
+		group.joinAt = c.at.NowMS + group.rebalanceTimeoutMS()
 		return
 	}
-	if !c.o.Faults.GenerationKept || g.generation == 0 {
-		g.generation++
+	if !c.options.Faults.GenerationKept || group.generation == 0 {
+		group.generation++
 	}
-	if len(g.members) == 0 {
-		g.protocol = ""
-		g.learnTopics()
-		c.become(g, Empty)
-		c.store(cluster.PutGroup(g.durable(nil)), storing{group: g})
+	if len(group.members) == 0 {
+		group.protocol = ""
+		group.learnTopics()
+		c.become(group, Empty)
+		c.store(cluster.PutGroup(group.durable(nil)), pendingStore{group: group})
 		return
 	}
-	g.protocol = g.choose()
-	g.learnTopics()
-	c.become(g, CompletingRebalance)
-	for _, m := range g.members {
-		if m.join != 0 {
-			ticket := m.join
-			m.join = 0
-			g.awaiting--
-			c.reply(ticket, g.joined(m))
+	group.protocol = group.choose()
+	group.learnTopics()
+	c.become(group, CompletingRebalance)
+	for _, member := range group.members {
+		if member.join != 0 {
+			ticket := member.join
+			member.join = 0
+			group.awaiting--
+			c.reply(ticket, group.joined(member))
 		}
-		c.rearm(g, m, int64(m.sessionMS))
-		m.fresh, m.unsynced = false, true
+		c.rearm(group, member, int64(member.sessionMS))
+		member.fresh, member.unsynced = false, true
 	}
-	g.syncAt = c.at.NowMS + g.rebalanceTimeoutMS()
+	group.syncAt = c.at.NowMS + group.rebalanceTimeoutMS()
 }
 
 // electLeader makes sure that the leader is one who came, if anyone did.
 func (g *group) electLeader() bool {
-	if m := g.byID[g.leader]; m != nil && m.join != 0 {
+	if member := g.byID[g.leader]; member != nil && member.join != 0 {
 		return true
 	}
-	for _, m := range g.members {
-		if m.join != 0 {
-			g.leader = m.id
+	for _, member := range g.members {
+		if member.join != 0 {
+			g.leader = member.id
 			return true
 		}
 	}
@@ -413,18 +415,18 @@ func (g *group) electLeader() bool {
 }
 
 // joined is the answer to a member's join.
-func (g *group) joined(m *member) *JoinReply {
-	r := &JoinReply{MemberID: m.id, Generation: g.generation, ProtocolType: g.protocolType, Protocol: g.protocol, Leader: g.leader}
-	if m.id == g.leader {
-		r.Members = g.joinMembers()
+func (g *group) joined(member *member) *JoinReply {
+	reply := &JoinReply{MemberID: member.id, Generation: g.generation, ProtocolType: g.protocolType, Protocol: g.protocol, Leader: g.leader}
+	if member.id == g.leader {
+		reply.Members = g.joinMembers()
 	}
-	return r
+	return reply
 }
 
 func (g *group) joinMembers() []JoinMember {
 	out := make([]JoinMember, len(g.members))
-	for i, o := range g.members {
-		out[i] = JoinMember{o.id, o.instance, o.metadata(g.protocol)}
+	for i, member := range g.members {
+		out[i] = JoinMember{member.id, member.instance, member.metadata(g.protocol)}
 	}
 	return out
 }
@@ -435,240 +437,240 @@ func (c *Coordinator) refuseJoin(ticket uint64, code kafka.ErrorCode, memberID s
 
 // replaceStatic gives a static member that comes back another id: the old one
 // is fenced from now on.
-func (c *Coordinator) replaceStatic(g *group, m *member, ticket uint64, r *JoinRequest) {
-	leader := g.leader
-	c.endJoin(g, m, kafka.FencedInstanceID)
-	c.endSync(m, &SyncReply{Code: kafka.FencedInstanceID})
-	c.weigh(g, -m.bytes())
-	delete(g.byID, m.id)
-	if g.leader == m.id {
-		g.leader = r.NewID
+func (c *Coordinator) replaceStatic(group *group, member *member, ticket uint64, req *JoinRequest) {
+	leader := group.leader
+	c.endJoin(group, member, kafka.FencedInstanceID)
+	c.endSync(member, &SyncReply{Code: kafka.FencedInstanceID})
+	c.weigh(group, -member.bytes())
+	delete(group.byID, member.id)
+	if group.leader == member.id {
+		group.leader = req.NewID
 	}
-	m.id = r.NewID
-	g.byID[m.id] = m
-	c.weigh(g, m.bytes())
-	c.update(g, m, ticket, r)
-	c.rearm(g, m, int64(m.sessionMS))
+	member.id = req.NewID
+	group.byID[member.id] = member
+	c.weigh(group, member.bytes())
+	c.update(group, member, ticket, req)
+	c.rearm(group, member, int64(member.sessionMS))
 	switch {
-	case g.state == Stable && g.protocol == g.choose():
+	case group.state == Stable && group.protocol == group.choose():
 		// It goes on with what the old id had; nobody else need know.
 		assignment := map[string][]byte{}
-		for _, o := range g.members {
-			assignment[o.id] = o.assignment
+		for _, other := range group.members {
+			assignment[other.id] = other.assignment
 		}
-		c.store(cluster.PutGroup(g.durable(assignment)), storing{kind: storingStatic, group: g, ticket: ticket, member: m.id, leader: leader, skips: r.CanSkip})
+		c.store(cluster.PutGroup(group.durable(assignment)), pendingStore{kind: storingStatic, group: group, ticket: ticket, member: member.id, leader: leader, skips: req.CanSkip})
 	default: // while completing, the leader may know the old id already
-		c.rebalance(g)
+		c.rebalance(group)
 	}
 }
 
 // replaced: a static member's other id is stored, or cannot be.
-func (c *Coordinator) replaced(g *group, s *storing, code kafka.ErrorCode) {
-	m := g.byID[s.member]
-	if g.unlisted || m == nil || m.join != s.ticket {
+func (c *Coordinator) replaced(group *group, storing *pendingStore, code kafka.ErrorCode) {
+	member := group.byID[storing.member]
+	if group.unlisted || member == nil || member.join != storing.ticket {
 		return // a rebalance has answered it
 	}
 	if code != 0 {
 		// It comes again, and its id is replaced again: the fenced one stays fenced.
-		c.endJoin(g, m, code)
+		c.endJoin(group, member, code)
 		return
 	}
-	m.join = 0
-	g.awaiting--
-	r := g.joined(m)
-	if s.skips {
-		r.SkipAssignment = m.id == g.leader
+	member.join = 0
+	group.awaiting--
+	reply := group.joined(member)
+	if storing.skips {
+		reply.SkipAssignment = member.id == group.leader
 	} else {
 		// It must not take itself for the leader: it would assign anew what is
 		// assigned.
-		r.Leader, r.Members = s.leader, nil
+		reply.Leader, reply.Members = storing.leader, nil
 	}
-	c.reply(s.ticket, r)
+	c.reply(storing.ticket, reply)
 }
 
 // sync handles a valid sync.
-func (c *Coordinator) sync(g *group, ticket uint64, r *SyncRequest) {
-	m := g.byID[r.MemberID]
-	c.synced(g, m)
-	if g.state == Stable {
-		c.reply(ticket, &SyncReply{ProtocolType: g.protocolType, Protocol: g.protocol, Assignment: m.assignment})
+func (c *Coordinator) sync(group *group, ticket uint64, req *SyncRequest) {
+	member := group.byID[req.MemberID]
+	c.synced(group, member)
+	if group.state == Stable {
+		c.reply(ticket, &SyncReply{ProtocolType: group.protocolType, Protocol: group.protocol, Assignment: member.assignment})
 		return
 	}
-	c.endSync(m, &SyncReply{Code: kafka.RebalanceInProgress})
-	m.sync = ticket
-	if m.id != g.leader || g.assigns == g.generation {
+	c.endSync(member, &SyncReply{Code: kafka.RebalanceInProgress})
+	member.sync = ticket
+	if member.id != group.leader || group.assigns == group.generation {
 		// A leader that asks again gets the assignment it gave first: were the
 		// second stored too, a restart would tell another one than was told.
 		return
 	}
 	assignment := map[string][]byte{}
-	for _, a := range r.Assignments {
-		if g.byID[a.MemberID] != nil {
-			assignment[a.MemberID] = slices.Clone(a.Assignment)
+	for _, assigned := range req.Assignments {
+		if group.byID[assigned.MemberID] != nil {
+			assignment[assigned.MemberID] = slices.Clone(assigned.Assignment)
 		}
 	}
-	s := storing{kind: storingAssignment, group: g, generation: g.generation, assignment: assignment}
-	change := cluster.PutGroup(g.durable(assignment))
-	if len(change) > c.o.GroupBytesMax || c.bytes+c.state.GroupBytes()+len(change) > c.o.BytesMax {
-		c.assigned(g, &s, kafka.UnknownServerError) // as Kafka answers a record that is too large
+	storing := pendingStore{kind: storingAssignment, group: group, generation: group.generation, assignment: assignment}
+	change := cluster.PutGroup(group.durable(assignment))
+	if len(change) > c.options.GroupBytesMax || c.bytes+c.state.GroupBytes()+len(change) > c.options.BytesMax {
+		c.assigned(group, &storing, kafka.UnknownServerError) // as Kafka answers a record that is too large
 		return
 	}
-	g.assigns = g.generation
-	c.store(change, s)
+	group.assigns = group.generation
+	c.store(change, storing)
 }
 
 // synced: one member fewer to wait for.
-func (c *Coordinator) synced(g *group, m *member) {
-	m.unsynced = false
-	if !slices.ContainsFunc(g.members, func(o *member) bool { return o.unsynced }) {
-		g.syncAt = Never
+func (c *Coordinator) synced(group *group, waited *member) {
+	waited.unsynced = false
+	if !slices.ContainsFunc(group.members, func(other *member) bool { return other.unsynced }) {
+		group.syncAt = Never
 	}
 }
 
 // assigned: the leader's assignment is stored, or cannot be.
-func (c *Coordinator) assigned(g *group, s *storing, code kafka.ErrorCode) {
-	if g.unlisted || g.state != CompletingRebalance || g.generation != s.generation {
+func (c *Coordinator) assigned(group *group, storing *pendingStore, code kafka.ErrorCode) {
+	if group.unlisted || group.state != CompletingRebalance || group.generation != storing.generation {
 		return // another rebalance has come between
 	}
 	if code != 0 {
-		for _, m := range g.members {
-			m.assignment = nil
-			c.endSync(m, &SyncReply{Code: code})
+		for _, member := range group.members {
+			member.assignment = nil
+			c.endSync(member, &SyncReply{Code: code})
 		}
-		c.rebalance(g)
+		c.rebalance(group)
 		return
 	}
-	for _, m := range g.members {
-		m.assignment = s.assignment[m.id]
-		if m.sync != 0 && (m.id == g.leader || !c.o.Faults.SyncForgotten) {
-			c.endSync(m, &SyncReply{ProtocolType: g.protocolType, Protocol: g.protocol, Assignment: m.assignment})
+	for _, member := range group.members {
+		member.assignment = storing.assignment[member.id]
+		if member.sync != 0 && (member.id == group.leader || !c.options.Faults.SyncForgotten) {
+			c.endSync(member, &SyncReply{ProtocolType: group.protocolType, Protocol: group.protocol, Assignment: member.assignment})
 			// Its session may have ended while it waited, which was overlooked.
-			c.rearm(g, m, int64(m.sessionMS))
+			c.rearm(group, member, int64(member.sessionMS))
 		}
 	}
-	c.become(g, Stable)
+	c.become(group, Stable)
 }
 
 // endJoin answers a member's join with an error, if it waits.
-func (c *Coordinator) endJoin(g *group, m *member, code kafka.ErrorCode) {
-	if m.join == 0 {
+func (c *Coordinator) endJoin(group *group, member *member, code kafka.ErrorCode) {
+	if member.join == 0 {
 		return
 	}
-	ticket := m.join
-	m.join = 0
-	g.awaiting--
-	c.refuseJoin(ticket, code, m.id)
+	ticket := member.join
+	member.join = 0
+	group.awaiting--
+	c.refuseJoin(ticket, code, member.id)
 }
 
 // endSync answers a member's sync, if it waits.
-func (c *Coordinator) endSync(m *member, r *SyncReply) {
-	if m.sync == 0 {
+func (c *Coordinator) endSync(member *member, reply *SyncReply) {
+	if member.sync == 0 {
 		return
 	}
-	ticket := m.sync
-	m.sync = 0
-	c.reply(ticket, r)
+	ticket := member.sync
+	member.sync = 0
+	c.reply(ticket, reply)
 }
 
 // endSyncs stops waiting for syncs.
-func (c *Coordinator) endSyncs(g *group) {
-	g.syncAt = Never
-	for _, m := range g.members {
-		m.unsynced = false
+func (c *Coordinator) endSyncs(group *group) {
+	group.syncAt = Never
+	for _, member := range group.members {
+		member.unsynced = false
 	}
 }
 
-func (c *Coordinator) become(g *group, s State) {
-	g.previous, g.state, g.changedMS = g.state, s, c.at.WallMS
+func (c *Coordinator) become(group *group, state State) {
+	group.previous, group.state, group.changedMS = group.state, state, c.at.WallMS
 }
 
-func (c *Coordinator) rearm(g *group, m *member, timeoutMS int64) {
-	m.deadline = c.at.NowMS + timeoutMS
+func (c *Coordinator) rearm(group *group, member *member, timeoutMS int64) {
+	member.deadline = c.at.NowMS + timeoutMS
 }
 
-func (g *group) rebalanceTimeoutMS() (n int64) {
-	for _, m := range g.members {
-		n = max(n, int64(m.rebalanceMS))
+func (g *group) rebalanceTimeoutMS() (longest int64) {
+	for _, member := range g.members {
+		longest = max(longest, int64(member.rebalanceMS))
 	}
-	return max(n, 1) // whatever a client says, a wait is over later than it began
+	return max(longest, 1) // whatever a client says, a wait is over later than it began
 }
 
 // expire does what is due in a group.
-func (c *Coordinator) expire(g *group) {
+func (c *Coordinator) expire(group *group) {
 	now := c.at.NowMS
-	if g.consumer != nil {
-		c.expireConsumers(g)
+	if group.consumer != nil {
+		c.expireConsumers(group)
 	}
-	for _, p := range slices.Clone(g.pending) {
-		if p.deadline <= now && g.isPending(p.id) {
-			c.dropPending(g, p.id)
-			if g.state == PreparingRebalance && g.allJoined() {
-				c.complete(g)
+	for _, pending := range slices.Clone(group.pending) {
+		if pending.deadline <= now && group.isPending(pending.id) {
+			c.dropPending(group, pending.id)
+			if group.state == PreparingRebalance && group.allJoined() {
+				c.complete(group)
 			}
 		}
 	}
-	for _, m := range slices.Clone(g.members) {
-		if m.deadline > now || g.byID[m.id] != m {
+	for _, member := range slices.Clone(group.members) {
+		if member.deadline > now || group.byID[member.id] != member {
 			continue
 		}
-		if !m.fresh && (m.join != 0 || m.sync != 0) {
-			m.deadline = Never // who waits for us need not send heartbeats
+		if !member.fresh && (member.join != 0 || member.sync != 0) {
+			member.deadline = Never // who waits for us need not send heartbeats
 			continue
 		}
-		c.remove(g, m)
+		c.remove(group, member)
 		switch {
-		case g.state == Stable || g.state == CompletingRebalance:
-			c.rebalance(g)
-		case g.state == PreparingRebalance && g.allJoined():
-			c.complete(g)
+		case group.state == Stable || group.state == CompletingRebalance:
+			c.rebalance(group)
+		case group.state == PreparingRebalance && group.allJoined():
+			c.complete(group)
 		}
 	}
-	if g.joinAt <= now {
-		c.joinsEnd(g)
+	if group.joinAt <= now {
+		c.joinsEnd(group)
 	}
-	if g.syncAt <= now {
-		c.syncsEnd(g)
+	if group.syncAt <= now {
+		c.syncsEnd(group)
 	}
 }
 
 // joinsEnd: the time to join is over. A group that was empty, and has grown
 // meanwhile, waits for some more.
-func (c *Coordinator) joinsEnd(g *group) {
-	if g.initial && g.grew && g.leftMS != 0 {
-		g.grew = false
-		delay := min(c.o.InitialRebalanceDelayMS, g.leftMS)
-		g.leftMS = max(g.leftMS-g.delayMS, 0)
-		g.delayMS = delay
-		g.joinAt = c.at.NowMS + delay
+func (c *Coordinator) joinsEnd(group *group) {
+	if group.initial && group.grew && group.leftMS != 0 {
+		group.grew = false
+		delay := min(c.options.InitialRebalanceDelayMS, group.leftMS)
+		group.leftMS = max(group.leftMS-group.delayMS, 0)
+		group.delayMS = delay
+		group.joinAt = c.at.NowMS + delay
 		return
 	}
-	c.complete(g)
+	c.complete(group)
 }
 
 // syncsEnd: who has not sent its sync is no member any more.
-func (c *Coordinator) syncsEnd(g *group) {
-	g.syncAt = Never
+func (c *Coordinator) syncsEnd(group *group) {
+	group.syncAt = Never
 	late := false
-	for _, m := range slices.Clone(g.members) {
-		if m.unsynced {
-			c.remove(g, m)
+	for _, member := range slices.Clone(group.members) {
+		if member.unsynced {
+			c.remove(group, member)
 			late = true
 		}
 	}
-	if late && (g.state == Stable || g.state == CompletingRebalance) {
-		c.rebalance(g)
+	if late && (group.state == Stable || group.state == CompletingRebalance) {
+		c.rebalance(group)
 	}
 }
 
 // durable is what is stored of a group: its members with their part of the
 // assignment.
 func (g *group) durable(assignment map[string][]byte) *cluster.Group {
-	d := &cluster.Group{ID: g.id, Generation: g.generation, ProtocolType: g.protocolType, Protocol: g.protocol, Leader: g.leader, ChangedMS: g.changedMS}
-	for _, m := range g.members {
-		d.Members = append(d.Members, cluster.GroupMember{
-			ID: m.id, InstanceID: m.instance, ClientID: m.clientID, ClientHost: m.clientHost, SessionTimeoutMS: m.sessionMS, RebalanceTimeoutMS: m.rebalanceMS,
-			Subscription: m.metadata(g.protocol), Assignment: assignment[m.id],
+	stored := &cluster.Group{ID: g.id, Generation: g.generation, ProtocolType: g.protocolType, Protocol: g.protocol, Leader: g.leader, ChangedMS: g.changedMS}
+	for _, member := range g.members {
+		stored.Members = append(stored.Members, cluster.GroupMember{
+			ID: member.id, InstanceID: member.instance, ClientID: member.clientID, ClientHost: member.clientHost, SessionTimeoutMS: member.sessionMS, RebalanceTimeoutMS: member.rebalanceMS,
+			Subscription: member.metadata(g.protocol), Assignment: assignment[member.id],
 		})
 	}
-	return d
+	return stored
 }
