@@ -18,7 +18,7 @@ func (s *Shard) decompress(req *request, p int32, batch []byte) bool {
 	}
 	block, ok := s.mailMem.Get(len(batch))
 	if !ok {
-		s.blockOnMemory(req)
+		s.requests.blockOnMemory(req)
 		return true
 	}
 	copy(block.Bytes(), batch)
@@ -36,11 +36,10 @@ func (s *Shard) decompressed(m Mail) {
 	}
 	s.mailMem.Put(m.Block)
 	s.backlog.retry = true
-	req.pending--
 	if part.code != kafka.None {
 		s.found(req, part, -1, -1) // its log is gone
 	} else {
 		s.found(req, part, int64(m.A), int64(m.B))
 	}
-	s.schedule(req)
+	s.requests.doneForRequest(req.slot)
 }

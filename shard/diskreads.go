@@ -21,7 +21,7 @@ const readsPerFetch = 4
 // buffer is free it has not begun and the request is tried again when one is.
 func (s *Shard) beginRead(req *request, p *partition, from int64, user uint32) (begun bool, code kafka.ErrorCode) {
 	st := s.engine.ReadDisk(p.slot, from, user)
-	for st == engine.WaitMemory && s.dropAhead() {
+	for st == engine.WaitMemory && s.readahead.drop() {
 		st = s.engine.ReadDisk(p.slot, from, user)
 	}
 	switch st {
@@ -30,7 +30,7 @@ func (s *Shard) beginRead(req *request, p *partition, from int64, user uint32) (
 		s.Timelines.Counters.ColdReads++
 		return true, kafka.None
 	case engine.WaitMemory:
-		s.blockOnMemory(req)
+		s.requests.blockOnMemory(req)
 		req.waited |= metrics.WaitedReadBuffers
 		if s.engine.ReadBuffersPinned() {
 			s.net.Expedite()
@@ -45,7 +45,9 @@ func (s *Shard) beginRead(req *request, p *partition, from int64, user uint32) (
 func (s *Shard) readDone(user uint32, st engine.Status, read uint32) {
 	switch {
 	case user&aheadUser != 0:
-		s.aheadDone(user&^aheadUser, st, read)
+		if part := s.readahead.done(user&^aheadUser, st, read); part != none {
+			s.fetchReadDone(part, st, read)
+		}
 	case user&searchUser != 0:
 		part := &s.searches.parts.all[user&^searchUser]
 		if st == engine.OK {
@@ -53,21 +55,19 @@ func (s *Shard) readDone(user uint32, st engine.Status, read uint32) {
 		} else {
 			part.code = codeOf(st)
 		}
-		s.readEnded(&s.requests.all[part.request])
+		s.requests.doneForRequest(part.request)
 	default:
-		part := &s.fetches.parts.all[user]
-		if st == engine.OK {
-			part.read, part.hasRead = read, true
-		} else {
-			part.code = codeOf(st)
-		}
-		req := &s.requests.all[part.request]
-		req.timeline[metrics.Durable] = int64(s.now)
-		s.readEnded(req)
+		s.fetchReadDone(int32(user), st, read)
 	}
 }
 
-func (s *Shard) readEnded(req *request) {
-	req.pending--
-	s.schedule(req)
+func (s *Shard) fetchReadDone(at int32, st engine.Status, read uint32) {
+	part := &s.fetches.parts.all[at]
+	if st == engine.OK {
+		part.read, part.hasRead = read, true
+	} else {
+		part.code = codeOf(st)
+	}
+	s.requests.all[part.request].timeline[metrics.Durable] = int64(s.now)
+	s.requests.doneForRequest(part.request)
 }

@@ -126,7 +126,7 @@ func (s *Shard) addParts(req *request, fetch *fetchRequest, walk *kafka.FetchWal
 		number := s.topics.lookup(topic.Name, byID)
 		for range topic.Partitions {
 			asked, _ := walk.NextPartition()
-			part := &s.fetches.parts.all[s.fetches.parts.take(&fetch.parts, &s.credit, &emptyFetchPart)]
+			part := &s.fetches.parts.all[s.fetches.parts.take(&fetch.parts, &emptyFetchPart)]
 			part.request, part.name, part.topic, part.index = req.slot, topic.Span, number, asked.Index
 			part.from, part.max, part.epoch = asked.Offset, max(asked.MaxBytes, 0), asked.CurrentEpoch
 			part.partition, part.code = s.topics.locateAt(number, asked.Index, byID, asked.CurrentEpoch)
@@ -164,20 +164,20 @@ func (s *Shard) tryFetch(req *request) {
 		fetch.idleTo = s.now
 	}
 	if fetch.code != kafka.None {
-		s.dropParts(fetch) // its session ended
+		s.fetches.dropParts(fetch) // its session ended
 	}
 	try := attempt{req: req, fetch: fetch, faults: fetch.code != kafka.None || fetch.parts.Empty() && fetch.session == none}
 	if fetch.session != none && fetch.parts.Empty() {
 		if try.over = s.addChangedParts(req, fetch); try.over && fetch.parts.Empty() {
 			s.fetches.partsExhausted = true
-			s.blockOnMemory(req)
+			s.requests.blockOnMemory(req)
 			return
 		}
 	}
 	try.isNext, try.isHead = s.net.IsNext(req.id), s.net.IsHead(req.id)
-	try.most, try.copied = min(int(fetch.bytesMax), s.replyMax), s.engine.PinsLeft() <= 0
+	try.most, try.copied = min(int(fetch.bytesMax), s.fetches.replyMax), s.engine.PinsLeft() <= 0
 	if try.copied {
-		try.most = min(try.most, s.copyMax)
+		try.most = min(try.most, s.fetches.copyMax)
 	}
 	for p := fetch.parts.First; p != none; p = s.fetches.parts.next(p) {
 		s.Timelines.Counters.PartitionsLookedAt++
@@ -198,7 +198,7 @@ func (s *Shard) tryFetch(req *request) {
 		if fetch.session != none {
 			s.releaseParts(fetch, false) // the requests before it may wait long
 		}
-		s.blockOnMemory(req)
+		s.requests.blockOnMemory(req)
 	case waits:
 		s.unpin(0, try.used)
 		if fetch.session != none {
@@ -283,8 +283,9 @@ func (s *Shard) read(try *attempt, p int32, limit int) (n int) {
 		n, st = s.engine.Read(slot, part.from, part.high, limit, views)
 	}
 	if st == engine.NotCached && try.isNext && try.reads < readsPerFetch {
-		have, comes := s.takeAhead(try.req, p)
+		have, comes := s.readahead.take(part, p)
 		if comes {
+			try.req.pending++
 			try.reads++
 			return 0
 		}

@@ -15,9 +15,9 @@ func (s *Shard) replyFetch(req *request, fetch *fetchRequest, used int, copied b
 	size := s.measureReply(req, fetch, copied)
 	mine, wait := s.net.Attached(req.conn), size.wait
 	switch {
-	case mine > 0 && size.lent > 0 && mine+size.lent > s.replyMax:
+	case mine > 0 && size.lent > 0 && mine+size.lent > s.fetches.replyMax:
 		s.unpin(0, used) // until what is pinned for this connection has left
-		s.blockOnMemory(req)
+		s.requests.blockOnMemory(req)
 		return
 	case wait, !s.fetches.pins.haveRoom(size.attached), !s.net.HasReplyRoom(size.copied, size.attached):
 		s.net.Expedite()
@@ -26,7 +26,7 @@ func (s *Shard) replyFetch(req *request, fetch *fetchRequest, used int, copied b
 	if wait || !s.net.Begin(req.id, size.copied) {
 		s.unpin(0, used)
 		if s.net.Alive(req.id) {
-			s.blockOnMemory(req)
+			s.requests.blockOnMemory(req)
 		} else {
 			s.unpark(req)
 			s.endRequest(req)
@@ -37,13 +37,13 @@ func (s *Shard) replyFetch(req *request, fetch *fetchRequest, used int, copied b
 		fetch.sessionID = s.createSession(req, fetch)
 	}
 	kafka.PutFetchHead(s.net.Bytes(req.id, kafka.FetchHeadBytes(&req.header, size.topics)), &req.header, fetch.code, fetch.sessionID, size.topics)
-	at, budget := 0, s.copyMax
+	at, budget := 0, s.fetches.copyMax
 	for p := fetch.parts.First; p != none; p = s.fetches.parts.next(p) {
 		s.replyPartition(req, fetch, p, s.views[at:at+int(s.fetches.parts.all[p].views)], &budget, copied)
 		at += int(s.fetches.parts.all[p].views)
 	}
 	kafka.PutFetchEnd(s.net.Bytes(req.id, kafka.FetchEndBytes(req.header.Version)))
-	s.detach(fetch)
+	s.sessions.detach(fetch)
 	s.unpark(req)
 	s.net.Release(req.id)
 	s.sendReply(req)
@@ -61,15 +61,15 @@ type replySize struct {
 // measureReply measures the reply. It waits where a view would have to be copied
 // and is too large for that.
 func (s *Shard) measureReply(req *request, fetch *fetchRequest, copied bool) replySize {
-	version, budget, at := req.header.Version, s.copyMax, 0
+	version, budget, at := req.header.Version, s.fetches.copyMax, 0
 	size := replySize{copied: kafka.FetchEndBytes(version)}
 	for p := fetch.parts.First; p != none; p = s.fetches.parts.next(p) {
 		part := &s.fetches.parts.all[p]
-		if s.beginsTopic(fetch, p) {
+		if s.fetches.beginsTopic(fetch, p) {
 			size.topics++
-			size.copied += kafka.FetchTopicBytes(version, s.nameBytes(part), s.partsOfTopic(p))
+			size.copied += kafka.FetchTopicBytes(version, s.topics.nameBytes(part), s.fetches.partsOfTopic(p))
 		}
-		size.copied += kafka.FetchPartitionBytes(version, int(part.bytes)) + kafka.FetchPartitionEndBytes(version, s.endsTopic(p))
+		size.copied += kafka.FetchPartitionBytes(version, int(part.bytes)) + kafka.FetchPartitionEndBytes(version, s.fetches.endsTopic(p))
 		for _, view := range s.views[at : at+int(part.views)] {
 			if copies(view, budget, copied) {
 				size.copied += len(view.Bytes)
@@ -96,7 +96,7 @@ func copies(view engine.View, budget int, all bool) bool {
 // its topic.
 func (s *Shard) replyPartition(req *request, fetch *fetchRequest, p int32, views []engine.View, budget *int, copied bool) {
 	part, version := &s.fetches.parts.all[p], req.header.Version
-	if s.beginsTopic(fetch, p) {
+	if s.fetches.beginsTopic(fetch, p) {
 		s.replyTopic(req, p)
 	}
 	if fetch.session != none {
@@ -118,37 +118,37 @@ func (s *Shard) replyPartition(req *request, fetch *fetchRequest, p int32, views
 		s.net.Attach(req.id, view.Bytes)
 		s.fetches.pins.keep(&fetch.pins, view.Pin)
 	}
-	if part.hasRead && part.views > 0 && part.code == kafka.None {
-		s.readAhead(part)
+	if part.hasRead && part.views > 0 && part.code == kafka.None && s.stage == StageServing {
+		s.readahead.answered(part)
 	}
 	s.Timelines.Counters.BytesOut += uint64(part.bytes)
-	kafka.PutFetchPartitionEnd(s.net.Bytes(req.id, kafka.FetchPartitionEndBytes(version, s.endsTopic(p))))
+	kafka.PutFetchPartitionEnd(s.net.Bytes(req.id, kafka.FetchPartitionEndBytes(version, s.fetches.endsTopic(p))))
 }
 
 // beginsTopic, endsTopic and partsOfTopic see a request's parts as topics: parts
 // of one topic that stand together. Topics that are not known stand alone.
-func (s *Shard) beginsTopic(fetch *fetchRequest, p int32) bool {
-	part := &s.fetches.parts.all[p]
-	return p == fetch.parts.First || part.topic == none || s.fetches.parts.all[part.ofRequest.Prev].topic != part.topic
+func (t *fetches) beginsTopic(fetch *fetchRequest, at int32) bool {
+	part := &t.parts.all[at]
+	return at == fetch.parts.First || part.topic == none || t.parts.all[part.ofRequest.Prev].topic != part.topic
 }
 
-func (s *Shard) endsTopic(p int32) bool {
-	part := &s.fetches.parts.all[p]
-	return part.ofRequest.Next == none || part.topic == none || s.fetches.parts.all[part.ofRequest.Next].topic != part.topic
+func (t *fetches) endsTopic(at int32) bool {
+	part := &t.parts.all[at]
+	return part.ofRequest.Next == none || part.topic == none || t.parts.all[part.ofRequest.Next].topic != part.topic
 }
 
-func (s *Shard) partsOfTopic(p int32) int {
+func (t *fetches) partsOfTopic(at int32) int {
 	n := 1
-	for ; !s.endsTopic(p); p = s.fetches.parts.next(p) {
+	for ; !t.endsTopic(at); at = t.parts.next(at) {
 		n++
 	}
 	return n
 }
 
 // nameBytes is how long the name of a part's topic is, as the reply has it.
-func (s *Shard) nameBytes(part *fetchPart) int {
+func (t *topicTable) nameBytes(part *fetchPart) int {
 	if part.topic != none {
-		return len(s.topics.all[part.topic].name)
+		return len(t.all[part.topic].name)
 	}
 	return part.name.Len
 }
@@ -157,8 +157,8 @@ func (s *Shard) nameBytes(part *fetchPart) int {
 // own bytes, which are still there: it was never parked.
 func (s *Shard) replyTopic(req *request, p int32) {
 	part, version := &s.fetches.parts.all[p], req.header.Version
-	n := s.partsOfTopic(p)
-	dst := s.net.Bytes(req.id, kafka.FetchTopicBytes(version, s.nameBytes(part), n))
+	n := s.fetches.partsOfTopic(p)
+	dst := s.net.Bytes(req.id, kafka.FetchTopicBytes(version, s.topics.nameBytes(part), n))
 	if part.topic != none {
 		t := &s.topics.all[part.topic]
 		name := t.nameBytes

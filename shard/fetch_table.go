@@ -51,12 +51,15 @@ type fetchPart struct {
 
 // fetches are the Fetch requests in flight.
 type fetches struct {
+	engine         *engine.Engine
 	requests       []fetchRequest // by the request's slot
 	parts          partTable[fetchPart]
 	waiters        mem.Thread // parts in partitions' lists
 	polls          longPolls
 	pins           pins
 	partsExhausted bool // a Fetch found no parts
+	replyMax       int  // bytes of records in one reply, the first batch excepted
+	copyMax        int  // and of those that are copied
 }
 
 var (
@@ -64,9 +67,9 @@ var (
 	emptyFetchPart = fetchPart{topic: none, session: none}
 )
 
-func newFetches(requests, parts, pinChunks int) fetches {
-	t := fetches{requests: make([]fetchRequest, requests), pins: newPins(pinChunks)}
-	t.parts = newPartTable(parts, func(part *fetchPart) *mem.Links { return &part.ofRequest })
+func newFetches(requests int, credit *partCredit, pinChunks int, e *engine.Engine) fetches {
+	t := fetches{engine: e, requests: make([]fetchRequest, requests), pins: newPins(pinChunks)}
+	t.parts = newPartTable(credit.fetchesMax(), credit, func(part *fetchPart) *mem.Links { return &part.ofRequest })
 	t.waiters = mem.ThreadOf(t.parts.all, func(part *fetchPart) *mem.Links { return &part.wait })
 	t.polls = longPolls{all: mem.EmptyList, links: mem.ThreadOf(t.requests, func(fetch *fetchRequest) *mem.Links { return &fetch.poll })}
 	return t
@@ -88,28 +91,26 @@ func (t *fetches) stopAwaiting(p int32) {
 	}
 }
 
-// endFetch gives everything back that a Fetch has.
-func (s *Shard) endFetch(req *request) {
-	fetch := s.fetches.of(req)
-	s.detach(fetch)
-	s.dropParts(fetch)
-	s.fetches.pins.release(&fetch.pins, s.engine)
+// end gives back what a Fetch has, which is in flight with no session.
+func (t *fetches) end(fetch *fetchRequest) {
+	t.dropParts(fetch)
+	t.pins.release(&fetch.pins, t.engine)
 }
 
 // dropParts gives a request's parts back.
-func (s *Shard) dropParts(fetch *fetchRequest) {
+func (t *fetches) dropParts(fetch *fetchRequest) {
 	for !fetch.parts.Empty() {
-		s.dropPart(fetch, fetch.parts.First)
+		t.dropPart(fetch, fetch.parts.First)
 	}
 }
 
-func (s *Shard) dropPart(fetch *fetchRequest, p int32) {
-	s.fetches.stopAwaiting(p)
-	if part := &s.fetches.parts.all[p]; part.hasRead {
-		s.engine.ReadEnd(part.read)
+func (t *fetches) dropPart(fetch *fetchRequest, at int32) {
+	t.stopAwaiting(at)
+	if part := &t.parts.all[at]; part.hasRead {
+		t.engine.ReadEnd(part.read)
 		part.hasRead = false
 	}
-	s.fetches.parts.give(&fetch.parts, p, &s.credit)
+	t.parts.give(&fetch.parts, at)
 }
 
 // pins are the pins of log memory that replies hold until they have left, in

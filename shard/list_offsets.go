@@ -50,14 +50,15 @@ type searchPart struct {
 
 // searches are the ListOffsets requests in flight.
 type searches struct {
+	engine   *engine.Engine
 	requests []searchRequest // by the request's slot
 	parts    partTable[searchPart]
 }
 
 var emptySearchPart searchPart
 
-func newSearches(requests, parts int) searches {
-	return searches{make([]searchRequest, requests), newPartTable(parts, func(part *searchPart) *mem.Links { return &part.ofRequest })}
+func newSearches(requests int, credit *partCredit, e *engine.Engine) searches {
+	return searches{e, make([]searchRequest, requests), newPartTable(credit.all, credit, func(part *searchPart) *mem.Links { return &part.ofRequest })}
 }
 
 // listOffsets starts a ListOffsets.
@@ -104,12 +105,12 @@ func (s *Shard) listOffsets(in *incoming, header *kafka.Request) outcome {
 		number := s.topics.lookup(topic.Name, false)
 		for left := topic.Partitions - 1; left >= 0; left-- {
 			asked, _ := walk.NextPartition()
-			at := s.searches.parts.take(&search.parts, &s.credit, &emptySearchPart)
+			at := s.searches.parts.take(&search.parts, &emptySearchPart)
 			part := &s.searches.parts.all[at]
 			part.request, part.index, part.time, part.last = req.slot, asked.Index, asked.Timestamp, left == 0
 			part.reply = s.net.Bytes(in.id, kafka.ListOffsetsPartitionBytes(header.Version, part.last))
 			part.partition, part.code = s.topics.locateAt(number, asked.Index, false, asked.CurrentEpoch)
-			s.refuseTwice(at)
+			s.searches.refuseTwice(at)
 		}
 	}
 	for p := search.parts.First; p != none; p = s.searches.parts.next(p) {
@@ -127,17 +128,17 @@ func (s *Shard) listOffsets(in *incoming, header *kafka.Request) outcome {
 
 // refuseTwice notes which part of the request that is parsed names its partition.
 // Where one did before, both are refused, as Kafka does.
-func (s *Shard) refuseTwice(p int32) {
-	part := &s.searches.parts.all[p]
+func (t *searches) refuseTwice(at int32) {
+	part := &t.parts.all[at]
 	if part.partition == nil {
 		return
 	}
 	first := &part.partition.asked
 	if *first == none {
-		*first = p
+		*first = at
 		return
 	}
-	s.searches.parts.all[*first].code, part.code = kafka.InvalidRequest, kafka.InvalidRequest
+	t.parts.all[*first].code, part.code = kafka.InvalidRequest, kafka.InvalidRequest
 }
 
 // beginSearch answers what needs no reading. What does is left as searching.
@@ -268,16 +269,16 @@ func (s *Shard) found(req *request, part *searchPart, time, offset int64) {
 	}
 }
 
-// endSearch gives a request's parts back.
-func (s *Shard) endSearch(req *request) {
-	for parts := &s.searches.requests[req.slot].parts; !parts.Empty(); {
-		p := parts.First
-		part := &s.searches.parts.all[p]
+// end gives a request's parts back.
+func (t *searches) end(search *searchRequest) {
+	for parts := &search.parts; !parts.Empty(); {
+		at := parts.First
+		part := &t.parts.all[at]
 		if part.hasRead {
-			s.engine.ReadEnd(part.read)
+			t.engine.ReadEnd(part.read)
 			part.hasRead = false
 		}
 		part.reply = nil
-		s.searches.parts.give(parts, p, &s.credit)
+		t.parts.give(parts, at)
 	}
 }

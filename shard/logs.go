@@ -120,7 +120,7 @@ func (s *Shard) unnameLog(p *partition) {
 	p.named = false
 	s.failReads(p, kafka.UnknownTopicOrPartition)
 	s.notify(p, true)
-	s.forgetAhead(p.slot)
+	s.readahead.forget(p.slot)
 	s.failAppends(p, kafka.UnknownTopicOrPartition)
 	s.failTruncations(kafka.UnknownTopicOrPartition, p)
 	s.producers.forget(p.slot)
@@ -138,14 +138,14 @@ func (s *Shard) failReads(p *partition, code kafka.ErrorCode) {
 				if part := &s.fetches.parts.all[at]; part.code == kafka.None && part.partition == p {
 					part.code = code
 					s.fetches.stopAwaiting(at) // it may be answered later, and the lists are another log's then
-					s.schedule(req)
+					s.requests.schedule(req)
 				}
 			}
 		case req.kind == kindSearch:
 			for at := s.searches.requests[i].parts.First; at != none; at = s.searches.parts.next(at) {
 				if part := &s.searches.parts.all[at]; part.code == kafka.None && part.partition == p {
 					part.code = code
-					s.schedule(req)
+					s.requests.schedule(req)
 				}
 			}
 		}

@@ -77,7 +77,7 @@ func (s *Shard) count(req *request, p *partition, seen *tally, most int32) {
 	s.Timelines.Counters.PartitionsLookedAt++
 	n, st := s.engine.Read(p.slot, seen.counted, high, int(most-seen.bytes), s.views)
 	if st != engine.OK {
-		s.schedule(req)
+		s.requests.schedule(req)
 		return
 	}
 	for _, v := range s.views[:n] {
@@ -92,7 +92,7 @@ func (s *Shard) count(req *request, p *partition, seen *tally, most int32) {
 	}
 	s.unpin(0, n)
 	if fetch.have >= int64(fetch.bytesMin) {
-		s.schedule(req)
+		s.requests.schedule(req)
 	}
 }
 
@@ -140,7 +140,7 @@ func (s *Shard) roomDue() ioring.Instant {
 func (s *Shard) answerLongPolls() {
 	for i := range s.requests.all {
 		if req := &s.requests.all[i]; req.used && req.kind == kindFetch && s.fetches.of(req).parked {
-			s.schedule(req)
+			s.requests.schedule(req)
 		}
 	}
 }
@@ -153,7 +153,7 @@ func (s *Shard) endLongPolls(conn netring.ConnID) {
 		next := s.fetches.polls.links.Next(slot)
 		if req.conn == conn {
 			s.unpark(req)
-			s.schedule(req)
+			s.requests.schedule(req)
 		}
 		slot = next
 	}

@@ -272,7 +272,7 @@ func (s *Shard) answerAppend(req *request, produce *produceRequest, a *appending
 	}
 	reply := s.net.Bytes(req.id, kafka.ProducePartitionBytes(version, last))
 	kafka.PutProducePartition(reply, version, last, index, code, a.base, a.time, start)
-	at := s.produces.parts.take(&produce.parts, &s.credit, &emptyProducePart)
+	at := s.produces.parts.take(&produce.parts, &emptyProducePart)
 	part := &s.produces.parts.all[at]
 	part.request, part.partition, part.code, part.index, part.last, part.reply, part.base, part.end = req.slot, a.partition, code, index, last, reply, a.base, a.end
 	if code != kafka.None {

@@ -42,9 +42,9 @@ var (
 	emptyProducePart producePart
 )
 
-func newProduces(requests, parts int) produces {
+func newProduces(requests int, credit *partCredit) produces {
 	t := produces{requests: make([]produceRequest, requests)}
-	t.parts = newPartTable(parts, func(part *producePart) *mem.Links { return &part.ofRequest })
+	t.parts = newPartTable(credit.all, credit, func(part *producePart) *mem.Links { return &part.ofRequest })
 	t.waiters = mem.ThreadOf(t.parts.all, func(part *producePart) *mem.Links { return &part.wait })
 	return t
 }
@@ -70,12 +70,12 @@ func (t *produces) stopAwaiting(p int32) {
 	}
 }
 
-// endProduce gives a request's parts back.
-func (s *Shard) endProduce(req *request) {
-	for parts := &s.produces.requests[req.slot].parts; !parts.Empty(); {
+// end gives a request's parts back.
+func (t *produces) end(produce *produceRequest) {
+	for parts := &produce.parts; !parts.Empty(); {
 		at := parts.First
-		s.produces.stopAwaiting(at)
-		s.produces.parts.all[at].reply = nil
-		s.produces.parts.give(parts, at, &s.credit)
+		t.stopAwaiting(at)
+		t.parts.all[at].reply = nil
+		t.parts.give(parts, at)
 	}
 }

@@ -1,6 +1,9 @@
 package shard
 
-import "github.com/tailbound/tailbound/engine"
+import (
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/metrics"
+)
 
 // readahead holds extents that a client which reads a log from disk, from its
 // start to its end, will want next. It belongs to the shard:
@@ -14,6 +17,9 @@ import "github.com/tailbound/tailbound/engine"
 // under way at a time, and only while another read buffer stays free. So a client
 // that reads far behind takes no more of the device from appends than one read.
 type readahead struct {
+	engine   *engine.Engine
+	counters *metrics.Counters
+
 	all     [aheadMax]ahead
 	victim  int // which makes room next
 	reading int
@@ -32,140 +38,135 @@ type ahead struct {
 	part    int32 // of a Fetch, that waits for it; none
 }
 
-// takeAhead gives part p, whose records are not in memory, the extent that holds
-// its offset, where that is kept, or has it wait for it.
-func (s *Shard) takeAhead(req *request, p int32) (have, waits bool) {
-	part := &s.fetches.parts.all[p]
-	for k := range s.readahead.all {
-		a := &s.readahead.all[k]
-		if !a.used || a.gone || a.slot != part.partition.slot || part.from < a.from {
+// take gives part at of a Fetch, whose records are not in memory, the extent that
+// holds its offset, where that is kept, or has it wait for it.
+func (r *readahead) take(part *fetchPart, at int32) (have, waits bool) {
+	for i := range r.all {
+		kept := &r.all[i]
+		if !kept.used || kept.gone || kept.slot != part.partition.slot || part.from < kept.from {
 			continue
 		}
-		if a.reading {
-			if a.part != none || a.from != part.from {
+		if kept.reading {
+			if kept.part != none || kept.from != part.from {
 				continue
 			}
-			a.part = p
-			req.pending++
-			s.Timelines.Counters.AheadHits++
+			kept.part = at
+			r.counters.AheadHits++
 			return false, true
 		}
-		if !s.holds(a.read, part.from, part.high) {
+		if !r.holds(kept.read, part.from, part.high) {
 			continue // it ends before
 		}
-		part.read, part.hasRead = a.read, true
-		a.used = false
-		s.Timelines.Counters.AheadHits++
+		part.read, part.hasRead = kept.read, true
+		kept.used = false
+		r.counters.AheadHits++
 		return true, false
 	}
 	return false, false
 }
 
 // holds says whether an extent that begins at from or before reaches past it.
-func (s *Shard) holds(read uint32, from, to int64) bool {
-	n := s.engine.ReadViews(read, from, to, 0, s.readahead.peek[:])
+func (r *readahead) holds(read uint32, from, to int64) bool {
+	n := r.engine.ReadViews(read, from, to, 0, r.peek[:])
 	if n > 0 {
-		s.engine.UnpinQuietly(s.readahead.peek[0].Pin)
+		r.engine.UnpinQuietly(r.peek[0].Pin)
 	}
 	return n > 0
 }
 
-// readAhead is called for a part that is answered from an extent: its client
-// will ask for what follows.
-func (s *Shard) readAhead(part *fetchPart) {
-	if s.stage != StageServing {
-		return
-	}
+// answered is called for a part that is answered from an extent: its client will
+// ask for what follows.
+func (r *readahead) answered(part *fetchPart) {
 	slot, next := part.partition.slot, part.counted
-	k := s.placeAhead(slot)
-	if k < 0 {
+	at := r.place(slot)
+	if at < 0 {
 		return
 	}
-	a := &s.readahead.all[k]
-	if s.holds(part.read, next, part.high) {
-		*a = ahead{used: true, slot: slot, from: next, read: part.read, part: none}
+	kept := &r.all[at]
+	if r.holds(part.read, next, part.high) {
+		*kept = ahead{used: true, slot: slot, from: next, read: part.read, part: none}
 		part.hasRead = false // it is kept; its views stay pinned until they have left
 		return
 	}
-	if s.readahead.reading > 0 || s.engine.ReadBuffersFree() < 2 || s.engine.ReadDisk(slot, next, aheadUser|uint32(k)) != engine.OK {
+	if r.reading > 0 || r.engine.ReadBuffersFree() < 2 || r.engine.ReadDisk(slot, next, aheadUser|uint32(at)) != engine.OK {
 		return
 	}
-	*a = ahead{used: true, reading: true, slot: slot, from: next, part: none}
-	s.readahead.reading++
-	s.Timelines.Counters.ReadsAhead++
+	*kept = ahead{used: true, reading: true, slot: slot, from: next, part: none}
+	r.reading++
+	r.counters.ReadsAhead++
 }
 
-// placeAhead finds a place for an extent of a log: what is kept of the same log
-// goes. -1: there is none.
-func (s *Shard) placeAhead(slot engine.Slot) int {
+// place finds a place for an extent of a log: what is kept of the same log goes.
+// -1: there is none.
+func (r *readahead) place(slot engine.Slot) int {
 	at := -1
-	for k := range s.readahead.all {
-		a := &s.readahead.all[k]
+	for i := range r.all {
+		kept := &r.all[i]
 		switch {
-		case a.used && a.slot == slot && a.reading:
+		case kept.used && kept.slot == slot && kept.reading:
 			return -1
-		case a.used && a.slot == slot:
-			s.endAhead(a)
-			return k
-		case !a.used:
-			at = k
+		case kept.used && kept.slot == slot:
+			r.end(kept)
+			return i
+		case !kept.used:
+			at = i
 		}
 	}
 	for range aheadMax {
 		if at >= 0 {
 			break
 		}
-		s.readahead.victim = (s.readahead.victim + 1) % aheadMax
-		if a := &s.readahead.all[s.readahead.victim]; !a.reading {
-			s.endAhead(a)
-			at = s.readahead.victim
+		r.victim = (r.victim + 1) % aheadMax
+		if kept := &r.all[r.victim]; !kept.reading {
+			r.end(kept)
+			at = r.victim
 		}
 	}
 	return at
 }
 
-func (s *Shard) endAhead(a *ahead) {
-	s.engine.ReadEnd(a.read)
-	a.used = false
+func (r *readahead) end(kept *ahead) {
+	r.engine.ReadEnd(kept.read)
+	kept.used = false
 }
 
-// dropAhead lets go of an extent that is kept. False: there is none.
-func (s *Shard) dropAhead() bool {
-	for k := range s.readahead.all {
-		if a := &s.readahead.all[k]; a.used && !a.reading {
-			s.endAhead(a)
+// drop lets go of an extent that is kept. False: there is none.
+func (r *readahead) drop() bool {
+	for i := range r.all {
+		if kept := &r.all[i]; kept.used && !kept.reading {
+			r.end(kept)
 			return true
 		}
 	}
 	return false
 }
 
-// forgetAhead lets go of a log's extents: its slot will be another's.
-func (s *Shard) forgetAhead(slot engine.Slot) {
-	for k := range s.readahead.all {
-		if a := &s.readahead.all[k]; a.used && a.slot == slot {
-			if a.reading {
-				a.gone = true
+// forget lets go of a log's extents: its slot will be another's.
+func (r *readahead) forget(slot engine.Slot) {
+	for i := range r.all {
+		if kept := &r.all[i]; kept.used && kept.slot == slot {
+			if kept.reading {
+				kept.gone = true
 			} else {
-				s.endAhead(a)
+				r.end(kept)
 			}
 		}
 	}
 }
 
-// aheadDone: an extent that was read ahead is there, whole and verified, or is
-// not.
-func (s *Shard) aheadDone(k uint32, st engine.Status, read uint32) {
-	a := &s.readahead.all[k]
-	a.reading, a.read = false, read
-	s.readahead.reading--
+// done: an extent that was read ahead is there, whole and verified, or is not. It
+// is the part that waits for it, none where it is kept.
+func (r *readahead) done(at uint32, st engine.Status, read uint32) (part int32) {
+	kept := &r.all[at]
+	kept.reading, kept.read = false, read
+	r.reading--
 	switch {
-	case a.part != none:
-		a.used = false
-		s.readDone(uint32(a.part), st, read)
+	case kept.part != none:
+		kept.used = false
 	case st != engine.OK:
-		a.used = false // a client that asks for it finds out
-	case a.gone:
-		s.endAhead(a)
+		kept.used = false // a client that asks for it finds out
+	case kept.gone:
+		r.end(kept)
 	}
+	return kept.part
 }

@@ -45,13 +45,15 @@ const (
 
 // requests are the requests in flight. The table never grows.
 type requests struct {
-	all      []request
-	free     uint32
-	inFlight int
+	all       []request
+	free      uint32
+	inFlight  int
+	scheduled []uint32 // to try in this turn
+	blocked   []uint32 // that wait for read or reply memory
 }
 
 func newRequests(n int) requests {
-	t := requests{all: make([]request, n)}
+	t := requests{all: make([]request, n), scheduled: make([]uint32, 0, n), blocked: make([]uint32, 0, 2*n)}
 	for i := range t.all {
 		t.all[i].slot, t.all[i].nextFree = uint32(i), uint32(i+1)
 	}
@@ -59,6 +61,42 @@ func newRequests(n int) requests {
 }
 
 func (t *requests) full() bool { return t.inFlight == len(t.all) }
+
+// schedule has a Fetch or a ListOffsets tried in this turn.
+func (t *requests) schedule(req *request) {
+	if !req.scheduled {
+		req.scheduled = true
+		t.scheduled = append(t.scheduled, req.slot)
+	}
+}
+
+// blockOnMemory has a Fetch or a ListOffsets tried again when memory is given
+// back, or when it is its turn on its connection.
+func (t *requests) blockOnMemory(req *request) {
+	if !req.blocked {
+		req.blocked = true
+		req.waited |= metrics.WaitedReader
+		t.blocked = append(t.blocked, req.slot)
+	}
+}
+
+func (t *requests) retryBlocked() {
+	for _, slot := range t.blocked {
+		if req := &t.all[slot]; req.used {
+			req.blocked = false
+			t.schedule(req)
+		}
+	}
+	t.blocked = t.blocked[:0]
+}
+
+// doneForRequest: something has ended that was under way for a Fetch or a
+// ListOffsets.
+func (t *requests) doneForRequest(slot uint32) {
+	req := &t.all[slot]
+	req.pending--
+	t.schedule(req)
+}
 
 // A request, a part, and what a kind adds begin as copies of templates like this
 // one: the compiler fills a literal with anything variable in it by narrow stores
@@ -90,11 +128,13 @@ func (s *Shard) newRequest(in *incoming, kind requestKind, header *kafka.Request
 func (s *Shard) endRequest(req *request) {
 	switch req.kind {
 	case kindProduce:
-		s.endProduce(req)
+		s.produces.end(&s.produces.requests[req.slot])
 	case kindFetch:
-		s.endFetch(req)
+		fetch := s.fetches.of(req)
+		s.sessions.detach(fetch)
+		s.fetches.end(fetch)
 	case kindSearch:
-		s.endSearch(req)
+		s.searches.end(&s.searches.requests[req.slot])
 	case kindLocal:
 		if !req.reply.IsZero() {
 			s.mailMem.Put(req.reply)
@@ -143,17 +183,11 @@ func (s *Shard) sent(req *request) {
 	s.endRequest(req)
 }
 
-// schedule has a Fetch or a ListOffsets go on in this turn.
-func (s *Shard) schedule(req *request) {
-	if !req.scheduled {
-		req.scheduled = true
-		s.scheduled = append(s.scheduled, req.slot)
-	}
-}
-
+// runScheduled tries the requests that are scheduled.
 func (s *Shard) runScheduled() {
-	for k := 0; k < len(s.scheduled); k++ {
-		req := &s.requests.all[s.scheduled[k]]
+	t := &s.requests
+	for i := 0; i < len(t.scheduled); i++ { // what is tried may schedule more
+		req := &t.all[t.scheduled[i]]
 		if !req.scheduled {
 			continue
 		}
@@ -168,33 +202,13 @@ func (s *Shard) runScheduled() {
 			s.trySearch(req)
 		}
 	}
-	s.scheduled = s.scheduled[:0]
-}
-
-// blockOnMemory has a Fetch or a ListOffsets try again when memory is given
-// back, or when it is its turn on its connection.
-func (s *Shard) blockOnMemory(req *request) {
-	if !req.blocked {
-		req.blocked = true
-		req.waited |= metrics.WaitedReader
-		s.blocked = append(s.blocked, req.slot)
-	}
-}
-
-func (s *Shard) retryBlocked() {
-	for _, slot := range s.blocked {
-		if req := &s.requests.all[slot]; req.used {
-			req.blocked = false
-			s.schedule(req)
-		}
-	}
-	s.blocked = s.blocked[:0]
+	t.scheduled = t.scheduled[:0]
 }
 
 // expire: a long poll has waited long enough.
 func (s *Shard) expire(slot uint32) {
 	s.fetches.requests[slot].deadline = ioring.Instant(0)
-	s.schedule(&s.requests.all[slot])
+	s.requests.schedule(&s.requests.all[slot])
 }
 
 // partTable holds the parts of one kind of request: a part is one partition that
@@ -203,10 +217,11 @@ type partTable[P any] struct {
 	all       []P
 	free      mem.Stack
 	ofRequest mem.Thread // a request's parts, in the request's order
+	credit    *partCredit
 }
 
-func newPartTable[P any](n int, links func(*P) *mem.Links) partTable[P] {
-	t := partTable[P]{all: make([]P, n)}
+func newPartTable[P any](n int, credit *partCredit, links func(*P) *mem.Links) partTable[P] {
+	t := partTable[P]{all: make([]P, n), credit: credit}
 	t.ofRequest = mem.ThreadOf(t.all, links)
 	t.ofRequest.Fill(&t.free)
 	return t
@@ -214,19 +229,19 @@ func newPartTable[P any](n int, links func(*P) *mem.Links) partTable[P] {
 
 // take adds a part, as a copy of a template, behind those of a request. There
 // must be credit for it.
-func (t *partTable[P]) take(parts *mem.List, credit *partCredit, template *P) int32 {
+func (t *partTable[P]) take(parts *mem.List, template *P) int32 {
 	p := t.ofRequest.Pop(&t.free)
 	t.all[p] = *template
 	t.ofRequest.PushBack(parts, p)
-	credit.free--
+	t.credit.free--
 	return p
 }
 
 // give takes a part out of those of a request.
-func (t *partTable[P]) give(parts *mem.List, p int32, credit *partCredit) {
+func (t *partTable[P]) give(parts *mem.List, p int32) {
 	t.ofRequest.Remove(parts, p)
 	t.ofRequest.Push(&t.free, p)
-	credit.free++
+	t.credit.free++
 }
 
 func (t *partTable[P]) next(p int32) int32 { return t.ofRequest.Next(p) }

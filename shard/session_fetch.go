@@ -114,16 +114,8 @@ func (s *Shard) refuseInFlight(session *session, code kafka.ErrorCode) {
 	}
 	fetch := &s.fetches.requests[session.fetch]
 	fetch.code, fetch.session = code, none
-	s.schedule(&s.requests.all[session.fetch])
+	s.requests.schedule(&s.requests.all[session.fetch])
 	session.fetch = none
-}
-
-// detach: a Fetch is no longer in flight with its session.
-func (s *Shard) detach(fetch *fetchRequest) {
-	if fetch.session != none {
-		s.sessions.all[fetch.session].fetch = none
-		fetch.session = none
-	}
 }
 
 // notify tells the sessions that subscribe to a partition's changes of one: an
@@ -145,7 +137,7 @@ func (s *Shard) notify(p *partition, gone bool) {
 		}
 		if parked {
 			if gone {
-				s.schedule(&s.requests.all[fetch])
+				s.requests.schedule(&s.requests.all[fetch])
 			} else {
 				s.count(&s.requests.all[fetch], p, &member.tally, member.max)
 			}
@@ -179,7 +171,7 @@ func (s *Shard) addChangedParts(req *request, fetch *fetchRequest) (rest bool) {
 			return true
 		}
 		left--
-		part := &s.fetches.parts.all[s.fetches.parts.take(&fetch.parts, &s.credit, &emptyFetchPart)]
+		part := &s.fetches.parts.all[s.fetches.parts.take(&fetch.parts, &emptyFetchPart)]
 		part.request, part.session, part.topic, part.index = req.slot, n, member.topic, member.index
 		part.partition, part.code, part.from, part.max = p, code, member.from, member.max
 		n = next
@@ -196,7 +188,7 @@ func (s *Shard) releaseParts(fetch *fetchRequest, subscribe bool) {
 			s.sessions.subscribe(part.session, part.partition)
 		}
 	}
-	s.dropParts(fetch)
+	s.fetches.dropParts(fetch)
 }
 
 // dropUnchanged gives back those parts of a session's Fetch of which there is
@@ -205,7 +197,7 @@ func (s *Shard) dropUnchanged(fetch *fetchRequest) {
 	for p := fetch.parts.First; p != none; {
 		next := s.fetches.parts.next(p)
 		if s.sessions.unchanged(&s.fetches.parts.all[p]) {
-			s.dropPart(fetch, p)
+			s.fetches.dropPart(fetch, p)
 		}
 		p = next
 	}

@@ -378,3 +378,11 @@ func (t *sessions) topic(i int32, name []byte) int32 {
 	}
 	return none
 }
+
+// detach: a Fetch is no longer in flight with its session.
+func (t *sessions) detach(fetch *fetchRequest) {
+	if fetch.session != none {
+		t.all[fetch.session].fetch = none
+		fetch.session = none
+	}
+}

@@ -134,19 +134,15 @@ type Shard struct {
 	mailMem     *mem.Buddy
 	outbox      outbox
 
-	conns     conns
-	backlog   backlog
-	requests  requests
-	credit    partCredit
-	produces  produces
-	fetches   fetches
-	searches  searches
-	scheduled []uint32 // requests to try in this turn
-	blocked   []uint32 // requests that wait for read or reply memory
-	timers    timers
-	progress  uint64 // the engine's, when requests were last given another chance
-	replyMax  int    // bytes of records in one reply, the first batch excepted
-	copyMax   int    // and of those that are copied
+	conns    conns
+	backlog  backlog
+	requests requests
+	credit   partCredit
+	produces produces
+	fetches  fetches
+	searches searches
+	timers   timers
+	progress uint64 // the engine's, when requests were last given another chance
 
 	topics     topicTable
 	partitions partitions
@@ -237,24 +233,22 @@ func (s *Shard) makeTables() {
 	s.completions = make([]ioring.Completion, 256)
 	s.pieces = make([][]byte, 0, 4096)
 	s.views = make([]engine.View, viewsMax)
-	s.replyMax = s.engine.LogMemoryBytes() / 16
-	s.copyMax = s.o.Net.ReplyBlocks / 8 * 4096
 	s.line = make([]byte, 0, 1024)
 	s.outbox = newOutbox(o.DataShards, o.Net.RequestsMax)
 	s.conns = newConns(o.Net.ConnsMax)
 	// A request may outlive its connection, whose place is then free for another.
 	requests, parts := 2*o.Net.RequestsMax, o.WaitersMax
 	s.requests, s.timers, s.backlog = newRequests(requests), newTimers(requests), newBacklog(requests)
-	s.scheduled = make([]uint32, 0, requests)
-	s.blocked = make([]uint32, 0, 2*requests)
 	s.deferred = make([]Mail, 0, OpenCredit)
 	pinChunks := parts + o.Net.RequestsMax
 	if o.Shard == 0 {
 		requests, parts, pinChunks = 0, 0, 0 // the control shard serves none of these
 	}
 	s.credit = partCredit{all: parts, free: parts}
-	s.produces, s.searches = newProduces(requests, parts), newSearches(requests, parts)
-	s.fetches = newFetches(requests, s.credit.fetchesMax(), pinChunks)
+	s.produces = newProduces(requests, &s.credit)
+	s.searches = newSearches(requests, &s.credit, s.engine)
+	s.fetches = newFetches(requests, &s.credit, pinChunks, s.engine)
+	s.fetches.replyMax, s.fetches.copyMax = s.engine.LogMemoryBytes()/16, s.o.Net.ReplyBlocks/8*4096
 	leaderEpoch := int32(0)
 	if s.boot != nil {
 		leaderEpoch = s.boot.LeaderEpoch()
@@ -264,6 +258,7 @@ func (s *Shard) makeTables() {
 	s.topics = newTopicTable()
 	s.producers = newProducers(o.ProducersMax, o.Engine.LogsMax)
 	s.Timelines = metrics.NewShard()
+	s.readahead.engine, s.readahead.counters = s.engine, &s.Timelines.Counters
 }
 
 // restoreWindows rebuilds the producer windows of this shard's logs.

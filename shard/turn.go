@@ -29,7 +29,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		s.progress = p
 		s.retryDeferred()
 		s.retryBacklog()
-		s.retryBlocked()
+		s.requests.retryBlocked()
 	}
 	if s.control != nil {
 		s.control.Step()
@@ -69,7 +69,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	}
 	// The control shard does what its events allow in step, data shards what
 	// memory allows in retryBacklog: both are over for this turn.
-	if again && s.control != nil || s.engine.Progress() != s.progress && s.backlog.n+len(s.blocked)+len(s.deferred) > 0 {
+	if again && s.control != nil || s.engine.Progress() != s.progress && s.backlog.n+len(s.requests.blocked)+len(s.deferred) > 0 {
 		sleepUntil = now
 	}
 	s.life()
