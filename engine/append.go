@@ -250,7 +250,7 @@ func (e *Engine) submitFrame() bool {
 	e.journal.sinceCheckpoint += wasted + int64(frame.blocks)
 	frame.state, frame.at = frameInFlight, e.now
 	e.disk.begin(WorkFrames, int(frame.blocks)*format.BlockBytes)
-	e.reads.appendedAt = e.now
+	e.appendedAt = e.now
 	frame.io.begin(e.journal.file, frame.block*format.BlockBytes, e.cache.slabs[frame.slab].block.Slice(frame.pos, int(frame.blocks)*format.BlockBytes))
 	e.journal.submitted = seq
 	e.stats.Frames++

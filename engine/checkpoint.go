@@ -177,7 +177,7 @@ func (e *Engine) putLog(lg *log) bool {
 		return true
 	}
 	segments := 0
-	for g := lg.firstSegment; g != none; g = e.segments.all[g].next {
+	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(seg.next) {
 		segments++
 	}
 	buf, draft := e.checkpoints.buf.Bytes(), &e.checkpoints.draft
@@ -195,8 +195,7 @@ func (e *Engine) putLog(lg *log) bool {
 		}
 	}
 	segments = 0
-	for g := lg.firstSegment; g != none; g = e.segments.all[g].next {
-		seg := &e.segments.all[g]
+	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(seg.next) {
 		if !seg.ready {
 			continue
 		}

@@ -227,11 +227,11 @@ func (e *Engine) sendNextExtents(lg *log, sleep *ioring.Instant) {
 		}
 		seg := &e.segments.all[ext.segment]
 		if seg.nextPosition+int64(ext.block.Len()) > seg.allocated {
-			e.requestGrowth(lg, ext.segment, seg.nextPosition+int64(ext.block.Len()))
+			e.requestGrowth(lg, seg, seg.nextPosition+int64(ext.block.Len()))
 			earlier(sleep, e.now+1e6)
 			return
 		}
-		e.writesTo(lg, ext.segment)
+		e.writesTo(lg, seg)
 		e.sendExtent(i, sleep)
 	}
 }

@@ -36,21 +36,22 @@ type Engine struct {
 // configured, and the ways to tell the owner of what happened. It has nothing of
 // any machine.
 type env struct {
-	ring     ioring.Ring
-	o        Options
-	shard    int
-	dir      [16]byte
-	epoch    uint32
-	now      ioring.Instant
-	stopping bool
-	failed   bool
-	failure  Failure // why
-	troubles uint64  // failures that were survived
-	trouble  Failure // the last of them
-	events   eventQueue
-	progress uint64
-	stats    Stats
-	disk     Disk
+	ring       ioring.Ring
+	o          Options
+	shard      int
+	dir        [16]byte
+	epoch      uint32
+	now        ioring.Instant
+	stopping   bool
+	failed     bool
+	failure    Failure // why
+	troubles   uint64  // failures that were survived
+	trouble    Failure // the last of them
+	events     eventQueue
+	progress   uint64
+	appendedAt ioring.Instant // the last frame or extent went to the disk
+	stats      Stats
+	disk       Disk
 }
 
 // logTable has the logs of the shard by slot.

@@ -195,14 +195,14 @@ func (e *Engine) sendExtent(i int32, sleep *ioring.Instant) {
 		e.stats.DirectBytes += uint64(ext.block.Len())
 	}
 	e.disk.begin(ext.kind(), ext.block.Len())
-	e.reads.appendedAt = e.now
+	e.appendedAt = e.now
 	e.pushExtent(i, sleep)
 }
 
 func (e *Engine) pushExtent(i int32, sleep *ioring.Instant) {
 	ext := &e.extents.pool[i]
 	if !ext.opened {
-		file, pending, errno := e.acquire(ext.segment, false)
+		file, pending, errno := e.acquire(&e.segments.all[ext.segment], false)
 		if errno != 0 {
 			ext.io.errno, ext.io.failed = errno, ioring.Open
 			e.extentOver(i)
@@ -232,7 +232,7 @@ func (e *Engine) extentOver(i int32) {
 	ext := &e.extents.pool[i]
 	lg, seg, at := &e.logs.all[ext.log], &e.segments.all[ext.segment], ext.timing()
 	if ext.opened {
-		e.unpinFile(ext.segment)
+		e.unpinFile(seg)
 		ext.opened = false
 	}
 	seg.extentsInFlight--
@@ -293,7 +293,7 @@ func (e *Engine) extentDurable(lg *log, i int32) {
 	}
 	e.releaseBatches(ext.from, header.End)
 	if ext.segment != lg.writing {
-		e.indexWriteDue(ext.segment)
+		e.indexWriteDue(seg)
 	}
 	lg.firstExtent = ext.next
 	if lg.sentExtent == i {

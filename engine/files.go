@@ -64,15 +64,14 @@ func (e *Engine) allocateFiles(arena *mem.Arena) (err error) {
 
 // acquire pins the file of segment g for I/O. pending: not now, ask again at
 // the next step; errno: it cannot be opened.
-func (e *Engine) acquire(segIndex int32, create bool) (slot uint32, pending bool, errno int) {
-	seg := &e.segments.all[segIndex]
+func (e *Engine) acquire(seg *segment, create bool) (slot uint32, pending bool, errno int) {
 	if seg.file == none {
 		i := e.takeFile()
 		if i == none {
 			return 0, true, 0
 		}
 		f := &e.files.table[i]
-		*f = file{state: fileOpening, segment: segIndex, create: create}
+		*f = file{state: fileOpening, segment: seg.number, create: create}
 		seg.file = i
 		format.PutSegmentPath(e.files.paths.Bytes()[int(i)*pathBytes:], seg.generation)
 		e.files.busy++
@@ -94,8 +93,8 @@ func (e *Engine) acquire(segIndex int32, create bool) (slot uint32, pending bool
 	return 0, true, 0
 }
 
-func (e *Engine) unpinFile(segIndex int32) {
-	file := &e.files.table[e.segments.all[segIndex].file]
+func (e *Engine) unpinFile(seg *segment) {
+	file := &e.files.table[seg.file]
 	if file.pins <= 0 {
 		panic("engine: a file is let go twice")
 	}

@@ -150,7 +150,7 @@ func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 		return e.moveToNextSegment(lg)
 	}
 	if lg.active != lg.writing && batch.base >= e.segments.all[lg.active].base {
-		e.writesTo(lg, lg.active)
+		e.writesTo(lg, &e.segments.all[lg.active])
 	}
 	seg := &e.segments.all[lg.writing]
 	buffer := e.freeFlushBuffer(lg)
@@ -178,7 +178,7 @@ func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 	bytes := at - format.HeaderBytes
 	length := format.AlignBlock(at)
 	if rest := seg.pending - seg.sent - int64(bytes); rest > 0 && seg.nextPosition+int64(length)+format.RoomFor(rest) > seg.allocated || seg.nextPosition+int64(length) > seg.allocated {
-		e.requestGrowth(lg, lg.writing, seg.nextPosition+int64(length)+format.RoomFor(rest))
+		e.requestGrowth(lg, seg, seg.nextPosition+int64(length)+format.RoomFor(rest))
 		if seg.nextPosition+int64(length) > seg.allocated {
 			return false
 		}

@@ -106,16 +106,16 @@ func (q *segment) seekTime(ts int64) int64 {
 }
 
 // indexDue has the index of segment g written, if g is complete.
-func (e *Engine) indexWriteDue(segIndex int32) {
-	if seg := &e.segments.all[segIndex]; !seg.indexWriteDue && seg.position > 0 && seg.indexPosition != seg.position && seg.pending == 0 && seg.extentsInFlight == 0 && seg.position+format.BlockBytes <= seg.allocated {
+func (e *Engine) indexWriteDue(seg *segment) {
+	if !seg.indexWriteDue && seg.position > 0 && seg.indexPosition != seg.position && seg.pending == 0 && seg.extentsInFlight == 0 && seg.position+format.BlockBytes <= seg.allocated {
 		seg.indexWriteDue = true
 		e.index.writesDue++
 	}
 }
 
 // loadDue has the index of segment g read.
-func (e *Engine) indexReadDue(segIndex int32) {
-	e.segments.all[segIndex].indexReadDue, e.segments.all[segIndex].indexPosition = true, e.segments.all[segIndex].position
+func (e *Engine) indexReadDue(seg *segment) {
+	seg.indexReadDue, seg.indexPosition = true, seg.position
 	e.index.readsDue++
 }
 
@@ -136,7 +136,7 @@ func (e *Engine) indexesWritten() bool {
 		e.index.atStop = true
 		for i := range e.logs.all[:e.logs.used] {
 			if lg := &e.logs.all[i]; lg.state == logOpen && lg.writing != none {
-				e.indexWriteDue(lg.writing)
+				e.indexWriteDue(&e.segments.all[lg.writing])
 			}
 		}
 	}
@@ -162,7 +162,7 @@ func (e *Engine) stepIndex(sleep *ioring.Instant) {
 	}
 	seg := &e.segments.all[job.segment]
 	if !job.opened {
-		_, pending, errno := e.acquire(job.segment, false)
+		_, pending, errno := e.acquire(seg, false)
 		if errno != 0 {
 			seg.readers--
 			job.active = false
@@ -210,7 +210,7 @@ func (e *Engine) indexCompleted(completion ioring.Completion) {
 	if !job.write && (completion.Result != format.BlockBytes || !e.acceptIndex(e.index.block.Bytes(), seg)) {
 		seg.indexPosition = 0
 	}
-	e.unpinFile(job.segment)
+	e.unpinFile(seg)
 	seg.readers--
 	job.active = false
 }

@@ -88,8 +88,8 @@ func (e *Engine) MaxTime(slot Slot) (ts, base int64) {
 // record before it.
 func (e *Engine) maxTimeLeft(lg *log) (ts, base int64) {
 	ts, base = -1, -1
-	for g := lg.firstSegment; g != none; g = e.segments.all[g].next {
-		if seg := &e.segments.all[g]; seg.position > 0 && seg.end > lg.start && seg.maxTime > ts {
+	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(seg.next) {
+		if seg.position > 0 && seg.end > lg.start && seg.maxTime > ts {
 			ts, base = seg.maxTime, max(seg.seekTime(seg.maxTime), lg.start)
 		}
 	}
@@ -199,10 +199,10 @@ func (e *Engine) finishDeletion(lg *log) {
 	if !lg.deletedDelivered || lg.provisioning || lg.flushQueued {
 		return
 	}
-	for g := lg.firstSegment; g != none; {
-		next := e.segments.all[g].next
-		e.removeSegment(g)
-		g = next
+	for seg := e.segments.at(lg.firstSegment); seg != nil; {
+		next := e.segments.at(seg.next)
+		e.removeSegment(seg)
+		seg = next
 	}
 	slot := lg.slot
 	delete(e.logs.byID, lg.id)

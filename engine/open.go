@@ -129,20 +129,19 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 	}
 	for i := range record.Segments {
 		recorded := &record.Segments[i]
-		segIndex, ok := e.takeSegment(recorded.Generation, slot)
-		if !ok {
+		seg := e.takeSegment(recorded.Generation, slot)
+		if seg == nil {
 			return fmt.Errorf("shard %d has more than %d segments", e.shard, e.o.segmentsMax())
 		}
-		seg := &e.segments.all[segIndex]
 		seg.base, seg.end, seg.position, seg.maxTime, seg.allocated, seg.chain = recorded.Base, recorded.End, recorded.Position, recorded.MaxTime, recorded.Bytes, recorded.Chain
 		seg.ready, seg.nextPosition = true, seg.position
 		if seg.position > 0 {
 			seg.addIndexEntry(format.IndexEntry{Base: seg.base, Before: format.NoTime})
-			e.indexReadDue(segIndex)
+			e.indexReadDue(seg)
 		}
-		e.appendSegment(lg, segIndex)
+		e.appendSegment(lg, seg)
 		if lg.writing == none || seg.position > 0 {
-			lg.writing, lg.active = segIndex, segIndex
+			lg.writing, lg.active = seg.number, seg.number
 		}
 	}
 	return nil
@@ -151,12 +150,12 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 // adoptSpares goes on with what another life made ready.
 func (e *Engine) adoptRecycled(files []RecycledFile) {
 	for _, file := range files {
-		segIndex, ok := e.takeSegment(file.Generation, 0)
-		if !ok {
+		seg := e.takeSegment(file.Generation, 0)
+		if seg == nil {
 			return // it is removed at the next start
 		}
-		if e.segments.all[segIndex].allocated = file.Bytes; !e.addRecycled(segIndex, true) {
-			e.discard(segIndex)
+		if seg.allocated = file.Bytes; !e.addRecycled(seg, true) {
+			e.discard(seg)
 		}
 	}
 }

@@ -97,10 +97,10 @@ func (e *Engine) requestSegment(lg *log, n int64) Status {
 		spare := e.takeRecycled(i)
 		was := &e.segments.all[spare.segment]
 		job.stage, job.recycled, job.bytes, job.zeroes, file = jobRename, was.generation, was.allocated, spare.zeroed, was.file
-		e.freeSegment(spare.segment)
+		e.freeSegment(was)
 	}
-	segIndex, ok := e.takeSegment(e.nextGeneration(), lg.slot)
-	if !ok {
+	seg := e.takeSegment(e.nextGeneration(), lg.slot)
+	if seg == nil {
 		*job = provisionJob{}
 		e.provision.busy--
 		if e.diskFull(lg); lg.noSpace {
@@ -108,21 +108,21 @@ func (e *Engine) requestSegment(lg *log, n int64) Status {
 		}
 		return e.waitForRoom()
 	}
-	if job.segment = segIndex; file != none { // it may be open, and stays so
-		e.segments.all[segIndex].file, e.files.table[file].segment = file, segIndex
+	if job.segment = seg.number; file != none { // it may be open, and stays so
+		seg.file, e.files.table[file].segment = file, seg.number
 	}
 	for job.bytes < format.RoomFor(n) {
 		job.bytes *= 2
 	}
 	job.bytes = min(job.bytes, int64(e.o.SegmentBytes))
 	job.bytesMin = min(job.bytes, max(int64(format.AlignBlock(int(format.RoomFor(n)))), growBytesMin))
-	e.appendSegment(lg, segIndex)
+	e.appendSegment(lg, seg)
 	lg.provisioning = true
 	return e.waitForRoom()
 }
 
 // wantRoom has segment g grown to at least need bytes.
-func (e *Engine) requestGrowth(lg *log, segIndex int32, need int64) Status {
+func (e *Engine) requestGrowth(lg *log, seg *segment, need int64) Status {
 	if lg.noSpace {
 		if e.now < lg.retryAt {
 			return NoSpace
@@ -137,12 +137,12 @@ func (e *Engine) requestGrowth(lg *log, segIndex int32, need int64) Status {
 		return e.waitForRoom()
 	}
 	need = int64(format.AlignBlock(int(need)))
-	bytes := max(e.segments.all[segIndex].allocated, growBytesMin)
+	bytes := max(seg.allocated, growBytesMin)
 	for bytes < need {
 		bytes *= 2
 	}
 	bytes = max(min(bytes, int64(e.o.SegmentBytes)), need)
-	*job = provisionJob{stage: jobOpen, log: lg.slot, segment: segIndex, bytes: bytes, bytesMin: max(need, e.segments.all[segIndex].allocated+growBytesMin)}
+	*job = provisionJob{stage: jobOpen, log: lg.slot, segment: seg.number, bytes: bytes, bytesMin: max(need, seg.allocated+growBytesMin)}
 	lg.provisioning = true
 	return e.waitForRoom()
 }
@@ -180,7 +180,7 @@ func (e *Engine) stepJob(index uint32, job *provisionJob, sleep *ioring.Instant)
 		format.PutSegmentPath(path.Bytes()[format.SegmentPathBytes:], seg.generation)
 		job.pushed = e.ring.Push(ioring.Op{Code: ioring.Rename, Buf: path, Token: token})
 	case jobOpen:
-		_, pending, errno := e.acquire(job.segment, job.create)
+		_, pending, errno := e.acquire(seg, job.create)
 		if errno != 0 {
 			job.errno = errno
 			e.jobFailed(job)
@@ -311,7 +311,7 @@ func (e *Engine) jobFailed(job *provisionJob) {
 			}
 		}
 		e.segments.all[job.segment].next = none
-		e.removeSegment(job.segment)
+		e.removeSegment(&e.segments.all[job.segment])
 	} else if !full {
 		e.segments.all[job.segment].broken = true
 	}
@@ -321,7 +321,7 @@ func (e *Engine) jobFailed(job *provisionJob) {
 
 func (e *Engine) endJob(job *provisionJob) {
 	if job.pinned {
-		e.unpinFile(job.segment)
+		e.unpinFile(&e.segments.all[job.segment])
 	}
 	lg := &e.logs.all[job.log]
 	lg.provisioning = false

@@ -14,10 +14,9 @@ import (
 // Who goes on where another read ended, as a consumer does that catches up,
 // needs no heads: the segment remembers where that was.
 type diskReads struct {
-	all        [readsMax]diskRead
-	busy       int
-	next       int            // whose turn it is to ask the disk
-	appendedAt ioring.Instant // the last frame or run went to the disk
+	all  [readsMax]diskRead
+	busy int
+	next int // whose turn it is to ask the disk
 }
 
 type diskRead struct {
@@ -114,8 +113,7 @@ func (e *Engine) SeekTime(slot Slot, ts int64) (base int64, ok bool) {
 	if lg.maxTimeBase == format.NoOffset || lg.maxTime < ts || lg.start == lg.end {
 		return 0, false
 	}
-	for g := lg.firstSegment; g != none; g = e.segments.all[g].next {
-		seg := &e.segments.all[g]
+	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(seg.next) {
 		if seg.position == 0 || seg.maxTime < ts || seg.end <= lg.start {
 			continue
 		}
@@ -170,11 +168,11 @@ func (e *Engine) ReadDisk(slot Slot, from int64, user uint32) Status {
 	if lg.isCorrupt(from) {
 		return LogCorrupt
 	}
-	segIndex := lg.firstSegment
-	for segIndex != none && (e.segments.all[segIndex].position == 0 || e.segments.all[segIndex].end <= from) {
-		segIndex = e.segments.all[segIndex].next
+	seg := e.segments.at(lg.firstSegment)
+	for seg != nil && (seg.position == 0 || seg.end <= from) {
+		seg = e.segments.at(seg.next)
 	}
-	if segIndex == none || e.segments.all[segIndex].base > from {
+	if seg == nil || seg.base > from {
 		e.stats.Corrupt++
 		return Corrupt
 	}
@@ -183,12 +181,12 @@ func (e *Engine) ReadDisk(slot Slot, from int64, user uint32) Status {
 		if read.stage != readFree {
 			continue
 		}
-		*read = diskRead{stage: readHeader, held: true, log: slot, id: lg.id, segment: segIndex, user: user, from: from, want: format.BlockBytes, buf: read.buf}
+		*read = diskRead{stage: readHeader, held: true, log: slot, id: lg.id, segment: seg.number, user: user, from: from, want: format.BlockBytes, buf: read.buf}
 		var near bool
-		if read.at, near = e.segments.all[segIndex].seek(from); near {
+		if read.at, near = seg.seek(from); near {
 			e.wantRuns(read, 0)
 		}
-		e.segments.all[segIndex].readers++
+		seg.readers++
 		e.reads.busy++
 		e.stats.ColdReads++
 		return OK
@@ -216,7 +214,7 @@ func (e *Engine) stepReads(sleep *ioring.Instant) {
 			return // asked again when one is done
 		}
 		if !read.opened {
-			_, pending, errno := e.acquire(read.segment, false)
+			_, pending, errno := e.acquire(&e.segments.all[read.segment], false)
 			if errno != 0 {
 				e.survived(e.readFailure(read, ioring.Open, errno))
 				e.endRead(uint32(i), Corrupt)
@@ -243,7 +241,7 @@ func (e *Engine) stepReads(sleep *ioring.Instant) {
 }
 
 // appending says that something was appended just now.
-func (e *Engine) appending() bool { return e.now-e.reads.appendedAt < besideNS }
+func (e *Engine) appending() bool { return e.now-e.appendedAt < besideNS }
 
 type readStage uint8
 
@@ -415,7 +413,7 @@ func (e *Engine) readFailure(read *diskRead, code ioring.Code, errno int) Failur
 func (e *Engine) endRead(index uint32, st Status) {
 	read := &e.reads.all[index]
 	if read.opened {
-		e.unpinFile(read.segment)
+		e.unpinFile(&e.segments.all[read.segment])
 	}
 	e.segments.all[read.segment].readers--
 	e.reads.busy--

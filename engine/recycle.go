@@ -93,22 +93,21 @@ func (e *Engine) allocateRecycled(arena *mem.Arena) (err error) {
 
 // keepSpare keeps the file of segment g, which nobody has open, for another log.
 // False: it may go.
-func (e *Engine) keepForRecycling(segIndex int32) bool {
-	seg := &e.segments.all[segIndex]
-	return !e.stopping && !seg.broken && seg.position > 0 && seg.position >= seg.allocated/2 && e.addRecycled(segIndex, false)
+func (e *Engine) keepForRecycling(seg *segment) bool {
+	return !e.stopping && !seg.broken && seg.position > 0 && seg.position >= seg.allocated/2 && e.addRecycled(seg, false)
 }
 
-func (e *Engine) addRecycled(segIndex int32, zeroes bool) bool {
+func (e *Engine) addRecycled(seg *segment, zeroes bool) bool {
 	sum, most := &e.recycled.releasedBytes, e.o.SpareBytes
 	if zeroes {
 		sum, most = &e.recycled.zeroedBytes, e.o.PrepareBytes
 	}
-	if e.failed || e.recycled.count == RecycledMax || *sum+e.segments.all[segIndex].allocated > most {
+	if e.failed || e.recycled.count == RecycledMax || *sum+seg.allocated > most {
 		return false
 	}
-	e.recycled.files[e.recycled.count] = recycledFile{segIndex, e.now, zeroes}
+	e.recycled.files[e.recycled.count] = recycledFile{seg.number, e.now, zeroes}
 	e.recycled.count++
-	*sum += e.segments.all[segIndex].allocated
+	*sum += seg.allocated
 	return true
 }
 
@@ -171,16 +170,16 @@ func (e *Engine) releaseRecycled(before ioring.Instant, ready bool) (any bool) {
 	for i := e.recycled.count - 1; i >= 0; i-- {
 		if spare := &e.recycled.files[i]; spare.since <= before && (ready || !spare.zeroed) {
 			any = true
-			e.discard(e.takeRecycled(i).segment)
+			e.discard(&e.segments.all[e.takeRecycled(i).segment])
 		}
 	}
 	return any
 }
 
 // discard has a file removed and not kept.
-func (e *Engine) discard(segIndex int32) {
-	e.segments.all[segIndex].position = 0
-	e.segments.unlinks = append(e.segments.unlinks, segIndex)
+func (e *Engine) discard(seg *segment) {
+	seg.position = 0
+	e.segments.unlinks = append(e.segments.unlinks, seg.number)
 }
 
 func (e *Engine) stepRecycled(sleep *ioring.Instant) {
@@ -210,18 +209,18 @@ func (e *Engine) stepPreallocate(sleep *ioring.Instant) {
 	case e.diskBusy(): // what ends has this step come again
 		return
 	case prealloc.stage == preallocIdle:
-		segIndex, ok := e.takeSegment(e.nextGeneration(), 0)
-		if !ok {
+		fresh := e.takeSegment(e.nextGeneration(), 0)
+		if fresh == nil {
 			e.recycled.preallocAfter = e.now + preallocRetryNS
 			return
 		}
-		e.recycled.prealloc = preallocation{stage: preallocOpen, segment: segIndex, bytes: e.preallocBytes()}
+		e.recycled.prealloc = preallocation{stage: preallocOpen, segment: fresh.number, bytes: e.preallocBytes()}
 	}
 	seg := &e.segments.all[prealloc.segment]
 	op := ioring.Op{Token: ioring.MakeToken(kindPreallocate, 0, 0)}
 	switch prealloc.stage {
 	case preallocOpen:
-		_, pending, errno := e.acquire(prealloc.segment, true)
+		_, pending, errno := e.acquire(seg, true)
 		if errno != 0 {
 			e.preallocFailed(ioring.Open, errno)
 			return
@@ -280,12 +279,12 @@ func (e *Engine) preallocCompleted(completion ioring.Completion) {
 			prealloc.stage = preallocSync
 		}
 	case preallocSync:
-		segIndex := prealloc.segment
-		e.unpinFile(segIndex)
-		e.segments.all[segIndex].allocated = prealloc.bytes
+		seg := &e.segments.all[prealloc.segment]
+		e.unpinFile(seg)
+		seg.allocated = prealloc.bytes
 		e.recycled.prealloc = preallocation{}
-		if !e.addRecycled(segIndex, true) {
-			e.discard(segIndex)
+		if !e.addRecycled(seg, true) {
+			e.discard(seg)
 		}
 	}
 }
@@ -300,8 +299,8 @@ func (e *Engine) preallocFailed(code ioring.Code, errno int) {
 		e.survived(failure)
 	}
 	if e.recycled.prealloc.pinned {
-		e.unpinFile(e.recycled.prealloc.segment)
+		e.unpinFile(&e.segments.all[e.recycled.prealloc.segment])
 	}
-	e.discard(e.recycled.prealloc.segment)
+	e.discard(&e.segments.all[e.recycled.prealloc.segment])
 	e.recycled.prealloc, e.recycled.preallocAfter = preallocation{}, e.now+preallocRetryNS
 }

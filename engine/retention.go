@@ -39,8 +39,8 @@ func (e *Engine) Bytes(slot Slot) (n int64) {
 	if !e.open(slot) {
 		return 0
 	}
-	for g := e.logs.all[slot].firstSegment; g != none; g = e.segments.all[g].next {
-		n += e.segments.all[g].position + e.segments.all[g].pending
+	for seg := e.segments.at(e.logs.all[slot].firstSegment); seg != nil; seg = e.segments.at(seg.next) {
+		n += seg.position + seg.pending
 	}
 	return n
 }
@@ -59,8 +59,7 @@ func (e *Engine) RetentionStart(slot Slot, olderThan, bytesMax int64) (start int
 	if bytesMax >= 0 {
 		left = e.Bytes(slot) // else the walk ends at the first segment that stays
 	}
-	for g := lg.firstSegment; g != none; g = e.segments.all[g].next {
-		seg := &e.segments.all[g]
+	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(seg.next) {
 		if !seg.ready || seg.pending > 0 {
 			break
 		}
@@ -106,9 +105,9 @@ func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 func (e *Engine) startMoved(lg *log, start int64) {
 	lg.startDurable = max(lg.startDurable, start)
 	e.notifyReaders(lg)
-	for g := lg.firstSegment; g != none && g != lg.writing && e.segments.all[g].ready && e.segments.all[g].extentsInFlight == 0 && e.segments.all[g].end <= start; g = lg.firstSegment {
-		lg.firstSegment = e.segments.all[g].next
-		e.removeSegment(g)
+	for seg := e.segments.at(lg.firstSegment); seg != nil && seg.number != lg.writing && seg.ready && seg.extentsInFlight == 0 && seg.end <= start; seg = e.segments.at(lg.firstSegment) {
+		lg.firstSegment = seg.next
+		e.removeSegment(seg)
 	}
 }
 
@@ -119,10 +118,10 @@ func (e *Engine) DropEmpty(slot Slot) {
 	if !e.open(slot) || lg.startDurable < lg.end || lg.flushed < lg.end || lg.firstExtent != none || lg.provisioning || e.reserved.active {
 		return
 	}
-	g := lg.firstSegment
-	if g == none || g != lg.active || g != lg.writing || e.segments.all[g].next != none || !e.segments.all[g].ready || e.segments.all[g].position == 0 {
+	seg := e.segments.at(lg.firstSegment)
+	if seg == nil || seg.number != lg.active || seg.number != lg.writing || seg.next != none || !seg.ready || seg.position == 0 {
 		return
 	}
 	lg.firstSegment, lg.lastSegment, lg.active, lg.writing = none, none, none, none
-	e.removeSegment(g)
+	e.removeSegment(seg)
 }

@@ -35,7 +35,8 @@ type segment struct {
 	pending         int64 // entry bytes admitted to it and not in a durable run
 	sent            int64 // those of them in runs in flight
 	extra           int64 // room for the headers and padding of direct runs under way
-	extentsInFlight int32 // runs in flight
+	number          int32 // its own, in the table
+	extentsInFlight int32
 	extents         int64
 	maxTime         int64
 	chain           uint32
@@ -65,34 +66,44 @@ func (e *Engine) allocateSegments(*mem.Arena) error {
 	return nil
 }
 
+// at is the segment with a number; nil for none.
+func (s *segments) at(number int32) *segment {
+	if number == none {
+		return nil
+	}
+	return &s.all[number]
+}
+
 // nextGeneration names a file as no other is or was.
 func (e *Engine) nextGeneration() uint64 {
 	e.segments.counter++
 	return uint64(e.epoch)<<32 | uint64(e.shard)<<24 | uint64(e.segments.counter&0xffffff)
 }
 
-func (e *Engine) takeSegment(generation uint64, slot Slot) (int32, bool) {
-	segIndex := e.segments.free
-	if segIndex == none {
-		return none, false
+func (e *Engine) takeSegment(generation uint64, slot Slot) *segment {
+	seg := e.segments.at(e.segments.free)
+	if seg == nil {
+		return nil
 	}
-	e.segments.free = e.segments.all[segIndex].next
-	e.segments.all[segIndex] = segment{generation: generation, log: slot, next: none, file: none, maxTime: format.NoTime}
-	return segIndex, true
+	number := e.segments.free
+	e.segments.free = seg.next
+	*seg = segment{number: number, generation: generation, log: slot, next: none, file: none, maxTime: format.NoTime}
+	return seg
 }
 
-func (e *Engine) freeSegment(segIndex int32) {
-	e.segments.all[segIndex] = segment{next: e.segments.free, file: none}
-	e.segments.free = segIndex
+func (e *Engine) freeSegment(seg *segment) {
+	number := seg.number
+	*seg = segment{next: e.segments.free, file: none}
+	e.segments.free = number
 }
 
-func (e *Engine) appendSegment(lg *log, segIndex int32) {
+func (e *Engine) appendSegment(lg *log, seg *segment) {
 	if lg.lastSegment == none {
-		lg.firstSegment = segIndex
+		lg.firstSegment = seg.number
 	} else {
-		e.segments.all[lg.lastSegment].next = segIndex
+		e.segments.all[lg.lastSegment].next = seg.number
 	}
-	lg.lastSegment = segIndex
+	lg.lastSegment = seg.number
 }
 
 // admit says whether log s has room, prepared and durably its own, for n bytes
@@ -122,7 +133,7 @@ func (e *Engine) admit(lg *log, n int64) Status {
 			continue
 		}
 		if need > seg.allocated {
-			return e.requestGrowth(lg, lg.active, need)
+			return e.requestGrowth(lg, seg, need)
 		}
 		if seg.next == none && need > seg.allocated-seg.allocated/4 && !lg.provisioning && e.writesDirect(lg) && e.findRecycled(lg, max(format.RoomFor(n), seg.allocated)) >= 0 {
 			e.requestSegment(lg, n) // rather than growing
@@ -130,7 +141,7 @@ func (e *Engine) admit(lg *log, n int64) Status {
 		}
 		if !lg.provisioning && !(lg.noSpace && e.now < lg.retryAt) {
 			if seg.allocated < limit && seg.allocated-need < seg.allocated/4 {
-				e.requestGrowth(lg, lg.active, seg.allocated+1)
+				e.requestGrowth(lg, seg, seg.allocated+1)
 			} else if need > limit/4*3 && seg.next == none {
 				e.requestSegment(lg, n)
 			}
@@ -159,18 +170,18 @@ func (e *Engine) segmentLimit(lg *log) int64 {
 }
 
 // writesTo makes segment g the one that log l's runs go to.
-func (e *Engine) writesTo(lg *log, segIndex int32) {
-	old := lg.writing
-	lg.writing = segIndex
-	if old != none && old != segIndex {
+func (e *Engine) writesTo(lg *log, seg *segment) {
+	old := e.segments.at(lg.writing)
+	lg.writing = seg.number
+	if old != nil && old != seg {
 		e.indexWriteDue(old)
 	}
 }
 
 // removeSegment has the file of g unlinked, once nobody reads it.
-func (e *Engine) removeSegment(segIndex int32) {
-	e.cancelIndex(&e.segments.all[segIndex])
-	e.segments.unlinks = append(e.segments.unlinks, segIndex)
+func (e *Engine) removeSegment(seg *segment) {
+	e.cancelIndex(seg)
+	e.segments.unlinks = append(e.segments.unlinks, seg.number)
 }
 
 // stepUnlinks removes one file at a time.
@@ -184,11 +195,10 @@ func (e *Engine) stepUnlinks(sleep *ioring.Instant) {
 	if len(e.segments.unlinks) == 0 {
 		return
 	}
-	segIndex := e.segments.unlinks[0]
-	seg := &e.segments.all[segIndex]
+	seg := &e.segments.all[e.segments.unlinks[0]]
 	if seg.readers > 0 {
 		copy(e.segments.unlinks, e.segments.unlinks[1:])
-		e.segments.unlinks[len(e.segments.unlinks)-1] = segIndex
+		e.segments.unlinks[len(e.segments.unlinks)-1] = seg.number
 		return
 	}
 	if seg.file != none {
@@ -201,7 +211,7 @@ func (e *Engine) stepUnlinks(sleep *ioring.Instant) {
 			return
 		}
 	}
-	if e.keepForRecycling(segIndex) {
+	if e.keepForRecycling(seg) {
 		e.segments.unlinks = slices.Delete(e.segments.unlinks, 0, 1)
 		return
 	}
@@ -228,10 +238,10 @@ func (e *Engine) unlinkCompleted(completion ioring.Completion) {
 		return
 	}
 	e.segments.unlinking = false
-	segIndex := e.segments.unlinks[0]
+	seg := &e.segments.all[e.segments.unlinks[0]]
 	if completion.Result < 0 {
-		e.survived(Failure{Op: ioring.Unlink, File: SegmentFile, Generation: e.segments.all[segIndex].generation, Errno: ioring.Errno(-completion.Result)})
+		e.survived(Failure{Op: ioring.Unlink, File: SegmentFile, Generation: seg.generation, Errno: ioring.Errno(-completion.Result)})
 	}
 	e.segments.unlinks = slices.Delete(e.segments.unlinks, 0, 1)
-	e.freeSegment(segIndex)
+	e.freeSegment(seg)
 }
