@@ -28,7 +28,7 @@ func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 	switch {
 	case e.failed:
 		return nil, 0, StorageFailed
-	case !e.open(slot):
+	case !e.logs.isOpen(slot):
 		return nil, 0, Unknown
 	case n <= 0 || n > e.o.BatchBytesMax:
 		return nil, 0, TooLarge
@@ -40,11 +40,11 @@ func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 		return nil, 0, LogCorrupt
 	}
 	need := format.EntryHeaderBytes + format.Align8(n)
-	if e.mustCatchUp(lg, need) {
+	if e.extents.mustCatchUp(&e.journal, lg, need) {
 		e.stats.WaitMemory++
 		return nil, 0, WaitMemory
 	}
-	direct := e.wantsDirect(lg, need)
+	direct := e.extents.wantsDirect(&e.journal, lg, need)
 	room := int64(need)
 	if direct {
 		room += 2 * extentOverhead
@@ -52,17 +52,17 @@ func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 	if st := e.admit(lg, room); st != OK {
 		return nil, 0, st
 	}
-	if !e.batchFits(lg) {
-		e.evictOldest()
+	if !e.batches.fits(lg) {
+		e.cache.evictOldest(&e.logs, &e.batches)
 	}
-	if direct && e.batchFits(lg) && e.openExtentFor(lg, n) {
+	if direct && e.batches.fits(lg) && e.openExtentFor(lg, n) {
 		ext := &e.extents.pool[lg.building]
 		at := ext.pos + format.HeaderBytes + ext.bytes
 		e.reserved.note(true, slot, n, ext.slab, at)
 		at += format.EntryHeaderBytes
 		return e.cache.slabs[ext.slab].block.Bytes()[at : at+n : at+n], lg.end, OK
 	}
-	if !e.batchFits(lg) || !e.openFrameFor(n) {
+	if !e.batches.fits(lg) || !e.openFrameFor(n) {
 		e.stats.WaitMemory++
 		e.journal.memoryShort = true
 		return nil, 0, WaitMemory
@@ -76,8 +76,8 @@ func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 // catchesUp says that log l has large batches, and more in the journal than may
 // be ahead of a direct run, while memory is short: it had better wait for its
 // drains, or it goes on writing everything twice just when that is too much.
-func (e *Engine) mustCatchUp(lg *log, need int) bool {
-	lg.catchingUp = (lg.catchingUp || e.journal.memoryShort) && lg.unflushed > e.flushAheadMax() && e.large(lg, need)
+func (x *extents) mustCatchUp(journal *journal, lg *log, need int) bool {
+	lg.catchingUp = (lg.catchingUp || journal.memoryShort) && lg.unflushed > x.env.flushAheadMax() && x.large(journal, lg, need)
 	return lg.catchingUp
 }
 
@@ -85,34 +85,34 @@ func (e *Engine) mustCatchUp(lg *log, need int) bool {
 // or the journal. A run costs a sync of its file, a frame costs writing its
 // bytes twice; at DirectBytes the two are about even. Many logs with a little
 // each never get there, and share the journal's one sync.
-func (e *Engine) wantsDirect(lg *log, need int) bool {
+func (x *extents) wantsDirect(journal *journal, lg *log, need int) bool {
 	if lg.building != none {
 		// what follows a run that is being built goes with it, however small
-		if ext := &e.extents.pool[lg.building]; ext.header.End == lg.end && ext.header.Batches > 0 && format.HeaderBytes+ext.bytes+need <= e.extents.directBytesMax {
+		if ext := &x.pool[lg.building]; ext.header.End == lg.end && ext.header.Batches > 0 && format.HeaderBytes+ext.bytes+need <= x.directBytesMax {
 			return true
 		}
 	}
-	if !e.large(lg, need) || e.contended(lg, need) {
+	if !x.large(journal, lg, need) || x.contended(journal, lg, need) {
 		return false
 	}
-	return lg.unflushed <= e.flushAheadMax() && e.extents.free != none && e.extents.pool[e.extents.free].next != none && // one more for what the journal has before it
-		(lg.directExtents > 0 || e.extents.directLogs < directLogsMax)
+	return lg.unflushed <= x.env.flushAheadMax() && x.free != none && x.pool[x.free].next != none && // one more for what the journal has before it
+		(lg.directExtents > 0 || x.directLogs < directLogsMax)
 }
 
 // large says that need entry bytes more make as much of log l as is worth a run:
 // with what waits for the next frame, or, while runs of it are in flight, with
 // what gathers behind those, as long as that came to something the last time.
-func (e *Engine) large(lg *log, need int) bool {
-	if lg.frameSeq == e.journal.sealedSeq+1 {
+func (x *extents) large(journal *journal, lg *log, need int) bool {
+	if lg.frameSeq == journal.sealedSeq+1 {
 		need += lg.frameBytes
 	}
-	return e.o.DirectBytes > 0 && (need >= e.o.DirectBytes || lg.directExtents > 0 && lg.extentBytes >= e.o.DirectBytes/2)
+	return x.env.o.DirectBytes > 0 && (need >= x.env.o.DirectBytes || lg.directExtents > 0 && lg.extentBytes >= x.env.o.DirectBytes/2)
 }
 
 // aheadMax is how much the journal may have of a log that is not in its segment
 // when it goes on with a direct run, which waits for that.
-func (e *Engine) flushAheadMax() int64 {
-	return int64(min(16*format.FlushBytesMax, e.o.LogMemoryBytes/8))
+func (v *env) flushAheadMax() int64 {
+	return int64(min(16*format.FlushBytesMax, v.o.LogMemoryBytes/8))
 }
 
 // Abort gives back what Reserve handed out.
@@ -138,7 +138,7 @@ func (e *Engine) Commit(meta Meta) {
 		lg.addEpoch(format.EpochStart{Epoch: int32(e.epoch), Start: lg.end})
 	}
 	entry := format.Entry{Kind: format.EntryData, Log: lg.id, Base: lg.end, Count: meta.Count, Length: uint32(reserved.n), CRC: meta.CRC, Slot: uint32(reserved.slot), Durable: lg.durable, MaxTime: meta.MaxTime}
-	batch := e.pushBatch(lg)
+	batch := e.batches.push(lg)
 	batch.base, batch.maxTime, batch.slab, batch.pos, batch.length, batch.count, batch.crc, batch.age, batch.seq = lg.end, meta.MaxTime, reserved.slab, uint32(reserved.pos), uint32(reserved.n), meta.Count, meta.CRC, e.cache.age, 0
 	if reserved.direct {
 		ext := &e.extents.pool[lg.building]
@@ -148,7 +148,7 @@ func (e *Engine) Commit(meta Meta) {
 		e.journal.lastEntry = e.now
 		e.stats.Entries++
 	} else {
-		batch.seq = e.appendEntry(&entry)
+		batch.seq = e.journal.append(&e.cache, &entry)
 		e.journal.frame(batch.seq).unflushed++
 		if lg.unflushed == 0 {
 			lg.oldestUnflushed = e.now
@@ -158,7 +158,7 @@ func (e *Engine) Commit(meta Meta) {
 			lg.frameSeq, lg.frameBytes = batch.seq, 0
 		}
 		lg.frameBytes += entry.Bytes()
-		e.queueFlush(lg)
+		e.flush.enqueue(lg)
 	}
 	e.cache.slabs[reserved.slab].unflushed++
 	e.segments.all[lg.active].pending += int64(entry.Bytes())
@@ -178,7 +178,7 @@ func (e *Engine) stepJournal(sleep *ioring.Instant) {
 	}
 	for seq := e.journal.durableSeq + 1; seq <= e.journal.submitted; seq++ {
 		frame := e.journal.frame(seq)
-		if frame.state == frameInFlight && !e.pushFrame(seq) {
+		if frame.state == frameInFlight && !e.journal.push(seq) {
 			earlier(sleep, e.now)
 			return
 		}
@@ -189,9 +189,9 @@ func (e *Engine) stepJournal(sleep *ioring.Instant) {
 		case e.journal.stampAt == 0:
 			e.journal.stampAt = e.now + idleStampNS
 		case (e.now >= e.journal.stampAt || e.stopping) && e.journal.openBytes == 0 && e.journal.usedBlocks+8 < e.journal.blocks/2 && e.openFrameFor(0):
-			e.seal()
+			e.journal.seal(&e.cache)
 		case e.now >= e.journal.stampAt && e.journal.openBytes > 0:
-			e.seal()
+			e.journal.seal(&e.cache)
 		}
 		if e.journal.sealedSeq == e.journal.durableSeq && e.now < e.journal.stampAt {
 			earlier(sleep, e.journal.stampAt)
@@ -202,13 +202,13 @@ func (e *Engine) stepJournal(sleep *ioring.Instant) {
 			if e.journal.openEntries == 0 || e.reserved.active {
 				return
 			}
-			e.seal()
+			e.journal.seal(&e.cache)
 		}
-		if !e.submitFrame() {
+		if !e.journal.submit(&e.cache) {
 			return // the journal is full: a checkpoint frees it
 		}
 		seq := e.journal.submitted
-		if !e.pushFrame(seq) {
+		if !e.journal.push(seq) {
 			earlier(sleep, e.now)
 			return
 		}
@@ -216,59 +216,59 @@ func (e *Engine) stepJournal(sleep *ioring.Instant) {
 }
 
 // submitFrame gives the next closed frame its place and its header.
-func (e *Engine) submitFrame() bool {
-	seq := e.journal.submitted + 1
-	frame := e.journal.frame(seq)
+func (j *journal) submit(cache *cache) bool {
+	seq := j.submitted + 1
+	frame := j.frame(seq)
 	wasted := int64(0)
-	if e.journal.next+int64(frame.blocks) > e.journal.blocks {
-		wasted = e.journal.blocks - e.journal.next
+	if j.next+int64(frame.blocks) > j.blocks {
+		wasted = j.blocks - j.next
 	}
-	if e.journal.usedBlocks+wasted+int64(frame.blocks) > e.journal.blocks {
-		e.journal.full = true
+	if j.usedBlocks+wasted+int64(frame.blocks) > j.blocks {
+		j.full = true
 		return false
 	}
-	e.journal.usedBlocks += wasted + int64(frame.blocks)
+	j.usedBlocks += wasted + int64(frame.blocks)
 	frame.wasted = int32(wasted)
 	if wasted > 0 {
-		e.journal.next = 0
+		j.next = 0
 	}
-	frame.block, frame.previous = e.journal.next, e.journal.chain
-	e.journal.next += int64(frame.blocks)
-	if e.journal.next == e.journal.blocks {
-		e.journal.next = 0
+	frame.block, frame.previous = j.next, j.chain
+	j.next += int64(frame.blocks)
+	if j.next == j.blocks {
+		j.next = 0
 	}
-	buf := e.cache.slabs[frame.slab].block.Bytes()[frame.pos:]
-	header := format.FrameHeader{Journal: e.journal.id, Shard: uint32(e.shard), Entries: frame.entries, Sequence: seq, Durable: e.journal.durableSeq}
-	header.Directory, header.Epoch, header.BodyBytes, header.Previous = e.dir, e.epoch, uint32(frame.bytes-format.HeaderBytes), e.journal.chain
+	buf := cache.slabs[frame.slab].block.Bytes()[frame.pos:]
+	header := format.FrameHeader{Journal: j.id, Shard: uint32(j.env.shard), Entries: frame.entries, Sequence: seq, Durable: j.durableSeq}
+	header.Directory, header.Epoch, header.BodyBytes, header.Previous = j.env.dir, j.env.epoch, uint32(frame.bytes-format.HeaderBytes), j.chain
 	header.BodyCRC = format.CRC(buf[format.HeaderBytes:frame.bytes])
 	header.Put(buf)
-	e.journal.chain, e.journal.stampSeq, e.journal.stampAt = header.CRC, e.journal.durableSeq, 0
+	j.chain, j.stampSeq, j.stampAt = header.CRC, j.durableSeq, 0
 	if frame.entries > 0 {
-		e.journal.dataSeq = seq
+		j.dataSeq = seq
 	}
-	e.journal.full = false
-	e.journal.sinceCheckpoint += wasted + int64(frame.blocks)
-	frame.state, frame.at = frameInFlight, e.now
-	e.disk.begin(WorkFrames, int(frame.blocks)*format.BlockBytes)
-	e.appendedAt = e.now
-	frame.io.begin(e.journal.file, frame.block*format.BlockBytes, e.cache.slabs[frame.slab].block.Slice(frame.pos, int(frame.blocks)*format.BlockBytes))
-	e.journal.submitted = seq
-	e.stats.Frames++
-	e.stats.FrameBytes += uint64(frame.blocks) * format.BlockBytes
+	j.full = false
+	j.sinceCheckpoint += wasted + int64(frame.blocks)
+	frame.state, frame.at = frameInFlight, j.env.now
+	j.env.disk.begin(WorkFrames, int(frame.blocks)*format.BlockBytes)
+	j.env.appendedAt = j.env.now
+	frame.io.begin(j.file, frame.block*format.BlockBytes, cache.slabs[frame.slab].block.Slice(frame.pos, int(frame.blocks)*format.BlockBytes))
+	j.submitted = seq
+	j.env.stats.Frames++
+	j.env.stats.FrameBytes += uint64(frame.blocks) * format.BlockBytes
 	return true
 }
 
-func (e *Engine) pushFrame(seq uint64) bool {
-	i := seq % uint64(len(e.journal.live))
-	frame := &e.journal.live[i]
-	if e.o.Faults.Has(NoSync) && !frame.io.pushed {
-		if e.ring.Room() < 1 {
+func (j *journal) push(seq uint64) bool {
+	i := seq % uint64(len(j.live))
+	frame := &j.live[i]
+	if j.env.o.Faults.Has(NoSync) && !frame.io.pushed {
+		if j.env.ring.Room() < 1 {
 			return false
 		}
 		frame.io.pushed, frame.io.writing = true, true
-		return e.ring.Push(ioring.Op{Code: ioring.Write, File: frame.io.file, Offset: frame.io.offset + uint64(frame.io.done), Buf: frame.io.buf.Slice(frame.io.done, frame.io.buf.Len()-frame.io.done), Token: ioring.MakeToken(kindFrame, 0, uint32(i)<<1)})
+		return j.env.ring.Push(ioring.Op{Code: ioring.Write, File: frame.io.file, Offset: frame.io.offset + uint64(frame.io.done), Buf: frame.io.buf.Slice(frame.io.done, frame.io.buf.Len()-frame.io.done), Token: ioring.MakeToken(kindFrame, 0, uint32(i)<<1)})
 	}
-	return frame.io.push(e.ring, kindFrame, uint32(i))
+	return frame.io.push(j.env.ring, kindFrame, uint32(i))
 }
 
 func (e *Engine) frameCompleted(index uint32, completion ioring.Completion) {
@@ -330,7 +330,7 @@ func (e *Engine) entryDurable(entry *format.Entry, at writeTiming) {
 	switch entry.Kind {
 	case format.EntryData:
 		e.advanceDurable(lg, at)
-		e.queueFlush(lg)
+		e.flush.enqueue(lg)
 	case format.EntryOpened:
 		lg.state = logOpen
 		e.emit(Event{Kind: Opened, User: lg.user, Slot: lg.slot})
@@ -347,7 +347,7 @@ func (e *Engine) entryDurable(entry *format.Entry, at writeTiming) {
 // runs, in theirs, made durable without a gap.
 func (e *Engine) advanceDurable(lg *log, at writeTiming) {
 	moved := false
-	for batch := e.batchAt(&lg.durableCursor); batch != nil; batch = e.batchAt(&lg.durableCursor) {
+	for batch := e.batches.at(&lg.durableCursor); batch != nil; batch = e.batches.at(&lg.durableCursor) {
 		end := batch.base + int64(batch.count)
 		if end > lg.flushed && (batch.seq == 0 || batch.seq > e.journal.durableSeq) {
 			break
@@ -363,18 +363,18 @@ func (e *Engine) advanceDurable(lg *log, at writeTiming) {
 	}
 }
 
-func (e *Engine) notifyDurable(lg *log, at writeTiming) {
+func (v *env) notifyDurable(lg *log, at writeTiming) {
 	lg.lastWrite = at
-	e.notifyReaders(lg)
+	v.notifyReaders(lg)
 }
 
 // NotifyReaders has the event Durable come for the log: its owner shows readers what
 // is not durable yet.
 func (e *Engine) NotifyReaders(slot Slot) { e.notifyReaders(&e.logs.all[slot]) }
 
-func (e *Engine) notifyReaders(lg *log) {
+func (v *env) notifyReaders(lg *log) {
 	if !lg.durableEventDue && lg.state == logOpen {
 		lg.durableEventDue = true
-		e.emit(Event{Kind: Durable, Slot: lg.slot})
+		v.emit(Event{Kind: Durable, Slot: lg.slot})
 	}
 }

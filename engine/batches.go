@@ -36,20 +36,29 @@ type cursor struct {
 	at    int32
 }
 
-// nodeFits says that pushNode would find a place.
-func (e *Engine) batchFits(lg *log) bool {
-	return lg.lastChunk != none && e.batches.chunks[lg.lastChunk].tail < batchesPerChunk || e.batches.free != none
+func (b *batches) allocate(o *Options) {
+	b.chunks = make([]chunk, o.LogMemoryBytes/512/batchesPerChunk+2*o.LogsMax)
+	b.free = none
+	for i := len(b.chunks) - 1; i >= 0; i-- {
+		b.chunks[i].next = b.free
+		b.free = int32(i)
+	}
+}
+
+// fits says that push would find a place.
+func (b *batches) fits(lg *log) bool {
+	return lg.lastChunk != none && b.chunks[lg.lastChunk].tail < batchesPerChunk || b.free != none
 }
 
 // pushNode is a new last node of l, to be filled in.
-func (e *Engine) pushBatch(lg *log) *batch {
-	if lg.lastChunk == none || e.batches.chunks[lg.lastChunk].tail == batchesPerChunk {
-		i := e.batches.free
-		e.batches.free = e.batches.chunks[i].next
-		chunk := &e.batches.chunks[i]
+func (b *batches) push(lg *log) *batch {
+	if lg.lastChunk == none || b.chunks[lg.lastChunk].tail == batchesPerChunk {
+		i := b.free
+		b.free = b.chunks[i].next
+		chunk := &b.chunks[i]
 		chunk.next, chunk.prev, chunk.head, chunk.tail = none, lg.lastChunk, 0, 0
 		if lg.lastChunk != none {
-			e.batches.chunks[lg.lastChunk].next = i
+			b.chunks[lg.lastChunk].next = i
 		} else {
 			lg.firstChunk = i
 		}
@@ -60,31 +69,31 @@ func (e *Engine) pushBatch(lg *log) *batch {
 			}
 		}
 	}
-	chunk := &e.batches.chunks[lg.lastChunk]
+	chunk := &b.chunks[lg.lastChunk]
 	chunk.tail++
 	return &chunk.batches[chunk.tail-1]
 }
 
 // at is the node under c, moved on to the next chunk where it stands at the
 // end of one; nil at the end of the log.
-func (e *Engine) batchAt(cur *cursor) *batch {
+func (b *batches) at(cur *cursor) *batch {
 	for cur.chunk != none {
-		chunk := &e.batches.chunks[cur.chunk]
+		chunk := &b.chunks[cur.chunk]
 		if cur.at < chunk.tail {
 			return &chunk.batches[cur.at]
 		}
 		if chunk.next == none {
 			return nil
 		}
-		cur.chunk, cur.at = chunk.next, e.batches.chunks[chunk.next].head
+		cur.chunk, cur.at = chunk.next, b.chunks[chunk.next].head
 	}
 	return nil
 }
 
 // find is the node that holds offset. False: it is not in memory.
-func (e *Engine) findBatch(lg *log, offset int64) (cursor, bool) {
-	for i := lg.lastChunk; i != none; i = e.batches.chunks[i].prev {
-		chunk := &e.batches.chunks[i]
+func (b *batches) find(lg *log, offset int64) (cursor, bool) {
+	for i := lg.lastChunk; i != none; i = b.chunks[i].prev {
+		chunk := &b.chunks[i]
 		if chunk.head == chunk.tail || chunk.batches[chunk.head].base > offset {
 			continue
 		}
@@ -103,9 +112,9 @@ func (e *Engine) findBatch(lg *log, offset int64) (cursor, bool) {
 	return cursor{}, false
 }
 
-func (e *Engine) popBatch(lg *log) {
+func (b *batches) pop(lg *log) {
 	first := lg.firstChunk
-	chunk := &e.batches.chunks[first]
+	chunk := &b.chunks[first]
 	for _, cur := range [...]*cursor{&lg.flushCursor, &lg.durableCursor} {
 		if cur.chunk == first && cur.at == chunk.head {
 			cur.at++
@@ -127,18 +136,18 @@ func (e *Engine) popBatch(lg *log) {
 			}
 		}
 		lg.firstChunk = chunk.next
-		e.batches.chunks[lg.firstChunk].prev = none
+		b.chunks[lg.firstChunk].prev = none
 	}
-	chunk.next = e.batches.free
-	e.batches.free = first
+	chunk.next = b.free
+	b.free = first
 }
 
-func (e *Engine) dropBatches(lg *log) {
+func (b *batches) drop(lg *log) {
 	for lg.firstChunk != none {
 		first := lg.firstChunk
-		lg.firstChunk = e.batches.chunks[first].next
-		e.batches.chunks[first].next = e.batches.free
-		e.batches.free = first
+		lg.firstChunk = b.chunks[first].next
+		b.chunks[first].next = b.free
+		b.free = first
 	}
 	lg.lastChunk, lg.flushCursor, lg.durableCursor = none, cursor{none, 0}, cursor{none, 0}
 }

@@ -11,6 +11,7 @@ import (
 // index of the batches in them. It is also the cache: a slab is taken again,
 // in order of age, when nothing in it is undrained, in flight or pinned.
 type cache struct {
+	env        *env
 	slabs      []slab
 	current    int32 // where frames are built; none
 	age        uint32
@@ -32,43 +33,31 @@ type slab struct {
 	filling   bool // it is e.slab, or one of e.growing
 }
 
-func (e *Engine) allocateCache(arena *mem.Arena) error {
-	// Last of all: what the arena has left is log memory.
-	e.o.LogMemoryBytes = min(e.o.LogMemoryBytes, arena.Bytes()-arena.Used()-format.BlockBytes)
-	size := e.o.slabBytes()
-	n := e.o.LogMemoryBytes / size
+func (c *cache) allocate(arena *mem.Arena) error {
+	size := c.env.o.slabBytes()
+	n := c.env.o.LogMemoryBytes / size
 	if n < 3 {
-		return fmt.Errorf("log memory of %d bytes holds %d slabs of %d, fewer than 3", e.o.LogMemoryBytes, n, size)
+		return fmt.Errorf("log memory of %d bytes holds %d slabs of %d, fewer than 3", c.env.o.LogMemoryBytes, n, size)
 	}
-	e.cache.slabs = make([]slab, n)
-	for i := range e.cache.slabs {
+	c.slabs = make([]slab, n)
+	for i := range c.slabs {
 		block, err := arena.Allocate("log memory", size, format.BlockBytes)
 		if err != nil {
 			return err
 		}
-		e.cache.slabs[i].block = block
+		c.slabs[i].block = block
 	}
-	e.cache.current = none
-	e.extents.places = make([]place, max(1, min(directLogsMax, n/8)))
-	for i := range e.extents.places {
-		e.extents.places[i] = place{none, none}
-	}
-	e.batches.chunks = make([]chunk, e.o.LogMemoryBytes/512/batchesPerChunk+2*e.o.LogsMax)
-	e.batches.free = none
-	for i := len(e.batches.chunks) - 1; i >= 0; i-- {
-		e.batches.chunks[i].next = e.batches.free
-		e.batches.free = int32(i)
-	}
-	return e.allocateJournal(arena)
+	c.current = none
+	return nil
 }
 
 func (s *slab) reusable() bool { return s.unflushed == 0 && s.frames == 0 && s.pins == 0 }
 
 // slabsFree counts what could be filled next.
-func (e *Engine) slabsReusable() int {
+func (c *cache) reusable() int {
 	n := 0
-	for i := range e.cache.slabs {
-		if e.cache.slabs[i].reusable() {
+	for i := range c.slabs {
+		if c.slabs[i].reusable() {
 			n++
 		}
 	}
@@ -77,10 +66,10 @@ func (e *Engine) slabsReusable() int {
 
 // oldestSlab is the free slab that was filled before the others, or was not
 // filled at all unless it is to be a used one; none.
-func (e *Engine) oldestSlab(used bool) int32 {
+func (c *cache) oldest(used bool) int32 {
 	best := none
-	for i := range e.cache.slabs {
-		if slab := &e.cache.slabs[i]; !slab.filling && slab.reusable() && (slab.age != 0 || !used) && (best == none || slab.closed < e.cache.slabs[best].closed) {
+	for i := range c.slabs {
+		if slab := &c.slabs[i]; !slab.filling && slab.reusable() && (slab.age != 0 || !used) && (best == none || slab.closed < c.slabs[best].closed) {
 			best = int32(i)
 		}
 	}
@@ -89,42 +78,42 @@ func (e *Engine) oldestSlab(used bool) int32 {
 
 // takeSlab makes the oldest slab that can be had the one to fill instead of
 // which: e.slab or one of e.growing.
-func (e *Engine) takeSlab(which *int32) bool {
-	best := e.oldestSlab(false)
+func (c *cache) take(logs *logTable, batches *batches, which *int32) bool {
+	best := c.oldest(false)
 	if best == none {
 		return false
 	}
-	slab := &e.cache.slabs[best]
+	slab := &c.slabs[best]
 	if slab.age != 0 {
-		e.evict(slab.closed)
+		c.evict(logs, batches, slab.closed)
 	}
 	if *which != none {
-		e.cache.slabs[*which].closed, e.cache.slabs[*which].filling = e.cache.age, false
+		c.slabs[*which].closed, c.slabs[*which].filling = c.age, false
 	}
-	e.cache.age++
-	slab.age, slab.used, slab.filling = e.cache.age, 0, true
+	c.age++
+	slab.age, slab.used, slab.filling = c.age, 0, true
 	*which = best
 	return true
 }
 
 // evict forgets, in every log, the batches up to age. A log does so when it is
 // read, or when its turn comes: some logs now, some each step.
-func (e *Engine) evict(age uint32) {
-	e.cache.evictedAge, e.cache.unswept = max(e.cache.evictedAge, age), e.logs.used
-	e.sweep(sweptPerStep)
-	e.stats.Evictions++
+func (c *cache) evict(logs *logTable, batches *batches, age uint32) {
+	c.evictedAge, c.unswept = max(c.evictedAge, age), logs.used
+	c.sweep(logs, batches, sweptPerStep)
+	c.env.stats.Evictions++
 }
 
 // sweptPerStep is how many logs a step looks at for what is evicted.
 const sweptPerStep = 64
 
-func (e *Engine) sweep(logs int) {
-	for ; e.cache.unswept > 0 && logs > 0; logs-- {
-		e.cache.unswept--
-		if e.cache.sweepAt++; e.cache.sweepAt >= e.logs.used {
-			e.cache.sweepAt = 0
+func (c *cache) sweep(logs *logTable, batches *batches, count int) {
+	for ; c.unswept > 0 && count > 0; count-- {
+		c.unswept--
+		if c.sweepAt++; c.sweepAt >= logs.used {
+			c.sweepAt = 0
 		}
-		e.trim(&e.logs.all[e.cache.sweepAt])
+		c.trim(batches, &logs.all[c.sweepAt])
 	}
 }
 
@@ -132,47 +121,47 @@ func (e *Engine) sweep(logs int) {
 // log whose oldest batch is undrained has nothing in a slab that is free. Several
 // slabs are filled at a time, so batches have ages of their own: what memory holds
 // of a log has no gap.
-func (e *Engine) trim(lg *log) {
+func (c *cache) trim(batches *batches, lg *log) {
 	for lg.state != logFree && lg.firstChunk != none {
-		chunk := &e.batches.chunks[lg.firstChunk]
+		chunk := &batches.chunks[lg.firstChunk]
 		if chunk.head == chunk.tail {
 			return
 		}
 		batch := &chunk.batches[chunk.head]
-		if batch.age > e.cache.evictedAge || batch.base >= lg.flushed {
+		if batch.age > c.evictedAge || batch.base >= lg.flushed {
 			return
 		}
-		e.popBatch(lg)
+		batches.pop(lg)
 	}
 }
 
 // evictOldest makes room in the index, which small batches use up before the
 // memory: of what is evicted already, or of the oldest slab that is free.
-func (e *Engine) evictOldest() {
-	e.sweep(e.cache.unswept)
-	if e.batches.free != none {
+func (c *cache) evictOldest(logs *logTable, batches *batches) {
+	c.sweep(logs, batches, c.unswept)
+	if batches.free != none {
 		return
 	}
-	best := e.oldestSlab(true)
+	best := c.oldest(true)
 	if best == none {
 		return
 	}
-	slab := &e.cache.slabs[best]
-	e.evict(slab.closed)
-	e.sweep(e.cache.unswept)
+	slab := &c.slabs[best]
+	c.evict(logs, batches, slab.closed)
+	c.sweep(logs, batches, c.unswept)
 	slab.age, slab.closed, slab.used = 0, 0, 0
 }
 
 // letNodesGo: nobody but the cache needs the batches from c to end.
-func (e *Engine) releaseBatches(cur cursor, end int64) {
+func (b *batches) release(cache *cache, journal *journal, cur cursor, end int64) {
 	for ; ; cur.at++ {
-		batch := e.batchAt(&cur)
+		batch := b.at(&cur)
 		if batch == nil || batch.base >= end {
 			return
 		}
-		e.cache.slabs[batch.slab].unflushed--
+		cache.slabs[batch.slab].unflushed--
 		if batch.seq != 0 {
-			e.journal.frame(batch.seq).unflushed--
+			journal.frame(batch.seq).unflushed--
 		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 // A log's record may be newer than from: so was every log's but that whose batch
 // holds from back. What came between is replayed, and changes nothing.
 type checkpointer struct {
+	env          *env
 	attach       Attacher
 	buf          mem.Block
 	sequence     uint64
@@ -45,143 +46,143 @@ const idleCheckpointNS = 3e9
 // checkEpochs is how many of a log's epochs a checkpoint keeps, the last ones.
 const checkpointEpochs = 8
 
-func (e *Engine) allocateCheckpoint(arena *mem.Arena) (err error) {
-	e.checkpoints.replays = [2]uint64{1, 1} // Recover wrote both
-	e.checkpoints.buf, err = arena.Allocate("checkpoint", e.o.checkpointBytes(), format.BlockBytes)
+func (c *checkpointer) allocate(arena *mem.Arena) (err error) {
+	c.replays = [2]uint64{1, 1} // Recover wrote both
+	c.buf, err = arena.Allocate("checkpoint", c.env.o.checkpointBytes(), format.BlockBytes)
 	return err
 }
 
-func (e *Engine) stepCheckpoint(sleep *ioring.Instant) {
-	if e.checkpoints.draft.open {
-		e.buildDraft(sleep)
+func (c *checkpointer) step(journal *journal, extents *extents, logs *logTable, segments *segments, sleep *ioring.Instant) {
+	if c.draft.open {
+		c.build(journal, logs, segments, sleep)
 		return
 	}
-	if e.checkpoints.busy {
-		if !e.checkpoints.io.pushed && !e.checkpoints.io.push(e.ring, kindCheckpoint, 0) {
-			earlier(sleep, e.now)
+	if c.busy {
+		if !c.io.pushed && !c.io.push(c.env.ring, kindCheckpoint, 0) {
+			earlier(sleep, c.env.now)
 		}
 		return
 	}
-	if e.failed || e.checkpoints.cleanWritten {
+	if c.env.failed || c.cleanWritten {
 		return
 	}
-	if e.now < e.checkpoints.retryAt {
-		earlier(sleep, e.checkpoints.retryAt)
+	if c.env.now < c.retryAt {
+		earlier(sleep, c.retryAt)
 		return
 	}
-	from := e.replayFrom()
-	useful := min(e.checkpoints.replays[0], e.checkpoints.replays[1]) < from
-	if !(e.checkpoints.wantClean || useful && (e.journal.sinceCheckpoint > e.journal.blocks/4 || e.checkpointFrees(from)) || e.extents.uncovered > 2*e.journal.blocks*format.BlockBytes) {
+	from := journal.replayFrom()
+	useful := min(c.replays[0], c.replays[1]) < from
+	if !(c.wantClean || useful && (journal.sinceCheckpoint > journal.blocks/4 || c.frees(journal, extents, from)) || extents.uncovered > 2*journal.blocks*format.BlockBytes) {
 		// a quiet shard leaves nothing to replay, and no run that nothing says was durable
-		if !useful && e.extents.uncovered == 0 || from <= e.journal.sealedSeq || e.journal.openEntries > 0 || e.extents.used > 0 {
+		if !useful && extents.uncovered == 0 || from <= journal.sealedSeq || journal.openEntries > 0 || extents.used > 0 {
 			return
 		}
-		if at := e.journal.lastEntry + idleCheckpointNS; e.now < at {
+		if at := journal.lastEntry + idleCheckpointNS; c.env.now < at {
 			earlier(sleep, at)
 			return
 		}
 	}
-	e.checkpoints.sequence++
-	e.journal.sinceCheckpoint, e.extents.uncovered = 0, 0
-	if e.o.Faults.Has(JournalReusedEarly) {
-		e.release(from)
+	c.sequence++
+	journal.sinceCheckpoint, extents.uncovered = 0, 0
+	if c.env.o.Faults.Has(JournalReusedEarly) {
+		journal.release(from)
 	}
-	e.checkpoints.busy = true
-	e.checkpoints.draft = draft{open: true}
-	e.checkpoints.draft.head = format.Checkpoint{Directory: e.dir, Epoch: e.epoch, Shard: uint32(e.shard), Clean: e.checkpoints.wantClean, Sequence: e.checkpoints.sequence, Journal: e.journal.id,
-		Durable: e.journal.durableSeq}
-	e.replayStartsAt(from)
-	e.restartDraft()
-	e.buildDraft(sleep)
+	c.busy = true
+	c.draft = draft{open: true}
+	c.draft.head = format.Checkpoint{Directory: c.env.dir, Epoch: c.env.epoch, Shard: uint32(c.env.shard), Clean: c.wantClean, Sequence: c.sequence, Journal: journal.id,
+		Durable: journal.durableSeq}
+	c.replayStartsAt(journal, from)
+	c.restart()
+	c.build(journal, logs, segments, sleep)
 }
 
 // checkFrees says that the journal is short of room and that checkpoints from
 // here would free some that is worth writing them: one frees what the one before
 // it covers.
-func (e *Engine) checkpointFrees(from uint64) bool {
-	worth := e.journal.blocks / 8
-	if e.journal.full {
-		worth = e.journal.blocks / 64
+func (c *checkpointer) frees(journal *journal, extents *extents, from uint64) bool {
+	worth := journal.blocks / 8
+	if journal.full {
+		worth = journal.blocks / 64
 	}
-	return e.journal.usedBlocks > e.journal.blocks/4*3 && e.blocksBefore(from) >= worth || e.journal.full && e.extents.used == 0
+	return journal.usedBlocks > journal.blocks/4*3 && journal.blocksBefore(from) >= worth || journal.full && extents.used == 0
 }
 
 // startsAt has the checkpoint under way say that replay begins with frame from.
-func (e *Engine) replayStartsAt(from uint64) {
-	head := &e.checkpoints.draft.head
-	head.Frame, head.Block, head.Previous = from, uint64(e.journal.next), e.journal.chain
-	if from <= e.journal.submitted {
-		frame := e.journal.frame(from)
+func (c *checkpointer) replayStartsAt(journal *journal, from uint64) {
+	head := &c.draft.head
+	head.Frame, head.Block, head.Previous = from, uint64(journal.next), journal.chain
+	if from <= journal.submitted {
+		frame := journal.frame(from)
 		head.Block, head.Previous = uint64(frame.block), frame.previous
 	}
 }
 
 // rebuild begins the checkpoint under way from its first log.
-func (e *Engine) restartDraft() {
-	draft := &e.checkpoints.draft
-	draft.log, draft.bytes, draft.room, draft.head.Logs = 0, format.CheckpointHeaderBytes, e.o.attachmentsBytes(), 0
+func (c *checkpointer) restart() {
+	draft := &c.draft
+	draft.log, draft.bytes, draft.room, draft.head.Logs = 0, format.CheckpointHeaderBytes, c.env.o.attachmentsBytes(), 0
 }
 
 // buildOn puts some logs more into the checkpoint under way, and writes it when
 // it has all.
-func (e *Engine) buildDraft(sleep *ioring.Instant) {
-	draft := &e.checkpoints.draft
-	if e.failed {
-		e.checkpoints.busy, draft.open = false, false
+func (c *checkpointer) build(journal *journal, logs *logTable, segments *segments, sleep *ioring.Instant) {
+	draft := &c.draft
+	if c.env.failed {
+		c.busy, draft.open = false, false
 		return
 	}
-	if e.now < draft.next && !draft.head.Clean {
+	if c.env.now < draft.next && !draft.head.Clean {
 		earlier(sleep, draft.next)
 		return
 	}
-	until := draft.log + e.o.CheckLogs
+	until := draft.log + c.env.o.CheckLogs
 	if draft.head.Clean {
-		until = e.logs.used
+		until = logs.used
 	}
-	for draft.log < e.logs.used {
+	for draft.log < logs.used {
 		if draft.log == until {
-			draft.next = e.now + ioring.Instant(e.o.CheckPauseNS)
+			draft.next = c.env.now + ioring.Instant(c.env.o.CheckPauseNS)
 			earlier(sleep, draft.next)
 			return
 		}
-		if e.putLog(&e.logs.all[draft.log]) {
+		if c.put(segments, &logs.all[draft.log]) {
 			draft.log++
 			continue
 		}
 		// segments went from log to log meanwhile and stand here twice: all logs
 		// at once fit
-		e.restartDraft()
-		until = e.logs.used
+		c.restart()
+		until = logs.used
 	}
-	if e.o.Faults.Has(CheckpointFromLate) {
-		e.replayStartsAt(e.replayFrom())
+	if c.env.o.Faults.Has(CheckpointFromLate) {
+		c.replayStartsAt(journal, journal.replayFrom())
 	}
-	buf := e.checkpoints.buf.Bytes()
+	buf := c.buf.Bytes()
 	n := format.AlignBlock(draft.bytes)
 	clear(buf[draft.bytes:n])
 	draft.head.Put(buf, draft.bytes-format.CheckpointHeaderBytes)
 	draft.open = false
-	e.checkpoints.io.begin(e.o.Files+slotCheckpoint+uint32(e.checkpoints.sequence%2), 0, e.checkpoints.buf.Slice(0, n))
-	e.disk.begin(WorkCheckpoints, n)
-	e.stats.Checkpoints++
-	e.stats.CheckpointBytes += uint64(n)
-	if !e.checkpoints.io.push(e.ring, kindCheckpoint, 0) {
-		earlier(sleep, e.now)
+	c.io.begin(c.env.o.Files+slotCheckpoint+uint32(c.sequence%2), 0, c.buf.Slice(0, n))
+	c.env.disk.begin(WorkCheckpoints, n)
+	c.env.stats.Checkpoints++
+	c.env.stats.CheckpointBytes += uint64(n)
+	if !c.io.push(c.env.ring, kindCheckpoint, 0) {
+		earlier(sleep, c.env.now)
 	}
 }
 
 // putLog puts what is durable and drained of l now. False: there is no room.
-func (e *Engine) putLog(lg *log) bool {
+func (c *checkpointer) put(segments *segments, lg *log) bool {
 	// one whose end is durable and whose files linger is left out
 	if lg.state != logOpen && lg.state != logDeleting {
 		return true
 	}
-	segments := 0
-	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(seg.next) {
-		segments++
+	count := 0
+	for seg := segments.at(lg.firstSegment); seg != nil; seg = segments.at(seg.next) {
+		count++
 	}
-	buf, draft := e.checkpoints.buf.Bytes(), &e.checkpoints.draft
-	if draft.bytes+format.LogRecordBytes+checkpointEpochs*format.EpochRecordBytes+segments*format.SegmentRecordBytes+draft.room > len(buf) {
+	buf, draft := c.buf.Bytes(), &c.draft
+	if draft.bytes+format.LogRecordBytes+checkpointEpochs*format.EpochRecordBytes+count*format.SegmentRecordBytes+draft.room > len(buf) {
 		return false
 	}
 	// of a start past what is drained the journal holds the rest, the new start too
@@ -194,49 +195,49 @@ func (e *Engine) putLog(lg *log) bool {
 			epochs++
 		}
 	}
-	segments = 0
-	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(seg.next) {
+	count = 0
+	for seg := segments.at(lg.firstSegment); seg != nil; seg = segments.at(seg.next) {
 		if !seg.ready {
 			continue
 		}
 		recorded := format.SegmentRecord{Generation: seg.generation, Base: seg.base, End: seg.end, Position: seg.position, MaxTime: seg.maxTime, Chain: seg.chain, Bytes: seg.allocated}
 		at += format.PutSegment(buf[at:], &recorded)
-		segments++
+		count++
 	}
 	n := 0
-	if e.checkpoints.attach != nil {
-		n = e.checkpoints.attach.Attachment(lg.slot, buf[at:at+draft.room])
+	if c.attach != nil {
+		n = c.attach.Attachment(lg.slot, buf[at:at+draft.room])
 		draft.room -= n
 	}
 	record.Attachment = buf[at : at+n]
-	format.PutLogRecord(buf[draft.bytes:], &record, epochs, segments)
+	format.PutLogRecord(buf[draft.bytes:], &record, epochs, count)
 	draft.bytes = at + n
 	draft.head.Logs++
 	return true
 }
 
-func (e *Engine) checkpointCompleted(index uint32, completion ioring.Completion) {
-	if !e.checkpoints.io.complete(index&1 != 0, completion.Result, e.now) {
+func (c *checkpointer) completed(journal *journal, extents *extents, index uint32, completion ioring.Completion) {
+	if !c.io.complete(index&1 != 0, completion.Result, c.env.now) {
 		return
 	}
-	e.disk.end(WorkCheckpoints, e.checkpoints.io.buf.Len())
-	e.checkpoints.busy = false
-	if io := &e.checkpoints.io; spaceShort(io.failed, io.errno) {
+	c.env.disk.end(WorkCheckpoints, c.io.buf.Len())
+	c.busy = false
+	if io := &c.io; spaceShort(io.failed, io.errno) {
 		// the slot may be torn, and is the one to write again: the other is whole
-		e.checkpoints.sequence--
-		e.extents.uncovered++ // what it would have covered is not known any more: some
-		e.checkpoints.retryAt = e.now + retryNS
-		e.stats.NoSpace++
+		c.sequence--
+		extents.uncovered++ // what it would have covered is not known any more: some
+		c.retryAt = c.env.now + retryNS
+		c.env.stats.NoSpace++
 		return
 	}
-	if e.checkpoints.io.errno != 0 {
+	if c.io.errno != 0 {
 		// the slot may be torn; without checkpoints the journal ends
-		e.fail(e.checkpoints.io.failure(CheckpointFile0 + FailedFile(e.checkpoints.sequence%2)))
+		c.env.fail(c.io.failure(CheckpointFile0 + FailedFile(c.sequence%2)))
 		return
 	}
-	e.checkpoints.replays[e.checkpoints.sequence%2] = e.checkpoints.draft.head.Frame
-	if e.checkpoints.draft.head.Clean {
-		e.checkpoints.cleanWritten = true
+	c.replays[c.sequence%2] = c.draft.head.Frame
+	if c.draft.head.Clean {
+		c.cleanWritten = true
 	}
-	e.release(min(e.checkpoints.replays[0], e.checkpoints.replays[1]))
+	journal.release(min(c.replays[0], c.replays[1]))
 }

@@ -40,13 +40,13 @@ type place struct {
 
 // crowded counts log l, which has a large batch of need entry bytes, and says
 // that the frames take it because they take them all.
-func (e *Engine) contended(lg *log, need int) bool {
-	crowd := &e.extents.contention
-	if e.now >= crowd.until {
-		if crowd.last = crowd.logs; e.now >= crowd.until+contentionIntervalNS {
+func (x *extents) contended(journal *journal, lg *log, need int) bool {
+	crowd := &x.contention
+	if x.env.now >= crowd.until {
+		if crowd.last = crowd.logs; x.env.now >= crowd.until+contentionIntervalNS {
 			crowd.last = 0 // that was not the one before
 		}
-		crowd.logs, crowd.until = 0, e.now+contentionIntervalNS
+		crowd.logs, crowd.until = 0, x.env.now+contentionIntervalNS
 		crowd.interval++
 	}
 	if lg.contentionInterval != crowd.interval {
@@ -54,18 +54,18 @@ func (e *Engine) contended(lg *log, need int) bool {
 		crowd.logs++
 	}
 	switch n := max(crowd.logs, crowd.last); {
-	case n <= contentionLogs || n <= directLogsMax && e.now < crowd.directUntil:
+	case n <= contentionLogs || n <= directLogsMax && x.env.now < crowd.directUntil:
 		return false
-	case n > directLogsMax || e.journal.openBytes+need <= format.FrameBytesMax || int(e.journal.submitted-e.journal.durableSeq) < e.o.InflightMax:
+	case n > directLogsMax || journal.openBytes+need <= format.FrameBytesMax || int(journal.submitted-journal.durableSeq) < x.env.o.InflightMax:
 		return true
 	}
 	// a frame is full, and as many as may be are in flight
-	if e.now < crowd.directUntil+crowd.directFor {
+	if x.env.now < crowd.directUntil+crowd.directFor {
 		crowd.directFor = min(2*crowd.directFor, contentionDirectMaxNS)
 	} else {
 		crowd.directFor = contentionDirectNS
 	}
-	crowd.directUntil = e.now + crowd.directFor
+	crowd.directUntil = x.env.now + crowd.directFor
 	return false
 }
 
@@ -82,7 +82,7 @@ func (e *Engine) openExtentFor(lg *log, n int) bool {
 			}
 			return true
 		}
-		e.sealExtent(lg)
+		e.extents.seal(&e.cache, &e.segments, &e.flush, lg)
 	}
 	if e.extents.free == none {
 		return false
@@ -91,7 +91,7 @@ func (e *Engine) openExtentFor(lg *log, n int) bool {
 	if place == nil {
 		return false
 	}
-	lg.building = e.addExtent(extent{state: extentBuilding, log: lg.slot, segment: lg.active, buffer: none, slab: place.slab, pos: e.cache.slabs[place.slab].used, extra: 2 * extentOverhead,
+	lg.building = e.extents.add(&e.logs, extent{state: extentBuilding, log: lg.slot, segment: lg.active, buffer: none, slab: place.slab, pos: e.cache.slabs[place.slab].used, extra: 2 * extentOverhead,
 		header: format.RunHeader{Base: lg.end, End: lg.end, MaxTime: format.NoTime}})
 	place.extent = lg.building
 	e.segments.all[lg.active].extra += 2 * extentOverhead
@@ -128,30 +128,30 @@ func (e *Engine) placeFor(n int) *place {
 		return fullest
 	}
 	if idle == nil {
-		e.sealExtent(&e.logs.all[e.extents.pool[largest.extent].log])
+		e.extents.seal(&e.cache, &e.segments, &e.flush, &e.logs.all[e.extents.pool[largest.extent].log])
 		if idle = largest; e.cache.slabs[idle.slab].used+n <= e.cache.slabs[idle.slab].block.Len() {
 			return idle
 		}
 	}
-	if !e.takeSlab(&idle.slab) {
+	if !e.cache.take(&e.logs, &e.batches, &idle.slab) {
 		return nil
 	}
 	return idle
 }
 
 // sealRun closes the run of l that is being built.
-func (e *Engine) sealExtent(lg *log) {
+func (x *extents) seal(cache *cache, segments *segments, flush *flush, lg *log) {
 	i := lg.building
 	if i == none {
 		return
 	}
-	ext := &e.extents.pool[i]
+	ext := &x.pool[i]
 	if ext.header.Batches == 0 { // what it was begun for was given back
-		e.dropExtent(lg, i)
+		x.drop(segments, flush, lg, i)
 		return
 	}
-	e.leavePlace(lg)
-	slab := &e.cache.slabs[ext.slab]
+	x.leavePlace(lg)
+	slab := &cache.slabs[ext.slab]
 	at := ext.pos + format.HeaderBytes + ext.bytes
 	n := format.AlignBlock(at)
 	clear(slab.block.Bytes()[at:n])
@@ -161,9 +161,9 @@ func (e *Engine) sealExtent(lg *log) {
 }
 
 // grown: the run of l that was being built has its size, or is given up.
-func (e *Engine) leavePlace(lg *log) {
-	for i := range e.extents.places {
-		if place := &e.extents.places[i]; place.extent == lg.building {
+func (x *extents) leavePlace(lg *log) {
+	for i := range x.places {
+		if place := &x.places[i]; place.extent == lg.building {
 			place.extent = none
 		}
 	}
@@ -181,7 +181,7 @@ func (e *Engine) stepExtents(sleep *ioring.Instant) {
 		if k := e.extents.places[i].extent; k != none {
 			ext := &e.extents.pool[k]
 			if lg := &e.logs.all[ext.log]; ext.header.Batches == 0 || lg.extentsInFlight == 0 || lg.extentsInFlight < e.o.InflightMax && ext.bytes >= e.extents.directBytesMax/2 {
-				e.sealExtent(lg)
+				e.extents.seal(&e.cache, &e.segments, &e.flush, lg)
 			}
 		}
 	}
@@ -231,7 +231,7 @@ func (e *Engine) sendNextExtents(lg *log, sleep *ioring.Instant) {
 			earlier(sleep, e.now+1e6)
 			return
 		}
-		e.writesTo(lg, seg)
+		e.segments.writesTo(&e.index, lg, seg)
 		e.sendExtent(i, sleep)
 	}
 }

@@ -208,15 +208,15 @@ func (e *Engine) Complete(completion ioring.Completion, now ioring.Instant) {
 	case kindIndex:
 		e.indexCompleted(completion)
 	case kindCheckpoint:
-		e.checkpointCompleted(index, completion)
+		e.checkpoints.completed(&e.journal, &e.extents, index, completion)
 	case kindRead:
-		e.readCompleted(index, completion)
+		e.reads.completed(&e.logs, &e.segments, &e.files, index, completion)
 	case kindOpenFile, kindCloseFile:
-		e.fileCompleted(index, completion)
+		e.files.completed(&e.segments, index, completion)
 	case kindPreallocate:
-		e.preallocCompleted(completion)
+		e.recycled.preallocCompleted(&e.segments, &e.files, completion)
 	case kindUnlink:
-		e.unlinkCompleted(completion)
+		e.segments.unlinkCompleted(completion)
 	default:
 		panic(fmt.Sprintf("engine: a completion of kind %#x", completion.Token.Kind()))
 	}
@@ -246,11 +246,11 @@ func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	e.stepProvision(&sleepUntil)
 	e.stepFlush(&sleepUntil)
 	e.stepIndex(&sleepUntil)
-	e.stepCheckpoint(&sleepUntil)
-	e.stepReads(&sleepUntil)
-	e.stepUnlinks(&sleepUntil)
+	e.checkpoints.step(&e.journal, &e.extents, &e.logs, &e.segments, &sleepUntil)
+	e.reads.step(&e.segments, &e.files, &sleepUntil)
+	e.segments.stepUnlinks(&e.files, &e.recycled, &sleepUntil)
 	e.stepRecycled(&sleepUntil)
-	e.sweep(sweptPerStep)
+	e.cache.sweep(&e.logs, &e.batches, sweptPerStep)
 	e.stepJournal(&sleepUntil) // entries that the others made
 	e.stepStop(&sleepUntil)
 	return sleepUntil
@@ -277,12 +277,12 @@ func (e *Engine) Next() (Event, bool) {
 	return event, true
 }
 
-func (e *Engine) emit(event Event) {
-	if e.events.length == len(e.events.all) {
+func (v *env) emit(event Event) {
+	if v.events.length == len(v.events.all) {
 		panic("engine: events are not taken")
 	}
-	e.events.all[(e.events.head+e.events.length)%len(e.events.all)] = event
-	e.events.length++
+	v.events.all[(v.events.head+v.events.length)%len(v.events.all)] = event
+	v.events.length++
 }
 
 // Progress changes when what had to wait is worth another try.
@@ -309,7 +309,7 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 		e.stopped = true // what is not drained is in the journal
 		return
 	}
-	if e.openFrameEntries() > 0 || e.journal.sealedSeq > e.journal.durableSeq || e.extents.used > 0 || e.provision.busy > 0 || e.checkpoints.busy || e.recycled.prealloc.pushed || e.segments.unlinking || len(e.segments.unlinks) > 0 {
+	if e.journal.openEntries > 0 || e.journal.sealedSeq > e.journal.durableSeq || e.extents.used > 0 || e.provision.busy > 0 || e.checkpoints.busy || e.recycled.prealloc.pushed || e.segments.unlinking || len(e.segments.unlinks) > 0 {
 		return
 	}
 	for i := range e.logs.all[:e.logs.used] {
@@ -317,12 +317,12 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 			return
 		}
 	}
-	if !e.indexesWritten() {
+	if !e.index.written(&e.logs, &e.segments) {
 		return
 	}
 	if !e.checkpoints.cleanWritten {
 		e.checkpoints.wantClean = true
-		e.stepCheckpoint(sleep)
+		e.checkpoints.step(&e.journal, &e.extents, &e.logs, &e.segments, sleep)
 		return
 	}
 	e.stopped = true

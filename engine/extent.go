@@ -15,6 +15,7 @@ import (
 // Runs of a log are written several at a time, at the places they will have,
 // and count in the order of their offsets, whatever order they land in.
 type extents struct {
+	env            *env
 	pool           []extent
 	free           int32
 	used           int
@@ -79,27 +80,34 @@ func (r *extent) kind() Work {
 
 func (r *extent) timing() writeTiming { return writeTiming{r.sentAt, r.io.written, r.block.Len()} }
 
-func (e *Engine) allocateExtents() error {
-	e.extents.directBytesMax = max(format.FlushBytesMax, min(format.RunBytesMax, e.o.slabBytes()/4))
+func (x *extents) allocate() {
+	x.directBytesMax = max(format.FlushBytesMax, min(format.RunBytesMax, x.env.o.slabBytes()/4))
 	n := flushesMax
-	if e.o.DirectBytes > 0 {
-		n += min(max(e.o.LogMemoryBytes/e.o.DirectBytes, 64), 4096)
+	if x.env.o.DirectBytes > 0 {
+		n += min(max(x.env.o.LogMemoryBytes/x.env.o.DirectBytes, 64), 4096)
 	}
-	e.extents.pool = make([]extent, n)
-	e.extents.free = none
-	for i := len(e.extents.pool) - 1; i >= 0; i-- {
-		e.extents.pool[i].next = e.extents.free
-		e.extents.free = int32(i)
+	x.pool = make([]extent, n)
+	x.free = none
+	for i := len(x.pool) - 1; i >= 0; i-- {
+		x.pool[i].next = x.free
+		x.free = int32(i)
 	}
-	return nil
+}
+
+// allocatePlaces: one place for eight slabs, so that few are half full.
+func (x *extents) allocatePlaces(slabs int) {
+	x.places = make([]place, max(1, min(directLogsMax, slabs/8)))
+	for i := range x.places {
+		x.places[i] = place{none, none}
+	}
 }
 
 // takeRun puts r, as the first of the free runs, into its log's list: behind
 // those that were sent, or at the end where it is direct.
-func (e *Engine) addExtent(ext extent) int32 {
-	i, lg := e.extents.free, &e.logs.all[ext.log]
-	e.extents.free = e.extents.pool[i].next
-	e.extents.used++
+func (x *extents) add(logs *logTable, ext extent) int32 {
+	i, lg := x.free, &logs.all[ext.log]
+	x.free = x.pool[i].next
+	x.used++
 	after := lg.sentExtent
 	if ext.direct() {
 		after = lg.lastExtent
@@ -107,55 +115,55 @@ func (e *Engine) addExtent(ext extent) int32 {
 	if after == none {
 		ext.next, lg.firstExtent = lg.firstExtent, i
 	} else {
-		ext.next, e.extents.pool[after].next = e.extents.pool[after].next, i
+		ext.next, x.pool[after].next = x.pool[after].next, i
 	}
 	if ext.next == none {
 		lg.lastExtent = i
 	}
-	e.extents.pool[i] = ext
+	x.pool[i] = ext
 	return i
 }
 
-func (e *Engine) freeExtent(lg *log, i int32) {
-	ext := &e.extents.pool[i]
+func (x *extents) release(segments *segments, flush *flush, lg *log, i int32) {
+	ext := &x.pool[i]
 	if ext.direct() {
-		e.segments.all[ext.segment].extra -= ext.extra
+		segments.all[ext.segment].extra -= ext.extra
 		lg.directExtents--
 		if lg.directExtents == 0 {
-			e.extents.directLogs--
-			for k := range e.extents.directLogs {
-				if e.extents.directSlots[k] == ext.log {
-					e.extents.directSlots[k] = e.extents.directSlots[e.extents.directLogs]
+			x.directLogs--
+			for k := range x.directLogs {
+				if x.directSlots[k] == ext.log {
+					x.directSlots[k] = x.directSlots[x.directLogs]
 				}
 			}
 		}
 	} else {
-		e.flush.extentOf[ext.buffer] = none
-		e.flush.busy--
+		flush.extentOf[ext.buffer] = none
+		flush.busy--
 	}
-	*ext = extent{next: e.extents.free}
-	e.extents.free = i
-	e.extents.used--
+	*ext = extent{next: x.free}
+	x.free = i
+	x.used--
 }
 
 // dropRun forgets a direct run that was not sent.
-func (e *Engine) dropExtent(lg *log, i int32) {
+func (x *extents) drop(segments *segments, flush *flush, lg *log, i int32) {
 	if lg.building == i {
-		e.leavePlace(lg)
+		x.leavePlace(lg)
 	}
 	before := none
-	for k := lg.firstExtent; k != i; k = e.extents.pool[k].next {
+	for k := lg.firstExtent; k != i; k = x.pool[k].next {
 		before = k
 	}
 	if before == none {
-		lg.firstExtent = e.extents.pool[i].next
+		lg.firstExtent = x.pool[i].next
 	} else {
-		e.extents.pool[before].next = e.extents.pool[i].next
+		x.pool[before].next = x.pool[i].next
 	}
 	if lg.lastExtent == i {
 		lg.lastExtent = before
 	}
-	e.freeExtent(lg, i)
+	x.release(segments, flush, lg, i)
 }
 
 // sendRun gives run i, its log's next, its place and its header.
@@ -172,10 +180,10 @@ func (e *Engine) sendExtent(i int32, sleep *ioring.Instant) {
 	}
 	header.BodyCRC = format.CRC(buf[format.HeaderBytes : format.HeaderBytes+ext.bytes])
 	header.Put(buf)
-	e.batchAt(&lg.flushCursor)
+	e.batches.at(&lg.flushCursor)
 	ext.from = lg.flushCursor
 	for cur := &lg.flushCursor; ; cur.at++ {
-		if batch := e.batchAt(cur); batch == nil || batch.base >= header.End {
+		if batch := e.batches.at(cur); batch == nil || batch.base >= header.End {
 			break
 		}
 	}
@@ -202,7 +210,7 @@ func (e *Engine) sendExtent(i int32, sleep *ioring.Instant) {
 func (e *Engine) pushExtent(i int32, sleep *ioring.Instant) {
 	ext := &e.extents.pool[i]
 	if !ext.opened {
-		file, pending, errno := e.acquire(&e.segments.all[ext.segment], false)
+		file, pending, errno := e.files.acquire(&e.segments.all[ext.segment], false)
 		if errno != 0 {
 			ext.io.errno, ext.io.failed = errno, ioring.Open
 			e.extentOver(i)
@@ -232,7 +240,7 @@ func (e *Engine) extentOver(i int32) {
 	ext := &e.extents.pool[i]
 	lg, seg, at := &e.logs.all[ext.log], &e.segments.all[ext.segment], ext.timing()
 	if ext.opened {
-		e.unpinFile(seg)
+		e.files.unpin(seg)
 		ext.opened = false
 	}
 	seg.extentsInFlight--
@@ -258,7 +266,7 @@ func (e *Engine) extentOver(i int32) {
 		e.advanceDurable(lg, at)
 	}
 	if lg.flushing < lg.end {
-		e.queueFlush(lg)
+		e.flush.enqueue(lg)
 	}
 }
 
@@ -291,9 +299,9 @@ func (e *Engine) extentDurable(lg *log, i int32) {
 	if header.MaxTime > lg.flushedMaxTime || lg.flushedMaxTimeBase == format.NoOffset {
 		lg.flushedMaxTime, lg.flushedMaxTimeBase = header.MaxTime, header.MaxTimeBase
 	}
-	e.releaseBatches(ext.from, header.End)
+	e.batches.release(&e.cache, &e.journal, ext.from, header.End)
 	if ext.segment != lg.writing {
-		e.indexWriteDue(seg)
+		e.index.writeDue(seg)
 	}
 	lg.firstExtent = ext.next
 	if lg.sentExtent == i {
@@ -302,7 +310,7 @@ func (e *Engine) extentDurable(lg *log, i int32) {
 	if lg.lastExtent == i {
 		lg.lastExtent = none
 	}
-	e.freeExtent(lg, i)
+	e.extents.release(&e.segments, &e.flush, lg, i)
 }
 
 // runFailed: what a drain held lies in the journal, and is drained again,
@@ -313,7 +321,7 @@ func (e *Engine) extentFailed(i int32) {
 	alone := lg.firstExtent == i && ext.next == none && !ext.direct()
 	if !alone && lg.state != logDeleted {
 		ext.state = extentBroken
-		e.fail(e.extentFailure(ext))
+		e.fail(e.extents.failureOf(&e.segments, ext))
 		return
 	}
 	if !alone {
@@ -323,7 +331,7 @@ func (e *Engine) extentFailed(i int32) {
 		return
 	}
 	if !spaceShort(ext.io.failed, ext.io.errno) {
-		e.survived(e.extentFailure(ext))
+		e.survived(e.extents.failureOf(&e.segments, ext))
 	}
 	lg.flushCursor, lg.flushing, lg.chainSent = ext.from, lg.flushed, lg.chain
 	lg.unflushed += int64(ext.bytes)
@@ -332,20 +340,20 @@ func (e *Engine) extentFailed(i int32) {
 	e.stats.DrainRetries++
 	e.flush.retryAfter = e.now + retryNS/10
 	lg.firstExtent, lg.lastExtent, lg.sentExtent = none, none, none
-	e.freeExtent(lg, i)
+	e.extents.release(&e.segments, &e.flush, lg, i)
 	if lg.state == logDeleted {
 		e.finishDeletion(lg)
 		return
 	}
-	e.queueFlush(lg)
+	e.flush.enqueue(lg)
 }
 
 // runFailure is what ended run r, and which records it held.
-func (e *Engine) extentFailure(ext *extent) Failure {
+func (x *extents) failureOf(segments *segments, ext *extent) Failure {
 	failure := ext.io.failure(SegmentFile)
 	if failure.Op == ioring.Open {
 		failure.Offset, failure.Length = 0, 0
 	}
-	failure.Generation, failure.Log, failure.From, failure.To = e.segments.all[ext.segment].generation, ext.header.Log, ext.header.Base, ext.header.End
+	failure.Generation, failure.Log, failure.From, failure.To = segments.all[ext.segment].generation, ext.header.Log, ext.header.Base, ext.header.End
 	return failure
 }

@@ -73,14 +73,14 @@ func (f *Failure) operation() *ioring.OpError {
 }
 
 // fail ends what this shard acknowledges, for good: the first failure says why.
-func (e *Engine) fail(failure Failure) {
-	if e.failed {
+func (v *env) fail(failure Failure) {
+	if v.failed {
 		return
 	}
-	failure.Shard = e.shard
-	e.failed, e.failure = true, failure
-	e.progress++
-	e.emit(Event{Kind: Failed})
+	failure.Shard = v.shard
+	v.failed, v.failure = true, failure
+	v.progress++
+	v.emit(Event{Kind: Failed})
 }
 
 // Failure is what ended this shard's storage. False: nothing did.
@@ -88,9 +88,9 @@ func (e *Engine) Failure() (failure Failure, failed bool) { return e.failure, e.
 
 // survived counts a failure after which the shard goes on: what was asked is
 // done again elsewhere, or refused, or was only worth a try.
-func (e *Engine) survived(failure Failure) {
-	failure.Shard = e.shard
-	e.troubles, e.trouble = e.troubles+1, failure
+func (v *env) survived(failure Failure) {
+	failure.Shard = v.shard
+	v.troubles, v.trouble = v.troubles+1, failure
 }
 
 // Troubles is how many operations failed and were survived, and the last of

@@ -9,6 +9,7 @@ import (
 // files are the open segment files of the shard, fewer than there are
 // segments: one that nobody uses is closed for another.
 type files struct {
+	env       *env
 	firstSlot uint32 // ring slot of opened[0]
 	table     []file
 	paths     mem.Block // one for each, one for unlink, one for each work
@@ -50,51 +51,50 @@ const (
 	slotsFixed     = 4
 )
 
-func (e *Engine) allocateFiles(arena *mem.Arena) (err error) {
-	e.files.firstSlot = e.o.Files + slotsFixed
-	e.journal.file = e.o.Files + slotJournal
-	e.files.table = make([]file, e.o.FilesMax-slotsFixed)
-	e.files.free, e.files.closing = none, none
-	for i := len(e.files.table) - 1; i >= 0; i-- {
-		e.freeFile(int32(i))
+func (f *files) allocate(arena *mem.Arena) (err error) {
+	f.firstSlot = f.env.o.Files + slotsFixed
+	f.table = make([]file, f.env.o.FilesMax-slotsFixed)
+	f.free, f.closing = none, none
+	for i := len(f.table) - 1; i >= 0; i-- {
+		f.release(int32(i))
 	}
-	e.files.paths, err = arena.Allocate("paths", max(format.BlockBytes, pathBytes*(len(e.files.table)+1+jobsMax)), 64)
+	f.paths, err = arena.Allocate("paths", max(format.BlockBytes, pathBytes*(len(f.table)+1+jobsMax)), 64)
 	return err
 }
 
 // acquire pins the file of segment g for I/O. pending: not now, ask again at
 // the next step; errno: it cannot be opened.
-func (e *Engine) acquire(seg *segment, create bool) (slot uint32, pending bool, errno int) {
+func (f *files) acquire(seg *segment, create bool) (slot uint32, pending bool, errno int) {
 	if seg.file == none {
-		i := e.takeFile()
+		i := f.take()
 		if i == none {
 			return 0, true, 0
 		}
-		f := &e.files.table[i]
-		*f = file{state: fileOpening, segment: seg.number, create: create}
+		opened := &f.table[i]
+		*opened = file{state: fileOpening, segment: seg.number, create: create}
 		seg.file = i
-		format.PutSegmentPath(e.files.paths.Bytes()[int(i)*pathBytes:], seg.generation)
-		e.files.busy++
+		format.PutSegmentPath(f.paths.Bytes()[int(i)*pathBytes:], seg.generation)
+		f.busy++
 	}
-	f := &e.files.table[seg.file]
-	f.used = true
-	switch f.state {
+	opened := &f.table[seg.file]
+	opened.used = true
+	switch opened.state {
 	case fileOpen:
-		f.pins++
-		return e.files.firstSlot + uint32(seg.file), false, 0
+		opened.pins++
+		return f.firstSlot + uint32(seg.file), false, 0
 	case fileFailed:
-		errno = f.errno
-		e.freeFile(seg.file)
+		errno = opened.errno
+		f.release(seg.file)
 		seg.file = none
 		return 0, false, errno
 	case fileOpening:
-		e.pushFile(seg.file)
+		f.push(seg.file)
 	}
 	return 0, true, 0
 }
 
-func (e *Engine) unpinFile(seg *segment) {
-	file := &e.files.table[seg.file]
+func (f *files) unpin(seg *segment) {
+	file := &f.table[seg.file]
 	if file.pins <= 0 {
 		panic("engine: a file is let go twice")
 	}
@@ -102,21 +102,21 @@ func (e *Engine) unpinFile(seg *segment) {
 }
 
 // fileFor takes a closed slot, or begins to close one that was not used lately.
-func (e *Engine) takeFile() int32 {
-	if i := e.files.free; i != none {
-		e.files.free = e.files.table[i].next
+func (f *files) take() int32 {
+	if i := f.free; i != none {
+		f.free = f.table[i].next
 		return i
 	}
-	if e.files.closing != none {
-		e.pushFile(e.files.closing)
+	if f.closing != none {
+		f.push(f.closing)
 		return none
 	}
-	for range 2 * len(e.files.table) {
-		i := e.files.hand
-		if e.files.hand++; int(e.files.hand) == len(e.files.table) {
-			e.files.hand = 0
+	for range 2 * len(f.table) {
+		i := f.hand
+		if f.hand++; int(f.hand) == len(f.table) {
+			f.hand = 0
 		}
-		file := &e.files.table[i]
+		file := &f.table[i]
 		if file.state != fileOpen || file.pins > 0 {
 			continue
 		}
@@ -124,34 +124,34 @@ func (e *Engine) takeFile() int32 {
 			file.used = false
 			continue
 		}
-		e.files.closing = i
-		e.closeFile(i)
+		f.closing = i
+		f.close(i)
 		return none
 	}
 	return none
 }
 
 // fileClosed puts slot i among the closed ones.
-func (e *Engine) freeFile(i int32) {
-	e.files.table[i] = file{segment: none, next: e.files.free}
-	e.files.free = i
-	if e.files.closing == i {
-		e.files.closing = none
+func (f *files) release(i int32) {
+	f.table[i] = file{segment: none, next: f.free}
+	f.free = i
+	if f.closing == i {
+		f.closing = none
 	}
 }
 
-func (e *Engine) closeFile(i int32) {
-	file := &e.files.table[i]
+func (f *files) close(i int32) {
+	file := &f.table[i]
 	if file.state == fileOpen && file.pins == 0 {
 		file.state, file.pushed = fileClosing, false
-		e.files.busy++
+		f.busy++
 	}
-	e.pushFile(i)
+	f.push(i)
 }
 
-func (e *Engine) pushFile(i int32) {
-	file := &e.files.table[i]
-	if file.pushed || e.ring.Room() < 1 {
+func (f *files) push(i int32) {
+	file := &f.table[i]
+	if file.pushed || f.env.ring.Room() < 1 {
 		return
 	}
 	switch file.state {
@@ -160,14 +160,14 @@ func (e *Engine) pushFile(i int32) {
 		if file.create {
 			arg = ioring.OpenCreate | ioring.OpenExclusive
 		}
-		file.pushed = e.ring.Push(ioring.Op{Code: ioring.Open, File: e.files.firstSlot + uint32(i), Arg: arg, Buf: e.files.paths.Slice(int(i)*pathBytes, pathBytes), Token: ioring.MakeToken(kindOpenFile, 0, uint32(i))})
+		file.pushed = f.env.ring.Push(ioring.Op{Code: ioring.Open, File: f.firstSlot + uint32(i), Arg: arg, Buf: f.paths.Slice(int(i)*pathBytes, pathBytes), Token: ioring.MakeToken(kindOpenFile, 0, uint32(i))})
 	case fileClosing:
-		file.pushed = e.ring.Push(ioring.Op{Code: ioring.Close, File: e.files.firstSlot + uint32(i), Token: ioring.MakeToken(kindCloseFile, 0, uint32(i))})
+		file.pushed = f.env.ring.Push(ioring.Op{Code: ioring.Close, File: f.firstSlot + uint32(i), Token: ioring.MakeToken(kindCloseFile, 0, uint32(i))})
 	}
 }
 
-func (e *Engine) fileCompleted(index uint32, completion ioring.Completion) {
-	file := &e.files.table[index]
+func (f *files) completed(segments *segments, index uint32, completion ioring.Completion) {
+	file := &f.table[index]
 	file.pushed = false
 	code := ioring.Open
 	if file.state == fileClosing {
@@ -176,13 +176,13 @@ func (e *Engine) fileCompleted(index uint32, completion ioring.Completion) {
 	if again(code, completion.Result) {
 		return // pushed again by whoever asks next
 	}
-	e.files.busy--
+	f.busy--
 	switch {
 	case file.state == fileClosing:
 		if file.segment != none {
-			e.segments.all[file.segment].file = none
+			segments.all[file.segment].file = none
 		}
-		e.freeFile(int32(index))
+		f.release(int32(index))
 	case completion.Result < 0:
 		file.state, file.errno = fileFailed, int(-completion.Result)
 	default:

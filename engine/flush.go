@@ -10,6 +10,7 @@ import (
 // background, from memory. Each is a run (see runs), built in a buffer of its
 // own because its batches lie in many frames.
 type flush struct {
+	env         *env
 	buffers     [flushesMax]mem.Block
 	extentOf    [flushesMax]int32 // the run that each is; none
 	busy        int
@@ -35,28 +36,28 @@ const (
 // looksPerStep bounds how many logs one step looks at.
 const logsPerFlushStep = 32
 
-func (e *Engine) allocateFlush(arena *mem.Arena) (err error) {
-	e.flush.queue = make([]int32, e.o.LogsMax)
-	for i := range e.flush.buffers {
-		e.flush.extentOf[i] = none
-		what, n := "run buffers", e.o.RunBufferBytes()
+func (f *flush) allocate(arena *mem.Arena) (err error) {
+	f.queue = make([]int32, f.env.o.LogsMax)
+	for i := range f.buffers {
+		f.extentOf[i] = none
+		what, n := "run buffers", f.env.o.RunBufferBytes()
 		if i >= largeFlushes {
 			what, n = "small run buffers", smallFlushBytes
 		}
-		if e.flush.buffers[i], err = arena.Allocate(what, n, format.BlockBytes); err != nil {
+		if f.buffers[i], err = arena.Allocate(what, n, format.BlockBytes); err != nil {
 			return err
 		}
 	}
-	return e.allocateExtents()
+	return nil
 }
 
-func (e *Engine) queueFlush(lg *log) {
+func (f *flush) enqueue(lg *log) {
 	if lg.flushQueued {
 		return
 	}
 	lg.flushQueued = true
-	e.flush.queue[(e.flush.queueHead+e.flush.queueLength)%len(e.flush.queue)] = int32(lg.slot)
-	e.flush.queueLength++
+	f.queue[(f.queueHead+f.queueLength)%len(f.queue)] = int32(lg.slot)
+	f.queueLength++
 }
 
 func (e *Engine) stepFlush(sleep *ioring.Instant) {
@@ -67,18 +68,18 @@ func (e *Engine) stepFlush(sleep *ioring.Instant) {
 		earlier(sleep, e.flush.retryAfter)
 		return
 	}
-	if e.journal.memoryShort && e.slabsReusable() > len(e.cache.slabs)/2 {
+	if e.journal.memoryShort && e.cache.reusable() > len(e.cache.slabs)/2 {
 		e.journal.memoryShort = false
 	}
-	urgent := e.stopping || e.journal.memoryShort || e.journal.full || e.journal.usedBlocks > e.journal.blocks/2 || e.slabsReusable() < len(e.cache.slabs)/2
-	most := e.flushesAllowed()
+	urgent := e.stopping || e.journal.memoryShort || e.journal.full || e.journal.usedBlocks > e.journal.blocks/2 || e.cache.reusable() < len(e.cache.slabs)/2
+	most := e.flush.allowed(&e.journal)
 	looks := min(e.flush.queueLength, logsPerFlushStep)
 	if looks < e.flush.queueLength {
 		earlier(sleep, e.now+10e6)
 	}
 	for ; looks > 0 && e.flush.busy < most; looks-- {
 		lg := &e.logs.all[e.flush.queue[e.flush.queueHead]]
-		if e.freeFlushBuffer(lg) == none {
+		if e.flush.freeBuffer(lg) == none {
 			break // nobody goes before it: the journal is freed from the oldest on
 		}
 		e.flush.queueHead = (e.flush.queueHead + 1) % len(e.flush.queue)
@@ -100,7 +101,7 @@ func (e *Engine) stepFlush(sleep *ioring.Instant) {
 		} else if lg.flushing < lg.durable {
 			earlier(sleep, due)
 		}
-		e.queueFlush(lg)
+		e.flush.enqueue(lg)
 	}
 	if e.flush.queueLength > 0 && urgent && e.flush.busy < most {
 		earlier(sleep, e.now+1e6)
@@ -110,27 +111,27 @@ func (e *Engine) stepFlush(sleep *ioring.Instant) {
 // drainsNow is how many drains may be under way. Each syncs a file of its own, as
 // do the frames that somebody waits for: there are the more of them the more of
 // the journal only drains can free.
-func (e *Engine) flushesAllowed() int {
-	if e.journal.memoryShort || e.stopping {
+func (f *flush) allowed(journal *journal) int {
+	if journal.memoryShort || f.env.stopping {
 		return flushesMax
 	}
-	quarter := e.journal.blocks / 4
-	over := e.journal.usedBlocks - e.blocksBefore(e.replayFrom()) - 2*quarter
+	quarter := journal.blocks / 4
+	over := journal.usedBlocks - journal.blocksBefore(journal.replayFrom()) - 2*quarter
 	return largeFlushes + int(smallFlushes*min(max(over, 0), quarter)/quarter)
 }
 
 // drainBuffer is a free buffer for the next run of l: a small one where that
 // holds all there is. none: there is none.
-func (e *Engine) freeFlushBuffer(lg *log) int32 {
+func (f *flush) freeBuffer(lg *log) int32 {
 	if format.HeaderBytes+lg.unflushed <= smallFlushBytes {
 		for i := largeFlushes; i < flushesMax; i++ {
-			if e.flush.extentOf[i] == none {
+			if f.extentOf[i] == none {
 				return int32(i)
 			}
 		}
 	}
 	for i := range largeFlushes {
-		if e.flush.extentOf[i] == none {
+		if f.extentOf[i] == none {
 			return int32(i)
 		}
 	}
@@ -141,7 +142,7 @@ func (e *Engine) freeFlushBuffer(lg *log) int32 {
 // before, and starts it. Before a direct run they need not be durable yet.
 // False: not now.
 func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
-	batch := e.batchAt(&lg.flushCursor)
+	batch := e.batches.at(&lg.flushCursor)
 	if batch == nil {
 		panic("engine: undrained batches are not in memory")
 	}
@@ -150,10 +151,10 @@ func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 		return e.moveToNextSegment(lg)
 	}
 	if lg.active != lg.writing && batch.base >= e.segments.all[lg.active].base {
-		e.writesTo(lg, &e.segments.all[lg.active])
+		e.segments.writesTo(&e.index, lg, &e.segments.all[lg.active])
 	}
 	seg := &e.segments.all[lg.writing]
-	buffer := e.freeFlushBuffer(lg)
+	buffer := e.flush.freeBuffer(lg)
 	if buffer == none || e.extents.free == none {
 		return false
 	}
@@ -161,7 +162,7 @@ func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 	header := format.RunHeader{Base: batch.base, MaxTime: format.NoTime}
 	at := format.HeaderBytes
 	cur := lg.flushCursor
-	for ; batch != nil && batch.seq != 0; batch = e.batchAt(&cur) {
+	for ; batch != nil && batch.seq != 0; batch = e.batches.at(&cur) {
 		size := format.EntryHeaderBytes + format.Align8(int(batch.length))
 		if batch.base+int64(batch.count) > limit || header.Batches > 0 && at+size > format.FlushBytesMax || lg.active != lg.writing && batch.base >= e.segments.all[lg.active].base {
 			break
@@ -183,7 +184,7 @@ func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 			return false
 		}
 	}
-	i := e.addExtent(extent{state: extentSealed, log: lg.slot, segment: lg.writing, buffer: buffer, block: e.flush.buffers[buffer], bytes: bytes, header: header})
+	i := e.extents.add(&e.logs, extent{state: extentSealed, log: lg.slot, segment: lg.writing, buffer: buffer, block: e.flush.buffers[buffer], bytes: bytes, header: header})
 	e.flush.extentOf[buffer] = i
 	e.flush.busy++
 	lg.unflushed -= int64(bytes)

@@ -27,7 +27,7 @@ func (e *Engine) Gauges() Gauges {
 		JournalBlocks: int(e.journal.usedBlocks), JournalBlocksMax: int(e.journal.blocks), Flushes: e.flush.busy, FlushesMax: flushesMax, FlushQueue: e.flush.queueLength,
 		DiskReads: e.reads.busy, DiskReadsMax: readsMax, Recycled: e.recycled.count, RecycledMax: RecycledMax, Logs: len(e.logs.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.batches.chunks),
 	}
-	levels.Slabs = levels.SlabsMax - e.slabsReusable()
+	levels.Slabs = levels.SlabsMax - e.cache.reusable()
 	for i := e.batches.free; i != none; i = e.batches.chunks[i].next {
 		levels.IndexChunksFree++
 	}

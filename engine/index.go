@@ -14,6 +14,7 @@ import (
 //	open(); await write(index)
 //	open(); await read(); verify; noted
 type indexer struct {
+	env       *env
 	block     mem.Block
 	job       indexJob
 	next      int32 // where to look for the next
@@ -32,8 +33,8 @@ type indexJob struct {
 
 const recentEntries = 4
 
-func (e *Engine) allocateIndex(arena *mem.Arena) (err error) {
-	e.index.block, err = arena.Allocate("index block", format.BlockBytes, format.BlockBytes)
+func (x *indexer) allocate(arena *mem.Arena) (err error) {
+	x.block, err = arena.Allocate("index block", format.BlockBytes, format.BlockBytes)
 	return err
 }
 
@@ -106,41 +107,41 @@ func (q *segment) seekTime(ts int64) int64 {
 }
 
 // indexDue has the index of segment g written, if g is complete.
-func (e *Engine) indexWriteDue(seg *segment) {
+func (x *indexer) writeDue(seg *segment) {
 	if !seg.indexWriteDue && seg.position > 0 && seg.indexPosition != seg.position && seg.pending == 0 && seg.extentsInFlight == 0 && seg.position+format.BlockBytes <= seg.allocated {
 		seg.indexWriteDue = true
-		e.index.writesDue++
+		x.writesDue++
 	}
 }
 
 // loadDue has the index of segment g read.
-func (e *Engine) indexReadDue(seg *segment) {
+func (x *indexer) readDue(seg *segment) {
 	seg.indexReadDue, seg.indexPosition = true, seg.position
-	e.index.readsDue++
+	x.readsDue++
 }
 
 // noIndexDue forgets what is due of segment q.
-func (e *Engine) cancelIndex(seg *segment) {
+func (x *indexer) cancel(seg *segment) {
 	if seg.indexWriteDue {
-		e.index.writesDue--
+		x.writesDue--
 	}
 	if seg.indexReadDue {
-		e.index.readsDue--
+		x.readsDue--
 	}
 	seg.indexWriteDue, seg.indexReadDue = false, false
 }
 
 // indexesWritten says that at a clean stop nothing of them is left to do.
-func (e *Engine) indexesWritten() bool {
-	if !e.index.atStop {
-		e.index.atStop = true
-		for i := range e.logs.all[:e.logs.used] {
-			if lg := &e.logs.all[i]; lg.state == logOpen && lg.writing != none {
-				e.indexWriteDue(&e.segments.all[lg.writing])
+func (x *indexer) written(logs *logTable, segments *segments) bool {
+	if !x.atStop {
+		x.atStop = true
+		for i := range logs.all[:logs.used] {
+			if lg := &logs.all[i]; lg.state == logOpen && lg.writing != none {
+				x.writeDue(&segments.all[lg.writing])
 			}
 		}
 	}
-	return e.index.writesDue == 0 && !e.index.job.active
+	return x.writesDue == 0 && !x.job.active
 }
 
 func (e *Engine) stepIndex(sleep *ioring.Instant) {
@@ -154,7 +155,7 @@ func (e *Engine) stepIndex(sleep *ioring.Instant) {
 		}
 		seg := &e.segments.all[e.index.next]
 		*job = indexJob{active: true, write: seg.indexWriteDue, segment: e.index.next}
-		e.cancelIndex(seg)
+		e.index.cancel(seg)
 		seg.readers++ // it is not removed under us
 	}
 	if job.pushed {
@@ -162,7 +163,7 @@ func (e *Engine) stepIndex(sleep *ioring.Instant) {
 	}
 	seg := &e.segments.all[job.segment]
 	if !job.opened {
-		_, pending, errno := e.acquire(seg, false)
+		_, pending, errno := e.files.acquire(seg, false)
 		if errno != 0 {
 			seg.readers--
 			job.active = false
@@ -207,18 +208,18 @@ func (e *Engine) indexCompleted(completion ioring.Completion) {
 	if completion.Result < 0 && !spaceShort(code, int(-completion.Result)) {
 		e.survived(Failure{Op: code, File: SegmentFile, Generation: seg.generation, Offset: seg.indexPosition, Length: format.BlockBytes, Errno: ioring.Errno(-completion.Result), Log: e.logs.all[seg.log].id})
 	}
-	if !job.write && (completion.Result != format.BlockBytes || !e.acceptIndex(e.index.block.Bytes(), seg)) {
+	if !job.write && (completion.Result != format.BlockBytes || !e.index.accept(&e.logs, e.index.block.Bytes(), seg)) {
 		seg.indexPosition = 0
 	}
-	e.unpinFile(seg)
+	e.files.unpin(seg)
 	seg.readers--
 	job.active = false
 }
 
 // takeIndex takes what p tells of q. False: it is no index, or not this one.
-func (e *Engine) acceptIndex(buf []byte, seg *segment) bool {
+func (x *indexer) accept(logs *logTable, buf []byte, seg *segment) bool {
 	var header format.IndexHeader
-	if !header.Get(buf) || header.Directory != e.dir || header.Generation != seg.generation || header.Log != e.logs.all[seg.log].id || header.Position != seg.indexPosition {
+	if !header.Get(buf) || header.Directory != x.env.dir || header.Generation != seg.generation || header.Log != logs.all[seg.log].id || header.Position != seg.indexPosition {
 		return false
 	}
 	if seg.stride == 0 {

@@ -3,7 +3,6 @@ package engine
 import (
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
-	"github.com/tailbound/tailbound/mem"
 )
 
 // The journal. One frame's life, as the function it stands for:
@@ -13,6 +12,7 @@ import (
 // Frames are built in log memory, closed when the shard's turn ends and there
 // is room in flight, and written as they lie.
 type journal struct {
+	env  *env
 	id   uint64      // no other life of this journal has it
 	live []liveFrame // by sequence, from released to sealed; a circle
 
@@ -74,13 +74,11 @@ const (
 	frameBroken
 )
 
-func (e *Engine) allocateJournal(*mem.Arena) error {
-	e.journal.live = make([]liveFrame, e.o.JournalBytes/format.BlockBytes+64)
-	e.journal.released = 1
-	return nil
+func (j *journal) allocate() {
+	j.live = make([]liveFrame, j.env.o.JournalBytes/format.BlockBytes+64)
+	j.released = 1
+	j.file = j.env.o.Files + slotJournal
 }
-
-func (e *Engine) openFrameEntries() uint32 { return e.journal.openEntries }
 
 // entryFits makes sure that the open frame can take an entry of n bytes,
 // closing it and opening the next where it must.
@@ -91,7 +89,7 @@ func (e *Engine) openFrameFor(n int) bool {
 			return true
 		}
 		if e.journal.openEntries > 0 {
-			e.seal()
+			e.journal.seal(&e.cache)
 		} else {
 			e.journal.openBytes = 0
 			e.cache.slabs[e.cache.current].frames--
@@ -103,7 +101,7 @@ func (e *Engine) openFrameFor(n int) bool {
 		return false
 	}
 	if e.cache.current == none || e.cache.slabs[e.cache.current].used+format.HeaderBytes+need > e.cache.slabs[e.cache.current].block.Len() {
-		if !e.takeSlab(&e.cache.current) {
+		if !e.cache.take(&e.logs, &e.batches, &e.cache.current) {
 			e.journal.memoryShort = true
 			return false
 		}
@@ -116,14 +114,14 @@ func (e *Engine) openFrameFor(n int) bool {
 }
 
 // appendEntry writes the header of an entry whose bytes are in place.
-func (e *Engine) appendEntry(entry *format.Entry) (seq uint64) {
-	buf := e.cache.slabs[e.cache.current].block.Bytes()
-	putEntry(buf[e.journal.openPos+e.journal.openBytes:], entry)
-	e.journal.openBytes += entry.Bytes()
-	e.journal.openEntries++
-	e.journal.lastEntry = e.now
-	e.stats.Entries++
-	return e.journal.sealedSeq + 1
+func (j *journal) append(cache *cache, entry *format.Entry) (seq uint64) {
+	buf := cache.slabs[cache.current].block.Bytes()
+	putEntry(buf[j.openPos+j.openBytes:], entry)
+	j.openBytes += entry.Bytes()
+	j.openEntries++
+	j.lastEntry = j.env.now
+	j.env.stats.Entries++
+	return j.sealedSeq + 1
 }
 
 // putEntry writes the header of an entry, and the zeroes after its bytes.
@@ -133,50 +131,50 @@ func putEntry(buf []byte, entry *format.Entry) {
 }
 
 // putNote appends an entry without bytes; entryFits(0) said that it fits.
-func (e *Engine) appendControl(entry format.Entry) { e.appendEntry(&entry) }
+func (j *journal) appendControl(cache *cache, entry format.Entry) { j.append(cache, &entry) }
 
-func (e *Engine) seal() {
-	slab := &e.cache.slabs[e.cache.current]
-	frame := e.journal.frame(e.journal.sealedSeq + 1)
+func (j *journal) seal(cache *cache) {
+	slab := &cache.slabs[cache.current]
+	frame := j.frame(j.sealedSeq + 1)
 	buf := slab.block.Bytes()
-	n := format.AlignBlock(e.journal.openBytes)
-	clear(buf[e.journal.openPos+e.journal.openBytes : e.journal.openPos+n])
-	frame.state, frame.bytes, frame.entries, frame.blocks = frameSealed, e.journal.openBytes, e.journal.openEntries, int32(n/format.BlockBytes)
-	slab.used = e.journal.openPos + n
-	e.journal.openBytes, e.journal.openEntries = 0, 0
-	e.journal.sealedSeq++
+	n := format.AlignBlock(j.openBytes)
+	clear(buf[j.openPos+j.openBytes : j.openPos+n])
+	frame.state, frame.bytes, frame.entries, frame.blocks = frameSealed, j.openBytes, j.openEntries, int32(n/format.BlockBytes)
+	slab.used = j.openPos + n
+	j.openBytes, j.openEntries = 0, 0
+	j.sealedSeq++
 }
 
 // release frees the journal's blocks before frame upTo.
-func (e *Engine) release(upTo uint64) {
-	for e.journal.released < upTo {
-		frame := e.journal.frame(e.journal.released)
-		e.journal.usedBlocks -= int64(frame.blocks) + int64(frame.wasted)
-		e.journal.released++
-		e.progress++
+func (j *journal) release(upTo uint64) {
+	for j.released < upTo {
+		frame := j.frame(j.released)
+		j.usedBlocks -= int64(frame.blocks) + int64(frame.wasted)
+		j.released++
+		j.env.progress++
 	}
 }
 
 // replayFrom is the first frame that must be replayed: not durable, or with
 // something in it that is not drained.
-func (e *Engine) replayFrom() uint64 {
-	seq := max(e.journal.released, e.journal.replayHint)
-	for seq <= e.journal.durableSeq && e.journal.frame(seq).unflushed == 0 {
+func (j *journal) replayFrom() uint64 {
+	seq := max(j.released, j.replayHint)
+	for seq <= j.durableSeq && j.frame(seq).unflushed == 0 {
 		seq++
 	}
-	e.journal.replayHint = seq
+	j.replayHint = seq
 	return seq
 }
 
 // blocksBefore is how many of the journal's blocks in use lie before frame q, at
 // most the first that is not durable.
-func (e *Engine) blocksBefore(seq uint64) int64 {
-	if seq > e.journal.submitted {
-		return e.journal.usedBlocks
+func (j *journal) blocksBefore(seq uint64) int64 {
+	if seq > j.submitted {
+		return j.usedBlocks
 	}
-	n := e.journal.frame(seq).block - e.journal.frame(e.journal.released).block
+	n := j.frame(seq).block - j.frame(j.released).block
 	if n < 0 {
-		n += e.journal.blocks
+		n += j.blocks
 	}
 	return n
 }

@@ -22,29 +22,39 @@ func (e *Engine) OpenLog(id uint64, user uint32) Status {
 		e.stats.WaitMemory++
 		return WaitMemory
 	}
-	slot, _ := e.addLog(id)
+	slot, _ := e.logs.add(id)
 	lg := &e.logs.all[slot]
 	lg.state, lg.user = logOpening, user
-	e.appendControl(format.Entry{Kind: format.EntryOpened, Log: id, Slot: uint32(slot)})
+	e.journal.appendControl(&e.cache, format.Entry{Kind: format.EntryOpened, Log: id, Slot: uint32(slot)})
 	return OK
 }
 
-func (e *Engine) addLog(id uint64) (Slot, bool) {
-	i := e.logs.free
+func (t *logTable) allocate(logsMax int) {
+	t.all = make([]log, logsMax)
+	t.byID = make(map[uint64]Slot, logsMax)
+	t.free = none
+	for i := len(t.all) - 1; i >= 0; i-- {
+		t.all[i].nextFree = t.free
+		t.free = int32(i)
+	}
+}
+
+func (t *logTable) add(id uint64) (Slot, bool) {
+	i := t.free
 	if i == none {
 		return 0, false
 	}
-	lg := &e.logs.all[i]
-	e.logs.used = max(e.logs.used, int(i)+1)
-	e.logs.free = lg.nextFree
+	lg := &t.all[i]
+	t.used = max(t.used, int(i)+1)
+	t.free = lg.nextFree
 	*lg = log{id: id, slot: Slot(i), firstChunk: none, lastChunk: none, flushCursor: cursor{none, 0}, durableCursor: cursor{none, 0}, firstExtent: none, lastExtent: none, sentExtent: none, building: none, firstSegment: none, lastSegment: none, writing: none, active: none,
 		maxTime: format.NoTime, maxTimeBase: format.NoOffset, flushedMaxTime: format.NoTime, flushedMaxTimeBase: format.NoOffset, corruptFrom: format.NoOffset, corruptTo: format.NoOffset}
-	e.logs.byID[id] = Slot(i)
+	t.byID[id] = Slot(i)
 	return Slot(i), true
 }
 
-func (e *Engine) open(slot Slot) bool {
-	return int(slot) < len(e.logs.all) && e.logs.all[slot].state == logOpen
+func (t *logTable) isOpen(slot Slot) bool {
+	return int(slot) < len(t.all) && t.all[slot].state == logOpen
 }
 
 // Lookup finds an open log.
@@ -160,7 +170,7 @@ func (e *Engine) DeleteLog(slot Slot, user uint32) Status {
 	if e.failed {
 		return StorageFailed
 	}
-	if !e.open(slot) {
+	if !e.logs.isOpen(slot) {
 		return Unknown
 	}
 	if !e.openFrameFor(0) {
@@ -169,7 +179,7 @@ func (e *Engine) DeleteLog(slot Slot, user uint32) Status {
 	}
 	lg := &e.logs.all[slot]
 	lg.state, lg.user = logDeleting, user
-	e.appendControl(format.Entry{Kind: format.EntryClosed, Log: lg.id, Slot: uint32(slot), Base: lg.end})
+	e.journal.appendControl(&e.cache, format.Entry{Kind: format.EntryClosed, Log: lg.id, Slot: uint32(slot), Base: lg.end})
 	return OK
 }
 
@@ -188,10 +198,10 @@ func (e *Engine) finishDeletion(lg *log) {
 		return
 	}
 	for lg.firstExtent != none { // none was sent
-		e.dropExtent(lg, lg.firstExtent)
+		e.extents.drop(&e.segments, &e.flush, lg, lg.firstExtent)
 	}
-	e.releaseBatches(lg.flushCursor, lg.end)
-	e.dropBatches(lg)
+	e.batches.release(&e.cache, &e.journal, lg.flushCursor, lg.end)
+	e.batches.drop(lg)
 	e.unsynced -= lg.unsynced
 	lg.unsynced = 0
 	lg.flushing, lg.flushed = lg.end, lg.end
@@ -201,7 +211,7 @@ func (e *Engine) finishDeletion(lg *log) {
 	}
 	for seg := e.segments.at(lg.firstSegment); seg != nil; {
 		next := e.segments.at(seg.next)
-		e.removeSegment(seg)
+		e.segments.remove(&e.index, seg)
 		seg = next
 	}
 	slot := lg.slot

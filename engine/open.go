@@ -54,21 +54,28 @@ func Plan(arena *mem.Arena, o Options) (*Engine, error) {
 	return e, e.allocate(arena)
 }
 
-// carve takes all memory the engine will ever have.
+// allocate takes all memory that the engine will ever have.
 func (e *Engine) allocate(arena *mem.Arena) error {
-	e.logs.all = make([]log, e.o.LogsMax)
-	e.logs.byID = make(map[uint64]Slot, e.o.LogsMax)
-	e.logs.free = none
-	for i := len(e.logs.all) - 1; i >= 0; i-- {
-		e.logs.all[i].nextFree = e.logs.free
-		e.logs.free = int32(i)
+	for _, shared := range []**env{&e.cache.env, &e.checkpoints.env, &e.extents.env, &e.files.env, &e.flush.env, &e.index.env, &e.journal.env, &e.reads.env, &e.recycled.env, &e.segments.env} {
+		*shared = &e.env
 	}
+	e.logs.allocate(e.o.LogsMax)
 	e.events.all = make([]Event, 4*e.o.LogsMax+1024)
-	for _, err := range []error{e.allocateFiles(arena), e.allocateSegments(arena), e.allocateFlush(arena), e.allocateIndex(arena), e.allocateRecycled(arena), e.allocateCheckpoint(arena), e.allocateReads(arena), e.allocateCache(arena)} {
-		if err != nil {
+	e.segments.allocate()
+	e.extents.allocate()
+	e.journal.allocate()
+	for _, allocate := range []func(*mem.Arena) error{e.files.allocate, e.flush.allocate, e.index.allocate, e.recycled.allocate, e.checkpoints.allocate, e.reads.allocate} {
+		if err := allocate(arena); err != nil {
 			return err
 		}
 	}
+	// Last of all: what the arena has left is log memory.
+	e.o.LogMemoryBytes = min(e.o.LogMemoryBytes, arena.Bytes()-arena.Used()-format.BlockBytes)
+	if err := e.cache.allocate(arena); err != nil {
+		return err
+	}
+	e.extents.allocatePlaces(len(e.cache.slabs))
+	e.batches.allocate(&e.o)
 	return nil
 }
 
@@ -114,7 +121,7 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 
 // adopt opens a log that Recover found.
 func (e *Engine) adopt(recovered *RecoveredLog) error {
-	slot, ok := e.addLog(recovered.ID)
+	slot, ok := e.logs.add(recovered.ID)
 	if !ok {
 		return fmt.Errorf("shard %d has more than %d logs", e.shard, e.o.LogsMax)
 	}
@@ -129,7 +136,7 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 	}
 	for i := range record.Segments {
 		recorded := &record.Segments[i]
-		seg := e.takeSegment(recorded.Generation, slot)
+		seg := e.segments.take(recorded.Generation, slot)
 		if seg == nil {
 			return fmt.Errorf("shard %d has more than %d segments", e.shard, e.o.segmentsMax())
 		}
@@ -137,9 +144,9 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 		seg.ready, seg.nextPosition = true, seg.position
 		if seg.position > 0 {
 			seg.addIndexEntry(format.IndexEntry{Base: seg.base, Before: format.NoTime})
-			e.indexReadDue(seg)
+			e.index.readDue(seg)
 		}
-		e.appendSegment(lg, seg)
+		e.segments.append(lg, seg)
 		if lg.writing == none || seg.position > 0 {
 			lg.writing, lg.active = seg.number, seg.number
 		}
@@ -150,12 +157,12 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 // adoptSpares goes on with what another life made ready.
 func (e *Engine) adoptRecycled(files []RecycledFile) {
 	for _, file := range files {
-		seg := e.takeSegment(file.Generation, 0)
+		seg := e.segments.take(file.Generation, 0)
 		if seg == nil {
 			return // it is removed at the next start
 		}
-		if seg.allocated = file.Bytes; !e.addRecycled(seg, true) {
-			e.discard(seg)
+		if seg.allocated = file.Bytes; !e.recycled.add(seg, true) {
+			e.segments.discard(seg)
 		}
 	}
 }

@@ -66,11 +66,11 @@ func (s jobStage) code() ioring.Code {
 	return ioring.Sync
 }
 
-func (e *Engine) takeJob() *provisionJob {
-	for i := range e.provision.jobs {
-		if e.provision.jobs[i].stage == jobFree {
-			e.provision.busy++
-			return &e.provision.jobs[i]
+func (p *provisioner) take() *provisionJob {
+	for i := range p.jobs {
+		if p.jobs[i].stage == jobFree {
+			p.busy++
+			return &p.jobs[i]
 		}
 	}
 	return nil
@@ -87,19 +87,19 @@ func (e *Engine) requestSegment(lg *log, n int64) Status {
 	if lg.provisioning || e.failed {
 		return e.waitForRoom()
 	}
-	job := e.takeJob()
+	job := e.provision.take()
 	if job == nil {
 		return e.waitForRoom()
 	}
 	*job = provisionJob{stage: jobOpen, create: true, log: lg.slot, segment: none, bytes: growBytesMin}
 	file := none
-	if i := e.findRecycled(lg, format.RoomFor(n)); i >= 0 {
-		spare := e.takeRecycled(i)
+	if i := e.recycled.find(&e.segments, lg, format.RoomFor(n)); i >= 0 {
+		spare := e.recycled.take(&e.segments, i)
 		was := &e.segments.all[spare.segment]
 		job.stage, job.recycled, job.bytes, job.zeroes, file = jobRename, was.generation, was.allocated, spare.zeroed, was.file
-		e.freeSegment(was)
+		e.segments.release(was)
 	}
-	seg := e.takeSegment(e.nextGeneration(), lg.slot)
+	seg := e.segments.take(e.segments.nextGeneration(), lg.slot)
 	if seg == nil {
 		*job = provisionJob{}
 		e.provision.busy--
@@ -116,7 +116,7 @@ func (e *Engine) requestSegment(lg *log, n int64) Status {
 	}
 	job.bytes = min(job.bytes, int64(e.o.SegmentBytes))
 	job.bytesMin = min(job.bytes, max(int64(format.AlignBlock(int(format.RoomFor(n)))), growBytesMin))
-	e.appendSegment(lg, seg)
+	e.segments.append(lg, seg)
 	lg.provisioning = true
 	return e.waitForRoom()
 }
@@ -132,7 +132,7 @@ func (e *Engine) requestGrowth(lg *log, seg *segment, need int64) Status {
 	if lg.provisioning || e.failed {
 		return e.waitForRoom()
 	}
-	job := e.takeJob()
+	job := e.provision.take()
 	if job == nil {
 		return e.waitForRoom()
 	}
@@ -180,7 +180,7 @@ func (e *Engine) stepJob(index uint32, job *provisionJob, sleep *ioring.Instant)
 		format.PutSegmentPath(path.Bytes()[format.SegmentPathBytes:], seg.generation)
 		job.pushed = e.ring.Push(ioring.Op{Code: ioring.Rename, Buf: path, Token: token})
 	case jobOpen:
-		_, pending, errno := e.acquire(seg, job.create)
+		_, pending, errno := e.files.acquire(seg, job.create)
 		if errno != 0 {
 			job.errno = errno
 			e.jobFailed(job)
@@ -206,7 +206,7 @@ func (e *Engine) stepJob(index uint32, job *provisionJob, sleep *ioring.Instant)
 			return
 		}
 		if e.openFrameFor(0) {
-			e.appendControl(format.Entry{Kind: format.EntryAssigned, Log: e.logs.all[job.log].id, Slot: uint32(job.log), Base: e.logs.all[job.log].end, Aux: seg.generation})
+			e.journal.appendControl(&e.cache, format.Entry{Kind: format.EntryAssigned, Log: e.logs.all[job.log].id, Slot: uint32(job.log), Base: e.logs.all[job.log].end, Aux: seg.generation})
 			job.stage = jobAwait
 		}
 		return
@@ -311,7 +311,7 @@ func (e *Engine) jobFailed(job *provisionJob) {
 			}
 		}
 		e.segments.all[job.segment].next = none
-		e.removeSegment(&e.segments.all[job.segment])
+		e.segments.remove(&e.index, &e.segments.all[job.segment])
 	} else if !full {
 		e.segments.all[job.segment].broken = true
 	}
@@ -321,7 +321,7 @@ func (e *Engine) jobFailed(job *provisionJob) {
 
 func (e *Engine) endJob(job *provisionJob) {
 	if job.pinned {
-		e.unpinFile(&e.segments.all[job.segment])
+		e.files.unpin(&e.segments.all[job.segment])
 	}
 	lg := &e.logs.all[job.log]
 	lg.provisioning = false

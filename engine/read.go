@@ -14,6 +14,7 @@ import (
 // Who goes on where another read ended, as a consumer does that catches up,
 // needs no heads: the segment remembers where that was.
 type diskReads struct {
+	env  *env
 	all  [readsMax]diskRead
 	busy int
 	next int // whose turn it is to ask the disk
@@ -68,7 +69,7 @@ func (v View) Hot() bool { return v.Pin&pinDisk == 0 }
 // Read gives the batches that hold offsets from to to, oldest first, at most
 // maxBytes of them, but the first one whole.
 func (e *Engine) Read(slot Slot, from, to int64, maxBytes int, out []View) (n int, st Status) {
-	if !e.open(slot) {
+	if !e.logs.isOpen(slot) {
 		return 0, Unknown
 	}
 	lg := &e.logs.all[slot]
@@ -80,15 +81,15 @@ func (e *Engine) Read(slot Slot, from, to int64, maxBytes int, out []View) (n in
 	case from >= to || len(out) == 0:
 		return 0, Empty
 	}
-	e.trim(lg)
-	cur, ok := e.findBatch(lg, from)
+	e.cache.trim(&e.batches, lg)
+	cur, ok := e.batches.find(lg, from)
 	if !ok && lg.isCorrupt(from) {
 		return 0, LogCorrupt
 	}
 	if !ok {
 		return 0, NotCached
 	}
-	for batch := e.batchAt(&cur); batch != nil && n < len(out) && batch.base < to; batch = e.batchAt(&cur) {
+	for batch := e.batches.at(&cur); batch != nil && n < len(out) && batch.base < to; batch = e.batches.at(&cur) {
 		if n > 0 && int(batch.length) > maxBytes {
 			break
 		}
@@ -133,7 +134,7 @@ func (e *Engine) SeekTime(slot Slot, ts int64) (base int64, ok bool) {
 // Unpin lets a View's bytes go.
 func (e *Engine) Unpin(pin uint32) {
 	if pin&pinDisk != 0 {
-		e.unpinRead(pin &^ pinDisk)
+		e.reads.unpin(pin &^ pinDisk)
 		return
 	}
 	slab := &e.cache.slabs[pin]
@@ -158,7 +159,7 @@ func (e *Engine) UnpinQuietly(pin uint32) {
 // ReadDisk reads and verifies the run that holds from, and runs behind it. The
 // event ReadDone tells; with status OK, ReadEnd must follow it.
 func (e *Engine) ReadDisk(slot Slot, from int64, user uint32) Status {
-	if !e.open(slot) {
+	if !e.logs.isOpen(slot) {
 		return Unknown
 	}
 	lg := &e.logs.all[slot]
@@ -184,7 +185,7 @@ func (e *Engine) ReadDisk(slot Slot, from int64, user uint32) Status {
 		*read = diskRead{stage: readHeader, held: true, log: slot, id: lg.id, segment: seg.number, user: user, from: from, want: format.BlockBytes, buf: read.buf}
 		var near bool
 		if read.at, near = seg.seek(from); near {
-			e.wantRuns(read, 0)
+			e.reads.want(&e.segments, read, 0)
 		}
 		seg.readers++
 		e.reads.busy++
@@ -194,54 +195,54 @@ func (e *Engine) ReadDisk(slot Slot, from int64, user uint32) Status {
 	return WaitMemory
 }
 
-func (e *Engine) stepReads(sleep *ioring.Instant) {
-	if e.reads.busy == 0 {
+func (r *diskReads) step(segments *segments, files *files, sleep *ioring.Instant) {
+	if r.busy == 0 {
 		return
 	}
 	flying := 0
-	for i := range e.reads.all {
-		if e.reads.all[i].pushed {
+	for i := range r.all {
+		if r.all[i].pushed {
 			flying++
 		}
 	}
-	for k, first := 0, e.reads.next; k < readsMax; k++ {
+	for k, first := 0, r.next; k < readsMax; k++ {
 		i := (first + k) % readsMax
-		read := &e.reads.all[i]
+		read := &r.all[i]
 		if read.pushed || read.stage == readFree || read.stage == readDone {
 			continue
 		}
-		if flying >= readsBeside && e.appending() {
+		if flying >= readsBeside && r.env.appending() {
 			return // asked again when one is done
 		}
 		if !read.opened {
-			_, pending, errno := e.acquire(&e.segments.all[read.segment], false)
+			_, pending, errno := files.acquire(&segments.all[read.segment], false)
 			if errno != 0 {
-				e.survived(e.readFailure(read, ioring.Open, errno))
-				e.endRead(uint32(i), Corrupt)
+				r.env.survived(r.failureOf(segments, read, ioring.Open, errno))
+				r.end(segments, files, uint32(i), Corrupt)
 				continue
 			}
 			if pending {
-				if e.ring.Room() < 1 {
-					earlier(sleep, e.now)
+				if r.env.ring.Room() < 1 {
+					earlier(sleep, r.env.now)
 				}
 				continue
 			}
 			read.opened = true
 		}
-		read.pushed = e.ring.Push(ioring.Op{Code: ioring.Read, File: e.files.firstSlot + uint32(e.segments.all[read.segment].file), Offset: uint64(read.at.Position) + uint64(read.got), Buf: read.buf.Slice(read.got, read.want-read.got), Token: ioring.MakeToken(kindRead, 0, uint32(i))})
+		read.pushed = r.env.ring.Push(ioring.Op{Code: ioring.Read, File: files.firstSlot + uint32(segments.all[read.segment].file), Offset: uint64(read.at.Position) + uint64(read.got), Buf: read.buf.Slice(read.got, read.want-read.got), Token: ioring.MakeToken(kindRead, 0, uint32(i))})
 		if !read.pushed {
-			earlier(sleep, e.now)
+			earlier(sleep, r.env.now)
 			continue
 		}
 		flying++
-		e.reads.next = (i + 1) % readsMax
+		r.next = (i + 1) % readsMax
 		read.asked = read.want - read.got
-		e.disk.begin(WorkReads, read.asked)
+		r.env.disk.begin(WorkReads, read.asked)
 	}
 }
 
 // appending says that something was appended just now.
-func (e *Engine) appending() bool { return e.now-e.appendedAt < besideNS }
+func (v *env) appending() bool { return v.now-v.appendedAt < besideNS }
 
 type readStage uint8
 
@@ -252,19 +253,19 @@ const (
 	readDone
 )
 
-func (e *Engine) allocateReads(arena *mem.Arena) (err error) {
-	for i := range e.reads.all {
-		if e.reads.all[i].buf, err = arena.Allocate("read buffers", e.o.RunBufferBytes(), format.BlockBytes); err != nil {
+func (r *diskReads) allocate(arena *mem.Arena) (err error) {
+	for i := range r.all {
+		if r.all[i].buf, err = arena.Allocate("read buffers", r.env.o.RunBufferBytes(), format.BlockBytes); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e *Engine) readCompleted(index uint32, completion ioring.Completion) {
-	read := &e.reads.all[index]
+func (r *diskReads) completed(logs *logTable, segments *segments, files *files, index uint32, completion ioring.Completion) {
+	read := &r.all[index]
 	read.pushed = false
-	e.disk.end(WorkReads, read.asked)
+	r.env.disk.end(WorkReads, read.asked)
 	if again(ioring.Read, completion.Result) {
 		return
 	}
@@ -274,8 +275,8 @@ func (e *Engine) readCompleted(index uint32, completion ioring.Completion) {
 		read.wantHeader()
 		return
 	case completion.Result < 0:
-		e.survived(e.readFailure(read, ioring.Read, int(-completion.Result)))
-		e.endRead(index, StorageFailed) // what lies there may be sound
+		r.env.survived(r.failureOf(segments, read, ioring.Read, int(-completion.Result)))
+		r.end(segments, files, index, StorageFailed) // what lies there may be sound
 		return
 	case completion.Result == 0:
 		read.ended = true
@@ -285,7 +286,7 @@ func (e *Engine) readCompleted(index uint32, completion ioring.Completion) {
 			return
 		}
 	}
-	for e.examineRun(index) {
+	for r.examine(logs, segments, files, index) {
 	}
 }
 
@@ -296,7 +297,7 @@ func (r *diskRead) wantHeader() {
 
 // readRuns has the run be read where the read stands, which takes so many bytes
 // at least, and what follows. What is there of it stays.
-func (e *Engine) wantRuns(read *diskRead, atLeast int) {
+func (r *diskReads) want(segments *segments, read *diskRead, atLeast int) {
 	if read.examined > 0 {
 		read.examined, read.got = 0, 0
 	}
@@ -305,11 +306,11 @@ func (e *Engine) wantRuns(read *diskRead, atLeast int) {
 		return
 	}
 	most := readAtOnce
-	if e.appending() {
+	if r.env.appending() {
 		most = readBeside
 	}
 	// The next run is likely as large as the last: no piece of one more.
-	seg := &e.segments.all[read.segment]
+	seg := &segments.all[read.segment]
 	if seg.lastReadBytes > most {
 		most = seg.lastReadBytes
 	} else if seg.lastReadBytes > 0 {
@@ -320,36 +321,36 @@ func (e *Engine) wantRuns(read *diskRead, atLeast int) {
 
 // lookCold looks at the run where the read stands. False: the read is over, or
 // more has to come.
-func (e *Engine) examineRun(index uint32) bool {
-	read := &e.reads.all[index]
-	seg := &e.segments.all[read.segment]
+func (r *diskReads) examine(logs *logTable, segments *segments, files *files, index uint32) bool {
+	read := &r.all[index]
+	seg := &segments.all[read.segment]
 	var header format.RunHeader
 	buf := read.buf.Bytes()[min(read.examined, read.got):read.got] // a run that was passed may end behind it
 	last := read.end > 0 || read.ended                             // no more is asked of the disk
 	switch {
 	case read.at.Position >= seg.position || len(buf) < format.BlockBytes && last:
-		return e.stopRead(index, seg.end)
+		return r.stop(logs, segments, files, index, seg.end)
 	case len(buf) < format.BlockBytes:
 		read.wantHeader()
 		return false
 	}
-	if !header.Get(buf) || header.Directory != e.dir || header.Generation != seg.generation || header.Log != read.id || header.Base != read.at.Base && (header.Base < read.at.Base || header.Base > e.logs.all[read.log].start) || header.Bytes() > read.buf.Len() || read.at.Position+int64(header.Bytes()) > seg.position {
-		return e.stopRead(index, seg.end)
+	if !header.Get(buf) || header.Directory != r.env.dir || header.Generation != seg.generation || header.Log != read.id || header.Base != read.at.Base && (header.Base < read.at.Base || header.Base > logs.all[read.log].start) || header.Bytes() > read.buf.Len() || read.at.Position+int64(header.Bytes()) > seg.position {
+		return r.stop(logs, segments, files, index, seg.end)
 	}
 	passed := header.End <= read.from
 	switch {
 	case passed:
 	case header.Bytes() > len(buf) && last:
-		return e.stopRead(index, header.End)
+		return r.stop(logs, segments, files, index, header.End)
 	case header.Bytes() > len(buf):
-		e.wantRuns(read, header.Bytes())
+		r.want(segments, read, header.Bytes())
 		return false
 	case !header.Whole(buf[format.HeaderBytes : format.HeaderBytes+int(header.BodyBytes)]):
-		return e.stopRead(index, header.End)
+		return r.stop(logs, segments, files, index, header.End)
 	}
 	seg.addIndexEntry(read.at)
 	if read.end == 0 {
-		e.stats.ColdHeads++
+		r.env.stats.ColdHeads++
 	}
 	if !passed {
 		if read.end == 0 {
@@ -358,7 +359,7 @@ func (e *Engine) examineRun(index uint32) bool {
 		}
 		read.end = read.examined + header.Bytes()
 		seg.lastReadBytes = header.Bytes()
-		e.stats.ColdBytes += uint64(header.Bytes())
+		r.env.stats.ColdBytes += uint64(header.Bytes())
 	}
 	read.at = format.IndexEntry{Base: header.End, Position: read.at.Position + int64(header.Bytes()), Before: max(read.at.Before, header.MaxTime)}
 	read.examined += header.Bytes()
@@ -369,63 +370,63 @@ func (e *Engine) examineRun(index uint32) bool {
 // What was found is sound, and whoever reads on finds what stands behind it;
 // where nothing was found the run is not what was written, nor is what follows
 // up to end known to be.
-func (e *Engine) stopRead(index uint32, end int64) bool {
-	read := &e.reads.all[index]
+func (r *diskReads) stop(logs *logTable, segments *segments, files *files, index uint32, end int64) bool {
+	read := &r.all[index]
 	if read.end > 0 {
-		e.segments.all[read.segment].rememberReader(read.at)
-		e.endRead(index, OK)
+		segments.all[read.segment].rememberReader(read.at)
+		r.end(segments, files, index, OK)
 		return false
 	}
-	e.corruptionFound(read, end)
-	e.endRead(index, Corrupt)
+	r.corruptionFound(logs, segments, read, end)
+	r.end(segments, files, index, Corrupt)
 	return false
 }
 
 // rotFound: the run where r stands is not what was written. From now on its log
 // takes no more; the records from that run on, to end at most, are lost unless
 // memory still has them, those before and after are read on.
-func (e *Engine) corruptionFound(read *diskRead, end int64) {
-	lg := &e.logs.all[read.log]
+func (r *diskReads) corruptionFound(logs *logTable, segments *segments, read *diskRead, end int64) {
+	lg := &logs.all[read.log]
 	if lg.state != logOpen || lg.id != read.id {
 		return
 	}
 	from := max(read.at.Base, lg.start)
-	failure := e.readFailure(read, ioring.Read, 0)
+	failure := r.failureOf(segments, read, ioring.Read, 0)
 	failure.Offset, failure.Length, failure.From, failure.To, failure.Corrupt = read.at.Position, 0, from, end, true
-	e.survived(failure)
+	r.env.survived(failure)
 	if lg.corruptFrom == format.NoOffset {
 		lg.corruptFrom, lg.corruptTo = from, end
 	} else {
 		lg.corruptFrom, lg.corruptTo = min(lg.corruptFrom, from), max(lg.corruptTo, end)
 	}
-	e.progress++
+	r.env.progress++
 }
 
 // readFailure is what ended read r: the operation that it stands at.
-func (e *Engine) readFailure(read *diskRead, code ioring.Code, errno int) Failure {
-	failure := Failure{Op: code, File: SegmentFile, Generation: e.segments.all[read.segment].generation, Errno: ioring.Errno(errno), Log: read.id}
+func (r *diskReads) failureOf(segments *segments, read *diskRead, code ioring.Code, errno int) Failure {
+	failure := Failure{Op: code, File: SegmentFile, Generation: segments.all[read.segment].generation, Errno: ioring.Errno(errno), Log: read.id}
 	if code == ioring.Read {
 		failure.Offset, failure.Length = read.at.Position+int64(read.got), int64(read.asked)
 	}
 	return failure
 }
 
-func (e *Engine) endRead(index uint32, st Status) {
-	read := &e.reads.all[index]
+func (r *diskReads) end(segments *segments, files *files, index uint32, st Status) {
+	read := &r.all[index]
 	if read.opened {
-		e.unpinFile(&e.segments.all[read.segment])
+		files.unpin(&segments.all[read.segment])
 	}
-	e.segments.all[read.segment].readers--
-	e.reads.busy--
+	segments.all[read.segment].readers--
+	r.busy--
 	read.stage = readDone
 	if st != OK {
 		if st == Corrupt {
-			e.stats.Corrupt++
+			r.env.stats.Corrupt++
 		}
 		read.stage, read.held = readFree, false
-		e.progress++
+		r.env.progress++
 	}
-	e.emit(Event{Kind: ReadDone, Slot: read.log, User: read.user, Status: st, Read: index})
+	r.env.emit(Event{Kind: ReadDone, Slot: read.log, User: read.user, Status: st, Read: index})
 }
 
 // ReadViews gives the batches of a finished read that hold offsets from to to,
@@ -472,22 +473,22 @@ func (e *Engine) ReadEnd(read uint32) {
 		panic("engine: ReadEnd twice")
 	}
 	r.held = false
-	e.freeRead(r)
+	e.reads.release(r)
 }
 
-func (e *Engine) unpinRead(read uint32) {
-	r := &e.reads.all[read]
-	if r.pins <= 0 {
+func (r *diskReads) unpin(number uint32) {
+	read := &r.all[number]
+	if read.pins <= 0 {
 		panic("engine: Unpin of what is not pinned")
 	}
-	r.pins--
-	e.freeRead(r)
+	read.pins--
+	r.release(read)
 }
 
-func (e *Engine) freeRead(read *diskRead) {
+func (r *diskReads) release(read *diskRead) {
 	if !read.held && read.pins == 0 && read.stage == readDone {
 		read.stage = readFree
-		e.progress++
+		r.env.progress++
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 //
 //	open(create); await allocate(); until full { await write(zeroes) }; await sync()
 type recycledFiles struct {
+	env           *env
 	files         [RecycledMax]recycledFile
 	count         int
 	releasedBytes int64 // of those that logs let go
@@ -83,30 +84,30 @@ const (
 	preallocQuietNS = 50e6  // what is taken for quiet
 )
 
-func (e *Engine) allocateRecycled(arena *mem.Arena) (err error) {
-	if e.preallocBytes() > 0 && e.o.DirectBytes > 0 {
-		e.recycled.zeroes, err = arena.Allocate("zeroes", zeroWriteBytes, format.BlockBytes)
-		clear(e.recycled.zeroes.Bytes())
+func (r *recycledFiles) allocate(arena *mem.Arena) (err error) {
+	if r.env.preallocBytes() > 0 && r.env.o.DirectBytes > 0 {
+		r.zeroes, err = arena.Allocate("zeroes", zeroWriteBytes, format.BlockBytes)
+		clear(r.zeroes.Bytes())
 	}
 	return err
 }
 
 // keepSpare keeps the file of segment g, which nobody has open, for another log.
 // False: it may go.
-func (e *Engine) keepForRecycling(seg *segment) bool {
-	return !e.stopping && !seg.broken && seg.position > 0 && seg.position >= seg.allocated/2 && e.addRecycled(seg, false)
+func (r *recycledFiles) keep(seg *segment) bool {
+	return !r.env.stopping && !seg.broken && seg.position > 0 && seg.position >= seg.allocated/2 && r.add(seg, false)
 }
 
-func (e *Engine) addRecycled(seg *segment, zeroes bool) bool {
-	sum, most := &e.recycled.releasedBytes, e.o.SpareBytes
+func (r *recycledFiles) add(seg *segment, zeroes bool) bool {
+	sum, most := &r.releasedBytes, r.env.o.SpareBytes
 	if zeroes {
-		sum, most = &e.recycled.zeroedBytes, e.o.PrepareBytes
+		sum, most = &r.zeroedBytes, r.env.o.PrepareBytes
 	}
-	if e.failed || e.recycled.count == RecycledMax || *sum+seg.allocated > most {
+	if r.env.failed || r.count == RecycledMax || *sum+seg.allocated > most {
 		return false
 	}
-	e.recycled.files[e.recycled.count] = recycledFile{seg.number, e.now, zeroes}
-	e.recycled.count++
+	r.files[r.count] = recycledFile{seg.number, r.env.now, zeroes}
+	r.count++
 	*sum += seg.allocated
 	return true
 }
@@ -114,21 +115,21 @@ func (e *Engine) addRecycled(seg *segment, zeroes bool) bool {
 // findSpare is the largest of the spares for l that has room for n bytes, rather
 // one that a log let go, as those do not stay; -1. A log with large batches takes
 // what it may have, another what it has filled once.
-func (e *Engine) findRecycled(lg *log, n int64) int {
-	limit, best := e.segmentLimit(lg), -1
-	if !e.writesDirect(lg) {
+func (r *recycledFiles) find(segments *segments, lg *log, n int64) int {
+	limit, best := r.env.segmentLimit(lg), -1
+	if !r.env.writesDirect(lg) {
 		if lg.active == none {
 			return -1
 		}
-		limit = min(limit, e.segments.all[lg.active].allocated)
+		limit = min(limit, segments.all[lg.active].allocated)
 	}
-	for i := range e.recycled.count {
-		spare := &e.recycled.files[i]
-		has := e.segments.all[spare.segment].allocated
+	for i := range r.count {
+		spare := &r.files[i]
+		has := segments.all[spare.segment].allocated
 		if has < n || has > limit {
 			continue
 		}
-		if best < 0 || e.recycled.files[best].zeroed && !spare.zeroed || e.recycled.files[best].zeroed == spare.zeroed && has > e.segments.all[e.recycled.files[best].segment].allocated {
+		if best < 0 || r.files[best].zeroed && !spare.zeroed || r.files[best].zeroed == spare.zeroed && has > segments.all[r.files[best].segment].allocated {
 			best = i
 		}
 	}
@@ -136,18 +137,18 @@ func (e *Engine) findRecycled(lg *log, n int64) int {
 }
 
 // inRuns says that the log's batches, as far as is known, go to direct runs.
-func (e *Engine) writesDirect(lg *log) bool {
-	return e.o.DirectBytes > 0 && lg.extentBytes >= e.o.DirectBytes/2
+func (v *env) writesDirect(lg *log) bool {
+	return v.o.DirectBytes > 0 && lg.extentBytes >= v.o.DirectBytes/2
 }
 
-func (e *Engine) takeRecycled(i int) (x recycledFile) {
-	x = e.recycled.files[i]
-	e.recycled.count--
-	e.recycled.files[i] = e.recycled.files[e.recycled.count]
+func (r *recycledFiles) take(segments *segments, i int) (x recycledFile) {
+	x = r.files[i]
+	r.count--
+	r.files[i] = r.files[r.count]
 	if x.zeroed {
-		e.recycled.zeroedBytes -= e.segments.all[x.segment].allocated
+		r.zeroedBytes -= segments.all[x.segment].allocated
 	} else {
-		e.recycled.releasedBytes -= e.segments.all[x.segment].allocated
+		r.releasedBytes -= segments.all[x.segment].allocated
 	}
 	return x
 }
@@ -161,30 +162,30 @@ func (e *Engine) Recycled() (n int, bytes int64) {
 // disk finds no room, or a log of its own. False: there is none.
 func (e *Engine) ReleaseRecycled() (any bool) {
 	e.recycled.preallocAfter = e.now + preallocRetryNS
-	return e.releaseRecycled(e.now, true)
+	return e.recycled.releaseOlder(&e.segments, e.now, true)
 }
 
 // letSparesGo has the spares removed that nobody took since before; those made
 // ready only where they are meant too. False: there is none.
-func (e *Engine) releaseRecycled(before ioring.Instant, ready bool) (any bool) {
-	for i := e.recycled.count - 1; i >= 0; i-- {
-		if spare := &e.recycled.files[i]; spare.since <= before && (ready || !spare.zeroed) {
+func (r *recycledFiles) releaseOlder(segments *segments, before ioring.Instant, ready bool) (any bool) {
+	for i := r.count - 1; i >= 0; i-- {
+		if spare := &r.files[i]; spare.since <= before && (ready || !spare.zeroed) {
 			any = true
-			e.discard(&e.segments.all[e.takeRecycled(i).segment])
+			segments.discard(&segments.all[r.take(segments, i).segment])
 		}
 	}
 	return any
 }
 
 // discard has a file removed and not kept.
-func (e *Engine) discard(seg *segment) {
+func (s *segments) discard(seg *segment) {
 	seg.position = 0
-	e.segments.unlinks = append(e.segments.unlinks, seg.number)
+	s.unlinks = append(s.unlinks, seg.number)
 }
 
 func (e *Engine) stepRecycled(sleep *ioring.Instant) {
 	if e.recycled.count > 0 {
-		e.releaseRecycled(e.now-recycledKeepNS, false)
+		e.recycled.releaseOlder(&e.segments, e.now-recycledKeepNS, false)
 		earlier(sleep, e.now+recycledKeepNS/10)
 	}
 	if e.recycled.zeroes.Len() > 0 && !e.failed && !e.stopping && !e.recycled.prealloc.pushed {
@@ -209,7 +210,7 @@ func (e *Engine) stepPreallocate(sleep *ioring.Instant) {
 	case e.diskBusy(): // what ends has this step come again
 		return
 	case prealloc.stage == preallocIdle:
-		fresh := e.takeSegment(e.nextGeneration(), 0)
+		fresh := e.segments.take(e.segments.nextGeneration(), 0)
 		if fresh == nil {
 			e.recycled.preallocAfter = e.now + preallocRetryNS
 			return
@@ -220,9 +221,9 @@ func (e *Engine) stepPreallocate(sleep *ioring.Instant) {
 	op := ioring.Op{Token: ioring.MakeToken(kindPreallocate, 0, 0)}
 	switch prealloc.stage {
 	case preallocOpen:
-		_, pending, errno := e.acquire(seg, true)
+		_, pending, errno := e.files.acquire(seg, true)
 		if errno != 0 {
-			e.preallocFailed(ioring.Open, errno)
+			e.recycled.preallocFailed(&e.segments, &e.files, ioring.Open, errno)
 			return
 		}
 		if pending {
@@ -251,21 +252,21 @@ func (e *Engine) stepPreallocate(sleep *ioring.Instant) {
 
 // zeroFileBytes is the size of a file of zeroes: one that most topics may have as
 // a segment.
-func (e *Engine) preallocBytes() int64 {
-	n := min(max(PrepareBytesMin, e.o.PrepareBytes/(RecycledMax/2)), int64(e.o.SegmentBytes), e.o.PrepareBytes)
+func (v *env) preallocBytes() int64 {
+	n := min(max(PrepareBytesMin, v.o.PrepareBytes/(RecycledMax/2)), int64(v.o.SegmentBytes), v.o.PrepareBytes)
 	return n &^ (format.BlockBytes - 1)
 }
 
-func (e *Engine) preallocCompleted(completion ioring.Completion) {
-	prealloc := &e.recycled.prealloc
+func (r *recycledFiles) preallocCompleted(segments *segments, files *files, completion ioring.Completion) {
+	prealloc := &r.prealloc
 	prealloc.pushed = false
-	e.disk.end(WorkFiles, prealloc.asked)
+	r.env.disk.end(WorkFiles, prealloc.asked)
 	code := prealloc.stage.code()
 	if again(code, completion.Result) {
 		return
 	}
 	if completion.Result < 0 {
-		e.preallocFailed(code, int(-completion.Result))
+		r.preallocFailed(segments, files, code, int(-completion.Result))
 		return
 	}
 	switch prealloc.stage {
@@ -274,33 +275,33 @@ func (e *Engine) preallocCompleted(completion ioring.Completion) {
 	case preallocZero:
 		n := int64(completion.Result) &^ (format.BlockBytes - 1)
 		prealloc.zeroed += n
-		e.stats.ZeroBytes += uint64(n)
+		r.env.stats.ZeroBytes += uint64(n)
 		if prealloc.zeroed == prealloc.bytes {
 			prealloc.stage = preallocSync
 		}
 	case preallocSync:
-		seg := &e.segments.all[prealloc.segment]
-		e.unpinFile(seg)
+		seg := &segments.all[prealloc.segment]
+		files.unpin(seg)
 		seg.allocated = prealloc.bytes
-		e.recycled.prealloc = preallocation{}
-		if !e.addRecycled(seg, true) {
-			e.discard(seg)
+		r.prealloc = preallocation{}
+		if !r.add(seg, true) {
+			segments.discard(seg)
 		}
 	}
 }
 
 // makingFailed: it is tried again later, with another file.
-func (e *Engine) preallocFailed(code ioring.Code, errno int) {
-	if prealloc := &e.recycled.prealloc; !spaceShort(code, errno) {
-		failure := Failure{Op: code, File: SegmentFile, Generation: e.segments.all[prealloc.segment].generation, Errno: ioring.Errno(errno)}
+func (r *recycledFiles) preallocFailed(segments *segments, files *files, code ioring.Code, errno int) {
+	if prealloc := &r.prealloc; !spaceShort(code, errno) {
+		failure := Failure{Op: code, File: SegmentFile, Generation: segments.all[prealloc.segment].generation, Errno: ioring.Errno(errno)}
 		if code == ioring.Write {
 			failure.Offset, failure.Length = prealloc.zeroed, int64(prealloc.asked)
 		}
-		e.survived(failure)
+		r.env.survived(failure)
 	}
-	if e.recycled.prealloc.pinned {
-		e.unpinFile(&e.segments.all[e.recycled.prealloc.segment])
+	if r.prealloc.pinned {
+		files.unpin(&segments.all[r.prealloc.segment])
 	}
-	e.discard(&e.segments.all[e.recycled.prealloc.segment])
-	e.recycled.prealloc, e.recycled.preallocAfter = preallocation{}, e.now+preallocRetryNS
+	segments.discard(&segments.all[r.prealloc.segment])
+	r.prealloc, r.preallocAfter = preallocation{}, r.env.now+preallocRetryNS
 }

@@ -19,7 +19,7 @@ func (e *Engine) SetSegmentBytes(slot Slot, n int64) { e.logs.all[slot].segmentB
 // none yet.
 func (e *Engine) ActiveSegment(slot Slot) (base, bytes, maxTime int64) {
 	lg := &e.logs.all[slot]
-	if !e.open(slot) || lg.active == none {
+	if !e.logs.isOpen(slot) || lg.active == none {
 		return 0, 0, format.NoTime
 	}
 	seg := &e.segments.all[lg.active]
@@ -28,7 +28,7 @@ func (e *Engine) ActiveSegment(slot Slot) (base, bytes, maxTime int64) {
 
 // RollSegment has the next append begin a new segment.
 func (e *Engine) RollSegment(slot Slot) {
-	if lg := &e.logs.all[slot]; e.open(slot) && lg.active != none {
+	if lg := &e.logs.all[slot]; e.logs.isOpen(slot) && lg.active != none {
 		e.segments.all[lg.active].sealed = true
 	}
 }
@@ -36,7 +36,7 @@ func (e *Engine) RollSegment(slot Slot) {
 // Bytes is what the log's records take in its segments, what is still to be
 // drained to them included.
 func (e *Engine) Bytes(slot Slot) (n int64) {
-	if !e.open(slot) {
+	if !e.logs.isOpen(slot) {
 		return 0
 	}
 	for seg := e.segments.at(e.logs.all[slot].firstSegment); seg != nil; seg = e.segments.at(seg.next) {
@@ -50,7 +50,7 @@ func (e *Engine) Bytes(slot Slot) (n int64) {
 // which the log still has bytesMax bytes; a negative bytesMax is no bound. A
 // segment without a time does not age. One that still takes something is left.
 func (e *Engine) RetentionStart(slot Slot, olderThan, bytesMax int64) (start int64) {
-	if !e.open(slot) {
+	if !e.logs.isOpen(slot) {
 		return 0
 	}
 	lg := &e.logs.all[slot]
@@ -83,7 +83,7 @@ func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 	if e.failed {
 		return StorageFailed
 	}
-	if !e.open(slot) {
+	if !e.logs.isOpen(slot) {
 		return Unknown
 	}
 	lg := &e.logs.all[slot]
@@ -97,7 +97,7 @@ func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 	}
 	lg.start = start
 	e.stats.Truncated++
-	e.appendControl(format.Entry{Kind: format.EntryStartMoved, Log: lg.id, Slot: uint32(slot), Base: start})
+	e.journal.appendControl(&e.cache, format.Entry{Kind: format.EntryStartMoved, Log: lg.id, Slot: uint32(slot), Base: start})
 	return OK
 }
 
@@ -107,7 +107,7 @@ func (e *Engine) startMoved(lg *log, start int64) {
 	e.notifyReaders(lg)
 	for seg := e.segments.at(lg.firstSegment); seg != nil && seg.number != lg.writing && seg.ready && seg.extentsInFlight == 0 && seg.end <= start; seg = e.segments.at(lg.firstSegment) {
 		lg.firstSegment = seg.next
-		e.removeSegment(seg)
+		e.segments.remove(&e.index, seg)
 	}
 }
 
@@ -115,7 +115,7 @@ func (e *Engine) startMoved(lg *log, start int64) {
 // next append has another made, and waits for it.
 func (e *Engine) DropEmpty(slot Slot) {
 	lg := &e.logs.all[slot]
-	if !e.open(slot) || lg.startDurable < lg.end || lg.flushed < lg.end || lg.firstExtent != none || lg.provisioning || e.reserved.active {
+	if !e.logs.isOpen(slot) || lg.startDurable < lg.end || lg.flushed < lg.end || lg.firstExtent != none || lg.provisioning || e.reserved.active {
 		return
 	}
 	seg := e.segments.at(lg.firstSegment)
@@ -123,5 +123,5 @@ func (e *Engine) DropEmpty(slot Slot) {
 		return
 	}
 	lg.firstSegment, lg.lastSegment, lg.active, lg.writing = none, none, none, none
-	e.removeSegment(seg)
+	e.segments.remove(&e.index, seg)
 }

@@ -5,11 +5,11 @@ import (
 
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
-	"github.com/tailbound/tailbound/mem"
 )
 
 // segments are the segments of all logs of the shard.
 type segments struct {
+	env          *env
 	counter      uint32 // of generations
 	all          []segment
 	free         int32
@@ -55,15 +55,14 @@ type segment struct {
 	indexReadDue    bool  // it is to be read
 }
 
-func (e *Engine) allocateSegments(*mem.Arena) error {
-	e.segments.all = make([]segment, e.o.segmentsMax())
-	e.segments.unlinks = make([]int32, 0, len(e.segments.all))
-	e.segments.free = none
-	for i := len(e.segments.all) - 1; i >= 0; i-- {
-		e.segments.all[i].next = e.segments.free
-		e.segments.free = int32(i)
+func (s *segments) allocate() {
+	s.all = make([]segment, s.env.o.segmentsMax())
+	s.unlinks = make([]int32, 0, len(s.all))
+	s.free = none
+	for i := len(s.all) - 1; i >= 0; i-- {
+		s.all[i].next = s.free
+		s.free = int32(i)
 	}
-	return nil
 }
 
 // at is the segment with a number; nil for none.
@@ -75,33 +74,33 @@ func (s *segments) at(number int32) *segment {
 }
 
 // nextGeneration names a file as no other is or was.
-func (e *Engine) nextGeneration() uint64 {
-	e.segments.counter++
-	return uint64(e.epoch)<<32 | uint64(e.shard)<<24 | uint64(e.segments.counter&0xffffff)
+func (s *segments) nextGeneration() uint64 {
+	s.counter++
+	return uint64(s.env.epoch)<<32 | uint64(s.env.shard)<<24 | uint64(s.counter&0xffffff)
 }
 
-func (e *Engine) takeSegment(generation uint64, slot Slot) *segment {
-	seg := e.segments.at(e.segments.free)
+func (s *segments) take(generation uint64, slot Slot) *segment {
+	seg := s.at(s.free)
 	if seg == nil {
 		return nil
 	}
-	number := e.segments.free
-	e.segments.free = seg.next
+	number := s.free
+	s.free = seg.next
 	*seg = segment{number: number, generation: generation, log: slot, next: none, file: none, maxTime: format.NoTime}
 	return seg
 }
 
-func (e *Engine) freeSegment(seg *segment) {
+func (s *segments) release(seg *segment) {
 	number := seg.number
-	*seg = segment{next: e.segments.free, file: none}
-	e.segments.free = number
+	*seg = segment{next: s.free, file: none}
+	s.free = number
 }
 
-func (e *Engine) appendSegment(lg *log, seg *segment) {
+func (s *segments) append(lg *log, seg *segment) {
 	if lg.lastSegment == none {
 		lg.firstSegment = seg.number
 	} else {
-		e.segments.all[lg.lastSegment].next = seg.number
+		s.all[lg.lastSegment].next = seg.number
 	}
 	lg.lastSegment = seg.number
 }
@@ -119,13 +118,13 @@ func (e *Engine) admit(lg *log, n int64) Status {
 			return e.waitForRoom()
 		}
 		need := seg.position + min(seg.extents, 1024)*format.BlockBytes + format.RoomFor(seg.pending+n) + seg.extra
-		if (need > limit || seg.broken || seg.sealed || need > seg.allocated-seg.allocated/4 && e.recycledReady(lg)) && (seg.position > 0 || seg.pending > 0 || seg.broken) {
+		if (need > limit || seg.broken || seg.sealed || need > seg.allocated-seg.allocated/4 && e.segments.recycledReady(lg)) && (seg.position > 0 || seg.pending > 0 || seg.broken) {
 			if seg.next == none {
 				return e.requestSegment(lg, n)
 			}
 			if !e.segments.all[seg.next].ready || lg.writing != lg.active || seg.broken {
 				e.journal.memoryShort = true
-				e.queueFlush(lg)
+				e.flush.enqueue(lg)
 				return e.waitForRoom()
 			}
 			lg.active = seg.next
@@ -135,7 +134,7 @@ func (e *Engine) admit(lg *log, n int64) Status {
 		if need > seg.allocated {
 			return e.requestGrowth(lg, seg, need)
 		}
-		if seg.next == none && need > seg.allocated-seg.allocated/4 && !lg.provisioning && e.writesDirect(lg) && e.findRecycled(lg, max(format.RoomFor(n), seg.allocated)) >= 0 {
+		if seg.next == none && need > seg.allocated-seg.allocated/4 && !lg.provisioning && e.writesDirect(lg) && e.recycled.find(&e.segments, lg, max(format.RoomFor(n), seg.allocated)) >= 0 {
 			e.requestSegment(lg, n) // rather than growing
 			return OK
 		}
@@ -152,96 +151,96 @@ func (e *Engine) admit(lg *log, n int64) Status {
 
 // spareWaits says that the log need not grow its segment: the next one is ready,
 // its blocks written, and the log is where it would go on.
-func (e *Engine) recycledReady(lg *log) bool {
-	next := e.segments.all[lg.active].next
-	return next != none && e.segments.all[next].ready && e.segments.all[next].recycled && !e.segments.all[next].broken && lg.writing == lg.active
+func (s *segments) recycledReady(lg *log) bool {
+	next := s.all[lg.active].next
+	return next != none && s.all[next].ready && s.all[next].recycled && !s.all[next].broken && lg.writing == lg.active
 }
 
-func (e *Engine) waitForRoom() Status {
-	e.stats.WaitRoom++
+func (v *env) waitForRoom() Status {
+	v.stats.WaitRoom++
 	return WaitRoom
 }
 
-func (e *Engine) segmentLimit(lg *log) int64 {
+func (v *env) segmentLimit(lg *log) int64 {
 	if lg.segmentBytes > 0 {
-		return min(lg.segmentBytes, int64(e.o.SegmentBytes))
+		return min(lg.segmentBytes, int64(v.o.SegmentBytes))
 	}
-	return int64(e.o.SegmentBytes)
+	return int64(v.o.SegmentBytes)
 }
 
 // writesTo makes segment g the one that log l's runs go to.
-func (e *Engine) writesTo(lg *log, seg *segment) {
-	old := e.segments.at(lg.writing)
+func (s *segments) writesTo(index *indexer, lg *log, seg *segment) {
+	old := s.at(lg.writing)
 	lg.writing = seg.number
 	if old != nil && old != seg {
-		e.indexWriteDue(old)
+		index.writeDue(old)
 	}
 }
 
 // removeSegment has the file of g unlinked, once nobody reads it.
-func (e *Engine) removeSegment(seg *segment) {
-	e.cancelIndex(seg)
-	e.segments.unlinks = append(e.segments.unlinks, seg.number)
+func (s *segments) remove(index *indexer, seg *segment) {
+	index.cancel(seg)
+	s.unlinks = append(s.unlinks, seg.number)
 }
 
 // stepUnlinks removes one file at a time.
-func (e *Engine) stepUnlinks(sleep *ioring.Instant) {
-	if e.segments.unlinking {
-		if !e.segments.unlinkPushed {
-			e.pushUnlink(sleep)
+func (s *segments) stepUnlinks(files *files, recycled *recycledFiles, sleep *ioring.Instant) {
+	if s.unlinking {
+		if !s.unlinkPushed {
+			s.pushUnlink(files, sleep)
 		}
 		return
 	}
-	if len(e.segments.unlinks) == 0 {
+	if len(s.unlinks) == 0 {
 		return
 	}
-	seg := &e.segments.all[e.segments.unlinks[0]]
+	seg := &s.all[s.unlinks[0]]
 	if seg.readers > 0 {
-		copy(e.segments.unlinks, e.segments.unlinks[1:])
-		e.segments.unlinks[len(e.segments.unlinks)-1] = seg.number
+		copy(s.unlinks, s.unlinks[1:])
+		s.unlinks[len(s.unlinks)-1] = seg.number
 		return
 	}
 	if seg.file != none {
-		file := &e.files.table[seg.file]
+		file := &files.table[seg.file]
 		if file.state == fileFailed {
-			e.freeFile(seg.file)
+			files.release(seg.file)
 			seg.file = none
 		} else {
-			e.closeFile(seg.file)
+			files.close(seg.file)
 			return
 		}
 	}
-	if e.keepForRecycling(seg) {
-		e.segments.unlinks = slices.Delete(e.segments.unlinks, 0, 1)
+	if recycled.keep(seg) {
+		s.unlinks = slices.Delete(s.unlinks, 0, 1)
 		return
 	}
-	e.segments.unlinking = true
-	format.PutSegmentPath(e.files.paths.Bytes()[len(e.files.table)*pathBytes:], seg.generation)
-	e.pushUnlink(sleep)
+	s.unlinking = true
+	format.PutSegmentPath(files.paths.Bytes()[len(files.table)*pathBytes:], seg.generation)
+	s.pushUnlink(files, sleep)
 }
 
-func (e *Engine) pushUnlink(sleep *ioring.Instant) {
-	e.segments.unlinkPushed = e.ring.Push(ioring.Op{Code: ioring.Unlink, Buf: e.files.paths.Slice(len(e.files.table)*pathBytes, pathBytes), Token: ioring.MakeToken(kindUnlink, 0, 0)})
-	if !e.segments.unlinkPushed {
-		earlier(sleep, e.now)
+func (s *segments) pushUnlink(files *files, sleep *ioring.Instant) {
+	s.unlinkPushed = s.env.ring.Push(ioring.Op{Code: ioring.Unlink, Buf: files.paths.Slice(len(files.table)*pathBytes, pathBytes), Token: ioring.MakeToken(kindUnlink, 0, 0)})
+	if !s.unlinkPushed {
+		earlier(sleep, s.env.now)
 		return
 	}
-	e.disk.begin(WorkFiles, metadataBytes)
+	s.env.disk.begin(WorkFiles, metadataBytes)
 }
 
 // unlinkCompleted: a file that could not be removed is removed at the next
 // opening, which no log names.
-func (e *Engine) unlinkCompleted(completion ioring.Completion) {
-	e.segments.unlinkPushed = false
-	e.disk.end(WorkFiles, metadataBytes)
+func (s *segments) unlinkCompleted(completion ioring.Completion) {
+	s.unlinkPushed = false
+	s.env.disk.end(WorkFiles, metadataBytes)
 	if again(ioring.Unlink, completion.Result) {
 		return
 	}
-	e.segments.unlinking = false
-	seg := &e.segments.all[e.segments.unlinks[0]]
+	s.unlinking = false
+	seg := &s.all[s.unlinks[0]]
 	if completion.Result < 0 {
-		e.survived(Failure{Op: ioring.Unlink, File: SegmentFile, Generation: seg.generation, Errno: ioring.Errno(-completion.Result)})
+		s.env.survived(Failure{Op: ioring.Unlink, File: SegmentFile, Generation: seg.generation, Errno: ioring.Errno(-completion.Result)})
 	}
-	e.segments.unlinks = slices.Delete(e.segments.unlinks, 0, 1)
-	e.freeSegment(seg)
+	s.unlinks = slices.Delete(s.unlinks, 0, 1)
+	s.release(seg)
 }
