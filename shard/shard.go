@@ -2,6 +2,7 @@ package shard
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/ioring"
@@ -20,6 +21,14 @@ type Node struct {
 	ID   int32
 	Host string
 	Port int32
+}
+
+// Address is HOST:PORT, with brackets around a host that has colons of its own.
+func (n Node) Address() string {
+	if strings.Contains(n.Host, ":") {
+		return fmt.Sprintf("[%s]:%d", n.Host, n.Port)
+	}
+	return fmt.Sprintf("%s:%d", n.Host, n.Port)
 }
 
 // Options are what a shard needs to know. All shards of a broker are given the

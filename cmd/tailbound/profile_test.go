@@ -77,7 +77,7 @@ func TestProfileInADeepDirectory(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, profileSocket), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p, err := listenProfile(dir)
+	p, err := listenProfile(dir, "test")
 	if err != nil {
 		t.Fatal(err)
 	}

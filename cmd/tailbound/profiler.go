@@ -68,6 +68,7 @@ type tailQuestion struct {
 // one line of JSON. It runs on ordinary goroutines beside the shards and asks
 // them for what they have recorded; they hand it over in their turns.
 type profiler struct {
+	version  string
 	listener net.Listener
 	started  time.Time
 	allocs   uint64 // objects that answering has allocated
@@ -82,7 +83,7 @@ type profiler struct {
 
 // listenProfile makes the socket, for its owner only. The caller holds the
 // directory's lock, so a socket that is there is a dead broker's.
-func listenProfile(dir string) (*profiler, error) {
+func listenProfile(dir, version string) (*profiler, error) {
 	path := filepath.Join(dir, profileSocket)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -97,7 +98,7 @@ func listenProfile(dir string) (*profiler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &profiler{listener: listener, budgets: map[string]*budget{}}, nil
+	return &profiler{version: version, listener: listener, budgets: map[string]*budget{}}, nil
 }
 
 // withSocketPath calls f with a path to the same place that fits a socket's
@@ -212,10 +213,10 @@ func (p *profiler) profile(windows []*metrics.Window) *profile {
 		p.collect(late)
 	}
 	now := time.Now()
-	answer := &profile{Version: versionString(), PID: os.Getpid(), At: now, UptimeSeconds: now.Sub(p.started).Seconds(), Process: readProcess()}
+	answer := &profile{Version: p.version, PID: os.Getpid(), At: now, UptimeSeconds: now.Sub(p.started).Seconds(), Process: readProcess()}
 	answer.Process.ProfileAllocsObjects = p.allocs
 	for i, k := range p.collectors {
-		s := shardProfile{Shard: i, Node: p.nodes[i].ID, Address: address(p.nodes[i]), Late: late[i], Counters: map[string]uint64{},
+		s := shardProfile{Shard: i, Node: p.nodes[i].ID, Address: p.nodes[i].Address(), Late: late[i], Counters: map[string]uint64{},
 			Levels: k.Total().Levels(), Total: k.Total().Report(), Since: windows[i].Report()}
 		windows[i].Reset()
 		for _, v := range k.Counters() {

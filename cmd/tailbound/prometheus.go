@@ -86,7 +86,7 @@ func (c shardCollector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	gauge(descInfo, 1, versionString())
+	gauge(descInfo, 1, c.p.version)
 	for _, t := range c.p.slo().Topics {
 		out <- prometheus.MustNewConstMetric(descSLO, prometheus.CounterValue, float64(t.Requests), t.Topic)
 		out <- prometheus.MustNewConstMetric(descMiss, prometheus.CounterValue, float64(t.Missed), t.Topic)

@@ -132,12 +132,12 @@ func (p *profiler) tail(over time.Duration, count int) *tailProfile {
 		p.takeFlights(true)
 	}
 	now := time.Now()
-	answer := &tailProfile{Version: versionString(), PID: os.Getpid(), At: now}
+	answer := &tailProfile{Version: p.version, PID: os.Getpid(), At: now}
 	for i, h := range p.histories {
 		if h == nil {
 			continue
 		}
-		s := tailShard{Shard: i, Node: p.nodes[i].ID, Address: address(p.nodes[i]), Late: late[i]}
+		s := tailShard{Shard: i, Node: p.nodes[i].ID, Address: p.nodes[i].Address(), Late: late[i]}
 		all := h.since(now.Add(-over).UnixMilli())
 		for _, v := range all {
 			s.Seconds += float64(v.Ended-v.Began) / 1e9

@@ -444,7 +444,7 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	if err := raiseFilesLimit(options, o.connsMax); err != nil {
 		return err
 	}
-	profiler, err := listenProfile(o.dataDir)
+	profiler, err := listenProfile(o.dataDir, versionString())
 	if err != nil {
 		return fmt.Errorf("the socket of `tailbound profile`: %w", err)
 	}
@@ -606,7 +606,7 @@ func announce(cmd *cobra.Command, log *slog.Logger, o serveOptions, listeners []
 	nodes, bound := listeners[0].nodes, listeners[0].bound
 	listen := listeners[0].address()
 	if o.logFormat == "json" {
-		log.Info("serving", "version", versionString(), "kernel", f.Kernel, "data_dir", o.dataDir, "file_system", d.FileSystem, "listen", listen, "advertise", address(nodes[0]),
+		log.Info("serving", "version", versionString(), "kernel", f.Kernel, "data_dir", o.dataDir, "file_system", d.FileSystem, "listen", listen, "advertise", nodes[0].Address(),
 			"shards", o.shards, "cpus", cpus, "arena_bytes", int64(o.arena), "ring_found", f.Found(), "ring_missing", f.Missing(), "durable", !buffered, "started_in_ms", took.Milliseconds())
 		return
 	}
@@ -616,7 +616,7 @@ func announce(cmd *cobra.Command, log *slog.Logger, o serveOptions, listeners []
 	out := cmd.OutOrStdout()
 	fmt.Fprintf(out, "tailbound %s, Linux %s, serving %s (%s) after %d ms\n", versionString(), f.Kernel, o.dataDir, d.FileSystem, took.Milliseconds())
 	listens := ""
-	if listen != address(nodes[0]) {
+	if listen != nodes[0].Address() {
 		listens = fmt.Sprintf("  listening on %s and the %s above", listen, term.Plural(len(bound)-1, "port"))
 	}
 	shards := nodes[1:]
@@ -624,21 +624,21 @@ func announce(cmd *cobra.Command, log *slog.Logger, o serveOptions, listeners []
 		if listens != "" {
 			listens = "  listening on " + listen
 		}
-		fmt.Fprintf(out, "  one node  node %d  %s%s  (--listen-mode=single: one core has all partitions)\n", nodes[0].ID, address(nodes[0]), listens)
+		fmt.Fprintf(out, "  one node  node %d  %s%s  (--listen-mode=single: one core has all partitions)\n", nodes[0].ID, nodes[0].Address(), listens)
 		shards = nodes
 	} else {
-		fmt.Fprintf(out, "  control   node %d  %s%s\n", nodes[0].ID, address(nodes[0]), listens)
+		fmt.Fprintf(out, "  control   node %d  %s%s\n", nodes[0].ID, nodes[0].Address(), listens)
 	}
 	for i, n := range shards {
 		place := "not pinned"
 		if len(cpus) > 0 {
 			place = fmt.Sprintf("CPU %d", cpus[i%len(cpus)])
 		}
-		fmt.Fprintf(out, "  shard %-3d node %d  %s  %s, arena %s\n", i+1, n.ID, address(n), place, &o.arena)
+		fmt.Fprintf(out, "  shard %-3d node %d  %s  %s, arena %s\n", i+1, n.ID, n.Address(), place, &o.arena)
 	}
 	for i, l := range listeners {
 		if i > 0 {
-			fmt.Fprintf(out, "  listener  %s  the same nodes from %s on, listening on %s\n", l.name, address(l.nodes[0]), l.address())
+			fmt.Fprintf(out, "  listener  %s  the same nodes from %s on, listening on %s\n", l.name, l.nodes[0].Address(), l.address())
 		}
 	}
 	fmt.Fprintf(out, "  io_uring  found: %s\n", strings.Join(append([]string{"linux 5.19's"}, f.Found()...), ", "))
@@ -648,15 +648,13 @@ func announce(cmd *cobra.Command, log *slog.Logger, o serveOptions, listeners []
 	if buffered {
 		fmt.Fprintln(out, "  --buffered: NOTHING IS DURABLE here; acknowledged records do not survive a power cut")
 	}
-	fmt.Fprintf(out, "\n  echo hello | kcat -P -b %s -t demo && kcat -C -b %s -t demo -e\n\n", address(nodes[0]), address(nodes[0]))
+	fmt.Fprintf(out, "\n  echo hello | kcat -P -b %s -t demo && kcat -C -b %s -t demo -e\n\n", nodes[0].Address(), nodes[0].Address())
 }
 
 // address is where the first node listens.
 func (l *listener) address() string {
 	return net.JoinHostPort(l.host, strconv.Itoa(l.bound[0].port))
 }
-
-func address(n shard.Node) string { return net.JoinHostPort(n.Host, strconv.Itoa(int(n.Port))) }
 
 // advertised are the nodes as clients see them.
 func advertised(advertise, host string, all []bound) ([]shard.Node, error) {

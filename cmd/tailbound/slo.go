@@ -179,7 +179,7 @@ func (p *profiler) slo() *sloProfile {
 		p.takeFlights(true)
 	}
 	now := time.Now()
-	s := &sloProfile{Version: versionString(), PID: os.Getpid(), At: now, Topics: []sloTopic{}}
+	s := &sloProfile{Version: p.version, PID: os.Getpid(), At: now, Topics: []sloTopic{}}
 	for name, b := range p.budgets {
 		s.Topics = append(s.Topics, b.topic(name, now))
 	}

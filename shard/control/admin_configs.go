@@ -64,12 +64,12 @@ func (c *control) startedWith(name string, node int) string {
 	n := o.Nodes[node]
 	switch name {
 	case "advertised.listeners":
-		all := "PLAINTEXT://" + hostPort(n)
+		all := "PLAINTEXT://" + n.Address()
 		for i, name := range o.ListenerNames {
 			if i == 0 {
-				all = name + "://" + hostPort(n)
+				all = name + "://" + n.Address()
 			} else {
-				all += "," + name + "://" + hostPort(o.OtherNodes[i-1][node])
+				all += "," + name + "://" + o.OtherNodes[i-1][node].Address()
 			}
 		}
 		return all
@@ -149,14 +149,6 @@ func addressLimits(all []netring.AddressLimit) string {
 		list = strconv.AppendInt(list, int64(l.ConnsMax), 10)
 	}
 	return string(list)
-}
-
-// hostPort is a node's address, with brackets where it has colons of its own.
-func hostPort(n shard.Node) string {
-	if strings.Contains(n.Host, ":") {
-		return fmt.Sprintf("[%s]:%d", n.Host, n.Port)
-	}
-	return fmt.Sprintf("%s:%d", n.Host, n.Port)
 }
 
 // brokerConfigured puts what was set for brokers in force: here, and at the data
