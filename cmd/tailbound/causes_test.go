@@ -24,6 +24,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"golang.org/x/sys/unix"
 
+	"github.com/tailbound/tailbound/cmd/tailbound/observe"
 	"github.com/tailbound/tailbound/cmd/tailbound/program"
 	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/metrics"
@@ -84,7 +85,7 @@ func startVictim(t *testing.T, args ...string) *victim {
 	}
 	v := &victim{t: t, cpu: allowed[len(allowed)-1]}
 	v.Broker = program.Start(t, append(args, "--cpus", strconv.Itoa(v.cpu))...)
-	var p profile
+	var p observe.Profile
 	if err := json.Unmarshal([]byte(program.Must(t, "", "profile", "--data-dir", v.Dir, "--once", "--json")), &p); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +126,7 @@ func (v *victim) quiet() {
 }
 
 // tail is what `profile tail` says of so long.
-func (v *victim) tail(over time.Duration) (t tailProfile) {
+func (v *victim) tail(over time.Duration) (t observe.TailProfile) {
 	v.t.Helper()
 	if err := json.Unmarshal([]byte(program.Must(v.t, "", "profile", "tail", "--data-dir", v.Dir, "--once", "--json", "--count", "1000", "--interval", over.String())), &t); err != nil {
 		v.t.Fatal(err)
@@ -294,7 +295,7 @@ func TestTailNamesANeighbour(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer neighbour.Close()
-	blamed := func(over time.Duration) (all []slowRequest) {
+	blamed := func(over time.Duration) (all []observe.SlowRequest) {
 		for _, r := range v.tail(over).Shards[0].Kinds[metrics.Produce].Slowest {
 			if r.Topic == "victim" && r.Cause == "neighbour log" {
 				all = append(all, r)
@@ -350,7 +351,7 @@ func TestNice(t *testing.T) {
 // threadsAt counts the broker's threads of a nice value.
 func threadsAt(t *testing.T, b *program.Broker, nice int) (n int) {
 	t.Helper()
-	var p profile
+	var p observe.Profile
 	if err := json.Unmarshal([]byte(program.Must(t, "", "profile", "--data-dir", b.Dir, "--once", "--json")), &p); err != nil {
 		t.Fatal(err)
 	}

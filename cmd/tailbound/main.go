@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tailbound/tailbound/cmd/tailbound/observe"
 	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
@@ -38,7 +39,7 @@ func rootCommand() *cobra.Command {
   tailbound check /var/lib/tailbound
   kcat -b localhost:9092 -L`,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), profileCommand(), topicCommand(), produceCommand(), consumeCommand(), groupCommand(), clusterCommand(), benchCommand(), configCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), observe.Command(), topicCommand(), produceCommand(), consumeCommand(), groupCommand(), clusterCommand(), benchCommand(), configCommand(), versionCommand())
 	root.InitDefaultCompletionCmd()
 	term.ExplainMistakes(root)
 	return root

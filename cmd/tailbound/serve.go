@@ -27,6 +27,7 @@ import (
 
 	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/cmd/tailbound/observe"
 	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/netring"
@@ -444,17 +445,17 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 	if err := raiseFilesLimit(options, o.connsMax); err != nil {
 		return err
 	}
-	profiler, err := listenProfile(o.dataDir, versionString())
+	profiler, err := observe.Listen(o.dataDir, versionString())
 	if err != nil {
 		return fmt.Errorf("the socket of `tailbound profile`: %w", err)
 	}
-	defer profiler.close(o.dataDir)
-	var prometheus *prometheusServer
+	defer profiler.Close(o.dataDir)
+	var prometheus *observe.PrometheusServer
 	if o.metricsListen != "" {
-		if prometheus, err = listenPrometheus(o.metricsListen); err != nil {
+		if prometheus, err = observe.ListenPrometheus(o.metricsListen); err != nil {
 			return err
 		}
-		defer prometheus.close()
+		defer prometheus.Close()
 	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
@@ -467,20 +468,20 @@ func serve(cmd *cobra.Command, o serveOptions) error {
 		return err
 	}
 	runtime.GC()
-	debug.SetMemoryLimit(int64(readProcess().HeapLiveBytes) + garbageMax)
+	debug.SetMemoryLimit(int64(observe.ReadProcess().HeapLiveBytes) + garbageMax)
 	for _, note := range running.Boot.Notes {
 		logger.log.Warn(note)
 	}
-	profiler.serve(running.Broker, options.Nodes)
+	profiler.Serve(running.Broker, options.Nodes)
 	if prometheus != nil {
-		prometheus.serve(profiler, func(err error) { logger.log.Error("/metrics is not served any more", "error", err) })
+		prometheus.Serve(profiler, func(err error) { logger.log.Error("/metrics is not served any more", "error", err) })
 	}
 	announce(cmd, logger.log, o, listeners, found, dir.disk, dir.buffered, data, time.Since(started))
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		logger.log.Warn("systemd could not be told of readiness", "error", err)
 	}
 	go watchdog(profiler, logger.log)
-	return untilStopped(running, signals, logger.log, func() { profiler.close(o.dataDir) })
+	return untilStopped(running, signals, logger.log, func() { profiler.Close(o.dataDir) })
 }
 
 // brokerOptions are the settings as shards take them, but for what is found out
@@ -583,7 +584,7 @@ const garbageMax = 512 << 20
 
 // watchdog tells systemd, where it wants to know (WatchdogSec), that the broker
 // is alive: only while every shard takes turns.
-func watchdog(p *profiler, log *slog.Logger) {
+func watchdog(p *observe.Server, log *slog.Logger) {
 	every, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		log.Warn("systemd's watchdog cannot be fed", "error", err)
@@ -593,7 +594,7 @@ func watchdog(p *profiler, log *slog.Logger) {
 	}
 	for {
 		time.Sleep(every / 3)
-		if stuck := p.stuck(); len(stuck) > 0 {
+		if stuck := p.Stuck(); len(stuck) > 0 {
 			log.Error("shards took no turn; systemd is not told that all is well", "shards", stuck)
 		} else if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
 			log.Warn("systemd could not be told that all is well", "error", err)

@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"cmp"
@@ -12,13 +12,13 @@ import (
 // Error budgets, as the Site Reliability Workbook has them (chapter 5, Alerting on
 // SLOs): a topic's objective leaves a share of its requests that may miss it, the
 // budget of 30 days. The burn rate says how many times as fast as that it is being
-// spent; two windows at a time say whether somebody is to be woken.
+// spent; a long and a short window together decide whether there is an alert.
 
-// sloWindows are the windows whose burn rates are told.
+// sloWindows are the windows whose burn rates are reported.
 var sloWindows = []time.Duration{5 * time.Minute, 30 * time.Minute, time.Hour, 2 * time.Hour, 6 * time.Hour, 24 * time.Hour, 72 * time.Hour}
 
-// sloAlerts are its table 5-8: 2 % of the budget in an hour, 5 % in six; 10 % in
-// a day, or in three.
+// sloAlerts is table 5-8 of the Workbook: an alert is 2 % of the budget in an hour,
+// 5 % in six, 10 % in a day or in three.
 var sloAlerts = []struct {
 	long, short time.Duration
 	burn        float64
@@ -35,18 +35,18 @@ const (
 	budgetMinutes = 72 * 60 // the longest window
 )
 
-// budget is one topic's, in minutes of what its shards counted. It belongs to
-// whoever holds the profiler's lock.
+// budget is the error budget of one topic: what its shards counted, by minute.
+// Server.mu guards it.
 type budget struct {
 	limitNS, targetPPM int64
-	total, missed      uint64 // since it was promised
+	total, missed      uint64 // since the objective was set
 	since              time.Time
-	minute             int64 // the one under way, since 1970
+	minute             int64 // the present one, in minutes since 1970
 	minutes            [budgetMinutes]struct{ total, missed uint32 }
-	seen               map[int][2]uint64 // by shard: what it had counted
+	seen               map[int][2]uint64 // by shard: total and missed as it last counted them
 }
 
-// forward begins the minute of now.
+// forward advances to the minute of now and empties those between.
 func (b *budget) forward(now time.Time) {
 	m := now.Unix() / 60
 	for ; b.minute < m; b.minute++ {
@@ -57,15 +57,15 @@ func (b *budget) forward(now time.Time) {
 	}
 }
 
-// take adds what a shard has counted.
+// take adds what a shard has counted since it last told.
 func (b *budget) take(shard int, o *metrics.Objective, now time.Time) {
-	if b.limitNS != o.LimitNS || b.targetPPM != o.TargetPPM { // another promise, or the first
+	if b.limitNS != o.LimitNS || b.targetPPM != o.TargetPPM { // another objective, or the first
 		*b = budget{limitNS: o.LimitNS, targetPPM: o.TargetPPM, since: now, minute: now.Unix() / 60, seen: map[int][2]uint64{}}
 	}
 	b.forward(now)
 	before := b.seen[shard]
 	if o.Total < before[0] {
-		before = [2]uint64{} // promised anew
+		before = [2]uint64{} // the shard counts anew
 	}
 	b.seen[shard] = [2]uint64{o.Total, o.Missed}
 	total, missed := o.Total-before[0], o.Missed-before[1]
@@ -76,7 +76,7 @@ func (b *budget) take(shard int, o *metrics.Objective, now time.Time) {
 	x.missed += uint32(missed)
 }
 
-// within sums the last minutes of a window, the one under way included.
+// within sums the last minutes, the present one included.
 func (b *budget) within(window time.Duration) (total, missed uint64) {
 	for i := range int64(window / time.Minute) {
 		if b.minute-i < 0 {
@@ -89,45 +89,46 @@ func (b *budget) within(window time.Duration) (total, missed uint64) {
 	return total, missed
 }
 
-// sloProfile is what `profile watch slo` shows. The names stay.
-type sloProfile struct {
+// SLOProfile is what `profile watch slo` shows. The JSON names are kept from version
+// to version.
+type SLOProfile struct {
 	Version string     `json:"version"`
 	PID     int        `json:"pid"`
 	At      time.Time  `json:"at"`
-	Topics  []sloTopic `json:"topics"`
+	Topics  []SLOTopic `json:"topics"`
 }
 
-// sloTopic is one topic with an objective.
-type sloTopic struct {
+// SLOTopic is one topic with an objective.
+type SLOTopic struct {
 	Topic        string      `json:"topic"`
 	LimitNS      int64       `json:"limit_ns"`
 	Target       float64     `json:"target"` // share of requests
 	Since        time.Time   `json:"since"`
 	Requests     uint64      `json:"requests"`
 	Missed       uint64      `json:"missed"`
-	Windows      []sloWindow `json:"windows"`
-	BudgetLeft   float64     `json:"budget_left"`              // of the requests since then, below 0 where more missed it than may
-	BudgetLastsS float64     `json:"budget_lasts_s,omitempty"` // that of 30 days, at the speed of the last hour
+	Windows      []SLOWindow `json:"windows"`
+	BudgetLeft   float64     `json:"budget_left"`              // share, of the requests since then; below 0 where more missed it than may
+	BudgetLastsS float64     `json:"budget_lasts_s,omitempty"` // the budget of 30 days, at the burn rate of the last hour
 	Alert        string      `json:"alert"`                    // none, ticket or page
 }
 
-// sloWindow is one window of it.
-type sloWindow struct {
+// SLOWindow is the burn rate over one window.
+type SLOWindow struct {
 	Seconds  int64   `json:"seconds"`
-	Covered  bool    `json:"covered"` // the objective is that old
+	Covered  bool    `json:"covered"` // the objective is as old as the window
 	Requests uint64  `json:"requests"`
 	Missed   uint64  `json:"missed"`
 	Burn     float64 `json:"burn_rate"`
 }
 
-// topic says how a topic's budget burns.
-func (b *budget) topic(name string, now time.Time) sloTopic {
+// topic is the report on a budget.
+func (b *budget) topic(name string, now time.Time) SLOTopic {
 	b.forward(now)
-	t := sloTopic{Topic: name, LimitNS: b.limitNS, Target: float64(b.targetPPM) / 1e6, Since: b.since, Requests: b.total, Missed: b.missed, Alert: "none"}
+	t := SLOTopic{Topic: name, LimitNS: b.limitNS, Target: float64(b.targetPPM) / 1e6, Since: b.since, Requests: b.total, Missed: b.missed, Alert: "none"}
 	burn := map[time.Duration]float64{}
 	for _, w := range sloWindows {
 		total, missed := b.within(w)
-		x := sloWindow{Seconds: int64(w / time.Second), Covered: now.Sub(b.since) >= w, Requests: total, Missed: missed}
+		x := SLOWindow{Seconds: int64(w / time.Second), Covered: now.Sub(b.since) >= w, Requests: total, Missed: missed}
 		if total > 0 {
 			x.Burn = float64(missed) / float64(total) / (1 - t.Target)
 		}
@@ -152,9 +153,9 @@ func (b *budget) topic(name string, now time.Time) sloTopic {
 	return t
 }
 
-// budgeted takes what a shard's interval says of objectives. Those that no shard
-// tells of any more are forgotten.
-func (p *profiler) budgeted(shard int, v *metrics.Interval, now time.Time) {
+// budgeted adds an interval of a shard to the budgets. A budget that no shard counts
+// for any more is dropped.
+func (p *Server) budgeted(shard int, v *metrics.Interval, now time.Time) {
 	for i := range v.Objectives[:v.ObjectivesN] {
 		o := &v.Objectives[i]
 		b := p.budgets[o.Topic()]
@@ -173,16 +174,16 @@ func (p *profiler) budgeted(shard int, v *metrics.Interval, now time.Time) {
 	}
 }
 
-// slo is what there is to say of all of them. The caller holds the lock.
-func (p *profiler) slo() *sloProfile {
+// slo is the report on all budgets. The caller holds mu.
+func (p *Server) slo() *SLOProfile {
 	if p.broker != nil {
 		p.takeFlights(true)
 	}
 	now := time.Now()
-	s := &sloProfile{Version: p.version, PID: os.Getpid(), At: now, Topics: []sloTopic{}}
+	s := &SLOProfile{Version: p.version, PID: os.Getpid(), At: now, Topics: []SLOTopic{}}
 	for name, b := range p.budgets {
 		s.Topics = append(s.Topics, b.topic(name, now))
 	}
-	slices.SortFunc(s.Topics, func(a, b sloTopic) int { return cmp.Compare(a.Topic, b.Topic) })
+	slices.SortFunc(s.Topics, func(a, b SLOTopic) int { return cmp.Compare(a.Topic, b.Topic) })
 	return s
 }

@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"encoding/json"
@@ -26,7 +26,8 @@ type recordedSeries struct {
 	H    string `json:"histogram"`
 }
 
-// recordedInterval is what came since this connection's last question.
+// recordedInterval is the histograms of what was recorded since the question before
+// on the same connection.
 type recordedInterval struct {
 	At     time.Time        `json:"at"`
 	Late   []int            `json:"late,omitempty"` // shards that took no turn in time
@@ -70,17 +71,18 @@ beside each other.`,
 	return c
 }
 
-// recordProfile asks for intervals until it is over. Two connections: each
-// question of a connection begins its interval anew.
+// recordProfile asks for an interval at a time until the recording is over. It has
+// two connections, as each question begins its connection's interval anew: one for
+// the intervals, and one for the profile of the whole.
 func recordProfile(cmd *cobra.Command, dir, into string, interval, duration time.Duration) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	p, err := dialProfile(dir)
+	p, err := dial(dir)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	whole, err := dialProfile(dir)
+	whole, err := dial(dir)
 	if err != nil {
 		return err
 	}
@@ -90,7 +92,7 @@ func recordProfile(cmd *cobra.Command, dir, into string, interval, duration time
 		return err
 	}
 	var got recordedInterval
-	if err := p.ask(profileQuestion{Record: true}, &got); err != nil {
+	if err := p.ask(question{Record: true}, &got); err != nil {
 		return err
 	}
 	began := got.At
@@ -112,7 +114,7 @@ func recordProfile(cmd *cobra.Command, dir, into string, interval, duration time
 			over = true
 		}
 		got = recordedInterval{}
-		if failed = p.ask(profileQuestion{Record: true}, &got); failed != nil {
+		if failed = p.ask(question{Record: true}, &got); failed != nil {
 			run.Notes = append(run.Notes, "the broker was gone before the recording was over")
 			break
 		}
@@ -142,11 +144,11 @@ func recordProfile(cmd *cobra.Command, dir, into string, interval, duration time
 		run.Notes = append(run.Notes, fmt.Sprintf("shard %d took no turn in time to be asked, once at least: what it had is in a later interval", s))
 	}
 	if last, err := whole.next(); err == nil {
-		tail := new(tailProfile)
-		if err := whole.ask(profileQuestion{Tail: &tailQuestion{OverMS: int64(run.Seconds * 1000), Count: 10}}, tail); err == nil {
+		tail := new(TailProfile)
+		if err := whole.ask(question{Tail: &tailQuestion{OverMS: int64(run.Seconds * 1000), Count: 10}}, tail); err == nil {
 			run.Profile, err = json.Marshal(struct {
-				*profile
-				Tail *tailProfile `json:"tail"`
+				*Profile
+				Tail *TailProfile `json:"tail"`
 			}{last, tail})
 			if err != nil {
 				return err
@@ -164,9 +166,8 @@ func printRecorded(w io.Writer, into string, run *record.Run) error {
 	return err
 }
 
-// recorded is what came into a connection's windows, which it empties. The caller
-// holds the lock.
-func (p *profiler) recorded(windows []*metrics.Window) (*recordedInterval, error) {
+// recorded encodes and empties a connection's windows. The caller holds Server.mu.
+func (p *Server) recorded(windows []*metrics.Window) (*recordedInterval, error) {
 	late := make([]bool, len(p.collectors))
 	if p.broker != nil {
 		p.collect(late)

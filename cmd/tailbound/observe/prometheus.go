@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"errors"
@@ -15,22 +15,25 @@ import (
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// prometheusServer serves /metrics: what the profile has, as text for
-// Prometheus. Asking it asks the shards, as a profile does.
-type prometheusServer struct {
+// PrometheusServer serves /metrics: the figures of the profile as Prometheus's text.
+// A scrape asks the shards, as a profile does.
+type PrometheusServer struct {
 	listener net.Listener
 	http     http.Server
 }
 
-func listenPrometheus(at string) (*prometheusServer, error) {
+// ListenPrometheus binds the address of --metrics-listen.
+func ListenPrometheus(at string) (*PrometheusServer, error) {
 	l, err := net.Listen("tcp", at)
 	if err != nil {
 		return nil, fmt.Errorf("--metrics-listen: %w", err)
 	}
-	return &prometheusServer{listener: l}, nil
+	return &PrometheusServer{listener: l}, nil
 }
 
-func (s *prometheusServer) serve(p *profiler, wrong func(error)) {
+// Serve answers scrapes on a goroutine until Close. wrong is told why it ended where
+// that was not Close.
+func (s *PrometheusServer) Serve(p *Server, wrong func(error)) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(shardCollector{p}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
@@ -43,8 +46,9 @@ func (s *prometheusServer) serve(p *profiler, wrong func(error)) {
 	}()
 }
 
-func (s *prometheusServer) close() {
-	s.listener.Close() // where serve was not reached
+// Close frees the address and ends Serve.
+func (s *PrometheusServer) Close() {
+	s.listener.Close() // Serve may not have been called
 	s.http.Close()
 }
 
@@ -70,12 +74,15 @@ var (
 	descInfo  = prometheus.NewDesc("tailbound_info", "The version that runs.", []string{"version"}, nil)
 )
 
-// shardCollector asks the shards for each scrape.
-type shardCollector struct{ p *profiler }
+// shardCollector collects from the shards, at each scrape.
+type shardCollector struct{ p *Server }
 
-// Describe says nothing: which counters there are, the shards say.
+// Describe describes nothing: which counters there are is known when shards answer
+// (an unchecked collector, in the words of client_golang).
 func (shardCollector) Describe(chan<- *prometheus.Desc) {}
 
+// Collect asks the shards, and has the figures of those that did not answer in time
+// as they were.
 func (c shardCollector) Collect(out chan<- prometheus.Metric) {
 	c.p.mu.Lock()
 	defer c.p.mu.Unlock()
@@ -127,8 +134,8 @@ func (c shardCollector) Collect(out chan<- prometheus.Metric) {
 	}
 }
 
-// cumulative counts, for each of bucketsNS, the values up to it: to the two
-// digits that a histogram has.
+// cumulative is the number of values up to each of bucketsNS, exact to the two
+// significant digits of a histogram.
 func cumulative(h *metrics.Histogram) map[float64]uint64 {
 	all := make(map[float64]uint64, len(bucketsNS))
 	have, n, i := h.Buckets(), uint64(0), 0

@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"encoding/json"
@@ -25,7 +25,7 @@ func TestProfile(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(b.Dir, profileSocket)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("the socket: %v, %v; only its owner may ask", info, err)
 	}
-	once := func() (p profile) {
+	once := func() (p Profile) {
 		out := program.Must(t, "", "profile", "--data-dir", b.Dir, "--once", "--json")
 		if err := json.Unmarshal([]byte(out), &p); err != nil {
 			t.Fatal(err)
@@ -77,16 +77,16 @@ func TestProfileInADeepDirectory(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, profileSocket), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p, err := listenProfile(dir, "test")
+	p, err := Listen(dir, "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := dialProfile(dir)
+	c, err := dial(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.close()
-	p.close(dir)
+	p.Close(dir)
 	if out, err := exec.Command("ls", dir).Output(); err != nil || len(out) > 0 {
 		t.Errorf("left behind: %s, %v", out, err)
 	}
@@ -94,10 +94,10 @@ func TestProfileInADeepDirectory(t *testing.T) {
 
 func TestPauses(t *testing.T) {
 	s := summarizePauses(&rtm.Float64Histogram{Counts: []uint64{0, 98, 1, 1}, Buckets: []float64{math.Inf(-1), 1e-6, 2e-6, 4e-6, math.Inf(1)}})
-	if s != (pauseSummary{100, 2000, 2000, 4000, 4000, 4000}) {
+	if s != (PauseSummary{100, 2000, 2000, 4000, 4000, 4000}) {
 		t.Errorf("%+v", s)
 	}
-	if s := summarizePauses(&rtm.Float64Histogram{Counts: []uint64{0}, Buckets: []float64{0, 1}}); s != (pauseSummary{}) {
+	if s := summarizePauses(&rtm.Float64Histogram{Counts: []uint64{0}, Buckets: []float64{0, 1}}); s != (PauseSummary{}) {
 		t.Errorf("of nothing: %+v", s)
 	}
 }
@@ -148,7 +148,7 @@ func TestCumulativeBuckets(t *testing.T) {
 // The live view, without a terminal: what it shows of what it is told.
 func TestWatch(t *testing.T) {
 	b := program.Start(t)
-	var m tea.Model = watch{dir: b.Dir, interval: time.Second}
+	var m tea.Model = live{dir: b.Dir, interval: time.Second}
 	tell := func(msg tea.Msg) string {
 		t.Helper()
 		m, _ = m.Update(msg)
@@ -162,7 +162,7 @@ func TestWatch(t *testing.T) {
 			}
 		}
 	}
-	ask := func() string { return tell(m.(watch).ask()) }
+	ask := func() string { return tell(m.(live).ask()) }
 	has(m.View().Content, "asking")
 	has(ask(), "records/s", "0 control", "resident")
 	program.Must(t, "a\nb\nc\n", "produce", "watched", "--create", "--brokers", b.Addr)

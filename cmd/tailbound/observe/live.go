@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"fmt"
@@ -13,15 +13,15 @@ import (
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// watch is `tailbound profile` in a terminal: a page for all shards and one for
-// each, asked for again every interval. It goes on when the broker comes back.
-type watch struct {
+// live is `tailbound profile` in a terminal: one page for all shards and one for
+// each, refreshed every interval. It reconnects when the broker is restarted.
+type live struct {
 	dir      string
 	interval time.Duration
-	client   *profileClient // nil: not connected
+	client   *client // nil while not connected
 
-	got, before *profile // the last two; nil before they came
-	failed      error    // why there is no newer one
+	got, before *Profile // the last two answers, or nil
+	failed      error    // why the last question was not answered
 	page        int      // 0: all shards; i: shard i-1
 	total       bool     // since the start instead of the interval
 	paused      bool
@@ -29,13 +29,15 @@ type watch struct {
 	height      int
 }
 
-// profileTold is what came of asking.
+// profileTold is the answer to a question, or the error; without a client the
+// connection is lost.
 type profileTold struct {
-	client *profileClient
-	got    *profile
+	client *client
+	got    *Profile
 	err    error
 }
 
+// askAgain is due when the interval is over.
 type askAgain struct{}
 
 var (
@@ -46,27 +48,27 @@ var (
 	stylePage  = lipgloss.NewStyle().Reverse(true)
 )
 
-// watchProfile runs until q.
+// watchProfile shows the live view until q is pressed.
 func watchProfile(dir string, interval time.Duration) error {
-	first, err := dialProfile(dir) // what is wrong at first is said without a screen
+	first, err := dial(dir) // a first failure is printed, not shown on a screen that is gone at once
 	if err != nil {
 		return err
 	}
-	m, err := tea.NewProgram(watch{dir: dir, interval: interval, client: first}).Run()
-	if w, ok := m.(watch); ok && w.client != nil {
+	m, err := tea.NewProgram(live{dir: dir, interval: interval, client: first}).Run()
+	if w, ok := m.(live); ok && w.client != nil {
 		w.client.close()
 	}
 	return err
 }
 
-func (w watch) Init() tea.Cmd { return w.ask }
+func (w live) Init() tea.Cmd { return w.ask }
 
-// ask runs beside the screen.
-func (w watch) ask() tea.Msg {
+// ask runs on a goroutine beside the screen, one at a time.
+func (w live) ask() tea.Msg {
 	c := w.client
 	if c == nil {
 		var err error
-		if c, err = dialProfile(w.dir); err != nil {
+		if c, err = dial(w.dir); err != nil {
 			return profileTold{err: err}
 		}
 	}
@@ -78,7 +80,7 @@ func (w watch) ask() tea.Msg {
 	return profileTold{c, got, nil}
 }
 
-func (w watch) Update(m tea.Msg) (tea.Model, tea.Cmd) {
+func (w live) Update(m tea.Msg) (tea.Model, tea.Cmd) {
 	switch m := m.(type) {
 	case tea.WindowSizeMsg:
 		w.width, w.height = m.Width, m.Height
@@ -97,7 +99,7 @@ func (w watch) Update(m tea.Msg) (tea.Model, tea.Cmd) {
 	return w, nil
 }
 
-func (w watch) key(k string) (tea.Model, tea.Cmd) {
+func (w live) key(k string) (tea.Model, tea.Cmd) {
 	pages := 1
 	if w.got != nil {
 		pages += len(w.got.Shards)
@@ -127,7 +129,7 @@ func (w watch) key(k string) (tea.Model, tea.Cmd) {
 	return w, nil
 }
 
-func (w watch) View() tea.View {
+func (w live) View() tea.View {
 	lines := strings.Split(w.text(), "\n")
 	if w.height > 0 && len(lines) > w.height {
 		lines = append(lines[:w.height-1], styleFaint.Render("... make the window taller for the rest"))
@@ -138,7 +140,7 @@ func (w watch) View() tea.View {
 	return v
 }
 
-func (w watch) text() string {
+func (w live) text() string {
 	if w.got == nil {
 		if w.failed != nil {
 			return styleBad.Render(w.failed.Error())
@@ -176,16 +178,16 @@ func (w watch) text() string {
 	return b.String()
 }
 
-func (w watch) report(s shardProfile) metrics.Report {
+func (w live) report(s ShardProfile) metrics.Report {
 	if w.total {
 		return s.Total
 	}
 	return s.Since
 }
 
-// rate is how fast a counter of a shard grows, a second; false where there is
-// nothing to compare with.
-func (w watch) rate(shard int, counter string) (float64, bool) {
+// rate is the growth of a shard's counter per second between the last two answers;
+// false where there are not two of the same process.
+func (w live) rate(shard int, counter string) (float64, bool) {
 	if w.before == nil || w.before.PID != w.got.PID || shard >= len(w.before.Shards) {
 		return 0, false
 	}
@@ -196,7 +198,7 @@ func (w watch) rate(shard int, counter string) (float64, bool) {
 	return float64(w.got.Shards[shard].Counters[counter]-w.before.Shards[shard].Counters[counter]) / took, true
 }
 
-func (w watch) rateText(shard int, counter string) string {
+func (w live) rateText(shard int, counter string) string {
 	r, ok := w.rate(shard, counter)
 	if !ok {
 		return ""
@@ -204,7 +206,7 @@ func (w watch) rateText(shard int, counter string) string {
 	return term.ShortNumber(r)
 }
 
-func (w watch) allocRate() string {
+func (w live) allocRate() string {
 	if w.before == nil || w.before.PID != w.got.PID {
 		return ""
 	}
@@ -214,7 +216,7 @@ func (w watch) allocRate() string {
 }
 
 // overview has a row for each shard.
-func (w watch) overview() string {
+func (w live) overview() string {
 	t := plainTable("shard", "records/s", "in/s", "out/s", "produce p50", "p99", "p99.9", "max", "x", "fetch p50", "p99.9", "turn p99.9", "max", "log memory", "journal", "sleeps/s")
 	for i, s := range w.got.Shards {
 		r := w.report(s)
@@ -234,8 +236,8 @@ func (w watch) overview() string {
 	return t.Render() + "\n" + styleFaint.Render("x: p99.9 over p50 of produce, the whole way from received to sent") + "\n"
 }
 
-// shard is one shard's stages, rates and pools.
-func (w watch) shard(i int) string {
+// shard is the page of one shard: stages, rates and pools.
+func (w live) shard(i int) string {
 	s := w.got.Shards[i]
 	r := w.report(s)
 	var b strings.Builder
@@ -284,7 +286,7 @@ func (w watch) shard(i int) string {
 	return b.String()
 }
 
-// plainTable is a table without lines, its first column to the left.
+// plainTable is a table without lines. The first column is aligned to the left.
 func plainTable(head ...string) *table.Table {
 	return table.New().Border(lipgloss.HiddenBorder()).BorderTop(false).BorderBottom(false).BorderLeft(false).BorderRight(false).BorderHeader(false).
 		StyleFunc(func(row, column int) lipgloss.Style {
@@ -306,7 +308,7 @@ func quantile(s metrics.Summary, ns int64) string {
 	return term.ShortNS(ns)
 }
 
-// tail is how many times its median the p99.9 is.
+// tail is p99.9 over p50, coloured where it is large.
 func tail(s metrics.Summary) string {
 	if s.Count < 1000 || s.P50NS == 0 {
 		return "" // too few to have one
@@ -331,7 +333,7 @@ func share(levels []metrics.Level, name string) string {
 	return ""
 }
 
-// bar shows what is used, and how far it once went.
+// bar shows how much of a pool is used, and its peak.
 func bar(l metrics.Level, width int) string {
 	if l.Max <= 0 {
 		return ""

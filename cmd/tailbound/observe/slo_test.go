@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"encoding/json"
@@ -91,7 +91,7 @@ func TestWatchSLO(t *testing.T) {
 	for _, name := range []string{"strict", "easy", "none"} {
 		program.Must(t, "a\n", "produce", name, "--brokers", b.Addr)
 	}
-	slo := func() (s sloProfile) {
+	slo := func() (s SLOProfile) {
 		if err := json.Unmarshal([]byte(program.Must(t, "", "profile", "watch", "slo", "--once", "--json", "--data-dir", b.Dir)), &s); err != nil {
 			t.Fatal(err)
 		}

@@ -1,26 +1,22 @@
-package main
+package observe
 
 import (
-	"bufio"
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
-	"path/filepath"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/metrics"
 )
 
-func profileCommand() *cobra.Command {
+// Command is `tailbound profile`, with tail, watch and record below it.
+func Command() *cobra.Command {
 	var dir, output string
 	var asJSON, once bool
 	var interval time.Duration
@@ -50,7 +46,7 @@ with --interval, what came within that time.`,
 			if !once && output == "table" {
 				return watchLive(dir, interval)
 			}
-			p, err := dialProfile(dir)
+			p, err := dial(dir)
 			if err != nil {
 				return err
 			}
@@ -81,7 +77,7 @@ with --interval, what came within that time.`,
 	return c
 }
 
-// watchLive is the live view.
+// watchLive shows the live view, which needs a terminal.
 func watchLive(dir string, interval time.Duration) error {
 	if !term.IsTerminal(os.Stdout) || !term.IsTerminal(os.Stdin) {
 		return errors.New("the live view needs a terminal; give --once, or --output json")
@@ -89,64 +85,8 @@ func watchLive(dir string, interval time.Duration) error {
 	return watchProfile(dir, max(interval, 250*time.Millisecond, cmp.Or(interval, time.Second)))
 }
 
-// profileClient asks one broker.
-type profileClient struct {
-	conn net.Conn
-	in   *bufio.Reader
-}
-
-func dialProfile(dir string) (*profileClient, error) {
-	path := filepath.Join(dir, profileSocket)
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("no broker serves %s: %s is not there (give the --data-dir of one that runs)", dir, path)
-	}
-	p := new(profileClient)
-	err := withSocketPath(path, func(path string) (err error) {
-		p.conn, err = net.Dial("unix", path)
-		return err
-	})
-	switch {
-	case errors.Is(err, os.ErrPermission):
-		return nil, fmt.Errorf("%s answers only the broker's own user: run this as it, or as root (%w)", path, err)
-	case err != nil:
-		return nil, fmt.Errorf("no broker answers on %s; it does not run any more? (%w)", path, err)
-	}
-	p.in = bufio.NewReader(p.conn)
-	return p, nil
-}
-
-func (p *profileClient) next() (*profile, error) {
-	got := new(profile)
-	return got, p.ask(profileQuestion{}, got)
-}
-
-// ask sends a question and decodes the answer into got.
-func (p *profileClient) ask(q profileQuestion, got any) error {
-	p.conn.SetDeadline(time.Now().Add(10 * time.Second))
-	question, err := json.Marshal(q)
-	if err == nil {
-		_, err = p.conn.Write(append(question, '\n'))
-	}
-	var line []byte
-	if err == nil {
-		line, err = p.in.ReadBytes('\n')
-	}
-	if err != nil {
-		if err == io.EOF || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
-			err = errors.New("it has stopped")
-		}
-		return fmt.Errorf("reading the broker's profile: %w", err)
-	}
-	if err := json.Unmarshal(line, got); err != nil {
-		return fmt.Errorf("the broker's profile is not one this version reads: %w", err)
-	}
-	return nil
-}
-
-func (p *profileClient) close() { p.conn.Close() }
-
-// printProfile prints tables: everything since the start, or the interval's.
-func printProfile(w io.Writer, p *profile, interval bool) error {
+// printProfile prints tables of everything since the start, or of the interval.
+func printProfile(w io.Writer, p *Profile, interval bool) error {
 	over := fmt.Sprintf("since the start %s ago", time.Duration(p.UptimeSeconds*1e9).Round(time.Second))
 	if interval {
 		over = fmt.Sprintf("within %.1f s", p.SinceSeconds)

@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"cmp"
@@ -55,7 +55,7 @@ answer taken; what a fetch waits for data is nobody's fault, and left out.`,
 					over = time.Minute
 				}
 			}
-			p, err := dialProfile(dir)
+			p, err := dial(dir)
 			if err != nil {
 				return err
 			}
@@ -69,8 +69,8 @@ answer taken; what a fetch waits for data is nobody's fault, and left out.`,
 						return nil
 					}
 				}
-				got := new(tailProfile)
-				if err := p.ask(profileQuestion{Tail: &tailQuestion{OverMS: over.Milliseconds(), Count: count}}, got); err != nil {
+				got := new(TailProfile)
+				if err := p.ask(question{Tail: &tailQuestion{OverMS: over.Milliseconds(), Count: count}}, got); err != nil {
 					return err
 				}
 				err := term.PrintRepeated(out, output, once, got, func(coloured bool) error { return printTail(out, got, coloured) })
@@ -90,11 +90,11 @@ answer taken; what a fetch waits for data is nobody's fault, and left out.`,
 	return c
 }
 
-// causeMarks are how causes look in a timeline: a letter, and a colour where
-// there are colours.
+// causeMarks are the signs of causes in a timeline: a letter, or a colour on a
+// terminal.
 var causeMarks = [metrics.Causes]struct {
 	letter byte
-	colour int // of the 256
+	colour int // of the terminal's 256
 }{
 	metrics.OwnQueueing: {'q', 39}, metrics.Gathering: {'g', 73}, metrics.DiskWrite: {'w', 179}, metrics.DiskSync: {'s', 214},
 	metrics.AwayFromCPU: {'A', 197}, metrics.GarbageCollection: {'G', 129}, metrics.Stolen: {'S', 201}, metrics.SlowReader: {'R', 34},
@@ -108,10 +108,10 @@ func causeOf(name string) metrics.Cause {
 			return c
 		}
 	}
-	return metrics.OwnQueueing // a newer broker's
+	return metrics.OwnQueueing // a cause that only a newer broker knows
 }
 
-// markOf is a cause's letter, coloured or not, so many times.
+// markOf is the sign of a cause, n times.
 func markOf(cause string, n int, coloured bool) string {
 	m := causeMarks[causeOf(cause)]
 	if coloured {
@@ -120,8 +120,8 @@ func markOf(cause string, n int, coloured bool) string {
 	return strings.Repeat(string(m.letter), n)
 }
 
-// printTail prints what a person reads.
-func printTail(w io.Writer, t *tailProfile, coloured bool) error {
+// printTail prints the report for people.
+func printTail(w io.Writer, t *TailProfile, coloured bool) error {
 	b := new(strings.Builder)
 	bold, faint := func(s string) string { return s }, func(s string) string { return s }
 	if coloured {
@@ -151,7 +151,8 @@ func printTail(w io.Writer, t *tailProfile, coloured bool) error {
 
 const barWidth = 64
 
-func (k *tailKind) print(b *strings.Builder, bold, faint func(string) string, coloured bool) {
+// print prints a kind: its quantiles, the causes of its tail, its slowest requests.
+func (k *TailKind) print(b *strings.Builder, bold, faint func(string) string, coloured bool) {
 	fmt.Fprintf(b, "\n%s  %d requests   p50 %s   p99 %s   p99.9 %s   max %s\n", bold(k.Kind), k.Requests, term.ShortNS(k.P50NS), term.ShortNS(k.P99NS), term.ShortNS(k.P999NS), term.ShortNS(k.MaxNS))
 	if k.AboveP99 > 0 {
 		fmt.Fprintf(b, "  the time above the p99, %s in %d of the slowest, went to\n", term.ShortNS(k.AboveP99NS), k.AboveP99)
@@ -166,7 +167,8 @@ func (k *tailKind) print(b *strings.Builder, bold, faint func(string) string, co
 	}
 }
 
-func (r *slowRequest) print(b *strings.Builder, bold, faint func(string) string, coloured bool) {
+// print prints a request: verdict, timeline, stages of half a percent or more.
+func (r *SlowRequest) print(b *strings.Builder, bold, faint func(string) string, coloured bool) {
 	what := r.Topic
 	if what == "" {
 		what = "no partition"
@@ -180,7 +182,7 @@ func (r *slowRequest) print(b *strings.Builder, bold, faint func(string) string,
 	fmt.Fprintf(b, "  %s: %s\n", bold(r.Cause), r.Verdict)
 	fmt.Fprintf(b, "  ▕%s▏\n", r.bar(coloured))
 	whole := r.TookNS + r.EarlyNS
-	line := func(name string, took int64, causes []causeShare, around *metrics.Step) {
+	line := func(name string, took int64, causes []CauseShare, around *metrics.Step) {
 		if took*200 < whole {
 			return
 		}
@@ -221,7 +223,7 @@ func (r *slowRequest) print(b *strings.Builder, bold, faint func(string) string,
 	}
 }
 
-// aroundText is what the turns of a step did.
+// aroundText is what the shard's turns did during a step.
 func aroundText(s *metrics.Step) string {
 	text := fmt.Sprintf("%s of %s", term.Plural(int(s.Turns), "turn"), term.ShortNS(s.Busy))
 	for _, x := range []struct {
@@ -235,8 +237,8 @@ func aroundText(s *metrics.Step) string {
 	return text
 }
 
-// bar is a request's time from left to right, each cell for what took most of it.
-func (r *slowRequest) bar(coloured bool) string {
+// bar is the request's time from left to right, a sign for the cause of each part.
+func (r *SlowRequest) bar(coloured bool) string {
 	whole := r.TookNS + r.EarlyNS
 	if whole <= 0 {
 		return strings.Repeat(" ", barWidth)
@@ -245,7 +247,7 @@ func (r *slowRequest) bar(coloured bool) string {
 	done, cells := int64(0), 0
 	for _, s := range r.Stages {
 		inOrder := slices.Clone(s.Causes)
-		slices.SortFunc(inOrder, func(a, b causeShare) int { return cmp.Compare(causeOf(a.Cause), causeOf(b.Cause)) })
+		slices.SortFunc(inOrder, func(a, b CauseShare) int { return cmp.Compare(causeOf(a.Cause), causeOf(b.Cause)) })
 		for _, c := range inOrder {
 			done += c.NS
 			if to := min(barWidth, int(done*barWidth/whole)); to > cells {

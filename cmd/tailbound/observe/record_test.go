@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"encoding/json"
@@ -64,8 +64,8 @@ func TestProfileRecord(t *testing.T) {
 		t.Errorf("%d intervals", turns)
 	}
 	var p struct {
-		Shards []shardProfile `json:"shards"`
-		Tail   tailProfile    `json:"tail"`
+		Shards []ShardProfile `json:"shards"`
+		Tail   TailProfile    `json:"tail"`
 	}
 	if err := json.Unmarshal(all[0].Run.Profile, &p); err != nil || len(p.Shards) != 2 || len(p.Tail.Shards) != 1 {
 		t.Errorf("the profile: %v, %+v", err, p)

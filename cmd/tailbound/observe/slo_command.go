@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"cmp"
@@ -58,14 +58,14 @@ start, or to when the objective was set.`,
 				}
 				return watchLive(dir, interval)
 			}
-			p, err := dialProfile(dir)
+			p, err := dial(dir)
 			if err != nil {
 				return err
 			}
 			defer p.close()
 			for {
-				got := new(sloProfile)
-				if err := p.ask(profileQuestion{SLO: true}, got); err != nil {
+				got := new(SLOProfile)
+				if err := p.ask(question{SLO: true}, got); err != nil {
 					return err
 				}
 				out := cmd.OutOrStdout()
@@ -90,7 +90,7 @@ start, or to when the objective was set.`,
 	return c
 }
 
-// windowText is a window's name: 5m, 6h, 3d.
+// windowText is the length of a window: 5m, 6h, 3d.
 func windowText(seconds int64) string {
 	switch {
 	case seconds > 86400 && seconds%86400 == 0, seconds == 86400:
@@ -101,7 +101,7 @@ func windowText(seconds int64) string {
 	return fmt.Sprintf("%dm", seconds/60)
 }
 
-func printSLO(w io.Writer, s *sloProfile, coloured bool) error {
+func printSLO(w io.Writer, s *SLOProfile, coloured bool) error {
 	fmt.Fprintf(w, "tailbound %s, process %d, %s\n", s.Version, s.PID, s.At.Format("15:04:05"))
 	if len(s.Topics) == 0 {
 		_, err := fmt.Fprintln(w, "no topic has an objective: tailbound topic alter TOPIC -s latency.slo.ms=5")
@@ -153,7 +153,7 @@ func printSLO(w io.Writer, s *sloProfile, coloured bool) error {
 	return err
 }
 
-// shortTime is a time in its largest unit.
+// shortTime is a duration in its largest unit: 3.5 d, 20 min.
 func shortTime(seconds float64) string {
 	for _, u := range []struct {
 		s    float64

@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"bufio"
@@ -9,26 +9,27 @@ import (
 	"strings"
 )
 
-// processProfile is what the process as a whole uses. The names stay.
-type processProfile struct {
+// ProcessProfile is the resources that the process as a whole uses. The JSON names
+// are kept from version to version.
+type ProcessProfile struct {
 	HeapAllocsObjects    uint64       `json:"heap_allocs_objects"` // since the start: /gc/heap/allocs:objects
 	HeapAllocsBytes      uint64       `json:"heap_allocs_bytes"`
-	ProfileAllocsObjects uint64       `json:"profile_allocs_objects"` // of them, what earlier answers like this one took
+	ProfileAllocsObjects uint64       `json:"profile_allocs_objects"` // of those, by answering questions
 	HeapLiveBytes        uint64       `json:"heap_live_bytes"`        // after the last collection
-	HeapBytes            uint64       `json:"heap_bytes"`             // with what is garbage by now
-	GoBytes              uint64       `json:"go_bytes"`               // all that Go's runtime has mapped; no arena is in it
+	HeapBytes            uint64       `json:"heap_bytes"`             // live objects, and dead ones not collected yet
+	GoBytes              uint64       `json:"go_bytes"`               // all memory that Go's runtime has mapped; arenas are not part of it
 	GCCycles             uint64       `json:"gc_cycles"`
-	GCPauses             pauseSummary `json:"gc_pauses"`
+	GCPauses             PauseSummary `json:"gc_pauses"`
 	Goroutines           uint64       `json:"goroutines"`
-	RSSBytes             uint64       `json:"rss_bytes"` // the arenas are in it
+	RSSBytes             uint64       `json:"rss_bytes"` // with the arenas
 	RSSPeakBytes         uint64       `json:"rss_peak_bytes"`
 	LockedBytes          uint64       `json:"locked_bytes"`
 	Threads              uint64       `json:"threads"`
 }
 
-// pauseSummary is of the runtime's own buckets: each value is its bucket's
-// upper end.
-type pauseSummary struct {
+// PauseSummary summarises the runtime's histogram of pauses: each value is the
+// upper end of its bucket.
+type PauseSummary struct {
 	Count  uint64 `json:"count"`
 	P50NS  int64  `json:"p50_ns"`
 	P90NS  int64  `json:"p90_ns"`
@@ -43,7 +44,8 @@ func heapAllocs() uint64 {
 	return s[0].Value.Uint64()
 }
 
-func readProcess() (p processProfile) {
+// ReadProcess reads them now. Without /proc what is read there is 0.
+func ReadProcess() (p ProcessProfile) {
 	numbers := []struct {
 		name string
 		to   *uint64
@@ -96,7 +98,7 @@ func readProcess() (p processProfile) {
 	return p
 }
 
-func summarizePauses(h *rtm.Float64Histogram) (s pauseSummary) {
+func summarizePauses(h *rtm.Float64Histogram) (s PauseSummary) {
 	for _, n := range h.Counts {
 		s.Count += n
 	}

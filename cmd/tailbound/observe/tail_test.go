@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"encoding/json"
@@ -14,7 +14,7 @@ func TestProfileTail(t *testing.T) {
 	b := program.Start(t)
 	program.Must(t, "a\nb\nc\n", "produce", "recorded", "--create", "--brokers", b.Addr)
 	program.Must(t, "", "consume", "recorded", "--exit-at-end", "--brokers", b.Addr)
-	var got tailProfile
+	var got TailProfile
 	if err := json.Unmarshal([]byte(program.Must(t, "", "profile", "tail", "--data-dir", b.Dir, "--once", "--json")), &got); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"bufio"
@@ -19,24 +19,25 @@ import (
 	"github.com/tailbound/tailbound/shard"
 )
 
-// profile is what a running broker tells of itself. The names stay.
-type profile struct {
+// Profile is what a running broker tells of itself. The JSON names are kept from
+// version to version.
+type Profile struct {
 	Version       string         `json:"version"`
 	PID           int            `json:"pid"`
 	At            time.Time      `json:"at"`
 	UptimeSeconds float64        `json:"uptime_seconds"`
-	SinceSeconds  float64        `json:"since_seconds"` // how long "since" took
-	Process       processProfile `json:"process"`
-	Shards        []shardProfile `json:"shards"`
+	SinceSeconds  float64        `json:"since_seconds"` // length of the interval that "since" is of
+	Process       ProcessProfile `json:"process"`
+	Shards        []ShardProfile `json:"shards"`
 }
 
-// shardProfile is one shard: all since its start, and what came since this
-// connection's last request (or its beginning).
-type shardProfile struct {
+// ShardProfile is one shard: Total is of everything since its start, Since of the
+// interval since the question before on this connection, or since its beginning.
+type ShardProfile struct {
 	Shard    int               `json:"shard"`
 	Node     int32             `json:"node"`
 	Address  string            `json:"address"`
-	Late     bool              `json:"late,omitempty"` // it took no turn in time: what follows is older
+	Late     bool              `json:"late,omitempty"` // it took no turn in time: the figures are older
 	Counters map[string]uint64 `json:"counters"`
 	Levels   []metrics.Level   `json:"levels"`
 	Total    metrics.Report    `json:"total"`
@@ -50,28 +51,28 @@ const (
 	profileIdle    = 10 * time.Minute
 )
 
-// profileQuestion is a line that comes. An empty one asks for the profile.
-type profileQuestion struct {
+// question is one line of JSON to the socket. An empty line asks for the profile.
+type question struct {
 	Tail *tailQuestion `json:"tail,omitempty"`
 	SLO  bool          `json:"slo,omitempty"`
-	// Record asks for the histograms of what came since the question before.
+	// Record asks for the histograms since the question before.
 	Record bool `json:"record,omitempty"`
 }
 
-// tailQuestion asks for the slowest requests of so long, so many of each kind.
+// tailQuestion asks for the slowest requests of the last OverMS, Count of each kind
+// and shard.
 type tailQuestion struct {
 	OverMS int64 `json:"over_ms"`
 	Count  int   `json:"count"`
 }
 
-// profiler answers on DIR/profile.sock: a line comes, a profile goes back as
-// one line of JSON. It runs on ordinary goroutines beside the shards and asks
-// them for what they have recorded; they hand it over in their turns.
-type profiler struct {
+// Server answers questions on DIR/profile.sock, a line of JSON for a line. It asks
+// the shards for what they have recorded, which they hand over in their turns.
+type Server struct {
 	version  string
 	listener net.Listener
 	started  time.Time
-	allocs   uint64 // objects that answering has allocated
+	allocs   uint64 // objects allocated by answering; under mu
 
 	mu         sync.Mutex
 	broker     *broker.Broker // nil before the start and after the end
@@ -81,16 +82,17 @@ type profiler struct {
 	budgets    map[string]*budget
 }
 
-// listenProfile makes the socket, for its owner only. The caller holds the
-// directory's lock, so a socket that is there is a dead broker's.
-func listenProfile(dir, version string) (*profiler, error) {
+// Listen makes the socket of a data directory, for its owner only. The caller holds
+// the directory's lock, so a socket that is there belonged to a broker that is dead.
+// version is the broker's own.
+func Listen(dir, version string) (*Server, error) {
 	path := filepath.Join(dir, profileSocket)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
 	var listener net.Listener
 	err := withSocketPath(path, func(path string) (err error) {
-		// No shard runs yet: nobody else makes files while the mask is on.
+		// No shard runs yet, so the mask is on no other file.
 		defer unix.Umask(unix.Umask(0o177))
 		listener, err = net.Listen("unix", path)
 		return err
@@ -98,11 +100,11 @@ func listenProfile(dir, version string) (*profiler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &profiler{version: version, listener: listener, budgets: map[string]*budget{}}, nil
+	return &Server{version: version, listener: listener, budgets: map[string]*budget{}}, nil
 }
 
-// withSocketPath calls f with a path to the same place that fits a socket's
-// address.
+// withSocketPath calls f with a path to the same file that is short enough for the
+// address of a socket.
 func withSocketPath(path string, f func(string) error) error {
 	if len(path) <= socketPathMax {
 		return f(path)
@@ -115,8 +117,8 @@ func withSocketPath(path string, f func(string) error) error {
 	return f(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
 }
 
-// serve answers until close.
-func (p *profiler) serve(b *broker.Broker, nodes []shard.Node) {
+// Serve answers, on goroutines, until Close.
+func (p *Server) Serve(b *broker.Broker, nodes []shard.Node) {
 	p.mu.Lock()
 	p.broker, p.nodes, p.started = b, nodes, time.Now()
 	for _, s := range b.Shards() {
@@ -135,7 +137,7 @@ func (p *profiler) serve(b *broker.Broker, nodes []shard.Node) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			if err != nil { // no descriptors: later
+			if err != nil { // such as no free descriptor: try again later
 				time.Sleep(100 * time.Millisecond)
 				continue
 			}
@@ -144,16 +146,18 @@ func (p *profiler) serve(b *broker.Broker, nodes []shard.Node) {
 	}()
 }
 
-// close ends answering. No shard is woken after it.
-func (p *profiler) close(dir string) {
+// Close ends answering. No shard is woken after it.
+func (p *Server) Close(dir string) {
 	p.listener.Close()
-	os.Remove(filepath.Join(dir, profileSocket)) // where the name was too long for Go to know it
+	os.Remove(filepath.Join(dir, profileSocket)) // Go removes it itself, but by the path of withSocketPath
 	p.mu.Lock()
 	p.broker = nil
 	p.mu.Unlock()
 }
 
-func (p *profiler) session(c net.Conn) {
+// session answers one connection. It has windows of its own, so that connections do
+// not shorten each other's intervals.
+func (p *Server) session(c net.Conn) {
 	defer c.Close()
 	var windows []*metrics.Window
 	p.mu.Lock()
@@ -176,9 +180,9 @@ func (p *profiler) session(c net.Conn) {
 		if err != nil {
 			return
 		}
-		var q profileQuestion
+		var q question
 		if len(line) > 1 && json.Unmarshal(line, &q) != nil {
-			return // not one of ours
+			return // not a line of this protocol
 		}
 		p.mu.Lock()
 		begin := heapAllocs()
@@ -206,17 +210,17 @@ func (p *profiler) session(c net.Conn) {
 	}
 }
 
-// profile asks every shard and puts together what it gets.
-func (p *profiler) profile(windows []*metrics.Window) *profile {
+// profile asks every shard and composes the answer. The caller holds mu.
+func (p *Server) profile(windows []*metrics.Window) *Profile {
 	late := make([]bool, len(p.collectors))
 	if p.broker != nil {
 		p.collect(late)
 	}
 	now := time.Now()
-	answer := &profile{Version: p.version, PID: os.Getpid(), At: now, UptimeSeconds: now.Sub(p.started).Seconds(), Process: readProcess()}
+	answer := &Profile{Version: p.version, PID: os.Getpid(), At: now, UptimeSeconds: now.Sub(p.started).Seconds(), Process: ReadProcess()}
 	answer.Process.ProfileAllocsObjects = p.allocs
 	for i, k := range p.collectors {
-		s := shardProfile{Shard: i, Node: p.nodes[i].ID, Address: p.nodes[i].Address(), Late: late[i], Counters: map[string]uint64{},
+		s := ShardProfile{Shard: i, Node: p.nodes[i].ID, Address: p.nodes[i].Address(), Late: late[i], Counters: map[string]uint64{},
 			Levels: k.Total().Levels(), Total: k.Total().Report(), Since: windows[i].Report()}
 		windows[i].Reset()
 		for _, v := range k.Counters() {
@@ -227,8 +231,8 @@ func (p *profiler) profile(windows []*metrics.Window) *profile {
 	return answer
 }
 
-// stuck are the shards that take no turn when they are asked to.
-func (p *profiler) stuck() (all []int) {
+// Stuck are the shards that took no turn within shardAnswersIn of being asked.
+func (p *Server) Stuck() (all []int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.broker == nil {
@@ -244,11 +248,12 @@ func (p *profiler) stuck() (all []int) {
 	return all
 }
 
-// collect asks all shards, and gives them a while.
-func (p *profiler) collect(late []bool) {
+// collect asks all shards and waits up to shardAnswersIn for their turns. late says
+// which did not answer. The caller holds mu.
+func (p *Server) collect(late []bool) {
 	for i, k := range p.collectors {
 		late[i] = true
-		k.Collect() // what came too late for the request before
+		k.Collect() // an answer that was too late for the last question
 		k.Ask()
 		p.broker.Wake(i)
 	}
@@ -264,9 +269,9 @@ func (p *profiler) collect(late []bool) {
 	}
 }
 
-// keepFlights takes what the shards' recorders hand over, until close. It wakes
-// no shard, and waits for none.
-func (p *profiler) keepFlights() {
+// keepFlights takes the intervals that flight recorders hand over by themselves,
+// until Close. It wakes no shard and waits for none.
+func (p *Server) keepFlights() {
 	for {
 		time.Sleep(flightsEvery)
 		p.mu.Lock()
@@ -281,9 +286,9 @@ func (p *profiler) keepFlights() {
 
 const flightsEvery = 250 * time.Millisecond
 
-// takeFlights takes what the recorders have handed over; with ask, what they have
-// up to now.
-func (p *profiler) takeFlights(ask bool) {
+// takeFlights takes the intervals that flight recorders have handed over; with ask
+// it has them hand over the present one too. The caller holds mu.
+func (p *Server) takeFlights(ask bool) {
 	take := func(i int) bool {
 		h := p.histories[i]
 		if !h.take() {

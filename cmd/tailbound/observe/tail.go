@@ -1,4 +1,4 @@
-package main
+package observe
 
 import (
 	"cmp"
@@ -11,91 +11,54 @@ import (
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// historyKept is how many intervals of each shard are kept, a second each where
-// nobody asks more often.
-const historyKept = 64
-
-// history is what a shard's flight recorder has handed over, the last intervals
-// of it. It belongs to whoever holds the profiler's lock.
-type history struct {
-	flight    *metrics.Flight
-	intervals []metrics.Interval // a circle
-	n         uint64             // how many have come
-}
-
-func newHistory(f *metrics.Flight) *history {
-	return &history{flight: f, intervals: make([]metrics.Interval, historyKept)}
-}
-
-// take takes what has ended. It makes room by forgetting the oldest.
-func (h *history) take() bool {
-	if !h.flight.Take(&h.intervals[h.n%historyKept]) {
-		return false
-	}
-	h.n++
-	return true
-}
-
-// last is the interval that came last.
-func (h *history) last() *metrics.Interval { return &h.intervals[(h.n-1)%historyKept] }
-
-// since are the intervals that ended after a time.
-func (h *history) since(wallMS int64) (all []*metrics.Interval) {
-	for i := h.n - min(h.n, historyKept); i < h.n; i++ {
-		if v := &h.intervals[i%historyKept]; v.Wall > wallMS {
-			all = append(all, v)
-		}
-	}
-	return all
-}
-
-// tailProfile is what `profile tail` shows. The names stay.
-type tailProfile struct {
+// TailProfile is what `profile tail` shows. The JSON names are kept from version to
+// version.
+type TailProfile struct {
 	Version string      `json:"version"`
 	PID     int         `json:"pid"`
 	At      time.Time   `json:"at"`
-	Shards  []tailShard `json:"shards"`
+	Shards  []TailShard `json:"shards"`
 }
 
-// tailShard is one data shard.
-type tailShard struct {
+// TailShard is one data shard.
+type TailShard struct {
 	Shard   int        `json:"shard"`
 	Node    int32      `json:"node"`
 	Address string     `json:"address"`
 	Late    bool       `json:"late,omitempty"` // it took no turn in time
-	Seconds float64    `json:"seconds"`        // that what follows is of
-	Kinds   []tailKind `json:"kinds"`
+	Seconds float64    `json:"seconds"`        // covered by Kinds
+	Kinds   []TailKind `json:"kinds"`
 }
 
-// tailKind is one kind of request. Durations are from received to sent, without
-// what a fetch waited for data.
-type tailKind struct {
+// TailKind is one kind of request. Durations are from received to sent, without the
+// time that a fetch waited for data to arrive.
+type TailKind struct {
 	Kind     string `json:"kind"`
 	Requests int64  `json:"requests"`
 	P50NS    int64  `json:"p50_ns"`
 	P99NS    int64  `json:"p99_ns"`
 	P999NS   int64  `json:"p999_ns"`
 	MaxNS    int64  `json:"max_ns"`
-	// Of the slowest, of which each interval keeps a few: how many took longer than
-	// the p99, by how much in all, and which part of that each cause has.
+	// Of the slowest requests, of which each interval keeps a few: how many took
+	// longer than the p99, their time above it, and the share of each cause in that.
 	AboveP99   int           `json:"above_p99"`
 	AboveP99NS int64         `json:"above_p99_ns"`
-	Causes     []causeShare  `json:"causes"`
-	Slowest    []slowRequest `json:"slowest"` // the slowest first
+	Causes     []CauseShare  `json:"causes"`
+	Slowest    []SlowRequest `json:"slowest"` // the slowest first
 }
 
-// causeShare is what a cause has of something: ns, and the part of all.
-type causeShare struct {
+// CauseShare is the time that is due to one cause, and its share of the whole.
+type CauseShare struct {
 	Cause string  `json:"cause"`
 	NS    int64   `json:"ns"`
 	Share float64 `json:"share"`
 }
 
-// slowRequest is one request, whole.
-type slowRequest struct {
+// SlowRequest is one slow request with its stages.
+type SlowRequest struct {
 	At         time.Time    `json:"at"` // when its last byte was received
 	TookNS     int64        `json:"took_ns"`
-	EarlyNS    int64        `json:"early_ns"` // before it was seen, by expectation
+	EarlyNS    int64        `json:"early_ns"` // expected time between its arrival and the turn that saw it
 	IdleNS     int64        `json:"idle_ns,omitempty"`
 	Topic      string       `json:"topic"`
 	Partition  int32        `json:"partition"`
@@ -105,39 +68,39 @@ type slowRequest struct {
 	FrameBytes int64        `json:"frame_bytes,omitempty"`
 	Cause      string       `json:"cause"`
 	Verdict    string       `json:"verdict"`
-	Causes     []causeShare `json:"causes"` // of all of its time
-	Stages     []slowStage  `json:"stages"`
-	// While it was at the disk, in bytes: what else was.
+	Causes     []CauseShare `json:"causes"` // of the whole request
+	Stages     []SlowStage  `json:"stages"`
+	// Bytes at the disk while it was there too, by kind of work.
 	Disk       map[string]int64 `json:"disk_bytes,omitempty"`
 	OwnBytes   int64            `json:"own_log_bytes,omitempty"`
 	OtherBytes int64            `json:"other_logs_bytes,omitempty"`
 	Waited     []string         `json:"waited_for,omitempty"`
 }
 
-// slowStage is one stage that a request passed.
-type slowStage struct {
+// SlowStage is one stage that a request passed.
+type SlowStage struct {
 	Stage  string       `json:"stage"`
 	AtNS   int64        `json:"at_ns"` // since it was received
 	TookNS int64        `json:"took_ns"`
-	Causes []causeShare `json:"causes"`
+	Causes []CauseShare `json:"causes"`
 	Around metrics.Step `json:"around"`
 }
 
-// tail puts together what the recorders have of so long, with so many requests of
-// each kind and shard. The caller holds the lock.
-func (p *profiler) tail(over time.Duration, count int) *tailProfile {
+// tail composes the report on the last intervals, with count requests of each kind
+// and shard. The caller holds mu.
+func (p *Server) tail(over time.Duration, count int) *TailProfile {
 	late := make([]bool, len(p.collectors))
 	if p.broker != nil {
 		p.collect(late)
 		p.takeFlights(true)
 	}
 	now := time.Now()
-	answer := &tailProfile{Version: p.version, PID: os.Getpid(), At: now}
+	answer := &TailProfile{Version: p.version, PID: os.Getpid(), At: now}
 	for i, h := range p.histories {
 		if h == nil {
 			continue
 		}
-		s := tailShard{Shard: i, Node: p.nodes[i].ID, Address: p.nodes[i].Address(), Late: late[i]}
+		s := TailShard{Shard: i, Node: p.nodes[i].ID, Address: p.nodes[i].Address(), Late: late[i]}
 		all := h.since(now.Add(-over).UnixMilli())
 		for _, v := range all {
 			s.Seconds += float64(v.Ended-v.Began) / 1e9
@@ -151,8 +114,10 @@ func (p *profiler) tail(over time.Duration, count int) *tailProfile {
 	return answer
 }
 
-func tailOf(k metrics.Kind, all []*metrics.Interval, usual *metrics.Timeline, count int) tailKind {
-	t := tailKind{Kind: k.Name(), Causes: []causeShare{}, Slowest: []slowRequest{}}
+// tailOf is the report on one kind of request in the intervals of one shard. usual
+// is the shard's medians, above which time is held to be unusual.
+func tailOf(k metrics.Kind, all []*metrics.Interval, usual *metrics.Timeline, count int) TailKind {
+	t := TailKind{Kind: k.Name(), Causes: []CauseShare{}, Slowest: []SlowRequest{}}
 	var counts metrics.Counts
 	type kept struct {
 		of *metrics.Interval
@@ -199,30 +164,32 @@ func tailOf(k metrics.Kind, all []*metrics.Interval, usual *metrics.Timeline, co
 	return t
 }
 
-// shares are those that have something, the largest first.
-func shares(by *[metrics.Causes]int64) (all []causeShare) {
+// shares are the causes that have a part, the largest first.
+func shares(by *[metrics.Causes]int64) (all []CauseShare) {
 	sum := int64(0)
 	for _, n := range by {
 		sum += n
 	}
-	all = []causeShare{}
+	all = []CauseShare{}
 	for c, n := range by {
 		if n > 0 {
-			all = append(all, causeShare{metrics.Cause(c).Name(), n, float64(n) / float64(sum)})
+			all = append(all, CauseShare{metrics.Cause(c).Name(), n, float64(n) / float64(sum)})
 		}
 	}
-	slices.SortStableFunc(all, func(a, b causeShare) int { return cmp.Compare(b.NS, a.NS) })
+	slices.SortStableFunc(all, func(a, b CauseShare) int { return cmp.Compare(b.NS, a.NS) })
 	return all
 }
 
-func describe(k metrics.Kind, of *metrics.Interval, s *metrics.Slow, spent *metrics.Spent, beyond *[metrics.Causes]int64) slowRequest {
+// describe is one slow request as it is reported.
+func describe(k metrics.Kind, of *metrics.Interval, s *metrics.Slow, spent *metrics.Spent, beyond *[metrics.Causes]int64) SlowRequest {
 	by := spent.ByCause()
-	r := slowRequest{
+	r := SlowRequest{
 		At:     time.UnixMilli(of.Wall).Add(-time.Duration(of.Ended - s.Stamps[metrics.Received])),
 		TookNS: s.NS(), EarlyNS: s.EarlyNS(), IdleNS: s.Idle, Topic: s.Topic(), Partition: s.Partition, Partitions: s.Parts, Offset: s.Offset, Bytes: s.Bytes,
 		FrameBytes: s.FrameBytes, OwnBytes: s.OwnBytes, OtherBytes: s.OtherBytes, Causes: shares(&by),
 	}
-	// What is unusual is to blame; where little is, what took longest.
+	// The cause is that of the most unusual time, or, where less than a quarter is
+	// unusual, that of the most time.
 	cause, ns := metrics.Leading(beyond)
 	if sum := s.NS() + s.EarlyNS(); ns*4 < sum {
 		cause, ns = metrics.Leading(&by)
@@ -248,7 +215,7 @@ func describe(k metrics.Kind, of *metrics.Interval, s *metrics.Slow, spent *metr
 		if at == 0 {
 			continue
 		}
-		x := slowStage{Stage: i.Name(k), AtNS: at - s.Stamps[metrics.Received], TookNS: max(0, at-last), Causes: shares(&spent[i]), Around: s.Steps[i]}
+		x := SlowStage{Stage: i.Name(k), AtNS: at - s.Stamps[metrics.Received], TookNS: max(0, at-last), Causes: shares(&spent[i]), Around: s.Steps[i]}
 		if i == metrics.Received {
 			x.Around = s.Early
 		}
@@ -259,7 +226,8 @@ func describe(k metrics.Kind, of *metrics.Interval, s *metrics.Slow, spent *metr
 	return r
 }
 
-// verdict says in a sentence what a request's time went to.
+// verdict is one sentence about the leading cause, with the stage that had most of
+// it.
 func verdict(k metrics.Kind, cause metrics.Cause, ns int64, s *metrics.Slow, spent *metrics.Spent) string {
 	where, most := metrics.Received, int64(-1)
 	for i := range spent {
