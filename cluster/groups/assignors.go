@@ -14,8 +14,8 @@ import (
 
 // The assignors, in the order of Kafka's group.consumer.assignors.
 const (
-	AssignUniform = "uniform" // as even as can be, and as little moves as need be
-	AssignRange   = "range"   // of each topic a contiguous range, by the order of the members
+	AssignUniform = "uniform" // balanced, with as few moves as possible
+	AssignRange   = "range"   // a contiguous range of each topic, in the order of the members
 )
 
 func knownAssignor(name string) bool { return name == AssignUniform || name == AssignRange }
@@ -30,14 +30,13 @@ type assignTopic struct {
 // assignMember is a member that takes part.
 type assignMember struct {
 	id, instance string
-	topics       []int                     // of the topics, sorted
-	had          []cluster.TopicPartitions // its target until now
+	topics       []int                     // indices of its topics, sorted
+	had          []cluster.TopicPartitions // its previous target
 }
 
-// assign says what each member shall have. Topics are sorted by name, members by
-// id.
+// assign is the target of each member. Topics are sorted by name, members by id.
 func assign(assignor string, topics []assignTopic, members []assignMember) [][]cluster.TopicPartitions {
-	owners := make([][]int32, len(topics)) // by topic and partition; -1: nobody
+	owners := make([][]int32, len(topics)) // member index by topic and partition; -1: none
 	subscribers := make([][]int32, len(topics))
 	for i, topic := range topics {
 		owners[i] = make([]int32, topic.partitions)
@@ -76,9 +75,10 @@ func assign(assignor string, topics []assignTopic, members []assignMember) [][]c
 	return out
 }
 
-// assignRanges gives of each topic each subscriber a contiguous range; the first
-// ones get one more where it does not come out even. Static members come first,
-// by their instance ids, so that they keep theirs when they come back.
+// assignRanges gives each subscriber a contiguous range of each topic; the first
+// ones get one partition more if the division leaves a remainder. Static members
+// come first, by their instance ids, so that they keep their ranges when they
+// come back.
 // Source: org.apache.kafka.coordinator.group.assignor.RangeAssignor.
 func assignRanges(owners, subscribers [][]int32, members []assignMember) {
 	for topic := range owners {
@@ -112,11 +112,11 @@ func assignRanges(owners, subscribers [][]int32, members []assignMember) {
 	}
 }
 
-// assignEvenly leaves members what they had, gives what nobody has to who has
-// least, and then moves single partitions from who has more to who has at least
-// two fewer until there are no such two. Every move makes the sum of the squares
-// of the loads smaller, so it ends; where all subscribe to the same, loads then
-// differ by one at most.
+// assignEvenly leaves members the partitions they had and gives each remaining
+// partition to the subscriber with the fewest. Then it moves single partitions
+// from one member to another that has at least two fewer, until there is no such
+// pair. Every move reduces the sum of the squares of the loads, so it ends; if
+// all members subscribe to the same topics, loads then differ by at most one.
 func assignEvenly(owners, subscribers [][]int32, topics []assignTopic, members []assignMember) {
 	at := map[[16]byte]int{} // looked up only
 	for i, topic := range topics {
@@ -149,7 +149,7 @@ func assignEvenly(owners, subscribers [][]int32, topics []assignTopic, members [
 		}
 		return best
 	}
-	// Topics with few subscribers first: the others can go round them.
+	// Topics with few subscribers come first: there is less choice for these.
 	order := make([]int, 0, len(topics))
 	for topic := range topics {
 		if len(subscribers[topic]) > 0 {
@@ -177,7 +177,7 @@ func assignEvenly(owners, subscribers [][]int32, topics []assignTopic, members [
 				}
 				to := least(subscribers[topic])
 				if load[from]-load[to] < 2 {
-					low = slices.Min(load) // it may have risen
+					low = slices.Min(load) // the minimum may have risen
 					continue
 				}
 				owners[topic][partition] = to

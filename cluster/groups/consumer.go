@@ -13,16 +13,16 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// This file is groups of the consumer protocol (KIP-848) as they live. Members
-// send heartbeats and nothing else; what they are to have is assigned here, and
-// each is led to it by itself:
+// This file is the live groups of the consumer protocol (KIP-848). Members send
+// heartbeats and nothing else; their targets are assigned here, and each member is
+// led to its target separately:
 //
 //	for {
 //		await a change of members, subscriptions or topics // epoch++
-//		assign()                                           // at the next heartbeat of anybody
+//		assign()                                           // at the next heartbeat of any member
 //		for each member {
-//			await its giving up what it is to lose // MemberUnrevoked, at its old epoch
-//			await others' giving up what it is to get // MemberUnreleased, at the new one
+//			await its revoking what it is to lose            // MemberUnrevoked, at its old epoch
+//			await other members' revoking what it is to get // MemberUnreleased, at the new epoch
 //		}
 //	}
 //
@@ -33,21 +33,22 @@ import (
 
 // consumerGroup is the part of a group that follows the consumer protocol.
 //
-// Invariants: owners has exactly the partitions that members' Assigned and
-// Revoking name, each with its one owner; assigned <= epoch.
+// Invariants: owners has exactly the partitions in members' Assigned and Revoking,
+// each with its only owner; assigned <= epoch.
 type consumerGroup struct {
 	epoch, assigned int32 // ConsumerGroup's Epoch and AssignmentEpoch
 	hash            uint64
 	members         []*consumerMember          // sorted by id
 	static          map[string]*consumerMember // by instance id
-	owners          map[slot]*consumerMember   // who may use a partition
-	seen            uint64                     // State.topicChanges when topics were last looked at
+	owners          map[slot]*consumerMember   // the member that may use a partition
+	seen            uint64                     // State.TopicChanges when topics were last resolved
 
-	// What the next change has to say: dirty, something; whole, everything.
+	// What the next stored change has to contain: with dirty the group's epochs,
+	// with whole everything; gone are members that it removes.
 	dirty, whole bool
 	gone         []string
 	serial       uint32 // of the last change
-	broken       bool   // a change was lost, and those after it are until a whole one
+	broken       bool   // a change could not be stored: later ones do not apply until a whole one
 }
 
 // slot is one partition.
@@ -56,20 +57,19 @@ type slot struct {
 	partition int32
 }
 
-// consumerMember is one member as it lives.
+// consumerMember is one live member.
 type consumerMember struct {
 	cluster.ConsumerMember
 	regex    *regexp.Regexp
 	deadline int64 // of its session
-	revokeBy int64 // when to stop waiting for it to give up partitions
-	joinBy   int64 // of one that speaks the classic protocol: when to stop waiting for its join
-	syncBy   int64 // and for its sync
-	dirty    bool
-	counted  int // of Coordinator.bytes
+	revokeBy int64 // deadline of revoking partitions
+	joinBy   int64 // of a member that speaks the classic protocol: deadline of its join
+	syncBy   int64 // and of its sync
+	dirty    bool  // it has changes that are not stored
+	counted  int   // its part of Coordinator.bytes
 }
 
-// ConsumerRequest is a ConsumerGroupHeartbeat request. What is nil did not
-// change.
+// ConsumerRequest is a ConsumerGroupHeartbeat request. A nil field did not change.
 type ConsumerRequest struct {
 	Group, MemberID      string
 	Epoch                int32
@@ -79,8 +79,8 @@ type ConsumerRequest struct {
 	Regex, Assignor      *string
 	Owned                []cluster.TopicPartitions
 	ClientID, ClientHost string
-	NewID                string // the member's id if it brings none
-	BringsID             bool   // versions 1 and up: it must bring one
+	NewID                string // the member's id if MemberID is empty
+	BringsID             bool   // versions 1 and up: MemberID must not be empty
 }
 
 // ConsumerReply is a ConsumerGroupHeartbeat response.
@@ -103,7 +103,7 @@ type ConsumerInfo struct {
 }
 
 // ConsumerHeartbeat handles a ConsumerGroupHeartbeat request. The ticket is
-// answered when all that the answer tells is durable.
+// answered when everything that the answer depends on is durable.
 func (c *Coordinator) ConsumerHeartbeat(at Time, ticket uint64, req *ConsumerRequest) {
 	c.at = at
 	if code, why := c.refuses(req); code != 0 {
@@ -134,7 +134,7 @@ func (c *Coordinator) ConsumerHeartbeat(at Time, ticket uint64, req *ConsumerReq
 	c.schedule(group)
 }
 
-// refuses says what is wrong with a request by itself.
+// refuses checks a request without looking at its group.
 func (c *Coordinator) refuses(req *ConsumerRequest) (code kafka.ErrorCode, why string) {
 	fits := func(text *string) bool { return text == nil || len(*text) <= cluster.GroupIDBytesMax }
 	switch {
@@ -180,8 +180,8 @@ func newConsumerGroup(epoch int32) *consumerGroup {
 	return &consumerGroup{epoch: epoch, assigned: epoch, static: map[string]*consumerMember{}, owners: map[slot]*consumerMember{}, seen: ^uint64(0), whole: true}
 }
 
-// heartbeatConsumer handles a join or a heartbeat. Nothing of the group changes
-// before all that may be refused has been looked at.
+// heartbeatConsumer handles a join or a heartbeat. The group changes only after
+// every check has passed.
 func (c *Coordinator) heartbeatConsumer(group *group, ticket uint64, req *ConsumerRequest) {
 	consumer := group.consumer
 	switch {
@@ -207,13 +207,13 @@ func (c *Coordinator) heartbeatConsumer(group *group, ticket uint64, req *Consum
 	if old != nil {
 		*member = *old
 	}
-	if old == nil || req.Epoch == cluster.EpochJoin && old.ID != req.MemberID { // a new one, or a static one that is back under another id
+	if old == nil || req.Epoch == cluster.EpochJoin && old.ID != req.MemberID { // a new member, or a static member that is back under another id
 		member.ID, member.Epoch, member.PreviousEpoch, member.State = req.MemberID, 0, 0, cluster.MemberStable
 		if req.MemberID == "" {
 			member.ID = req.NewID
 		}
 	}
-	if member.Epoch == cluster.EpochAway { // and back under the same one
+	if member.Epoch == cluster.EpochAway { // a static member that is back under the same id
 		member.Epoch, member.PreviousEpoch, member.State = 0, 0, cluster.MemberStable
 	}
 	if !member.take(req) {
@@ -235,10 +235,10 @@ func (c *Coordinator) heartbeatConsumer(group *group, ticket uint64, req *Consum
 	c.storeConsumer(group, ticket, reply)
 }
 
-// admit makes m a member of the group, in place of old (nil: nobody), assigns
-// anew where that asks for it, and leads m a step towards its target. owned is
-// what it says it has; nil: it does not say. x is what the group is to be, where
-// it is none of the consumer protocol yet. With a code nothing has changed.
+// admit makes member a member of the group, in place of old if that is not nil,
+// assigns anew if that is needed, and reconciles the member. owned is what the
+// member says it has; nil: it does not say. consumer is what the group becomes if
+// it is not of the consumer protocol yet. With a code nothing has changed.
 func (c *Coordinator) admit(group *group, consumer *consumerGroup, old, member *consumerMember, owned []cluster.TopicPartitions) (code kafka.ErrorCode, why string) {
 	more := 0
 	if group.consumer == nil {
@@ -277,7 +277,7 @@ func (c *Coordinator) admit(group *group, consumer *consumerGroup, old, member *
 		}
 	}
 
-	// From here on nothing is refused.
+	// No check follows: from here on the group changes.
 	if group.consumer == nil {
 		c.endClassic(group)
 		group.consumer, group.protocolType = consumer, cluster.ConsumerProtocol
@@ -315,7 +315,8 @@ func (c *Coordinator) admit(group *group, consumer *consumerGroup, old, member *
 	return 0, ""
 }
 
-// who is the member that sends a request, nil for a new one.
+// claimant is the member that sent a request, nil for a new one, or why the
+// request is refused.
 func (x *consumerGroup) claimant(req *ConsumerRequest) (member *consumerMember, code kafka.ErrorCode, why string) {
 	member = x.member(req.MemberID)
 	joins := req.Epoch == cluster.EpochJoin
@@ -340,10 +341,10 @@ func (x *consumerGroup) claimant(req *ConsumerRequest) (member *consumerMember, 
 		return nil, 0, ""
 	case member == nil:
 		return nil, kafka.UnknownMemberID, "Member " + req.MemberID + " is not a member of group " + req.Group + "."
-	case joins: // it begins anew and owns nothing, whatever was told before
+	case joins: // it begins anew and owns nothing, whatever it was told before
 	case req.Epoch > member.Epoch:
 		return nil, kafka.FencedMemberEpoch, "The consumer group member has a greater member epoch than the one known by the group coordinator. The member must abandon all its partitions and rejoin."
-	case req.Epoch < member.Epoch && (req.Epoch != member.PreviousEpoch || req.Owned == nil || !within(req.Owned, member.Assigned)): // else the answer with the new epoch got lost
+	case req.Epoch < member.Epoch && (req.Epoch != member.PreviousEpoch || req.Owned == nil || !within(req.Owned, member.Assigned)): // otherwise the answer with the new epoch was lost
 		return nil, kafka.FencedMemberEpoch, "The consumer group member has a smaller member epoch than the one known by the group coordinator. The member must abandon all its partitions and rejoin."
 	}
 	return member, 0, ""
@@ -357,8 +358,8 @@ func (x *consumerGroup) member(id string) *consumerMember {
 	return x.members[i]
 }
 
-// take has the member say what the request says. False: its regular expression
-// is none.
+// take copies the request's fields to the member. False: the regular expression is
+// invalid.
 func (m *consumerMember) take(req *ConsumerRequest) bool {
 	if req.InstanceID != nil {
 		m.InstanceID = *req.InstanceID
@@ -388,12 +389,12 @@ func (m *consumerMember) take(req *ConsumerRequest) bool {
 	return true
 }
 
-// regexCostMax bounds a regular expression: its length, and how many times its
-// parts are repeated. Matching takes so many steps for each byte of a name.
+// regexCostMax bounds the length of a regular expression, and its cost: how many
+// steps matching takes for each byte of a name.
 const regexCostMax = 2000
 
-// compileRegex makes a regular expression of one that has to match a name
-// wholly. Kafka's are RE2's, and Go's are too. The empty one is none.
+// compileRegex compiles a regular expression that has to match whole names. Kafka
+// and Go both use RE2's syntax. Empty text is no regular expression.
 func compileRegex(text string) (re *regexp.Regexp, ok bool) {
 	if text == "" {
 		return nil, true
@@ -420,10 +421,11 @@ func regexCost(re *syntax.Regexp) int {
 	return min(cost, regexCostMax+1)
 }
 
-// resolve looks up what members subscribe to: all names, those that are topics,
-// which of them each member has, and a hash of the latter's ids and partitions.
+// resolve looks up what members subscribe to: all names, the topics among them,
+// which of these each member subscribes to, and a hash of the topics' ids and
+// partition counts.
 func (c *Coordinator) resolve(members []*consumerMember) (names []string, topics []assignTopic, in []assignMember, hash uint64) {
-	matches := map[string][]string{} // by regular expression; looked up only
+	matches := map[string][]string{} // by regular expression; never iterated
 	for _, member := range members {
 		names = append(names, member.Topics...)
 		if member.regex == nil {
@@ -468,7 +470,7 @@ func (c *Coordinator) resolve(members []*consumerMember) (names []string, topics
 	return names, topics, in, sum.Sum64()
 }
 
-// preferred is the assignor that most members ask for; between equals the one
+// preferred is the assignor that most members ask for; if equally many do, the one
 // that Kafka lists first.
 func preferred(members []*consumerMember) string {
 	uniform, ranges := 0, 0
@@ -486,9 +488,9 @@ func preferred(members []*consumerMember) string {
 	return AssignUniform
 }
 
-// holds says whether a group with these members and targets keeps the bounds.
-// Each partition is in one target, and assigned to one member or still to be
-// given up by one: twice the targets is the most that comes of them.
+// holds says whether a group with these members and targets keeps the bounds. Each
+// partition is in at most one target and in at most one member's Assigned or
+// Revoking, so twice the targets bounds what is stored.
 func (c *Coordinator) holds(group *group, members []*consumerMember, targets [][]cluster.TopicPartitions, grows bool) bool {
 	bytes := 0
 	for i, member := range members {
@@ -505,7 +507,7 @@ func (c *Coordinator) dropAllPending(group *group) {
 	group.pending = nil
 }
 
-// learnConsumer takes what members of the consumer protocol subscribe to.
+// learnConsumer sets what members of the consumer protocol subscribe to.
 func (g *group) learnConsumer(names []string) { g.subscribed, g.knows = names, true }
 
 func (x *consumerGroup) own(member *consumerMember) {
@@ -532,7 +534,7 @@ func (x *consumerGroup) disown(member *consumerMember) {
 	}
 }
 
-// reconcile leads a member a step towards its target. owned is what it says it
+// reconcile takes a member one step towards its target. owned is what it says it
 // has; nil: it does not say.
 func (c *Coordinator) reconcile(consumer *consumerGroup, member *consumerMember, owned []cluster.TopicPartitions) {
 	if member.State == cluster.MemberStable && member.Epoch == consumer.assigned {
@@ -543,7 +545,7 @@ func (c *Coordinator) reconcile(consumer *consumerGroup, member *consumerMember,
 		if owned == nil || overlap(owned, member.Revoking) {
 			return
 		}
-		epoch++ // it has given up what it was to
+		epoch++ // it has revoked what it had to
 	}
 	was := member.ConsumerMember
 	consumer.disown(member)
@@ -551,7 +553,7 @@ func (c *Coordinator) reconcile(consumer *consumerGroup, member *consumerMember,
 	revoking := without(member.Assigned, kept)
 	if len(revoking) > 0 && (owned == nil || overlap(owned, revoking)) {
 		member.State, member.Assigned, member.Revoking = cluster.MemberUnrevoked, kept, revoking
-		if member.Classic == nil { // others have their time to join
+		if member.Classic == nil { // members of the classic protocol have joinBy instead
 			member.revokeBy = c.at.NowMS + int64(member.RebalanceTimeoutMS)
 		}
 	} else {
@@ -570,7 +572,7 @@ func (c *Coordinator) reconcile(consumer *consumerGroup, member *consumerMember,
 				free = append(free, cluster.TopicPartitions{Topic: topic.Topic, Partitions: parts})
 			}
 		}
-		// What it keeps is free too: nobody else owns it.
+		// free includes what the member keeps: disown above has released that.
 		member.Assigned, member.Revoking = free, nil
 	}
 	if c.options.Faults.AssignedUnreleased {
@@ -587,7 +589,8 @@ func (c *Coordinator) reconcile(consumer *consumerGroup, member *consumerMember,
 	member.dirty = member.dirty || !member.ConsumerMember.Equal(&was)
 }
 
-// leaveConsumer handles a member that goes, for good or for a while.
+// leaveConsumer handles a member that leaves for good, or a static member that
+// leaves temporarily.
 func (c *Coordinator) leaveConsumer(group *group, ticket uint64, req *ConsumerRequest) {
 	consumer := group.consumer
 	member := consumer.member(req.MemberID)
@@ -617,8 +620,8 @@ func (c *Coordinator) leaveConsumer(group *group, ticket uint64, req *ConsumerRe
 	}
 }
 
-// fence takes members out of their group: what they had is free. The ticket (0:
-// none) is answered when that is durable.
+// fence removes members from their group and frees their partitions. The ticket
+// (0: none) is answered when that is durable.
 func (c *Coordinator) fence(group *group, gone []*consumerMember, ticket uint64, reply any) {
 	consumer := group.consumer
 	if len(gone) > 0 && c.downgrades(consumer, gone, 0) {
@@ -640,7 +643,7 @@ func (c *Coordinator) fence(group *group, gone []*consumerMember, ticket uint64,
 	c.storeConsumer(group, ticket, reply)
 }
 
-// released: members have gone.
+// released begins a new epoch after members have been removed.
 func (c *Coordinator) released(group *group) {
 	consumer := group.consumer
 	consumer.epoch++
@@ -650,8 +653,8 @@ func (c *Coordinator) released(group *group) {
 	group.learnConsumer(names)
 }
 
-// storeConsumer has what changed stored, and the ticket (0: none) answered when
-// that and all before it is durable.
+// storeConsumer stores what changed. The ticket (0: none) is answered when that
+// and everything before it is durable.
 func (c *Coordinator) storeConsumer(group *group, ticket uint64, reply any) {
 	consumer := group.consumer
 	if state := consumer.state(); state != group.state {
@@ -681,7 +684,7 @@ func (c *Coordinator) storeConsumer(group *group, ticket uint64, reply any) {
 		consumer.dirty, consumer.whole, consumer.gone = false, false, nil
 		c.store(change, storing)
 	case group.stores > 0:
-		c.store(nil, storing) // the answer tells what is not durable yet
+		c.store(nil, storing) // the answer depends on changes that are not durable yet
 	case ticket != 0:
 		c.reply(ticket, reply)
 	}
@@ -703,8 +706,9 @@ func (x *consumerGroup) state() State {
 	return Stable
 }
 
-// consumerStored: what was to be stored is, or cannot be. Then nobody is told,
-// the changes after it are lost too, and the next one has all of it.
+// consumerStored continues after a change of a consumer group was stored or could
+// not be. In the latter case no member is told, the changes that follow it are
+// lost too, and the next change contains the whole group.
 func (c *Coordinator) consumerStored(group *group, storing *pendingStore, code kafka.ErrorCode) {
 	if consumer := group.consumer; consumer != nil {
 		switch {
@@ -750,7 +754,8 @@ func (c *Coordinator) expireConsumers(group *group) {
 	}
 }
 
-// takeUpConsumers makes a group of the consumer protocol of what is durable.
+// takeUpConsumers restores a live group of the consumer protocol from its durable
+// state.
 func (c *Coordinator) takeUpConsumers(group *group, stored *cluster.ConsumerGroup) {
 	consumer := newConsumerGroup(stored.Epoch)
 	consumer.assigned, consumer.hash, consumer.serial, consumer.whole = stored.AssignmentEpoch, stored.TopicsHash, stored.Serial, false
@@ -777,8 +782,7 @@ func (c *Coordinator) takeUpConsumers(group *group, stored *cluster.ConsumerGrou
 	group.state = consumer.state()
 }
 
-// validateConsumer says whether a member of the consumer protocol is who it
-// says it is.
+// validateConsumer checks a member's id and epoch.
 func (x *consumerGroup) validateConsumer(memberID string, epoch int32) (code kafka.ErrorCode) {
 	member := x.member(memberID)
 	switch {
@@ -792,8 +796,8 @@ func (x *consumerGroup) validateConsumer(memberID string, epoch int32) (code kaf
 	return 0
 }
 
-// ValidateFetch says whether a member (nil, and epoch -1: anybody) may read a
-// group's offsets.
+// ValidateFetch says whether a client may read a group's offsets. memberID nil and
+// epoch -1: the client is not a member, and may.
 func (c *Coordinator) ValidateFetch(groupID string, memberID *string, epoch int32) (code kafka.ErrorCode) {
 	group, ok := c.group(groupID)
 	if !ok || group.consumer == nil || memberID == nil && epoch < 0 {
@@ -806,7 +810,8 @@ func (c *Coordinator) ValidateFetch(groupID string, memberID *string, epoch int3
 	return group.consumer.validateConsumer(id, epoch)
 }
 
-// DescribeConsumer is one group of the consumer protocol. Not to be kept.
+// DescribeConsumer is one group of the consumer protocol. The result refers to the
+// group's memory: do not keep it.
 func (c *Coordinator) DescribeConsumer(id string) (ConsumerInfo, bool) {
 	group, ok := c.group(id)
 	if !ok || group.consumer == nil {
@@ -820,7 +825,7 @@ func (c *Coordinator) DescribeConsumer(id string) (ConsumerInfo, bool) {
 	return out, true
 }
 
-// within says whether all of a's partitions are b's.
+// within says whether all partitions of part are in whole.
 func within(part, whole []cluster.TopicPartitions) bool {
 	for _, topic := range part {
 		parts := partitionsOf(whole, topic.Topic)
@@ -833,7 +838,7 @@ func within(part, whole []cluster.TopicPartitions) bool {
 	return true
 }
 
-// overlap says whether a and b have a partition in common.
+// overlap says whether the two lists have a partition in common.
 func overlap(left, right []cluster.TopicPartitions) bool {
 	for _, topic := range left {
 		parts := partitionsOf(right, topic.Topic)
@@ -855,12 +860,12 @@ func partitionsOf(all []cluster.TopicPartitions, topic [16]byte) []int32 {
 	return all[i].Partitions
 }
 
-// both are the partitions that a and b have in common.
+// both are the partitions that the two lists have in common.
 func both(left, right []cluster.TopicPartitions) []cluster.TopicPartitions {
 	return filter(left, right, true)
 }
 
-// union are the partitions of a and b, which have none in common.
+// union are the partitions of two lists that have none in common.
 func union(left, right []cluster.TopicPartitions) []cluster.TopicPartitions {
 	out := slices.Clone(left)
 	for _, topic := range right {
@@ -876,7 +881,7 @@ func union(left, right []cluster.TopicPartitions) []cluster.TopicPartitions {
 	return out
 }
 
-// without are the partitions of a that b does not have.
+// without are the partitions of from that are not in removed.
 func without(from, removed []cluster.TopicPartitions) []cluster.TopicPartitions {
 	return filter(from, removed, false)
 }

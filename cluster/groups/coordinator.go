@@ -11,7 +11,7 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// State is where a group is in its life.
+// State is the state of a live group.
 type State uint8
 
 // The states, as org.apache.kafka.coordinator.group.classic.ClassicGroupState.
@@ -20,12 +20,12 @@ const (
 	PreparingRebalance               // waits for its members to join again
 	CompletingRebalance              // waits for the leader's assignment
 	Stable                           // has an assignment
-	Dead                             // is no more
+	Dead                             // does not exist any more
 
-	// Those of groups of the consumer protocol, beside Empty, Stable and Dead, as
+	// Groups of the consumer protocol have these beside Empty, Stable and Dead, as
 	// org.apache.kafka.coordinator.group.modern.consumer.ConsumerGroup.ConsumerGroupState.
-	Assigning   // something changed, and nobody has been assigned anything since
-	Reconciling // members are on their way to what they were assigned
+	Assigning   // something changed, and no target has been assigned since
+	Reconciling // members have not reached their targets
 )
 
 var stateNames = [...]string{"Empty", "PreparingRebalance", "CompletingRebalance", "Stable", "Dead", "Assigning", "Reconciling"}
@@ -41,46 +41,44 @@ type Options struct {
 	NewMemberTimeoutMS      int64 // how long a new member's first join may wait; Kafka's is five minutes
 	OffsetsRetentionMS      int64 // offsets.retention.minutes
 	GroupSizeMax            int   // members of one group; group.max.size
-	MembersMax              int   // members of all classic groups, those that only have an id included
+	MembersMax              int   // members of all classic groups, pending ones included
 	GroupsMax               int
-	GroupBytesMax           int // of one group's members (subscriptions, assignments, names), and of one change
-	OffsetBytesMax          int // of one group's offsets
-	BytesMax                int // of all groups
+	GroupBytesMax           int // bytes of one group's members (subscriptions, assignments, names), and of one change
+	OffsetBytesMax          int // bytes of one group's offsets
+	BytesMax                int // bytes of all groups
 
 	ConsumerSessionTimeoutMS    int64                   // group.consumer.session.timeout.ms
 	ConsumerHeartbeatIntervalMS int64                   // group.consumer.heartbeat.interval.ms
 	ConsumerGroupSizeMax        int                     // members of one group of the consumer protocol; group.consumer.max.size
-	ConsumersMax                int                     // members of all of them
+	ConsumersMax                int                     // members of all groups of the consumer protocol
 	Migration                   cluster.MigrationPolicy // group.consumer.migration.policy
 
 	Faults Faults // planted bugs, for the simulator only
 }
 
-// Faults are bugs that the simulator plants to prove that it would find
-// them.
+// Faults are bugs that the simulator plants to prove that it finds them.
 type Faults struct {
 	GenerationKept     bool // a rebalance begins no new generation
 	SyncForgotten      bool // only the leader is told the assignment
-	AssignedUnreleased bool // a partition is assigned before its owner has given it up
-	StaleEpochTaken    bool // a commit's member epoch is not looked at
-	SessionsNeverEnd   bool // of members of the consumer protocol
-	UpgradeForgets     bool // a group that changes to the consumer protocol does not know what its members have
+	AssignedUnreleased bool // a partition is assigned before its owner has revoked it
+	StaleEpochTaken    bool // a commit's member epoch is not checked
+	SessionsNeverEnd   bool // sessions of members of the consumer protocol never time out
+	UpgradeForgets     bool // a group that changes to the consumer protocol forgets what its members have
 	DowngradeQuiet     bool // a group that changes to the classic protocol does not rebalance
 }
 
-// Time is when something happens: now on a clock that does not go back,
-// and by the wall.
+// Time is the time of a call: NowMS of a monotonic clock, WallMS of the wall clock.
 type Time struct {
 	NowMS, WallMS int64
 }
 
-// Never is a deadline that does not come.
+// Never is a deadline that is never reached.
 const Never int64 = 1<<63 - 1
 
-// Effect is what the Coordinator wants done, in order. Store: Change (nil:
-// nothing) is to be made durable and applied after all that were stored before
-// it, and then Stored is to be called. Otherwise Reply is the answer to Ticket:
-// a *JoinReply, a *SyncReply, a *ConsumerReply or a Done.
+// Effect is something that the caller has to do, in order. With Store, make Change
+// (nil: nothing) durable and apply it after all earlier changes, then call Stored.
+// Otherwise Reply is the answer to Ticket: a *JoinReply, a *SyncReply, a
+// *ConsumerReply or a Done.
 type Effect struct {
 	Store  bool
 	Change []byte
@@ -88,21 +86,21 @@ type Effect struct {
 	Reply  any
 }
 
-// Done answers everything else.
+// Done is the answer to every other request.
 type Done struct{ Code kafka.ErrorCode }
 
-// Coordinator is what lives of the groups: who is a member, who waits, until
-// when. What is durable of them is in the State, and gets there by the changes
-// the Coordinator asks to be stored. The protocol's rules are those of
-// org.apache.kafka.coordinator.group.GroupMetadataManager of Kafka 4.0, for
-// its classic groups; groups of the consumer protocol are in consumer.go.
+// Coordinator is the live part of all groups: members, waiting requests and
+// deadlines. The durable part is in the State, and changes only by the changes
+// that the Coordinator asks to be stored. The rules for classic groups are those
+// of org.apache.kafka.coordinator.group.GroupMetadataManager of Kafka 4.0; groups
+// of the consumer protocol are in consumer.go.
 //
 // A classic group is this function:
 //
 //	for {
 //		await join() // Empty
 //		do {
-//			await everyone's join, or the rebalance timeout // PreparingRebalance
+//			await all members' joins, or the rebalance timeout // PreparingRebalance
 //			generation++; answer joins
 //			await the leader's sync; await store()          // CompletingRebalance
 //			answer syncs
@@ -111,9 +109,9 @@ type Done struct{ Code kafka.ErrorCode }
 //		await store()
 //	}
 //
-// Every method takes the time and leaves what follows from it in Effects. A
-// ticket (never 0) is answered once, there, unless the method returned a code
-// for the whole request. A Coordinator belongs to the control shard.
+// Every method takes the time and leaves its effects in Effects. A ticket (never
+// 0) is answered exactly once, by an Effect, unless the method returned a code for
+// the whole request. A Coordinator belongs to the control shard.
 type Coordinator struct {
 	state     *cluster.State
 	options   Options
@@ -123,12 +121,12 @@ type Coordinator struct {
 	members   int            // of all classic groups, pending ones too
 	consumers int            // members of all groups of the consumer protocol
 	bytes     int            // of all groups' members
-	storing   []pendingStore // what waits for Stored, in order
+	storing   []pendingStore // changes that wait for Stored, in order
 	effects   []Effect
 	closed    bool
 }
 
-// group is one group as it lives.
+// group is one live group.
 //
 // Invariants: len(members) == len(byID); static holds the members with an
 // instance id; awaiting counts the members with join != 0; a member waits for a
@@ -145,30 +143,30 @@ type group struct {
 	members      []*member // in the order in which they joined
 	byID         map[string]*member
 	static       map[string]*member // by instance id
-	pending      []pendingMember    // have an id, and are to join with it
+	pending      []pendingMember    // were given an id and have not joined with it
 	awaiting     int
 	bytes        int
 	subscribed   []string // sorted topics of all subscriptions
 	knows        bool     // subscribed is known
 
-	// consumer is nil for a classic group. Others have no members but those in
-	// it, and nothing of what classic rebalances need.
+	// consumer is nil for a classic group. A group of the consumer protocol has all
+	// its members there; the fields of classic rebalances are unused.
 	consumer *consumerGroup
 
-	joinAt   int64 // when to stop waiting for joins
-	initial  bool  // joinAt is of a group that was empty: more may come
-	grew     bool  // while it was prepared for the first time
-	delayMS  int64 // of initial: this round's
-	leftMS   int64 // of initial: what later rounds may take
-	syncAt   int64 // when to stop waiting for syncs
-	stores   int   // changes on their way
-	assigns  int32 // the generation whose assignment is on its way or was the last to be
+	joinAt   int64 // deadline of joins
+	initial  bool  // the group was empty: joinAt is put off while members join
+	grew     bool  // a member joined during this initial delay
+	delayMS  int64 // with initial: this delay
+	leftMS   int64 // with initial: all further delays together are at most this
+	syncAt   int64 // deadline of syncs
+	stores   int   // changes that wait for Stored
+	assigns  int32 // the last generation whose assignment was given to be stored
 	due      int64 // at or before the first of all deadlines
 	heapAt   int
 	unlisted bool // no longer in Coordinator.groups
 }
 
-// member is one member of a group as it lives.
+// member is one live member of a classic group.
 type member struct {
 	id, instance         string
 	clientID, clientHost string
@@ -176,10 +174,10 @@ type member struct {
 	rebalanceMS          int32
 	protocols            []cluster.GroupProtocol // in its order of preference
 	assignment           []byte
-	join, sync           uint64 // tickets that wait; 0: none
-	fresh                bool   // not through its first rebalance
-	unsynced             bool   // has not sent its sync of this generation
-	deadline             int64
+	join, sync           uint64 // waiting tickets; 0: none
+	fresh                bool   // it has not completed its first rebalance
+	unsynced             bool   // it has not sent its sync of this generation
+	deadline             int64  // of its session
 }
 
 type pendingMember struct {
@@ -187,7 +185,7 @@ type pendingMember struct {
 	deadline int64
 }
 
-// storing is what becomes of a change once it is stored.
+// pendingStore is a change that waits for Stored, and what to do then.
 type pendingStore struct {
 	kind       storingKind
 	group      *group
@@ -195,19 +193,19 @@ type pendingStore struct {
 	generation int32
 	assignment map[string][]byte
 	member     string
-	leader     string // before it came
+	leader     string // before the static member came back
 	skips      bool   // the client knows SkipAssignment
 	reply      any
-	whole      bool // of a consumer group
+	whole      bool // the change contains the whole consumer group
 }
 
 type storingKind uint8
 
 const (
 	storingOther      storingKind = iota // offsets, groups that end, empty groups
-	storingAssignment                    // the leader's
-	storingStatic                        // another member id of a static member
-	storingConsumer                      // of a group of the consumer protocol
+	storingAssignment                    // the leader's assignment
+	storingStatic                        // a static member has another member id
+	storingConsumer                      // a group of the consumer protocol
 )
 
 // JoinRequest is a JoinGroup request.
@@ -236,7 +234,7 @@ type JoinReply struct {
 	Members        []JoinMember // for the leader
 }
 
-// JoinMember is what the leader learns of a member.
+// JoinMember is what the leader is told about a member.
 type JoinMember struct {
 	ID, InstanceID string
 	Metadata       []byte
@@ -250,7 +248,7 @@ type SyncRequest struct {
 	Assignments                 []Assignment
 }
 
-// GroupAssignment is what the leader assigns a member.
+// Assignment is what the leader assigns a member.
 type Assignment struct {
 	MemberID   string
 	Assignment []byte
@@ -263,13 +261,13 @@ type SyncReply struct {
 	Assignment             []byte
 }
 
-// Leaving is a member a LeaveGroup request names.
+// Leaving is a member that a LeaveGroup request names.
 type Leaving struct{ MemberID, InstanceID string }
 
-// SetOptions changes the rules. What is under way goes on by the old ones.
+// SetOptions changes the rules. Deadlines that are set stay as they are.
 func (c *Coordinator) SetOptions(options Options) { c.options = options }
 
-// New takes up the groups of a State: who was a member is one until
+// New restores the live groups from a State. A stored member stays a member until
 // its session times out.
 func New(state *cluster.State, options Options, at Time) *Coordinator {
 	coordinator := &Coordinator{state: state, options: options, at: at}
@@ -295,7 +293,7 @@ func New(state *cluster.State, options Options, at Time) *Coordinator {
 			group.state = Stable
 		}
 		group.learnTopics()
-		if len(group.members) > 0 && stored.Leader == "" { // it was one of the consumer protocol, and nobody has assigned since
+		if len(group.members) > 0 && stored.Leader == "" { // it was of the consumer protocol, and no leader has assigned since
 			coordinator.rebalance(group)
 		}
 		coordinator.schedule(group)
@@ -303,7 +301,7 @@ func New(state *cluster.State, options Options, at Time) *Coordinator {
 	return coordinator
 }
 
-// Effects are what is to be done, once.
+// Effects takes the effects since the last call.
 func (c *Coordinator) Effects() []Effect {
 	effects := c.effects
 	c.effects = nil
@@ -318,7 +316,7 @@ func (c *Coordinator) Next() int64 {
 	return c.due[0].due
 }
 
-// Waiting says whether changes are on their way.
+// Waiting says whether changes wait for Stored.
 func (c *Coordinator) Waiting() bool { return len(c.storing) > 0 }
 
 // Join handles a JoinGroup request.
@@ -344,7 +342,7 @@ func (c *Coordinator) Join(at Time, ticket uint64, req *JoinRequest) {
 		c.joinConsumer(group, ticket, req)
 		c.schedule(group)
 		return
-	case ok && group.consumer != nil: // the last of them has gone: it is a classic group from now on
+	case ok && group.consumer != nil: // its last member has left: it becomes a classic group
 		group.generation, group.consumer, group.protocolType = group.consumer.epoch, nil, ""
 	case ok:
 	case req.MemberID != "":
@@ -427,9 +425,9 @@ func (c *Coordinator) Heartbeat(at Time, groupID, memberID, instanceID string, g
 	return 0
 }
 
-// Leave handles a LeaveGroup request: each member's code, or one for the whole
-// request. Without the latter the ticket is answered when what follows is
-// durable.
+// Leave handles a LeaveGroup request. It returns each member's code, or one code
+// for the whole request; without the latter the ticket is answered when the
+// effects are durable.
 func (c *Coordinator) Leave(at Time, ticket uint64, groupID string, leaving []Leaving) (codes []kafka.ErrorCode, code kafka.ErrorCode) {
 	c.at = at
 	if c.closed {
@@ -490,7 +488,7 @@ func (c *Coordinator) Leave(at Time, ticket uint64, groupID string, leaving []Le
 	return codes, 0
 }
 
-// CommitRequest is who commits offsets.
+// CommitRequest identifies the client that commits offsets.
 type CommitRequest struct {
 	Group, MemberID, InstanceID string
 	Generation                  int32 // -1: not a member
@@ -551,13 +549,13 @@ func (c *Coordinator) Commit(at Time, ticket uint64, req *CommitRequest, topics 
 	return 0
 }
 
-// Settle answers the ticket when all that is on its way now is durable, so that
-// what is read then is no older than what was known now.
+// Settle answers the ticket when all changes that wait for Stored now are durable,
+// so that a read after the answer is no older than the Coordinator's state now.
 func (c *Coordinator) Settle(ticket uint64) { c.store(nil, pendingStore{ticket: ticket}) }
 
 // DeleteOffsets handles an OffsetDelete request, for partitions that exist.
 // subscribed are the topics refused with GROUP_SUBSCRIBED_TO_TOPIC. With code 0
-// the ticket is answered when the rest is durable.
+// the ticket is answered when the deletion of the others is durable.
 func (c *Coordinator) DeleteOffsets(at Time, ticket uint64, groupID string, topics []cluster.GroupPartitions) (subscribed []string, code kafka.ErrorCode) {
 	c.at = at
 	if c.closed {
@@ -589,8 +587,8 @@ func (c *Coordinator) DeleteOffsets(at Time, ticket uint64, groupID string, topi
 	return subscribed, 0
 }
 
-// Delete handles a DeleteGroups request: each group's code. The ticket is
-// answered when those that go are gone durably.
+// Delete handles a DeleteGroups request and returns each group's code. The ticket
+// is answered when the deletions are durable.
 func (c *Coordinator) Delete(at Time, ticket uint64, ids []string) (codes []kafka.ErrorCode) {
 	c.at = at
 	codes = make([]kafka.ErrorCode, len(ids))
@@ -645,9 +643,10 @@ func (c *Coordinator) List() []Info {
 	return out
 }
 
-// Describe is one classic group with its members, Subscription and Protocol
-// while it is stable. Not to be kept. One of the consumer protocol is none, of
-// that Kind.
+// Describe is one classic group with its members; their Subscription and the
+// Protocol only while it is stable. The result refers to the group's memory: do
+// not keep it. False: there is no such group, or it is of the consumer protocol,
+// as Kind then says.
 func (c *Coordinator) Describe(id string) (Info, bool) {
 	group, ok := c.group(id)
 	if !ok {
@@ -680,13 +679,13 @@ func (c *Coordinator) Tick(at Time) {
 		group := c.due[0]
 		c.expire(group)
 		c.unlistUnused(group)
-		group.due = Never // what was looked at so far may lie before all deadlines
+		group.due = Never // it may lie before the group's first deadline
 		c.schedule(group)
 	}
 }
 
-// Expire forgets the offsets whose time is over, by Kafka's rules, and the
-// empty groups that are left with none.
+// Expire removes expired offsets, by Kafka's rules, and the empty groups that are
+// left without any.
 func (c *Coordinator) Expire(at Time) {
 	c.at = at
 	for _, group := range slices.Clone(c.groups) {
@@ -711,7 +710,7 @@ func (c *Coordinator) Expire(at Time) {
 	}
 }
 
-// expired are a group's offsets whose time is over; all says that none is left.
+// expired are a group's expired offsets; all says that no other is left.
 func (g *group) expired(stored *cluster.Group, wallMS, retentionMS int64) (gone []cluster.GroupPartitions, all bool) {
 	if len(stored.Topics) == 0 {
 		return nil, true
@@ -722,7 +721,7 @@ func (g *group) expired(stored *cluster.Group, wallMS, retentionMS int64) (gone 
 	case g.protocolType == "": // it only stores offsets
 	case g.state == Empty:
 		sinceEmpty = true
-	case g.state == Stable && g.isConsumer() && g.knows: // offsets of topics that nobody subscribes to any more
+	case g.state == Stable && g.isConsumer() && g.knows: // offsets of topics that no member subscribes to any more
 	default:
 		return nil, false
 	}
@@ -752,7 +751,7 @@ func (g *group) expired(stored *cluster.Group, wallMS, retentionMS int64) (gone 
 	return gone, all
 }
 
-// Close answers everyone who waits for others, and lets nobody wait any more.
+// Close answers all waiting joins and syncs, and accepts no further ones.
 func (c *Coordinator) Close() {
 	if c.closed {
 		return
@@ -766,8 +765,8 @@ func (c *Coordinator) Close() {
 	}
 }
 
-// Stored says that the first change on its way is durable and applied, or why
-// it cannot be.
+// Stored says that the first change that waits for it is durable and applied or,
+// with a code, that it cannot be.
 func (c *Coordinator) Stored(at Time, code kafka.ErrorCode) {
 	c.at = at
 	storing := c.storing[0]
@@ -797,7 +796,7 @@ func (c *Coordinator) Stored(at Time, code kafka.ErrorCode) {
 	}
 }
 
-// group is a group that lives.
+// group is the live group of that id.
 func (c *Coordinator) group(id string) (*group, bool) {
 	i, ok := c.find(id)
 	if !ok {
@@ -818,7 +817,7 @@ func (c *Coordinator) list(id string) *group {
 	return group
 }
 
-// unlist ends an empty group. What is durable of it is another matter.
+// unlist removes an empty group. Its durable state is not changed.
 func (c *Coordinator) unlist(group *group) {
 	i, ok := c.find(group.id)
 	if !ok || c.groups[i] != group {
@@ -833,8 +832,7 @@ func (c *Coordinator) unlist(group *group) {
 	}
 }
 
-// unlistUnused ends a group that nothing came of: nobody joined, nothing is
-// stored.
+// unlistUnused removes a group that has no members and nothing stored.
 func (c *Coordinator) unlistUnused(group *group) {
 	if group.unlisted || group.state != Empty || len(group.pending) > 0 || group.stores > 0 {
 		return
@@ -856,8 +854,8 @@ func (c *Coordinator) store(change []byte, storing pendingStore) {
 	c.effects = append(c.effects, Effect{Store: true, Change: change})
 }
 
-// schedule makes sure that Tick looks at the group in time. Deadlines that were
-// put off leave it where it is: it is looked at once too often.
+// schedule makes sure that Tick visits the group in time. A deadline that was put
+// off leaves the group where it is in the heap: Tick visits it once too often.
 func (c *Coordinator) schedule(group *group) {
 	if group.unlisted {
 		return
@@ -878,8 +876,8 @@ func (c *Coordinator) schedule(group *group) {
 	}
 }
 
-// alive puts off the end of a member's session. Hardly ever is that sooner than
-// what the group is scheduled for, so nothing is searched.
+// alive puts off the end of a member's session. The new deadline is hardly ever
+// before the time the group is scheduled for, so the members are not scanned.
 func (c *Coordinator) alive(group *group, member *member) {
 	c.rearm(group, member, int64(member.sessionMS))
 	if member.deadline < group.due {
@@ -903,7 +901,7 @@ func (g *group) earliest() int64 {
 	return due
 }
 
-// groupHeap has the groups by when they are due; equal ones by id.
+// dueHeap orders groups by due, then by id.
 type dueHeap []*group
 
 func (h dueHeap) Len() int { return len(h) }
@@ -933,7 +931,7 @@ func (h *dueHeap) Pop() any {
 
 func groupIDFits(id string) bool { return id != "" && len(id) <= cluster.GroupIDBytesMax }
 
-// fits says whether what a join brings can be stored.
+// fits says whether a join's strings are short enough to be stored.
 func (r *JoinRequest) fits() bool {
 	for _, protocol := range r.Protocols {
 		if len(protocol.Name) > cluster.GroupIDBytesMax {
@@ -946,7 +944,7 @@ func (r *JoinRequest) fits() bool {
 
 func (g *group) isConsumer() bool { return g.protocolType == "consumer" }
 
-// subscribes says whether members subscribe to a topic, or may do.
+// subscribes says whether members subscribe to a topic, or may if that is unknown.
 func (g *group) subscribes(topic string) bool {
 	if !g.knows {
 		return g.isConsumer()

@@ -776,8 +776,8 @@ func TestGroupLife(t *testing.T) {
 // TestConsumerLife drives groups of the consumer protocol at random: members
 // come, go, crash, fall silent and give up partitions late; topics grow and go;
 // changes are stored late, are lost, or do not get there before a restart. What
-// members are told never overlaps: nobody is assigned what another may still
-// use. In the end, left alone, everybody has what it was to have.
+// members are told never overlaps: no member is assigned what another may still
+// use. In the end, with no further events, every member has its target.
 func TestConsumerLife(t *testing.T) {
 	for seed := range int64(60) {
 		rng := rand.New(rand.NewSource(seed))
@@ -897,7 +897,7 @@ func TestConsumerLife(t *testing.T) {
 				if x.waits == 0 {
 					beat(x)
 				}
-			case n == 24: // crashes; what it used nobody knows but the coordinator
+			case n == 24: // crashes; only the coordinator knows what it used
 				forget(x)
 				x.waits, x.heard = 0, -1<<40
 			case n == 25 && x.id != "" && x.waits == 0:
@@ -941,7 +941,7 @@ func TestConsumerLife(t *testing.T) {
 			b.check()
 		}
 		// Nothing goes wrong any more: after a few heartbeats of all, and the
-		// sessions of those who crashed, everybody has its part.
+		// sessions of crashed members, every member has its part.
 		for range 60 {
 			b.at.NowMS += 500
 			b.c.Tick(b.at)

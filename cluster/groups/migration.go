@@ -10,25 +10,26 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// This file is groups whose members change from the classic protocol to the
-// consumer protocol and back while they go on:
+// This file is the migration of live groups between the classic protocol and the
+// consumer protocol:
 //
 //	for {
-//		await a heartbeat that joins a classic group // its members become those of a consumer group
-//		serve both: heartbeats, and joins, syncs, heartbeats and leaves of those who still speak the classic protocol
-//		await the last member that speaks the consumer protocol to go // who is left becomes a classic group, and rebalances
+//		await a heartbeat that joins a classic group // its members become members of a consumer group
+//		serve both protocols: heartbeats of one, and joins, syncs, heartbeats and leaves of the other
+//		await the leave of the last member that speaks the consumer protocol // the others become a classic group, and rebalance
 //	}
 //
-// A member that speaks the classic protocol is led to its target as any other,
-// a step with each join: its generation is its epoch, and its heartbeats are
-// told to join again when there is a step to take. It never leads.
+// A member that speaks the classic protocol is led to its target like any other,
+// one step with each join: its generation is its epoch, and the answer to its
+// heartbeat asks it to join again when there is a step to take. It is never the
+// leader.
 //
 // The rules are those of org.apache.kafka.coordinator.group.GroupMetadataManager
 // of Kafka 4.1: convertToConsumerGroup, convertToClassicGroup, and the methods
 // named classicGroup...ToConsumerGroup.
 
-// upgraded is what a classic group with members would be as one of the consumer
-// protocol, or why it cannot be one. The group stays as it is.
+// upgraded is a classic group with members in the form of a consumer group, or why
+// it cannot become one. The group itself is not changed.
 func (c *Coordinator) upgraded(group *group) (consumer *consumerGroup, why string) {
 	cannot := func(why string) (*consumerGroup, string) {
 		return nil, "Cannot upgrade classic group " + group.id + " to consumer group because " + why
@@ -44,7 +45,7 @@ func (c *Coordinator) upgraded(group *group) (consumer *consumerGroup, why strin
 	consumer = newConsumerGroup(group.generation)
 	for _, classic := range group.members {
 		metadata := classic.metadata(group.protocol)
-		if metadata == nil { // a rebalance is under way, and there is no protocol yet that it knows
+		if metadata == nil { // a rebalance is under way, and no protocol that it knows is chosen yet
 			metadata = classic.protocols[0].Metadata
 		}
 		subscribed, ok := parseSubscription(metadata)
@@ -55,7 +56,7 @@ func (c *Coordinator) upgraded(group *group) (consumer *consumerGroup, why strin
 		case custom:
 			return cannot("an unsupported custom assignor is in use. Please refer to the documentation or switch to a default assignor before re-attempting the upgrade.")
 		}
-		if len(classic.assignment) == 0 { // a rebalance has taken it: what it still has it says itself
+		if len(classic.assignment) == 0 { // a rebalance has cleared it: the subscription says what the member still has
 			has = subscribed.owned
 		}
 		member := &consumerMember{deadline: c.at.NowMS + int64(classic.sessionMS), revokeBy: Never, joinBy: Never, syncBy: Never, dirty: true}
@@ -76,8 +77,8 @@ func (c *Coordinator) upgraded(group *group) (consumer *consumerGroup, why strin
 	return consumer, ""
 }
 
-// unowned are the partitions of a list that there are, and that have no owner
-// yet: an assignor that is not ours may give one to two members.
+// unowned are the partitions of a list that exist and have no owner yet: a client's
+// assignor may have assigned one to two members.
 func (c *Coordinator) unowned(consumer *consumerGroup, named []namedPartitions) []cluster.TopicPartitions {
 	var out []cluster.TopicPartitions
 	for _, topic := range c.withIDs(named) {
@@ -89,8 +90,8 @@ func (c *Coordinator) unowned(consumer *consumerGroup, named []namedPartitions) 
 	return out
 }
 
-// withIDs is a list with the topics' ids in place of their names. What there is
-// not is left out.
+// withIDs is a list with topic ids in place of names. Partitions that do not exist
+// are left out.
 func (c *Coordinator) withIDs(named []namedPartitions) []cluster.TopicPartitions {
 	var out []cluster.TopicPartitions
 	for _, name := range named {
@@ -109,8 +110,8 @@ func (c *Coordinator) withIDs(named []namedPartitions) []cluster.TopicPartitions
 	return out
 }
 
-// endClassic: what a classic group's members are they are in a consumer group
-// from now on. Those who wait are to join that.
+// endClassic removes the classic members of a group that becomes a consumer group.
+// Members that wait are told to join again.
 func (c *Coordinator) endClassic(group *group) {
 	for _, member := range group.members {
 		c.endJoin(group, member, kafka.RebalanceInProgress)
@@ -123,8 +124,9 @@ func (c *Coordinator) endClassic(group *group) {
 	group.protocol, group.leader = "", ""
 }
 
-// downgrades says whether a group is to be a classic one when these members have
-// gone, and so many come that speak the classic protocol: whoever is left does.
+// downgrades says whether a group has to become a classic one when these members
+// leave and come new ones join that speak the classic protocol: whether no member
+// that speaks the consumer protocol is left.
 func (c *Coordinator) downgrades(consumer *consumerGroup, gone []*consumerMember, come int) bool {
 	left := come
 	for _, member := range consumer.members {
@@ -139,15 +141,15 @@ func (c *Coordinator) downgrades(consumer *consumerGroup, gone []*consumerMember
 	return left > 0 && c.options.Migration.Downgrades && left <= c.options.GroupSizeMax && c.members+left <= c.options.MembersMax
 }
 
-// downgrade makes a group without these members a classic one, which rebalances.
-// Its members are not told what they were on the way to; what they have is known
-// until they join, should the group change back before. No leader is stored, so
-// that a restart has it rebalance too.
+// downgrade makes a group without the members in gone a classic one, and
+// rebalances it. Targets that members had not reached are dropped; what members
+// have is kept until they join, for the case that the group is upgraded again
+// before. No leader is stored, so that the group rebalances after a restart too.
 func (c *Coordinator) downgrade(group *group, gone []*consumerMember, ticket uint64, reply any) {
 	consumer := group.consumer
 	c.consumers -= len(consumer.members)
 	c.weigh(group, -group.bytes)
-	group.consumer, group.generation = nil, consumer.epoch // no member's epoch is above it, and the next generation is
+	group.consumer, group.generation = nil, consumer.epoch // at least every member's epoch; the next generation is above it
 	for _, old := range consumer.members {
 		if slices.Contains(gone, old) {
 			continue
@@ -183,7 +185,7 @@ func (c *Coordinator) downgrade(group *group, gone []*consumerMember, ticket uin
 }
 
 // joinConsumer handles the join of a member that speaks the classic protocol to
-// a group of the consumer protocol that has members. It waits for nobody.
+// a group of the consumer protocol that has members. It does not wait for others.
 func (c *Coordinator) joinConsumer(group *group, ticket uint64, req *JoinRequest) {
 	consumer := group.consumer
 	if !consumer.supports(req.ProtocolType, req.Protocols) {
@@ -208,7 +210,7 @@ func (c *Coordinator) joinConsumer(group *group, ticket uint64, req *JoinRequest
 		return
 	}
 	if req.MemberID == "" && req.InstanceID == "" && req.IDRequired {
-		c.refuseJoin(ticket, kafka.MemberIDRequired, req.NewID) // whoever brings it is taken
+		c.refuseJoin(ticket, kafka.MemberIDRequired, req.NewID) // not kept as pending: any client that brings the id is accepted
 		return
 	}
 	subscribed, ok := parseSubscription(req.Protocols[0].Metadata)
@@ -221,7 +223,8 @@ func (c *Coordinator) joinConsumer(group *group, ticket uint64, req *JoinRequest
 		id = req.NewID
 	}
 	if gone := []*consumerMember{old}; old != nil && old.ID != id && c.downgrades(consumer, gone, 1) {
-		// The last that spoke the consumer protocol is back, with the classic one.
+		// The last member that spoke the consumer protocol is back with the classic
+		// one.
 		c.downgrade(group, gone, 0, nil)
 		c.join(group, ticket, req)
 		return
@@ -255,8 +258,8 @@ func (c *Coordinator) joinConsumer(group *group, ticket uint64, req *JoinRequest
 	c.storeConsumer(group, ticket, &JoinReply{MemberID: member.ID, Generation: member.Epoch, ProtocolType: cluster.ConsumerProtocol, Protocol: member.Classic.Protocols[0].Name})
 }
 
-// supports says whether a member with these classic protocols can be in the
-// group: one of them is known to all who speak the classic protocol.
+// supports says whether a member with these classic protocols can be in the group:
+// all its members that speak the classic protocol know one of them.
 func (x *consumerGroup) supports(protocolType string, protocols []cluster.GroupProtocol) bool {
 	return protocolType == cluster.ConsumerProtocol && slices.ContainsFunc(protocols, func(protocol cluster.GroupProtocol) bool {
 		for _, member := range x.members {
@@ -286,7 +289,7 @@ func (x *consumerGroup) speaksClassic(memberID, instanceID string, generation in
 	return member, 0
 }
 
-// syncConsumer tells a member that speaks the classic protocol what it has.
+// syncConsumer handles the sync of a member that speaks the classic protocol.
 func (c *Coordinator) syncConsumer(group *group, ticket uint64, req *SyncRequest) {
 	consumer := group.consumer
 	member, code := consumer.speaksClassic(req.MemberID, req.InstanceID, req.Generation)
@@ -294,7 +297,7 @@ func (c *Coordinator) syncConsumer(group *group, ticket uint64, req *SyncRequest
 	case code != 0:
 	case req.ProtocolType != nil && *req.ProtocolType != cluster.ConsumerProtocol || req.Protocol != nil && *req.Protocol != member.Classic.Protocols[0].Name:
 		code = kafka.InconsistentGroupProtocol
-	case consumer.epoch > member.Epoch && member.State != cluster.MemberUnrevoked: // it first gives up what it has to, and joins for more then
+	case consumer.epoch > member.Epoch && member.State != cluster.MemberUnrevoked: // otherwise it first revokes what it has to, and joins again afterwards
 		c.awaitRejoin(member)
 		code = kafka.RebalanceInProgress
 	}
@@ -313,7 +316,7 @@ func (c *Coordinator) syncConsumer(group *group, ticket uint64, req *SyncRequest
 	c.storeConsumer(group, ticket, reply)
 }
 
-// awaitRejoin: the member is told to join again, and has its time for that.
+// awaitRejoin sets the deadline for a member that is told to join again.
 func (c *Coordinator) awaitRejoin(member *consumerMember) {
 	if member.joinBy == Never {
 		member.joinBy = c.at.NowMS + member.rebalanceMS()
@@ -323,7 +326,7 @@ func (c *Coordinator) awaitRejoin(member *consumerMember) {
 func (m *consumerMember) rebalanceMS() int64 { return max(int64(m.RebalanceTimeoutMS), 1) }
 
 // heartbeatClassic handles the heartbeat of a member that speaks the classic
-// protocol. It is to join again when there is a step for it to take.
+// protocol. The member is told to join again when there is a step for it to take.
 func (c *Coordinator) heartbeatClassic(group *group, memberID, instanceID string, generation int32) (code kafka.ErrorCode) {
 	consumer := group.consumer
 	member, code := consumer.speaksClassic(memberID, instanceID, generation)
@@ -341,7 +344,8 @@ func (c *Coordinator) heartbeatClassic(group *group, memberID, instanceID string
 	return code
 }
 
-// waitsForOthers says whether some of a member's target still is another's.
+// waitsForOthers says whether another member still owns a part of this member's
+// target.
 func (x *consumerGroup) waitsForOthers(member *consumerMember) bool {
 	for _, topic := range member.Target {
 		for _, partition := range topic.Partitions {
@@ -353,8 +357,8 @@ func (x *consumerGroup) waitsForOthers(member *consumerMember) bool {
 	return false
 }
 
-// leaveClassic has members leave a group of the consumer protocol by the classic
-// one. Kafka lets whoever asks remove a member of either.
+// leaveClassic handles a LeaveGroup request, which is of the classic protocol, for
+// a group of the consumer protocol. As in Kafka it may name members of either.
 func (c *Coordinator) leaveClassic(group *group, ticket uint64, leaving []Leaving) (codes []kafka.ErrorCode) {
 	consumer := group.consumer
 	codes = make([]kafka.ErrorCode, len(leaving))
@@ -386,7 +390,7 @@ type namedPartitions struct {
 	partitions []int32
 }
 
-// subscribed is what a member says when it joins.
+// subscribed is the subscription in a member's join.
 type subscribed struct {
 	version int16
 	topics  []string // sorted, each once
@@ -407,7 +411,7 @@ func parseSubscription(metadata []byte) (subscription subscribed, ok bool) {
 		subscription.owned = fields.partitions()
 	}
 	if subscription.version >= 2 && len(fields.b) > 0 {
-		fields.int32() // the generation that was
+		fields.int32() // the previous generation
 	}
 	if subscription.version >= 3 && len(fields.b) > 0 {
 		subscription.rack = fields.string()
@@ -415,8 +419,8 @@ func parseSubscription(metadata []byte) (subscription subscribed, ok bool) {
 	return subscription, !fields.bad && subscription.version >= 0
 }
 
-// parseAssignment reads what a leader assigned; nothing is no assignment.
-// custom says that it has something only its assignor understands.
+// parseAssignment reads what a leader assigned; no bytes are an empty assignment.
+// custom says that it has user data, which only its assignor understands.
 func parseAssignment(assignment []byte) (has []namedPartitions, custom, ok bool) {
 	if len(assignment) == 0 {
 		return nil, false, true
@@ -428,7 +432,7 @@ func parseAssignment(assignment []byte) (has []namedPartitions, custom, ok bool)
 	return has, custom, !fields.bad && version >= 0
 }
 
-// classicAssignment is what a member has, as a leader would have assigned it.
+// classicAssignment encodes what a member has as a leader's assignment.
 func (c *Coordinator) classicAssignment(classic *cluster.ClassicMember, has []cluster.TopicPartitions) []byte {
 	subscription, _ := parseSubscription(classic.Protocols[0].Metadata)
 	out := binary.BigEndian.AppendUint16(nil, uint16(min(subscription.version, 3)))
@@ -450,7 +454,8 @@ func (c *Coordinator) classicAssignment(classic *cluster.ClassicMember, has []cl
 	return append(out, 0xff, 0xff, 0xff, 0xff) // no user data
 }
 
-// wire reads Kafka's encoding, from a client: bad is said once, at the end.
+// wire reads Kafka's encoding. bad says that the bytes were malformed; it is
+// checked once, at the end.
 type wire struct {
 	b   []byte
 	bad bool
@@ -517,7 +522,7 @@ func (r *wire) partitions() (out []namedPartitions) {
 	return out
 }
 
-// memberAt is where the member of that id is, or would be.
+// memberAt is the index at which the member of that id is or would be inserted.
 func (x *consumerGroup) memberAt(id string) (int, bool) {
 	return slices.BinarySearchFunc(x.members, id, func(member *consumerMember, id string) int { return cmp.Compare(member.ID, id) })
 }

@@ -45,7 +45,7 @@ type migration struct {
 
 const migrantSessionMS = 6000
 
-// gets has a client use what it was assigned, which nobody else may use.
+// gets has a client use what it was assigned, which no other client may use.
 func (w *migration) gets(x *migrant, has []cluster.TopicPartitions) {
 	x.uses = has
 	for _, o := range w.clients {
@@ -186,7 +186,7 @@ func (w *migration) step(x *migrant) {
 	}
 }
 
-// known are the partitions of a list whose topics there still are.
+// known are the partitions of a list whose topics still exist.
 func (w *migration) known(all []cluster.TopicPartitions) (out []cluster.TopicPartitions) {
 	for _, t := range all {
 		if topic, ok := w.state.TopicByID(t.Topic); ok && !topic.Deleted {
@@ -196,8 +196,8 @@ func (w *migration) known(all []cluster.TopicPartitions) (out []cluster.TopicPar
 	return out
 }
 
-// lead assigns as a cooperative assignor does: what somebody has nobody else
-// gets, and who has too much is to give it up first.
+// lead assigns as a cooperative assignor does: no member gets what another has, and
+// a member that has too much has to give it up first.
 func (w *migration) lead(members []JoinMember) (out []Assignment) {
 	has := make([][]cluster.TopicPartitions, len(members))
 	var owned []cluster.TopicPartitions
@@ -232,7 +232,7 @@ func (w *migration) lead(members []JoinMember) (out []Assignment) {
 // with the other: they join, crash, fall silent, and some keep what they have
 // while they join again; changes are stored late, are lost, or do not get there
 // before a restart. Nobody is assigned what another may still use. In the end,
-// left alone, everybody has its part, whatever it speaks.
+// with no further events, every member has its part, whatever it speaks.
 func TestMigrationLife(t *testing.T) {
 	for _, policy := range []string{"bidirectional", "upgrade"} {
 		sawBoth, swapped := 0, 0
@@ -250,7 +250,7 @@ func TestMigrationLife(t *testing.T) {
 					if x.waits == 0 {
 						w.step(x)
 					}
-				case n == 26: // crashes; what it used nobody knows but the coordinator
+				case n == 26: // crashes; only the coordinator knows what it used
 					x.forget()
 					x.waits, x.heard = 0, -1<<40
 				case n == 27 && x.id != "" && x.waits == 0:
@@ -336,11 +336,11 @@ func newMigration(t *testing.T, seed int64, policy string) *migration {
 	return w
 }
 
-// calm: nothing goes wrong any more. After the sessions of those who crashed,
-// and some rebalances, everybody has its part.
+// calm injects no further faults. After the sessions of crashed members, and some
+// rebalances, every member has its part.
 func (w *migration) calm() {
 	w.settled(w.clients)
-	// Those who speak the consumer protocol go for good: the others get theirs.
+	// Members that speak the consumer protocol leave for good: the others get theirs.
 	var stay []*migrant
 	for _, x := range w.clients {
 		if !x.modern {
@@ -357,7 +357,7 @@ func (w *migration) calm() {
 	w.restart()
 }
 
-// settled has these clients, who are alone, do what they have to, and looks
+// settled has these clients, the only ones, do what they have to, and checks
 // whether they have everything in the end.
 func (w *migration) settled(clients []*migrant) {
 	for range 260 {

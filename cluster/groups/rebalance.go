@@ -8,12 +8,13 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// This file is how members come and go, and what their groups do about it.
+// This file is the rebalance of classic groups: members join and leave, and a
+// generation begins.
 
-// join handles a join of a group that is there.
+// join handles a join of a listed group.
 func (c *Coordinator) join(group *group, ticket uint64, req *JoinRequest) {
 	if !group.accepts(req.MemberID, c.options.GroupSizeMax) || !c.hasRoomFor(group, req) {
-		// Whoever comes too late in a rebalance does not stay a member.
+		// A member that joins again too late in a rebalance is removed.
 		c.refuseJoin(ticket, kafka.GroupMaxSizeReached, "")
 		c.dropPending(group, req.MemberID)
 		if member := group.byID[req.MemberID]; member != nil {
@@ -47,10 +48,10 @@ func (c *Coordinator) join(group *group, ticket uint64, req *JoinRequest) {
 	c.addMember(group, req.NewID, ticket, req)
 }
 
-// joinAgain handles the join of one who has an id.
+// joinAgain handles the join of a client that has a member id.
 func (c *Coordinator) joinAgain(group *group, ticket uint64, req *JoinRequest) {
 	if group.isPending(req.MemberID) {
-		if req.InstanceID != "" { // no id is given out to a static member before it joins
+		if req.InstanceID != "" { // a static member is not given an id before it joins
 			c.refuseJoin(ticket, kafka.UnknownMemberID, req.MemberID)
 			return
 		}
@@ -68,7 +69,7 @@ func (c *Coordinator) joinAgain(group *group, ticket uint64, req *JoinRequest) {
 	switch {
 	case group.state == Empty:
 		c.refuseJoin(ticket, kafka.UnknownMemberID, req.MemberID)
-	case group.state == CompletingRebalance && same, // its answer got lost
+	case group.state == CompletingRebalance && same, // its answer was lost
 		group.state == Stable && same && group.leader != member.id: // nothing changed
 		c.reply(ticket, group.joined(member))
 	default: // a leader that joins again wants a rebalance: its topics may have changed
@@ -77,11 +78,11 @@ func (c *Coordinator) joinAgain(group *group, ticket uint64, req *JoinRequest) {
 	}
 }
 
-// accepts says whether a group of at most sizeMax members has room for this one.
+// accepts says whether a group of at most sizeMax members has room for this member.
 func (g *group) accepts(memberID string, sizeMax int) bool {
 	member := g.byID[memberID]
 	switch g.state {
-	case PreparingRebalance: // who has joined again counts: the last ones to do so are turned away
+	case PreparingRebalance: // only members that have joined again count: the last ones to do so are refused
 		return member != nil && member.join != 0 || g.awaiting < sizeMax
 	case CompletingRebalance, Stable:
 		return member != nil || len(g.members) < sizeMax
@@ -89,7 +90,7 @@ func (g *group) accepts(memberID string, sizeMax int) bool {
 	return true
 }
 
-// hasRoomFor says whether what a join brings keeps the bounds.
+// hasRoomFor says whether the join keeps the bounds of members and bytes.
 func (c *Coordinator) hasRoomFor(group *group, req *JoinRequest) bool {
 	more := memberBytes(req.NewID, req.InstanceID, req.ClientID, req.ClientHost, req.Protocols)
 	old := group.byID[req.MemberID]
@@ -113,7 +114,7 @@ func memberBytes(id, instance, clientID, clientHost string, protocols []cluster.
 	return bytes
 }
 
-// bytes counts all but the assignment, which is counted where it is stored.
+// bytes counts everything but the assignment, which counts where it is stored.
 func (m *member) bytes() int {
 	return memberBytes(m.id, m.instance, m.clientID, m.clientHost, m.protocols)
 }
@@ -140,7 +141,7 @@ func (m *member) knows(name string) bool {
 	return slices.ContainsFunc(m.protocols, func(protocol cluster.GroupProtocol) bool { return protocol.Name == name })
 }
 
-// metadata is what the member has to say for a protocol.
+// metadata is the member's metadata for a protocol.
 func (m *member) metadata(name string) []byte {
 	for _, protocol := range m.protocols {
 		if protocol.Name == name {
@@ -150,8 +151,8 @@ func (m *member) metadata(name string) []byte {
 	return nil
 }
 
-// choose is the protocol that most members prefer of those that all know.
-// Between equals it is the one that comes first in the first member's order.
+// choose is, of the protocols that all members know, the one that most prefer. If
+// equally many do, it is the one that comes first in the first member's order.
 func (g *group) choose() string {
 	var known []cluster.GroupProtocol
 	for _, protocol := range g.members[0].protocols {
@@ -177,7 +178,7 @@ func (g *group) choose() string {
 	return best
 }
 
-// validate says who a member is that claims an id.
+// validate says whether the ids are a member's.
 func (g *group) validate(memberID, instanceID string) (code kafka.ErrorCode) {
 	if instanceID != "" {
 		switch member := g.static[instanceID]; {
@@ -193,10 +194,10 @@ func (g *group) validate(memberID, instanceID string) (code kafka.ErrorCode) {
 	return 0
 }
 
-// validateCommit says whether who commits may.
+// validateCommit says whether the client may commit.
 func (c *Coordinator) validateCommit(group *group, req *CommitRequest) (code kafka.ErrorCode) {
 	if req.Generation < 0 && group.state == Empty {
-		return 0 // from outside: nobody's offsets are overwritten
+		return 0 // a client outside the group: no member's offsets are overwritten
 	}
 	if group.consumer != nil {
 		if member := group.consumer.member(req.MemberID); member != nil && member.Classic == nil && !req.KnowsGroupIDNotFound {
@@ -233,7 +234,7 @@ func (c *Coordinator) dropPending(group *group, id string) {
 	c.members -= before - len(group.pending)
 }
 
-// addMember makes a new member, and has the group rebalance for it.
+// addMember adds a new member, and rebalances.
 func (c *Coordinator) addMember(group *group, id string, ticket uint64, req *JoinRequest) {
 	c.dropPending(group, id)
 	member := &member{id: id, instance: req.InstanceID, clientID: req.ClientID, clientHost: req.ClientHost, fresh: true}
@@ -246,8 +247,8 @@ func (c *Coordinator) addMember(group *group, id string, ticket uint64, req *Joi
 	member.sessionMS, member.rebalanceMS, member.protocols = req.SessionTimeoutMS, req.RebalanceTimeoutMS, cloneProtocols(req.Protocols)
 	c.put(group, member)
 	c.awaitJoin(group, member, ticket)
-	// It cannot send heartbeats, and whether its connection still lives nobody
-	// knows. So its wait has an end of its own.
+	// It cannot send heartbeats, and the Coordinator does not know whether its
+	// connection is still open, so its wait has a timeout of its own.
 	c.rearm(group, member, c.options.NewMemberTimeoutMS)
 	c.rebalance(group)
 }
@@ -279,7 +280,7 @@ func cloneProtocols(from []cluster.GroupProtocol) []cluster.GroupProtocol {
 	return out
 }
 
-// update takes what a member says when it joins again.
+// update takes over the request of a member that joins again.
 func (c *Coordinator) update(group *group, member *member, ticket uint64, req *JoinRequest) {
 	c.weigh(group, -member.bytes())
 	member.sessionMS, member.rebalanceMS, member.protocols = req.SessionTimeoutMS, req.RebalanceTimeoutMS, cloneProtocols(req.Protocols)
@@ -287,8 +288,8 @@ func (c *Coordinator) update(group *group, member *member, ticket uint64, req *J
 	c.awaitJoin(group, member, ticket)
 }
 
-// awaitJoin lets a member wait for the rebalance. An older wait of its ends:
-// who asks again has given that one up.
+// awaitJoin has a member wait for the rebalance. An earlier join of it that still
+// waits is refused: the client has given that up.
 func (c *Coordinator) awaitJoin(group *group, member *member, ticket uint64) {
 	if member.join != 0 {
 		c.refuseJoin(member.join, kafka.RebalanceInProgress, member.id)
@@ -298,7 +299,7 @@ func (c *Coordinator) awaitJoin(group *group, member *member, ticket uint64) {
 	group.awaiting++
 }
 
-// remove takes a member out of its group. What follows is the caller's.
+// remove removes a member from its group. The caller rebalances.
 func (c *Coordinator) remove(group *group, gone *member) {
 	if gone.join != 0 {
 		ticket := gone.join
@@ -322,7 +323,7 @@ func (c *Coordinator) remove(group *group, gone *member) {
 	c.weigh(group, -gone.bytes())
 }
 
-// rebalance begins a rebalance, or goes on with the one that is under way.
+// rebalance begins a rebalance, or continues the one that is under way.
 func (c *Coordinator) rebalance(group *group) {
 	if group.state == PreparingRebalance {
 		c.maybeComplete(group)
@@ -338,7 +339,7 @@ func (c *Coordinator) rebalance(group *group) {
 	first := group.state == Empty
 	c.become(group, PreparingRebalance)
 	switch {
-	case first: // more may be on their way
+	case first: // more members may be about to join
 		group.initial = true
 		group.delayMS = c.options.InitialRebalanceDelayMS
 		group.leftMS = max(group.rebalanceTimeoutMS()-group.delayMS, 0)
@@ -350,8 +351,8 @@ func (c *Coordinator) rebalance(group *group) {
 	}
 }
 
-// maybeComplete ends the wait for joins if nobody is missing. A group that was
-// empty waits its time.
+// maybeComplete ends the wait for joins if no member is missing. A group that was
+// empty waits for its initial delay in any case.
 func (c *Coordinator) maybeComplete(group *group) {
 	if group.state == PreparingRebalance && group.previous != Empty && group.allJoined() {
 		c.complete(group)
@@ -360,8 +361,8 @@ func (c *Coordinator) maybeComplete(group *group) {
 
 func (g *group) allJoined() bool { return g.awaiting == len(g.members) && len(g.pending) == 0 }
 
-// complete ends the wait for joins: the next generation begins with those who
-// came. A static member stays though it did not.
+// complete ends the wait for joins: the next generation begins with the members
+// that have joined. A static member stays even if it has not.
 func (c *Coordinator) complete(group *group) {
 	group.joinAt, group.initial, group.grew = Never, false, false
 	for _, member := range slices.Clone(group.members) {
@@ -370,7 +371,8 @@ func (c *Coordinator) complete(group *group) {
 		}
 	}
 	if len(group.members) > 0 && !group.electLeader() {
-		// Static members only, and none came: they have until their sessions end.
+		// Only static members are left, and none has joined: wait until they do or
+		// their sessions end.
 		group.joinAt = c.at.NowMS + group.rebalanceTimeoutMS()
 		return
 	}
@@ -400,7 +402,7 @@ func (c *Coordinator) complete(group *group) {
 	group.syncAt = c.at.NowMS + group.rebalanceTimeoutMS()
 }
 
-// electLeader makes sure that the leader is one who came, if anyone did.
+// electLeader makes sure that the leader has joined. False: no member has.
 func (g *group) electLeader() bool {
 	if member := g.byID[g.leader]; member != nil && member.join != 0 {
 		return true
@@ -435,8 +437,8 @@ func (c *Coordinator) refuseJoin(ticket uint64, code kafka.ErrorCode, memberID s
 	c.reply(ticket, &JoinReply{Code: code, MemberID: memberID, Generation: -1})
 }
 
-// replaceStatic gives a static member that comes back another id: the old one
-// is fenced from now on.
+// replaceStatic gives a static member that comes back a new id. The old id is
+// fenced from then on.
 func (c *Coordinator) replaceStatic(group *group, member *member, ticket uint64, req *JoinRequest) {
 	leader := group.leader
 	c.endJoin(group, member, kafka.FencedInstanceID)
@@ -453,25 +455,27 @@ func (c *Coordinator) replaceStatic(group *group, member *member, ticket uint64,
 	c.rearm(group, member, int64(member.sessionMS))
 	switch {
 	case group.state == Stable && group.protocol == group.choose():
-		// It goes on with what the old id had; nobody else need know.
+		// It continues with the assignment of the old id; no other member needs to
+		// know.
 		assignment := map[string][]byte{}
 		for _, other := range group.members {
 			assignment[other.id] = other.assignment
 		}
 		c.store(cluster.PutGroup(group.durable(assignment)), pendingStore{kind: storingStatic, group: group, ticket: ticket, member: member.id, leader: leader, skips: req.CanSkip})
-	default: // while completing, the leader may know the old id already
+	default: // while the rebalance completes, the leader may already have been told the old id
 		c.rebalance(group)
 	}
 }
 
-// replaced: a static member's other id is stored, or cannot be.
+// replaced continues after a static member's new id was stored or could not be.
 func (c *Coordinator) replaced(group *group, storing *pendingStore, code kafka.ErrorCode) {
 	member := group.byID[storing.member]
 	if group.unlisted || member == nil || member.join != storing.ticket {
 		return // a rebalance has answered it
 	}
 	if code != 0 {
-		// It comes again, and its id is replaced again: the fenced one stays fenced.
+		// The client joins again, and its id is replaced again; the old one stays
+		// fenced.
 		c.endJoin(group, member, code)
 		return
 	}
@@ -481,8 +485,7 @@ func (c *Coordinator) replaced(group *group, storing *pendingStore, code kafka.E
 	if storing.skips {
 		reply.SkipAssignment = member.id == group.leader
 	} else {
-		// It must not take itself for the leader: it would assign anew what is
-		// assigned.
+		// It must not take itself for the leader: it would assign again.
 		reply.Leader, reply.Members = storing.leader, nil
 	}
 	c.reply(storing.ticket, reply)
@@ -499,8 +502,8 @@ func (c *Coordinator) sync(group *group, ticket uint64, req *SyncRequest) {
 	c.endSync(member, &SyncReply{Code: kafka.RebalanceInProgress})
 	member.sync = ticket
 	if member.id != group.leader || group.assigns == group.generation {
-		// A leader that asks again gets the assignment it gave first: were the
-		// second stored too, a restart would tell another one than was told.
+		// A leader that syncs again gets its first assignment. If the second were
+		// stored too, members would be told another assignment after a restart.
 		return
 	}
 	assignment := map[string][]byte{}
@@ -519,7 +522,7 @@ func (c *Coordinator) sync(group *group, ticket uint64, req *SyncRequest) {
 	c.store(change, storing)
 }
 
-// synced: one member fewer to wait for.
+// synced notes that a member has sent its sync. After the last the deadline is off.
 func (c *Coordinator) synced(group *group, waited *member) {
 	waited.unsynced = false
 	if !slices.ContainsFunc(group.members, func(other *member) bool { return other.unsynced }) {
@@ -527,10 +530,10 @@ func (c *Coordinator) synced(group *group, waited *member) {
 	}
 }
 
-// assigned: the leader's assignment is stored, or cannot be.
+// assigned continues after the leader's assignment was stored or could not be.
 func (c *Coordinator) assigned(group *group, storing *pendingStore, code kafka.ErrorCode) {
 	if group.unlisted || group.state != CompletingRebalance || group.generation != storing.generation {
-		return // another rebalance has come between
+		return // another rebalance has begun
 	}
 	if code != 0 {
 		for _, member := range group.members {
@@ -544,7 +547,7 @@ func (c *Coordinator) assigned(group *group, storing *pendingStore, code kafka.E
 		member.assignment = storing.assignment[member.id]
 		if member.sync != 0 && (member.id == group.leader || !c.options.Faults.SyncForgotten) {
 			c.endSync(member, &SyncReply{ProtocolType: group.protocolType, Protocol: group.protocol, Assignment: member.assignment})
-			// Its session may have ended while it waited, which was overlooked.
+			// expire has ignored the end of its session while it waited.
 			c.rearm(group, member, int64(member.sessionMS))
 		}
 	}
@@ -592,7 +595,7 @@ func (g *group) rebalanceTimeoutMS() (longest int64) {
 	for _, member := range g.members {
 		longest = max(longest, int64(member.rebalanceMS))
 	}
-	return max(longest, 1) // whatever a client says, a wait is over later than it began
+	return max(longest, 1) // a deadline is later than its wait's beginning, whatever clients ask for
 }
 
 // expire does what is due in a group.
@@ -614,7 +617,7 @@ func (c *Coordinator) expire(group *group) {
 			continue
 		}
 		if !member.fresh && (member.join != 0 || member.sync != 0) {
-			member.deadline = Never // who waits for us need not send heartbeats
+			member.deadline = Never // a member that waits for an answer need not send heartbeats
 			continue
 		}
 		c.remove(group, member)
@@ -633,8 +636,8 @@ func (c *Coordinator) expire(group *group) {
 	}
 }
 
-// joinsEnd: the time to join is over. A group that was empty, and has grown
-// meanwhile, waits for some more.
+// joinsEnd is called at the deadline of joins. A group that was empty, and to which
+// members were added during the delay, waits for another delay.
 func (c *Coordinator) joinsEnd(group *group) {
 	if group.initial && group.grew && group.leftMS != 0 {
 		group.grew = false
@@ -647,7 +650,8 @@ func (c *Coordinator) joinsEnd(group *group) {
 	c.complete(group)
 }
 
-// syncsEnd: who has not sent its sync is no member any more.
+// syncsEnd is called at the deadline of syncs: members that have not sent theirs
+// are removed.
 func (c *Coordinator) syncsEnd(group *group) {
 	group.syncAt = Never
 	late := false
@@ -662,8 +666,7 @@ func (c *Coordinator) syncsEnd(group *group) {
 	}
 }
 
-// durable is what is stored of a group: its members with their part of the
-// assignment.
+// durable is a group's stored form, with each member's part of the assignment.
 func (g *group) durable(assignment map[string][]byte) *cluster.Group {
 	stored := &cluster.Group{ID: g.id, Generation: g.generation, ProtocolType: g.protocolType, Protocol: g.protocol, Leader: g.leader, ChangedMS: g.changedMS}
 	for _, member := range g.members {
