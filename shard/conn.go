@@ -79,36 +79,32 @@ func (x *software) append(line []byte) []byte {
 // protocolError names what a connection was that spoke no Kafka.
 func (s *Shard) protocolError(ev netring.Event) {
 	s.Timelines.Counters.Noise++
-	s.line = append(s.line[:0], "connection closed: "...)
-	s.line = append(s.line, ev.What()...)
-	s.out.Log(Warn, s.o.Shard, s.line)
+	s.lines.write(Warn, append(s.lines.begin("connection closed: "), ev.What()...))
 }
-
-const refusalLineNS = 1e9 // between two lines about refused connections
 
 // refusals tells of connections that were refused, at most once a second. It
 // says when there is more to tell.
 func (s *Shard) refusals() ioring.Instant {
 	n, last := s.net.Refusals()
-	if n == s.refused {
+	refusals := &s.lines.refusals
+	if n == refusals.told {
 		return ioring.Never
 	}
-	if s.now < s.refusedAt {
-		return s.refusedAt
+	if s.now < refusals.next {
+		return refusals.next
 	}
-	s.line = append(s.line[:0], "connection closed: "...)
-	s.line = last.Address.Append(s.line)
+	line := last.Address.Append(s.lines.begin("connection closed: "))
 	if last.PerAddress {
-		s.line = append(s.line, " has all it may have, max.connections.per.ip "...)
+		line = append(line, " has all it may have, max.connections.per.ip "...)
 	} else {
-		s.line = append(s.line, " comes when there are as many as may be, max.connections "...)
+		line = append(line, " comes when there are as many as may be, max.connections "...)
 	}
-	s.line = strconv.AppendInt(s.line, int64(last.Limit), 10)
-	if more := n - s.refused - 1; more > 0 {
-		s.line = append(s.line, "; so were others before it: "...)
-		s.line = strconv.AppendUint(s.line, more, 10)
+	line = strconv.AppendInt(line, int64(last.Limit), 10)
+	if more := n - refusals.told - 1; more > 0 {
+		line = append(line, "; so were others before it: "...)
+		line = strconv.AppendUint(line, more, 10)
 	}
-	s.out.Log(Warn, s.o.Shard, s.line)
-	s.refused, s.refusedAt = n, s.now+refusalLineNS
+	s.lines.write(Warn, line)
+	refusals.told, refusals.next = n, s.now+repeatNS
 	return ioring.Never
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/tailbound/tailbound/netring"
 )
 
-// lines is a Logger that keeps what it is given.
-type lines struct{ all []string }
+// written is a Logger that keeps what it is given.
+type written struct{ all []string }
 
-func (l *lines) Log(level Level, shard int, text []byte) { l.all = append(l.all, string(text)) }
+func (l *written) Log(level Level, shard int, text []byte) { l.all = append(l.all, string(text)) }
 
 // What a client says of its software stands in the line about its connection,
 // and is cut to the place that there is for it.
@@ -23,8 +23,8 @@ func TestClientSoftwareIsNamed(t *testing.T) {
 		{"not a name", "2.3.0", "7777"},
 		{"", "", "7777"},
 	} {
-		h, out := newHotShard(t, hotArenaBytes, 64), &lines{}
-		h.s.out = out
+		h, out := newHotShard(t, hotArenaBytes, 64), &written{}
+		h.s.lines.out = out
 		r := kmsg.NewPtrApiVersionsRequest()
 		r.ClientSoftwareName, r.ClientSoftwareVersion = c.name, c.version
 		h.ring.say(frameOf(r, 3, 1))

@@ -30,11 +30,12 @@ const (
 // backlog holds what waits for log or reply memory or for parts, in order of
 // arrival. It never grows.
 type backlog struct {
-	all   []incoming
-	head  int
-	n     int
-	pass  uint32
-	retry bool // something was given back: try again
+	all      []incoming
+	head     int
+	n        int
+	pass     uint32
+	retry    bool   // something was given back: try again
+	progress uint64 // the engine's, at the last pass
 }
 
 func newBacklog(n int) backlog { return backlog{all: make([]incoming, n)} }
@@ -106,7 +107,7 @@ func (s *Shard) start(in *incoming) outcome {
 	if s.requests.full() {
 		return postponed
 	}
-	if in.parts > 0 && int(in.parts) > s.credit.fetchesFree() {
+	if in.parts > 0 && int(in.parts) > s.requests.credit.fetchesFree() {
 		s.fetches.partsExhausted = true
 		return postponed // it need not be parsed again to know that
 	}
@@ -194,18 +195,15 @@ func (s *Shard) copyToReply(req *request, b []byte) {
 // request was stored.
 func (s *Shard) malformed(in *incoming, err error) outcome {
 	s.Timelines.Counters.Refused++
-	s.line = append(s.line[:0], "connection closed: malformed request: "...)
-	s.line = append(s.line, err.Error()...)
-	s.line = s.conns.of(in.conn).software.append(s.line)
-	s.out.Log(Warn, s.o.Shard, s.line)
+	line := append(s.lines.begin("connection closed: malformed request: "), err.Error()...)
+	s.lines.write(Warn, s.conns.of(in.conn).software.append(line))
 	return s.hangUp(in)
 }
 
 // notServed closes a connection that asked for what no version list offers.
 func (s *Shard) notServed(in *incoming, what string, header *kafka.Request) outcome {
-	s.line = strconv.AppendInt(append(s.line[:0], what...), int64(header.Key), 10)
-	s.line = s.conns.of(in.conn).software.append(s.line)
-	s.out.Log(Warn, s.o.Shard, s.line)
+	line := strconv.AppendInt(s.lines.begin(what), int64(header.Key), 10)
+	s.lines.write(Warn, s.conns.of(in.conn).software.append(line))
 	return s.hangUp(in)
 }
 

@@ -103,7 +103,7 @@ func (s *Shard) BeginServing() {
 
 // Logf writes a line for the operator: what, then a number that says which or
 // how many.
-func (s *Shard) Logf(level Level, what string, n int64) { s.logf(level, what, n) }
+func (s *Shard) Logf(level Level, what string, n int64) { s.lines.writef(level, what, n) }
 
 // Fatalf writes a line as Logf does, and stops the shard: it cannot go on. What
 // it has stored is intact.

@@ -7,17 +7,10 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// logf writes a line: what, then a number that says which or how many.
-func (s *Shard) logf(level Level, what string, n int64) {
-	s.line = append(s.line[:0], what...)
-	s.line = strconv.AppendInt(s.line, n, 10)
-	s.out.Log(level, s.o.Shard, s.line)
-}
-
 // fatalf says why the shard cannot go on, and stops it. Its storage is intact
 // as it is: nothing was acknowledged that is not there.
 func (s *Shard) fatalf(what string, n int64) {
-	s.logf(Error, what, n)
+	s.lines.writef(Error, what, n)
 	s.failed = true
 	s.stage = StageDone
 }
@@ -30,11 +23,10 @@ func (s *Shard) storageFailed() {
 	}
 	s.failed = true
 	f, _ := s.engine.Failure()
-	s.line = s.appendFailure(s.line[:0], &f)
-	s.line = append(s.line, "; this shard acknowledges nothing more"...)
-	s.line = appendAdvice(s.line, &f)
-	s.out.Log(Error, s.o.Shard, s.line)
-	s.failTruncations(kafka.KafkaStorageError, nil)
+	line := s.appendFailure(s.lines.begin(""), &f)
+	line = append(line, "; this shard acknowledges nothing more"...)
+	s.lines.write(Error, appendAdvice(line, &f))
+	s.truncations.fail(kafka.KafkaStorageError, nil)
 	for i := range s.partitions.all {
 		p := &s.partitions.all[i]
 		s.failAppends(p, kafka.KafkaStorageError)
@@ -84,8 +76,8 @@ func (s *Shard) appendFailure(line []byte, f *engine.Failure) []byte {
 // appendLogName writes the partition whose log has this id, as orders/2, from its
 // opening to the end of its deletion; the id itself where the log has no name.
 func (s *Shard) appendLogName(line []byte, id uint64) []byte {
-	for i := range s.pendingLogOps {
-		if op := &s.pendingLogOps[i]; op.used && op.id == id && op.topic != none {
+	for i := range s.logOps.all {
+		if op := &s.logOps.all[i]; op.used && op.id == id && op.topic != none {
 			return s.appendPartition(line, op.topic, op.index)
 		}
 	}
@@ -112,23 +104,22 @@ func appendAdvice(line []byte, f *engine.Failure) []byte {
 	return line
 }
 
-const troubleLineNS = 1e9 // between two lines about failures that were survived
-
 // warnOfFailures writes a line about operations on the disk that failed and were
 // survived, at most once a second, however many readers meet the same sector.
 func (s *Shard) warnOfFailures() {
 	n, last := s.engine.Troubles()
-	if n == s.troubles || s.now < s.troublesAt {
+	failures := &s.lines.failures
+	if n == failures.told || s.now < failures.next {
 		return
 	}
-	s.line = s.appendFailure(s.line[:0], &last)
-	s.line = appendAdvice(s.line, &last)
-	if more := n - s.troubles - 1; more > 0 {
-		s.line = append(s.line, "; others failed before it: "...)
-		s.line = strconv.AppendUint(s.line, more, 10)
+	line := s.appendFailure(s.lines.begin(""), &last)
+	line = appendAdvice(line, &last)
+	if more := n - failures.told - 1; more > 0 {
+		line = append(line, "; others failed before it: "...)
+		line = strconv.AppendUint(line, more, 10)
 	}
-	s.out.Log(Warn, s.o.Shard, s.line)
-	s.troubles, s.troublesAt = n, s.now+troubleLineNS
+	s.lines.write(Warn, line)
+	failures.told, failures.next = n, s.now+repeatNS
 }
 
 // codeOf is the Kafka error a status of the engine becomes.

@@ -58,10 +58,10 @@ func (s *Shard) fetch(in *incoming, header *kafka.Request) outcome {
 	if !whole {
 		parts = 0
 	}
-	if parts > s.credit.fetchesMax() {
+	if parts > s.requests.credit.fetchesMax() {
 		return s.malformed(in, kafka.ErrTooMany)
 	}
-	if parts > s.credit.fetchesFree() {
+	if parts > s.requests.credit.fetchesFree() {
 		in.parts, s.fetches.partsExhausted = int32(parts), true
 		return postponed
 	}

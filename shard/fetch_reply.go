@@ -170,7 +170,7 @@ func (s *Shard) replyTopic(req *request, p int32) {
 	}
 	s.pieces = s.net.Slices(req.id, s.pieces[:0])
 	s.reader.Reset(s.pieces)
-	name := s.name[:part.name.Len]
+	name := s.fetches.name[:part.name.Len]
 	s.reader.CopyTo(part.name, name)
 	kafka.PutFetchTopic(dst, version, name, n)
 }

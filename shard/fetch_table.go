@@ -57,9 +57,10 @@ type fetches struct {
 	waiters        mem.Thread // parts in partitions' lists
 	polls          longPolls
 	pins           pins
-	partsExhausted bool // a Fetch found no parts
-	replyMax       int  // bytes of records in one reply, the first batch excepted
-	copyMax        int  // and of those that are copied
+	partsExhausted bool                     // a Fetch found no parts
+	name           [kafka.TopicNameMax]byte // for a topic that is not known
+	replyMax       int                      // bytes of records in one reply, the first batch excepted
+	copyMax        int                      // and of those that are copied
 }
 
 var (

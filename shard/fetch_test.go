@@ -76,7 +76,7 @@ func TestWaitingFetchesMakeRoom(t *testing.T) {
 		h.ring.say(wideFetch(partitions, 1<<20))
 		h.turn()
 	}
-	if n := h.s.credit.fetchesFree(); n != 0 || h.s.fetches.polls.n != first {
+	if n := h.s.requests.credit.fetchesFree(); n != 0 || h.s.fetches.polls.n != first {
 		t.Fatalf("%d parts are left for fetches; %d wait", n, h.s.fetches.polls.n)
 	}
 	h.ring.say(produceFrame(8, 0, make([]byte, 100)))
@@ -96,7 +96,7 @@ func TestWaitingFetchesMakeRoom(t *testing.T) {
 	if n := h.s.Timelines.Counters.Fetches; n != fetches {
 		t.Fatalf("%d fetches of %d had their turn", n, fetches)
 	}
-	if h.s.credit.free < h.s.credit.all/4 {
+	if h.s.requests.credit.free < h.s.requests.credit.all/4 {
 		t.Fatal("fetches took the producers' parts")
 	}
 }
@@ -105,7 +105,7 @@ func TestWaitingFetchesMakeRoom(t *testing.T) {
 // wait for ever.
 func TestFetchOfTooManyPartitions(t *testing.T) {
 	h := newHotShardOf(t, hotArenaBytes, 64, 1)
-	h.ring.say(wideFetch(h.s.credit.fetchesMax()+1, 1))
+	h.ring.say(wideFetch(h.s.requests.credit.fetchesMax()+1, 1))
 	for range 10 {
 		h.turn()
 	}

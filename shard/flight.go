@@ -89,7 +89,7 @@ func (s *Shard) recordProduce(req *request) {
 		last := none
 		for p := produce.parts.First; p != none; p = parts.next(p) {
 			if part := &parts.all[p]; part.code == kafka.None {
-				s.countObjective(part.partition.topic, &last, took)
+				s.slo.count(part.partition.topic, &last, took)
 			}
 		}
 	}
@@ -125,7 +125,7 @@ func (s *Shard) recordFetch(req *request) {
 	if s.slo.n > 0 {
 		last := none
 		for p := fetch.parts.First; p != none; p = parts.next(p) {
-			s.countObjective(parts.all[p].topic, &last, took)
+			s.slo.count(parts.all[p].topic, &last, took)
 		}
 	}
 	slow := s.Flight.Add(metrics.Fetch, took, lateNS(&req.early))

@@ -35,8 +35,8 @@ func (s *Shard) gauges() {
 	level("network frames", n.RequestsOpen, s.o.Net.RequestsMax-n.RequestsFreeLow, s.o.Net.RequestsMax)
 	level("requests", s.requests.inFlight, 0, len(s.requests.all))
 	level("long polls", s.fetches.polls.n, 0, len(s.requests.all))
-	if s.credit.all > 0 {
-		level("partitions in requests", s.credit.all-s.credit.free, 0, s.credit.all)
+	if s.requests.credit.all > 0 {
+		level("partitions in requests", s.requests.credit.all-s.requests.credit.free, 0, s.requests.credit.all)
 		level("pin chunks", len(s.fetches.pins.all)-s.fetches.pins.free, 0, len(s.fetches.pins.all))
 	}
 	if len(s.sessions.all) > 0 {

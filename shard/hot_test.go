@@ -112,10 +112,11 @@ func (m mute) Log(level Level, shard int, text []byte) {
 // hotShard is data shard 1 of a broker, serving topic "hot" with one partition;
 // the test is its control shard, its disk and its client.
 type hotShard struct {
-	s    *Shard
-	ring *calm
-	post *Post
-	now  ioring.Instant
+	s     *Shard
+	ring  *calm
+	post  *Post
+	now   ioring.Instant
+	arena *mem.Arena
 }
 
 func newHotShard(t testing.TB, arenaBytes, partitions int, configs ...cluster.Config) *hotShard {
@@ -143,6 +144,7 @@ func newHotShardOf(t testing.TB, arenaBytes, partitionsMax, partitions int, conf
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { arena.Unmap() })
+	h.arena = arena
 	if h.s, err = Open(World{Ring: h.ring, Arena: arena, Boot: boot, Post: h.post, API: &API{}, Log: mute{t}, Seed: 1}, o); err != nil {
 		t.Fatal(err)
 	}
@@ -272,13 +274,13 @@ func TestPoolsAreTheArena(t *testing.T) {
 	for _, mib := range []int{64, 96, 128, 256, 512} {
 		h := newHotShard(t, mib<<20, 4096)
 		sum, log := 0, 0
-		for _, c := range h.s.arena.Carvings() {
+		for _, c := range h.arena.Carvings() {
 			sum += c.Bytes
 			if c.What == "log memory" {
 				log = c.Bytes
 			}
 		}
-		used, all := h.s.arena.Used(), h.s.arena.Bytes()
+		used, all := h.arena.Used(), h.arena.Bytes()
 		if sum > used || used-sum > 64<<10 || used > all || all-used > 4<<20+64<<10 {
 			t.Errorf("%d MiB: pools of %d bytes, %d used of %d", mib, sum, used, all)
 		}

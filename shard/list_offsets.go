@@ -87,10 +87,10 @@ func (s *Shard) listOffsets(in *incoming, header *kafka.Request) outcome {
 	if err := walk.End(); err != nil {
 		return s.malformed(in, err)
 	}
-	if parts > s.credit.perRequestMax() {
+	if parts > s.requests.credit.perRequestMax() {
 		return s.malformed(in, kafka.ErrTooMany)
 	}
-	if parts > s.credit.free || !s.net.Begin(in.id, bytes) {
+	if parts > s.requests.credit.free || !s.net.Begin(in.id, bytes) {
 		return postponed
 	}
 	req := s.newRequest(in, kindSearch, header)

@@ -24,15 +24,15 @@ func (s *Shard) changeLog(m Mail) {
 	switch st {
 	case engine.OK:
 	case engine.WaitMemory, engine.WaitRoom:
-		s.deferred = append(s.deferred, m)
+		s.logOps.deferred = append(s.logOps.deferred, m)
 	default:
 		s.outbox.put(Mail{Kind: m.Kind + 1, Serial: m.Serial, A: m.A, Code: int16(codeOf(st))}, 0)
 	}
 }
 
 func (s *Shard) retryDeferred() {
-	deferred := s.deferred
-	s.deferred = s.deferred[:0] // at most one is put back for each taken out
+	deferred := s.logOps.deferred
+	s.logOps.deferred = s.logOps.deferred[:0] // at most one is put back for each taken out
 	for _, m := range deferred {
 		s.changeLog(m)
 	}
@@ -45,10 +45,10 @@ func (s *Shard) openLog(id uint64, number, index int32) engine.Status {
 		s.outbox.put(Mail{Kind: MailOpened, A: id}, 0)
 		return engine.OK
 	}
-	user := s.beginLogOp(logOp{id: id, topic: number, index: index, opens: true})
+	user := s.logOps.begin(logOp{id: id, topic: number, index: index, opens: true})
 	st := s.engine.OpenLog(id, user)
 	if st != engine.OK {
-		s.endLogOp(user)
+		s.logOps.end(user)
 	}
 	return st
 }
@@ -67,7 +67,7 @@ func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
 
 // logOpened: the engine made a log durable.
 func (s *Shard) logOpened(ev engine.Event) {
-	op := s.endLogOp(ev.User)
+	op := s.logOps.end(ev.User)
 	if ev.Status == engine.OK {
 		s.partitions.begin(ev.Slot)
 		s.producers.forget(ev.Slot)
@@ -79,7 +79,7 @@ func (s *Shard) logOpened(ev engine.Event) {
 // deleteLog ends a log. Requests that wait for it are told that it is gone.
 func (s *Shard) deleteLog(id uint64) engine.Status {
 	slot, ok := s.engine.Lookup(id)
-	if !ok && s.opening(id) {
+	if !ok && s.logOps.opening(id) {
 		return engine.WaitMemory // it is to be there first
 	}
 	if !ok {
@@ -88,27 +88,12 @@ func (s *Shard) deleteLog(id uint64) engine.Status {
 	}
 	p := s.partitions.of(slot)
 	s.unnameLog(p)
-	user := s.beginLogOp(logOp{id: id, topic: p.topic, index: p.index})
+	user := s.logOps.begin(logOp{id: id, topic: p.topic, index: p.index})
 	st := s.engine.DeleteLog(slot, user)
 	if st != engine.OK {
-		s.endLogOp(user)
+		s.logOps.end(user)
 	}
 	return st
-}
-
-// opening says whether a log is becoming durable, or waits to.
-func (s *Shard) opening(id uint64) bool {
-	for i := range s.pendingLogOps {
-		if op := &s.pendingLogOps[i]; op.used && op.id == id && op.opens {
-			return true
-		}
-	}
-	for i := range s.deferred {
-		if s.deferred[i].Kind == MailOpen && s.deferred[i].A == id {
-			return true
-		}
-	}
-	return false
 }
 
 // unnameLog takes a log from its topic. Requests that read it or wait for it are
@@ -122,7 +107,7 @@ func (s *Shard) unnameLog(p *partition) {
 	s.notify(p, true)
 	s.readahead.forget(p.slot)
 	s.failAppends(p, kafka.UnknownTopicOrPartition)
-	s.failTruncations(kafka.UnknownTopicOrPartition, p)
+	s.truncations.fail(kafka.UnknownTopicOrPartition, p)
 	s.producers.forget(p.slot)
 }
 
@@ -154,14 +139,14 @@ func (s *Shard) failReads(p *partition, code kafka.ErrorCode) {
 
 // logDeleted: the engine made the end of a log durable.
 func (s *Shard) logDeleted(ev engine.Event) {
-	op := s.endLogOp(ev.User)
+	op := s.logOps.end(ev.User)
 	s.outbox.put(Mail{Kind: MailDeleted, A: op.id, Code: int16(codeOf(ev.Status))}, 0)
 }
 
 // forgetTopic removes a topic's name. Its logs here are deleted by mail of
 // their own.
 func (s *Shard) forgetTopic(number int32) {
-	s.dropObjective(&s.topics.all[number])
+	s.slo.drop(number)
 	s.topics.remove(number)
 }
 
@@ -172,7 +157,7 @@ func (s *Shard) serve() {
 		id := s.boot.Shards[s.o.Shard].Logs[i].ID
 		if slot, ok := s.engine.Lookup(id); ok && !s.partitions.of(slot).named {
 			nameless++
-			s.logf(Warn, "a log belongs to no topic; it is kept aside, unread and undeleted: log ", int64(id))
+			s.lines.writef(Warn, "a log belongs to no topic; it is kept aside, unread and undeleted: log ", int64(id))
 		}
 	}
 	s.stage = StageServing
@@ -189,21 +174,42 @@ type logOp struct {
 	used  bool
 }
 
-// beginLogOp and endLogOp keep what has to be answered when the engine is
+// logOps are those of a shard.
+type logOps struct {
+	all      [OpenCredit]logOp
+	deferred []Mail // what the control shard asked for that waits for memory
+}
+
+// begin and end keep what has to be answered when the engine is
 // done. The control shard sends at most OpenCredit of them at a time.
-func (s *Shard) beginLogOp(op logOp) uint32 {
-	for i := range s.pendingLogOps {
-		if !s.pendingLogOps[i].used {
+func (t *logOps) begin(op logOp) uint32 {
+	for i := range t.all {
+		if !t.all[i].used {
 			op.used = true
-			s.pendingLogOps[i] = op
+			t.all[i] = op
 			return uint32(i)
 		}
 	}
 	panic("shard: more opens and deletes than the control shard has credit for")
 }
 
-func (s *Shard) endLogOp(i uint32) logOp {
-	op := s.pendingLogOps[i]
-	s.pendingLogOps[i] = logOp{}
+func (t *logOps) end(i uint32) logOp {
+	op := t.all[i]
+	t.all[i] = logOp{}
 	return op
+}
+
+// opening says whether a log is becoming durable, or waits to.
+func (t *logOps) opening(id uint64) bool {
+	for i := range t.all {
+		if op := &t.all[i]; op.used && op.id == id && op.opens {
+			return true
+		}
+	}
+	for i := range t.deferred {
+		if t.deferred[i].Kind == MailOpen && t.deferred[i].A == id {
+			return true
+		}
+	}
+	return false
 }

@@ -101,7 +101,7 @@ func (s *Shard) dataMail(m Mail) {
 		s.engine.ReleaseRecycled()
 	case MailSettings:
 		s.o.RetentionCheckNS = int64(m.A)
-		s.retainAt = min(s.retainAt, s.now+ioring.Instant(m.A))
+		s.retention.at = min(s.retention.at, s.now+ioring.Instant(m.A))
 	case MailServe:
 		s.serve()
 	case MailClose:
@@ -131,7 +131,7 @@ func (s *Shard) forward(in *incoming, header *kafka.Request) outcome {
 	peer := s.net.Peer(in.conn)
 	size := len(peer) + s.reader.Offset() + s.reader.Left()
 	if size > s.mailMem.Max() {
-		s.logf(Warn, "connection closed: a request for the control shard is too large: bytes ", int64(size))
+		s.lines.writef(Warn, "connection closed: a request for the control shard is too large: bytes ", int64(size))
 		return s.hangUp(in)
 	}
 	block, ok := s.mailMem.Get(size)

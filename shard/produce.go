@@ -96,10 +96,10 @@ func (s *Shard) beginProduce(in *incoming, header *kafka.Request) outcome {
 	if err := walk.End(); err != nil {
 		return s.malformed(in, err)
 	}
-	if parts > s.credit.perRequestMax() {
+	if parts > s.requests.credit.perRequestMax() {
 		return s.malformed(in, kafka.ErrTooMany)
 	}
-	if parts > s.credit.free || !s.net.CanReserve(bytes) || !s.net.Begin(in.id, bytes) {
+	if parts > s.requests.credit.free || !s.net.CanReserve(bytes) || !s.net.Begin(in.id, bytes) {
 		return postponed
 	}
 	req := s.newRequest(in, kindProduce, header)
@@ -196,8 +196,8 @@ func (s *Shard) reserve(a *appending) (kafka.ErrorCode, engine.Status) {
 		s.tellDiskFull()
 	}
 	code := codeOf(st)
-	s.reader.CopyTo(kafka.Span{Off: a.records.Off, Len: len(s.head)}, s.head[:])
-	if batch := kafka.ParseBatchHeader(s.head[:]); code == kafka.KafkaStorageError && batch.ProducerID >= 0 {
+	s.reader.CopyTo(kafka.Span{Off: a.records.Off, Len: kafka.BatchHeaderBytes}, s.produces.head[:])
+	if batch := kafka.ParseBatchHeader(s.produces.head[:]); code == kafka.KafkaStorageError && batch.ProducerID >= 0 {
 		s.producers.refused(a.partition.slot, &batch)
 	}
 	return code, st

@@ -34,7 +34,8 @@ type producePart struct {
 type produces struct {
 	requests []produceRequest // by the request's slot
 	parts    partTable[producePart]
-	waiters  mem.Thread // parts in partitions' lists
+	waiters  mem.Thread                   // parts in partitions' lists
+	head     [kafka.BatchHeaderBytes]byte // of a batch for which there is no memory
 }
 
 var (

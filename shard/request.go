@@ -48,6 +48,7 @@ type requests struct {
 	all       []request
 	free      uint32
 	inFlight  int
+	credit    partCredit
 	scheduled []uint32 // to try in this turn
 	blocked   []uint32 // that wait for read or reply memory
 }

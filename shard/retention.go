@@ -29,20 +29,26 @@ const (
 // where nothing else is said.
 const RetentionCheckNS = 1e9
 
+// retention is where a round stands.
+type retention struct {
+	at   ioring.Instant // when it goes on
+	next int            // with this slot
+}
+
 func (s *Shard) retain() {
-	if s.control != nil || s.stage != StageServing || s.failed || s.now < s.retainAt {
+	if s.control != nil || s.stage != StageServing || s.failed || s.now < s.retention.at {
 		return
 	}
 	for range retainPerTurn {
-		if s.retainNext == len(s.partitions.all) {
-			s.retainNext = 0
-			s.retainAt = s.now + ioring.Instant(s.o.RetentionCheckNS)
+		if s.retention.next == len(s.partitions.all) {
+			s.retention.next = 0
+			s.retention.at = s.now + ioring.Instant(s.o.RetentionCheckNS)
 			return
 		}
-		s.retainLog(engine.Slot(s.retainNext))
-		s.retainNext++
+		s.retainLog(engine.Slot(s.retention.next))
+		s.retention.next++
 	}
-	s.retainAt = s.now + retainPauseNS
+	s.retention.at = s.now + retainPauseNS
 }
 
 func (s *Shard) retainLog(slot engine.Slot) {
@@ -90,14 +96,25 @@ type truncation struct {
 	used   bool
 }
 
-// deleteRecords moves the start of log m.A to offset m.B, -1 for the high
+// truncations are those of a shard: at most as many as the control shard has
+// credit for.
+type truncations struct {
+	all    [OpenCredit]truncation
+	n      int
+	engine *engine.Engine
+	outbox *outbox
+	early  bool // Faults.StartToldEarly
+}
+
+// deleteRecords moves the start of log mail.A to offset mail.B, -1 for the high
 // watermark, and answers when that is durable.
-func (s *Shard) deleteRecords(m Mail) engine.Status {
-	slot, ok := s.engine.Lookup(m.A)
+func (s *Shard) deleteRecords(mail Mail) engine.Status {
+	slot, ok := s.engine.Lookup(mail.A)
 	if !ok || !s.partitions.of(slot).named {
 		return engine.Unknown
 	}
-	to, high := int64(m.B), s.partitions.of(slot).highWatermark()
+	p := s.partitions.of(slot)
+	to, high := int64(mail.B), p.highWatermark()
 	if to == -1 {
 		to = high
 	}
@@ -110,39 +127,45 @@ func (s *Shard) deleteRecords(m Mail) engine.Status {
 	if st := s.engine.TruncateBefore(slot, to, 0); st != engine.OK {
 		return st
 	}
-	s.notify(s.partitions.of(slot), false)
-	for i := range s.truncations {
-		if t := &s.truncations[i]; !t.used {
-			*t = truncation{slot, s.engine.Start(slot), m.Serial, true}
-			s.truncating++
-			s.truncated(slot)
-			return engine.OK
+	s.notify(p, false)
+	s.truncations.add(truncation{slot: slot, start: s.engine.Start(slot), serial: mail.Serial})
+	s.truncations.advanced(slot)
+	return engine.OK
+}
+
+func (t *truncations) add(x truncation) {
+	for i := range t.all {
+		if !t.all[i].used {
+			x.used = true
+			t.all[i] = x
+			t.n++
+			return
 		}
 	}
 	panic("shard: more questions than the control shard has credit for")
 }
 
-// truncated answers those that wait for a log's start and have it.
-func (s *Shard) truncated(slot engine.Slot) {
-	for i := range s.truncations {
-		if t := &s.truncations[i]; t.used && t.slot == slot && (s.engine.StartDurable(slot) >= t.start || s.o.Faults.StartToldEarly) {
-			s.endTruncation(t, kafka.None)
+// advanced answers those that wait for a log's start and have it.
+func (t *truncations) advanced(slot engine.Slot) {
+	for i := range t.all {
+		if x := &t.all[i]; x.used && x.slot == slot && (t.engine.StartDurable(slot) >= x.start || t.early) {
+			t.end(x, kafka.None)
 		}
 	}
 }
 
-// failTruncations answers those that wait for the start of a partition, or of
-// all where p is nil: it will not become durable.
-func (s *Shard) failTruncations(code kafka.ErrorCode, p *partition) {
-	for i := range s.truncations {
-		if t := &s.truncations[i]; t.used && (p == nil || t.slot == p.slot) {
-			s.endTruncation(t, code)
+// fail answers those that wait for the start of a partition, or of all where p is
+// nil: it will not become durable.
+func (t *truncations) fail(code kafka.ErrorCode, p *partition) {
+	for i := range t.all {
+		if x := &t.all[i]; x.used && (p == nil || x.slot == p.slot) {
+			t.end(x, code)
 		}
 	}
 }
 
-func (s *Shard) endTruncation(t *truncation, code kafka.ErrorCode) {
-	s.outbox.put(Mail{Kind: MailTruncated, Serial: t.serial, A: uint64(t.start), Code: int16(code)}, 0)
-	*t = truncation{}
-	s.truncating--
+func (t *truncations) end(x *truncation, code kafka.ErrorCode) {
+	t.outbox.put(Mail{Kind: MailTruncated, Serial: x.serial, A: uint64(x.start), Code: int16(code)}, 0)
+	*x = truncation{}
+	t.n--
 }

@@ -150,7 +150,7 @@ func (s *Shard) notify(p *partition, gone bool) {
 // be something to say. Of what it leaves out, rest says whether there is any.
 func (s *Shard) addChangedParts(req *request, fetch *fetchRequest) (rest bool) {
 	t := &s.sessions
-	session, left := &t.all[fetch.session], s.credit.fetchesFree()
+	session, left := &t.all[fetch.session], s.requests.credit.fetchesFree()
 	session.changed = false
 	for n := session.ready.First; n != none; {
 		member := &t.members[n]

@@ -289,8 +289,8 @@ func TestFetchSessionWaits(t *testing.T) {
 		if c.s.fetches.polls.n != 1 {
 			t.Fatalf("round %d: %d fetches wait", round, c.s.fetches.polls.n)
 		}
-		if free := c.s.credit.free; free != c.s.credit.all {
-			t.Fatalf("round %d: a fetch of a session holds %d parts while it waits", round, c.s.credit.all-free)
+		if free := c.s.requests.credit.free; free != c.s.requests.credit.all {
+			t.Fatalf("round %d: a fetch of a session holds %d parts while it waits", round, c.s.requests.credit.all-free)
 		}
 		// The answers of one connection keep their order: the fetch's comes first.
 		r := kmsg.NewPtrProduceRequest()

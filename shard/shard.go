@@ -123,11 +123,10 @@ const (
 type Shard struct {
 	o      Options
 	ring   ioring.Ring
-	arena  *mem.Arena
 	net    *netring.Net
 	engine *engine.Engine
 	post   *Post
-	out    Logger
+	lines  lines
 	boot   *engine.RecoveredState
 
 	now  ioring.Instant
@@ -137,21 +136,16 @@ type Shard struct {
 	pieces      [][]byte
 	reader      kafka.Reader
 	views       []engine.View
-	line        []byte
-	name        [kafka.TopicNameMax]byte
-	head        [kafka.BatchHeaderBytes]byte
 	mailMem     *mem.Buddy
 	outbox      outbox
 
 	conns    conns
 	backlog  backlog
 	requests requests
-	credit   partCredit
 	produces produces
 	fetches  fetches
 	searches searches
 	timers   timers
-	progress uint64 // the engine's, when requests were last given another chance
 
 	topics     topicTable
 	partitions partitions
@@ -159,15 +153,12 @@ type Shard struct {
 	sessions   sessions
 	readahead  readahead
 
-	control       Control // the control shard's, else nil
-	api           *API
-	pendingLogOps [OpenCredit]logOp
-	deferred      []Mail // what the control shard asked for that waits for memory
+	control Control // the control shard's, else nil
+	api     *API
+	logOps  logOps
 
-	retainAt    ioring.Instant // when retention goes on
-	retainNext  int            // with this slot
-	truncations [OpenCredit]truncation
-	truncating  int
+	retention   retention
+	truncations truncations
 	noRoomAt    ioring.Instant // the others are not told before that the disk is full
 
 	stage   Stage
@@ -177,13 +168,9 @@ type Shard struct {
 	// Timelines feeds the histograms of this shard, one writer.
 	Timelines *metrics.Shard
 	// Flight keeps the slowest requests of a data shard; the control shard has none.
-	Flight     *metrics.Flight
-	slo        objectives
-	refused    uint64         // connections refused that a line told of
-	refusedAt  ioring.Instant // when the next line may
-	troubles   uint64         // failures on the disk that were survived and told of
-	troublesAt ioring.Instant // when the next line may
-	published  ioring.Instant // when the counters were last made readable
+	Flight    *metrics.Flight
+	slo       objectives
+	published ioring.Instant // when the counters were last made readable
 }
 
 // Stage is where a shard is in its life.
@@ -201,7 +188,7 @@ const (
 // Open makes the shard on its thread. boot says which logs it has; they are
 // named by the control shard's mail before the shard listens.
 func Open(w World, o Options) (*Shard, error) {
-	s := &Shard{o: o, ring: w.Ring, arena: w.Arena, post: w.Post, out: w.Log, boot: w.Boot, api: w.API}
+	s := &Shard{o: o, ring: w.Ring, post: w.Post, lines: newLines(w.Log, o.Shard), boot: w.Boot, api: w.API}
 	var err error
 	if s.net, err = netring.New(w.Ring, w.Arena, o.Net); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
@@ -242,21 +229,20 @@ func (s *Shard) makeTables() {
 	s.completions = make([]ioring.Completion, 256)
 	s.pieces = make([][]byte, 0, 4096)
 	s.views = make([]engine.View, viewsMax)
-	s.line = make([]byte, 0, 1024)
 	s.outbox = newOutbox(o.DataShards, o.Net.RequestsMax)
 	s.conns = newConns(o.Net.ConnsMax)
 	// A request may outlive its connection, whose place is then free for another.
 	requests, parts := 2*o.Net.RequestsMax, o.WaitersMax
 	s.requests, s.timers, s.backlog = newRequests(requests), newTimers(requests), newBacklog(requests)
-	s.deferred = make([]Mail, 0, OpenCredit)
+	s.logOps.deferred = make([]Mail, 0, OpenCredit)
 	pinChunks := parts + o.Net.RequestsMax
 	if o.Shard == 0 {
 		requests, parts, pinChunks = 0, 0, 0 // the control shard serves none of these
 	}
-	s.credit = partCredit{all: parts, free: parts}
-	s.produces = newProduces(requests, &s.credit)
-	s.searches = newSearches(requests, &s.credit, s.engine)
-	s.fetches = newFetches(requests, &s.credit, pinChunks, s.engine)
+	s.requests.credit = partCredit{all: parts, free: parts}
+	s.produces = newProduces(requests, &s.requests.credit)
+	s.searches = newSearches(requests, &s.requests.credit, s.engine)
+	s.fetches = newFetches(requests, &s.requests.credit, pinChunks, s.engine)
 	s.fetches.replyMax, s.fetches.copyMax = s.engine.LogMemoryBytes()/16, s.o.Net.ReplyBlocks/8*4096
 	leaderEpoch := int32(0)
 	if s.boot != nil {
@@ -267,6 +253,8 @@ func (s *Shard) makeTables() {
 	s.topics = newTopicTable()
 	s.producers = newProducers(o.ProducersMax, o.Engine.LogsMax)
 	s.Timelines = metrics.NewShard()
+	s.slo.topics = &s.topics
+	s.truncations.engine, s.truncations.outbox, s.truncations.early = s.engine, &s.outbox, s.o.Faults.StartToldEarly
 	s.readahead.engine, s.readahead.counters = s.engine, &s.Timelines.Counters
 }
 

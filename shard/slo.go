@@ -8,65 +8,65 @@ import "github.com/tailbound/tailbound/metrics"
 //
 // Invariant: topics.all[of[i]].objective == i + 1, for the n that there are.
 type objectives struct {
-	all [metrics.ObjectivesMax]metrics.Objective
-	of  [metrics.ObjectivesMax]int32
-	n   int
+	all    [metrics.ObjectivesMax]metrics.Objective
+	of     [metrics.ObjectivesMax]int32
+	n      int
+	topics *topicTable
 }
 
-// setObjective takes note of what a topic's configurations promise. What was
-// counted of another promise is not counted of this one.
-func (s *Shard) setObjective(number int32, t *topic) {
-	limit, target := t.config.ObjectiveMS*1e6, t.config.ObjectivePPM
-	if s.Flight == nil {
-		return
-	}
-	if limit < 0 || t.gone {
-		s.dropObjective(t)
-		return
-	}
-	o := &s.slo
-	if t.objective == 0 {
-		if o.n == len(o.all) {
-			s.logf(Warn, "a topic's latency.slo.ms is not watched: so many have one already: ", int64(o.n))
-			return
+// set takes note of what a topic's configurations promise. What was counted of
+// another promise is not counted of this one. False: so many topics have one that
+// there is no room for another.
+func (o *objectives) set(number int32) bool {
+	topic := &o.topics.all[number]
+	limit, target := topic.config.ObjectiveMS*1e6, topic.config.ObjectivePPM
+	switch {
+	case limit < 0 || topic.gone:
+		o.drop(number)
+		return true
+	case topic.objective > 0:
+		if has := &o.all[topic.objective-1]; has.LimitNS == limit && has.TargetPPM == target {
+			return true
 		}
+	case o.n == len(o.all):
+		return false
+	default:
 		o.of[o.n] = number
 		o.n++
-		t.objective = o.n
-	} else if x := &o.all[t.objective-1]; x.LimitNS == limit && x.TargetPPM == target {
-		return
+		topic.objective = o.n
 	}
-	x := metrics.Objective{LimitNS: limit, TargetPPM: target}
-	x.TopicLen = uint32(copy(x.TopicName[:metrics.TopicNameMax], t.nameBytes))
-	o.all[t.objective-1] = x
+	objective := metrics.Objective{LimitNS: limit, TargetPPM: target}
+	objective.TopicLen = uint32(copy(objective.TopicName[:metrics.TopicNameMax], topic.nameBytes))
+	o.all[topic.objective-1] = objective
+	return true
 }
 
-func (s *Shard) dropObjective(t *topic) {
-	o := &s.slo
-	if t.objective == 0 {
+func (o *objectives) drop(number int32) {
+	topic := &o.topics.all[number]
+	if topic.objective == 0 {
 		return
 	}
-	i := t.objective - 1
-	t.objective = 0
+	i := topic.objective - 1
+	topic.objective = 0
 	o.n--
 	if i < o.n {
 		o.all[i], o.of[i] = o.all[o.n], o.of[o.n]
-		s.topics.all[o.of[i]].objective = i + 1
+		o.topics.all[o.of[i]].objective = i + 1
 	}
 }
 
-// countObjective counts a request for a topic that was promised something. A
-// request names its topics one after another: the one named last was counted.
-func (s *Shard) countObjective(topic int32, last *int32, took int64) {
+// count counts a request for a topic that was promised something. A request names
+// its topics one after another: the one named last was counted.
+func (o *objectives) count(topic int32, last *int32, tookNS int64) {
 	if topic == none || topic == *last {
 		return
 	}
 	*last = topic
-	if i := s.topics.all[topic].objective; i > 0 {
-		o := &s.slo.all[i-1]
-		o.Total++
-		if took > o.LimitNS {
-			o.Missed++
+	if i := o.topics.all[topic].objective; i > 0 {
+		objective := &o.all[i-1]
+		objective.Total++
+		if tookNS > objective.LimitNS {
+			objective.Missed++
 		}
 	}
 }

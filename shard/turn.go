@@ -25,8 +25,8 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		}
 		s.expire(slot)
 	}
-	if p := s.engine.Progress(); p != s.progress || s.backlog.retry {
-		s.progress = p
+	if p := s.engine.Progress(); p != s.backlog.progress || s.backlog.retry {
+		s.backlog.progress = p
 		s.retryDeferred()
 		s.retryBacklog()
 		s.requests.retryBlocked()
@@ -44,7 +44,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	}
 	sleepUntil = min(sleepUntil, s.net.Step(now), s.timers.next())
 	if s.control == nil && s.stage == StageServing && !s.failed {
-		sleepUntil = min(sleepUntil, s.retainAt)
+		sleepUntil = min(sleepUntil, s.retention.at)
 	}
 	if s.control != nil {
 		sleepUntil = min(sleepUntil, s.control.Next())
@@ -69,7 +69,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	}
 	// The control shard does what its events allow in step, data shards what
 	// memory allows in retryBacklog: both are over for this turn.
-	if again && s.control != nil || s.engine.Progress() != s.progress && s.backlog.n+len(s.requests.blocked)+len(s.deferred) > 0 {
+	if again && s.control != nil || s.engine.Progress() != s.backlog.progress && s.backlog.n+len(s.requests.blocked)+len(s.logOps.deferred) > 0 {
 		sleepUntil = now
 	}
 	s.life()
@@ -161,8 +161,8 @@ func (s *Shard) reap() {
 // advanced: the high watermark or the log start of a partition has moved.
 func (s *Shard) advanced(p *partition) {
 	s.acknowledge(p)
-	if s.truncating > 0 {
-		s.truncated(p.slot)
+	if s.truncations.n > 0 {
+		s.truncations.advanced(p.slot)
 	}
 	s.countAll(p)
 	s.notify(p, false)
