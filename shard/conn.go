@@ -16,8 +16,8 @@ import (
 // one of them waits for memory, those behind it wait too.
 type conn struct {
 	id       netring.ConnID // 0: the entry is free
-	waiting  int32          // its requests in the wait queue
-	passed   uint32         // the pass over the wait queue in which one of them went on waiting
+	waiting  int32          // its requests in the backlog
+	passed   uint32         // the pass over the backlog in which one of them went on waiting
 	software software
 }
 
@@ -59,12 +59,12 @@ func (c *conn) waited() {
 }
 
 // heard keeps what a request says of its client's software.
-func (c *conn) heard(r *kafka.Reader, where kafka.Software) {
-	x := &c.software
-	x.nameBytes = uint8(min(where.Name.Len, len(x.name)))
-	x.versionBytes = uint8(min(where.Version.Len, len(x.version)))
-	r.CopyTo(kafka.Span{Off: where.Name.Off, Len: int(x.nameBytes)}, x.name[:x.nameBytes])
-	r.CopyTo(kafka.Span{Off: where.Version.Off, Len: int(x.versionBytes)}, x.version[:x.versionBytes])
+func (c *conn) heard(reader *kafka.Reader, where kafka.Software) {
+	kept := &c.software
+	kept.nameBytes = uint8(min(where.Name.Len, len(kept.name)))
+	kept.versionBytes = uint8(min(where.Version.Len, len(kept.version)))
+	reader.CopyTo(kafka.Span{Off: where.Name.Off, Len: int(kept.nameBytes)}, kept.name[:kept.nameBytes])
+	reader.CopyTo(kafka.Span{Off: where.Version.Off, Len: int(kept.versionBytes)}, kept.version[:kept.versionBytes])
 }
 
 // append names the software to a line for people; nothing where it is not known.
@@ -85,9 +85,9 @@ func (s *Shard) protocolError(ev netring.Event) {
 // refusals tells of connections that were refused, at most once a second. It
 // says when there is more to tell.
 func (s *Shard) refusals() ioring.Instant {
-	n, last := s.net.Refusals()
+	count, last := s.net.Refusals()
 	refusals := &s.lines.refusals
-	if n == refusals.told {
+	if count == refusals.told {
 		return ioring.Never
 	}
 	if s.now < refusals.next {
@@ -100,11 +100,11 @@ func (s *Shard) refusals() ioring.Instant {
 		line = append(line, " comes when there are as many as may be, max.connections "...)
 	}
 	line = strconv.AppendInt(line, int64(last.Limit), 10)
-	if more := n - refusals.told - 1; more > 0 {
+	if more := count - refusals.told - 1; more > 0 {
 		line = append(line, "; so were others before it: "...)
 		line = strconv.AppendUint(line, more, 10)
 	}
 	s.lines.write(Warn, line)
-	refusals.told, refusals.next = n, s.now+repeatNS
+	refusals.told, refusals.next = count, s.now+repeatNS
 	return ioring.Never
 }

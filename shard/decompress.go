@@ -12,7 +12,7 @@ import "github.com/tailbound/tailbound/kafka"
 // decompress lends a batch to the control shard, for the first record of it that
 // is not older than part p's time; where there is no memory the search goes on
 // from here when there is. False: the batch is too large to lend.
-func (s *Shard) decompress(req *request, p int32, batch []byte) bool {
+func (s *Shard) decompress(req *request, at int32, batch []byte) bool {
 	if len(batch) > s.mailMem.Max() {
 		return false
 	}
@@ -23,23 +23,23 @@ func (s *Shard) decompress(req *request, p int32, batch []byte) bool {
 	}
 	copy(block.Bytes(), batch)
 	req.pending++
-	s.outbox.put(Mail{Kind: MailOpenBatch, Slot: uint32(p), Serial: req.serial, A: uint64(s.searches.parts.all[p].time), B: uint64(len(batch)), Block: block}, 0)
+	s.outbox.put(Mail{Kind: MailOpenBatch, Slot: uint32(at), Serial: req.serial, A: uint64(s.searches.parts.all[at].time), B: uint64(len(batch)), Block: block}, 0)
 	return true
 }
 
-// decompressed: the control shard found the record, at offset m.B.
-func (s *Shard) decompressed(m Mail) {
-	part := &s.searches.parts.all[m.Slot]
+// decompressed: the control shard found the record, at offset mail.B.
+func (s *Shard) decompressed(mail Mail) {
+	part := &s.searches.parts.all[mail.Slot]
 	req := &s.requests.all[part.request]
-	if !req.used || req.serial != m.Serial || req.kind != kindSearch || !part.searching {
+	if !req.used || req.serial != mail.Serial || req.kind != kindSearch || !part.searching {
 		panic("shard: a batch was decompressed for a request that is not in flight")
 	}
-	s.mailMem.Put(m.Block)
+	s.mailMem.Put(mail.Block)
 	s.backlog.retry = true
 	if part.code != kafka.None {
 		s.found(req, part, -1, -1) // its log is gone
 	} else {
-		s.found(req, part, int64(m.A), int64(m.B))
+		s.found(req, part, int64(mail.A), int64(mail.B))
 	}
 	s.requests.doneForRequest(req.slot)
 }

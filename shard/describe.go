@@ -15,14 +15,14 @@ const (
 	SizeMailBytes = 32
 )
 
-// tellSizes answers how large this shard's logs are, from slot m.B of its table
+// tellSizes answers how large this shard's logs are, from slot mail.B of its table
 // on, and from which the next page is.
-func (s *Shard) tellSizes(m Mail) engine.Status {
+func (s *Shard) tellSizes(mail Mail) engine.Status {
 	block, ok := s.mailMem.Get(sizesPerPage * SizeMailBytes)
 	if !ok {
 		return engine.WaitMemory
 	}
-	b, n, slot := block.Bytes(), 0, int(m.B)
+	b, n, slot := block.Bytes(), 0, int(mail.B)
 	for ; slot < len(s.partitions.all) && n < sizesPerPage; slot++ {
 		p := &s.partitions.all[slot]
 		if !p.named {
@@ -37,24 +37,24 @@ func (s *Shard) tellSizes(m Mail) engine.Status {
 	if slot == len(s.partitions.all) {
 		slot = 0
 	}
-	s.outbox.put(Mail{Kind: MailSized, Serial: m.Serial, A: uint64(n), B: uint64(slot), Block: block}, 0)
+	s.outbox.put(Mail{Kind: MailSized, Serial: mail.Serial, A: uint64(n), B: uint64(slot), Block: block}, 0)
 	return engine.OK
 }
 
-// producerMailBytes is a producer in mail: id, epoch, last sequence.
+// ProducerMailBytes is a producer in mail: id, epoch, last sequence.
 const ProducerMailBytes = 16
 
-// tellProducers answers which idempotent producers the window of log m.A holds.
-func (s *Shard) tellProducers(m Mail) engine.Status {
-	slot, ok := s.engine.Lookup(m.A)
+// tellProducers answers which idempotent producers the window of log mail.A holds.
+func (s *Shard) tellProducers(mail Mail) engine.Status {
+	slot, ok := s.engine.Lookup(mail.A)
 	if !ok || !s.partitions.of(slot).named {
 		return engine.Unknown
 	}
 	n := 0
-	for i := s.producers.logs[slot].First; i != none; i = s.producers.ofLog.Next(i) {
+	for at := s.producers.logs[slot].First; at != none; at = s.producers.ofLog.Next(at) {
 		n++
 	}
-	answer := Mail{Kind: MailProduced, Serial: m.Serial, A: uint64(n)}
+	answer := Mail{Kind: MailProduced, Serial: mail.Serial, A: uint64(n)}
 	if n > 0 {
 		if answer.Block, ok = s.mailMem.Get(n * ProducerMailBytes); !ok {
 			if n*ProducerMailBytes > s.mailMem.Max() {
@@ -63,11 +63,11 @@ func (s *Shard) tellProducers(m Mail) engine.Status {
 			return engine.WaitMemory
 		}
 		b := answer.Block.Bytes()
-		for i := s.producers.logs[slot].First; i != none; i = s.producers.ofLog.Next(i) {
-			w := &s.producers.all[i]
-			binary.LittleEndian.PutUint64(b, uint64(w.id))
-			binary.LittleEndian.PutUint32(b[8:], uint32(w.epoch))
-			binary.LittleEndian.PutUint32(b[12:], uint32(w.marks[w.n-1].last))
+		for at := s.producers.logs[slot].First; at != none; at = s.producers.ofLog.Next(at) {
+			known := &s.producers.all[at]
+			binary.LittleEndian.PutUint64(b, uint64(known.id))
+			binary.LittleEndian.PutUint32(b[8:], uint32(known.epoch))
+			binary.LittleEndian.PutUint32(b[12:], uint32(known.marks[known.n-1].last))
 			b = b[ProducerMailBytes:]
 		}
 	}

@@ -146,12 +146,12 @@ func (s *Shard) start(in *incoming) outcome {
 // local hands a request on the control shard's own node to the control.
 func (s *Shard) local(in *incoming, header *kafka.Request) outcome {
 	req := s.newRequest(in, kindLocal, header)
-	h := req.header
-	h.ClientID = bytes.Clone(header.ClientID)
+	copied := req.header
+	copied.ClientID = bytes.Clone(header.ClientID)
 	body := make([]byte, s.reader.Left())
 	s.reader.CopyTo(kafka.Span{Off: s.reader.Offset(), Len: len(body)}, body)
 	s.net.Release(in.id)
-	s.control.Accept(Origin{0, req.slot, req.serial, uint8(s.net.Listener(in.conn)), s.net.Peer(in.conn)}, h, body)
+	s.control.Accept(Origin{0, req.slot, req.serial, uint8(s.net.Listener(in.conn)), s.net.Peer(in.conn)}, copied, body)
 	return started
 }
 

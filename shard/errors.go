@@ -22,10 +22,10 @@ func (s *Shard) storageFailed() {
 		return
 	}
 	s.failed = true
-	f, _ := s.engine.Failure()
-	line := s.appendFailure(s.lines.begin(""), &f)
+	failure, _ := s.engine.Failure()
+	line := s.appendFailure(s.lines.begin(""), &failure)
 	line = append(line, "; this shard acknowledges nothing more"...)
-	s.lines.write(Error, appendAdvice(line, &f))
+	s.lines.write(Error, appendAdvice(line, &failure))
 	s.truncations.fail(kafka.KafkaStorageError, nil)
 	for i := range s.partitions.all {
 		p := &s.partitions.all[i]
@@ -51,23 +51,23 @@ const noRoomAgainNS = 1e9
 // appendFailure writes what failed on the disk, and whose records it concerns:
 // "writing segments/0000000100000003, 4096 bytes at 8192: EIO: input/output
 // error; offsets 20 to 29 of orders/2".
-func (s *Shard) appendFailure(line []byte, f *engine.Failure) []byte {
-	line = append(line, f.Error()...)
-	if f.Log == 0 {
+func (s *Shard) appendFailure(line []byte, failure *engine.Failure) []byte {
+	line = append(line, failure.Error()...)
+	if failure.Log == 0 {
 		return line
 	}
 	line = append(line, "; "...)
-	if f.From < f.To {
+	if failure.From < failure.To {
 		line = append(line, "offsets "...)
-		line = strconv.AppendInt(line, f.From, 10)
+		line = strconv.AppendInt(line, failure.From, 10)
 		line = append(line, " to "...)
-		line = strconv.AppendInt(line, f.To-1, 10)
+		line = strconv.AppendInt(line, failure.To-1, 10)
 		line = append(line, " of "...)
 	} else {
 		line = append(line, "a file of "...)
 	}
-	line = s.appendLogName(line, f.Log)
-	if f.Corrupt {
+	line = s.appendLogName(line, failure.Log)
+	if failure.Corrupt {
 		line = append(line, " are lost, and it takes no more records"...)
 	}
 	return line
@@ -96,8 +96,8 @@ func (s *Shard) appendPartition(line []byte, topic, index int32) []byte {
 	return strconv.AppendInt(line, int64(index), 10)
 }
 
-func appendAdvice(line []byte, f *engine.Failure) []byte {
-	if advice := f.Advice(); advice != "" {
+func appendAdvice(line []byte, failure *engine.Failure) []byte {
+	if advice := failure.Advice(); advice != "" {
 		line = append(line, ": "...)
 		line = append(line, advice...)
 	}
@@ -107,19 +107,19 @@ func appendAdvice(line []byte, f *engine.Failure) []byte {
 // warnOfFailures writes a line about operations on the disk that failed and were
 // survived, at most once a second, however many readers meet the same sector.
 func (s *Shard) warnOfFailures() {
-	n, last := s.engine.Troubles()
+	count, last := s.engine.Troubles()
 	failures := &s.lines.failures
-	if n == failures.told || s.now < failures.next {
+	if count == failures.told || s.now < failures.next {
 		return
 	}
 	line := s.appendFailure(s.lines.begin(""), &last)
 	line = appendAdvice(line, &last)
-	if more := n - failures.told - 1; more > 0 {
+	if more := count - failures.told - 1; more > 0 {
 		line = append(line, "; others failed before it: "...)
 		line = strconv.AppendUint(line, more, 10)
 	}
 	s.lines.write(Warn, line)
-	failures.told, failures.next = n, s.now+repeatNS
+	failures.told, failures.next = count, s.now+repeatNS
 }
 
 // codeOf is the Kafka error a status of the engine becomes.

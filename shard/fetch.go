@@ -90,26 +90,26 @@ func (s *Shard) fetch(in *incoming, header *kafka.Request) outcome {
 // measureFetch walks a request to its end and counts the partitions it names.
 func measureFetch(walk *kafka.FetchWalk) (parts int, err error) {
 	for walk.Topics() > 0 {
-		t, err := walk.NextTopic()
+		topic, err := walk.NextTopic()
 		if err != nil {
 			return 0, err
 		}
-		for range t.Partitions {
+		for range topic.Partitions {
 			if _, err := walk.NextPartition(); err != nil {
 				return 0, err
 			}
 		}
-		parts += t.Partitions
+		parts += topic.Partitions
 	}
 	if _, err := walk.Forgotten(); err != nil {
 		return 0, err
 	}
 	for walk.Topics() > 0 {
-		t, err := walk.NextForgotten()
+		topic, err := walk.NextForgotten()
 		if err != nil {
 			return 0, err
 		}
-		for range t.Partitions {
+		for range topic.Partitions {
 			if _, err := walk.NextForgottenPartition(); err != nil {
 				return 0, err
 			}
@@ -179,9 +179,9 @@ func (s *Shard) tryFetch(req *request) {
 	if try.copied {
 		try.most = min(try.most, s.fetches.copyMax)
 	}
-	for p := fetch.parts.First; p != none; p = s.fetches.parts.next(p) {
+	for at := fetch.parts.First; at != none; at = s.fetches.parts.next(at) {
 		s.Timelines.Counters.PartitionsLookedAt++
-		s.collect(&try, p)
+		s.collect(&try, at)
 	}
 	if try.reads > 0 {
 		s.unpin(0, try.used)
@@ -221,8 +221,8 @@ func (s *Shard) tryFetch(req *request) {
 
 // collect takes what there is in a part's partition for the reply, or notes why
 // nothing.
-func (s *Shard) collect(try *attempt, p int32) {
-	part := &s.fetches.parts.all[p]
+func (s *Shard) collect(try *attempt, at int32) {
+	part := &s.fetches.parts.all[at]
 	part.views, part.tally = 0, tally{}
 	if part.code != kafka.None {
 		try.faults = true
@@ -239,51 +239,51 @@ func (s *Shard) collect(try *attempt, p int32) {
 		part.full, try.over = true, try.over || part.max > 0
 		return
 	}
-	n := s.read(try, p, limit)
-	for !try.copied && n > 0 && s.engine.PinsLeft() < 0 && try.used+n > 1 {
-		n--
-		s.unpin(try.used+n, 1)
+	count := s.read(try, at, limit)
+	for !try.copied && count > 0 && s.engine.PinsLeft() < 0 && try.used+count > 1 {
+		count--
+		s.unpin(try.used+count, 1)
 		part.full, try.over, try.most = true, true, 0 // nothing more
 	}
-	if n == 0 {
+	if count == 0 {
 		return
 	}
 	if try.total > 0 && len(s.views[try.used].Bytes) > limit {
-		s.unpin(try.used, n) // whole only where it is the first
+		s.unpin(try.used, count) // whole only where it is the first
 		part.full, try.over = true, true
 		return
 	}
-	views := s.views[try.used : try.used+n]
+	views := s.views[try.used : try.used+count]
 	if try.req.header.Version < zstdFetch && holdsZstd(views) {
-		s.unpin(try.used, n)
+		s.unpin(try.used, count)
 		part.code, try.faults = kafka.UnsupportedCompressionType, true
 		return
 	}
 	got := 0
-	for _, v := range views {
-		got += len(v.Bytes)
+	for _, view := range views {
+		got += len(view.Bytes)
 	}
-	part.views, part.bytes, part.counted = int32(n), int32(got), viewEnd(views[n-1])
+	part.views, part.bytes, part.counted = int32(count), int32(got), viewEnd(views[count-1])
 	try.have += int64(got)
 	if part.counted < part.high {
 		part.full, try.over = true, try.over || limit < int(part.max)
 		try.have += int64(max(part.max-part.bytes, 0)) // it holds its maximum, as Kafka counts
 	}
-	try.used += n
+	try.used += count
 	try.total += got
 }
 
 // read reads up to limit bytes of a part's partition into the views, from log
 // memory or from what was read from disk for it, and begins to read that where
 // it may. It returns how many views there are.
-func (s *Shard) read(try *attempt, p int32, limit int) (n int) {
-	part := &s.fetches.parts.all[p]
+func (s *Shard) read(try *attempt, at int32, limit int) (count int) {
+	part := &s.fetches.parts.all[at]
 	slot, views, st := part.partition.slot, s.views[try.used:], engine.OK
 	if !part.hasRead {
-		n, st = s.engine.Read(slot, part.from, part.high, limit, views)
+		count, st = s.engine.Read(slot, part.from, part.high, limit, views)
 	}
 	if st == engine.NotCached && try.isNext && try.reads < readsPerFetch {
-		have, comes := s.readahead.take(part, p)
+		have, comes := s.readahead.take(part, at)
 		if comes {
 			try.req.pending++
 			try.reads++
@@ -294,15 +294,15 @@ func (s *Shard) read(try *attempt, p int32, limit int) (n int) {
 		}
 	}
 	if part.hasRead {
-		n = s.engine.ReadViews(part.read, part.from, part.high, limit, views)
+		count = s.engine.ReadViews(part.read, part.from, part.high, limit, views)
 	}
 	switch st {
 	case engine.OK, engine.Empty:
-		return n
+		return count
 	case engine.NotCached:
 		if try.wants = true; try.isHead && try.reads < readsPerFetch {
 			var begun bool
-			if begun, part.code = s.beginRead(try.req, part.partition, part.from, uint32(p)); begun {
+			if begun, part.code = s.beginRead(try.req, part.partition, part.from, uint32(at)); begun {
 				try.reads++
 			}
 		}
@@ -317,17 +317,17 @@ func (s *Shard) read(try *attempt, p int32, limit int) (n int) {
 }
 
 // viewEnd is one past the last offset of a view's batch.
-func viewEnd(v engine.View) int64 {
-	return kafka.BaseOffset(v.Bytes) + int64(kafka.ParseBatchHeader(v.Bytes).LastOffsetDelta) + 1
+func viewEnd(view engine.View) int64 {
+	return kafka.BaseOffset(view.Bytes) + int64(kafka.ParseBatchHeader(view.Bytes).LastOffsetDelta) + 1
 }
 
 const zstdFetch = 10 // zstd may go from this version on (KIP-110)
 
 // holdsZstd looks for a batch that an old client could not read.
 func holdsZstd(views []engine.View) bool {
-	for _, v := range views {
-		for b := v.Bytes; len(b) >= kafka.BatchHeaderBytes; b = b[kafka.BatchBytes(b):] {
-			if h := kafka.ParseBatchHeader(b); h.Codec() == kafka.CodecZstd {
+	for _, view := range views {
+		for b := view.Bytes; len(b) >= kafka.BatchHeaderBytes; b = b[kafka.BatchBytes(b):] {
+			if header := kafka.ParseBatchHeader(b); header.Codec() == kafka.CodecZstd {
 				return true
 			}
 		}
@@ -335,8 +335,8 @@ func holdsZstd(views []engine.View) bool {
 	return false
 }
 
-func (s *Shard) unpin(from, n int) {
-	for _, v := range s.views[from : from+n] {
-		s.engine.UnpinQuietly(v.Pin)
+func (s *Shard) unpin(from, count int) {
+	for _, view := range s.views[from : from+count] {
+		s.engine.UnpinQuietly(view.Pin)
 	}
 }

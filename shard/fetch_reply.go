@@ -94,10 +94,10 @@ func copies(view engine.View, budget int, all bool) bool {
 
 // replyPartition writes one partition with its views, and what begins and ends
 // its topic.
-func (s *Shard) replyPartition(req *request, fetch *fetchRequest, p int32, views []engine.View, budget *int, copied bool) {
-	part, version := &s.fetches.parts.all[p], req.header.Version
-	if s.fetches.beginsTopic(fetch, p) {
-		s.replyTopic(req, p)
+func (s *Shard) replyPartition(req *request, fetch *fetchRequest, at int32, views []engine.View, budget *int, copied bool) {
+	part, version := &s.fetches.parts.all[at], req.header.Version
+	if s.fetches.beginsTopic(fetch, at) {
+		s.replyTopic(req, at)
 	}
 	if fetch.session != none {
 		s.sessions.markSent(part)
@@ -122,7 +122,7 @@ func (s *Shard) replyPartition(req *request, fetch *fetchRequest, p int32, views
 		s.readahead.answered(part)
 	}
 	s.Timelines.Counters.BytesOut += uint64(part.bytes)
-	kafka.PutFetchPartitionEnd(s.net.Bytes(req.id, kafka.FetchPartitionEndBytes(version, s.fetches.endsTopic(p))))
+	kafka.PutFetchPartitionEnd(s.net.Bytes(req.id, kafka.FetchPartitionEndBytes(version, s.fetches.endsTopic(at))))
 }
 
 // beginsTopic, endsTopic and partsOfTopic see a request's parts as topics: parts
@@ -155,15 +155,15 @@ func (t *topicTable) nameBytes(part *fetchPart) int {
 
 // replyTopic begins a topic. One that is not known is named with the request's
 // own bytes, which are still there: it was never parked.
-func (s *Shard) replyTopic(req *request, p int32) {
-	part, version := &s.fetches.parts.all[p], req.header.Version
-	n := s.fetches.partsOfTopic(p)
+func (s *Shard) replyTopic(req *request, at int32) {
+	part, version := &s.fetches.parts.all[at], req.header.Version
+	n := s.fetches.partsOfTopic(at)
 	dst := s.net.Bytes(req.id, kafka.FetchTopicBytes(version, s.topics.nameBytes(part), n))
 	if part.topic != none {
-		t := &s.topics.all[part.topic]
-		name := t.nameBytes
+		topic := &s.topics.all[part.topic]
+		name := topic.nameBytes
 		if version >= kafka.FetchByID {
-			name = t.id[:]
+			name = topic.id[:]
 		}
 		kafka.PutFetchTopic(dst, version, name, n)
 		return

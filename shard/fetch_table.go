@@ -68,8 +68,8 @@ var (
 	emptyFetchPart = fetchPart{topic: none, session: none}
 )
 
-func newFetches(requests int, credit *partCredit, pinChunks int, e *engine.Engine) fetches {
-	t := fetches{engine: e, requests: make([]fetchRequest, requests), pins: newPins(pinChunks)}
+func newFetches(requests int, credit *partCredit, pinChunks int, log *engine.Engine) fetches {
+	t := fetches{engine: log, requests: make([]fetchRequest, requests), pins: newPins(pinChunks)}
 	t.parts = newPartTable(credit.fetchesMax(), credit, func(part *fetchPart) *mem.Links { return &part.ofRequest })
 	t.waiters = mem.ThreadOf(t.parts.all, func(part *fetchPart) *mem.Links { return &part.wait })
 	t.polls = longPolls{all: mem.EmptyList, links: mem.ThreadOf(t.requests, func(fetch *fetchRequest) *mem.Links { return &fetch.poll })}
@@ -79,16 +79,16 @@ func newFetches(requests int, credit *partCredit, pinChunks int, e *engine.Engin
 func (t *fetches) of(req *request) *fetchRequest { return &t.requests[req.slot] }
 
 // await puts a part among those that await data of their partition.
-func (t *fetches) await(p int32) {
-	part := &t.parts.all[p]
+func (t *fetches) await(at int32) {
+	part := &t.parts.all[at]
 	part.waits = true
-	t.waiters.PushFront(&part.partition.awaitingData, p)
+	t.waiters.PushFront(&part.partition.awaitingData, at)
 }
 
-func (t *fetches) stopAwaiting(p int32) {
-	if part := &t.parts.all[p]; part.waits {
+func (t *fetches) stopAwaiting(at int32) {
+	if part := &t.parts.all[at]; part.waits {
 		part.waits = false
-		t.waiters.Remove(&part.partition.awaitingData, p)
+		t.waiters.Remove(&part.partition.awaitingData, at)
 	}
 }
 
@@ -160,11 +160,11 @@ func (t *pins) keep(head *int32, pin uint32) {
 }
 
 // release unpins all pins of a reply.
-func (t *pins) release(head *int32, e *engine.Engine) {
+func (t *pins) release(head *int32, log *engine.Engine) {
 	for at := *head; at != none; {
 		chunk := &t.all[at]
 		for _, pin := range chunk.pin[:chunk.n] {
-			e.Unpin(pin)
+			log.Unpin(pin)
 		}
 		next := chunk.next
 		chunk.next, t.first = t.first, at

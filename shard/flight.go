@@ -24,11 +24,11 @@ type appendTrace struct {
 var _ = [1]struct{}{}[int(engine.Works)-int(metrics.DiskWorks)]
 
 // newFlight makes a data shard's recorder; the control shard has none.
-func (s *Shard) newFlight(a *mem.Arena) error {
+func (s *Shard) newFlight(arena *mem.Arena) error {
 	if !metrics.Recording || s.o.Shard == 0 {
 		return nil
 	}
-	b, err := a.Allocate("flight recorder", metrics.FlightBytes, 64)
+	b, err := arena.Allocate("flight recorder", metrics.FlightBytes, 64)
 	if err != nil {
 		return err
 	}
@@ -47,8 +47,8 @@ func (s *Shard) endTurn() {
 	if s.Flight == nil {
 		return
 	}
-	d := s.engine.Disk()
-	s.Flight.Disk((*[metrics.DiskWorks]uint64)(&d.Begun), (*[metrics.DiskWorks]uint64)(&d.Over))
+	disk := s.engine.Disk()
+	s.Flight.Disk((*[metrics.DiskWorks]uint64)(&disk.Begun), (*[metrics.DiskWorks]uint64)(&disk.Over))
 	if s.Flight.Due(int64(s.now)) {
 		n := copy(s.Flight.Objectives()[:], s.slo.all[:s.slo.n])
 		s.Flight.Roll(int64(s.now), int64(s.wall), n)
@@ -87,8 +87,8 @@ func (s *Shard) recordProduce(req *request) {
 	took := req.timeline[metrics.Sent] - req.timeline[metrics.Received]
 	if s.slo.n > 0 {
 		last := none
-		for p := produce.parts.First; p != none; p = parts.next(p) {
-			if part := &parts.all[p]; part.code == kafka.None {
+		for at := produce.parts.First; at != none; at = parts.next(at) {
+			if part := &parts.all[at]; part.code == kafka.None {
 				s.slo.count(part.partition.topic, &last, took)
 			}
 		}
@@ -101,11 +101,11 @@ func (s *Shard) recordProduce(req *request) {
 	slow.Written, slow.FrameBytes = int64(trace.written), int64(trace.writeBytes)
 	slow.OwnBytes, slow.OtherBytes, slow.Bytes = trace.own, max(0, trace.all-trace.own), trace.bytes
 	slow.Idle, slow.Parts, slow.Partition, slow.Offset, slow.TopicLen = 0, 0, 0, 0, 0
-	for p := produce.parts.First; p != none; p = parts.next(p) {
+	for at := produce.parts.First; at != none; at = parts.next(at) {
 		if slow.Parts++; slow.Parts > 1 {
 			continue
 		}
-		part := &parts.all[p]
+		part := &parts.all[at]
 		slow.Partition, slow.Offset = part.index, part.base
 		if part.code == kafka.None {
 			s.nameSlow(slow, part.partition.topic)
@@ -124,8 +124,8 @@ func (s *Shard) recordFetch(req *request) {
 	took := req.timeline[metrics.Sent] - req.timeline[metrics.Received] - idle
 	if s.slo.n > 0 {
 		last := none
-		for p := fetch.parts.First; p != none; p = parts.next(p) {
-			s.slo.count(parts.all[p].topic, &last, took)
+		for at := fetch.parts.First; at != none; at = parts.next(at) {
+			s.slo.count(parts.all[at].topic, &last, took)
 		}
 	}
 	slow := s.Flight.Add(metrics.Fetch, took, lateNS(&req.early))
@@ -134,8 +134,8 @@ func (s *Shard) recordFetch(req *request) {
 	}
 	slow.Written, slow.FrameBytes, slow.OwnBytes, slow.OtherBytes, slow.Bytes = 0, 0, 0, 0, 0
 	slow.Idle, slow.Parts, slow.Partition, slow.Offset, slow.TopicLen = idle, 0, 0, 0, 0
-	for p := fetch.parts.First; p != none; p = parts.next(p) {
-		part := &parts.all[p]
+	for at := fetch.parts.First; at != none; at = parts.next(at) {
+		part := &parts.all[at]
 		slow.Parts++
 		slow.Bytes += int64(part.bytes)
 		if slow.Parts == 1 {

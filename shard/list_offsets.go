@@ -57,8 +57,8 @@ type searches struct {
 
 var emptySearchPart searchPart
 
-func newSearches(requests int, credit *partCredit, e *engine.Engine) searches {
-	return searches{e, make([]searchRequest, requests), newPartTable(credit.all, credit, func(part *searchPart) *mem.Links { return &part.ofRequest })}
+func newSearches(requests int, credit *partCredit, log *engine.Engine) searches {
+	return searches{log, make([]searchRequest, requests), newPartTable(credit.all, credit, func(part *searchPart) *mem.Links { return &part.ofRequest })}
 }
 
 // listOffsets starts a ListOffsets.
@@ -113,8 +113,8 @@ func (s *Shard) listOffsets(in *incoming, header *kafka.Request) outcome {
 			s.searches.refuseTwice(at)
 		}
 	}
-	for p := search.parts.First; p != none; p = s.searches.parts.next(p) {
-		part := &s.searches.parts.all[p]
+	for at := search.parts.First; at != none; at = s.searches.parts.next(at) {
+		part := &s.searches.parts.all[at]
 		if part.partition != nil {
 			part.partition.asked = none
 		}
@@ -180,9 +180,9 @@ func (s *Shard) trySearch(req *request) {
 		s.endRequest(req)
 		return
 	}
-	for p := s.searches.requests[req.slot].parts.First; p != none; p = s.searches.parts.next(p) {
-		for part := &s.searches.parts.all[p]; part.searching; {
-			if !s.searchOn(req, p) {
+	for at := s.searches.requests[req.slot].parts.First; at != none; at = s.searches.parts.next(at) {
+		for part := &s.searches.parts.all[at]; part.searching; {
+			if !s.searchOn(req, at) {
 				return // something is under way, or there is no memory
 			}
 		}
@@ -192,25 +192,25 @@ func (s *Shard) trySearch(req *request) {
 
 // searchOn looks through the next bytes of a part's log for the first record at
 // or after its time. False: they have to be read or decompressed first.
-func (s *Shard) searchOn(req *request, p int32) bool {
-	part := &s.searches.parts.all[p]
+func (s *Shard) searchOn(req *request, at int32) bool {
+	part := &s.searches.parts.all[at]
 	if part.code != kafka.None {
 		s.found(req, part, -1, -1)
 		return true
 	}
 	slot, to := part.partition.slot, part.partition.highWatermark()
-	n, st := 0, engine.OK
+	count, st := 0, engine.OK
 	if part.hasRead {
-		if n = s.engine.ReadViews(part.read, part.where, to, searchBytes, s.views); n == 0 {
+		if count = s.engine.ReadViews(part.read, part.where, to, searchBytes, s.views); count == 0 {
 			st = engine.Empty
 		}
 	} else {
-		n, st = s.engine.Read(slot, part.where, to, searchBytes, s.views)
+		count, st = s.engine.Read(slot, part.where, to, searchBytes, s.views)
 	}
 	switch st {
 	case engine.OK:
 	case engine.NotCached:
-		_, part.code = s.beginRead(req, part.partition, part.where, searchUser|uint32(p))
+		_, part.code = s.beginRead(req, part.partition, part.where, searchUser|uint32(at))
 		return part.code != kafka.None
 	case engine.Empty:
 		if part.hasRead {
@@ -227,28 +227,28 @@ func (s *Shard) searchOn(req *request, p int32) bool {
 		s.found(req, part, -1, -1)
 		return true
 	}
-	for _, view := range s.views[:n] {
+	for _, view := range s.views[:count] {
 		for b := view.Bytes; len(b) >= kafka.BatchHeaderBytes; b = b[kafka.BatchBytes(b):] {
-			h := kafka.ParseBatchHeader(b)
+			header := kafka.ParseBatchHeader(b)
 			base := kafka.BaseOffset(b)
-			part.where = base + int64(h.LastOffsetDelta) + 1
-			if h.MaxTime < part.time {
+			part.where = base + int64(header.LastOffsetDelta) + 1
+			if header.MaxTime < part.time {
 				continue
 			}
-			if h.Codec() != 0 && h.BaseTime < part.time && !h.AppendTime() {
-				if s.decompress(req, p, b[:kafka.BatchBytes(b)]) {
+			if header.Codec() != 0 && header.BaseTime < part.time && !header.AppendTime() {
+				if s.decompress(req, at, b[:kafka.BatchBytes(b)]) {
 					part.where = base // from here again, where there was no memory
-					s.unpin(0, n)
+					s.unpin(0, count)
 					return false
 				}
 			}
 			time, offset := kafka.FindTime(b, part.time)
 			s.found(req, part, time, offset)
-			s.unpin(0, n)
+			s.unpin(0, count)
 			return true
 		}
 	}
-	s.unpin(0, n)
+	s.unpin(0, count)
 	return true
 }
 

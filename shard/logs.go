@@ -7,34 +7,34 @@ import (
 
 // changeLog opens or deletes a log, moves its start, or tells of it. Where there
 // is no memory for that now it is kept, and tried again when something moved.
-func (s *Shard) changeLog(m Mail) {
+func (s *Shard) changeLog(mail Mail) {
 	var st engine.Status
-	switch m.Kind {
+	switch mail.Kind {
 	case MailOpen:
-		st = s.openLog(m.A, int32(m.B>>32), int32(uint32(m.B)))
+		st = s.openLog(mail.A, int32(mail.B>>32), int32(uint32(mail.B)))
 	case MailDelete:
-		st = s.deleteLog(m.A)
+		st = s.deleteLog(mail.A)
 	case MailTruncate:
-		st = s.deleteRecords(m)
+		st = s.deleteRecords(mail)
 	case MailSizes:
-		st = s.tellSizes(m)
+		st = s.tellSizes(mail)
 	case MailProducers:
-		st = s.tellProducers(m)
+		st = s.tellProducers(mail)
 	}
 	switch st {
 	case engine.OK:
 	case engine.WaitMemory, engine.WaitRoom:
-		s.logOps.deferred = append(s.logOps.deferred, m)
+		s.logOps.deferred = append(s.logOps.deferred, mail)
 	default:
-		s.outbox.put(Mail{Kind: m.Kind + 1, Serial: m.Serial, A: m.A, Code: int16(codeOf(st))}, 0)
+		s.outbox.put(Mail{Kind: mail.Kind + 1, Serial: mail.Serial, A: mail.A, Code: int16(codeOf(st))}, 0)
 	}
 }
 
 func (s *Shard) retryDeferred() {
 	deferred := s.logOps.deferred
 	s.logOps.deferred = s.logOps.deferred[:0] // at most one is put back for each taken out
-	for _, m := range deferred {
-		s.changeLog(m)
+	for _, mail := range deferred {
+		s.changeLog(mail)
 	}
 }
 
@@ -59,10 +59,10 @@ func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
 		return // it is about to be deleted
 	}
 	p := s.partitions.of(slot)
-	t := &s.topics.all[number]
-	p.topic, p.index, p.named, p.config = number, index, true, t.config
+	topic := &s.topics.all[number]
+	p.topic, p.index, p.named, p.config = number, index, true, topic.config
 	p.configured()
-	t.partitions[index] = p
+	topic.partitions[index] = p
 }
 
 // logOpened: the engine made a log durable.

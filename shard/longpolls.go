@@ -37,8 +37,8 @@ func (s *Shard) park(req *request) {
 	s.fetches.polls.push(req.slot)
 	s.Timelines.Counters.FetchWaits++
 	s.net.Release(req.id)
-	for p := fetch.parts.First; p != none; p = s.fetches.parts.next(p) {
-		s.fetches.await(p)
+	for at := fetch.parts.First; at != none; at = s.fetches.parts.next(at) {
+		s.fetches.await(at)
 	}
 	s.timers.set(req.slot, fetch.deadline)
 }
@@ -53,8 +53,8 @@ func (s *Shard) unpark(req *request) {
 
 // stopWaiting ends the wait of a Fetch that is answered.
 func (s *Shard) stopWaiting(req *request) {
-	for p := s.fetches.of(req).parts.First; p != none; p = s.fetches.parts.next(p) {
-		s.fetches.stopAwaiting(p)
+	for at := s.fetches.of(req).parts.First; at != none; at = s.fetches.parts.next(at) {
+		s.fetches.stopAwaiting(at)
 	}
 	s.unpark(req)
 }
@@ -75,22 +75,22 @@ func (s *Shard) count(req *request, p *partition, seen *tally, most int32) {
 		return
 	}
 	s.Timelines.Counters.PartitionsLookedAt++
-	n, st := s.engine.Read(p.slot, seen.counted, high, int(most-seen.bytes), s.views)
+	count, st := s.engine.Read(p.slot, seen.counted, high, int(most-seen.bytes), s.views)
 	if st != engine.OK {
 		s.requests.schedule(req)
 		return
 	}
-	for _, v := range s.views[:n] {
-		if seen.bytes > 0 && int(seen.bytes)+len(v.Bytes) > int(most) {
+	for _, view := range s.views[:count] {
+		if seen.bytes > 0 && int(seen.bytes)+len(view.Bytes) > int(most) {
 			seen.full = true
 			fetch.have += int64(max(most-seen.bytes, 0))
 			break
 		}
-		seen.bytes += int32(len(v.Bytes))
-		seen.counted = viewEnd(v)
-		fetch.have += int64(len(v.Bytes))
+		seen.bytes += int32(len(view.Bytes))
+		seen.counted = viewEnd(view)
+		fetch.have += int64(len(view.Bytes))
 	}
-	s.unpin(0, n)
+	s.unpin(0, count)
 	if fetch.have >= int64(fetch.bytesMin) {
 		s.requests.schedule(req)
 	}

@@ -7,41 +7,38 @@ import (
 )
 
 // outbox keeps mail until its mailbox has room, in order, for each shard.
-type outbox struct {
-	to   [][]Mail
-	sent []bool
-}
+type outbox struct{ to [][]Mail }
 
-func newOutbox(dataShards, frames int) outbox {
-	o := outbox{to: make([][]Mail, dataShards+1), sent: make([]bool, dataShards+1)}
+func newOutbox(dataShards, requests int) outbox {
+	o := outbox{to: make([][]Mail, dataShards+1)}
 	for i := range o.to {
-		o.to[i] = make([]Mail, 0, 4*frames)
+		o.to[i] = make([]Mail, 0, 4*requests)
 	}
 	return o
 }
 
-func (o *outbox) put(m Mail, to int) { o.to[to] = append(o.to[to], m) }
+func (o *outbox) put(mail Mail, to int) { o.to[to] = append(o.to[to], mail) }
 
-// flush moves what fits into the mailboxes and wakes who gets any.
+// flush moves what fits into the mailboxes and wakes the shards that get any.
 func (o *outbox) flush(s *Shard) {
 	for i := range o.to {
-		n := 0
-		for _, m := range o.to[i] {
+		moved := 0
+		for _, mail := range o.to[i] {
 			box := &s.post.toCtl[s.o.Shard]
 			if i != 0 {
 				box = &s.post.toData[i]
 			}
-			m.From = uint8(s.o.Shard)
-			if !box.put(m) {
+			mail.From = uint8(s.o.Shard)
+			if !box.put(mail) {
 				break
 			}
-			n++
+			moved++
 		}
-		if n == 0 {
+		if moved == 0 {
 			continue
 		}
-		s.Timelines.Counters.MailOut += uint64(n)
-		o.to[i] = o.to[i][:copy(o.to[i], o.to[i][n:])]
+		s.Timelines.Counters.MailOut += uint64(moved)
+		o.to[i] = o.to[i][:copy(o.to[i], o.to[i][moved:])]
 		s.post.wake(i)
 	}
 }
@@ -50,58 +47,58 @@ func (o *outbox) flush(s *Shard) {
 func (s *Shard) readMail() {
 	if s.control == nil {
 		for {
-			m, ok := s.post.toData[s.o.Shard].take()
+			mail, ok := s.post.toData[s.o.Shard].take()
 			if !ok {
 				return
 			}
 			s.Timelines.Counters.MailIn++
-			s.dataMail(m)
+			s.dataMail(mail)
 		}
 	}
 	for i := 1; i <= s.o.DataShards; i++ {
 		for {
-			m, ok := s.post.toCtl[i].take()
+			mail, ok := s.post.toCtl[i].take()
 			if !ok {
 				break
 			}
 			s.Timelines.Counters.MailIn++
-			s.controlMail(m)
+			s.controlMail(mail)
 		}
 	}
 }
 
 // dataMail is what the control shard tells a data shard.
-func (s *Shard) dataMail(m Mail) {
-	switch m.Kind {
+func (s *Shard) dataMail(mail Mail) {
+	switch mail.Kind {
 	case MailReply:
-		s.forwarded(m)
+		s.forwarded(mail)
 	case MailGiveBack:
-		s.mailMem.Put(m.Block)
+		s.mailMem.Put(mail.Block)
 		s.backlog.retry = true // questions may wait for it
 	case MailBatchOpened:
-		s.decompressed(m)
+		s.decompressed(mail)
 	case MailTopic:
-		b := m.Block.Bytes()
+		b := mail.Block.Bytes()
 		var id [16]byte
 		copy(id[:], b)
-		if n := s.topics.add(string(b[topicMailBytes:]), id, int(m.A)); n != int32(m.B) {
+		if n := s.topics.add(string(b[topicMailBytes:]), id, int(mail.A)); n != int32(mail.B) {
 			panic("shard: topic numbers disagree between shards")
 		}
-		s.configure(int32(m.B), b[16:])
-		s.outbox.put(Mail{Kind: MailGiveBack, Block: m.Block}, 0)
+		s.configure(int32(mail.B), b[16:])
+		s.outbox.put(Mail{Kind: MailGiveBack, Block: mail.Block}, 0)
 	case MailForget:
-		s.forgetTopic(int32(m.B))
+		s.forgetTopic(int32(mail.B))
 	case MailOpen, MailDelete, MailTruncate, MailSizes, MailProducers:
-		s.changeLog(m)
+		s.changeLog(mail)
 	case MailConfigure:
-		s.configure(int32(m.B), m.Block.Bytes())
-		s.outbox.put(Mail{Kind: MailGiveBack, Block: m.Block}, 0)
-		s.outbox.put(Mail{Kind: MailConfigured, Serial: m.Serial}, 0)
+		s.configure(int32(mail.B), mail.Block.Bytes())
+		s.outbox.put(Mail{Kind: MailGiveBack, Block: mail.Block}, 0)
+		s.outbox.put(Mail{Kind: MailConfigured, Serial: mail.Serial}, 0)
 	case MailNoRoom:
 		s.engine.ReleaseRecycled()
 	case MailSettings:
-		s.o.RetentionCheckNS = int64(m.A)
-		s.retention.at = min(s.retention.at, s.now+ioring.Instant(m.A))
+		s.o.RetentionCheckNS = int64(mail.A)
+		s.retention.at = min(s.retention.at, s.now+ioring.Instant(mail.A))
 	case MailServe:
 		s.serve()
 	case MailClose:
@@ -109,20 +106,20 @@ func (s *Shard) dataMail(m Mail) {
 	}
 }
 
-// controlMail is what data shard m.From tells the control shard.
-func (s *Shard) controlMail(m Mail) {
-	switch m.Kind {
+// controlMail is what data shard mail.From tells the control shard.
+func (s *Shard) controlMail(mail Mail) {
+	switch mail.Kind {
 	case MailGiveBack:
-		s.mailMem.Put(m.Block)
+		s.mailMem.Put(mail.Block)
 	case MailNoRoom:
 		s.engine.ReleaseRecycled()
 		for i := 1; i <= s.o.DataShards; i++ {
-			if i != int(m.From) {
+			if i != int(mail.From) {
 				s.outbox.put(Mail{Kind: MailNoRoom}, i)
 			}
 		}
 	default:
-		s.control.Mail(m)
+		s.control.Mail(mail)
 	}
 }
 
@@ -138,9 +135,9 @@ func (s *Shard) forward(in *incoming, header *kafka.Request) outcome {
 	if !ok {
 		return postponed
 	}
-	n := copy(block.Bytes(), peer[:])
+	moved := copy(block.Bytes(), peer[:])
 	for _, p := range s.pieces {
-		n += copy(block.Bytes()[n:], p)
+		moved += copy(block.Bytes()[moved:], p)
 	}
 	req := s.newRequest(in, kindForward, header)
 	s.net.Release(in.id)
@@ -150,12 +147,12 @@ func (s *Shard) forward(in *incoming, header *kafka.Request) outcome {
 }
 
 // forwarded: the control shard answered a request of ours.
-func (s *Shard) forwarded(m Mail) {
-	req := &s.requests.all[m.Slot]
-	if !req.used || req.serial != m.Serial {
+func (s *Shard) forwarded(mail Mail) {
+	req := &s.requests.all[mail.Slot]
+	if !req.used || req.serial != mail.Serial {
 		panic("shard: an answer to a request that is not in flight")
 	}
-	s.sendWhole(req, m.Block)
+	s.sendWhole(req, mail.Block)
 }
 
 // sendWhole sends a reply that is whole in a block; none closes the connection.

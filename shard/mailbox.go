@@ -71,12 +71,12 @@ type mailbox struct {
 	cap   uint64
 }
 
-func (m *mailbox) put(x Mail) bool {
+func (m *mailbox) put(mail Mail) bool {
 	t := m.tail.Load()
 	if t-m.head.Load() == m.cap {
 		return false
 	}
-	*m.at(t) = x
+	*m.at(t) = mail
 	m.tail.Store(t + 1)
 	return true
 }
@@ -86,9 +86,9 @@ func (m *mailbox) take() (Mail, bool) {
 	if h == m.tail.Load() {
 		return Mail{}, false
 	}
-	x := *m.at(h)
+	mail := *m.at(h)
 	m.head.Store(h + 1)
-	return x, true
+	return mail, true
 }
 
 func (m *mailbox) empty() bool { return m.head.Load() == m.tail.Load() }
@@ -101,7 +101,7 @@ func (m *mailbox) at(i uint64) *Mail {
 type Waker interface{ Wake() }
 
 // Post is the mail between all shards of a broker: a mailbox for each ordered
-// pair of the control shard and a data shard, and who sleeps.
+// pair of the control shard and a data shard, and which shards sleep.
 type Post struct {
 	arena  *mem.Arena
 	toData []mailbox // [i]: control -> data shard i (1..)
@@ -118,9 +118,9 @@ func NewPost(n, capacity int) (*Post, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Post{arena: arena, toData: make([]mailbox, n+1), toCtl: make([]mailbox, n+1), asleep: make([]atomic.Uint32, n+1), wakers: make([]Waker, n+1)}
+	post := &Post{arena: arena, toData: make([]mailbox, n+1), toCtl: make([]mailbox, n+1), asleep: make([]atomic.Uint32, n+1), wakers: make([]Waker, n+1)}
 	for i := 1; i <= n; i++ {
-		for _, m := range []*mailbox{&p.toData[i], &p.toCtl[i]} {
+		for _, m := range []*mailbox{&post.toData[i], &post.toCtl[i]} {
 			if m.slots, err = arena.Allocate("mailbox", capacity*mailBytes, 64); err != nil {
 				return nil, err
 			}
@@ -128,14 +128,14 @@ func NewPost(n, capacity int) (*Post, error) {
 		}
 	}
 	arena.Seal()
-	return p, nil
+	return post, nil
 }
 
 // PostBytes is what NewPost maps.
 func PostBytes(n, capacity int) int { return 2*n*capacity*mailBytes + (n+1)*8192 }
 
 // SetWaker says how to wake a shard. Before it runs.
-func (p *Post) SetWaker(shard int, w Waker) { p.wakers[shard] = w }
+func (p *Post) SetWaker(shard int, waker Waker) { p.wakers[shard] = waker }
 
 // Waker wakes a shard. After SetWaker.
 func (p *Post) Waker(shard int) Waker { return p.wakers[shard] }
@@ -143,9 +143,9 @@ func (p *Post) Waker(shard int) Waker { return p.wakers[shard] }
 // Stop asks every shard to stop cleanly. Any thread may call it.
 func (p *Post) Stop() {
 	p.stop.Store(1)
-	for _, w := range p.wakers {
-		if w != nil {
-			w.Wake()
+	for _, waker := range p.wakers {
+		if waker != nil {
+			waker.Wake()
 		}
 	}
 }

@@ -51,8 +51,8 @@ type partitions struct {
 	leaderEpoch int32
 }
 
-func newPartitions(e *engine.Engine, leaderEpoch int32, logs int) partitions {
-	t := partitions{all: make([]partition, logs), engine: e, leaderEpoch: leaderEpoch}
+func newPartitions(log *engine.Engine, leaderEpoch int32, logs int) partitions {
+	t := partitions{all: make([]partition, logs), engine: log, leaderEpoch: leaderEpoch}
 	for i := range t.all {
 		t.begin(engine.Slot(i))
 	}

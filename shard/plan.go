@@ -47,20 +47,20 @@ func PlanPools(arena *mem.Arena, o Options) (Plan, error) {
 		return Plan{}, err
 	}
 	s.makeTables()
-	p := Plan{ArenaBytes: arena.Bytes()}
+	plan := Plan{ArenaBytes: arena.Bytes()}
 	left := arena.Bytes()
-	for _, c := range arena.Carvings() {
-		p.Arena = append(p.Arena, Pool{strings.TrimPrefix(c.What, "pool "), c.Count, c.Bytes / c.Count, c.Bytes})
-		left -= c.Bytes
+	for _, carving := range arena.Carvings() {
+		plan.Arena = append(plan.Arena, Pool{strings.TrimPrefix(carving.What, "pool "), carving.Count, carving.Bytes / carving.Count, carving.Bytes})
+		left -= carving.Bytes
 	}
-	p.Arena = append(p.Arena, Pool{"alignment and what is left over", 1, left, left})
-	p.Heap = tables("connections: ", s.net, nil)
-	p.Heap = tables("log: ", s.engine, p.Heap)
-	p.Heap = tables("", s, p.Heap)
+	plan.Arena = append(plan.Arena, Pool{"alignment and what is left over", 1, left, left})
+	plan.Heap = tables("connections: ", s.net, nil)
+	plan.Heap = tables("log: ", s.engine, plan.Heap)
+	plan.Heap = tables("", s, plan.Heap)
 	n, each := s.Timelines.Histograms()
-	p.Heap = append(p.Heap, Pool{"histograms", n, each, n * each})
-	slices.SortStableFunc(p.Heap, func(a, b Pool) int { return cmp.Compare(b.Bytes, a.Bytes) })
-	return p, nil
+	plan.Heap = append(plan.Heap, Pool{"histograms", n, each, n * each})
+	slices.SortStableFunc(plan.Heap, func(a, b Pool) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	return plan, nil
 }
 
 // tableBytesMin is how large a table has to be to be told of.
@@ -68,23 +68,23 @@ const tableBytesMin = 16 << 10
 
 // tables adds the slices among a struct's fields, by their own names.
 func tables(prefix string, of any, all []Pool) []Pool {
-	var walk func(name string, v reflect.Value)
-	walk = func(name string, v reflect.Value) {
-		switch v.Kind() {
+	var walk func(name string, value reflect.Value)
+	walk = func(name string, value reflect.Value) {
+		switch value.Kind() {
 		case reflect.Struct:
-			for i := range v.NumField() {
-				f := v.Type().Field(i)
-				inner := f.Name
-				if f.Anonymous {
+			for i := range value.NumField() {
+				field := value.Type().Field(i)
+				inner := field.Name
+				if field.Anonymous {
 					inner = name
 				} else if name != "" {
-					inner = name + "." + f.Name
+					inner = name + "." + field.Name
 				}
-				walk(inner, v.Field(i))
+				walk(inner, value.Field(i))
 			}
 		case reflect.Slice:
-			if each := int(v.Type().Elem().Size()); v.Cap()*each >= tableBytesMin {
-				all = append(all, Pool{prefix + name, v.Cap(), each, v.Cap() * each})
+			if each := int(value.Type().Elem().Size()); value.Cap()*each >= tableBytesMin {
+				all = append(all, Pool{prefix + name, value.Cap(), each, value.Cap() * each})
 			}
 		}
 	}

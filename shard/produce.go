@@ -136,44 +136,44 @@ type appending struct {
 // append stores one partition's batch and answers, or answers why not. Where it
 // has to wait for memory it has done nothing yet.
 func (s *Shard) append(req *request, produce *produceRequest, topic int32, asked kafka.ProducePartition, last bool) engine.Status {
-	a, code := appending{records: asked.Records, base: -1, time: -1}, produce.code
+	entry, code := appending{records: asked.Records, base: -1, time: -1}, produce.code
 	if code == kafka.None {
-		code = s.locateAppend(&a, topic, req.header.Version, &asked)
+		code = s.locateAppend(&entry, topic, req.header.Version, &asked)
 	}
 	if code == kafka.None {
 		var st engine.Status
-		if code, st = s.reserve(&a); st == engine.WaitMemory || st == engine.WaitRoom {
+		if code, st = s.reserve(&entry); st == engine.WaitMemory || st == engine.WaitRoom {
 			return st
 		}
 	}
 	if code == kafka.None {
-		code = s.validate(&a, req.header.Version)
+		code = s.validate(&entry, req.header.Version)
 	}
 	if code == kafka.None {
-		code = s.sequence(&a)
+		code = s.sequence(&entry)
 	}
 	switch {
-	case code == kafka.None && !a.duplicate:
-		s.stamp(&a)
-		s.commit(&a, req, produce)
-	case a.dst != nil:
+	case code == kafka.None && !entry.duplicate:
+		s.stamp(&entry)
+		s.commit(&entry, req, produce)
+	case entry.dst != nil:
 		s.engine.Abort()
 	}
-	s.answerAppend(req, produce, &a, code, asked.Index, last)
+	s.answerAppend(req, produce, &entry, code, asked.Index, last)
 	return engine.OK
 }
 
 // locateAppend finds the partition, and refuses what its log could not take.
-func (s *Shard) locateAppend(a *appending, topic int32, version int16, asked *kafka.ProducePartition) (code kafka.ErrorCode) {
-	if a.partition, code = s.topics.locate(topic, asked.Index, version >= kafka.ProduceByID); code != kafka.None {
+func (s *Shard) locateAppend(entry *appending, topic int32, version int16, asked *kafka.ProducePartition) (code kafka.ErrorCode) {
+	if entry.partition, code = s.topics.locate(topic, asked.Index, version >= kafka.ProduceByID); code != kafka.None {
 		return code
 	}
 	switch {
-	case asked.Null || a.records.Len < kafka.BatchHeaderBytes:
+	case asked.Null || entry.records.Len < kafka.BatchHeaderBytes:
 		return kafka.InvalidRecord
-	case a.records.Len > a.partition.batchBytesMax(s.o.MessageBytesMax):
+	case entry.records.Len > entry.partition.batchBytesMax(s.o.MessageBytesMax):
 		return kafka.MessageTooLarge
-	case int64(a.records.Len) > a.partition.config.SegmentBytes:
+	case int64(entry.records.Len) > entry.partition.config.SegmentBytes:
 		return kafka.RecordListTooLarge
 	case s.failed:
 		return kafka.KafkaStorageError
@@ -183,12 +183,12 @@ func (s *Shard) locateAppend(a *appending, topic int32, version int16, asked *ka
 
 // reserve copies the batch into log memory. Where there is none it has to come
 // again.
-func (s *Shard) reserve(a *appending) (kafka.ErrorCode, engine.Status) {
-	dst, base, st := s.engine.Reserve(a.partition.slot, a.records.Len)
+func (s *Shard) reserve(entry *appending) (kafka.ErrorCode, engine.Status) {
+	dst, base, st := s.engine.Reserve(entry.partition.slot, entry.records.Len)
 	switch st {
 	case engine.OK:
-		s.reader.CopyTo(a.records, dst)
-		a.dst, a.base = dst, base
+		s.reader.CopyTo(entry.records, dst)
+		entry.dst, entry.base = dst, base
 		return kafka.None, st
 	case engine.WaitMemory, engine.WaitRoom:
 		return kafka.None, st
@@ -196,9 +196,9 @@ func (s *Shard) reserve(a *appending) (kafka.ErrorCode, engine.Status) {
 		s.tellDiskFull()
 	}
 	code := codeOf(st)
-	s.reader.CopyTo(kafka.Span{Off: a.records.Off, Len: kafka.BatchHeaderBytes}, s.produces.head[:])
+	s.reader.CopyTo(kafka.Span{Off: entry.records.Off, Len: kafka.BatchHeaderBytes}, s.produces.head[:])
 	if batch := kafka.ParseBatchHeader(s.produces.head[:]); code == kafka.KafkaStorageError && batch.ProducerID >= 0 {
-		s.producers.refused(a.partition.slot, &batch)
+		s.producers.refused(entry.partition.slot, &batch)
 	}
 	return code, st
 }
@@ -207,14 +207,14 @@ const zstdProduce = 7 // zstd may come from this version on (KIP-110)
 
 // validate refuses a batch that is not whole and sound, or that its topic does
 // not take.
-func (s *Shard) validate(a *appending, version int16) kafka.ErrorCode {
-	if code := kafka.ValidateBatch(a.dst, s.o.MessageBytesMax, &a.batch); code != kafka.None {
+func (s *Shard) validate(entry *appending, version int16) kafka.ErrorCode {
+	if code := kafka.ValidateBatch(entry.dst, s.o.MessageBytesMax, &entry.batch); code != kafka.None {
 		return code
 	}
-	if a.batch.Codec() == kafka.CodecZstd && version < zstdProduce {
+	if entry.batch.Codec() == kafka.CodecZstd && version < zstdProduce {
 		return kafka.UnsupportedCompressionType
 	}
-	if !a.partition.config.AppendTime && !a.partition.timely(s.wall, &a.batch, a.dst) {
+	if !entry.partition.config.AppendTime && !entry.partition.timely(s.wall, &entry.batch, entry.dst) {
 		return kafka.InvalidTimestamp
 	}
 	return kafka.None
@@ -222,65 +222,65 @@ func (s *Shard) validate(a *appending, version int16) kafka.ErrorCode {
 
 // sequence holds the batch of an idempotent producer against those before it. A
 // duplicate has the offsets of its original.
-func (s *Shard) sequence(a *appending) kafka.ErrorCode {
-	if a.batch.ProducerID < 0 {
+func (s *Shard) sequence(entry *appending) kafka.ErrorCode {
+	if entry.batch.ProducerID < 0 {
 		return kafka.None
 	}
-	v := s.producers.check(a.partition.slot, &a.batch)
-	if v.duplicate {
+	verdict := s.producers.check(entry.partition.slot, &entry.batch)
+	if verdict.duplicate {
 		s.Timelines.Counters.Duplicates++
-		a.base, a.end, a.duplicate = v.base, v.end, true
+		entry.base, entry.end, entry.duplicate = verdict.base, verdict.end, true
 	}
-	return v.code
+	return verdict.code
 }
 
 // stamp writes into the batch what the broker adds.
-func (s *Shard) stamp(a *appending) {
-	kafka.PatchBase(a.dst, a.base, a.partition.leaderEpoch)
-	if a.partition.config.AppendTime {
-		a.time = int64(s.wall)
-		kafka.StampAppendTime(a.dst, &a.batch, a.time)
+func (s *Shard) stamp(entry *appending) {
+	kafka.PatchBase(entry.dst, entry.base, entry.partition.leaderEpoch)
+	if entry.partition.config.AppendTime {
+		entry.time = int64(s.wall)
+		kafka.StampAppendTime(entry.dst, &entry.batch, entry.time)
 	}
 }
 
 // commit appends the batch: from here on it is part of the log.
-func (s *Shard) commit(a *appending, req *request, produce *produceRequest) {
-	p, batch := a.partition, &a.batch
-	s.traceAppend(req, &produce.trace, p, a.records.Len)
+func (s *Shard) commit(entry *appending, req *request, produce *produceRequest) {
+	p, batch := entry.partition, &entry.batch
+	s.traceAppend(req, &produce.trace, p, entry.records.Len)
 	s.engine.Commit(engine.Meta{Count: uint32(batch.Count), MaxTime: batch.MaxTime, CRC: batch.CRC})
-	a.end = a.base + int64(batch.Count)
+	entry.end = entry.base + int64(batch.Count)
 	if batch.ProducerID >= 0 {
-		s.producers.note(p.slot, batch, a.base)
+		s.producers.note(p.slot, batch, entry.base)
 	}
 	if p.config.WriteCaching {
-		p.cached = a.end
+		p.cached = entry.end
 		s.engine.NotifyReaders(p.slot)
 	}
 	s.Timelines.Counters.Batches++
 	s.Timelines.Counters.Records += uint64(batch.Count)
-	s.Timelines.Counters.BytesIn += uint64(a.records.Len)
+	s.Timelines.Counters.BytesIn += uint64(entry.records.Len)
 }
 
 // answerAppend writes the partition into the reply, and has the request wait
 // until the batch is durable where that is needed.
-func (s *Shard) answerAppend(req *request, produce *produceRequest, a *appending, code kafka.ErrorCode, index int32, last bool) {
+func (s *Shard) answerAppend(req *request, produce *produceRequest, entry *appending, code kafka.ErrorCode, index int32, last bool) {
 	version, start := req.header.Version, int64(-1)
 	if code == kafka.None {
-		start = s.engine.Start(a.partition.slot)
+		start = s.engine.Start(entry.partition.slot)
 	} else {
-		a.base, a.end = -1, 0
+		entry.base, entry.end = -1, 0
 	}
 	reply := s.net.Bytes(req.id, kafka.ProducePartitionBytes(version, last))
-	kafka.PutProducePartition(reply, version, last, index, code, a.base, a.time, start)
+	kafka.PutProducePartition(reply, version, last, index, code, entry.base, entry.time, start)
 	at := s.produces.parts.take(&produce.parts, &emptyProducePart)
 	part := &s.produces.parts.all[at]
-	part.request, part.partition, part.code, part.index, part.last, part.reply, part.base, part.end = req.slot, a.partition, code, index, last, reply, a.base, a.end
+	part.request, part.partition, part.code, part.index, part.last, part.reply, part.base, part.end = req.slot, entry.partition, code, index, last, reply, entry.base, entry.end
 	if code != kafka.None {
 		produce.faulty = true
 		s.Timelines.Counters.Rejected++
 		return
 	}
-	if a.partition.highWatermark() >= a.end || produce.acks == 0 || a.duplicate && s.o.Faults.DuplicateAckedEarly {
+	if entry.partition.highWatermark() >= entry.end || produce.acks == 0 || entry.duplicate && s.o.Faults.DuplicateAckedEarly {
 		return
 	}
 	req.pending++

@@ -53,21 +53,21 @@ func newProduces(requests int, credit *partCredit) produces {
 // await puts a part among those that await their partition's durable offset, in
 // order of their end: a duplicate belongs before those that came behind its
 // original.
-func (t *produces) await(p int32) {
-	part := &t.parts.all[p]
+func (t *produces) await(at int32) {
+	part := &t.parts.all[at]
 	waiting := &part.partition.awaitingDurable
 	after := waiting.Last
 	for after != none && t.parts.all[after].end > part.end {
 		after = t.parts.all[after].wait.Prev
 	}
 	part.waits = true
-	t.waiters.InsertAfter(waiting, after, p)
+	t.waiters.InsertAfter(waiting, after, at)
 }
 
-func (t *produces) stopAwaiting(p int32) {
-	if part := &t.parts.all[p]; part.waits {
+func (t *produces) stopAwaiting(at int32) {
+	if part := &t.parts.all[at]; part.waits {
 		part.waits = false
-		t.waiters.Remove(&part.partition.awaitingDurable, p)
+		t.waiters.Remove(&part.partition.awaitingDurable, at)
 	}
 }
 

@@ -60,8 +60,8 @@ func newProducers(count, logs int) producers {
 	for i := range p.logs {
 		p.logs[i] = mem.EmptyList
 	}
-	p.ofLog = mem.ThreadOf(p.all, func(w *producer) *mem.Links { return &w.ofLog })
-	p.byUse = mem.ThreadOf(p.all, func(w *producer) *mem.Links { return &w.byUse })
+	p.ofLog = mem.ThreadOf(p.all, func(known *producer) *mem.Links { return &known.ofLog })
+	p.byUse = mem.ThreadOf(p.all, func(known *producer) *mem.Links { return &known.byUse })
 	for i := range p.all {
 		p.all[i].chain = int32(i + 1)
 	}
@@ -75,19 +75,19 @@ func fill(s []int32) {
 	}
 }
 
-func (p *producers) bucket(l engine.Slot, id int64) *int32 {
-	h := (uint64(id) + 1) * 0x9e3779b97f4a7c15
-	h ^= uint64(l) * 0xc2b2ae3d27d4eb4f
-	h ^= h >> 29
-	return &p.buckets[h&uint64(len(p.buckets)-1)]
+func (p *producers) bucket(slot engine.Slot, id int64) *int32 {
+	hash := (uint64(id) + 1) * 0x9e3779b97f4a7c15
+	hash ^= uint64(slot) * 0xc2b2ae3d27d4eb4f
+	hash ^= hash >> 29
+	return &p.buckets[hash&uint64(len(p.buckets)-1)]
 }
 
-func (p *producers) find(l engine.Slot, id int64) int32 {
-	i := *p.bucket(l, id)
-	for i != none && (p.all[i].id != id || p.all[i].log != l) {
-		i = p.all[i].chain
+func (p *producers) find(slot engine.Slot, id int64) int32 {
+	at := *p.bucket(slot, id)
+	for at != none && (p.all[at].id != id || p.all[at].log != slot) {
+		at = p.all[at].chain
 	}
-	return i
+	return at
 }
 
 // verdict is what a partition says of an idempotent batch.
@@ -102,42 +102,42 @@ type verdict struct {
 // begins at 0; the same epoch goes on where it was; an exact match with one of
 // the last five is a duplicate; a producer that is not known may begin
 // anywhere.
-func (p *producers) check(l engine.Slot, b *kafka.Batch) verdict {
-	i := p.find(l, b.ProducerID)
-	if i == none {
+func (p *producers) check(slot engine.Slot, batch *kafka.Batch) verdict {
+	at := p.find(slot, batch.ProducerID)
+	if at == none {
 		return verdict{}
 	}
-	w := &p.all[i]
+	known := &p.all[at]
 	switch {
-	case b.ProducerEpoch < w.epoch:
+	case batch.ProducerEpoch < known.epoch:
 		return verdict{code: kafka.InvalidProducerEpoch}
-	case b.ProducerEpoch > w.epoch:
-		if b.BaseSequence != 0 {
+	case batch.ProducerEpoch > known.epoch:
+		if batch.BaseSequence != 0 {
 			return verdict{code: kafka.OutOfOrderSequenceNumber}
 		}
 		return verdict{}
 	}
-	last := lastSequence(b.BaseSequence, b.Count)
-	for _, m := range w.marks[:w.n] {
-		if m.first == b.BaseSequence && m.last == last && m.base >= 0 {
-			return verdict{duplicate: true, base: m.base, end: m.end}
+	last := lastSequence(batch.BaseSequence, batch.Count)
+	for _, mark := range known.marks[:known.n] {
+		if mark.first == batch.BaseSequence && mark.last == last && mark.base >= 0 {
+			return verdict{duplicate: true, base: mark.base, end: mark.end}
 		}
 	}
-	if b.BaseSequence != nextSequence(w.marks[w.n-1].last) {
+	if batch.BaseSequence != nextSequence(known.marks[known.n-1].last) {
 		return verdict{code: kafka.OutOfOrderSequenceNumber}
 	}
 	return verdict{}
 }
 
-// refused remembers of a producer that nothing is known of where it is to go on:
-// with the batch that found no room, not with one that was sent behind it. The
-// mark stands for a batch before it that was stored nowhere.
-func (p *producers) refused(l engine.Slot, b *kafka.Batch) {
-	if i := p.find(l, b.ProducerID); i != none && p.all[i].epoch >= b.ProducerEpoch {
+// refused remembers where a producer that is not known has to go on: with the
+// batch for which there was no room, and not with one that was sent behind it. The
+// mark stands for a batch before it, of which no record was stored.
+func (p *producers) refused(slot engine.Slot, batch *kafka.Batch) {
+	if at := p.find(slot, batch.ProducerID); at != none && p.all[at].epoch >= batch.ProducerEpoch {
 		return // its last mark says the same
 	}
-	before := (b.BaseSequence - 1) & 0x7fffffff
-	p.add(l, b.ProducerID, b.ProducerEpoch, batchMark{before, before, -1, -1})
+	before := (batch.BaseSequence - 1) & 0x7fffffff
+	p.add(slot, batch.ProducerID, batch.ProducerEpoch, batchMark{before, before, -1, -1})
 }
 
 // Sequence numbers wrap from 2^31-1 to 0.
@@ -147,99 +147,99 @@ func lastSequence(first int32, count int32) int32 {
 func nextSequence(last int32) int32 { return int32((int64(last) + 1) & 0x7fffffff) }
 
 // note remembers a batch that was appended at base.
-func (p *producers) note(l engine.Slot, b *kafka.Batch, base int64) {
-	p.add(l, b.ProducerID, b.ProducerEpoch, batchMark{b.BaseSequence, lastSequence(b.BaseSequence, b.Count), base, base + int64(b.Count)})
+func (p *producers) note(slot engine.Slot, batch *kafka.Batch, base int64) {
+	p.add(slot, batch.ProducerID, batch.ProducerEpoch, batchMark{batch.BaseSequence, lastSequence(batch.BaseSequence, batch.Count), base, base + int64(batch.Count)})
 }
 
-func (p *producers) add(l engine.Slot, id int64, epoch int16, m batchMark) {
-	i := p.find(l, id)
-	if i == none {
-		i = p.take(l, id)
+func (p *producers) add(slot engine.Slot, id int64, epoch int16, mark batchMark) {
+	at := p.find(slot, id)
+	if at == none {
+		at = p.take(slot, id)
 	} else {
-		p.touch(i)
+		p.touch(at)
 	}
-	w := &p.all[i]
-	if w.epoch != epoch {
-		w.epoch, w.n = epoch, 0
+	known := &p.all[at]
+	if known.epoch != epoch {
+		known.epoch, known.n = epoch, 0
 	}
-	if w.n == producerWindow {
-		copy(w.marks[:], w.marks[1:])
-		w.n--
+	if known.n == producerWindow {
+		copy(known.marks[:], known.marks[1:])
+		known.n--
 	}
-	w.marks[w.n] = m
-	w.n++
+	known.marks[known.n] = mark
+	known.n++
 }
 
-func (p *producers) take(l engine.Slot, id int64) int32 {
+func (p *producers) take(slot engine.Slot, id int64) int32 {
 	if p.free == none {
 		p.drop(p.used.Last)
 		p.evicted++
 	}
-	i := p.free
-	w := &p.all[i]
-	p.free = w.chain
-	head := p.bucket(l, id)
-	*w = producer{id: id, log: l, epoch: -1, chain: *head}
-	*head = i
-	p.ofLog.PushFront(&p.logs[l], i)
-	p.byUse.PushFront(&p.used, i)
-	return i
+	at := p.free
+	known := &p.all[at]
+	p.free = known.chain
+	head := p.bucket(slot, id)
+	*known = producer{id: id, log: slot, epoch: -1, chain: *head}
+	*head = at
+	p.ofLog.PushFront(&p.logs[slot], at)
+	p.byUse.PushFront(&p.used, at)
+	return at
 }
 
-func (p *producers) touch(i int32) {
-	if p.used.First != i {
-		p.byUse.Remove(&p.used, i)
-		p.byUse.PushFront(&p.used, i)
+func (p *producers) touch(at int32) {
+	if p.used.First != at {
+		p.byUse.Remove(&p.used, at)
+		p.byUse.PushFront(&p.used, at)
 	}
 }
 
-func (p *producers) drop(i int32) {
-	w := &p.all[i]
-	at := p.bucket(w.log, w.id)
-	for *at != i {
-		at = &p.all[*at].chain
+func (p *producers) drop(at int32) {
+	known := &p.all[at]
+	before := p.bucket(known.log, known.id)
+	for *before != at {
+		before = &p.all[*before].chain
 	}
-	*at = w.chain
-	p.ofLog.Remove(&p.logs[w.log], i)
-	p.byUse.Remove(&p.used, i)
-	w.chain = p.free
-	p.free = i
+	*before = known.chain
+	p.ofLog.Remove(&p.logs[known.log], at)
+	p.byUse.Remove(&p.used, at)
+	known.chain = p.free
+	p.free = at
 }
 
 // forget drops all a log's producers: the log is deleted.
-func (p *producers) forget(l engine.Slot) {
-	for !p.logs[l].Empty() {
-		p.drop(p.logs[l].First)
+func (p *producers) forget(slot engine.Slot) {
+	for !p.logs[slot].Empty() {
+		p.drop(p.logs[slot].First)
 	}
 }
 
 // truncate forgets every batch at or past end: it never became durable.
-func (p *producers) truncate(l engine.Slot, end int64) {
-	for i := p.logs[l].First; i != none; {
-		w, next := &p.all[i], p.ofLog.Next(i)
-		for w.n > 0 && w.marks[w.n-1].end > end {
-			w.n--
+func (p *producers) truncate(slot engine.Slot, end int64) {
+	for at := p.logs[slot].First; at != none; {
+		known, next := &p.all[at], p.ofLog.Next(at)
+		for known.n > 0 && known.marks[known.n-1].end > end {
+			known.n--
 		}
-		if w.n == 0 {
-			p.drop(i)
+		if known.n == 0 {
+			p.drop(at)
 		}
-		i = next
+		at = next
 	}
 }
 
 // attachment writes as many producers of l as dst holds, those it came to know
 // last, and says how long it is. The engine keeps it with a checksum of its own.
-func (p *producers) attachment(l engine.Slot, dst []byte) int {
+func (p *producers) attachment(slot engine.Slot, dst []byte) int {
 	n := 0
-	for i := p.logs[l].First; i != none; i = p.ofLog.Next(i) {
-		w := &p.all[i]
-		need := format.ProducerBytes + int(w.n)*format.MarkBytes
+	for at := p.logs[slot].First; at != none; at = p.ofLog.Next(at) {
+		known := &p.all[at]
+		need := format.ProducerBytes + int(known.n)*format.MarkBytes
 		if n+need > len(dst) {
 			break
 		}
-		window := format.ProducerWindow{ID: w.id, Epoch: w.epoch, Marks: w.n}
+		window := format.ProducerWindow{ID: known.id, Epoch: known.epoch, Marks: known.n}
 		n += window.Put(dst[n:])
-		for _, m := range w.marks[:w.n] {
+		for _, m := range known.marks[:known.n] {
 			mark := format.BatchMark{First: m.first, Last: m.last, Base: m.base, End: m.end}
 			n += mark.Put(dst[n:])
 		}
@@ -250,32 +250,32 @@ func (p *producers) attachment(l engine.Slot, dst []byte) int {
 // restore rebuilds a log's windows after recovery: the attachment of the
 // checkpoint, less what the log turned out not to hold (a checkpoint may be
 // ahead of what was durable), then the headers of the batches after it.
-func (p *producers) restore(l engine.Slot, end int64, attachment, headers []byte) {
+func (p *producers) restore(slot engine.Slot, end int64, attachment, headers []byte) {
 	for len(attachment) >= format.ProducerBytes {
 		var window format.ProducerWindow
 		window.Get(attachment)
 		attachment = attachment[format.ProducerBytes:]
 		for n := int(uint8(window.Marks)); n > 0 && len(attachment) >= format.MarkBytes; n-- {
-			var m format.BatchMark
-			m.Get(attachment)
-			if m.End <= end {
-				p.add(l, window.ID, window.Epoch, batchMark{m.First, m.Last, m.Base, m.End})
+			var mark format.BatchMark
+			mark.Get(attachment)
+			if mark.End <= end {
+				p.add(slot, window.ID, window.Epoch, batchMark{mark.First, mark.Last, mark.Base, mark.End})
 			}
 			attachment = attachment[format.MarkBytes:]
 		}
 	}
 	for ; len(headers) >= kafka.BatchHeaderBytes; headers = headers[kafka.BatchHeaderBytes:] {
-		b := kafka.ParseBatchHeader(headers)
+		batch := kafka.ParseBatchHeader(headers)
 		base := kafka.BaseOffset(headers)
-		if b.ProducerID < 0 || base+int64(b.Count) > end {
+		if batch.ProducerID < 0 || base+int64(batch.Count) > end {
 			continue
 		}
-		if i := p.find(l, b.ProducerID); i != none {
-			w := &p.all[i]
-			if w.epoch > b.ProducerEpoch || w.epoch == b.ProducerEpoch && w.marks[w.n-1].base >= base {
+		if at := p.find(slot, batch.ProducerID); at != none {
+			known := &p.all[at]
+			if known.epoch > batch.ProducerEpoch || known.epoch == batch.ProducerEpoch && known.marks[known.n-1].base >= base {
 				continue // the attachment had it
 			}
 		}
-		p.note(l, &b, base)
+		p.note(slot, &batch, base)
 	}
 }

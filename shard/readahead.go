@@ -67,11 +67,11 @@ func (r *readahead) take(part *fetchPart, at int32) (have, waits bool) {
 
 // holds says whether an extent that begins at from or before reaches past it.
 func (r *readahead) holds(read uint32, from, to int64) bool {
-	n := r.engine.ReadViews(read, from, to, 0, r.peek[:])
-	if n > 0 {
+	got := r.engine.ReadViews(read, from, to, 0, r.peek[:])
+	if got > 0 {
 		r.engine.UnpinQuietly(r.peek[0].Pin)
 	}
-	return n > 0
+	return got > 0
 }
 
 // answered is called for a part that is answered from an extent: its client will

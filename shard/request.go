@@ -231,21 +231,21 @@ func newPartTable[P any](n int, credit *partCredit, links func(*P) *mem.Links) p
 // take adds a part, as a copy of a template, behind those of a request. There
 // must be credit for it.
 func (t *partTable[P]) take(parts *mem.List, template *P) int32 {
-	p := t.ofRequest.Pop(&t.free)
-	t.all[p] = *template
-	t.ofRequest.PushBack(parts, p)
+	at := t.ofRequest.Pop(&t.free)
+	t.all[at] = *template
+	t.ofRequest.PushBack(parts, at)
 	t.credit.free--
-	return p
+	return at
 }
 
 // give takes a part out of those of a request.
-func (t *partTable[P]) give(parts *mem.List, p int32) {
-	t.ofRequest.Remove(parts, p)
-	t.ofRequest.Push(&t.free, p)
+func (t *partTable[P]) give(parts *mem.List, at int32) {
+	t.ofRequest.Remove(parts, at)
+	t.ofRequest.Push(&t.free, at)
 	t.credit.free++
 }
 
-func (t *partTable[P]) next(p int32) int32 { return t.ofRequest.Next(p) }
+func (t *partTable[P]) next(at int32) int32 { return t.ofRequest.Next(at) }
 
 // partCredit is how many parts requests may have, all kinds together: a request
 // that names partitions takes credit for them before it starts, or comes again.

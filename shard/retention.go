@@ -12,12 +12,12 @@ import (
 //
 //	for each log, a few a turn {
 //		begin a new segment where the one being filled is old;
-//		find the oldest segments that nobody wants any more; move the log's start past them;
+//		find the oldest segments that retention keeps no more; move the log's start past them;
 //		let go of the last file of a log that is empty
 //	}
 //	await the next round
 //
-// What does not find memory now is found again in the next round. The start is
+// A log for which there is no memory now is looked at again in the next round. The start is
 // durable before a file goes, and a file goes when its last read has ended:
 // both are the engine's.
 const (
@@ -56,7 +56,7 @@ func (s *Shard) retainLog(slot engine.Slot) {
 	if !p.named {
 		return
 	}
-	c := p.config
+	config := p.config
 	base, bytes, newest := s.engine.ActiveSegment(slot)
 	switch {
 	case bytes == 0:
@@ -70,15 +70,15 @@ func (s *Shard) retainLog(slot engine.Slot) {
 		p.filling = base
 	}
 	p.retained = true
-	if bytes > 0 && int64(s.wall-p.filledSince) >= c.SegmentMS {
+	if bytes > 0 && int64(s.wall-p.filledSince) >= config.SegmentMS {
 		s.engine.RollSegment(slot)
 	}
 	olderThan := int64(math.MinInt64)
-	if c.RetentionMS >= 0 {
-		olderThan = int64(s.wall) - c.RetentionMS
+	if config.RetentionMS >= 0 {
+		olderThan = int64(s.wall) - config.RetentionMS
 	}
 	start := s.engine.Start(slot)
-	if to := s.engine.RetentionStart(slot, olderThan, c.RetentionBytes); to > start && s.engine.TruncateBefore(slot, to, 0) == engine.OK {
+	if to := s.engine.RetentionStart(slot, olderThan, config.RetentionBytes); to > start && s.engine.TruncateBefore(slot, to, 0) == engine.OK {
 		s.Timelines.Counters.Expired += uint64(to - start)
 		s.notify(s.partitions.of(slot), false)
 	}

@@ -73,8 +73,8 @@ func (s *Shard) continueSession(req *request, fetch *fetchRequest, walk *kafka.F
 // there is no room for it, or a topic is not known.
 func (s *Shard) createSession(req *request, fetch *fetchRequest) int32 {
 	size := 0
-	for p := fetch.parts.First; p != none; p = s.fetches.parts.next(p) {
-		if s.fetches.parts.all[p].topic == none {
+	for at := fetch.parts.First; at != none; at = s.fetches.parts.next(at) {
+		if s.fetches.parts.all[at].topic == none {
 			return 0
 		}
 		size++
@@ -91,8 +91,8 @@ func (s *Shard) createSession(req *request, fetch *fetchRequest) int32 {
 		s.endSession(victim)
 	}
 	n := t.begin(req.header.Version >= kafka.FetchByID, s.now)
-	for p := fetch.parts.First; p != none; p = s.fetches.parts.next(p) {
-		part := &s.fetches.parts.all[p]
+	for at := fetch.parts.First; at != none; at = s.fetches.parts.next(at) {
+		part := &s.fetches.parts.all[at]
 		part.session, _ = t.addPartition(n, part.topic, &kafka.FetchPartition{Index: part.index, CurrentEpoch: part.epoch, Offset: part.from, MaxBytes: part.max})
 		t.markSent(part)
 	}
@@ -182,8 +182,8 @@ func (s *Shard) addChangedParts(req *request, fetch *fetchRequest) (rest bool) {
 // releaseParts gives the parts of a session's Fetch back, with what was counted
 // of them; with subscribe the Fetch waits for more.
 func (s *Shard) releaseParts(fetch *fetchRequest, subscribe bool) {
-	for p := fetch.parts.First; subscribe && p != none; p = s.fetches.parts.next(p) {
-		if part := &s.fetches.parts.all[p]; part.session != none {
+	for at := fetch.parts.First; subscribe && at != none; at = s.fetches.parts.next(at) {
+		if part := &s.fetches.parts.all[at]; part.session != none {
 			s.sessions.members[part.session].tally = part.tally
 			s.sessions.subscribe(part.session, part.partition)
 		}
@@ -194,11 +194,11 @@ func (s *Shard) releaseParts(fetch *fetchRequest, subscribe bool) {
 // dropUnchanged gives back those parts of a session's Fetch of which there is
 // nothing to say.
 func (s *Shard) dropUnchanged(fetch *fetchRequest) {
-	for p := fetch.parts.First; p != none; {
-		next := s.fetches.parts.next(p)
-		if s.sessions.unchanged(&s.fetches.parts.all[p]) {
-			s.fetches.dropPart(fetch, p)
+	for at := fetch.parts.First; at != none; {
+		next := s.fetches.parts.next(at)
+		if s.sessions.unchanged(&s.fetches.parts.all[at]) {
+			s.fetches.dropPart(fetch, at)
 		}
-		p = next
+		at = next
 	}
 }

@@ -81,7 +81,7 @@ type sessionPartition struct {
 	subscribed bool
 }
 
-// SessionsMax is how many fetch sessions a data shard keeps where nobody says,
+// SessionsMax is how many fetch sessions a data shard keeps by default,
 // and sessionEvictNS how long one is safe from others: Kafka's
 // max.incremental.fetch.session.cache.slots, for each node, and
 // min.incremental.fetch.session.eviction.ms.
@@ -94,18 +94,18 @@ const (
 // most two buckets.
 const SessionPartitionBytes = int(unsafe.Sizeof(sessionPartition{})) + 8
 
-func newSessions(a *mem.Arena, slots, members int, seed uint64) (t sessions, err error) {
+func newSessions(arena *mem.Arena, slots, members int, seed uint64) (t sessions, err error) {
 	t.seed, t.free, t.byUse, t.freeMember = seed, none, mem.EmptyList, none
 	if slots == 0 || members == 0 {
 		return t, nil
 	}
-	if t.all, err = mem.AllocateTable[session](a, "fetch sessions", slots); err != nil {
+	if t.all, err = mem.AllocateTable[session](arena, "fetch sessions", slots); err != nil {
 		return t, err
 	}
-	if t.members, err = mem.AllocateTable[sessionPartition](a, "partitions in fetch sessions", members); err != nil {
+	if t.members, err = mem.AllocateTable[sessionPartition](arena, "partitions in fetch sessions", members); err != nil {
 		return t, err
 	}
-	if t.buckets, err = mem.AllocateTable[int32](a, "partitions in fetch sessions, by name", 1<<bits.Len(uint(members-1))); err != nil {
+	if t.buckets, err = mem.AllocateTable[int32](arena, "partitions in fetch sessions, by name", 1<<bits.Len(uint(members-1))); err != nil {
 		return t, err
 	}
 	for i := slots - 1; i >= 0; i-- {
@@ -206,107 +206,107 @@ func (t *sessions) touch(i int32, now ioring.Instant) {
 }
 
 func (t *sessions) bucket(session, topic, index int32) *int32 {
-	h := uint64(uint32(session))*0x9e3779b97f4a7c15 ^ uint64(uint32(topic))*0xc2b2ae3d27d4eb4f ^ uint64(uint32(index))*0x165667b19e3779f9
-	return &t.buckets[(h^h>>32)&uint64(len(t.buckets)-1)]
+	hash := uint64(uint32(session))*0x9e3779b97f4a7c15 ^ uint64(uint32(topic))*0xc2b2ae3d27d4eb4f ^ uint64(uint32(index))*0x165667b19e3779f9
+	return &t.buckets[(hash^hash>>32)&uint64(len(t.buckets)-1)]
 }
 
 func (t *sessions) lookup(session, topic, index int32) int32 {
-	for n := *t.bucket(session, topic, index) - 1; n != none; n = t.members[n].hashNext {
-		if member := &t.members[n]; member.session == session && member.topic == topic && member.index == index {
-			return n
+	for at := *t.bucket(session, topic, index) - 1; at != none; at = t.members[at].hashNext {
+		if member := &t.members[at]; member.session == session && member.topic == topic && member.index == index {
+			return at
 		}
 	}
 	return none
 }
 
-func (t *sessions) hash(n int32) {
-	member := &t.members[n]
+func (t *sessions) hash(at int32) {
+	member := &t.members[at]
 	bucket := t.bucket(member.session, member.topic, member.index)
-	member.hashNext, *bucket = *bucket-1, n+1
+	member.hashNext, *bucket = *bucket-1, at+1
 }
 
-func (t *sessions) unhash(n int32) {
-	member := &t.members[n]
+func (t *sessions) unhash(at int32) {
+	member := &t.members[at]
 	bucket := t.bucket(member.session, member.topic, member.index)
-	if *bucket-1 == n {
+	if *bucket-1 == at {
 		*bucket = member.hashNext + 1
 		return
 	}
-	at := *bucket - 1
-	for t.members[at].hashNext != n {
-		at = t.members[at].hashNext
+	before := *bucket - 1
+	for t.members[before].hashNext != at {
+		before = t.members[before].hashNext
 	}
-	t.members[at].hashNext = member.hashNext
+	t.members[before].hashNext = member.hashNext
 }
 
 // addPartition adds a partition to a session, or changes what the session asks
 // of it. False: there is no room.
-func (t *sessions) addPartition(i, topic int32, asked *kafka.FetchPartition) (n int32, ok bool) {
+func (t *sessions) addPartition(i, topic int32, asked *kafka.FetchPartition) (at int32, ok bool) {
 	session := &t.all[i]
-	if n = t.lookup(i, topic, asked.Index); n == none {
+	if at = t.lookup(i, topic, asked.Index); at == none {
 		if t.freeMember == none || int(session.size) >= len(t.members)/4 {
 			return none, false
 		}
-		n = t.freeMember
-		member := &t.members[n]
+		at = t.freeMember
+		member := &t.members[at]
 		t.freeMember = member.ofSession.Next
 		t.membersFree--
 		*member = sessionPartition{session: i, topic: topic, index: asked.Index, high: -1, start: -1}
-		t.ofSession.PushFront(&session.members, n)
+		t.ofSession.PushFront(&session.members, at)
 		session.size++
-		t.hash(n)
+		t.hash(at)
 	}
-	member := &t.members[n]
+	member := &t.members[at]
 	member.from, member.max, member.epoch = asked.Offset, max(asked.MaxBytes, 0), asked.CurrentEpoch
-	t.markReady(n)
-	return n, true
+	t.markReady(at)
+	return at, true
 }
 
 // removePartition takes a partition out of its session.
-func (t *sessions) removePartition(n int32) {
-	member := &t.members[n]
+func (t *sessions) removePartition(at int32) {
+	member := &t.members[at]
 	session := &t.all[member.session]
-	t.markUnchanged(n)
-	t.unsubscribe(n)
-	t.unhash(n)
-	t.ofSession.Remove(&session.members, n)
+	t.markUnchanged(at)
+	t.unsubscribe(at)
+	t.unhash(at)
+	t.ofSession.Remove(&session.members, at)
 	session.size--
-	member.ofSession.Next, t.freeMember = t.freeMember, n
+	member.ofSession.Next, t.freeMember = t.freeMember, at
 	t.membersFree++
 }
 
 // markReady: there may be something to say of a session's partition.
-func (t *sessions) markReady(n int32) {
-	member := &t.members[n]
+func (t *sessions) markReady(at int32) {
+	member := &t.members[at]
 	session := &t.all[member.session]
 	session.changed = true
 	if member.ready {
 		return
 	}
 	member.ready, member.tally = true, tally{counted: member.from}
-	t.readies.PushBack(&session.ready, n)
+	t.readies.PushBack(&session.ready, at)
 }
 
 // markUnchanged: there is nothing to say of it.
-func (t *sessions) markUnchanged(n int32) {
-	if member := &t.members[n]; member.ready {
+func (t *sessions) markUnchanged(at int32) {
+	if member := &t.members[at]; member.ready {
 		member.ready = false
-		t.readies.Remove(&t.all[member.session].ready, n)
+		t.readies.Remove(&t.all[member.session].ready, at)
 	}
 }
 
 // subscribe has a session's partition become ready when the partition changes.
-func (t *sessions) subscribe(n int32, p *partition) {
-	if member := &t.members[n]; !member.subscribed {
+func (t *sessions) subscribe(at int32, p *partition) {
+	if member := &t.members[at]; !member.subscribed {
 		member.subscribed, member.slot = true, int32(p.slot)
-		t.subscribers.PushFront(&p.subscribers, n)
+		t.subscribers.PushFront(&p.subscribers, at)
 	}
 }
 
-func (t *sessions) unsubscribe(n int32) {
-	if member := &t.members[n]; member.subscribed {
+func (t *sessions) unsubscribe(at int32) {
+	if member := &t.members[at]; member.subscribed {
 		member.subscribed = false
-		t.subscribers.Remove(&t.partitions.all[member.slot].subscribers, n)
+		t.subscribers.Remove(&t.partitions.all[member.slot].subscribers, at)
 	}
 }
 
@@ -319,15 +319,15 @@ func (t *sessions) unchanged(part *fetchPart) bool {
 // markSent: the client is told of a part. A partition that gave records goes
 // behind the others.
 func (t *sessions) markSent(part *fetchPart) {
-	n := part.session
-	member := &t.members[n]
+	at := part.session
+	member := &t.members[at]
 	member.high, member.start = part.high, part.start
 	if part.code != kafka.None {
 		member.high, member.start = -1, -1
 	}
 	if part.views > 0 {
-		t.markUnchanged(n)
-		t.markReady(n)
+		t.markUnchanged(at)
+		t.markReady(at)
 	}
 }
 
@@ -339,8 +339,8 @@ func (t *sessions) remapTopics(i int32) {
 		return
 	}
 	session.removals, session.gone = t.topics.removals, false
-	for n := session.members.First; n != none; n = t.ofSession.Next(n) {
-		member := &t.members[n]
+	for at := session.members.First; at != none; at = t.ofSession.Next(at) {
+		member := &t.members[at]
 		topic := &t.topics.all[member.topic]
 		if !topic.gone {
 			continue
@@ -351,14 +351,14 @@ func (t *sessions) remapTopics(i int32) {
 		}
 		if again == none {
 			session.gone = true
-			t.markReady(n)
+			t.markReady(at)
 			continue
 		}
-		t.unsubscribe(n)
-		t.unhash(n)
+		t.unsubscribe(at)
+		t.unhash(at)
 		member.topic = again
-		t.hash(n)
-		t.markReady(n)
+		t.hash(at)
+		t.markReady(at)
 	}
 }
 
@@ -369,8 +369,8 @@ func (t *sessions) topic(i int32, name []byte) int32 {
 	if topic := t.topics.lookup(name, session.byID); topic != none || !session.gone {
 		return topic
 	}
-	for n := session.members.First; n != none; n = t.ofSession.Next(n) {
-		number := t.members[n].topic
+	for at := session.members.First; at != none; at = t.ofSession.Next(at) {
+		number := t.members[at].topic
 		topic := &t.topics.all[number]
 		if topic.gone && (session.byID && string(name) == string(topic.id[:]) || !session.byID && string(name) == topic.name) {
 			return number

@@ -37,7 +37,7 @@ type Options struct {
 	Shard                int // 0 is the control shard
 	DataShards           int
 	Nodes                []Node   // DataShards + 1; twice the same: clients see one node, and speak to the data shard
-	OtherNodes           [][]Node // the same nodes, as clients see them who come by the second listener, the third, ...
+	OtherNodes           [][]Node // the same nodes, as the clients of the second listener, the third, ... see them
 	ListenerNames        []string
 	Hidden               bool // it does not listen
 	ClusterID            string
@@ -68,7 +68,7 @@ type Faults struct {
 	ProducerIDTwice     bool // ids are handed out before their block is durable
 }
 
-// ClientNodes are the nodes as clients see them who come by a listener.
+// ClientNodes are the nodes as the clients of a listener see them.
 func (o *Options) ClientNodes(listener uint8) []Node {
 	nodes := o.Nodes
 	if listener > 0 {
@@ -114,12 +114,12 @@ const (
 
 const (
 	copyBelow  = 2048    // views smaller than this are copied into the reply
-	viewsMax   = 1 << 10 // of one answer
+	viewsMax   = 1 << 10 // of one reply
 	stopLookNS = 10e6    // while stopping: how often to see whether all is done
 )
 
-// Shard is one core. It belongs to the thread that drives it; nobody else may
-// touch it. Other threads reach it by mail.
+// Shard is one core of the broker. It belongs to the thread that drives it; no
+// other may touch it. Other threads reach it by mail.
 type Shard struct {
 	o      Options
 	ring   ioring.Ring
@@ -132,12 +132,14 @@ type Shard struct {
 	now  ioring.Instant
 	wall Wall
 
+	// Scratch: what is in them is used up before the function returns that filled them.
 	completions []ioring.Completion
-	pieces      [][]byte
-	reader      kafka.Reader
-	views       []engine.View
-	mailMem     *mem.Buddy
-	outbox      outbox
+	pieces      [][]byte      // of the request that is parsed
+	reader      kafka.Reader  // over them
+	views       []engine.View // of the log, pinned
+
+	mailMem *mem.Buddy // blocks that are lent to other shards
+	outbox  outbox
 
 	conns    conns
 	backlog  backlog
@@ -159,7 +161,7 @@ type Shard struct {
 
 	retention   retention
 	truncations truncations
-	noRoomAt    ioring.Instant // the others are not told before that the disk is full
+	noRoomAt    ioring.Instant // the other shards are not told before that the disk is full
 
 	stage   Stage
 	failed  bool
@@ -187,30 +189,30 @@ const (
 
 // Open makes the shard on its thread. boot says which logs it has; they are
 // named by the control shard's mail before the shard listens.
-func Open(w World, o Options) (*Shard, error) {
-	s := &Shard{o: o, ring: w.Ring, post: w.Post, lines: newLines(w.Log, o.Shard), boot: w.Boot, api: w.API}
+func Open(world World, o Options) (*Shard, error) {
+	s := &Shard{o: o, ring: world.Ring, post: world.Post, lines: newLines(world.Log, o.Shard), boot: world.Boot, api: world.API}
 	var err error
-	if s.net, err = netring.New(w.Ring, w.Arena, o.Net); err != nil {
+	if s.net, err = netring.New(world.Ring, world.Arena, o.Net); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
 	if s.o.RetentionCheckNS <= 0 {
 		s.o.RetentionCheckNS = RetentionCheckNS
 	}
-	if s.mailMem, err = newMailMemory(w.Arena, o.MailBytes); err != nil {
+	if s.mailMem, err = newMailMemory(world.Arena, o.MailBytes); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
-	if s.sessions, err = newSessions(w.Arena, o.SessionsMax, o.SessionPartitionsMax, w.Seed^0x666574636865730a); err != nil {
+	if s.sessions, err = newSessions(world.Arena, o.SessionsMax, o.SessionPartitionsMax, world.Seed^0x666574636865730a); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
-	if err = s.newFlight(w.Arena); err != nil {
+	if err = s.newFlight(world.Arena); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
-	if s.engine, err = engine.New(w.Ring, w.Arena, w.Boot, o.Shard, s, o.Engine); err != nil {
+	if s.engine, err = engine.New(world.Ring, world.Arena, world.Boot, o.Shard, s, o.Engine); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
 	s.makeTables()
 	if o.Shard == 0 {
-		s.control = w.API.New(s, s.o, w.Seed)
+		s.control = world.API.New(s, s.o, world.Seed)
 	} else {
 		s.restoreWindows()
 		s.stage = StageNaming
@@ -218,9 +220,9 @@ func Open(w World, o Options) (*Shard, error) {
 	return s, nil
 }
 
-func newMailMemory(a *mem.Arena, bytes int) (*mem.Buddy, error) {
+func newMailMemory(arena *mem.Arena, bytes int) (*mem.Buddy, error) {
 	block := min(1<<20, bytes)
-	return mem.NewBuddy(a, "mail", 256, block*4, max(1, bytes/(block*4)))
+	return mem.NewBuddy(arena, "mail", 256, block*4, max(1, bytes/(block*4)))
 }
 
 // makeTables makes everything of fixed size that is not in the arena.
@@ -261,11 +263,11 @@ func (s *Shard) makeTables() {
 // restoreWindows rebuilds the producer windows of this shard's logs.
 func (s *Shard) restoreWindows() {
 	for i := range s.boot.Shards[s.o.Shard].Logs {
-		l := &s.boot.Shards[s.o.Shard].Logs[i]
-		if slot, ok := s.engine.Lookup(l.ID); ok {
-			s.producers.restore(slot, l.End, l.Attachment, l.Headers)
+		recovered := &s.boot.Shards[s.o.Shard].Logs[i]
+		if slot, ok := s.engine.Lookup(recovered.ID); ok {
+			s.producers.restore(slot, recovered.End, recovered.Attachment, recovered.Headers)
 		}
-		l.Attachment, l.Headers = nil, nil
+		recovered.Attachment, recovered.Headers = nil, nil
 	}
 }
 

@@ -68,28 +68,28 @@ func (t *timers) swap(i, j int) {
 
 func (t *timers) up(i int) {
 	for i > 0 {
-		p := (i - 1) / 2
-		if t.heap[p].when <= t.heap[i].when {
+		parent := (i - 1) / 2
+		if t.heap[parent].when <= t.heap[i].when {
 			return
 		}
-		t.swap(i, p)
-		i = p
+		t.swap(i, parent)
+		i = parent
 	}
 }
 
 func (t *timers) down(i int) {
 	for {
-		c := 2*i + 1
-		if c >= len(t.heap) {
+		child := 2*i + 1
+		if child >= len(t.heap) {
 			return
 		}
-		if c+1 < len(t.heap) && t.heap[c+1].when < t.heap[c].when {
-			c++
+		if child+1 < len(t.heap) && t.heap[child+1].when < t.heap[child].when {
+			child++
 		}
-		if t.heap[i].when <= t.heap[c].when {
+		if t.heap[i].when <= t.heap[child].when {
 			return
 		}
-		t.swap(i, c)
-		i = c
+		t.swap(i, child)
+		i = child
 	}
 }

@@ -34,31 +34,32 @@ func newTopicTable() topicTable {
 
 // add makes the topic known, once.
 func (t *topicTable) add(name string, id [16]byte, partitions int) int32 {
-	if i, ok := t.byID[id]; ok {
-		for len(t.all[i].partitions) < partitions {
-			t.all[i].partitions = append(t.all[i].partitions, nil)
+	if number, ok := t.byID[id]; ok {
+		for len(t.all[number].partitions) < partitions {
+			t.all[number].partitions = append(t.all[number].partitions, nil)
 		}
-		return i
+		return number
 	}
-	i := int32(len(t.all))
+	number := int32(len(t.all))
 	t.all = append(t.all, topic{name: name, nameBytes: []byte(name), id: id, partitions: make([]*partition, partitions), config: new(cluster.LogConfig)})
-	t.byName[name], t.byID[id] = i, i
-	return i
+	t.byName[name], t.byID[id] = number, number
+	return number
 }
 
-// remove forgets the topic. Its entry stays for those who hold its number.
-func (t *topicTable) remove(i int32) {
-	x := &t.all[i]
-	if x.gone {
+// remove forgets the topic. Its entry stays for requests and sessions that have its
+// number.
+func (t *topicTable) remove(number int32) {
+	topic := &t.all[number]
+	if topic.gone {
 		return
 	}
-	x.gone = true
+	topic.gone = true
 	t.removals++
-	delete(t.byID, x.id)
-	if t.byName[x.name] == i {
-		delete(t.byName, x.name)
+	delete(t.byID, topic.id)
+	if t.byName[topic.name] == number {
+		delete(t.byName, topic.name)
 	}
-	x.partitions = nil
+	topic.partitions = nil
 }
 
 // lookup is the entry of a topic as a request names it: by the bytes of its id, or
@@ -72,8 +73,8 @@ func (t *topicTable) lookup(name []byte, byID bool) int32 {
 
 // find is the entry of a topic by name, none where there is no such topic.
 func (t *topicTable) find(name []byte) int32 {
-	if i, ok := t.byName[string(name)]; ok {
-		return i
+	if number, ok := t.byName[string(name)]; ok {
+		return number
 	}
 	return none
 }
@@ -81,8 +82,8 @@ func (t *topicTable) find(name []byte) int32 {
 // findID is the entry of a topic by the bytes of its id.
 func (t *topicTable) findID(id []byte) int32 {
 	if len(id) == kafka.TopicIDBytes {
-		if i, ok := t.byID[[16]byte(id)]; ok {
-			return i
+		if number, ok := t.byID[[16]byte(id)]; ok {
+			return number
 		}
 	}
 	return none
@@ -96,16 +97,16 @@ const (
 )
 
 // AppendTopicMail adds a topic as MailTopic has it.
-func AppendTopicMail(b []byte, t *cluster.Topic, c cluster.LogConfig) []byte {
-	b = append(b, t.ID[:]...)
-	b = AppendConfigMail(b, c)
-	return append(b, t.Name...)
+func AppendTopicMail(b []byte, topic *cluster.Topic, config cluster.LogConfig) []byte {
+	b = append(b, topic.ID[:]...)
+	b = AppendConfigMail(b, config)
+	return append(b, topic.Name...)
 }
 
 // AppendConfigMail adds a topic's configurations as MailConfigure has them.
-func AppendConfigMail(b []byte, c cluster.LogConfig) []byte {
-	for _, v := range [...]int64{c.RetentionMS, c.RetentionBytes, c.SegmentBytes, c.SegmentMS, c.MessageBytesMax, c.BeforeMaxMS, c.AfterMaxMS, flag(c.AppendTime), flag(c.WriteCaching), c.ObjectiveMS, c.ObjectivePPM} {
-		b = binary.LittleEndian.AppendUint64(b, uint64(v))
+func AppendConfigMail(b []byte, config cluster.LogConfig) []byte {
+	for _, value := range [...]int64{config.RetentionMS, config.RetentionBytes, config.SegmentBytes, config.SegmentMS, config.MessageBytesMax, config.BeforeMaxMS, config.AfterMaxMS, flag(config.AppendTime), flag(config.WriteCaching), config.ObjectiveMS, config.ObjectivePPM} {
+		b = binary.LittleEndian.AppendUint64(b, uint64(value))
 	}
 	return b
 }
@@ -119,16 +120,16 @@ func flag(b bool) int64 {
 
 // configure puts a topic's configurations in force on this shard.
 func (s *Shard) configure(number int32, b []byte) {
-	t := &s.topics.all[number]
+	topic := &s.topics.all[number]
 	v := func(i int) int64 { return int64(binary.LittleEndian.Uint64(b[8*i:])) }
-	*t.config = cluster.LogConfig{
+	*topic.config = cluster.LogConfig{
 		RetentionMS: v(0), RetentionBytes: v(1), SegmentBytes: v(2), SegmentMS: v(3),
 		MessageBytesMax: v(4), BeforeMaxMS: v(5), AfterMaxMS: v(6), AppendTime: v(7) != 0, WriteCaching: v(8) != 0, ObjectiveMS: v(9), ObjectivePPM: v(10),
 	}
 	if s.Flight != nil && !s.slo.set(number) {
 		s.lines.writef(Warn, "a topic's latency.slo.ms is not watched: so many have one already: ", int64(s.slo.n))
 	}
-	for _, p := range t.partitions {
+	for _, p := range topic.partitions {
 		if p != nil {
 			p.configured()
 		}

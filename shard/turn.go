@@ -6,8 +6,16 @@ import (
 	"github.com/tailbound/tailbound/netring"
 )
 
-// Turn is one round: reap; mail in; what the log says; what connections say;
-// waiting appends again; push. It returns until when the shard may sleep.
+// Turn is one round of the shard's loop:
+//
+//	take completions, mail, and the events of engine and connections
+//	give requests that wait for memory another chance
+//	let the control shard step, retention go on, long polls end
+//	try what is scheduled; have the engine and netring push operations
+//	take the events that this made
+//	make counters readable; put mail into mailboxes
+//
+// It returns until when the shard may sleep: now, where there is more to do.
 func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) {
 	s.post.awake(s.o.Shard)
 	s.now, s.wall = now, wall
@@ -67,8 +75,8 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		s.counters()
 		s.Timelines.Publish()
 	}
-	// The control shard does what its events allow in step, data shards what
-	// memory allows in retryBacklog: both are over for this turn.
+	// The control shard steps, and data shards retry what waits for memory, before
+	// the engine's step: what that step made possible is done in the next turn.
 	if again && s.control != nil || s.engine.Progress() != s.backlog.progress && s.backlog.n+len(s.requests.blocked)+len(s.logOps.deferred) > 0 {
 		sleepUntil = now
 	}
@@ -144,12 +152,12 @@ func (s *Shard) reap() {
 	for {
 		n := s.ring.Reap(s.completions)
 		s.Timelines.Counters.Completions += uint64(n)
-		for _, c := range s.completions[:n] {
-			switch c.Token.Kind() & 0xf0 {
+		for _, completion := range s.completions[:n] {
+			switch completion.Token.Kind() & 0xf0 {
 			case ioring.KindNet:
-				s.net.Complete(c, s.now)
+				s.net.Complete(completion, s.now)
 			case ioring.KindEngine:
-				s.engine.Complete(c, s.now)
+				s.engine.Complete(completion, s.now)
 			}
 		}
 		if n < len(s.completions) {
@@ -175,8 +183,8 @@ func (s *Shard) listen() {
 }
 
 // life moves the shard from serving to stopped: drain; write the clean end. A
-// data shard that has drained still does what the control shard asks, until
-// that owes nobody anything and has it close.
+// data shard that has drained still does what the control shard asks, until the
+// control shard owes no client an answer and has it close.
 func (s *Shard) life() {
 	switch s.stage {
 	case StageLoading, StageNaming:
