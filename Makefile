@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 SEED    ?= 1
 export CGO_ENABLED ?= 0
 
-.PHONY: FORCE help lint measure rings blocks clocks isolation peer-kafka rebalance peer-jetstream peer-plain peer-broker headline knees build run test test-fast interop compatibility sim hashes bench bench-shapes bench-recorder sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz release clean
+.PHONY: FORCE help lint measure rings blocks clocks isolation peer-kafka rebalance peer-jetstream peer-plain peer-broker headline knees build run test test-long test-fast interop compatibility sim hashes bench bench-shapes bench-recorder sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz release clean
 
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
@@ -18,6 +18,14 @@ run: build ## serve from ./data
 	./bin/tailbound serve --data-dir ./data --listen 127.0.0.1:9092
 
 test: lint test-fast fuzz interop ## the whole suite
+
+# TAILBOUND_TESTS=long: all seeds and rounds. The rings of Linux 5.19 have their whole suite too, and the fuzz targets a hundred times the inputs.
+test-long: lint build ## run before a release: `make test` with the long bounds; some hours
+	TAILBOUND_TESTS=long $(GO) test -count=1 -timeout 2h ./...
+	TAILBOUND_TESTS=long TAILBOUND_RING_FEATURES=5.19 $(GO) test -count=1 ./ioring ./netring ./shard
+	$(MAKE) fuzz FUZZ=100
+	cd interop && CGO_ENABLED=1 TAILBOUND_TESTS=long $(GO) test -count=1 -timeout 2h ./...
+	cd interop && CGO_ENABLED=1 TAILBOUND_TESTS=long TAILBOUND_RING_FEATURES=5.19 $(GO) test -count=1 -timeout 2h ./...
 
 # staticcheck is a tool of the nested module tools, so that the product's module graph stays without it.
 STATICCHECK = $(GO) tool -modfile=$(CURDIR)/tools/go.mod staticcheck

@@ -211,9 +211,11 @@ func (s *scarce) readAll(end int64) {
 // TestStalledConsumers: consumers that stop reading in the middle of their answers hold up neither producers nor consumers that
 // do read, however many there are; they are closed, and what they held is back.
 func TestStalledConsumers(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{300, 30_000} { // copied; pinned
 		for _, stalled := range []int{1, 10, 100} {
 			t.Run(fmt.Sprintf("%d bytes, %d stalled", size, stalled), func(t *testing.T) {
+				t.Parallel()
 				s := newScarce(t, uint64(stalled), nil)
 				p := s.dial(1)
 				history := 6 << 20 / 30_000 // what memory holds
@@ -307,6 +309,7 @@ func isSegment(path string) bool { return strings.HasPrefix(path, "segments/") }
 // TestEachPoolExhausted fills one pool at a time on purpose. What fills it is slowed down; nobody waits for ever, nobody who does
 // not need that pool waits at all, and when the cause is gone all are answered and the pool is as empty as before.
 func TestEachPoolExhausted(t *testing.T) {
+	t.Parallel()
 	produces := func(s *scarce) { // beside whatever is exhausted
 		s.t.Helper()
 		s.store(s.dial(1), 3, 200)
@@ -475,6 +478,7 @@ func TestEachPoolExhausted(t *testing.T) {
 		},
 	} {
 		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
 			s := newScarce(t, 7, x.tune)
 			s.store(s.dial(1), max(x.before, 1), 30_000*min(x.before, 1)+100)
 			s.pass(300e6)
