@@ -20,6 +20,9 @@ type batch struct {
 	age     uint32 // when it was appended, in slabs
 }
 
+// direct says that no frame holds the batch but an extent.
+func (b *batch) direct() bool { return b.seq == 0 }
+
 const batchesPerChunk = 32
 
 // chunk is a piece of a log's index. Invariant: head < tail in every chunk of

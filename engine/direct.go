@@ -38,6 +38,53 @@ type place struct {
 	extent int32 // that grows there; none
 }
 
+// mustCatchUp says that a log with large batches has to wait for its flushes: the
+// journal has more of it than may be ahead of a direct extent, and memory is
+// short. Going on in the journal would write everything twice just when that is
+// too much.
+func (x *extents) mustCatchUp(journal *journal, lg *log, need int) bool {
+	lg.catchingUp = (lg.catchingUp || journal.memoryShort) && lg.unflushed > x.env.flushAheadMax() && x.large(journal, lg, need)
+	return lg.catchingUp
+}
+
+// wantsDirect chooses, for a batch of need entry bytes, between the journal and an
+// extent of the log's own segment. An extent costs a sync of its file; a frame
+// costs writing its bytes twice. At Options.DirectBytes the two are about even.
+// Many logs with a little each never get there, and share the journal's one sync.
+func (x *extents) wantsDirect(journal *journal, lg *log, need int) bool {
+	if lg.building != none {
+		// What follows an extent that is being built goes with it, however small.
+		if ext := &x.pool[lg.building]; ext.header.End == lg.end && ext.header.Batches > 0 && format.HeaderBytes+ext.bytes+need <= x.directBytesMax {
+			return true
+		}
+	}
+	if !x.large(journal, lg, need) || x.contended(journal, lg, need) {
+		return false
+	}
+	if lg.unflushed > x.env.flushAheadMax() || lg.directExtents == 0 && x.directLogs == directLogsMax {
+		return false
+	}
+	// Two free ones: what the journal has before it needs one too.
+	return x.free != none && x.pool[x.free].next != none
+}
+
+// large says that with need entry bytes more there is as much of a log as is worth
+// an extent: with what waits for the next frame, or, while direct extents of it are
+// in flight, with what gathers behind those, as long as that came to something the
+// last time.
+func (x *extents) large(journal *journal, lg *log, need int) bool {
+	if lg.frameSeq == journal.sealedSeq+1 {
+		need += lg.frameBytes
+	}
+	return x.env.o.DirectBytes > 0 && (need >= x.env.o.DirectBytes || lg.directExtents > 0 && lg.extentBytes >= x.env.o.DirectBytes/2)
+}
+
+// flushAheadMax is how much the journal may have of a log that its segment has not
+// when the log goes on with a direct extent, which waits for that.
+func (v *env) flushAheadMax() int64 {
+	return int64(min(16*format.FlushBytesMax, v.o.LogMemoryBytes/8))
+}
+
 // crowded counts log l, which has a large batch of need entry bytes, and says
 // that the frames take it because they take them all.
 func (x *extents) contended(journal *journal, lg *log, need int) bool {
@@ -56,7 +103,7 @@ func (x *extents) contended(journal *journal, lg *log, need int) bool {
 	switch n := max(crowd.logs, crowd.last); {
 	case n <= contentionLogs || n <= directLogsMax && x.env.now < crowd.directUntil:
 		return false
-	case n > directLogsMax || journal.openBytes+need <= format.FrameBytesMax || int(journal.submitted-journal.durableSeq) < x.env.o.InflightMax:
+	case n > directLogsMax || journal.openBytes+need <= format.FrameBytesMax || journal.inFlight() < x.env.o.InflightMax:
 		return true
 	}
 	// a frame is full, and as many as may be are in flight

@@ -35,7 +35,7 @@ func (e *Engine) Gauges() Gauges {
 }
 
 // InFlight is how many journal frames are submitted and not durable.
-func (e *Engine) InFlight() int { return int(e.journal.submitted - e.journal.durableSeq) }
+func (e *Engine) InFlight() int { return e.journal.inFlight() }
 
 // Stats are plain counters.
 type Stats struct {

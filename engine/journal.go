@@ -5,12 +5,13 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// The journal. One frame's life, as the function it stands for:
+// journal is a file that is written in a circle, a frame after the other. One
+// frame's life, as the function it stands for:
 //
-//	build(entries); seal(); await write+sync(); durable in order; told
+//	open(); append(entries); seal(); place(); await write+sync(); durable, in order; flushed; released
 //
-// Frames are built in log memory, closed when the shard's turn ends and there
-// is room in flight, and written as they lie.
+// A frame is built in log memory and written from where it lies. It is sealed when
+// the shard's turn ends and fewer frames than allowed are in flight.
 type journal struct {
 	env  *env
 	id   uint64      // no other life of this journal has it
@@ -18,20 +19,20 @@ type journal struct {
 
 	// Invariant: released <= durableSeq+1; durableSeq <= submitted <= sealedSeq.
 	durableSeq uint64 // frames up to here are durable
-	submitted  uint64 // ... were pushed
-	sealedSeq  uint64 // ... are closed
-	released   uint64 // the first whose journal blocks are not free
+	submitted  uint64 // ... have their place, and are or were in flight
+	sealedSeq  uint64 // ... take no more entries
+	released   uint64 // the first frame whose blocks are not free
 
 	openPos         int // of the open frame in its slab
-	openBytes       int // header included; 0: no frame is open
+	openBytes       int // of the open frame, header included; 0: no frame is open
 	openEntries     uint32
 	chain           uint32 // header CRC of the last submitted frame
-	next            int64  // block the next frame goes to
+	next            int64  // block that the next frame goes to
 	blocks          int64  // of the journal file
 	usedBlocks      int64  // blocks that are not free, the wasted ones at the end included
 	file            uint32
-	stampSeq        uint64 // the durable stamp of the last frame
-	dataSeq         uint64 // the last frame that holds anything
+	stampSeq        uint64 // the durable sequence in the header of the last frame
+	dataSeq         uint64 // the last frame with an entry
 	lastEntry       ioring.Instant
 	replayHint      uint64
 	full            bool  // a frame found no room
@@ -45,34 +46,31 @@ type journal struct {
 type liveFrame struct {
 	block     int64
 	blocks    int32
-	wasted    int32 // blocks left at the journal's end before it
+	wasted    int32 // blocks left unused at the journal's end before it
 	previous  uint32
-	unflushed int32
+	unflushed int32 // batches in it that no segment has
 	entries   uint32
 	slab      int32
 	pos       int
-	bytes     int // body and header
+	bytes     int // header and body
 	state     frameState
 	at        ioring.Instant // when it was submitted
 	io        writeSync
 }
-
-// idleStampNS is how long after the last frame an empty one says that it is
-// durable.
-const idleStampNS = 50e6
-
-// frame is the frame with a sequence number.
-func (j *journal) frame(seq uint64) *liveFrame { return &j.live[seq%uint64(len(j.live))] }
 
 type frameState uint8
 
 const (
 	frameSealed frameState = iota + 1
 	frameInFlight
-	frameDone
+	frameDone // written and synced; a frame before it is not
 	frameDurable
 	frameBroken
 )
+
+// idleStampNS is how long after the last frame an empty one says that it is
+// durable.
+const idleStampNS = 50e6
 
 func (j *journal) allocate() {
 	j.live = make([]liveFrame, j.env.o.JournalBytes/format.BlockBytes+64)
@@ -80,40 +78,14 @@ func (j *journal) allocate() {
 	j.file = j.env.o.Files + slotJournal
 }
 
-// entryFits makes sure that the open frame can take an entry of n bytes,
-// closing it and opening the next where it must.
-func (e *Engine) openFrameFor(n int) bool {
-	need := format.EntryHeaderBytes + format.Align8(n)
-	if e.journal.openBytes > 0 {
-		if e.journal.openBytes+need <= max(e.o.frameBytes(), format.HeaderBytes+need) && e.journal.openPos+e.journal.openBytes+need <= e.cache.slabs[e.cache.current].block.Len() {
-			return true
-		}
-		if e.journal.openEntries > 0 {
-			e.journal.seal(&e.cache)
-		} else {
-			e.journal.openBytes = 0
-			e.cache.slabs[e.cache.current].frames--
-		}
-	}
-	// a frame more may be closed than is in flight: what is built ahead is bounded by log memory
-	if e.journal.sealedSeq+2-e.journal.released >= uint64(len(e.journal.live)) {
-		e.journal.memoryShort = true
-		return false
-	}
-	if e.cache.current == none || e.cache.slabs[e.cache.current].used+format.HeaderBytes+need > e.cache.slabs[e.cache.current].block.Len() {
-		if !e.cache.take(&e.logs, &e.batches, &e.cache.current) {
-			e.journal.memoryShort = true
-			return false
-		}
-	}
-	slab := &e.cache.slabs[e.cache.current]
-	slab.frames++
-	e.journal.openPos, e.journal.openBytes, e.journal.openEntries = slab.used, format.HeaderBytes, 0
-	*e.journal.frame(e.journal.sealedSeq + 1) = liveFrame{slab: e.cache.current, pos: e.journal.openPos}
-	return true
-}
+// frame is the frame with a sequence number.
+func (j *journal) frame(seq uint64) *liveFrame { return &j.live[seq%uint64(len(j.live))] }
 
-// appendEntry writes the header of an entry whose bytes are in place.
+// inFlight is how many frames are submitted and not durable.
+func (j *journal) inFlight() int { return int(j.submitted - j.durableSeq) }
+
+// append writes the header of an entry whose bytes are in place into the open
+// frame, for which openFrameFor made room.
 func (j *journal) append(cache *cache, entry *format.Entry) (seq uint64) {
 	buf := cache.slabs[cache.current].block.Bytes()
 	putEntry(buf[j.openPos+j.openBytes:], entry)
@@ -124,25 +96,100 @@ func (j *journal) append(cache *cache, entry *format.Entry) (seq uint64) {
 	return j.sealedSeq + 1
 }
 
-// putEntry writes the header of an entry, and the zeroes after its bytes.
+// appendControl appends an entry without bytes; openFrameFor(0) made room for it.
+func (j *journal) appendControl(cache *cache, entry format.Entry) { j.append(cache, &entry) }
+
+// putEntry writes the header of an entry, and the zeroes that pad its bytes.
 func putEntry(buf []byte, entry *format.Entry) {
 	entry.Put(buf)
 	clear(buf[format.EntryHeaderBytes+int(entry.Length) : entry.Bytes()])
 }
 
-// putNote appends an entry without bytes; entryFits(0) said that it fits.
-func (j *journal) appendControl(cache *cache, entry format.Entry) { j.append(cache, &entry) }
-
+// seal closes the open frame.
 func (j *journal) seal(cache *cache) {
 	slab := &cache.slabs[cache.current]
 	frame := j.frame(j.sealedSeq + 1)
-	buf := slab.block.Bytes()
 	n := format.AlignBlock(j.openBytes)
-	clear(buf[j.openPos+j.openBytes : j.openPos+n])
-	frame.state, frame.bytes, frame.entries, frame.blocks = frameSealed, j.openBytes, j.openEntries, int32(n/format.BlockBytes)
+	clear(slab.block.Bytes()[j.openPos+j.openBytes : j.openPos+n])
+	frame.state, frame.entries = frameSealed, j.openEntries
+	frame.bytes, frame.blocks = j.openBytes, int32(n/format.BlockBytes)
 	slab.used = j.openPos + n
 	j.openBytes, j.openEntries = 0, 0
 	j.sealedSeq++
+}
+
+// place gives a frame the next blocks of the journal, from its beginning where
+// the end has too few left. False: there are not so many free ones.
+func (j *journal) place(frame *liveFrame) bool {
+	wasted := int64(0)
+	if j.next+int64(frame.blocks) > j.blocks {
+		wasted = j.blocks - j.next
+	}
+	taken := wasted + int64(frame.blocks)
+	if j.full = j.usedBlocks+taken > j.blocks; j.full {
+		return false
+	}
+	j.usedBlocks += taken
+	j.sinceCheckpoint += taken
+	frame.wasted = int32(wasted)
+	if wasted > 0 {
+		j.next = 0
+	}
+	frame.block, frame.previous = j.next, j.chain
+	j.next += int64(frame.blocks)
+	if j.next == j.blocks {
+		j.next = 0
+	}
+	return true
+}
+
+// push starts what is left of a frame's write and its sync. False: the ring has
+// no room.
+func (j *journal) push(seq uint64) bool {
+	frame, index := j.frame(seq), uint32(seq%uint64(len(j.live)))
+	if j.env.o.Faults.Has(NoSync) && !frame.io.pushed {
+		if j.env.ring.Room() < 1 {
+			return false
+		}
+		frame.io.pushed, frame.io.writing = true, true
+		return j.env.ring.Push(ioring.Op{Code: ioring.Write, File: frame.io.file, Offset: frame.io.offset + uint64(frame.io.done), Buf: frame.io.buf.Slice(frame.io.done, frame.io.buf.Len()-frame.io.done), Token: ioring.MakeToken(kindFrame, 0, index<<1)})
+	}
+	return frame.io.push(j.env.ring, kindFrame, index)
+}
+
+// complete takes the completion of a frame's write or sync. over: the frame is
+// written and synced, or has failed.
+func (j *journal) complete(index uint32, completion ioring.Completion) (frame *liveFrame, over bool) {
+	frame = &j.live[index>>1]
+	over = frame.io.complete(index&1 != 0, completion.Result, j.env.now)
+	if j.env.o.Faults.Has(NoSync|AckBeforeSync) && frame.io.errno == 0 && frame.io.done == frame.io.buf.Len() {
+		over = true // as if the sync had come
+	}
+	if !over || frame.state != frameInFlight {
+		return frame, false
+	}
+	j.env.disk.end(WorkFrames, int(frame.blocks)*format.BlockBytes)
+	return frame, true
+}
+
+// stampWhenIdle writes an empty frame some time after the last one: its header
+// says that the last one is durable, which opening then need not guess.
+func (e *Engine) stampWhenIdle(sleep *ioring.Instant) {
+	j := &e.journal
+	if j.openEntries > 0 || j.sealedSeq > j.durableSeq || j.stampSeq >= j.dataSeq {
+		return
+	}
+	switch {
+	case j.stampAt == 0:
+		j.stampAt = e.now + idleStampNS
+	case (e.now >= j.stampAt || e.stopping) && j.openBytes == 0 && j.usedBlocks+8 < j.blocks/2 && e.openFrameFor(0):
+		j.seal(&e.cache)
+	case e.now >= j.stampAt && j.openBytes > 0:
+		j.seal(&e.cache)
+	}
+	if j.sealedSeq == j.durableSeq && e.now < j.stampAt {
+		earlier(sleep, j.stampAt)
+	}
 }
 
 // release frees the journal's blocks before frame upTo.
@@ -155,8 +202,8 @@ func (j *journal) release(upTo uint64) {
 	}
 }
 
-// replayFrom is the first frame that must be replayed: not durable, or with
-// something in it that is not drained.
+// replayFrom is the first frame that must be replayed: it is not durable, or
+// holds a batch that no segment has.
 func (j *journal) replayFrom() uint64 {
 	seq := max(j.released, j.replayHint)
 	for seq <= j.durableSeq && j.frame(seq).unflushed == 0 {
@@ -166,7 +213,7 @@ func (j *journal) replayFrom() uint64 {
 	return seq
 }
 
-// blocksBefore is how many of the journal's blocks in use lie before frame q, at
+// blocksBefore is how many of the journal's used blocks lie before frame seq, at
 // most the first that is not durable.
 func (j *journal) blocksBefore(seq uint64) int64 {
 	if seq > j.submitted {
