@@ -107,7 +107,7 @@ func TestTroublesSayWhat(t *testing.T) {
 		}
 	})
 	t.Run("a file that cannot be opened", func(t *testing.T) {
-		h, n, _ := ofRuns(t, 6, runs, 20_000, perRun)
+		h, _, _ := ofRuns(t, 6, runs, 20_000, perRun)
 		must(t, h.stop())
 		must(t, h.open())
 		h.disk.Fail = func(code ioring.Code, path string, _ uint64, _ int) int32 {

@@ -129,7 +129,7 @@ func (h *Host) Systems(list string) (all []System, err error) {
 // runs already.
 func (h *Host) system(name string) (s System, err error) {
 	s.Name = name
-	kindName, rest, isAt := strings.Cut(name, "@")
+	kindName, rest, _ := strings.Cut(name, "@")
 	if s.Kind = h.kind(kindName); s.Kind != nil && s.Kind.Start == nil {
 		if s.Address = rest; rest == "" {
 			return s, fmt.Errorf("system %q: it is %s@HOST:PORT", name, kindName)
@@ -137,7 +137,8 @@ func (h *Host) system(name string) (s System, err error) {
 		return s, nil
 	}
 	kindName, rest, hasArgs := strings.Cut(name, ":")
-	kindName, s.Binary, isAt = strings.Cut(kindName, "@")
+	kindName, binary, isAt := strings.Cut(kindName, "@")
+	s.Binary = binary
 	s.Args = strings.Fields(rest)
 	if s.Kind = h.kind(kindName); s.Kind == nil {
 		narrow, isWide := strings.CutSuffix(kindName, "-wide")
