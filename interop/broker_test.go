@@ -338,6 +338,9 @@ func TestMain(m *testing.M) {
 		return
 	}
 	code := m.Run()
+	if javaPrograms.dir != "" {
+		os.RemoveAll(javaPrograms.dir)
+	}
 	if b := shared.b; b != nil {
 		if b.alive() || b.fake != nil {
 			if err := b.stop(); err != nil {

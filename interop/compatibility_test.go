@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -340,6 +341,17 @@ func (f *foreign) had(t *testing.T) (dir, why string) {
 	}
 	word := regexp.MustCompile(`[^a-z0-9.-]+`).ReplaceAllString(strings.ToLower(f.name), "-")
 	dir = filepath.Join(cache, "tailbound-interop", word+"-"+f.version)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", err.Error()
+	}
+	lock, err := os.Create(dir + ".lock") // another run of these tests may be installing it
+	if err != nil {
+		return "", err.Error()
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return "", err.Error()
+	}
 	done := filepath.Join(dir, "installed")
 	if _, err := os.Stat(done); err == nil {
 		return dir, ""

@@ -21,6 +21,7 @@ import (
 var javaPrograms = struct {
 	sync.Mutex
 	classpath map[string]string // by the program
+	dir       string            // what was compiled; TestMain removes it
 }{classpath: map[string]string{}}
 
 // javaProgram is the class path by which a program of testdata/foreign runs.
@@ -35,7 +36,16 @@ func javaProgram(t *testing.T, f *foreign, program string) (classpath string) {
 	if why != "" {
 		t.Skip(why)
 	}
-	classes := filepath.Join(dir, "classes")
+	if javaPrograms.dir == "" {
+		var err error
+		if javaPrograms.dir, err = os.MkdirTemp("", "interop-classes-"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	classes := filepath.Join(javaPrograms.dir, program)
+	if err := os.MkdirAll(classes, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if said, err := exec.Command("javac", "-cp", dir+"/*", "-d", classes, filepath.Join("testdata", "foreign", program+".java")).CombinedOutput(); err != nil {
 		t.Fatalf("javac: %v\n%s", err, said)
 	}
@@ -72,6 +82,7 @@ var (
 // TestGroupMigration: a live group of Kafka's own consumers is rolled from group.protocol=classic to consumer and back, a member at a time, while records
 // come and the broker is killed. The group changes its protocol with its members; every record is seen, and all are committed in the end.
 func TestGroupMigration(t *testing.T) {
+	t.Parallel()
 	b := consumerBroker(t)
 	classic, modern := javaMember(t, javaClassic...), javaMember(t, javaModern...)
 	f := newFlock(t, b, groupPartitions)
@@ -136,6 +147,7 @@ func TestGroupMigration(t *testing.T) {
 // TestGroupJava: Kafka's own consumer with each assignor it has, and with the consumer protocol: partitions are added, a member is stopped past its session
 // and goes on, another crashes, and the broker is killed. Every record is seen, and every partition has an owner.
 func TestGroupJava(t *testing.T) {
+	t.Parallel()
 	b := consumerBroker(t)
 	const assignors = "partition.assignment.strategy=org.apache.kafka.clients.consumer."
 	for _, c := range []struct {
@@ -246,6 +258,7 @@ func tailOf(s string, n int) string { return s[max(0, len(s)-n):] }
 // TestConnect: Kafka Connect, standalone, carries a file's lines into a topic and from there into another file. It is killed in between, and so is the
 // broker: every line arrives, at least once, in the order of its file.
 func TestConnect(t *testing.T) {
+	t.Parallel()
 	needReal(t, "it is killed")
 	if testing.Short() {
 		t.Skip("it takes a minute")
@@ -338,6 +351,7 @@ consumer.session.timeout.ms=6000
 // TestStreams: Kafka Streams counts words, at least once, with its state in a changelog topic; it is killed and starts again without its directory, and the
 // broker is killed under it. In the end no count is below what it is to be, and what it says last of each word is what its changelog says.
 func TestStreams(t *testing.T) {
+	t.Parallel()
 	needReal(t, "it is killed")
 	if testing.Short() {
 		t.Skip("it takes a minute")

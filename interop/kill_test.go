@@ -401,6 +401,7 @@ func (f *founder) snapshot() map[string]bool {
 
 // TestKill: a broker killed at any moment, under load, has kept every promise when it is back. Every fifth time it is asked to end instead.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	needReal(t, "it cannot be killed")
 	rounds := 20
 	if testing.Short() {
@@ -420,6 +421,7 @@ func TestKill(t *testing.T) {
 // TestShards: what was acknowledged by a broker with one number of shards is there with any other, though it was killed in between, and killed again
 // while it moved its logs.
 func TestShards(t *testing.T) {
+	t.Parallel()
 	needReal(t, "it has no shards")
 	rounds := 6
 	if testing.Short() {
