@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/tailbound/tailbound/kafka"
@@ -14,12 +13,6 @@ import (
 // AllBrokers is the node whose configurations rule where a node has none of its
 // own: Kafka's broker resource without a name.
 const AllBrokers int32 = -1
-
-// BrokerConfigs are what was set for one node, or for all.
-type BrokerConfigs struct {
-	Node    int32
-	Configs []Config // sorted by name, each name once; not empty
-}
 
 // BrokerDef describes one configuration of a broker.
 type BrokerDef struct {
@@ -121,15 +114,7 @@ func LookupBroker(name string) (*BrokerDef, bool) {
 // BrokerConfig is the value that was set for a node, or for AllBrokers. It does
 // not look at the other.
 func (s *State) BrokerConfig(node int32, name string) (value string, ok bool) {
-	i, ok := s.brokerAt(node)
-	if !ok {
-		return "", false
-	}
-	return configIn(s.brokers[i].Configs, name)
-}
-
-func (s *State) brokerAt(node int32) (int, bool) {
-	return slices.BinarySearchFunc(s.brokers, node, func(b BrokerConfigs, n int32) int { return cmp.Compare(b.Node, n) })
+	return configIn(s.brokers.of(node), name)
 }
 
 // BrokerValue is what was set that rules at a node: its own, or that of all.
@@ -140,12 +125,12 @@ func (s *State) BrokerValue(node int32, name string) (value string, ok bool) {
 	return s.BrokerConfig(AllBrokers, name)
 }
 
-// BrokerNumber is BrokerValue as a number; v where nothing was set.
-func (s *State) BrokerNumber(node int32, name string, v int64) int64 {
-	if text, ok := s.BrokerValue(node, name); ok {
-		v, _ = strconv.ParseInt(strings.TrimSpace(text), 10, 64) // it was checked when it was set
+// BrokerNumber is BrokerValue as a number, byDefault if nothing was set.
+func (s *State) BrokerNumber(node int32, name string, byDefault int64) int64 {
+	if value, ok := s.BrokerValue(node, name); ok {
+		return numberOf(value)
 	}
-	return v
+	return byDefault
 }
 
 // PlanConfigureBroker proposes other configurations of a node, or of AllBrokers:
@@ -153,11 +138,7 @@ func (s *State) BrokerNumber(node int32, name string, v int64) int64 {
 // the control shard's node, and started the numbers the broker was started with.
 // nil bytes without a refusal: they are these already.
 func (s *State) PlanConfigureBroker(node, control int32, edits []ConfigEdit, replace bool, started func(name string) int64, lim Limits) ([]byte, *Refusal) {
-	i, known := s.brokerAt(node)
-	var have []Config
-	if known {
-		have = s.brokers[i].Configs
-	}
+	have := s.brokers.of(node)
 	for _, e := range edits {
 		d, ok := LookupBroker(e.Name)
 		switch {
@@ -178,18 +159,13 @@ func (s *State) PlanConfigureBroker(node, control int32, edits []ConfigEdit, rep
 	}
 	// What rules at the control shard's node then has to make sense together.
 	after := func(name string) int64 {
-		sets := [][]Config{sorted}
+		sets := [2][]Config{sorted, s.brokers.of(AllBrokers)}
 		if node != control {
-			if i, ok := s.brokerAt(control); ok {
-				sets = [][]Config{s.brokers[i].Configs, sorted}
-			}
-		} else if i, ok := s.brokerAt(AllBrokers); ok {
-			sets = append(sets, s.brokers[i].Configs)
+			sets = [2][]Config{s.brokers.of(control), sorted}
 		}
 		for _, configs := range sets {
-			if text, ok := configIn(configs, name); ok {
-				v, _ := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
-				return v
+			if value, ok := configIn(configs, name); ok {
+				return numberOf(value)
 			}
 		}
 		return started(name)
@@ -222,21 +198,10 @@ func (s *State) applyConfigureBroker(body []byte) error {
 	if r.short || node < AllBrokers {
 		return malformed("configurations of broker %d in %d bytes", node, len(body))
 	}
-	configs, err := r.configs()
+	configs, err := r.configsToEnd()
 	if err != nil {
 		return err
 	}
-	if len(r.b) != 0 {
-		return malformed("configurations of a broker with %d bytes too many", len(r.b))
-	}
-	i, ok := s.brokerAt(node)
-	switch {
-	case ok && len(configs) == 0:
-		s.brokers = slices.Delete(s.brokers, i, i+1)
-	case ok:
-		s.brokers[i].Configs = configs
-	case len(configs) > 0:
-		s.brokers = slices.Insert(s.brokers, i, BrokerConfigs{node, configs})
-	}
+	s.brokers.put(node, configs)
 	return nil
 }

@@ -229,12 +229,9 @@ func (s *State) applyConfigure(body []byte) error {
 		return malformed("topic %q is deleted", t.Name)
 	}
 	r := reader{b: body[16:]}
-	configs, err := r.configs()
+	configs, err := r.configsToEnd()
 	if err != nil {
 		return err
-	}
-	if len(r.b) != 0 {
-		return malformed("configurations with %d bytes too many", len(r.b))
 	}
 	t.Configs = configs
 	return nil
@@ -282,11 +279,11 @@ func (s *State) Snapshot(chunkMax int) [][]byte {
 	if len(part) > 0 {
 		out = append(out, command(kindSnapshotPart, s.sequence, part))
 	}
-	for _, b := range s.brokers {
-		out = append(out, command(kindSnapshotBroker, s.sequence, appendBroker(nil, b.Node, b.Configs)))
+	for _, set := range s.brokers {
+		out = append(out, command(kindSnapshotBroker, s.sequence, appendBroker(nil, set.key, set.configs)))
 	}
-	for _, g := range s.groupConfigs {
-		out = append(out, command(kindSnapshotConfigs, s.sequence, appendGroupConfigs(nil, g.Group, g.Configs)))
+	for _, set := range s.groupConfigs {
+		out = append(out, command(kindSnapshotConfigs, s.sequence, appendGroupConfigs(nil, set.key, set.configs)))
 	}
 	part = nil
 	s.snapshotGroups(chunkMax, func(change []byte) {
@@ -608,6 +605,15 @@ func (r *reader) configs() (out []Config, err error) {
 		return nil, malformed("configurations end early")
 	}
 	return out, nil
+}
+
+// configsToEnd reads configurations that nothing follows.
+func (r *reader) configsToEnd() ([]Config, error) {
+	configs, err := r.configs()
+	if err == nil && len(r.b) != 0 {
+		err = malformed("configurations with %d bytes too many", len(r.b))
+	}
+	return configs, err
 }
 
 func (r *reader) string() string {

@@ -119,8 +119,7 @@ func (s *State) LogConfig(t *Topic, node int32) LogConfig {
 	}
 	number := func(name string) int64 {
 		text, _ := value(name)
-		v, _ := strconv.ParseInt(strings.TrimSpace(text), 10, 64) // it was checked when it was set
-		return v
+		return numberOf(text)
 	}
 	largest := int64(-1)
 	if _, set := value(maxMessageBytes); set {

@@ -69,7 +69,7 @@ func TestGroupConfigsMax(t *testing.T) {
 	if n := len(s.groupConfigs); n != 0 {
 		t.Errorf("%d groups have configurations", n)
 	}
-	s.groupConfigs = make([]GroupConfigs, groupConfigsMax) // as if there were so many
+	s.groupConfigs = make(configSets[string], groupConfigsMax) // as if there were so many
 	if _, refusal := plan("one more", set); refusal == nil || refusal.Code != kafka.PolicyViolation {
 		t.Errorf("one group too many: %v", refusal)
 	}

@@ -1,19 +1,11 @@
 package cluster
 
 import (
-	"cmp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/tailbound/tailbound/kafka"
 )
-
-// GroupConfigs are what was set for one group, which need not exist.
-type GroupConfigs struct {
-	Group   string
-	Configs []Config // sorted by name, each name once; not empty
-}
 
 // Configurations of groups.
 const (
@@ -39,23 +31,15 @@ func GroupDefs() []ConfigDef { return groupDefs }
 
 // GroupConfig is the value that was set for a group.
 func (s *State) GroupConfig(group, name string) (value string, ok bool) {
-	i, ok := s.groupConfigAt(group)
-	if !ok {
-		return "", false
-	}
-	return configIn(s.groupConfigs[i].Configs, name)
+	return configIn(s.groupConfigs.of(group), name)
 }
 
-// GroupNumber is a group's configuration as a number; v where nothing was set.
-func (s *State) GroupNumber(group, name string, v int64) int64 {
-	if text, ok := s.GroupConfig(group, name); ok {
-		v, _ = strconv.ParseInt(strings.TrimSpace(text), 10, 64) // it was checked when it was set
+// GroupNumber is a group's configuration as a number, byDefault if nothing was set.
+func (s *State) GroupNumber(group, name string, byDefault int64) int64 {
+	if value, ok := s.GroupConfig(group, name); ok {
+		return numberOf(value)
 	}
-	return v
-}
-
-func (s *State) groupConfigAt(group string) (int, bool) {
-	return slices.BinarySearchFunc(s.groupConfigs, group, func(g GroupConfigs, id string) int { return cmp.Compare(g.Group, id) })
+	return byDefault
 }
 
 // PlanConfigureGroup proposes other configurations of a group: the edits made
@@ -69,11 +53,8 @@ func (s *State) PlanConfigureGroup(group string, control int32, edits []ConfigEd
 	if len(group) > GroupIDBytesMax {
 		return nil, refuse(kafka.InvalidRequest, "The group's id is too long.")
 	}
-	i, known := s.groupConfigAt(group)
-	var have []Config
-	if known {
-		have = s.groupConfigs[i].Configs
-	} else if len(s.groupConfigs) >= groupConfigsMax {
+	have := s.groupConfigs.of(group)
+	if have == nil && len(s.groupConfigs) >= groupConfigsMax {
 		return nil, refuse(kafka.PolicyViolation, "As many groups have configurations of their own as can have them.")
 	}
 	def := func(name string) *ConfigDef {
@@ -93,29 +74,28 @@ func (s *State) PlanConfigureGroup(group string, control int32, edits []ConfigEd
 	if r != nil {
 		return nil, r
 	}
-	after := map[string]int64{}
-	for _, d := range groupDefs {
-		broker := func(name string) int64 {
-			if v := started(name); v >= 0 {
-				return s.BrokerNumber(control, name, v)
-			}
-			b, _ := LookupBroker(name)
-			v, _ := strconv.ParseInt(b.Default, 10, 64)
-			return s.BrokerNumber(control, name, v)
+	broker := func(name string) int64 {
+		if number := started(name); number >= 0 {
+			return s.BrokerNumber(control, name, number)
 		}
-		after[d.Name] = broker(d.Broker)
-		text, set := configIn(sorted, d.Name)
+		def, _ := LookupBroker(name)
+		return s.BrokerNumber(control, name, numberOf(def.Default))
+	}
+	after := map[string]int64{}
+	for _, def := range groupDefs {
+		value, set := configIn(sorted, def.Name)
 		if !set {
+			after[def.Name] = broker(def.Broker)
 			continue
 		}
-		v, _ := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
-		after[d.Name] = v
-		least, most := strings.Replace(d.Broker, "consumer.", "consumer.min.", 1), strings.Replace(d.Broker, "consumer.", "consumer.max.", 1)
-		if v < broker(least) {
-			return nil, refuse(kafka.InvalidConfig, "%s must be greater than or equal to %s", d.Name, least)
+		number := numberOf(value)
+		after[def.Name] = number
+		least, most := strings.Replace(def.Broker, "consumer.", "consumer.min.", 1), strings.Replace(def.Broker, "consumer.", "consumer.max.", 1)
+		if number < broker(least) {
+			return nil, refuse(kafka.InvalidConfig, "%s must be greater than or equal to %s", def.Name, least)
 		}
-		if v > broker(most) {
-			return nil, refuse(kafka.InvalidConfig, "%s must be less than or equal to %s", d.Name, most)
+		if number > broker(most) {
+			return nil, refuse(kafka.InvalidConfig, "%s must be less than or equal to %s", def.Name, most)
 		}
 	}
 	if len(sorted) > 0 && after[GroupSessionMS] <= after[GroupHeartbeatMS] {
@@ -139,22 +119,11 @@ func (s *State) applyConfigureGroup(body []byte) error {
 	if r.short || group == "" {
 		return malformed("configurations of a group in %d bytes", len(body))
 	}
-	configs, err := r.configs()
+	configs, err := r.configsToEnd()
 	if err != nil {
 		return err
 	}
-	if len(r.b) != 0 {
-		return malformed("configurations of a group with %d bytes too many", len(r.b))
-	}
-	i, ok := s.groupConfigAt(group)
-	switch {
-	case ok && len(configs) == 0:
-		s.groupConfigs = slices.Delete(s.groupConfigs, i, i+1)
-	case ok:
-		s.groupConfigs[i].Configs = configs
-	case len(configs) > 0:
-		s.groupConfigs = slices.Insert(s.groupConfigs, i, GroupConfigs{group, configs})
-	}
+	s.groupConfigs.put(group, configs)
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/tailbound/tailbound/engine/format"
@@ -352,7 +351,7 @@ func checkConfigs(configs []Config, lim Limits, lookup func(name string) *Config
 			return nil, refuse(kafka.InvalidConfig, "%s", why)
 		}
 		if d.Broker == brokerMessageBytes && lim.MessageBytesMax > 0 {
-			if v, _ := strconv.ParseInt(strings.TrimSpace(c.Value), 10, 64); v > int64(lim.MessageBytesMax) {
+			if numberOf(c.Value) > int64(lim.MessageBytesMax) {
 				return nil, refuse(kafka.InvalidConfig, "Invalid value %s for configuration %s: the broker's memory is made for message.max.bytes of at most %d; a larger one needs another --message-max-bytes, and a restart.", c.Value, c.Name, lim.MessageBytesMax)
 			}
 		}

@@ -47,14 +47,6 @@ func (t *Topic) Config(name string) (value string, ok bool) {
 	return configIn(t.Configs, name)
 }
 
-func configIn(configs []Config, name string) (value string, ok bool) {
-	i, ok := slices.BinarySearchFunc(configs, name, func(c Config, n string) int { return cmp.Compare(c.Name, n) })
-	if !ok {
-		return "", false
-	}
-	return configs[i].Value, true
-}
-
 type owner struct {
 	logID     uint64
 	topic     *Topic
@@ -73,9 +65,8 @@ type State struct {
 	logs   []owner  // sorted by log id; tombstones' too
 	groups []*Group // sorted by id
 
-	brokers []BrokerConfigs // sorted by node
-
-	groupConfigs []GroupConfigs // sorted by group
+	brokers      configSets[int32]  // by node
+	groupConfigs configSets[string] // by group, which need not exist
 
 	groupsBytes int // Invariant: the sum of what groups are counted to have
 
@@ -182,10 +173,7 @@ func (s *State) Equal(o *State) bool {
 	if s.sequence != o.sequence || s.nextLogID != o.nextLogID || s.producerReserved != o.producerReserved {
 		return false
 	}
-	if !slices.EqualFunc(s.brokers, o.brokers, func(a, b BrokerConfigs) bool { return a.Node == b.Node && slices.Equal(a.Configs, b.Configs) }) {
-		return false
-	}
-	if !slices.EqualFunc(s.groupConfigs, o.groupConfigs, func(a, b GroupConfigs) bool { return a.Group == b.Group && slices.Equal(a.Configs, b.Configs) }) {
+	if !s.brokers.equal(o.brokers) || !s.groupConfigs.equal(o.groupConfigs) {
 		return false
 	}
 	return s.groupsBytes == o.groupsBytes && slices.EqualFunc(s.groups, o.groups, (*Group).equal) && slices.EqualFunc(s.byID, o.byID, func(a, b *Topic) bool {
