@@ -159,11 +159,14 @@ func (s *State) PlanConfigureBroker(node, control int32, edits []ConfigEdit, rep
 	}
 	// What rules at the control shard's node then has to make sense together.
 	after := func(name string) int64 {
-		sets := [2][]Config{sorted, s.brokers.of(AllBrokers)}
-		if node != control {
-			sets = [2][]Config{s.brokers.of(control), sorted}
+		own, all := s.brokers.of(control), s.brokers.of(AllBrokers)
+		switch node {
+		case control:
+			own = sorted
+		case AllBrokers:
+			all = sorted
 		}
-		for _, configs := range sets {
+		for _, configs := range [2][]Config{own, all} {
 			if value, ok := configIn(configs, name); ok {
 				return numberOf(value)
 			}

@@ -278,6 +278,16 @@ func TestBrokerConfigs(t *testing.T) {
 			t.Errorf("%v of broker %d: %v; want %d with %q", c.edits, c.node, r, c.code, c.says)
 		}
 	}
+	// What the control shard's node acts on is its own value or that of all; a data
+	// shard's configurations have no part in it.
+	broker(AllBrokers, set("group.max.session.timeout.ms", "4000000"))
+	broker(0, set("group.min.session.timeout.ms", "3000000"))
+	started := func(name string) int64 {
+		return map[string]int64{"group.max.session.timeout.ms": 1800000, "group.consumer.session.timeout.ms": 45000}[name]
+	}
+	if _, r := s.PlanConfigureBroker(2, 0, set("log.retention.ms", "2001"), false, started, roomy); r != nil {
+		t.Errorf("a data shard's configuration is refused: %v", r)
+	}
 	if cmd, r := s.PlanConfigureBroker(2, 0, set("log.retention.ms", "2000"), false, noFlags, roomy); cmd != nil || r != nil {
 		t.Errorf("no change is a command: %v %v", cmd, r)
 	}
