@@ -127,7 +127,8 @@ func (s *Shard) addParts(req *request, fetch *fetchRequest, walk *kafka.FetchWal
 		for range topic.Partitions {
 			asked, _ := walk.NextPartition()
 			part := &s.fetches.parts.all[s.fetches.parts.take(&fetch.parts, &emptyFetchPart)]
-			part.request, part.name, part.topic, part.index = req.slot, topic.Span, number, asked.Index
+			part.request, part.name = req.slot, topic.Span
+			part.topic, part.index = number, asked.Index
 			part.from, part.max, part.epoch = asked.Offset, max(asked.MaxBytes, 0), asked.CurrentEpoch
 			part.partition, part.code = s.topics.locateAt(number, asked.Index, byID, asked.CurrentEpoch)
 		}
@@ -156,7 +157,7 @@ type attempt struct {
 func (s *Shard) tryFetch(req *request) {
 	fetch := s.fetches.of(req)
 	if !s.net.Alive(req.id) {
-		s.unpark(req)
+		s.fetches.unpark(req)
 		s.endRequest(req)
 		return
 	}
@@ -196,14 +197,14 @@ func (s *Shard) tryFetch(req *request) {
 	case !try.isHead && try.wants || !try.isNext && try.used > 0 && !waits:
 		s.unpin(0, try.used)
 		if fetch.session != none {
-			s.releaseParts(fetch, false) // the requests before it may wait long
+			s.fetches.releaseParts(fetch, &s.sessions, false) // the requests before it may wait long
 		}
 		s.requests.blockOnMemory(req)
 	case waits:
 		s.unpin(0, try.used)
 		if fetch.session != none {
 			again := s.sessions.all[fetch.session].changed // while something was read
-			s.releaseParts(fetch, !again)
+			s.fetches.releaseParts(fetch, &s.sessions, !again)
 			if again {
 				s.tryFetch(req)
 				return

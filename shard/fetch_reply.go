@@ -10,7 +10,7 @@ import (
 // again.
 func (s *Shard) replyFetch(req *request, fetch *fetchRequest, used int, copied bool) {
 	if fetch.session != none {
-		s.dropUnchanged(fetch)
+		s.fetches.dropUnchanged(fetch, &s.sessions)
 	}
 	size := s.measureReply(req, fetch, copied)
 	mine, wait := s.net.Attached(req.conn), size.wait
@@ -28,7 +28,7 @@ func (s *Shard) replyFetch(req *request, fetch *fetchRequest, used int, copied b
 		if s.net.Alive(req.id) {
 			s.requests.blockOnMemory(req)
 		} else {
-			s.unpark(req)
+			s.fetches.unpark(req)
 			s.endRequest(req)
 		}
 		return
@@ -44,7 +44,7 @@ func (s *Shard) replyFetch(req *request, fetch *fetchRequest, used int, copied b
 	}
 	kafka.PutFetchEnd(s.net.Bytes(req.id, kafka.FetchEndBytes(req.header.Version)))
 	s.sessions.detach(fetch)
-	s.unpark(req)
+	s.fetches.unpark(req)
 	s.net.Release(req.id)
 	s.sendReply(req)
 }

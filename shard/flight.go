@@ -23,84 +23,91 @@ type appendTrace struct {
 // The shard gives the recorder what the engine has: both number the kinds alike.
 var _ = [1]struct{}{}[int(engine.Works)-int(metrics.DiskWorks)]
 
+// recorder gives the flight recorder what this shard sees, and counts the latency
+// that topics were promised. It belongs to the shard.
+type recorder struct {
+	flight   *metrics.Flight // nil: nothing is recorded
+	slo      objectives
+	topics   *topicTable
+	engine   *engine.Engine
+	counters *metrics.Counters
+}
+
 // newFlight makes a data shard's recorder; the control shard has none.
-func (s *Shard) newFlight(arena *mem.Arena) error {
-	if !metrics.Recording || s.o.Shard == 0 {
-		return nil
+func newFlight(arena *mem.Arena, shard int) (*metrics.Flight, error) {
+	if !metrics.Recording || shard == 0 {
+		return nil, nil
 	}
 	b, err := arena.Allocate("flight recorder", metrics.FlightBytes, 64)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s.Flight = metrics.NewFlight(b.Bytes())
-	return nil
+	return metrics.NewFlight(b.Bytes()), nil
 }
 
-// beginTurn and endTurn tell the recorder of a turn.
-func (s *Shard) beginTurn() {
-	if s.Flight != nil {
-		s.Flight.Begin(int64(s.now))
+// turnBegins and turnEnds tell the recorder of a turn.
+func (r *recorder) turnBegins(now ioring.Instant) {
+	if r.flight != nil {
+		r.flight.Begin(int64(now))
 	}
 }
 
-func (s *Shard) endTurn() {
-	if s.Flight == nil {
+func (r *recorder) turnEnds(now ioring.Instant, wall Wall) {
+	if r.flight == nil {
 		return
 	}
-	disk := s.engine.Disk()
-	s.Flight.Disk((*[metrics.DiskWorks]uint64)(&disk.Begun), (*[metrics.DiskWorks]uint64)(&disk.Over))
-	if s.Flight.Due(int64(s.now)) {
-		n := copy(s.Flight.Objectives()[:], s.slo.all[:s.slo.n])
-		s.Flight.Roll(int64(s.now), int64(s.wall), n)
+	disk := r.engine.Disk()
+	r.flight.Disk((*[metrics.DiskWorks]uint64)(&disk.Begun), (*[metrics.DiskWorks]uint64)(&disk.Over))
+	if r.flight.Due(int64(now)) {
+		n := copy(r.flight.Objectives()[:], r.slo.all[:r.slo.n])
+		r.flight.Roll(int64(now), int64(wall), n)
 	}
 }
 
-// traceAppend notes what was under way when a batch of n bytes came, before it is
-// counted itself.
-func (s *Shard) traceAppend(req *request, trace *appendTrace, p *partition, n int) {
+// appended notes what was under way when a batch of so many bytes came, before it
+// is counted itself.
+func (r *recorder) appended(req *request, trace *appendTrace, p *partition, bytes int) {
 	if trace.partition == nil {
 		trace.partition = p
-		trace.own, trace.all = s.engine.Unsynced(p.slot)
-		trace.ownIn, trace.allIn = p.bytesIn, s.Timelines.Counters.BytesIn
-		if s.engine.JournalFull() {
+		trace.own, trace.all = r.engine.Unsynced(p.slot)
+		trace.ownIn, trace.allIn = p.bytesIn, r.counters.BytesIn
+		if r.engine.JournalFull() {
 			req.waited |= metrics.WaitedJournal
 		}
 	}
-	trace.bytes += int64(n)
-	p.bytesIn += uint64(n)
+	trace.bytes += int64(bytes)
+	p.bytesIn += uint64(bytes)
 }
 
-// traceDurable notes what came until a Produce was durable.
-func (s *Shard) traceDurable(trace *appendTrace) {
+// durable notes what came until a Produce was durable.
+func (r *recorder) durable(trace *appendTrace) {
 	if trace.partition != nil {
 		trace.own += max(0, int64(trace.partition.bytesIn-trace.ownIn))
-		trace.all += max(0, int64(s.Timelines.Counters.BytesIn-trace.allIn))
+		trace.all += max(0, int64(r.counters.BytesIn-trace.allIn))
 	}
 }
 
-// recordProduce has the recorder look at a Produce that is over.
-func (s *Shard) recordProduce(req *request) {
-	if s.Flight == nil {
+// produceSent looks at a Produce that is over.
+func (r *recorder) produceSent(req *request, produce *produceRequest, parts *partTable[producePart]) {
+	if r.flight == nil {
 		return
 	}
-	produce, parts := &s.produces.requests[req.slot], &s.produces.parts
-	took := req.timeline[metrics.Sent] - req.timeline[metrics.Received]
-	if s.slo.n > 0 {
+	tookNS := req.timeline[metrics.Sent] - req.timeline[metrics.Received]
+	if r.slo.n > 0 {
 		last := none
 		for at := produce.parts.First; at != none; at = parts.next(at) {
 			if part := &parts.all[at]; part.code == kafka.None {
-				s.slo.count(part.partition.topic, &last, took)
+				r.slo.count(part.partition.topic, &last, tookNS)
 			}
 		}
 	}
-	slow := s.Flight.Add(metrics.Produce, took, lateNS(&req.early))
+	slow := r.slow(metrics.Produce, req, tookNS)
 	if slow == nil {
 		return
 	}
 	trace := &produce.trace
-	slow.Written, slow.FrameBytes = int64(trace.written), int64(trace.writeBytes)
-	slow.OwnBytes, slow.OtherBytes, slow.Bytes = trace.own, max(0, trace.all-trace.own), trace.bytes
-	slow.Idle, slow.Parts, slow.Partition, slow.Offset, slow.TopicLen = 0, 0, 0, 0, 0
+	slow.Written, slow.FrameBytes, slow.Bytes = int64(trace.written), int64(trace.writeBytes), trace.bytes
+	slow.OwnBytes, slow.OtherBytes = trace.own, max(0, trace.all-trace.own)
 	for at := produce.parts.First; at != none; at = parts.next(at) {
 		if slow.Parts++; slow.Parts > 1 {
 			continue
@@ -108,57 +115,56 @@ func (s *Shard) recordProduce(req *request) {
 		part := &parts.all[at]
 		slow.Partition, slow.Offset = part.index, part.base
 		if part.code == kafka.None {
-			s.nameSlow(slow, part.partition.topic)
+			r.name(slow, part.partition.topic)
 		}
 	}
-	s.recordSlow(req, slow)
+	r.flight.Surround(slow)
 }
 
-// recordFetch has the recorder look at a Fetch that is over.
-func (s *Shard) recordFetch(req *request) {
-	if s.Flight == nil {
+// fetchSent looks at a Fetch that is over.
+func (r *recorder) fetchSent(req *request, fetch *fetchRequest, parts *partTable[fetchPart]) {
+	if r.flight == nil {
 		return
 	}
-	fetch, parts := s.fetches.of(req), &s.fetches.parts
-	idle := int64(fetch.idleTo - fetch.idleFrom)
-	took := req.timeline[metrics.Sent] - req.timeline[metrics.Received] - idle
-	if s.slo.n > 0 {
+	idleNS := int64(fetch.idleTo - fetch.idleFrom)
+	tookNS := req.timeline[metrics.Sent] - req.timeline[metrics.Received] - idleNS
+	if r.slo.n > 0 {
 		last := none
 		for at := fetch.parts.First; at != none; at = parts.next(at) {
-			s.slo.count(parts.all[at].topic, &last, took)
+			r.slo.count(parts.all[at].topic, &last, tookNS)
 		}
 	}
-	slow := s.Flight.Add(metrics.Fetch, took, lateNS(&req.early))
+	slow := r.slow(metrics.Fetch, req, tookNS)
 	if slow == nil {
 		return
 	}
-	slow.Written, slow.FrameBytes, slow.OwnBytes, slow.OtherBytes, slow.Bytes = 0, 0, 0, 0, 0
-	slow.Idle, slow.Parts, slow.Partition, slow.Offset, slow.TopicLen = idle, 0, 0, 0, 0
+	slow.Idle = idleNS
 	for at := fetch.parts.First; at != none; at = parts.next(at) {
 		part := &parts.all[at]
 		slow.Parts++
 		slow.Bytes += int64(part.bytes)
 		if slow.Parts == 1 {
 			slow.Partition, slow.Offset = part.index, part.from
-			s.nameSlow(slow, part.topic)
+			r.name(slow, part.topic)
 		}
 	}
-	s.recordSlow(req, slow)
+	r.flight.Surround(slow)
 }
 
-func (s *Shard) recordSlow(req *request, slow *metrics.Slow) {
-	slow.Stamps, slow.Waited, slow.Early = req.timeline, req.waited, req.early
-	s.Flight.Surround(slow)
-}
-
-func (s *Shard) nameSlow(slow *metrics.Slow, topic int32) {
-	if topic != none {
-		slow.TopicLen = uint32(copy(slow.TopicName[:metrics.TopicNameMax], s.topics.all[topic].nameBytes))
+// slow is the place to describe a request that is over, nil where it is not among
+// the slowest.
+func (r *recorder) slow(kind metrics.Kind, req *request, tookNS int64) *metrics.Slow {
+	early := &req.early
+	slow := r.flight.Add(kind, tookNS, early.LateBusy+early.LateAway+early.LateGC+early.LateSteal)
+	if slow != nil {
+		*slow = metrics.Slow{}
+		slow.Stamps, slow.Waited, slow.Early = req.timeline, req.waited, *early
 	}
+	return slow
 }
 
-// lateNS is what the shard did in the time in which a request may have come
-// unseen.
-func lateNS(early *metrics.Step) int64 {
-	return early.LateBusy + early.LateAway + early.LateGC + early.LateSteal
+func (r *recorder) name(slow *metrics.Slow, topic int32) {
+	if topic != none {
+		slow.TopicLen = uint32(copy(slow.TopicName[:metrics.TopicNameMax], r.topics.all[topic].nameBytes))
+	}
 }

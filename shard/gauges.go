@@ -9,8 +9,10 @@ func (s *Shard) counters() {
 	counters.TimedOut = net.ProgressTimeouts + net.SendTimeouts + net.IdleCloses
 	counters.ProduceWaits = stats.WaitMemory + stats.WaitRoom
 	counters.Frames, counters.FrameBytes = stats.Frames, stats.FrameBytes
-	counters.Runs, counters.RunBytes, counters.Checkpoints, counters.Evictions = stats.Runs, stats.RunBytes, stats.Checkpoints, stats.Evictions
-	counters.Segments, counters.Recycled, counters.Zeroed, counters.ZeroBytes = stats.SegmentsMade, stats.Recycled, stats.Zeroed, stats.ZeroBytes
+	counters.Runs, counters.RunBytes = stats.Runs, stats.RunBytes
+	counters.Checkpoints, counters.Evictions = stats.Checkpoints, stats.Evictions
+	counters.Segments, counters.Recycled = stats.SegmentsMade, stats.Recycled
+	counters.Zeroed, counters.ZeroBytes = stats.Zeroed, stats.ZeroBytes
 }
 
 // countFrames takes note of how many journal frames are in flight at the end of

@@ -107,7 +107,8 @@ func (s *Shard) listOffsets(in *incoming, header *kafka.Request) outcome {
 			asked, _ := walk.NextPartition()
 			at := s.searches.parts.take(&search.parts, &emptySearchPart)
 			part := &s.searches.parts.all[at]
-			part.request, part.index, part.time, part.last = req.slot, asked.Index, asked.Timestamp, left == 0
+			part.request, part.index = req.slot, asked.Index
+			part.time, part.last = asked.Timestamp, left == 0
 			part.reply = s.net.Bytes(in.id, kafka.ListOffsetsPartitionBytes(header.Version, part.last))
 			part.partition, part.code = s.topics.locateAt(number, asked.Index, false, asked.CurrentEpoch)
 			s.searches.refuseTwice(at)

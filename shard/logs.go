@@ -60,7 +60,8 @@ func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
 	}
 	p := s.partitions.of(slot)
 	topic := &s.topics.all[number]
-	p.topic, p.index, p.named, p.config = number, index, true, topic.config
+	p.topic, p.index = number, index
+	p.named, p.config = true, topic.config
 	p.configured()
 	topic.partitions[index] = p
 }
@@ -146,7 +147,7 @@ func (s *Shard) logDeleted(ev engine.Event) {
 // forgetTopic removes a topic's name. Its logs here are deleted by mail of
 // their own.
 func (s *Shard) forgetTopic(number int32) {
-	s.slo.drop(number)
+	s.recorder.slo.drop(number)
 	s.topics.remove(number)
 }
 

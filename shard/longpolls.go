@@ -44,19 +44,19 @@ func (s *Shard) park(req *request) {
 }
 
 // unpark takes a Fetch off those that wait.
-func (s *Shard) unpark(req *request) {
-	if fetch := s.fetches.of(req); fetch.parked {
+func (t *fetches) unpark(req *request) {
+	if fetch := t.of(req); fetch.parked {
 		fetch.parked = false
-		s.fetches.polls.remove(req.slot)
+		t.polls.remove(req.slot)
 	}
 }
 
 // stopWaiting ends the wait of a Fetch that is answered.
-func (s *Shard) stopWaiting(req *request) {
-	for at := s.fetches.of(req).parts.First; at != none; at = s.fetches.parts.next(at) {
-		s.fetches.stopAwaiting(at)
+func (t *fetches) stopWaiting(req *request) {
+	for at := t.of(req).parts.First; at != none; at = t.parts.next(at) {
+		t.stopAwaiting(at)
 	}
-	s.unpark(req)
+	t.unpark(req)
 }
 
 // tally is how much of a partition a Fetch has counted, while it waits.
@@ -152,7 +152,7 @@ func (s *Shard) endLongPolls(conn netring.ConnID) {
 		req := &s.requests.all[slot]
 		next := s.fetches.polls.links.Next(slot)
 		if req.conn == conn {
-			s.unpark(req)
+			s.fetches.unpark(req)
 			s.requests.schedule(req)
 		}
 		slot = next

@@ -40,7 +40,7 @@ func PlanPools(arena *mem.Arena, o Options) (Plan, error) {
 	if s.sessions, err = newSessions(arena, o.SessionsMax, o.SessionPartitionsMax, 0); err != nil {
 		return Plan{}, err
 	}
-	if err = s.newFlight(arena); err != nil {
+	if s.Flight, err = newFlight(arena, o.Shard); err != nil {
 		return Plan{}, err
 	}
 	if s.engine, err = engine.Plan(arena, o.Engine); err != nil {

@@ -246,7 +246,7 @@ func (s *Shard) stamp(entry *appending) {
 // commit appends the batch: from here on it is part of the log.
 func (s *Shard) commit(entry *appending, req *request, produce *produceRequest) {
 	p, batch := entry.partition, &entry.batch
-	s.traceAppend(req, &produce.trace, p, entry.records.Len)
+	s.recorder.appended(req, &produce.trace, p, entry.records.Len)
 	s.engine.Commit(engine.Meta{Count: uint32(batch.Count), MaxTime: batch.MaxTime, CRC: batch.CRC})
 	entry.end = entry.base + int64(batch.Count)
 	if batch.ProducerID >= 0 {
@@ -274,7 +274,9 @@ func (s *Shard) answerAppend(req *request, produce *produceRequest, entry *appen
 	kafka.PutProducePartition(reply, version, last, index, code, entry.base, entry.time, start)
 	at := s.produces.parts.take(&produce.parts, &emptyProducePart)
 	part := &s.produces.parts.all[at]
-	part.request, part.partition, part.code, part.index, part.last, part.reply, part.base, part.end = req.slot, entry.partition, code, index, last, reply, entry.base, entry.end
+	part.request, part.partition, part.code = req.slot, entry.partition, code
+	part.index, part.last, part.reply = index, last, reply
+	part.base, part.end = entry.base, entry.end
 	if code != kafka.None {
 		produce.faulty = true
 		s.Timelines.Counters.Rejected++
@@ -332,7 +334,7 @@ func (s *Shard) pendingDone(req *request) {
 	}
 	produce := &s.produces.requests[req.slot]
 	req.timeline[metrics.Durable] = int64(s.now)
-	s.traceDurable(&produce.trace)
+	s.recorder.durable(&produce.trace)
 	if produce.acks != 0 {
 		s.sendReply(req)
 		return

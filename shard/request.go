@@ -157,7 +157,7 @@ func (s *Shard) endRequest(req *request) {
 func (s *Shard) sendReply(req *request) {
 	s.timers.clear(req.slot)
 	if req.kind == kindFetch {
-		s.stopWaiting(req)
+		s.fetches.stopWaiting(req)
 	}
 	req.replied = true
 	if !s.net.Alive(req.id) {
@@ -174,10 +174,10 @@ func (s *Shard) sent(req *request) {
 	switch req.kind {
 	case kindProduce:
 		s.Timelines.Record(metrics.Produce, &req.timeline)
-		s.recordProduce(req)
+		s.recorder.produceSent(req, &s.produces.requests[req.slot], &s.produces.parts)
 	case kindFetch:
 		s.Timelines.Record(metrics.Fetch, &req.timeline)
-		s.recordFetch(req)
+		s.recorder.fetchSent(req, s.fetches.of(req), &s.fetches.parts)
 	default:
 		s.Timelines.Record(metrics.Other, &req.timeline)
 	}

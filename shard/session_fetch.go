@@ -172,8 +172,10 @@ func (s *Shard) addChangedParts(req *request, fetch *fetchRequest) (rest bool) {
 		}
 		left--
 		part := &s.fetches.parts.all[s.fetches.parts.take(&fetch.parts, &emptyFetchPart)]
-		part.request, part.session, part.topic, part.index = req.slot, n, member.topic, member.index
-		part.partition, part.code, part.from, part.max = p, code, member.from, member.max
+		part.request, part.session = req.slot, n
+		part.topic, part.index = member.topic, member.index
+		part.partition, part.code = p, code
+		part.from, part.max = member.from, member.max
 		n = next
 	}
 	return false
@@ -181,23 +183,23 @@ func (s *Shard) addChangedParts(req *request, fetch *fetchRequest) (rest bool) {
 
 // releaseParts gives the parts of a session's Fetch back, with what was counted
 // of them; with subscribe the Fetch waits for more.
-func (s *Shard) releaseParts(fetch *fetchRequest, subscribe bool) {
-	for at := fetch.parts.First; subscribe && at != none; at = s.fetches.parts.next(at) {
-		if part := &s.fetches.parts.all[at]; part.session != none {
-			s.sessions.members[part.session].tally = part.tally
-			s.sessions.subscribe(part.session, part.partition)
+func (t *fetches) releaseParts(fetch *fetchRequest, sessions *sessions, subscribe bool) {
+	for at := fetch.parts.First; subscribe && at != none; at = t.parts.next(at) {
+		if part := &t.parts.all[at]; part.session != none {
+			sessions.members[part.session].tally = part.tally
+			sessions.subscribe(part.session, part.partition)
 		}
 	}
-	s.fetches.dropParts(fetch)
+	t.dropParts(fetch)
 }
 
 // dropUnchanged gives back those parts of a session's Fetch of which there is
 // nothing to say.
-func (s *Shard) dropUnchanged(fetch *fetchRequest) {
+func (t *fetches) dropUnchanged(fetch *fetchRequest, sessions *sessions) {
 	for at := fetch.parts.First; at != none; {
-		next := s.fetches.parts.next(at)
-		if s.sessions.unchanged(&s.fetches.parts.all[at]) {
-			s.fetches.dropPart(fetch, at)
+		next := t.parts.next(at)
+		if sessions.unchanged(&t.parts.all[at]) {
+			t.dropPart(fetch, at)
 		}
 		at = next
 	}

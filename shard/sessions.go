@@ -95,7 +95,8 @@ const (
 const SessionPartitionBytes = int(unsafe.Sizeof(sessionPartition{})) + 8
 
 func newSessions(arena *mem.Arena, slots, members int, seed uint64) (t sessions, err error) {
-	t.seed, t.free, t.byUse, t.freeMember = seed, none, mem.EmptyList, none
+	t.seed, t.free = seed, none
+	t.byUse, t.freeMember = mem.EmptyList, none
 	if slots == 0 || members == 0 {
 		return t, nil
 	}
@@ -173,7 +174,8 @@ func (t *sessions) begin(byID bool, now ioring.Instant) int32 {
 		id = 1 << low
 	}
 	*session = emptySession
-	session.id, session.epoch, session.byID, session.removals = id, 1, byID, t.topics.removals
+	session.id, session.epoch = id, 1
+	session.byID, session.removals = byID, t.topics.removals
 	session.created, session.used = now, now
 	t.n++
 	t.uses.PushBack(&t.byUse, i)

@@ -171,7 +171,7 @@ type Shard struct {
 	Timelines *metrics.Shard
 	// Flight keeps the slowest requests of a data shard; the control shard has none.
 	Flight    *metrics.Flight
-	slo       objectives
+	recorder  recorder
 	published ioring.Instant // when the counters were last made readable
 }
 
@@ -204,7 +204,7 @@ func Open(world World, o Options) (*Shard, error) {
 	if s.sessions, err = newSessions(world.Arena, o.SessionsMax, o.SessionPartitionsMax, world.Seed^0x666574636865730a); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
-	if err = s.newFlight(world.Arena); err != nil {
+	if s.Flight, err = newFlight(world.Arena, o.Shard); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
 	if s.engine, err = engine.New(world.Ring, world.Arena, world.Boot, o.Shard, s, o.Engine); err != nil {
@@ -255,7 +255,7 @@ func (s *Shard) makeTables() {
 	s.topics = newTopicTable()
 	s.producers = newProducers(o.ProducersMax, o.Engine.LogsMax)
 	s.Timelines = metrics.NewShard()
-	s.slo.topics = &s.topics
+	s.recorder = recorder{flight: s.Flight, slo: objectives{topics: &s.topics}, topics: &s.topics, engine: s.engine, counters: &s.Timelines.Counters}
 	s.truncations.engine, s.truncations.outbox, s.truncations.early = s.engine, &s.outbox, s.o.Faults.StartToldEarly
 	s.readahead.engine, s.readahead.counters = s.engine, &s.Timelines.Counters
 }

@@ -126,8 +126,8 @@ func (s *Shard) configure(number int32, b []byte) {
 		RetentionMS: v(0), RetentionBytes: v(1), SegmentBytes: v(2), SegmentMS: v(3),
 		MessageBytesMax: v(4), BeforeMaxMS: v(5), AfterMaxMS: v(6), AppendTime: v(7) != 0, WriteCaching: v(8) != 0, ObjectiveMS: v(9), ObjectivePPM: v(10),
 	}
-	if s.Flight != nil && !s.slo.set(number) {
-		s.lines.writef(Warn, "a topic's latency.slo.ms is not watched: so many have one already: ", int64(s.slo.n))
+	if s.Flight != nil && !s.recorder.slo.set(number) {
+		s.lines.writef(Warn, "a topic's latency.slo.ms is not watched: so many have one already: ", int64(s.recorder.slo.n))
 	}
 	for _, p := range topic.partitions {
 		if p != nil {

@@ -20,7 +20,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	s.post.awake(s.o.Shard)
 	s.now, s.wall = now, wall
 	s.Timelines.Counters.Turns++
-	s.beginTurn()
+	s.recorder.turnBegins(now)
 	again, before := false, s.stage
 	s.reap()
 	s.readMail()
@@ -64,7 +64,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	sleepUntil = min(sleepUntil, s.refusals())
 	s.warnOfFailures()
 	s.countFrames()
-	s.endTurn()
+	s.recorder.turnEnds(now, wall)
 	if s.Timelines.Asked() {
 		s.counters()
 		s.gauges()
