@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tailbound/tailbound/cmd/tailbound/client"
 	"github.com/tailbound/tailbound/cmd/tailbound/observe"
 	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
@@ -39,7 +40,8 @@ func rootCommand() *cobra.Command {
   tailbound check /var/lib/tailbound
   kcat -b localhost:9092 -L`,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), observe.Command(), topicCommand(), produceCommand(), consumeCommand(), groupCommand(), clusterCommand(), benchCommand(), configCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), observe.Command(), benchCommand(), configCommand(), versionCommand())
+	root.AddCommand(client.Commands(versionString())...)
 	root.InitDefaultCompletionCmd()
 	term.ExplainMistakes(root)
 	return root

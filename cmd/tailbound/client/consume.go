@@ -1,19 +1,14 @@
-package main
+package client
 
 import (
 	"bufio"
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"regexp"
-	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -30,8 +25,8 @@ type consumeOptions struct {
 	atEnd                   bool
 }
 
-func consumeCommand() *cobra.Command {
-	o, x := new(clientOptions), consumeOptions{}
+func consumeCommand(version string) *cobra.Command {
+	o, want := &options{version: version}, consumeOptions{}
 	c := &cobra.Command{
 		Use:   "consume TOPIC...",
 		Short: "Print records",
@@ -53,19 +48,19 @@ are in base64, as one of them is no text.`,
   tailbound consume orders --grep-key '^customer-17$' -e`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: o.completeTopics,
-		RunE:              func(cmd *cobra.Command, args []string) error { return consume(cmd, o, x, args) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return consume(cmd, o, want, args) },
 	}
 	o.flags(c)
 	f := c.Flags()
-	f.StringVarP(&x.from, "from", "o", "start", "where to begin (also --offset)")
-	f.StringVar(&x.to, "to", "", "where to end; what is there is not printed")
-	f.Int32SliceVarP(&x.partitions, "partitions", "p", nil, "only these partitions")
-	f.Int64VarP(&x.count, "num", "n", 0, "end after so many records")
-	f.BoolVarP(&x.atEnd, "exit-at-end", "e", false, "end where the partitions end now")
-	f.StringVarP(&x.format, "format", "f", "%v\\n", "how a record is printed, or json")
-	f.StringVarP(&x.group, "group", "g", "", "consume as a member of a group, and commit what was printed")
-	f.StringVar(&x.grepKey, "grep-key", "", "only records whose key matches a regular expression")
-	f.StringVar(&x.grep, "grep", "", "only records whose value matches a regular expression")
+	f.StringVarP(&want.from, "from", "o", "start", "where to begin (also --offset)")
+	f.StringVar(&want.to, "to", "", "where to end; what is there is not printed")
+	f.Int32SliceVarP(&want.partitions, "partitions", "p", nil, "only these partitions")
+	f.Int64VarP(&want.count, "num", "n", 0, "end after so many records")
+	f.BoolVarP(&want.atEnd, "exit-at-end", "e", false, "end where the partitions end now")
+	f.StringVarP(&want.format, "format", "f", "%v\\n", "how a record is printed, or json")
+	f.StringVarP(&want.group, "group", "g", "", "consume as a member of a group, and commit what was printed")
+	f.StringVar(&want.grepKey, "grep-key", "", "only records whose key matches a regular expression")
+	f.StringVar(&want.grep, "grep", "", "only records whose value matches a regular expression")
 	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "offset" {
 			name = "from"
@@ -75,37 +70,37 @@ are in base64, as one of them is no text.`,
 	return c
 }
 
-func consume(cmd *cobra.Command, o *clientOptions, x consumeOptions, topics []string) error {
+func consume(cmd *cobra.Command, o *options, want consumeOptions, topics []string) error {
 	if o.output != "table" && !cmd.Flags().Changed("format") {
 		if o.output != "json" {
 			return fmt.Errorf("--output %s: records are printed with --format, or as json", o.output)
 		}
-		x.format = "json"
+		want.format = "json"
 	}
-	print, err := recordPrinter(x.format)
+	print, err := recordPrinter(want.format)
 	if err != nil {
 		return err
 	}
-	keys, err := pattern("--grep-key", x.grepKey)
+	keys, err := pattern("--grep-key", want.grepKey)
 	if err != nil {
 		return err
 	}
-	values, err := pattern("--grep", x.grep)
+	values, err := pattern("--grep", want.grep)
 	if err != nil {
 		return err
 	}
-	within, err := x.within()
+	within, err := want.within()
 	if err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 	more := []kgo.Opt{kgo.FetchMaxWait(500 * time.Millisecond), patient(cmd.ErrOrStderr()), kgo.KeepRetryableFetchErrors()}
-	if x.group != "" {
-		if len(x.partitions) > 0 || x.to != "" || x.atEnd {
+	if want.group != "" {
+		if len(want.partitions) > 0 || want.to != "" || want.atEnd {
 			return errors.New("--group takes what the group gives it: no --partitions, --to or --exit-at-end beside it")
 		}
-		// A group begins at --from only where nothing is committed.
+		// A group begins at --from only where it has committed nothing.
 		reset := kgo.NewOffset().AtStart()
 		switch within.from.kind {
 		case atStart:
@@ -114,7 +109,7 @@ func consume(cmd *cobra.Command, o *clientOptions, x consumeOptions, topics []st
 		default:
 			return errors.New("--from with --group is start or end; `tailbound group reset` moves a group")
 		}
-		more = append(more, kgo.ConsumerGroup(x.group), kgo.ConsumeTopics(topics...), kgo.ConsumeResetOffset(reset), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll())
+		more = append(more, kgo.ConsumerGroup(want.group), kgo.ConsumeTopics(topics...), kgo.ConsumeResetOffset(reset), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll())
 	} else {
 		more = append(more, kgo.KeepControlRecords())
 	}
@@ -123,13 +118,13 @@ func consume(cmd *cobra.Command, o *clientOptions, x consumeOptions, topics []st
 		return err
 	}
 	defer c.kafka.CloseAllowingRebalance()
-	var left map[string]map[int32]int64 // where each partition ends; a partition that has is gone
-	if x.group == "" {
-		ranges, err := c.ranges(topics, x.partitions, within)
+	var left map[string]map[int32]int64 // end offsets of partitions that are not finished; nil: they have no end
+	if want.group == "" {
+		ranges, err := c.ranges(topics, want.partitions, within)
 		if err != nil {
 			return err
 		}
-		left = c.assign(ranges, x.to != "" || x.atEnd)
+		left = c.assign(ranges, want.to != "" || want.atEnd)
 		if left != nil && len(left) == 0 {
 			return nil
 		}
@@ -165,7 +160,7 @@ func consume(cmd *cobra.Command, o *clientOptions, x consumeOptions, topics []st
 				printed++
 			}
 			done = append(done, r)
-			over = x.count > 0 && printed == x.count
+			over = want.count > 0 && printed == want.count
 			if bounded && r.Offset+1 >= end {
 				over = c.arrived(left, r.Topic, r.Partition) || over
 			}
@@ -174,9 +169,9 @@ func consume(cmd *cobra.Command, o *clientOptions, x consumeOptions, topics []st
 			err = out.Flush()
 		}
 		if errors.Is(err, unix.EPIPE) {
-			return nil // whoever read has enough
+			return nil // the reader of the pipe has closed it, as head does
 		}
-		if x.group != "" {
+		if want.group != "" {
 			if err == nil {
 				err = c.kafka.CommitRecords(ctx, done...)
 			}
@@ -188,6 +183,7 @@ func consume(cmd *cobra.Command, o *clientOptions, x consumeOptions, topics []st
 	}
 }
 
+// within is the range of --from and --to.
 func (x *consumeOptions) within() (w offsetRange, err error) {
 	if w.from, err = parsePosition(x.from); err != nil {
 		return w, fmt.Errorf("--from %q: %w", x.from, err)
@@ -201,8 +197,8 @@ func (x *consumeOptions) within() (w offsetRange, err error) {
 	return w, nil
 }
 
-// assign has the client consume the ranges. With an end it is where each of
-// them ends, nil without.
+// assign makes the client consume ranges. If they are bounded it returns the end of
+// each that is not empty, otherwise nil.
 func (c *client) assign(ranges []partitionRange, bounded bool) (left map[string]map[int32]int64) {
 	assigned := map[string]map[int32]kgo.Offset{}
 	if bounded {
@@ -227,7 +223,7 @@ func (c *client) assign(ranges []partitionRange, bounded bool) (left map[string]
 	return left
 }
 
-// arrived ends a partition, and says whether it was the last.
+// arrived finishes a partition and returns whether it was the last.
 func (c *client) arrived(left map[string]map[int32]int64, topic string, partition int32) bool {
 	if _, ok := left[topic][partition]; ok {
 		c.kafka.PauseFetchPartitions(map[string][]int32{topic: {partition}})
@@ -238,9 +234,10 @@ func (c *client) arrived(left map[string]map[int32]int64, topic string, partitio
 	return len(left) == 0
 }
 
-// fetchError is what ends a consumer: what a client tries again by itself does
-// not, but for what a disk has lost, where the consumer is to come to an end.
-// That is said once where it is not.
+// fetchError is the error that ends a consumer, if there is one. Errors that kgo
+// retries do not, except for records that the broker's storage cannot read: with an
+// end the consumer would never reach it, so it is an error; without one it is
+// printed once, and said remembers it.
 func (c *client) fetchError(fetches kgo.Fetches, bounded bool, said map[string]bool) error {
 	for _, e := range fetches.Errors() {
 		var lost *kgo.ErrDataLoss
@@ -266,8 +263,10 @@ func (c *client) fetchError(fetches kgo.Fetches, bounded bool, said map[string]b
 	return nil
 }
 
+// matcher matches bytes with a regular expression; without one it matches all.
 type matcher struct{ *regexp.Regexp }
 
+// pattern is the matcher of a flag.
 func pattern(flag, text string) (matcher, error) {
 	if text == "" {
 		return matcher{}, nil
@@ -280,88 +279,3 @@ func pattern(flag, text string) (matcher, error) {
 }
 
 func (m matcher) match(b []byte) bool { return m.Regexp == nil || m.Match(b) }
-
-// recordJSON is a record as a line of JSON. The names stay; produce reads them.
-type recordJSON struct {
-	Topic     string       `json:"topic,omitempty"`
-	Partition *int32       `json:"partition,omitempty"`
-	Offset    int64        `json:"offset"`
-	Time      recordTime   `json:"time"`
-	Key       *string      `json:"key"`
-	Value     *string      `json:"value"`
-	Headers   []headerJSON `json:"headers,omitempty"`
-	Base64    bool         `json:"base64,omitempty"` // key and values are
-}
-
-type headerJSON struct {
-	Key       string `json:"key"`
-	Value     string `json:"value"`
-	KeyBase64 bool   `json:"key_base64,omitempty"` // a key is text, mostly
-}
-
-// recordTime is a time as RFC 3339 has it, or a number of milliseconds where it
-// has no such time: records may say anything.
-type recordTime struct{ time.Time }
-
-func (t recordTime) MarshalJSON() ([]byte, error) {
-	if y := t.Year(); y < 0 || y > 9999 {
-		return strconv.AppendInt(nil, t.UnixMilli(), 10), nil
-	}
-	return t.Time.MarshalJSON()
-}
-
-func (t *recordTime) UnmarshalJSON(text []byte) error {
-	if ms, err := strconv.ParseInt(string(text), 10, 64); err == nil {
-		t.Time = time.UnixMilli(ms)
-		return nil
-	}
-	return t.Time.UnmarshalJSON(text)
-}
-
-// recordPrinter is what prints a record in a format.
-func recordPrinter(format string) (func(io.Writer, *kgo.Record) error, error) {
-	if format == "json" {
-		return func(w io.Writer, r *kgo.Record) error { return json.NewEncoder(w).Encode(toJSON(r)) }, nil
-	}
-	f, err := kgo.NewRecordFormatter(format)
-	if err != nil {
-		return nil, fmt.Errorf("--format %q: %w", format, err)
-	}
-	var line []byte
-	return func(w io.Writer, r *kgo.Record) error {
-		line = f.AppendRecord(line[:0], r)
-		_, err := w.Write(line)
-		return err
-	}, nil
-}
-
-func toJSON(r *kgo.Record) recordJSON {
-	x := recordJSON{Topic: r.Topic, Partition: &r.Partition, Offset: r.Offset, Time: recordTime{r.Timestamp.UTC()}}
-	x.Base64 = !utf8.Valid(r.Key) || !utf8.Valid(r.Value)
-	for _, h := range r.Headers {
-		x.Base64 = x.Base64 || !utf8.Valid(h.Value)
-	}
-	text := func(b []byte) *string {
-		if b == nil {
-			return nil
-		}
-		s := string(b)
-		if x.Base64 {
-			s = base64.StdEncoding.EncodeToString(b)
-		}
-		return &s
-	}
-	x.Key, x.Value = text(r.Key), text(r.Value)
-	for _, h := range r.Headers {
-		v := ""
-		if p := text(h.Value); p != nil {
-			v = *p
-		}
-		k := headerJSON{Key: h.Key, Value: v}
-		if !utf8.ValidString(h.Key) {
-			k.Key, k.KeyBase64 = base64.StdEncoding.EncodeToString([]byte(h.Key)), true
-		}
-		x.Headers = append(x.Headers, k)
-	}
-	return x
-}

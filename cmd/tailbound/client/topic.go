@@ -1,4 +1,4 @@
-package main
+package client
 
 import (
 	"errors"
@@ -6,20 +6,17 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"strconv"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
-	"github.com/tailbound/tailbound/cluster"
 	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
-func topicCommand() *cobra.Command {
-	o := new(clientOptions)
+func topicCommand(version string) *cobra.Command {
+	o := &options{version: version}
 	c := &cobra.Command{Use: "topic", Short: "Create, list, describe, alter, delete and purge topics",
 		Example: "  tailbound topic create orders -p 6 -c retention.ms=604800000\n  tailbound topic describe orders\n  tailbound topic list 'orders-*' --output json"}
 	o.flags(c)
@@ -27,7 +24,7 @@ func topicCommand() *cobra.Command {
 	return c
 }
 
-func topicCreate(o *clientOptions) *cobra.Command {
+func topicCreate(o *options) *cobra.Command {
 	var partitions int32
 	var replicas int16
 	var configs []string
@@ -39,7 +36,7 @@ func topicCreate(o *clientOptions) *cobra.Command {
   tailbound topic create audit -c retention.ms=604800000 -c max.message.bytes=65536`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			set, err := settings("--config", configs)
+			set, err := keyValues("--config", configs)
 			if err != nil {
 				return err
 			}
@@ -88,59 +85,7 @@ func topicCreate(o *clientOptions) *cobra.Command {
 	return c
 }
 
-// configStep is what to do about a configuration that a broker does not take: a
-// name that is near a right one, or a number with a unit.
-func configStep(err error, set map[string]*string) (steps string) {
-	if !errors.Is(err, kerr.InvalidConfig) {
-		return ""
-	}
-	for _, name := range slices.Sorted(maps.Keys(set)) {
-		_, known := cluster.LookupConfig(name)
-		_, notANumber := strconv.ParseInt(*set[name], 10, 64)
-		switch near := term.Nearest(name, configNames()); {
-		case !known && near != "":
-			steps += fmt.Sprintf("; %s: did you mean %s?", name, near)
-		case notANumber == nil:
-		case strings.HasSuffix(name, ".ms"):
-			steps += fmt.Sprintf("; %s is a number of milliseconds, without a unit", name)
-		case strings.HasSuffix(name, ".bytes"):
-			steps += fmt.Sprintf("; %s is a number of bytes, without a unit", name)
-		}
-	}
-	return steps
-}
-
-// configNames are those that a topic's configuration may have at a Tailbound
-// broker; most are any Kafka broker's.
-func configNames() (names []string) {
-	for _, d := range cluster.Configs() {
-		names = append(names, d.Name)
-	}
-	return names
-}
-
-// completeConfigs is the shell's completion of the names in KEY=VALUE, or of
-// KEY alone.
-func completeConfigs(suffix string) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	return func(_ *cobra.Command, _ []string, typed string) (all []string, _ cobra.ShellCompDirective) {
-		for _, name := range configNames() {
-			if strings.HasPrefix(name, typed) {
-				all = append(all, name+suffix)
-			}
-		}
-		return all, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
-	}
-}
-
-type topicRow struct {
-	Topic      string `json:"topic"`
-	ID         string `json:"id"`
-	Partitions int    `json:"partitions"`
-	Replicas   int    `json:"replicas"`
-	Internal   bool   `json:"internal,omitempty"`
-}
-
-func topicList(o *clientOptions) *cobra.Command {
+func topicList(o *options) *cobra.Command {
 	var internal bool
 	c := &cobra.Command{
 		Use:     "list [PATTERN...]",
@@ -181,129 +126,7 @@ func topicList(o *clientOptions) *cobra.Command {
 	return c
 }
 
-type topicDescription struct {
-	topicRow
-	PartitionRows []partitionRow `json:"partition_list"`
-	Configs       []configRow    `json:"configs,omitempty"`
-	ConfigsError  string         `json:"configs_error,omitempty"`
-}
-
-type partitionRow struct {
-	Partition int32   `json:"partition"`
-	Leader    int32   `json:"leader"`
-	Epoch     int32   `json:"epoch"`
-	Replicas  []int32 `json:"replicas"`
-	Start     int64   `json:"start"`
-	End       int64   `json:"end"`
-	Error     string  `json:"error,omitempty"`
-}
-
-type configRow struct {
-	Name   string `json:"name"`
-	Value  string `json:"value"`
-	Source string `json:"source"`
-}
-
-func topicDescribe(o *clientOptions) *cobra.Command {
-	return &cobra.Command{
-		Use:               "describe TOPIC...",
-		Aliases:           []string{"info"},
-		Short:             "Show partitions, leaders, offsets and configuration of topics",
-		Example:           "  tailbound topic describe orders\n  tailbound topic describe orders --output json | jq '.[0].partition_list[].end'",
-		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: o.completeTopics,
-		RunE: o.withClient(func(cmd *cobra.Command, c *client, args []string) error {
-			all, err := c.describeTopics(args)
-			if err != nil {
-				return err
-			}
-			return o.print(cmd.OutOrStdout(), all, func(t *tabwriter.Writer) {
-				for i, d := range all {
-					if i > 0 {
-						fmt.Fprintln(t)
-					}
-					printTopic(t, d)
-				}
-			})
-		}),
-	}
-}
-
-func (c *client) describeTopics(names []string) ([]topicDescription, error) {
-	m, err := c.metadata(names...)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := c.limited()
-	defer cancel()
-	starts, err := c.admin.ListStartOffsets(ctx, names...)
-	if err != nil && len(starts) == 0 {
-		return nil, c.explain(err)
-	}
-	ends, err := c.admin.ListEndOffsets(ctx, names...)
-	if err != nil && len(ends) == 0 {
-		return nil, c.explain(err)
-	}
-	configs, configsErr := c.admin.DescribeTopicConfigs(ctx, names...)
-	var all []topicDescription
-	for _, name := range names {
-		d := m.Topics[name]
-		t := topicDescription{topicRow: topicRow{name, d.ID.String(), len(d.Partitions), d.Partitions.NumReplicas(), d.IsInternal}}
-		for _, p := range d.Partitions.Sorted() {
-			row := partitionRow{Partition: p.Partition, Leader: p.Leader, Epoch: p.LeaderEpoch, Replicas: p.Replicas, Start: -1, End: -1}
-			start, _ := starts.Lookup(name, p.Partition)
-			end, _ := ends.Lookup(name, p.Partition)
-			for _, e := range []error{p.Err, start.Err, end.Err} {
-				if e != nil && row.Error == "" {
-					row.Error = brokerError(e, "").Error()
-				}
-			}
-			if start.Err == nil {
-				row.Start = start.Offset
-			}
-			if end.Err == nil {
-				row.End = end.Offset
-			}
-			t.PartitionRows = append(t.PartitionRows, row)
-		}
-		r, err := configs.On(name, nil)
-		if err == nil {
-			err = r.Err
-		}
-		if configsErr != nil {
-			err = c.explain(configsErr)
-		}
-		if err != nil {
-			t.ConfigsError = brokerError(err, r.ErrMessage).Error()
-		}
-		for _, k := range r.Configs {
-			t.Configs = append(t.Configs, configRow{k.Key, k.MaybeValue(), k.Source.String()})
-		}
-		slices.SortFunc(t.Configs, func(a, b configRow) int { return strings.Compare(a.Name, b.Name) })
-		all = append(all, t)
-	}
-	return all, nil
-}
-
-func printTopic(t *tabwriter.Writer, d topicDescription) {
-	fmt.Fprintf(t, "%s\t%s, %s, id %s\n", d.Topic, term.Plural(d.Partitions, "partition"), term.Plural(d.Replicas, "replica"), d.ID)
-	t.Flush()
-	fmt.Fprintln(t, "\nPARTITION\tLEADER\tEPOCH\tREPLICAS\tSTART\tEND\tRECORDS")
-	for _, p := range d.PartitionRows {
-		fmt.Fprintf(t, "%d\t%d\t%d\t%v\t%d\t%d\t%d\t%s\n", p.Partition, p.Leader, p.Epoch, p.Replicas, p.Start, p.End, p.End-p.Start, p.Error)
-	}
-	t.Flush()
-	if d.ConfigsError != "" {
-		fmt.Fprintf(t, "\nits configuration could not be read: %s\n", d.ConfigsError)
-		return
-	}
-	fmt.Fprintln(t, "\nCONFIG\tVALUE\tSOURCE")
-	for _, k := range d.Configs {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", k.Name, k.Value, k.Source)
-	}
-}
-
-func topicAlter(o *clientOptions) *cobra.Command {
+func topicAlter(o *options) *cobra.Command {
 	var set, remove []string
 	var partitions int
 	var dry bool
@@ -315,7 +138,7 @@ func topicAlter(o *clientOptions) *cobra.Command {
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: o.completeTopics,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			values, err := settings("--set", set)
+			values, err := keyValues("--set", set)
 			if err != nil {
 				return err
 			}
@@ -403,7 +226,7 @@ func (c *client) alterTopics(names []string, set map[string]*string, remove []st
 	return all, nil
 }
 
-func topicDelete(o *clientOptions) *cobra.Command {
+func topicDelete(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:               "delete TOPIC...",
 		Aliases:           []string{"rm"},
@@ -435,7 +258,7 @@ func topicDelete(o *clientOptions) *cobra.Command {
 	}
 }
 
-func topicPurge(o *clientOptions) *cobra.Command {
+func topicPurge(o *options) *cobra.Command {
 	var partitions []int32
 	var before string
 	var dry bool

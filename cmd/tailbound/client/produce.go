@@ -1,10 +1,9 @@
-package main
+package client
 
 import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,8 +31,8 @@ type produceOptions struct {
 	batchBytes                             term.ByteSize
 }
 
-func produceCommand() *cobra.Command {
-	o, x := new(clientOptions), produceOptions{batchBytes: 1000012}
+func produceCommand(version string) *cobra.Command {
+	o, want := &options{version: version}, produceOptions{batchBytes: 1000012}
 	c := &cobra.Command{
 		Use:   "produce TOPIC [FILE...]",
 		Short: "Write records, one for each line of standard input or of files",
@@ -50,35 +49,36 @@ as '%k %v\n', or json for lines as consume --format json prints them.`,
   tailbound consume old -e -f json | tailbound produce new -f json`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: o.completeProduce,
-		RunE:              func(cmd *cobra.Command, args []string) error { return produce(cmd, o, x, args[0], args[1:]) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return produce(cmd, o, want, args[0], args[1:]) },
 	}
 	o.flags(c)
 	f := c.Flags()
-	f.StringVarP(&x.key, "key", "k", "", "key of every record")
-	f.StringVarP(&x.keyDelimiter, "key-delimiter", "K", "", "a line is key and value with this between")
-	f.StringArrayVarP(&x.headers, "header", "H", nil, "KEY=VALUE of every record; may be repeated")
-	f.Int32VarP(&x.partition, "partition", "p", -1, "write to this partition (-1: by key, else spread)")
-	f.StringVarP(&x.codec, "compression", "z", "none", "none, gzip, snappy, lz4 or zstd")
-	f.StringVar(&x.acks, "acks", "all", "all, 1, or 0 (no answer is awaited)")
-	f.Var(&x.batchBytes, "max-message-bytes", "largest record batch that is sent, at most 64MiB")
-	f.Float64Var(&x.rate, "rate", 0, "records a second at most (0: as fast as it goes)")
-	f.Int64VarP(&x.count, "num", "n", 0, "end after so many records")
-	f.StringVarP(&x.format, "format", "f", "", "what a record looks like, or json")
-	f.BoolVar(&x.whole, "whole", false, "each file, or all of standard input, is one record")
-	f.BoolVar(&x.create, "create", false, "have the broker create the topic where it allows that")
-	f.BoolVarP(&x.tombstone, "tombstone", "Z", false, "an empty value is none")
-	f.BoolVarP(&x.verbose, "verbose", "v", false, "print partition and offset of each record")
+	f.StringVarP(&want.key, "key", "k", "", "key of every record")
+	f.StringVarP(&want.keyDelimiter, "key-delimiter", "K", "", "a line is key and value with this between")
+	f.StringArrayVarP(&want.headers, "header", "H", nil, "KEY=VALUE of every record; may be repeated")
+	f.Int32VarP(&want.partition, "partition", "p", -1, "write to this partition (-1: by key, else spread)")
+	f.StringVarP(&want.codec, "compression", "z", "none", "none, gzip, snappy, lz4 or zstd")
+	f.StringVar(&want.acks, "acks", "all", "all, 1, or 0 (no answer is awaited)")
+	f.Var(&want.batchBytes, "max-message-bytes", "largest record batch that is sent, at most 64MiB")
+	f.Float64Var(&want.rate, "rate", 0, "records a second at most (0: as fast as it goes)")
+	f.Int64VarP(&want.count, "num", "n", 0, "end after so many records")
+	f.StringVarP(&want.format, "format", "f", "", "what a record looks like, or json")
+	f.BoolVar(&want.whole, "whole", false, "each file, or all of standard input, is one record")
+	f.BoolVar(&want.create, "create", false, "have the broker create the topic where it allows that")
+	f.BoolVarP(&want.tombstone, "tombstone", "Z", false, "an empty value is none")
+	f.BoolVarP(&want.verbose, "verbose", "v", false, "print partition and offset of each record")
 	return c
 }
 
-func (o *clientOptions) completeProduce(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+// completeProduce completes a topic's name, then files.
+func (o *options) completeProduce(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveDefault // files
 	}
 	return o.completeTopics(cmd, args, typed)
 }
 
-// produced sums up what was written.
+// produced is the summary of what was written.
 type produced struct {
 	Topic      string              `json:"topic"`
 	Records    int64               `json:"records"`
@@ -95,7 +95,7 @@ type producedPartition struct {
 	Last      int64 `json:"last"`
 }
 
-func (x *produceOptions) clientOptions(topic string) ([]kgo.Opt, error) {
+func (x *produceOptions) kafkaOptions(topic string) ([]kgo.Opt, error) {
 	options := []kgo.Opt{kgo.DefaultProduceTopic(topic), kgo.RecordDeliveryTimeout(30 * time.Second), kgo.UnknownTopicRetries(3)}
 	switch x.codec {
 	case "none":
@@ -133,14 +133,14 @@ func (x *produceOptions) clientOptions(topic string) ([]kgo.Opt, error) {
 	return options, nil
 }
 
-func produce(cmd *cobra.Command, o *clientOptions, x produceOptions, topic string, files []string) error {
-	options, err := x.clientOptions(topic)
+func produce(cmd *cobra.Command, o *options, want produceOptions, topic string, files []string) error {
+	options, err := want.kafkaOptions(topic)
 	options = append(options, patient(cmd.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
 	var headers []kgo.RecordHeader
-	for _, h := range x.headers {
+	for _, h := range want.headers {
 		k, v, ok := strings.Cut(h, "=")
 		if !ok {
 			return fmt.Errorf("--header %q: it is KEY=VALUE", h)
@@ -148,10 +148,10 @@ func produce(cmd *cobra.Command, o *clientOptions, x produceOptions, topic strin
 		headers = append(headers, kgo.RecordHeader{Key: k, Value: []byte(v)})
 	}
 	sources := []source{{"standard input", cmd.InOrStdin()}}
-	p := producing{x: x, out: bufio.NewWriter(cmd.OutOrStdout()), byPartition: map[int32]*producedPartition{}}
+	p := producing{want: want, out: bufio.NewWriter(cmd.OutOrStdout()), byPartition: map[int32]*producedPartition{}}
 	if len(files) > 0 {
 		sources = nil
-		if !x.verbose {
+		if !want.verbose {
 			p.bar = term.NewProgress(os.Stderr, "writing")
 		}
 		for _, name := range files {
@@ -161,7 +161,7 @@ func produce(cmd *cobra.Command, o *clientOptions, x produceOptions, topic strin
 			}
 			defer f.Close()
 			if about, err := f.Stat(); err != nil || !about.Mode().IsRegular() {
-				p.bar = nil // nobody knows how much there is
+				p.bar = nil // a pipe's size is not known
 			} else {
 				p.bytes += about.Size()
 			}
@@ -175,13 +175,13 @@ func produce(cmd *cobra.Command, o *clientOptions, x produceOptions, topic strin
 		return err
 	}
 	defer c.close()
-	if !x.create {
+	if !want.create {
 		m, err := c.metadata(topic)
 		if err != nil {
 			return err
 		}
-		if n := len(m.Topics[topic].Partitions); int(x.partition) >= n {
-			return fmt.Errorf("topic %s has no partition %d; it has %s, from 0", topic, x.partition, term.Plural(n, "partition"))
+		if n := len(m.Topics[topic].Partitions); int(want.partition) >= n {
+			return fmt.Errorf("topic %s has no partition %d; it has %s, from 0", topic, want.partition, term.Plural(n, "partition"))
 		}
 	}
 	p.c, p.began, p.sum.Topic = c, time.Now(), topic
@@ -212,7 +212,7 @@ type source struct {
 	r    io.Reader
 }
 
-// counted counts what is read.
+// counted is a reader that counts bytes.
 type counted struct {
 	io.Reader
 	n *int64
@@ -224,11 +224,11 @@ func (c *counted) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// producing is one run of produce. The promise of each record runs on the
-// client's goroutines.
+// producing is one run of produce. promise runs on kgo's goroutines; mu guards what
+// it uses.
 type producing struct {
 	c     *client
-	x     produceOptions
+	want  produceOptions
 	began time.Time
 	read  int64
 
@@ -242,14 +242,14 @@ type producing struct {
 	first       error
 }
 
-// all writes everything of one source.
+// all writes all records of one source. After a failed record it stops.
 func (p *producing) all(ctx context.Context, s source, headers []kgo.RecordHeader) error {
-	next, err := p.x.reader(s)
+	next, err := p.want.reader(s)
 	if err != nil {
 		return err
 	}
 	for {
-		if p.x.count > 0 && p.read == p.x.count {
+		if p.want.count > 0 && p.read == p.want.count {
 			return nil
 		}
 		r, err := next()
@@ -261,17 +261,17 @@ func (p *producing) all(ctx context.Context, s source, headers []kgo.RecordHeade
 		}
 		p.read++
 		r.Headers = append(r.Headers, headers...)
-		if p.x.key != "" {
-			r.Key = []byte(p.x.key)
+		if p.want.key != "" {
+			r.Key = []byte(p.want.key)
 		}
-		if p.x.partition >= 0 {
-			r.Partition = p.x.partition
+		if p.want.partition >= 0 {
+			r.Partition = p.want.partition
 		}
-		if p.x.tombstone && len(r.Value) == 0 {
+		if p.want.tombstone && len(r.Value) == 0 {
 			r.Value = nil
 		}
-		if p.x.rate > 0 {
-			due := p.began.Add(time.Duration(float64(p.read-1) / p.x.rate * 1e9))
+		if p.want.rate > 0 {
+			due := p.began.Add(time.Duration(float64(p.read-1) / p.want.rate * 1e9))
 			select {
 			case <-time.After(time.Until(due)):
 			case <-ctx.Done():
@@ -295,6 +295,7 @@ func (p *producing) failed() bool {
 	return p.first != nil
 }
 
+// promise takes the result of one record.
 func (p *producing) promise(r *kgo.Record, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -314,11 +315,12 @@ func (p *producing) promise(r *kgo.Record, err error) {
 	}
 	x.Records++
 	x.Last = r.Offset
-	if p.x.verbose {
+	if p.want.verbose {
 		fmt.Fprintf(p.out, "%d/%d\n", r.Partition, r.Offset)
 	}
 }
 
+// report prints the summary: to standard error as text, or as --output says.
 func (p *producing) report(w io.Writer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -339,7 +341,7 @@ func (p *producing) report(w io.Writer) error {
 	return p.out.Flush()
 }
 
-// reader is what reads one record after the other from a source, until io.EOF.
+// reader is a function that reads the next record of a source, io.EOF at the end.
 func (x *produceOptions) reader(s source) (func() (*kgo.Record, error), error) {
 	switch {
 	case x.whole:
@@ -379,7 +381,7 @@ func (x *produceOptions) reader(s source) (func() (*kgo.Record, error), error) {
 	return func() (*kgo.Record, error) {
 		line, err := lines.ReadBytes('\n')
 		if err == io.EOF && len(line) > 0 {
-			err = nil // the last line needs no end
+			err = nil // the last line may have no newline
 		}
 		if err != nil {
 			return nil, err
@@ -395,29 +397,4 @@ func (x *produceOptions) reader(s source) (func() (*kgo.Record, error), error) {
 		}
 		return &kgo.Record{Key: k, Value: v}, nil
 	}, nil
-}
-
-func fromJSON(j recordJSON) (*kgo.Record, error) {
-	var wrong error
-	data := func(s *string) []byte {
-		if s == nil {
-			return nil
-		}
-		if !j.Base64 {
-			return []byte(*s)
-		}
-		b, err := base64.StdEncoding.DecodeString(*s)
-		wrong = errors.Join(wrong, err)
-		return b
-	}
-	r := &kgo.Record{Key: data(j.Key), Value: data(j.Value), Timestamp: j.Time.Time}
-	for _, h := range j.Headers {
-		key := h.Key
-		if h.KeyBase64 {
-			b, err := base64.StdEncoding.DecodeString(key)
-			key, wrong = string(b), errors.Join(wrong, err)
-		}
-		r.Headers = append(r.Headers, kgo.RecordHeader{Key: key, Value: data(&h.Value)})
-	}
-	return r, wrong
 }

@@ -1,4 +1,4 @@
-package main
+package client
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
-// position is a place in a partition, as people say it.
+// position is a place in a partition, absolute or relative.
 type position struct {
 	kind positionKind
 	n    int64 // an offset, a number of records, or ms since 1970
@@ -22,18 +22,19 @@ type position struct {
 type positionKind uint8
 
 const (
-	atStart     positionKind = iota // of what is there
-	atEnd                           // the next record
-	atOffset                        // n
-	afterStart                      // n records after it
-	beforeEnd                       // n records before it
-	atTime                          // the first record of that time or later
+	atStart     positionKind = iota // the first record
+	atEnd                           // the next record to be written
+	atOffset                        // offset n
+	afterStart                      // n records after the first
+	beforeEnd                       // n records before the end
+	atTime                          // the first record of time n or later
 	positionIs  = "it is start, end, an offset, +N (after the start), -N (before the end) or @TIME"
 	timeIs      = "a time is 2026-11-21, 2026-11-21T09:30:00Z, milliseconds since 1970, or -1h30m (ago)"
-	secondsMax  = 1e11 // a number above it is of milliseconds: the year 5138 in seconds
+	secondsMax  = 1e11 // a number below it is seconds (up to the year 5138), otherwise milliseconds
 	localLayout = "2006-01-02T15:04:05"
 )
 
+// parsePosition reads a position; positionIs lists the forms.
 func parsePosition(text string) (position, error) {
 	switch strings.ToLower(text) {
 	case "start", "beginning", "earliest", "oldest":
@@ -59,7 +60,8 @@ func parsePosition(text string) (position, error) {
 	return position{atOffset, n}, nil
 }
 
-// parseTime is a time in ms since 1970. What names no zone is local.
+// parseTime reads a time, in ms since 1970; timeIs lists the forms. A time without a
+// zone is local.
 func parseTime(text string, now time.Time) (int64, error) {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n >= 0 {
 		if n < secondsMax {
@@ -80,9 +82,10 @@ func parseTime(text string, now time.Time) (int64, error) {
 
 type offsetRange struct{ from, to position }
 
-// partitionRange is a range of one partition's records, from to to - 1.
+// partitionRange is a range of one partition's records: from is in it, to is not.
+// start and end are those of the partition.
 //
-// Invariant: start <= from <= to <= end, but where from is beyond the end.
+// Invariant: start <= from <= to <= end, unless from is an offset beyond the end.
 type partitionRange struct {
 	topic     string
 	partition int32
@@ -91,8 +94,8 @@ type partitionRange struct {
 	end       int64
 }
 
-// ranges finds what positions mean in each partition, by topic and partition.
-// No partitions are all.
+// ranges are what a range of positions means in each partition, ordered by topic and
+// partition. An empty list of partitions means all.
 func (c *client) ranges(topics []string, partitions []int32, r offsetRange) ([]partitionRange, error) {
 	m, err := c.metadata(topics...)
 	if err != nil {

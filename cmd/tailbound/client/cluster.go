@@ -1,4 +1,4 @@
-package main
+package client
 
 import (
 	"fmt"
@@ -16,8 +16,8 @@ import (
 	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
-func clusterCommand() *cobra.Command {
-	o := new(clientOptions)
+func clusterCommand(version string) *cobra.Command {
+	o := &options{version: version}
 	c := &cobra.Command{Use: "cluster", Short: "Show what brokers there are, and whether all is well",
 		Example: "  tailbound cluster info\n  tailbound cluster health"}
 	o.flags(c)
@@ -42,8 +42,8 @@ type brokerRow struct {
 	Error   string  `json:"error,omitempty"`
 }
 
-// describeCluster asks a broker of --brokers, not one that it names: those may
-// be what is wrong.
+// describeCluster asks the brokers of --brokers in turn, at those addresses: the
+// addresses that they advertise may be what is wrong.
 func (c *client) describeCluster() (clusterDescription, *kmsg.MetadataResponse, error) {
 	request := kmsg.NewPtrMetadataRequest()
 	var m *kmsg.MetadataResponse
@@ -83,7 +83,7 @@ func (c *client) describeCluster() (clusterDescription, *kmsg.MetadataResponse, 
 	return d, m, nil
 }
 
-func clusterInfo(o *clientOptions) *cobra.Command {
+func clusterInfo(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:     "info",
 		Short:   "Show the cluster's id and its nodes; each data shard is one",
@@ -111,7 +111,7 @@ type clusterCheck struct {
 	Problems []string    `json:"problems"`
 }
 
-func clusterHealth(o *clientOptions) *cobra.Command {
+func clusterHealth(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "health",
 		Short: "Ask every node, and look at every partition; exit status 1 where something is wrong",
@@ -163,7 +163,8 @@ Exit status: 0 where all is well, 1 where something is not.`,
 	}
 }
 
-// partitionProblems are what is wrong with topics and partitions.
+// partitionProblems are topics and partitions with errors, without a leader, or with
+// replicas that are not in sync.
 func partitionProblems(m *kmsg.MetadataResponse) (all []string) {
 	for _, t := range m.Topics {
 		name := "(without a name)"
@@ -190,12 +191,12 @@ func partitionProblems(m *kmsg.MetadataResponse) (all []string) {
 	return all
 }
 
-// ask has one node answer ApiVersions over a connection of its own.
+// ask sends ApiVersions to one node at the address that it advertises.
 func (c *client) ask(node int32) error {
 	ctx, cancel := c.limited()
 	defer cancel()
 	request := kmsg.NewPtrApiVersionsRequest()
-	request.ClientSoftwareName, request.ClientSoftwareVersion = "tailbound", softwareVersion()
+	request.ClientSoftwareName, request.ClientSoftwareVersion = "tailbound", c.softwareVersion()
 	_, err := c.kafka.Broker(int(node)).RetriableRequest(ctx, request)
 	return err
 }

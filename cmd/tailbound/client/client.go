@@ -1,0 +1,118 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/tailbound/tailbound/cmd/tailbound/term"
+)
+
+// client is a connection to brokers, for the length of one command.
+type client struct {
+	*options
+	kafka *kgo.Client
+	admin *kadm.Client
+	ctx   context.Context // ends with the command; limited gives the one of a single answer
+}
+
+// withClient is a command's RunE: it connects, does work and closes the client.
+func (o *options) withClient(work func(*cobra.Command, *client, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := o.connect(cmd)
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		return work(cmd, c, args)
+	}
+}
+
+// connect makes a client and checks that a broker answers.
+func (o *options) connect(cmd *cobra.Command, more ...kgo.Opt) (*client, error) {
+	if err := term.CheckOutput(o.output); err != nil {
+		return nil, err
+	}
+	options := append([]kgo.Opt{
+		kgo.SeedBrokers(o.brokers...), kgo.ClientID("tailbound"), kgo.SoftwareNameAndVersion("tailbound", o.softwareVersion()),
+		kgo.DialTimeout(min(o.timeout, 5*time.Second)), kgo.RetryTimeout(o.timeout), kgo.RequestRetries(5),
+	}, more...)
+	k, err := kgo.NewClient(options...)
+	if err != nil {
+		return nil, fmt.Errorf("--brokers %s: %w", strings.Join(o.brokers, ","), err)
+	}
+	c := &client{options: o, kafka: k, admin: kadm.NewClient(k), ctx: cmd.Context()}
+	c.admin.SetTimeoutMillis(int32(o.timeout.Milliseconds()))
+	ctx, cancel := c.limited()
+	defer cancel()
+	if err := k.Ping(ctx); err != nil {
+		k.Close()
+		return nil, o.explain(err)
+	}
+	return c, nil
+}
+
+// patience reports, for a command that runs until it is interrupted, that a broker
+// cannot be reached, and that it can again. Its hook runs on kgo's goroutines.
+type patience struct {
+	out  io.Writer
+	mu   sync.Mutex
+	lost map[int32]bool
+}
+
+func (p *patience) OnBrokerConnect(b kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err != nil && b.NodeID >= 0 && !p.lost[b.NodeID]: // of a broker of --brokers, connect returns the error
+		p.lost[b.NodeID] = true
+		fmt.Fprintf(p.out, "tailbound: node %d at %s is not to be reached, trying again: %v\n", b.NodeID, net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))), err)
+	case err == nil && p.lost[b.NodeID]:
+		p.lost[b.NodeID] = false
+		fmt.Fprintf(p.out, "tailbound: node %d answers again\n", b.NodeID)
+	}
+}
+
+// patient is the option that adds a patience.
+func patient(out io.Writer) kgo.Opt {
+	return kgo.WithHooks(&patience{out: out, lost: map[int32]bool{}})
+}
+
+func (c *client) close() { c.kafka.Close() }
+
+// limited is the context of one answer: it ends after --timeout.
+func (c *client) limited() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(c.ctx, c.timeout)
+}
+
+// metadata is what a broker answers about all topics, or about those named. It is an
+// error if a named one does not exist.
+func (c *client) metadata(topics ...string) (kadm.Metadata, error) {
+	ctx, cancel := c.limited()
+	defer cancel()
+	m, err := c.admin.Metadata(ctx, topics...)
+	if err != nil {
+		return m, c.explain(err)
+	}
+	for _, name := range topics {
+		d := m.Topics[name]
+		switch {
+		case errors.Is(d.Err, kerr.UnknownTopicOrPartition) || !m.Topics.Has(name):
+			return m, c.unknownTopic(name)
+		case d.Err != nil:
+			return m, fmt.Errorf("topic %s: %w", name, brokerError(d.Err, ""))
+		}
+	}
+	return m, nil
+}
