@@ -1,7 +1,7 @@
 package engine
 
-// batches is the index of the batches in memory: of each log a list of chunks,
-// oldest first.
+// batches is the index of the batches in memory: a list of chunks for each log,
+// by offset.
 type batches struct {
 	chunks []chunk
 	free   int32 // the first free one
@@ -11,29 +11,32 @@ type batches struct {
 type batch struct {
 	base    int64
 	maxTime int64
-	seq     uint64 // of its frame; 0: a direct run's
+	seq     uint64 // of its frame; 0: it is in a direct extent
 	slab    int32
-	pos     uint32 // of the entry header
-	length  uint32 // of the batch
+	pos     uint32 // of its entry's header in the slab
+	length  uint32 // of its bytes, without the entry's header
 	count   uint32
 	crc     uint32
-	age     uint32 // when it was appended, in slabs
+	age     uint32 // cache.age when it was appended
 }
 
-// direct says that no frame holds the batch but an extent.
+// direct reports that the batch is in an extent of its log and in no frame.
 func (b *batch) direct() bool { return b.seq == 0 }
 
 const batchesPerChunk = 32
 
-// chunk is a piece of a log's index. Invariant: head < tail in every chunk of
-// a log but the last, which may be empty when it is the only one.
+// chunk is a part of a log's list. Its batches are those from head to tail - 1.
+//
+// Invariant: head < tail in every chunk of a log, but that the only chunk of a log
+// may be empty.
 type chunk struct {
 	batches    [batchesPerChunk]batch
 	next, prev int32
 	head, tail int32
 }
 
-// cursor names a node: the one at of chunk, which may be one past its tail.
+// cursor is a place in a log's list: batch number at of a chunk. It may be one past
+// the last batch.
 type cursor struct {
 	chunk int32
 	at    int32
@@ -48,12 +51,12 @@ func (b *batches) allocate(o *Options) {
 	}
 }
 
-// fits says that push would find a place.
+// fits reports that push has a place for a batch of the log.
 func (b *batches) fits(lg *log) bool {
 	return lg.lastChunk != none && b.chunks[lg.lastChunk].tail < batchesPerChunk || b.free != none
 }
 
-// pushNode is a new last node of l, to be filled in.
+// push adds a last batch to a log, to be filled in by the caller.
 func (b *batches) push(lg *log) *batch {
 	if lg.lastChunk == none || b.chunks[lg.lastChunk].tail == batchesPerChunk {
 		i := b.free
@@ -77,8 +80,8 @@ func (b *batches) push(lg *log) *batch {
 	return &chunk.batches[chunk.tail-1]
 }
 
-// at is the node under c, moved on to the next chunk where it stands at the
-// end of one; nil at the end of the log.
+// at is the batch under the cursor; nil at the end of the log. A cursor at the end
+// of a chunk is moved to the next one.
 func (b *batches) at(cur *cursor) *batch {
 	for cur.chunk != none {
 		chunk := &b.chunks[cur.chunk]
@@ -93,14 +96,14 @@ func (b *batches) at(cur *cursor) *batch {
 	return nil
 }
 
-// find is the node that holds offset. False: it is not in memory.
+// find is the batch that holds offset. False: it is not in memory.
 func (b *batches) find(lg *log, offset int64) (cursor, bool) {
 	for i := lg.lastChunk; i != none; i = b.chunks[i].prev {
 		chunk := &b.chunks[i]
 		if chunk.head == chunk.tail || chunk.batches[chunk.head].base > offset {
 			continue
 		}
-		lo, hi := chunk.head, chunk.tail // the last node whose base <= offset
+		lo, hi := chunk.head, chunk.tail // the last batch whose base <= offset
 		for hi-lo > 1 {
 			m := (lo + hi) / 2
 			if chunk.batches[m].base <= offset {
@@ -115,6 +118,7 @@ func (b *batches) find(lg *log, offset int64) (cursor, bool) {
 	return cursor{}, false
 }
 
+// pop forgets the oldest batch of a log.
 func (b *batches) pop(lg *log) {
 	first := lg.firstChunk
 	chunk := &b.chunks[first]
@@ -129,7 +133,7 @@ func (b *batches) pop(lg *log) {
 	}
 	if chunk.next == none {
 		if chunk.tail < batchesPerChunk {
-			return // the only one stays, to be filled on
+			return // the only chunk stays, and is filled further
 		}
 		lg.firstChunk, lg.lastChunk, lg.flushCursor, lg.durableCursor = none, none, cursor{none, 0}, cursor{none, 0}
 	} else {
@@ -145,6 +149,7 @@ func (b *batches) pop(lg *log) {
 	b.free = first
 }
 
+// drop forgets all batches of a log.
 func (b *batches) drop(lg *log) {
 	for lg.firstChunk != none {
 		first := lg.firstChunk
@@ -153,4 +158,19 @@ func (b *batches) drop(lg *log) {
 		b.free = first
 	}
 	lg.lastChunk, lg.flushCursor, lg.durableCursor = none, cursor{none, 0}, cursor{none, 0}
+}
+
+// release says that the batches from a cursor up to offset end are in segments: the
+// journal need not keep them, and their slabs can be reused.
+func (b *batches) release(cache *cache, journal *journal, cur cursor, end int64) {
+	for ; ; cur.at++ {
+		batch := b.at(&cur)
+		if batch == nil || batch.base >= end {
+			return
+		}
+		cache.slabs[batch.slab].unflushed--
+		if batch.seq != 0 {
+			journal.frame(batch.seq).unflushed--
+		}
+	}
 }

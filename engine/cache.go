@@ -7,30 +7,34 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// cache is the log memory: slabs in which frames are built, and per log an
-// index of the batches in them. It is also the cache: a slab is taken again,
-// in order of age, when nothing in it is undrained, in flight or pinned.
+// cache is the log memory: slabs in which frames and direct extents are built and
+// from which they are written. What lies there is also what reads are answered
+// from: a slab is reused, oldest first, when no batch in it is unflushed, in flight
+// or pinned. batches says where in it a log's batches are.
 type cache struct {
 	env        *env
 	slabs      []slab
-	current    int32 // where frames are built; none
-	age        uint32
+	current    int32  // where frames are built, of slabs; none
+	age        uint32 // of the slab that was begun last: slabs are counted
 	pinned     int    // slabs with pins
-	evictedAge uint32 // batches so old are forgotten, see evict
-	unswept    int    // logs that have not been looked at for such
-	sweepAt    int    // the next of them
+	evictedAge uint32 // batches of this age and older are evicted
+	unswept    int    // logs that may still have some of them
+	sweepAt    int    // the log to look at next
 }
 
-// Invariant: used <= the block's length, and a multiple of blockBytes between frames.
+// slab is one block of log memory.
+//
+// Invariant: used <= the block's length, and a multiple of format.BlockBytes between
+// frames.
 type slab struct {
 	block     mem.Block
 	used      int
-	age       uint32 // when it was begun, in slabs; 0: never
+	age       uint32 // when it was begun; 0: never
 	closed    uint32 // the age of the youngest batch in it
-	unflushed int32  // data entries
-	frames    int32  // not durable yet, the open one included
+	unflushed int32  // batches in it that no segment has
+	frames    int32  // frames in it that are not durable, the open one included
 	pins      int32
-	filling   bool // it is e.slab, or one of e.growing
+	filling   bool // frames or extents are being built in it
 }
 
 func (c *cache) allocate(arena *mem.Arena) error {
@@ -51,9 +55,10 @@ func (c *cache) allocate(arena *mem.Arena) error {
 	return nil
 }
 
+// reusable reports that nothing but the cache needs what is in the slab.
 func (s *slab) reusable() bool { return s.unflushed == 0 && s.frames == 0 && s.pins == 0 }
 
-// slabsFree counts what could be filled next.
+// reusable counts the slabs that could be filled next.
 func (c *cache) reusable() int {
 	n := 0
 	for i := range c.slabs {
@@ -64,8 +69,8 @@ func (c *cache) reusable() int {
 	return n
 }
 
-// oldestSlab is the free slab that was filled before the others, or was not
-// filled at all unless it is to be a used one; none.
+// oldest is the least recently filled reusable slab, or none. With used, slabs that
+// were never filled do not count.
 func (c *cache) oldest(used bool) int32 {
 	best := none
 	for i := range c.slabs {
@@ -76,8 +81,8 @@ func (c *cache) oldest(used bool) int32 {
 	return best
 }
 
-// takeSlab makes the oldest slab that can be had the one to fill instead of
-// which: e.slab or one of e.growing.
+// take replaces *which, a slab that was being filled, by the oldest reusable one and
+// evicts what that cached. False: none is reusable.
 func (c *cache) take(logs *logTable, batches *batches, which *int32) bool {
 	best := c.oldest(false)
 	if best == none {
@@ -96,17 +101,18 @@ func (c *cache) take(logs *logTable, batches *batches, which *int32) bool {
 	return true
 }
 
-// evict forgets, in every log, the batches up to age. A log does so when it is
-// read, or when its turn comes: some logs now, some each step.
+// evict forgets the batches up to an age, in every log: in a log that is read before
+// it is, in the others some at a time, now and in each step.
 func (c *cache) evict(logs *logTable, batches *batches, age uint32) {
 	c.evictedAge, c.unswept = max(c.evictedAge, age), logs.used
 	c.sweep(logs, batches, sweptPerStep)
 	c.env.stats.Evictions++
 }
 
-// sweptPerStep is how many logs a step looks at for what is evicted.
+// sweptPerStep is how many logs one step trims.
 const sweptPerStep = 64
 
+// sweep trims some of the logs that may have evicted batches.
 func (c *cache) sweep(logs *logTable, batches *batches, count int) {
 	for ; c.unswept > 0 && count > 0; count-- {
 		c.unswept--
@@ -117,10 +123,10 @@ func (c *cache) sweep(logs *logTable, batches *batches, count int) {
 	}
 }
 
-// trim forgets what is evicted of log l, oldest first and only what is drained: a
-// log whose oldest batch is undrained has nothing in a slab that is free. Several
-// slabs are filled at a time, so batches have ages of their own: what memory holds
-// of a log has no gap.
+// trim forgets the evicted batches of a log, oldest first, and only flushed ones: a
+// log whose oldest batch is unflushed has nothing in a reusable slab. Several slabs
+// are filled at a time, so batches have ages of their own, and what memory holds of
+// a log has no gap.
 func (c *cache) trim(batches *batches, lg *log) {
 	for lg.state != logFree && lg.firstChunk != none {
 		chunk := &batches.chunks[lg.firstChunk]
@@ -135,8 +141,8 @@ func (c *cache) trim(batches *batches, lg *log) {
 	}
 }
 
-// evictOldest makes room in the index, which small batches use up before the
-// memory: of what is evicted already, or of the oldest slab that is free.
+// evictOldest makes room in the index of batches, which small batches use up before
+// the memory: it forgets what is evicted already, or else the oldest reusable slab.
 func (c *cache) evictOldest(logs *logTable, batches *batches) {
 	c.sweep(logs, batches, c.unswept)
 	if batches.free != none {
@@ -152,26 +158,12 @@ func (c *cache) evictOldest(logs *logTable, batches *batches) {
 	slab.age, slab.closed, slab.used = 0, 0, 0
 }
 
-// letNodesGo: nobody but the cache needs the batches from c to end.
-func (b *batches) release(cache *cache, journal *journal, cur cursor, end int64) {
-	for ; ; cur.at++ {
-		batch := b.at(&cur)
-		if batch == nil || batch.base >= end {
-			return
-		}
-		cache.slabs[batch.slab].unflushed--
-		if batch.seq != 0 {
-			journal.frame(batch.seq).unflushed--
-		}
-	}
-}
-
-// PinsLeft is how many slabs more readers may pin: half of them, so that there
-// are always some to fill. It may be below 0: whoever pins keeps to it.
+// PinsLeft is how many more slabs readers may pin. They may pin half of them, so
+// that some can always be filled; the caller of Read keeps to it. It can be negative.
 func (e *Engine) PinsLeft() int {
 	n := len(e.cache.slabs)
 	return max(1, min(n/2, n-3)) - e.cache.pinned
 }
 
-// LogMemoryBytes is how much log memory there is.
+// LogMemoryBytes is the size of log memory, in bytes.
 func (e *Engine) LogMemoryBytes() int { return len(e.cache.slabs) * e.o.slabBytes() }

@@ -7,8 +7,9 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// Engine is one shard's storage. One thread owns it; nothing in it blocks but
-// New.
+// Engine is one shard's storage. One thread owns it, and only New blocks. Its owner
+// calls Complete for each completion, takes events with Next, and calls Step once a
+// turn.
 type Engine struct {
 	env
 	logs     logTable
@@ -32,9 +33,8 @@ type Engine struct {
 	stopRetries uint64 // flushes and files that may have failed in all before a stop is given up as a clean one
 }
 
-// env is what all machines of an engine share: the ring, the time, what was
-// configured, and the ways to tell the owner of what happened. It has nothing of
-// any machine.
+// env is what all machines of an engine share: the ring, the time, the options,
+// the events, counters and failures. No machine's state is in it.
 type env struct {
 	ring       ioring.Ring
 	o          Options
@@ -44,7 +44,7 @@ type env struct {
 	now        ioring.Instant
 	stopping   bool
 	failed     bool
-	failure    Failure // why
+	failure    Failure // why failed
 	troubles   uint64  // failures that were survived
 	trouble    Failure // the last of them
 	events     eventQueue
@@ -54,10 +54,10 @@ type env struct {
 	disk       Disk
 }
 
-// logTable has the logs of the shard by slot.
+// logTable is the table of the shard's logs, by slot.
 type logTable struct {
 	all  []log
-	used int // no slot from here on was ever used
+	used int // slots from here on were never used
 	byID map[uint64]Slot
 	free int32
 }
@@ -69,10 +69,10 @@ type eventQueue struct {
 	length int
 }
 
-// log is one open log.
+// log is one open log: a partition's records.
 //
-// Invariant: start <= end; drained <= durable <= end; drained <= taken; what is
-// in memory begins at or before drained.
+// Invariant: start <= end; flushed <= durable <= end; flushed <= flushing <= end;
+// what is in memory begins at or before flushed.
 type log struct {
 	id       uint64
 	state    logState
@@ -80,60 +80,60 @@ type log struct {
 	start    int64
 	end      int64
 	durable  int64
-	flushed  int64 // synced in segments
-	flushing int64 // in runs under way
+	flushed  int64 // up to here it is synced in segments
+	flushing int64 // up to here it is in extents that were sent
 
 	maxTime, maxTimeBase               int64 // over everything appended
-	flushedMaxTime, flushedMaxTimeBase int64 // the same over what is drained
+	flushedMaxTime, flushedMaxTimeBase int64 // the same over what is flushed
 	corruptFrom, corruptTo             int64
 
-	firstChunk, lastChunk int32  // chunks of the memory index
-	flushCursor           cursor // the first node that is not taken
-	durableCursor         cursor // the first node that is not durable
-	unflushed             int64  // entry bytes past taken that the journal has
+	firstChunk, lastChunk int32  // its chunks in batches
+	flushCursor           cursor // the first batch at or past flushing
+	durableCursor         cursor // the first batch that is not durable
+	unflushed             int64  // entry bytes past flushing that the journal has
 	oldestUnflushed       ioring.Instant
-	lastWrite             writeTiming // of the last frame or run that moved durable
-	unsynced              int64       // bytes of batches that were appended and are not
+	lastWrite             writeTiming // of the frame or extent that last moved durable
+	unsynced              int64       // bytes of batches that were appended and are not durable
 
 	firstSegment, lastSegment int32  // its segments, oldest first
-	writing                   int32  // where runs go; none before the first
-	active                    int32  // where appends are admitted; writing or the one after it
-	chain                     uint32 // header CRC of the last durable run
+	writing                   int32  // the segment that extents are written to; none before the first
+	active                    int32  // the segment that appends are admitted to: writing or the one after it
+	chain                     uint32 // header CRC of the last durable extent
 
-	firstExtent, lastExtent int32  // its runs under way
+	firstExtent, lastExtent int32  // its extents under way, by offset
 	sentExtent              int32  // the last of them that was sent; none
-	building                int32  // the last of them, which grows; none
-	extentsInFlight         int    // sent, and not over
-	directExtents           int    // of them all, those that are direct
-	contentionInterval      uint32 // the interval in which it was counted as one with large batches
-	wroteDirect             bool   // there were any in this life
-	extentBytes             int    // of the last one's entries
-	frameSeq                uint64 // the last frame with something of it
-	frameBytes              int    // and how much
-	chainSent               uint32 // header CRC of the last run that was sent
+	building                int32  // the direct one that batches are added to, the last; none
+	extentsInFlight         int    // sent, and neither written nor failed
+	directExtents           int    // how many of its extents are direct
+	contentionInterval      uint32 // the interval in which directContention counted it
+	wroteDirect             bool   // since it was opened
+	extentBytes             int    // of the entries of the last direct one
+	frameSeq                uint64 // the last frame with a batch of it
+	frameBytes              int    // entry bytes of it there
+	chainSent               uint32 // header CRC of the last extent that was sent
 	slot                    Slot   // its own
 
-	segmentBytes int64 // of its segments, at most; 0: the shard's own
-	startDurable int64 // startDurable <= start
+	segmentBytes int64 // bound of the size of its segments; 0: Options.SegmentBytes
+	startDurable int64 // Invariant: startDurable <= start
 
-	durableEventDue  bool // a Durable event is due
-	flushQueued      bool // in the drain queue
+	durableEventDue  bool // its event Durable is in the queue
+	flushQueued      bool // it is in the flush queue
 	provisioning     bool // a segment is being made or grown
 	noSpace          bool
-	catchingUp       bool // its next large batch waits for drains
+	catchingUp       bool // its next large batch waits for flushes
 	retryAt          ioring.Instant
-	deletedDelivered bool // Deleted was taken
+	deletedDelivered bool // the owner has taken Deleted
 	nextFree         int32
 
-	// last, so that what every append looks at lies together
+	// Last, so that what every append touches shares cache lines.
 	nEpochs int
 	epochs  [epochsPerLog]format.EpochStart
 }
 
-// epochsPerLog is how many leader epochs of a log are known, the last ones.
+// epochsPerLog is how many leader epochs of a log are kept: the last ones.
 const epochsPerLog = 32
 
-// none is the index of nothing, in every table.
+// none stands for no index, in every table.
 const none = int32(-1)
 
 type logState uint8
@@ -142,44 +142,44 @@ const (
 	logFree logState = iota
 	logOpening
 	logOpen
-	logDeleting // its end is not durable yet
-	logDeleted  // it is; the slot is free when nothing of it is in flight and Deleted was taken
+	logDeleting // the deletion is not durable yet
+	logDeleted  // it is; the slot is freed when nothing of the log is in flight and Deleted was taken
 )
 
-// Slot is the index of an open log in its shard's table, stable while open.
+// Slot is the index of a log in its shard's table. It is stable while the log is open.
 type Slot uint32
 
-// Status says what came of a call.
+// Status is the result of a call.
 type Status uint8
 
 const (
 	OK            Status = iota // done
-	WaitMemory                  // log memory, a read buffer or a frame is not free: try again when Progress changed
-	WaitRoom                    // the log's segment is being made or grown: try again when Progress changed
-	NoSpace                     // the disk had no room; it is tried again by itself
-	StorageFailed               // a write or sync of this shard failed: it takes nothing more
-	LogCorrupt                  // acknowledged records of this log are lost: readable up to there, no writes
+	WaitMemory                  // no log memory, read buffer or frame is free: try again when Progress has changed
+	WaitRoom                    // the log's segment is being made or grown: try again when Progress has changed
+	NoSpace                     // the disk has no room; the engine tries again
+	StorageFailed               // a write or sync of this shard failed: nothing is appended any more
+	LogCorrupt                  // acknowledged records of this log are lost: it is readable up to there and takes no appends
 	OutOfRange                  // the offset is below the log's start or above its end
-	Empty                       // nothing to read there yet
-	NotCached                   // not in memory: ReadDisk
+	Empty                       // nothing is there yet
+	NotCached                   // not in memory: call ReadDisk
 	Unknown                     // no such log
-	TooLarge                    // larger than BatchBytesMax
+	TooLarge                    // larger than Options.BatchBytesMax
 	Full                        // the table of logs is full
 	Corrupt                     // what is on disk is not what was written
 )
 
-// Kind says what an Event tells.
+// Kind is the kind of an Event.
 type Kind uint8
 
 const (
-	Durable  Kind = iota // Slot: Durable(Slot) or StartDurable(Slot) moved, or NotifyReaders asked for it
+	Durable  Kind = iota // Slot: Durable(Slot) or StartDurable(Slot) moved, or NotifyReaders was called
 	Opened               // User, Slot, Status
 	Deleted              // User, Slot, Status
 	ReadDone             // User, Status, Read
-	Failed               // the shard's storage failed: Failure
+	Failed               // the shard's storage failed: see Engine.Failure
 )
 
-// Event is what happened, as plain data.
+// Event is something that happened, as plain data: which fields it has depends on Kind.
 type Event struct {
 	Kind   Kind
 	Slot   Slot
@@ -188,13 +188,13 @@ type Event struct {
 	Read   uint32
 }
 
-// Attacher gives what a shard wants kept with a log: opaque bytes written with
-// every checkpoint.
+// Attacher gives bytes to keep with a log, opaque to the engine: they are written
+// with every checkpoint, and RecoveredLog has them.
 type Attacher interface {
-	Attachment(l Slot, dst []byte) int // bytes written, at most len(dst)
+	Attachment(slot Slot, dst []byte) int // bytes written, at most len(dst)
 }
 
-// Complete takes every completion whose token's kind is the engine's.
+// Complete takes one completion whose token has a kind of the engine.
 func (e *Engine) Complete(completion ioring.Completion, now ioring.Instant) {
 	e.now = max(e.now, now)
 	index := completion.Token.Slot()
@@ -223,9 +223,9 @@ func (e *Engine) Complete(completion ioring.Completion, now ioring.Instant) {
 }
 
 const (
-	kindFrame      = ioring.KindEngine + iota // slot: frame ring index<<1 | sync
-	kindExtent                                // slot: run<<1 | sync
-	kindProvision                             // slot: work
+	kindFrame      = ioring.KindEngine + iota // slot: index in journal.live<<1 | sync
+	kindExtent                                // slot: extent<<1 | sync
+	kindProvision                             // slot: job
 	kindCheckpoint                            // slot: sync
 	kindRead                                  // slot: read
 	kindOpenFile                              // slot: file
@@ -233,11 +233,11 @@ const (
 	kindUnlink
 	kindPreallocate
 	kindIndex
-	KindBlocking // of New, and of package recovery, while nothing else is in flight
+	KindBlocking // of New and of package recovery, when nothing else is in flight
 )
 
-// Step runs every machine once and says when it wants to run again though
-// nothing completes.
+// Step runs every machine once. It returns when it is to be called again even if
+// nothing completes before.
 func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	e.now = max(e.now, now)
 	sleepUntil = ioring.Never
@@ -251,14 +251,15 @@ func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	e.segments.stepUnlinks(&e.files, &e.recycled, &sleepUntil)
 	e.stepRecycled(&sleepUntil)
 	e.cache.sweep(&e.logs, &e.batches, sweptPerStep)
-	e.stepJournal(&sleepUntil) // entries that the others made
+	e.stepJournal(&sleepUntil) // writes the entries that the other machines appended
 	e.stepStop(&sleepUntil)
 	return sleepUntil
 }
 
+// earlier lowers a time to wait until.
 func earlier(until *ioring.Instant, at ioring.Instant) { *until = min(*until, at) }
 
-// Next is what happened and was not told yet.
+// Next takes the oldest event. False: there is none.
 func (e *Engine) Next() (Event, bool) {
 	if e.events.length == 0 {
 		return Event{}, false
@@ -277,6 +278,7 @@ func (e *Engine) Next() (Event, bool) {
 	return event, true
 }
 
+// emit queues an event for Next. The queue has room for all that can be due.
 func (v *env) emit(event Event) {
 	if v.events.length == len(v.events.all) {
 		panic("engine: events are not taken")
@@ -285,28 +287,28 @@ func (v *env) emit(event Event) {
 	v.events.length++
 }
 
-// Progress changes when what had to wait is worth another try.
+// Progress changes when a call that returned WaitMemory or WaitRoom may succeed now.
 func (e *Engine) Progress() uint64 { return e.progress }
 
-// drainRetriesAtStop is how many drains and files may fail until a stop is given
-// up as a clean one.
+// flushRetriesAtStop is how many flushes and new files may fail during a stop before
+// the stop is no longer a clean one.
 const flushRetriesAtStop = 20
 
-// Shutdown begins a clean stop: everything is drained, then a clean
-// checkpoint is written. Idle says when.
+// Shutdown begins a clean stop: everything is flushed, then a clean checkpoint is
+// written. Idle says when that is done.
 func (e *Engine) Shutdown() {
 	if !e.stopping {
 		e.stopping, e.stopRetries = true, e.stats.DrainRetries+e.stats.NoSpace+flushRetriesAtStop
 	}
 }
 
-// stepStop drives the clean stop: drain all, checkpoint.
+// stepStop drives the clean stop: flush all, write indexes, write the checkpoint.
 func (e *Engine) stepStop(sleep *ioring.Instant) {
 	if !e.stopping || e.stopped || e.failed {
 		return
 	}
 	if e.stats.DrainRetries+e.stats.NoSpace > e.stopRetries {
-		e.stopped = true // what is not drained is in the journal
+		e.stopped = true // what is not flushed is in the journal, and will be replayed
 		return
 	}
 	if e.journal.openEntries > 0 || e.journal.sealedSeq > e.journal.durableSeq || e.extents.used > 0 || e.provision.busy > 0 || e.checkpoints.busy || e.recycled.prealloc.pushed || e.segments.unlinking || len(e.segments.unlinks) > 0 {
@@ -328,7 +330,7 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 	e.stopped = true
 }
 
-// Idle says that nothing is in flight and, after Shutdown, that all is done.
+// Idle reports that nothing is in flight and, after Shutdown, that the stop is done.
 func (e *Engine) Idle() bool {
 	busy := e.diskBusy() || e.index.job.active || e.files.busy > 0 || e.segments.unlinking || e.recycled.prealloc.pushed
 	if e.failed {
@@ -340,8 +342,8 @@ func (e *Engine) Idle() bool {
 	return !busy
 }
 
-// diskBusy says that something is under way on the disk, beside what is made ready
-// and what is done with files alone.
+// diskBusy reports that an operation is in flight other than preallocation and
+// opening, closing or removing files.
 func (e *Engine) diskBusy() bool {
 	return e.journal.sealedSeq > e.journal.durableSeq || e.extents.used > 0 || e.provision.busy > 0 || e.reads.busy > 0 || e.checkpoints.busy
 }

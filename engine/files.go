@@ -6,20 +6,24 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// files are the open segment files of the shard, fewer than there are
-// segments: one that nobody uses is closed for another.
+// files is the table of open segment files: there are fewer than segments, so one
+// that was not used lately is closed for another. One file's life:
+//
+//	take(); await open(); pinned by what reads and writes it; until another needs the slot; await close()
 type files struct {
 	env       *env
-	firstSlot uint32 // ring slot of opened[0]
+	firstSlot uint32 // the ring's file slot of table[0]
 	table     []file
-	paths     mem.Block // one for each, one for unlink, one for each work
+	paths     mem.Block // one for each file, one for unlink, one for each job of provision
 	busy      int
-	free      int32 // closed ones, a list
-	closing   int32 // the one that fileFor had closed last
-	hand      int32 // goes round for one that was not used lately
+	free      int32 // the first unused one
+	closing   int32 // the one that take is having closed
+	hand      int32 // clock hand of take
 }
 
-// file is one ring slot. Invariant: pins > 0 only while it is open or opening.
+// file is one file slot of the ring.
+//
+// Invariant: pins > 0 only while it is open.
 type file struct {
 	state   fileState
 	segment int32
@@ -27,11 +31,11 @@ type file struct {
 	pushed  bool
 	create  bool
 	errno   int
-	used    bool  // since the hand came by
-	next    int32 // closed: the free list
+	used    bool  // since the hand passed
+	next    int32 // of the unused ones
 }
 
-// pathBytes is the room for the path of a file.
+// pathBytes is the room for a path, or for the two of a rename.
 const pathBytes = 64
 
 type fileState uint8
@@ -62,8 +66,8 @@ func (f *files) allocate(arena *mem.Arena) (err error) {
 	return err
 }
 
-// acquire pins the file of segment g for I/O. pending: not now, ask again at
-// the next step; errno: it cannot be opened.
+// acquire pins a segment's file for I/O until unpin. pending: it is being opened, ask
+// again at the next step. errno: it cannot be opened.
 func (f *files) acquire(seg *segment, create bool) (slot uint32, pending bool, errno int) {
 	if seg.file == none {
 		i := f.take()
@@ -101,7 +105,7 @@ func (f *files) unpin(seg *segment) {
 	file.pins--
 }
 
-// fileFor takes a closed slot, or begins to close one that was not used lately.
+// take takes an unused slot; none where it had to begin closing one.
 func (f *files) take() int32 {
 	if i := f.free; i != none {
 		f.free = f.table[i].next
@@ -131,7 +135,7 @@ func (f *files) take() int32 {
 	return none
 }
 
-// fileClosed puts slot i among the closed ones.
+// release makes slot i unused.
 func (f *files) release(i int32) {
 	f.table[i] = file{segment: none, next: f.free}
 	f.free = i

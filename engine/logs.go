@@ -4,7 +4,7 @@ import (
 	"github.com/tailbound/tailbound/engine/format"
 )
 
-// OpenLog makes a log. It is durable when the event Opened comes.
+// OpenLog makes a log. It is durable, and open, when the event Opened comes.
 func (e *Engine) OpenLog(id uint64, user uint32) Status {
 	if e.failed {
 		return StorageFailed
@@ -39,6 +39,7 @@ func (t *logTable) allocate(logsMax int) {
 	}
 }
 
+// add takes a free slot for a log. False: there is none.
 func (t *logTable) add(id uint64) (Slot, bool) {
 	i := t.free
 	if i == none {
@@ -69,19 +70,17 @@ func (e *Engine) Lookup(id uint64) (Slot, bool) {
 // Start is the log's first offset.
 func (e *Engine) Start(slot Slot) int64 { return e.logs.all[slot].start }
 
-// End is one past the last offset appended, Durable one past the last that is
-// durable.
+// End is one past the last offset appended: the log end offset.
 func (e *Engine) End(slot Slot) int64 { return e.logs.all[slot].end }
 
-// Durable is one past the last offset on stable storage.
+// Durable is one past the last offset on stable storage. It never decreases.
 func (e *Engine) Durable(slot Slot) int64 { return e.logs.all[slot].durable }
 
-// StartDurable is the log's first offset as it would be after a power cut now,
-// at least.
+// StartDurable is what Start would at least be after a power cut now.
 func (e *Engine) StartDurable(slot Slot) int64 { return e.logs.all[slot].startDurable }
 
-// MaxTime is the largest timestamp appended and an offset at or before its
-// batch, at which to look for it; ts < 0 and base -1 when there is none.
+// MaxTime is the largest timestamp appended, and an offset at or before its batch
+// at which to begin looking for it. There is none: ts < 0 and base -1.
 func (e *Engine) MaxTime(slot Slot) (ts, base int64) {
 	lg := &e.logs.all[slot]
 	if lg.maxTimeBase == format.NoOffset {
@@ -93,9 +92,9 @@ func (e *Engine) MaxTime(slot Slot) (ts, base int64) {
 	return lg.maxTime, lg.maxTimeBase
 }
 
-// maxTimeLeft is MaxTime of a log whose newest record by time is before its
-// start. Of a segment that the start cuts in two the time may be that of a
-// record before it.
+// maxTimeLeft is MaxTime of a log whose start has passed the batch with the largest
+// timestamp: it looks at all that is left. Of a segment that the start cuts in two
+// the time may be that of a record before the start.
 func (e *Engine) maxTimeLeft(lg *log) (ts, base int64) {
 	ts, base = -1, -1
 	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(seg.next) {
@@ -123,8 +122,8 @@ func (l *log) addEpoch(epoch format.EpochStart) {
 	l.nEpochs++
 }
 
-// EpochAt is the largest epoch at or below epoch that has records, and where
-// the next larger one begins (end for the last); -1, -1 when there is none.
+// EpochAt is the largest leader epoch at or below epoch that has records, and the
+// offset at which the next one begins (end for the last); -1, -1 if there is none.
 func (e *Engine) EpochAt(slot Slot, epoch int32, end int64) (epochFound int32, endOffset int64) {
 	lg := &e.logs.all[slot]
 	if epoch > int32(e.epoch) {
@@ -141,7 +140,7 @@ func (e *Engine) EpochAt(slot Slot, epoch int32, end int64) (epochFound int32, e
 	return -1, -1
 }
 
-// EpochOf is the leader epoch of the record at offset; -1: not known.
+// EpochOf is the leader epoch of the record at offset; -1 if it is not known.
 func (e *Engine) EpochOf(slot Slot, offset int64) int32 {
 	lg := &e.logs.all[slot]
 	for i := lg.nEpochs - 1; i >= 0; i-- {
@@ -152,20 +151,20 @@ func (e *Engine) EpochOf(slot Slot, offset int64) int32 {
 	return -1
 }
 
-// rots says that the record at offset is known to be lost on disk.
+// isCorrupt reports that the record at offset is known to be lost on disk.
 func (l *log) isCorrupt(offset int64) bool {
 	return l.corruptFrom != format.NoOffset && offset >= l.corruptFrom && offset < l.corruptTo
 }
 
-// CorruptRange is the range of records of log l, from to to - 1, that were
-// acknowledged and are lost: opening found so, or a cold read did.
-func (e *Engine) CorruptRange(slot Slot) (from, to int64, rotten bool) {
+// CorruptRange is the range of acknowledged records that are lost, from to to - 1,
+// as opening or a read from disk found it. False: none are known to be.
+func (e *Engine) CorruptRange(slot Slot) (from, to int64, corrupt bool) {
 	lg := &e.logs.all[slot]
 	return lg.corruptFrom, lg.corruptTo, lg.corruptFrom != format.NoOffset
 }
 
-// DeleteLog ends a log. It is gone when the event Deleted comes; its files
-// are removed later.
+// DeleteLog deletes a log. The deletion is durable when the event Deleted comes; the
+// log's files are removed after that.
 func (e *Engine) DeleteLog(slot Slot, user uint32) Status {
 	if e.failed {
 		return StorageFailed
@@ -183,16 +182,16 @@ func (e *Engine) DeleteLog(slot Slot, user uint32) Status {
 	return OK
 }
 
-// logClosed: the end of a log is durable.
+// deletionDurable: the journal says durably that a log is deleted.
 func (e *Engine) deletionDurable(lg *log) {
 	e.emit(Event{Kind: Deleted, User: lg.user, Slot: lg.slot})
 	lg.state = logDeleted
 	e.finishDeletion(lg)
 }
 
-// finishClosing lets what a log that is gone holds in the journal and in memory
-// go, at once: its own segment's entry may wait for that room. It gives the
-// slot back when nothing of the log is in flight.
+// finishDeletion frees a deleted log's journal space and memory immediately, as the
+// entry of a segment being made for it may wait for that room, and its slot once
+// nothing of it is in flight. It is called each time something of the log ends.
 func (e *Engine) finishDeletion(lg *log) {
 	if lg.state != logDeleted || lg.extentsInFlight > 0 || lg.firstExtent != none && e.failed {
 		return

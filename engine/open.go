@@ -8,11 +8,11 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// New carves what the engine of one shard needs and opens its files: the only
-// call here that blocks. boot is Recover's, whose logs of this shard are open
-// afterwards.
+// New allocates all memory of one shard's engine and opens its files. It is the
+// only call that blocks. boot is what recovery.Recover returned; its logs of this
+// shard are open afterwards.
 func New(ring ioring.Ring, arena *mem.Arena, boot *RecoveredState, shard int, attach Attacher, o Options) (*Engine, error) {
-	if shard > 0 { // the control shard's own log has commands, which no setting makes larger
+	if shard > 0 { // the control shard's log has commands, whose size no setting changes
 		o.BatchBytesMax = max(o.BatchBytesMax, boot.BatchBytesMax)
 	}
 	if err := o.Complete(); err != nil {
@@ -22,9 +22,11 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *RecoveredState, shard int, at
 		return nil, fmt.Errorf("shard %d of %d", shard, len(boot.Shards))
 	}
 	if shard == 0 {
-		o.DirectBytes = -1 // that a start moves after what was appended before it is the journal's order
+		// The control log relies on journal order between a record and a later
+		// start-moved entry, so it never writes directly.
+		o.DirectBytes = -1
 	}
-	o.LogsMax = max(o.LogsMax, len(boot.Shards[shard].Logs)) // another number of shards may bring more
+	o.LogsMax = max(o.LogsMax, len(boot.Shards[shard].Logs)) // with fewer shards than before there may be more of them
 	e := &Engine{env: env{ring: ring, o: o, shard: shard, dir: boot.Directory, epoch: boot.Epoch}}
 	e.journal.id = format.JournalID(boot.Directory, boot.Epoch, shard)
 	e.checkpoints.attach = attach
@@ -44,8 +46,8 @@ func New(ring ioring.Ring, arena *mem.Arena, boot *RecoveredState, shard int, at
 	return e, nil
 }
 
-// Plan carves what New would and opens nothing: the engine is good for being
-// looked at only.
+// Plan allocates what New would and opens nothing. The engine is good for measuring
+// its memory only.
 func Plan(arena *mem.Arena, o Options) (*Engine, error) {
 	if err := o.Complete(); err != nil {
 		return nil, err
@@ -79,7 +81,8 @@ func (e *Engine) allocate(arena *mem.Arena) error {
 	return nil
 }
 
-// openShard opens the files of this shard for good.
+// openShard opens the journal, the checkpoints and the directory of segments, and
+// allocates their blocks.
 func (e *Engine) openShard(arena *mem.Arena) error {
 	blocking := ioring.NewBlocking(e.ring, e.flush.buffers[0], e.flush.buffers[1].Slice(0, format.BlockBytes), KindBlocking, e.o.Files)
 	for i, name := range []string{"journal", "checkpoint-0", "checkpoint-1"} {
@@ -103,14 +106,14 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 	}
 	e.journal.blocks = min(size, int64(e.o.JournalBytes)) / format.BlockBytes
 	for index := range uint32(2) {
-		// room for the largest checkpoint there may be, where the disk has it
+		// Room for the largest checkpoint that can be, if the disk has it.
 		slot := e.o.Files + slotCheckpoint + index
 		size, err := blocking.Size(slot)
 		if err != nil {
 			return err
 		}
 		if want := int64(e.o.checkpointBytes()); size < want {
-			_ = blocking.Allocate(slot, size, want-size) // where there is none, it grows when one is written
+			_ = blocking.Allocate(slot, size, want-size) // else the file grows when a checkpoint is written
 			if err := blocking.Sync(slot); err != nil {
 				return err
 			}
@@ -119,7 +122,7 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 	return nil
 }
 
-// adopt opens a log that Recover found.
+// adopt opens a log that recovery found.
 func (e *Engine) adopt(recovered *RecoveredLog) error {
 	slot, ok := e.logs.add(recovered.ID)
 	if !ok {
@@ -154,12 +157,12 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 	return nil
 }
 
-// adoptSpares goes on with what another life made ready.
+// adoptRecycled keeps the files that recovery found ready.
 func (e *Engine) adoptRecycled(files []RecycledFile) {
 	for _, file := range files {
 		seg := e.segments.take(file.Generation, 0)
 		if seg == nil {
-			return // it is removed at the next start
+			return // the next start removes it
 		}
 		if seg.allocated = file.Bytes; !e.recycled.add(seg, true) {
 			e.segments.discard(seg)

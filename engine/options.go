@@ -6,25 +6,25 @@ import (
 	"github.com/tailbound/tailbound/engine/format"
 )
 
-// Options are the sizes of one shard's storage.
+// Options are the sizes and bounds of one shard's storage.
 type Options struct {
 	LogsMax        int
 	SegmentBytes   int
 	JournalBytes   int
-	LogMemoryBytes int // at most; less where the arena has less left
+	LogMemoryBytes int // at most: less where the arena has less left
 	BatchBytesMax  int
-	SpareBytes     int64  // of files that logs let go, kept for their next segments; default 2 GiB, negative: none
-	PrepareBytes   int64  // of files of zeroes, written while nothing is appended and kept for the next segments of logs with large batches
-	InflightMax    int    // frames, and runs of a log; default 2
-	CheckLogs      int    // that a turn puts into a checkpoint; default 32, some 5 us
-	CheckPauseNS   int64  // left to others until the next turn that does; default 50 us
-	DirectBytes    int    // a batch so large is written to its log's segment at once; default 64 KiB, negative: never
-	Files          uint32 // first file slot
+	SpareBytes     int64  // of removed segments' files kept for new segments; default 2 GiB, negative: none
+	PrepareBytes   int64  // of files prewritten with zeroes while nothing is appended, kept for new segments of logs with large batches
+	InflightMax    int    // frames in flight, and extents of one log; default 2
+	CheckLogs      int    // logs that one turn adds to a checkpoint; default 32, some 5 us
+	CheckPauseNS   int64  // between two turns that add to a checkpoint; default 50 us
+	DirectBytes    int    // batches from this size on are written directly to their log's segment; default 64 KiB, negative: never
+	Files          uint32 // first file slot of the ring
 	FilesMax       int
 	Faults         Faults
 }
 
-// Complete fills in the defaults, and refuses sizes that nothing works with.
+// Complete fills in the defaults, and refuses sizes that are too small to work.
 func (o *Options) Complete() error {
 	if o.InflightMax == 0 {
 		o.InflightMax = 2
@@ -48,7 +48,7 @@ func (o *Options) Complete() error {
 		return fmt.Errorf("options %+v are too small", *o)
 	}
 	o.SegmentBytes = format.AlignBlock(max(o.SegmentBytes, 4*int(format.RoomFor(int64(o.entryBytesMax())))))
-	// two of the largest frames always find a place, whatever the end wastes
+	// Two of the largest frames always find a place, however much the end wastes.
 	o.JournalBytes = format.AlignBlock(max(o.JournalBytes, 4*(o.entryBytesMax()+2*format.BlockBytes)))
 	return nil
 }
@@ -57,15 +57,15 @@ func (o *Options) entryBytesMax() int {
 	return format.EntryHeaderBytes + format.Align8(o.BatchBytesMax)
 }
 
-// frameBytes is the size at which a frame is closed: one larger batch passes.
+// frameBytes is the size at which a frame is sealed. A single larger batch makes a larger frame.
 func (o *Options) frameBytes() int { return min(format.FrameBytesMax, o.JournalBytes/8) }
 
-// RunBufferBytes is the size of the largest run, with its header and padding.
+// RunBufferBytes is the size of the largest run on disk, with its header and padding.
 func (o *Options) RunBufferBytes() int {
 	return format.AlignBlock(format.HeaderBytes + max(format.RunBytesMax, o.entryBytesMax()))
 }
 
-// slabBytes: at least one frame of one largest batch.
+// slabBytes is the size of a slab: it holds at least a frame with one largest batch.
 func (o *Options) slabBytes() int {
 	n := 256 << 10
 	for n < o.entryBytesMax()+2*format.BlockBytes {
@@ -79,28 +79,28 @@ func (o *Options) slabBytes() int {
 
 func (o *Options) segmentsMax() int { return 2*o.LogsMax + 4096 }
 
-// attachmentsBytes is what the attachments of all logs may take in a
-// checkpoint; one log's may be as large.
+// attachmentsBytes bounds the attachments of all logs in a checkpoint. One log's
+// may be as large.
 func (o *Options) attachmentsBytes() int { return min(4<<20, max(1<<20, o.LogMemoryBytes/16)) }
 
 func (o *Options) checkpointBytes() int {
 	return format.AlignBlock(format.CheckpointHeaderBytes + o.LogsMax*(format.LogRecordBytes+checkpointEpochs*format.EpochRecordBytes) + o.segmentsMax()*format.SegmentRecordBytes + o.attachmentsBytes())
 }
 
-// Faults are planted bugs: tests turn one on to see that they would notice.
+// Faults are planted bugs: a test turns one on to prove that it would be found.
 type Faults uint32
 
 const (
 	NoSync             Faults = 1 << iota // frames are written and never synced
 	AckBeforeSync                         // a frame is durable when its write is
-	NoEpoch                               // replay takes frames of any life
-	StaleRunAccepted                      // opening believes runs past the checkpoint by their heads alone
+	NoEpoch                               // replay accepts frames of any epoch
+	StaleRunAccepted                      // opening believes runs past the checkpoint by their headers alone
 	JournalReusedEarly                    // the journal is freed before the checkpoint that allows it is durable
-	RunAckedAlone                         // a direct run is acknowledged though one before it is not durable
-	GapIsRot                              // a hole that a power cut leaves is called rot
+	RunAckedAlone                         // a direct extent is acknowledged though one before it is not durable
+	GapIsRot                              // a hole that a power cut leaves is called corruption
 	CheckpointFromLate                    // a checkpoint replays from where its last log was put, not its first
-	NoSyncAtOpen                          // opening syncs neither what it finds nor what it drains
+	NoSyncAtOpen                          // opening syncs neither what it finds nor what it flushes
 )
 
-// Has says whether x is on.
+// Has reports whether any of x is on.
 func (f Faults) Has(x Faults) bool { return f&x != 0 }

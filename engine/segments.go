@@ -7,52 +7,53 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// segments are the segments of all logs of the shard.
+// segments is the table of the segments of all logs of the shard.
 type segments struct {
 	env          *env
-	counter      uint32 // of generations
+	counter      uint32 // of generations that were given out
 	all          []segment
 	free         int32
-	unlinks      []int32 // segments to remove, in order
+	unlinks      []int32 // numbers of segments to remove, in order
 	unlinking    bool
 	unlinkPushed bool
 }
 
-// segment is one file of one log. What it says of runs is of durable ones.
+// segment is one file of one log. base, end, position, extents, maxTime and chain
+// count durable extents only.
 //
-// Invariant: position + room for what is pending, and extra, <= bytes; ready before the
-// first append is admitted.
+// Invariant: position + room for pending + extra <= allocated; a segment is ready
+// before the first append is admitted to it.
 type segment struct {
-	generation      uint64
+	generation      uint64 // names the file
 	log             Slot
-	next            int32
-	file            int32
-	readers         int32
+	next            int32 // of the log, or of the free ones
+	file            int32 // in the table of files; none: it is not open
+	readers         int32 // reads and index work under way: the file is not removed
 	base, end       int64
-	position        int64
-	nextPosition    int64 // where the next run is written, behind those in flight
-	allocated       int64 // allocated and synced
-	pending         int64 // entry bytes admitted to it and not in a durable run
-	sent            int64 // those of them in runs in flight
-	extra           int64 // room for the headers and padding of direct runs under way
-	number          int32 // its own, in the table
+	position        int64 // bytes of extents
+	nextPosition    int64 // where the next extent is written, behind those in flight
+	allocated       int64 // size of the file, durably
+	pending         int64 // entry bytes admitted to it and in no durable extent
+	sent            int64 // how many of them are in extents in flight
+	extra           int64 // room for headers and padding of direct extents under way
+	number          int32 // its index in the table
 	extentsInFlight int32
 	extents         int64
 	maxTime         int64
 	chain           uint32
-	ready           bool // assigned, durably
-	recycled        bool // it was one: all its blocks were written
-	broken          bool // a write or sync failed: no more runs
-	sealed          bool // no more appends: the next one begins another segment
+	ready           bool // the journal says durably that it is the log's
+	recycled        bool // its file is a recycled one: all its blocks were written before
+	broken          bool // a write or sync failed: it takes no more extents
+	sealed          bool // the next append begins another segment
 	index           [format.IndexEntriesMax]format.IndexEntry
 	indexed         int
-	stride          int64                            // at least so many bytes lie between entries
-	recent          [recentEntries]format.IndexEntry // where readers left off; not in the file
+	stride          int64                            // the least distance of two entries of index, in bytes
+	recent          [recentEntries]format.IndexEntry // where readers stopped; in memory only
 	recentAt        int
-	lastReadBytes   int   // of the run that was read last
-	indexPosition   int64 // where the file has the index; 0: nowhere, that is known
-	indexWriteDue   bool  // it is to be written
-	indexReadDue    bool  // it is to be read
+	lastReadBytes   int   // size of the run that was read last
+	indexPosition   int64 // where the file has the index; 0: not known
+	indexWriteDue   bool  // the index is to be written
+	indexReadDue    bool  // the index is to be read
 }
 
 func (s *segments) allocate() {
@@ -73,12 +74,13 @@ func (s *segments) at(number int32) *segment {
 	return &s.all[number]
 }
 
-// nextGeneration names a file as no other is or was.
+// nextGeneration is the name of a new file: no other has or had it.
 func (s *segments) nextGeneration() uint64 {
 	s.counter++
 	return uint64(s.env.epoch)<<32 | uint64(s.env.shard)<<24 | uint64(s.counter&0xffffff)
 }
 
+// take takes a free entry of the table. nil: there is none.
 func (s *segments) take(generation uint64, slot Slot) *segment {
 	seg := s.at(s.free)
 	if seg == nil {
@@ -96,6 +98,7 @@ func (s *segments) release(seg *segment) {
 	s.free = number
 }
 
+// append makes a segment the log's last.
 func (s *segments) append(lg *log, seg *segment) {
 	if lg.lastSegment == none {
 		lg.firstSegment = seg.number
@@ -105,8 +108,9 @@ func (s *segments) append(lg *log, seg *segment) {
 	lg.lastSegment = seg.number
 }
 
-// admit says whether log s has room, prepared and durably its own, for n bytes
-// of entry besides all that is not drained; and has it made ahead of need.
+// admit reports whether a log's segment has room for n entry bytes behind all that
+// is admitted and not yet written. It asks for the next segment, or for more room,
+// before they are needed. The append waits only if that was too late.
 func (e *Engine) admit(lg *log, n int64) Status {
 	limit := e.segmentLimit(lg)
 	for {
@@ -135,7 +139,7 @@ func (e *Engine) admit(lg *log, n int64) Status {
 			return e.requestGrowth(lg, seg, need)
 		}
 		if seg.next == none && need > seg.allocated-seg.allocated/4 && !lg.provisioning && e.writesDirect(lg) && e.recycled.find(&e.segments, lg, max(format.RoomFor(n), seg.allocated)) >= 0 {
-			e.requestSegment(lg, n) // rather than growing
+			e.requestSegment(lg, n) // a recycled file, rather than growing this one
 			return OK
 		}
 		if !lg.provisioning && !(lg.noSpace && e.now < lg.retryAt) {
@@ -149,8 +153,8 @@ func (e *Engine) admit(lg *log, n int64) Status {
 	}
 }
 
-// spareWaits says that the log need not grow its segment: the next one is ready,
-// its blocks written, and the log is where it would go on.
+// recycledReady reports that the log's next segment is ready and a recycled file:
+// going on there is better than growing.
 func (s *segments) recycledReady(lg *log) bool {
 	next := s.all[lg.active].next
 	return next != none && s.all[next].ready && s.all[next].recycled && !s.all[next].broken && lg.writing == lg.active
@@ -161,6 +165,7 @@ func (v *env) waitForRoom() Status {
 	return WaitRoom
 }
 
+// segmentLimit bounds the size of a log's segments.
 func (v *env) segmentLimit(lg *log) int64 {
 	if lg.segmentBytes > 0 {
 		return min(lg.segmentBytes, int64(v.o.SegmentBytes))
@@ -168,7 +173,8 @@ func (v *env) segmentLimit(lg *log) int64 {
 	return int64(v.o.SegmentBytes)
 }
 
-// writesTo makes segment g the one that log l's runs go to.
+// writesTo makes a segment the one that a log's extents are written to. The index of
+// the one before is due.
 func (s *segments) writesTo(index *indexer, lg *log, seg *segment) {
 	old := s.at(lg.writing)
 	lg.writing = seg.number
@@ -177,13 +183,13 @@ func (s *segments) writesTo(index *indexer, lg *log, seg *segment) {
 	}
 }
 
-// removeSegment has the file of g unlinked, once nobody reads it.
+// remove has a segment's file removed, or recycled, once nothing reads it.
 func (s *segments) remove(index *indexer, seg *segment) {
 	index.cancel(seg)
 	s.unlinks = append(s.unlinks, seg.number)
 }
 
-// stepUnlinks removes one file at a time.
+// stepUnlinks removes files, one at a time: close(); recycle, or await unlink().
 func (s *segments) stepUnlinks(files *files, recycled *recycledFiles, sleep *ioring.Instant) {
 	if s.unlinking {
 		if !s.unlinkPushed {
@@ -228,8 +234,8 @@ func (s *segments) pushUnlink(files *files, sleep *ioring.Instant) {
 	s.env.disk.begin(WorkFiles, metadataBytes)
 }
 
-// unlinkCompleted: a file that could not be removed is removed at the next
-// opening, which no log names.
+// unlinkCompleted takes the completion of an unlink. A file that could not be removed
+// is removed at the next start, as no log names it.
 func (s *segments) unlinkCompleted(completion ioring.Completion) {
 	s.unlinkPushed = false
 	s.env.disk.end(WorkFiles, metadataBytes)
