@@ -50,8 +50,8 @@ func (s *Shard) tellProducers(mail Mail) engine.Status {
 	if !ok || !s.partitions.of(slot).named {
 		return engine.Unknown
 	}
-	n := 0
-	for at := s.producers.logs[slot].First; at != none; at = s.producers.ofLog.Next(at) {
+	p, n := s.partitions.of(slot), 0
+	for at := p.producers.First; at != none; at = s.producers.ofLog.Next(at) {
 		n++
 	}
 	answer := Mail{Kind: MailProduced, Serial: mail.Serial, A: uint64(n)}
@@ -63,7 +63,7 @@ func (s *Shard) tellProducers(mail Mail) engine.Status {
 			return engine.WaitMemory
 		}
 		b := answer.Block.Bytes()
-		for at := s.producers.logs[slot].First; at != none; at = s.producers.ofLog.Next(at) {
+		for at := p.producers.First; at != none; at = s.producers.ofLog.Next(at) {
 			known := &s.producers.all[at]
 			binary.LittleEndian.PutUint64(b, uint64(known.id))
 			binary.LittleEndian.PutUint32(b[8:], uint32(known.epoch))

@@ -73,7 +73,7 @@ func (s *Shard) Stage() Stage { return s.stage }
 
 // LeaderEpoch is the leader epoch of every partition in this life of the
 // directory.
-func (s *Shard) LeaderEpoch() int32 { return s.boot.LeaderEpoch() }
+func (s *Shard) LeaderEpoch() int32 { return s.partitions.leaderEpoch }
 
 // Log is the shard's engine. The control shard's has one log, the control log.
 func (s *Shard) Log() *engine.Engine { return s.engine }

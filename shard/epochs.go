@@ -43,7 +43,7 @@ func (s *Shard) offsetForLeaderEpoch(in *incoming, header *kafka.Request) outcom
 			p, code := s.topics.locateAt(number, asked.Index, false, asked.CurrentEpoch)
 			epoch, end := int32(-1), int64(-1)
 			if code == kafka.None {
-				epoch, end = s.engine.EpochAt(p.slot, asked.Epoch, p.highWatermark())
+				epoch, end = p.epochEnd(asked.Epoch)
 			}
 			kafka.PutEpochPartition(s.net.Bytes(in.id, kafka.EpochPartitionBytes(header.Version, left == 0)), header.Version, left == 0, asked.Index, code, epoch, end)
 		}

@@ -31,7 +31,7 @@ func (s *Shard) storageFailed() {
 		p := &s.partitions.all[i]
 		s.failAppends(p, kafka.KafkaStorageError)
 		if p.named {
-			s.producers.truncate(p.slot, p.highWatermark())
+			s.producers.truncate(p, p.highWatermark())
 		}
 	}
 }

@@ -138,7 +138,6 @@ func (s *Shard) addParts(req *request, fetch *fetchRequest, walk *kafka.FetchWal
 // attempt is one attempt to answer a Fetch.
 type attempt struct {
 	req    *request
-	fetch  *fetchRequest
 	isNext bool  // no other reply of its connection goes before its own; else it reads nothing ahead from disk
 	isHead bool  // it is its connection's oldest request: it may begin reads from disk, whose buffers are few
 	copied bool  // nothing more may be pinned: the reply is copied
@@ -167,7 +166,7 @@ func (s *Shard) tryFetch(req *request) {
 	if fetch.code != kafka.None {
 		s.fetches.dropParts(fetch) // its session ended
 	}
-	try := attempt{req: req, fetch: fetch, faults: fetch.code != kafka.None || fetch.parts.Empty() && fetch.session == none}
+	try := attempt{req: req, faults: fetch.code != kafka.None || fetch.parts.Empty() && fetch.session == none}
 	if fetch.session != none && fetch.parts.Empty() {
 		if try.over = s.addChangedParts(req, fetch); try.over && fetch.parts.Empty() {
 			s.fetches.partsExhausted = true
@@ -229,11 +228,11 @@ func (s *Shard) collect(try *attempt, at int32) {
 		try.faults = true
 		return
 	}
-	part.start, part.high = s.engine.Start(part.partition.slot), part.partition.highWatermark()
+	part.start, part.high = part.partition.logStart(), part.partition.highWatermark()
 	part.tally = tally{counted: part.from}
 	limit := min(int(part.max), try.most-try.total)
 	if try.total > 0 && limit <= 0 || try.used == len(s.views) {
-		if part.from < part.start || part.from > s.engine.End(part.partition.slot) {
+		if part.from < part.start || part.from > part.partition.logEnd() {
 			part.code, try.faults = kafka.OffsetOutOfRange, true // as it is told where something is read
 			return
 		}
@@ -308,7 +307,7 @@ func (s *Shard) read(try *attempt, at int32, limit int) (count int) {
 			}
 		}
 	case engine.OutOfRange:
-		if part.from <= part.high || part.from > s.engine.End(slot) { // or it was appended and is not durable yet
+		if part.from <= part.high || part.from > part.partition.logEnd() { // or it was appended and is not durable yet
 			part.code, try.faults = kafka.OffsetOutOfRange, true
 		}
 	default:

@@ -153,7 +153,7 @@ func (s *Shard) beginSearch(req *request, part *searchPart) {
 	case latest:
 		s.found(req, part, -1, part.partition.highWatermark())
 	case earliest, earliestLocal:
-		s.found(req, part, -1, s.engine.Start(slot))
+		s.found(req, part, -1, part.partition.logStart())
 	case maxTimestamp:
 		time, base := s.engine.MaxTime(slot)
 		if base < 0 {
@@ -261,9 +261,7 @@ func (s *Shard) found(req *request, part *searchPart, time, offset int64) {
 	part.searching = false
 	epoch := int32(-1)
 	if offset >= 0 {
-		if epoch = s.engine.EpochOf(part.partition.slot, offset); epoch < 0 {
-			epoch = part.partition.leaderEpoch
-		}
+		epoch = part.partition.epochOf(offset)
 	}
 	if s.net.Alive(req.id) {
 		kafka.PutListOffsetsPartition(part.reply, req.header.Version, part.last, part.index, part.code, time, offset, epoch)

@@ -70,8 +70,8 @@ func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
 func (s *Shard) logOpened(ev engine.Event) {
 	op := s.logOps.end(ev.User)
 	if ev.Status == engine.OK {
+		s.producers.forget(s.partitions.of(ev.Slot))
 		s.partitions.begin(ev.Slot)
-		s.producers.forget(ev.Slot)
 		s.nameLog(ev.Slot, op.topic, op.index)
 	}
 	s.outbox.put(Mail{Kind: MailOpened, A: op.id, Code: int16(codeOf(ev.Status))}, 0)
@@ -109,7 +109,7 @@ func (s *Shard) unnameLog(p *partition) {
 	s.readahead.forget(p.slot)
 	s.failAppends(p, kafka.UnknownTopicOrPartition)
 	s.truncations.fail(kafka.UnknownTopicOrPartition, p)
-	s.producers.forget(p.slot)
+	s.producers.forget(p)
 }
 
 // failReads has each Fetch and ListOffsets that names a partition, in order of

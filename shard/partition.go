@@ -35,6 +35,7 @@ type partition struct {
 	awaitingDurable mem.List // parts of Produce requests, in offset order
 	awaitingData    mem.List // parts of Fetch requests
 	subscribers     mem.List // partitions of fetch sessions that wait for changes
+	producers       mem.List // idempotent producers that it remembers, newest first
 	asked           int32    // the part that names it, while one ListOffsets is walked; else none
 
 	bytesIn     uint64 // of batches appended in this life
@@ -66,6 +67,7 @@ func (t *partitions) begin(slot engine.Slot) {
 	t.all[slot] = partition{
 		engine: t.engine, slot: slot, topic: none, asked: none, filling: none64, leaderEpoch: t.leaderEpoch,
 		awaitingDurable: mem.EmptyList, awaitingData: mem.EmptyList, subscribers: mem.EmptyList,
+		producers: mem.EmptyList,
 	}
 }
 
@@ -113,6 +115,34 @@ func (p *partition) checkEpoch(epoch int32) kafka.ErrorCode {
 // highWatermark is one past the last offset that is acknowledged and may be
 // read. That is what is durable or, with write.caching, what is in memory.
 func (p *partition) highWatermark() int64 { return max(p.engine.Durable(p.slot), p.cached) }
+
+// logStart is the offset of the oldest record that is kept, logEnd one past the
+// last that was appended, durable or not.
+func (p *partition) logStart() int64 { return p.engine.Start(p.slot) }
+func (p *partition) logEnd() int64   { return p.engine.End(p.slot) }
+
+// appended: the records below end are in memory. With write.caching they are thereby
+// acknowledged.
+func (p *partition) appended(end int64) {
+	if p.config.WriteCaching {
+		p.cached = end
+		p.engine.NotifyReaders(p.slot)
+	}
+}
+
+// epochOf is the leader epoch under which the record at an offset was appended.
+func (p *partition) epochOf(offset int64) int32 {
+	if epoch := p.engine.EpochOf(p.slot, offset); epoch >= 0 {
+		return epoch
+	}
+	return p.leaderEpoch
+}
+
+// epochEnd is the largest leader epoch that is not above the given one, and where
+// its readable records end; -1, -1: there is none.
+func (p *partition) epochEnd(epoch int32) (found int32, end int64) {
+	return p.engine.EpochAt(p.slot, epoch, p.highWatermark())
+}
 
 // batchBytesMax is the largest batch the partition takes, where the broker takes
 // any of brokerMax.

@@ -198,7 +198,7 @@ func (s *Shard) reserve(entry *appending) (kafka.ErrorCode, engine.Status) {
 	code := codeOf(st)
 	s.reader.CopyTo(kafka.Span{Off: entry.records.Off, Len: kafka.BatchHeaderBytes}, s.produces.head[:])
 	if batch := kafka.ParseBatchHeader(s.produces.head[:]); code == kafka.KafkaStorageError && batch.ProducerID >= 0 {
-		s.producers.refused(entry.partition.slot, &batch)
+		s.producers.refused(entry.partition, &batch)
 	}
 	return code, st
 }
@@ -226,7 +226,7 @@ func (s *Shard) sequence(entry *appending) kafka.ErrorCode {
 	if entry.batch.ProducerID < 0 {
 		return kafka.None
 	}
-	verdict := s.producers.check(entry.partition.slot, &entry.batch)
+	verdict := s.producers.check(entry.partition, &entry.batch)
 	if verdict.duplicate {
 		s.Timelines.Counters.Duplicates++
 		entry.base, entry.end, entry.duplicate = verdict.base, verdict.end, true
@@ -250,12 +250,9 @@ func (s *Shard) commit(entry *appending, req *request, produce *produceRequest) 
 	s.engine.Commit(engine.Meta{Count: uint32(batch.Count), MaxTime: batch.MaxTime, CRC: batch.CRC})
 	entry.end = entry.base + int64(batch.Count)
 	if batch.ProducerID >= 0 {
-		s.producers.note(p.slot, batch, entry.base)
+		s.producers.note(p, batch, entry.base)
 	}
-	if p.config.WriteCaching {
-		p.cached = entry.end
-		s.engine.NotifyReaders(p.slot)
-	}
+	p.appended(entry.end)
 	s.Timelines.Counters.Batches++
 	s.Timelines.Counters.Records += uint64(batch.Count)
 	s.Timelines.Counters.BytesIn += uint64(entry.records.Len)
@@ -266,7 +263,7 @@ func (s *Shard) commit(entry *appending, req *request, produce *produceRequest) 
 func (s *Shard) answerAppend(req *request, produce *produceRequest, entry *appending, code kafka.ErrorCode, index int32, last bool) {
 	version, start := req.header.Version, int64(-1)
 	if code == kafka.None {
-		start = s.engine.Start(entry.partition.slot)
+		start = entry.partition.logStart()
 	} else {
 		entry.base, entry.end = -1, 0
 	}

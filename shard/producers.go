@@ -23,7 +23,7 @@ type batchMark struct {
 // Invariant: marks[0:n] are in the order stored; 0 < n <= producerWindow.
 type producer struct {
 	id    int64
-	log   engine.Slot
+	slot  engine.Slot // its partition's
 	epoch int16
 	n     int8
 	marks [producerWindow]batchMark
@@ -41,51 +41,45 @@ type producers struct {
 	all     []producer
 	buckets []int32
 	free    int32
-	logs    []mem.List // by engine slot, through ofLog
-	ofLog   mem.Thread
-	used    mem.List // through byUse
+	ofLog   mem.Thread // through partitions' lists
+	used    mem.List   // through byUse
 	byUse   mem.Thread
 	evicted uint64
+
+	partitions *partitions
 }
 
 const none = mem.None
 
-func newProducers(count, logs int) producers {
+func newProducers(count int, partitions *partitions) producers {
 	size := 1
 	for size < 2*count {
 		size *= 2
 	}
-	p := producers{all: make([]producer, count), buckets: make([]int32, size), logs: make([]mem.List, logs), used: mem.EmptyList}
-	fill(p.buckets)
-	for i := range p.logs {
-		p.logs[i] = mem.EmptyList
+	t := producers{all: make([]producer, count), buckets: make([]int32, size), used: mem.EmptyList, partitions: partitions}
+	for i := range t.buckets {
+		t.buckets[i] = none
 	}
-	p.ofLog = mem.ThreadOf(p.all, func(known *producer) *mem.Links { return &known.ofLog })
-	p.byUse = mem.ThreadOf(p.all, func(known *producer) *mem.Links { return &known.byUse })
-	for i := range p.all {
-		p.all[i].chain = int32(i + 1)
+	t.ofLog = mem.ThreadOf(t.all, func(known *producer) *mem.Links { return &known.ofLog })
+	t.byUse = mem.ThreadOf(t.all, func(known *producer) *mem.Links { return &known.byUse })
+	for i := range t.all {
+		t.all[i].chain = int32(i + 1)
 	}
-	p.all[count-1].chain = none
-	return p
+	t.all[count-1].chain = none
+	return t
 }
 
-func fill(s []int32) {
-	for i := range s {
-		s[i] = none
-	}
-}
-
-func (p *producers) bucket(slot engine.Slot, id int64) *int32 {
+func (t *producers) bucket(slot engine.Slot, id int64) *int32 {
 	hash := (uint64(id) + 1) * 0x9e3779b97f4a7c15
 	hash ^= uint64(slot) * 0xc2b2ae3d27d4eb4f
 	hash ^= hash >> 29
-	return &p.buckets[hash&uint64(len(p.buckets)-1)]
+	return &t.buckets[hash&uint64(len(t.buckets)-1)]
 }
 
-func (p *producers) find(slot engine.Slot, id int64) int32 {
-	at := *p.bucket(slot, id)
-	for at != none && (p.all[at].id != id || p.all[at].log != slot) {
-		at = p.all[at].chain
+func (t *producers) find(p *partition, id int64) int32 {
+	at := *t.bucket(p.slot, id)
+	for at != none && (t.all[at].id != id || t.all[at].slot != p.slot) {
+		at = t.all[at].chain
 	}
 	return at
 }
@@ -102,12 +96,12 @@ type verdict struct {
 // begins at 0; the same epoch goes on where it was; an exact match with one of
 // the last five is a duplicate; a producer that is not known may begin
 // anywhere.
-func (p *producers) check(slot engine.Slot, batch *kafka.Batch) verdict {
-	at := p.find(slot, batch.ProducerID)
+func (t *producers) check(p *partition, batch *kafka.Batch) verdict {
+	at := t.find(p, batch.ProducerID)
 	if at == none {
 		return verdict{}
 	}
-	known := &p.all[at]
+	known := &t.all[at]
 	switch {
 	case batch.ProducerEpoch < known.epoch:
 		return verdict{code: kafka.InvalidProducerEpoch}
@@ -132,12 +126,12 @@ func (p *producers) check(slot engine.Slot, batch *kafka.Batch) verdict {
 // refused remembers where a producer that is not known has to go on: with the
 // batch for which there was no room, and not with one that was sent behind it. The
 // mark stands for a batch before it, of which no record was stored.
-func (p *producers) refused(slot engine.Slot, batch *kafka.Batch) {
-	if at := p.find(slot, batch.ProducerID); at != none && p.all[at].epoch >= batch.ProducerEpoch {
+func (t *producers) refused(p *partition, batch *kafka.Batch) {
+	if at := t.find(p, batch.ProducerID); at != none && t.all[at].epoch >= batch.ProducerEpoch {
 		return // its last mark says the same
 	}
 	before := (batch.BaseSequence - 1) & 0x7fffffff
-	p.add(slot, batch.ProducerID, batch.ProducerEpoch, batchMark{before, before, -1, -1})
+	t.add(p, batch.ProducerID, batch.ProducerEpoch, batchMark{before, before, -1, -1})
 }
 
 // Sequence numbers wrap from 2^31-1 to 0.
@@ -147,18 +141,18 @@ func lastSequence(first int32, count int32) int32 {
 func nextSequence(last int32) int32 { return int32((int64(last) + 1) & 0x7fffffff) }
 
 // note remembers a batch that was appended at base.
-func (p *producers) note(slot engine.Slot, batch *kafka.Batch, base int64) {
-	p.add(slot, batch.ProducerID, batch.ProducerEpoch, batchMark{batch.BaseSequence, lastSequence(batch.BaseSequence, batch.Count), base, base + int64(batch.Count)})
+func (t *producers) note(p *partition, batch *kafka.Batch, base int64) {
+	t.add(p, batch.ProducerID, batch.ProducerEpoch, batchMark{batch.BaseSequence, lastSequence(batch.BaseSequence, batch.Count), base, base + int64(batch.Count)})
 }
 
-func (p *producers) add(slot engine.Slot, id int64, epoch int16, mark batchMark) {
-	at := p.find(slot, id)
+func (t *producers) add(p *partition, id int64, epoch int16, mark batchMark) {
+	at := t.find(p, id)
 	if at == none {
-		at = p.take(slot, id)
+		at = t.take(p, id)
 	} else {
-		p.touch(at)
+		t.touch(at)
 	}
-	known := &p.all[at]
+	known := &t.all[at]
 	if known.epoch != epoch {
 		known.epoch, known.n = epoch, 0
 	}
@@ -170,58 +164,58 @@ func (p *producers) add(slot engine.Slot, id int64, epoch int16, mark batchMark)
 	known.n++
 }
 
-func (p *producers) take(slot engine.Slot, id int64) int32 {
-	if p.free == none {
-		p.drop(p.used.Last)
-		p.evicted++
+func (t *producers) take(p *partition, id int64) int32 {
+	if t.free == none {
+		t.drop(t.used.Last)
+		t.evicted++
 	}
-	at := p.free
-	known := &p.all[at]
-	p.free = known.chain
-	head := p.bucket(slot, id)
-	*known = producer{id: id, log: slot, epoch: -1, chain: *head}
+	at := t.free
+	known := &t.all[at]
+	t.free = known.chain
+	head := t.bucket(p.slot, id)
+	*known = producer{id: id, slot: p.slot, epoch: -1, chain: *head}
 	*head = at
-	p.ofLog.PushFront(&p.logs[slot], at)
-	p.byUse.PushFront(&p.used, at)
+	t.ofLog.PushFront(&p.producers, at)
+	t.byUse.PushFront(&t.used, at)
 	return at
 }
 
-func (p *producers) touch(at int32) {
-	if p.used.First != at {
-		p.byUse.Remove(&p.used, at)
-		p.byUse.PushFront(&p.used, at)
+func (t *producers) touch(at int32) {
+	if t.used.First != at {
+		t.byUse.Remove(&t.used, at)
+		t.byUse.PushFront(&t.used, at)
 	}
 }
 
-func (p *producers) drop(at int32) {
-	known := &p.all[at]
-	before := p.bucket(known.log, known.id)
+func (t *producers) drop(at int32) {
+	known := &t.all[at]
+	before := t.bucket(known.slot, known.id)
 	for *before != at {
-		before = &p.all[*before].chain
+		before = &t.all[*before].chain
 	}
 	*before = known.chain
-	p.ofLog.Remove(&p.logs[known.log], at)
-	p.byUse.Remove(&p.used, at)
-	known.chain = p.free
-	p.free = at
+	t.ofLog.Remove(&t.partitions.of(known.slot).producers, at)
+	t.byUse.Remove(&t.used, at)
+	known.chain = t.free
+	t.free = at
 }
 
 // forget drops all a log's producers: the log is deleted.
-func (p *producers) forget(slot engine.Slot) {
-	for !p.logs[slot].Empty() {
-		p.drop(p.logs[slot].First)
+func (t *producers) forget(p *partition) {
+	for !p.producers.Empty() {
+		t.drop(p.producers.First)
 	}
 }
 
 // truncate forgets every batch at or past end: it never became durable.
-func (p *producers) truncate(slot engine.Slot, end int64) {
-	for at := p.logs[slot].First; at != none; {
-		known, next := &p.all[at], p.ofLog.Next(at)
+func (t *producers) truncate(p *partition, end int64) {
+	for at := p.producers.First; at != none; {
+		known, next := &t.all[at], t.ofLog.Next(at)
 		for known.n > 0 && known.marks[known.n-1].end > end {
 			known.n--
 		}
 		if known.n == 0 {
-			p.drop(at)
+			t.drop(at)
 		}
 		at = next
 	}
@@ -229,10 +223,10 @@ func (p *producers) truncate(slot engine.Slot, end int64) {
 
 // attachment writes as many producers of l as dst holds, those it came to know
 // last, and says how long it is. The engine keeps it with a checksum of its own.
-func (p *producers) attachment(slot engine.Slot, dst []byte) int {
+func (t *producers) attachment(p *partition, dst []byte) int {
 	n := 0
-	for at := p.logs[slot].First; at != none; at = p.ofLog.Next(at) {
-		known := &p.all[at]
+	for at := p.producers.First; at != none; at = t.ofLog.Next(at) {
+		known := &t.all[at]
 		need := format.ProducerBytes + int(known.n)*format.MarkBytes
 		if n+need > len(dst) {
 			break
@@ -250,7 +244,7 @@ func (p *producers) attachment(slot engine.Slot, dst []byte) int {
 // restore rebuilds a log's windows after recovery: the attachment of the
 // checkpoint, less what the log turned out not to hold (a checkpoint may be
 // ahead of what was durable), then the headers of the batches after it.
-func (p *producers) restore(slot engine.Slot, end int64, attachment, headers []byte) {
+func (t *producers) restore(p *partition, end int64, attachment, headers []byte) {
 	for len(attachment) >= format.ProducerBytes {
 		var window format.ProducerWindow
 		window.Get(attachment)
@@ -259,7 +253,7 @@ func (p *producers) restore(slot engine.Slot, end int64, attachment, headers []b
 			var mark format.BatchMark
 			mark.Get(attachment)
 			if mark.End <= end {
-				p.add(slot, window.ID, window.Epoch, batchMark{mark.First, mark.Last, mark.Base, mark.End})
+				t.add(p, window.ID, window.Epoch, batchMark{mark.First, mark.Last, mark.Base, mark.End})
 			}
 			attachment = attachment[format.MarkBytes:]
 		}
@@ -270,12 +264,12 @@ func (p *producers) restore(slot engine.Slot, end int64, attachment, headers []b
 		if batch.ProducerID < 0 || base+int64(batch.Count) > end {
 			continue
 		}
-		if at := p.find(slot, batch.ProducerID); at != none {
-			known := &p.all[at]
+		if at := t.find(p, batch.ProducerID); at != none {
+			known := &t.all[at]
 			if known.epoch > batch.ProducerEpoch || known.epoch == batch.ProducerEpoch && known.marks[known.n-1].base >= base {
 				continue // the attachment had it
 			}
 		}
-		p.note(slot, &batch, base)
+		t.note(p, &batch, base)
 	}
 }

@@ -45,18 +45,17 @@ func (s *Shard) retain() {
 			s.retention.at = s.now + ioring.Instant(s.o.RetentionCheckNS)
 			return
 		}
-		s.retainLog(engine.Slot(s.retention.next))
+		s.retainLog(&s.partitions.all[s.retention.next])
 		s.retention.next++
 	}
 	s.retention.at = s.now + retainPauseNS
 }
 
-func (s *Shard) retainLog(slot engine.Slot) {
-	p := s.partitions.of(slot)
+func (s *Shard) retainLog(p *partition) {
 	if !p.named {
 		return
 	}
-	config := p.config
+	slot, config := p.slot, p.config
 	base, bytes, newest := s.engine.ActiveSegment(slot)
 	switch {
 	case bytes == 0:
@@ -77,12 +76,12 @@ func (s *Shard) retainLog(slot engine.Slot) {
 	if config.RetentionMS >= 0 {
 		olderThan = int64(s.wall) - config.RetentionMS
 	}
-	start := s.engine.Start(slot)
+	start := p.logStart()
 	if to := s.engine.RetentionStart(slot, olderThan, config.RetentionBytes); to > start && s.engine.TruncateBefore(slot, to, 0) == engine.OK {
 		s.Timelines.Counters.Expired += uint64(to - start)
-		s.notify(s.partitions.of(slot), false)
+		s.notify(p, false)
 	}
-	if s.engine.Start(slot) == s.engine.End(slot) {
+	if p.logStart() == p.logEnd() {
 		s.engine.DropEmpty(slot)
 	}
 }
@@ -90,10 +89,10 @@ func (s *Shard) retainLog(slot engine.Slot) {
 // truncation is a DeleteRecords that waits for the log's new start to be
 // durable.
 type truncation struct {
-	slot   engine.Slot
-	start  int64
-	serial uint32
-	used   bool
+	partition *partition
+	start     int64
+	serial    uint32
+	used      bool
 }
 
 // truncations are those of a shard: at most as many as the control shard has
@@ -128,16 +127,16 @@ func (s *Shard) deleteRecords(mail Mail) engine.Status {
 		return st
 	}
 	s.notify(p, false)
-	s.truncations.add(truncation{slot: slot, start: s.engine.Start(slot), serial: mail.Serial})
-	s.truncations.advanced(slot)
+	s.truncations.add(truncation{partition: p, start: p.logStart(), serial: mail.Serial})
+	s.truncations.advanced(p)
 	return engine.OK
 }
 
-func (t *truncations) add(x truncation) {
+func (t *truncations) add(begun truncation) {
 	for i := range t.all {
 		if !t.all[i].used {
-			x.used = true
-			t.all[i] = x
+			begun.used = true
+			t.all[i] = begun
 			t.n++
 			return
 		}
@@ -146,10 +145,10 @@ func (t *truncations) add(x truncation) {
 }
 
 // advanced answers those that wait for a log's start and have it.
-func (t *truncations) advanced(slot engine.Slot) {
+func (t *truncations) advanced(p *partition) {
 	for i := range t.all {
-		if x := &t.all[i]; x.used && x.slot == slot && (t.engine.StartDurable(slot) >= x.start || t.early) {
-			t.end(x, kafka.None)
+		if waits := &t.all[i]; waits.used && waits.partition == p && (t.engine.StartDurable(p.slot) >= waits.start || t.early) {
+			t.end(waits, kafka.None)
 		}
 	}
 }
@@ -158,14 +157,14 @@ func (t *truncations) advanced(slot engine.Slot) {
 // nil: it will not become durable.
 func (t *truncations) fail(code kafka.ErrorCode, p *partition) {
 	for i := range t.all {
-		if x := &t.all[i]; x.used && (p == nil || x.slot == p.slot) {
-			t.end(x, code)
+		if waits := &t.all[i]; waits.used && (p == nil || waits.partition == p) {
+			t.end(waits, code)
 		}
 	}
 }
 
-func (t *truncations) end(x *truncation, code kafka.ErrorCode) {
-	t.outbox.put(Mail{Kind: MailTruncated, Serial: x.serial, A: uint64(x.start), Code: int16(code)}, 0)
-	*x = truncation{}
+func (t *truncations) end(ended *truncation, code kafka.ErrorCode) {
+	t.outbox.put(Mail{Kind: MailTruncated, Serial: ended.serial, A: uint64(ended.start), Code: int16(code)}, 0)
+	*ended = truncation{}
 	t.n--
 }

@@ -160,7 +160,7 @@ func (s *Shard) addChangedParts(req *request, fetch *fetchRequest) (rest bool) {
 			s.Timelines.Counters.PartitionsLookedAt++
 			high := p.highWatermark()
 			_, st := s.engine.Read(p.slot, member.from, high, 0, nil)
-			if st == engine.Empty && member.from >= high && high == member.high && s.engine.Start(p.slot) == member.start {
+			if st == engine.Empty && member.from >= high && high == member.high && p.logStart() == member.start {
 				t.markUnchanged(n)
 				t.subscribe(n, p)
 				n = next

@@ -253,7 +253,7 @@ func (s *Shard) makeTables() {
 	s.partitions = newPartitions(s.engine, leaderEpoch, o.Engine.LogsMax)
 	s.sessions.partitions, s.sessions.topics = &s.partitions, &s.topics
 	s.topics = newTopicTable()
-	s.producers = newProducers(o.ProducersMax, o.Engine.LogsMax)
+	s.producers = newProducers(o.ProducersMax, &s.partitions)
 	s.Timelines = metrics.NewShard()
 	s.recorder = recorder{flight: s.Flight, slo: objectives{topics: &s.topics}, topics: &s.topics, engine: s.engine, counters: &s.Timelines.Counters}
 	s.truncations.engine, s.truncations.outbox, s.truncations.early = s.engine, &s.outbox, s.o.Faults.StartToldEarly
@@ -265,14 +265,16 @@ func (s *Shard) restoreWindows() {
 	for i := range s.boot.Shards[s.o.Shard].Logs {
 		recovered := &s.boot.Shards[s.o.Shard].Logs[i]
 		if slot, ok := s.engine.Lookup(recovered.ID); ok {
-			s.producers.restore(slot, recovered.End, recovered.Attachment, recovered.Headers)
+			s.producers.restore(s.partitions.of(slot), recovered.End, recovered.Attachment, recovered.Headers)
 		}
 		recovered.Attachment, recovered.Headers = nil, nil
 	}
 }
 
 // Attachment gives the engine the producer windows of a log, for its checkpoint.
-func (s *Shard) Attachment(l engine.Slot, dst []byte) int { return s.producers.attachment(l, dst) }
+func (s *Shard) Attachment(slot engine.Slot, dst []byte) int {
+	return s.producers.attachment(s.partitions.of(slot), dst)
+}
 
 // Done says that the shard has stopped: every log written, nothing in flight.
 func (s *Shard) Done() bool { return s.stage == StageDone }

@@ -43,30 +43,39 @@ func TestTimersAgainstASortedList(t *testing.T) {
 	}
 }
 
+// newTable is a table of producers over partitions of its own.
+func newTable(producersMax, logs int) *producers {
+	partitions := newPartitions(nil, 0, logs)
+	table := newProducers(producersMax, &partitions)
+	return &table
+}
+
+func (t *producers) of(slot engine.Slot) *partition { return t.partitions.of(slot) }
+
 func batch(id int64, epoch int16, sequence, count int32) *kafka.Batch {
 	return &kafka.Batch{ProducerID: id, ProducerEpoch: epoch, BaseSequence: sequence, Count: count}
 }
 
 func TestProducerWindow(t *testing.T) {
-	p := newProducers(16, 4)
+	p := newTable(16, 4)
 	const log = engine.Slot(1)
 	offset := int64(100)
 	store := func(b *kafka.Batch) {
-		p.note(log, b, offset)
+		p.note(p.of(log), b, offset)
 		offset += int64(b.Count)
 	}
-	if v := p.check(log, batch(7, 0, 41, 1)); v.code != kafka.None || v.duplicate {
+	if v := p.check(p.of(log), batch(7, 0, 41, 1)); v.code != kafka.None || v.duplicate {
 		t.Fatalf("a producer nobody knows may begin anywhere: %+v", v)
 	}
 	for i := range int32(7) {
 		b := batch(7, 0, i*10, 10)
-		if v := p.check(log, b); v.code != kafka.None || v.duplicate {
+		if v := p.check(p.of(log), b); v.code != kafka.None || v.duplicate {
 			t.Fatalf("batch %d: %+v", i, v)
 		}
 		store(b)
 	}
 	for i := range int32(7) {
-		v := p.check(log, batch(7, 0, i*10, 10))
+		v := p.check(p.of(log), batch(7, 0, i*10, 10))
 		if i < 2 {
 			if v.code != kafka.OutOfOrderSequenceNumber {
 				t.Fatalf("batch %d is out of the window: %+v", i, v)
@@ -77,32 +86,32 @@ func TestProducerWindow(t *testing.T) {
 			t.Fatalf("batch %d again: %+v; want its first offset", i, v)
 		}
 	}
-	if v := p.check(log, batch(7, 0, 71, 1)); v.code != kafka.OutOfOrderSequenceNumber {
+	if v := p.check(p.of(log), batch(7, 0, 71, 1)); v.code != kafka.OutOfOrderSequenceNumber {
 		t.Fatalf("a gap: %+v", v)
 	}
-	if v := p.check(log, batch(7, 1, 5, 1)); v.code != kafka.OutOfOrderSequenceNumber {
+	if v := p.check(p.of(log), batch(7, 1, 5, 1)); v.code != kafka.OutOfOrderSequenceNumber {
 		t.Fatalf("a new epoch that does not begin at 0: %+v", v)
 	}
 	b := batch(7, 1, 0, 3)
-	if v := p.check(log, b); v.code != kafka.None || v.duplicate {
+	if v := p.check(p.of(log), b); v.code != kafka.None || v.duplicate {
 		t.Fatalf("a new epoch: %+v", v)
 	}
 	store(b)
-	if v := p.check(log, batch(7, 0, 70, 1)); v.code != kafka.InvalidProducerEpoch {
+	if v := p.check(p.of(log), batch(7, 0, 70, 1)); v.code != kafka.InvalidProducerEpoch {
 		t.Fatalf("an old epoch: %+v", v)
 	}
-	if v := p.check(2, batch(7, 0, 70, 1)); v.code != kafka.None {
+	if v := p.check(p.of(2), batch(7, 0, 70, 1)); v.code != kafka.None {
 		t.Fatalf("another log knows nothing of it: %+v", v)
 	}
 }
 
 func TestSequenceWraps(t *testing.T) {
-	p := newProducers(4, 1)
-	p.note(0, batch(1, 0, 0x7ffffffe, 4), 0) // 2^31-2, 2^31-1, 0, 1
-	if v := p.check(0, batch(1, 0, 2, 1)); v.code != kafka.None {
+	p := newTable(4, 1)
+	p.note(p.of(0), batch(1, 0, 0x7ffffffe, 4), 0) // 2^31-2, 2^31-1, 0, 1
+	if v := p.check(p.of(0), batch(1, 0, 2, 1)); v.code != kafka.None {
 		t.Fatalf("behind the wrap: %+v", v)
 	}
-	if v := p.check(0, batch(1, 0, 0x7ffffffe, 4)); !v.duplicate {
+	if v := p.check(p.of(0), batch(1, 0, 0x7ffffffe, 4)); !v.duplicate {
 		t.Fatalf("the wrapping batch again: %+v", v)
 	}
 }
@@ -112,7 +121,7 @@ func TestSequenceWraps(t *testing.T) {
 func TestWindowSurvivesRecovery(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 1))
 	for range 300 {
-		live, back := newProducers(64, 2), newProducers(64, 2)
+		live, back := newTable(64, 2), newTable(64, 2)
 		next := map[int64]int32{}
 		var headers []byte
 		attachment := make([]byte, 1<<16)
@@ -123,22 +132,22 @@ func TestWindowSurvivesRecovery(t *testing.T) {
 			id := int64(r.IntN(8))
 			b := batch(id, 0, next[id], int32(1+r.IntN(3)))
 			next[id] += b.Count
-			live.note(1, b, offset)
+			live.note(live.of(1), b, offset)
 			h := make([]byte, kafka.BatchHeaderBytes)
 			kafka.PatchBase(h, offset, 0)
 			putHeader(h, b)
 			offset += int64(b.Count)
 			if i == at {
-				n = live.attachment(1, attachment)
+				n = live.attachment(live.of(1), attachment)
 			}
 			if i > at-3 { // later headers may overlap the attachment
 				headers = append(headers, h...)
 			}
 		}
 		durable = offset
-		back.restore(1, durable, attachment[:n], headers)
+		back.restore(back.of(1), durable, attachment[:n], headers)
 		for id := range int64(8) {
-			i, j := live.find(1, id), back.find(1, id)
+			i, j := live.find(live.of(1), id), back.find(back.of(1), id)
 			if (i == none) != (j == none) {
 				t.Fatalf("producer %d: known %v before, %v after", id, i != none, j != none)
 			}
@@ -156,34 +165,34 @@ func TestWindowSurvivesRecovery(t *testing.T) {
 // What a checkpoint remembers of batches that never became durable is
 // forgotten: else their retry would be taken for a duplicate, and lost.
 func TestWindowForgetsWhatWasLost(t *testing.T) {
-	p, back := newProducers(8, 1), newProducers(8, 1)
+	p, back := newTable(8, 1), newTable(8, 1)
 	for i := range int32(4) {
-		p.note(0, batch(1, 0, i, 1), int64(i))
+		p.note(p.of(0), batch(1, 0, i, 1), int64(i))
 	}
 	attachment := make([]byte, 4096)
-	n := p.attachment(0, attachment)
-	back.restore(0, 2, attachment[:n], nil)
-	if v := back.check(0, batch(1, 0, 2, 1)); v.code != kafka.None || v.duplicate {
+	n := p.attachment(p.of(0), attachment)
+	back.restore(back.of(0), 2, attachment[:n], nil)
+	if v := back.check(back.of(0), batch(1, 0, 2, 1)); v.code != kafka.None || v.duplicate {
 		t.Fatalf("the retry of a lost batch: %+v", v)
 	}
-	p.truncate(0, 2)
-	if v := p.check(0, batch(1, 0, 2, 1)); v.code != kafka.None || v.duplicate {
+	p.truncate(p.of(0), 2)
+	if v := p.check(p.of(0), batch(1, 0, 2, 1)); v.code != kafka.None || v.duplicate {
 		t.Fatalf("the retry after a failure: %+v", v)
 	}
 }
 
 func TestFullTableForgetsTheLeastRecentlyUsed(t *testing.T) {
-	p := newProducers(4, 2)
+	p := newTable(4, 2)
 	for id := range int64(4) {
-		p.note(0, batch(id, 0, 0, 1), id)
+		p.note(p.of(0), batch(id, 0, 0, 1), id)
 	}
-	p.note(0, batch(0, 0, 1, 1), 10) // 0 is fresh again; 1 is the oldest
-	p.note(1, batch(9, 0, 0, 1), 0)
-	if p.find(0, 1) != none || p.find(0, 0) == none || p.find(1, 9) == none || p.evicted != 1 {
+	p.note(p.of(0), batch(0, 0, 1, 1), 10) // 0 is fresh again; 1 is the oldest
+	p.note(p.of(1), batch(9, 0, 0, 1), 0)
+	if p.find(p.of(0), 1) != none || p.find(p.of(0), 0) == none || p.find(p.of(1), 9) == none || p.evicted != 1 {
 		t.Fatal("another producer than the one used least recently was forgotten")
 	}
-	p.forget(0)
-	if !p.logs[0].Empty() || p.find(1, 9) == none {
+	p.forget(p.of(0))
+	if !p.of(0).producers.Empty() || p.find(p.of(1), 9) == none {
 		t.Fatal("forgetting one log's producers")
 	}
 }
@@ -232,19 +241,19 @@ func TestMailArrivesInOrder(t *testing.T) {
 // A producer's first batch finds no room: the one sent behind it must not take
 // its place.
 func TestProducerWindowAfterARefusal(t *testing.T) {
-	p := newProducers(16, 4)
+	p := newTable(16, 4)
 	const log = engine.Slot(1)
 	for _, first := range []int32{0, 41} {
 		id := int64(100 + first)
-		p.refused(log, batch(id, 0, first, 10))
-		p.refused(log, batch(id, 0, first+10, 10))
-		if v := p.check(log, batch(id, 0, first+10, 10)); v.code != kafka.OutOfOrderSequenceNumber {
+		p.refused(p.of(log), batch(id, 0, first, 10))
+		p.refused(p.of(log), batch(id, 0, first+10, 10))
+		if v := p.check(p.of(log), batch(id, 0, first+10, 10)); v.code != kafka.OutOfOrderSequenceNumber {
 			t.Errorf("from %d: the second batch is taken before the first: %+v", first, v)
 		}
-		if v := p.check(log, batch(id, 0, (first-1)&0x7fffffff, 1)); v.duplicate {
+		if v := p.check(p.of(log), batch(id, 0, (first-1)&0x7fffffff, 1)); v.duplicate {
 			t.Errorf("from %d: a batch that was never stored is called a duplicate", first)
 		}
-		if v := p.check(log, batch(id, 0, first, 10)); v.code != kafka.None || v.duplicate {
+		if v := p.check(p.of(log), batch(id, 0, first, 10)); v.code != kafka.None || v.duplicate {
 			t.Errorf("from %d: the first batch, sent again: %+v", first, v)
 		}
 	}

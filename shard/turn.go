@@ -170,7 +170,7 @@ func (s *Shard) reap() {
 func (s *Shard) advanced(p *partition) {
 	s.acknowledge(p)
 	if s.truncations.n > 0 {
-		s.truncations.advanced(p.slot)
+		s.truncations.advanced(p)
 	}
 	s.countAll(p)
 	s.notify(p, false)
