@@ -60,7 +60,7 @@ func TestProcessesArePooled(t *testing.T) {
 	p.Expect = []string{"produce p99 < 1h", "unfinished = 0", "produce max < 1ns"}
 	dir := filepath.Join(t.TempDir(), "r")
 	var live bytes.Buffer
-	run, err := Run(t.Context(), p, System{Address: addr}, Env{Command: []string{os.Args[0]}, Dir: dir, Disk: dir, Live: &live, Watch: []int{0}})
+	run, err := Run(t.Context(), p, System{Address: addr}, Env{Command: []string{os.Args[0]}, Dir: dir, Disk: dir, Live: &live, Terminal: true, Watch: []int{0}})
 	if err != nil {
 		t.Fatal(err)
 	}
