@@ -1,6 +1,9 @@
 package kafka
 
-// FetchWalk walks a Fetch request of version 4 to 18 (FetchRequest.json).
+// FetchVersions are the versions of Fetch that are read.
+var FetchVersions = Versions{4, 18}
+
+// FetchWalk walks a Fetch request of one of FetchVersions (FetchRequest.json).
 type FetchWalk struct {
 	walk
 	MaxWaitMS    int32

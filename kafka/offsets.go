@@ -1,5 +1,11 @@
 package kafka
 
+// The versions of ListOffsets and OffsetForLeaderEpoch that are read.
+var (
+	ListOffsetsVersions = Versions{1, 11}
+	EpochVersions       = Versions{2, 4}
+)
+
 // ListOffsetsWalk walks a ListOffsets request of version 1 to 11. 8, 9 and 11
 // add timestamps with a meaning of their own and no field, 10 a timeout behind
 // the topics (ListOffsetsRequest.json).

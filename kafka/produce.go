@@ -11,6 +11,14 @@ const (
 	FetchByID   = 13
 )
 
+// ProduceVersions are the versions of Produce that are advertised. What is before
+// ProduceMin is refused: only librdkafka before 2.11.1 has to see it, which takes a
+// missing version 0 for a broker that knows no compression (KAFKA-18659).
+var ProduceVersions = Versions{0, 13}
+
+// ProduceMin is the lowest version of Produce that is served.
+const ProduceMin = 3
+
 // TopicIDBytes is the size of a topic's id.
 const TopicIDBytes = 16
 

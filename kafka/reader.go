@@ -314,16 +314,18 @@ type Request struct {
 	Flexible     bool
 }
 
-// ParseHeader reads header version 1 or 2 into h, by the key's table
-// (RequestHeader.json). The header of a version that is not served is read as
-// far as every version has it.
+// ApiVersionsMax is the highest version of ApiVersions that is read.
+const ApiVersionsMax = 4
+
+// ParseHeader reads header version 1 or 2 into h (RequestHeader.json). The header
+// of a key or version that is not known here is read as far as every version has it.
 func ParseHeader(r *Reader, h *Request) error {
 	h.Key, h.Version, h.Correlation = r.int16("API key"), r.int16("API version"), r.int32("correlation id")
 	h.ClientID, h.Flexible = nil, false
-	if k, ok := KeyOf(h.Key); ok && h.Version <= k.Max {
+	if k, ok := KeyOf(h.Key); ok && h.Version <= k.Latest {
 		h.Flexible = h.Version >= k.Flexible
 	}
-	if h.Key == KeyApiVersions && (h.Version < 0 || h.Version > 4) {
+	if h.Key == KeyApiVersions && (h.Version < 0 || h.Version > ApiVersionsMax) {
 		return r.Err() // whatever follows: the answer does not depend on it
 	}
 	// The client id is an old-style string in both versions.

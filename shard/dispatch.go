@@ -117,30 +117,30 @@ func (s *Shard) start(in *incoming) outcome {
 	if err := kafka.ParseHeader(&s.reader, &header); err != nil {
 		return s.malformed(in, err)
 	}
-	key, known := kafka.KeyOf(header.Key)
-	if !known {
+	served := s.api.served(header.Key)
+	switch {
+	case served.Where == NotServed:
 		return s.notServed(in, "connection closed: it asked for an API key that is not served: ", &header)
-	}
-	if header.Key == kafka.KeyApiVersions {
+	case served.Where == AtEveryNode:
 		return s.apiVersions(in, &header)
-	}
-	if header.Version < key.Min || header.Version > key.Max {
+	case !served.Versions.Has(header.Version):
 		return s.notServed(in, "connection closed: it asked for a version that is not served, of API key ", &header)
-	}
-	if s.control == nil {
-		switch header.Key {
-		case kafka.KeyProduce:
-			return s.produce(in, &header)
-		case kafka.KeyFetch:
-			return s.fetch(in, &header)
-		case kafka.KeyListOffsets:
-			return s.listOffsets(in, &header)
-		case kafka.KeyOffsetForLeaderEpoch:
-			return s.offsetForLeaderEpoch(in, &header)
-		}
+	case s.control != nil:
+		return s.local(in, &header)
+	case served.Where != AtLeader:
 		return s.forward(in, &header)
 	}
-	return s.local(in, &header)
+	switch header.Key {
+	case kafka.KeyProduce:
+		return s.produce(in, &header)
+	case kafka.KeyFetch:
+		return s.fetch(in, &header)
+	case kafka.KeyListOffsets:
+		return s.listOffsets(in, &header)
+	case kafka.KeyOffsetForLeaderEpoch:
+		return s.offsetForLeaderEpoch(in, &header)
+	}
+	panic("shard: a key is said to be served at the leader, and is not")
 }
 
 // local hands a request on the control shard's own node to the control.

@@ -12,22 +12,56 @@ import (
 // hot, may use the heap, and drives the shard it was made for from within that
 // shard's turns, on the same thread. Everything it may do to the shard is below.
 
-// API is what a broker serves beside the hot path. All its shards share one; it
-// is not changed once a shard has it.
+// API is what a broker serves. All its shards share one; it is not changed once a
+// shard has it.
 type API struct {
+	// Keys says of each key whether, in which versions and where it is served. A
+	// shard reads it once for each request.
+	Keys [kafka.KeysMax]Served
+
 	// New makes the control of the control shard, within Open.
 	New func(s *Shard, o Options, seed uint64) Control
 
 	// Answers to ApiVersions, each without its correlation id: by version; of a
 	// client that names its software as KIP-511 does not allow, from version 3
 	// on; and to a version that is not served, which is of version 0.
-	Versions        [ApiVersionsMax + 1][]byte
-	VersionsInvalid [ApiVersionsMax + 1][]byte
+	Versions        [kafka.ApiVersionsMax + 1][]byte
+	VersionsInvalid [kafka.ApiVersionsMax + 1][]byte
 	VersionsRefusal []byte
 }
 
-// ApiVersionsMax is the highest version of ApiVersions that is served.
-const ApiVersionsMax = 4
+// Served is how a key is served.
+type Served struct {
+	Where    Where
+	Versions kafka.Versions // a request of another version is refused
+}
+
+// Where says which shard answers a key's requests.
+type Where uint8
+
+const (
+	// NotServed: the connection of such a request is closed.
+	NotServed Where = iota
+	// AtLeader: the data shard that was asked, for the partitions that it leads,
+	// without the heap. These are the hot keys. The control shard leads none, and
+	// says so where its own port is asked.
+	AtLeader
+	// AtControl: the control shard, whichever node was asked.
+	AtControl
+	// AtCoordinator: the control shard, which coordinates all groups. Where another
+	// node was asked, it answers that this one does not.
+	AtCoordinator
+	// AtEveryNode: the shard that was asked, from an answer made at start.
+	AtEveryNode
+)
+
+// served is how a request's key is served.
+func (a *API) served(key int16) Served {
+	if key < 0 || key >= kafka.KeysMax {
+		return Served{}
+	}
+	return a.Keys[key]
+}
 
 // Control is the machine that makes a shard the control shard. Only the shard's
 // own turn calls it.

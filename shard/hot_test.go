@@ -145,7 +145,7 @@ func newHotShardOf(t testing.TB, arenaBytes, partitionsMax, partitions int, conf
 	}
 	t.Cleanup(func() { arena.Unmap() })
 	h.arena = arena
-	if h.s, err = Open(World{Ring: h.ring, Arena: arena, Boot: boot, Post: h.post, API: &API{}, Log: mute{t}, Seed: 1}, o); err != nil {
+	if h.s, err = Open(World{Ring: h.ring, Arena: arena, Boot: boot, Post: h.post, API: &hotAPI, Log: mute{t}, Seed: 1}, o); err != nil {
 		t.Fatal(err)
 	}
 	controls, err := mem.Map(1<<20, mem.Options{})
@@ -177,6 +177,15 @@ func newHotShardOf(t testing.TB, arenaBytes, partitionsMax, partitions int, conf
 	}
 	return h
 }
+
+// hotAPI has the keys that a data shard answers itself; its ApiVersions is empty.
+var hotAPI = API{Keys: [kafka.KeysMax]Served{
+	kafka.KeyProduce:              {AtLeader, kafka.ProduceVersions},
+	kafka.KeyFetch:                {AtLeader, kafka.FetchVersions},
+	kafka.KeyListOffsets:          {AtLeader, kafka.ListOffsetsVersions},
+	kafka.KeyOffsetForLeaderEpoch: {AtLeader, kafka.EpochVersions},
+	kafka.KeyApiVersions:          {AtEveryNode, kafka.Versions{Max: kafka.ApiVersionsMax}},
+}}
 
 // hotOptions are those of data shard 1 with the sizes that production gives it.
 func hotOptions(arenaBytes, partitionsMax int) Options {

@@ -28,8 +28,8 @@ import (
 // record where what is sought lies beyond, or the batch is larger than mail.
 const openedMax = 16 << 20
 
-// openFor answers a data shard that lent a batch.
-func (c *control) openFor(m shard.Mail) {
+// searchBatch answers a data shard that lent a batch.
+func (c *control) searchBatch(m shard.Mail) {
 	time, offset := searchOpened(m.Block.Bytes()[:m.B], int64(m.A))
 	c.shard.Send(shard.Mail{Kind: shard.MailBatchOpened, Slot: m.Slot, Serial: m.Serial, A: uint64(time), B: uint64(offset), Block: m.Block}, int(m.From))
 }

@@ -1,0 +1,52 @@
+package control
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/shard"
+)
+
+// ApiVersions (18). 1 has a throttle time, 3 is flexible and names the client's
+// software (KIP-511), 4 may say that a feature begins at version 0. Every shard answers
+// it itself, from what is made here once. 5 is not served: its request names a cluster
+// and a node (KIP-1242).
+
+// advertised are the keys that are served, in order, as ApiVersions has them.
+func advertised(all *table) (keys []kmsg.ApiVersionsResponseApiKey) {
+	for i := range all {
+		if all[i].served.Where == shard.NotServed {
+			continue
+		}
+		k := kmsg.NewApiVersionsResponseApiKey()
+		k.ApiKey, k.MinVersion, k.MaxVersion = all[i].key, all[i].served.Versions.Min, all[i].served.Versions.Max
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// apiVersionsBody is the answer to ApiVersions at a version, without its correlation
+// id: the same for every client.
+func apiVersionsBody(all *table, version int16) []byte {
+	r := kmsg.NewPtrApiVersionsResponse()
+	r.SetVersion(version)
+	r.ApiKeys = advertised(all)
+	return r.AppendTo(nil)
+}
+
+// apiVersionsRefusal is the answer to a version of ApiVersions that is not served: the
+// body of version 0 with UNSUPPORTED_VERSION and the keys (KIP-511).
+func apiVersionsRefusal(all *table) []byte {
+	r := kmsg.NewPtrApiVersionsResponse()
+	r.ErrorCode, r.ApiKeys = int16(kafka.UnsupportedVersion), advertised(all)
+	return r.AppendTo(nil)
+}
+
+// apiVersionsInvalid is the answer to a client that names its software as KIP-511 does
+// not allow.
+func apiVersionsInvalid(version int16) []byte {
+	r := kmsg.NewPtrApiVersionsResponse()
+	r.SetVersion(version)
+	r.ErrorCode = int16(kafka.InvalidRequest)
+	return r.AppendTo(nil)
+}

@@ -1,0 +1,217 @@
+package control
+
+import (
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/kafka"
+)
+
+// A change of the cluster's state is
+//
+//	plan(); append(); await durable(); apply(); have the data shards act on it
+//
+// one at a time. Invariants: a plan sees every change before it; a change is visible
+// only once it is durable. What the data shards have to do runs beside later changes.
+
+// changeStage is where the change under way is.
+type changeStage uint8
+
+const (
+	changeNone     changeStage = iota
+	changeAppend               // planned; it waits for memory of the log
+	changeDurable              // appended
+	changeSnapshot             // no change, but a snapshot that is being appended
+)
+
+// change is one command on its way: for which task, and of what.
+type change struct {
+	kind       changeKind
+	task       *task // nil: no request asked for it
+	item       int   // of the task's request
+	name       string
+	partitions int
+	had        int // changeGrow: partitions before
+	replicas   int
+	configs    []cluster.Config
+	on         cluster.Placement
+	edits      []cluster.ConfigEdit // changeConfigure
+	replace    bool                 // changeConfigure: the edits are all there is
+	node       int32                // changeConfigureBroker
+	id         [16]byte
+	cmd        []byte
+	end        int64 // the control log's offset behind it
+}
+
+type changeKind uint8
+
+const (
+	changeCreate changeKind = iota
+	changeDelete
+	changeDeleteID
+	changeForget // a deleted topic, once its logs are gone
+	changeReserve
+	changeGroups
+	changeConfigure
+	changeConfigureBroker
+	changeConfigureGroup
+	changeGrow
+)
+
+const cannotWrite = "The control log cannot be written; see the broker's log."
+
+// enqueue puts a change behind those that wait, and has its task wait for it.
+func (c *control) enqueue(next change) {
+	if next.task != nil {
+		next.task.pending++
+	}
+	c.changes = append(c.changes, next)
+}
+
+// stepChanges goes on with the change under way, and with the next ones, until one
+// has to wait.
+func (c *control) stepChanges() {
+	for {
+		switch c.stage {
+		case changeNone:
+			if c.nextGroups() {
+				c.stage = changeAppend
+				continue
+			}
+			if len(c.changes) == 0 {
+				return
+			}
+			c.current = c.changes[0]
+			c.changes = c.changes[1:]
+			if !c.plan(&c.current) {
+				continue
+			}
+			c.stage = changeAppend
+		case changeAppend:
+			switch c.append(c.current.cmd) {
+			case engine.OK:
+				c.current.end = c.engine.End(c.slot)
+				c.stage = changeDurable
+				if c.current.kind == changeGroups && c.o.Faults.CommitAckedEarly {
+					c.groupsStored(kafka.None)
+				}
+			case engine.WaitMemory, engine.WaitRoom:
+				return
+			default:
+				c.stage = changeNone
+				c.refuse(&c.current, kafka.KafkaStorageError, cannotWrite)
+			}
+		case changeDurable:
+			if c.engine.Durable(c.slot) < c.current.end {
+				if !c.shard.Failed() {
+					return
+				}
+				c.stage = changeNone
+				c.refuse(&c.current, kafka.KafkaStorageError, cannotWrite)
+				continue
+			}
+			c.stage = changeNone
+			c.applied(&c.current)
+		case changeSnapshot:
+			if !c.appendSnapshot() {
+				return
+			}
+			c.stage = changeNone
+		}
+	}
+}
+
+// plan makes a change's command. Where there is nothing to append it says why not, or
+// that all is well, and is over: false.
+func (c *control) plan(ch *change) bool {
+	var r *cluster.Refusal
+	limits := cluster.Limits{TopicsMax: c.o.TopicsMax, PartitionsPerTopicMax: c.o.PartitionsMax, PartitionsMax: c.o.PartitionsMax, PartitionsDefault: c.o.PartitionsDefault, MessageBytesMax: c.o.MessageBytesMax}
+	switch ch.kind {
+	case changeCreate:
+		ch.id = c.newUUID()
+		ch.cmd, r = c.state.PlanCreateOn(ch.name, ch.partitions, ch.replicas, ch.on, ch.configs, ch.id, limits)
+	case changeDelete:
+		if t, ok := c.state.Topic(ch.name); ok {
+			ch.id = t.ID
+		}
+		ch.cmd, r = c.state.PlanDelete(ch.name)
+	case changeDeleteID:
+		ch.cmd, r = c.state.PlanDeleteID(ch.id)
+	case changeForget:
+		ch.cmd, r = c.state.PlanForget(ch.id)
+	case changeReserve:
+		ch.cmd, r = c.state.PlanReserveProducerIDs(cluster.ProducerIDBlock)
+	case changeGrow:
+		if ch.cmd, r = c.state.PlanGrow(ch.name, ch.partitions, ch.on, limits); r == nil {
+			t, _ := c.state.Topic(ch.name)
+			ch.id, ch.had = t.ID, len(t.Partitions)
+		}
+	case changeConfigure:
+		ch.cmd, r = c.state.PlanConfigure(ch.name, ch.edits, ch.replace, limits)
+	case changeConfigureBroker:
+		ch.cmd, r = c.state.PlanConfigureBroker(ch.node, c.o.Nodes[0].ID, ch.edits, ch.replace, c.startedNumber, limits)
+	case changeConfigureGroup:
+		ch.cmd, r = c.state.PlanConfigureGroup(ch.name, c.o.Nodes[0].ID, ch.edits, ch.replace, c.startedNumber, limits)
+	}
+	if r != nil {
+		c.refuse(ch, r.Code, r.Message)
+		return false
+	}
+	if ch.task != nil && (ch.task.validateOnly || ch.cmd == nil) { // no command: it is as it should be already
+		c.done(ch.task)
+		return false
+	}
+	return true
+}
+
+// refuse tells what waits for a change that it is not made.
+func (c *control) refuse(ch *change, code kafka.ErrorCode, message string) {
+	switch ch.kind {
+	case changeGroups:
+		c.groupsStored(kafka.NotCoordinator) // as Kafka: clients ask again, first for the coordinator
+	case changeReserve:
+		c.refuseIDs(code, message)
+	}
+	if ch.task == nil {
+		return
+	}
+	ch.task.fail(ch.item, code, message)
+	c.done(ch.task)
+}
+
+// applied makes a durable change visible and starts what follows from it.
+func (c *control) applied(ch *change) {
+	if err := c.state.Apply(ch.cmd); err != nil {
+		c.shard.Fatalf("a planned change could not be applied ("+err.Error()+") at offset ", ch.end-1)
+		return
+	}
+	c.grown += commandCost + len(ch.cmd)
+	switch ch.kind {
+	case changeGroups:
+		c.groupsStored(kafka.None)
+	case changeCreate:
+		t, _ := c.state.Topic(ch.name)
+		c.announce(t, ch.task, ch.item, 0)
+	case changeReserve:
+		c.reserving = false
+		c.giveIDs()
+	case changeDelete, changeDeleteID:
+		if t, ok := c.tombstone(ch.id); ok {
+			c.erase(t, ch.task, ch.item)
+		}
+	case changeGrow:
+		t, _ := c.state.TopicByID(ch.id)
+		c.announce(t, ch.task, ch.item, ch.had)
+	case changeConfigure:
+		t, _ := c.state.Topic(ch.name)
+		c.configureTopic(t, ch.task)
+	case changeConfigureBroker:
+		c.configureBrokers()
+		for _, t := range c.state.Topics() {
+			c.configureTopic(t, ch.task)
+		}
+	}
+	if ch.task != nil {
+		c.done(ch.task)
+	}
+	c.snapshot()
+}

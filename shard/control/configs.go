@@ -1,0 +1,239 @@
+package control
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/kafka"
+)
+
+// Configurations of topics, brokers and groups, described and altered. What they come
+// from is in config_sources.go.
+//
+// DescribeConfigs (32): 3 has a configuration's type, and its documentation where that
+// is asked for (KIP-569), 4 is flexible. 0 is not served, as by Kafka 4.
+//
+// AlterConfigs (33): replaces all that was set. 2 is flexible.
+//
+// IncrementalAlterConfigs (44): sets, deletes, appends and subtracts (KIP-339). 1 is
+// flexible.
+
+// resource is what has configurations.
+type resource struct {
+	kind kmsg.ConfigResourceType
+	name string
+}
+
+func describeConfigsNames(req *kmsg.DescribeConfigsRequest) int { return len(req.Resources) }
+
+func (c *control) describeConfigs(t *task, req *kmsg.DescribeConfigsRequest, resp *kmsg.DescribeConfigsResponse) {
+	described := map[resource]bool{}
+	for i := range req.Resources {
+		asked := &req.Resources[i]
+		if described[resource{asked.ResourceType, asked.ResourceName}] {
+			continue // once is enough, and bounds the answer
+		}
+		described[resource{asked.ResourceType, asked.ResourceName}] = true
+		out := kmsg.NewDescribeConfigsResponseResource()
+		out.ResourceType, out.ResourceName = asked.ResourceType, asked.ResourceName
+		add := func(name string, kind kmsg.ConfigType, readOnly bool, doc string, from []configValue) {
+			if len(asked.ConfigNames) > 0 && !slices.Contains(asked.ConfigNames, name) {
+				return
+			}
+			config := kmsg.NewDescribeConfigsResponseResourceConfig()
+			config.Name, config.Value, config.Source, config.ReadOnly, config.ConfigType = name, &from[0].value, from[0].source, readOnly, kind
+			config.IsDefault = from[0].source == kmsg.ConfigSourceDefaultConfig
+			if req.IncludeSynonyms {
+				for k := range from {
+					synonym := kmsg.NewDescribeConfigsResponseResourceConfigConfigSynonym()
+					synonym.Name, synonym.Value, synonym.Source = from[k].name, &from[k].value, from[k].source
+					config.ConfigSynonyms = append(config.ConfigSynonyms, synonym)
+				}
+			}
+			if req.IncludeDocumentation {
+				config.Documentation = &doc
+			}
+			out.Configs = append(out.Configs, config)
+		}
+		code, message := kafka.None, ""
+		switch asked.ResourceType {
+		case kmsg.ConfigResourceTypeTopic:
+			topic, ok := c.state.Topic(asked.ResourceName)
+			if why := cluster.NameFault(asked.ResourceName); why != "" {
+				code, message = kafka.InvalidTopic, "Topic name is invalid: "+why
+			} else if !ok {
+				code, message = kafka.UnknownTopicOrPartition, "This server does not host this topic-partition."
+			} else {
+				defs := cluster.Configs()
+				for k := range defs {
+					def := &defs[k]
+					add(def.Name, kmsg.ConfigType(def.Type), false, def.Doc, c.topicConfig(topic, def, t.from.Shard))
+				}
+			}
+		case kmsg.ConfigResourceTypeBroker:
+			var node int
+			if node, code, message = c.nodeNamed(asked.ResourceName); code != kafka.None {
+				break
+			}
+			defs := cluster.BrokerDefs()
+			for k := range defs {
+				def := &defs[k]
+				if node >= 0 {
+					add(def.Name, kmsg.ConfigType(def.Type), def.Scope == cluster.ScopeStart, def.Doc, c.brokerConfig(def.Name, node))
+				} else if value, set := c.state.BrokerConfig(cluster.AllBrokers, def.Name); set { // only what was set, as in Kafka
+					add(def.Name, kmsg.ConfigType(def.Type), false, def.Doc, []configValue{{def.Name, value, kmsg.ConfigSourceDynamicDefaultBrokerConfig}})
+				}
+			}
+		case kmsg.ConfigResourceTypeGroupConfig: // of any id: the group need not be there
+			if asked.ResourceName == "" {
+				code, message = kafka.InvalidRequest, "Group name must not be empty"
+				break
+			}
+			defs := cluster.GroupDefs()
+			for k := range defs {
+				def := &defs[k]
+				from := c.brokerConfig(def.Broker, 0)
+				if value, set := c.state.GroupConfig(asked.ResourceName, def.Name); set {
+					from = append([]configValue{{def.Name, value, kmsg.ConfigSourceGroupConfig}}, from...)
+				}
+				add(def.Name, kmsg.ConfigType(def.Type), false, def.Doc, from)
+			}
+		default:
+			code, message = kafka.InvalidRequest, fmt.Sprintf("Unsupported resource type: %d", asked.ResourceType)
+		}
+		if code != kafka.None {
+			out.ErrorCode, out.ErrorMessage = int16(code), &message
+		}
+		resp.Resources = append(resp.Resources, out)
+	}
+}
+
+// nodeNamed is the place among the nodes of the one that a broker resource names; -1
+// for "", which is all of them.
+func (c *control) nodeNamed(name string) (int, kafka.ErrorCode, string) {
+	if name == "" {
+		return -1, kafka.None, ""
+	}
+	id, err := strconv.ParseInt(name, 10, 32)
+	if err != nil {
+		return -1, kafka.InvalidRequest, "Broker id must be an integer, but it is: " + strings.ToValidUTF8(name, "?")
+	}
+	for i, n := range c.o.Nodes {
+		if n.ID == int32(id) {
+			return i, kafka.None, ""
+		}
+	}
+	return -1, kafka.InvalidRequest, fmt.Sprintf("There is no broker %d here.", id)
+}
+
+// alteration is what is to become of one resource's configurations.
+type alteration struct {
+	resource
+	edits   []cluster.ConfigEdit
+	null    string // a configuration that has no value and needs one
+	replace bool   // the edits are all there is
+}
+
+func alterConfigsNames(req *kmsg.AlterConfigsRequest) int { return len(req.Resources) }
+
+func (c *control) alterConfigs(t *task, req *kmsg.AlterConfigsRequest, resp *kmsg.AlterConfigsResponse) {
+	t.validateOnly = req.ValidateOnly
+	all := make([]alteration, len(req.Resources))
+	for i := range req.Resources {
+		asked := &req.Resources[i]
+		all[i] = alteration{resource: resource{asked.ResourceType, asked.ResourceName}, replace: true}
+		for _, config := range asked.Configs {
+			if config.Value == nil {
+				all[i].null = config.Name
+				break
+			}
+			all[i].edits = append(all[i].edits, cluster.ConfigEdit{Op: cluster.ConfigSet, Name: config.Name, Value: *config.Value})
+		}
+		out := kmsg.NewAlterConfigsResponseResource()
+		out.ResourceType, out.ResourceName = asked.ResourceType, asked.ResourceName
+		resp.Resources = append(resp.Resources, out)
+	}
+	c.alter(t, all)
+}
+
+func failAlterConfigs(_ *kmsg.AlterConfigsRequest, resp *kmsg.AlterConfigsResponse, item int, code kafka.ErrorCode, message string) {
+	if out := &resp.Resources[item]; out.ErrorCode == 0 {
+		out.ErrorCode, out.ErrorMessage = int16(code), &message
+	}
+}
+
+func incrementalAlterConfigsNames(req *kmsg.IncrementalAlterConfigsRequest) int {
+	return len(req.Resources)
+}
+
+func (c *control) incrementalAlterConfigs(t *task, req *kmsg.IncrementalAlterConfigsRequest, resp *kmsg.IncrementalAlterConfigsResponse) {
+	t.validateOnly = req.ValidateOnly
+	all := make([]alteration, len(req.Resources))
+	for i := range req.Resources {
+		asked := &req.Resources[i]
+		all[i] = alteration{resource: resource{asked.ResourceType, asked.ResourceName}}
+		for _, config := range asked.Configs {
+			edit := cluster.ConfigEdit{Op: int8(config.Op), Name: config.Name}
+			if config.Value != nil {
+				edit.Value = *config.Value
+			} else if edit.Op != cluster.ConfigDelete {
+				all[i].null = config.Name
+				break
+			}
+			all[i].edits = append(all[i].edits, edit)
+		}
+		out := kmsg.NewIncrementalAlterConfigsResponseResource()
+		out.ResourceType, out.ResourceName = asked.ResourceType, asked.ResourceName
+		resp.Resources = append(resp.Resources, out)
+	}
+	c.alter(t, all)
+}
+
+func failIncrementalAlterConfigs(_ *kmsg.IncrementalAlterConfigsRequest, resp *kmsg.IncrementalAlterConfigsResponse, item int, code kafka.ErrorCode, message string) {
+	if out := &resp.Resources[item]; out.ErrorCode == 0 {
+		out.ErrorCode, out.ErrorMessage = int16(code), &message
+	}
+}
+
+// alter begins the changes of a task, one for each resource, or says why not.
+func (c *control) alter(t *task, all []alteration) {
+	count := map[resource]int{}
+	for i := range all {
+		count[all[i].resource]++
+	}
+	for i := range all {
+		a := &all[i]
+		if count[a.resource] > 1 {
+			t.fail(i, kafka.InvalidRequest, "Each resource must appear at most once.")
+			continue
+		}
+		if a.null != "" {
+			t.fail(i, kafka.InvalidRequest, "Null value not supported for : "+a.null)
+			continue
+		}
+		switch a.kind {
+		case kmsg.ConfigResourceTypeTopic:
+			c.enqueue(change{kind: changeConfigure, task: t, item: i, name: a.name, edits: a.edits, replace: a.replace})
+		case kmsg.ConfigResourceTypeBroker:
+			node, code, message := c.nodeNamed(a.name)
+			if code != kafka.None {
+				t.fail(i, code, message)
+				continue
+			}
+			id := cluster.AllBrokers
+			if node >= 0 {
+				id = c.o.Nodes[node].ID
+			}
+			c.enqueue(change{kind: changeConfigureBroker, task: t, item: i, node: id, edits: a.edits, replace: a.replace})
+		case kmsg.ConfigResourceTypeGroupConfig:
+			c.enqueue(change{kind: changeConfigureGroup, task: t, item: i, name: a.name, edits: a.edits, replace: a.replace})
+		default:
+			t.fail(i, kafka.InvalidRequest, fmt.Sprintf("Unsupported resource type: %d", a.kind))
+		}
+	}
+}

@@ -1,0 +1,224 @@
+package control
+
+import (
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/shard"
+)
+
+// What the control shard has the data shards do: know topics, open and delete logs,
+// act on configurations, and answer questions that only they can answer. All of it is
+// mail, sent in order:
+//
+//	await memory, and a credit where it is answered; send; await the answer
+//
+// Invariant: no more than shard.OpenCredit of the mail that is answered is on its way,
+// so a data shard has a place for each.
+
+// outgoing is mail for a data shard that is not sent yet.
+type outgoing struct {
+	to   int
+	m    shard.Mail
+	fill []byte // what to copy into a block, which the data shard gives back; may be nil
+}
+
+// logOp is what a data shard has to confirm. A log may be on its way in and out at
+// once, for different tasks.
+type logOp struct {
+	log    uint64
+	delete bool // else it is opened
+}
+
+// logOpWaiter is what a confirmed logOp ends.
+type logOpWaiter struct {
+	task  *task // nil: at start, or a clean-up that no request asked for
+	item  int
+	topic [16]byte
+	grown bool // the topic is older than this log of it
+}
+
+// question is mail to a data shard whose answer a task waits for.
+type question struct {
+	task  *task
+	taken func(m shard.Mail) // writes the answer into the response; nil: it has nothing to write
+}
+
+// announceAll sends every data shard the topics and the logs it has of them, at the
+// start.
+func (c *control) announceAll() {
+	c.shard.BeginNaming()
+	c.loadGroups()
+	c.configureBrokers()
+	for _, t := range c.state.Topics() {
+		c.announce(t, nil, 0, 0)
+	}
+	for _, t := range c.state.Tombstones() {
+		c.erase(t, nil, 0)
+	}
+	c.named = true
+	if c.former {
+		c.snapshot()
+	}
+}
+
+// announce sends a topic to all data shards, and has the owners of its partitions
+// open their logs, from partition first on.
+func (c *control) announce(t *cluster.Topic, by *task, item, first int) {
+	number, known := c.numbers[t.ID]
+	if !known {
+		number = c.numbered
+		c.numbers[t.ID] = number
+		c.numbered++
+	}
+	for i := 1; i <= c.o.DataShards; i++ {
+		fill := shard.AppendTopicMail(nil, t, c.state.LogConfig(t, c.o.Nodes[i].ID))
+		c.outgoing = append(c.outgoing, outgoing{to: i, m: shard.Mail{Kind: shard.MailTopic, A: uint64(len(t.Partitions)), B: uint64(number)}, fill: fill})
+	}
+	for i, p := range t.Partitions {
+		if i < first {
+			continue
+		}
+		m := shard.Mail{Kind: shard.MailOpen, A: p.LogID, B: uint64(number)<<32 | uint64(i)}
+		c.sendLogOp(logOp{p.LogID, false}, m, logOpWaiter{task: by, item: item, topic: t.ID, grown: first > 0})
+	}
+}
+
+// erase has the owners of a deleted topic's partitions delete their logs, and all data
+// shards forget the topic.
+func (c *control) erase(t *cluster.Topic, by *task, item int) {
+	number, known := c.numbers[t.ID]
+	for _, p := range t.Partitions {
+		c.sendLogOp(logOp{p.LogID, true}, shard.Mail{Kind: shard.MailDelete, A: p.LogID}, logOpWaiter{task: by, item: item, topic: t.ID})
+	}
+	if known {
+		delete(c.numbers, t.ID)
+		for i := 1; i <= c.o.DataShards; i++ {
+			c.outgoing = append(c.outgoing, outgoing{to: i, m: shard.Mail{Kind: shard.MailForget, B: uint64(number)}})
+		}
+	}
+}
+
+// sendLogOp sends the owner of a log what to do with it, and has a task wait for that.
+func (c *control) sendLogOp(op logOp, m shard.Mail, w logOpWaiter) {
+	if w.task != nil {
+		w.task.pending++
+	}
+	c.pendingLogOps[op] = w
+	c.outgoing = append(c.outgoing, outgoing{to: format.Place(op.log, c.o.DataShards), m: m})
+}
+
+// logOpDone takes a data shard's word that a log is open or deleted, or cannot be.
+func (c *control) logOpDone(op logOp, code kafka.ErrorCode) {
+	c.credit++
+	w, ok := c.pendingLogOps[op]
+	if !ok {
+		return
+	}
+	delete(c.pendingLogOps, op)
+	if op.delete && code == kafka.None {
+		if t, gone := c.tombstone(w.topic); gone && c.allDeleted(t) {
+			c.enqueue(change{kind: changeForget, id: w.topic})
+		}
+	}
+	if w.task == nil {
+		if code != kafka.None {
+			c.shard.Logf(shard.Warn, "a log could not be opened or deleted: log ", int64(op.log))
+		}
+		return
+	}
+	if code != kafka.None {
+		w.task.fail(w.item, code, "The partition's log could not be changed: its storage refused.")
+		if !op.delete && !w.grown { // a topic that is half there is removed again
+			c.enqueue(change{kind: changeDeleteID, id: w.topic})
+		}
+	}
+	c.done(w.task)
+}
+
+// tombstone is a topic that is deleted while some of its logs are not.
+func (c *control) tombstone(id [16]byte) (*cluster.Topic, bool) {
+	for _, t := range c.state.Tombstones() {
+		if t.ID == id {
+			return t, true
+		}
+	}
+	return nil, false
+}
+
+func (c *control) allDeleted(t *cluster.Topic) bool {
+	for _, p := range t.Partitions {
+		if _, pending := c.pendingLogOps[logOp{p.LogID, true}]; pending {
+			return false
+		}
+	}
+	return true
+}
+
+// configureTopic has every data shard act on a topic's configurations, before the task
+// that changed them is answered.
+func (c *control) configureTopic(t *cluster.Topic, by *task) {
+	number, ok := c.numbers[t.ID]
+	if !ok {
+		return
+	}
+	for i := 1; i <= c.o.DataShards; i++ {
+		fill := shard.AppendConfigMail(nil, c.state.LogConfig(t, c.o.Nodes[i].ID))
+		c.ask(i, shard.Mail{Kind: shard.MailConfigure, B: uint64(number)}, fill, question{task: by})
+	}
+}
+
+// ask sends a question of a task, whose number it puts into the mail. fill is copied
+// into a block, which the data shard gives back.
+func (c *control) ask(to int, m shard.Mail, fill []byte, q question) {
+	q.task.pending++
+	c.asked++
+	if c.asked == 0 {
+		c.asked++ // 0 is no question
+	}
+	m.Serial = c.asked
+	c.questions[m.Serial] = q
+	c.outgoing = append(c.outgoing, outgoing{to: to, m: m, fill: fill})
+}
+
+// answered takes a data shard's answer, and gives its block back.
+func (c *control) answered(m shard.Mail) {
+	c.credit++
+	q := c.questions[m.Serial]
+	delete(c.questions, m.Serial)
+	if q.taken != nil {
+		q.taken(m)
+	}
+	if !m.Block.IsZero() {
+		c.shard.Send(shard.Mail{Kind: shard.MailGiveBack, Block: m.Block}, int(m.From))
+	}
+	c.done(q.task)
+}
+
+// sendOutgoing sends mail while there is memory and credit, in order.
+func (c *control) sendOutgoing() {
+	sent := 0
+	for _, next := range c.outgoing {
+		answered := next.m.Kind == shard.MailOpen || next.m.Kind == shard.MailDelete || next.m.Serial != 0
+		if answered && c.credit == 0 {
+			break
+		}
+		if len(next.fill) > 0 {
+			block, ok := c.shard.MailMemory().Get(len(next.fill))
+			if !ok {
+				break
+			}
+			copy(block.Bytes(), next.fill)
+			next.m.Block = block
+		}
+		if answered {
+			c.credit--
+		}
+		c.shard.Send(next.m, next.to)
+		sent++
+	}
+	c.outgoing = c.outgoing[sent:]
+	if len(c.outgoing) == 0 {
+		c.outgoing = nil
+	}
+}

@@ -1,0 +1,188 @@
+package control
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/cluster/groups"
+	"github.com/tailbound/tailbound/kafka"
+)
+
+// Groups listed, described and deleted.
+//
+// ListGroups (16): 4 has states, 5 the protocol's type (KIP-848).
+//
+// DescribeGroups (15): 3 says what the client may do (KIP-430), 4 has static members, 6
+// answers GROUP_ID_NOT_FOUND with a message, where earlier versions describe a group that
+// is dead (KIP-1043).
+//
+// ConsumerGroupDescribe (69): 1 says which protocol a member speaks (KIP-1099).
+//
+// DeleteGroups (42): 2 is flexible. 3 is not served: it has a message with an error.
+
+// groupOperations are what may be done to a group, as bits: read, delete, describe.
+// Source: org.apache.kafka.common.acl.AclOperation, and AclEntry.supportedOperations of
+// kafka.security.authorizer.
+const groupOperations = 1<<3 | 1<<6 | 1<<8
+
+func listGroupsNames(req *kmsg.ListGroupsRequest) int {
+	return len(req.StatesFilter) + len(req.TypesFilter)
+}
+
+// listGroups: clients ask every node for its groups, and only the coordinator has any.
+func (c *control) listGroups(t *task, req *kmsg.ListGroupsRequest, resp *kmsg.ListGroupsResponse) {
+	if !c.coordinates(t.from) {
+		return
+	}
+	among := func(filter []string, word string) bool {
+		return len(filter) == 0 || slices.ContainsFunc(filter, func(f string) bool { return strings.EqualFold(strings.TrimSpace(f), word) })
+	}
+	for _, group := range c.groups.live.List() {
+		if !among(req.StatesFilter, group.State.String()) || !among(req.TypesFilter, group.Kind) {
+			continue
+		}
+		out := kmsg.NewListGroupsResponseGroup()
+		out.Group, out.ProtocolType, out.GroupState, out.GroupType = group.ID, group.ProtocolType, group.State.String(), group.Kind
+		resp.Groups = append(resp.Groups, out)
+	}
+}
+
+func describeGroupsNames(req *kmsg.DescribeGroupsRequest) int { return len(req.Groups) }
+
+func (c *control) describeGroups(_ *task, req *kmsg.DescribeGroupsRequest, resp *kmsg.DescribeGroupsResponse) {
+	size := 0
+	for _, id := range req.Groups {
+		out := kmsg.NewDescribeGroupsResponseGroup()
+		group, ok := c.groups.live.Describe(id)
+		out.Group, out.State, out.ProtocolType, out.Protocol = id, group.State.String(), group.ProtocolType, group.Protocol
+		if !ok && req.Version >= 6 {
+			message := "Group " + id + " not found."
+			if group.Kind == groups.KindConsumer {
+				message = "Group " + id + " is not a classic group."
+			}
+			out.ErrorCode, out.ErrorMessage = int16(kafka.GroupIDNotFound), &message
+		}
+		if req.IncludeAuthorizedOperations && out.ErrorCode == 0 {
+			out.AuthorizedOperations = groupOperations
+		}
+		for _, m := range group.Members {
+			member := kmsg.NewDescribeGroupsResponseGroupMember()
+			member.MemberID, member.InstanceID, member.ClientID, member.ClientHost, member.ProtocolMetadata, member.MemberAssignment = m.ID, nullable(m.InstanceID), m.ClientID, m.ClientHost, m.Subscription, m.Assignment
+			size += 64 + len(m.ID) + len(m.InstanceID) + len(m.ClientID) + len(m.ClientHost) + len(m.Subscription) + len(m.Assignment)
+			out.Members = append(out.Members, member)
+		}
+		if size += 64 + len(id); size > groupAnswerBytes {
+			out.Members, out.ErrorCode = nil, int16(kafka.MessageTooLarge)
+		}
+		resp.Groups = append(resp.Groups, out)
+	}
+}
+
+func failDescribeGroups(req *kmsg.DescribeGroupsRequest, resp *kmsg.DescribeGroupsResponse, _ int, code kafka.ErrorCode, _ string) {
+	resp.Groups = nil
+	for _, id := range req.Groups {
+		out := kmsg.NewDescribeGroupsResponseGroup()
+		out.Group, out.ErrorCode = id, int16(code)
+		resp.Groups = append(resp.Groups, out)
+	}
+}
+
+// What a member of a group of the consumer protocol speaks.
+// Source: Kafka's ConsumerGroupDescribeResponse.json, MemberType.
+const (
+	memberClassic = 0
+	memberModern  = 1
+)
+
+func consumerGroupDescribeNames(req *kmsg.ConsumerGroupDescribeRequest) int { return len(req.Groups) }
+
+func (c *control) consumerGroupDescribe(_ *task, req *kmsg.ConsumerGroupDescribeRequest, resp *kmsg.ConsumerGroupDescribeResponse) {
+	size := 0
+	assignment := func(all []cluster.TopicPartitions) (out kmsg.Assignment) {
+		for _, assigned := range all {
+			topic, ok := c.state.TopicByID(assigned.Topic)
+			if !ok {
+				continue // it was deleted, and its consumer has not given it up yet
+			}
+			part := kmsg.NewAssignmentTopicPartition()
+			part.TopicID, part.Topic, part.Partitions = assigned.Topic, topic.Name, assigned.Partitions
+			size += 32 + len(topic.Name) + 4*len(assigned.Partitions)
+			out.TopicPartitions = append(out.TopicPartitions, part)
+		}
+		return out
+	}
+	for _, id := range req.Groups {
+		out := kmsg.NewConsumerGroupDescribeResponseGroup()
+		out.Group = id
+		group, ok := c.groups.live.DescribeConsumer(id)
+		switch {
+		case id == "":
+			out.ErrorCode = int16(kafka.InvalidGroupID)
+		case !ok:
+			message := "Group " + id + " is not a consumer group."
+			out.ErrorCode, out.ErrorMessage = int16(kafka.GroupIDNotFound), &message
+		default:
+			out.State, out.Epoch, out.AssignmentEpoch, out.AssignorName = group.State.String(), group.Epoch, group.AssignmentEpoch, group.Assignor
+			if req.IncludeAuthorizedOperations {
+				out.AuthorizedOperations = groupOperations
+			}
+		}
+		for i := range group.Members {
+			m := &group.Members[i]
+			member := kmsg.NewConsumerGroupDescribeResponseGroupMember()
+			member.MemberID, member.InstanceID, member.RackID, member.MemberEpoch, member.ClientID, member.ClientHost = m.ID, nullable(m.InstanceID), nullable(m.RackID), m.Epoch, m.ClientID, m.ClientHost
+			member.SubscribedTopics, member.SubscribedTopicRegex, member.MemberType = m.Topics, nullable(m.Regex), memberModern
+			if m.Classic != nil {
+				member.MemberType = memberClassic
+			}
+			member.Assignment, member.TargetAssignment = assignment(m.Assigned), assignment(m.Target)
+			size += 128 + len(m.ID) + len(m.InstanceID) + len(m.RackID) + len(m.ClientID) + len(m.Regex)
+			for _, topic := range m.Topics {
+				size += 4 + len(topic)
+			}
+			out.Members = append(out.Members, member)
+		}
+		if size += 64 + len(id); size > groupAnswerBytes {
+			out.Members, out.ErrorCode = nil, int16(kafka.MessageTooLarge)
+		}
+		resp.Groups = append(resp.Groups, out)
+	}
+}
+
+func failConsumerGroupDescribe(req *kmsg.ConsumerGroupDescribeRequest, resp *kmsg.ConsumerGroupDescribeResponse, _ int, code kafka.ErrorCode, _ string) {
+	resp.Groups = nil
+	for _, id := range req.Groups {
+		out := kmsg.NewConsumerGroupDescribeResponseGroup()
+		out.Group, out.ErrorCode = id, int16(code)
+		resp.Groups = append(resp.Groups, out)
+	}
+}
+
+func deleteGroupsNames(req *kmsg.DeleteGroupsRequest) int { return len(req.Groups) }
+
+func (c *control) deleteGroups(t *task, req *kmsg.DeleteGroupsRequest, resp *kmsg.DeleteGroupsResponse) {
+	codes := c.groups.live.Delete(c.groupTime(), c.await(t, nil), req.Groups)
+	for i, id := range req.Groups {
+		out := kmsg.NewDeleteGroupsResponseGroup()
+		out.Group, out.ErrorCode = id, int16(codes[i])
+		resp.Groups = append(resp.Groups, out)
+	}
+}
+
+func failDeleteGroups(req *kmsg.DeleteGroupsRequest, resp *kmsg.DeleteGroupsResponse, _ int, code kafka.ErrorCode, _ string) {
+	if len(resp.Groups) == 0 {
+		for _, id := range req.Groups {
+			out := kmsg.NewDeleteGroupsResponseGroup()
+			out.Group = id
+			resp.Groups = append(resp.Groups, out)
+		}
+	}
+	for i := range resp.Groups {
+		if out := &resp.Groups[i]; out.ErrorCode == 0 {
+			out.ErrorCode = int16(code)
+		}
+	}
+}

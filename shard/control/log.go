@@ -1,0 +1,167 @@
+package control
+
+import (
+	"github.com/tailbound/tailbound/cluster"
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/shard"
+)
+
+// The control log: one command in each batch, applied to the state in order. It is
+// read once, at the start, and rewritten as a snapshot when it has grown long:
+//
+//	append(every command that makes the state); TruncateBefore(the first of them)
+//
+// Nothing else is appended in between. A snapshot that a crash cut is not applied:
+// cluster.State takes one only when it is whole.
+
+const (
+	controlLogID  = format.ControlLogID
+	snapshotAfter = 1 << 20 // bytes that may be added to several times the last snapshot before the next
+	commandCost   = 256     // what a command is estimated to cost at a start, beside its bytes
+	commandRoom   = 1 << 10 // for the batch around a command, and its header
+
+	// loadedNothing is control.loaded while the log is being created.
+	loadedNothing = -1
+)
+
+// load applies the control log from its start: a snapshot, then what came after it.
+// While it waits, loaded is below 0: loadedNothing, or what suspended makes of it.
+func (c *control) load() {
+	if c.loaded < 0 {
+		return
+	}
+	for c.loaded < c.engine.Durable(c.slot) && !c.shard.Failed() {
+		n, st := c.engine.Read(c.slot, c.loaded, c.engine.Durable(c.slot), 1<<20, c.views)
+		switch st {
+		case engine.OK:
+			for _, v := range c.views[:n] {
+				c.applyAll(v.Bytes)
+				c.engine.Unpin(v.Pin)
+			}
+		case engine.NotCached:
+			if c.engine.ReadDisk(c.slot, c.loaded, shard.ControlUser) == engine.OK {
+				c.loaded = suspended(c.loaded)
+			}
+			return
+		default:
+			c.shard.Fatalf("the control log cannot be read at offset ", c.loaded)
+			return
+		}
+	}
+	if !c.shard.Failed() {
+		c.announceAll()
+	}
+}
+
+// suspended is how an offset is kept in loaded while a read from disk is under way:
+// below loadedNothing. Of what it made it makes the offset again.
+func suspended(offset int64) int64 { return -offset - 2 }
+
+// loadRead applies what a read from disk found.
+func (c *control) loadRead(st engine.Status, read uint32) {
+	c.loaded = suspended(c.loaded)
+	if st != engine.OK {
+		c.shard.Fatalf("the control log cannot be read at offset ", c.loaded)
+		return
+	}
+	n := c.engine.ReadViews(read, c.loaded, c.engine.Durable(c.slot), 1<<30, c.views)
+	for _, v := range c.views[:n] {
+		c.applyAll(v.Bytes)
+		c.engine.Unpin(v.Pin)
+	}
+	c.engine.ReadEnd(read)
+}
+
+// applyAll applies the commands in stored batches, each once.
+func (c *control) applyAll(b []byte) {
+	for len(b) >= kafka.BatchHeaderBytes && !c.shard.Failed() {
+		size := kafka.BatchBytes(b)
+		base := kafka.BaseOffset(b)
+		if base >= c.loaded {
+			if cmd, ok := commandOf(b[:size]); ok {
+				c.grown += commandCost + len(cmd)
+				c.former = c.former || len(cmd) > 0 && cmd[0] < format.CommandVersion
+				if err := c.state.Apply(cmd); err != nil && err != cluster.ErrReplayed {
+					c.shard.Fatalf("the control log has a command this version cannot apply ("+err.Error()+") at offset ", base)
+					return
+				}
+			}
+			c.loaded = base + 1
+		}
+		b = b[size:]
+	}
+}
+
+// append reserves, fills and commits a batch of one command.
+func (c *control) append(cmd []byte) engine.Status {
+	batch := commandBatch(cmd, int64(c.shard.Wall()))
+	dst, base, st := c.engine.Reserve(c.slot, len(batch))
+	if st == engine.OK {
+		copy(dst, batch)
+		kafka.PatchBase(dst, base, c.shard.LeaderEpoch())
+		c.engine.Commit(engine.Meta{Count: 1, MaxTime: int64(c.shard.Wall()), CRC: kafka.BatchCRC(dst)})
+	}
+	return st
+}
+
+// snapshot begins to rewrite the state at the end of a log that has grown long. It is
+// due when a start would read several times what the state has, so that it costs a
+// small part of what is written anyway; or at once, where a former version wrote some
+// of the log.
+func (c *control) snapshot() {
+	if c.grown < snapshotAfter+4*c.snapshotSize && !c.former || c.shard.Failed() {
+		return
+	}
+	c.rest, c.snapshotSize = c.state.Snapshot(c.commandBytes()), 0
+	for _, cmd := range c.rest {
+		c.snapshotSize += len(cmd)
+	}
+	c.snapshotAt = c.engine.End(c.slot)
+	c.stage = changeSnapshot
+}
+
+// appendSnapshot appends the rest of a snapshot as far as there is memory for it, and
+// at its end releases what lies before it. It says whether the snapshot is over.
+func (c *control) appendSnapshot() bool {
+	for len(c.rest) > 0 {
+		switch c.append(c.rest[0]) {
+		case engine.OK:
+			c.rest = c.rest[1:]
+		case engine.WaitMemory, engine.WaitRoom:
+			return false
+		default: // an unfinished snapshot is not applied; it is tried again, not soon
+			c.rest, c.former = nil, false
+			c.grown /= 2
+			return true
+		}
+	}
+	if c.former {
+		c.former = false
+		c.shard.Logf(shard.Info, "the data directory is raised: versions of Tailbound before "+format.ThisRelease.String()+" do not open it any more. Commands of the control log were rewritten in version ", format.CommandVersion)
+	}
+	c.rest, c.grown = nil, 0
+	c.engine.TruncateBefore(c.slot, c.snapshotAt, shard.ControlUser)
+	return true
+}
+
+// commandBytes is a good size for a command that has many things in it: large enough
+// to cost little for each, small enough for two of them to be written at once.
+func (c *control) commandBytes() int { return min(256<<10, c.o.Engine.BatchBytesMax-commandRoom) }
+
+// commandBatch is a command as a record batch of one record, so that the control log
+// reads like any other log.
+func commandBatch(cmd []byte, wall int64) []byte {
+	return kafka.AppendBatch(nil, wall, nil, cmd)
+}
+
+// commandOf is the command in a stored batch.
+func commandOf(b []byte) ([]byte, bool) {
+	it := kafka.Records(b)
+	r, ok := it.Next()
+	if !ok {
+		return nil, false
+	}
+	return r.Value, true
+}

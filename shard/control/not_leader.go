@@ -1,0 +1,107 @@
+package control
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tailbound/tailbound/kafka"
+)
+
+// Produce (0), Fetch (1), ListOffsets (2) and OffsetForLeaderEpoch (23), where the
+// control shard's own node is asked. It leads no partition, and says so of those that
+// exist. Room kafka has the versions: Produce and Fetch name topics by id from 13 on
+// (KIP-516).
+
+// notLeader is the code for a partition of a topic, by name.
+func (c *control) notLeader(topic string, partition int32) int16 {
+	if t, ok := c.state.Topic(topic); ok && partition >= 0 && int(partition) < len(t.Partitions) {
+		return int16(kafka.NotLeaderOrFollower)
+	}
+	return int16(kafka.UnknownTopicOrPartition)
+}
+
+// notLeaderByID is notLeader for a request that names topics by id.
+func (c *control) notLeaderByID(id [16]byte, partition int32) int16 {
+	if t, ok := c.state.TopicByID(id); ok {
+		return c.notLeader(t.Name, partition)
+	}
+	return int16(kafka.UnknownTopicID)
+}
+
+// refuseProduce closes the connection of a request with acks=0, which has no answer in
+// which an error could stand.
+func (c *control) refuseProduce(t *task, req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse) {
+	for i := range req.Topics {
+		asked := &req.Topics[i]
+		out := kmsg.NewProduceResponseTopic()
+		out.Topic, out.TopicID = asked.Topic, asked.TopicID
+		for _, p := range asked.Partitions {
+			part := kmsg.NewProduceResponseTopicPartition()
+			part.Partition, part.ErrorCode, part.BaseOffset, part.LogStartOffset = p.Partition, c.notLeader(asked.Topic, p.Partition), -1, -1
+			if req.Version >= kafka.ProduceByID {
+				part.ErrorCode = c.notLeaderByID(asked.TopicID, p.Partition)
+			}
+			out.Partitions = append(out.Partitions, part)
+		}
+		resp.Topics = append(resp.Topics, out)
+	}
+	if req.Acks == 0 {
+		t.resp = nil
+	}
+}
+
+func (c *control) refuseFetch(_ *task, req *kmsg.FetchRequest, resp *kmsg.FetchResponse) {
+	for i := range req.Topics {
+		asked := &req.Topics[i]
+		out := kmsg.NewFetchResponseTopic()
+		out.Topic, out.TopicID = asked.Topic, asked.TopicID
+		for k := range asked.Partitions {
+			index := asked.Partitions[k].Partition
+			part := kmsg.NewFetchResponseTopicPartition()
+			part.Partition, part.ErrorCode, part.HighWatermark, part.LastStableOffset, part.LogStartOffset = index, c.notLeader(asked.Topic, index), -1, -1, -1
+			if req.Version >= kafka.FetchByID {
+				part.ErrorCode = c.notLeaderByID(asked.TopicID, index)
+			}
+			out.Partitions = append(out.Partitions, part)
+		}
+		resp.Topics = append(resp.Topics, out)
+	}
+}
+
+func (c *control) refuseListOffsets(_ *task, req *kmsg.ListOffsetsRequest, resp *kmsg.ListOffsetsResponse) {
+	type partition struct {
+		topic string
+		index int32
+	}
+	asked := map[partition]int{}
+	for _, topic := range req.Topics {
+		for _, p := range topic.Partitions {
+			asked[partition{topic.Topic, p.Partition}]++
+		}
+	}
+	for _, topic := range req.Topics {
+		out := kmsg.NewListOffsetsResponseTopic()
+		out.Topic = topic.Topic
+		for _, p := range topic.Partitions {
+			part := kmsg.NewListOffsetsResponseTopicPartition()
+			part.Partition, part.ErrorCode, part.Timestamp, part.Offset = p.Partition, c.notLeader(topic.Topic, p.Partition), -1, -1
+			if asked[partition{topic.Topic, p.Partition}] > 1 {
+				part.ErrorCode = int16(kafka.InvalidRequest)
+			}
+			out.Partitions = append(out.Partitions, part)
+		}
+		resp.Topics = append(resp.Topics, out)
+	}
+}
+
+func (c *control) refuseEpochs(_ *task, req *kmsg.OffsetForLeaderEpochRequest, resp *kmsg.OffsetForLeaderEpochResponse) {
+	for _, topic := range req.Topics {
+		out := kmsg.NewOffsetForLeaderEpochResponseTopic()
+		out.Topic = topic.Topic
+		for _, p := range topic.Partitions {
+			part := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
+			part.Partition, part.ErrorCode, part.EndOffset, part.LeaderEpoch = p.Partition, c.notLeader(topic.Topic, p.Partition), -1, -1
+			out.Partitions = append(out.Partitions, part)
+		}
+		resp.Topics = append(resp.Topics, out)
+	}
+}

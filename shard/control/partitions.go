@@ -1,0 +1,213 @@
+package control
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/shard"
+)
+
+// What is asked of partitions: of their leaders, as in Kafka, which is why these
+// requests come by way of the data shard that was asked and go back to it as questions.
+//
+// DeleteRecords (21): 2 is flexible.
+//
+// DescribeLogDirs (35): 3 has an error for the whole request, 4 sizes of the directory
+// (KIP-827). 5 is not served: it says which directories are cordoned (KIP-1066).
+//
+// DescribeProducers (61): KIP-664. There are no transactions to describe.
+//
+// ElectLeaders (43): 1 says which kind of election (KIP-460), 2 is flexible.
+//
+// ListPartitionReassignments (46): KIP-455.
+
+func deleteRecordsNames(req *kmsg.DeleteRecordsRequest) (n int) {
+	for i := range req.Topics {
+		n += 1 + len(req.Topics[i].Partitions)
+	}
+	return n
+}
+
+// deleteRecords has the owners of the logs move their starts. A client asks each
+// partition's leader; another node that is asked says that it is not.
+func (c *control) deleteRecords(t *task, req *kmsg.DeleteRecordsRequest, resp *kmsg.DeleteRecordsResponse) {
+	for i := range req.Topics {
+		asked := &req.Topics[i]
+		out := kmsg.NewDeleteRecordsResponseTopic()
+		out.Topic, out.Partitions = asked.Topic, make([]kmsg.DeleteRecordsResponseTopicPartition, len(asked.Partitions))
+		resp.Topics = append(resp.Topics, out)
+		for k, p := range asked.Partitions {
+			part := &out.Partitions[k]
+			part.Partition, part.LowWatermark = p.Partition, -1
+			logID, code := c.ledBy(t.from.Shard, asked.Topic, p.Partition)
+			switch {
+			case code != kafka.None:
+				part.ErrorCode = int16(code)
+			case p.Offset < -1:
+				part.ErrorCode = int16(kafka.OffsetOutOfRange)
+			default:
+				c.ask(t.from.Shard, shard.Mail{Kind: shard.MailTruncate, A: logID, B: uint64(p.Offset)}, nil, question{task: t, taken: func(m shard.Mail) {
+					if part.ErrorCode = m.Code; m.Code == 0 {
+						part.LowWatermark = int64(m.A)
+					}
+				}})
+			}
+		}
+	}
+}
+
+// ledBy is the log of a partition, where that node leads it.
+func (c *control) ledBy(node int, topic string, partition int32) (logID uint64, code kafka.ErrorCode) {
+	t, ok := c.state.Topic(topic)
+	if !ok || partition < 0 || int(partition) >= len(t.Partitions) {
+		return 0, kafka.UnknownTopicOrPartition
+	}
+	logID = t.Partitions[partition].LogID
+	if format.Place(logID, c.o.DataShards) != node {
+		return 0, kafka.NotLeaderOrFollower
+	}
+	return logID, kafka.None
+}
+
+// describeLogDirs asks the node that was asked how large its logs are, page by page.
+// The control shard's node has none that clients know.
+func (c *control) describeLogDirs(t *task, req *kmsg.DescribeLogDirsRequest, resp *kmsg.DescribeLogDirsResponse) {
+	dir := kmsg.NewDescribeLogDirsResponseDir()
+	dir.Dir, dir.TotalBytes, dir.UsableBytes = c.o.DataDir, -1, -1 // a shard does not know them
+	resp.Dirs = append(resp.Dirs, dir)
+	if t.from.Shard == 0 {
+		return
+	}
+	topics := map[[16]byte]int{} // where a topic is in the response
+	var page func(m shard.Mail)
+	ask := func(from uint64) {
+		c.ask(t.from.Shard, shard.Mail{Kind: shard.MailSizes, B: from}, nil, question{task: t, taken: page})
+	}
+	page = func(m shard.Mail) {
+		if c.logSizes(m, req, &resp.Dirs[0], topics); m.Code == 0 && m.B != 0 {
+			ask(m.B)
+		}
+	}
+	ask(0)
+}
+
+// logSizes takes a page of sizes: those of topics and partitions that were asked for.
+func (c *control) logSizes(m shard.Mail, req *kmsg.DescribeLogDirsRequest, dir *kmsg.DescribeLogDirsResponseDir, topics map[[16]byte]int) {
+	if m.Code != 0 {
+		dir.ErrorCode = m.Code
+		return
+	}
+	b := m.Block.Bytes()
+	for range m.A {
+		topic, ok := c.state.TopicByID([16]byte(b))
+		part := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
+		part.Partition, part.Size = int32(binary.LittleEndian.Uint64(b[16:])), int64(binary.LittleEndian.Uint64(b[24:]))
+		b = b[shard.SizeMailBytes:]
+		if !ok || req.Topics != nil && !slices.ContainsFunc(req.Topics, func(asked kmsg.DescribeLogDirsRequestTopic) bool {
+			return asked.Topic == topic.Name && slices.Contains(asked.Partitions, part.Partition)
+		}) {
+			continue
+		}
+		i, ok := topics[topic.ID]
+		if !ok {
+			out := kmsg.NewDescribeLogDirsResponseDirTopic()
+			out.Topic = topic.Name
+			i, dir.Topics = len(dir.Topics), append(dir.Topics, out)
+			topics[topic.ID] = i
+		}
+		dir.Topics[i].Partitions = append(dir.Topics[i].Partitions, part)
+	}
+}
+
+func describeProducersNames(req *kmsg.DescribeProducersRequest) (n int) {
+	for i := range req.Topics {
+		n += 1 + len(req.Topics[i].Partitions)
+	}
+	return n
+}
+
+// describeProducers asks each partition's leader, which must be the node that was
+// asked, for the idempotent producers it remembers.
+func (c *control) describeProducers(t *task, req *kmsg.DescribeProducersRequest, resp *kmsg.DescribeProducersResponse) {
+	described := map[uint64]bool{}
+	for i := range req.Topics {
+		asked := &req.Topics[i]
+		out := kmsg.NewDescribeProducersResponseTopic()
+		out.Topic, out.Partitions = asked.Topic, make([]kmsg.DescribeProducersResponseTopicPartition, len(asked.Partitions))
+		resp.Topics = append(resp.Topics, out)
+		for k, index := range asked.Partitions {
+			part := &out.Partitions[k]
+			part.Partition = index
+			logID, code := c.ledBy(t.from.Shard, asked.Topic, index)
+			if code == kafka.None && described[logID] {
+				code = kafka.InvalidRequest // once is enough, and bounds the answer
+			}
+			if code != kafka.None {
+				part.ErrorCode = int16(code)
+				continue
+			}
+			described[logID] = true
+			c.ask(t.from.Shard, shard.Mail{Kind: shard.MailProducers, A: logID}, nil, question{task: t, taken: func(m shard.Mail) { activeProducers(m, part) }})
+		}
+	}
+}
+
+// activeProducers takes the producers of one partition, in order of their ids.
+func activeProducers(m shard.Mail, part *kmsg.DescribeProducersResponseTopicPartition) {
+	if m.Code != 0 {
+		part.ErrorCode = m.Code
+		return
+	}
+	b := m.Block.Bytes()
+	for range m.A {
+		out := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
+		out.ProducerID, out.ProducerEpoch = int64(binary.LittleEndian.Uint64(b)), int32(binary.LittleEndian.Uint32(b[8:]))
+		out.LastSequence = int32(binary.LittleEndian.Uint32(b[12:]))
+		out.LastTimestamp, out.CoordinatorEpoch, out.CurrentTxnStartOffset = -1, -1, -1 // not kept; no transactions
+		part.ActiveProducers = append(part.ActiveProducers, out)
+		b = b[shard.ProducerMailBytes:]
+	}
+	slices.SortFunc(part.ActiveProducers, func(a, b kmsg.DescribeProducersResponseTopicPartitionActiveProducer) int {
+		return cmp.Compare(a.ProducerID, b.ProducerID)
+	})
+}
+
+func electLeadersNames(req *kmsg.ElectLeadersRequest) (n int) {
+	for i := range req.Topics {
+		n += 1 + len(req.Topics[i].Partitions)
+	}
+	return n
+}
+
+// electLeaders: the only replica leads already. As in Kafka, the answer to a request
+// for all partitions has only those where something was done: none.
+func (c *control) electLeaders(_ *task, req *kmsg.ElectLeadersRequest, resp *kmsg.ElectLeadersResponse) {
+	for i := range req.Topics {
+		asked := &req.Topics[i]
+		out := kmsg.NewElectLeadersResponseTopic()
+		out.Topic = asked.Topic
+		for _, index := range asked.Partitions {
+			part := kmsg.NewElectLeadersResponseTopicPartition()
+			part.Partition = index
+			code, message := kafka.ElectionNotNeeded, "Leader election not needed for topic partition."
+			if topic, ok := c.state.Topic(asked.Topic); !ok || index < 0 || int(index) >= len(topic.Partitions) {
+				code, message = kafka.UnknownTopicOrPartition, "This server does not host this topic-partition."
+			}
+			part.ErrorCode, part.ErrorMessage = int16(code), &message
+			out.Partitions = append(out.Partitions, part)
+		}
+		resp.Topics = append(resp.Topics, out)
+	}
+	slices.SortFunc(resp.Topics, func(a, b kmsg.ElectLeadersResponseTopic) int { return strings.Compare(a.Topic, b.Topic) })
+}
+
+// listPartitionReassignments answers with none: partitions do not move while the broker
+// runs.
+func (c *control) listPartitionReassignments(*task, *kmsg.ListPartitionReassignmentsRequest, *kmsg.ListPartitionReassignmentsResponse) {
+}

@@ -1,0 +1,69 @@
+package control
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/tailbound/tailbound/kafka"
+)
+
+// InitProducerId (22): 2 is flexible, 3 names the producer's present id and epoch
+// (KIP-360), 4 may be answered with PRODUCER_FENCED (KIP-588). 5 and later are not
+// served: they belong to the second protocol of transactions (KIP-890). Ids are given
+// out of blocks:
+//
+//	reserve a block; await durable(); give its ids out
+
+// initProducerID gives out an id of a block that is durable. Transactions are not
+// served: there is no coordinator for them.
+func (c *control) initProducerID(t *task, req *kmsg.InitProducerIDRequest, resp *kmsg.InitProducerIDResponse) {
+	resp.ProducerID, resp.ProducerEpoch = -1, -1
+	switch {
+	case (req.ProducerID == -1) != (req.ProducerEpoch == -1), req.TransactionalID != nil && *req.TransactionalID == "":
+		resp.ErrorCode = int16(kafka.InvalidRequest)
+		return
+	case req.TransactionalID != nil:
+		resp.ErrorCode = int16(kafka.TransactionalIDAuthorizationFailed)
+		return
+	}
+	t.pending++
+	c.ids = append(c.ids, t)
+	c.giveIDs()
+}
+
+func failInitProducerID(_ *kmsg.InitProducerIDRequest, resp *kmsg.InitProducerIDResponse, _ int, code kafka.ErrorCode, _ string) {
+	resp.ErrorCode, resp.ProducerID = int16(code), -1
+}
+
+// giveIDs serves the producers that wait for an id, and reserves the next block before
+// the present one ends.
+func (c *control) giveIDs() {
+	for len(c.ids) > 0 {
+		id, reserve := c.state.NextProducerID()
+		if c.o.Faults.ProducerIDTwice {
+			id, c.early = c.early, c.early+1
+		}
+		if reserve && !c.reserving {
+			c.reserving = true
+			c.enqueue(change{kind: changeReserve})
+		}
+		if id < 0 {
+			return
+		}
+		t := c.ids[0]
+		c.ids = c.ids[1:]
+		resp := t.resp.(*kmsg.InitProducerIDResponse)
+		resp.ProducerID, resp.ProducerEpoch = id, 0
+		c.done(t)
+	}
+	c.ids = nil
+}
+
+// refuseIDs tells the producers that wait for an id that no block can be reserved.
+func (c *control) refuseIDs(code kafka.ErrorCode, message string) {
+	c.reserving = false
+	for _, t := range c.ids {
+		t.fail(wholeRequest, code, message)
+		c.done(t)
+	}
+	c.ids = nil
+}
