@@ -8,38 +8,39 @@ import (
 	"github.com/tailbound/tailbound/netring"
 )
 
-// conn is what a shard knows of one connection above its bytes, which are
-// netring's. It belongs to the shard. Authentication, the principal and quotas
-// belong here when they come.
+// conn is what a shard knows of one connection. Its bytes, its address and the
+// order of its replies are netring's; whatever else holds for all requests of a
+// connection belongs here, such as authentication, the principal and quotas. It
+// belongs to the shard.
 //
 // Invariant: a connection's requests start in the order in which they came. While
-// one of them waits for memory, those behind it wait too.
+// one of them waits in the backlog, those behind it wait there too.
 type conn struct {
-	id       netring.ConnID // 0: the entry is free
-	waiting  int32          // its requests in the backlog
-	passed   uint32         // the pass over the backlog in which one of them went on waiting
+	id       netring.ConnID // 0 in a free entry
+	waiting  int32          // how many of its requests are in the backlog
+	passed   uint32         // the last pass over the backlog in which one of them had to stay there
 	software software
 }
 
-// software is what a client says it is (KIP-511), cut to what fits. A client that
-// did not say has none.
+// software is the name and version that a client gives of itself in ApiVersions
+// (KIP-511), truncated; empty if it gave none.
 type software struct {
 	nameBytes, versionBytes uint8
 	name                    [32]byte
 	version                 [14]byte
 }
 
-// conns are the connections of a shard, by netring's slot.
+// conns is the table of connections, by their slot in netring.
 type conns struct{ all []conn }
 
 func newConns(n int) conns { return conns{make([]conn, n)} }
 
-// opened begins a connection, closed ends it.
+// opened begins an entry, closed ends it.
 func (t *conns) opened(id netring.ConnID) { t.all[id.Slot()] = conn{id: id} }
 
 func (t *conns) closed(id netring.ConnID) { *t.of(id) = conn{} }
 
-// of is a connection that was opened and is not closed.
+// of is the entry of a connection, which must be open.
 func (t *conns) of(id netring.ConnID) *conn {
 	c := &t.all[id.Slot()]
 	if c.id != id {
@@ -48,17 +49,17 @@ func (t *conns) of(id netring.ConnID) *conn {
 	return c
 }
 
-// wait notes that one more of the connection's requests is in the wait queue.
+// wait counts one more of the connection's requests in the backlog.
 func (c *conn) wait() { c.waiting++ }
 
-// waited notes that one of them is there no more.
+// waited counts one less.
 func (c *conn) waited() {
 	if c.waiting--; c.waiting == 0 {
 		c.passed = 0
 	}
 }
 
-// heard keeps what a request says of its client's software.
+// heard keeps the client software that an ApiVersions names.
 func (c *conn) heard(reader *kafka.Reader, where kafka.Software) {
 	kept := &c.software
 	kept.nameBytes = uint8(min(where.Name.Len, len(kept.name)))
@@ -67,23 +68,23 @@ func (c *conn) heard(reader *kafka.Reader, where kafka.Software) {
 	reader.CopyTo(kafka.Span{Off: where.Version.Off, Len: int(kept.versionBytes)}, kept.version[:kept.versionBytes])
 }
 
-// append names the software to a line for people; nothing where it is not known.
-func (x *software) append(line []byte) []byte {
-	if x.nameBytes == 0 {
+// append adds the software to a log line, if it is known.
+func (known *software) append(line []byte) []byte {
+	if known.nameBytes == 0 {
 		return line
 	}
-	line = append(append(line, " (client software: "...), x.name[:x.nameBytes]...)
-	return append(append(append(line, ' '), x.version[:x.versionBytes]...), ')')
+	line = append(append(line, " (client software: "...), known.name[:known.nameBytes]...)
+	return append(append(append(line, ' '), known.version[:known.versionBytes]...), ')')
 }
 
-// protocolError names what a connection was that spoke no Kafka.
+// protocolError logs a connection whose bytes are no Kafka request.
 func (s *Shard) protocolError(ev netring.Event) {
 	s.Timelines.Counters.Noise++
 	s.lines.write(Warn, append(s.lines.begin("connection closed: "), ev.What()...))
 }
 
-// refusals tells of connections that were refused, at most once a second. It
-// says when there is more to tell.
+// refusals logs connections that a limit refused, at most one line a second. It
+// returns when there is another line to write.
 func (s *Shard) refusals() ioring.Instant {
 	count, last := s.net.Refusals()
 	refusals := &s.lines.refusals

@@ -2,16 +2,16 @@ package shard
 
 import "github.com/tailbound/tailbound/kafka"
 
-// A search by time that ends in a compressed batch has it decompressed by the
-// control shard, which may use the heap:
+// A search that ends in a compressed batch has the control shard decompress it, which
+// may use the heap. A data shard never decompresses:
 //
-//	lend a copy; await found(); answer
-//
-// Data shards never decompress one.
+//	lend(copy of the batch)                   // decompress
+//	offset := await MailBatchOpened           // decompressed
+//	found(offset)
 
-// decompress lends a batch to the control shard, for the first record of it that
-// is not older than part p's time; where there is no memory the search goes on
-// from here when there is. False: the batch is too large to lend.
+// decompress lends a batch to the control shard, which finds the first record in it
+// that is not older than the part's time. If there is no memory to lend, the search
+// is tried again later. False: the batch is too large to lend.
 func (s *Shard) decompress(req *request, at int32, batch []byte) bool {
 	if len(batch) > s.mailMem.Max() {
 		return false
@@ -27,7 +27,8 @@ func (s *Shard) decompress(req *request, at int32, batch []byte) bool {
 	return true
 }
 
-// decompressed: the control shard found the record, at offset mail.B.
+// decompressed answers a part with the record that the control shard found, at
+// offset mail.B.
 func (s *Shard) decompressed(mail Mail) {
 	part := &s.searches.parts.all[mail.Slot]
 	req := &s.requests.all[part.request]
@@ -37,7 +38,7 @@ func (s *Shard) decompressed(mail Mail) {
 	s.mailMem.Put(mail.Block)
 	s.backlog.retry = true
 	if part.code != kafka.None {
-		s.found(req, part, -1, -1) // its log is gone
+		s.found(req, part, -1, -1) // its log was deleted
 	} else {
 		s.found(req, part, int64(mail.A), int64(mail.B))
 	}

@@ -6,17 +6,17 @@ import (
 	"github.com/tailbound/tailbound/engine"
 )
 
-// What a data shard tells the control shard of itself, in lent blocks.
+// What a data shard answers when the control shard asks about its logs, in lent
+// blocks.
 
-// sizesPerPage is how many logs one answer tells of: each the topic's id, the
-// partition and its bytes.
-const (
-	sizesPerPage  = 1024
-	SizeMailBytes = 32
-)
+// sizesPerPage is how many logs one answer has.
+const sizesPerPage = 1024
 
-// tellSizes answers how large this shard's logs are, from slot mail.B of its table
-// on, and from which the next page is.
+// SizeMailBytes is a log in such an answer: the topic's id, the partition, its bytes.
+const SizeMailBytes = 32
+
+// tellSizes answers how large this shard's logs are, from slot mail.B on, and with
+// which slot the next page begins.
 func (s *Shard) tellSizes(mail Mail) engine.Status {
 	block, ok := s.mailMem.Get(sizesPerPage * SizeMailBytes)
 	if !ok {
@@ -41,10 +41,11 @@ func (s *Shard) tellSizes(mail Mail) engine.Status {
 	return engine.OK
 }
 
-// ProducerMailBytes is a producer in mail: id, epoch, last sequence.
+// ProducerMailBytes is a producer in an answer: id, epoch, last sequence number.
 const ProducerMailBytes = 16
 
-// tellProducers answers which idempotent producers the window of log mail.A holds.
+// tellProducers answers which idempotent producers the partition of log mail.A
+// remembers.
 func (s *Shard) tellProducers(mail Mail) engine.Status {
 	slot, ok := s.engine.Lookup(mail.A)
 	if !ok || !s.partitions.of(slot).named {

@@ -6,19 +6,19 @@ import (
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// Reads from disk are the engine's, which has few buffers for them. Each belongs
-// to a part of a Fetch, to a part of a ListOffsets, or to the read-ahead; the
-// engine gives a number back with it that says which.
+// A read from disk is for a part of a Fetch, for a part of a ListOffsets, or for
+// read-ahead. The engine, which has few buffers for them, is given a number that says
+// which, and returns it with the result. Without a flag it is a part of a Fetch.
 const (
-	aheadUser  = uint32(1) << 31 // with its place
-	searchUser = uint32(1) << 30 // with the part
+	aheadUser  = uint32(1) << 31 // with an index of readahead.all
+	searchUser = uint32(1) << 30 // with a part of a ListOffsets
 )
 
-// readsPerFetch bounds the reads that one Fetch has under way.
+// readsPerFetch is how many reads one Fetch may have under way.
 const readsPerFetch = 4
 
-// beginRead starts reading what holds an offset of a partition. Where no read
-// buffer is free it has not begun and the request is tried again when one is.
+// beginRead begins to read the extent that has an offset of a partition. If no read
+// buffer is free, not even one of read-ahead, the request is tried again when one is.
 func (s *Shard) beginRead(req *request, p *partition, from int64, user uint32) (begun bool, code kafka.ErrorCode) {
 	st := s.engine.ReadDisk(p.slot, from, user)
 	for st == engine.WaitMemory && s.readahead.drop() {
@@ -41,7 +41,7 @@ func (s *Shard) beginRead(req *request, p *partition, from int64, user uint32) (
 	}
 }
 
-// readDone: a read has ended, whole and verified, or not.
+// readDone takes the result of a read, which is whole and verified if st is OK.
 func (s *Shard) readDone(user uint32, st engine.Status, read uint32) {
 	switch {
 	case user&aheadUser != 0:

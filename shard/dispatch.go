@@ -9,33 +9,33 @@ import (
 	"github.com/tailbound/tailbound/netring"
 )
 
-// incoming is a request whose bytes are there, and that has not started; or a
-// Produce that has, and waits for log memory.
+// incoming is a request that is received and has not started yet, or a Produce that
+// has started and waits for log memory.
 type incoming struct {
 	id      netring.RequestID
 	conn    netring.ConnID
 	at      ioring.Instant
-	request int32 // the slot of a Produce that is half done, else none
-	parts   int32 // a Fetch: how many parts it did not find
+	request int32 // the slot of a Produce that has started; else none
+	parts   int32 // of a Fetch: how many it needs, if there were too few
 }
 
 // outcome is what became of an incoming request.
 type outcome uint8
 
 const (
-	started   outcome = iota // it has a slot, or it is answered, or its connection is closed
-	postponed                // memory is short: it has to come again
+	started   outcome = iota // it has a slot, or its connection is being closed
+	postponed                // memory is short: it waits in the backlog
 )
 
-// backlog holds what waits for log or reply memory or for parts, in order of
-// arrival. It never grows.
+// backlog is the queue of requests that wait for log or reply memory or for parts,
+// in order of arrival. It never grows.
 type backlog struct {
 	all      []incoming
 	head     int
 	n        int
 	pass     uint32
-	retry    bool   // something was given back: try again
-	progress uint64 // the engine's, at the last pass
+	retry    bool   // memory or parts were given back since the last pass
+	progress uint64 // the engine's Progress at the last pass
 }
 
 func newBacklog(n int) backlog { return backlog{all: make([]incoming, n)} }
@@ -55,10 +55,11 @@ func (b *backlog) pop() incoming {
 	return in
 }
 
-// arrived takes a request that netring has whole.
+// arrived starts a request that netring has received whole, or puts it into the
+// backlog.
 func (s *Shard) arrived(ev netring.Event) {
 	if !s.net.Alive(ev.Request) {
-		return // its connection was closed by a request before it
+		return // a request before it has closed their connection
 	}
 	in := incoming{id: ev.Request, conn: ev.Conn, at: ev.At, request: none}
 	conn := s.conns.of(ev.Conn)
@@ -69,9 +70,8 @@ func (s *Shard) arrived(ev netring.Event) {
 	s.backlog.push(in)
 }
 
-// retryBacklog gives every request that waits another chance, in order of
-// arrival. One that still waits ends the pass for its connection, of which
-// requests start in order; and memory is handed out first in, first out.
+// retryBacklog starts what can start now, in order of arrival. A request that
+// cannot ends the pass for its connection, whose requests start in order.
 func (s *Shard) retryBacklog() {
 	b := &s.backlog
 	b.retry = false
@@ -94,22 +94,22 @@ func (s *Shard) retryBacklog() {
 	}
 }
 
-// abandon forgets an incoming request whose connection is gone. A Produce that
-// was half done keeps what it appended.
+// abandon ends a request of the backlog whose connection is gone. What a Produce has
+// appended so far stays appended.
 func (s *Shard) abandon(in *incoming) {
 	if in.request != none {
 		s.pendingDone(&s.requests.all[in.request])
 	}
 }
 
-// start starts one request.
+// start parses the header of a request, and starts it by its API key.
 func (s *Shard) start(in *incoming) outcome {
 	if s.requests.full() {
 		return postponed
 	}
 	if in.parts > 0 && int(in.parts) > s.requests.credit.fetchesFree() {
 		s.fetches.partsExhausted = true
-		return postponed // it need not be parsed again to know that
+		return postponed // without parsing it again
 	}
 	s.pieces = s.net.Slices(in.id, s.pieces[:0])
 	s.reader.Reset(s.pieces)
@@ -143,7 +143,7 @@ func (s *Shard) start(in *incoming) outcome {
 	panic("shard: a key is said to be served at the leader, and is not")
 }
 
-// local hands a request on the control shard's own node to the control.
+// local hands a request to the control: this is the control shard.
 func (s *Shard) local(in *incoming, header *kafka.Request) outcome {
 	req := s.newRequest(in, kindLocal, header)
 	copied := req.header
@@ -155,7 +155,7 @@ func (s *Shard) local(in *incoming, header *kafka.Request) outcome {
 	return started
 }
 
-// apiVersions answers from bodies made at start, whatever the shard.
+// apiVersions answers with one of the bodies that were made at start. All shards do.
 func (s *Shard) apiVersions(in *incoming, header *kafka.Request) outcome {
 	body := s.api.VersionsRefusal
 	if header.Version >= 0 && int(header.Version) < len(s.api.Versions) {
@@ -182,7 +182,7 @@ func (s *Shard) apiVersions(in *incoming, header *kafka.Request) outcome {
 	return started
 }
 
-// copyToReply copies bytes into a reply, in pieces that a block holds.
+// copyToReply copies bytes into a reply, a part of a block at a time.
 func (s *Shard) copyToReply(req *request, b []byte) {
 	for len(b) > 0 {
 		n := min(len(b), copyBelow)
@@ -191,8 +191,8 @@ func (s *Shard) copyToReply(req *request, b []byte) {
 	}
 }
 
-// malformed closes a connection whose request cannot be read. Nothing of the
-// request was stored.
+// malformed closes the connection of a request that cannot be parsed. Nothing of it
+// was stored.
 func (s *Shard) malformed(in *incoming, err error) outcome {
 	s.Timelines.Counters.Refused++
 	line := append(s.lines.begin("connection closed: malformed request: "), err.Error()...)
@@ -200,13 +200,15 @@ func (s *Shard) malformed(in *incoming, err error) outcome {
 	return s.hangUp(in)
 }
 
-// notServed closes a connection that asked for what no version list offers.
+// notServed closes the connection of a request whose API key or version is not
+// served.
 func (s *Shard) notServed(in *incoming, what string, header *kafka.Request) outcome {
 	line := strconv.AppendInt(s.lines.begin(what), int64(header.Key), 10)
 	s.lines.write(Warn, s.conns.of(in.conn).software.append(line))
 	return s.hangUp(in)
 }
 
+// hangUp closes the connection of a request after the replies before it.
 func (s *Shard) hangUp(in *incoming) outcome {
 	s.net.Release(in.id)
 	s.net.Abort(in.id)
@@ -214,7 +216,7 @@ func (s *Shard) hangUp(in *incoming) outcome {
 	return started
 }
 
-// closed ends what a connection that is gone waits for: memory, or data.
+// closed ends the waiting requests of a connection that is gone.
 func (s *Shard) closed(conn netring.ConnID) {
 	for n := s.backlog.n; n > 0; n-- {
 		in := s.backlog.pop()
@@ -224,7 +226,7 @@ func (s *Shard) closed(conn netring.ConnID) {
 			s.backlog.push(in)
 		}
 	}
-	s.backlog.retry = true // requests that wait for memory or for their turn need wait for this connection no more
+	s.backlog.retry = true // others may wait for what its requests held
 	s.endLongPolls(conn)
 	s.conns.closed(conn)
 }

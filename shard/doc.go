@@ -1,14 +1,22 @@
-// Package shard is one core of the broker: the turn, the request machines of the
-// hot keys, the mailboxes, and the door behind which room shard/control makes one
-// of the shards the control shard, which owns what is not hot.
+// Package shard is one core of the broker: its loop, the machines that serve
+// Produce, Fetch, ListOffsets and OffsetForLeaderEpoch, the mailboxes between
+// shards, and the door through which package shard/control serves every other key
+// on one of the shards, the control shard.
 //
 // A shard is a deterministic function of (completions, mail, clock, seed). It
-// knows netring (connections), engine (logs), kafka (the wire), cluster (what a
-// topic's configuration is) and metrics. It starts no goroutine, has no channel
-// and reads no clock; room broker puts shards on their threads.
+// imports netring (connections), engine (logs), kafka (the wire), cluster (the
+// configuration of a topic) and metrics. It starts no goroutine, has no channel
+// and reads no clock; package broker runs each shard on its thread.
 //
-// Invariants: an answer to a Produce leaves only when the durable offset of
-// every partition it wrote has passed the end of its batch. A data shard
-// allocates nothing from the Go heap for Produce and Fetch. Every request in
-// flight owns its slot, and a slot awaits at most one mail.
+// To read it: turn.go has the loop, dispatch.go the start of a request,
+// produce.go, fetch.go and list_offsets.go one kind of request each from its
+// bytes to its reply, request.go what all kinds share, partition.go and conn.go
+// what is known of a partition and of a connection.
+//
+// Invariants:
+//
+//   - The reply to a Produce leaves only when the high watermark of every
+//     partition that it wrote to has passed the end of its batch.
+//   - A data shard allocates nothing on the Go heap for Produce and Fetch.
+//   - A request in flight owns its slot, and waits for at most one mail.
 package shard

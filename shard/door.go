@@ -7,13 +7,14 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// This file is the door between a shard and what makes one of them the control
-// shard. Room shard/control stands behind it: it decodes every key that is not
-// hot, may use the heap, and drives the shard it was made for from within that
-// shard's turns, on the same thread. Everything it may do to the shard is below.
+// This file is the door between a shard and package shard/control, which makes one of
+// the shards the control shard: it serves every API key that a data shard does not,
+// and may use the heap. It runs within the turns of the shard that it was made for, on
+// the same thread. A shard calls it by Control; all that it may do to the shard is
+// below that.
 
-// API is what a broker serves. All its shards share one; it is not changed once a
-// shard has it.
+// API is what a broker serves. All its shards share one, which does not change after
+// Open.
 type API struct {
 	// Keys says of each key whether, in which versions and where it is served. A
 	// shard reads it once for each request.
@@ -22,9 +23,9 @@ type API struct {
 	// New makes the control of the control shard, within Open.
 	New func(s *Shard, o Options, seed uint64) Control
 
-	// Answers to ApiVersions, each without its correlation id: by version; of a
-	// client that names its software as KIP-511 does not allow, from version 3
-	// on; and to a version that is not served, which is of version 0.
+	// Replies to ApiVersions, each without its correlation id: by version; from
+	// version 3 on, to a client that names its software in a way that KIP-511 does
+	// not allow; and, of version 0, to a version that is not served.
 	Versions        [kafka.ApiVersionsMax + 1][]byte
 	VersionsInvalid [kafka.ApiVersionsMax + 1][]byte
 	VersionsRefusal []byte
@@ -63,37 +64,36 @@ func (a *API) served(key int16) Served {
 	return a.Keys[key]
 }
 
-// Control is the machine that makes a shard the control shard. Only the shard's
-// own turn calls it.
+// Control is what makes a shard the control shard. Only the shard's own turn calls it.
 type Control interface {
-	// Accept takes a whole request that came to the control shard's own port.
-	// Header and body are the control's from here on. It is answered by Answer.
+	// Accept takes a request that came to the control shard's own port. Header and
+	// body belong to the control from now on. Answer answers it.
 	Accept(from Origin, h kafka.Request, body []byte)
-	// Mail takes what a data shard tells or asks the control shard.
+	// Mail takes mail from a data shard.
 	Mail(m Mail)
-	// LogEvent takes what the engine says of the control log: that it is open,
-	// or that a read with ControlUser has ended.
+	// LogEvent takes the engine's events of the control log: it is open, or a read
+	// with ControlUser has ended.
 	LogEvent(ev engine.Event)
-	// Step goes on with everything that can go on: once a turn, and what it
-	// appends is in the frame that the turn writes.
+	// Step does what has become possible, once a turn. The frame that the turn writes
+	// has what Step appends.
 	Step()
-	// Next is when Step has something to do though nothing has happened.
+	// Next is when Step has something to do even if nothing happens before.
 	Next() ioring.Instant
-	// Idle says that nothing is owed to any client or data shard.
+	// Idle says that no client and no data shard waits for an answer.
 	Idle() bool
 }
 
-// Origin is where a request for the control shard came from: a slot of its own
-// table of requests, or of a data shard's.
+// Origin is the request that the control answers: a slot of its own shard's table of
+// requests, or of a data shard's.
 type Origin struct {
 	Shard    int
 	Slot     uint32
 	Serial   uint32
-	Listener uint8          // by which the client came
-	Peer     ioring.Address // the client's
+	Listener uint8          // that the client has connected to
+	Peer     ioring.Address // the client's address
 }
 
-// ControlUser marks the control log's own reads among the engine's events.
+// ControlUser is the user of the reads of the control log among the engine's events.
 const ControlUser = ^uint32(0)
 
 // Now is the time of the present turn.
@@ -102,31 +102,30 @@ func (s *Shard) Now() ioring.Instant { return s.now }
 // Wall is the wall-clock time of the present turn.
 func (s *Shard) Wall() Wall { return s.wall }
 
-// Stage is where the shard is in its life.
+// Stage is where the shard is between start and stop.
 func (s *Shard) Stage() Stage { return s.stage }
 
-// LeaderEpoch is the leader epoch of every partition in this life of the
-// directory.
+// LeaderEpoch is the leader epoch of every partition, until the broker stops.
 func (s *Shard) LeaderEpoch() int32 { return s.partitions.leaderEpoch }
 
-// Log is the shard's engine. The control shard's has one log, the control log.
+// Log is the shard's engine, which on the control shard has one log, the control log.
 func (s *Shard) Log() *engine.Engine { return s.engine }
 
-// MailMemory is where blocks that are lent to other shards, or sent from, come
-// from. What a data shard was lent comes home with MailGiveBack.
+// MailMemory has the blocks that are lent to data shards, which give them back with
+// MailGiveBack, and those that Answer takes.
 func (s *Shard) MailMemory() *mem.Buddy { return s.mailMem }
 
-// Send puts mail into the outbox of a shard, behind what is there.
+// Send sends mail to a shard.
 func (s *Shard) Send(m Mail, to int) { s.outbox.put(m, to) }
 
-// Answer ends a request of the control shard's own port: b is the whole answer,
-// in MailMemory, which gets it back once it is sent. A zero block closes the
-// connection.
-func (s *Shard) Answer(slot uint32, b mem.Block) {
-	s.sendWhole(&s.requests.all[slot], b)
+// Answer answers a request of the control shard's own port. The block has the whole
+// reply; it is of MailMemory, and returns there when the reply has left. A zero block
+// closes the connection.
+func (s *Shard) Answer(slot uint32, block mem.Block) {
+	s.sendWhole(&s.requests.all[slot], block)
 }
 
-// BeginNaming ends StageLoading: the control log was read.
+// BeginNaming ends StageLoading: the control log is read.
 func (s *Shard) BeginNaming() { s.stage = StageNaming }
 
 // BeginServing ends StageNaming: every data shard listens, and so does this one.
@@ -135,10 +134,9 @@ func (s *Shard) BeginServing() {
 	s.listen()
 }
 
-// Logf writes a line for the operator: what, then a number that says which or
-// how many.
+// Logf writes a log line of a text and a number.
 func (s *Shard) Logf(level Level, what string, n int64) { s.lines.writef(level, what, n) }
 
-// Fatalf writes a line as Logf does, and stops the shard: it cannot go on. What
-// it has stored is intact.
+// Fatalf writes a line as Logf does, and stops the shard, which cannot go on. What it
+// has acknowledged is in its files.
 func (s *Shard) Fatalf(what string, n int64) { s.fatalf(what, n) }

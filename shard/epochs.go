@@ -2,7 +2,8 @@ package shard
 
 import "github.com/tailbound/tailbound/kafka"
 
-// offsetForLeaderEpoch answers where an epoch ended, at once (KIP-320).
+// offsetForLeaderEpoch answers where the records of a leader epoch end (KIP-320). It
+// waits for reply memory only.
 func (s *Shard) offsetForLeaderEpoch(in *incoming, header *kafka.Request) outcome {
 	body := s.reader.Mark()
 	var walk kafka.EpochWalk

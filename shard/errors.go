@@ -7,16 +7,16 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// fatalf says why the shard cannot go on, and stops it. Its storage is intact
-// as it is: nothing was acknowledged that is not there.
+// fatalf logs why the shard cannot go on, and stops it at once. What it has
+// acknowledged is in its files.
 func (s *Shard) fatalf(what string, n int64) {
 	s.lines.writef(Error, what, n)
 	s.failed = true
 	s.stage = StageDone
 }
 
-// storageFailed: a write or sync on the acknowledgement path failed. Nothing
-// more is acknowledged by this shard; what was durable can still be read.
+// storageFailed stops acknowledging: a write or sync of appends has failed. What was
+// durable before can still be read.
 func (s *Shard) storageFailed() {
 	if s.failed {
 		return
@@ -36,8 +36,8 @@ func (s *Shard) storageFailed() {
 	}
 }
 
-// tellDiskFull: what this shard keeps for its logs to come it has let go already;
-// the others are asked to.
+// tellDiskFull has the other shards delete the files that they keep for later use.
+// This shard's engine has done that already.
 func (s *Shard) tellDiskFull() {
 	if s.now < s.noRoomAt {
 		return
@@ -48,8 +48,8 @@ func (s *Shard) tellDiskFull() {
 
 const noRoomAgainNS = 1e9
 
-// appendFailure writes what failed on the disk, and whose records it concerns:
-// "writing segments/0000000100000003, 4096 bytes at 8192: EIO: input/output
+// appendFailure appends what has failed on the disk, and which records it concerns,
+// as in "writing segments/0000000100000003, 4096 bytes at 8192: EIO: input/output
 // error; offsets 20 to 29 of orders/2".
 func (s *Shard) appendFailure(line []byte, failure *engine.Failure) []byte {
 	line = append(line, failure.Error()...)
@@ -73,29 +73,31 @@ func (s *Shard) appendFailure(line []byte, failure *engine.Failure) []byte {
 	return line
 }
 
-// appendLogName writes the partition whose log has this id, as orders/2, from its
-// opening to the end of its deletion; the id itself where the log has no name.
+// appendLogName appends the partition of a log, as in "orders/2", from the log's
+// creation to the end of its deletion; its id if it has no partition.
 func (s *Shard) appendLogName(line []byte, id uint64) []byte {
 	for i := range s.logOps.all {
 		if op := &s.logOps.all[i]; op.used && op.id == id && op.topic != none {
-			return s.appendPartition(line, op.topic, op.index)
+			return s.topics.appendPartition(line, op.topic, op.index)
 		}
 	}
 	if slot, ok := s.engine.Lookup(id); ok {
 		if p := s.partitions.of(slot); p.topic != none {
-			return s.appendPartition(line, p.topic, p.index)
+			return s.topics.appendPartition(line, p.topic, p.index)
 		}
 	}
 	line = append(line, "log "...)
 	return strconv.AppendUint(line, id, 10)
 }
 
-func (s *Shard) appendPartition(line []byte, topic, index int32) []byte {
-	line = append(line, s.topics.all[topic].name...)
+// appendPartition appends a partition's name, as in "orders/2".
+func (t *topicTable) appendPartition(line []byte, topic, index int32) []byte {
+	line = append(line, t.all[topic].name...)
 	line = append(line, '/')
 	return strconv.AppendInt(line, int64(index), 10)
 }
 
+// appendAdvice appends what the operator can do about a failure, if anything.
 func appendAdvice(line []byte, failure *engine.Failure) []byte {
 	if advice := failure.Advice(); advice != "" {
 		line = append(line, ": "...)
@@ -104,8 +106,8 @@ func appendAdvice(line []byte, failure *engine.Failure) []byte {
 	return line
 }
 
-// warnOfFailures writes a line about operations on the disk that failed and were
-// survived, at most once a second, however many readers meet the same sector.
+// warnOfFailures logs operations on the disk that failed and were survived, at most
+// one line a second, however many readers meet the same sector.
 func (s *Shard) warnOfFailures() {
 	count, last := s.engine.Troubles()
 	failures := &s.lines.failures
@@ -122,7 +124,7 @@ func (s *Shard) warnOfFailures() {
 	failures.told, failures.next = count, s.now+repeatNS
 }
 
-// codeOf is the Kafka error a status of the engine becomes.
+// codeOf is the Kafka error code for a status of the engine.
 func codeOf(st engine.Status) kafka.ErrorCode {
 	switch st {
 	case engine.OK, engine.Empty:
@@ -137,7 +139,7 @@ func codeOf(st engine.Status) kafka.ErrorCode {
 		return kafka.CorruptMessage
 	case engine.Full:
 		return kafka.PolicyViolation
-	default: // NoSpace, Failed, Rot
+	default: // NoSpace, StorageFailed, LogCorrupt
 		return kafka.KafkaStorageError
 	}
 }

@@ -7,40 +7,43 @@ import (
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// This file is a Fetch from its bytes to its reply. It stands for
+// This file is a Fetch, from its bytes to its reply. As one function it would be:
 //
 //	async fetch(request) {
-//		parts := parse(request)               // or what changed of its session
+//		parts := parse(request)               // addParts; of a session: continueSession, addChangedParts
 //		for {
 //			for each part {                   // tryFetch
-//				views := read()               // collect: from log memory
-//				if it is on disk { await read() }
+//				views := read()               // collect: pinned log memory
+//				if they are on disk { await read() } // beginRead, readDone
 //			}
-//			if there is enough, or a fault, or the deadline is over { break }
-//			await data, or the deadline       // park
+//			if there is enough, or an error, or the deadline has passed { break }
+//			await data or the deadline        // park; count, expire
 //		}
-//		await its turn and the memory it takes // blockOnMemory
-//		send(reply around the views)          // replyFetch
-//		await sent(); unpin the views
+//		await earlier replies, reply memory   // blockOnMemory
+//		reply(views)                          // replyFetch
+//		await send(reply)                     // sendReply, sent
+//		unpin(views)                          // endRequest
 //	}
 //
-// Each await is a return to the turn, and behind each the parts are read anew
-// from the beginning. Of a session, tryFetch first makes the parts, of those of
-// its partitions that may have changed, and gives them back while the Fetch waits
-// for data: see sessions.
+// Each await is a return to the turn, and after each tryFetch reads all parts again
+// from the beginning. The parts of a session's Fetch are those of its partitions that
+// may have changed: tryFetch makes them, and frees them while the Fetch waits for
+// data (session_fetch.go).
 //
-// The first partition that has anything gets its first batch whole, however
-// large; after it, max_bytes holds.
+// The first partition that has any records gives its first batch whole, however
+// large; max_bytes holds for all after it.
 //
-// A consumer that takes its reply slowly holds what the reply is made of. So
-// that no other client suffers:
+// A reply pins the log memory that it is sent from, and a consumer may be slow to
+// take it. So that other clients do not suffer:
 //
-//   - a Fetch with anything to read is answered after what came before it on
-//     its connection, as in Kafka, and what is pinned for one connection has
-//     a limit, replyMax
-//   - all replies together pin half of the log memory; beyond that small
-//     replies are copied, of reply memory half, and larger ones wait
-//   - while one waits, connections that take less than 64 KiB a second are closed
+//   - a Fetch that has records to send is answered after the requests before it on
+//     its connection, as in Kafka, and what is pinned for one connection is at most
+//     replyMax;
+//   - all replies together pin at most half of the log memory; beyond that small
+//     replies are copied, into at most half of the reply memory, and larger ones
+//     wait;
+//   - while one waits, connections that take less than 64 KiB of a reply in a second
+//     are closed.
 
 // fetch starts a Fetch.
 func (s *Shard) fetch(in *incoming, header *kafka.Request) outcome {
@@ -50,7 +53,7 @@ func (s *Shard) fetch(in *incoming, header *kafka.Request) outcome {
 		return s.malformed(in, err)
 	}
 	id, epoch := walk.SessionID, walk.SessionEpoch
-	whole := epoch == 0 || epoch == -1 // it names all it wants: it begins a session, or has none
+	whole := epoch == 0 || epoch == -1 // it names all partitions: it begins a session, or uses none
 	parts, err := measureFetch(&walk)
 	if err != nil {
 		return s.malformed(in, err)
@@ -87,7 +90,8 @@ func (s *Shard) fetch(in *incoming, header *kafka.Request) outcome {
 	return started
 }
 
-// measureFetch walks a request to its end and counts the partitions it names.
+// measureFetch checks that the whole request is well formed, and counts the
+// partitions it names.
 func measureFetch(walk *kafka.FetchWalk) (parts int, err error) {
 	for walk.Topics() > 0 {
 		topic, err := walk.NextTopic()
@@ -135,24 +139,24 @@ func (s *Shard) addParts(req *request, fetch *fetchRequest, walk *kafka.FetchWal
 	}
 }
 
-// attempt is one attempt to answer a Fetch.
+// attempt is what one attempt to answer a Fetch has found.
 type attempt struct {
 	req    *request
-	isNext bool  // no other reply of its connection goes before its own; else it reads nothing ahead from disk
-	isHead bool  // it is its connection's oldest request: it may begin reads from disk, whose buffers are few
-	copied bool  // nothing more may be pinned: the reply is copied
-	most   int   // bytes that it may have
-	used   int   // views there are
+	isNext bool  // all requests before it on its connection are answered: it may use what was read ahead
+	isHead bool  // their replies have left: it may begin reads from disk, for which there are few buffers
+	copied bool  // no more log memory may be pinned: the reply is copied
+	most   int   // bytes of records that the reply may have
+	used   int   // views that were collected
 	total  int   // and their bytes
-	have   int64 // bytes there are for it, taken or not
+	have   int64 // bytes that there are to send, collected or not
 	reads  int   // reads from disk that were begun
 	wants  bool  // there are more to begin
-	faults bool  // a partition has an error, which is told at once
-	over   bool  // there is more than a reply takes
+	faults bool  // a partition has an error, which is answered at once
+	over   bool  // there is more than the reply takes
 }
 
-// tryFetch reads what there is for a Fetch, and answers it if that is enough.
-// Nothing is under way for it.
+// tryFetch reads what there is for a Fetch, and answers if that is enough. No
+// operation of the Fetch is under way.
 func (s *Shard) tryFetch(req *request) {
 	fetch := s.fetches.of(req)
 	if !s.net.Alive(req.id) {
@@ -164,7 +168,7 @@ func (s *Shard) tryFetch(req *request) {
 		fetch.idleTo = s.now
 	}
 	if fetch.code != kafka.None {
-		s.fetches.dropParts(fetch) // its session ended
+		s.fetches.dropParts(fetch) // its session has ended
 	}
 	try := attempt{req: req, faults: fetch.code != kafka.None || fetch.parts.Empty() && fetch.session == none}
 	if fetch.session != none && fetch.parts.Empty() {
@@ -196,13 +200,13 @@ func (s *Shard) tryFetch(req *request) {
 	case !try.isHead && try.wants || !try.isNext && try.used > 0 && !waits:
 		s.unpin(0, try.used)
 		if fetch.session != none {
-			s.fetches.releaseParts(fetch, &s.sessions, false) // the requests before it may wait long
+			s.fetches.releaseParts(fetch, &s.sessions, false) // those before it may wait for long
 		}
 		s.requests.blockOnMemory(req)
 	case waits:
 		s.unpin(0, try.used)
 		if fetch.session != none {
-			again := s.sessions.all[fetch.session].changed // while something was read
+			again := s.sessions.all[fetch.session].changed // since its parts were made
 			s.fetches.releaseParts(fetch, &s.sessions, !again)
 			if again {
 				s.tryFetch(req)
@@ -219,8 +223,8 @@ func (s *Shard) tryFetch(req *request) {
 	}
 }
 
-// collect takes what there is in a part's partition for the reply, or notes why
-// nothing.
+// collect adds to the views what a part's partition has for the reply, or notes why
+// that is nothing.
 func (s *Shard) collect(try *attempt, at int32) {
 	part := &s.fetches.parts.all[at]
 	part.views, part.tally = 0, tally{}
@@ -233,7 +237,7 @@ func (s *Shard) collect(try *attempt, at int32) {
 	limit := min(int(part.max), try.most-try.total)
 	if try.total > 0 && limit <= 0 || try.used == len(s.views) {
 		if part.from < part.start || part.from > part.partition.logEnd() {
-			part.code, try.faults = kafka.OffsetOutOfRange, true // as it is told where something is read
+			part.code, try.faults = kafka.OffsetOutOfRange, true // as read would find
 			return
 		}
 		part.full, try.over = true, try.over || part.max > 0
@@ -243,13 +247,13 @@ func (s *Shard) collect(try *attempt, at int32) {
 	for !try.copied && count > 0 && s.engine.PinsLeft() < 0 && try.used+count > 1 {
 		count--
 		s.unpin(try.used+count, 1)
-		part.full, try.over, try.most = true, true, 0 // nothing more
+		part.full, try.over, try.most = true, true, 0 // the reply takes no more
 	}
 	if count == 0 {
 		return
 	}
 	if try.total > 0 && len(s.views[try.used].Bytes) > limit {
-		s.unpin(try.used, count) // whole only where it is the first
+		s.unpin(try.used, count) // only the reply's first batch may exceed the limit
 		part.full, try.over = true, true
 		return
 	}
@@ -267,15 +271,16 @@ func (s *Shard) collect(try *attempt, at int32) {
 	try.have += int64(got)
 	if part.counted < part.high {
 		part.full, try.over = true, try.over || limit < int(part.max)
-		try.have += int64(max(part.max-part.bytes, 0)) // it holds its maximum, as Kafka counts
+		try.have += int64(max(part.max-part.bytes, 0)) // Kafka too counts such a partition with its maximum
 	}
 	try.used += count
 	try.total += got
 }
 
-// read reads up to limit bytes of a part's partition into the views, from log
-// memory or from what was read from disk for it, and begins to read that where
-// it may. It returns how many views there are.
+// read reads up to limit bytes of a part's partition into the views: from log memory,
+// from what was read from disk for the part, or from what was read ahead. Where the
+// records are on disk it begins to read them, if the Fetch may. It returns how many
+// views it added.
 func (s *Shard) read(try *attempt, at int32, limit int) (count int) {
 	part := &s.fetches.parts.all[at]
 	slot, views, st := part.partition.slot, s.views[try.used:], engine.OK
@@ -307,7 +312,7 @@ func (s *Shard) read(try *attempt, at int32, limit int) (count int) {
 			}
 		}
 	case engine.OutOfRange:
-		if part.from <= part.high || part.from > part.partition.logEnd() { // or it was appended and is not durable yet
+		if part.from <= part.high || part.from > part.partition.logEnd() { // what lies between them is not durable yet
 			part.code, try.faults = kafka.OffsetOutOfRange, true
 		}
 	default:
@@ -316,14 +321,14 @@ func (s *Shard) read(try *attempt, at int32, limit int) (count int) {
 	return 0
 }
 
-// viewEnd is one past the last offset of a view's batch.
+// viewEnd is one past the last offset in a view.
 func viewEnd(view engine.View) int64 {
 	return kafka.BaseOffset(view.Bytes) + int64(kafka.ParseBatchHeader(view.Bytes).LastOffsetDelta) + 1
 }
 
-const zstdFetch = 10 // zstd may go from this version on (KIP-110)
+const zstdFetch = 10 // the first version that may be sent zstd (KIP-110)
 
-// holdsZstd looks for a batch that an old client could not read.
+// holdsZstd says whether there is a batch that is compressed with zstd.
 func holdsZstd(views []engine.View) bool {
 	for _, view := range views {
 		for b := view.Bytes; len(b) >= kafka.BatchHeaderBytes; b = b[kafka.BatchBytes(b):] {
@@ -335,6 +340,7 @@ func holdsZstd(views []engine.View) bool {
 	return false
 }
 
+// unpin unpins count of the views.
 func (s *Shard) unpin(from, count int) {
 	for _, view := range s.views[from : from+count] {
 		s.engine.UnpinQuietly(view.Pin)

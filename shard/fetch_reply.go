@@ -5,9 +5,9 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// replyFetch writes the reply around the first used views. copied: those of log
-// memory are to be copied. Where there is no memory for it the Fetch is tried
-// again.
+// replyFetch answers with the first used views. copied says that those of log memory
+// are to be copied. If there is no memory for the reply, or the connection has too
+// much pinned already, the Fetch is tried again later.
 func (s *Shard) replyFetch(req *request, fetch *fetchRequest, used int, copied bool) {
 	if fetch.session != none {
 		s.fetches.dropUnchanged(fetch, &s.sessions)
@@ -16,7 +16,7 @@ func (s *Shard) replyFetch(req *request, fetch *fetchRequest, used int, copied b
 	mine, wait := s.net.Attached(req.conn), size.wait
 	switch {
 	case mine > 0 && size.lent > 0 && mine+size.lent > s.fetches.replyMax:
-		s.unpin(0, used) // until what is pinned for this connection has left
+		s.unpin(0, used) // until a reply of this connection has left
 		s.requests.blockOnMemory(req)
 		return
 	case wait, !s.fetches.pins.haveRoom(size.attached), !s.net.HasReplyRoom(size.copied, size.attached):
@@ -49,17 +49,16 @@ func (s *Shard) replyFetch(req *request, fetch *fetchRequest, used int, copied b
 	s.sendReply(req)
 }
 
-// replySize is what a Fetch's reply takes.
+// replySize is what a Fetch's reply needs.
 type replySize struct {
 	topics   int
-	copied   int // bytes of reply memory
-	attached int // views that are sent from where they lie
-	lent     int // and their bytes
-	wait     bool
+	copied   int  // bytes of reply memory
+	attached int  // views that are attached
+	lent     int  // and their bytes
+	wait     bool // a view has to be copied and is too large for that now
 }
 
-// measureReply measures the reply. It waits where a view would have to be copied
-// and is too large for that.
+// measureReply measures the reply before it is written.
 func (s *Shard) measureReply(req *request, fetch *fetchRequest, copied bool) replySize {
 	version, budget, at := req.header.Version, s.fetches.copyMax, 0
 	size := replySize{copied: kafka.FetchEndBytes(version)}
@@ -86,13 +85,13 @@ func (s *Shard) measureReply(req *request, fetch *fetchRequest, copied bool) rep
 	return size
 }
 
-// copies says whether a view is copied into the reply: a small one, or any of
-// log memory where others have pinned as much of it as may be.
+// copies says whether a view is copied into the reply: a small one or, with all, any
+// of log memory, as long as the budget has room.
 func copies(view engine.View, budget int, all bool) bool {
 	return len(view.Bytes) <= budget && (len(view.Bytes) < copyBelow || all && view.Hot())
 }
 
-// replyPartition writes one partition with its views, and what begins and ends
+// replyPartition writes one partition with its views, and the beginning and end of
 // its topic.
 func (s *Shard) replyPartition(req *request, fetch *fetchRequest, at int32, views []engine.View, budget *int, copied bool) {
 	part, version := &s.fetches.parts.all[at], req.header.Version
@@ -125,8 +124,8 @@ func (s *Shard) replyPartition(req *request, fetch *fetchRequest, at int32, view
 	kafka.PutFetchPartitionEnd(s.net.Bytes(req.id, kafka.FetchPartitionEndBytes(version, s.fetches.endsTopic(at))))
 }
 
-// beginsTopic, endsTopic and partsOfTopic see a request's parts as topics: parts
-// of one topic that stand together. Topics that are not known stand alone.
+// beginsTopic, endsTopic and partsOfTopic group a request's parts by topic: a group
+// is neighbouring parts of one topic, or one part whose topic is not known.
 func (t *fetches) beginsTopic(fetch *fetchRequest, at int32) bool {
 	part := &t.parts.all[at]
 	return at == fetch.parts.First || part.topic == none || t.parts.all[part.ofRequest.Prev].topic != part.topic
@@ -145,7 +144,7 @@ func (t *fetches) partsOfTopic(at int32) int {
 	return n
 }
 
-// nameBytes is how long the name of a part's topic is, as the reply has it.
+// nameBytes is the length of the topic's name in the reply.
 func (t *topicTable) nameBytes(part *fetchPart) int {
 	if part.topic != none {
 		return len(t.all[part.topic].name)
@@ -153,8 +152,8 @@ func (t *topicTable) nameBytes(part *fetchPart) int {
 	return part.name.Len
 }
 
-// replyTopic begins a topic. One that is not known is named with the request's
-// own bytes, which are still there: it was never parked.
+// replyTopic writes the beginning of a topic. One that is not known is named with the
+// request's bytes, which it still has: a Fetch of such a topic is never parked.
 func (s *Shard) replyTopic(req *request, at int32) {
 	part, version := &s.fetches.parts.all[at], req.header.Version
 	n := s.fetches.partsOfTopic(at)

@@ -7,60 +7,60 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// fetchRequest is what a Fetch has beside its request.
+// fetchRequest is what a Fetch has in addition to its request.
 type fetchRequest struct {
-	parts     mem.List        // of a session: those of its partitions that may have changed, and none while it waits
-	code      kafka.ErrorCode // refuses all of it
+	parts     mem.List        // of a session: partitions that may have changed; none while the Fetch waits for data
+	code      kafka.ErrorCode // of the whole request, if it is refused
 	parked    bool            // it waits for data
-	wants     bool            // it asks for a session
+	wants     bool            // a session is to be created for it
 	bytesMin  int32
 	bytesMax  int32
-	session   int32 // that it goes on with, until it is answered; none
-	sessionID int32 // as the reply names it; 0: none
-	pins      int32 // chunks of pinned log memory, given back when the reply has left
-	have      int64 // parked: bytes counted of what it waits for
+	session   int32 // that it belongs to, until it is answered; else none
+	sessionID int32 // in the reply; 0: none
+	pins      int32 // list of pin chunks, freed when the reply has left
+	have      int64 // while it is parked: bytes that there are to send
 	poll      mem.Links
 	parkedAt  ioring.Instant
 	deadline  ioring.Instant
-	idleFrom  ioring.Instant // for the flight recorder: it waited for data
+	idleFrom  ioring.Instant // for the flight recorder: when it waited for data
 	idleTo    ioring.Instant
 }
 
 // fetchPart is one partition of a Fetch.
 type fetchPart struct {
 	ofRequest mem.Links
-	wait      mem.Links // among those that await data of their partition
+	wait      mem.Links // in its partition's awaitingData
 	request   uint32
-	topic     int32 // in the topic table; none where it is not known
+	topic     int32 // in the topic table; none if it is not known
 	index     int32
-	max       int32      // bytes wanted of it
-	partition *partition // nil where it was not found
+	max       int32      // bytes that the client wants at most
+	partition *partition // nil if it was not found
 	from      int64
-	start     int64 // log start and high watermark, as the reply has them
+	start     int64 // log start and high watermark in the reply
 	high      int64
-	tally            // of the views; while it is parked, of what came since
-	epoch     int32  // leader epoch that the client believes in; -1: none
-	session   int32  // the session's partition that it stands for; none
-	views     int32  // how many of the shard's views are this part's
-	read      uint32 // a read from disk that serves it
+	tally            // of its views and, while it is parked, of what came since
+	epoch     int32  // leader epoch that the client knows; -1: none
+	session   int32  // the session's partition that it was made of; else none
+	views     int32  // how many of the shard's views are its
+	read      uint32 // with hasRead: the read from disk that it is served from
 	hasRead   bool
 	waits     bool
 	code      kafka.ErrorCode
-	name      kafka.Span // the topic as the request names it
+	name      kafka.Span // the topic's name in the request
 }
 
-// fetches are the Fetch requests in flight.
+// fetches is the table of Fetch requests in flight.
 type fetches struct {
 	engine         *engine.Engine
 	requests       []fetchRequest // by the request's slot
 	parts          partTable[fetchPart]
-	waiters        mem.Thread // parts in partitions' lists
+	waiters        mem.Thread // through partitions' awaitingData
 	polls          longPolls
 	pins           pins
-	partsExhausted bool                     // a Fetch found no parts
-	name           [kafka.TopicNameMax]byte // for a topic that is not known
-	replyMax       int                      // bytes of records in one reply, the first batch excepted
-	copyMax        int                      // and of those that are copied
+	partsExhausted bool                     // a Fetch found no free parts
+	name           [kafka.TopicNameMax]byte // scratch: of a topic that is not known
+	replyMax       int                      // bytes of records in one reply, except for its first batch
+	copyMax        int                      // and of those of them that are copied
 }
 
 var (
@@ -78,13 +78,14 @@ func newFetches(requests int, credit *partCredit, pinChunks int, log *engine.Eng
 
 func (t *fetches) of(req *request) *fetchRequest { return &t.requests[req.slot] }
 
-// await puts a part among those that await data of their partition.
+// await puts a part into its partition's awaitingData.
 func (t *fetches) await(at int32) {
 	part := &t.parts.all[at]
 	part.waits = true
 	t.waiters.PushFront(&part.partition.awaitingData, at)
 }
 
+// stopAwaiting takes a part out of that list, if it is there.
 func (t *fetches) stopAwaiting(at int32) {
 	if part := &t.parts.all[at]; part.waits {
 		part.waits = false
@@ -92,13 +93,13 @@ func (t *fetches) stopAwaiting(at int32) {
 	}
 }
 
-// end gives back what a Fetch has, which is in flight with no session.
+// end frees what a Fetch has. It belongs to no session any more.
 func (t *fetches) end(fetch *fetchRequest) {
 	t.dropParts(fetch)
 	t.pins.release(&fetch.pins, t.engine)
 }
 
-// dropParts gives a request's parts back.
+// dropParts frees a request's parts.
 func (t *fetches) dropParts(fetch *fetchRequest) {
 	for !fetch.parts.Empty() {
 		t.dropPart(fetch, fetch.parts.First)
@@ -114,12 +115,12 @@ func (t *fetches) dropPart(fetch *fetchRequest, at int32) {
 	t.parts.give(&fetch.parts, at)
 }
 
-// pins are the pins of log memory that replies hold until they have left, in
+// pins keeps the pins of log memory that replies hold until they have left, in
 // chunks. The table never grows.
 type pins struct {
 	all   []pinChunk
-	first int32 // free
-	free  int   // chunks
+	first int32 // list of free chunks
+	free  int   // how many there are
 }
 
 type pinChunk struct {
@@ -144,7 +145,8 @@ func newPins(n int) pins {
 // haveRoom says whether n pins can be kept.
 func (t *pins) haveRoom(n int) bool { return t.free >= (n+pinsPerChunk-1)/pinsPerChunk }
 
-// keep adds a pin to those of a reply, whose newest chunk is *head.
+// keep adds a pin to a reply's list of chunks, which begins at *head. haveRoom has
+// said that there is room.
 func (t *pins) keep(head *int32, pin uint32) {
 	if *head == none || t.all[*head].n == pinsPerChunk {
 		at := t.first
@@ -159,7 +161,7 @@ func (t *pins) keep(head *int32, pin uint32) {
 	chunk.n++
 }
 
-// release unpins all pins of a reply.
+// release unpins all pins of a reply and frees its chunks.
 func (t *pins) release(head *int32, log *engine.Engine) {
 	for at := *head; at != none; {
 		chunk := &t.all[at]

@@ -8,23 +8,25 @@ import (
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// appendTrace is what a Produce carries for the flight recorder beside its
+// appendTrace is what a Produce has for the flight recorder, in addition to its
 // timeline.
 type appendTrace struct {
-	partition  *partition     // its first batch's; nil: nothing was stored
-	written    ioring.Instant // when the write that its last batch went with was over
-	writeBytes int32          // and its bytes
-	bytes      int64          // of batches
-	own, all   int64          // appended and not durable when it came: of its partition, of all
-	ownIn      uint64         // appended so far, likewise
+	partition  *partition     // of its first batch; nil: nothing was appended
+	written    ioring.Instant // when the write that had its last batch ended
+	writeBytes int32          // and its size
+	bytes      int64          // of its batches
+	own, all   int64          // bytes that were not durable when it came: of its partition, of all
+	ownIn      uint64         // bytes that had been appended by then, likewise
 	allIn      uint64
 }
 
-// The shard gives the recorder what the engine has: both number the kinds alike.
+// The engine's counters are handed to the recorder as they are: both number the kinds
+// of work in the same way.
 var _ = [1]struct{}{}[int(engine.Works)-int(metrics.DiskWorks)]
 
-// recorder gives the flight recorder what this shard sees, and counts the latency
-// that topics were promised. It belongs to the shard.
+// recorder gives the flight recorder what this shard sees, and counts the requests
+// of topics with a latency objective. It belongs to the shard. Nothing that a shard
+// does depends on it.
 type recorder struct {
 	flight   *metrics.Flight // nil: nothing is recorded
 	slo      objectives
@@ -33,7 +35,7 @@ type recorder struct {
 	counters *metrics.Counters
 }
 
-// newFlight makes a data shard's recorder; the control shard has none.
+// newFlight makes the flight recorder of a data shard. The control shard has none.
 func newFlight(arena *mem.Arena, shard int) (*metrics.Flight, error) {
 	if !metrics.Recording || shard == 0 {
 		return nil, nil
@@ -45,7 +47,7 @@ func newFlight(arena *mem.Arena, shard int) (*metrics.Flight, error) {
 	return metrics.NewFlight(b.Bytes()), nil
 }
 
-// turnBegins and turnEnds tell the recorder of a turn.
+// turnBegins and turnEnds record a turn.
 func (r *recorder) turnBegins(now ioring.Instant) {
 	if r.flight != nil {
 		r.flight.Begin(int64(now))
@@ -64,8 +66,8 @@ func (r *recorder) turnEnds(now ioring.Instant, wall Wall) {
 	}
 }
 
-// appended notes what was under way when a batch of so many bytes came, before it
-// is counted itself.
+// appended counts a batch of so many bytes. Of a Produce's first batch it also notes
+// what was under way when it came.
 func (r *recorder) appended(req *request, trace *appendTrace, p *partition, bytes int) {
 	if trace.partition == nil {
 		trace.partition = p
@@ -79,7 +81,7 @@ func (r *recorder) appended(req *request, trace *appendTrace, p *partition, byte
 	p.bytesIn += uint64(bytes)
 }
 
-// durable notes what came until a Produce was durable.
+// durable adds to a Produce's trace what came until its batches were durable.
 func (r *recorder) durable(trace *appendTrace) {
 	if trace.partition != nil {
 		trace.own += max(0, int64(trace.partition.bytesIn-trace.ownIn))
@@ -87,7 +89,8 @@ func (r *recorder) durable(trace *appendTrace) {
 	}
 }
 
-// produceSent looks at a Produce that is over.
+// produceSent counts a Produce whose reply has left, and describes it if it is among
+// the slowest.
 func (r *recorder) produceSent(req *request, produce *produceRequest, parts *partTable[producePart]) {
 	if r.flight == nil {
 		return
@@ -121,7 +124,7 @@ func (r *recorder) produceSent(req *request, produce *produceRequest, parts *par
 	r.flight.Surround(slow)
 }
 
-// fetchSent looks at a Fetch that is over.
+// fetchSent does the same with a Fetch. Its wait for data does not count.
 func (r *recorder) fetchSent(req *request, fetch *fetchRequest, parts *partTable[fetchPart]) {
 	if r.flight == nil {
 		return
@@ -151,8 +154,8 @@ func (r *recorder) fetchSent(req *request, fetch *fetchRequest, parts *partTable
 	r.flight.Surround(slow)
 }
 
-// slow is the place to describe a request that is over, nil where it is not among
-// the slowest.
+// slow is the entry in which to describe a request, nil if it is not among the
+// slowest.
 func (r *recorder) slow(kind metrics.Kind, req *request, tookNS int64) *metrics.Slow {
 	early := &req.early
 	slow := r.flight.Add(kind, tookNS, early.LateBusy+early.LateAway+early.LateGC+early.LateSteal)
@@ -163,6 +166,7 @@ func (r *recorder) slow(kind metrics.Kind, req *request, tookNS int64) *metrics.
 	return slow
 }
 
+// name writes the topic into a description.
 func (r *recorder) name(slow *metrics.Slow, topic int32) {
 	if topic != none {
 		slow.TopicLen = uint32(copy(slow.TopicName[:metrics.TopicNameMax], r.topics.all[topic].nameBytes))

@@ -1,6 +1,6 @@
 package shard
 
-// counters brings the counters that other rooms keep into this shard's.
+// counters copies the counters of netring and the engine into this shard's.
 func (s *Shard) counters() {
 	counters, net, stats := &s.Timelines.Counters, s.net.Stats(), s.engine.Stats()
 	counters.Connections, counters.ConnectionsRefused = net.Accepted, net.Refused+net.RefusedPerAddress
@@ -15,8 +15,7 @@ func (s *Shard) counters() {
 	counters.Zeroed, counters.ZeroBytes = stats.Zeroed, stats.ZeroBytes
 }
 
-// countFrames takes note of how many journal frames are in flight at the end of
-// a turn.
+// countFrames counts how many journal frames are in flight at the end of a turn.
 func (s *Shard) countFrames() {
 	counters := &s.Timelines.Counters
 	n := s.engine.InFlight()
@@ -30,7 +29,7 @@ func (s *Shard) countFrames() {
 	}
 }
 
-// gauges tell how full this shard's pools are.
+// gauges records how full this shard's pools are.
 func (s *Shard) gauges() {
 	net, log, level := s.net.Stats(), s.engine.Gauges(), s.Timelines.Level
 	level("connections", net.Conns, 0, s.o.Net.ConnsMax)

@@ -6,21 +6,21 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// lines are what a shard tells the operator, through a buffer of its own.
+// lines writes a shard's log lines, built in a buffer of its own. It belongs to the
+// shard.
 type lines struct {
 	out    Logger
 	shard  int
 	buffer []byte
 
 	refusals repeated // connections that were refused
-	failures repeated // of the disk, that were survived
+	failures repeated // failures of the disk that were survived
 }
 
-// repeated is something that happens often, and that has a line at most every
-// repeatNS.
+// repeated is something that may happen often and gets at most one line in repeatNS.
 type repeated struct {
-	told uint64 // how often it had happened when there was a line
-	next ioring.Instant
+	told uint64         // how often it had happened at the last line
+	next ioring.Instant // no line before
 }
 
 const repeatNS = 1e9
@@ -29,7 +29,7 @@ func newLines(out Logger, shard int) lines {
 	return lines{out: out, shard: shard, buffer: make([]byte, 0, 1024)}
 }
 
-// begin begins a line. Until it is written no other is begun.
+// begin begins a line. No other may be begun before it is written.
 func (l *lines) begin(what string) []byte { return append(l.buffer[:0], what...) }
 
 func (l *lines) write(level Level, line []byte) {
@@ -37,7 +37,7 @@ func (l *lines) write(level Level, line []byte) {
 	l.out.Log(level, l.shard, line)
 }
 
-// writef writes a line: what, then a number that says which or how many.
+// writef writes a line of a text and a number.
 func (l *lines) writef(level Level, what string, number int64) {
 	l.write(level, strconv.AppendInt(l.begin(what), number, 10))
 }

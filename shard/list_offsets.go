@@ -6,8 +6,8 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// Timestamps that ListOffsets gives a meaning of their own (KIP-79, KIP-734,
-// KIP-405). All of a log is local, so there is nothing of it elsewhere.
+// Timestamps with a meaning of their own (KIP-79, KIP-734, KIP-405). Every log is
+// local as a whole, so earliestLocal is earliest.
 const (
 	latest        = -1
 	earliest      = -2
@@ -15,40 +15,47 @@ const (
 	earliestLocal = -4
 )
 
-// This file is a ListOffsets. It stands for
+// This file is a ListOffsets, from its bytes to its reply. As one function it would
+// be:
 //
 //	async listOffsets(request) {
-//		parse(request)                        // refuses what is malformed
-//		refuse the partitions that are named twice
-//		for each other: answer at once what the log knows by heart
-//		for each that asks by time {          // trySearch
-//			find the extent; await read() where it is on disk
-//			look into its batches for the record; await decompressed() where a batch is compressed
-//			fill in the reply
+//		parse(request)                        // refuse what is malformed
+//		reply := await begin()                // its memory
+//		for each partition { beginSearch() }  // answers all that needs no reading
+//		for each that is searched {           // trySearch, searchOn
+//			for {
+//				batches := read()
+//				if they are on disk { batches = await read() } // beginRead, readDone
+//				if one has the record { break }
+//			}
+//			if it is compressed { await decompress() } // decompressed
+//			found(reply)
 //		}
-//		send(reply)
+//		await send(reply)                     // sendReply, sent
 //	}
+//
+// Each await is a return to the turn; trySearch goes on where searchPart.where says.
 
-// searchRequest is what a ListOffsets has beside its request.
+// searchRequest is what a ListOffsets has in addition to its request.
 type searchRequest struct{ parts mem.List }
 
-// searchPart is one partition of a ListOffsets.
+// searchPart is one partition of a ListOffsets, with the search for its offset.
 type searchPart struct {
 	ofRequest mem.Links
 	request   uint32
 	index     int32
-	partition *partition // nil where it was not found
-	time      int64      // asked for; later the time of the record that is looked for
-	where     int64      // the offset at which the search stands
-	reply     []byte     // where in the reply the partition stands
-	read      uint32     // a read from disk that serves it
+	partition *partition // nil if it was not found
+	time      int64      // that is asked for; for maxTimestamp the largest in the log
+	where     int64      // the offset at which the search goes on
+	reply     []byte     // its answer in the reply
+	read      uint32     // with hasRead: the read from disk that it is served from
 	hasRead   bool
-	searching bool // by time, and not found yet
-	last      bool // its topic's last, behind which the topic is closed
+	searching bool // not answered yet
+	last      bool // of its topic in the request
 	code      kafka.ErrorCode
 }
 
-// searches are the ListOffsets requests in flight.
+// searches is the table of ListOffsets requests in flight.
 type searches struct {
 	engine   *engine.Engine
 	requests []searchRequest // by the request's slot
@@ -127,8 +134,8 @@ func (s *Shard) listOffsets(in *incoming, header *kafka.Request) outcome {
 	return started
 }
 
-// refuseTwice notes which part of the request that is parsed names its partition.
-// Where one did before, both are refused, as Kafka does.
+// refuseTwice refuses a part, and the one before it, whose partition the request has
+// named before, as Kafka does.
 func (t *searches) refuseTwice(at int32) {
 	part := &t.parts.all[at]
 	if part.partition == nil {
@@ -142,7 +149,7 @@ func (t *searches) refuseTwice(at int32) {
 	t.parts.all[*first].code, part.code = kafka.InvalidRequest, kafka.InvalidRequest
 }
 
-// beginSearch answers what needs no reading. What does is left as searching.
+// beginSearch answers a part that needs no reading; else the part is searching.
 func (s *Shard) beginSearch(req *request, part *searchPart) {
 	if part.code != kafka.None {
 		s.found(req, part, -1, -1)
@@ -171,8 +178,7 @@ func (s *Shard) beginSearch(req *request, part *searchPart) {
 	}
 }
 
-// trySearch goes on where the search of each part stands, and replies when none
-// is left.
+// trySearch goes on with the search of each part, and replies when all are answered.
 func (s *Shard) trySearch(req *request) {
 	if req.pending > 0 || req.replied {
 		return
@@ -184,15 +190,15 @@ func (s *Shard) trySearch(req *request) {
 	for at := s.searches.requests[req.slot].parts.First; at != none; at = s.searches.parts.next(at) {
 		for part := &s.searches.parts.all[at]; part.searching; {
 			if !s.searchOn(req, at) {
-				return // something is under way, or there is no memory
+				return // an operation is under way, or there is no memory for it
 			}
 		}
 	}
 	s.sendReply(req)
 }
 
-// searchOn looks through the next bytes of a part's log for the first record at
-// or after its time. False: they have to be read or decompressed first.
+// searchOn looks through the next bytes of a part's log for the first record that is
+// not older than its time. False: they have to be read or decompressed first.
 func (s *Shard) searchOn(req *request, at int32) bool {
 	part := &s.searches.parts.all[at]
 	if part.code != kafka.None {
@@ -215,7 +221,7 @@ func (s *Shard) searchOn(req *request, at int32) bool {
 		return part.code != kafka.None
 	case engine.Empty:
 		if part.hasRead {
-			s.engine.ReadEnd(part.read) // this extent is through; the next one may be anywhere
+			s.engine.ReadEnd(part.read) // the next bytes may be in memory
 			part.hasRead = false
 			if part.where < to {
 				return true
@@ -238,7 +244,7 @@ func (s *Shard) searchOn(req *request, at int32) bool {
 			}
 			if header.Codec() != 0 && header.BaseTime < part.time && !header.AppendTime() {
 				if s.decompress(req, at, b[:kafka.BatchBytes(b)]) {
-					part.where = base // from here again, where there was no memory
+					part.where = base // the batch is looked at again, if there was no memory to lend it
 					s.unpin(0, count)
 					return false
 				}
@@ -253,10 +259,10 @@ func (s *Shard) searchOn(req *request, at int32) bool {
 	return true
 }
 
-// searchBytes is how much of a log one step of a search by time looks at.
+// searchBytes is how much of a log one step of a search reads.
 const searchBytes = 64 << 10
 
-// found answers a part: its code, or a record's time and offset, -1 for none.
+// found answers a part: with its code, or with time and offset, -1 for none.
 func (s *Shard) found(req *request, part *searchPart, time, offset int64) {
 	part.searching = false
 	epoch := int32(-1)
@@ -268,7 +274,7 @@ func (s *Shard) found(req *request, part *searchPart, time, offset int64) {
 	}
 }
 
-// end gives a request's parts back.
+// end frees a request's parts.
 func (t *searches) end(search *searchRequest) {
 	for parts := &search.parts; !parts.Empty(); {
 		at := parts.First

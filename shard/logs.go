@@ -5,8 +5,8 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// changeLog opens or deletes a log, moves its start, or tells of it. Where there
-// is no memory for that now it is kept, and tried again when something moved.
+// changeLog does what the control shard asks of logs. What finds no memory now is
+// deferred, and tried again when memory was given back.
 func (s *Shard) changeLog(mail Mail) {
 	var st engine.Status
 	switch mail.Kind {
@@ -30,15 +30,16 @@ func (s *Shard) changeLog(mail Mail) {
 	}
 }
 
+// retryDeferred tries again what was deferred.
 func (s *Shard) retryDeferred() {
 	deferred := s.logOps.deferred
-	s.logOps.deferred = s.logOps.deferred[:0] // at most one is put back for each taken out
+	s.logOps.deferred = s.logOps.deferred[:0] // changeLog appends at most one for each taken out
 	for _, mail := range deferred {
 		s.changeLog(mail)
 	}
 }
 
-// openLog names a log, and makes it where it is not there yet.
+// openLog names a log, and creates it if there is none.
 func (s *Shard) openLog(id uint64, number, index int32) engine.Status {
 	if slot, ok := s.engine.Lookup(id); ok {
 		s.nameLog(slot, number, index)
@@ -53,10 +54,10 @@ func (s *Shard) openLog(id uint64, number, index int32) engine.Status {
 	return st
 }
 
-// nameLog has a topic's partition found by requests.
+// nameLog has requests find a topic's partition.
 func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
 	if s.topics.all[number].gone {
-		return // it is about to be deleted
+		return // the log is about to be deleted too
 	}
 	p := s.partitions.of(slot)
 	topic := &s.topics.all[number]
@@ -66,7 +67,7 @@ func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
 	topic.partitions[index] = p
 }
 
-// logOpened: the engine made a log durable.
+// logOpened names a log that the engine has created durably, and answers.
 func (s *Shard) logOpened(ev engine.Event) {
 	op := s.logOps.end(ev.User)
 	if ev.Status == engine.OK {
@@ -77,11 +78,11 @@ func (s *Shard) logOpened(ev engine.Event) {
 	s.outbox.put(Mail{Kind: MailOpened, A: op.id, Code: int16(codeOf(ev.Status))}, 0)
 }
 
-// deleteLog ends a log. Requests that wait for it are told that it is gone.
+// deleteLog deletes a log. Requests that wait for it are refused.
 func (s *Shard) deleteLog(id uint64) engine.Status {
 	slot, ok := s.engine.Lookup(id)
 	if !ok && s.logOps.opening(id) {
-		return engine.WaitMemory // it is to be there first
+		return engine.WaitMemory // until it is created
 	}
 	if !ok {
 		s.outbox.put(Mail{Kind: MailDeleted, A: id}, 0)
@@ -97,8 +98,8 @@ func (s *Shard) deleteLog(id uint64) engine.Status {
 	return st
 }
 
-// unnameLog takes a log from its topic. Requests that read it or wait for it are
-// answered that it is gone: its slot will be another log's.
+// unnameLog removes a log from its topic and ends everything that refers to its slot,
+// which another log will get: requests that read it or wait for it are refused.
 func (s *Shard) unnameLog(p *partition) {
 	if p.named && !s.topics.all[p.topic].gone {
 		s.topics.all[p.topic].partitions[p.index] = nil
@@ -112,8 +113,8 @@ func (s *Shard) unnameLog(p *partition) {
 	s.producers.forget(p)
 }
 
-// failReads has each Fetch and ListOffsets that names a partition, in order of
-// their slots, answered with an error for it.
+// failReads has each Fetch and ListOffsets that names a partition answered with an
+// error for it, in the order of their slots.
 func (s *Shard) failReads(p *partition, code kafka.ErrorCode) {
 	for i := range s.requests.all {
 		req := &s.requests.all[i]
@@ -123,7 +124,7 @@ func (s *Shard) failReads(p *partition, code kafka.ErrorCode) {
 			for at := s.fetches.of(req).parts.First; at != none; at = s.fetches.parts.next(at) {
 				if part := &s.fetches.parts.all[at]; part.code == kafka.None && part.partition == p {
 					part.code = code
-					s.fetches.stopAwaiting(at) // it may be answered later, and the lists are another log's then
+					s.fetches.stopAwaiting(at) // before the list is another log's
 					s.requests.schedule(req)
 				}
 			}
@@ -138,20 +139,20 @@ func (s *Shard) failReads(p *partition, code kafka.ErrorCode) {
 	}
 }
 
-// logDeleted: the engine made the end of a log durable.
+// logDeleted answers: the engine has deleted a log durably.
 func (s *Shard) logDeleted(ev engine.Event) {
 	op := s.logOps.end(ev.User)
 	s.outbox.put(Mail{Kind: MailDeleted, A: op.id, Code: int16(codeOf(ev.Status))}, 0)
 }
 
-// forgetTopic removes a topic's name. Its logs here are deleted by mail of
-// their own.
+// forgetTopic deletes a topic. Its logs are deleted by mail of their own.
 func (s *Shard) forgetTopic(number int32) {
 	s.recorder.slo.drop(number)
 	s.topics.remove(number)
 }
 
-// serve ends the naming: what has no name is set aside, never deleted.
+// serve begins to listen: all logs are named. A log without a topic is set aside,
+// never deleted.
 func (s *Shard) serve() {
 	nameless := uint64(0)
 	for i := range s.boot.Shards[s.o.Shard].Logs {
@@ -166,23 +167,24 @@ func (s *Shard) serve() {
 	s.outbox.put(Mail{Kind: MailServing, A: nameless}, 0)
 }
 
-// logOp is an open or delete of a log that is becoming durable.
+// logOp is the creation or deletion of a log that is becoming durable.
 type logOp struct {
 	id    uint64
-	topic int32 // of the partition whose log it is; none where it has no name
+	topic int32 // of its partition; none if it has none
 	index int32
-	opens bool // else it deletes
+	opens bool // it is a creation
 	used  bool
 }
 
-// logOps are those of a shard.
+// logOps is the table of those. The control shard asks for at most OpenCredit at a
+// time.
 type logOps struct {
 	all      [OpenCredit]logOp
-	deferred []Mail // what the control shard asked for that waits for memory
+	deferred []Mail // what was asked for and waits for memory
 }
 
-// begin and end keep what has to be answered when the engine is
-// done. The control shard sends at most OpenCredit of them at a time.
+// begin adds an operation that is to be answered when the engine has done it, and
+// returns the number that the engine returns with it. end removes it.
 func (t *logOps) begin(op logOp) uint32 {
 	for i := range t.all {
 		if !t.all[i].used {
@@ -200,7 +202,7 @@ func (t *logOps) end(i uint32) logOp {
 	return op
 }
 
-// opening says whether a log is becoming durable, or waits to.
+// opening says whether a log is being created, or its creation is deferred.
 func (t *logOps) opening(id uint64) bool {
 	for i := range t.all {
 		if op := &t.all[i]; op.used && op.id == id && op.opens {

@@ -7,8 +7,8 @@ import (
 	"github.com/tailbound/tailbound/netring"
 )
 
-// longPolls are the Fetch requests that wait for data, those that have waited
-// longest first.
+// longPolls is the queue of the Fetch requests that wait for data, in the order in
+// which they began to.
 type longPolls struct {
 	all   mem.List
 	links mem.Thread // through the Fetch requests
@@ -25,8 +25,8 @@ func (q *longPolls) remove(slot uint32) {
 	q.n--
 }
 
-// park has a Fetch wait for data or its deadline. Its request's bytes are let
-// go: every topic it names is known, else it would have been answered.
+// park has a Fetch wait for data or its deadline. The request's bytes are released:
+// all topics that it names are known, else it would have been answered.
 func (s *Shard) park(req *request) {
 	fetch := s.fetches.of(req)
 	fetch.idleTo = 0
@@ -43,7 +43,7 @@ func (s *Shard) park(req *request) {
 	s.timers.set(req.slot, fetch.deadline)
 }
 
-// unpark takes a Fetch off those that wait.
+// unpark takes a Fetch out of the queue, if it is there.
 func (t *fetches) unpark(req *request) {
 	if fetch := t.of(req); fetch.parked {
 		fetch.parked = false
@@ -51,7 +51,7 @@ func (t *fetches) unpark(req *request) {
 	}
 }
 
-// stopWaiting ends the wait of a Fetch that is answered.
+// stopWaiting ends a Fetch's wait for data: it is answered.
 func (t *fetches) stopWaiting(req *request) {
 	for at := t.of(req).parts.First; at != none; at = t.parts.next(at) {
 		t.stopAwaiting(at)
@@ -59,16 +59,17 @@ func (t *fetches) stopWaiting(req *request) {
 	t.unpark(req)
 }
 
-// tally is how much of a partition a Fetch has counted, while it waits.
+// tally is how much there is of a partition for a Fetch, as it was read or, while
+// the Fetch waits, counted.
 type tally struct {
-	counted int64 // up to this offset
+	counted int64 // bytes are those below this offset
 	bytes   int32
-	full    bool // there is more than the reply takes of it: no more is counted
+	full    bool // the reply takes no more of it: no more is counted
 }
 
-// count counts what has become readable of a partition for a Fetch that waits,
-// and has the Fetch tried when that is enough: an append costs it the same
-// however many partitions it waits for.
+// count adds what has become readable of a partition to what a parked Fetch has, and
+// schedules the Fetch when that is enough. So an append costs a Fetch the same,
+// however many partitions the Fetch waits for.
 func (s *Shard) count(req *request, p *partition, seen *tally, most int32) {
 	fetch, high := s.fetches.of(req), p.highWatermark()
 	if req.scheduled || seen.full || seen.counted >= high {
@@ -96,7 +97,7 @@ func (s *Shard) count(req *request, p *partition, seen *tally, most int32) {
 	}
 }
 
-// countAll counts a partition for each Fetch that waits for its data.
+// countAll counts for each Fetch that waits for a partition's data.
 func (s *Shard) countAll(p *partition) {
 	for at := p.awaitingData.First; at != none; at = s.fetches.waiters.Next(at) {
 		part := &s.fetches.parts.all[at]
@@ -104,21 +105,21 @@ func (s *Shard) countAll(p *partition) {
 	}
 }
 
-// pollLeastNS is how long a Fetch may wait for data while others find no parts
-// to wait with. Shorter would be kinder to them, and have a crowd of clients
-// keep the shard busy with replies that say nothing.
+// pollLeastNS is how long a Fetch may wait for data even while others find no parts.
+// With less the others would wait less, but many clients would keep the shard busy
+// with empty replies.
 const pollLeastNS = 10e6
 
-// makeRoom answers the Fetch that has waited for data longest, where a Fetch
-// finds no parts, or any request no place in netring.
+// makeRoom has the Fetch answered that has waited for data longest, if a Fetch finds
+// no parts, or netring no place for a request.
 func (s *Shard) makeRoom() {
 	if s.roomDue() > s.now {
 		return
 	}
 	slot := uint32(s.fetches.polls.all.First)
-	s.fetches.partsExhausted = false // a Fetch that still finds none says so again
-	// One that has reads under way is not over at once: the others are asked
-	// before it is asked again.
+	s.fetches.partsExhausted = false // a Fetch that still finds none sets it again
+	// It may have reads under way and not end at once: it goes to the end of the
+	// queue, so that the others come before it does again.
 	s.fetches.polls.remove(slot)
 	s.fetches.requests[slot].parkedAt = s.now
 	s.fetches.polls.push(slot)
@@ -126,7 +127,7 @@ func (s *Shard) makeRoom() {
 	s.expire(slot)
 }
 
-// roomDue says when makeRoom has something to do.
+// roomDue is when makeRoom has something to do.
 func (s *Shard) roomDue() ioring.Instant {
 	polls := &s.fetches.polls
 	if polls.n == 0 || !s.fetches.partsExhausted && !s.net.RequestsWanted() {
@@ -135,7 +136,7 @@ func (s *Shard) roomDue() ioring.Instant {
 	return s.fetches.requests[polls.all.First].parkedAt + pollLeastNS
 }
 
-// answerLongPolls answers every Fetch that waits with what there is: the shard
+// answerLongPolls has every parked Fetch answered with what there is: the shard
 // stops.
 func (s *Shard) answerLongPolls() {
 	for i := range s.requests.all {
@@ -145,8 +146,8 @@ func (s *Shard) answerLongPolls() {
 	}
 }
 
-// endLongPolls ends those of a connection that is gone, but for reads under way:
-// the last of them does.
+// endLongPolls ends the parked Fetch requests of a connection that is gone. One with
+// reads under way ends with the last of them.
 func (s *Shard) endLongPolls(conn netring.ConnID) {
 	for slot := s.fetches.polls.all.First; slot != none; {
 		req := &s.requests.all[slot]

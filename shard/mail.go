@@ -6,7 +6,7 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// outbox keeps mail until its mailbox has room, in order, for each shard.
+// outbox has mail that was not put into a mailbox yet, in order, for each shard.
 type outbox struct{ to [][]Mail }
 
 func newOutbox(dataShards, requests int) outbox {
@@ -19,7 +19,7 @@ func newOutbox(dataShards, requests int) outbox {
 
 func (o *outbox) put(mail Mail, to int) { o.to[to] = append(o.to[to], mail) }
 
-// flush moves what fits into the mailboxes and wakes the shards that get any.
+// flush moves what the mailboxes have room for, and wakes the shards that get any.
 func (o *outbox) flush(s *Shard) {
 	for i := range o.to {
 		moved := 0
@@ -43,7 +43,7 @@ func (o *outbox) flush(s *Shard) {
 	}
 }
 
-// readMail takes all mail there is.
+// readMail takes all mail that has come.
 func (s *Shard) readMail() {
 	if s.control == nil {
 		for {
@@ -67,14 +67,14 @@ func (s *Shard) readMail() {
 	}
 }
 
-// dataMail is what the control shard tells a data shard.
+// dataMail takes mail from the control shard.
 func (s *Shard) dataMail(mail Mail) {
 	switch mail.Kind {
 	case MailReply:
 		s.forwarded(mail)
 	case MailGiveBack:
 		s.mailMem.Put(mail.Block)
-		s.backlog.retry = true // questions may wait for it
+		s.backlog.retry = true // the control shard's questions may wait for it
 	case MailBatchOpened:
 		s.decompressed(mail)
 	case MailTopic:
@@ -106,7 +106,7 @@ func (s *Shard) dataMail(mail Mail) {
 	}
 }
 
-// controlMail is what data shard mail.From tells the control shard.
+// controlMail takes mail from data shard mail.From.
 func (s *Shard) controlMail(mail Mail) {
 	switch mail.Kind {
 	case MailGiveBack:
@@ -123,7 +123,7 @@ func (s *Shard) controlMail(mail Mail) {
 	}
 }
 
-// forward lends a cold request to the control shard.
+// forward lends a request to the control shard, which serves its API key.
 func (s *Shard) forward(in *incoming, header *kafka.Request) outcome {
 	peer := s.net.Peer(in.conn)
 	size := len(peer) + s.reader.Offset() + s.reader.Left()
@@ -146,7 +146,7 @@ func (s *Shard) forward(in *incoming, header *kafka.Request) outcome {
 	return started
 }
 
-// forwarded: the control shard answered a request of ours.
+// forwarded sends the reply that the control shard made.
 func (s *Shard) forwarded(mail Mail) {
 	req := &s.requests.all[mail.Slot]
 	if !req.used || req.serial != mail.Serial {
@@ -155,7 +155,8 @@ func (s *Shard) forwarded(mail Mail) {
 	s.sendWhole(req, mail.Block)
 }
 
-// sendWhole sends a reply that is whole in a block; none closes the connection.
+// sendWhole sends a reply that is in one block. Without a block it closes the
+// connection.
 func (s *Shard) sendWhole(req *request, block mem.Block) {
 	req.reply = block
 	if block.IsZero() {

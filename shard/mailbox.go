@@ -7,67 +7,67 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// Mail is one message between two shards: plain data. The block, where there
-// is one, is lent: its owner's memory, given back by a later mail.
+// Mail is one message between two shards: plain data. Its block, if it has one, is
+// memory of one of the two that is lent to the other until a later mail.
 type Mail struct {
 	Kind   uint8
 	From   uint8
 	Code   int16  // a Kafka error code
-	Slot   uint32 // the request it belongs to, in its owner's table
-	Serial uint32 // which use of that slot
+	Slot   uint32 // of the request that it belongs to
+	Serial uint32 // of that request
 	A, B   uint64
 	Block  mem.Block
 }
 
-// Kinds of mail. Every one that asks is answered by exactly one other, for
-// which the asker holds the place.
+// Kinds of mail. Each that asks for an answer gets exactly one, and the shard that
+// asks has a place for it.
 const (
 	MailNone        = iota
-	MailRequest     // data -> control: a cold request, lent, behind the address of the client; code: by which listener
-	MailReply       // control -> data: its answer, lent (no block: close the connection)
-	MailGiveBack    // either way: a lent block comes home
-	MailOpenBatch   // data -> control: the batch in the block, lent, of b bytes: its first record since time a; slot: a part
-	MailBatchOpened // control -> data: offset b, time a; the block comes home
-	MailTopic       // control -> data: topic number b has a partitions; id and name in the block
-	MailForget      // control -> data: topic number b is gone
+	MailRequest     // data -> control: in the block, lent, the client's address and a request; code: its listener
+	MailReply       // control -> data: its reply, lent; no block: close the connection
+	MailGiveBack    // either way: a block that was lent
+	MailOpenBatch   // data -> control: find the first record since time a in the batch of b bytes in the block, lent; slot: a part
+	MailBatchOpened // control -> data: offset b, time a; the block that was lent
+	MailTopic       // control -> data: topic number b has a partitions; the topic is in the block
+	MailForget      // control -> data: topic number b is deleted
 	MailOpen        // control -> data: log a is partition b (number<<32 | index)
 	MailOpened      // data -> control: log a; code
 	MailDelete      // control -> data: delete log a
 	MailDeleted     // data -> control: log a; code
-	MailSettings    // control -> data: look at retention every a nanoseconds
-	MailNoRoom      // data -> control: the disk is full here; control -> data: it is, for others
-	MailServe       // control -> data: every log is named; listen
-	MailServing     // data -> control: a: logs without a name, set aside
-	MailStopped     // data -> control: no request is in flight here any more
-	MailClose       // control -> data: write the clean end
+	MailSettings    // control -> data: examine retention every a nanoseconds
+	MailNoRoom      // data -> control: the disk is full; control -> data: it is for another shard
+	MailServe       // control -> data: all logs are named; listen
+	MailServing     // data -> control: a logs belong to no topic and are set aside
+	MailStopped     // data -> control: no request is in flight any more
+	MailClose       // control -> data: write the mark of a clean stop
 
-	// Questions: serial is the question's number, and the answer's.
-	MailConfigure  // control -> data: topic number b has the configurations in the block
+	// Questions of the control shard. Question and answer have the same serial.
+	MailConfigure  // control -> data: topic number b has the configuration in the block
 	MailConfigured // data -> control
 	MailTruncate   // control -> data: log a is to start at offset b; -1: at its high watermark
-	MailTruncated  // data -> control: a: where it starts now, durably; code
-	MailSizes      // control -> data: how large are your logs, from slot b of your table on?
-	MailSized      // data -> control: a logs in the block; b: the slot to go on with, 0: that was all
-	MailProducers  // control -> data: which producers does log a know?
-	MailProduced   // data -> control: a producers in the block, if any; code
+	MailTruncated  // data -> control: it starts at offset a, which is durable; code
+	MailSizes      // control -> data: how large are the logs from slot b on?
+	MailSized      // data -> control: a logs are in the block; b: the next slot, 0: there is none
+	MailProducers  // control -> data: which producers does log a remember?
+	MailProduced   // data -> control: a producers are in the block, if any; code
 )
 
-// OpenCredit is how much mail that a data shard has to answer the control shard
-// may have on its way: a data shard has a place for each.
+// OpenCredit is how many questions a data shard has room for: the control shard
+// leaves no more unanswered.
 const OpenCredit = 128
 
 const mailBytes = int(unsafe.Sizeof(Mail{}))
 
-// mailbox carries mail from one shard to one other. One thread puts, one
-// takes; head and tail are the only words both touch.
+// mailbox is a queue of mail from one shard to another. One thread puts, the other
+// takes; both touch no other words than head and tail.
 //
-// Invariant: head <= tail <= head + capacity.
+// Invariant: head <= tail <= head + cap.
 type mailbox struct {
-	head  atomic.Uint64 // the taker's
+	head  atomic.Uint64 // written by take
 	_     [56]byte
-	tail  atomic.Uint64 // the putter's
+	tail  atomic.Uint64 // written by put
 	_     [56]byte
-	slots mem.Block // off-heap: capacity mails
+	slots mem.Block // off-heap: cap entries
 	cap   uint64
 }
 
@@ -97,11 +97,11 @@ func (m *mailbox) at(i uint64) *Mail {
 	return (*Mail)(m.slots.Slice(int(i%m.cap)*mailBytes, mailBytes).Pointer())
 }
 
-// Waker wakes a shard that sleeps in its ring. Any thread may call it.
+// Waker wakes a shard that sleeps in Ring.Wait. Any thread may call it.
 type Waker interface{ Wake() }
 
-// Post is the mail between all shards of a broker: a mailbox for each ordered
-// pair of the control shard and a data shard, and which shards sleep.
+// Post is the mail between the shards of a broker: two mailboxes for each data shard,
+// from and to the control shard, and which shards sleep. All shards share it.
 type Post struct {
 	arena  *mem.Arena
 	toData []mailbox // [i]: control -> data shard i (1..)
@@ -111,8 +111,8 @@ type Post struct {
 	stop   atomic.Uint32
 }
 
-// NewPost makes the mailboxes of one control shard and n data shards. Each
-// holds capacity mails: at least twice the requests a shard has in flight.
+// NewPost makes the mailboxes of one control shard and n data shards, with room for
+// capacity mails each: at least twice as many as a shard may have requests in flight.
 func NewPost(n, capacity int) (*Post, error) {
 	arena, err := mem.Map(PostBytes(n, capacity), mem.Options{})
 	if err != nil {
@@ -131,13 +131,13 @@ func NewPost(n, capacity int) (*Post, error) {
 	return post, nil
 }
 
-// PostBytes is what NewPost maps.
+// PostBytes is how many bytes NewPost maps.
 func PostBytes(n, capacity int) int { return 2*n*capacity*mailBytes + (n+1)*8192 }
 
-// SetWaker says how to wake a shard. Before it runs.
+// SetWaker sets how to wake a shard, before the shard's first turn.
 func (p *Post) SetWaker(shard int, waker Waker) { p.wakers[shard] = waker }
 
-// Waker wakes a shard. After SetWaker.
+// Waker is what SetWaker has set.
 func (p *Post) Waker(shard int) Waker { return p.wakers[shard] }
 
 // Stop asks every shard to stop cleanly. Any thread may call it.
@@ -152,7 +152,7 @@ func (p *Post) Stop() {
 
 func (p *Post) stopping() bool { return p.stop.Load() != 0 }
 
-// sleep says that a shard is about to sleep. False: mail is there already.
+// sleep notes that a shard is about to sleep. False: there is mail already.
 func (p *Post) sleep(shard int) bool {
 	p.asleep[shard].Store(1)
 	if shard != 0 {
@@ -168,7 +168,7 @@ func (p *Post) sleep(shard int) bool {
 
 func (p *Post) awake(shard int) { p.asleep[shard].Store(0) }
 
-// wake wakes a shard if it sleeps or is about to.
+// wake wakes a shard that sleeps or is about to.
 func (p *Post) wake(shard int) {
 	if p.asleep[shard].Load() != 0 && p.wakers[shard] != nil {
 		p.wakers[shard].Wake()

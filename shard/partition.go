@@ -9,43 +9,46 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// partition is a partition whose log is on this shard. It is the one place that
-// knows under which leader epoch the partition is served, up to which offset its
-// records may be read, and which requests and sessions wait for it. It belongs to
-// the shard. A table holds them by the log's slot in the engine; an entry begins
-// anew when the engine gives its slot to another log.
+// partition is a partition whose log is on this shard: its leader epoch, its
+// offsets as clients see them, its producers, and the requests and sessions that
+// wait for it. No other type keeps any of these. It belongs to the shard. The table
+// has an entry for each log slot of the engine, which starts anew when the engine
+// gives the slot to another log.
 //
-// The shard that has a partition's log leads the partition: whether an entry is
-// there is the partition's role.
+// The shard that has the log leads the partition, so an entry that is named is the
+// leader's; locate refuses a partition without one as another shard's.
 //
-// Invariant: named says that the topic's entry points here; locate finds no
-// other partitions.
+// Invariant: logStart <= highWatermark <= logEnd. What is read by clients ends at
+// the high watermark.
+//
+// Invariant: an entry is named exactly while its topic's entry points to it.
 type partition struct {
 	engine *engine.Engine
 	slot   engine.Slot
 
 	topic       int32 // in the topic table
 	index       int32
-	named       bool
-	retained    bool               // retention has seen it in this life
-	leaderEpoch int32              // of what this life of the directory appends
-	config      *cluster.LogConfig // its topic's; nil before it is named
-	cached      int64              // acknowledged from memory up to this offset: write.caching
+	named       bool               // locate finds it
+	retained    bool               // retention has examined it since the start
+	leaderEpoch int32              // of what is appended; it rises with each start of the broker
+	config      *cluster.LogConfig // its topic's; nil until it is named
+	cached      int64              // with write.caching: one past the last offset in memory, which is acknowledged there
 
-	awaitingDurable mem.List // parts of Produce requests, in offset order
+	awaitingDurable mem.List // parts of Produce requests, in the order of their ends
 	awaitingData    mem.List // parts of Fetch requests
-	subscribers     mem.List // partitions of fetch sessions that wait for changes
-	producers       mem.List // idempotent producers that it remembers, newest first
-	asked           int32    // the part that names it, while one ListOffsets is walked; else none
+	subscribers     mem.List // partitions of fetch sessions that are to be notified of changes
+	producers       mem.List // idempotent producers that are remembered, newest first
+	asked           int32    // while a ListOffsets is parsed: the part that names it; else none
 
-	bytesIn     uint64 // of batches appended in this life
-	filling     int64  // first offset of the segment being filled, as retention last saw it; none64
-	filledSince Wall
+	bytesIn     uint64 // of batches appended since the start
+	filling     int64  // first offset of the active segment when retention last examined it; none64
+	filledSince Wall   // when that segment got its first record
 }
 
 const none64 = int64(-1)
 
-// partitions are those of a shard, by their log's slot. The table never grows.
+// partitions is the table of a shard's partitions, by their log's slot. It never
+// grows.
 type partitions struct {
 	all         []partition
 	engine      *engine.Engine
@@ -62,7 +65,7 @@ func newPartitions(log *engine.Engine, leaderEpoch int32, logs int) partitions {
 
 func (t *partitions) of(slot engine.Slot) *partition { return &t.all[slot] }
 
-// begin makes the entry of a slot one that has no name yet.
+// begin clears the entry of a slot. It is not named yet.
 func (t *partitions) begin(slot engine.Slot) {
 	t.all[slot] = partition{
 		engine: t.engine, slot: slot, topic: none, asked: none, filling: none64, leaderEpoch: t.leaderEpoch,
@@ -71,7 +74,7 @@ func (t *partitions) begin(slot engine.Slot) {
 	}
 }
 
-// locate is the partition of a topic's entry and an index, or the code that
+// locate is the partition with that index of a topic's entry, or the code that
 // refuses a request for it. byID says that the request names topics by their ids.
 func (t *topicTable) locate(topic, index int32, byID bool) (*partition, kafka.ErrorCode) {
 	switch {
@@ -89,8 +92,8 @@ func (t *topicTable) locate(topic, index int32, byID bool) (*partition, kafka.Er
 	return nil, kafka.NotLeaderOrFollower // another shard's
 }
 
-// locateAt is locate for a request that believes in a leader epoch. A partition
-// that is refused for its epoch is given too.
+// locateAt is locate for a request that names the leader epoch the client knows. A
+// partition that is refused for its epoch is returned too.
 func (t *topicTable) locateAt(topic, index int32, byID bool, epoch int32) (*partition, kafka.ErrorCode) {
 	p, code := t.locate(topic, index, byID)
 	if code == kafka.None {
@@ -99,8 +102,8 @@ func (t *topicTable) locateAt(topic, index int32, byID bool, epoch int32) (*part
 	return p, code
 }
 
-// checkEpoch holds the leader epoch that a client believes in, -1 for none,
-// against the partition's.
+// checkEpoch compares the leader epoch that a client knows, -1 for none, with the
+// partition's.
 func (p *partition) checkEpoch(epoch int32) kafka.ErrorCode {
 	switch {
 	case epoch == -1 || epoch == p.leaderEpoch:
@@ -112,17 +115,17 @@ func (p *partition) checkEpoch(epoch int32) kafka.ErrorCode {
 	}
 }
 
-// highWatermark is one past the last offset that is acknowledged and may be
-// read. That is what is durable or, with write.caching, what is in memory.
+// highWatermark is one past the last offset that is acknowledged and may be read:
+// what is durable or, with write.caching, what is in memory.
 func (p *partition) highWatermark() int64 { return max(p.engine.Durable(p.slot), p.cached) }
 
-// logStart is the offset of the oldest record that is kept, logEnd one past the
-// last that was appended, durable or not.
+// logStart is the offset of the first record that is kept. logEnd is one past the
+// last record that was appended, durable or not.
 func (p *partition) logStart() int64 { return p.engine.Start(p.slot) }
 func (p *partition) logEnd() int64   { return p.engine.End(p.slot) }
 
-// appended: the records below end are in memory. With write.caching they are thereby
-// acknowledged.
+// appended notes that the records below end are in memory. With write.caching that
+// acknowledges them.
 func (p *partition) appended(end int64) {
 	if p.config.WriteCaching {
 		p.cached = end
@@ -130,7 +133,7 @@ func (p *partition) appended(end int64) {
 	}
 }
 
-// epochOf is the leader epoch under which the record at an offset was appended.
+// epochOf is the leader epoch with which the record at an offset was appended.
 func (p *partition) epochOf(offset int64) int32 {
 	if epoch := p.engine.EpochOf(p.slot, offset); epoch >= 0 {
 		return epoch
@@ -138,14 +141,14 @@ func (p *partition) epochOf(offset int64) int32 {
 	return p.leaderEpoch
 }
 
-// epochEnd is the largest leader epoch that is not above the given one, and where
-// its readable records end; -1, -1: there is none.
+// epochEnd finds the largest leader epoch up to the given one that has records, and
+// one past the last offset of it that may be read; -1, -1 if there is none.
 func (p *partition) epochEnd(epoch int32) (found int32, end int64) {
 	return p.engine.EpochAt(p.slot, epoch, p.highWatermark())
 }
 
-// batchBytesMax is the largest batch the partition takes, where the broker takes
-// any of brokerMax.
+// batchBytesMax is the size of the largest batch that the partition takes;
+// brokerMax is the broker's limit.
 func (p *partition) batchBytesMax(brokerMax int) int {
 	if n := p.config.MessageBytesMax; n >= 0 {
 		return int(min(n, int64(brokerMax)))
@@ -153,12 +156,12 @@ func (p *partition) batchBytesMax(brokerMax int) int {
 	return brokerMax
 }
 
-// timely says whether a batch's times are as near to the broker's as the topic
-// wants them.
+// timely says whether a batch's timestamps are as close to the broker's clock as the
+// topic demands.
 func (p *partition) timely(now Wall, batch *kafka.Batch, raw []byte) bool {
 	before, after := p.config.BeforeMaxMS, p.config.AfterMaxMS
 	earliest, latest := int64(math.MinInt64), int64(math.MaxInt64)
-	if before < int64(now) { // times begin in 1970, so a larger limit forbids nothing; a record without a time has -1
+	if before < int64(now) { // a larger limit reaches before 1970 and forbids nothing; -1, no timestamp, passes too
 		earliest = int64(now) - before
 	}
 	if after < latest-int64(now) {

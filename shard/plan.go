@@ -19,15 +19,15 @@ type Pool struct {
 	Bytes int // Count * Each, and what alignment costs
 }
 
-// Plan is a shard's memory, before anything is served.
+// Plan is a shard's memory before anything is served.
 type Plan struct {
 	ArenaBytes int    // mapped and locked
-	Arena      []Pool // carved out of it
-	Heap       []Pool // tables of fixed size in Go's heap; none of them holds a record
+	Arena      []Pool // allocated from it
+	Heap       []Pool // tables of fixed size in Go's heap; none of them has records
 }
 
-// PlanPools carves a shard's arena and makes its tables as Open does, without a
-// ring and a directory, and says what each took. Errors are those of Open.
+// PlanPools allocates a shard's memory as Open does, without a ring and a directory,
+// and returns the size of each pool and table. Errors are those of Open.
 func PlanPools(arena *mem.Arena, o Options) (Plan, error) {
 	s := &Shard{o: o}
 	var err error
@@ -63,10 +63,10 @@ func PlanPools(arena *mem.Arena, o Options) (Plan, error) {
 	return plan, nil
 }
 
-// tableBytesMin is how large a table has to be to be told of.
+// tableBytesMin is the size of the smallest table that is listed.
 const tableBytesMin = 16 << 10
 
-// tables adds the slices among a struct's fields, by their own names.
+// tables appends the slices in a struct, by the names of their fields.
 func tables(prefix string, of any, all []Pool) []Pool {
 	var walk func(name string, value reflect.Value)
 	walk = func(name string, value reflect.Value) {

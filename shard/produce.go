@@ -6,26 +6,27 @@ import (
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// This file is a Produce from its bytes to its acknowledgement. It stands for
+// This file is a Produce, from its bytes to its acknowledgement. As one function it
+// would be:
 //
 //	async produce(request) {
-//		parse(request)                        // refuses what is malformed before anything is stored
-//		reply := begin()                      // as if all went well
+//		parse(request)                        // beginProduce: refuse what is malformed before anything is stored
+//		reply := await begin()                // its memory
 //		for each partition {                  // append
 //			locate(); await reserve(); validate(); sequence(); stamp(); commit()
-//			answer()                          // into the reply, or await durable() does
+//			answer(reply)                     // as if the batch were durable, or with an error
 //		}
 //		release(request)
-//		await each partition's durable()      // acknowledge
-//		send(reply)
+//		for each partition { await durable }  // acknowledge; failAppends: an error in place of the answer
+//		await send(reply)                     // sendReply, sent
 //	}
 //
-// Each await is a return to the turn: where log memory runs out between two
-// partitions the request stays in its connection's buffers and goes on there
-// later; what is appended waits in its partition's list. An append outlives its
-// connection.
+// Each await is a return to the turn. A request that waits for log memory stays in
+// the backlog with its bytes in its connection's buffers, and goes on with the
+// partition that found none (produceRequest.done). A batch that is appended waits
+// in its partition's list awaitingDurable. It stays appended if the connection goes.
 
-// produce starts a Produce, or goes on with one that waited for log memory.
+// produce starts a Produce, or goes on with one that has waited for log memory.
 func (s *Shard) produce(in *incoming, header *kafka.Request) outcome {
 	if in.request == none {
 		body := s.reader.Mark()
@@ -69,9 +70,8 @@ func (s *Shard) produce(in *incoming, header *kafka.Request) outcome {
 	return started
 }
 
-// beginProduce parses the request to see that it is whole, takes what its reply
-// needs, and says in in.request which request it is. none: it was refused, or
-// memory is short.
+// beginProduce checks that the whole request is well formed, reserves its reply, and
+// sets in.request. Where that stays none, the request was refused or memory is short.
 func (s *Shard) beginProduce(in *incoming, header *kafka.Request) outcome {
 	var walk kafka.ProduceWalk
 	if err := walk.Begin(&s.reader, header.Version); err != nil {
@@ -103,7 +103,7 @@ func (s *Shard) beginProduce(in *incoming, header *kafka.Request) outcome {
 		return postponed
 	}
 	req := s.newRequest(in, kindProduce, header)
-	req.pending = 1 // the parsing
+	req.pending = 1 // the loop over its partitions
 	produce := &s.produces.requests[req.slot]
 	*produce = emptyProduce
 	produce.acks = walk.Acks
@@ -114,7 +114,7 @@ func (s *Shard) beginProduce(in *incoming, header *kafka.Request) outcome {
 		produce.code = kafka.UnsupportedVersion
 	}
 	if walk.Transactional {
-		produce.code = kafka.TransactionalIDAuthorizationFailed // there are no transactions to be in
+		produce.code = kafka.TransactionalIDAuthorizationFailed // transactions are not served
 	}
 	s.Timelines.Counters.Produces++
 	kafka.PutProduceHead(s.net.Bytes(in.id, kafka.ProduceHeadBytes(header, topics)), header, topics)
@@ -122,19 +122,20 @@ func (s *Shard) beginProduce(in *incoming, header *kafka.Request) outcome {
 	return started
 }
 
-// appending is one batch on its way from the bytes of a request into a log.
+// appending is one batch between the bytes of a request and the log.
 type appending struct {
 	partition *partition
-	records   kafka.Span // where it lies in the request
-	dst       []byte     // and where in log memory, once that is reserved
+	records   kafka.Span // its bytes in the request
+	dst       []byte     // and in log memory, once that is reserved
 	batch     kafka.Batch
 	base, end int64 // its offsets [base, end)
-	time      int64 // that it was stamped with; -1: none
-	duplicate bool
+	time      int64 // the broker's, if it was stamped with that; else -1
+	duplicate bool  // its original is in the log: base and end are that one's
 }
 
-// append stores one partition's batch and answers, or answers why not. Where it
-// has to wait for memory it has done nothing yet.
+// append appends one partition's batch to its log and answers into the reply, with
+// an error where a step refuses the batch. With WaitMemory or WaitRoom nothing was
+// done yet, and append is to be called again.
 func (s *Shard) append(req *request, produce *produceRequest, topic int32, asked kafka.ProducePartition, last bool) engine.Status {
 	entry, code := appending{records: asked.Records, base: -1, time: -1}, produce.code
 	if code == kafka.None {
@@ -147,14 +148,14 @@ func (s *Shard) append(req *request, produce *produceRequest, topic int32, asked
 		}
 	}
 	if code == kafka.None {
-		code = s.validate(&entry, req.header.Version)
+		code = entry.validate(s.o.MessageBytesMax, req.header.Version, s.wall)
 	}
 	if code == kafka.None {
 		code = s.sequence(&entry)
 	}
 	switch {
 	case code == kafka.None && !entry.duplicate:
-		s.stamp(&entry)
+		entry.stamp(s.wall)
 		s.commit(&entry, req, produce)
 	case entry.dst != nil:
 		s.engine.Abort()
@@ -163,7 +164,7 @@ func (s *Shard) append(req *request, produce *produceRequest, topic int32, asked
 	return engine.OK
 }
 
-// locateAppend finds the partition, and refuses what its log could not take.
+// locateAppend finds the partition, and refuses a batch that its log cannot take.
 func (s *Shard) locateAppend(entry *appending, topic int32, version int16, asked *kafka.ProducePartition) (code kafka.ErrorCode) {
 	if entry.partition, code = s.topics.locate(topic, asked.Index, version >= kafka.ProduceByID); code != kafka.None {
 		return code
@@ -181,8 +182,8 @@ func (s *Shard) locateAppend(entry *appending, topic int32, version int16, asked
 	return kafka.None
 }
 
-// reserve copies the batch into log memory. Where there is none it has to come
-// again.
+// reserve copies the batch into log memory, which the status says to wait for if
+// there is none.
 func (s *Shard) reserve(entry *appending) (kafka.ErrorCode, engine.Status) {
 	dst, base, st := s.engine.Reserve(entry.partition.slot, entry.records.Len)
 	switch st {
@@ -203,25 +204,24 @@ func (s *Shard) reserve(entry *appending) (kafka.ErrorCode, engine.Status) {
 	return code, st
 }
 
-const zstdProduce = 7 // zstd may come from this version on (KIP-110)
+const zstdProduce = 7 // the first version that may use zstd (KIP-110)
 
-// validate refuses a batch that is not whole and sound, or that its topic does
-// not take.
-func (s *Shard) validate(entry *appending, version int16) kafka.ErrorCode {
-	if code := kafka.ValidateBatch(entry.dst, s.o.MessageBytesMax, &entry.batch); code != kafka.None {
+// validate refuses a batch that is damaged, or that its topic does not take.
+func (entry *appending) validate(messageBytesMax int, version int16, wall Wall) kafka.ErrorCode {
+	if code := kafka.ValidateBatch(entry.dst, messageBytesMax, &entry.batch); code != kafka.None {
 		return code
 	}
 	if entry.batch.Codec() == kafka.CodecZstd && version < zstdProduce {
 		return kafka.UnsupportedCompressionType
 	}
-	if !entry.partition.config.AppendTime && !entry.partition.timely(s.wall, &entry.batch, entry.dst) {
+	if !entry.partition.config.AppendTime && !entry.partition.timely(wall, &entry.batch, entry.dst) {
 		return kafka.InvalidTimestamp
 	}
 	return kafka.None
 }
 
-// sequence holds the batch of an idempotent producer against those before it. A
-// duplicate has the offsets of its original.
+// sequence compares the batch of an idempotent producer with those before it. A
+// duplicate gets the offsets of its original.
 func (s *Shard) sequence(entry *appending) kafka.ErrorCode {
 	if entry.batch.ProducerID < 0 {
 		return kafka.None
@@ -234,16 +234,17 @@ func (s *Shard) sequence(entry *appending) kafka.ErrorCode {
 	return verdict.code
 }
 
-// stamp writes into the batch what the broker adds.
-func (s *Shard) stamp(entry *appending) {
+// stamp writes into the batch what the broker decides: its offsets, the leader
+// epoch and, if the topic wants it, the time.
+func (entry *appending) stamp(wall Wall) {
 	kafka.PatchBase(entry.dst, entry.base, entry.partition.leaderEpoch)
 	if entry.partition.config.AppendTime {
-		entry.time = int64(s.wall)
+		entry.time = int64(wall)
 		kafka.StampAppendTime(entry.dst, &entry.batch, entry.time)
 	}
 }
 
-// commit appends the batch: from here on it is part of the log.
+// commit makes the batch part of the log.
 func (s *Shard) commit(entry *appending, req *request, produce *produceRequest) {
 	p, batch := entry.partition, &entry.batch
 	s.recorder.appended(req, &produce.trace, p, entry.records.Len)
@@ -258,8 +259,8 @@ func (s *Shard) commit(entry *appending, req *request, produce *produceRequest) 
 	s.Timelines.Counters.BytesIn += uint64(entry.records.Len)
 }
 
-// answerAppend writes the partition into the reply, and has the request wait
-// until the batch is durable where that is needed.
+// answerAppend writes the partition's answer into the reply, and has the request
+// wait until the batch is durable, unless it is, or the client wants no reply.
 func (s *Shard) answerAppend(req *request, produce *produceRequest, entry *appending, code kafka.ErrorCode, index int32, last bool) {
 	version, start := req.header.Version, int64(-1)
 	if code == kafka.None {
@@ -286,7 +287,7 @@ func (s *Shard) answerAppend(req *request, produce *produceRequest, entry *appen
 	s.produces.await(at)
 }
 
-// acknowledge ends the wait of the batches that are durable now.
+// acknowledge ends the wait of a partition's batches that are durable now.
 func (s *Shard) acknowledge(p *partition) {
 	high := p.highWatermark()
 	submitted, written, bytes := s.engine.LastWrite(p.slot)
@@ -302,16 +303,16 @@ func (s *Shard) acknowledge(p *partition) {
 	}
 }
 
-// failAppends answers all that await a partition's durable offset: it will not
-// come.
+// failAppends ends the wait of all batches of a partition, with an error: they will
+// not be acknowledged.
 func (s *Shard) failAppends(p *partition, code kafka.ErrorCode) {
 	for !p.awaitingDurable.Empty() {
 		s.appendDone(p.awaitingDurable.First, code)
 	}
 }
 
-// appendDone ends the wait of one part: its batch is durable, or will never be
-// acknowledged.
+// appendDone ends the wait of one batch: it is durable, or the code replaces its
+// answer.
 func (s *Shard) appendDone(at int32, code kafka.ErrorCode) {
 	part := &s.produces.parts.all[at]
 	req := &s.requests.all[part.request]
@@ -322,8 +323,8 @@ func (s *Shard) appendDone(at int32, code kafka.ErrorCode) {
 	s.pendingDone(req)
 }
 
-// pendingDone counts one thing done for a Produce, and replies when it was the
-// last.
+// pendingDone counts one thing that a Produce waited for as done, and replies after
+// the last.
 func (s *Shard) pendingDone(req *request) {
 	req.pending--
 	if req.pending > 0 {
@@ -336,7 +337,7 @@ func (s *Shard) pendingDone(req *request) {
 		s.sendReply(req)
 		return
 	}
-	// No reply is awaited. An error shows as a closed connection.
+	// acks=0: the client expects no reply, and learns of an error by a closed connection.
 	s.net.Drop(req.id)
 	s.backlog.retry = true
 	if produce.faulty {

@@ -5,37 +5,37 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// produceRequest is what a Produce has beside its request.
+// produceRequest is what a Produce has in addition to its request.
 type produceRequest struct {
 	parts  mem.List
-	code   kafka.ErrorCode // refuses all partitions
+	code   kafka.ErrorCode // of all partitions, if the whole request is refused
 	acks   int16
-	named  int32 // partitions of the topics whose names stand in the reply
-	done   int32 // partitions appended or refused so far
+	named  int32 // partitions of the topics whose names are in the reply
+	done   int32 // partitions that were appended or refused so far
 	faulty bool  // a partition was refused
 	trace  appendTrace
 }
 
-// producePart is one partition of a Produce: its batch.
+// producePart is one partition of a Produce, with its batch.
 type producePart struct {
 	ofRequest mem.Links
-	wait      mem.Links // among those that await their partition's durable offset
+	wait      mem.Links // in its partition's awaitingDurable
 	request   uint32
 	index     int32
-	partition *partition // nil where it was not found
+	partition *partition // nil if it was not found
 	base, end int64      // the batch's offsets [base, end)
-	reply     []byte     // where in the reply the partition stands
+	reply     []byte     // its answer in the reply
 	code      kafka.ErrorCode
 	waits     bool
-	last      bool // its topic's last, behind which the topic is closed
+	last      bool // of its topic in the request
 }
 
-// produces are the Produce requests in flight.
+// produces is the table of Produce requests in flight.
 type produces struct {
 	requests []produceRequest // by the request's slot
 	parts    partTable[producePart]
-	waiters  mem.Thread                   // parts in partitions' lists
-	head     [kafka.BatchHeaderBytes]byte // of a batch for which there is no memory
+	waiters  mem.Thread                   // through partitions' awaitingDurable
+	head     [kafka.BatchHeaderBytes]byte // scratch: of a batch for which there is no memory
 }
 
 var (
@@ -50,9 +50,8 @@ func newProduces(requests int, credit *partCredit) produces {
 	return t
 }
 
-// await puts a part among those that await their partition's durable offset, in
-// order of their end: a duplicate belongs before those that came behind its
-// original.
+// await puts a part into its partition's awaitingDurable, in the order of the ends:
+// a duplicate comes before the batches behind its original.
 func (t *produces) await(at int32) {
 	part := &t.parts.all[at]
 	waiting := &part.partition.awaitingDurable
@@ -64,6 +63,7 @@ func (t *produces) await(at int32) {
 	t.waiters.InsertAfter(waiting, after, at)
 }
 
+// stopAwaiting takes a part out of that list, if it is there.
 func (t *produces) stopAwaiting(at int32) {
 	if part := &t.parts.all[at]; part.waits {
 		part.waits = false
@@ -71,7 +71,7 @@ func (t *produces) stopAwaiting(at int32) {
 	}
 }
 
-// end gives a request's parts back.
+// end frees a request's parts.
 func (t *produces) end(produce *produceRequest) {
 	for parts := &produce.parts; !parts.Empty(); {
 		at := parts.First

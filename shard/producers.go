@@ -7,20 +7,20 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// producerWindow is how many batches of a producer are remembered for each
-// partition: what Kafka's clients may have in flight (max.in.flight.requests
-// .per.connection <= 5 with idempotence; ProducerStateEntry.NUM_BATCHES_TO_RETAIN).
+// producerWindow is how many batches of a producer a partition remembers: as many as
+// Kafka's clients may have in flight (max.in.flight.requests.per.connection <= 5 with
+// idempotence; ProducerStateEntry.NUM_BATCHES_TO_RETAIN).
 const producerWindow = 5
 
-// batchMark remembers one stored batch of a producer.
+// batchMark is one appended batch of a producer.
 type batchMark struct {
 	first, last int32 // sequence numbers, both inclusive
-	base, end   int64 // offsets [base, end); base < 0: nothing was stored, see refused
+	base, end   int64 // offsets [base, end); base < 0: nothing was appended, see refused
 }
 
 // producer is what a partition remembers of one idempotent producer.
 //
-// Invariant: marks[0:n] are in the order stored; 0 < n <= producerWindow.
+// Invariant: marks[0:n] are in the order of the log; 0 < n <= producerWindow.
 type producer struct {
 	id    int64
 	slot  engine.Slot // its partition's
@@ -29,21 +29,21 @@ type producer struct {
 	marks [producerWindow]batchMark
 
 	chain int32     // next in its hash bucket, or in the free list
-	ofLog mem.Links // the log's producers, newest first
-	byUse mem.Links // all producers, most recently used first
+	ofLog mem.Links // in partition.producers
+	byUse mem.Links // in producers.used
 }
 
-// producers are the windows of all partitions of a data shard, in one table
-// that never grows. They belong to the shard. A full table forgets the producer
-// used least recently; it is then an unknown one, of which any sequence is
-// accepted (KIP-360).
+// producers is the table of what the partitions of a data shard remember of
+// idempotent producers, an entry for each pair of a partition and a producer. It
+// belongs to the shard and never grows. A full table forgets the least recently used
+// entry; from a producer that is not known any sequence number is accepted (KIP-360).
 type producers struct {
 	all     []producer
 	buckets []int32
 	free    int32
-	ofLog   mem.Thread // through partitions' lists
-	used    mem.List   // through byUse
-	byUse   mem.Thread
+	ofLog   mem.Thread // through partition.producers
+	used    mem.List   // most recently used first
+	byUse   mem.Thread // through used
 	evicted uint64
 
 	partitions *partitions
@@ -84,18 +84,21 @@ func (t *producers) find(p *partition, id int64) int32 {
 	return at
 }
 
-// verdict is what a partition says of an idempotent batch.
+// verdict is whether an idempotent batch may be appended.
 type verdict struct {
 	code      kafka.ErrorCode
 	duplicate bool
 	base, end int64 // of the original, where it is a duplicate
 }
 
-// check judges a batch before it is appended. Kafka's rules
-// (ProducerAppendInfo.checkSequence): an older epoch is fenced; a new epoch
-// begins at 0; the same epoch goes on where it was; an exact match with one of
-// the last five is a duplicate; a producer that is not known may begin
-// anywhere.
+// check judges a batch before it is appended, by Kafka's rules
+// (ProducerAppendInfo.checkSequence):
+//
+//   - an older epoch than the producer's is refused;
+//   - a newer epoch begins with sequence number 0;
+//   - in the same epoch a batch continues the one before it, or is the same as one of
+//     the last five: a duplicate;
+//   - a producer that is not known may begin with any sequence number.
 func (t *producers) check(p *partition, batch *kafka.Batch) verdict {
 	at := t.find(p, batch.ProducerID)
 	if at == none {
@@ -123,21 +126,23 @@ func (t *producers) check(p *partition, batch *kafka.Batch) verdict {
 	return verdict{}
 }
 
-// refused remembers where a producer that is not known has to go on: with the
-// batch for which there was no room, and not with one that was sent behind it. The
-// mark stands for a batch before it, of which no record was stored.
+// refused remembers a batch for which there was no room, of a producer that is not
+// known: the producer has to continue with this batch, not with one that it has sent
+// after it. The mark is that of a batch before this one, without records.
 func (t *producers) refused(p *partition, batch *kafka.Batch) {
 	if at := t.find(p, batch.ProducerID); at != none && t.all[at].epoch >= batch.ProducerEpoch {
-		return // its last mark says the same
+		return // its last mark says where it continues
 	}
 	before := (batch.BaseSequence - 1) & 0x7fffffff
 	t.add(p, batch.ProducerID, batch.ProducerEpoch, batchMark{before, before, -1, -1})
 }
 
-// Sequence numbers wrap from 2^31-1 to 0.
+// lastSequence is the sequence number of the last of count records. Sequence numbers
+// wrap from 2^31-1 to 0.
 func lastSequence(first int32, count int32) int32 {
 	return int32((int64(first) + int64(count) - 1) & 0x7fffffff)
 }
+
 func nextSequence(last int32) int32 { return int32((int64(last) + 1) & 0x7fffffff) }
 
 // note remembers a batch that was appended at base.
@@ -200,14 +205,14 @@ func (t *producers) drop(at int32) {
 	t.free = at
 }
 
-// forget drops all a log's producers: the log is deleted.
+// forget removes all of a partition's producers: it is deleted.
 func (t *producers) forget(p *partition) {
 	for !p.producers.Empty() {
 		t.drop(p.producers.First)
 	}
 }
 
-// truncate forgets every batch at or past end: it never became durable.
+// truncate forgets every batch that ends past an offset: it never became durable.
 func (t *producers) truncate(p *partition, end int64) {
 	for at := p.producers.First; at != none; {
 		known, next := &t.all[at], t.ofLog.Next(at)
@@ -221,8 +226,8 @@ func (t *producers) truncate(p *partition, end int64) {
 	}
 }
 
-// attachment writes as many producers of l as dst holds, those it came to know
-// last, and says how long it is. The engine keeps it with a checksum of its own.
+// attachment writes as many of a partition's producers as dst has room for, the
+// newest, and returns the length. The engine keeps it with a checksum.
 func (t *producers) attachment(p *partition, dst []byte) int {
 	n := 0
 	for at := p.producers.First; at != none; at = t.ofLog.Next(at) {
@@ -241,9 +246,9 @@ func (t *producers) attachment(p *partition, dst []byte) int {
 	return n
 }
 
-// restore rebuilds a log's windows after recovery: the attachment of the
-// checkpoint, less what the log turned out not to hold (a checkpoint may be
-// ahead of what was durable), then the headers of the batches after it.
+// restore rebuilds a partition's producers after recovery: first from the attachment
+// of the checkpoint, without batches past the log's end (a checkpoint may be ahead of
+// what was durable), then from the headers of the batches after it.
 func (t *producers) restore(p *partition, end int64, attachment, headers []byte) {
 	for len(attachment) >= format.ProducerBytes {
 		var window format.ProducerWindow
@@ -267,7 +272,7 @@ func (t *producers) restore(p *partition, end int64, attachment, headers []byte)
 		if at := t.find(p, batch.ProducerID); at != none {
 			known := &t.all[at]
 			if known.epoch > batch.ProducerEpoch || known.epoch == batch.ProducerEpoch && known.marks[known.n-1].base >= base {
-				continue // the attachment had it
+				continue // it was in the attachment
 			}
 		}
 		t.note(p, &batch, base)

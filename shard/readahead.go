@@ -5,23 +5,26 @@ import (
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// readahead holds extents that a client which reads a log from disk, from its
-// start to its end, will want next. It belongs to the shard:
+// readahead keeps extents that a client which reads a log from disk sequentially will
+// ask for next. It belongs to the shard. For each such client it is this function:
 //
-//	answered from an extent, and there is more in it: keep it
-//	answered to its end: read the next one; await read(); keep it
-//	asked for what is kept, or being read: that is it
-//	another client finds no read buffer, or the log goes: let it go
+//	for {
+//		if the extent that was sent from has more { keep it } else { keep(await read(the next one)) }
+//		await the client's next Fetch             // take: it is served from the kept extent
+//	}
 //
-// Of a log one extent is kept or read ahead, of a shard aheadMax; one read is
-// under way at a time, and only while another read buffer stays free. So a client
-// that reads far behind takes no more of the device from appends than one read.
+// A kept extent is given up when another request finds no read buffer, and when its
+// log is deleted.
+//
+// A log has at most one extent kept or read ahead, a shard aheadMax. One read is under
+// way at a time, and only while another read buffer is free, so that readers far
+// behind disturb appends by no more than one read.
 type readahead struct {
 	engine   *engine.Engine
 	counters *metrics.Counters
 
 	all     [aheadMax]ahead
-	victim  int // which makes room next
+	victim  int // the last that was given up for another
 	reading int
 	peek    [1]engine.View
 }
@@ -31,15 +34,15 @@ const aheadMax = 2
 type ahead struct {
 	used    bool
 	reading bool
-	gone    bool // while it was read its log went
+	gone    bool // its log was deleted while it was read
 	slot    engine.Slot
-	from    int64 // the extent holds this offset
-	read    uint32
-	part    int32 // of a Fetch, that waits for it; none
+	from    int64  // an offset in the extent
+	read    uint32 // the engine's number of the read, once it is done
+	part    int32  // of a Fetch that waits for the read; else none
 }
 
-// take gives part at of a Fetch, whose records are not in memory, the extent that
-// holds its offset, where that is kept, or has it wait for it.
+// take gives part at of a Fetch the kept extent that has its offset, or has the part
+// wait for it if it is being read.
 func (r *readahead) take(part *fetchPart, at int32) (have, waits bool) {
 	for i := range r.all {
 		kept := &r.all[i]
@@ -55,7 +58,7 @@ func (r *readahead) take(part *fetchPart, at int32) (have, waits bool) {
 			return false, true
 		}
 		if !r.holds(kept.read, part.from, part.high) {
-			continue // it ends before
+			continue // it ends before the offset
 		}
 		part.read, part.hasRead = kept.read, true
 		kept.used = false
@@ -65,7 +68,8 @@ func (r *readahead) take(part *fetchPart, at int32) (have, waits bool) {
 	return false, false
 }
 
-// holds says whether an extent that begins at from or before reaches past it.
+// holds says whether an extent has the record at from, where to is the high
+// watermark.
 func (r *readahead) holds(read uint32, from, to int64) bool {
 	got := r.engine.ReadViews(read, from, to, 0, r.peek[:])
 	if got > 0 {
@@ -74,8 +78,8 @@ func (r *readahead) holds(read uint32, from, to int64) bool {
 	return got > 0
 }
 
-// answered is called for a part that is answered from an extent: its client will
-// ask for what follows.
+// answered keeps the extent that a part is answered from, or begins to read the next
+// one: the client will ask for what follows.
 func (r *readahead) answered(part *fetchPart) {
 	slot, next := part.partition.slot, part.counted
 	at := r.place(slot)
@@ -85,7 +89,7 @@ func (r *readahead) answered(part *fetchPart) {
 	kept := &r.all[at]
 	if r.holds(part.read, next, part.high) {
 		*kept = ahead{used: true, slot: slot, from: next, read: part.read, part: none}
-		part.hasRead = false // it is kept; its views stay pinned until they have left
+		part.hasRead = false // the extent is kept here now; the reply's views pin it until they have left
 		return
 	}
 	if r.reading > 0 || r.engine.ReadBuffersFree() < 2 || r.engine.ReadDisk(slot, next, aheadUser|uint32(at)) != engine.OK {
@@ -96,8 +100,8 @@ func (r *readahead) answered(part *fetchPart) {
 	r.counters.ReadsAhead++
 }
 
-// place finds a place for an extent of a log: what is kept of the same log goes.
-// -1: there is none.
+// place is the index for another extent of a log, whose kept one is given up. -1:
+// there is none.
 func (r *readahead) place(slot engine.Slot) int {
 	at := -1
 	for i := range r.all {
@@ -125,12 +129,13 @@ func (r *readahead) place(slot engine.Slot) int {
 	return at
 }
 
+// end gives an extent up.
 func (r *readahead) end(kept *ahead) {
 	r.engine.ReadEnd(kept.read)
 	kept.used = false
 }
 
-// drop lets go of an extent that is kept. False: there is none.
+// drop gives up any kept extent. False: there is none.
 func (r *readahead) drop() bool {
 	for i := range r.all {
 		if kept := &r.all[i]; kept.used && !kept.reading {
@@ -141,7 +146,7 @@ func (r *readahead) drop() bool {
 	return false
 }
 
-// forget lets go of a log's extents: its slot will be another's.
+// forget gives up a log's extents: the log is deleted.
 func (r *readahead) forget(slot engine.Slot) {
 	for i := range r.all {
 		if kept := &r.all[i]; kept.used && kept.slot == slot {
@@ -154,8 +159,8 @@ func (r *readahead) forget(slot engine.Slot) {
 	}
 }
 
-// done: an extent that was read ahead is there, whole and verified, or is not. It
-// is the part that waits for it, none where it is kept.
+// done takes the result of a read. It returns the part that waits for it, or none,
+// and then keeps the extent.
 func (r *readahead) done(at uint32, st engine.Status, read uint32) (part int32) {
 	kept := &r.all[at]
 	kept.reading, kept.read = false, read
@@ -164,7 +169,7 @@ func (r *readahead) done(at uint32, st engine.Status, read uint32) (part int32) 
 	case kept.part != none:
 		kept.used = false
 	case st != engine.OK:
-		kept.used = false // a client that asks for it finds out
+		kept.used = false // a Fetch will meet the error itself
 	case kept.gone:
 		r.end(kept)
 	}

@@ -8,28 +8,28 @@ import (
 	"github.com/tailbound/tailbound/netring"
 )
 
-// request is one Kafka request in flight on this shard, from its last byte in
-// to its reply's last byte out: what requests of every kind have. What a Produce,
-// a Fetch or a ListOffsets has beside it lies in the same slot of its kind's table.
-// It belongs to the shard. Parts, timers and the mail name it by its slot; the
-// mail adds the serial, since a slot is used again.
+// request is one Kafka request in flight, from its last byte received to the last
+// byte of its reply sent: the part that requests of all kinds have. What only a
+// Produce, a Fetch or a ListOffsets has lies in the same slot of that kind's table.
+// It belongs to the shard. Parts, timers and mail name a request by its slot; mail
+// adds the serial, because slots are reused.
 type request struct {
-	slot      uint32 // its place in the table
+	slot      uint32 // its index in the table
 	nextFree  uint32
-	serial    uint32 // use of this slot
-	pending   int32  // what has to end before it goes on: appends to become durable, reads, batches to be decompressed
+	serial    uint32 // how often this slot was used
+	pending   int32  // operations that it waits for: appends that become durable, reads, batches that are decompressed
 	kind      requestKind
 	used      bool
-	replied   bool // the reply is on its way: only Sent is awaited
-	scheduled bool // in the list of requests that are tried in this turn
-	blocked   bool // in the list of those that wait for memory
+	replied   bool // it waits only for Sent
+	scheduled bool // in requests.scheduled
+	blocked   bool // in requests.blocked
 	waited    metrics.Waits
 	id        netring.RequestID
 	conn      netring.ConnID
-	header    kafka.Request // without the client id, which lies in the request's bytes
+	header    kafka.Request // without the client id, which is a slice of the request's bytes
 	reply     mem.Block     // kindForward, kindLocal: the whole reply, from the control shard
 	timeline  metrics.Timeline
-	early     metrics.Step // what the shard did while the request's last byte may have come unseen
+	early     metrics.Step // what the shard did while the request's last byte may have waited unseen
 }
 
 type requestKind uint8
@@ -38,19 +38,19 @@ const (
 	kindProduce requestKind = iota
 	kindFetch
 	kindSearch    // ListOffsets
-	kindImmediate // answered when it came
-	kindForward   // waits for the control shard
-	kindLocal     // on the control shard itself
+	kindImmediate // answered at once
+	kindForward   // served by the control shard
+	kindLocal     // served by the control shard, which is this one
 )
 
-// requests are the requests in flight. The table never grows.
+// requests is the table of requests in flight. It never grows.
 type requests struct {
 	all       []request
 	free      uint32
 	inFlight  int
 	credit    partCredit
-	scheduled []uint32 // to try in this turn
-	blocked   []uint32 // that wait for read or reply memory
+	scheduled []uint32 // slots of those to try in this turn
+	blocked   []uint32 // slots of those that wait for read or reply memory
 }
 
 func newRequests(n int) requests {
@@ -71,8 +71,8 @@ func (t *requests) schedule(req *request) {
 	}
 }
 
-// blockOnMemory has a Fetch or a ListOffsets tried again when memory is given
-// back, or when it is its turn on its connection.
+// blockOnMemory has a Fetch or a ListOffsets tried again once something was given
+// back: memory, or its place behind another request of its connection.
 func (t *requests) blockOnMemory(req *request) {
 	if !req.blocked {
 		req.blocked = true
@@ -81,6 +81,7 @@ func (t *requests) blockOnMemory(req *request) {
 	}
 }
 
+// retryBlocked schedules all that are blocked.
 func (t *requests) retryBlocked() {
 	for _, slot := range t.blocked {
 		if req := &t.all[slot]; req.used {
@@ -91,20 +92,19 @@ func (t *requests) retryBlocked() {
 	t.blocked = t.blocked[:0]
 }
 
-// doneForRequest: something has ended that was under way for a Fetch or a
-// ListOffsets.
+// doneForRequest counts one operation of a Fetch or a ListOffsets as ended.
 func (t *requests) doneForRequest(slot uint32) {
 	req := &t.all[slot]
 	req.pending--
 	t.schedule(req)
 }
 
-// A request, a part, and what a kind adds begin as copies of templates like this
-// one: the compiler fills a literal with anything variable in it by narrow stores
-// and copies it by wide loads, which wait for the stores to leave the core.
+// Requests and parts begin as copies of templates such as this one. Copying a
+// template avoids a store-forwarding stall: the compiler fills a partly variable
+// literal with narrow stores, then copies it with wide loads.
 var emptyRequest = request{used: true}
 
-// newRequest takes a slot. There must be one: start asks.
+// newRequest takes a slot. There must be a free one: start has checked it.
 func (s *Shard) newRequest(in *incoming, kind requestKind, header *kafka.Request) *request {
 	t := &s.requests
 	slot := t.free
@@ -125,7 +125,7 @@ func (s *Shard) newRequest(in *incoming, kind requestKind, header *kafka.Request
 	return req
 }
 
-// endRequest gives everything back. The reply, if there was one, has left.
+// endRequest frees a request and all it holds. Its reply, if it had one, has left.
 func (s *Shard) endRequest(req *request) {
 	switch req.kind {
 	case kindProduce:
@@ -146,14 +146,14 @@ func (s *Shard) endRequest(req *request) {
 		}
 	}
 	s.timers.clear(req.slot)
-	s.backlog.retry = true // another request may wait for what this one held
+	s.backlog.retry = true // others may wait for what this one held
 	req.used, req.scheduled, req.reply = false, false, mem.Block{}
 	req.nextFree, s.requests.free = s.requests.free, req.slot
 	s.requests.inFlight--
 }
 
-// sendReply hands a request's finished reply to its connection. Where that is
-// gone, the request ends here.
+// sendReply hands a request's finished reply to netring. If the connection is gone,
+// the request ends here; else sent ends it.
 func (s *Shard) sendReply(req *request) {
 	s.timers.clear(req.slot)
 	if req.kind == kindFetch {
@@ -168,7 +168,7 @@ func (s *Shard) sendReply(req *request) {
 	s.net.Send(req.id, uint64(req.slot))
 }
 
-// sent: the kernel has the last byte of a reply, or never will.
+// sent ends a request: the kernel has the last byte of its reply, or never will.
 func (s *Shard) sent(req *request) {
 	req.timeline[metrics.Sent] = int64(s.now)
 	switch req.kind {
@@ -184,17 +184,17 @@ func (s *Shard) sent(req *request) {
 	s.endRequest(req)
 }
 
-// runScheduled tries the requests that are scheduled.
+// runScheduled tries the requests that are scheduled, and those that they schedule.
 func (s *Shard) runScheduled() {
 	t := &s.requests
-	for i := 0; i < len(t.scheduled); i++ { // what is tried may schedule more
+	for i := 0; i < len(t.scheduled); i++ {
 		req := &t.all[t.scheduled[i]]
 		if !req.scheduled {
 			continue
 		}
 		req.scheduled = false
 		if !req.used || req.replied || req.pending > 0 {
-			continue // another request has the slot, or something is under way for it
+			continue // the slot was reused or freed, or an operation is under way
 		}
 		switch req.kind {
 		case kindFetch:
@@ -206,13 +206,13 @@ func (s *Shard) runScheduled() {
 	t.scheduled = t.scheduled[:0]
 }
 
-// expire: a long poll has waited long enough.
+// expire has a long poll answered: its deadline has passed.
 func (s *Shard) expire(slot uint32) {
 	s.fetches.requests[slot].deadline = ioring.Instant(0)
 	s.requests.schedule(&s.requests.all[slot])
 }
 
-// partTable holds the parts of one kind of request: a part is one partition that
+// partTable has the parts of all requests of one kind. A part is one partition that
 // a request names. The table never grows.
 type partTable[P any] struct {
 	all       []P
@@ -228,8 +228,8 @@ func newPartTable[P any](n int, credit *partCredit, links func(*P) *mem.Links) p
 	return t
 }
 
-// take adds a part, as a copy of a template, behind those of a request. There
-// must be credit for it.
+// take appends a part, a copy of the template, to those of a request. There must be
+// credit for it.
 func (t *partTable[P]) take(parts *mem.List, template *P) int32 {
 	at := t.ofRequest.Pop(&t.free)
 	t.all[at] = *template
@@ -238,7 +238,7 @@ func (t *partTable[P]) take(parts *mem.List, template *P) int32 {
 	return at
 }
 
-// give takes a part out of those of a request.
+// give removes a part of a request and frees it.
 func (t *partTable[P]) give(parts *mem.List, at int32) {
 	t.ofRequest.Remove(parts, at)
 	t.ofRequest.Push(&t.free, at)
@@ -247,16 +247,18 @@ func (t *partTable[P]) give(parts *mem.List, at int32) {
 
 func (t *partTable[P]) next(at int32) int32 { return t.ofRequest.Next(at) }
 
-// partCredit is how many parts requests may have, all kinds together: a request
-// that names partitions takes credit for them before it starts, or comes again.
+// partCredit limits the parts that requests of all kinds have together. A request
+// that names more partitions than there is credit for has not started yet, and
+// waits in the backlog.
 //
 // Invariant: 0 <= free <= all.
 type partCredit struct{ all, free int }
 
-// perRequestMax is the most that one Produce or ListOffsets may name.
+// perRequestMax is how many parts one Produce or ListOffsets may have.
 func (c *partCredit) perRequestMax() int { return c.all / 4 }
 
-// A quarter of the parts is kept from Fetch requests, which may wait for data
-// as long as they like: they keep no producer from its parts.
+// fetchesMax is how many parts all Fetch requests together may have, fetchesFree how
+// many more. A quarter is kept from them, so that long polls, which wait for data
+// as long as their clients ask, cannot stop producers.
 func (c *partCredit) fetchesMax() int  { return c.all - c.all/4 }
 func (c *partCredit) fetchesFree() int { return c.free - c.all/4 }

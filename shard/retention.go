@@ -8,33 +8,35 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// Retention runs on every data shard, from round to round:
+// Retention runs on every data shard, as this function:
 //
-//	for each log, a few a turn {
-//		begin a new segment where the one being filled is old;
-//		find the oldest segments that retention keeps no more; move the log's start past them;
-//		let go of the last file of a log that is empty
+//	for {
+//		for each log, retainPerTurn a turn {      // retainLog
+//			begin a new segment if the active one is old
+//			move the log's start past the segments that are too old or too many
+//			delete the last file of an empty log
+//		}
+//		await RetentionCheckNS
 //	}
-//	await the next round
 //
-// A log for which there is no memory now is looked at again in the next round. The start is
-// durable before a file goes, and a file goes when its last read has ended:
-// both are the engine's.
+// A log for which there is no memory now is examined again in the next round. The
+// engine makes a new start durable before it deletes a file, and deletes a file when
+// its last read has ended.
 const (
 	retainPerTurn = 64
 	retainPauseNS = 1e6 // between the turns of one round
 )
 
-// RetentionCheckNS is how often each partition is held against its retention,
-// where nothing else is said.
+// RetentionCheckNS is the default time between two examinations of a log.
 const RetentionCheckNS = 1e9
 
-// retention is where a round stands.
+// retention is the progress of a round.
 type retention struct {
 	at   ioring.Instant // when it goes on
-	next int            // with this slot
+	next int            // with the partition of this slot
 }
 
+// retain examines the next partitions, if it is time.
 func (s *Shard) retain() {
 	if s.control != nil || s.stage != StageServing || s.failed || s.now < s.retention.at {
 		return
@@ -51,6 +53,7 @@ func (s *Shard) retain() {
 	s.retention.at = s.now + retainPauseNS
 }
 
+// retainLog applies a partition's retention.
 func (s *Shard) retainLog(p *partition) {
 	if !p.named {
 		return
@@ -61,7 +64,7 @@ func (s *Shard) retainLog(p *partition) {
 	case bytes == 0:
 		p.filling = none64
 	case p.filling != base:
-		// After a restart the newest record says how old the segment is at most.
+		// After a restart the newest record says how old the segment is at least.
 		p.filledSince = s.wall
 		if !p.retained && newest >= 0 {
 			p.filledSince = min(s.wall, Wall(newest))
@@ -86,8 +89,7 @@ func (s *Shard) retainLog(p *partition) {
 	}
 }
 
-// truncation is a DeleteRecords that waits for the log's new start to be
-// durable.
+// truncation is a DeleteRecords that waits until the log's new start is durable.
 type truncation struct {
 	partition *partition
 	start     int64
@@ -95,8 +97,8 @@ type truncation struct {
 	used      bool
 }
 
-// truncations are those of a shard: at most as many as the control shard has
-// credit for.
+// truncations is the table of those that wait: at most as many as the control shard
+// has credit for.
 type truncations struct {
 	all    [OpenCredit]truncation
 	n      int
@@ -106,7 +108,7 @@ type truncations struct {
 }
 
 // deleteRecords moves the start of log mail.A to offset mail.B, -1 for the high
-// watermark, and answers when that is durable.
+// watermark, and answers once the new start is durable.
 func (s *Shard) deleteRecords(mail Mail) engine.Status {
 	slot, ok := s.engine.Lookup(mail.A)
 	if !ok || !s.partitions.of(slot).named {
@@ -121,7 +123,7 @@ func (s *Shard) deleteRecords(mail Mail) engine.Status {
 		return engine.OutOfRange
 	}
 	if to > s.engine.Durable(slot) {
-		return engine.WaitMemory // until it is
+		return engine.WaitMemory // until it is durable
 	}
 	if st := s.engine.TruncateBefore(slot, to, 0); st != engine.OK {
 		return st
@@ -144,7 +146,7 @@ func (t *truncations) add(begun truncation) {
 	panic("shard: more questions than the control shard has credit for")
 }
 
-// advanced answers those that wait for a log's start and have it.
+// advanced answers those whose partition's start is durable now.
 func (t *truncations) advanced(p *partition) {
 	for i := range t.all {
 		if waits := &t.all[i]; waits.used && waits.partition == p && (t.engine.StartDurable(p.slot) >= waits.start || t.early) {
@@ -153,8 +155,8 @@ func (t *truncations) advanced(p *partition) {
 	}
 }
 
-// fail answers those that wait for the start of a partition, or of all where p is
-// nil: it will not become durable.
+// fail answers those of a partition, nil for all, with an error: the start will not
+// become durable.
 func (t *truncations) fail(code kafka.ErrorCode, p *partition) {
 	for i := range t.all {
 		if waits := &t.all[i]; waits.used && (p == nil || waits.partition == p) {

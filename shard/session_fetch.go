@@ -5,16 +5,15 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// A Fetch of a session is a Fetch whose parts come and go:
+// A Fetch of a session is a Fetch whose parts are not those that its request names:
 //
-//	continueSession: take what the request changes of its session
+//	continueSession: apply to the session what the request changes
 //	addChangedParts: make parts of the partitions that are ready
-//	releaseParts: give them back while the Fetch waits for data, or for its turn
-//	dropUnchanged, markSent: reply with what changed, and remember what was said
+//	releaseParts: free them while the Fetch waits
+//	dropUnchanged, markSent: reply with what has changed, and remember it
 
-// continueSession takes what a request changes of its session, and has the Fetch
-// be the session's. The walk stands behind the head of the request, which is well
-// formed.
+// continueSession applies to a session what a request changes, and makes the Fetch
+// the session's. The walk is at the first topic of the request, which is well formed.
 func (s *Shard) continueSession(req *request, fetch *fetchRequest, walk *kafka.FetchWalk, id, epoch int32) kafka.ErrorCode {
 	t := &s.sessions
 	n := t.find(id)
@@ -28,7 +27,7 @@ func (s *Shard) continueSession(req *request, fetch *fetchRequest, walk *kafka.F
 	case session.byID != (req.header.Version >= kafka.FetchByID):
 		return kafka.FetchSessionTopicIDError
 	}
-	s.refuseInFlight(session, kafka.InvalidFetchSessionEpoch) // as Kafka does: the session went on without it
+	s.refuseInFlight(session, kafka.InvalidFetchSessionEpoch) // as Kafka does: this request takes its place
 	t.remapTopics(n)
 	for walk.Topics() > 0 {
 		topic, _ := walk.NextTopic()
@@ -40,8 +39,8 @@ func (s *Shard) continueSession(req *request, fetch *fetchRequest, walk *kafka.F
 				_, ok = t.addPartition(n, number, &asked)
 			}
 			if !ok {
-				// What is not known here has no place in a session; the whole
-				// Fetch that follows is told so, partition by partition.
+				// An unknown topic cannot be in a session. The client then sends a
+				// Fetch of all partitions, whose reply has an error for each of these.
 				s.endSession(n)
 				return kafka.FetchSessionIDNotFound
 			}
@@ -68,9 +67,9 @@ func (s *Shard) continueSession(req *request, fetch *fetchRequest, walk *kafka.F
 	return kafka.None
 }
 
-// createSession begins the session that a Fetch asked for, with the partitions
-// it named, as it is answered. It is the id of the session, 0 where there is none:
-// there is no room for it, or a topic is not known.
+// createSession creates the session that a Fetch has asked for, of the partitions
+// that it names, when the Fetch is answered. It returns the session's id, or 0 if
+// there is no room or a topic is not known.
 func (s *Shard) createSession(req *request, fetch *fetchRequest) int32 {
 	size := 0
 	for at := fetch.parts.First; at != none; at = s.fetches.parts.next(at) {
@@ -99,14 +98,14 @@ func (s *Shard) createSession(req *request, fetch *fetchRequest) int32 {
 	return t.all[n].id
 }
 
-// endSession forgets a session. The Fetch in flight with it hears that it is not
-// there.
+// endSession ends a session. The Fetch in flight for it is answered that there is no
+// such session.
 func (s *Shard) endSession(n int32) {
 	s.refuseInFlight(&s.sessions.all[n], kafka.FetchSessionIDNotFound)
 	s.sessions.end(n)
 }
 
-// refuseInFlight answers the Fetch in flight with a session, if there is one,
+// refuseInFlight has the Fetch in flight for a session, if there is one, answered
 // with an error.
 func (s *Shard) refuseInFlight(session *session, code kafka.ErrorCode) {
 	if session.fetch == none {
@@ -118,9 +117,9 @@ func (s *Shard) refuseInFlight(session *session, code kafka.ErrorCode) {
 	session.fetch = none
 }
 
-// notify tells the sessions that subscribe to a partition's changes of one: an
-// append, a new start, or that it is gone. Each hears it once between two of its
-// Fetches, but for those whose Fetch waits for data, which count.
+// notify notifies the sessions that subscribe to a partition of a change: an append,
+// a new log start or, with gone, its deletion. A session is notified once between two
+// of its Fetches, except while its Fetch waits for data, which counts every append.
 func (s *Shard) notify(p *partition, gone bool) {
 	if s.o.Faults.NewsMissed && !gone {
 		return
@@ -146,8 +145,8 @@ func (s *Shard) notify(p *partition, gone bool) {
 	}
 }
 
-// addChangedParts makes parts of those partitions of a session of which there may
-// be something to say. Of what it leaves out, rest says whether there is any.
+// addChangedParts makes parts of those of a session's ready partitions that have
+// changed. rest says that some had no room.
 func (s *Shard) addChangedParts(req *request, fetch *fetchRequest) (rest bool) {
 	t := &s.sessions
 	session, left := &t.all[fetch.session], s.requests.credit.fetchesFree()
@@ -181,8 +180,8 @@ func (s *Shard) addChangedParts(req *request, fetch *fetchRequest) (rest bool) {
 	return false
 }
 
-// releaseParts gives the parts of a session's Fetch back, with what was counted
-// of them; with subscribe the Fetch waits for more.
+// releaseParts frees the parts of a session's Fetch. With subscribe the Fetch waits
+// for data: its partitions subscribe, and keep what was counted.
 func (t *fetches) releaseParts(fetch *fetchRequest, sessions *sessions, subscribe bool) {
 	for at := fetch.parts.First; subscribe && at != none; at = t.parts.next(at) {
 		if part := &t.parts.all[at]; part.session != none {
@@ -193,8 +192,7 @@ func (t *fetches) releaseParts(fetch *fetchRequest, sessions *sessions, subscrib
 	t.dropParts(fetch)
 }
 
-// dropUnchanged gives back those parts of a session's Fetch of which there is
-// nothing to say.
+// dropUnchanged frees those parts of a session's Fetch that the reply leaves out.
 func (t *fetches) dropUnchanged(fetch *fetchRequest, sessions *sessions) {
 	for at := fetch.parts.First; at != none; {
 		next := t.parts.next(at)

@@ -9,21 +9,21 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// sessions are the fetch sessions of a data shard (KIP-227). They belong to the
-// shard: any of its connections may go on with any of them. Both tables are of
-// fixed size, in the arena: a client that finds no room gets no session, and names
-// all of its partitions in each Fetch.
+// sessions has the fetch sessions of a data shard (KIP-227). They belong to the
+// shard: a request of any of its connections may continue any of them. Both tables
+// are of fixed size, in the arena. A client that finds no room gets no session, and
+// names all of its partitions in each Fetch.
 //
-// A Fetch of a session costs what has changed, not what the session holds. A
-// partition of a session is ready where there may be something to say of it, and
-// else subscribes to changes:
+// A Fetch of a session costs as much as has changed, not as much as the session
+// has. A partition of a session is ready if a Fetch may have to send something about
+// it; else it subscribes to changes:
 //
-//	named by a request, or it has an append, a new start, or is gone: ready
-//	looked at by a Fetch, and there is nothing to say: subscribed
+//	named by a request, records appended, a new log start, deleted: it becomes ready
+//	examined by a Fetch that has nothing to send about it: it subscribes
 //
-// Invariant: a partition of a session that is not ready is subscribed. One that
-// is ready is subscribed too only while a Fetch of its session waits for data, or
-// until the next change.
+// Invariant: a partition of a session that is not ready is subscribed. One that is
+// ready is subscribed too only while a Fetch of its session waits for data, or until
+// the next change.
 type sessions struct {
 	all   []session
 	free  int32
@@ -34,11 +34,11 @@ type sessions struct {
 	members     []sessionPartition
 	membersFree int
 	freeMember  int32
-	buckets     []int32 // of members, by session, topic and partition; + 1
+	buckets     []int32 // hash table of members by session, topic and partition: index + 1
 	seed        uint64
-	ofSession   mem.Thread
-	readies     mem.Thread
-	subscribers mem.Thread // to a partition's changes
+	ofSession   mem.Thread // through session.members
+	readies     mem.Thread // through session.ready
+	subscribers mem.Thread // through partition.subscribers
 
 	partitions *partitions
 	topics     *topicTable
@@ -47,18 +47,18 @@ type sessions struct {
 // session is one fetch session.
 type session struct {
 	id       int32 // 0: not in use
-	epoch    int32 // of the next request
+	epoch    int32 // that the next request must have
 	byID     bool  // it names topics by their ids
-	gone     bool  // as of removals: it has partitions of topics that are gone
-	changed  bool  // a partition became ready that the Fetch in flight has not looked at
+	gone     bool  // it had partitions of deleted topics when removals was set
+	changed  bool  // a partition has become ready that the Fetch in flight has not examined
 	size     int32
 	members  mem.List // its partitions
-	ready    mem.List // of them, those that are ready, in the order in which they are served
-	fetch    int32    // the slot of the Fetch that is in flight with it; none
-	removals uint64
+	ready    mem.List // those that are ready, in the order in which they are served
+	fetch    int32    // slot of the Fetch that is in flight for it; else none
+	removals uint64   // topicTable.removals when its topics were last compared
 	created  ioring.Instant
 	used     ioring.Instant
-	byUse    mem.Links // free: Next is the next free
+	byUse    mem.Links // in a free entry Next is the next free one
 }
 
 // sessionPartition is what a session knows of one of its partitions.
@@ -67,31 +67,31 @@ type sessionPartition struct {
 	topic        int32
 	index        int32
 	max          int32
-	epoch        int32     // leader epoch the client believes in; -1: none
-	slot         int32     // subscribed: to the changes of this slot's partition
-	ofSession    mem.Links // free: Next is the next free
+	epoch        int32     // leader epoch that the client knows; -1: none
+	slot         int32     // of the partition that it is subscribed to
+	ofSession    mem.Links // in a free entry Next is the next free one
 	readies      mem.Links
-	subscription mem.Links // among the subscribers of the partition
+	subscription mem.Links // in partition.subscribers
 	hashNext     int32
 	tally
 	from       int64
-	high       int64 // high watermark and log start as the client was told; -1 after an error
+	high       int64 // high watermark and log start in the last reply; -1 after an error
 	start      int64
 	ready      bool
 	subscribed bool
 }
 
-// SessionsMax is how many fetch sessions a data shard keeps by default,
-// and sessionEvictNS how long one is safe from others: Kafka's
-// max.incremental.fetch.session.cache.slots, for each node, and
+// SessionsMax is how many fetch sessions a data shard keeps by default, and
+// sessionEvictNS how long one cannot be evicted by another: the defaults of Kafka's
+// max.incremental.fetch.session.cache.slots and
 // min.incremental.fetch.session.eviction.ms.
 const (
 	SessionsMax    = 1000
 	sessionEvictNS = 120e9
 )
 
-// SessionPartitionBytes is what a partition takes in a session, with its place in at
-// most two buckets.
+// SessionPartitionBytes is the memory of one partition of a session, with at most
+// two hash buckets.
 const SessionPartitionBytes = int(unsafe.Sizeof(sessionPartition{})) + 8
 
 func newSessions(arena *mem.Arena, slots, members int, seed uint64) (t sessions, err error) {
@@ -123,8 +123,8 @@ func newSessions(arena *mem.Arena, slots, members int, seed uint64) (t sessions,
 	return t, nil
 }
 
-// find is the session of an id. The id's low bits are its place in the table,
-// the others are random.
+// find is the session with that id, none if there is none. The id's low bits are the
+// index in the table, the others are random.
 func (t *sessions) find(id int32) int32 {
 	if i := id & (1<<bits.Len(uint(len(t.all))) - 1); id > 0 && int(i) < len(t.all) && t.all[i].id == id {
 		return i
@@ -132,19 +132,19 @@ func (t *sessions) find(id int32) int32 {
 	return none
 }
 
-// fits says whether there could be room for a session of so many partitions: one
-// gets at most a quarter of the room.
+// fits says whether a session may have so many partitions: at most a quarter of all.
 func (t *sessions) fits(partitions int) bool {
 	return partitions <= len(t.members)/4 && len(t.all) > 0
 }
 
-// full says that a session has to end before there is room for another.
+// full says that a session has to end before there is room for another one of so
+// many partitions.
 func (t *sessions) full(partitions int) bool { return t.free == none || t.membersFree < partitions }
 
-// victim is the session to end for a new one of so many partitions: the least
-// recently used, where that was long ago; else the smallest of those that are old,
-// where the new one is larger. none: there is none (FetchSessionCache
-// .maybeCreateSession).
+// victim is the session to evict for a new one of so many partitions: the least
+// recently used if it was not used for sessionEvictNS, else the smallest of those
+// that are as old, if it is smaller than the new one, else none (Kafka's
+// FetchSessionCache.maybeCreateSession).
 func (t *sessions) victim(partitions int, now ioring.Instant) int32 {
 	if t.byUse.Empty() {
 		return none
@@ -162,7 +162,7 @@ func (t *sessions) victim(partitions int, now ioring.Instant) int32 {
 	return smallest
 }
 
-// begin takes a session that is free.
+// begin takes a free session. There must be one.
 func (t *sessions) begin(byID bool, now ioring.Instant) int32 {
 	i := t.free
 	session := &t.all[i]
@@ -184,7 +184,7 @@ func (t *sessions) begin(byID bool, now ioring.Instant) int32 {
 
 var emptySession = session{members: mem.EmptyList, ready: mem.EmptyList, fetch: none}
 
-// end forgets a session, with which no Fetch is in flight.
+// end frees a session. No Fetch is in flight for it.
 func (t *sessions) end(i int32) {
 	ended := &t.all[i]
 	for !ended.members.Empty() {
@@ -196,7 +196,7 @@ func (t *sessions) end(i int32) {
 	t.free = i
 }
 
-// touch: a session is used; its next request comes with the next epoch.
+// touch notes that a session is used. Its next request must have the next epoch.
 func (t *sessions) touch(i int32, now ioring.Instant) {
 	t.uses.Remove(&t.byUse, i)
 	t.uses.PushBack(&t.byUse, i)
@@ -212,6 +212,7 @@ func (t *sessions) bucket(session, topic, index int32) *int32 {
 	return &t.buckets[(hash^hash>>32)&uint64(len(t.buckets)-1)]
 }
 
+// lookup is the member of a session with that topic and partition, or none.
 func (t *sessions) lookup(session, topic, index int32) int32 {
 	for at := *t.bucket(session, topic, index) - 1; at != none; at = t.members[at].hashNext {
 		if member := &t.members[at]; member.session == session && member.topic == topic && member.index == index {
@@ -241,8 +242,8 @@ func (t *sessions) unhash(at int32) {
 	t.members[before].hashNext = member.hashNext
 }
 
-// addPartition adds a partition to a session, or changes what the session asks
-// of it. False: there is no room.
+// addPartition adds a partition to a session, or changes what the session asks of
+// it. False: there is no room.
 func (t *sessions) addPartition(i, topic int32, asked *kafka.FetchPartition) (at int32, ok bool) {
 	session := &t.all[i]
 	if at = t.lookup(i, topic, asked.Index); at == none {
@@ -264,7 +265,7 @@ func (t *sessions) addPartition(i, topic int32, asked *kafka.FetchPartition) (at
 	return at, true
 }
 
-// removePartition takes a partition out of its session.
+// removePartition removes a partition from its session.
 func (t *sessions) removePartition(at int32) {
 	member := &t.members[at]
 	session := &t.all[member.session]
@@ -277,7 +278,7 @@ func (t *sessions) removePartition(at int32) {
 	t.membersFree++
 }
 
-// markReady: there may be something to say of a session's partition.
+// markReady notes that a Fetch may have something to send about a partition.
 func (t *sessions) markReady(at int32) {
 	member := &t.members[at]
 	session := &t.all[member.session]
@@ -289,7 +290,7 @@ func (t *sessions) markReady(at int32) {
 	t.readies.PushBack(&session.ready, at)
 }
 
-// markUnchanged: there is nothing to say of it.
+// markUnchanged notes that it has nothing to send.
 func (t *sessions) markUnchanged(at int32) {
 	if member := &t.members[at]; member.ready {
 		member.ready = false
@@ -297,7 +298,7 @@ func (t *sessions) markUnchanged(at int32) {
 	}
 }
 
-// subscribe has a session's partition become ready when the partition changes.
+// subscribe has a member of a session become ready when its partition changes.
 func (t *sessions) subscribe(at int32, p *partition) {
 	if member := &t.members[at]; !member.subscribed {
 		member.subscribed, member.slot = true, int32(p.slot)
@@ -312,14 +313,14 @@ func (t *sessions) unsubscribe(at int32) {
 	}
 }
 
-// unchanged says that there is nothing to say of a part of a session's Fetch.
+// unchanged says that a session's Fetch has nothing to send about a part.
 func (t *sessions) unchanged(part *fetchPart) bool {
 	member := &t.members[part.session]
 	return part.code == kafka.None && part.views == 0 && part.high == member.high && part.start == member.start
 }
 
-// markSent: the client is told of a part. A partition that gave records goes
-// behind the others.
+// markSent notes what the reply says about a part. A partition that gave records
+// goes to the end of the ready ones, so that the others are served before it.
 func (t *sessions) markSent(part *fetchPart) {
 	at := part.session
 	member := &t.members[at]
@@ -333,8 +334,8 @@ func (t *sessions) markSent(part *fetchPart) {
 	}
 }
 
-// remapTopics looks after a session's topics that are gone. Where one of the same
-// name is there, a session that names topics by name means that one.
+// remapTopics updates a session's partitions of deleted topics. In a session that
+// names topics by name, a new topic of the same name takes their place.
 func (t *sessions) remapTopics(i int32) {
 	session := &t.all[i]
 	if !session.gone && session.removals == t.topics.removals {
@@ -364,8 +365,8 @@ func (t *sessions) remapTopics(i int32) {
 	}
 }
 
-// topic is a topic that a request of a session names: one that is there, or one
-// that the session has and that is gone.
+// topic is the topic that a request of a session names, none if there is none. It may
+// be a deleted one of which the session has partitions.
 func (t *sessions) topic(i int32, name []byte) int32 {
 	session := &t.all[i]
 	if topic := t.topics.lookup(name, session.byID); topic != none || !session.gone {
@@ -381,7 +382,7 @@ func (t *sessions) topic(i int32, name []byte) int32 {
 	return none
 }
 
-// detach: a Fetch is no longer in flight with its session.
+// detach ends a Fetch's being in flight for its session.
 func (t *sessions) detach(fetch *fetchRequest) {
 	if fetch.session != none {
 		t.all[fetch.session].fetch = none

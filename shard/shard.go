@@ -15,8 +15,8 @@ import (
 // Wall is wall-clock time in milliseconds since 1970.
 type Wall int64
 
-// Node is a broker as clients see it: the control shard's node first, then one
-// for each data shard.
+// Node is a broker as clients see it. The control shard is the first node, and
+// each data shard is one more.
 type Node struct {
 	ID   int32
 	Host string
@@ -31,25 +31,25 @@ func (n Node) Address() string {
 	return fmt.Sprintf("%s:%d", n.Host, n.Port)
 }
 
-// Options are what a shard needs to know. All shards of a broker are given the
-// same, but for Shard, Net and Engine.
+// Options configure a shard. All shards of a broker are given the same, except
+// for Shard, Net and Engine.
 type Options struct {
 	Shard                int // 0 is the control shard
 	DataShards           int
-	Nodes                []Node   // DataShards + 1; twice the same: clients see one node, and speak to the data shard
-	OtherNodes           [][]Node // the same nodes, as the clients of the second listener, the third, ... see them
+	Nodes                []Node   // DataShards + 1; two equal ones: clients see a single node, the data shard's
+	OtherNodes           [][]Node // the same nodes as clients of the second listener, the third, ... see them
 	ListenerNames        []string
-	Hidden               bool // it does not listen
+	Hidden               bool // the shard does not listen
 	ClusterID            string
-	DataDir              string // for people to read
+	DataDir              string // named in messages to the operator
 	MessageBytesMax      int    // message.max.bytes: one record batch
 	AutoCreateTopics     bool   // auto.create.topics.enable
 	PartitionsDefault    int    // num.partitions
-	ProducersMax         int    // windows of idempotent producers, by partition and producer
-	WaitersMax           int    // partitions named by requests in flight
+	ProducersMax         int    // pairs of a partition and an idempotent producer that are remembered
+	WaitersMax           int    // partitions that all requests in flight may name together
 	SessionsMax          int    // max.incremental.fetch.session.cache.slots, of this shard
-	SessionPartitionsMax int    // in all of them
-	MailBytes            int    // memory for requests and answers that cross shards; a power of two
+	SessionPartitionsMax int    // of all sessions together
+	MailBytes            int    // memory for requests and replies that cross shards; a power of two
 	RetentionCheckNS     int64  // log.retention.check.interval.ms, in nanoseconds; default RetentionCheckNS
 	DataFrameBytesMax    int    // socket.request.max.bytes of a data shard
 	TopicsMax            int
@@ -59,16 +59,16 @@ type Options struct {
 	Faults               Faults // planted bugs, for the simulator only
 }
 
-// Faults are bugs that the simulator plants to prove that it would find them.
+// Faults are bugs that the simulator plants to prove that it finds them.
 type Faults struct {
-	DuplicateAckedEarly bool // a duplicate is answered before its original is durable
+	DuplicateAckedEarly bool // a duplicate is acknowledged before its original is durable
 	StartToldEarly      bool // DeleteRecords is answered before the new start is durable
 	CommitAckedEarly    bool // changes of groups are answered before they are durable
-	NewsMissed          bool // a session does not hear of appends to partitions it waits for
+	NewsMissed          bool // a fetch session is not notified of appends
 	ProducerIDTwice     bool // ids are handed out before their block is durable
 }
 
-// ClientNodes are the nodes as the clients of a listener see them.
+// ClientNodes are the nodes as clients of that listener see them.
 func (o *Options) ClientNodes(listener uint8) []Node {
 	nodes := o.Nodes
 	if listener > 0 {
@@ -80,11 +80,11 @@ func (o *Options) ClientNodes(listener uint8) []Node {
 	return nodes
 }
 
-// OneNode says that clients see a single node, the data shard's: it is asked
-// for everything, and hands on what is not its own.
+// OneNode says that clients see a single node, the data shard's. They send it all
+// requests; it forwards those that the control shard serves.
 func (o *Options) OneNode() bool { return len(o.Nodes) == 2 && o.Nodes[0] == o.Nodes[1] }
 
-// World is everything a shard touches outside itself.
+// World is everything outside itself that a shard touches.
 type World struct {
 	Ring  ioring.Ring
 	Arena *mem.Arena
@@ -95,16 +95,16 @@ type World struct {
 	Seed  uint64
 }
 
-// Logger takes lines for people. It must not block, and may drop lines if it
-// counts them. text is valid during the call only.
+// Logger writes log lines for the operator. It must not block; it may drop lines
+// if it counts them. text is valid only during the call.
 type Logger interface {
 	Log(level Level, shard int, text []byte)
 }
 
-// Level is how much a log line matters.
+// Level is the severity of a log line.
 type Level int8
 
-// The levels, as slog has them.
+// The levels have the values of package slog.
 const (
 	Debug Level = -4
 	Info  Level = 0
@@ -113,13 +113,13 @@ const (
 )
 
 const (
-	copyBelow  = 2048    // views smaller than this are copied into the reply
+	copyBelow  = 2048    // smaller views are copied into the reply
 	viewsMax   = 1 << 10 // of one reply
-	stopLookNS = 10e6    // while stopping: how often to see whether all is done
+	stopLookNS = 10e6    // how often a shard that stops checks whether it is done
 )
 
-// Shard is one core of the broker. It belongs to the thread that drives it; no
-// other may touch it. Other threads reach it by mail.
+// Shard is one core of the broker. It belongs to the thread that calls Turn; no
+// other thread may touch it. Other threads send it mail.
 type Shard struct {
 	o      Options
 	ring   ioring.Ring
@@ -132,13 +132,13 @@ type Shard struct {
 	now  ioring.Instant
 	wall Wall
 
-	// Scratch: what is in them is used up before the function returns that filled them.
+	// Scratch memory: its contents are used before the function that filled it returns.
 	completions []ioring.Completion
-	pieces      [][]byte      // of the request that is parsed
-	reader      kafka.Reader  // over them
-	views       []engine.View // of the log, pinned
+	pieces      [][]byte      // the bytes of the request that is parsed
+	reader      kafka.Reader  // over pieces
+	views       []engine.View // batches that were read from logs, pinned
 
-	mailMem *mem.Buddy // blocks that are lent to other shards
+	mailMem *mem.Buddy // blocks that are lent to other shards with mail
 	outbox  outbox
 
 	conns    conns
@@ -155,40 +155,40 @@ type Shard struct {
 	sessions   sessions
 	readahead  readahead
 
-	control Control // the control shard's, else nil
+	control Control // nil on a data shard
 	api     *API
 	logOps  logOps
 
 	retention   retention
 	truncations truncations
-	noRoomAt    ioring.Instant // the other shards are not told before that the disk is full
+	noRoomAt    ioring.Instant // the other shards are told again that the disk is full, at the earliest
 
 	stage   Stage
 	failed  bool
-	drained bool // the control shard was told
+	drained bool // the control shard was told that no request is in flight
 
-	// Timelines feeds the histograms of this shard, one writer.
+	// Timelines has this shard's histograms and counters; the shard is their only writer.
 	Timelines *metrics.Shard
-	// Flight keeps the slowest requests of a data shard; the control shard has none.
+	// Flight is the flight recorder of a data shard; nil on the control shard.
 	Flight    *metrics.Flight
 	recorder  recorder
-	published ioring.Instant // when the counters were last made readable
+	published ioring.Instant // when the counters were last published
 }
 
-// Stage is where a shard is in its life.
+// Stage is where a shard is between start and stop.
 type Stage uint8
 
 const (
-	StageLoading  Stage = iota // control: its own log is being read
-	StageNaming                // logs get their topics' names
-	StageServing               // listening
-	StageDraining              // no new requests; what is in flight goes on
-	StageClosing               // the engine writes its clean end
-	StageDone                  // it may be let go
+	StageLoading  Stage = iota // the control shard reads the control log
+	StageNaming                // logs are given to their topics
+	StageServing               // the shard listens
+	StageDraining              // no new requests are taken; those in flight go on
+	StageClosing               // the engine writes the mark of a clean stop
+	StageDone                  // the shard has stopped
 )
 
-// Open makes the shard on its thread. boot says which logs it has; they are
-// named by the control shard's mail before the shard listens.
+// Open makes a shard; its thread calls it. world.Boot has the logs that recovery
+// found. A data shard listens once the control shard's mail has named them.
 func Open(world World, o Options) (*Shard, error) {
 	s := &Shard{o: o, ring: world.Ring, post: world.Post, lines: newLines(world.Log, o.Shard), boot: world.Boot, api: world.API}
 	var err error
@@ -225,7 +225,7 @@ func newMailMemory(arena *mem.Arena, bytes int) (*mem.Buddy, error) {
 	return mem.NewBuddy(arena, "mail", 256, block*4, max(1, bytes/(block*4)))
 }
 
-// makeTables makes everything of fixed size that is not in the arena.
+// makeTables makes the tables of fixed size that are not in the arena.
 func (s *Shard) makeTables() {
 	o := &s.o
 	s.completions = make([]ioring.Completion, 256)
@@ -233,13 +233,13 @@ func (s *Shard) makeTables() {
 	s.views = make([]engine.View, viewsMax)
 	s.outbox = newOutbox(o.DataShards, o.Net.RequestsMax)
 	s.conns = newConns(o.Net.ConnsMax)
-	// A request may outlive its connection, whose place is then free for another.
+	// A request may outlive its connection, and netring then reuses the connection's place.
 	requests, parts := 2*o.Net.RequestsMax, o.WaitersMax
 	s.requests, s.timers, s.backlog = newRequests(requests), newTimers(requests), newBacklog(requests)
 	s.logOps.deferred = make([]Mail, 0, OpenCredit)
 	pinChunks := parts + o.Net.RequestsMax
 	if o.Shard == 0 {
-		requests, parts, pinChunks = 0, 0, 0 // the control shard serves none of these
+		requests, parts, pinChunks = 0, 0, 0 // the control shard serves no request of these kinds
 	}
 	s.requests.credit = partCredit{all: parts, free: parts}
 	s.produces = newProduces(requests, &s.requests.credit)
@@ -260,7 +260,7 @@ func (s *Shard) makeTables() {
 	s.readahead.engine, s.readahead.counters = s.engine, &s.Timelines.Counters
 }
 
-// restoreWindows rebuilds the producer windows of this shard's logs.
+// restoreWindows rebuilds what this shard's partitions remember of producers.
 func (s *Shard) restoreWindows() {
 	for i := range s.boot.Shards[s.o.Shard].Logs {
 		recovered := &s.boot.Shards[s.o.Shard].Logs[i]
@@ -271,19 +271,20 @@ func (s *Shard) restoreWindows() {
 	}
 }
 
-// Attachment gives the engine the producer windows of a log, for its checkpoint.
+// Attachment writes what a log's checkpoint is to keep for the shard: the windows
+// of its producers.
 func (s *Shard) Attachment(slot engine.Slot, dst []byte) int {
 	return s.producers.attachment(s.partitions.of(slot), dst)
 }
 
-// Done says that the shard has stopped: every log written, nothing in flight.
+// Done says that the shard has stopped: all logs are written, nothing is in flight.
 func (s *Shard) Done() bool { return s.stage == StageDone }
 
-// Failed says that a write or sync of this shard failed for good.
+// Failed says that the shard acknowledges nothing more: a write or sync failed.
 func (s *Shard) Failed() bool { return s.failed }
 
-// Serving says that it listens, and has not begun to stop.
+// Serving says that the shard listens and has not begun to stop.
 func (s *Shard) Serving() bool { return s.stage == StageServing }
 
-// InFlight is how many requests are not answered yet.
+// InFlight is how many requests have not been answered yet.
 func (s *Shard) InFlight() int { return s.requests.inFlight }

@@ -2,21 +2,19 @@ package shard
 
 import "github.com/tailbound/tailbound/metrics"
 
-// objectives are the topics of a data shard that were promised a latency, and
-// how the promise was kept. They belong to the shard; the recorder hands copies
-// over.
+// objectives has the topics with a latency objective, and how many of their requests
+// missed it. It belongs to the shard; the flight recorder hands out copies.
 //
-// Invariant: topics.all[of[i]].objective == i + 1, for the n that there are.
+// Invariant: topics.all[of[i]].objective == i + 1 for each i < n.
 type objectives struct {
 	all    [metrics.ObjectivesMax]metrics.Objective
-	of     [metrics.ObjectivesMax]int32
+	of     [metrics.ObjectivesMax]int32 // index of the topic
 	n      int
 	topics *topicTable
 }
 
-// set takes note of what a topic's configurations promise. What was counted of
-// another promise is not counted of this one. False: so many topics have one that
-// there is no room for another.
+// set puts a topic's objective into force. Where it has changed, counting begins
+// anew. False: there is no room for another topic's.
 func (o *objectives) set(number int32) bool {
 	topic := &o.topics.all[number]
 	limit, target := topic.config.ObjectiveMS*1e6, topic.config.ObjectivePPM
@@ -41,6 +39,7 @@ func (o *objectives) set(number int32) bool {
 	return true
 }
 
+// drop removes a topic's objective.
 func (o *objectives) drop(number int32) {
 	topic := &o.topics.all[number]
 	if topic.objective == 0 {
@@ -55,8 +54,9 @@ func (o *objectives) drop(number int32) {
 	}
 }
 
-// count counts a request for a topic that was promised something. A request names
-// its topics one after another: the one named last was counted.
+// count counts a request for a topic, if that has an objective. last is the topic of
+// the request that was counted before: a request counts once for each group of its
+// partitions.
 func (o *objectives) count(topic int32, last *int32, tookNS int64) {
 	if topic == none || topic == *last {
 		return

@@ -2,8 +2,8 @@ package shard
 
 import "github.com/tailbound/tailbound/ioring"
 
-// timers is a heap of deadlines, one per request slot at most. It belongs to
-// one shard and never grows.
+// timers is a heap of deadlines, at most one for each request slot. It belongs to
+// the shard and never grows.
 //
 // Invariant: at[heap[i].slot] == i + 1 for every i; 0 for slots not in it.
 type timers struct {
@@ -20,7 +20,7 @@ func newTimers(slots int) timers {
 	return timers{heap: make([]deadline, 0, slots), at: make([]int32, slots)}
 }
 
-// set makes slot due at when, in place of what it was due at before.
+// set makes a slot due at that time, instead of any time set before.
 func (t *timers) set(slot uint32, when ioring.Instant) {
 	t.clear(slot)
 	t.heap = append(t.heap, deadline{when, slot})
@@ -28,6 +28,7 @@ func (t *timers) set(slot uint32, when ioring.Instant) {
 	t.up(len(t.heap) - 1)
 }
 
+// clear makes a slot due at no time.
 func (t *timers) clear(slot uint32) {
 	i := int(t.at[slot]) - 1
 	if i < 0 {
@@ -43,7 +44,7 @@ func (t *timers) clear(slot uint32) {
 	}
 }
 
-// next is the earliest deadline, Never where there is none.
+// next is the earliest deadline, or Never.
 func (t *timers) next() ioring.Instant {
 	if len(t.heap) == 0 {
 		return ioring.Never
@@ -51,7 +52,7 @@ func (t *timers) next() ioring.Instant {
 	return t.heap[0].when
 }
 
-// due takes out one slot whose time has come.
+// due takes out a slot whose deadline has passed.
 func (t *timers) due(now ioring.Instant) (slot uint32, ok bool) {
 	if len(t.heap) == 0 || t.heap[0].when > now {
 		return 0, false

@@ -7,32 +7,32 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// topicTable names a shard's logs. Every shard knows every topic, so that it
-// can tell a partition that lives elsewhere from one that does not exist. An
-// entry is never reused in a life of the process: answers under way may name it.
+// topicTable has the topics of the broker, with those of their partitions that are
+// on this shard. Every shard knows every topic, so that it can tell a partition of
+// another shard from one that does not exist. An entry is never reused while the
+// process runs: requests and sessions keep its index.
 type topicTable struct {
-	all    []topic
-	byName map[string]int32
-	byID   map[[16]byte]int32
-	// removals counts the topics that have gone.
-	removals uint64
+	all      []topic
+	byName   map[string]int32
+	byID     map[[16]byte]int32
+	removals uint64 // topics that were deleted
 }
 
 type topic struct {
 	name       string
-	nameBytes  []byte // the same, for writing
+	nameBytes  []byte // the same
 	id         [16]byte
-	partitions []*partition       // by index; nil: another shard's
+	partitions []*partition       // by index; nil: on another shard
 	config     *cluster.LogConfig // overwritten in place: its partitions point at it
-	gone       bool
-	objective  int // its place among the shard's objectives + 1; 0: it has none
+	gone       bool               // deleted
+	objective  int                // index in objectives.all + 1; 0: it has none
 }
 
 func newTopicTable() topicTable {
 	return topicTable{byName: map[string]int32{}, byID: map[[16]byte]int32{}}
 }
 
-// add makes the topic known, once.
+// add adds a topic, or partitions to one that is known, and returns its index.
 func (t *topicTable) add(name string, id [16]byte, partitions int) int32 {
 	if number, ok := t.byID[id]; ok {
 		for len(t.all[number].partitions) < partitions {
@@ -46,8 +46,8 @@ func (t *topicTable) add(name string, id [16]byte, partitions int) int32 {
 	return number
 }
 
-// remove forgets the topic. Its entry stays for requests and sessions that have its
-// number.
+// remove deletes a topic. Its entry stays for requests and sessions that have its
+// index.
 func (t *topicTable) remove(number int32) {
 	topic := &t.all[number]
 	if topic.gone {
@@ -62,8 +62,8 @@ func (t *topicTable) remove(number int32) {
 	topic.partitions = nil
 }
 
-// lookup is the entry of a topic as a request names it: by the bytes of its id, or
-// by name. none: there is no such topic.
+// lookup is the index of a topic as a request names it, by the bytes of its id or by
+// name; none if there is no such topic.
 func (t *topicTable) lookup(name []byte, byID bool) int32 {
 	if byID {
 		return t.findID(name)
@@ -71,7 +71,7 @@ func (t *topicTable) lookup(name []byte, byID bool) int32 {
 	return t.find(name)
 }
 
-// find is the entry of a topic by name, none where there is no such topic.
+// find is the index of the topic with that name, or none.
 func (t *topicTable) find(name []byte) int32 {
 	if number, ok := t.byName[string(name)]; ok {
 		return number
@@ -79,7 +79,7 @@ func (t *topicTable) find(name []byte) int32 {
 	return none
 }
 
-// findID is the entry of a topic by the bytes of its id.
+// findID is the index of the topic with an id of these bytes, or none.
 func (t *topicTable) findID(id []byte) int32 {
 	if len(id) == kafka.TopicIDBytes {
 		if number, ok := t.byID[[16]byte(id)]; ok {
@@ -89,21 +89,21 @@ func (t *topicTable) findID(id []byte) int32 {
 	return none
 }
 
-// A topic's configurations in mail: eleven int64s, little endian, in the order
-// of AppendConfigMail. A topic in mail: its id, its configurations, its name.
+// A topic's configuration in mail is eleven int64s, little endian, in the order of
+// AppendConfigMail. A topic in mail is its id, its configuration, its name.
 const (
 	configMailBytes = 88
 	topicMailBytes  = 16 + configMailBytes
 )
 
-// AppendTopicMail adds a topic as MailTopic has it.
+// AppendTopicMail appends a topic as MailTopic has it.
 func AppendTopicMail(b []byte, topic *cluster.Topic, config cluster.LogConfig) []byte {
 	b = append(b, topic.ID[:]...)
 	b = AppendConfigMail(b, config)
 	return append(b, topic.Name...)
 }
 
-// AppendConfigMail adds a topic's configurations as MailConfigure has them.
+// AppendConfigMail appends a topic's configuration as MailConfigure has it.
 func AppendConfigMail(b []byte, config cluster.LogConfig) []byte {
 	for _, value := range [...]int64{config.RetentionMS, config.RetentionBytes, config.SegmentBytes, config.SegmentMS, config.MessageBytesMax, config.BeforeMaxMS, config.AfterMaxMS, flag(config.AppendTime), flag(config.WriteCaching), config.ObjectiveMS, config.ObjectivePPM} {
 		b = binary.LittleEndian.AppendUint64(b, uint64(value))
@@ -118,7 +118,7 @@ func flag(b bool) int64 {
 	return 0
 }
 
-// configure puts a topic's configurations in force on this shard.
+// configure puts a topic's configuration into force on this shard.
 func (s *Shard) configure(number int32, b []byte) {
 	topic := &s.topics.all[number]
 	v := func(i int) int64 { return int64(binary.LittleEndian.Uint64(b[8*i:])) }
@@ -136,5 +136,5 @@ func (s *Shard) configure(number int32, b []byte) {
 	}
 }
 
-// configured tells the engine what it has to know of a partition's configuration.
+// configured passes on to the engine what concerns it of a partition's configuration.
 func (p *partition) configured() { p.engine.SetSegmentBytes(p.slot, p.config.SegmentBytes) }

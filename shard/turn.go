@@ -6,16 +6,18 @@ import (
 	"github.com/tailbound/tailbound/netring"
 )
 
-// Turn is one round of the shard's loop:
+// Turn is one iteration of the shard's loop:
 //
 //	take completions, mail, and the events of engine and connections
-//	give requests that wait for memory another chance
-//	let the control shard step, retention go on, long polls end
-//	try what is scheduled; have the engine and netring push operations
-//	take the events that this made
-//	make counters readable; put mail into mailboxes
+//	end the long polls whose deadline has passed
+//	retry requests that wait for memory, if any was given back
+//	let the control and retention step
+//	try the requests that are scheduled
+//	let the engine and netring step: they push operations to the ring
+//	take the events that these steps made
+//	publish counters; put mail into mailboxes
 //
-// It returns until when the shard may sleep: now, where there is more to do.
+// It returns the time until which the shard may sleep; now, if there is more to do.
 func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) {
 	s.post.awake(s.o.Shard)
 	s.now, s.wall = now, wall
@@ -75,8 +77,8 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 		s.counters()
 		s.Timelines.Publish()
 	}
-	// The control shard steps, and data shards retry what waits for memory, before
-	// the engine's step: what that step made possible is done in the next turn.
+	// The control's step and the retries come before the engine's step: what that
+	// step has made possible is done in the next turn.
 	if again && s.control != nil || s.engine.Progress() != s.backlog.progress && s.backlog.n+len(s.requests.blocked)+len(s.logOps.deferred) > 0 {
 		sleepUntil = now
 	}
@@ -93,7 +95,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	return sleepUntil
 }
 
-// engineEvents takes what the engine has to say. It says whether there was any.
+// engineEvents takes the engine's events, and says whether there were any.
 func (s *Shard) engineEvents() (any bool) {
 	for {
 		ev, ok := s.engine.Next()
@@ -124,7 +126,7 @@ func (s *Shard) engineEvents() (any bool) {
 	}
 }
 
-// netEvents takes what the connections have to say.
+// netEvents takes the events of connections, and says whether there were any.
 func (s *Shard) netEvents() (any bool) {
 	for {
 		ev, ok := s.net.Next()
@@ -147,7 +149,7 @@ func (s *Shard) netEvents() (any bool) {
 	}
 }
 
-// reap takes all completions there are.
+// reap takes all completions and hands each to the package that its token names.
 func (s *Shard) reap() {
 	for {
 		n := s.ring.Reap(s.completions)
@@ -166,7 +168,8 @@ func (s *Shard) reap() {
 	}
 }
 
-// advanced: the high watermark or the log start of a partition has moved.
+// advanced serves all that wait for a partition's high watermark or log start, one
+// of which has moved.
 func (s *Shard) advanced(p *partition) {
 	s.acknowledge(p)
 	if s.truncations.n > 0 {
@@ -182,9 +185,14 @@ func (s *Shard) listen() {
 	}
 }
 
-// life moves the shard from serving to stopped: drain; write the clean end. A
-// data shard that has drained still does what the control shard asks, until the
-// control shard owes no client an answer and has it close.
+// life moves the shard on from stage to stage until it has stopped:
+//
+//	await stopping()
+//	stop listening; await no request in flight       // StageDraining
+//	await the control shard's MailClose              // it owes no client a reply
+//	await the engine's mark of a clean stop          // StageClosing
+//
+// Until MailClose a data shard still does what the control shard asks.
 func (s *Shard) life() {
 	switch s.stage {
 	case StageLoading, StageNaming:
@@ -213,8 +221,8 @@ func (s *Shard) life() {
 	}
 }
 
-// close has the engine write its clean end, on all shards when the control
-// shard says so.
+// close has the engine write its mark of a clean stop. The control shard has all
+// data shards do the same.
 func (s *Shard) close() {
 	if s.stage >= StageClosing {
 		return
