@@ -27,10 +27,10 @@ import (
 // in the order of their offsets. Durable(slot) passes a batch only when everything
 // before it in its log is durable too.
 
-// reservation is what Reserve handed out and Commit or Abort takes back.
+// reservation is the room that Reserve handed out until Commit or Abort.
 type reservation struct {
 	active bool
-	direct bool // in an extent of the log; else in the open frame
+	direct bool // it is in the log's extent that is being built; else in the open frame
 	slot   Slot
 	bytes  int   // of the batch
 	slab   int32 // where its entry's header goes
@@ -89,15 +89,17 @@ func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 	return nil, 0, WaitMemory
 }
 
+// handOut makes the reservation and gives the memory for the batch itself, behind its
+// entry's header.
 func (e *Engine) handOut(lg *log, n int, direct bool, slab int32, pos int) []byte {
 	e.reserved = reservation{active: true, direct: direct, slot: lg.slot, bytes: n, slab: slab, pos: pos}
 	at := pos + format.EntryHeaderBytes
 	return e.cache.slabs[slab].block.Bytes()[at : at+n : at+n]
 }
 
-// openFrameFor makes sure that the open frame takes an entry of n bytes: where it
-// does not it is sealed and the next one opened. False: no memory, or too many
-// frames that are not free.
+// openFrameFor makes sure that a frame is open that takes an entry of n bytes. An open
+// one without room is sealed, and the next one opened. False: there is no memory, or no
+// free place in journal.live.
 func (e *Engine) openFrameFor(n int) bool {
 	j, c := &e.journal, &e.cache
 	need := format.EntryHeaderBytes + format.Align8(n)
@@ -192,7 +194,7 @@ func (e *Engine) stepJournal(sleep *ioring.Instant) {
 	if e.failed {
 		return
 	}
-	for seq := j.durableSeq + 1; seq <= j.submitted; seq++ { // the ring had no room, or a write came short
+	for seq := j.durableSeq + 1; seq <= j.submitted; seq++ { // where the ring had no room, or a write was short
 		if j.frame(seq).state == frameInFlight && !j.push(seq) {
 			earlier(sleep, e.now)
 			return
@@ -260,14 +262,14 @@ func (e *Engine) frameCompleted(index uint32, completion ioring.Completion) {
 	}
 	frame.state = frameDone
 	e.advanceFrames()
-	if e.failed && frame.state == frameDone { // behind a broken one: never durable
+	if e.failed && frame.state == frameDone { // behind a broken frame: never durable
 		frame.state = frameBroken
 		e.journal.brokenFrames++
 	}
 }
 
-// advanceFrames makes frames durable that are written and synced, in order, and
-// with them their entries.
+// advanceFrames makes frames durable that are written and synced, in order, and does
+// what waited for their entries.
 func (e *Engine) advanceFrames() {
 	for !e.failed && e.journal.durableSeq < e.journal.submitted {
 		frame := e.journal.frame(e.journal.durableSeq + 1)
@@ -330,12 +332,13 @@ func (e *Engine) advanceDurable(lg *log, timing writeTiming) {
 	}
 }
 
-// notifyDurable: the log's durable offset moved, by a write with this timing.
+// notifyDurable says that a log's durable offset moved, by a write with this timing.
 func (v *env) notifyDurable(lg *log, timing writeTiming) {
 	lg.lastWrite = timing
 	v.notifyReaders(lg)
 }
 
+// notifyReaders queues the event Durable of a log, unless it is in the queue.
 func (v *env) notifyReaders(lg *log) {
 	if !lg.durableEventDue && lg.state == logOpen {
 		lg.durableEventDue = true
@@ -343,6 +346,6 @@ func (v *env) notifyReaders(lg *log) {
 	}
 }
 
-// NotifyReaders has the event Durable come for a log though nothing became
-// durable: with write.caching its owner shows readers what is only appended.
+// NotifyReaders queues the event Durable of a log though nothing became durable: with
+// write.caching the owner shows readers what is only appended.
 func (e *Engine) NotifyReaders(slot Slot) { e.notifyReaders(&e.logs.all[slot]) }

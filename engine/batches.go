@@ -27,8 +27,8 @@ const batchesPerChunk = 32
 
 // chunk is a part of a log's list. Its batches are those from head to tail - 1.
 //
-// Invariant: head < tail in every chunk of a log, but that the only chunk of a log
-// may be empty.
+// Invariant: head < tail in every chunk of a log, except that its only chunk may be
+// empty.
 type chunk struct {
 	batches    [batchesPerChunk]batch
 	next, prev int32

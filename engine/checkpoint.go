@@ -6,52 +6,57 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// checkpoints writes checkpoints: two slots in turn, each whole, linked with its
-// sync. What both slots replay from past is free in the journal. One of many logs
-// is put together in several turns:
+// checkpointer writes checkpoints of all logs, each whole and with a linked sync, into
+// two slots in turn. The journal's blocks before the frame that both slots replay from
+// are free. A checkpoint of many logs is put together over several turns:
 //
-//	from := replayFrom(); for some logs each turn { put(durable and drained now) }; await write+sync(); release(from)
+//	from := replayFrom(); for some logs each turn { put(durable and flushed now) }; await write+sync(); release(from)
 //
-// A log's record may be newer than from: so was every log's but that whose batch
-// holds from back. What came between is replayed, and changes nothing.
+// A log's record may be newer than from. Replaying what lies between is idempotent. (That
+// holds in any case: from is where the log that is furthest behind needs it, and every
+// other log's record is newer.)
 type checkpointer struct {
 	env          *env
 	attach       Attacher
 	buf          mem.Block
-	sequence     uint64
-	replays      [2]uint64 // the frame each slot replays from
-	busy         bool
-	draft        draft // the one under way
-	wantClean    bool
+	sequence     uint64    // of the last one; its slot is sequence % 2
+	replays      [2]uint64 // the frame that each slot replays from
+	busy         bool      // one is being put together or written
+	draft        draft     // that one
+	wantClean    bool      // the next one is that of a clean stop
 	cleanWritten bool
 	io           writeSync
 	retryAt      ioring.Instant // after the disk had no room for one
 }
 
-// draft is a checkpoint that is being put together, or, when that is done, its
-// header.
+// draft is a checkpoint that is being put together, and afterwards its header.
 type draft struct {
-	open  bool // it has not all logs yet
+	open  bool // some logs are not in it yet
 	head  format.Checkpoint
-	log   int            // whose turn it is
-	bytes int            // put so far
+	log   int            // the next log to put
+	bytes int            // of the checkpoint so far
 	room  int            // bytes left for attachments
-	next  ioring.Instant // when some more may be put
+	next  ioring.Instant // when more logs may be put
 }
 
-// idleCheckNS is how long after the last entry a checkpoint leaves nothing to
-// replay.
+// idleCheckpointNS is how long after the last entry a checkpoint is written, so that
+// there is nothing to replay.
 const idleCheckpointNS = 3e9
 
-// checkEpochs is how many of a log's epochs a checkpoint keeps, the last ones.
+// checkpointEpochs is how many of a log's last leader epochs a checkpoint has.
 const checkpointEpochs = 8
 
 func (c *checkpointer) allocate(arena *mem.Arena) (err error) {
-	c.replays = [2]uint64{1, 1} // Recover wrote both
+	c.replays = [2]uint64{1, 1} // recovery wrote both
 	c.buf, err = arena.Allocate("checkpoint", c.env.o.checkpointBytes(), format.BlockBytes)
 	return err
 }
 
+// step begins a checkpoint when one is due, and goes on with the one under way. It is due
+// when it frees something and a quarter of the journal was written since the last one,
+// when it frees enough of a journal that is short of room,
+// when extents have grown by twice the journal's size, which a start would have to
+// read, at a clean stop, and some time after the last append.
 func (c *checkpointer) step(journal *journal, extents *extents, logs *logTable, segments *segments, sleep *ioring.Instant) {
 	if c.draft.open {
 		c.build(journal, logs, segments, sleep)
@@ -73,7 +78,7 @@ func (c *checkpointer) step(journal *journal, extents *extents, logs *logTable, 
 	from := journal.replayFrom()
 	useful := min(c.replays[0], c.replays[1]) < from
 	if !(c.wantClean || useful && (journal.sinceCheckpoint > journal.blocks/4 || c.frees(journal, extents, from)) || extents.uncovered > 2*journal.blocks*format.BlockBytes) {
-		// a quiet shard leaves nothing to replay, and no run that nothing says was durable
+		// An idle shard leaves nothing to replay, and no extent that is in no checkpoint.
 		if !useful && extents.uncovered == 0 || from <= journal.sealedSeq || journal.openEntries > 0 || extents.used > 0 {
 			return
 		}
@@ -96,9 +101,9 @@ func (c *checkpointer) step(journal *journal, extents *extents, logs *logTable, 
 	c.build(journal, logs, segments, sleep)
 }
 
-// checkFrees says that the journal is short of room and that checkpoints from
-// here would free some that is worth writing them: one frees what the one before
-// it covers.
+// frees reports that the journal is short of room and that two checkpoints now would
+// free enough of it to be worth writing: a checkpoint frees what the one before it
+// covers.
 func (c *checkpointer) frees(journal *journal, extents *extents, from uint64) bool {
 	worth := journal.blocks / 8
 	if journal.full {
@@ -107,7 +112,7 @@ func (c *checkpointer) frees(journal *journal, extents *extents, from uint64) bo
 	return journal.usedBlocks > journal.blocks/4*3 && journal.blocksBefore(from) >= worth || journal.full && extents.used == 0
 }
 
-// startsAt has the checkpoint under way say that replay begins with frame from.
+// replayStartsAt has the draft say that replay begins with a frame.
 func (c *checkpointer) replayStartsAt(journal *journal, from uint64) {
 	head := &c.draft.head
 	head.Frame, head.Block, head.Previous = from, uint64(journal.next), journal.chain
@@ -117,14 +122,14 @@ func (c *checkpointer) replayStartsAt(journal *journal, from uint64) {
 	}
 }
 
-// rebuild begins the checkpoint under way from its first log.
+// restart begins the draft again from the first log.
 func (c *checkpointer) restart() {
 	draft := &c.draft
 	draft.log, draft.bytes, draft.room, draft.head.Logs = 0, format.CheckpointHeaderBytes, c.env.o.attachmentsBytes(), 0
 }
 
-// buildOn puts some logs more into the checkpoint under way, and writes it when
-// it has all.
+// build puts the next Options.CheckLogs logs into the draft, and starts the write when it
+// has all of them.
 func (c *checkpointer) build(journal *journal, logs *logTable, segments *segments, sleep *ioring.Instant) {
 	draft := &c.draft
 	if c.env.failed {
@@ -149,8 +154,8 @@ func (c *checkpointer) build(journal *journal, logs *logTable, segments *segment
 			draft.log++
 			continue
 		}
-		// segments went from log to log meanwhile and stand here twice: all logs
-		// at once fit
+		// There is no room, because segments that went from log to log meanwhile are in
+		// the draft twice. All logs in one turn fit.
 		c.restart()
 		until = logs.used
 	}
@@ -171,9 +176,10 @@ func (c *checkpointer) build(journal *journal, logs *logTable, segments *segment
 	}
 }
 
-// putLog puts what is durable and drained of l now. False: there is no room.
+// put adds a log to the draft: what is durable and flushed of it now. False: there is no
+// room.
 func (c *checkpointer) put(segments *segments, lg *log) bool {
-	// one whose end is durable and whose files linger is left out
+	// A deleted log whose files are not removed yet is left out.
 	if lg.state != logOpen && lg.state != logDeleting {
 		return true
 	}
@@ -185,7 +191,7 @@ func (c *checkpointer) put(segments *segments, lg *log) bool {
 	if draft.bytes+format.LogRecordBytes+checkpointEpochs*format.EpochRecordBytes+count*format.SegmentRecordBytes+draft.room > len(buf) {
 		return false
 	}
-	// of a start past what is drained the journal holds the rest, the new start too
+	// Of a start past what is flushed the journal has the rest, and the start itself.
 	record := format.LogRecord{ID: lg.id, Start: min(lg.start, lg.flushed), End: lg.flushed, MaxTime: lg.flushedMaxTime, MaxTimeBase: lg.flushedMaxTimeBase, RotFrom: lg.corruptFrom, RotTo: lg.corruptTo, Direct: lg.wroteDirect, Chain: lg.chain}
 	at := draft.bytes + format.LogRecordBytes
 	epochs := 0
@@ -216,6 +222,8 @@ func (c *checkpointer) put(segments *segments, lg *log) bool {
 	return true
 }
 
+// completed takes the completion of the write or the sync. The journal is released up to
+// where both slots replay from.
 func (c *checkpointer) completed(journal *journal, extents *extents, index uint32, completion ioring.Completion) {
 	if !c.io.complete(index&1 != 0, completion.Result, c.env.now) {
 		return
@@ -223,15 +231,15 @@ func (c *checkpointer) completed(journal *journal, extents *extents, index uint3
 	c.env.disk.end(WorkCheckpoints, c.io.buf.Len())
 	c.busy = false
 	if io := &c.io; spaceShort(io.failed, io.errno) {
-		// the slot may be torn, and is the one to write again: the other is whole
+		// The slot may be torn and is written again; the other one is whole.
 		c.sequence--
-		extents.uncovered++ // what it would have covered is not known any more: some
+		extents.uncovered++ // how much it would have covered is not known any more: not 0
 		c.retryAt = c.env.now + retryNS
 		c.env.stats.NoSpace++
 		return
 	}
 	if c.io.errno != 0 {
-		// the slot may be torn; without checkpoints the journal ends
+		// The slot may be torn, and without checkpoints the journal cannot be freed.
 		c.env.fail(c.io.failure(CheckpointFile0 + FailedFile(c.sequence%2)))
 		return
 	}

@@ -5,43 +5,48 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// crowd counts the logs that had large batches in an interval. Many of them are
-// served by frames, all of them, with one sync for all; when frames do not keep
-// up, because they write everything twice, by runs, all of them again. Some of
-// each would be in each other's way: a run waits until what the journal has
-// before it is in its segment.
-type directContention struct {
-	interval   uint32
-	until      ioring.Instant
-	logs, last int // in this interval, in the one before
+// Direct writes: which batches go to an extent of their log's segment in place of a
+// journal frame, where such an extent is built, and when it is sent. Reasons and
+// measurements are in docs/decisions/0008-direct-runs.md.
 
-	directUntil ioring.Instant // frames did not keep up
-	directFor   ioring.Instant
+// directContention counts the logs that had large batches in an interval. When they
+// are many, either all of them use the journal, which costs one sync for all, or,
+// when frames do not keep up because the journal writes every byte twice, all of them
+// write directly. They are not mixed: a direct extent waits until the log's journaled
+// batches are flushed, so mixing the two stalls both.
+type directContention struct {
+	interval   uint32         // number of the interval that is being counted
+	until      ioring.Instant // its end
+	logs, last int            // counted in it, and in the one before
+
+	directUntil ioring.Instant // frames did not keep up: all write directly until then
+	directFor   ioring.Instant // for so long
 }
 
 const (
-	// crowdLogs is up to how many logs with large batches write runs of their
-	// own whatever comes; directLogsMax is it when frames do not keep up.
+	// contentionLogs is how many logs with large batches may write directly in any
+	// case. When frames do not keep up it is directLogsMax.
 	contentionLogs = 8
-	// crowdNS is the interval in which they are counted: some writes and syncs of
-	// the disk.
+	// contentionIntervalNS is the interval of counting: some writes and syncs of the disk.
 	contentionIntervalNS = 10e6
-	// crowdRunsNS is how long a crowd writes runs before frames are tried again;
-	// twice as long, up to crowdRunsMaxNS, each time they fail again soon.
+	// contentionDirectNS is how long many logs write directly before frames are tried
+	// again. It doubles, up to contentionDirectMaxNS, each time frames fail soon after.
 	contentionDirectNS    = 1e9
 	contentionDirectMaxNS = 64e9
+	// directRetryNS is how long an extent that cannot be sent waits for a flush before
+	// it, or for room in its segment.
+	directRetryNS = 1e6
 )
 
-// growing is a slab that direct runs fill, one after the other, of any log.
+// place is a slab in which direct extents are built, one after the other, of any log.
 type place struct {
 	slab   int32 // none before the first
-	extent int32 // that grows there; none
+	extent int32 // the one that is being built there; none
 }
 
-// mustCatchUp says that a log with large batches has to wait for its flushes: the
-// journal has more of it than may be ahead of a direct extent, and memory is
-// short. Going on in the journal would write everything twice just when that is
-// too much.
+// mustCatchUp reports that a log with large batches has to wait for its flushes: the
+// journal has more of it than may be ahead of a direct extent, and memory is short.
+// Going on in the journal would write everything twice when that is most expensive.
 func (x *extents) mustCatchUp(journal *journal, lg *log, need int) bool {
 	lg.catchingUp = (lg.catchingUp || journal.memoryShort) && lg.unflushed > x.env.flushAheadMax() && x.large(journal, lg, need)
 	return lg.catchingUp
@@ -53,7 +58,7 @@ func (x *extents) mustCatchUp(journal *journal, lg *log, need int) bool {
 // Many logs with a little each never get there, and share the journal's one sync.
 func (x *extents) wantsDirect(journal *journal, lg *log, need int) bool {
 	if lg.building != none {
-		// What follows an extent that is being built goes with it, however small.
+		// A batch that follows the extent that is being built is added to it, however small.
 		if ext := &x.pool[lg.building]; ext.header.End == lg.end && ext.header.Batches > 0 && format.HeaderBytes+ext.bytes+need <= x.directBytesMax {
 			return true
 		}
@@ -64,14 +69,14 @@ func (x *extents) wantsDirect(journal *journal, lg *log, need int) bool {
 	if lg.unflushed > x.env.flushAheadMax() || lg.directExtents == 0 && x.directLogs == directLogsMax {
 		return false
 	}
-	// Two free ones: what the journal has before it needs one too.
+	// Two free extents: the flush of what the journal has before it needs one too.
 	return x.free != none && x.pool[x.free].next != none
 }
 
-// large says that with need entry bytes more there is as much of a log as is worth
-// an extent: with what waits for the next frame, or, while direct extents of it are
-// in flight, with what gathers behind those, as long as that came to something the
-// last time.
+// large reports that need more entry bytes of a log are worth an extent: together with
+// what waits for the next frame, or, while the log has direct extents, with what will
+// be gathered behind those, as long as the last one became half as large as
+// Options.DirectBytes.
 func (x *extents) large(journal *journal, lg *log, need int) bool {
 	if lg.frameSeq == journal.sealedSeq+1 {
 		need += lg.frameBytes
@@ -79,45 +84,45 @@ func (x *extents) large(journal *journal, lg *log, need int) bool {
 	return x.env.o.DirectBytes > 0 && (need >= x.env.o.DirectBytes || lg.directExtents > 0 && lg.extentBytes >= x.env.o.DirectBytes/2)
 }
 
-// flushAheadMax is how much the journal may have of a log that its segment has not
-// when the log goes on with a direct extent, which waits for that.
+// flushAheadMax bounds how many unflushed entry bytes a log may have in the journal when
+// it begins a direct extent, which waits for their flush.
 func (v *env) flushAheadMax() int64 {
 	return int64(min(16*format.FlushBytesMax, v.o.LogMemoryBytes/8))
 }
 
-// crowded counts log l, which has a large batch of need entry bytes, and says
-// that the frames take it because they take them all.
+// contended counts a log, which has a large batch of need entry bytes, and reports that
+// the journal takes the batch because it takes those of all logs.
 func (x *extents) contended(journal *journal, lg *log, need int) bool {
-	crowd := &x.contention
-	if x.env.now >= crowd.until {
-		if crowd.last = crowd.logs; x.env.now >= crowd.until+contentionIntervalNS {
-			crowd.last = 0 // that was not the one before
+	count := &x.contention
+	if x.env.now >= count.until {
+		if count.last = count.logs; x.env.now >= count.until+contentionIntervalNS {
+			count.last = 0 // the interval before had none
 		}
-		crowd.logs, crowd.until = 0, x.env.now+contentionIntervalNS
-		crowd.interval++
+		count.logs, count.until = 0, x.env.now+contentionIntervalNS
+		count.interval++
 	}
-	if lg.contentionInterval != crowd.interval {
-		lg.contentionInterval = crowd.interval
-		crowd.logs++
+	if lg.contentionInterval != count.interval {
+		lg.contentionInterval = count.interval
+		count.logs++
 	}
-	switch n := max(crowd.logs, crowd.last); {
-	case n <= contentionLogs || n <= directLogsMax && x.env.now < crowd.directUntil:
+	switch n := max(count.logs, count.last); {
+	case n <= contentionLogs || n <= directLogsMax && x.env.now < count.directUntil:
 		return false
 	case n > directLogsMax || journal.openBytes+need <= format.FrameBytesMax || journal.inFlight() < x.env.o.InflightMax:
 		return true
 	}
-	// a frame is full, and as many as may be are in flight
-	if x.env.now < crowd.directUntil+crowd.directFor {
-		crowd.directFor = min(2*crowd.directFor, contentionDirectMaxNS)
+	// A frame is full, and as many as allowed are in flight: the journal does not keep up.
+	if x.env.now < count.directUntil+count.directFor {
+		count.directFor = min(2*count.directFor, contentionDirectMaxNS)
 	} else {
-		crowd.directFor = contentionDirectNS
+		count.directFor = contentionDirectNS
 	}
-	crowd.directUntil = x.env.now + crowd.directFor
+	count.directUntil = x.env.now + count.directFor
 	return false
 }
 
-// directFits makes sure that the run of log s that is being built takes a batch
-// of n bytes, beginning one where it must. False: no memory for it.
+// openExtentFor makes sure that the log has an extent being built that takes a batch of
+// n bytes; it begins one where there is none, or none with room. False: no memory.
 func (e *Engine) openExtentFor(lg *log, n int) bool {
 	need := format.EntryHeaderBytes + format.Align8(n)
 	if lg.building != none {
@@ -151,9 +156,9 @@ func (e *Engine) openExtentFor(lg *log, n int) bool {
 	return true
 }
 
-// slabFor is where a run may grow that begins with n bytes: the fullest place
-// that has them and nobody uses, or one with a new slab, or the place of the
-// largest run, which is closed for that. nil: no memory.
+// placeFor is a place to build an extent that begins with n bytes: the fullest unused
+// one with room for them, or an unused one with a new slab, or the place of the largest
+// extent, which is sealed for that. nil: no memory.
 func (e *Engine) placeFor(n int) *place {
 	var fullest, idle, largest *place
 	for i := range e.extents.places {
@@ -186,14 +191,14 @@ func (e *Engine) placeFor(n int) *place {
 	return idle
 }
 
-// sealRun closes the run of l that is being built.
+// seal ends the building of a log's extent. One without a batch is dropped.
 func (x *extents) seal(cache *cache, segments *segments, flush *flush, lg *log) {
 	i := lg.building
 	if i == none {
 		return
 	}
 	ext := &x.pool[i]
-	if ext.header.Batches == 0 { // what it was begun for was given back
+	if ext.header.Batches == 0 { // the batch that it was begun for was aborted
 		x.drop(segments, flush, lg, i)
 		return
 	}
@@ -207,7 +212,7 @@ func (x *extents) seal(cache *cache, segments *segments, flush *flush, lg *log) 
 	lg.extentBytes = ext.bytes
 }
 
-// grown: the run of l that was being built has its size, or is given up.
+// leavePlace frees the place of a log's extent, which is built or given up.
 func (x *extents) leavePlace(lg *log) {
 	for i := range x.places {
 		if place := &x.places[i]; place.extent == lg.building {
@@ -217,9 +222,10 @@ func (x *extents) leavePlace(lg *log) {
 	lg.building = none
 }
 
-// stepRuns sends direct runs, while few of their log's are in flight; what
-// comes meanwhile is gathered in the next one, which goes beside them when it is
-// half as large as it may be.
+// stepExtents seals and sends direct extents, and pushes again what the ring had no
+// room for. The first extent of a log goes at once. What is appended while it is in
+// flight is gathered in the next one, which goes beside it when it has half of its
+// largest size: before that, two writes and syncs side by side cost more than they gain.
 func (e *Engine) stepExtents(sleep *ioring.Instant) {
 	if e.extents.used == 0 {
 		return
@@ -237,7 +243,7 @@ func (e *Engine) stepExtents(sleep *ioring.Instant) {
 			e.pushExtent(k, sleep)
 		}
 	}
-	// a log may leave the list under way: backwards
+	// Backwards, as a log may leave the list under way.
 	for k := e.extents.directLogs - 1; k >= 0; k-- {
 		lg := &e.logs.all[e.extents.directSlots[k]]
 		for i := lg.firstExtent; i != none && e.extents.pool[i].state >= extentSent; {
@@ -253,7 +259,8 @@ func (e *Engine) stepExtents(sleep *ioring.Instant) {
 	}
 }
 
-// sendNext sends what log s may send of its runs, in order.
+// sendNextExtents sends a log's sealed extents, in order, while fewer than
+// Options.InflightMax are in flight.
 func (e *Engine) sendNextExtents(lg *log, sleep *ioring.Instant) {
 	for lg.extentsInFlight < e.o.InflightMax && (lg.state == logOpen || lg.state == logDeleting) {
 		i := lg.firstExtent
@@ -265,17 +272,17 @@ func (e *Engine) sendNextExtents(lg *log, sleep *ioring.Instant) {
 		}
 		ext := &e.extents.pool[i]
 		if lg.flushing < ext.header.Base {
-			// the journal has something before it: that goes first, in a run of its own
+			// What the journal has before it is flushed first.
 			if !e.startFlush(lg, ext.header.Base, sleep) {
-				earlier(sleep, e.now+1e6)
+				earlier(sleep, e.now+directRetryNS)
 				return
 			}
 			continue
 		}
 		seg := &e.segments.all[ext.segment]
 		if seg.nextPosition+int64(ext.block.Len()) > seg.allocated {
-			e.requestGrowth(lg, seg, seg.nextPosition+int64(ext.block.Len()))
-			earlier(sleep, e.now+1e6)
+			e.provision.requestGrowth(lg, seg, seg.nextPosition+int64(ext.block.Len()))
+			earlier(sleep, e.now+directRetryNS)
 			return
 		}
 		e.segments.writesTo(&e.index, lg, seg)

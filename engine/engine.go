@@ -206,7 +206,7 @@ func (e *Engine) Complete(completion ioring.Completion, now ioring.Instant) {
 	case kindProvision:
 		e.provisionCompleted(index, completion)
 	case kindIndex:
-		e.indexCompleted(completion)
+		e.index.completed(&e.logs, &e.segments, &e.files, completion)
 	case kindCheckpoint:
 		e.checkpoints.completed(&e.journal, &e.extents, index, completion)
 	case kindRead:
@@ -245,11 +245,11 @@ func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	e.stepExtents(&sleepUntil)
 	e.stepProvision(&sleepUntil)
 	e.stepFlush(&sleepUntil)
-	e.stepIndex(&sleepUntil)
+	e.index.step(&e.logs, &e.segments, &e.files, &sleepUntil)
 	e.checkpoints.step(&e.journal, &e.extents, &e.logs, &e.segments, &sleepUntil)
 	e.reads.step(&e.segments, &e.files, &sleepUntil)
 	e.segments.stepUnlinks(&e.files, &e.recycled, &sleepUntil)
-	e.stepRecycled(&sleepUntil)
+	e.recycled.step(&e.journal, &e.segments, &e.files, e.diskBusy(), &sleepUntil)
 	e.cache.sweep(&e.logs, &e.batches, sweptPerStep)
 	e.stepJournal(&sleepUntil) // writes the entries that the other machines appended
 	e.stepStop(&sleepUntil)

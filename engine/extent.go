@@ -6,79 +6,81 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// extents are the pieces of segments under way. A drain's run holds what the
-// journal has; a direct run holds what nothing else on disk has, and
-// acknowledges it. A direct run's life, as the function it stands for:
+// extents are the parts of segments that are being built and written. On disk an
+// extent is a run (format.RunHeader). There are two sorts: one of a flush copies what
+// the journal has; a direct one holds what nothing else on disk has, and its batches
+// are acknowledged from it. A direct extent's life, as the function it stands for:
 //
-//	build(batches, where they stay); [drain what the journal has before them]; await write+sync(); await the runs before it; durable
+//	build(batches, in a slab); [flush what the journal has before them]; await write+sync(); await the extents before it; durable
 //
-// Runs of a log are written several at a time, at the places they will have,
-// and count in the order of their offsets, whatever order they land in.
+// Several extents of a log are written at a time, each at the position it will have.
+// They complete in any order, and count in the order of their offsets.
 type extents struct {
 	env            *env
 	pool           []extent
 	free           int32
 	used           int
-	inFlight       int     // lent to the ring, or waiting for their file
-	places         []place // where direct runs are built, each in a slab of its own
-	directBytesMax int     // bytes of one, but for a larger batch: a quarter of a slab, so that little of one is left over
-	directLogs     int     // logs with direct runs that are not durable
+	inFlight       int     // in flight, or waiting for their file
+	places         []place // where direct extents are built
+	directBytesMax int     // bound of a direct extent that is not one larger batch: a quarter of a slab at most, so that little of a slab is wasted
+	directLogs     int     // logs with direct extents that are not durable
 	directSlots    [directLogsMax]Slot
 	contention     directContention
-	uncovered      int64 // bytes of runs that no checkpoint says are durable: the next opening reads them
+	uncovered      int64 // bytes of extents that are in no checkpoint: the next start reads them
 }
 
-// run is one piece of a segment.
+// extent is a part of a segment that is being built or written.
 //
-// Invariant: a log's runs stand in its list in the order of their offsets;
-// those that were sent are before those that were not.
+// Invariant: a log's extents are in its list in the order of their offsets; those
+// that were sent are before those that were not.
 type extent struct {
 	state   extentState
 	opened  bool // its file is pinned
 	next    int32
 	log     Slot
 	segment int32
-	buffer  int32 // a drain's; none: it is direct
-	slab    int32 // a direct one's place, and the bytes given to it there
-	pos     int
-	extra   int64     // room its header and padding may take, besides its entries'
+	buffer  int32     // of flush; none: it is direct
+	slab    int32     // a direct extent: where it is built
+	pos     int       // in the slab
+	extra   int64     // room in the segment for its header and padding, besides its entries
 	block   mem.Block // what is written
 	bytes   int       // of its entries
-	from    cursor    // its first node
+	from    cursor    // its first batch
 	header  format.RunHeader
-	sentAt  ioring.Instant // when it was sent
+	sentAt  ioring.Instant
 	io      writeSync
 }
 
 type extentState uint8
 
 const (
-	extentUnused extentState = iota
-	extentBuilding
-	extentSealed
-	extentSent
-	extentDone
-	extentBroken
+	extentUnused   extentState = iota
+	extentBuilding             // a direct one that batches are added to
+	extentSealed               // it takes no more, and waits to be sent
+	extentSent                 // it has its position and header, and is written or waits for its file
+	extentDone                 // written and synced; an extent before it is not
+	extentBroken               // its write or sync failed, which ended the shard
 )
 
 const (
-	// directLogsMax bounds how many logs write runs of their own at a time: each
-	// needs syncs of its own file, each in a worker of the kernel's.
+	// directLogsMax bounds how many logs write directly at a time: each needs syncs
+	// of its own file, and each sync takes a worker thread of the kernel.
 	directLogsMax = 128
-	// runOverhead is what a run takes besides its entries, at most.
+	// extentOverhead bounds what an extent takes besides its entries.
 	extentOverhead = format.HeaderBytes + format.BlockBytes
 )
 
-func (r *extent) direct() bool { return r.buffer == none }
+// direct reports that the extent is no copy of what the journal has.
+func (x *extent) direct() bool { return x.buffer == none }
 
-func (r *extent) kind() Work {
-	if r.direct() {
+func (x *extent) kind() Work {
+	if x.direct() {
 		return WorkDirect
 	}
 	return WorkFlushes
 }
 
-func (r *extent) timing() writeTiming { return writeTiming{r.sentAt, r.io.written, r.block.Len()} }
+func (x *extent) timing() writeTiming { return writeTiming{x.sentAt, x.io.written, x.block.Len()} }
 
 func (x *extents) allocate() {
 	x.directBytesMax = max(format.FlushBytesMax, min(format.RunBytesMax, x.env.o.slabBytes()/4))
@@ -94,7 +96,8 @@ func (x *extents) allocate() {
 	}
 }
 
-// allocatePlaces: one place for eight slabs, so that few are half full.
+// allocatePlaces makes one place for every eight slabs, so that few slabs are half
+// full.
 func (x *extents) allocatePlaces(slabs int) {
 	x.places = make([]place, max(1, min(directLogsMax, slabs/8)))
 	for i := range x.places {
@@ -102,8 +105,8 @@ func (x *extents) allocatePlaces(slabs int) {
 	}
 }
 
-// takeRun puts r, as the first of the free runs, into its log's list: behind
-// those that were sent, or at the end where it is direct.
+// add makes the first free extent a log's: in its list, behind the extents that were
+// sent, or at the end where it is direct.
 func (x *extents) add(logs *logTable, ext extent) int32 {
 	i, lg := x.free, &logs.all[ext.log]
 	x.free = x.pool[i].next
@@ -124,6 +127,7 @@ func (x *extents) add(logs *logTable, ext extent) int32 {
 	return i
 }
 
+// release frees an extent that is in no list any more.
 func (x *extents) release(segments *segments, flush *flush, lg *log, i int32) {
 	ext := &x.pool[i]
 	if ext.direct() {
@@ -146,7 +150,7 @@ func (x *extents) release(segments *segments, flush *flush, lg *log, i int32) {
 	x.used--
 }
 
-// dropRun forgets a direct run that was not sent.
+// drop frees a direct extent that was not sent.
 func (x *extents) drop(segments *segments, flush *flush, lg *log, i int32) {
 	if lg.building == i {
 		x.leavePlace(lg)
@@ -166,7 +170,8 @@ func (x *extents) drop(segments *segments, flush *flush, lg *log, i int32) {
 	x.release(segments, flush, lg, i)
 }
 
-// sendRun gives run i, its log's next, its place and its header.
+// sendExtent sends its log's next extent: it gets its position in the segment and its
+// header, and its write is started.
 func (e *Engine) sendExtent(i int32, sleep *ioring.Instant) {
 	ext := &e.extents.pool[i]
 	lg, seg := &e.logs.all[ext.log], &e.segments.all[ext.segment]
@@ -207,6 +212,7 @@ func (e *Engine) sendExtent(i int32, sleep *ioring.Instant) {
 	e.pushExtent(i, sleep)
 }
 
+// pushExtent starts what is left of an extent's write and sync, once its file is open.
 func (e *Engine) pushExtent(i int32, sleep *ioring.Instant) {
 	ext := &e.extents.pool[i]
 	if !ext.opened {
@@ -229,13 +235,14 @@ func (e *Engine) pushExtent(i int32, sleep *ioring.Instant) {
 	}
 }
 
+// extentCompleted takes the completion of an extent's write or sync.
 func (e *Engine) extentCompleted(index uint32, completion ioring.Completion) {
 	if e.extents.pool[index>>1].io.complete(index&1 != 0, completion.Result, e.now) {
 		e.extentOver(int32(index >> 1))
 	}
 }
 
-// runOver: run i is written and synced, or has failed.
+// extentOver goes on where an extent is written and synced, or has failed.
 func (e *Engine) extentOver(i int32) {
 	ext := &e.extents.pool[i]
 	lg, seg, at := &e.logs.all[ext.log], &e.segments.all[ext.segment], ext.timing()
@@ -270,17 +277,18 @@ func (e *Engine) extentOver(i int32) {
 	}
 }
 
-// runsDurable takes what is written and synced, in order.
+// extentsDurable makes a log's extents durable that are written and synced, in order.
 func (e *Engine) extentsDurable(lg *log) {
 	for i := lg.firstExtent; i != none && e.extents.pool[i].state == extentDone; i = lg.firstExtent {
 		if e.failed && e.extents.pool[i].header.End > lg.durable {
-			return // after a failure nothing becomes durable
+			return // after a failure of the shard nothing becomes durable
 		}
 		e.extentDurable(lg, i)
 	}
 }
 
-// runDurable: run i is durable, and so is every run of its log before it.
+// extentDurable counts an extent as a part of its segment: it is durable, and so is
+// every extent of its log before it. What it holds is flushed.
 func (e *Engine) extentDurable(lg *log, i int32) {
 	ext := &e.extents.pool[i]
 	seg, header := &e.segments.all[ext.segment], &ext.header
@@ -313,8 +321,9 @@ func (e *Engine) extentDurable(lg *log, i int32) {
 	e.extents.release(&e.segments, &e.flush, lg, i)
 }
 
-// runFailed: what a drain held lies in the journal, and is drained again,
-// elsewhere. A direct run lies nowhere, nor does what was to follow a drain.
+// extentFailed handles a failed write or sync. A flush is repeated, in another segment,
+// as the journal still has its batches. A direct extent is in no other place, and an
+// extent behind a flush has its position already: then the failure ends the shard.
 func (e *Engine) extentFailed(i int32) {
 	ext := &e.extents.pool[i]
 	lg := &e.logs.all[ext.log]
@@ -325,7 +334,7 @@ func (e *Engine) extentFailed(i int32) {
 		return
 	}
 	if !alone {
-		ext.state = extentDone // its log is gone
+		ext.state = extentDone // its log is deleted
 		e.extentsDurable(lg)
 		e.finishDeletion(lg)
 		return
@@ -348,7 +357,7 @@ func (e *Engine) extentFailed(i int32) {
 	e.flush.enqueue(lg)
 }
 
-// runFailure is what ended run r, and which records it held.
+// failureOf is what an extent failed with, and the records that it held.
 func (x *extents) failureOf(segments *segments, ext *extent) Failure {
 	failure := ext.io.failure(SegmentFile)
 	if failure.Op == ioring.Open {

@@ -7,20 +7,19 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// Failure is an operation on the disk that did not do what was asked, as plain
-// values: a machine that meets one writes it down without an allocation, and
-// only what prints it makes text of it.
+// Failure is an operation on the disk that did not do what was asked, as plain values:
+// recording one allocates nothing, and text is made only where it is printed.
 type Failure struct {
 	Op         ioring.Code
 	Shard      int
 	File       FailedFile
 	Generation uint64 // of the segment, for SegmentFile
 	Offset     int64  // in the file, of the first byte asked for
-	Length     int64  // how many; 0: the operation has no range
+	Length     int64  // in bytes; 0: the operation has no range
 	Errno      ioring.Errno
-	Log        uint64 // id of the log whose records it concerns; 0: not one log's
-	From, To   int64  // its records, From to To - 1; From == To: not known
-	Corrupt    bool   // the read succeeded, and what it read is not what was written
+	Log        uint64 // id of the log that it concerns; 0: none, or several
+	From, To   int64  // the log's records that it concerns, From to To - 1; From == To: not known
+	Corrupt    bool   // a read that succeeded and did not return what was written
 }
 
 // FailedFile says which of a shard's files a Failure is about.
@@ -51,8 +50,7 @@ func (f *Failure) Path() string {
 }
 
 // Error is one line: "writing shard-001/journal, 65536 bytes at 1048576: EIO:
-// input/output error". It says nothing of the log and its records, whose
-// topic the engine does not know.
+// input/output error". It does not name the log, whose topic the engine does not know.
 func (f *Failure) Error() string {
 	if f.Corrupt {
 		return fmt.Sprintf("reading %s, at %d: what lies there is not what was written", f.Path(), f.Offset)
@@ -60,7 +58,7 @@ func (f *Failure) Error() string {
 	return f.operation().Error()
 }
 
-// Advice is what an operator may do about it; "" where nothing is known.
+// Advice is what an operator can do about it; "" where nothing is known.
 func (f *Failure) Advice() string {
 	if f.Corrupt {
 		return "tailbound check says what else is broken"
@@ -72,7 +70,8 @@ func (f *Failure) operation() *ioring.OpError {
 	return &ioring.OpError{Op: f.Op, Path: f.Path(), Offset: f.Offset, Length: f.Length, Errno: f.Errno}
 }
 
-// fail ends what this shard acknowledges, for good: the first failure says why.
+// fail ends this shard's appends: from now on nothing becomes durable. The first failure
+// is the reason that is kept.
 func (v *env) fail(failure Failure) {
 	if v.failed {
 		return
@@ -83,24 +82,24 @@ func (v *env) fail(failure Failure) {
 	v.emit(Event{Kind: Failed})
 }
 
-// Failure is what ended this shard's storage. False: nothing did.
+// Failure is what ended this shard's storage. False: it has not failed.
 func (e *Engine) Failure() (failure Failure, failed bool) { return e.failure, e.failed }
 
-// survived counts a failure after which the shard goes on: what was asked is
-// done again elsewhere, or refused, or was only worth a try.
+// survived counts a failure after which the shard goes on: the operation is repeated in
+// another place, its request is refused, or it was optional.
 func (v *env) survived(failure Failure) {
 	failure.Shard = v.shard
 	v.troubles, v.trouble = v.troubles+1, failure
 }
 
-// Troubles is how many operations failed and were survived, and the last of
-// them. A want of space is not one of them: Stats.NoSpace counts those.
+// Troubles is how many operations failed without ending the shard, and the last of them.
+// A full disk is not among them: Stats.NoSpace counts that.
 func (e *Engine) Troubles() (n uint64, last Failure) { return e.troubles, e.trouble }
 
-// again says that an operation is to be pushed once more as it is.
+// again reports that an operation has to be pushed once more as it is.
 func again(code ioring.Code, result int32) bool { return ioring.Judge(code, result) == ioring.Again }
 
-// spaceShort says that an operation found no space on the disk.
+// spaceShort reports that an operation found no space on the disk.
 func spaceShort(code ioring.Code, errno int) bool {
 	return ioring.Judge(code, -int32(errno)) == ioring.NoSpace
 }

@@ -178,7 +178,7 @@ func (f *files) completed(segments *segments, index uint32, completion ioring.Co
 		code = ioring.Close
 	}
 	if again(code, completion.Result) {
-		return // pushed again by whoever asks next
+		return // pushed again when the file is asked for again
 	}
 	f.busy--
 	switch {

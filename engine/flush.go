@@ -6,35 +6,49 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// flush copies what is durable in the journal to the segments, in the
-// background, from memory. Each is a run (see runs), built in a buffer of its
-// own because its batches lie in many frames.
+// flush copies what is durable in the journal from memory to segments, in the
+// background, so that the journal's blocks can be reused. One flush, as the function
+// it stands for:
+//
+//	await due or urgent; copy(batches, buffer); send(extent); await write+sync(); flushed advances
+//
+// An extent of a flush is built in a buffer, as its batches lie in many frames.
+//
+// Invariant: a log is in the queue at most once (log.flushQueued), and has one flush
+// at a time unless a direct extent of it waits.
 type flush struct {
 	env         *env
 	buffers     [flushesMax]mem.Block
-	extentOf    [flushesMax]int32 // the run that each is; none
-	busy        int
-	queue       []int32 // a circle of logs that have something undrained
+	extentOf    [flushesMax]int32 // the extent that is in each buffer; none
+	busy        int               // buffers in use
+	queue       []int32           // logs with unflushed batches: a circle
 	queueHead   int
 	queueLength int
-	retryAfter  ioring.Instant // after a failure
+	retryAfter  ioring.Instant // no flush is begun before, after a failure
 }
 
 const (
-	largeFlushes = 2  // of any size
-	smallFlushes = 14 // besides, of logs that have little
-	flushesMax   = largeFlushes + smallFlushes
-
-	// smallDrainBytes holds the run of a log that has little.
+	// Buffers for flushes of any size, and for small ones. With ten thousand logs the
+	// journal is freed by many small flushes, each with a sync of its own file
+	// (docs/decisions/0018-many-logs.md).
+	largeFlushes    = 2
+	smallFlushes    = 14
+	flushesMax      = largeFlushes + smallFlushes
 	smallFlushBytes = 32 << 10
 
-	// idleDrainNS is how long a batch stays in the journal alone where nothing
-	// presses.
+	// idleFlushNS is how long a batch may wait for a flush that is not urgent.
 	idleFlushNS = 1e9
+
+	logsPerFlushStep = 32 // how many logs one step looks at
 )
 
-// looksPerStep bounds how many logs one step looks at.
-const logsPerFlushStep = 32
+// How long a step sleeps that cannot go on, in nanoseconds. What it waits for does not
+// call it: room in a segment, a buffer, or the rest of the queue's turn.
+const (
+	flushMoreNS   = 10e6 // the queue is longer than logsPerFlushStep
+	flushRoomNS   = 5e6  // a log's flush found no room, buffer or extent
+	flushUrgentNS = 1e6  // the flush is urgent
+)
 
 func (f *flush) allocate(arena *mem.Arena) (err error) {
 	f.queue = make([]int32, f.env.o.LogsMax)
@@ -51,6 +65,7 @@ func (f *flush) allocate(arena *mem.Arena) (err error) {
 	return nil
 }
 
+// enqueue has the step look at a log.
 func (f *flush) enqueue(lg *log) {
 	if lg.flushQueued {
 		return
@@ -60,6 +75,9 @@ func (f *flush) enqueue(lg *log) {
 	f.queueLength++
 }
 
+// stepFlush starts flushes of the logs in the queue, in its order, while as many are
+// allowed. It is urgent to flush when a stop, memory or the journal waits for it;
+// otherwise a log is flushed when it has enough, or after idleFlushNS.
 func (e *Engine) stepFlush(sleep *ioring.Instant) {
 	if e.stopped {
 		return
@@ -75,12 +93,12 @@ func (e *Engine) stepFlush(sleep *ioring.Instant) {
 	most := e.flush.allowed(&e.journal)
 	looks := min(e.flush.queueLength, logsPerFlushStep)
 	if looks < e.flush.queueLength {
-		earlier(sleep, e.now+10e6)
+		earlier(sleep, e.now+flushMoreNS)
 	}
 	for ; looks > 0 && e.flush.busy < most; looks-- {
 		lg := &e.logs.all[e.flush.queue[e.flush.queueHead]]
 		if e.flush.freeBuffer(lg) == none {
-			break // nobody goes before it: the journal is freed from the oldest on
+			break // no log goes before it: the journal is freed from the oldest frame on
 		}
 		e.flush.queueHead = (e.flush.queueHead + 1) % len(e.flush.queue)
 		e.flush.queueLength--
@@ -90,27 +108,27 @@ func (e *Engine) stepFlush(sleep *ioring.Instant) {
 			continue
 		}
 		if lg.state != logOpen && lg.state != logDeleting || lg.flushing >= lg.end || lg.firstExtent != none {
-			continue // a run that ends puts its log back
+			continue // its extent puts the log back when it ends
 		}
 		due := lg.oldestUnflushed + idleFlushNS
 		if lg.flushing < lg.durable && (urgent || lg.catchingUp || lg.unflushed >= format.FlushBytesMax || e.now >= due) {
 			if e.startFlush(lg, lg.durable, sleep) {
 				continue
 			}
-			earlier(sleep, e.now+5e6)
+			earlier(sleep, e.now+flushRoomNS)
 		} else if lg.flushing < lg.durable {
 			earlier(sleep, due)
 		}
 		e.flush.enqueue(lg)
 	}
 	if e.flush.queueLength > 0 && urgent && e.flush.busy < most {
-		earlier(sleep, e.now+1e6)
+		earlier(sleep, e.now+flushUrgentNS)
 	}
 }
 
-// drainsNow is how many drains may be under way. Each syncs a file of its own, as
-// do the frames that somebody waits for: there are the more of them the more of
-// the journal only drains can free.
+// allowed is how many flushes may be under way: the more, the more of the journal
+// only flushes can free. Each is a sync of a file, which delays the syncs of the frames
+// that producers wait for.
 func (f *flush) allowed(journal *journal) int {
 	if journal.memoryShort || f.env.stopping {
 		return flushesMax
@@ -120,8 +138,8 @@ func (f *flush) allowed(journal *journal) int {
 	return largeFlushes + int(smallFlushes*min(max(over, 0), quarter)/quarter)
 }
 
-// drainBuffer is a free buffer for the next run of l: a small one where that
-// holds all there is. none: there is none.
+// freeBuffer is a free buffer for a log's next flush: a small one where that holds all
+// there is of it. none: there is none.
 func (f *flush) freeBuffer(lg *log) int32 {
 	if format.HeaderBytes+lg.unflushed <= smallFlushBytes {
 		for i := largeFlushes; i < flushesMax; i++ {
@@ -138,17 +156,17 @@ func (f *flush) freeBuffer(lg *log) int32 {
 	return none
 }
 
-// startDrain builds the next run of log s, of batches that end at limit or
-// before, and starts it. Before a direct run they need not be durable yet.
-// False: not now.
+// startFlush builds an extent of a log's oldest unflushed batches, those that end at
+// limit or before, and sends it. Before a direct extent they need not be durable yet.
+// False: it cannot be started now.
 func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 	batch := e.batches.at(&lg.flushCursor)
 	if batch == nil {
-		panic("engine: undrained batches are not in memory")
+		panic("engine: unflushed batches are not in memory")
 	}
 	alone := lg.firstExtent == none
 	if seg := &e.segments.all[lg.writing]; seg.broken && alone {
-		return e.moveToNextSegment(lg)
+		return e.provision.moveToNextSegment(&e.segments, &e.files, &e.recycled, lg)
 	}
 	if lg.active != lg.writing && batch.base >= e.segments.all[lg.active].base {
 		e.segments.writesTo(&e.index, lg, &e.segments.all[lg.active])
@@ -179,7 +197,7 @@ func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 	bytes := at - format.HeaderBytes
 	length := format.AlignBlock(at)
 	if rest := seg.pending - seg.sent - int64(bytes); rest > 0 && seg.nextPosition+int64(length)+format.RoomFor(rest) > seg.allocated || seg.nextPosition+int64(length) > seg.allocated {
-		e.requestGrowth(lg, seg, seg.nextPosition+int64(length)+format.RoomFor(rest))
+		e.provision.requestGrowth(lg, seg, seg.nextPosition+int64(length)+format.RoomFor(rest))
 		if seg.nextPosition+int64(length) > seg.allocated {
 			return false
 		}
@@ -190,22 +208,4 @@ func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 	lg.unflushed -= int64(bytes)
 	e.sendExtent(i, sleep)
 	return true
-}
-
-// replaceSegment moves what is pending from a broken segment to the next one.
-func (e *Engine) moveToNextSegment(lg *log) bool {
-	seg := &e.segments.all[lg.writing]
-	if seg.next == none {
-		e.requestSegment(lg, seg.pending)
-		return false
-	}
-	next := &e.segments.all[seg.next]
-	if !next.ready {
-		return false
-	}
-	next.pending += seg.pending
-	seg.pending = 0
-	next.base, next.end = lg.flushed, lg.flushed
-	lg.active, lg.writing = seg.next, seg.next
-	return false
 }

@@ -6,31 +6,35 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// index keeps what is known of where runs begin, so that a cold read or a
-// search by time need not walk them all in the next life: a block behind the
-// last run of a segment that takes no more, or of any at a clean stop. It is a
-// hint, not synced, verified like anything read. One at a time:
+// indexer writes and reads the indexes of segments, which say where some of their runs
+// begin. With them a read from disk, or a search by time, need not go from header to
+// header through a whole segment after a restart. An index is one block behind the last
+// run, written when a segment takes no more extents, and at a clean stop. It is a hint:
+// not synced, verified when it is read, and the run that it leads to is verified too.
+// One index at a time is written or read:
 //
-//	open(); await write(index)
-//	open(); await read(); verify; noted
+//	open(file); await write(index)
+//	open(file); await read(index); verify; add its entries to the segment's
 type indexer struct {
 	env       *env
 	block     mem.Block
 	job       indexJob
-	next      int32 // where to look for the next
+	next      int32 // the segment to look at next
 	writesDue int   // segments whose index is to be written
-	readsDue  int   // ... read
-	atStop    bool  // the ones of a clean stop were asked for
+	readsDue  int   // ... is to be read
+	atStop    bool  // the indexes of a clean stop are due
 }
 
+// indexJob is the index that is being written or read.
 type indexJob struct {
 	active  bool
-	opened  bool
-	pushed  bool
+	opened  bool // its file is pinned
+	pushed  bool // its operation is in flight
 	write   bool
 	segment int32
 }
 
+// recentEntries is how many readers of one segment are remembered.
 const recentEntries = 4
 
 func (x *indexer) allocate(arena *mem.Arena) (err error) {
@@ -38,75 +42,78 @@ func (x *indexer) allocate(arena *mem.Arena) (err error) {
 	return err
 }
 
-// note adds a run to the index, in its place, thinning it where it is full. The
-// index is sparse, and filled by writing, by walking, and from what the life
-// before knew.
-func (q *segment) addIndexEntry(entry format.IndexEntry) {
-	i := q.indexed
-	for i > 0 && q.index[i-1].Position > entry.Position {
+// addIndexEntry adds a run to a segment's index. Entries are ordered by position and at
+// least stride bytes apart; when there are too many, every second one is dropped and
+// the stride doubles. They come from extents that became durable, from reads, and from
+// the index in the file.
+func (s *segment) addIndexEntry(entry format.IndexEntry) {
+	i := s.indexed
+	for i > 0 && s.index[i-1].Position > entry.Position {
 		i--
 	}
-	if i > 0 && (q.index[i-1].Position == entry.Position || entry.Position-q.index[i-1].Position < q.stride) {
+	if i > 0 && (s.index[i-1].Position == entry.Position || entry.Position-s.index[i-1].Position < s.stride) {
 		return
 	}
-	if i < q.indexed && q.index[i].Position-entry.Position < q.stride && i > 0 {
+	if i < s.indexed && s.index[i].Position-entry.Position < s.stride && i > 0 {
 		return
 	}
-	if q.indexed == format.IndexEntriesMax {
+	if s.indexed == format.IndexEntriesMax {
 		for k := 0; k < format.IndexEntriesMax/2; k++ {
-			q.index[k] = q.index[2*k]
+			s.index[k] = s.index[2*k]
 		}
-		q.indexed = format.IndexEntriesMax / 2
-		q.stride = max(2*q.stride, 2*format.FlushBytesMax)
-		q.addIndexEntry(entry)
+		s.indexed = format.IndexEntriesMax / 2
+		s.stride = max(2*s.stride, 2*format.FlushBytesMax)
+		s.addIndexEntry(entry)
 		return
 	}
-	copy(q.index[i+1:q.indexed+1], q.index[i:q.indexed])
-	q.index[i] = entry
-	q.indexed++
+	copy(s.index[i+1:s.indexed+1], s.index[i:s.indexed])
+	s.index[i] = entry
+	s.indexed++
 }
 
-// seek is the last run that is known to be at or before offset; near says that
-// it is the one, or close to it.
-func (q *segment) seek(offset int64) (entry format.IndexEntry, near bool) {
-	entry = format.IndexEntry{Base: q.base, Before: format.NoTime}
-	for i := q.indexed - 1; i >= 0; i-- {
-		if q.index[i].Base <= offset {
-			entry = q.index[i]
+// seek is the last known run at or before an offset. near: it holds the offset, or is
+// close to the run that does.
+func (s *segment) seek(offset int64) (entry format.IndexEntry, near bool) {
+	entry = format.IndexEntry{Base: s.base, Before: format.NoTime}
+	for i := s.indexed - 1; i >= 0; i-- {
+		if s.index[i].Base <= offset {
+			entry = s.index[i]
 			break
 		}
 	}
 	near = entry.Base == offset
-	for i := range q.recent {
-		if recent := &q.recent[i]; recent.Position > 0 && recent.Position >= entry.Position && recent.Base <= offset {
+	for i := range s.recent {
+		if recent := &s.recent[i]; recent.Position > 0 && recent.Position >= entry.Position && recent.Base <= offset {
 			entry, near = *recent, true
 		}
 	}
 	return entry, near
 }
 
-// remember keeps where a reader may go on; recentEntries readers of a segment
-// are told apart.
-func (q *segment) rememberReader(entry format.IndexEntry) {
-	for i := range q.recent {
-		if q.recent[i].Position == entry.Position {
+// rememberReader keeps a position where a reader will go on.
+func (s *segment) rememberReader(entry format.IndexEntry) {
+	for i := range s.recent {
+		if s.recent[i].Position == entry.Position {
 			return
 		}
 	}
-	q.recent[q.recentAt] = entry
-	q.recentAt = (q.recentAt + 1) % recentEntries
+	s.recent[s.recentAt] = entry
+	s.recentAt = (s.recentAt + 1) % recentEntries
 }
 
-func (q *segment) seekTime(ts int64) int64 {
-	for i := q.indexed - 1; i >= 0; i-- {
-		if q.index[i].Before < ts {
-			return q.index[i].Base
+// seekTime is the base of a run at or before the first run with a timestamp of at least
+// ts.
+func (s *segment) seekTime(ts int64) int64 {
+	for i := s.indexed - 1; i >= 0; i-- {
+		if s.index[i].Before < ts {
+			return s.index[i].Base
 		}
 	}
-	return q.base
+	return s.base
 }
 
-// indexDue has the index of segment g written, if g is complete.
+// writeDue has a segment's index written, if everything admitted to the segment is in it
+// and the file has room for a block more.
 func (x *indexer) writeDue(seg *segment) {
 	if !seg.indexWriteDue && seg.position > 0 && seg.indexPosition != seg.position && seg.pending == 0 && seg.extentsInFlight == 0 && seg.position+format.BlockBytes <= seg.allocated {
 		seg.indexWriteDue = true
@@ -114,13 +121,13 @@ func (x *indexer) writeDue(seg *segment) {
 	}
 }
 
-// loadDue has the index of segment g read.
+// readDue has a segment's index read.
 func (x *indexer) readDue(seg *segment) {
 	seg.indexReadDue, seg.indexPosition = true, seg.position
 	x.readsDue++
 }
 
-// noIndexDue forgets what is due of segment q.
+// cancel drops what is due of a segment.
 func (x *indexer) cancel(seg *segment) {
 	if seg.indexWriteDue {
 		x.writesDue--
@@ -131,7 +138,7 @@ func (x *indexer) cancel(seg *segment) {
 	seg.indexWriteDue, seg.indexReadDue = false, false
 }
 
-// indexesWritten says that at a clean stop nothing of them is left to do.
+// written reports, at a clean stop, that the indexes of all segments are written.
 func (x *indexer) written(logs *logTable, segments *segments) bool {
 	if !x.atStop {
 		x.atStop = true
@@ -144,60 +151,62 @@ func (x *indexer) written(logs *logTable, segments *segments) bool {
 	return x.writesDue == 0 && !x.job.active
 }
 
-func (e *Engine) stepIndex(sleep *ioring.Instant) {
-	job := &e.index.job
+// step begins the next index that is due, and starts its operation.
+func (x *indexer) step(logs *logTable, segments *segments, files *files, sleep *ioring.Instant) {
+	job := &x.job
 	if !job.active {
-		if e.failed || e.index.writesDue == 0 && (e.index.readsDue == 0 || e.stopping) {
+		if x.env.failed || x.writesDue == 0 && (x.readsDue == 0 || x.env.stopping) {
 			return
 		}
-		for seg := &e.segments.all[e.index.next]; !seg.indexWriteDue && (!seg.indexReadDue || e.stopping); seg = &e.segments.all[e.index.next] {
-			e.index.next = (e.index.next + 1) % int32(len(e.segments.all))
+		for seg := &segments.all[x.next]; !seg.indexWriteDue && (!seg.indexReadDue || x.env.stopping); seg = &segments.all[x.next] {
+			x.next = (x.next + 1) % int32(len(segments.all))
 		}
-		seg := &e.segments.all[e.index.next]
-		*job = indexJob{active: true, write: seg.indexWriteDue, segment: e.index.next}
-		e.index.cancel(seg)
-		seg.readers++ // it is not removed under us
+		seg := &segments.all[x.next]
+		*job = indexJob{active: true, write: seg.indexWriteDue, segment: x.next}
+		x.cancel(seg)
+		seg.readers++ // the file is not removed meanwhile
 	}
 	if job.pushed {
 		return
 	}
-	seg := &e.segments.all[job.segment]
+	seg := &segments.all[job.segment]
 	if !job.opened {
-		_, pending, errno := e.files.acquire(seg, false)
+		_, pending, errno := files.acquire(seg, false)
 		if errno != 0 {
 			seg.readers--
 			job.active = false
 			return
 		}
 		if pending {
-			if e.ring.Room() < 1 {
-				earlier(sleep, e.now)
+			if x.env.ring.Room() < 1 {
+				earlier(sleep, x.env.now)
 			}
 			return
 		}
 		job.opened = true
 		if job.write {
 			seg.indexPosition = seg.position
-			header := format.IndexHeader{Directory: e.dir, Generation: seg.generation, Log: e.logs.all[seg.log].id, Position: seg.indexPosition, Stride: seg.stride}
-			header.Put(e.index.block.Bytes(), seg.index[:seg.indexed])
+			header := format.IndexHeader{Directory: x.env.dir, Generation: seg.generation, Log: logs.all[seg.log].id, Position: seg.indexPosition, Stride: seg.stride}
+			header.Put(x.block.Bytes(), seg.index[:seg.indexed])
 		}
 	}
-	op := ioring.Op{Code: ioring.Read, File: e.files.firstSlot + uint32(seg.file), Offset: uint64(seg.indexPosition), Buf: e.index.block, Token: ioring.MakeToken(kindIndex, 0, 0)}
+	op := ioring.Op{Code: ioring.Read, File: files.firstSlot + uint32(seg.file), Offset: uint64(seg.indexPosition), Buf: x.block, Token: ioring.MakeToken(kindIndex, 0, 0)}
 	if job.write {
 		op.Code = ioring.Write
 	}
-	if job.pushed = e.ring.Push(op); !job.pushed {
-		earlier(sleep, e.now)
+	if job.pushed = x.env.ring.Push(op); !job.pushed {
+		earlier(sleep, x.env.now)
 		return
 	}
-	e.disk.begin(WorkFiles, metadataBytes)
+	x.env.disk.begin(WorkFiles, metadataBytes)
 }
 
-func (e *Engine) indexCompleted(completion ioring.Completion) {
-	job := &e.index.job
-	seg := &e.segments.all[job.segment]
+// completed takes the completion of the write or read.
+func (x *indexer) completed(logs *logTable, segments *segments, files *files, completion ioring.Completion) {
+	job := &x.job
+	seg := &segments.all[job.segment]
 	job.pushed = false
-	e.disk.end(WorkFiles, metadataBytes)
+	x.env.disk.end(WorkFiles, metadataBytes)
 	code := ioring.Read
 	if job.write {
 		code = ioring.Write
@@ -206,17 +215,18 @@ func (e *Engine) indexCompleted(completion ioring.Completion) {
 		return
 	}
 	if completion.Result < 0 && !spaceShort(code, int(-completion.Result)) {
-		e.survived(Failure{Op: code, File: SegmentFile, Generation: seg.generation, Offset: seg.indexPosition, Length: format.BlockBytes, Errno: ioring.Errno(-completion.Result), Log: e.logs.all[seg.log].id})
+		x.env.survived(Failure{Op: code, File: SegmentFile, Generation: seg.generation, Offset: seg.indexPosition, Length: format.BlockBytes, Errno: ioring.Errno(-completion.Result), Log: logs.all[seg.log].id})
 	}
-	if !job.write && (completion.Result != format.BlockBytes || !e.index.accept(&e.logs, e.index.block.Bytes(), seg)) {
+	if !job.write && (completion.Result != format.BlockBytes || !x.accept(logs, x.block.Bytes(), seg)) {
 		seg.indexPosition = 0
 	}
-	e.files.unpin(seg)
+	files.unpin(seg)
 	seg.readers--
 	job.active = false
 }
 
-// takeIndex takes what p tells of q. False: it is no index, or not this one.
+// accept adds the entries of an index that was read to its segment. False: it is no
+// index, or not of this segment and position.
 func (x *indexer) accept(logs *logTable, buf []byte, seg *segment) bool {
 	var header format.IndexHeader
 	if !header.Get(buf) || header.Directory != x.env.dir || header.Generation != seg.generation || header.Log != logs.all[seg.log].id || header.Position != seg.indexPosition {

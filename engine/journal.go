@@ -5,50 +5,52 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// journal is a file that is written in a circle, a frame after the other. One
-// frame's life, as the function it stands for:
+// journal is a file of a fixed number of blocks that is written as a circle of frames.
+// One frame's life, as the function it stands for:
 //
-//	open(); append(entries); seal(); place(); await write+sync(); durable, in order; flushed; released
+//	open(); append(entries); seal(); place(); await write+sync(); durable, in order; await flushed, in both checkpoints; release
 //
-// A frame is built in log memory and written from where it lies. It is sealed when
-// the shard's turn ends and fewer frames than allowed are in flight.
+// A frame is built in log memory and written from there. It is sealed when the shard's
+// turn ends and fewer frames than Options.InflightMax are in flight, or when it is full.
+//
+// Invariant: released <= durableSeq+1; durableSeq <= submitted <= sealedSeq. The open
+// frame, if any, has the sequence sealedSeq+1.
 type journal struct {
 	env  *env
-	id   uint64      // no other life of this journal has it
-	live []liveFrame // by sequence, from released to sealed; a circle
+	id   uint64      // of this journal in this process: see format.JournalID
+	live []liveFrame // frames from released to the open one, by sequence: a circle
 
-	// Invariant: released <= durableSeq+1; durableSeq <= submitted <= sealedSeq.
 	durableSeq uint64 // frames up to here are durable
-	submitted  uint64 // ... have their place, and are or were in flight
+	submitted  uint64 // ... have their place in the file and are or were in flight
 	sealedSeq  uint64 // ... take no more entries
-	released   uint64 // the first frame whose blocks are not free
+	released   uint64 // the first frame whose blocks are in use
 
 	openPos         int // of the open frame in its slab
 	openBytes       int // of the open frame, header included; 0: no frame is open
 	openEntries     uint32
 	chain           uint32 // header CRC of the last submitted frame
-	next            int64  // block that the next frame goes to
+	next            int64  // block of the next frame, unless the end has too few left
 	blocks          int64  // of the journal file
-	usedBlocks      int64  // blocks that are not free, the wasted ones at the end included
+	usedBlocks      int64  // of frames that are not released, with those wasted at the end
 	file            uint32
-	stampSeq        uint64 // the durable sequence in the header of the last frame
-	dataSeq         uint64 // the last frame with an entry
-	lastEntry       ioring.Instant
-	replayHint      uint64
-	full            bool  // a frame found no room
-	sinceCheckpoint int64 // blocks submitted since the last checkpoint was begun
-	stampAt         ioring.Instant
-	memoryShort     bool // an append waits for memory
-	brokenFrames    int
+	stampSeq        uint64         // the durable sequence in the header of the last frame
+	dataSeq         uint64         // the last frame with an entry
+	lastEntry       ioring.Instant // when the last entry was appended, to a frame or an extent
+	replayHint      uint64         // frames before it are flushed
+	full            bool           // the next frame finds no room in the file
+	sinceCheckpoint int64          // blocks submitted since the last checkpoint was begun
+	stampAt         ioring.Instant // when the empty frame of stampWhenIdle is due; 0: not set
+	memoryShort     bool           // an append waits for memory: flushes are urgent
+	brokenFrames    int            // submitted frames that will never be durable
 }
 
 // liveFrame is a frame whose blocks in the journal are not free.
 type liveFrame struct {
 	block     int64
 	blocks    int32
-	wasted    int32 // blocks left unused at the journal's end before it
-	previous  uint32
-	unflushed int32 // batches in it that no segment has
+	wasted    int32  // blocks left unused at the journal's end before it
+	previous  uint32 // header CRC of the frame before
+	unflushed int32  // batches in it that no segment has
 	entries   uint32
 	slab      int32
 	pos       int
@@ -65,11 +67,10 @@ const (
 	frameInFlight
 	frameDone // written and synced; a frame before it is not
 	frameDurable
-	frameBroken
+	frameBroken // its write or sync failed, or that of a frame before it
 )
 
-// idleStampNS is how long after the last frame an empty one says that it is
-// durable.
+// idleStampNS is how long after the last frame an empty one is written.
 const idleStampNS = 50e6
 
 func (j *journal) allocate() {
@@ -84,8 +85,8 @@ func (j *journal) frame(seq uint64) *liveFrame { return &j.live[seq%uint64(len(j
 // inFlight is how many frames are submitted and not durable.
 func (j *journal) inFlight() int { return int(j.submitted - j.durableSeq) }
 
-// append writes the header of an entry whose bytes are in place into the open
-// frame, for which openFrameFor made room.
+// append adds an entry, whose bytes are in place, to the open frame: it writes the
+// entry's header. openFrameFor has made room. seq is the frame's.
 func (j *journal) append(cache *cache, entry *format.Entry) (seq uint64) {
 	buf := cache.slabs[cache.current].block.Bytes()
 	putEntry(buf[j.openPos+j.openBytes:], entry)
@@ -172,8 +173,9 @@ func (j *journal) complete(index uint32, completion ioring.Completion) (frame *l
 	return frame, true
 }
 
-// stampWhenIdle writes an empty frame some time after the last one: its header
-// says that the last one is durable, which opening then need not guess.
+// stampWhenIdle writes an empty frame idleStampNS after the last one. Its header says
+// that the last one is durable: a start that finds that one broken knows then that
+// acknowledged records are lost, and does not take it for the hole of a power cut.
 func (e *Engine) stampWhenIdle(sleep *ioring.Instant) {
 	j := &e.journal
 	if j.openEntries > 0 || j.sealedSeq > j.durableSeq || j.stampSeq >= j.dataSeq {
@@ -213,8 +215,8 @@ func (j *journal) replayFrom() uint64 {
 	return seq
 }
 
-// blocksBefore is how many of the journal's used blocks lie before frame seq, at
-// most the first that is not durable.
+// blocksBefore is how many used blocks lie before a frame, which is at most the first
+// that is not submitted.
 func (j *journal) blocksBefore(seq uint64) int64 {
 	if seq > j.submitted {
 		return j.usedBlocks

@@ -87,7 +87,7 @@ func (e *Engine) MaxTime(slot Slot) (ts, base int64) {
 		return -1, -1
 	}
 	if lg.maxTimeBase < lg.start {
-		return e.maxTimeLeft(lg)
+		return lg.maxTimeLeft(&e.segments, &e.batches)
 	}
 	return lg.maxTime, lg.maxTimeBase
 }
@@ -95,18 +95,18 @@ func (e *Engine) MaxTime(slot Slot) (ts, base int64) {
 // maxTimeLeft is MaxTime of a log whose start has passed the batch with the largest
 // timestamp: it looks at all that is left. Of a segment that the start cuts in two
 // the time may be that of a record before the start.
-func (e *Engine) maxTimeLeft(lg *log) (ts, base int64) {
+func (l *log) maxTimeLeft(segments *segments, batches *batches) (ts, base int64) {
 	ts, base = -1, -1
-	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(seg.next) {
-		if seg.position > 0 && seg.end > lg.start && seg.maxTime > ts {
-			ts, base = seg.maxTime, max(seg.seekTime(seg.maxTime), lg.start)
+	for seg := segments.at(l.firstSegment); seg != nil; seg = segments.at(seg.next) {
+		if seg.position > 0 && seg.end > l.start && seg.maxTime > ts {
+			ts, base = seg.maxTime, max(seg.seekTime(seg.maxTime), l.start)
 		}
 	}
-	for i := lg.firstChunk; i != none; i = e.batches.chunks[i].next {
-		chunk := &e.batches.chunks[i]
+	for i := l.firstChunk; i != none; i = batches.chunks[i].next {
+		chunk := &batches.chunks[i]
 		for k := chunk.head; k < chunk.tail; k++ {
-			if batch := &chunk.batches[k]; batch.maxTime > ts && batch.base+int64(batch.count) > lg.start {
-				ts, base = batch.maxTime, max(batch.base, lg.start)
+			if batch := &chunk.batches[k]; batch.maxTime > ts && batch.base+int64(batch.count) > l.start {
+				ts, base = batch.maxTime, max(batch.base, l.start)
 			}
 		}
 	}
@@ -154,13 +154,6 @@ func (e *Engine) EpochOf(slot Slot, offset int64) int32 {
 // isCorrupt reports that the record at offset is known to be lost on disk.
 func (l *log) isCorrupt(offset int64) bool {
 	return l.corruptFrom != format.NoOffset && offset >= l.corruptFrom && offset < l.corruptTo
-}
-
-// CorruptRange is the range of acknowledged records that are lost, from to to - 1,
-// as opening or a read from disk found it. False: none are known to be.
-func (e *Engine) CorruptRange(slot Slot) (from, to int64, corrupt bool) {
-	lg := &e.logs.all[slot]
-	return lg.corruptFrom, lg.corruptTo, lg.corruptFrom != format.NoOffset
 }
 
 // DeleteLog deletes a log. The deletion is durable when the event Deleted comes; the

@@ -58,7 +58,7 @@ func Plan(arena *mem.Arena, o Options) (*Engine, error) {
 
 // allocate takes all memory that the engine will ever have.
 func (e *Engine) allocate(arena *mem.Arena) error {
-	for _, shared := range []**env{&e.cache.env, &e.checkpoints.env, &e.extents.env, &e.files.env, &e.flush.env, &e.index.env, &e.journal.env, &e.reads.env, &e.recycled.env, &e.segments.env} {
+	for _, shared := range []**env{&e.cache.env, &e.checkpoints.env, &e.extents.env, &e.files.env, &e.flush.env, &e.index.env, &e.journal.env, &e.provision.env, &e.reads.env, &e.recycled.env, &e.segments.env} {
 		*shared = &e.env
 	}
 	e.logs.allocate(e.o.LogsMax)

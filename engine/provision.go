@@ -5,39 +5,44 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// provisioner makes and grows segments.
+// provisioner makes and grows segments, a few at a time, ahead of need: see admit. A
+// log has one job at most (log.provisioning).
 type provisioner struct {
+	env  *env
 	jobs [jobsMax]provisionJob
 	busy int
 }
 
-// provisionJob makes a segment, of a spare where there is one, or grows one:
+// provisionJob makes a log's next segment, of a recycled file where there is one, or
+// grows a segment:
 //
 //	rename();                                 await syncDirectory(); entry(assigned); await durable; ready
 //	open(create); await allocate(); await sync(); await syncDirectory(); entry(assigned); await durable; ready
 //	open();       await allocate(); await sync(); grown
 type provisionJob struct {
 	stage    jobStage
-	create   bool
-	pushed   bool
-	pinned   bool
-	recycled uint64 // the generation its file had
-	zeroes   bool   // a file of zeroes
+	create   bool   // it makes a segment
+	pushed   bool   // its operation is in flight
+	pinned   bool   // its file is pinned
+	zeroes   bool   // the recycled file is one of zeroes
+	recycled uint64 // the generation that the recycled file had
 	log      Slot
 	segment  int32
-	bytes    int64
-	bytesMin int64 // what is needed now, where the disk has not so much
+	bytes    int64 // the size to reach
+	bytesMin int64 // the size that is needed now, where the disk has no room for bytes
 	errno    int
 }
 
-// growBytesMin is the least that a segment is made with, and grows by: crumbs on a
-// disk that is nearly full are for opening, which needs some.
+// growBytesMin is the least size of a new segment, and the least growth of one. What
+// a nearly full disk has left below that is kept for the next start, which needs some.
 const growBytesMin = 1 << 20
 
-// worksMax is how many segments are made or grown at a time.
+// jobsMax is how many segments are made or grown at a time. Sixteen made no more of
+// them a second (docs/decisions/0018-many-logs.md).
 const jobsMax = 4
 
-// retryNS is how long a log waits that found no space on the disk.
+// retryNS is how long a log that found no space on the disk waits before it tries
+// again.
 const retryNS = 1e9
 
 type jobStage uint8
@@ -49,8 +54,8 @@ const (
 	jobAllocate
 	jobSync
 	jobDirectory
-	jobEntry
-	jobAwait
+	jobEntry // the entry that assigns the segment to its log is to be appended
+	jobAwait // until that entry is durable
 )
 
 // code is the operation that a stage waits for.
@@ -66,6 +71,7 @@ func (s jobStage) code() ioring.Code {
 	return ioring.Sync
 }
 
+// take takes a free job; nil: all are busy.
 func (p *provisioner) take() *provisionJob {
 	for i := range p.jobs {
 		if p.jobs[i].stage == jobFree {
@@ -76,86 +82,108 @@ func (p *provisioner) take() *provisionJob {
 	return nil
 }
 
-// wantSegment has the log's next segment made.
-func (e *Engine) requestSegment(lg *log, n int64) Status {
+// requestSegment has the log's next segment made, with room for n entry bytes. The
+// Status is for an append that cannot go on without it: WaitRoom or NoSpace.
+func (p *provisioner) requestSegment(segments *segments, files *files, recycled *recycledFiles, lg *log, n int64) Status {
 	if lg.noSpace {
-		if e.now < lg.retryAt {
+		if p.env.now < lg.retryAt {
 			return NoSpace
 		}
 		lg.noSpace = false
 	}
-	if lg.provisioning || e.failed {
-		return e.waitForRoom()
+	if lg.provisioning || p.env.failed {
+		return p.env.waitForRoom()
 	}
-	job := e.provision.take()
+	job := p.take()
 	if job == nil {
-		return e.waitForRoom()
+		return p.env.waitForRoom()
 	}
 	*job = provisionJob{stage: jobOpen, create: true, log: lg.slot, segment: none, bytes: growBytesMin}
 	file := none
-	if i := e.recycled.find(&e.segments, lg, format.RoomFor(n)); i >= 0 {
-		spare := e.recycled.take(&e.segments, i)
-		was := &e.segments.all[spare.segment]
-		job.stage, job.recycled, job.bytes, job.zeroes, file = jobRename, was.generation, was.allocated, spare.zeroed, was.file
-		e.segments.release(was)
+	if i := recycled.find(segments, lg, format.RoomFor(n)); i >= 0 {
+		kept := recycled.take(segments, i)
+		was := &segments.all[kept.segment]
+		job.stage, job.recycled, job.bytes, job.zeroes, file = jobRename, was.generation, was.allocated, kept.zeroed, was.file
+		segments.release(was)
 	}
-	seg := e.segments.take(e.segments.nextGeneration(), lg.slot)
+	seg := segments.take(segments.nextGeneration(), lg.slot)
 	if seg == nil {
 		*job = provisionJob{}
-		e.provision.busy--
-		if e.diskFull(lg); lg.noSpace {
+		p.busy--
+		if recycled.diskFull(segments, lg); lg.noSpace {
 			return NoSpace
 		}
-		return e.waitForRoom()
+		return p.env.waitForRoom()
 	}
-	if job.segment = seg.number; file != none { // it may be open, and stays so
-		seg.file, e.files.table[file].segment = file, seg.number
+	if job.segment = seg.number; file != none { // an open file stays open under its new name
+		seg.file, files.table[file].segment = file, seg.number
 	}
 	for job.bytes < format.RoomFor(n) {
 		job.bytes *= 2
 	}
-	job.bytes = min(job.bytes, int64(e.o.SegmentBytes))
+	job.bytes = min(job.bytes, int64(p.env.o.SegmentBytes))
 	job.bytesMin = min(job.bytes, max(int64(format.AlignBlock(int(format.RoomFor(n)))), growBytesMin))
-	e.segments.append(lg, seg)
+	segments.append(lg, seg)
 	lg.provisioning = true
-	return e.waitForRoom()
+	return p.env.waitForRoom()
 }
 
-// wantRoom has segment g grown to at least need bytes.
-func (e *Engine) requestGrowth(lg *log, seg *segment, need int64) Status {
+// requestGrowth has a log's segment grown to at least need bytes. The Status is as
+// requestSegment's.
+func (p *provisioner) requestGrowth(lg *log, seg *segment, need int64) Status {
 	if lg.noSpace {
-		if e.now < lg.retryAt {
+		if p.env.now < lg.retryAt {
 			return NoSpace
 		}
 		lg.noSpace = false
 	}
-	if lg.provisioning || e.failed {
-		return e.waitForRoom()
+	if lg.provisioning || p.env.failed {
+		return p.env.waitForRoom()
 	}
-	job := e.provision.take()
+	job := p.take()
 	if job == nil {
-		return e.waitForRoom()
+		return p.env.waitForRoom()
 	}
 	need = int64(format.AlignBlock(int(need)))
 	bytes := max(seg.allocated, growBytesMin)
 	for bytes < need {
 		bytes *= 2
 	}
-	bytes = max(min(bytes, int64(e.o.SegmentBytes)), need)
+	bytes = max(min(bytes, int64(p.env.o.SegmentBytes)), need)
 	*job = provisionJob{stage: jobOpen, log: lg.slot, segment: seg.number, bytes: bytes, bytesMin: max(need, seg.allocated+growBytesMin)}
 	lg.provisioning = true
-	return e.waitForRoom()
+	return p.env.waitForRoom()
 }
 
-// spaceGone: l waits for room, which spares make at once.
-func (e *Engine) diskFull(lg *log) {
-	if e.ReleaseRecycled() {
-		e.progress++
+// moveToNextSegment moves what is pending from a broken segment to the log's next
+// one, once that is ready. It returns false, as nothing can be flushed in this step.
+func (p *provisioner) moveToNextSegment(segments *segments, files *files, recycled *recycledFiles, lg *log) bool {
+	seg := &segments.all[lg.writing]
+	if seg.next == none {
+		p.requestSegment(segments, files, recycled, lg, seg.pending)
+		return false
+	}
+	next := &segments.all[seg.next]
+	if !next.ready {
+		return false
+	}
+	next.pending += seg.pending
+	seg.pending = 0
+	next.base, next.end = lg.flushed, lg.flushed
+	lg.active, lg.writing = seg.next, seg.next
+	return false
+}
+
+// diskFull has a log wait for space on the disk. Removing the kept files makes some
+// at once; without any the log tries again after retryNS.
+func (r *recycledFiles) diskFull(segments *segments, lg *log) {
+	if r.releaseAll(segments) {
+		r.env.progress++
 		return
 	}
-	lg.noSpace, lg.retryAt = true, e.now+retryNS
-	e.stats.NoSpace++
-	e.progress++
+	lg.noSpace, lg.retryAt = true, r.env.now+retryNS
+	r.env.stats.NoSpace++
+	r.env.progress++
 }
 
 func (e *Engine) stepProvision(sleep *ioring.Instant) {
@@ -169,6 +197,7 @@ func (e *Engine) stepProvision(sleep *ioring.Instant) {
 	}
 }
 
+// stepJob starts the operation that a job's stage waits for.
 func (e *Engine) stepJob(index uint32, job *provisionJob, sleep *ioring.Instant) {
 	seg := &e.segments.all[job.segment]
 	token := ioring.MakeToken(kindProvision, 0, index)
@@ -223,6 +252,9 @@ func (e *Engine) stepJob(index uint32, job *provisionJob, sleep *ioring.Instant)
 	e.disk.begin(WorkFiles, metadataBytes)
 }
 
+// provisionCompleted takes the completion of a job's operation and goes on to the
+// next stage. Where the disk has no room for all that was asked, half as much growth
+// is tried, down to what is needed now.
 func (e *Engine) provisionCompleted(index uint32, completion ioring.Completion) {
 	job := &e.provision.jobs[index]
 	job.pushed = false
@@ -234,7 +266,7 @@ func (e *Engine) provisionCompleted(index uint32, completion ioring.Completion) 
 	if completion.Result < 0 {
 		job.errno = int(-completion.Result)
 		if job.stage == jobAllocate && spaceShort(ioring.Allocate, job.errno) && job.bytes > job.bytesMin && e.recycled.count == 0 {
-			job.bytes = max(job.bytesMin, (seg.allocated+job.bytes)/2&^(format.BlockBytes-1)) // half as much more
+			job.bytes = max(job.bytesMin, (seg.allocated+job.bytes)/2&^(format.BlockBytes-1))
 			return
 		}
 		e.jobFailed(job)
@@ -264,7 +296,8 @@ func (e *Engine) provisionCompleted(index uint32, completion ioring.Completion) 
 	}
 }
 
-// segmentAssigned: the journal says durably whose the file is.
+// segmentAssigned ends the job of a new segment: the journal says durably which log
+// it belongs to.
 func (e *Engine) segmentAssigned(lg *log, generation uint64) {
 	for i := range e.provision.jobs {
 		job := &e.provision.jobs[i]
@@ -282,7 +315,8 @@ func (e *Engine) segmentAssigned(lg *log, generation uint64) {
 	}
 }
 
-// workFailed gives up: what was there before stays, a new file is removed.
+// jobFailed gives a job up. A segment that was to grow stays as it was, and takes no
+// more extents unless the disk was only full; a new one is removed.
 func (e *Engine) jobFailed(job *provisionJob) {
 	lg, code := &e.logs.all[job.log], job.stage.code()
 	full := spaceShort(code, job.errno)
@@ -300,13 +334,13 @@ func (e *Engine) jobFailed(job *provisionJob) {
 		e.survived(failure)
 	}
 	if job.create {
-		// it is the log's last: one work at a time
+		// The new segment is the log's last: a log has one job at a time.
 		if lg.firstSegment == job.segment {
 			lg.firstSegment, lg.lastSegment = none, none
 		} else {
-			for g := lg.firstSegment; g != none; g = e.segments.all[g].next {
-				if e.segments.all[g].next == job.segment {
-					e.segments.all[g].next, lg.lastSegment = none, g
+			for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(seg.next) {
+				if seg.next == job.segment {
+					seg.next, lg.lastSegment = none, seg.number
 				}
 			}
 		}
@@ -315,10 +349,11 @@ func (e *Engine) jobFailed(job *provisionJob) {
 	} else if !full {
 		e.segments.all[job.segment].broken = true
 	}
-	e.diskFull(lg)
+	e.recycled.diskFull(&e.segments, lg)
 	e.endJob(job)
 }
 
+// endJob frees a job. Its log may go on, or be freed where it was deleted meanwhile.
 func (e *Engine) endJob(job *provisionJob) {
 	if job.pinned {
 		e.files.unpin(&e.segments.all[job.segment])

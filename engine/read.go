@@ -6,68 +6,78 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// reads read runs from segments into buffers of their own. One read's life:
+// diskReads read runs from segments, into buffers of their own. One read, as the
+// function it stands for:
 //
-//	open(); loop { await head of a run(); past it? next }; await the run, and
-//	what follows up to readAtOnce; verify; told
+//	open(file); current = seek(from)
+//	while current ends at or before from { await read(header of current); current = the next run }
+//	await read(current, and what follows up to readAtOnce); verify each run; ReadDone
 //
-// Who goes on where another read ended, as a consumer does that catches up,
-// needs no heads: the segment remembers where that was.
+// A read that begins where another one ended, as the reads of a consumer that catches
+// up do, reads no headers: the segment remembers where that was (rememberReader).
 type diskReads struct {
 	env  *env
 	all  [readsMax]diskRead
 	busy int
-	next int // whose turn it is to ask the disk
+	next int // the read whose turn it is to be pushed
 }
 
+// diskRead is one read, and its buffer. current is the run that it has come to, examined
+// where in buf that begins.
+//
+// Invariant: examined <= got <= want <= the buffer's length, except that a run which
+// was passed may end behind got.
 type diskRead struct {
 	stage    readStage
-	held     bool // ReadEnd has not come
-	pushed   bool
-	opened   bool
+	held     bool // ReadEnd was not called
+	pushed   bool // it is in flight
+	opened   bool // the segment's file is pinned
 	log      Slot
-	id       uint64 // of the log when the read began: the slot may be another's by now
+	id       uint64 // the log's: another log may have the slot when the read ends
 	segment  int32
 	user     uint32
 	from     int64
-	at       format.IndexEntry // of the run that is looked at
-	examined int               // where it is in buf
+	current  format.IndexEntry
+	examined int
 	buf      mem.Block
-	got      int
-	want     int
-	asked    int  // of the disk
-	ended    bool // the file does, behind what was got
-	single   bool // the disk has refused a read of much
-	first    int  // the runs that were found whole are here in buf
+	got      int  // bytes read into buf
+	want     int  // bytes to read into it
+	asked    int  // bytes that the operation in flight reads
+	ended    bool // the file ends behind what was got
+	single   bool // the disk has refused a read of several runs: one run alone is read
+	first    int  // buf[first:end] holds the runs that were found whole; end 0: none yet
 	end      int
 	pins     int32
 }
 
-// readAtOnce is what one read asks of the disk, where no single run is larger:
-// much for a request, and little for the shard's thread to verify in one turn.
-// Where something was appended within besideNS, reads are smaller, and fewer are
-// in flight: an append waits for those before it (docs/decisions/0016-cold-reads.md).
+// Sizes of reads, and how many are in flight (docs/decisions/0016-cold-reads.md).
 const (
-	readsMax    = 4
-	readAtOnce  = 256 << 10
+	readsMax = 4
+	// readAtOnce is what one read asks of the disk, unless a single run is larger. More
+	// would keep the shard's thread verifying checksums for too long in one turn.
+	readAtOnce = 256 << 10
+	// Within besideNS of an append reads are smaller and fewer are in flight, as the
+	// next append waits in the disk for the reads before it.
 	readBeside  = 128 << 10
 	readsBeside = 2
 	besideNS    = 20e6
 )
 
-// View is one batch as it lies in memory. Its bytes stay until Unpin(Pin).
+// View is one batch in memory. Its bytes are valid until Unpin(Pin).
 type View struct {
 	Bytes []byte
 	Pin   uint32
 }
 
+// pinDisk marks a pin of a read buffer; any other pins a slab.
 const pinDisk = 1 << 31
 
-// Hot says that a View lies in log memory, and pins some of it.
+// Hot reports that a View is in log memory, and pins a slab of it.
 func (v View) Hot() bool { return v.Pin&pinDisk == 0 }
 
-// Read gives the batches that hold offsets from to to, oldest first, at most
-// maxBytes of them, but the first one whole.
+// Read gives the batches in memory that hold offsets from from to to - 1, oldest first:
+// at most maxBytes bytes, but at least one batch. Each view pins a slab. NotCached: the
+// batch at from is not in memory.
 func (e *Engine) Read(slot Slot, from, to int64, maxBytes int, out []View) (n int, st Status) {
 	if !e.logs.isOpen(slot) {
 		return 0, Unknown
@@ -77,7 +87,7 @@ func (e *Engine) Read(slot Slot, from, to int64, maxBytes int, out []View) (n in
 	case from < lg.start || from > lg.end:
 		return 0, OutOfRange
 	case lg.corruptFrom != format.NoOffset && from >= lg.end:
-		return 0, LogCorrupt // nothing will come there
+		return 0, LogCorrupt // nothing will be appended there
 	case from >= to || len(out) == 0:
 		return 0, Empty
 	}
@@ -107,8 +117,8 @@ func (e *Engine) Read(slot Slot, from, to int64, maxBytes int, out []View) (n in
 	return n, OK
 }
 
-// SeekTime is an offset at which to begin looking for the first batch whose
-// largest timestamp is at least ts, never past it. False: no batch has one.
+// SeekTime is an offset at or before the first batch whose largest timestamp is at
+// least ts. False: no batch has one.
 func (e *Engine) SeekTime(slot Slot, ts int64) (base int64, ok bool) {
 	lg := &e.logs.all[slot]
 	if lg.maxTimeBase == format.NoOffset || lg.maxTime < ts || lg.start == lg.end {
@@ -131,7 +141,7 @@ func (e *Engine) SeekTime(slot Slot, ts int64) (base int64, ok bool) {
 	return max(lg.flushed, lg.start), true
 }
 
-// Unpin lets a View's bytes go.
+// Unpin gives the bytes of a View back.
 func (e *Engine) Unpin(pin uint32) {
 	if pin&pinDisk != 0 {
 		e.reads.unpin(pin &^ pinDisk)
@@ -148,16 +158,17 @@ func (e *Engine) Unpin(pin uint32) {
 	}
 }
 
-// UnpinQuietly is Unpin of what was read in this turn: that is no progress, which
-// would have whoever waits for memory look, and read, again.
+// UnpinQuietly is Unpin of a view that was made in this turn. It does not count as
+// Progress, after which requests that wait for memory would try, and read, again.
 func (e *Engine) UnpinQuietly(pin uint32) {
 	was := e.progress
 	e.Unpin(pin)
 	e.progress = was
 }
 
-// ReadDisk reads and verifies the run that holds from, and runs behind it. The
-// event ReadDone tells; with status OK, ReadEnd must follow it.
+// ReadDisk reads and verifies the run that holds from, and runs behind it. The event
+// ReadDone has the result; if its Status is OK, ReadEnd must follow. WaitMemory: no read
+// buffer is free.
 func (e *Engine) ReadDisk(slot Slot, from int64, user uint32) Status {
 	if !e.logs.isOpen(slot) {
 		return Unknown
@@ -184,7 +195,7 @@ func (e *Engine) ReadDisk(slot Slot, from int64, user uint32) Status {
 		}
 		*read = diskRead{stage: readHeader, held: true, log: slot, id: lg.id, segment: seg.number, user: user, from: from, want: format.BlockBytes, buf: read.buf}
 		var near bool
-		if read.at, near = seg.seek(from); near {
+		if read.current, near = seg.seek(from); near {
 			e.reads.want(&e.segments, read, 0)
 		}
 		seg.readers++
@@ -195,14 +206,15 @@ func (e *Engine) ReadDisk(slot Slot, from int64, user uint32) Status {
 	return WaitMemory
 }
 
+// step pushes reads, in turn, so that each of them gets its share of the disk.
 func (r *diskReads) step(segments *segments, files *files, sleep *ioring.Instant) {
 	if r.busy == 0 {
 		return
 	}
-	flying := 0
+	inFlight := 0
 	for i := range r.all {
 		if r.all[i].pushed {
-			flying++
+			inFlight++
 		}
 	}
 	for k, first := 0, r.next; k < readsMax; k++ {
@@ -211,8 +223,8 @@ func (r *diskReads) step(segments *segments, files *files, sleep *ioring.Instant
 		if read.pushed || read.stage == readFree || read.stage == readDone {
 			continue
 		}
-		if flying >= readsBeside && r.env.appending() {
-			return // asked again when one is done
+		if inFlight >= readsBeside && r.env.appending() {
+			return // the step comes again when one of them completes
 		}
 		if !read.opened {
 			_, pending, errno := files.acquire(&segments.all[read.segment], false)
@@ -229,28 +241,28 @@ func (r *diskReads) step(segments *segments, files *files, sleep *ioring.Instant
 			}
 			read.opened = true
 		}
-		read.pushed = r.env.ring.Push(ioring.Op{Code: ioring.Read, File: files.firstSlot + uint32(segments.all[read.segment].file), Offset: uint64(read.at.Position) + uint64(read.got), Buf: read.buf.Slice(read.got, read.want-read.got), Token: ioring.MakeToken(kindRead, 0, uint32(i))})
+		read.pushed = r.env.ring.Push(ioring.Op{Code: ioring.Read, File: files.firstSlot + uint32(segments.all[read.segment].file), Offset: uint64(read.current.Position) + uint64(read.got), Buf: read.buf.Slice(read.got, read.want-read.got), Token: ioring.MakeToken(kindRead, 0, uint32(i))})
 		if !read.pushed {
 			earlier(sleep, r.env.now)
 			continue
 		}
-		flying++
+		inFlight++
 		r.next = (i + 1) % readsMax
 		read.asked = read.want - read.got
 		r.env.disk.begin(WorkReads, read.asked)
 	}
 }
 
-// appending says that something was appended just now.
+// appending reports that a frame or an extent went to the disk within besideNS.
 func (v *env) appending() bool { return v.now-v.appendedAt < besideNS }
 
 type readStage uint8
 
 const (
 	readFree   readStage = iota
-	readHeader           // the head of a run alone is read
-	readRuns             // a run is, with what follows
-	readDone
+	readHeader           // it reads the header of a run alone
+	readRuns             // it reads a run and what follows
+	readDone             // the event ReadDone was queued; its views may be pinned
 )
 
 func (r *diskReads) allocate(arena *mem.Arena) (err error) {
@@ -262,6 +274,7 @@ func (r *diskReads) allocate(arena *mem.Arena) (err error) {
 	return nil
 }
 
+// completed takes the completion of a read, and examines what it has brought.
 func (r *diskReads) completed(logs *logTable, segments *segments, files *files, index uint32, completion ioring.Completion) {
 	read := &r.all[index]
 	read.pushed = false
@@ -271,12 +284,12 @@ func (r *diskReads) completed(logs *logTable, segments *segments, files *files, 
 	}
 	switch {
 	case completion.Result < 0 && read.stage == readRuns && !read.single:
-		read.single = true // it may be about what lies behind the run
+		read.single = true // what cannot be read may be behind the run
 		read.wantHeader()
 		return
 	case completion.Result < 0:
 		r.env.survived(r.failureOf(segments, read, ioring.Read, int(-completion.Result)))
-		r.end(segments, files, index, StorageFailed) // what lies there may be sound
+		r.end(segments, files, index, StorageFailed) // not Corrupt: what is on disk may be sound
 		return
 	case completion.Result == 0:
 		read.ended = true
@@ -290,13 +303,13 @@ func (r *diskReads) completed(logs *logTable, segments *segments, files *files, 
 	}
 }
 
-// readHead has the head of the run be read where the read stands.
+// wantHeader has the header of the current run read.
 func (r *diskRead) wantHeader() {
 	r.stage, r.examined, r.got, r.want = readHeader, 0, 0, format.BlockBytes
 }
 
-// readRuns has the run be read where the read stands, which takes so many bytes
-// at least, and what follows. What is there of it stays.
+// want has the current run read, which takes at least so many bytes, and what follows. What
+// is read of it already stays.
 func (r *diskReads) want(segments *segments, read *diskRead, atLeast int) {
 	if read.examined > 0 {
 		read.examined, read.got = 0, 0
@@ -309,32 +322,32 @@ func (r *diskReads) want(segments *segments, read *diskRead, atLeast int) {
 	if r.env.appending() {
 		most = readBeside
 	}
-	// The next run is likely as large as the last: no piece of one more.
+	// The next run is probably as large as the last one: whole runs of that size are read.
 	seg := &segments.all[read.segment]
 	if seg.lastReadBytes > most {
 		most = seg.lastReadBytes
 	} else if seg.lastReadBytes > 0 {
 		most -= most % seg.lastReadBytes
 	}
-	read.want = int(min(int64(max(atLeast, most)), seg.position-read.at.Position, int64(read.buf.Len())))
+	read.want = int(min(int64(max(atLeast, most)), seg.position-read.current.Position, int64(read.buf.Len())))
 }
 
-// lookCold looks at the run where the read stands. False: the read is over, or
-// more has to come.
+// examine verifies the current run, and moves on behind it. False: the read has ended, or has
+// to read more first.
 func (r *diskReads) examine(logs *logTable, segments *segments, files *files, index uint32) bool {
 	read := &r.all[index]
 	seg := &segments.all[read.segment]
 	var header format.RunHeader
-	buf := read.buf.Bytes()[min(read.examined, read.got):read.got] // a run that was passed may end behind it
-	last := read.end > 0 || read.ended                             // no more is asked of the disk
+	buf := read.buf.Bytes()[min(read.examined, read.got):read.got]
+	last := read.end > 0 || read.ended // nothing more is read
 	switch {
-	case read.at.Position >= seg.position || len(buf) < format.BlockBytes && last:
+	case read.current.Position >= seg.position || len(buf) < format.BlockBytes && last:
 		return r.stop(logs, segments, files, index, seg.end)
 	case len(buf) < format.BlockBytes:
 		read.wantHeader()
 		return false
 	}
-	if !header.Get(buf) || header.Directory != r.env.dir || header.Generation != seg.generation || header.Log != read.id || header.Base != read.at.Base && (header.Base < read.at.Base || header.Base > logs.all[read.log].start) || header.Bytes() > read.buf.Len() || read.at.Position+int64(header.Bytes()) > seg.position {
+	if !header.Get(buf) || header.Directory != r.env.dir || header.Generation != seg.generation || header.Log != read.id || header.Base != read.current.Base && (header.Base < read.current.Base || header.Base > logs.all[read.log].start) || header.Bytes() > read.buf.Len() || read.current.Position+int64(header.Bytes()) > seg.position {
 		return r.stop(logs, segments, files, index, seg.end)
 	}
 	passed := header.End <= read.from
@@ -348,32 +361,32 @@ func (r *diskReads) examine(logs *logTable, segments *segments, files *files, in
 	case !header.Whole(buf[format.HeaderBytes : format.HeaderBytes+int(header.BodyBytes)]):
 		return r.stop(logs, segments, files, index, header.End)
 	}
-	seg.addIndexEntry(read.at)
+	seg.addIndexEntry(read.current)
 	if read.end == 0 {
 		r.env.stats.ColdHeads++
 	}
 	if !passed {
 		if read.end == 0 {
 			read.first = read.examined
-			seg.rememberReader(read.at)
+			seg.rememberReader(read.current)
 		}
 		read.end = read.examined + header.Bytes()
 		seg.lastReadBytes = header.Bytes()
 		r.env.stats.ColdBytes += uint64(header.Bytes())
 	}
-	read.at = format.IndexEntry{Base: header.End, Position: read.at.Position + int64(header.Bytes()), Before: max(read.at.Before, header.MaxTime)}
+	read.current = format.IndexEntry{Base: header.End, Position: read.current.Position + int64(header.Bytes()), Before: max(read.current.Before, header.MaxTime)}
 	read.examined += header.Bytes()
 	return true
 }
 
-// stopCold ends a read that goes no further: it is no longer under way, false.
-// What was found is sound, and whoever reads on finds what stands behind it;
-// where nothing was found the run is not what was written, nor is what follows
-// up to end known to be.
+// stop ends a read that cannot go further, and returns false. Runs that were found are
+// sound, and the read has succeeded; the next read finds what is wrong behind them. If
+// none was found, the current run is corrupt, and the records up to end are not known to
+// be sound.
 func (r *diskReads) stop(logs *logTable, segments *segments, files *files, index uint32, end int64) bool {
 	read := &r.all[index]
 	if read.end > 0 {
-		segments.all[read.segment].rememberReader(read.at)
+		segments.all[read.segment].rememberReader(read.current)
 		r.end(segments, files, index, OK)
 		return false
 	}
@@ -382,17 +395,17 @@ func (r *diskReads) stop(logs *logTable, segments *segments, files *files, index
 	return false
 }
 
-// rotFound: the run where r stands is not what was written. From now on its log
-// takes no more; the records from that run on, to end at most, are lost unless
-// memory still has them, those before and after are read on.
+// corruptionFound records that the current run is not what was written. Its log takes no
+// more appends. The records from that run up to end are lost unless memory has them;
+// those before and after can still be read.
 func (r *diskReads) corruptionFound(logs *logTable, segments *segments, read *diskRead, end int64) {
 	lg := &logs.all[read.log]
 	if lg.state != logOpen || lg.id != read.id {
 		return
 	}
-	from := max(read.at.Base, lg.start)
+	from := max(read.current.Base, lg.start)
 	failure := r.failureOf(segments, read, ioring.Read, 0)
-	failure.Offset, failure.Length, failure.From, failure.To, failure.Corrupt = read.at.Position, 0, from, end, true
+	failure.Offset, failure.Length, failure.From, failure.To, failure.Corrupt = read.current.Position, 0, from, end, true
 	r.env.survived(failure)
 	if lg.corruptFrom == format.NoOffset {
 		lg.corruptFrom, lg.corruptTo = from, end
@@ -402,15 +415,16 @@ func (r *diskReads) corruptionFound(logs *logTable, segments *segments, read *di
 	r.env.progress++
 }
 
-// readFailure is what ended read r: the operation that it stands at.
+// failureOf is what a read failed with.
 func (r *diskReads) failureOf(segments *segments, read *diskRead, code ioring.Code, errno int) Failure {
 	failure := Failure{Op: code, File: SegmentFile, Generation: segments.all[read.segment].generation, Errno: ioring.Errno(errno), Log: read.id}
 	if code == ioring.Read {
-		failure.Offset, failure.Length = read.at.Position+int64(read.got), int64(read.asked)
+		failure.Offset, failure.Length = read.current.Position+int64(read.got), int64(read.asked)
 	}
 	return failure
 }
 
+// end queues the event ReadDone. A read without a result is free at once.
 func (r *diskReads) end(segments *segments, files *files, index uint32, st Status) {
 	read := &r.all[index]
 	if read.opened {
@@ -429,12 +443,12 @@ func (r *diskReads) end(segments *segments, files *files, index uint32, st Statu
 	r.env.emit(Event{Kind: ReadDone, Slot: read.log, User: read.user, Status: st, Read: index})
 }
 
-// ReadViews gives the batches of a finished read that hold offsets from to to,
-// as Read does.
+// ReadViews gives the batches of a read that has ended which hold offsets from from to
+// to - 1, as Read does. Each view pins the read buffer.
 func (e *Engine) ReadViews(read uint32, from, to int64, maxBytes int, out []View) (n int) {
 	r := &e.reads.all[read]
 	if r.stage != readDone || !r.held {
-		panic("engine: ReadViews of a read that is not")
+		panic("engine: ReadViews of a read that is not done")
 	}
 	for at := r.first; at < r.end; {
 		var run format.RunHeader
@@ -476,6 +490,7 @@ func (e *Engine) ReadEnd(read uint32) {
 	e.reads.release(r)
 }
 
+// unpin drops one pin of a read buffer.
 func (r *diskReads) unpin(number uint32) {
 	read := &r.all[number]
 	if read.pins <= 0 {
@@ -485,6 +500,7 @@ func (r *diskReads) unpin(number uint32) {
 	r.release(read)
 }
 
+// release frees a read that has ended and whose views are all unpinned.
 func (r *diskReads) release(read *diskRead) {
 	if !read.held && read.pins == 0 && read.stage == readDone {
 		read.stage = readFree
@@ -502,7 +518,7 @@ func (e *Engine) ReadBuffersFree() (n int) {
 	return n
 }
 
-// ReadBuffersPinned says that a read buffer waits for its views to be unpinned.
+// ReadBuffersPinned reports that a read buffer waits until its views are unpinned.
 func (e *Engine) ReadBuffersPinned() bool {
 	for i := range e.reads.all {
 		if read := &e.reads.all[i]; read.stage == readDone && read.pins > 0 {

@@ -6,45 +6,49 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// recycled are files whose blocks were written before, which many disks are quicker
-// with: one of a virtual machine finds a place for a block when it is first
-// written. They are files that logs let go, or of zeroes, made ready while
-// nothing is appended. One becomes a log's next segment so, and the name changes
-// with it; what lies in it is nobody's until the journal says whose:
+// recycledFiles are files to become segments of logs to come. Their blocks were
+// written before: thin-provisioned disks, as virtual machines have them, allocate a
+// block on its first write, which costs 2-3x (docs/decisions/0017-new-blocks.md).
+// They are files of removed segments, and files that were filled with zeroes while
+// nothing was appended.
+//
+// How a removed segment's file becomes another log's segment. It gets a new name;
+// until the journal names its log, what it holds counts for nothing:
 //
 //	await start moved past it, or log closed, durable; await its readers; close()
 //	await rename(old, new); await syncDirectory(); entry(assigned); await durable; ready
 //
-// A file of zeroes is no log's while anything is written to it, and each step
-// waits until nothing was appended for a while, and nothing is in flight:
+// How a file of zeroes is made. Each step waits until nothing was appended for
+// preallocQuietNS and nothing is in flight:
 //
 //	open(create); await allocate(); until full { await write(zeroes) }; await sync()
 type recycledFiles struct {
 	env           *env
 	files         [RecycledMax]recycledFile
 	count         int
-	releasedBytes int64 // of those that logs let go
-	zeroedBytes   int64 // of those of zeroes
-	zeroes        mem.Block
+	releasedBytes int64     // of files of removed segments
+	zeroedBytes   int64     // of files of zeroes
+	zeroes        mem.Block // what is written to them; empty: none are made
 	prealloc      preallocation
-	preallocAfter ioring.Instant // no file is begun before
+	preallocAfter ioring.Instant // no file of zeroes is begun before
 }
 
+// recycledFile is one of them: an entry of the table of segments that is in no log.
 type recycledFile struct {
 	segment int32
 	since   ioring.Instant
-	zeroed  bool
+	zeroed  bool // it is a file of zeroes
 }
 
-// making is the file of zeroes under way.
+// preallocation is the file of zeroes that is being made.
 type preallocation struct {
 	stage   preallocStage
 	pushed  bool
 	pinned  bool
 	segment int32
-	bytes   int64
-	zeroed  int64
-	asked   int // of the disk, by what was pushed last
+	bytes   int64 // its size
+	zeroed  int64 // how many of them are written
+	asked   int   // bytes that the operation in flight counts as, in Disk
 }
 
 type preallocStage uint8
@@ -70,18 +74,18 @@ func (s preallocStage) code() ioring.Code {
 	return ioring.Open
 }
 
-// PrepareBytesMin is the size of a file of zeroes; they are larger where there
-// would be more than RecycledMax/2 of them.
+// PrepareBytesMin is the size of a file of zeroes. They are larger where
+// Options.PrepareBytes would otherwise be more than RecycledMax/2 of them.
 const PrepareBytesMin = 64 << 20
 
-// RecycledMax is how many files a shard keeps ready at most.
+// RecycledMax bounds how many files a shard keeps.
 const RecycledMax = 256
 
 const (
-	recycledKeepNS  = 600e9 // one that a log let go and nobody took for so long goes
-	zeroWriteBytes  = 256 << 10
-	preallocRetryNS = 600e9 // after the disk had no room
-	preallocQuietNS = 50e6  // what is taken for quiet
+	recycledKeepNS  = 600e9     // a removed segment's file that was not taken for so long is removed
+	zeroWriteBytes  = 256 << 10 // one write of zeroes
+	preallocRetryNS = 600e9     // after the disk had no room
+	preallocQuietNS = 50e6      // after the last append, before a step of a file of zeroes
 )
 
 func (r *recycledFiles) allocate(arena *mem.Arena) (err error) {
@@ -92,12 +96,13 @@ func (r *recycledFiles) allocate(arena *mem.Arena) (err error) {
 	return err
 }
 
-// keepSpare keeps the file of segment g, which nobody has open, for another log.
-// False: it may go.
+// keep keeps the file of a removed segment, which is closed, for another log. False:
+// it is to be removed.
 func (r *recycledFiles) keep(seg *segment) bool {
 	return !r.env.stopping && !seg.broken && seg.position > 0 && seg.position >= seg.allocated/2 && r.add(seg, false)
 }
 
+// add keeps a file. False: there are too many, or too many bytes of its sort.
 func (r *recycledFiles) add(seg *segment, zeroes bool) bool {
 	sum, most := &r.releasedBytes, r.env.o.SpareBytes
 	if zeroes {
@@ -112,9 +117,10 @@ func (r *recycledFiles) add(seg *segment, zeroes bool) bool {
 	return true
 }
 
-// findSpare is the largest of the spares for l that has room for n bytes, rather
-// one that a log let go, as those do not stay; -1. A log with large batches takes
-// what it may have, another what it has filled once.
+// find is the index of the largest file for a log that has room for n bytes; -1:
+// there is none. Files of removed segments go first, as they are not kept for long.
+// A log that writes directly takes files up to its segments' limit, any other log
+// only files no larger than the segment it fills now.
 func (r *recycledFiles) find(segments *segments, lg *log, n int64) int {
 	limit, best := r.env.segmentLimit(lg), -1
 	if !r.env.writesDirect(lg) {
@@ -124,52 +130,56 @@ func (r *recycledFiles) find(segments *segments, lg *log, n int64) int {
 		limit = min(limit, segments.all[lg.active].allocated)
 	}
 	for i := range r.count {
-		spare := &r.files[i]
-		has := segments.all[spare.segment].allocated
+		file := &r.files[i]
+		has := segments.all[file.segment].allocated
 		if has < n || has > limit {
 			continue
 		}
-		if best < 0 || r.files[best].zeroed && !spare.zeroed || r.files[best].zeroed == spare.zeroed && has > segments.all[r.files[best].segment].allocated {
+		if best < 0 || r.files[best].zeroed && !file.zeroed || r.files[best].zeroed == file.zeroed && has > segments.all[r.files[best].segment].allocated {
 			best = i
 		}
 	}
 	return best
 }
 
-// inRuns says that the log's batches, as far as is known, go to direct runs.
+// writesDirect reports that the log's last direct extent was large enough to expect
+// more of them.
 func (v *env) writesDirect(lg *log) bool {
 	return v.o.DirectBytes > 0 && lg.extentBytes >= v.o.DirectBytes/2
 }
 
-func (r *recycledFiles) take(segments *segments, i int) (x recycledFile) {
-	x = r.files[i]
+// take takes file number i out of those that are kept.
+func (r *recycledFiles) take(segments *segments, i int) recycledFile {
+	file := r.files[i]
 	r.count--
 	r.files[i] = r.files[r.count]
-	if x.zeroed {
-		r.zeroedBytes -= segments.all[x.segment].allocated
+	if file.zeroed {
+		r.zeroedBytes -= segments.all[file.segment].allocated
 	} else {
-		r.releasedBytes -= segments.all[x.segment].allocated
+		r.releasedBytes -= segments.all[file.segment].allocated
 	}
-	return x
+	return file
 }
 
-// Recycled is how many files are kept for logs to come, and their bytes.
+// Recycled is how many files are kept for new segments, and their bytes.
 func (e *Engine) Recycled() (n int, bytes int64) {
 	return e.recycled.count, e.recycled.releasedBytes + e.recycled.zeroedBytes
 }
 
-// ReleaseRecycled lets go of the files kept for logs to come: somebody else on this
-// disk finds no room, or a log of its own. False: there is none.
-func (e *Engine) ReleaseRecycled() (any bool) {
-	e.recycled.preallocAfter = e.now + preallocRetryNS
-	return e.recycled.releaseOlder(&e.segments, e.now, true)
+// ReleaseRecycled removes the files that are kept for new segments, because
+// something found no room on this disk. False: there is none.
+func (e *Engine) ReleaseRecycled() (any bool) { return e.recycled.releaseAll(&e.segments) }
+
+func (r *recycledFiles) releaseAll(segments *segments) (any bool) {
+	r.preallocAfter = r.env.now + preallocRetryNS
+	return r.releaseOlder(segments, r.env.now, true)
 }
 
-// letSparesGo has the spares removed that nobody took since before; those made
-// ready only where they are meant too. False: there is none.
-func (r *recycledFiles) releaseOlder(segments *segments, before ioring.Instant, ready bool) (any bool) {
+// releaseOlder removes the files of removed segments that are kept since before or
+// longer, and with zeroed the files of zeroes too. False: there is none.
+func (r *recycledFiles) releaseOlder(segments *segments, before ioring.Instant, zeroed bool) (any bool) {
 	for i := r.count - 1; i >= 0; i-- {
-		if spare := &r.files[i]; spare.since <= before && (ready || !spare.zeroed) {
+		if file := &r.files[i]; file.since <= before && (zeroed || !file.zeroed) {
 			any = true
 			segments.discard(&segments.all[r.take(segments, i).segment])
 		}
@@ -177,58 +187,60 @@ func (r *recycledFiles) releaseOlder(segments *segments, before ioring.Instant, 
 	return any
 }
 
-// discard has a file removed and not kept.
+// discard has a file that is in no log removed, and not kept again.
 func (s *segments) discard(seg *segment) {
 	seg.position = 0
 	s.unlinks = append(s.unlinks, seg.number)
 }
 
-func (e *Engine) stepRecycled(sleep *ioring.Instant) {
-	if e.recycled.count > 0 {
-		e.recycled.releaseOlder(&e.segments, e.now-recycledKeepNS, false)
-		earlier(sleep, e.now+recycledKeepNS/10)
+// step removes what was kept too long, and makes files of zeroes while the disk is
+// quiet: diskBusy says that something is in flight.
+func (r *recycledFiles) step(journal *journal, segments *segments, files *files, diskBusy bool, sleep *ioring.Instant) {
+	if r.count > 0 {
+		r.releaseOlder(segments, r.env.now-recycledKeepNS, false)
+		earlier(sleep, r.env.now+recycledKeepNS/10)
 	}
-	if e.recycled.zeroes.Len() > 0 && !e.failed && !e.stopping && !e.recycled.prealloc.pushed {
-		e.stepPreallocate(sleep)
+	if r.zeroes.Len() > 0 && !r.env.failed && !r.env.stopping && !r.prealloc.pushed {
+		r.stepPreallocate(journal, segments, files, diskBusy, sleep)
 	}
 }
 
-// stepMaking goes on with the file of zeroes, one operation at a time.
-func (e *Engine) stepPreallocate(sleep *ioring.Instant) {
-	prealloc := &e.recycled.prealloc
-	at := e.journal.lastEntry + preallocQuietNS
+// stepPreallocate starts the next operation of the file of zeroes.
+func (r *recycledFiles) stepPreallocate(journal *journal, segments *segments, files *files, diskBusy bool, sleep *ioring.Instant) {
+	prealloc := &r.prealloc
+	at := journal.lastEntry + preallocQuietNS
 	if prealloc.stage == preallocIdle {
-		if e.recycled.count == RecycledMax || e.recycled.zeroedBytes+e.preallocBytes() > e.o.PrepareBytes {
+		if r.count == RecycledMax || r.zeroedBytes+r.env.preallocBytes() > r.env.o.PrepareBytes {
 			return
 		}
-		at = max(at, e.recycled.preallocAfter)
+		at = max(at, r.preallocAfter)
 	}
 	switch {
-	case e.now < at:
+	case r.env.now < at:
 		earlier(sleep, at)
 		return
-	case e.diskBusy(): // what ends has this step come again
+	case diskBusy: // the step comes again when that ends
 		return
 	case prealloc.stage == preallocIdle:
-		fresh := e.segments.take(e.segments.nextGeneration(), 0)
+		fresh := segments.take(segments.nextGeneration(), 0)
 		if fresh == nil {
-			e.recycled.preallocAfter = e.now + preallocRetryNS
+			r.preallocAfter = r.env.now + preallocRetryNS
 			return
 		}
-		e.recycled.prealloc = preallocation{stage: preallocOpen, segment: fresh.number, bytes: e.preallocBytes()}
+		r.prealloc = preallocation{stage: preallocOpen, segment: fresh.number, bytes: r.env.preallocBytes()}
 	}
-	seg := &e.segments.all[prealloc.segment]
+	seg := &segments.all[prealloc.segment]
 	op := ioring.Op{Token: ioring.MakeToken(kindPreallocate, 0, 0)}
 	switch prealloc.stage {
 	case preallocOpen:
-		_, pending, errno := e.files.acquire(seg, true)
+		_, pending, errno := files.acquire(seg, true)
 		if errno != 0 {
-			e.recycled.preallocFailed(&e.segments, &e.files, ioring.Open, errno)
+			r.preallocFailed(segments, files, ioring.Open, errno)
 			return
 		}
 		if pending {
-			if e.ring.Room() < 1 {
-				earlier(sleep, e.now)
+			if r.env.ring.Room() < 1 {
+				earlier(sleep, r.env.now)
 			}
 			return
 		}
@@ -237,26 +249,28 @@ func (e *Engine) stepPreallocate(sleep *ioring.Instant) {
 	case preallocAllocate:
 		op.Code, op.Arg = ioring.Allocate, uint64(prealloc.bytes)
 	case preallocZero:
-		op.Code, op.Offset, op.Buf = ioring.Write, uint64(prealloc.zeroed), e.recycled.zeroes.Slice(0, int(min(zeroWriteBytes, prealloc.bytes-prealloc.zeroed)))
+		op.Code, op.Offset, op.Buf = ioring.Write, uint64(prealloc.zeroed), r.zeroes.Slice(0, int(min(zeroWriteBytes, prealloc.bytes-prealloc.zeroed)))
 	case preallocSync:
 		op.Code, op.Flags = ioring.Sync, ioring.FlagFull
 	}
-	op.File = e.files.firstSlot + uint32(seg.file)
-	if prealloc.pushed = e.ring.Push(op); !prealloc.pushed {
-		earlier(sleep, e.now)
+	op.File = files.firstSlot + uint32(seg.file)
+	if prealloc.pushed = r.env.ring.Push(op); !prealloc.pushed {
+		earlier(sleep, r.env.now)
 		return
 	}
 	prealloc.asked = max(op.Buf.Len(), metadataBytes)
-	e.disk.begin(WorkFiles, prealloc.asked)
+	r.env.disk.begin(WorkFiles, prealloc.asked)
 }
 
-// zeroFileBytes is the size of a file of zeroes: one that most topics may have as
-// a segment.
+// preallocBytes is the size of a file of zeroes. Most topics' segments may be as
+// large.
 func (v *env) preallocBytes() int64 {
 	n := min(max(PrepareBytesMin, v.o.PrepareBytes/(RecycledMax/2)), int64(v.o.SegmentBytes), v.o.PrepareBytes)
 	return n &^ (format.BlockBytes - 1)
 }
 
+// preallocCompleted takes the completion of a step and goes on to the next. A short
+// write of zeroes goes on at the next block.
 func (r *recycledFiles) preallocCompleted(segments *segments, files *files, completion ioring.Completion) {
 	prealloc := &r.prealloc
 	prealloc.pushed = false
@@ -290,7 +304,7 @@ func (r *recycledFiles) preallocCompleted(segments *segments, files *files, comp
 	}
 }
 
-// makingFailed: it is tried again later, with another file.
+// preallocFailed gives the file of zeroes up. Another one is begun later.
 func (r *recycledFiles) preallocFailed(segments *segments, files *files, code ioring.Code, errno int) {
 	if prealloc := &r.prealloc; !spaceShort(code, errno) {
 		failure := Failure{Op: code, File: SegmentFile, Generation: segments.all[prealloc.segment].generation, Errno: ioring.Errno(errno)}

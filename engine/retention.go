@@ -4,19 +4,17 @@ import (
 	"github.com/tailbound/tailbound/engine/format"
 )
 
-// What retention needs: how large a log's segments get, which of them may go,
-// and the start that moves past them. The rules are the caller's; here is what
-// the log knows. A segment goes in this order:
+// Retention. The caller has the rules (ages, sizes); the engine knows how large and
+// how old segments are, and moves a log's start. A segment is removed in this order:
 //
 //	RetentionStart(); TruncateBefore(); await its entry durable; await its readers; unlink()
 
-// SetSegmentBytes bounds the log's segments to n bytes, where that is less than
-// the shard's own. One larger batch still finds a place.
+// SetSegmentBytes bounds a log's segments to n bytes, if that is less than
+// Options.SegmentBytes. A single larger batch makes a larger segment.
 func (e *Engine) SetSegmentBytes(slot Slot, n int64) { e.logs.all[slot].segmentBytes = n }
 
-// ActiveSegment is the segment that takes the log's appends: its first offset, its
-// bytes, and the largest time in it that is drained; no bytes where there is
-// none yet.
+// ActiveSegment is the segment that takes a log's appends: its first offset, its bytes,
+// and the largest timestamp in it that is flushed. There is none yet: no bytes.
 func (e *Engine) ActiveSegment(slot Slot) (base, bytes, maxTime int64) {
 	lg := &e.logs.all[slot]
 	if !e.logs.isOpen(slot) || lg.active == none {
@@ -26,15 +24,15 @@ func (e *Engine) ActiveSegment(slot Slot) (base, bytes, maxTime int64) {
 	return seg.base, seg.position + seg.pending, seg.maxTime
 }
 
-// RollSegment has the next append begin a new segment.
+// RollSegment has a log's next append begin a new segment.
 func (e *Engine) RollSegment(slot Slot) {
 	if lg := &e.logs.all[slot]; e.logs.isOpen(slot) && lg.active != none {
 		e.segments.all[lg.active].sealed = true
 	}
 }
 
-// Bytes is what the log's records take in its segments, what is still to be
-// drained to them included.
+// Bytes is what a log's records take in its segments, those that are not flushed yet
+// included.
 func (e *Engine) Bytes(slot Slot) (n int64) {
 	if !e.logs.isOpen(slot) {
 		return 0
@@ -45,10 +43,10 @@ func (e *Engine) Bytes(slot Slot) (n int64) {
 	return n
 }
 
-// RetentionStart is where the log would start without its oldest segments: those whose
-// every record has a time before olderThan, milliseconds, and those without
-// which the log still has bytesMax bytes; a negative bytesMax is no bound. A
-// segment without a time does not age. One that still takes something is left.
+// RetentionStart is where a log would start without its oldest segments: those whose
+// records are all older than olderThan, in milliseconds, and those without which the
+// log still has bytesMax bytes. A negative bytesMax is no bound. A segment without
+// timestamps does not age, and one that still takes batches stays.
 func (e *Engine) RetentionStart(slot Slot, olderThan, bytesMax int64) (start int64) {
 	if !e.logs.isOpen(slot) {
 		return 0
@@ -57,7 +55,7 @@ func (e *Engine) RetentionStart(slot Slot, olderThan, bytesMax int64) (start int
 	start = lg.start
 	left := int64(0)
 	if bytesMax >= 0 {
-		left = e.Bytes(slot) // else the walk ends at the first segment that stays
+		left = e.Bytes(slot)
 	}
 	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(seg.next) {
 		if !seg.ready || seg.pending > 0 {
@@ -76,9 +74,9 @@ func (e *Engine) RetentionStart(slot Slot, olderThan, bytesMax int64) (start int
 	return start
 }
 
-// TruncateBefore moves the log's start up to start, at most to what is
-// durable. It takes effect at once and is durable when StartDurable says so. WaitMemory: it
-// had no room for the entry, and nothing was done.
+// TruncateBefore moves a log's start up to start, or to the durable offset if that is
+// lower. It takes effect for readers at once, and is durable when StartDurable says so.
+// WaitMemory: there was no room for its entry, and nothing was done.
 func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 	if e.failed {
 		return StorageFailed
@@ -101,7 +99,7 @@ func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 	return OK
 }
 
-// startMoved: the new start is durable; files wholly before it may go.
+// startMoved says that a new start is durable: segments wholly before it are removed.
 func (e *Engine) startMoved(lg *log, start int64) {
 	lg.startDurable = max(lg.startDurable, start)
 	e.notifyReaders(lg)
@@ -111,8 +109,8 @@ func (e *Engine) startMoved(lg *log, start int64) {
 	}
 }
 
-// DropEmpty lets go of the only segment of a log in which nothing is left. The
-// next append has another made, and waits for it.
+// DropEmpty removes the only segment of a log that has no records. The next append waits
+// until another one is made.
 func (e *Engine) DropEmpty(slot Slot) {
 	lg := &e.logs.all[slot]
 	if !e.logs.isOpen(slot) || lg.startDurable < lg.end || lg.flushed < lg.end || lg.firstExtent != none || lg.provisioning || e.reserved.active {

@@ -115,7 +115,7 @@ func (e *Engine) admit(lg *log, n int64) Status {
 	limit := e.segmentLimit(lg)
 	for {
 		if lg.active == none {
-			return e.requestSegment(lg, n)
+			return e.provision.requestSegment(&e.segments, &e.files, &e.recycled, lg, n)
 		}
 		seg := &e.segments.all[lg.active]
 		if !seg.ready {
@@ -124,7 +124,7 @@ func (e *Engine) admit(lg *log, n int64) Status {
 		need := seg.position + min(seg.extents, 1024)*format.BlockBytes + format.RoomFor(seg.pending+n) + seg.extra
 		if (need > limit || seg.broken || seg.sealed || need > seg.allocated-seg.allocated/4 && e.segments.recycledReady(lg)) && (seg.position > 0 || seg.pending > 0 || seg.broken) {
 			if seg.next == none {
-				return e.requestSegment(lg, n)
+				return e.provision.requestSegment(&e.segments, &e.files, &e.recycled, lg, n)
 			}
 			if !e.segments.all[seg.next].ready || lg.writing != lg.active || seg.broken {
 				e.journal.memoryShort = true
@@ -136,17 +136,17 @@ func (e *Engine) admit(lg *log, n int64) Status {
 			continue
 		}
 		if need > seg.allocated {
-			return e.requestGrowth(lg, seg, need)
+			return e.provision.requestGrowth(lg, seg, need)
 		}
 		if seg.next == none && need > seg.allocated-seg.allocated/4 && !lg.provisioning && e.writesDirect(lg) && e.recycled.find(&e.segments, lg, max(format.RoomFor(n), seg.allocated)) >= 0 {
-			e.requestSegment(lg, n) // a recycled file, rather than growing this one
+			e.provision.requestSegment(&e.segments, &e.files, &e.recycled, lg, n) // a recycled file, rather than growing this one
 			return OK
 		}
 		if !lg.provisioning && !(lg.noSpace && e.now < lg.retryAt) {
 			if seg.allocated < limit && seg.allocated-need < seg.allocated/4 {
-				e.requestGrowth(lg, seg, seg.allocated+1)
+				e.provision.requestGrowth(lg, seg, seg.allocated+1)
 			} else if need > limit/4*3 && seg.next == none {
-				e.requestSegment(lg, n)
+				e.provision.requestSegment(&e.segments, &e.files, &e.recycled, lg, n)
 			}
 		}
 		return OK

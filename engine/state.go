@@ -2,40 +2,40 @@ package engine
 
 import "github.com/tailbound/tailbound/engine/format"
 
-// RecoveredState is what opening a data directory found, and what the shards of
-// the new life begin with: see package recovery.
+// RecoveredState is what package recovery found in a data directory, and what the
+// shards of the new epoch begin with.
 type RecoveredState struct {
 	Directory     [16]byte
 	Epoch         uint32
 	Shards        []RecoveredShard // 0 is the control shard's
 	Fresh         bool             // there was no directory
-	Clean         bool             // the life before ended with a clean stop
-	Notes         []string         // what was dropped, and what rotted, for the log
-	BatchBytesMax int              // no batch of a client in this directory is larger
+	Clean         bool             // the process before stopped cleanly
+	Notes         []string         // lines for an operator: what was dropped, what is corrupt
+	BatchBytesMax int              // bounds every client's batch in this directory
 }
 
-// LeaderEpoch is the leader epoch of what this life appends.
+// LeaderEpoch is the leader epoch of what is appended from now on.
 func (b *RecoveredState) LeaderEpoch() int32 { return int32(b.Epoch) }
 
-// RecoveredShard is what one shard of the new life opens with.
+// RecoveredShard is what one shard begins with.
 type RecoveredShard struct {
 	Logs       []RecoveredLog // by ID
-	Checkpoint uint64         // sequence of its newest one
+	Checkpoint uint64         // sequence of its newest checkpoint
 	Recycled   []RecycledFile
 }
 
-// RecycledFile is a file that no log names and that may become a segment of any.
+// RecycledFile is a file that is no log's and may become a segment of any log.
 type RecycledFile struct {
 	Generation uint64
 	Bytes      int64
 }
 
-// RecoveredLog is one log as it was found.
+// RecoveredLog is one log as recovery found it.
 type RecoveredLog struct {
 	ID         uint64
 	Start, End int64
-	Corruption string // not empty: acknowledged records are lost, and which
-	Attachment []byte // as of the checkpoint
-	Headers    []byte // the first format.BatchHeaderBytes of every batch after it
+	Corruption string // says which acknowledged records are lost; empty: none
+	Attachment []byte // of its last checkpoint: see Attacher
+	Headers    []byte // the first format.BatchHeaderBytes of every batch after that checkpoint
 	Record     *format.LogRecord
 }

@@ -6,22 +6,25 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// writeSync writes a buffer and syncs its file: linked, and again where the
-// write came short. It owns nothing; the buffer is its caller's, lent until
-// both have completed.
+// writeSync writes a buffer and syncs its file, as two linked operations. Where the
+// write is short, the rest is written and synced again. The function it stands for:
+//
+//	until all is written { await write(rest) linked to sync() }
+//
+// The buffer belongs to the caller, and is lent to the ring until both have completed.
 type writeSync struct {
 	file    uint32
 	offset  uint64
 	buf     mem.Block
-	done    int
-	writing bool
-	syncing bool
-	pushed  bool
-	synced  bool
+	done    int            // bytes written
+	writing bool           // the write is in flight
+	syncing bool           // the sync is
+	pushed  bool           // both were pushed, and what they leave undone is not known
+	synced  bool           // the sync succeeded
 	short   bool           // a write wrote nothing and gave no error
-	errno   int            // of the first operation that failed
-	failed  ioring.Code    // which that was
-	written ioring.Instant // when its last write was reaped
+	errno   int            // of the first operation that failed; 0: none
+	failed  ioring.Code    // that operation
+	written ioring.Instant // when the last write was reaped
 }
 
 func (w *writeSync) begin(file uint32, offset int64, buf mem.Block) {
@@ -45,8 +48,8 @@ func (w *writeSync) push(ring ioring.Ring, kind uint8, slot uint32) bool {
 	return true
 }
 
-// complete takes one of the two completions. over: it ended, well or with
-// errno; else, with pushed false, push again.
+// complete takes one of the two completions. over: all is written and synced, or errno
+// is set. Otherwise, if pushed is false, push has to be called again.
 func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over bool) {
 	if !sync {
 		w.written = now
@@ -84,8 +87,8 @@ func (w *writeSync) complete(sync bool, result int32, now ioring.Instant) (over 
 	return false
 }
 
-// failure is what made it end with errno. A failed sync names all that it was
-// to make durable.
+// failure is the operation that set errno. A failed sync names the whole range that it
+// was to make durable.
 func (w *writeSync) failure(file FailedFile) Failure {
 	f := Failure{Op: w.failed, File: file, Offset: int64(w.offset), Length: int64(w.buf.Len()), Errno: ioring.Errno(w.errno)}
 	if w.failed == ioring.Write {
