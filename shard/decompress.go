@@ -38,9 +38,9 @@ func (s *Shard) decompressed(mail Mail) {
 	s.mailMem.Put(mail.Block)
 	s.backlog.retry = true
 	if part.code != kafka.None {
-		s.found(req, part, -1, -1) // its log was deleted
+		s.searches.found(req, part, -1, -1) // its log was deleted
 	} else {
-		s.found(req, part, int64(mail.A), int64(mail.B))
+		s.searches.found(req, part, int64(mail.A), int64(mail.B))
 	}
 	s.requests.doneForRequest(req.slot)
 }

@@ -10,8 +10,7 @@ import (
 // This file is the door between a shard and package shard/control, which makes one of
 // the shards the control shard: it serves every API key that a data shard does not,
 // and may use the heap. It runs within the turns of the shard that it was made for, on
-// the same thread. A shard calls it by Control; all that it may do to the shard is
-// below that.
+// the same thread. The shard calls it by Control; it calls the shard by Host.
 
 // API is what a broker serves. All its shards share one, which does not change after
 // Open.
@@ -21,7 +20,7 @@ type API struct {
 	Keys [kafka.KeysMax]Served
 
 	// New makes the control of the control shard, within Open.
-	New func(s *Shard, o Options, seed uint64) Control
+	New func(host Host, o Options, seed uint64) Control
 
 	// Replies to ApiVersions, each without its correlation id: by version; from
 	// version 3 on, to a client that names its software in a way that KIP-511 does
@@ -96,47 +95,53 @@ type Origin struct {
 // ControlUser is the user of the reads of the control log among the engine's events.
 const ControlUser = ^uint32(0)
 
+// Host is the control's shard: all that the control may do to it.
+type Host struct{ shard *Shard }
+
 // Now is the time of the present turn.
-func (s *Shard) Now() ioring.Instant { return s.now }
+func (h Host) Now() ioring.Instant { return h.shard.now }
 
 // Wall is the wall-clock time of the present turn.
-func (s *Shard) Wall() Wall { return s.wall }
+func (h Host) Wall() Wall { return h.shard.wall }
 
 // Stage is where the shard is between start and stop.
-func (s *Shard) Stage() Stage { return s.stage }
+func (h Host) Stage() Stage { return h.shard.stage }
+
+// Failed says that the shard appends and acknowledges nothing more.
+func (h Host) Failed() bool { return h.shard.failed }
 
 // LeaderEpoch is the leader epoch of every partition, until the broker stops.
-func (s *Shard) LeaderEpoch() int32 { return s.partitions.leaderEpoch }
+func (h Host) LeaderEpoch() int32 { return h.shard.partitions.leaderEpoch }
 
-// Log is the shard's engine, which on the control shard has one log, the control log.
-func (s *Shard) Log() *engine.Engine { return s.engine }
+// Engine has the control log. On the control shard it has no other log.
+func (h Host) Engine() *engine.Engine { return h.shard.engine }
 
 // MailMemory has the blocks that are lent to data shards, which give them back with
 // MailGiveBack, and those that Answer takes.
-func (s *Shard) MailMemory() *mem.Buddy { return s.mailMem }
+func (h Host) MailMemory() *mem.Buddy { return h.shard.mailMem }
 
 // Send sends mail to a shard.
-func (s *Shard) Send(m Mail, to int) { s.outbox.put(m, to) }
+func (h Host) Send(m Mail, to int) { h.shard.outbox.put(m, to) }
 
 // Answer answers a request of the control shard's own port. The block has the whole
 // reply; it is of MailMemory, and returns there when the reply has left. A zero block
 // closes the connection.
-func (s *Shard) Answer(slot uint32, block mem.Block) {
-	s.sendWhole(&s.requests.all[slot], block)
+func (h Host) Answer(slot uint32, block mem.Block) {
+	h.shard.sendWhole(&h.shard.requests.all[slot], block)
 }
 
 // BeginNaming ends StageLoading: the control log is read.
-func (s *Shard) BeginNaming() { s.stage = StageNaming }
+func (h Host) BeginNaming() { h.shard.stage = StageNaming }
 
 // BeginServing ends StageNaming: every data shard listens, and so does this one.
-func (s *Shard) BeginServing() {
-	s.stage = StageServing
-	s.listen()
+func (h Host) BeginServing() {
+	h.shard.stage = StageServing
+	h.shard.listen()
 }
 
 // Logf writes a log line of a text and a number.
-func (s *Shard) Logf(level Level, what string, n int64) { s.lines.writef(level, what, n) }
+func (h Host) Logf(level Level, what string, n int64) { h.shard.lines.writef(level, what, n) }
 
 // Fatalf writes a line as Logf does, and stops the shard, which cannot go on. What it
 // has acknowledged is in its files.
-func (s *Shard) Fatalf(what string, n int64) { s.fatalf(what, n) }
+func (h Host) Fatalf(what string, n int64) { h.shard.fatalf(what, n) }

@@ -10,7 +10,7 @@ import (
 // This file is a Fetch, from its bytes to its reply. As one function it would be:
 //
 //	async fetch(request) {
-//		parts := parse(request)               // addParts; of a session: continueSession, addChangedParts
+//		parts := parse(request)               // addParts; of a session: resume, addChangedParts
 //		for {
 //			for each part {                   // tryFetch
 //				views := read()               // collect: pinned log memory
@@ -77,12 +77,12 @@ func (s *Shard) fetch(in *incoming, header *kafka.Request) outcome {
 	fetch.bytesMin = min(max(walk.MinBytes, 0), fetch.bytesMax)
 	if whole {
 		if n := s.sessions.find(id); n != none {
-			s.endSession(n)
+			s.sessions.end(n)
 		}
 		fetch.wants = epoch == 0
 		s.addParts(req, fetch, &walk)
 	} else {
-		fetch.code = s.continueSession(req, fetch, &walk, id, epoch)
+		fetch.code = s.sessions.resume(req, fetch, &walk, id, epoch, s.now)
 	}
 	s.Timelines.Counters.Fetches++
 	fetch.deadline = s.now + ioring.Instant(int64(max(walk.MaxWaitMS, 0))*1e6)
@@ -172,7 +172,7 @@ func (s *Shard) tryFetch(req *request) {
 	}
 	try := attempt{req: req, faults: fetch.code != kafka.None || fetch.parts.Empty() && fetch.session == none}
 	if fetch.session != none && fetch.parts.Empty() {
-		if try.over = s.addChangedParts(req, fetch); try.over && fetch.parts.Empty() {
+		if try.over = s.sessions.addChangedParts(req, fetch); try.over && fetch.parts.Empty() {
 			s.fetches.partsExhausted = true
 			s.requests.blockOnMemory(req)
 			return

@@ -34,7 +34,7 @@ func (s *Shard) replyFetch(req *request, fetch *fetchRequest, used int, copied b
 		return
 	}
 	if fetch.wants && s.stage == StageServing {
-		fetch.sessionID = s.createSession(req, fetch)
+		fetch.sessionID = s.sessions.create(req, fetch, s.now)
 	}
 	kafka.PutFetchHead(s.net.Bytes(req.id, kafka.FetchHeadBytes(&req.header, size.topics)), &req.header, fetch.code, fetch.sessionID, size.topics)
 	at, budget := 0, s.fetches.copyMax

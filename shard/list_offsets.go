@@ -4,6 +4,7 @@ import (
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/netring"
 )
 
 // Timestamps with a meaning of their own (KIP-79, KIP-734, KIP-405). Every log is
@@ -21,7 +22,7 @@ const (
 //	async listOffsets(request) {
 //		parse(request)                        // refuse what is malformed
 //		reply := await begin()                // its memory
-//		for each partition { beginSearch() }  // answers all that needs no reading
+//		for each partition { answer(reply) }  // what needs no reading
 //		for each that is searched {           // trySearch, searchOn
 //			for {
 //				batches := read()
@@ -58,14 +59,15 @@ type searchPart struct {
 // searches is the table of ListOffsets requests in flight.
 type searches struct {
 	engine   *engine.Engine
+	net      *netring.Net
 	requests []searchRequest // by the request's slot
 	parts    partTable[searchPart]
 }
 
 var emptySearchPart searchPart
 
-func newSearches(requests int, credit *partCredit, log *engine.Engine) searches {
-	return searches{log, make([]searchRequest, requests), newPartTable(credit.all, credit, func(part *searchPart) *mem.Links { return &part.ofRequest })}
+func newSearches(requests int, credit *partCredit, log *engine.Engine, net *netring.Net) searches {
+	return searches{log, net, make([]searchRequest, requests), newPartTable(credit.all, credit, func(part *searchPart) *mem.Links { return &part.ofRequest })}
 }
 
 // listOffsets starts a ListOffsets.
@@ -126,7 +128,7 @@ func (s *Shard) listOffsets(in *incoming, header *kafka.Request) outcome {
 		if part.partition != nil {
 			part.partition.asked = none
 		}
-		s.beginSearch(req, part)
+		s.searches.answer(req, part)
 	}
 	kafka.PutListOffsetsEnd(s.net.Bytes(in.id, kafka.ListOffsetsEndBytes(header.Version)))
 	s.net.Release(in.id)
@@ -149,29 +151,29 @@ func (t *searches) refuseTwice(at int32) {
 	t.parts.all[*first].code, part.code = kafka.InvalidRequest, kafka.InvalidRequest
 }
 
-// beginSearch answers a part that needs no reading; else the part is searching.
-func (s *Shard) beginSearch(req *request, part *searchPart) {
+// answer answers a part that needs no reading; else the part is searching.
+func (t *searches) answer(req *request, part *searchPart) {
 	if part.code != kafka.None {
-		s.found(req, part, -1, -1)
+		t.found(req, part, -1, -1)
 		return
 	}
 	slot := part.partition.slot
 	switch part.time {
 	case latest:
-		s.found(req, part, -1, part.partition.highWatermark())
+		t.found(req, part, -1, part.partition.highWatermark())
 	case earliest, earliestLocal:
-		s.found(req, part, -1, part.partition.logStart())
+		t.found(req, part, -1, part.partition.logStart())
 	case maxTimestamp:
-		time, base := s.engine.MaxTime(slot)
+		time, base := t.engine.MaxTime(slot)
 		if base < 0 {
-			s.found(req, part, -1, -1)
+			t.found(req, part, -1, -1)
 			return
 		}
 		part.time, part.where, part.searching = time, base, true
 	default:
-		base, ok := s.engine.SeekTime(slot, part.time)
+		base, ok := t.engine.SeekTime(slot, part.time)
 		if part.time < 0 || !ok {
-			s.found(req, part, -1, -1)
+			t.found(req, part, -1, -1)
 			return
 		}
 		part.where, part.searching = base, true
@@ -202,7 +204,7 @@ func (s *Shard) trySearch(req *request) {
 func (s *Shard) searchOn(req *request, at int32) bool {
 	part := &s.searches.parts.all[at]
 	if part.code != kafka.None {
-		s.found(req, part, -1, -1)
+		s.searches.found(req, part, -1, -1)
 		return true
 	}
 	slot, to := part.partition.slot, part.partition.highWatermark()
@@ -227,11 +229,11 @@ func (s *Shard) searchOn(req *request, at int32) bool {
 				return true
 			}
 		}
-		s.found(req, part, -1, -1)
+		s.searches.found(req, part, -1, -1)
 		return true
 	default:
 		part.code = codeOf(st)
-		s.found(req, part, -1, -1)
+		s.searches.found(req, part, -1, -1)
 		return true
 	}
 	for _, view := range s.views[:count] {
@@ -250,7 +252,7 @@ func (s *Shard) searchOn(req *request, at int32) bool {
 				}
 			}
 			time, offset := kafka.FindTime(b, part.time)
-			s.found(req, part, time, offset)
+			s.searches.found(req, part, time, offset)
 			s.unpin(0, count)
 			return true
 		}
@@ -263,13 +265,13 @@ func (s *Shard) searchOn(req *request, at int32) bool {
 const searchBytes = 64 << 10
 
 // found answers a part: with its code, or with time and offset, -1 for none.
-func (s *Shard) found(req *request, part *searchPart, time, offset int64) {
+func (t *searches) found(req *request, part *searchPart, time, offset int64) {
 	part.searching = false
 	epoch := int32(-1)
 	if offset >= 0 {
 		epoch = part.partition.epochOf(offset)
 	}
-	if s.net.Alive(req.id) {
+	if t.net.Alive(req.id) {
 		kafka.PutListOffsetsPartition(part.reply, req.header.Version, part.last, part.index, part.code, time, offset, epoch)
 	}
 }

@@ -2,20 +2,20 @@ package shard
 
 import (
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
 )
 
 // A Fetch of a session is a Fetch whose parts are not those that its request names:
 //
-//	continueSession: apply to the session what the request changes
+//	resume: apply to the session what the request changes
 //	addChangedParts: make parts of the partitions that are ready
 //	releaseParts: free them while the Fetch waits
 //	dropUnchanged, markSent: reply with what has changed, and remember it
 
-// continueSession applies to a session what a request changes, and makes the Fetch
-// the session's. The walk is at the first topic of the request, which is well formed.
-func (s *Shard) continueSession(req *request, fetch *fetchRequest, walk *kafka.FetchWalk, id, epoch int32) kafka.ErrorCode {
-	t := &s.sessions
+// resume applies to a session what a request changes, and makes the Fetch the
+// session's. The walk is at the first topic of the request, which is well formed.
+func (t *sessions) resume(req *request, fetch *fetchRequest, walk *kafka.FetchWalk, id, epoch int32, now ioring.Instant) kafka.ErrorCode {
 	n := t.find(id)
 	if n == none {
 		return kafka.FetchSessionIDNotFound
@@ -27,7 +27,7 @@ func (s *Shard) continueSession(req *request, fetch *fetchRequest, walk *kafka.F
 	case session.byID != (req.header.Version >= kafka.FetchByID):
 		return kafka.FetchSessionTopicIDError
 	}
-	s.refuseInFlight(session, kafka.InvalidFetchSessionEpoch) // as Kafka does: this request takes its place
+	t.refuseInFlight(session, kafka.InvalidFetchSessionEpoch) // as Kafka does: this request takes its place
 	t.remapTopics(n)
 	for walk.Topics() > 0 {
 		topic, _ := walk.NextTopic()
@@ -41,7 +41,7 @@ func (s *Shard) continueSession(req *request, fetch *fetchRequest, walk *kafka.F
 			if !ok {
 				// An unknown topic cannot be in a session. The client then sends a
 				// Fetch of all partitions, whose reply has an error for each of these.
-				s.endSession(n)
+				t.end(n)
 				return kafka.FetchSessionIDNotFound
 			}
 		}
@@ -58,62 +58,54 @@ func (s *Shard) continueSession(req *request, fetch *fetchRequest, walk *kafka.F
 		}
 	}
 	if session.size == 0 {
-		s.endSession(n)
+		t.end(n)
 		return kafka.None
 	}
-	t.touch(n, s.now)
+	t.touch(n, now)
 	fetch.session, fetch.sessionID = n, session.id
 	session.fetch = int32(req.slot)
 	return kafka.None
 }
 
-// createSession creates the session that a Fetch has asked for, of the partitions
-// that it names, when the Fetch is answered. It returns the session's id, or 0 if
-// there is no room or a topic is not known.
-func (s *Shard) createSession(req *request, fetch *fetchRequest) int32 {
-	size := 0
-	for at := fetch.parts.First; at != none; at = s.fetches.parts.next(at) {
-		if s.fetches.parts.all[at].topic == none {
+// create creates the session that a Fetch has asked for, of the partitions that it
+// names, when the Fetch is answered. It returns the session's id, or 0 if there is no
+// room or a topic is not known.
+func (t *sessions) create(req *request, fetch *fetchRequest, now ioring.Instant) int32 {
+	size, parts := 0, &t.fetches.parts
+	for at := fetch.parts.First; at != none; at = parts.next(at) {
+		if parts.all[at].topic == none {
 			return 0
 		}
 		size++
 	}
-	t := &s.sessions
 	if !t.fits(size) {
 		return 0
 	}
 	for t.full(size) {
-		victim := t.victim(size, s.now)
+		victim := t.victim(size, now)
 		if victim == none {
 			return 0
 		}
-		s.endSession(victim)
+		t.end(victim)
 	}
-	n := t.begin(req.header.Version >= kafka.FetchByID, s.now)
-	for at := fetch.parts.First; at != none; at = s.fetches.parts.next(at) {
-		part := &s.fetches.parts.all[at]
+	n := t.begin(req.header.Version >= kafka.FetchByID, now)
+	for at := fetch.parts.First; at != none; at = parts.next(at) {
+		part := &parts.all[at]
 		part.session, _ = t.addPartition(n, part.topic, &kafka.FetchPartition{Index: part.index, CurrentEpoch: part.epoch, Offset: part.from, MaxBytes: part.max})
 		t.markSent(part)
 	}
 	return t.all[n].id
 }
 
-// endSession ends a session. The Fetch in flight for it is answered that there is no
-// such session.
-func (s *Shard) endSession(n int32) {
-	s.refuseInFlight(&s.sessions.all[n], kafka.FetchSessionIDNotFound)
-	s.sessions.end(n)
-}
-
 // refuseInFlight has the Fetch in flight for a session, if there is one, answered
 // with an error.
-func (s *Shard) refuseInFlight(session *session, code kafka.ErrorCode) {
+func (t *sessions) refuseInFlight(session *session, code kafka.ErrorCode) {
 	if session.fetch == none {
 		return
 	}
-	fetch := &s.fetches.requests[session.fetch]
+	fetch := &t.fetches.requests[session.fetch]
 	fetch.code, fetch.session = code, none
-	s.requests.schedule(&s.requests.all[session.fetch])
+	t.requests.schedule(&t.requests.all[session.fetch])
 	session.fetch = none
 }
 
@@ -147,18 +139,17 @@ func (s *Shard) notify(p *partition, gone bool) {
 
 // addChangedParts makes parts of those of a session's ready partitions that have
 // changed. rest says that some had no room.
-func (s *Shard) addChangedParts(req *request, fetch *fetchRequest) (rest bool) {
-	t := &s.sessions
-	session, left := &t.all[fetch.session], s.requests.credit.fetchesFree()
+func (t *sessions) addChangedParts(req *request, fetch *fetchRequest) (rest bool) {
+	session, left := &t.all[fetch.session], t.requests.credit.fetchesFree()
 	session.changed = false
 	for n := session.ready.First; n != none; {
 		member := &t.members[n]
 		next := t.readies.Next(n)
-		p, code := s.topics.locateAt(member.topic, member.index, session.byID, member.epoch)
+		p, code := t.topics.locateAt(member.topic, member.index, session.byID, member.epoch)
 		if code == kafka.None {
-			s.Timelines.Counters.PartitionsLookedAt++
+			t.counters.PartitionsLookedAt++
 			high := p.highWatermark()
-			_, st := s.engine.Read(p.slot, member.from, high, 0, nil)
+			_, st := p.engine.Read(p.slot, member.from, high, 0, nil)
 			if st == engine.Empty && member.from >= high && high == member.high && p.logStart() == member.start {
 				t.markUnchanged(n)
 				t.subscribe(n, p)
@@ -170,7 +161,7 @@ func (s *Shard) addChangedParts(req *request, fetch *fetchRequest) (rest bool) {
 			return true
 		}
 		left--
-		part := &s.fetches.parts.all[s.fetches.parts.take(&fetch.parts, &emptyFetchPart)]
+		part := &t.fetches.parts.all[t.fetches.parts.take(&fetch.parts, &emptyFetchPart)]
 		part.request, part.session = req.slot, n
 		part.topic, part.index = member.topic, member.index
 		part.partition, part.code = p, code

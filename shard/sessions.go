@@ -7,6 +7,7 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/mem"
+	"github.com/tailbound/tailbound/metrics"
 )
 
 // sessions has the fetch sessions of a data shard (KIP-227). They belong to the
@@ -42,6 +43,9 @@ type sessions struct {
 
 	partitions *partitions
 	topics     *topicTable
+	requests   *requests
+	fetches    *fetches
+	counters   *metrics.Counters
 }
 
 // session is one fetch session.
@@ -184,9 +188,11 @@ func (t *sessions) begin(byID bool, now ioring.Instant) int32 {
 
 var emptySession = session{members: mem.EmptyList, ready: mem.EmptyList, fetch: none}
 
-// end frees a session. No Fetch is in flight for it.
+// end frees a session. The Fetch in flight for it is answered that there is no such
+// session.
 func (t *sessions) end(i int32) {
 	ended := &t.all[i]
+	t.refuseInFlight(ended, kafka.FetchSessionIDNotFound)
 	for !ended.members.Empty() {
 		t.removePartition(ended.members.First)
 	}

@@ -212,7 +212,7 @@ func Open(world World, o Options) (*Shard, error) {
 	}
 	s.makeTables()
 	if o.Shard == 0 {
-		s.control = world.API.New(s, s.o, world.Seed)
+		s.control = world.API.New(Host{s}, s.o, world.Seed)
 	} else {
 		s.restoreWindows()
 		s.stage = StageNaming
@@ -243,7 +243,7 @@ func (s *Shard) makeTables() {
 	}
 	s.requests.credit = partCredit{all: parts, free: parts}
 	s.produces = newProduces(requests, &s.requests.credit)
-	s.searches = newSearches(requests, &s.requests.credit, s.engine)
+	s.searches = newSearches(requests, &s.requests.credit, s.engine, s.net)
 	s.fetches = newFetches(requests, &s.requests.credit, pinChunks, s.engine)
 	s.fetches.replyMax, s.fetches.copyMax = s.engine.LogMemoryBytes()/16, s.o.Net.ReplyBlocks/8*4096
 	leaderEpoch := int32(0)
@@ -251,10 +251,11 @@ func (s *Shard) makeTables() {
 		leaderEpoch = s.boot.LeaderEpoch()
 	}
 	s.partitions = newPartitions(s.engine, leaderEpoch, o.Engine.LogsMax)
-	s.sessions.partitions, s.sessions.topics = &s.partitions, &s.topics
 	s.topics = newTopicTable()
 	s.producers = newProducers(o.ProducersMax, &s.partitions)
 	s.Timelines = metrics.NewShard()
+	s.sessions.partitions, s.sessions.topics = &s.partitions, &s.topics
+	s.sessions.requests, s.sessions.fetches, s.sessions.counters = &s.requests, &s.fetches, &s.Timelines.Counters
 	s.recorder = recorder{flight: s.Flight, slo: objectives{topics: &s.topics}, topics: &s.topics, engine: s.engine, counters: &s.Timelines.Counters}
 	s.truncations.engine, s.truncations.outbox, s.truncations.early = s.engine, &s.outbox, s.o.Faults.StartToldEarly
 	s.readahead.engine, s.readahead.counters = s.engine, &s.Timelines.Counters

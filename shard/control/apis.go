@@ -155,8 +155,8 @@ func API(groups GroupOptions) *shard.API {
 		groups = DefaultGroupOptions()
 	}
 	all := newTable()
-	served := &shard.API{New: func(s *shard.Shard, o shard.Options, seed uint64) shard.Control {
-		return newControl(s, all, options{o, groups}, seed)
+	served := &shard.API{New: func(host shard.Host, o shard.Options, seed uint64) shard.Control {
+		return newControl(host, all, options{o, groups}, seed)
 	}}
 	for i := range all {
 		served.Keys[i] = all[i].served

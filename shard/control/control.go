@@ -17,7 +17,7 @@ import (
 // its live heap is bounded by the limits on topics, on requests in flight and on
 // their size.
 type control struct {
-	shard   *shard.Shard
+	shard   shard.Host
 	engine  *engine.Engine // the shard's
 	state   *cluster.State
 	apis    *table
@@ -75,9 +75,9 @@ type options struct {
 // viewsMax is how many pieces of the control log are looked at in one go.
 const viewsMax = 1 << 10
 
-func newControl(s *shard.Shard, apis *table, o options, seed uint64) *control {
+func newControl(host shard.Host, apis *table, o options, seed uint64) *control {
 	c := &control{
-		shard: s, engine: s.Log(), state: cluster.New(), apis: apis, o: o, started: o, rand: rand.New(rand.NewPCG(seed, 0x7461696c)), views: make([]engine.View, viewsMax),
+		shard: host, engine: host.Engine(), state: cluster.New(), apis: apis, o: o, started: o, rand: rand.New(rand.NewPCG(seed, 0x7461696c)), views: make([]engine.View, viewsMax),
 		numbers: map[[16]byte]int32{}, pendingLogOps: map[logOp]logOpWaiter{}, questions: map[uint32]question{}, credit: shard.OpenCredit,
 	}
 	if slot, ok := c.engine.Lookup(controlLogID); ok {
