@@ -66,8 +66,13 @@ func TestGroupConfigsMax(t *testing.T) {
 	set := ConfigEdit{Op: ConfigSet, Name: GroupSessionMS, Value: "50000"}
 	must(t, s)(plan("g", set, ConfigEdit{Op: ConfigSet, Name: GroupHeartbeatMS, Value: "15000"}))
 	must(t, s)(plan("g", ConfigEdit{Op: ConfigDelete, Name: GroupHeartbeatMS}, ConfigEdit{Op: ConfigDelete, Name: GroupSessionMS}))
-	if n := len(s.groupConfigs); n != 0 {
-		t.Errorf("%d groups have configurations", n)
+	if ids := s.ConfiguredGroups(); len(ids) != 0 {
+		t.Errorf("groups %q have configurations", ids)
+	}
+	must(t, s)(plan("h", set))
+	must(t, s)(plan("g", set))
+	if ids := s.ConfiguredGroups(); !slices.Equal(ids, []string{"g", "h"}) {
+		t.Errorf("groups %q have configurations, want g and h", ids)
 	}
 	s.groupConfigs = make(configSets[string], groupConfigsMax) // as if there were so many
 	if _, refusal := plan("one more", set); refusal == nil || refusal.Code != kafka.PolicyViolation {

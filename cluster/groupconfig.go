@@ -34,6 +34,16 @@ func (s *State) GroupConfig(group, name string) (value string, ok bool) {
 	return configIn(s.groupConfigs.of(group), name)
 }
 
+// ConfiguredGroups are the ids of the groups that have configurations of their own,
+// sorted. There need not be such a group.
+func (s *State) ConfiguredGroups() []string {
+	ids := make([]string, len(s.groupConfigs))
+	for i := range s.groupConfigs {
+		ids[i] = s.groupConfigs[i].key
+	}
+	return ids
+}
+
 // GroupNumber is a group's configuration as a number, byDefault if nothing was set.
 func (s *State) GroupNumber(group, name string, byDefault int64) int64 {
 	if value, ok := s.GroupConfig(group, name); ok {

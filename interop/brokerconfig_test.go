@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -216,5 +217,84 @@ func TestGroupConfigs(t *testing.T) {
 	join.Version, join.Group, join.MemberID, join.RebalanceTimeoutMillis, join.SubscribedTopicNames, join.Topics = 1, "g", "m", 1000, []string{"t"}, []kmsg.ConsumerGroupHeartbeatRequestTopic{}
 	if r := mustAsk[*kmsg.ConsumerGroupHeartbeatResponse](t, w, join); r.ErrorCode != 0 || r.HeartbeatIntervalMillis != 7000 {
 		t.Errorf("a member is told %+v", r)
+	}
+}
+
+// TestConfigResources: the resources that have configurations are listed by every node, by type: topics, nodes, and the groups that have configurations of
+// their own. A type without resources here is listed empty.
+func TestConfigResources(t *testing.T) {
+	needReal(t, "it lists loggers, and in no order")
+	b := ownBroker(t, groupFlags...)
+	adm := admin(t, b)
+	ctx := within(t, time.Minute)
+	topics := []string{topicName(t) + ".a", topicName(t) + ".b"}
+	for _, topic := range topics {
+		createTopic(t, b, topic, 1)
+	}
+	alter := func(group, value string) {
+		t.Helper()
+		req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+		out := kmsg.NewIncrementalAlterConfigsRequestResource()
+		out.ResourceType, out.ResourceName = kmsg.ConfigResourceTypeGroupConfig, group
+		config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+		config.Name, config.Value = "consumer.heartbeat.interval.ms", &value
+		if value == "" {
+			config.Op, config.Value = kmsg.IncrementalAlterConfigOpDelete, nil
+		}
+		out.Configs = append(out.Configs, config)
+		req.Resources = append(req.Resources, out)
+		if resp := mustAsk[*kmsg.IncrementalAlterConfigsResponse](t, dialTo(t, b.addr()), req).Resources[0]; resp.ErrorCode != 0 {
+			t.Fatalf("altering group %s: %+v", group, resp)
+		}
+	}
+	alter("second", "7000")
+	alter("first", "7000")
+	alter("gone", "7000")
+	alter("gone", "")
+
+	client, err := franz{}.dial(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	nodes, err := adm.ListBrokers(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	groups := []string{"GROUP_CONFIG first", "GROUP_CONFIG second"}
+	brokers := make([]string, len(nodes))
+	for i, node := range nodes {
+		brokers[i] = fmt.Sprint("BROKER ", node.NodeID)
+	}
+	named := []string{"TOPIC " + topics[0], "TOPIC " + topics[1]}
+	for _, node := range nodes {
+		for _, c := range []struct {
+			kinds []int8
+			want  []string
+		}{
+			{nil, slices.Concat(groups, brokers, named)},
+			{[]int8{2}, named},
+			{[]int8{4, 4}, brokers},
+			{[]int8{32, 2}, slices.Concat(groups, named)},
+			{[]int8{8, 16}, nil},
+		} {
+			req := kmsg.NewPtrListConfigResourcesRequest()
+			req.ResourceTypes = c.kinds
+			resp, err := client.Broker(int(node.NodeID)).Request(ctx, req)
+			if err != nil {
+				t.Fatalf("node %d: %v", node.NodeID, err)
+			}
+			r := resp.(*kmsg.ListConfigResourcesResponse)
+			var have []string
+			for _, resource := range r.ConfigResources {
+				have = append(have, fmt.Sprint(kmsg.ConfigResourceType(resource.Type), " ", resource.Name))
+			}
+			if r.Version != 1 || r.ErrorCode != 0 || !slices.Equal(have, c.want) {
+				t.Errorf("node %d lists of %d, in version %d, error %d: %q, want %q", node.NodeID, c.kinds, r.Version, r.ErrorCode, have, c.want)
+			}
+		}
+		if r := mustAsk[*kmsg.ListConfigResourcesResponse](t, dialTo(t, node.Host+":"+fmt.Sprint(node.Port)), kmsg.NewPtrListConfigResourcesRequest()); r.ErrorCode != 0 || len(r.ConfigResources) != 0 {
+			t.Errorf("node %d lists what subscribes to metrics: %+v", node.NodeID, r)
+		}
 	}
 }

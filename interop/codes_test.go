@@ -173,6 +173,8 @@ func TestCodes(t *testing.T) {
 		r.Version, r.Resources = 1, append(r.Resources, x)
 		return r
 	}
+	list := kmsg.NewPtrListConfigResourcesRequest()
+	list.Version, list.ResourceTypes = 1, []int8{2, 77}
 	byID := kmsg.NewPtrMetadataRequest()
 	q := kmsg.NewMetadataRequestTopic()
 	q.TopicID = [16]byte{1, 2, 3}
@@ -216,6 +218,7 @@ func TestCodes(t *testing.T) {
 		{"DescribeConfigs of an unknown kind", b.addr(), describe(77, "0"), kerr.InvalidRequest},
 		{"DescribeConfigs of an unknown topic", b.addr(), describe(2, topic+".gone"), kerr.UnknownTopicOrPartition},
 		{"DescribeConfigs of what cannot be a topic", b.addr(), describe(2, "in valid"), kerr.InvalidTopicException},
+		{"ListConfigResources of an unknown kind", b.addr(), list, kerr.UnsupportedVersion},
 		{"IncrementalAlterConfigs of an unknown kind", b.addr(), alter(77, "0"), kerr.InvalidRequest},
 		{"Metadata by an id that is not there", b.addr(), byID, kerr.UnknownTopicID},
 		{"CreatePartitions of a topic twice", b.addr(), grow, kerr.InvalidRequest},
@@ -290,6 +293,8 @@ func anyError(resp kmsg.Response) int16 {
 		return r.ErrorCode
 	case *kmsg.DescribeConfigsResponse:
 		return r.Resources[0].ErrorCode
+	case *kmsg.ListConfigResourcesResponse:
+		return r.ErrorCode
 	case *kmsg.IncrementalAlterConfigsResponse:
 		return r.Resources[0].ErrorCode
 	case *kmsg.MetadataResponse:

@@ -73,6 +73,7 @@ func newTable() *table {
 		atControl(kafka.KeyDescribeConfigs, 1, 4, describeConfigsNames, (*control).describeConfigs, cannotFail),
 		atControl(kafka.KeyAlterConfigs, 0, 2, alterConfigsNames, (*control).alterConfigs, failAlterConfigs),
 		atControl(kafka.KeyIncrementalAlterConfigs, 0, 1, incrementalAlterConfigsNames, (*control).incrementalAlterConfigs, failIncrementalAlterConfigs),
+		atControl(kafka.KeyListConfigResources, 0, 1, listConfigResourcesNames, (*control).listConfigResources, cannotFail),
 
 		// producer_ids.go
 		atControl(kafka.KeyInitProducerID, 0, 4, namesNothing, (*control).initProducerID, failInitProducerID),

@@ -22,6 +22,10 @@ import (
 //
 // IncrementalAlterConfigs (44): sets, deletes, appends and subtracts (KIP-339). 1 is
 // flexible.
+//
+// ListConfigResources (74): 0 lists what subscribes to clients' metrics (KIP-1000), of
+// which there is nothing here. 1 lists resources of the types that are asked for, or of
+// all (KIP-1142).
 
 // resource is what has configurations.
 type resource struct {
@@ -234,6 +238,50 @@ func (c *control) alter(t *task, all []alteration) {
 			c.enqueue(change{kind: changeConfigureGroup, task: t, item: i, name: a.name, edits: a.edits, replace: a.replace})
 		default:
 			t.fail(i, kafka.InvalidRequest, fmt.Sprintf("Unsupported resource type: %d", a.kind))
+		}
+	}
+}
+
+func listConfigResourcesNames(req *kmsg.ListConfigResourcesRequest) int {
+	return len(req.ResourceTypes)
+}
+
+// listConfigResources lists what DescribeConfigs describes, in Kafka's order: groups that
+// have configurations of their own, nodes and topics. Subscriptions to metrics and
+// loggers are types of Kafka's too, and none of either are here.
+func (c *control) listConfigResources(t *task, req *kmsg.ListConfigResourcesRequest, resp *kmsg.ListConfigResourcesResponse) {
+	if req.Version == 0 {
+		return
+	}
+	for _, kind := range req.ResourceTypes {
+		switch kmsg.ConfigResourceType(kind) {
+		case kmsg.ConfigResourceTypeTopic, kmsg.ConfigResourceTypeBroker, kmsg.ConfigResourceTypeBrokerLogger, kmsg.ConfigResourceTypeClientMetrics, kmsg.ConfigResourceTypeGroupConfig:
+		default: // as Kafka: a type is unknown because a later version has it
+			resp.ErrorCode = int16(kafka.UnsupportedVersion)
+			return
+		}
+	}
+	asked := func(kind kmsg.ConfigResourceType) bool {
+		return len(req.ResourceTypes) == 0 || slices.Contains(req.ResourceTypes, int8(kind))
+	}
+	list := func(kind kmsg.ConfigResourceType, name string) {
+		out := kmsg.NewListConfigResourcesResponseConfigResource()
+		out.Type, out.Name = int8(kind), name
+		resp.ConfigResources = append(resp.ConfigResources, out)
+	}
+	if asked(kmsg.ConfigResourceTypeGroupConfig) {
+		for _, group := range c.state.ConfiguredGroups() {
+			list(kmsg.ConfigResourceTypeGroupConfig, group)
+		}
+	}
+	if asked(kmsg.ConfigResourceTypeBroker) {
+		for _, node := range c.o.ClientNodes(t.from.Listener) {
+			list(kmsg.ConfigResourceTypeBroker, strconv.Itoa(int(node.ID)))
+		}
+	}
+	if asked(kmsg.ConfigResourceTypeTopic) {
+		for _, topic := range c.state.Topics() {
+			list(kmsg.ConfigResourceTypeTopic, topic.Name)
 		}
 	}
 }

@@ -108,6 +108,9 @@ public class Interop {
                 want(admin.describeConfigs(List.of(r)).all().get().get(r).get(name).value(), "2097152", name);
             }
             did("describe and alter configurations, of topics and brokers");
+            Collection<ConfigResource> listed = admin.listConfigResources(Set.of(ConfigResource.Type.TOPIC, ConfigResource.Type.BROKER), new ListConfigResourcesOptions()).all().get();
+            want(listed.containsAll(List.of(new ConfigResource(ConfigResource.Type.TOPIC, topic), new ConfigResource(ConfigResource.Type.BROKER, "1"))), true, "the topic and node 1 are listed");
+            did("list what has configurations");
             admin.createPartitions(Map.of(topic, NewPartitions.increaseTo(partitions + 2))).all().get();
             want(admin.describeTopics(List.of(topic)).allTopicNames().get().get(topic).partitions().size(), partitions + 2, "partitions");
             did("create partitions");
