@@ -135,24 +135,24 @@ func TestCompatibility(t *testing.T) {
 	}
 }
 
-const compatibilityHead = `# What was seen to work
+const compatibilityHead = `# Clients that were seen to work
 
-Written by a run of the tests against a running broker (` + "`make compatibility`" + `; ` + "`make interop`" + ` fails where it says something else). Each client did
-what its row says, in this order, and saw what it should have seen; what it wrote was read again by franz-go.
+A run of the tests against a running broker writes this page (` + "`make compatibility`" + `), and ` + "`make interop`" + ` fails if it would write another. Each client did
+what its row lists, in this order, with the expected results; franz-go read back what the client wrote.
 
 | client | version | what it did |
 |---|---|---|
 `
 
 const compatibilityFoot = `
-Groups are those in which clients assign partitions, where a row does not say that it was both protocols (KIP-848's is the newer one). Nobody
-was transactional.
+Groups are of the classic protocol, in which clients assign partitions, unless a row says both protocols (the newer one is KIP-848's). No client used
+transactions.
 
-Requests that Kafka 4 does not take any more are not taken: version 0 of DescribeConfigs and DescribeLogDirs, by which clients of Kafka 0.11
-and 1 ask, and batches of before Kafka 0.11.
+As in Kafka 4, version 0 of DescribeConfigs and DescribeLogDirs, which clients of Kafka 0.11 and 1 use, is not served, and record batches of formats before
+Kafka 0.11 are not accepted.
 
-Offsets for times are those of the record, in compressed batches too, where it lies in the first 16 MiB of its batch and the batch is one
-that a shard can lend (up to 4 MiB); else they are the batch's first, and a consumer that begins there reads a few records more.
+An offset for a time is that of the record, also inside a compressed batch, if the record is in the first 16 MiB of its uncompressed batch and a data shard can
+lend the batch (up to 4 MiB). Otherwise it is the batch's first offset, and a consumer that starts there reads a few records more.
 `
 
 // moduleVersion is the version of a Go client, by this module's go.mod.
