@@ -130,6 +130,9 @@ func TestPrometheus(t *testing.T) {
 	if t.Failed() {
 		t.Logf("%s", text)
 	}
+	if err := b.Stop(); err != nil || strings.Contains(b.Log.String(), "level=ERROR") {
+		t.Errorf("a clean stop: %v\n%s", err, b.Log)
+	}
 }
 
 func TestCumulativeBuckets(t *testing.T) {

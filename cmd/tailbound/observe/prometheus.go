@@ -31,8 +31,8 @@ func ListenPrometheus(at string) (*PrometheusServer, error) {
 	return &PrometheusServer{listener: l}, nil
 }
 
-// Serve answers scrapes on a goroutine until Close. wrong is told why it ended where
-// that was not Close.
+// Serve answers scrapes on a goroutine until Close. If it ends for another reason,
+// it calls wrong with the error.
 func (s *PrometheusServer) Serve(p *Server, wrong func(error)) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(shardCollector{p}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -48,8 +48,8 @@ func (s *PrometheusServer) Serve(p *Server, wrong func(error)) {
 
 // Close frees the address and ends Serve.
 func (s *PrometheusServer) Close() {
+	s.http.Close()     // before the listener's: Serve then knows that it was closed
 	s.listener.Close() // Serve may not have been called
-	s.http.Close()
 }
 
 // bucketsNS are the buckets of every histogram: three a decade, 1 us to 10 s.
