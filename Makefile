@@ -61,7 +61,7 @@ measure: ## the numbers of the structure: the largest types, files and functions
 FUZZ ?= 1
 fuzz: ## inputs that nobody thought of, a bounded number for each target
 	@set -e; for t in kafka/FuzzRequest/10000 kafka/FuzzBatch/10000 kafka/FuzzPieces/10000 kafka/FuzzAnswers/10000 cluster/FuzzApply/2000 netring/FuzzFrames/200 engine/FuzzRecover/200 \
-		cmd/tailbound/FuzzConfig/1000 cmd/tailbound/FuzzWords/2000 cmd/tailbound/client/FuzzWords/2000 cmd/tailbound/client/FuzzRecordJSON/5000 cmd/tailbound/term/FuzzSize/2000; do \
+		cmd/tailbound/settings/FuzzConfig/1000 cmd/tailbound/settings/FuzzWords/2000 cmd/tailbound/client/FuzzWords/2000 cmd/tailbound/client/FuzzRecordJSON/5000 cmd/tailbound/term/FuzzSize/2000; do \
 		r=$${t%/*}; out=$$($(GO) test -run '^$$' -fuzz "^$${r##*/}$$" -fuzztime $$(( $(FUZZ) * $${t##*/} ))x ./$${r%/*} 2>&1) || { echo "$$out"; exit 1; }; \
 		echo "$$out" | tail -1; done
 

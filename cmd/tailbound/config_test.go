@@ -19,26 +19,6 @@ func writeConfig(t *testing.T, text string) string {
 	return path
 }
 
-func TestConfigurationGoesByRank(t *testing.T) {
-	path := writeConfig(t, "# a comment\nshards: 3\ncpus: [1, 2-4]\narena: 128MiB\nlog-level: debug\nbuffered: true\n")
-	c, o := newServeCommand()
-	if err := c.ParseFlags([]string{"--shards", "5"}); err != nil {
-		t.Fatal(err)
-	}
-	from, err := configure(c.Flags(), path, []string{"TAILBOUND_SHARDS=4", "TAILBOUND_ARENA=64MiB", "TAILBOUND_DATA_DIR=/data"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if o.shards != 5 || o.cpus != "1,2-4" || o.arena != 64<<20 || o.logLevel != "debug" || !o.buffered || o.dataDir != "/data" || o.logFormat != "text" {
-		t.Errorf("in force: %+v", o)
-	}
-	for name, want := range map[string]string{"shards": "--shards", "arena": "TAILBOUND_ARENA", "cpus": path + ":3:1", "data-dir": "TAILBOUND_DATA_DIR", "log-format": ""} {
-		if from[name] != want {
-			t.Errorf("%s is from %q, want %q", name, from[name], want)
-		}
-	}
-}
-
 // Every mistake is named with its line and the nearest right name, all at once.
 func TestConfigurationErrors(t *testing.T) {
 	for _, x := range []struct {
@@ -108,14 +88,6 @@ func TestPrintedConfigurationIsOne(t *testing.T) {
 	uncommented = strings.ReplaceAll(uncommented, "\nTAILBOUND", "\n# TAILBOUND")
 	if out := program.Must(t, "", "config", "check", writeConfig(t, uncommented)); !strings.Contains(out, "nothing wrong") || strings.Contains(out, " 0 settings") {
 		t.Errorf("the example, uncommented:\n%s", out)
-	}
-}
-
-func TestMisspelledVariables(t *testing.T) {
-	c, _ := newServeCommand()
-	lines := misspelled(c.Flags(), []string{"TAILBOUND_SHARD=2", "TAILBOUND_SHARDS=2", "TAILBOUND_PORT_9092_TCP=x", "TAILBOUND_BROKERS=x", "HOME=/"})
-	if len(lines) != 1 || !strings.Contains(lines[0], "TAILBOUND_SHARD is no setting") || !strings.Contains(lines[0], "TAILBOUND_SHARDS?") {
-		t.Errorf("%q", lines)
 	}
 }
 

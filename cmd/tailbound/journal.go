@@ -10,29 +10,30 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/broker"
+	"github.com/tailbound/tailbound/cmd/tailbound/settings"
 	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
 
-// Journals are made once, in full, and written in circles. On a large disk each
-// has journalMost; on a small one all of them take no more than a sixteenth of
-// it, but journalLeast each. Files that logs let go and shards keep for what
-// comes take as much at most: what one shard keeps, another cannot have.
+// Journals are made once, in full, and written in circles. On a large disk each has
+// journalMost. On a small one all of them together take no more than a diskPart of it,
+// but each takes journalLeast. Recycled files may take another diskPart: they are
+// divided among the shards, as one shard cannot use what another keeps.
 const (
-	journalLeast = 8 << 20
+	journalLeast = settings.JournalBytesMin
 	journalMost  = 128 << 20
 	diskPart     = 16
 )
 
-// journalSize is how large the journal of each data shard is to be, and why.
-// A directory keeps the size it was made with.
-func (o *serveOptions) journalSize(shards int) (term.ByteSize, string, error) {
-	if o.journal != 0 {
-		return o.journal, "", nil
+// journalSize is the size of the journal of each of so many data shards, and why it is
+// that. A directory keeps the size it was made with.
+func journalSize(v *settings.Values, shards int) (term.ByteSize, string, error) {
+	if v.Journal != 0 {
+		return v.Journal, "", nil
 	}
-	if info, err := os.Stat(journalPath(o.dataDir, 1)); err == nil && info.Size() > journalLeast {
+	if info, err := os.Stat(journalPath(v.DataDir, 1)); err == nil && info.Size() > journalLeast {
 		return term.ByteSize(min(info.Size(), journalMost)), "as the directory was made", nil
 	}
-	total, _, err := diskOf(o.dataDir)
+	total, _, err := diskOf(v.DataDir)
 	if err != nil {
 		return 0, "", fmt.Errorf("data directory: %w", err)
 	}
@@ -43,16 +44,16 @@ func (o *serveOptions) journalSize(shards int) (term.ByteSize, string, error) {
 	return term.ByteSize(max(each, journalLeast)), fmt.Sprintf("of a file system of %s", term.BinaryBytes(int(total))), nil
 }
 
-// journalsFit says whether the disk has room for the journals that are still to
-// be made.
-func (o *serveOptions) journalsFit(shards int, each term.ByteSize) error {
+// journalsFit is an error if the disk has no room for the journals that have yet to be
+// made, of so many bytes each.
+func journalsFit(v *settings.Values, each term.ByteSize) error {
 	need := int64(0)
-	for i := range shards + 1 {
+	for i := range v.Shards + 1 {
 		want := int64(each)
 		if i == 0 {
 			want = journalLeast // the control shard's
 		}
-		info, err := os.Stat(journalPath(o.dataDir, i))
+		info, err := os.Stat(journalPath(v.DataDir, i))
 		switch {
 		case err == nil:
 			want -= info.Size()
@@ -61,36 +62,36 @@ func (o *serveOptions) journalsFit(shards int, each term.ByteSize) error {
 		}
 		need += max(want, 0)
 	}
-	_, free, err := diskOf(o.dataDir)
+	_, free, err := diskOf(v.DataDir)
 	if err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	if need > free {
 		return fmt.Errorf("data directory %s: %s are free on its file system, and journals that are to be made or grown for %s need %s: free some, or take fewer --shards or a smaller --journal than %s",
-			o.dataDir, term.BinaryBytes(int(free)), term.Plural(shards, "data shard"), term.BinaryBytes(int(need)), &each)
+			v.DataDir, term.BinaryBytes(int(free)), term.Plural(v.Shards, "data shard"), term.BinaryBytes(int(need)), &each)
 	}
 	return nil
 }
 
-// spareBytes is how much of files that logs let go a shard may keep.
-func (o *serveOptions) spareBytes(shards int) (int64, error) {
-	total, _, err := diskOf(o.dataDir)
-	return min(total/diskPart/int64(shards), broker.SpareBytesMax), err
+// spareBytes is how many bytes of recycled files a data shard may keep.
+func spareBytes(v *settings.Values) (int64, error) {
+	total, _, err := diskOf(v.DataDir)
+	return min(total/diskPart/int64(v.Shards), broker.SpareBytesMax), err
 }
 
-// prepareBytes is how much of files of zeroes a shard keeps ready.
-func (o *serveOptions) prepareBytes(shards int) (int64, error) {
-	total, _, err := diskOf(o.dataDir)
+// prepareBytes is how many bytes of preallocated files a data shard keeps.
+func prepareBytes(v *settings.Values) (int64, error) {
+	total, _, err := diskOf(v.DataDir)
 	if err != nil {
 		return 0, fmt.Errorf("data directory: %w", err)
 	}
-	if o.prepare != 0 && int64(o.prepare) < broker.PrepareBytesMin*int64(shards) {
-		return 0, fmt.Errorf("--prepare %s: each of %s has files of its own, of %s", &o.prepare, term.Plural(shards, "data shard"), term.BinaryBytes(broker.PrepareBytesMin))
+	if v.Prepare != 0 && int64(v.Prepare) < broker.PrepareBytesMin*int64(v.Shards) {
+		return 0, fmt.Errorf("--prepare %s: each of %s has files of its own, of %s", &v.Prepare, term.Plural(v.Shards, "data shard"), term.BinaryBytes(broker.PrepareBytesMin))
 	}
-	if int64(o.prepare) > total/2 {
-		return 0, fmt.Errorf("--prepare %s: the file system of %s has %s, and at most half of that can be kept ready", &o.prepare, o.dataDir, term.BinaryBytes(int(total)))
+	if int64(v.Prepare) > total/2 {
+		return 0, fmt.Errorf("--prepare %s: the file system of %s has %s, and at most half of that can be kept ready", &v.Prepare, v.DataDir, term.BinaryBytes(int(total)))
 	}
-	return int64(o.prepare) / int64(shards), nil
+	return int64(v.Prepare) / int64(v.Shards), nil
 }
 
 func journalPath(dir string, shard int) string {

@@ -6,8 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,77 +13,37 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/broker"
+	"github.com/tailbound/tailbound/cmd/tailbound/settings"
 	"github.com/tailbound/tailbound/shard"
 )
 
-// listener is one of the addresses, by a name of its own where there are
-// several, at which all nodes are reached: each from its port on.
+// listener is an address at which all nodes are reached, each at a port of its own that
+// is counted from it.
 type listener struct {
-	name      string // "" where it is the only one
-	listen    string // HOST:PORT
-	advertise string // HOST[:PORT]; "": what it listens on
-	host      string // once bound
-	bound     []bound
-	nodes     []shard.Node // as clients see them who come by it
+	settings.Listener
+	host  string       // once bound
+	bound []bound      // of each node
+	nodes []shard.Node // as clients of this listener see them
 }
 
-// parseListeners reads --listen and --advertise: each one value, or several of
-// the form NAME=VALUE with commas between them.
-func parseListeners(listen, advertise string, ports int) (all []*listener, listenErr, advertiseErr error) {
-	for _, item := range strings.Split(listen, ",") {
-		l := &listener{listen: strings.TrimSpace(item)}
-		if name, value, ok := strings.Cut(l.listen, "="); ok {
-			l.name, l.listen = name, value
-			if !listenerName.MatchString(name) {
-				return nil, fmt.Errorf("%q is no name for a listener: it is letters, digits and _", name), nil
-			}
-		}
-		if _, _, err := splitPort(l.listen, ports); err != nil {
-			return nil, err, nil
-		}
-		for _, o := range all {
-			if o.name == l.name || o.name == "" || l.name == "" {
-				return nil, fmt.Errorf("%q: of several listeners each has a name of its own: NAME=HOST:PORT,NAME=HOST:PORT", listen), nil
-			}
-		}
-		all = append(all, l)
+// newListeners are the listeners of the settings, not bound.
+func newListeners(v *settings.Values) (all []*listener, err error) {
+	parsed, listenErr, advertiseErr := v.Listeners(v.Shards)
+	if err := errors.Join(listenErr, advertiseErr); err != nil {
+		return nil, err
 	}
-	if len(all) > broker.ListenersMax {
-		return nil, fmt.Errorf("%d listeners; there may be %d", len(all), broker.ListenersMax), nil
+	for _, l := range parsed {
+		all = append(all, &listener{Listener: l})
 	}
-	if advertise == "" {
-		return all, nil, nil
-	}
-	for _, item := range strings.Split(advertise, ",") {
-		name, value := "", strings.TrimSpace(item)
-		if n, v, ok := strings.Cut(value, "="); ok {
-			name, value = n, v
-		}
-		i := slices.IndexFunc(all, func(l *listener) bool { return l.name == name })
-		if i < 0 && name == "" {
-			return nil, nil, fmt.Errorf("%q: it is NAME=HOST[:PORT] for each listener", advertise)
-		} else if i < 0 {
-			return nil, nil, fmt.Errorf("%q: there is no listener %q", advertise, name)
-		}
-		if all[i].advertise != "" {
-			return nil, nil, fmt.Errorf("%q: twice for the same listener", advertise)
-		}
-		if _, _, err := splitAdvertise(value, ports); err != nil {
-			return nil, nil, err
-		}
-		all[i].advertise = value
-	}
-	return all, nil, nil
+	return all, nil
 }
 
-var listenerName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
-
-// bind listens, for so many nodes.
+// bind listens on so many ports, one for each node.
 func (l *listener) bind(nodes int) (err error) {
-	if l.host, l.bound, err = listenAll(l.listen, nodes); err != nil {
+	if l.host, l.bound, err = listenAll(l.Listen, nodes); err != nil {
 		return err
 	}
-	l.nodes, err = advertised(l.advertise, l.host, l.bound)
+	l.nodes, err = advertised(l.Advertise, l.host, l.bound)
 	return err
 }
 
@@ -98,7 +56,7 @@ type bound struct {
 // listenAll binds the ports from port on, one for each node, before anything
 // is answered. Port 0 picks a free run of ports.
 func listenAll(hostPort string, nodes int) (host string, all []bound, err error) {
-	host, port, err := splitPort(hostPort, nodes)
+	host, port, err := settings.SplitPort(hostPort, nodes)
 	if err != nil {
 		return "", nil, fmt.Errorf("--listen: %w", err)
 	}
@@ -260,4 +218,71 @@ func bindOne(addr netip.Addr, port int) (bound, error) {
 		port = a.Port
 	}
 	return bound{fd, port}, nil
+}
+
+// shutdown frees the ports now, even if another process still holds the sockets.
+func (l *listener) shutdown() {
+	for _, b := range l.bound {
+		unix.Shutdown(b.fd, unix.SHUT_RDWR)
+	}
+}
+
+// addTo adds a bound listener to those of the broker.
+func (l *listener) addTo(b *broker.Options, single bool) {
+	nodes, sockets := l.nodes, []int(nil)
+	if single {
+		nodes, sockets = []shard.Node{nodes[0], nodes[0]}, []int{-1}
+	}
+	for _, x := range l.bound {
+		sockets = append(sockets, x.fd)
+	}
+	if len(b.Listeners) == 0 {
+		b.Nodes = nodes
+	} else {
+		b.OtherNodes = append(b.OtherNodes, nodes)
+	}
+	b.Listeners = append(b.Listeners, sockets)
+	if l.Name != "" {
+		b.ListenerNames = append(b.ListenerNames, l.Name)
+	}
+}
+
+// address is where the first node listens.
+func (l *listener) address() string {
+	return net.JoinHostPort(l.host, strconv.Itoa(l.bound[0].port))
+}
+
+// advertised are the nodes as clients see them.
+func advertised(advertise, host string, all []bound) ([]shard.Node, error) {
+	name, port, err := settings.SplitAdvertise(advertise, len(all))
+	if err != nil {
+		return nil, fmt.Errorf("--advertise: %w", err)
+	}
+	if name != "" {
+		host = name
+	}
+	if host, err = advertisedHost(host); err != nil {
+		return nil, err
+	}
+	nodes := make([]shard.Node, len(all))
+	for i, b := range all {
+		nodes[i] = shard.Node{ID: int32(i), Host: host, Port: int32(b.port)}
+		if port != 0 {
+			nodes[i].Port = int32(port + i)
+		}
+	}
+	return nodes, nil
+}
+
+// advertisedHost is what clients are told where a broker listens on a host: a
+// name of this machine where it listens on all of its addresses.
+func advertisedHost(host string) (string, error) {
+	if host != "" && host != "0.0.0.0" && host != "::" {
+		return host, nil
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("--listen names no host that clients could connect to; give --advertise HOST (%w)", err)
+	}
+	return name, nil
 }

@@ -1,19 +1,19 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"text/tabwriter"
 
 	"github.com/tailbound/tailbound/broker"
+	"github.com/tailbound/tailbound/cmd/tailbound/settings"
 	"github.com/tailbound/tailbound/cmd/tailbound/term"
 	"github.com/tailbound/tailbound/shard"
 )
 
-// printMemory prints what a broker with these settings takes, term by term.
-func (o *serveOptions) printMemory(w io.Writer) error {
-	options, err := o.memoryOptions()
+// printMemory prints what a broker with these settings takes, pool by pool.
+func printMemory(w io.Writer, v *settings.Values) error {
+	options, err := plannedOptions(v)
 	if err != nil {
 		return err
 	}
@@ -23,7 +23,7 @@ func (o *serveOptions) printMemory(w io.Writer) error {
 	for i, times := range []int{1, shards} {
 		p, err := broker.PlanPools(options, i)
 		if err != nil {
-			return o.tooSmall(err)
+			return tooSmall(v, err)
 		}
 		if i == 0 {
 			fmt.Fprintln(t, "control shard\t\t\t\t")
@@ -49,42 +49,7 @@ func (o *serveOptions) printMemory(w io.Writer) error {
 	return err
 }
 
-// memoryOptions are what decides about memory.
-func (o *serveOptions) memoryOptions() (broker.Options, error) {
-	b := broker.Defaults()
-	shards := o.shards
-	if shards == 0 {
-		allowed, err := allowedCPUs()
-		if err != nil {
-			return b, err
-		}
-		shards = o.dataShards(allowed)
-	}
-	b.DataShards, b.Nodes = shards, make([]shard.Node, shards+1)
-	b.ArenaBytes, b.JournalBytes, b.MessageBytesMax = int(o.arena), cmp.Or(int(o.journal), b.JournalBytes), int(o.messageBytes)
-	b.ConnsMax, b.FetchSessionsMax = o.connsMax, o.fetchSessions
-	b.PartitionsDefault, b.TopicsMax, b.PartitionsMax = o.partitions, o.partitionsMax, o.partitionsMax
-	b.InflightMax, b.DirectBytes, b.ReceiveBufferBytes, b.SpinNS, b.Nice = o.inflightMax, int(o.directBytes), int(o.receiveBuffer), int64(o.spin), o.nice
-	return b, nil
-}
-
-// fits says whether the pools of a data shard fit its arena.
-func (o *serveOptions) fits() error {
-	options, err := o.memoryOptions()
-	if err != nil {
-		return err
-	}
-	if _, err := broker.PlanPools(options, 1); err != nil {
-		return o.tooSmall(err)
-	}
-	return nil
-}
-
-func (o *serveOptions) tooSmall(err error) error {
-	return fmt.Errorf("the pools of a shard do not fit its memory: %w; give it a larger --arena than %s, or a smaller --message-max-bytes than %d or --partitions-max than %d (--print-memory shows what each takes)",
-		err, &o.arena, o.messageBytes, o.partitionsMax)
-}
-
+// printPools prints pools under their sum, which it returns.
 func printPools(t *tabwriter.Writer, title string, pools []shard.Pool) (sum int) {
 	for _, p := range pools {
 		arithmetic := fmt.Sprintf("%d x %s", p.Count, term.BinaryBytes(p.Each))
@@ -96,4 +61,31 @@ func printPools(t *tabwriter.Writer, title string, pools []shard.Pool) (sum int)
 	}
 	fmt.Fprintf(t, "%s\t\t= %s\t%d\t\n", title, term.BinaryBytes(sum), sum)
 	return sum
+}
+
+// fits is an error if the pools of a data shard do not fit its arena.
+func fits(v *settings.Values) error {
+	options, err := plannedOptions(v)
+	if err != nil {
+		return err
+	}
+	if _, err := broker.PlanPools(options, 1); err != nil {
+		return tooSmall(v, err)
+	}
+	return nil
+}
+
+func tooSmall(v *settings.Values, err error) error {
+	return fmt.Errorf("the pools of a shard do not fit its memory: %w; give it a larger --arena than %s, or a smaller --message-max-bytes than %d or --partitions-max than %d (--print-memory shows what each takes)",
+		err, &v.Arena, v.MessageBytesMax, v.PartitionsMax)
+}
+
+// plannedOptions are the broker's options as far as they decide about memory, with as
+// many data shards as would be started here.
+func plannedOptions(v *settings.Values) (broker.Options, error) {
+	allowed, err := allowedCPUs()
+	if err != nil {
+		return broker.Options{}, err
+	}
+	return v.Options(v.DataShards(len(allowed))), nil
 }

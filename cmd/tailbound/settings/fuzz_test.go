@@ -1,16 +1,17 @@
-package main
+package settings
 
 import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 )
 
-// FuzzConfig: no file stops who reads it, and what is taken is taken again as
-// it is printed.
+// FuzzConfig: no file stops the program that reads it, and settings that are printed
+// and read again are the same.
 func FuzzConfig(f *testing.F) {
 	for _, text := range []string{
 		"", "shards: 2\n", "data-dir: /x\nlisten: [a=:1, b=:2]\n", "arena: 1GiB\nlog-level: debug # why\n", "shards: two\nnothing: 1\n", "- 1\n", "a: &b c\nd: *b\n", "---\n---\n",
@@ -20,35 +21,30 @@ func FuzzConfig(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		path := filepath.Join(t.TempDir(), "f.yaml")
-		read := func(text []byte) (values map[string]string, from origins, err error) {
+		read := func(text []byte) (*Set, error) {
 			if err := os.WriteFile(path, text, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			c, o := newServeCommand()
-			if from, err = configure(c.Flags(), path, nil); err == nil {
-				err = o.problems(from, false)
+			s := Define(pflag.NewFlagSet("", pflag.ContinueOnError))
+			err := s.Read(path, nil)
+			if err == nil {
+				err = s.Check(false)
 			}
-			values = map[string]string{}
-			for _, x := range settingsOf(c.Flags()) {
-				values[x.Name] = x.Value.String()
-			}
-			return values, from, err
+			return s, err
 		}
-		values, from, err := read(text)
+		s, err := read(text)
 		if err != nil {
 			if !strings.Contains(err.Error(), path) {
 				t.Fatalf("%q: an error that does not say where: %v", text, err)
 			}
 			return
 		}
-		c, _ := newServeCommand()
-		configure(c.Flags(), path, nil)
 		printed := &bytes.Buffer{}
-		if err := printConfig(printed, c.Flags(), from, nil); err != nil {
+		if err := s.Print(printed, "v", nil); err != nil {
 			t.Fatal(err)
 		}
-		again, _, err := read(printed.Bytes())
-		if err != nil || !reflect.DeepEqual(values, again) {
+		again, err := read(printed.Bytes())
+		if err != nil || again.Values != s.Values {
 			t.Fatalf("%q is printed as\n%s\nwhich is read as other settings: %v", text, printed, err)
 		}
 	})
@@ -60,8 +56,8 @@ func FuzzWords(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		parseCPUs(text)
-		parseListeners(text, text, 3)
-		parseAddressLimits(text)
+		ParseCPUs(text)
+		ParseListeners(text, text, 3)
+		ParseAddressLimits(text)
 	})
 }

@@ -1,4 +1,4 @@
-package main
+package settings
 
 import (
 	"strings"
@@ -27,13 +27,13 @@ func TestListeners(t *testing.T) {
 		{"a=:1,b=:2,c=:3,d=:4,e=:5,f=:6,g=:7,h=:8,i=:9", "", "there may be 8"},
 		{":9092", "host:70000", "is not a port"},
 	} {
-		all, err1, err2 := parseListeners(c.listen, c.advertise, 3)
+		all, err1, err2 := ParseListeners(c.listen, c.advertise, 3)
 		got := ""
 		for i, l := range all {
 			if i > 0 {
 				got += ";"
 			}
-			got += l.name + " " + l.listen + " " + l.advertise
+			got += l.Name + " " + l.Listen + " " + l.Advertise
 		}
 		if err1 != nil {
 			got = err1.Error()
