@@ -192,7 +192,7 @@ func (c *checkpointer) put(segments *segments, lg *log) bool {
 		return false
 	}
 	// Of a start past what is flushed the journal has the rest, and the start itself.
-	record := format.LogRecord{ID: lg.id, Start: min(lg.start, lg.flushed), End: lg.flushed, MaxTime: lg.flushedMaxTime, MaxTimeBase: lg.flushedMaxTimeBase, RotFrom: lg.corruptFrom, RotTo: lg.corruptTo, Direct: lg.wroteDirect, Chain: lg.chain}
+	record := format.LogRecord{ID: lg.id, Start: min(lg.start, lg.flushed), End: lg.flushed, MaxTime: lg.flushedMaxTime, MaxTimeBase: lg.flushedMaxTimeBase, CorruptFrom: lg.corruptFrom, CorruptTo: lg.corruptTo, Direct: lg.wroteDirect, Chain: lg.chain}
 	at := draft.bytes + format.LogRecordBytes
 	epochs := 0
 	for k := max(0, lg.nEpochs-checkpointEpochs); k < lg.nEpochs; k++ {

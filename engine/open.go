@@ -133,7 +133,7 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 	lg.start, lg.end, lg.durable, lg.flushed, lg.flushing = record.Start, record.End, record.End, record.End, record.End
 	lg.startDurable = record.Start
 	lg.maxTime, lg.maxTimeBase, lg.flushedMaxTime, lg.flushedMaxTimeBase = record.MaxTime, record.MaxTimeBase, record.MaxTime, record.MaxTimeBase
-	lg.corruptFrom, lg.corruptTo, lg.chain, lg.chainSent = record.RotFrom, record.RotTo, record.Chain, record.Chain
+	lg.corruptFrom, lg.corruptTo, lg.chain, lg.chainSent = record.CorruptFrom, record.CorruptTo, record.Chain, record.Chain
 	for _, epoch := range record.Epochs {
 		lg.addEpoch(epoch)
 	}

@@ -111,16 +111,16 @@ type SegmentRecord struct {
 // attachment bytes 4, segments 4, epochs 2, flags 2 (bit 0: direct),
 // header bytes 4, 4 spare; epochs, segments, attachment, headers.
 type LogRecord struct {
-	ID                   uint64
-	Start, End           int64 // end: drained and synced
-	MaxTime, MaxTimeBase int64
-	RotFrom, RotTo       int64 // acknowledged offsets that are lost; noOffset: none
-	Direct               bool  // direct runs were written in this life
-	Chain                uint32
-	Epochs               []EpochStart
-	Segments             []SegmentRecord
-	Attachment           []byte
-	Headers              []byte // of batches after the attachment; only an opening writes any
+	ID                     uint64
+	Start, End             int64 // end: drained and synced
+	MaxTime, MaxTimeBase   int64
+	CorruptFrom, CorruptTo int64 // acknowledged offsets that are lost; noOffset: none
+	Direct                 bool  // direct runs were written in this life
+	Chain                  uint32
+	Epochs                 []EpochStart
+	Segments               []SegmentRecord
+	Attachment             []byte
+	Headers                []byte // of batches after the attachment; only an opening writes any
 }
 
 // PutLogRecord writes the fixed part of a record; epochs, segments, attachment
@@ -131,8 +131,8 @@ func PutLogRecord(p []byte, l *LogRecord, epochs, segments int) int {
 	le.PutUint64(p[16:], uint64(l.End))
 	le.PutUint64(p[24:], uint64(l.MaxTime))
 	le.PutUint64(p[32:], uint64(l.MaxTimeBase))
-	le.PutUint64(p[40:], uint64(l.RotFrom))
-	le.PutUint64(p[48:], uint64(l.RotTo))
+	le.PutUint64(p[40:], uint64(l.CorruptFrom))
+	le.PutUint64(p[48:], uint64(l.CorruptTo))
 	le.PutUint32(p[56:], l.Chain)
 	le.PutUint32(p[60:], uint32(len(l.Attachment)))
 	le.PutUint32(p[64:], uint32(segments))
@@ -176,7 +176,7 @@ func GetLogRecords(p []byte, n int) ([]*LogRecord, error) {
 		l := &LogRecord{
 			ID: le.Uint64(p), Start: int64(le.Uint64(p[8:])), End: int64(le.Uint64(p[16:])),
 			MaxTime: int64(le.Uint64(p[24:])), MaxTimeBase: int64(le.Uint64(p[32:])),
-			RotFrom: int64(le.Uint64(p[40:])), RotTo: int64(le.Uint64(p[48:])), Chain: le.Uint32(p[56:]), Direct: le.Uint16(p[70:])&RecordDirect != 0,
+			CorruptFrom: int64(le.Uint64(p[40:])), CorruptTo: int64(le.Uint64(p[48:])), Chain: le.Uint32(p[56:]), Direct: le.Uint16(p[70:])&RecordDirect != 0,
 		}
 		if newer := recordFlags.first(uint32(le.Uint16(p[70:]))&^RecordDirect, "a log's record"); newer != "" {
 			return nil, Newer(newer)

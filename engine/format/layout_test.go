@@ -82,8 +82,8 @@ var structures = []structure{
 			PutLogRecord(p, &l, len(l.Epochs), len(l.Segments))
 			return p
 		},
-		words: map[string]string{"ID": "log id", "Start": "log start", "End": "flushed", "MaxTime": "largest timestamp", "MaxTimeBase": "base offset", "RotFrom": "first acknowledged",
-			"RotTo": "one past", "Direct": "direct runs", "Chain": "chain", "Epochs": "number of leader epochs", "Segments": "number of segments",
+		words: map[string]string{"ID": "log id", "Start": "log start", "End": "flushed", "MaxTime": "largest timestamp", "MaxTimeBase": "base offset", "CorruptFrom": "first acknowledged",
+			"CorruptTo": "one past", "Direct": "direct runs", "Chain": "chain", "Epochs": "number of leader epochs", "Segments": "number of segments",
 			"Attachment": "length of the attachment", "Headers": "length of the headers"}},
 	{name: "leader epoch of a log", heading: "## Checkpoint", table: 2, of: EpochStart{}, bytes: EpochRecordBytes,
 		put: func(of any) []byte {

@@ -10,17 +10,17 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// CheckReport is what Check found: a row for each log, by id.
+// CheckReport is what Check found, with a row for each log, by id.
 type CheckReport struct {
 	Directory [16]byte
 	Epoch     uint32
 	Clean     bool
-	Frames    int // of the journals, that the next opening replays
+	Frames    int // of the journals, which the next start replays
 	Logs      []LogReport
 }
 
-// LogReport is one log as it lies on disk. End is one past the last record that
-// an opening would find, Bytes what its runs take with their padding.
+// LogReport is one log on disk. End is one past the last record that a start would find,
+// Bytes the size of its runs with their padding.
 type LogReport struct {
 	ID         uint64
 	Start, End int64
@@ -30,11 +30,11 @@ type LogReport struct {
 	Bytes      int64
 	Problems   []Problem
 
-	cut Cut // what a repair would take, where there are problems
+	cut Cut // what a repair would remove, if there are problems
 }
 
-// Problem is one thing that is wrong: where, and the records it touches, From
-// to To - 1. Path is empty where no file can be named.
+// Problem is one thing that is wrong: where, and the records that it affects, From to
+// To - 1. Path is empty where no file can be named.
 type Problem struct {
 	Path     string
 	At       int64 // byte of the file
@@ -50,34 +50,34 @@ func (p Problem) String() string {
 	return fmt.Sprintf("%s at %d: %s: records %d to %d", p.Path, p.At, p.What, p.From, p.To)
 }
 
-// Problems are those of all logs, a line each; none where all is well.
+// Problems is the problems of all logs, one line each.
 func (c *CheckReport) Problems() (lines []string) {
 	for i := range c.Logs {
-		for _, p := range c.Logs[i].Problems {
-			lines = append(lines, fmt.Sprintf("log %d: %s", c.Logs[i].ID, p))
+		for _, problem := range c.Logs[i].Problems {
+			lines = append(lines, fmt.Sprintf("log %d: %s", c.Logs[i].ID, problem))
 		}
 	}
 	return lines
 }
 
-// Sum adds the rows up; ID, Start, End and Problems have no meaning in it.
+// Sum adds up the rows. ID, Start, End and Problems have no meaning in the sum.
 func (c *CheckReport) Sum() (sum LogReport) {
 	for i := range c.Logs {
-		l := &c.Logs[i]
-		sum.Segments += l.Segments
-		sum.Runs += l.Runs
-		sum.Batches += l.Batches
-		sum.Bytes += l.Bytes
+		row := &c.Logs[i]
+		sum.Segments += row.Segments
+		sum.Runs += row.Runs
+		sum.Batches += row.Batches
+		sum.Bytes += row.Bytes
 	}
 	return sum
 }
 
-// Check reads everything a data directory holds and verifies it, without
-// changing a byte. It may be given the directory of a broker that was killed.
-func Check(ring ioring.Ring, arena *mem.Arena, o Options) (_ *CheckReport, err error) {
+// Check reads and verifies everything in a data directory, and changes nothing. The broker
+// of the directory may have been killed; it must not be running.
+func Check(ring ioring.Ring, arena *mem.Arena, options Options) (_ *CheckReport, err error) {
 	defer func() { err = ioring.Advised(err) }()
-	o.Faults |= engine.NoSyncAtOpen // it changes nothing
-	r, err := begin(ring, arena, o)
+	options.Faults |= engine.NoSyncAtOpen // a sync would be a change
+	r, err := begin(ring, arena, options)
 	if err != nil {
 		return nil, err
 	}
@@ -86,28 +86,28 @@ func Check(ring ioring.Ring, arena *mem.Arena, o Options) (_ *CheckReport, err e
 	if r.boot.Fresh {
 		return out, nil
 	}
-	if err := r.shards(); err != nil {
+	if err := r.recoverShards(); err != nil {
 		return nil, err
 	}
 	out.Clean, out.Frames = r.boot.Clean, r.frames
-	for _, l := range r.logs { // order does not matter
-		for i := range l.Segments {
-			if l.readable(i) {
-				r.ahead += l.Segments[i].Position
+	for _, lg := range r.logs { // order does not matter
+		for i := range lg.Segments {
+			if lg.hasRecords(i) {
+				r.toCheck += lg.Segments[i].Position
 			}
 		}
 	}
 	for _, id := range sorted(r.logs) {
-		l := r.logs[id]
-		row := LogReport{ID: id, Start: l.Start, End: l.accepted}
-		x, _, err := r.breaks(l, &row)
+		lg := r.logs[id]
+		row := LogReport{ID: id, Start: lg.Start, End: lg.accepted}
+		point, _, err := r.findBreak(lg, &row)
 		if err != nil {
 			return nil, err
 		}
-		row.cut = x.Cut
-		if o.Each != nil {
-			for i := range l.entries {
-				o.Each(id, l.entries[i].bytes[format.EntryHeaderBytes:format.EntryHeaderBytes+int(l.entries[i].Length)])
+		row.cut = point.Cut
+		if options.Each != nil {
+			for i := range lg.entries {
+				options.Each(id, lg.entries[i].bytes[format.EntryHeaderBytes:format.EntryHeaderBytes+int(lg.entries[i].Length)])
 			}
 		}
 		out.Logs = append(out.Logs, row)
@@ -115,77 +115,77 @@ func Check(ring ioring.Ring, arena *mem.Arena, o Options) (_ *CheckReport, err e
 	return out, nil
 }
 
-// checkSegment walks the runs of one segment, whole.
-func (r *recovery) checkSegment(l *found, i int, out *LogReport, x *breakAt) error {
-	q := &l.Segments[i]
-	before := r.passed
-	defer func() { r.pass(before + q.Position) }()
-	path, slot := format.SegmentPath(q.Generation), r.First+4
+// checkSegment reads and verifies all runs of one segment.
+func (r *recovery) checkSegment(lg *recoveredLog, i int, out *LogReport, point *breakPoint) error {
+	seg := &lg.Segments[i]
+	before := r.checked
+	defer func() { r.progress(before + seg.Position) }()
+	path, slot := format.SegmentPath(seg.Generation), r.First+slotSegment
 	problem := func(at, from, to int64, what string) {
 		out.Problems = append(out.Problems, Problem{path, at, from, to, what})
-		x.breaksAt(i, at, from)
+		point.addBreak(i, at, from)
 	}
 	there, err := r.Open(slot, path, ioring.OpenReadOnly)
 	if err != nil {
 		return err
 	}
 	if !there {
-		problem(0, q.Base, q.End, "missing")
+		problem(0, seg.Base, seg.End, "missing")
 		return nil
 	}
 	defer r.Close(slot)
-	base := q.Base
-	for at := int64(0); at < q.Position; {
-		var h format.RunHeader
-		p, err := r.Read(slot, at, format.BlockBytes)
+	base := seg.Base
+	for at := int64(0); at < seg.Position; {
+		var header format.RunHeader
+		buf, err := r.Read(slot, at, format.BlockBytes)
 		if err != nil {
-			problem(at, base, q.End, unreadable(err))
+			problem(at, base, seg.End, unreadable(err))
 			return nil
 		}
-		if what, ok := h.Parse(p); ok && what != "" && h.Directory == r.old.Directory && h.Generation == q.Generation && h.Log == l.ID {
+		if what, ok := header.Parse(buf); ok && what != "" && header.Directory == r.old.Directory && header.Generation == seg.Generation && header.Log == lg.ID {
 			return newer(path, at, what)
 		}
-		if len(p) < format.BlockBytes || !h.Get(p) || h.Directory != r.old.Directory || h.Generation != q.Generation || h.Log != l.ID || h.Base != base && (h.Base < base || h.Base > l.Start) || at+int64(h.Bytes()) > q.Position {
-			problem(at, base, q.End, "the head of a run is broken")
+		if len(buf) < format.BlockBytes || !header.Get(buf) || header.Directory != r.old.Directory || header.Generation != seg.Generation || header.Log != lg.ID || header.Base != base && (header.Base < base || header.Base > lg.Start) || at+int64(header.Bytes()) > seg.Position {
+			problem(at, base, seg.End, "the head of a run is broken")
 			return nil
 		}
-		p, err = r.Read(slot, at, h.Bytes())
-		if err == nil && len(p) == h.Bytes() {
-			if what := h.NewerIn(p[format.HeaderBytes : format.HeaderBytes+int(h.BodyBytes)]); what != "" {
+		buf, err = r.Read(slot, at, header.Bytes())
+		if err == nil && len(buf) == header.Bytes() {
+			if what := header.NewerIn(buf[format.HeaderBytes : format.HeaderBytes+int(header.BodyBytes)]); what != "" {
 				return newer(path, at, what)
 			}
 		}
-		if err != nil || len(p) < h.Bytes() || !h.Whole(p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)]) {
+		if err != nil || len(buf) < header.Bytes() || !header.Whole(buf[format.HeaderBytes:format.HeaderBytes+int(header.BodyBytes)]) {
 			what := "a run is broken"
 			if err != nil {
 				what = unreadable(err)
 			}
-			problem(at, base, h.End, what)
-			if len(p) == h.Bytes() {
-				r.save(l, &h, p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)], x)
+			problem(at, base, header.End, what)
+			if len(buf) == header.Bytes() {
+				r.saveSound(lg, &header, buf[format.HeaderBytes:format.HeaderBytes+int(header.BodyBytes)], point)
 			}
-			at, base = at+int64(h.Bytes()), h.End
+			at, base = at+int64(header.Bytes()), header.End
 			continue
 		}
-		x.whole(&h, at == 0)
+		point.addSound(&header, at == 0)
 		if r.o.Each != nil {
-			format.EachBatch(p[format.HeaderBytes:format.HeaderBytes+int(h.BodyBytes)], func(b []byte) { r.o.Each(l.ID, b) })
+			format.EachBatch(buf[format.HeaderBytes:format.HeaderBytes+int(header.BodyBytes)], func(batch []byte) { r.o.Each(lg.ID, batch) })
 		}
-		out.Batches += int(h.Batches)
+		out.Batches += int(header.Batches)
 		out.Runs++
-		out.Bytes += int64(h.Bytes())
-		at += int64(h.Bytes())
-		r.pass(before + at)
-		base = h.End
+		out.Bytes += int64(header.Bytes())
+		at += int64(header.Bytes())
+		r.progress(before + at)
+		base = header.End
 	}
-	if base != q.End {
-		problem(q.Position, base, q.End, "the segment ends early")
+	if base != seg.End {
+		problem(seg.Position, base, seg.End, "the segment ends early")
 	}
 	return nil
 }
 
-// unreadable says of a run that could not be read what the disk answered; where
-// is said beside it.
+// unreadable is what the disk answered where a run could not be read; the position is the
+// Problem's.
 func unreadable(err error) string {
 	var failed *ioring.OpError
 	if errors.As(err, &failed) {
@@ -194,15 +194,15 @@ func unreadable(err error) string {
 	return "a run cannot be read: " + err.Error()
 }
 
-// readable says whether there is anything to read in segment i.
-func (l *found) readable(i int) bool {
+// hasRecords reports that segment i has records at or past the log's start.
+func (l *recoveredLog) hasRecords(i int) bool {
 	return l.Segments[i].Position > 0 && l.Segments[i].End > l.Start
 }
 
-// pass tells whoever asks how far a check is.
-func (r *recovery) pass(to int64) {
-	r.passed = to
+// progress reports how many bytes were checked.
+func (r *recovery) progress(to int64) {
+	r.checked = to
 	if r.o.Progress != nil {
-		r.o.Progress(r.passed, r.ahead)
+		r.o.Progress(r.checked, r.toCheck)
 	}
 }

@@ -1,13 +1,21 @@
-// Package recovery opens the data directory of a life that ended, cleanly or
-// not, checks one and repairs one. It knows the engine's options and format, and
-// runs on one ring before any shard does: a straight line of blocking calls. It
-// keeps nothing between two calls.
+// Package recovery opens the data directory of a process that stopped or crashed,
+// checks one, and repairs one. It runs on one ring before any shard does, as a
+// straight line of blocking calls, and keeps nothing between two calls. It knows the
+// engine's options and format.
+//
+// Each start has an epoch, one higher than the start before. "The epoch before" is the
+// one whose files are opened.
+//
+// The files: recovery.go opens a directory, shard by shard; replay.go reads journals,
+// scan.go the ends of segments, flush.go writes to segments what only a journal has,
+// and commit.go begins the new epoch. check.go and repair.go use the same steps.
 //
 // Invariants:
-//   - What was acknowledged is in segments, synced, when Recover returns, or it is
-//     named as lost; what was not acknowledged is in no reader's way.
-//   - Recover and Repair may be cut at any point and run again: writing the
-//     superblock is the one step that counts. Check writes nothing.
-//   - What cannot be opened is refused with its file, place and reason; what a
-//     later version wrote, by its name.
+//   - When Recover returns, every acknowledged record is in a segment, synced, or is
+//     named as lost. Records that were not acknowledged may be kept, if they follow
+//     without a gap; what is dropped of them is never read later.
+//   - Recover and Repair may be interrupted at any point and run again: writing the
+//     superblock is the only step that takes effect. Check writes nothing.
+//   - What cannot be opened is refused with its file, position and reason. What a later
+//     version wrote is refused by its name.
 package recovery

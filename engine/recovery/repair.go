@@ -9,27 +9,27 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// Cut is what a repair takes from a log whose records are not all there: the
-// log goes on at From, and From to To - 1 are no more. Some of them may be
-// sound, behind what is broken: Sound says how many.
+// Cut is what a repair removes from a log that has lost records: the log goes on at From,
+// and the records From to To - 1 are gone. Some of them, behind what is broken, may be
+// sound: Sound is how many.
 type Cut struct {
 	Log      uint64
-	Start    int64 // where the log begins
+	Start    int64 // the log's first offset
 	From, To int64
 	Sound    int64
 	Why      []Problem
-	Files    []string // that lose bytes or are removed
+	Files    []string // which lose bytes or are removed
 }
 
-// Repair opens a data directory as Recover does and, with it, cuts each of the
-// logs named where its first broken run lies, or where the journal's break left
-// it; it takes appends again. The number of shards stays. A log of which nothing
-// is broken is left alone. It may be cut at any point and run again.
+// Repair opens a data directory as Recover does, and ends each of the named logs at its
+// first broken run, or where a broken frame of the journal left it, so that the log takes
+// appends again. A log without a problem is not changed, and the number of shards stays.
+// Repair may be interrupted at any point and run again.
 //
-// Whoever wants what is lost copies the Files before: see CheckReport.Cuts.
-func Repair(ring ioring.Ring, arena *mem.Arena, o Options, logs []uint64) (_ []Cut, err error) {
+// What is removed can be kept by copying the Files of CheckReport.Cuts first.
+func Repair(ring ioring.Ring, arena *mem.Arena, options Options, logs []uint64) (_ []Cut, err error) {
 	defer func() { err = ioring.Advised(err) }()
-	r, err := begin(ring, arena, o)
+	r, err := begin(ring, arena, options)
 	if err != nil {
 		return nil, err
 	}
@@ -37,159 +37,159 @@ func Repair(ring ioring.Ring, arena *mem.Arena, o Options, logs []uint64) (_ []C
 		return nil, &Refusal{At: -1, What: "there is nothing to repair: no broker has served this directory"}
 	}
 	r.o.Shards, r.boot.BatchBytesMax = int(r.old.Shards)-1, int(r.old.BatchMax)
-	if err := r.shards(); err != nil {
+	if err := r.recoverShards(); err != nil {
 		return nil, err
 	}
 	var cuts []Cut
 	for _, id := range logs {
-		l := r.logs[id]
-		if l == nil {
+		lg := r.logs[id]
+		if lg == nil {
 			return nil, &Refusal{At: -1, What: fmt.Sprintf("there is no log %d", id), Next: "tailbound check shows which there are"}
 		}
 		row := LogReport{ID: id}
-		x, broken, err := r.breaks(l, &row)
+		point, broken, err := r.findBreak(lg, &row)
 		if err != nil {
 			return nil, err
 		}
 		if broken {
-			if err := r.cut(l, &x); err != nil {
+			if err := r.cut(lg, &point); err != nil {
 				return nil, err
 			}
-			cuts = append(cuts, x.Cut)
+			cuts = append(cuts, point.Cut)
 		}
 	}
 	return cuts, r.commit()
 }
 
-// breakAt is where a log breaks, and what lies before that.
-type breakAt struct {
+// breakPoint is where a log breaks, and what is known of the runs before that.
+type breakPoint struct {
 	Cut
-	segment     int // none: it does not break in a segment
-	position    int64
-	chain       uint32
-	maxTime     int64
+	segment     int    // index in Segments; -1: it does not break in a segment
+	position    int64  // of the first broken run in it
+	chain       uint32 // header CRC of the last run before
+	maxTime     int64  // over all runs before
 	maxTimeBase int64
-	segmentMax  int64        // largest time in the segment, before the break
-	base        int64        // offset of the first record of the broken run
-	saved       []foundEntry // what is sound of it, up to its break: From is where that ends
+	segmentMax  int64           // largest timestamp in the segment before the break
+	base        int64           // first offset of the broken run
+	saved       []replayedEntry // the sound batches at the beginning of that run; From is behind them
 }
 
-// breaks looks for the first place where l breaks.
-func (r *recovery) breaks(l *found, row *LogReport) (x breakAt, broken bool, err error) {
-	end := max(l.accepted, l.End)
-	x = breakAt{Cut: Cut{Log: l.ID, Start: l.Start, From: end, To: end}, segment: -1, maxTime: format.NoTime, maxTimeBase: format.NoOffset}
-	if l.RotFrom != format.NoOffset {
-		row.Problems = append(row.Problems, Problem{From: l.RotFrom, To: l.RotTo, What: "acknowledged records are lost"})
-		x.To = max(x.To, l.RotTo)
+// findBreak checks all segments of a log, and gives the first place where it breaks.
+func (r *recovery) findBreak(lg *recoveredLog, row *LogReport) (point breakPoint, broken bool, err error) {
+	end := max(lg.accepted, lg.End)
+	point = breakPoint{Cut: Cut{Log: lg.ID, Start: lg.Start, From: end, To: end}, segment: -1, maxTime: format.NoTime, maxTimeBase: format.NoOffset}
+	if lg.CorruptFrom != format.NoOffset {
+		row.Problems = append(row.Problems, Problem{From: lg.CorruptFrom, To: lg.CorruptTo, What: "acknowledged records are lost"})
+		point.To = max(point.To, lg.CorruptTo)
 	}
 	last := format.NoOffset
-	for i := range l.Segments {
-		q := &l.Segments[i]
-		if !l.readable(i) {
+	for i := range lg.Segments {
+		seg := &lg.Segments[i]
+		if !lg.hasRecords(i) {
 			continue
 		}
-		if last != format.NoOffset && q.Base != last && q.Base > l.Start {
-			row.Problems = append(row.Problems, Problem{Path: format.SegmentPath(q.Generation), From: last, To: q.Base, What: "the segment begins late"})
-			x.breaksAt(i, 0, last)
+		if last != format.NoOffset && seg.Base != last && seg.Base > lg.Start {
+			row.Problems = append(row.Problems, Problem{Path: format.SegmentPath(seg.Generation), From: last, To: seg.Base, What: "the segment begins late"})
+			point.addBreak(i, 0, last)
 		}
-		last = q.End
+		last = seg.End
 		row.Segments++
-		if err := r.checkSegment(l, i, row, &x); err != nil {
-			return x, false, err
+		if err := r.checkSegment(lg, i, row, &point); err != nil {
+			return point, false, err
 		}
 	}
-	x.Why = row.Problems
-	if x.segment >= 0 {
-		for i := x.segment; i < len(l.Segments); i++ {
-			x.Files = append(x.Files, format.SegmentPath(l.Segments[i].Generation))
+	point.Why = row.Problems
+	if point.segment >= 0 {
+		for i := point.segment; i < len(lg.Segments); i++ {
+			point.Files = append(point.Files, format.SegmentPath(lg.Segments[i].Generation))
 		}
 	}
-	return x, len(row.Problems) > 0, nil
+	return point, len(row.Problems) > 0, nil
 }
 
-// breaksAt notes the first break: at a position of a segment, where the record
-// at offset base would be.
-func (x *breakAt) breaksAt(segment int, position, base int64) {
-	if x.segment < 0 {
-		x.segment, x.position, x.base, x.From = segment, position, base, base
+// addBreak records a break at a position of a segment, where the record at offset base
+// would be, if it is the first.
+func (b *breakPoint) addBreak(segment int, position, base int64) {
+	if b.segment < 0 {
+		b.segment, b.position, b.base, b.From = segment, position, base, base
 	}
 }
 
-// save keeps what is sound at the beginning of the first broken run, whose head
-// h is whole.
-func (r *recovery) save(l *found, h *format.RunHeader, body []byte, x *breakAt) {
-	if r.o.Sound == nil || x.saved != nil || x.base != h.Base || x.From != h.Base {
+// saveSound keeps the sound batches at the beginning of the first broken run, whose header
+// is whole.
+func (r *recovery) saveSound(lg *recoveredLog, header *format.RunHeader, body []byte, point *breakPoint) {
+	if r.o.Sound == nil || point.saved != nil || point.base != header.Base || point.From != header.Base {
 		return
 	}
 	for len(body) > 0 {
-		var e format.Entry
-		if !e.Get(body) || e.Bytes() > len(body) || e.Kind != format.EntryData || e.Base != x.From || e.Count == 0 || e.Log != l.ID {
+		var entry format.Entry
+		if !entry.Get(body) || entry.Bytes() > len(body) || entry.Kind != format.EntryData || entry.Base != point.From || entry.Count == 0 || entry.Log != lg.ID {
 			return
 		}
 		epoch := int32(-1)
-		for _, s := range l.Epochs {
-			if s.Start <= e.Base {
-				epoch = s.Epoch
+		for _, epochStart := range lg.Epochs {
+			if epochStart.Start <= entry.Base {
+				epoch = epochStart.Epoch
 			}
 		}
-		if !r.o.Sound(body[format.EntryHeaderBytes:format.EntryHeaderBytes+int(e.Length)], e.Base, epoch) {
+		if !r.o.Sound(body[format.EntryHeaderBytes:format.EntryHeaderBytes+int(entry.Length)], entry.Base, epoch) {
 			return
 		}
-		x.saved = append(x.saved, foundEntry{e, slices.Clone(body[:e.Bytes()])})
-		x.From += int64(e.Count)
-		body = body[e.Bytes():]
+		point.saved = append(point.saved, replayedEntry{entry, slices.Clone(body[:entry.Bytes()])})
+		point.From += int64(entry.Count)
+		body = body[entry.Bytes():]
 	}
 }
 
-// whole notes a run that is as it was written.
-func (x *breakAt) whole(h *format.RunHeader, first bool) {
-	if x.segment >= 0 {
-		x.Sound += h.End - max(h.Base, x.Start)
+// addSound records a run that is what was written.
+func (b *breakPoint) addSound(header *format.RunHeader, first bool) {
+	if b.segment >= 0 {
+		b.Sound += header.End - max(header.Base, b.Start)
 		return
 	}
-	x.chain = h.CRC
+	b.chain = header.CRC
 	if first {
-		x.segmentMax = format.NoTime
+		b.segmentMax = format.NoTime
 	}
-	x.segmentMax = max(x.segmentMax, h.MaxTime)
-	if h.MaxTime > x.maxTime || x.maxTimeBase == format.NoOffset {
-		x.maxTime, x.maxTimeBase = h.MaxTime, h.MaxTimeBase
+	b.segmentMax = max(b.segmentMax, header.MaxTime)
+	if header.MaxTime > b.maxTime || b.maxTimeBase == format.NoOffset {
+		b.maxTime, b.maxTimeBase = header.MaxTime, header.MaxTimeBase
 	}
 }
 
-// cut has l end where it breaks. What producers wrote behind that is forgotten
-// with it: a duplicate of a record that is lost must not be taken for one.
-func (r *recovery) cut(l *found, x *breakAt) error {
-	l.RotFrom, l.RotTo = format.NoOffset, format.NoOffset
-	if x.segment < 0 {
+// cut ends a log where it breaks. The state of its producers is dropped with the records:
+// a record that is sent again because it was lost must not be taken for a duplicate.
+func (r *recovery) cut(lg *recoveredLog, point *breakPoint) error {
+	lg.CorruptFrom, lg.CorruptTo = format.NoOffset, format.NoOffset
+	if point.segment < 0 {
 		return nil
 	}
-	l.Segments = l.Segments[:x.segment+1]
-	q := &l.Segments[x.segment]
+	lg.Segments = lg.Segments[:point.segment+1]
+	seg := &lg.Segments[point.segment]
 	switch {
-	case x.position > 0:
-		q.Position, q.End, q.Chain, q.MaxTime = x.position, x.base, x.chain, x.segmentMax
-	case x.saved != nil:
-		q.Position, q.Base, q.End, q.Chain, q.MaxTime = 0, x.base, x.base, x.chain, format.NoTime
-	default: // nothing of it stays, if it is there at all
-		l.Segments = l.Segments[:x.segment]
+	case point.position > 0:
+		seg.Position, seg.End, seg.Chain, seg.MaxTime = point.position, point.base, point.chain, point.segmentMax
+	case point.saved != nil:
+		seg.Position, seg.Base, seg.End, seg.Chain, seg.MaxTime = 0, point.base, point.base, point.chain, format.NoTime
+	default: // nothing of the segment stays, if its file exists
+		lg.Segments = lg.Segments[:point.segment]
 	}
-	l.End, l.accepted, l.Chain = x.base, x.From, x.chain
-	l.MaxTime, l.MaxTimeBase = x.maxTime, x.maxTimeBase
-	l.Attachment, l.Headers = nil, nil
-	for n := len(l.Epochs); n > 0 && l.Epochs[n-1].Start >= x.From; n = len(l.Epochs) {
-		l.Epochs = l.Epochs[:n-1]
+	lg.End, lg.accepted, lg.Chain = point.base, point.From, point.chain
+	lg.MaxTime, lg.MaxTimeBase = point.maxTime, point.maxTimeBase
+	lg.Attachment, lg.Headers = nil, nil
+	for n := len(lg.Epochs); n > 0 && lg.Epochs[n-1].Start >= point.From; n = len(lg.Epochs) {
+		lg.Epochs = lg.Epochs[:n-1]
 	}
-	l.Start = min(l.Start, x.From)
-	l.entries = x.saved
-	return r.drain(l)
+	lg.Start = min(lg.Start, point.From)
+	lg.entries = point.saved
+	return r.flush(lg)
 }
 
-// Cuts are what Repair would take from each log that is broken.
+// Cuts is what Repair would remove from each log that has problems.
 func (c *CheckReport) Cuts() (cuts []Cut) {
 	for i := range c.Logs {
-		if l := &c.Logs[i]; len(l.Problems) > 0 {
-			cuts = append(cuts, l.cut)
+		if row := &c.Logs[i]; len(row.Problems) > 0 {
+			cuts = append(cuts, row.cut)
 		}
 	}
 	return cuts

@@ -1,0 +1,208 @@
+package recovery
+
+import (
+	"slices"
+
+	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/ioring"
+)
+
+// flush writes to a log's segments the entries that only the journal has, and syncs
+// them. What is on disk there is overwritten: it was not acknowledged.
+func (r *recovery) flush(lg *recoveredLog) error {
+	lg.dropBeforeStart()
+	if len(lg.entries) == 0 {
+		return r.dropMissing(lg)
+	}
+	target := flushTarget{opened: -1}
+	for i := range lg.Segments {
+		if lg.Segments[i].Position > 0 {
+			target.segment = i
+		}
+	}
+	for len(lg.entries) > 0 {
+		n, bytes := 0, 0
+		for n < len(lg.entries) && (n == 0 || format.HeaderBytes+bytes+len(lg.entries[n].bytes) <= format.FlushBytesMax) {
+			bytes += len(lg.entries[n].bytes)
+			n++
+		}
+		length := int64(format.AlignBlock(format.HeaderBytes + bytes))
+		seg, err := r.segmentFor(lg, &target, length)
+		if err != nil {
+			return err
+		}
+		if err := r.writeRun(r.First+slotSegment, lg, seg, lg.entries[:n], int(length)); err != nil {
+			return err
+		}
+		lg.entries = lg.entries[n:]
+	}
+	lg.entries = nil
+	return r.closeTarget(&target)
+}
+
+// dropBeforeStart drops the entries and segments that are wholly before the log's start.
+// The last segment with records stays if entries follow: it may have room for them.
+func (l *recoveredLog) dropBeforeStart() {
+	for len(l.entries) > 0 && l.entries[0].Base+int64(l.entries[0].Count) <= l.Start {
+		l.End = l.entries[0].Base + int64(l.entries[0].Count)
+		l.entries = l.entries[1:]
+	}
+	kept := l.Segments[:0]
+	for i, seg := range l.Segments {
+		last := !slices.ContainsFunc(l.Segments[i+1:], func(seg format.SegmentRecord) bool { return seg.Position > 0 })
+		if seg.Position > 0 && seg.End <= l.Start && !(last && len(l.entries) > 0) {
+			continue
+		}
+		kept = append(kept, seg)
+	}
+	l.Segments = kept
+}
+
+// flushTarget is the segment of a log that is flushed to, by index.
+type flushTarget struct {
+	segment int
+	opened  int   // the segment whose file is open; -1: none
+	bytes   int64 // size of that file
+}
+
+// segmentFor is the segment for a log's next run, with room for it and its file open: the
+// target, one behind it, or the last one, which is grown.
+func (r *recovery) segmentFor(lg *recoveredLog, target *flushTarget, length int64) (*format.SegmentRecord, error) {
+	for {
+		if err := r.openTarget(lg, target); err != nil {
+			return nil, err
+		}
+		seg := &lg.Segments[target.segment]
+		if seg.Position+length > target.bytes {
+			if target.segment+1 < len(lg.Segments) {
+				target.segment++
+				continue
+			}
+			if err := r.Allocate(r.First+slotSegment, target.bytes, seg.Position+length-target.bytes); err != nil {
+				return nil, err
+			}
+			target.bytes = seg.Position + length
+		}
+		seg.Bytes = target.bytes &^ (format.BlockBytes - 1)
+		return seg, nil
+	}
+}
+
+// openTarget opens the target's file. A segment whose file is gone is dropped if it can
+// have held only records before the start; where no segment is left, one is made.
+func (r *recovery) openTarget(lg *recoveredLog, target *flushTarget) error {
+	for target.opened != target.segment {
+		if target.segment >= len(lg.Segments) {
+			// The entry that assigned it was in a broken frame, or its file is gone.
+			seg, err := r.newSegment(lg)
+			if err != nil {
+				return err
+			}
+			lg.Segments = append(lg.Segments, seg)
+		}
+		if err := r.closeTarget(target); err != nil {
+			return err
+		}
+		path := format.SegmentPath(lg.Segments[target.segment].Generation)
+		there, err := r.Open(r.First+slotSegment, path, 0)
+		if err != nil {
+			return err
+		}
+		if !there {
+			// The epoch before removed it, after it was filled with records that are
+			// before the start now.
+			if seg := &lg.Segments[target.segment]; seg.Position > 0 && seg.End > lg.Start {
+				return ioring.MissingFile(path)
+			}
+			lg.Segments = slices.Delete(lg.Segments, target.segment, target.segment+1)
+			continue
+		}
+		target.opened = target.segment
+		if target.bytes, err = r.Size(r.First + slotSegment); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// closeTarget syncs and closes the file that is open.
+func (r *recovery) closeTarget(target *flushTarget) (err error) {
+	if target.opened < 0 {
+		return nil
+	}
+	if !r.o.Faults.Has(engine.NoSyncAtOpen) {
+		err = r.Sync(r.First + slotSegment)
+	}
+	r.Close(r.First + slotSegment)
+	target.opened = -1
+	return err
+}
+
+// dropMissing drops segments whose files the epoch before removed: all that they held came
+// after the checkpoint and is before the start.
+func (r *recovery) dropMissing(lg *recoveredLog) error {
+	kept := lg.Segments[:0]
+	for _, seg := range lg.Segments {
+		if seg.Position == 0 {
+			there, err := r.Open(r.First+slotSegment, format.SegmentPath(seg.Generation), 0)
+			if err != nil {
+				return err
+			}
+			if !there {
+				continue
+			}
+			r.Close(r.First + slotSegment)
+		}
+		kept = append(kept, seg)
+	}
+	lg.Segments = kept
+	return nil
+}
+
+// newSegment makes a segment for entries that have none. A start that is interrupted and
+// run again makes the same one.
+func (r *recovery) newSegment(lg *recoveredLog) (seg format.SegmentRecord, err error) {
+	r.segmentsMade++
+	seg = format.SegmentRecord{Generation: uint64(r.old.Epoch)<<32 | format.RecoveryShard<<24 | r.segmentsMade, Base: lg.End, End: lg.End, MaxTime: format.NoTime, Chain: lg.Chain}
+	path, slot := format.SegmentPath(seg.Generation), r.First+slotSegment
+	if _, err := r.Open(slot, path, ioring.OpenCreate); err != nil {
+		return seg, err
+	}
+	r.Close(slot)
+	r.note("log %d: %s was made for what the journal holds of it", lg.ID, path)
+	return seg, r.SyncDirectory("segments")
+}
+
+// writeRun writes entries as the next run of a segment, length bytes with header and
+// padding.
+func (r *recovery) writeRun(slot uint32, lg *recoveredLog, seg *format.SegmentRecord, entries []replayedEntry, length int) error {
+	buf := make([]byte, length)
+	header := format.RunHeader{Log: lg.ID, Generation: seg.Generation, Base: entries[0].Base, MaxTime: format.NoTime, Durable: entries[0].Base, Batches: uint32(len(entries))}
+	at := format.HeaderBytes
+	for i := range entries {
+		entry := &entries[i]
+		at += copy(buf[at:], entry.bytes)
+		if entry.MaxTime > header.MaxTime || i == 0 {
+			header.MaxTime, header.MaxTimeBase = entry.MaxTime, entry.Base
+		}
+		header.End = entry.Base + int64(entry.Count)
+	}
+	header.Directory, header.Epoch, header.BodyBytes, header.Previous = r.old.Directory, r.old.Epoch, uint32(at-format.HeaderBytes), lg.Chain
+	header.BodyCRC = format.CRC(buf[format.HeaderBytes:at])
+	header.Put(buf)
+	if err := r.Write(slot, seg.Position, buf); err != nil {
+		return err
+	}
+	if seg.Position == 0 {
+		seg.Base = header.Base
+	}
+	seg.Position += int64(length)
+	seg.End, seg.Chain = header.End, header.CRC
+	seg.MaxTime = max(seg.MaxTime, header.MaxTime)
+	lg.Chain, lg.End = header.CRC, header.End
+	if header.MaxTime > lg.MaxTime || lg.MaxTimeBase == format.NoOffset {
+		lg.MaxTime, lg.MaxTimeBase = header.MaxTime, header.MaxTimeBase
+	}
+	return nil
+}
