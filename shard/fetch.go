@@ -196,14 +196,15 @@ func (s *Shard) tryFetch(req *request) {
 		return
 	}
 	waits := !try.faults && !try.over && try.have < int64(fetch.bytesMin) && s.now < fetch.deadline && s.stage == StageServing
+	early := !try.isHead && try.wants || !try.isNext && try.used > 0 && !waits
 	switch {
-	case !try.isHead && try.wants || !try.isNext && try.used > 0 && !waits:
+	case early: // requests before it on its connection go first
 		s.unpin(0, try.used)
 		if fetch.session != none {
-			s.fetches.releaseParts(fetch, &s.sessions, false) // those before it may wait for long
+			s.fetches.releaseParts(fetch, &s.sessions, false) // they may take long
 		}
 		s.requests.blockOnMemory(req)
-	case waits:
+	case waits: // for data
 		s.unpin(0, try.used)
 		if fetch.session != none {
 			again := s.sessions.all[fetch.session].changed // since its parts were made

@@ -13,17 +13,16 @@ func (s *Shard) replyFetch(req *request, fetch *fetchRequest, used int, copied b
 		s.fetches.dropUnchanged(fetch, &s.sessions)
 	}
 	size := s.measureReply(req, fetch, copied)
-	mine, wait := s.net.Attached(req.conn), size.wait
-	switch {
-	case mine > 0 && size.lent > 0 && mine+size.lent > s.fetches.replyMax:
+	if pinned := s.net.Attached(req.conn); pinned > 0 && size.lent > 0 && pinned+size.lent > s.fetches.replyMax {
 		s.unpin(0, used) // until a reply of this connection has left
 		s.requests.blockOnMemory(req)
 		return
-	case wait, !s.fetches.pins.haveRoom(size.attached), !s.net.HasReplyRoom(size.copied, size.attached):
-		s.net.Expedite()
-		wait = true
 	}
-	if wait || !s.net.Begin(req.id, size.copied) {
+	noRoom := size.tooLarge || !s.fetches.pins.haveRoom(size.attached) || !s.net.HasReplyRoom(size.copied, size.attached)
+	if noRoom {
+		s.net.Expedite()
+	}
+	if noRoom || !s.net.Begin(req.id, size.copied) {
 		s.unpin(0, used)
 		if s.net.Alive(req.id) {
 			s.requests.blockOnMemory(req)
@@ -55,7 +54,7 @@ type replySize struct {
 	copied   int  // bytes of reply memory
 	attached int  // views that are attached
 	lent     int  // and their bytes
-	wait     bool // a view has to be copied and is too large for that now
+	tooLarge bool // a view has to be copied and is too large for that
 }
 
 // measureReply measures the reply before it is written.
@@ -76,7 +75,7 @@ func (s *Shard) measureReply(req *request, fetch *fetchRequest, copied bool) rep
 			} else {
 				size.attached++
 				size.lent += len(view.Bytes)
-				size.wait = size.wait || copied && view.Hot()
+				size.tooLarge = size.tooLarge || copied && view.Hot()
 			}
 		}
 		at += int(part.views)
