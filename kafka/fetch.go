@@ -91,6 +91,38 @@ func (w *FetchWalk) End() error {
 	return w.end()
 }
 
+// Measure reads a request from its first topic to its end. It returns how many
+// partitions the request names as wanted.
+func (w *FetchWalk) Measure() (partitions int, err error) {
+	for w.topics > 0 {
+		topic, err := w.NextTopic()
+		if err != nil {
+			return 0, err
+		}
+		for range topic.Partitions {
+			if _, err := w.NextPartition(); err != nil {
+				return 0, err
+			}
+		}
+		partitions += topic.Partitions
+	}
+	if _, err := w.Forgotten(); err != nil {
+		return 0, err
+	}
+	for w.topics > 0 {
+		topic, err := w.NextForgotten()
+		if err != nil {
+			return 0, err
+		}
+		for range topic.Partitions {
+			if _, err := w.NextForgottenPartition(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return partitions, w.End()
+}
+
 // A Fetch response (FetchResponse.json) is put as a head, for each topic a
 // topic, for each partition a partition, its records, and a partition's end,
 // and an end.

@@ -50,6 +50,27 @@ func (w *ListOffsetsWalk) End() error {
 	return w.end()
 }
 
+// Measure reads a request from its first topic to its end. It returns how many
+// partitions the request names, and how many bytes its reply takes.
+func (w *ListOffsetsWalk) Measure(header *Request) (partitions, replyBytes int, err error) {
+	replyBytes = ListOffsetsHeadBytes(header, w.topics) + ListOffsetsEndBytes(w.version)
+	for w.topics > 0 {
+		topic, err := w.NextTopic()
+		if err != nil {
+			return 0, 0, err
+		}
+		replyBytes += ListOffsetsTopicBytes(w.version, len(topic.Name), topic.Partitions)
+		for left := topic.Partitions - 1; left >= 0; left-- {
+			if _, err := w.NextPartition(); err != nil {
+				return 0, 0, err
+			}
+			partitions++
+			replyBytes += ListOffsetsPartitionBytes(w.version, left == 0)
+		}
+	}
+	return partitions, replyBytes, w.End()
+}
+
 // ListOffsetsHeadBytes is the size of what PutListOffsetsHead puts.
 func ListOffsetsHeadBytes(h *Request, topics int) int {
 	n := headBytes(h) + countBytes(h.Flexible, topics)
@@ -154,6 +175,27 @@ func (w *EpochWalk) NextPartition() (EpochPartition, error) {
 
 // End reads what is behind the last topic.
 func (w *EpochWalk) End() error { return w.end() }
+
+// Measure reads a request from its first topic to its end. It returns how many
+// partitions the request names, and how many bytes its reply takes.
+func (w *EpochWalk) Measure(header *Request) (partitions, replyBytes int, err error) {
+	replyBytes = EpochHeadBytes(header, w.topics) + EpochEndBytes(w.version)
+	for w.topics > 0 {
+		topic, err := w.NextTopic()
+		if err != nil {
+			return 0, 0, err
+		}
+		replyBytes += EpochTopicBytes(w.version, len(topic.Name), topic.Partitions)
+		for left := topic.Partitions - 1; left >= 0; left-- {
+			if _, err := w.NextPartition(); err != nil {
+				return 0, 0, err
+			}
+			partitions++
+			replyBytes += EpochPartitionBytes(w.version, left == 0)
+		}
+	}
+	return partitions, replyBytes, w.End()
+}
 
 // EpochHeadBytes is the size of what PutEpochHead puts.
 func EpochHeadBytes(h *Request, topics int) int {

@@ -132,6 +132,27 @@ func (w *ProduceWalk) NextPartition() (ProducePartition, error) {
 // End reads what is behind the last topic.
 func (w *ProduceWalk) End() error { return w.end() }
 
+// Measure reads a request from its first topic to its end. It returns how many
+// partitions the request names, and how many bytes its reply takes.
+func (w *ProduceWalk) Measure(header *Request) (partitions, replyBytes int, err error) {
+	replyBytes = ProduceHeadBytes(header, w.topics) + ProduceEndBytes(w.version)
+	for w.topics > 0 {
+		topic, err := w.NextTopic()
+		if err != nil {
+			return 0, 0, err
+		}
+		replyBytes += ProduceTopicBytes(w.version, len(topic.Name), topic.Partitions)
+		for left := topic.Partitions - 1; left >= 0; left-- {
+			if _, err := w.NextPartition(); err != nil {
+				return 0, 0, err
+			}
+			partitions++
+			replyBytes += ProducePartitionBytes(w.version, left == 0)
+		}
+	}
+	return partitions, replyBytes, w.End()
+}
+
 // A Produce response (ProduceResponse.json) is put as a head, for each topic a
 // topic, for each partition a partition, and an end. Behind a topic's last
 // partition stand its tags: PutProducePartition is told.

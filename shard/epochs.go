@@ -11,21 +11,8 @@ func (s *Shard) offsetForLeaderEpoch(in *incoming, header *kafka.Request) outcom
 		return s.malformed(in, err)
 	}
 	topics := walk.Topics()
-	bytes := kafka.EpochHeadBytes(header, topics) + kafka.EpochEndBytes(header.Version)
-	for walk.Topics() > 0 {
-		topic, err := walk.NextTopic()
-		if err != nil {
-			return s.malformed(in, err)
-		}
-		bytes += kafka.EpochTopicBytes(header.Version, len(topic.Name), topic.Partitions)
-		for left := topic.Partitions - 1; left >= 0; left-- {
-			if _, err := walk.NextPartition(); err != nil {
-				return s.malformed(in, err)
-			}
-			bytes += kafka.EpochPartitionBytes(header.Version, left == 0)
-		}
-	}
-	if err := walk.End(); err != nil {
+	_, bytes, err := walk.Measure(header)
+	if err != nil {
 		return s.malformed(in, err)
 	}
 	if !s.net.Begin(in.id, bytes) {

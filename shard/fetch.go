@@ -54,7 +54,7 @@ func (s *Shard) fetch(in *incoming, header *kafka.Request) outcome {
 	}
 	id, epoch := walk.SessionID, walk.SessionEpoch
 	whole := epoch == 0 || epoch == -1 // it names all partitions: it begins a session, or uses none
-	parts, err := measureFetch(&walk)
+	parts, err := walk.Measure()
 	if err != nil {
 		return s.malformed(in, err)
 	}
@@ -88,38 +88,6 @@ func (s *Shard) fetch(in *incoming, header *kafka.Request) outcome {
 	fetch.deadline = s.now + ioring.Instant(int64(max(walk.MaxWaitMS, 0))*1e6)
 	s.tryFetch(req)
 	return started
-}
-
-// measureFetch checks that the whole request is well formed, and counts the
-// partitions it names.
-func measureFetch(walk *kafka.FetchWalk) (parts int, err error) {
-	for walk.Topics() > 0 {
-		topic, err := walk.NextTopic()
-		if err != nil {
-			return 0, err
-		}
-		for range topic.Partitions {
-			if _, err := walk.NextPartition(); err != nil {
-				return 0, err
-			}
-		}
-		parts += topic.Partitions
-	}
-	if _, err := walk.Forgotten(); err != nil {
-		return 0, err
-	}
-	for walk.Topics() > 0 {
-		topic, err := walk.NextForgotten()
-		if err != nil {
-			return 0, err
-		}
-		for range topic.Partitions {
-			if _, err := walk.NextForgottenPartition(); err != nil {
-				return 0, err
-			}
-		}
-	}
-	return parts, walk.End()
 }
 
 // addParts makes a part of each partition that the request names.

@@ -77,23 +77,9 @@ func (s *Shard) listOffsets(in *incoming, header *kafka.Request) outcome {
 	if err := walk.Begin(&s.reader, header.Version); err != nil {
 		return s.malformed(in, err)
 	}
-	topics, parts := walk.Topics(), 0
-	bytes := kafka.ListOffsetsHeadBytes(header, topics) + kafka.ListOffsetsEndBytes(header.Version)
-	for walk.Topics() > 0 {
-		topic, err := walk.NextTopic()
-		if err != nil {
-			return s.malformed(in, err)
-		}
-		bytes += kafka.ListOffsetsTopicBytes(header.Version, len(topic.Name), topic.Partitions)
-		for left := topic.Partitions - 1; left >= 0; left-- {
-			if _, err := walk.NextPartition(); err != nil {
-				return s.malformed(in, err)
-			}
-			parts++
-			bytes += kafka.ListOffsetsPartitionBytes(header.Version, left == 0)
-		}
-	}
-	if err := walk.End(); err != nil {
+	topics := walk.Topics()
+	parts, bytes, err := walk.Measure(header)
+	if err != nil {
 		return s.malformed(in, err)
 	}
 	if parts > s.requests.credit.perRequestMax() {

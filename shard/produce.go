@@ -77,23 +77,9 @@ func (s *Shard) beginProduce(in *incoming, header *kafka.Request) outcome {
 	if err := walk.Begin(&s.reader, header.Version); err != nil {
 		return s.malformed(in, err)
 	}
-	topics, parts := walk.Topics(), 0
-	bytes := kafka.ProduceHeadBytes(header, topics) + kafka.ProduceEndBytes(header.Version)
-	for walk.Topics() > 0 {
-		topic, err := walk.NextTopic()
-		if err != nil {
-			return s.malformed(in, err)
-		}
-		bytes += kafka.ProduceTopicBytes(header.Version, len(topic.Name), topic.Partitions)
-		for left := topic.Partitions - 1; left >= 0; left-- {
-			if _, err := walk.NextPartition(); err != nil {
-				return s.malformed(in, err)
-			}
-			parts++
-			bytes += kafka.ProducePartitionBytes(header.Version, left == 0)
-		}
-	}
-	if err := walk.End(); err != nil {
+	topics := walk.Topics()
+	parts, bytes, err := walk.Measure(header)
+	if err != nil {
 		return s.malformed(in, err)
 	}
 	if parts > s.requests.credit.perRequestMax() {
@@ -287,6 +273,19 @@ func (s *Shard) answerAppend(req *request, produce *produceRequest, entry *appen
 	s.produces.await(at)
 }
 
+// await puts a part into its partition's awaitingDurable, in the order of the ends:
+// a duplicate comes before the batches behind its original.
+func (t *produces) await(at int32) {
+	part := &t.parts.all[at]
+	waiting := &part.partition.awaitingDurable
+	after := waiting.Last
+	for after != none && t.parts.all[after].end > part.end {
+		after = t.parts.all[after].wait.Prev
+	}
+	part.waits = true
+	t.waiters.InsertAfter(waiting, after, at)
+}
+
 // acknowledge ends the wait of a partition's batches that are durable now.
 func (s *Shard) acknowledge(p *partition) {
 	high := p.highWatermark()
@@ -321,6 +320,14 @@ func (s *Shard) appendDone(at int32, code kafka.ErrorCode) {
 		kafka.PutProducePartition(part.reply, req.header.Version, part.last, part.index, code, -1, -1, -1)
 	}
 	s.pendingDone(req)
+}
+
+// stopAwaiting takes a part out of that list, if it is there.
+func (t *produces) stopAwaiting(at int32) {
+	if part := &t.parts.all[at]; part.waits {
+		part.waits = false
+		t.waiters.Remove(&part.partition.awaitingDurable, at)
+	}
 }
 
 // pendingDone counts one thing that a Produce waited for as done, and replies after

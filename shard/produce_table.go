@@ -50,27 +50,6 @@ func newProduces(requests int, credit *partCredit) produces {
 	return t
 }
 
-// await puts a part into its partition's awaitingDurable, in the order of the ends:
-// a duplicate comes before the batches behind its original.
-func (t *produces) await(at int32) {
-	part := &t.parts.all[at]
-	waiting := &part.partition.awaitingDurable
-	after := waiting.Last
-	for after != none && t.parts.all[after].end > part.end {
-		after = t.parts.all[after].wait.Prev
-	}
-	part.waits = true
-	t.waiters.InsertAfter(waiting, after, at)
-}
-
-// stopAwaiting takes a part out of that list, if it is there.
-func (t *produces) stopAwaiting(at int32) {
-	if part := &t.parts.all[at]; part.waits {
-		part.waits = false
-		t.waiters.Remove(&part.partition.awaitingDurable, at)
-	}
-}
-
 // end frees a request's parts.
 func (t *produces) end(produce *produceRequest) {
 	for parts := &produce.parts; !parts.Empty(); {
