@@ -224,6 +224,101 @@ func (n *Net) malformed(conn *conn) bool {
 	return true
 }
 
+// bufferPrefix copies the first unparsed range to the prefix buffer, if more of the
+// request is to come and the prefix buffer has room for what has. It says whether
+// it did.
+func (r *receive) bufferPrefix(conn *conn) bool {
+	if conn.unparsed.empty() {
+		return !r.prefixFull(conn) // or the length was all that came
+	}
+	first := &r.ranges[conn.unparsed.first]
+	if uint32(conn.prefixBytes)+first.length >= min(conn.need(), uint32(r.prefixBytes)+1) {
+		return false
+	}
+	copy(r.prefixOf(conn)[conn.prefixBytes:], r.bytesOf(first))
+	conn.prefixBytes += uint16(first.length)
+	r.copied += uint64(first.length)
+	r.consume(conn, first.length)
+	return true
+}
+
+// consumePrefix makes the bytes in the prefix buffer the request's first. A
+// request that lies in receive buffers has them in a small block before those.
+func (r *receive) consumePrefix(conn *conn, req *request) {
+	if conn.prefixBytes == 0 {
+		return
+	}
+	if !req.small {
+		block, ok := r.small.Get()
+		if !ok {
+			panic("netring: a request was admitted without a block for its beginning")
+		}
+		r.add(&req.bytes, bufferRange{none, ^int32(block), 0, 0})
+	}
+	first := &r.ranges[req.bytes.first]
+	first.length = uint32(copy(r.small.Block(int(^first.buffer)).Bytes(), r.prefixOf(conn)[:conn.prefixBytes]))
+	req.have, conn.prefixBytes = first.length, 0
+	r.copied += uint64(first.length)
+}
+
+// assemble adds to the request as much of the first unparsed range as belongs to
+// it.
+func (r *receive) assemble(conn *conn, req *request) {
+	received := r.ranges[conn.unparsed.first]
+	count := min(received.length, req.need-req.have)
+	received.length = count
+	req.have += count
+	switch {
+	case req.small:
+		block := &r.ranges[req.bytes.first]
+		copy(r.small.Block(int(^block.buffer)).Bytes()[block.length:], r.bytesOf(&received))
+		block.length += count
+		r.copied += uint64(count)
+	case req.bytes.empty() || r.ranges[req.bytes.last].buffer < 0: // nothing yet, or the prefix
+		r.hold(req, received)
+	default:
+		last := &r.ranges[req.bytes.last]
+		filled := r.filled[last.buffer]
+		room := uint32(r.bufferBytes) - filled
+		if last.offset+last.length == filled && room > 0 {
+			copied := uint32(copy(r.buffers.Block(int(last.buffer)).Bytes()[filled:], r.bytesOf(&received)))
+			r.filled[last.buffer] += copied
+			last.length += copied
+			received.offset += copied
+			received.length -= copied
+			r.copied += uint64(copied)
+		}
+		if received.length > 0 {
+			r.hold(req, received)
+		}
+	}
+	r.consume(conn, count)
+}
+
+// hold adds received bytes to a request, with a reference of their own.
+func (r *receive) hold(req *request, received bufferRange) {
+	r.buffers.Ref(int(received.buffer))
+	r.add(&req.bytes, received)
+}
+
+// consume takes bytes off the front of what is not parsed yet. They are in its
+// first range.
+func (r *receive) consume(conn *conn, bytes uint32) {
+	front := conn.unparsed.first
+	first := &r.ranges[front]
+	first.offset += bytes
+	first.length -= bytes
+	if first.length > 0 {
+		return
+	}
+	conn.unparsed.first = first.next
+	if conn.unparsed.first == none {
+		conn.unparsed.last = none
+	}
+	r.drop(front)
+	r.unparsed--
+}
+
 // deliver hands a whole request to the caller.
 func (n *Net) deliver(conn *conn, req *request) {
 	conn.partial = none
