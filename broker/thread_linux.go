@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -129,11 +130,14 @@ func (t *threads) run(i int, m Memory, open func(int, Place) (*shard.Shard, erro
 		return
 	}
 	t.loop(s, ring)
-	if s.Failed() {
+	switch fault := s.Fault(); {
+	case fault != "":
+		t.done <- errors.New(fault)
+	case s.Failed():
 		t.done <- fmt.Errorf("shard %d: its storage failed; nothing that was acknowledged is lost", i)
-		return
+	default:
+		t.done <- nil
 	}
-	t.done <- nil
 }
 
 // prepare gives the calling thread its CPU and its priority, and makes the arena

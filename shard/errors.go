@@ -7,10 +7,13 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// fatalf logs why the shard cannot go on, and stops it at once. What it has
+// fatalf stops the shard at once, as it cannot go on; Fault is why. What it has
 // acknowledged is in its files.
 func (s *Shard) fatalf(what string, n int64) {
-	s.lines.writef(Error, what, n)
+	s.fault = what + strconv.FormatInt(n, 10)
+	if s.stage == StageServing { // a start that is refused is reported by its caller alone
+		s.lines.writef(Error, what, n)
+	}
 	s.failed = true
 	s.stage = StageDone
 }

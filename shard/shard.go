@@ -164,6 +164,7 @@ type Shard struct {
 	noRoomAt    ioring.Instant // the other shards are told again that the disk is full, at the earliest
 
 	stage   Stage
+	fault   string // why it stopped by itself
 	failed  bool
 	drained bool // the control shard was told that no request is in flight
 
@@ -283,6 +284,10 @@ func (s *Shard) Done() bool { return s.stage == StageDone }
 
 // Failed says that the shard acknowledges nothing more: a write or sync failed.
 func (s *Shard) Failed() bool { return s.failed }
+
+// Fault is why the shard stopped by itself, other than for a failed write or sync; "" if
+// it did not.
+func (s *Shard) Fault() string { return s.fault }
 
 // Serving says that the shard listens and has not begun to stop.
 func (s *Shard) Serving() bool { return s.stage == StageServing }

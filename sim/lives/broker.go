@@ -234,6 +234,11 @@ func (s *brokerSim) rest() error {
 }
 
 func (s *brokerSim) poll() error {
+	for i, c := range s.cores {
+		if fault := c.shard.Fault(); fault != "" {
+			return fmt.Errorf("shard %d stopped: %s", i, fault)
+		}
+	}
 	for i := 0; i < len(s.conns); i++ {
 		c := s.conns[i]
 		if err := c.poll(); err != nil {
