@@ -18,6 +18,8 @@ const (
 	connsMax  = 1 << 16
 	// A session takes 72 bytes of the arena, which may be 64 MiB.
 	fetchSessionsMax = 1 << 14
+	// The tables of so many partitions take some GiB of each shard.
+	partitionsMax = 1_000_000
 	// JournalBytesMin is the smallest journal of a data shard.
 	JournalBytesMin = 8 << 20
 )
@@ -161,7 +163,7 @@ var table = []setting{{
 }, {
 	name:  "partitions-max",
 	doc:   "largest number of partitions of all topics",
-	field: quantity[int]{at: func(v *Values) *int { return &v.PartitionsMax }, initial: defaults.PartitionsMax, min: 1},
+	field: quantity[int]{at: func(v *Values) *int { return &v.PartitionsMax }, initial: defaults.PartitionsMax, min: 1, max: partitionsMax},
 	set:   func(v *Values, o *broker.Options) { o.TopicsMax, o.PartitionsMax = v.PartitionsMax, v.PartitionsMax },
 }, {
 	name: "max-connections", kafka: "max.connections",
