@@ -30,7 +30,7 @@ const module = "github.com/tailbound/tailbound"
 var deterministic = []string{"netring", "engine", "engine/format", "engine/recovery", "kafka", "cluster", "shard", "broker"}
 
 // documented are the rooms others build on.
-var documented = []string{"mem", "metrics", "kafka", "ioring", "netring", "engine", "engine/format", "engine/recovery", "cluster", "cluster/groups", "shard", "shard/control", "broker", "cmd/tailbound/term", "cmd/tailbound/program", "cmd/tailbound/observe", "cmd/tailbound/client", "cmd/tailbound/settings"}
+var documented = []string{"mem", "metrics", "kafka", "ioring", "netring", "engine", "engine/format", "engine/recovery", "cluster", "cluster/groups", "shard", "shard/control", "broker", "cmd/tailbound/term", "cmd/tailbound/program", "cmd/tailbound/observe", "cmd/tailbound/client", "cmd/tailbound/settings", "cmd/tailbound/datadir"}
 
 // instead says, of each package that a room must never import, what does its
 // work there: a refusal that names no way out is only obeyed.

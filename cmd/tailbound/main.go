@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tailbound/tailbound/cmd/tailbound/client"
+	"github.com/tailbound/tailbound/cmd/tailbound/datadir"
 	"github.com/tailbound/tailbound/cmd/tailbound/observe"
 	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
@@ -40,7 +41,8 @@ func rootCommand() *cobra.Command {
   tailbound check /var/lib/tailbound
   kcat -b localhost:9092 -L`,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), repairCommand(), observe.Command(), benchCommand(), configCommand(), versionCommand())
+	root.AddCommand(serveCommand(), observe.Command(), benchCommand(), configCommand(), versionCommand())
+	root.AddCommand(datadir.Commands()...)
 	root.AddCommand(client.Commands(versionString())...)
 	root.InitDefaultCompletionCmd()
 	term.ExplainMistakes(root)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/broker"
+	"github.com/tailbound/tailbound/cmd/tailbound/datadir"
 	"github.com/tailbound/tailbound/cmd/tailbound/observe"
 	"github.com/tailbound/tailbound/cmd/tailbound/settings"
 	"github.com/tailbound/tailbound/ioring"
@@ -77,7 +78,7 @@ const garbageMax = 512 << 20
 
 // serve runs a broker:
 //
-//	openDirectory(); bind(); broker.Start(); announce(); await a signal; stop()
+//	datadir.Open(); bind(); broker.Start(); announce(); await a signal; stop()
 //
 // It returns nil after a clean stop only.
 func serve(cmd *cobra.Command, v settings.Values) error {
@@ -114,11 +115,11 @@ func serve(cmd *cobra.Command, v settings.Values) error {
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(int64(v.Shards+2) * garbageMax)
 
-	dir, err := openDirectory(v.DataDir, v.Buffered)
+	dir, err := datadir.Open(v.DataDir, v.Buffered)
 	if err != nil {
 		return err
 	}
-	defer dir.close()
+	defer dir.Close()
 	listeners, err := newListeners(&v)
 	if err != nil {
 		return err
@@ -174,7 +175,7 @@ func serve(cmd *cobra.Command, v settings.Values) error {
 	if prometheus != nil {
 		prometheus.Serve(profiler, func(err error) { logger.log.Error("/metrics is not served any more", "error", err) })
 	}
-	b := banner{settings: &v, listeners: listeners, found: found, disk: dir.disk, buffered: dir.buffered, cpus: dataCPUs, took: time.Since(began)}
+	b := banner{settings: &v, listeners: listeners, found: found, disk: dir.Disk, buffered: dir.Buffered, cpus: dataCPUs, took: time.Since(began)}
 	b.announce(cmd.OutOrStdout(), logger.log)
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 		logger.log.Warn("systemd could not be told of readiness", "error", err)
@@ -185,9 +186,9 @@ func serve(cmd *cobra.Command, v settings.Values) error {
 
 // brokerOptions are the broker's options that follow from the settings and from the
 // disk of the data directory.
-func brokerOptions(v *settings.Values, dir *directory) (broker.Options, error) {
+func brokerOptions(v *settings.Values, dir *datadir.Directory) (broker.Options, error) {
 	o := v.Options(v.Shards)
-	o.RootFD, o.Buffered, o.DataDir = dir.root, dir.buffered, dir.path
+	o.RootFD, o.Buffered, o.DataDir = dir.Root, dir.Buffered, dir.Path
 	var seed [8]byte
 	crand.Read(seed[:]) // never fails (crypto/rand)
 	crand.Read(o.NewDirectory[:])

@@ -1,4 +1,4 @@
-package main
+package datadir
 
 import (
 	"errors"
@@ -13,18 +13,18 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// directory is the data directory, held by this process.
-type directory struct {
-	path     string // absolute
-	lock     *os.File
-	root     int
-	disk     ioring.Direct
-	buffered bool // it has no direct I/O
+// Directory is a data directory that this process holds, to serve it.
+type Directory struct {
+	Path     string        // absolute
+	Root     int           // its file descriptor
+	Disk     ioring.Direct // what its file system needs for direct I/O
+	Buffered bool          // there is no direct I/O
+	held     *os.File
 }
 
-// openDirectory makes the data directory where it is missing, and takes it.
-// Without direct I/O it is refused, or buffered where that will do.
-func openDirectory(path string, buffered bool) (*directory, error) {
+// Open makes the directory if it is missing, and holds it until Close. A file system
+// without direct I/O is refused unless buffered is set.
+func Open(path string, buffered bool) (*Directory, error) {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return nil, mayNot(path, err)
 	}
@@ -32,34 +32,35 @@ func openDirectory(path string, buffered bool) (*directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	d := &directory{path: full, root: -1}
-	if d.lock, err = lockDirectory(path); err != nil {
+	d := &Directory{Path: full, Root: -1}
+	if d.held, err = lock(path); err != nil {
 		return nil, err
 	}
-	if d.root, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
-		d.close()
+	if d.Root, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		d.Close()
 		return nil, fmt.Errorf("data directory %s: %w", path, err)
 	}
-	if d.disk, err = ioring.DirectIO(d.root); err != nil {
+	if d.Disk, err = ioring.DirectIO(d.Root); err != nil {
 		if !buffered {
-			d.close()
+			d.Close()
 			return nil, fmt.Errorf("data directory %s: %w; choose a directory on ext4 or XFS, or --buffered to try things out without durability", path, err)
 		}
-		d.buffered = true
+		d.Buffered = true
 	}
 	return d, nil
 }
 
-func (d *directory) close() {
-	if d.root >= 0 {
-		unix.Close(d.root)
+// Close lets another process have the directory.
+func (d *Directory) Close() {
+	if d.Root >= 0 {
+		unix.Close(d.Root)
 	}
-	d.lock.Close()
+	d.held.Close()
 }
 
-// lockDirectory takes the data directory for this process until its end. It
-// says who holds it where it is taken.
-func lockDirectory(dir string) (*os.File, error) {
+// lock takes the directory for this process: as long as the file is open no other
+// process can. The error of a directory that is taken names the process that holds it.
+func lock(dir string) (*os.File, error) {
 	path := filepath.Join(dir, "LOCK")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o644)
 	if err != nil {
@@ -89,7 +90,8 @@ func lockDirectory(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// mayNot is about a data directory that cannot be made or written to.
+// mayNot is the error of a directory that cannot be made or written to, with what to do
+// about it.
 func mayNot(dir string, err error) error {
 	switch {
 	case errors.Is(err, os.ErrPermission):

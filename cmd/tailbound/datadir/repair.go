@@ -1,4 +1,4 @@
-package main
+package datadir
 
 import (
 	"fmt"
@@ -78,8 +78,8 @@ type repairJSON struct {
 	Saved     string       `json:"saved,omitempty"` // where the files that lose something were copied to
 }
 
-// brokenJSON is a log that is broken: what a cut keeps are the records start to
-// from - 1, and what it loses from to end - 1, as far as can be told.
+// brokenJSON is a broken log: a cut keeps the records start to from - 1 and loses from
+// to end - 1, as far as can be told.
 type brokenJSON struct {
 	ID       uint64        `json:"id"`
 	Name     string        `json:"name"`
@@ -91,8 +91,8 @@ type brokenJSON struct {
 	Problems []problemJSON `json:"problems"`
 }
 
-// repair shows what is broken, and cuts the logs named. It says how many stay
-// broken.
+// repair shows what is broken and cuts the logs that accept names. left is how many
+// stay broken.
 func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJSON) (left int, err error) {
 	d, err := openOffline(dir)
 	if err != nil {
@@ -105,8 +105,8 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 	}
 	broken := report.Cuts()
 	got.Directory, got.Logs = dir, len(report.Logs)
-	for _, x := range broken {
-		got.Broken = append(got.Broken, brokenJSON{x.Log, d.name(x.Log), x.Start, x.From, x.To, x.Sound, false, problemsJSON(x.Why)})
+	for _, b := range broken {
+		got.Broken = append(got.Broken, brokenJSON{b.Log, d.name(b.Log), b.Start, b.From, b.To, b.Sound, false, problemsJSON(b.Why)})
 	}
 	var cut []recovery.Cut
 	for _, name := range accept {
@@ -127,17 +127,17 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 		fmt.Fprintf(w, "%s: nothing is broken, in %s\n", dir, term.Plural(len(report.Logs), "log"))
 		return 0, nil
 	}
-	for _, x := range broken {
-		d.show(w, x)
+	for _, b := range broken {
+		d.show(w, b)
 	}
 	if len(cut) == 0 || dryRun {
 		if len(cut) == 0 {
 			cut = broken
 		}
 		var flags []string
-		for _, x := range cut {
-			if x.Log != format.ControlLogID {
-				flags = append(flags, "--accept-loss "+d.name(x.Log))
+		for _, c := range cut {
+			if c.Log != format.ControlLogID {
+				flags = append(flags, "--accept-loss "+d.name(c.Log))
 			}
 		}
 		fmt.Fprintf(w, "\nnothing was written. To go on without what is lost:\n  tailbound repair %s %s\n", dir, strings.Join(flags, " "))
@@ -152,8 +152,8 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 		fmt.Fprintf(w, "\ncopied to %s: the files that lose something\n", saved)
 	}
 	var logs []uint64
-	for _, x := range cut {
-		logs = append(logs, x.Log)
+	for _, c := range cut {
+		logs = append(logs, c.Log)
 	}
 	o := broker.CheckOptions()
 	o.Sound = control.SoundBatch
@@ -161,9 +161,9 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 	if err != nil {
 		return 0, err
 	}
-	for _, x := range done {
-		got.Broken[slices.IndexFunc(got.Broken, func(b brokenJSON) bool { return b.ID == x.Log })].Cut = true
-		fmt.Fprintf(w, "cut: %s has records %d to %d, and takes more from %d on\n", d.name(x.Log), x.Start, x.From-1, x.From)
+	for _, c := range done {
+		got.Broken[slices.IndexFunc(got.Broken, func(b brokenJSON) bool { return b.ID == c.Log })].Cut = true
+		fmt.Fprintf(w, "cut: %s has records %d to %d, and takes more from %d on\n", d.name(c.Log), c.Start, c.From-1, c.From)
 	}
 	if len(done) != len(cut) {
 		return 0, fmt.Errorf("%s of %d were cut", term.Plural(len(done), "log"), len(cut))
@@ -172,33 +172,33 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 }
 
 // show prints what is broken of a log and what a cut would leave.
-func (d *offline) show(w io.Writer, x recovery.Cut) {
-	fmt.Fprintf(w, "%s (log %d)\n", d.name(x.Log), x.Log)
-	for _, p := range x.Why {
+func (d *offline) show(w io.Writer, cut recovery.Cut) {
+	fmt.Fprintf(w, "%s (log %d)\n", d.name(cut.Log), cut.Log)
+	for _, p := range cut.Why {
 		fmt.Fprintf(w, "  broken  %s\n", p)
 	}
 	kept := "none"
-	if x.From > x.Start {
-		kept = fmt.Sprintf("%d to %d", x.Start, x.From-1)
+	if cut.From > cut.Start {
+		kept = fmt.Sprintf("%d to %d", cut.Start, cut.From-1)
 	}
-	lost := fmt.Sprintf("%d to %d", x.From, x.To-1)
-	if x.To <= x.From {
+	lost := fmt.Sprintf("%d to %d", cut.From, cut.To-1)
+	if cut.To <= cut.From {
 		lost = "how many cannot be told; none is seen here"
 	}
-	if slices.ContainsFunc(x.Why, func(p recovery.Problem) bool { return p.Path == "" }) {
+	if slices.ContainsFunc(cut.Why, func(p recovery.Problem) bool { return p.Path == "" }) {
 		lost += " at least" // the journal's break hides what came last
 	}
 	fmt.Fprintf(w, "  kept    records %s\n  lost    records %s", kept, lost)
-	if x.Sound > 0 {
-		fmt.Fprintf(w, "; %d of them are sound, behind the break", x.Sound)
+	if cut.Sound > 0 {
+		fmt.Fprintf(w, "; %d of them are sound, behind the break", cut.Sound)
 	}
 	fmt.Fprintln(w)
 }
 
 // save copies the files that a cut takes something from to DIR/lost.
 func (d *offline) save(cut []recovery.Cut) (dir string, err error) {
-	for _, x := range cut {
-		for _, file := range x.Files {
+	for _, c := range cut {
+		for _, file := range c.Files {
 			if dir == "" {
 				dir = filepath.Join(d.dir, "lost", time.Now().UTC().Format("20060102T150405.000"))
 				if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -212,7 +212,7 @@ func (d *offline) save(cut []recovery.Cut) (dir string, err error) {
 			if err != nil {
 				return "", err
 			}
-			to, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("log-%d-%s", x.Log, filepath.Base(file))), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+			to, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("log-%d-%s", c.Log, filepath.Base(file))), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 			if err == nil {
 				_, err = io.Copy(to, from)
 				if err == nil {
