@@ -20,7 +20,7 @@ import (
 //	the engine's run, read and checkpoint buffers                by its limits
 //	log memory  open frames, undrained journal, cache            what is left, about half
 //
-// shard.Open carves it in this order; what does not fit is refused there, by name.
+// shard.Open allocates from it in this order; what does not fit is refused there, by name.
 type Memory struct {
 	ArenaBytes    int
 	RecoveryBytes int // of the arena that the data directory is recovered in
@@ -193,7 +193,7 @@ func FilesNeeded(o Options) (int, error) {
 	return k.Files + k.Sockets + descriptorsSpare, nil
 }
 
-// PlanPools carves the arena of a shard and makes its tables as Compose would,
+// PlanPools allocates the pools and tables of a shard as Compose would,
 // without a ring and a directory, and says what it took. Errors are those of a
 // start with such options.
 func PlanPools(o Options, i int) (shard.Plan, error) {

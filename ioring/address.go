@@ -22,16 +22,16 @@ const (
 )
 
 // PeerAddress reads what an Accept left in its Buf. Zero: no IP address.
-func PeerAddress(b mem.Block) (a Address) {
-	p := b.Bytes()[addressAt:]
-	switch binary.NativeEndian.Uint16(p) {
+func PeerAddress(accepted mem.Block) (address Address) {
+	buf := accepted.Bytes()[addressAt:]
+	switch binary.NativeEndian.Uint16(buf) {
 	case inet4: // family, port, address (struct sockaddr_in)
-		a[10], a[11] = 0xff, 0xff
-		copy(a[12:], p[4:8])
+		address[10], address[11] = 0xff, 0xff
+		copy(address[12:], buf[4:8])
 	case inet6: // family, port, flow, address (struct sockaddr_in6)
-		copy(a[:], p[8:24])
+		copy(address[:], buf[8:24])
 	}
-	return a
+	return address
 }
 
 // Append writes the address for people: 10.1.2.3, or eight groups of hex digits.
@@ -56,8 +56,8 @@ func (a Address) Append(dst []byte) []byte {
 
 // PutPeerAddress leaves an address in an Accept's Buf, for rings that are not
 // the kernel's.
-func PutPeerAddress(b mem.Block, a Address) {
-	p := b.Bytes()[addressAt:]
-	binary.NativeEndian.PutUint16(p, inet6)
-	copy(p[8:24], a[:])
+func PutPeerAddress(accepted mem.Block, address Address) {
+	buf := accepted.Bytes()[addressAt:]
+	binary.NativeEndian.PutUint16(buf, inet6)
+	copy(buf[8:24], address[:])
 }

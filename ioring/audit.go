@@ -46,14 +46,14 @@ type written struct {
 }
 
 // NewAudit wraps ring.
-func NewAudit(ring Ring, o AuditOptions) *Audit {
-	return &Audit{ring: ring, o: o, seed: maphash.MakeSeed(), flying: map[Token][]flight{}, files: map[uint32][]*written{}}
+func NewAudit(ring Ring, options AuditOptions) *Audit {
+	return &Audit{ring: ring, o: options, seed: maphash.MakeSeed(), flying: map[Token][]flight{}, files: map[uint32][]*written{}}
 }
 
 // Push checks op and queues it.
 func (a *Audit) Push(op Op) bool {
 	a.check(op)
-	f := flight{op: op, hash: a.hash(op)}
+	lent := flight{op: op, hash: a.hash(op)}
 	if !a.ring.Push(op) {
 		return false
 	}
@@ -63,19 +63,19 @@ func (a *Audit) Push(op Op) bool {
 	case Provide:
 		return true
 	case Write:
-		f.write = &written{off: op.Offset, end: op.Offset + uint64(op.Buf.Len())}
-		a.files[op.File] = slices.DeleteFunc(a.files[op.File], func(w *written) bool {
-			return w.off >= f.write.off && w.end <= f.write.end
+		lent.write = &written{off: op.Offset, end: op.Offset + uint64(op.Buf.Len())}
+		a.files[op.File] = slices.DeleteFunc(a.files[op.File], func(write *written) bool {
+			return write.off >= lent.write.off && write.end <= lent.write.end
 		})
-		a.files[op.File] = append(a.files[op.File], f.write)
+		a.files[op.File] = append(a.files[op.File], lent.write)
 		if op.Flags&FlagLink != 0 {
-			a.last = f.write
+			a.last = lent.write
 		}
 	case Sync:
-		f.linked = linked
-		for _, w := range a.files[op.File] {
-			if w.done {
-				f.covers = append(f.covers, w)
+		lent.linked = linked
+		for _, write := range a.files[op.File] {
+			if write.done {
+				lent.covers = append(lent.covers, write)
 			}
 		}
 	case Send:
@@ -83,7 +83,7 @@ func (a *Audit) Push(op Op) bool {
 			a.o.OnSend(op)
 		}
 	}
-	a.flying[op.Token] = append(a.flying[op.Token], f)
+	a.flying[op.Token] = append(a.flying[op.Token], lent)
 	return true
 }
 
@@ -96,8 +96,8 @@ func (a *Audit) Wait(until Instant) { a.ring.Wait(until) }
 // Reap reaps and checks.
 func (a *Audit) Reap(out []Completion) int {
 	n := a.ring.Reap(out)
-	for _, c := range out[:n] {
-		a.complete(c)
+	for _, completion := range out[:n] {
+		a.complete(completion)
 	}
 	return n
 }
@@ -105,8 +105,8 @@ func (a *Audit) Reap(out []Completion) int {
 // Unsynced says whether any of the n bytes from off on, of the file in a slot,
 // was pushed to be written and is not covered by a successful Sync that was
 // pushed after the write completed, or linked to it.
-func (a *Audit) Unsynced(file uint32, off, n uint64) bool {
-	return slices.ContainsFunc(a.files[file], func(w *written) bool { return w.off < off+n && off < w.end })
+func (a *Audit) Unsynced(file uint32, off, bytes uint64) bool {
+	return slices.ContainsFunc(a.files[file], func(write *written) bool { return write.off < off+bytes && off < write.end })
 }
 
 func (a *Audit) check(op Op) {
@@ -120,9 +120,9 @@ func (a *Audit) check(op Op) {
 	} else if a.o.Arena != nil && !a.o.Arena.Contains(op.Buf) {
 		a.fail("op of code %d with memory that is not the arena's", op.Code)
 	}
-	if n := uint64(a.o.Alignment); n > 0 && (op.Code == Read || op.Code == Write) {
-		if op.Offset%n != 0 || op.Buf.Addr()%n != 0 || uint64(op.Buf.Len())%n != 0 {
-			a.fail("op of code %d: offset %d, memory %x, %d bytes are not aligned to %d", op.Code, op.Offset, op.Buf.Addr(), op.Buf.Len(), n)
+	if bytes := uint64(a.o.Alignment); bytes > 0 && (op.Code == Read || op.Code == Write) {
+		if op.Offset%bytes != 0 || op.Buf.Addr()%bytes != 0 || uint64(op.Buf.Len())%bytes != 0 {
+			a.fail("op of code %d: offset %d, memory %x, %d bytes are not aligned to %d", op.Code, op.Offset, op.Buf.Addr(), op.Buf.Len(), bytes)
 		}
 	}
 	if a.last != nil && op.Code != Sync {
@@ -130,42 +130,42 @@ func (a *Audit) check(op Op) {
 	}
 }
 
-func (a *Audit) complete(c Completion) {
-	fs := a.flying[c.Token]
+func (a *Audit) complete(completion Completion) {
+	fs := a.flying[completion.Token]
 	if len(fs) == 0 {
-		a.fail("a completion of token %x, which is not in flight", uint64(c.Token))
+		a.fail("a completion of token %x, which is not in flight", uint64(completion.Token))
 		return
 	}
-	f := fs[0]
-	if c.Flags&FlagMore != 0 {
+	lent := fs[0]
+	if completion.Flags&FlagMore != 0 {
 		return
 	}
-	if a.flying[c.Token] = fs[1:]; len(fs) == 1 {
-		delete(a.flying, c.Token)
+	if a.flying[completion.Token] = fs[1:]; len(fs) == 1 {
+		delete(a.flying, completion.Token)
 	}
-	if a.hash(f.op) != f.hash {
-		a.fail("token %x: lent memory changed before its operation completed", uint64(c.Token))
+	if a.hash(lent.op) != lent.hash {
+		a.fail("token %x: lent memory changed before its operation completed", uint64(completion.Token))
 	}
-	file := f.op.File
-	switch f.op.Code {
+	file := lent.op.File
+	switch lent.op.Code {
 	case Write:
-		w := f.write
-		put := w.off + uint64(max(c.Result, 0))
-		if put < w.end { // what was not written is not durable until it is written again
-			a.files[file] = append(a.files[file], &written{off: put, end: w.end})
-			w.end = put
+		write := lent.write
+		put := write.off + uint64(max(completion.Result, 0))
+		if put < write.end { // what was not written is not durable until it is written again
+			a.files[file] = append(a.files[file], &written{off: put, end: write.end})
+			write.end = put
 		}
-		w.done = true
+		write.done = true
 	case Sync:
-		if c.Result != 0 {
+		if completion.Result != 0 {
 			return
 		}
-		if f.linked != nil {
-			f.covers = append(f.covers, f.linked)
+		if lent.linked != nil {
+			lent.covers = append(lent.covers, lent.linked)
 		}
-		a.files[file] = slices.DeleteFunc(a.files[file], func(w *written) bool { return slices.Contains(f.covers, w) })
+		a.files[file] = slices.DeleteFunc(a.files[file], func(write *written) bool { return slices.Contains(lent.covers, write) })
 	case Open:
-		if c.Result == 0 {
+		if completion.Result == 0 {
 			delete(a.files, file)
 		}
 	}
@@ -177,13 +177,13 @@ func (a *Audit) hash(op Op) uint64 {
 	case Write:
 		return maphash.Bytes(a.seed, op.Buf.Bytes())
 	case Send:
-		var h maphash.Hash
-		h.SetSeed(a.seed)
-		h.Write(op.Buf.Bytes()[VectorHeaderBytes:VectorBytes(int(op.Arg))])
+		var hash maphash.Hash
+		hash.SetSeed(a.seed)
+		hash.Write(op.Buf.Bytes()[VectorHeaderBytes:VectorBytes(int(op.Arg))])
 		for i := range int(op.Arg) {
-			h.Write(Piece(op.Buf, i))
+			hash.Write(Piece(op.Buf, i))
 		}
-		return h.Sum64()
+		return hash.Sum64()
 	}
 	return 0
 }

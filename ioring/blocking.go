@@ -53,9 +53,9 @@ func (b *Blocking) do(op Op) int32 {
 }
 
 func (b *Blocking) name(path string) mem.Block {
-	p := b.path.Bytes()
-	n := copy(p, path)
-	p[n] = 0
+	buf := b.path.Bytes()
+	n := copy(buf, path)
+	buf[n] = 0
 	return b.path
 }
 
@@ -77,13 +77,13 @@ func (b *Blocking) PathOf(slot uint32) string { return b.paths[slot-b.First] }
 // other failure is an error.
 func (b *Blocking) Open(slot uint32, path string, bits uint64) (found bool, err error) {
 	b.paths[slot-b.First] = path
-	r := b.do(Op{Code: Open, File: slot, Arg: bits, Buf: b.name(path)})
-	switch Judge(Open, r) {
+	result := b.do(Op{Code: Open, File: slot, Arg: bits, Buf: b.name(path)})
+	switch Judge(Open, result) {
 	case Good:
 	case Missing:
 		return false, nil
 	default:
-		return false, failure(Open, path, 0, 0, r)
+		return false, failure(Open, path, 0, 0, result)
 	}
 	return true, nil
 }
@@ -102,8 +102,8 @@ func (b *Blocking) Need(slot uint32, path string, bits uint64) error {
 
 // Sync makes all of slot durable.
 func (b *Blocking) Sync(slot uint32) error {
-	if r := b.do(Op{Code: Sync, Flags: FlagFull, File: slot}); r < 0 {
-		return failure(Sync, b.PathOf(slot), 0, 0, r)
+	if result := b.do(Op{Code: Sync, Flags: FlagFull, File: slot}); result < 0 {
+		return failure(Sync, b.PathOf(slot), 0, 0, result)
 	}
 	return nil
 }
@@ -120,49 +120,49 @@ func (b *Blocking) SyncDirectory(path string) error {
 
 // Mkdir makes a directory where there is none.
 func (b *Blocking) Mkdir(path string) error {
-	if r := b.do(Op{Code: Mkdir, Buf: b.name(path)}); r < 0 && Judge(Mkdir, r) != Exists {
-		return failure(Mkdir, path, 0, 0, r)
+	if result := b.do(Op{Code: Mkdir, Buf: b.name(path)}); result < 0 && Judge(Mkdir, result) != Exists {
+		return failure(Mkdir, path, 0, 0, result)
 	}
 	return nil
 }
 
 // Size is how many bytes slot has.
 func (b *Blocking) Size(slot uint32) (int64, error) {
-	if r := b.do(Op{Code: Stat, File: slot, Buf: b.path}); r < 0 {
-		return 0, failure(Stat, b.PathOf(slot), 0, 0, r)
+	if result := b.do(Op{Code: Stat, File: slot, Buf: b.path}); result < 0 {
+		return 0, failure(Stat, b.PathOf(slot), 0, 0, result)
 	}
 	return int64(binary.LittleEndian.Uint64(b.path.Bytes())), nil
 }
 
 // Read reads n bytes at off, fewer where the file ends; both whole blocks.
 func (b *Blocking) Read(slot uint32, off int64, n int) ([]byte, error) {
-	p := make([]byte, 0, n)
-	for len(p) < n {
-		at := len(p) &^ (mem.BlockBytes - 1)
-		p = p[:at]
-		k := min(n-at, b.buf.Len())
-		r := b.do(Op{Code: Read, File: slot, Offset: uint64(off) + uint64(at), Buf: b.buf.Slice(0, k)})
-		if r < 0 {
-			return p, failure(Read, b.PathOf(slot), off+int64(at), int64(k), r)
+	buf := make([]byte, 0, n)
+	for len(buf) < n {
+		at := len(buf) &^ (mem.BlockBytes - 1)
+		buf = buf[:at]
+		length := min(n-at, b.buf.Len())
+		result := b.do(Op{Code: Read, File: slot, Offset: uint64(off) + uint64(at), Buf: b.buf.Slice(0, length)})
+		if result < 0 {
+			return buf, failure(Read, b.PathOf(slot), off+int64(at), int64(length), result)
 		}
-		p = append(p, b.buf.Bytes()[:r]...)
-		if int(r) < mem.BlockBytes {
+		buf = append(buf, b.buf.Bytes()[:result]...)
+		if int(result) < mem.BlockBytes {
 			break
 		}
 	}
-	return p, nil
+	return buf, nil
 }
 
 // Write writes p, whole blocks, at off.
-func (b *Blocking) Write(slot uint32, off int64, p []byte) error {
-	for len(p) > 0 {
-		k := copy(b.buf.Bytes(), p)
-		r := b.do(Op{Code: Write, File: slot, Offset: uint64(off), Buf: b.buf.Slice(0, k)})
-		if r < mem.BlockBytes {
-			return failure(Write, b.PathOf(slot), off, int64(k), r)
+func (b *Blocking) Write(slot uint32, off int64, buf []byte) error {
+	for len(buf) > 0 {
+		length := copy(b.buf.Bytes(), buf)
+		result := b.do(Op{Code: Write, File: slot, Offset: uint64(off), Buf: b.buf.Slice(0, length)})
+		if result < mem.BlockBytes {
+			return failure(Write, b.PathOf(slot), off, int64(length), result)
 		}
-		k = int(r) &^ (mem.BlockBytes - 1)
-		p, off = p[k:], off+int64(k)
+		length = int(result) &^ (mem.BlockBytes - 1)
+		buf, off = buf[length:], off+int64(length)
 	}
 	return nil
 }
@@ -172,12 +172,12 @@ func (b *Blocking) Zero(slot uint32, from, to int64) error {
 	from &^= mem.BlockBytes - 1
 	clear(b.buf.Bytes())
 	for from < to {
-		k := int(min(to-from, int64(b.buf.Len())))
-		r := b.do(Op{Code: Write, File: slot, Offset: uint64(from), Buf: b.buf.Slice(0, k)})
-		if r < mem.BlockBytes {
-			return failure(Write, b.PathOf(slot), from, int64(k), r)
+		length := int(min(to-from, int64(b.buf.Len())))
+		result := b.do(Op{Code: Write, File: slot, Offset: uint64(from), Buf: b.buf.Slice(0, length)})
+		if result < mem.BlockBytes {
+			return failure(Write, b.PathOf(slot), from, int64(length), result)
 		}
-		from += int64(r) &^ (mem.BlockBytes - 1)
+		from += int64(result) &^ (mem.BlockBytes - 1)
 	}
 	return b.Sync(slot)
 }
@@ -185,30 +185,30 @@ func (b *Blocking) Zero(slot uint32, from, to int64) error {
 // List gives the names in a directory, in order.
 func (b *Blocking) List(path string) (names []string, err error) {
 	for {
-		p := b.buf.Bytes()
-		p[copy(p, path)] = 0
-		r := b.do(Op{Code: List, Offset: uint64(len(names)), Buf: b.buf})
-		if r < 0 {
-			return nil, failure(List, path, 0, 0, r)
+		buf := b.buf.Bytes()
+		buf[copy(buf, path)] = 0
+		result := b.do(Op{Code: List, Offset: uint64(len(names)), Buf: b.buf})
+		if result < 0 {
+			return nil, failure(List, path, 0, 0, result)
 		}
-		if r == 0 {
+		if result == 0 {
 			return names, nil
 		}
-		for range r {
+		for range result {
 			n := 0
-			for p[n] != 0 {
+			for buf[n] != 0 {
 				n++
 			}
-			names = append(names, string(p[:n]))
-			p = p[n+1:]
+			names = append(names, string(buf[:n]))
+			buf = buf[n+1:]
 		}
 	}
 }
 
 // Allocate reserves length bytes of slot at off; the file grows by them.
 func (b *Blocking) Allocate(slot uint32, off, length int64) error {
-	if r := b.do(Op{Code: Allocate, File: slot, Offset: uint64(off), Arg: uint64(length)}); r < 0 {
-		return failure(Allocate, b.PathOf(slot), off, length, r)
+	if result := b.do(Op{Code: Allocate, File: slot, Offset: uint64(off), Arg: uint64(length)}); result < 0 {
+		return failure(Allocate, b.PathOf(slot), off, length, result)
 	}
 	return nil
 }

@@ -65,8 +65,8 @@ var errnoNames = map[Errno]string{
 
 // Error is the number's name and meaning.
 func (e Errno) Error() string {
-	if s, ok := errnoNames[e]; ok {
-		return s
+	if name, ok := errnoNames[e]; ok {
+		return name
 	}
 	return "errno " + strconv.Itoa(int(e))
 }

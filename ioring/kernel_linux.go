@@ -96,12 +96,12 @@ const wakeToken = ^uint64(0)
 // NewKernel makes a ring on the calling thread, which must be locked and is
 // its only user from then on. Errors say which setting of the machine stands
 // in the way.
-func NewKernel(o KernelOptions) (*Kernel, error) {
-	f, err := Probe()
+func NewKernel(options KernelOptions) (*Kernel, error) {
+	features, err := Probe()
 	if err != nil {
 		return nil, err
 	}
-	k := &Kernel{o: o, features: f.Mask & o.Features, fd: -1, event: -1}
+	k := &Kernel{o: options, features: features.Mask & options.Features, fd: -1, event: -1}
 	if err := k.setup(); err != nil {
 		k.Close()
 		return nil, err
@@ -110,9 +110,9 @@ func NewKernel(o KernelOptions) (*Kernel, error) {
 }
 
 func (k *Kernel) setup() error {
-	var p params
+	var offered params
 	want := uint32(setupCQSize | setupSubmitAll)
-	p.cqEntries = uint32(k.o.CQEntries)
+	offered.cqEntries = uint32(k.o.CQEntries)
 	if k.features.Has(FeatureSingleIssuer) {
 		want |= setupSingleIssuer
 	}
@@ -124,41 +124,41 @@ func (k *Kernel) setup() error {
 	if k.features.Has(FeatureNoSQArray) {
 		want |= setupNoSQArray
 	}
-	p.flags = want
-	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(k.o.Entries), uintptr(unsafe.Pointer(&p)), 0)
+	offered.flags = want
+	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(k.o.Entries), uintptr(unsafe.Pointer(&offered)), 0)
 	if errno != 0 {
 		return setupError(errno, k.o)
 	}
 	k.fd = int(fd)
 	k.enterFD = fd
 	unix.CloseOnExec(k.fd)
-	if p.features&featSingleMmap == 0 || p.features&featNoDrop == 0 || p.features&featExtArg == 0 {
+	if offered.features&featSingleMmap == 0 || offered.features&featNoDrop == 0 || offered.features&featExtArg == 0 {
 		return errors.New("io_uring: the kernel lacks features every release since 5.11 has; Tailbound needs Linux 5.19")
 	}
-	sqN := uintptr(p.sqOff.array) + uintptr(p.sqEntries)*4
-	cqN := uintptr(p.cqOff.cqes) + uintptr(p.cqEntries)*unsafe.Sizeof(cqe{})
+	sqN := uintptr(offered.sqOff.array) + uintptr(offered.sqEntries)*4
+	cqN := uintptr(offered.cqOff.cqes) + uintptr(offered.cqEntries)*unsafe.Sizeof(cqe{})
 	k.ringsN = max(sqN, cqN)
 	var err error
 	prot, flags := unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE
 	if k.rings, err = unix.MmapPtr(k.fd, offSQRing, nil, k.ringsN, prot, flags); err != nil {
 		return fmt.Errorf("io_uring: mapping the queues: %w", err)
 	}
-	k.sqesN = uintptr(p.sqEntries) * unsafe.Sizeof(sqe{})
+	k.sqesN = uintptr(offered.sqEntries) * unsafe.Sizeof(sqe{})
 	if k.sqes, err = unix.MmapPtr(k.fd, offSQEs, nil, k.sqesN, prot, flags); err != nil {
 		return fmt.Errorf("io_uring: mapping the submission entries: %w", err)
 	}
 	word := func(off uint32) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Add(k.rings, off)) }
-	k.sqHead, k.sqTailP, k.sqFlags = word(p.sqOff.head), word(p.sqOff.tail), word(p.sqOff.flags)
-	k.cqHead, k.cqTail = word(p.cqOff.head), word(p.cqOff.tail)
-	k.sqMask, k.cqMask, k.entries = p.sqEntries-1, p.cqEntries-1, p.sqEntries
-	k.cqes = unsafe.Add(k.rings, p.cqOff.cqes)
+	k.sqHead, k.sqTailP, k.sqFlags = word(offered.sqOff.head), word(offered.sqOff.tail), word(offered.sqOff.flags)
+	k.cqHead, k.cqTail = word(offered.cqOff.head), word(offered.cqOff.tail)
+	k.sqMask, k.cqMask, k.entries = offered.sqEntries-1, offered.cqEntries-1, offered.sqEntries
+	k.cqes = unsafe.Add(k.rings, offered.cqOff.cqes)
 	if want&setupNoSQArray == 0 {
-		array := unsafe.Slice((*uint32)(unsafe.Add(k.rings, p.sqOff.array)), p.sqEntries)
+		array := unsafe.Slice((*uint32)(unsafe.Add(k.rings, offered.sqOff.array)), offered.sqEntries)
 		for i := range array {
 			array[i] = uint32(i)
 		}
 	}
-	k.offN = 4096 + uintptr(p.sqEntries)*unsafe.Sizeof(timespec{})
+	k.offN = 4096 + uintptr(offered.sqEntries)*unsafe.Sizeof(timespec{})
 	if k.off, err = unix.MmapPtr(-1, 0, nil, k.offN, prot, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
 		return fmt.Errorf("io_uring: mapping 4 KiB: %w", err)
 	}
@@ -185,8 +185,8 @@ func (k *Kernel) register() error {
 	}
 	k.paths = make([][64]byte, k.o.Files)
 	if k.features.Has(FeatureFileRange) {
-		r := fileRange{off: uint32(k.o.Files), len: uint32(k.o.Sockets)}
-		if errno := k.reg(registerFileRange, unsafe.Pointer(&r), 0); errno != 0 {
+		sockets := fileRange{off: uint32(k.o.Files), len: uint32(k.o.Sockets)}
+		if errno := k.reg(registerFileRange, unsafe.Pointer(&sockets), 0); errno != 0 {
 			return fmt.Errorf("io_uring: setting apart slots for sockets: %w", errno)
 		}
 	} else {
@@ -203,20 +203,20 @@ func (k *Kernel) register() error {
 		if k.bufs, err = unix.MmapPtr(-1, 0, nil, k.bufsN, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
 			return fmt.Errorf("io_uring: mapping the buffer ring: %w", err)
 		}
-		r := bufReg{ringAddr: uint64(uintptr(k.bufs)), ringEntries: uint32(k.o.ReceiveBuffers)}
-		if errno := k.reg(registerPbufRing, unsafe.Pointer(&r), 1); errno != 0 {
+		registered := bufReg{ringAddr: uint64(uintptr(k.bufs)), ringEntries: uint32(k.o.ReceiveBuffers)}
+		if errno := k.reg(registerPbufRing, unsafe.Pointer(&registered), 1); errno != 0 {
 			return fmt.Errorf("io_uring: registering a ring of %d receive buffers: %w", k.o.ReceiveBuffers, errno)
 		}
 		k.bufMask = uint16(k.o.ReceiveBuffers - 1)
 	}
-	u := ringFDUpdate{offset: 1<<32 - 1, data: uint64(k.fd)}
-	if n, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(k.fd), registerRingFDs, uintptr(unsafe.Pointer(&u)), 1, 0, 0); errno == 0 && n == 1 {
-		k.enterFD, k.enterFlg = uintptr(u.offset), enterRegisteredRing
+	update := ringFDUpdate{offset: 1<<32 - 1, data: uint64(k.fd)}
+	if n, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(k.fd), registerRingFDs, uintptr(unsafe.Pointer(&update)), 1, 0, 0); errno == 0 && n == 1 {
+		k.enterFD, k.enterFlg = uintptr(update.offset), enterRegisteredRing
 	}
 	if len(k.o.IOWQCPUs) > 0 {
 		var set unix.CPUSet
-		for _, c := range k.o.IOWQCPUs {
-			set.Set(c)
+		for _, cpu := range k.o.IOWQCPUs {
+			set.Set(cpu)
 		}
 		k.reg(registerIOWQAff, unsafe.Pointer(&set), uint32(unsafe.Sizeof(set))) // a wish: without it workers run where the thread may
 	}
@@ -228,25 +228,25 @@ func (k *Kernel) register() error {
 	return nil
 }
 
-func (k *Kernel) reg(op uintptr, arg unsafe.Pointer, n uint32) unix.Errno {
-	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(k.fd), op, uintptr(arg), uintptr(n), 0, 0)
+func (k *Kernel) reg(op uintptr, arg unsafe.Pointer, count uint32) unix.Errno {
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(k.fd), op, uintptr(arg), uintptr(count), 0, 0)
 	return errno
 }
 
 // setupError says what stands in the way of a ring.
-func setupError(errno unix.Errno, o KernelOptions) error {
+func setupError(errno unix.Errno, options KernelOptions) error {
 	switch errno {
 	case unix.ENOSYS:
 		return errors.New("io_uring is not there: the kernel was built without it or a seccomp filter hides it (containers: allow io_uring_setup, io_uring_enter and io_uring_register)")
 	case unix.EPERM:
-		if v, err := readSysctl("/proc/sys/kernel/io_uring_disabled"); err == nil && v != "0" {
-			return fmt.Errorf("io_uring is forbidden: kernel.io_uring_disabled is %s (set it to 0: sysctl -w kernel.io_uring_disabled=0)", v)
+		if value, err := readSysctl("/proc/sys/kernel/io_uring_disabled"); err == nil && value != "0" {
+			return fmt.Errorf("io_uring is forbidden: kernel.io_uring_disabled is %s (set it to 0: sysctl -w kernel.io_uring_disabled=0)", value)
 		}
 		return errors.New("io_uring is forbidden: a seccomp filter or a security module refuses io_uring_setup (containers: allow io_uring_setup, io_uring_enter and io_uring_register)")
 	case unix.ENOMEM:
 		return errors.New("io_uring: too little memory, or RLIMIT_MEMLOCK (ulimit -l) is too low, for the queues")
 	}
-	return fmt.Errorf("io_uring: setting up a ring of %d entries: %w", o.Entries, errno)
+	return fmt.Errorf("io_uring: setting up a ring of %d entries: %w", options.Entries, errno)
 }
 
 // Close gives everything back. Operations under way are cancelled by the
@@ -254,8 +254,8 @@ func setupError(errno unix.Errno, o KernelOptions) error {
 func (k *Kernel) Close() {
 	if k.fd >= 0 {
 		if k.enterFlg != 0 { // the registration holds the ring, and its listeners, open
-			u := ringFDUpdate{offset: uint32(k.enterFD)}
-			k.reg(unregisterRingFDs, unsafe.Pointer(&u), 1)
+			update := ringFDUpdate{offset: uint32(k.enterFD)}
+			k.reg(unregisterRingFDs, unsafe.Pointer(&update), 1)
 		}
 		unix.Close(k.fd)
 		k.fd = -1
@@ -278,8 +278,8 @@ func (k *Kernel) Close() {
 // InstallFile puts an open file into a slot; fd may be closed after it.
 func (k *Kernel) InstallFile(slot uint32, fd int) error {
 	v := int32(fd)
-	u := rsrcUpdate2{offset: slot, data: uint64(uintptr(unsafe.Pointer(&v))), nr: 1}
-	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(k.fd), registerFilesUpdate2, uintptr(unsafe.Pointer(&u)), unsafe.Sizeof(u), 0, 0)
+	update := rsrcUpdate2{offset: slot, data: uint64(uintptr(unsafe.Pointer(&v))), nr: 1}
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(k.fd), registerFilesUpdate2, uintptr(unsafe.Pointer(&update)), unsafe.Sizeof(update), 0, 0)
 	runtime.KeepAlive(&v)
 	if errno != 0 {
 		return errno
@@ -335,89 +335,89 @@ func (k *Kernel) Push(op Op) bool {
 			return false
 		}
 	}
-	e := k.next()
-	e.userData = uint64(op.Token)
-	e.fd = int32(op.File)
-	e.flags = sqeFixedFile
+	entry := k.next()
+	entry.userData = uint64(op.Token)
+	entry.fd = int32(op.File)
+	entry.flags = sqeFixedFile
 	switch op.Code {
 	case Nop:
-		e.opcode, e.flags, e.fd = opNop, 0, -1
+		entry.opcode, entry.flags, entry.fd = opNop, 0, -1
 	case Read:
-		e.opcode, e.off, e.addr, e.len = opRead, op.Offset, op.Buf.Addr(), uint32(op.Buf.Len())
+		entry.opcode, entry.off, entry.addr, entry.len = opRead, op.Offset, op.Buf.Addr(), uint32(op.Buf.Len())
 	case Write:
-		e.opcode, e.off, e.addr, e.len = opWrite, op.Offset, op.Buf.Addr(), uint32(op.Buf.Len())
+		entry.opcode, entry.off, entry.addr, entry.len = opWrite, op.Offset, op.Buf.Addr(), uint32(op.Buf.Len())
 		if op.Flags&FlagLink != 0 {
-			e.flags |= sqeLink
+			entry.flags |= sqeLink
 		}
 	case Sync:
-		e.opcode = opFsync
+		entry.opcode = opFsync
 		if op.Flags&FlagFull == 0 {
-			e.opFlags = fsyncDatasync
+			entry.opFlags = fsyncDatasync
 		}
 	case Allocate:
-		e.opcode, e.off, e.addr = opFallocate, op.Offset, op.Arg
+		entry.opcode, entry.off, entry.addr = opFallocate, op.Offset, op.Arg
 		if op.Flags&FlagKeepSize != 0 {
-			e.len = unix.FALLOC_FL_KEEP_SIZE
+			entry.len = unix.FALLOC_FL_KEEP_SIZE
 		}
 	case Open:
-		e.opcode, e.flags, e.fd = opOpenat, 0, int32(k.o.RootFD)
-		e.addr, e.len, e.opFlags, e.fileIndex = op.Buf.Addr(), 0o644, k.openFlags(op.Arg), op.File+1
+		entry.opcode, entry.flags, entry.fd = opOpenat, 0, int32(k.o.RootFD)
+		entry.addr, entry.len, entry.opFlags, entry.fileIndex = op.Buf.Addr(), 0o644, k.openFlags(op.Arg), op.File+1
 		k.paths[op.File] = [64]byte{}
 		copy(k.paths[op.File][:63], path(op.Buf.Bytes()))
 	case Close:
-		e.opcode, e.flags, e.fd, e.fileIndex = opClose, 0, 0, op.File+1
+		entry.opcode, entry.flags, entry.fd, entry.fileIndex = opClose, 0, 0, op.File+1
 		if k.closing != nil && int(op.File) >= k.o.Files {
 			// The slot is free once the kernel has closed it; what was pushed
 			// before the close goes first.
 			k.closing[int(op.File)-k.o.Files] = true
 		}
 	case Rename:
-		b := op.Buf.Bytes()
-		old := path(b)
-		e.opcode, e.flags, e.fd, e.len = opRenameat, 0, int32(k.o.RootFD), uint32(k.o.RootFD)
-		e.addr, e.off = op.Buf.Addr(), op.Buf.Addr()+uint64(len(old))+1
+		buf := op.Buf.Bytes()
+		old := path(buf)
+		entry.opcode, entry.flags, entry.fd, entry.len = opRenameat, 0, int32(k.o.RootFD), uint32(k.o.RootFD)
+		entry.addr, entry.off = op.Buf.Addr(), op.Buf.Addr()+uint64(len(old))+1
 	case Unlink:
-		e.opcode, e.flags, e.fd, e.addr = opUnlinkat, 0, int32(k.o.RootFD), op.Buf.Addr()
+		entry.opcode, entry.flags, entry.fd, entry.addr = opUnlinkat, 0, int32(k.o.RootFD), op.Buf.Addr()
 	case Mkdir:
-		e.opcode, e.flags, e.fd, e.addr, e.len = opMkdirat, 0, int32(k.o.RootFD), op.Buf.Addr(), 0o755
+		entry.opcode, entry.flags, entry.fd, entry.addr, entry.len = opMkdirat, 0, int32(k.o.RootFD), op.Buf.Addr(), 0o755
 	case Accept:
-		e.opcode = opAccept
+		entry.opcode = opAccept
 		if op.Buf.IsZero() {
-			e.ioprio = acceptMulti
+			entry.ioprio = acceptMulti
 		} else {
 			*(*uint32)(op.Buf.Pointer()) = AddressBytes - addressAt
-			e.addr, e.off = op.Buf.Addr()+addressAt, op.Buf.Addr() // addr2 is in off's place
+			entry.addr, entry.off = op.Buf.Addr()+addressAt, op.Buf.Addr() // addr2 is in off's place
 		}
 		if k.accepted == nil {
-			e.fileIndex = fileIndexAlloc
+			entry.fileIndex = fileIndexAlloc
 		} else {
 			if !slices.Contains(k.accepts, op.Token) {
 				k.accepts = append(k.accepts, op.Token)
 			}
-			e.opFlags = unix.SOCK_CLOEXEC
+			entry.opFlags = unix.SOCK_CLOEXEC
 		}
 	case Recv:
-		e.opcode = opRecv
+		entry.opcode = opRecv
 		if !op.Buf.IsZero() {
-			e.addr, e.len = op.Buf.Addr(), uint32(op.Buf.Len())
+			entry.addr, entry.len = op.Buf.Addr(), uint32(op.Buf.Len())
 			break
 		}
-		e.flags |= sqeBufferSelect
+		entry.flags |= sqeBufferSelect
 		if k.features.Has(FeatureRecvMultishot) {
-			e.ioprio = recvMulti
+			entry.ioprio = recvMulti
 		}
 	case Send:
-		h := (*msghdr)(op.Buf.Pointer())
-		*h = msghdr{iov: op.Buf.Addr() + VectorHeaderBytes, iovLen: op.Arg}
-		e.opcode, e.addr, e.len, e.opFlags = opSendmsg, op.Buf.Addr(), 1, unix.MSG_NOSIGNAL
+		message := (*msghdr)(op.Buf.Pointer())
+		*message = msghdr{iov: op.Buf.Addr() + VectorHeaderBytes, iovLen: op.Arg}
+		entry.opcode, entry.addr, entry.len, entry.opFlags = opSendmsg, op.Buf.Addr(), 1, unix.MSG_NOSIGNAL
 	case Shutdown:
-		e.opcode, e.len = opShutdown, unix.SHUT_RDWR
+		entry.opcode, entry.len = opShutdown, unix.SHUT_RDWR
 	case Cancel:
-		e.opcode, e.flags, e.fd, e.addr, e.opFlags = opAsyncCancel, 0, -1, op.Arg, cancelAll
+		entry.opcode, entry.flags, entry.fd, entry.addr, entry.opFlags = opAsyncCancel, 0, -1, op.Arg, cancelAll
 	case Timeout:
 		ts := (*timespec)(unsafe.Add(k.times, uintptr((k.sqTail-1)&k.sqMask)*unsafe.Sizeof(timespec{})))
 		*ts = timespec{int64(op.Offset) / 1e9, int64(op.Offset) % 1e9}
-		e.opcode, e.flags, e.fd, e.addr, e.len, e.opFlags = opTimeout, 0, -1, uint64(uintptr(unsafe.Pointer(ts))), 1, timeoutAbs
+		entry.opcode, entry.flags, entry.fd, entry.addr, entry.len, entry.opFlags = opTimeout, 0, -1, uint64(uintptr(unsafe.Pointer(ts))), 1, timeoutAbs
 	default:
 		panic("ioring: an op of no known code")
 	}
@@ -426,36 +426,36 @@ func (k *Kernel) Push(op Op) bool {
 
 // next is the next submission entry, zeroed.
 func (k *Kernel) next() *sqe {
-	e := (*sqe)(unsafe.Add(k.sqes, uintptr(k.sqTail&k.sqMask)*unsafe.Sizeof(sqe{})))
-	*e = sqe{}
+	entry := (*sqe)(unsafe.Add(k.sqes, uintptr(k.sqTail&k.sqMask)*unsafe.Sizeof(sqe{})))
+	*entry = sqe{}
 	k.sqTail++
-	return e
+	return entry
 }
 
 func (k *Kernel) openFlags(arg uint64) uint32 {
-	f := uint32(unix.O_RDWR)
+	flags := uint32(unix.O_RDWR)
 	switch {
 	case arg&OpenDirectory != 0:
 		return unix.O_RDONLY | unix.O_DIRECTORY
 	case arg&OpenReadOnly != 0:
-		f = unix.O_RDONLY
+		flags = unix.O_RDONLY
 	}
 	if arg&OpenCreate != 0 {
-		f |= unix.O_CREAT
+		flags |= unix.O_CREAT
 	}
 	if arg&OpenExclusive != 0 {
-		f |= unix.O_EXCL
+		flags |= unix.O_EXCL
 	}
 	if !k.o.Buffered {
-		f |= unix.O_DIRECT
+		flags |= unix.O_DIRECT
 	}
-	return f
+	return flags
 }
 
-func path(b []byte) []byte {
-	for i, c := range b {
-		if c == 0 {
-			return b[:i]
+func path(buf []byte) []byte {
+	for i, char := range buf {
+		if char == 0 {
+			return buf[:i]
 		}
 	}
 	panic("ioring: a path without its NUL")
@@ -463,8 +463,8 @@ func path(b []byte) []byte {
 
 // provide gives a receive buffer to the kernel.
 func (k *Kernel) provide(op Op) {
-	e := (*bufEntry)(unsafe.Add(k.bufs, uintptr(k.bufTail&k.bufMask)*unsafe.Sizeof(bufEntry{})))
-	e.addr, e.len, e.bid = op.Buf.Addr(), uint32(op.Buf.Len()), uint16(op.Arg)
+	entry := (*bufEntry)(unsafe.Add(k.bufs, uintptr(k.bufTail&k.bufMask)*unsafe.Sizeof(bufEntry{})))
+	entry.addr, entry.len, entry.bid = op.Buf.Addr(), uint32(op.Buf.Len()), uint16(op.Arg)
 	k.bufTail++
 	// The tail is the last 16 bits of entry 0 (struct io_uring_buf_ring). The
 	// store must not be seen before the entry's: publish the 32-bit word
@@ -485,8 +485,8 @@ func (k *Kernel) inline(op Op) int32 {
 		binary.LittleEndian.PutUint64(op.Buf.Bytes(), uint64(st.Size))
 		return 0
 	}
-	b := op.Buf.Bytes()
-	name := string(path(b))
+	buf := op.Buf.Bytes()
+	name := string(path(buf))
 	if name == "" {
 		name = "."
 	}
@@ -510,12 +510,12 @@ func (k *Kernel) inline(op Op) int32 {
 	sort.Strings(names)
 	count := int32(0)
 	for i := int(op.Offset); i < len(names); i++ {
-		if len(names[i])+1 > len(b) {
+		if len(names[i])+1 > len(buf) {
 			break
 		}
-		copy(b, names[i])
-		b[len(names[i])] = 0
-		b = b[len(names[i])+1:]
+		copy(buf, names[i])
+		buf[len(names[i])] = 0
+		buf = buf[len(names[i])+1:]
 		count++
 	}
 	return count
@@ -527,9 +527,9 @@ func (k *Kernel) Reap(out []Completion) int {
 	k.local = k.local[:copy(k.local, k.local[n:])]
 	head, tail := k.cqHead.Load(), k.cqTail.Load()
 	for head != tail && n < len(out) {
-		c := (*cqe)(unsafe.Add(k.cqes, uintptr(head&k.cqMask)*unsafe.Sizeof(cqe{})))
+		entry := (*cqe)(unsafe.Add(k.cqes, uintptr(head&k.cqMask)*unsafe.Sizeof(cqe{})))
 		head++
-		if c.userData == wakeToken {
+		if entry.userData == wakeToken {
 			k.rearm = true
 			k.Stats.Wakes++
 			if k.wakeAsked {
@@ -538,8 +538,8 @@ func (k *Kernel) Reap(out []Completion) int {
 			}
 			continue
 		}
-		out[n] = Completion{Token: Token(c.userData), Result: c.res, Flags: c.flags}
-		if c.res == -int32(ENOBUFS) {
+		out[n] = Completion{Token: Token(entry.userData), Result: entry.res, Flags: entry.flags}
+		if entry.res == -int32(ENOBUFS) {
 			k.Stats.NoBuffers++
 		}
 		if k.accepted != nil {
@@ -553,11 +553,11 @@ func (k *Kernel) Reap(out []Completion) int {
 
 // place puts a socket that the kernel accepted as an ordinary file into a slot
 // of ours, and takes slots back.
-func (k *Kernel) place(c *Completion) {
-	if c.Result < 0 || !slices.Contains(k.accepts, c.Token) {
+func (k *Kernel) place(completion *Completion) {
+	if completion.Result < 0 || !slices.Contains(k.accepts, completion.Token) {
 		return
 	}
-	fd := int(c.Result)
+	fd := int(completion.Result)
 	if len(k.accepted) == 0 {
 		k.submit() // a close still queued would close the slot's next owner
 	}
@@ -571,15 +571,15 @@ func (k *Kernel) place(c *Completion) {
 	}
 	if len(k.accepted) == 0 {
 		unix.Close(fd)
-		c.Result = -int32(ENFILE)
+		completion.Result = -int32(ENFILE)
 		return
 	}
 	slot := k.accepted[len(k.accepted)-1]
 	if err := k.InstallFile(slot, fd); err != nil {
-		c.Result = -int32(err.(unix.Errno))
+		completion.Result = -int32(err.(unix.Errno))
 	} else {
 		k.accepted = k.accepted[:len(k.accepted)-1]
-		c.Result = int32(slot)
+		completion.Result = int32(slot)
 	}
 	unix.Close(fd)
 }
@@ -589,13 +589,13 @@ func (k *Kernel) place(c *Completion) {
 func (k *Kernel) submit() {
 	if k.rearm && k.entries-(k.sqTail-k.sqHead.Load()) > 0 {
 		k.rearm = false
-		e := k.next()
-		e.opcode, e.fd, e.addr, e.len, e.userData, e.off = opRead, int32(k.event), uint64(uintptr(unsafe.Pointer(k.wakeTo))), 8, wakeToken, 1<<64-1
+		entry := k.next()
+		entry.opcode, entry.fd, entry.addr, entry.len, entry.userData, entry.off = opRead, int32(k.event), uint64(uintptr(unsafe.Pointer(k.wakeTo))), 8, wakeToken, 1<<64-1
 	}
 	for {
-		n := k.sqTail - k.told
+		count := k.sqTail - k.told
 		flags := k.sqFlags.Load()
-		if n == 0 && flags&(sqTaskrun|sqCQOverflow) == 0 {
+		if count == 0 && flags&(sqTaskrun|sqCQOverflow) == 0 {
 			return
 		}
 		if flags&sqCQOverflow != 0 {
@@ -603,7 +603,7 @@ func (k *Kernel) submit() {
 		}
 		k.sqTailP.Store(k.sqTail)
 		k.Stats.Enters++
-		got, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, k.enterFD, uintptr(n), 0, enterGetEvents|k.enterFlg, 0, 0)
+		got, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, k.enterFD, uintptr(count), 0, enterGetEvents|k.enterFlg, 0, 0)
 		switch Judge(enter, -int32(errno)) {
 		case Good:
 			k.told += uint32(got)
@@ -687,15 +687,15 @@ func (k *Kernel) Wait(until Instant) {
 func (k *Kernel) ready() bool { return k.cqHead.Load() != k.cqTail.Load() }
 
 func readSysctl(name string) (string, error) {
-	b := make([]byte, 64)
+	buf := make([]byte, 64)
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
 	defer unix.Close(fd)
-	n, err := unix.Read(fd, b)
+	n, err := unix.Read(fd, buf)
 	if err != nil {
 		return "", err
 	}
-	return strings.TrimSpace(string(b[:n])), nil
+	return strings.TrimSpace(string(buf[:n])), nil
 }

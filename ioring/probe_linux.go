@@ -27,7 +27,7 @@ const (
 )
 
 // Has says whether every feature of f is in m.
-func (m FeatureMask) Has(f FeatureMask) bool { return m&f == f }
+func (m FeatureMask) Has(wanted FeatureMask) bool { return m&wanted == wanted }
 
 // feature names a feature, and says what doing without it costs.
 type feature struct {
@@ -54,9 +54,9 @@ type Features struct {
 // Found lists the names of the features in use, Missing those that are not,
 // each with what that costs.
 func (f Features) Found() (names []string) {
-	for _, x := range features {
-		if f.Mask.Has(x.bit) {
-			names = append(names, x.name)
+	for _, each := range features {
+		if f.Mask.Has(each.bit) {
+			names = append(names, each.name)
 		}
 	}
 	return names
@@ -65,9 +65,9 @@ func (f Features) Found() (names []string) {
 // Missing lists the features that are not used, with the release that brought
 // them and what doing without costs.
 func (f Features) Missing() (lines []string) {
-	for _, x := range features {
-		if !f.Mask.Has(x.bit) {
-			lines = append(lines, fmt.Sprintf("%s (Linux %s): costs %s", x.name, x.since, x.costs))
+	for _, each := range features {
+		if !f.Mask.Has(each.bit) {
+			lines = append(lines, fmt.Sprintf("%s (Linux %s): costs %s", each.name, each.since, each.costs))
 		}
 	}
 	return lines
@@ -77,51 +77,51 @@ func (f Features) Missing() (lines []string) {
 // kernel has), or names with - before them to leave out: "-defer-taskrun".
 // Several are joined by commas, applied from left to right.
 func ParseMask(text string) (FeatureMask, error) {
-	m := AllFeatures
+	mask := AllFeatures
 	for _, word := range strings.Split(text, ",") {
 		word = strings.TrimSpace(word)
 		switch {
 		case word == "" || word == "all":
-			m = AllFeatures
+			mask = AllFeatures
 			continue
 		case word[0] >= '0' && word[0] <= '9':
 			major, minor, err := release(word)
 			if err != nil || major < 5 || major == 5 && minor < 19 {
 				return 0, fmt.Errorf("ring features %q: %s is not a release of Linux from 5.19 on", text, word)
 			}
-			m = 0
-			for _, x := range features {
-				a, b, _ := release(x.since)
+			mask = 0
+			for _, each := range features {
+				a, b, _ := release(each.since)
 				if a < major || a == major && b <= minor {
-					m |= x.bit
+					mask |= each.bit
 				}
 			}
 			continue
 		}
 		name := strings.TrimLeft(word, "+-")
 		found := false
-		for _, x := range features {
-			if x.name == name {
+		for _, each := range features {
+			if each.name == name {
 				found = true
 				if word[0] == '-' {
-					m &^= x.bit
+					mask &^= each.bit
 				} else {
-					m |= x.bit
+					mask |= each.bit
 				}
 			}
 		}
 		if !found {
 			var names []string
-			for _, x := range features {
-				names = append(names, x.name)
+			for _, each := range features {
+				names = append(names, each.name)
 			}
 			return 0, fmt.Errorf("ring features %q: there is no feature %q; there are: %s", text, name, strings.Join(names, ", "))
 		}
 	}
-	if !m.Has(FeatureSingleIssuer) {
-		m &^= FeatureDeferTaskrun // the kernel wants the one for the other
+	if !mask.Has(FeatureSingleIssuer) {
+		mask &^= FeatureDeferTaskrun // the kernel wants the one for the other
 	}
-	return m, nil
+	return mask, nil
 }
 
 func release(text string) (major, minor int, err error) {
@@ -132,23 +132,23 @@ func release(text string) (major, minor int, err error) {
 // Probe finds out what this kernel has. Errors: no io_uring, and why; older
 // than 5.19.
 func Probe() (Features, error) {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
+	var uname unix.Utsname
+	if err := unix.Uname(&uname); err != nil {
 		return Features{}, err
 	}
-	f := Features{Kernel: unix.ByteSliceToString(u.Release[:])}
+	features := Features{Kernel: unix.ByteSliceToString(uname.Release[:])}
 	try := func(flags uint32) (int, unix.Errno) {
-		p := params{flags: flags}
-		fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 8, uintptr(unsafe.Pointer(&p)), 0)
+		setup := params{flags: flags}
+		fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 8, uintptr(unsafe.Pointer(&setup)), 0)
 		return int(fd), errno
 	}
 	fd, errno := try(0)
 	if errno != 0 {
-		return f, setupError(errno, KernelOptions{Entries: 8})
+		return features, setupError(errno, KernelOptions{Entries: 8})
 	}
 	defer unix.Close(fd)
-	if major, minor, err := release(f.Kernel); err == nil && (major < 5 || major == 5 && minor < 19) {
-		return f, fmt.Errorf("the kernel is Linux %s; Tailbound needs 5.19 or newer (buffer rings and multishot accept)", f.Kernel)
+	if major, minor, err := release(features.Kernel); err == nil && (major < 5 || major == 5 && minor < 19) {
+		return features, fmt.Errorf("the kernel is Linux %s; Tailbound needs 5.19 or newer (buffer rings and multishot accept)", features.Kernel)
 	}
 	for _, x := range []struct {
 		bit   FeatureMask
@@ -160,17 +160,17 @@ func Probe() (Features, error) {
 	} {
 		if fd, errno := try(x.flags); errno == 0 {
 			unix.Close(fd)
-			f.Mask |= x.bit
+			features.Mask |= x.bit
 		}
 	}
 	ops, err := probeOps(fd)
 	if err != nil {
-		return f, err
+		return features, err
 	}
 	if ops > opSendZC {
-		f.Mask |= FeatureRecvMultishot | FeatureFileRange // Linux 6.0, as send_zc is
+		features.Mask |= FeatureRecvMultishot | FeatureFileRange // Linux 6.0, as send_zc is
 	}
-	return f, nil
+	return features, nil
 }
 
 // probeOps is how many operations the kernel knows.
@@ -185,12 +185,12 @@ func probeOps(fd int) (int, error) {
 			resv2    uint32
 		}
 	}
-	var p probe
-	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(fd), registerProbe, uintptr(unsafe.Pointer(&p)), 256, 0, 0)
+	var probed probe
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(fd), registerProbe, uintptr(unsafe.Pointer(&probed)), 256, 0, 0)
 	if errno != 0 {
 		return 0, fmt.Errorf("io_uring: asking which operations there are: %w", errno)
 	}
-	return int(p.lastOp) + 1, nil
+	return int(probed.lastOp) + 1, nil
 }
 
 // Direct is what a directory's file system asks of direct I/O.
@@ -215,32 +215,32 @@ func DirectIO(dirfd int) (Direct, error) {
 	if err := unix.Fstatfs(dirfd, &st); err != nil {
 		return Direct{}, err
 	}
-	d := Direct{FileSystem: fileSystems[int64(st.Type)], Alignment: 4096}
-	if d.FileSystem == "" {
-		d.FileSystem = fmt.Sprintf("file system type %#x", st.Type)
+	direct := Direct{FileSystem: fileSystems[int64(st.Type)], Alignment: 4096}
+	if direct.FileSystem == "" {
+		direct.FileSystem = fmt.Sprintf("file system type %#x", st.Type)
 	}
-	if d.FileSystem == "tmpfs" || d.FileSystem == "ramfs" {
-		return d, fmt.Errorf("%s: %w", d.FileSystem, ErrNotDurable)
+	if direct.FileSystem == "tmpfs" || direct.FileSystem == "ramfs" {
+		return direct, fmt.Errorf("%s: %w", direct.FileSystem, ErrNotDurable)
 	}
 	fd, err := unix.Openat(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_DIRECT|unix.O_CLOEXEC, 0o600)
 	switch err {
 	case nil:
 	case unix.EOPNOTSUPP, unix.EISDIR, unix.ENOSPC, unix.EDQUOT:
-		return d, nil // no unnamed files here, or no room for one: the first real open will tell
+		return direct, nil // no unnamed files here, or no room for one: the first real open will tell
 	case unix.EINVAL:
-		return d, fmt.Errorf("%s refuses direct I/O: %w", d.FileSystem, err)
+		return direct, fmt.Errorf("%s refuses direct I/O: %w", direct.FileSystem, err)
 	default:
-		return d, fmt.Errorf("%s: making a file: %w", d.FileSystem, err)
+		return direct, fmt.Errorf("%s: making a file: %w", direct.FileSystem, err)
 	}
 	defer unix.Close(fd)
-	var x unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &x); err == nil && x.Mask&unix.STATX_DIOALIGN != 0 {
-		if x.Dio_offset_align == 0 {
-			return d, fmt.Errorf("%s has no direct I/O for this directory", d.FileSystem)
+	var stat unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &stat); err == nil && stat.Mask&unix.STATX_DIOALIGN != 0 {
+		if stat.Dio_offset_align == 0 {
+			return direct, fmt.Errorf("%s has no direct I/O for this directory", direct.FileSystem)
 		}
-		if x.Dio_offset_align > 4096 {
-			return d, fmt.Errorf("%s wants direct I/O aligned to %d bytes; Tailbound writes blocks of 4096", d.FileSystem, x.Dio_offset_align)
+		if stat.Dio_offset_align > 4096 {
+			return direct, fmt.Errorf("%s wants direct I/O aligned to %d bytes; Tailbound writes blocks of 4096", direct.FileSystem, stat.Dio_offset_align)
 		}
 	}
-	return d, nil
+	return direct, nil
 }

@@ -13,14 +13,14 @@ type piece struct {
 
 // SetPiece makes p the i-th piece of the vector in buf. p must be arena memory
 // and stays lent until the Send's completion is reaped.
-func SetPiece(buf mem.Block, i int, p []byte) {
+func SetPiece(buf mem.Block, i int, memory []byte) {
 	at := buf.Slice(VectorHeaderBytes+16*i, 16)
-	*(*piece)(at.Pointer()) = piece{unsafe.Pointer(unsafe.SliceData(p)), uint64(len(p))}
+	*(*piece)(at.Pointer()) = piece{unsafe.Pointer(unsafe.SliceData(memory)), uint64(len(memory))}
 }
 
 // Piece is the i-th piece of the vector in buf.
 func Piece(buf mem.Block, i int) []byte {
 	at := buf.Slice(VectorHeaderBytes+16*i, 16)
-	p := (*piece)(at.Pointer())
-	return unsafe.Slice((*byte)(p.base), int(p.size))
+	stored := (*piece)(at.Pointer())
+	return unsafe.Slice((*byte)(stored.base), int(stored.size))
 }

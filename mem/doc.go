@@ -1,9 +1,12 @@
-// Package mem holds a shard's memory: one mapped arena, carved into pools
-// before the shard starts and never again after Seal. It knows addresses,
-// sizes, reference counts, poison, and lists through tables of fixed size. It
-// imports nothing of ours.
+// Package mem is a shard's memory: one mapped arena, from which pools and tables are
+// allocated before the shard starts, and nothing after Seal. It has pools of blocks with
+// reference counts, a buddy allocator for rare blocks of any size, and linked lists
+// through tables of fixed size. It imports nothing of ours.
 //
-// Invariants: after Seal no Allocate succeeds; a block is in exactly one place
-// (its pool's free list or its holder's hands); a freed block is poisoned when
-// the arena was made so; every address handed to the kernel lies in an arena.
+// Invariants:
+//   - After Seal no Allocate succeeds.
+//   - A block is either free in its pool or lent to one holder, or to the holders that
+//     its references count.
+//   - A freed block is poisoned, if the arena was mapped with Poison.
+//   - Every address that the kernel is given is in an arena.
 package mem

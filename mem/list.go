@@ -5,38 +5,38 @@ import "unsafe"
 // None is the index of no entry.
 const None = int32(-1)
 
-// Links are an entry's neighbours in one list, None at its ends. An entry has
-// one field of this type for each list that it can be in at a time.
+// Links are an entry's neighbours in one list, None at its ends. An entry has one field of
+// this type for each list that it can be in at the same time.
 type Links struct{ Next, Prev int32 }
 
-// List is the two ends of a doubly linked list of table entries. The zero List
-// is not an empty one: EmptyList is.
+// List is the two ends of a doubly linked list of table entries. The empty list is
+// EmptyList, not the zero value.
 //
-// Invariant: First == None exactly where Last == None.
+// Invariant: First == None if and only if Last == None.
 type List struct{ First, Last int32 }
 
-// EmptyList holds no entry.
+// EmptyList is a list without entries.
 var EmptyList = List{None, None}
 
-// Empty says whether the list holds no entry.
+// Empty reports whether the list has no entries.
 func (l *List) Empty() bool { return l.First == None }
 
-// Stack is a singly linked list of table entries, through their Next: the
-// entries that are free. The zero Stack is not an empty one.
+// Stack is a singly linked list of table entries, through their Next; it is for the free
+// entries of a table. The zero value is not empty.
 type Stack struct{ Top int32 }
 
-// Thread runs lists through the entries of one table, by index. Any number of
-// Lists and Stacks may share it, as long as an entry is in one of them at a
-// time. It allocates nothing and is not generic beyond its construction, so that
-// its methods cost what hand-written links do. The table must not be reallocated.
+// Thread links the entries of one table into lists, by index. Any number of Lists and
+// Stacks may share it, as long as an entry is in one of them at a time. It allocates
+// nothing, and only its construction is generic, so that its methods cost what
+// hand-written links do. The table must not be reallocated.
 type Thread struct {
 	first   unsafe.Pointer // the links of entry 0
 	stride  uintptr
 	entries int
 }
 
-// ThreadOf makes a Thread through the field of the table's entries that field
-// points at. field is called here only.
+// ThreadOf makes a Thread of the Links that field selects in each entry of a table. field
+// is called here only.
 func ThreadOf[T any](table []T, field func(*T) *Links) Thread {
 	if len(table) == 0 {
 		return Thread{}
@@ -44,92 +44,92 @@ func ThreadOf[T any](table []T, field func(*T) *Links) Thread {
 	return Thread{unsafe.Pointer(field(&table[0])), unsafe.Sizeof(table[0]), len(table)}
 }
 
-func (t *Thread) at(i int32) *Links {
-	if uint(i) >= uint(t.entries) {
+func (t *Thread) at(entry int32) *Links {
+	if uint(entry) >= uint(t.entries) {
 		panic("mem: a list runs out of its table")
 	}
-	return (*Links)(unsafe.Add(t.first, uintptr(i)*t.stride))
+	return (*Links)(unsafe.Add(t.first, uintptr(entry)*t.stride))
 }
 
-// Next is the entry behind i, None behind the last.
-func (t *Thread) Next(i int32) int32 { return t.at(i).Next }
+// Next is the entry after this one, None after the last.
+func (t *Thread) Next(entry int32) int32 { return t.at(entry).Next }
 
-// PushFront puts entry i, which is in no list, before all others.
-func (t *Thread) PushFront(l *List, i int32) {
-	x := t.at(i)
-	x.Next, x.Prev = l.First, None
-	if l.First != None {
-		t.at(l.First).Prev = i
+// PushFront puts an entry that is in no list before all others.
+func (t *Thread) PushFront(list *List, entry int32) {
+	links := t.at(entry)
+	links.Next, links.Prev = list.First, None
+	if list.First != None {
+		t.at(list.First).Prev = entry
 	} else {
-		l.Last = i
+		list.Last = entry
 	}
-	l.First = i
+	list.First = entry
 }
 
-// PushBack puts entry i, which is in no list, behind all others.
-func (t *Thread) PushBack(l *List, i int32) {
-	x := t.at(i)
-	x.Next, x.Prev = None, l.Last
-	if l.Last != None {
-		t.at(l.Last).Next = i
+// PushBack puts an entry that is in no list behind all others.
+func (t *Thread) PushBack(list *List, entry int32) {
+	links := t.at(entry)
+	links.Next, links.Prev = None, list.Last
+	if list.Last != None {
+		t.at(list.Last).Next = entry
 	} else {
-		l.First = i
+		list.First = entry
 	}
-	l.Last = i
+	list.Last = entry
 }
 
-// InsertAfter puts entry i, which is in no list, behind entry after of l; None
-// puts it before all others.
-func (t *Thread) InsertAfter(l *List, after, i int32) {
+// InsertAfter puts an entry that is in no list behind another one of the list; with after
+// None, before all others.
+func (t *Thread) InsertAfter(list *List, after, entry int32) {
 	if after == None {
-		t.PushFront(l, i)
+		t.PushFront(list, entry)
 		return
 	}
-	if after == l.Last {
-		t.PushBack(l, i)
+	if after == list.Last {
+		t.PushBack(list, entry)
 		return
 	}
-	x, before := t.at(i), t.at(after)
-	x.Next, x.Prev = before.Next, after
-	t.at(before.Next).Prev = i
-	before.Next = i
+	links, before := t.at(entry), t.at(after)
+	links.Next, links.Prev = before.Next, after
+	t.at(before.Next).Prev = entry
+	before.Next = entry
 }
 
-// Remove takes entry i out of l, which holds it.
-func (t *Thread) Remove(l *List, i int32) {
-	x := t.at(i)
-	if x.Prev != None {
-		t.at(x.Prev).Next = x.Next
+// Remove takes an entry out of the list that it is in.
+func (t *Thread) Remove(list *List, entry int32) {
+	links := t.at(entry)
+	if links.Prev != None {
+		t.at(links.Prev).Next = links.Next
 	} else {
-		l.First = x.Next
+		list.First = links.Next
 	}
-	if x.Next != None {
-		t.at(x.Next).Prev = x.Prev
+	if links.Next != None {
+		t.at(links.Next).Prev = links.Prev
 	} else {
-		l.Last = x.Prev
+		list.Last = links.Prev
 	}
-	x.Next, x.Prev = None, None
+	links.Next, links.Prev = None, None
 }
 
-// Fill has the stack hold every entry of the table, the first on top.
-func (t *Thread) Fill(s *Stack) {
-	s.Top = None
+// Fill puts every entry of the table on the stack, the first one on top.
+func (t *Thread) Fill(stack *Stack) {
+	stack.Top = None
 	for i := t.entries - 1; i >= 0; i-- {
-		t.Push(s, int32(i))
+		t.Push(stack, int32(i))
 	}
 }
 
-// Push puts entry i, which is in no list, on top.
-func (t *Thread) Push(s *Stack, i int32) {
-	t.at(i).Next = s.Top
-	s.Top = i
+// Push puts an entry that is in no list on top.
+func (t *Thread) Push(stack *Stack, entry int32) {
+	t.at(entry).Next = stack.Top
+	stack.Top = entry
 }
 
-// Pop takes the top entry, None where the stack is empty.
-func (t *Thread) Pop(s *Stack) int32 {
-	i := s.Top
-	if i != None {
-		s.Top = t.at(i).Next
+// Pop takes the top entry; None: the stack is empty.
+func (t *Thread) Pop(stack *Stack) int32 {
+	entry := stack.Top
+	if entry != None {
+		stack.Top = t.at(entry).Next
 	}
-	return i
+	return entry
 }

@@ -26,7 +26,7 @@ func TestListsAgainstSlices(t *testing.T) {
 			lists, models := []List{EmptyList, EmptyList}, make([][]int32, 2)
 			for range 500 {
 				n := r.IntN(2)
-				l, model := &lists[n], models[n]
+				list, model := &lists[n], models[n]
 				if r.IntN(2) == 0 {
 					i := thread.Pop(&free)
 					if i == None {
@@ -38,19 +38,19 @@ func TestListsAgainstSlices(t *testing.T) {
 					at := r.IntN(len(model) + 1)
 					switch {
 					case at == 0 && r.IntN(2) == 0:
-						thread.PushFront(l, i)
+						thread.PushFront(list, i)
 					case at == len(model) && r.IntN(2) == 0:
-						thread.PushBack(l, i)
+						thread.PushBack(list, i)
 					case at == 0:
-						thread.InsertAfter(l, None, i)
+						thread.InsertAfter(list, None, i)
 					default:
-						thread.InsertAfter(l, model[at-1], i)
+						thread.InsertAfter(list, model[at-1], i)
 					}
 					models[n] = slices.Insert(model, at, i)
 				} else if len(model) > 0 {
 					at := r.IntN(len(model))
 					i := model[at]
-					thread.Remove(l, i)
+					thread.Remove(list, i)
 					thread.Push(&free, i)
 					models[n] = slices.Delete(model, at, at+1)
 				}
@@ -67,20 +67,20 @@ func TestListsAgainstSlices(t *testing.T) {
 	}
 }
 
-func compareList(t *testing.T, thread *Thread, l *List, model []int32) {
+func compareList(t *testing.T, thread *Thread, list *List, model []int32) {
 	t.Helper()
-	if l.Empty() != (len(model) == 0) || (l.First == None) != (l.Last == None) {
-		t.Fatalf("list %v; want %v", *l, model)
+	if list.Empty() != (len(model) == 0) || (list.First == None) != (list.Last == None) {
+		t.Fatalf("list %v; want %v", *list, model)
 	}
-	at, before := l.First, None
+	at, before := list.First, None
 	for _, want := range model {
 		if at != want || thread.at(at).Prev != before {
 			t.Fatalf("entry %d behind %d; want %d", at, before, want)
 		}
 		at, before = thread.Next(at), at
 	}
-	if at != None || l.Last != before {
-		t.Fatalf("the list ends at %d, %d; want %v", before, l.Last, model)
+	if at != None || list.Last != before {
+		t.Fatalf("the list ends at %d, %d; want %v", before, list.Last, model)
 	}
 }
 

@@ -16,7 +16,7 @@ func arena(t *testing.T, n int) *Arena {
 	return a
 }
 
-func TestCarveAfterSealIsRefused(t *testing.T) {
+func TestAllocateAfterSealIsRefused(t *testing.T) {
 	a := arena(t, 1<<20)
 	if _, err := a.Allocate("early", 4096, 4096); err != nil {
 		t.Fatal(err)
@@ -28,13 +28,13 @@ func TestCarveAfterSealIsRefused(t *testing.T) {
 	}
 }
 
-func TestCarveBeyondTheArenaIsRefused(t *testing.T) {
+func TestAllocateBeyondTheArenaIsRefused(t *testing.T) {
 	a := arena(t, 2<<20)
 	if _, err := a.Allocate("half", 1<<20, 4096); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.Allocate("more", 1<<20+1, 4096); err == nil {
-		t.Fatal("carved more than there is")
+		t.Fatal("allocated more than there is")
 	}
 	if _, err := a.Allocate("rest", 1<<20, 4096); err != nil {
 		t.Fatal(err)
@@ -89,15 +89,15 @@ func TestBuddyNeverOverlapsAndComesBackWhole(t *testing.T) {
 	var out []lent
 	for step := range 20000 {
 		if r.IntN(2) == 0 || len(out) == 0 {
-			k, ok := b.Get(1 + r.IntN(1<<r.IntN(17)))
+			block, ok := b.Get(1 + r.IntN(1<<r.IntN(17)))
 			if !ok {
 				continue
 			}
 			mark := byte(step)
-			for i := range k.Bytes() {
-				k.Bytes()[i] = mark
+			for i := range block.Bytes() {
+				block.Bytes()[i] = mark
 			}
-			out = append(out, lent{k, mark})
+			out = append(out, lent{block, mark})
 			continue
 		}
 		i := r.IntN(len(out))

@@ -16,9 +16,9 @@ type Pool struct {
 	poison bool
 }
 
-// NewPool carves count blocks of size bytes. Blocks are aligned to BlockBytes
-// when size is a multiple of it, else to 64.
-func NewPool(a *Arena, name string, size, count int) (*Pool, error) {
+// NewPool allocates count blocks of size bytes, which is a multiple of 64. Blocks are
+// aligned to BlockBytes if size is a multiple of that, else to 64.
+func NewPool(arena *Arena, name string, size, count int) (*Pool, error) {
 	align := 64
 	if size%BlockBytes == 0 {
 		align = BlockBytes
@@ -26,19 +26,20 @@ func NewPool(a *Arena, name string, size, count int) (*Pool, error) {
 	if size%64 != 0 {
 		return nil, fmt.Errorf("mem: pool %s: block size %d is not a multiple of 64", name, size)
 	}
-	all, err := a.Allocate("pool "+name, size*count, align)
+	all, err := arena.Allocate("pool "+name, size*count, align)
 	if err != nil {
 		return nil, err
 	}
-	a.carved[len(a.carved)-1].Count = count
-	p := &Pool{name: name, all: all, size: size, refs: make([]int32, count), free: make([]uint32, count), low: count, poison: a.poison}
+	arena.allocated[len(arena.allocated)-1].Count = count
+	p := &Pool{name: name, all: all, size: size, refs: make([]int32, count), free: make([]uint32, count), low: count, poison: arena.poison}
 	for i := range p.free {
 		p.free[i] = uint32(count - 1 - i)
 	}
 	return p, nil
 }
 
-// Get takes a block with one reference, and says its number. False: none is free.
+// Get takes a free block, gives it one reference, and returns its number. False: none is
+// free.
 func (p *Pool) Get() (i int, ok bool) {
 	n := len(p.free)
 	if n == 0 {
@@ -64,7 +65,7 @@ func (p *Pool) Ref(i int) {
 	p.refs[i]++
 }
 
-// Unref drops a reference to block i; the last one frees it and says so.
+// Unref drops a reference to block i. freed: it was the last one, and the block is free.
 func (p *Pool) Unref(i int) (freed bool) {
 	if p.refs[i] <= 0 {
 		panic("mem: pool " + p.name + ": Unref of a free block")
@@ -80,13 +81,13 @@ func (p *Pool) Unref(i int) (freed bool) {
 	return true
 }
 
-// Block is block number i, whole.
+// Block is the memory of block i.
 func (p *Pool) Block(i int) Block { return p.all.Slice(i*p.size, p.size) }
 
-// Refs is the number of references block i has.
+// Refs is the number of references to block i.
 func (p *Pool) Refs(i int) int { return int(p.refs[i]) }
 
-// Free is how many blocks are free, Low the fewest there ever were.
+// Free is how many blocks are free.
 func (p *Pool) Free() int { return len(p.free) }
 
 // Low is the fewest blocks that were ever free.
@@ -98,5 +99,5 @@ func (p *Pool) Count() int { return len(p.refs) }
 // Size is a block's size in bytes.
 func (p *Pool) Size() int { return p.size }
 
-// Name is what the pool was called when it was made.
+// Name is the pool's name, as given to NewPool.
 func (p *Pool) Name() string { return p.name }

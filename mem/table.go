@@ -2,14 +2,14 @@ package mem
 
 import "unsafe"
 
-// AllocateTable takes n zeroed entries of a table out of the arena. T must hold no
-// pointers: the collector does not see the arena. Errors: as Allocate's.
-func AllocateTable[T any](a *Arena, what string, n int) ([]T, error) {
+// AllocateTable allocates a table of n zeroed entries. T must have no pointers, as the
+// garbage collector does not see the arena. Errors are those of Allocate.
+func AllocateTable[T any](arena *Arena, what string, n int) ([]T, error) {
 	each := int(unsafe.Sizeof(*new(T)))
-	b, err := a.Allocate(what, n*each, 64)
+	block, err := arena.Allocate(what, n*each, 64)
 	if err != nil {
 		return nil, err
 	}
-	a.carved[len(a.carved)-1].Count = n
-	return unsafe.Slice((*T)(b.Pointer()), n), nil
+	arena.allocated[len(arena.allocated)-1].Count = n
+	return unsafe.Slice((*T)(block.Pointer()), n), nil
 }

@@ -283,7 +283,7 @@ func TestPoolsAreTheArena(t *testing.T) {
 	for _, mib := range []int{64, 96, 128, 256, 512} {
 		h := newHotShard(t, mib<<20, 4096)
 		sum, log := 0, 0
-		for _, c := range h.arena.Carvings() {
+		for _, c := range h.arena.Allocations() {
 			sum += c.Bytes
 			if c.What == "log memory" {
 				log = c.Bytes

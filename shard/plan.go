@@ -49,7 +49,7 @@ func PlanPools(arena *mem.Arena, o Options) (Plan, error) {
 	s.makeTables()
 	plan := Plan{ArenaBytes: arena.Bytes()}
 	left := arena.Bytes()
-	for _, carving := range arena.Carvings() {
+	for _, carving := range arena.Allocations() {
 		plan.Arena = append(plan.Arena, Pool{strings.TrimPrefix(carving.What, "pool "), carving.Count, carving.Bytes / carving.Count, carving.Bytes})
 		left -= carving.Bytes
 	}

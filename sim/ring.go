@@ -207,7 +207,7 @@ func (r *Ring) lendBytes(x *running, p []byte) {
 	r.lendRange(x, from, from+uint64(len(p)), false)
 }
 
-// blockOf is p as a block: mem makes blocks only by carving, and a vector holds
+// blockOf is p as a block: mem makes blocks only by allocating, and a vector holds
 // bare pointers. A Block is a pointer and a length.
 func blockOf(p []byte) mem.Block {
 	b := struct {

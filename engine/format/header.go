@@ -12,7 +12,7 @@ const HeaderBytes = 256
 //
 //	0 magic 4 | 4 version 2 | 6 header length 2 | 8 compatible features 4 | 12 incompatible features 4
 //	16 directory id 16 | 32 epoch 4 | 36 body length 4 | 40 algorithm 2, flags 2 | 44 header CRC 4
-//	48 body CRC 4 | 52 header CRC of the one before 4 | 56 reserved: key id 4, nonce 12, tag 16
+//	48 body CRC 4 | 52 header CRC of the frame or run before 4 | 56 reserved: key id 4, nonce 12, tag 16
 //	88 reserved: term 8, first index 8, last index 8 | 112 of its own
 type Header struct {
 	Magic     uint32
@@ -24,51 +24,51 @@ type Header struct {
 	Previous  uint32
 }
 
-func (h *Header) put(p []byte) {
-	clear(p[:112])
-	le.PutUint32(p, h.Magic)
-	le.PutUint16(p[4:], Version)
-	le.PutUint16(p[6:], HeaderBytes)
-	copy(p[16:], h.Directory[:])
-	le.PutUint32(p[32:], h.Epoch)
-	le.PutUint32(p[36:], h.BodyBytes)
-	le.PutUint32(p[48:], h.BodyCRC)
-	le.PutUint32(p[52:], h.Previous)
+func (h *Header) put(buf []byte) {
+	clear(buf[:112])
+	le.PutUint32(buf, h.Magic)
+	le.PutUint16(buf[4:], Version)
+	le.PutUint16(buf[6:], HeaderBytes)
+	copy(buf[16:], h.Directory[:])
+	le.PutUint32(buf[32:], h.Epoch)
+	le.PutUint32(buf[36:], h.BodyBytes)
+	le.PutUint32(buf[48:], h.BodyCRC)
+	le.PutUint32(buf[52:], h.Previous)
 }
 
-// seal computes the header's CRC, with the CRC's own field taken as zero.
-func (h *Header) seal(p []byte) {
-	le.PutUint32(p[44:], 0)
-	h.CRC = CRC(p[:HeaderBytes])
-	le.PutUint32(p[44:], h.CRC)
+// seal computes the header's CRC, for which its own field counts as zero.
+func (h *Header) seal(buf []byte) {
+	le.PutUint32(buf[44:], 0)
+	h.CRC = CRC(buf[:HeaderBytes])
+	le.PutUint32(buf[44:], h.CRC)
 }
 
-// get parses the header. ok: it is one, and whole; newer then names what it
-// needs that is not served. A longer header of a later version has its CRC over
-// all of it, in the same place.
-func (h *Header) get(p []byte, magic uint32) (newer string, ok bool) {
-	if len(p) < HeaderBytes || le.Uint32(p) != magic {
+// get parses the common part. ok: it is a header, and whole; newer then names what it
+// needs of a later version, "" if nothing. A longer header of a later version has its CRC
+// in the same place, over all of it.
+func (h *Header) get(buf []byte, magic uint32) (newer string, ok bool) {
+	if len(buf) < HeaderBytes || le.Uint32(buf) != magic {
 		return "", false
 	}
-	version, length := le.Uint16(p[4:]), int(le.Uint16(p[6:]))
-	if length < HeaderBytes || length > len(p) {
+	version, length := le.Uint16(buf[4:]), int(le.Uint16(buf[6:]))
+	if length < HeaderBytes || length > len(buf) {
 		return "", false
 	}
-	h.Magic, h.CRC = magic, le.Uint32(p[44:])
+	h.Magic, h.CRC = magic, le.Uint32(buf[44:])
 	var zero [4]byte
-	c := crc32.Update(0, castagnoli, p[:44])
-	c = crc32.Update(c, castagnoli, zero[:])
-	if crc32.Update(c, castagnoli, p[48:length]) != h.CRC {
+	crc := crc32.Update(0, castagnoli, buf[:44])
+	crc = crc32.Update(crc, castagnoli, zero[:])
+	if crc32.Update(crc, castagnoli, buf[48:length]) != h.CRC {
 		return "", false
 	}
-	copy(h.Directory[:], p[16:])
-	h.Epoch, h.BodyBytes = le.Uint32(p[32:]), le.Uint32(p[36:])
-	h.BodyCRC, h.Previous = le.Uint32(p[48:]), le.Uint32(p[52:])
+	copy(h.Directory[:], buf[16:])
+	h.Epoch, h.BodyBytes = le.Uint32(buf[32:]), le.Uint32(buf[36:])
+	h.BodyCRC, h.Previous = le.Uint32(buf[48:]), le.Uint32(buf[52:])
 	switch {
 	case version != Version:
 		return fmt.Sprintf("frames or runs of version %d", version), true
 	case length != HeaderBytes:
 		return fmt.Sprintf("frames or runs with headers of %d bytes", length), true
 	}
-	return pieceNeeds.first(le.Uint32(p[12:]), "frames and runs"), true
+	return pieceNeeds.first(le.Uint32(buf[12:]), "frames and runs"), true
 }

@@ -24,10 +24,10 @@ type structure struct {
 	derived [][2]int          // bytes that are computed from others: CRCs, counts
 }
 
-func slot(put func(p []byte)) []byte {
-	p := make([]byte, BlockBytes)
-	put(p)
-	return p
+func slot(put func(buf []byte)) []byte {
+	buf := make([]byte, BlockBytes)
+	put(buf)
+	return buf
 }
 
 var structures = []structure{
@@ -235,30 +235,30 @@ func (s *structure) rest(t *testing.T, rows []row, told map[int]bool, empty []by
 		if told[i] || end > len(empty) {
 			continue
 		}
-		p := empty[r.at:end]
+		buf := empty[r.at:end]
 		switch {
 		case strings.HasPrefix(r.field, "magic"):
 			ok := false
 			for _, m := range magic.FindAllStringSubmatch(r.field, -1) {
 				n, _ := strconv.ParseUint(m[1], 16, 32)
-				ok = ok || uint32(n) == le.Uint32(p)
+				ok = ok || uint32(n) == le.Uint32(buf)
 			}
 			if !ok {
-				t.Errorf("the magic number is %#x; docs/FORMAT.md says %q", le.Uint32(p), r.field)
+				t.Errorf("the magic number is %#x; docs/FORMAT.md says %q", le.Uint32(buf), r.field)
 			}
 		case number.MatchString(r.field):
 			n, _ := strconv.Atoi(number.FindStringSubmatch(r.field)[2])
-			have := int(p[0])
-			if len(p) > 1 {
-				have = int(le.Uint16(p))
+			have := int(buf[0])
+			if len(buf) > 1 {
+				have = int(le.Uint16(buf))
 			}
 			if n != have {
 				t.Errorf("%d is written to byte %d; docs/FORMAT.md says %q", have, r.at, r.field)
 			}
 		case strings.Contains(r.field, "CRC"):
 		case strings.Contains(r.field, "zero"), r.field == "":
-			if !bytes.Equal(p, make([]byte, len(p))) {
-				t.Errorf("bytes %d to %d are %x; docs/FORMAT.md says %q", r.at, end-1, p, r.field)
+			if !bytes.Equal(buf, make([]byte, len(buf))) {
+				t.Errorf("bytes %d to %d are %x; docs/FORMAT.md says %q", r.at, end-1, buf, r.field)
 			}
 		case strings.Contains(r.field, "end − base"), strings.Contains(r.field, "kind: 1 data"), strings.Contains(r.field, "feature bits"),
 			strings.Contains(r.field, "number of entries"), strings.Contains(r.field, "base offset 8, position 8"), strings.Contains(r.field, "body length"), r.field == "body", r.field == "format version":

@@ -5,8 +5,8 @@ import (
 	"math/bits"
 )
 
-// What later versions write, by number. Nothing here is served: it is known so
-// that an opening can refuse it by its name. docs/FORMAT.md has the same lists.
+// What later versions will write, by number. It is known here only so that it can be refused
+// by its name. docs/FORMAT.md has the same lists.
 
 // Incompatible feature bits of the superblock.
 const (
@@ -18,8 +18,8 @@ const (
 // Incompatible feature bits of frames and runs.
 const PieceSealed = 1 << 0
 
-// RunCompacted is the kind of a run whose offsets have gaps; RunData is the
-// kind of every run that is served.
+// RunData is the kind of every run of this version; RunCompacted is that of a run whose
+// offsets have gaps.
 const (
 	RunData      = 1
 	RunCompacted = 2
@@ -33,7 +33,7 @@ const (
 	EntryOfGroup       = 1 << 3 // of replicas: 32 bytes more of header
 )
 
-// Kinds of entries that are not served.
+// Kinds of entries of later versions.
 const (
 	EntryReplaced     = 7  // a segment, by a compacted one
 	EntryNote         = 16 // of a share group
@@ -41,11 +41,11 @@ const (
 	EntryReplicaLast  = 28
 )
 
-// Checkpoint2 is the version of a checkpoint whose header says its own length,
-// and that has groups of replicas.
+// Checkpoint2 is the version of checkpoints with groups of replicas, whose header has its own
+// length in it.
 const Checkpoint2 = 2
 
-// Flags of a log's record in a checkpoint. RecordDirect is served.
+// Flags of a log's record in a checkpoint. RecordDirect is of this version.
 const (
 	RecordDirect   = 1 << 0
 	RecordMarks    = 1 << 1 // transactions ended in it
@@ -53,17 +53,17 @@ const (
 	RecordHoles    = 1 << 3 // holes follow the epochs
 )
 
-// Newer is an error: what is named was written by a version of Tailbound that
-// knows more than this one. It is no damage.
+// Newer is the error for what a later version of Tailbound has written, by name. It is not
+// damage.
 type Newer string
 
-// Error says it as an operator reads it.
+// Error is the text for an operator.
 func (n Newer) Error() string { return "written by a newer Tailbound: " + string(n) }
 
-// names of single bits, by their number.
+// names is the names of bits, by number.
 type names []string
 
-// first names the lowest of the bits that are set, "" where none is.
+// first is the name of the lowest bit that is set; "": none is.
 func (n names) first(set uint32, of string) string {
 	if set == 0 {
 		return ""
@@ -84,7 +84,7 @@ var (
 	recordFlags     = names{"", "ends of transactions", "producers' windows of version 2", "holes among records"}
 )
 
-// Newer names what of the entry is not served; "" where all of it is.
+// Newer names what the entry needs of a later version; "": nothing.
 func (h *Entry) Newer() string {
 	if h.Flags != 0 {
 		return entryFlags.first(uint32(h.Flags), "an entry")
@@ -102,7 +102,7 @@ func (h *Entry) Newer() string {
 	return fmt.Sprintf("entries of kind %d", h.Kind)
 }
 
-// newerKind names a kind of runs that is not served.
+// newerKind names a kind of runs of a later version; "": it is of this one.
 func newerKind(kind uint32) string {
 	switch kind {
 	case RunData:
@@ -113,21 +113,21 @@ func newerKind(kind uint32) string {
 	return fmt.Sprintf("runs of kind %d", kind)
 }
 
-// NewerIn names what of a run's body is not served: "" where all of it is, or
-// where the body is not what was written.
+// NewerIn names what a run's body needs of a later version; "": nothing, or the body is not
+// what was written.
 func (h *RunHeader) NewerIn(body []byte) string {
 	if CRC(body) != h.BodyCRC {
 		return ""
 	}
 	for len(body) > 0 {
-		var x Entry
-		if !x.Get(body) || x.Bytes() > len(body) {
+		var entry Entry
+		if !entry.Get(body) || entry.Bytes() > len(body) {
 			return ""
 		}
-		if what := x.Newer(); what != "" {
+		if what := entry.Newer(); what != "" {
 			return what
 		}
-		body = body[x.Bytes():]
+		body = body[entry.Bytes():]
 	}
 	return ""
 }

@@ -4,9 +4,9 @@ package format
 // partitions have greater ids.
 const ControlLogID uint64 = 1
 
-// Place is the shard that owns a log: 0, the control shard, for its own log;
-// otherwise a data shard, 1 to dataShards. It is a pure function, so that
-// nothing about it is stored and another number of shards moves logs by rule.
+// Place is the shard that owns a log: 0, the control shard, for its own log, otherwise a
+// data shard, 1 to dataShards. It is a pure function: nothing about it is stored, and
+// with another number of shards logs move.
 func Place(logID uint64, dataShards int) int {
 	if logID == ControlLogID {
 		return 0

@@ -1,12 +1,14 @@
 package format
 
 const (
-	RunBytesMax   = 1 << 20   // a run is at most this, or one larger batch
-	FlushBytesMax = 256 << 10 // and one that copies from the journal this, as it is in nobody's way
+	RunBytesMax   = 1 << 20   // bounds a run that is not one larger batch
+	FlushBytesMax = 256 << 10 // ... that was copied from the journal: smaller, as no append waits for it
 )
 
-// RunHeader: 112 log id 8 | 120 generation 8 | 128 base 8 | 136 end 8 | 144 count 4 | 148 kind 4 (1: data)
-// | 152 largest timestamp 8 | 160 base of its batch 8 | 168 the log's durable offset 8 | 176 batches 4
+// RunHeader is the header of a run, behind the common part:
+//
+//	112 log id 8 | 120 generation 8 | 128 base 8 | 136 end 8 | 144 count 4 | 148 kind 4 (1: data)
+//	| 152 largest timestamp 8 | 160 base of its batch 8 | 168 the log's durable offset 8 | 176 batches 4
 type RunHeader struct {
 	Header
 	Log         uint64
@@ -18,7 +20,7 @@ type RunHeader struct {
 	Batches     uint32
 }
 
-// Add counts a batch that follows what the run holds.
+// Add counts one more batch, which follows those that the run has.
 func (h *RunHeader) Add(base int64, count uint32, maxTime int64) {
 	if maxTime > h.MaxTime || h.Batches == 0 {
 		h.MaxTime, h.MaxTimeBase = maxTime, base
@@ -28,75 +30,75 @@ func (h *RunHeader) Add(base int64, count uint32, maxTime int64) {
 }
 
 // Put writes the header and computes its CRC; the body's CRC is the caller's.
-func (h *RunHeader) Put(p []byte) {
+func (h *RunHeader) Put(buf []byte) {
 	h.Magic = MagicRun
-	clear(p[112:HeaderBytes])
-	h.Header.put(p)
-	le.PutUint64(p[112:], h.Log)
-	le.PutUint64(p[120:], h.Generation)
-	le.PutUint64(p[128:], uint64(h.Base))
-	le.PutUint64(p[136:], uint64(h.End))
-	le.PutUint32(p[144:], uint32(h.End-h.Base))
-	le.PutUint32(p[148:], RunData)
-	le.PutUint64(p[152:], uint64(h.MaxTime))
-	le.PutUint64(p[160:], uint64(h.MaxTimeBase))
-	le.PutUint64(p[168:], uint64(h.Durable))
-	le.PutUint32(p[176:], h.Batches)
-	h.seal(p)
+	clear(buf[112:HeaderBytes])
+	h.Header.put(buf)
+	le.PutUint64(buf[112:], h.Log)
+	le.PutUint64(buf[120:], h.Generation)
+	le.PutUint64(buf[128:], uint64(h.Base))
+	le.PutUint64(buf[136:], uint64(h.End))
+	le.PutUint32(buf[144:], uint32(h.End-h.Base))
+	le.PutUint32(buf[148:], RunData)
+	le.PutUint64(buf[152:], uint64(h.MaxTime))
+	le.PutUint64(buf[160:], uint64(h.MaxTimeBase))
+	le.PutUint64(buf[168:], uint64(h.Durable))
+	le.PutUint32(buf[176:], h.Batches)
+	h.seal(buf)
 }
 
-// Get parses a header. False: it is none, broken, or not served.
-func (h *RunHeader) Get(p []byte) bool {
-	newer, ok := h.Parse(p)
+// Get parses a header. False: it is none, it is broken, or it needs a later version.
+func (h *RunHeader) Get(buf []byte) bool {
+	newer, ok := h.Parse(buf)
 	return ok && newer == ""
 }
 
-// Parse parses a header. ok: it is one, and whole; newer then names what it
-// needs that is not served.
-func (h *RunHeader) Parse(p []byte) (newer string, ok bool) {
-	if newer, ok = h.Header.get(p, MagicRun); !ok {
+// Parse parses a header. ok: it is one, and whole; newer then names what it needs of a
+// later version, "" if nothing.
+func (h *RunHeader) Parse(buf []byte) (newer string, ok bool) {
+	if newer, ok = h.Header.get(buf, MagicRun); !ok {
 		return "", false
 	}
-	h.Log, h.Generation = le.Uint64(p[112:]), le.Uint64(p[120:])
-	h.Base, h.End = int64(le.Uint64(p[128:])), int64(le.Uint64(p[136:]))
-	h.MaxTime, h.MaxTimeBase = int64(le.Uint64(p[152:])), int64(le.Uint64(p[160:]))
-	h.Durable, h.Batches = int64(le.Uint64(p[168:])), le.Uint32(p[176:])
+	h.Log, h.Generation = le.Uint64(buf[112:]), le.Uint64(buf[120:])
+	h.Base, h.End = int64(le.Uint64(buf[128:])), int64(le.Uint64(buf[136:]))
+	h.MaxTime, h.MaxTimeBase = int64(le.Uint64(buf[152:])), int64(le.Uint64(buf[160:]))
+	h.Durable, h.Batches = int64(le.Uint64(buf[168:])), le.Uint32(buf[176:])
 	if newer == "" {
-		newer = newerKind(le.Uint32(p[148:]))
+		newer = newerKind(le.Uint32(buf[148:]))
 	}
 	return newer, newer != "" || h.End > h.Base
 }
 
-// Bytes is what the run takes in its file.
+// Bytes is the size of the run in its file, with its padding.
 func (h *RunHeader) Bytes() int { return AlignBlock(HeaderBytes + int(h.BodyBytes)) }
 
-// Whole says whether p, the body of the run h, is what was written: its CRC,
-// and batches that follow each other from base to end.
-func (h *RunHeader) Whole(p []byte) bool {
-	if CRC(p) != h.BodyCRC {
+// Whole reports whether a run's body is what was written: its CRC is right, and its batches
+// follow each other from base to end.
+func (h *RunHeader) Whole(buf []byte) bool {
+	if CRC(buf) != h.BodyCRC {
 		return false
 	}
 	next, batches := h.Base, uint32(0)
-	for len(p) > 0 {
-		var x Entry
-		if !x.Get(p) || x.Bytes() > len(p) || x.Kind != EntryData || x.Flags != 0 || x.Base != next || x.Count == 0 || x.Log != h.Log {
+	for len(buf) > 0 {
+		var entry Entry
+		if !entry.Get(buf) || entry.Bytes() > len(buf) || entry.Kind != EntryData || entry.Flags != 0 || entry.Base != next || entry.Count == 0 || entry.Log != h.Log {
 			return false
 		}
-		next += int64(x.Count)
+		next += int64(entry.Count)
 		batches++
-		p = p[x.Bytes():]
+		buf = buf[entry.Bytes():]
 	}
 	return next == h.End && batches == h.Batches
 }
 
-// EachBatch gives each batch of a run's body, up to the first that is broken.
+// EachBatch calls each with every batch of a run's body, up to the first broken one.
 func EachBatch(body []byte, each func(batch []byte)) {
 	for len(body) > 0 {
-		var x Entry
-		if !x.Get(body) || x.Bytes() > len(body) {
+		var entry Entry
+		if !entry.Get(body) || entry.Bytes() > len(body) {
 			return
 		}
-		each(body[EntryHeaderBytes : EntryHeaderBytes+int(x.Length)])
-		body = body[x.Bytes():]
+		each(body[EntryHeaderBytes : EntryHeaderBytes+int(entry.Length)])
+		body = body[entry.Bytes():]
 	}
 }
