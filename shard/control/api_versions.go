@@ -18,9 +18,9 @@ func advertised(all *table) (keys []kmsg.ApiVersionsResponseApiKey) {
 		if all[i].served.Where == shard.NotServed {
 			continue
 		}
-		k := kmsg.NewApiVersionsResponseApiKey()
-		k.ApiKey, k.MinVersion, k.MaxVersion = all[i].key, all[i].served.Versions.Min, all[i].served.Versions.Max
-		keys = append(keys, k)
+		row := kmsg.NewApiVersionsResponseApiKey()
+		row.ApiKey, row.MinVersion, row.MaxVersion = all[i].key, all[i].served.Versions.Min, all[i].served.Versions.Max
+		keys = append(keys, row)
 	}
 	return keys
 }
@@ -28,25 +28,25 @@ func advertised(all *table) (keys []kmsg.ApiVersionsResponseApiKey) {
 // apiVersionsBody is the answer to ApiVersions at a version, without its correlation
 // id: the same for every client.
 func apiVersionsBody(all *table, version int16) []byte {
-	r := kmsg.NewPtrApiVersionsResponse()
-	r.SetVersion(version)
-	r.ApiKeys = advertised(all)
-	return r.AppendTo(nil)
+	resp := kmsg.NewPtrApiVersionsResponse()
+	resp.SetVersion(version)
+	resp.ApiKeys = advertised(all)
+	return resp.AppendTo(nil)
 }
 
 // apiVersionsRefusal is the answer to a version of ApiVersions that is not served: the
 // body of version 0 with UNSUPPORTED_VERSION and the keys (KIP-511).
 func apiVersionsRefusal(all *table) []byte {
-	r := kmsg.NewPtrApiVersionsResponse()
-	r.ErrorCode, r.ApiKeys = int16(kafka.UnsupportedVersion), advertised(all)
-	return r.AppendTo(nil)
+	resp := kmsg.NewPtrApiVersionsResponse()
+	resp.ErrorCode, resp.ApiKeys = int16(kafka.UnsupportedVersion), advertised(all)
+	return resp.AppendTo(nil)
 }
 
 // apiVersionsInvalid is the answer to a client that names its software as KIP-511 does
 // not allow.
 func apiVersionsInvalid(version int16) []byte {
-	r := kmsg.NewPtrApiVersionsResponse()
-	r.SetVersion(version)
-	r.ErrorCode = int16(kafka.InvalidRequest)
-	return r.AppendTo(nil)
+	resp := kmsg.NewPtrApiVersionsResponse()
+	resp.SetVersion(version)
+	resp.ErrorCode = int16(kafka.InvalidRequest)
+	return resp.AppendTo(nil)
 }

@@ -112,9 +112,9 @@ func row[Q kmsg.Request, R kmsg.Response](key int16, served shard.Served, names 
 	return api{
 		key: key, served: served,
 		names: func(req kmsg.Request) int { return names(req.(Q)) },
-		start: func(c *control, t *task) { start(c, t, t.req.(Q), t.resp.(R)) },
-		fail: func(t *task, item int, code kafka.ErrorCode, message string) {
-			fail(t.req.(Q), t.resp.(R), item, code, message)
+		start: func(c *control, task *task) { start(c, task, task.req.(Q), task.resp.(R)) },
+		fail: func(task *task, item int, code kafka.ErrorCode, message string) {
+			fail(task.req.(Q), task.resp.(R), item, code, message)
 		},
 	}
 }
@@ -156,15 +156,15 @@ func API(groups GroupOptions) *shard.API {
 		groups = DefaultGroupOptions()
 	}
 	all := newTable()
-	served := &shard.API{New: func(host shard.Host, o shard.Options, seed uint64) shard.Control {
-		return newControl(host, all, options{o, groups}, seed)
+	served := &shard.API{New: func(host shard.Host, with shard.Options, seed uint64) shard.Control {
+		return newControl(host, all, options{with, groups}, seed)
 	}}
 	for i := range all {
 		served.Keys[i] = all[i].served
 	}
-	for v := range served.Versions {
-		served.Versions[v] = apiVersionsBody(all, int16(v))
-		served.VersionsInvalid[v] = apiVersionsInvalid(int16(v))
+	for version := range served.Versions {
+		served.Versions[version] = apiVersionsBody(all, int16(version))
+		served.VersionsInvalid[version] = apiVersionsInvalid(int16(version))
 	}
 	served.VersionsRefusal = apiVersionsRefusal(all)
 	return served

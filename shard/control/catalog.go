@@ -31,16 +31,16 @@ func (c *Catalog) Take(log uint64, batch []byte) {
 // Owner is the topic and partition a log is of; false where it has none, or
 // its topic was deleted.
 func (c *Catalog) Owner(log uint64) (topic string, partition int32, ok bool) {
-	t, partition, ok := c.state.LogOwner(log)
-	if !ok || t.Deleted {
+	found, partition, ok := c.state.LogOwner(log)
+	if !ok || found.Deleted {
 		return "", 0, false
 	}
-	return t.Name, partition, true
+	return found.Name, partition, true
 }
 
 // SoundBatch says whether a stored batch is as it was stored, at that offset and
 // in that leader epoch.
-func SoundBatch(b []byte, base int64, epoch int32) bool {
-	return len(b) >= kafka.BatchHeaderBytes && kafka.BatchBytes(b) == len(b) && kafka.BaseOffset(b) == base &&
-		kafka.LeaderEpoch(b) == epoch && kafka.ChecksumFits(b)
+func SoundBatch(batch []byte, base int64, epoch int32) bool {
+	return len(batch) >= kafka.BatchHeaderBytes && kafka.BatchBytes(batch) == len(batch) && kafka.BaseOffset(batch) == base &&
+		kafka.LeaderEpoch(batch) == epoch && kafka.ChecksumFits(batch)
 }

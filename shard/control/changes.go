@@ -123,37 +123,37 @@ func (c *control) stepChanges() {
 // plan makes a change's command. Where there is nothing to append it says why not, or
 // that all is well, and is over: false.
 func (c *control) plan(ch *change) bool {
-	var r *cluster.Refusal
+	var refusal *cluster.Refusal
 	limits := cluster.Limits{TopicsMax: c.o.TopicsMax, PartitionsPerTopicMax: c.o.PartitionsMax, PartitionsMax: c.o.PartitionsMax, PartitionsDefault: c.o.PartitionsDefault, MessageBytesMax: c.o.MessageBytesMax}
 	switch ch.kind {
 	case changeCreate:
 		ch.id = c.newUUID()
-		ch.cmd, r = c.state.PlanCreateOn(ch.name, ch.partitions, ch.replicas, ch.on, ch.configs, ch.id, limits)
+		ch.cmd, refusal = c.state.PlanCreateOn(ch.name, ch.partitions, ch.replicas, ch.on, ch.configs, ch.id, limits)
 	case changeDelete:
-		if t, ok := c.state.Topic(ch.name); ok {
-			ch.id = t.ID
+		if topic, ok := c.state.Topic(ch.name); ok {
+			ch.id = topic.ID
 		}
-		ch.cmd, r = c.state.PlanDelete(ch.name)
+		ch.cmd, refusal = c.state.PlanDelete(ch.name)
 	case changeDeleteID:
-		ch.cmd, r = c.state.PlanDeleteID(ch.id)
+		ch.cmd, refusal = c.state.PlanDeleteID(ch.id)
 	case changeForget:
-		ch.cmd, r = c.state.PlanForget(ch.id)
+		ch.cmd, refusal = c.state.PlanForget(ch.id)
 	case changeReserve:
-		ch.cmd, r = c.state.PlanReserveProducerIDs(cluster.ProducerIDBlock)
+		ch.cmd, refusal = c.state.PlanReserveProducerIDs(cluster.ProducerIDBlock)
 	case changeGrow:
-		if ch.cmd, r = c.state.PlanGrow(ch.name, ch.partitions, ch.on, limits); r == nil {
-			t, _ := c.state.Topic(ch.name)
-			ch.id, ch.had = t.ID, len(t.Partitions)
+		if ch.cmd, refusal = c.state.PlanGrow(ch.name, ch.partitions, ch.on, limits); refusal == nil {
+			topic, _ := c.state.Topic(ch.name)
+			ch.id, ch.had = topic.ID, len(topic.Partitions)
 		}
 	case changeConfigure:
-		ch.cmd, r = c.state.PlanConfigure(ch.name, ch.edits, ch.replace, limits)
+		ch.cmd, refusal = c.state.PlanConfigure(ch.name, ch.edits, ch.replace, limits)
 	case changeConfigureBroker:
-		ch.cmd, r = c.state.PlanConfigureBroker(ch.node, c.o.Nodes[0].ID, ch.edits, ch.replace, c.startedNumber, limits)
+		ch.cmd, refusal = c.state.PlanConfigureBroker(ch.node, c.o.Nodes[0].ID, ch.edits, ch.replace, c.startedNumber, limits)
 	case changeConfigureGroup:
-		ch.cmd, r = c.state.PlanConfigureGroup(ch.name, c.o.Nodes[0].ID, ch.edits, ch.replace, c.startedNumber, limits)
+		ch.cmd, refusal = c.state.PlanConfigureGroup(ch.name, c.o.Nodes[0].ID, ch.edits, ch.replace, c.startedNumber, limits)
 	}
-	if r != nil {
-		c.refuse(ch, r.Code, r.Message)
+	if refusal != nil {
+		c.refuse(ch, refusal.Code, refusal.Message)
 		return false
 	}
 	if ch.task != nil && (ch.task.validateOnly || ch.cmd == nil) { // no command: it is as it should be already
@@ -189,25 +189,25 @@ func (c *control) applied(ch *change) {
 	case changeGroups:
 		c.groupsStored(kafka.None)
 	case changeCreate:
-		t, _ := c.state.Topic(ch.name)
-		c.announce(t, ch.task, ch.item, 0)
+		topic, _ := c.state.Topic(ch.name)
+		c.announce(topic, ch.task, ch.item, 0)
 	case changeReserve:
 		c.reserving = false
 		c.giveIDs()
 	case changeDelete, changeDeleteID:
-		if t, ok := c.tombstone(ch.id); ok {
-			c.erase(t, ch.task, ch.item)
+		if topic, ok := c.tombstone(ch.id); ok {
+			c.erase(topic, ch.task, ch.item)
 		}
 	case changeGrow:
-		t, _ := c.state.TopicByID(ch.id)
-		c.announce(t, ch.task, ch.item, ch.had)
+		topic, _ := c.state.TopicByID(ch.id)
+		c.announce(topic, ch.task, ch.item, ch.had)
 	case changeConfigure:
-		t, _ := c.state.Topic(ch.name)
-		c.configureTopic(t, ch.task)
+		topic, _ := c.state.Topic(ch.name)
+		c.configureTopic(topic, ch.task)
 	case changeConfigureBroker:
 		c.configureBrokers()
-		for _, t := range c.state.Topics() {
-			c.configureTopic(t, ch.task)
+		for _, topic := range c.state.Topics() {
+			c.configureTopic(topic, ch.task)
 		}
 	}
 	if ch.task != nil {

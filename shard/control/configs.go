@@ -35,7 +35,7 @@ type resource struct {
 
 func describeConfigsNames(req *kmsg.DescribeConfigsRequest) int { return len(req.Resources) }
 
-func (c *control) describeConfigs(t *task, req *kmsg.DescribeConfigsRequest, resp *kmsg.DescribeConfigsResponse) {
+func (c *control) describeConfigs(task *task, req *kmsg.DescribeConfigsRequest, resp *kmsg.DescribeConfigsResponse) {
 	described := map[resource]bool{}
 	for i := range req.Resources {
 		asked := &req.Resources[i]
@@ -76,7 +76,7 @@ func (c *control) describeConfigs(t *task, req *kmsg.DescribeConfigsRequest, res
 				defs := cluster.Configs()
 				for k := range defs {
 					def := &defs[k]
-					add(def.Name, kmsg.ConfigType(def.Type), false, def.Doc, c.topicConfig(topic, def, t.from.Shard))
+					add(def.Name, kmsg.ConfigType(def.Type), false, def.Doc, c.topicConfig(topic, def, task.from.Shard))
 				}
 			}
 		case kmsg.ConfigResourceTypeBroker:
@@ -127,8 +127,8 @@ func (c *control) nodeNamed(name string) (int, kafka.ErrorCode, string) {
 	if err != nil {
 		return -1, kafka.InvalidRequest, "Broker id must be an integer, but it is: " + strings.ToValidUTF8(name, "?")
 	}
-	for i, n := range c.o.Nodes {
-		if n.ID == int32(id) {
+	for i, node := range c.o.Nodes {
+		if node.ID == int32(id) {
 			return i, kafka.None, ""
 		}
 	}
@@ -145,8 +145,8 @@ type alteration struct {
 
 func alterConfigsNames(req *kmsg.AlterConfigsRequest) int { return len(req.Resources) }
 
-func (c *control) alterConfigs(t *task, req *kmsg.AlterConfigsRequest, resp *kmsg.AlterConfigsResponse) {
-	t.validateOnly = req.ValidateOnly
+func (c *control) alterConfigs(task *task, req *kmsg.AlterConfigsRequest, resp *kmsg.AlterConfigsResponse) {
+	task.validateOnly = req.ValidateOnly
 	all := make([]alteration, len(req.Resources))
 	for i := range req.Resources {
 		asked := &req.Resources[i]
@@ -162,7 +162,7 @@ func (c *control) alterConfigs(t *task, req *kmsg.AlterConfigsRequest, resp *kms
 		out.ResourceType, out.ResourceName = asked.ResourceType, asked.ResourceName
 		resp.Resources = append(resp.Resources, out)
 	}
-	c.alter(t, all)
+	c.alter(task, all)
 }
 
 func failAlterConfigs(_ *kmsg.AlterConfigsRequest, resp *kmsg.AlterConfigsResponse, item int, code kafka.ErrorCode, message string) {
@@ -175,8 +175,8 @@ func incrementalAlterConfigsNames(req *kmsg.IncrementalAlterConfigsRequest) int 
 	return len(req.Resources)
 }
 
-func (c *control) incrementalAlterConfigs(t *task, req *kmsg.IncrementalAlterConfigsRequest, resp *kmsg.IncrementalAlterConfigsResponse) {
-	t.validateOnly = req.ValidateOnly
+func (c *control) incrementalAlterConfigs(task *task, req *kmsg.IncrementalAlterConfigsRequest, resp *kmsg.IncrementalAlterConfigsResponse) {
+	task.validateOnly = req.ValidateOnly
 	all := make([]alteration, len(req.Resources))
 	for i := range req.Resources {
 		asked := &req.Resources[i]
@@ -195,7 +195,7 @@ func (c *control) incrementalAlterConfigs(t *task, req *kmsg.IncrementalAlterCon
 		out.ResourceType, out.ResourceName = asked.ResourceType, asked.ResourceName
 		resp.Resources = append(resp.Resources, out)
 	}
-	c.alter(t, all)
+	c.alter(task, all)
 }
 
 func failIncrementalAlterConfigs(_ *kmsg.IncrementalAlterConfigsRequest, resp *kmsg.IncrementalAlterConfigsResponse, item int, code kafka.ErrorCode, message string) {
@@ -205,39 +205,39 @@ func failIncrementalAlterConfigs(_ *kmsg.IncrementalAlterConfigsRequest, resp *k
 }
 
 // alter begins the changes of a task, one for each resource, or says why not.
-func (c *control) alter(t *task, all []alteration) {
+func (c *control) alter(task *task, all []alteration) {
 	count := map[resource]int{}
 	for i := range all {
 		count[all[i].resource]++
 	}
 	for i := range all {
-		a := &all[i]
-		if count[a.resource] > 1 {
-			t.fail(i, kafka.InvalidRequest, "Each resource must appear at most once.")
+		alt := &all[i]
+		if count[alt.resource] > 1 {
+			task.fail(i, kafka.InvalidRequest, "Each resource must appear at most once.")
 			continue
 		}
-		if a.null != "" {
-			t.fail(i, kafka.InvalidRequest, "Null value not supported for : "+a.null)
+		if alt.null != "" {
+			task.fail(i, kafka.InvalidRequest, "Null value not supported for : "+alt.null)
 			continue
 		}
-		switch a.kind {
+		switch alt.kind {
 		case kmsg.ConfigResourceTypeTopic:
-			c.enqueue(change{kind: changeConfigure, task: t, item: i, name: a.name, edits: a.edits, replace: a.replace})
+			c.enqueue(change{kind: changeConfigure, task: task, item: i, name: alt.name, edits: alt.edits, replace: alt.replace})
 		case kmsg.ConfigResourceTypeBroker:
-			node, code, message := c.nodeNamed(a.name)
+			node, code, message := c.nodeNamed(alt.name)
 			if code != kafka.None {
-				t.fail(i, code, message)
+				task.fail(i, code, message)
 				continue
 			}
 			id := cluster.AllBrokers
 			if node >= 0 {
 				id = c.o.Nodes[node].ID
 			}
-			c.enqueue(change{kind: changeConfigureBroker, task: t, item: i, node: id, edits: a.edits, replace: a.replace})
+			c.enqueue(change{kind: changeConfigureBroker, task: task, item: i, node: id, edits: alt.edits, replace: alt.replace})
 		case kmsg.ConfigResourceTypeGroupConfig:
-			c.enqueue(change{kind: changeConfigureGroup, task: t, item: i, name: a.name, edits: a.edits, replace: a.replace})
+			c.enqueue(change{kind: changeConfigureGroup, task: task, item: i, name: alt.name, edits: alt.edits, replace: alt.replace})
 		default:
-			t.fail(i, kafka.InvalidRequest, fmt.Sprintf("Unsupported resource type: %d", a.kind))
+			task.fail(i, kafka.InvalidRequest, fmt.Sprintf("Unsupported resource type: %d", alt.kind))
 		}
 	}
 }
@@ -249,7 +249,7 @@ func listConfigResourcesNames(req *kmsg.ListConfigResourcesRequest) int {
 // listConfigResources lists what DescribeConfigs describes, in Kafka's order: groups that
 // have configurations of their own, nodes and topics. Subscriptions to metrics and
 // loggers are types of Kafka's too, and none of either are here.
-func (c *control) listConfigResources(t *task, req *kmsg.ListConfigResourcesRequest, resp *kmsg.ListConfigResourcesResponse) {
+func (c *control) listConfigResources(task *task, req *kmsg.ListConfigResourcesRequest, resp *kmsg.ListConfigResourcesResponse) {
 	if req.Version == 0 {
 		return
 	}
@@ -275,7 +275,7 @@ func (c *control) listConfigResources(t *task, req *kmsg.ListConfigResourcesRequ
 		}
 	}
 	if asked(kmsg.ConfigResourceTypeBroker) {
-		for _, node := range c.o.ClientNodes(t.from.Listener) {
+		for _, node := range c.o.ClientNodes(task.from.Listener) {
 			list(kmsg.ConfigResourceTypeBroker, strconv.Itoa(int(node.ID)))
 		}
 	}

@@ -75,9 +75,9 @@ type options struct {
 // viewsMax is how many pieces of the control log are looked at in one go.
 const viewsMax = 1 << 10
 
-func newControl(host shard.Host, apis *table, o options, seed uint64) *control {
+func newControl(host shard.Host, apis *table, with options, seed uint64) *control {
 	c := &control{
-		shard: host, engine: host.Engine(), state: cluster.New(), apis: apis, o: o, started: o, rand: rand.New(rand.NewPCG(seed, 0x7461696c)), views: make([]engine.View, viewsMax),
+		shard: host, engine: host.Engine(), state: cluster.New(), apis: apis, o: with, started: with, rand: rand.New(rand.NewPCG(seed, 0x7461696c)), views: make([]engine.View, viewsMax),
 		numbers: map[[16]byte]int32{}, pendingLogOps: map[logOp]logOpWaiter{}, questions: map[uint32]question{}, credit: shard.OpenCredit,
 	}
 	if slot, ok := c.engine.Lookup(controlLogID); ok {
@@ -139,16 +139,16 @@ func (c *control) LogEvent(ev engine.Event) {
 }
 
 // Mail takes what data shard m.From tells or asks.
-func (c *control) Mail(m shard.Mail) {
-	switch m.Kind {
+func (c *control) Mail(mail shard.Mail) {
+	switch mail.Kind {
 	case shard.MailRequest:
-		c.forwarded(m)
+		c.forwarded(mail)
 	case shard.MailOpenBatch:
-		c.searchBatch(m)
+		c.searchBatch(mail)
 	case shard.MailOpened, shard.MailDeleted:
-		c.logOpDone(logOp{m.A, m.Kind == shard.MailDeleted}, kafka.ErrorCode(m.Code))
+		c.logOpDone(logOp{mail.A, mail.Kind == shard.MailDeleted}, kafka.ErrorCode(mail.Code))
 	case shard.MailConfigured, shard.MailTruncated, shard.MailSized, shard.MailProduced:
-		c.answered(m)
+		c.answered(mail)
 	case shard.MailServing:
 		// serving is -1 from when they are told to serve, and one less for each that does.
 		c.serving--

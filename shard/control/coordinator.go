@@ -71,22 +71,22 @@ func (c *control) loadGroups() {
 
 // groupOptions are the coordinator's rules as they are now.
 func (c *control) groupOptions() groups.Options {
-	o, node := c.started.Groups.Options, c.o.Nodes[0].ID
-	o.InitialRebalanceDelayMS = c.state.BrokerNumber(node, cluster.RebalanceDelayMS, o.InitialRebalanceDelayMS)
-	o.SessionTimeoutMinMS = c.state.BrokerNumber(node, cluster.SessionMinMS, o.SessionTimeoutMinMS)
-	o.SessionTimeoutMaxMS = c.state.BrokerNumber(node, cluster.SessionMaxMS, o.SessionTimeoutMaxMS)
-	o.GroupSizeMax = int(c.state.BrokerNumber(node, cluster.GroupSizeMax, int64(o.GroupSizeMax)))
-	o.ConsumerSessionTimeoutMS = c.state.BrokerNumber(node, cluster.ConsumerSessionMS, o.ConsumerSessionTimeoutMS)
-	o.ConsumerHeartbeatIntervalMS = c.state.BrokerNumber(node, cluster.ConsumerHeartbeatMS, o.ConsumerHeartbeatIntervalMS)
-	o.ConsumerGroupSizeMax = int(c.state.BrokerNumber(node, cluster.ConsumerGroupSizeMax, int64(o.ConsumerGroupSizeMax)))
+	options, node := c.started.Groups.Options, c.o.Nodes[0].ID
+	options.InitialRebalanceDelayMS = c.state.BrokerNumber(node, cluster.RebalanceDelayMS, options.InitialRebalanceDelayMS)
+	options.SessionTimeoutMinMS = c.state.BrokerNumber(node, cluster.SessionMinMS, options.SessionTimeoutMinMS)
+	options.SessionTimeoutMaxMS = c.state.BrokerNumber(node, cluster.SessionMaxMS, options.SessionTimeoutMaxMS)
+	options.GroupSizeMax = int(c.state.BrokerNumber(node, cluster.GroupSizeMax, int64(options.GroupSizeMax)))
+	options.ConsumerSessionTimeoutMS = c.state.BrokerNumber(node, cluster.ConsumerSessionMS, options.ConsumerSessionTimeoutMS)
+	options.ConsumerHeartbeatIntervalMS = c.state.BrokerNumber(node, cluster.ConsumerHeartbeatMS, options.ConsumerHeartbeatIntervalMS)
+	options.ConsumerGroupSizeMax = int(c.state.BrokerNumber(node, cluster.ConsumerGroupSizeMax, int64(options.ConsumerGroupSizeMax)))
 	if name, set := c.state.BrokerValue(node, cluster.ConsumerMigration); set {
-		o.Migration, _ = cluster.ParseMigrationPolicy(name) // it was checked when it was set
+		options.Migration, _ = cluster.ParseMigrationPolicy(name) // it was checked when it was set
 	}
 	if minutes := c.state.BrokerNumber(node, cluster.OffsetsRetentionMins, -1); minutes >= 0 {
-		o.OffsetsRetentionMS = minutes * 60000
+		options.OffsetsRetentionMS = minutes * 60000
 	}
-	o.GroupBytesMax = min(o.GroupBytesMax, c.o.Engine.BatchBytesMax-commandRoom)
-	return o
+	options.GroupBytesMax = min(options.GroupBytesMax, c.o.Engine.BatchBytesMax-commandRoom)
+	return options
 }
 
 func (c *control) groupTime() groups.Time {
@@ -98,29 +98,29 @@ func (c *control) groupTime() groups.Time {
 func (c *control) coordinates(asked shard.Origin) bool { return asked.Shard == 0 || c.o.OneNode() }
 
 // startGroup starts a request to the coordinator.
-func (c *control) startGroup(t *task) {
-	if !c.coordinates(t.from) {
-		t.fail(wholeRequest, kafka.NotCoordinator, "")
+func (c *control) startGroup(task *task) {
+	if !c.coordinates(task.from) {
+		task.fail(wholeRequest, kafka.NotCoordinator, "")
 		return
 	}
-	t.api.start(c, t)
+	task.api.start(c, task)
 	c.groupEffects()
 }
 
 // await has the task wait for the coordinator's answer to a ticket. Where the method
 // that is given the ticket returns an error for the whole request, there is none:
 // withdraw.
-func (c *control) await(t *task, taken func(reply any)) uint64 {
+func (c *control) await(task *task, taken func(reply any)) uint64 {
 	c.groups.last++
-	c.groups.tickets[c.groups.last] = ticket{t, taken}
-	t.pending++
+	c.groups.tickets[c.groups.last] = ticket{task, taken}
+	task.pending++
 	return c.groups.last
 }
 
 // withdraw takes the last ticket back.
-func (c *control) withdraw(t *task) {
+func (c *control) withdraw(task *task) {
 	delete(c.groups.tickets, c.groups.last)
-	t.pending--
+	task.pending--
 }
 
 // stepGroups does what is due.
@@ -181,14 +181,14 @@ func (c *control) nextGroups() bool {
 		g.yields = false
 		return false
 	}
-	n, size := 0, 0
-	for n < len(g.stores) && (size == 0 || size+len(g.stores[n]) <= c.commandBytes()) {
-		size += len(g.stores[n])
-		n++
+	count, size := 0, 0
+	for count < len(g.stores) && (size == 0 || size+len(g.stores[count]) <= c.commandBytes()) {
+		size += len(g.stores[count])
+		count++
 	}
-	all := g.stores[:n]
-	g.stores = slices.Clone(g.stores[n:])
-	g.underWay, g.yields = n, true
+	all := g.stores[:count]
+	g.stores = slices.Clone(g.stores[count:])
+	g.underWay, g.yields = count, true
 	if size == 0 {
 		c.groupsStored(kafka.None)
 		return c.nextGroups()
@@ -200,9 +200,9 @@ func (c *control) nextGroups() bool {
 // groupsStored tells the coordinator that the command under way is applied, or cannot
 // be stored.
 func (c *control) groupsStored(code kafka.ErrorCode) {
-	n := c.groups.underWay
+	count := c.groups.underWay
 	c.groups.underWay = 0
-	for range n {
+	for range count {
 		c.groups.live.Stored(c.groupTime(), code)
 	}
 	c.groupEffects()

@@ -50,11 +50,11 @@ func (c *control) announceAll() {
 	c.shard.BeginNaming()
 	c.loadGroups()
 	c.configureBrokers()
-	for _, t := range c.state.Topics() {
-		c.announce(t, nil, 0, 0)
+	for _, topic := range c.state.Topics() {
+		c.announce(topic, nil, 0, 0)
 	}
-	for _, t := range c.state.Tombstones() {
-		c.erase(t, nil, 0)
+	for _, topic := range c.state.Tombstones() {
+		c.erase(topic, nil, 0)
 	}
 	c.named = true
 	if c.former {
@@ -64,35 +64,35 @@ func (c *control) announceAll() {
 
 // announce sends a topic to all data shards, and has the owners of its partitions
 // open their logs, from partition first on.
-func (c *control) announce(t *cluster.Topic, by *task, item, first int) {
-	number, known := c.numbers[t.ID]
+func (c *control) announce(topic *cluster.Topic, by *task, item, first int) {
+	number, known := c.numbers[topic.ID]
 	if !known {
 		number = c.numbered
-		c.numbers[t.ID] = number
+		c.numbers[topic.ID] = number
 		c.numbered++
 	}
 	for i := 1; i <= c.o.DataShards; i++ {
-		fill := shard.AppendTopicMail(nil, t, c.state.LogConfig(t, c.o.Nodes[i].ID))
-		c.outgoing = append(c.outgoing, outgoing{to: i, m: shard.Mail{Kind: shard.MailTopic, A: uint64(len(t.Partitions)), B: uint64(number)}, fill: fill})
+		fill := shard.AppendTopicMail(nil, topic, c.state.LogConfig(topic, c.o.Nodes[i].ID))
+		c.outgoing = append(c.outgoing, outgoing{to: i, m: shard.Mail{Kind: shard.MailTopic, A: uint64(len(topic.Partitions)), B: uint64(number)}, fill: fill})
 	}
-	for i, p := range t.Partitions {
+	for i, partition := range topic.Partitions {
 		if i < first {
 			continue
 		}
-		m := shard.Mail{Kind: shard.MailOpen, A: p.LogID, B: uint64(number)<<32 | uint64(i)}
-		c.sendLogOp(logOp{p.LogID, false}, m, logOpWaiter{task: by, item: item, topic: t.ID, grown: first > 0})
+		mail := shard.Mail{Kind: shard.MailOpen, A: partition.LogID, B: uint64(number)<<32 | uint64(i)}
+		c.sendLogOp(logOp{partition.LogID, false}, mail, logOpWaiter{task: by, item: item, topic: topic.ID, grown: first > 0})
 	}
 }
 
 // erase has the owners of a deleted topic's partitions delete their logs, and all data
 // shards forget the topic.
-func (c *control) erase(t *cluster.Topic, by *task, item int) {
-	number, known := c.numbers[t.ID]
-	for _, p := range t.Partitions {
-		c.sendLogOp(logOp{p.LogID, true}, shard.Mail{Kind: shard.MailDelete, A: p.LogID}, logOpWaiter{task: by, item: item, topic: t.ID})
+func (c *control) erase(topic *cluster.Topic, by *task, item int) {
+	number, known := c.numbers[topic.ID]
+	for _, partition := range topic.Partitions {
+		c.sendLogOp(logOp{partition.LogID, true}, shard.Mail{Kind: shard.MailDelete, A: partition.LogID}, logOpWaiter{task: by, item: item, topic: topic.ID})
 	}
 	if known {
-		delete(c.numbers, t.ID)
+		delete(c.numbers, topic.ID)
 		for i := 1; i <= c.o.DataShards; i++ {
 			c.outgoing = append(c.outgoing, outgoing{to: i, m: shard.Mail{Kind: shard.MailForget, B: uint64(number)}})
 		}
@@ -100,55 +100,55 @@ func (c *control) erase(t *cluster.Topic, by *task, item int) {
 }
 
 // sendLogOp sends the owner of a log what to do with it, and has a task wait for that.
-func (c *control) sendLogOp(op logOp, m shard.Mail, w logOpWaiter) {
-	if w.task != nil {
-		w.task.pending++
+func (c *control) sendLogOp(op logOp, mail shard.Mail, waiter logOpWaiter) {
+	if waiter.task != nil {
+		waiter.task.pending++
 	}
-	c.pendingLogOps[op] = w
-	c.outgoing = append(c.outgoing, outgoing{to: format.Place(op.log, c.o.DataShards), m: m})
+	c.pendingLogOps[op] = waiter
+	c.outgoing = append(c.outgoing, outgoing{to: format.Place(op.log, c.o.DataShards), m: mail})
 }
 
 // logOpDone takes a data shard's word that a log is open or deleted, or cannot be.
 func (c *control) logOpDone(op logOp, code kafka.ErrorCode) {
 	c.credit++
-	w, ok := c.pendingLogOps[op]
+	waiter, ok := c.pendingLogOps[op]
 	if !ok {
 		return
 	}
 	delete(c.pendingLogOps, op)
 	if op.delete && code == kafka.None {
-		if t, gone := c.tombstone(w.topic); gone && c.allDeleted(t) {
-			c.enqueue(change{kind: changeForget, id: w.topic})
+		if topic, gone := c.tombstone(waiter.topic); gone && c.allDeleted(topic) {
+			c.enqueue(change{kind: changeForget, id: waiter.topic})
 		}
 	}
-	if w.task == nil {
+	if waiter.task == nil {
 		if code != kafka.None {
 			c.shard.Logf(shard.Warn, "a log could not be opened or deleted: log ", int64(op.log))
 		}
 		return
 	}
 	if code != kafka.None {
-		w.task.fail(w.item, code, "The partition's log could not be changed: its storage refused.")
-		if !op.delete && !w.grown { // a topic that is half there is removed again
-			c.enqueue(change{kind: changeDeleteID, id: w.topic})
+		waiter.task.fail(waiter.item, code, "The partition's log could not be changed: its storage refused.")
+		if !op.delete && !waiter.grown { // a topic that is half there is removed again
+			c.enqueue(change{kind: changeDeleteID, id: waiter.topic})
 		}
 	}
-	c.done(w.task)
+	c.done(waiter.task)
 }
 
 // tombstone is a topic that is deleted while some of its logs are not.
 func (c *control) tombstone(id [16]byte) (*cluster.Topic, bool) {
-	for _, t := range c.state.Tombstones() {
-		if t.ID == id {
-			return t, true
+	for _, topic := range c.state.Tombstones() {
+		if topic.ID == id {
+			return topic, true
 		}
 	}
 	return nil, false
 }
 
-func (c *control) allDeleted(t *cluster.Topic) bool {
-	for _, p := range t.Partitions {
-		if _, pending := c.pendingLogOps[logOp{p.LogID, true}]; pending {
+func (c *control) allDeleted(topic *cluster.Topic) bool {
+	for _, partition := range topic.Partitions {
+		if _, pending := c.pendingLogOps[logOp{partition.LogID, true}]; pending {
 			return false
 		}
 	}
@@ -157,42 +157,42 @@ func (c *control) allDeleted(t *cluster.Topic) bool {
 
 // configureTopic has every data shard act on a topic's configurations, before the task
 // that changed them is answered.
-func (c *control) configureTopic(t *cluster.Topic, by *task) {
-	number, ok := c.numbers[t.ID]
+func (c *control) configureTopic(topic *cluster.Topic, by *task) {
+	number, ok := c.numbers[topic.ID]
 	if !ok {
 		return
 	}
 	for i := 1; i <= c.o.DataShards; i++ {
-		fill := shard.AppendConfigMail(nil, c.state.LogConfig(t, c.o.Nodes[i].ID))
+		fill := shard.AppendConfigMail(nil, c.state.LogConfig(topic, c.o.Nodes[i].ID))
 		c.ask(i, shard.Mail{Kind: shard.MailConfigure, B: uint64(number)}, fill, question{task: by})
 	}
 }
 
 // ask sends a question of a task, whose number it puts into the mail. fill is copied
 // into a block, which the data shard gives back.
-func (c *control) ask(to int, m shard.Mail, fill []byte, q question) {
-	q.task.pending++
+func (c *control) ask(to int, mail shard.Mail, fill []byte, waiting question) {
+	waiting.task.pending++
 	c.asked++
 	if c.asked == 0 {
 		c.asked++ // 0 is no question
 	}
-	m.Serial = c.asked
-	c.questions[m.Serial] = q
-	c.outgoing = append(c.outgoing, outgoing{to: to, m: m, fill: fill})
+	mail.Serial = c.asked
+	c.questions[mail.Serial] = waiting
+	c.outgoing = append(c.outgoing, outgoing{to: to, m: mail, fill: fill})
 }
 
 // answered takes a data shard's answer, and gives its block back.
-func (c *control) answered(m shard.Mail) {
+func (c *control) answered(mail shard.Mail) {
 	c.credit++
-	q := c.questions[m.Serial]
-	delete(c.questions, m.Serial)
-	if q.taken != nil {
-		q.taken(m)
+	waiting := c.questions[mail.Serial]
+	delete(c.questions, mail.Serial)
+	if waiting.taken != nil {
+		waiting.taken(mail)
 	}
-	if !m.Block.IsZero() {
-		c.shard.Send(shard.Mail{Kind: shard.MailGiveBack, Block: m.Block}, int(m.From))
+	if !mail.Block.IsZero() {
+		c.shard.Send(shard.Mail{Kind: shard.MailGiveBack, Block: mail.Block}, int(mail.From))
 	}
-	c.done(q.task)
+	c.done(waiting.task)
 }
 
 // sendOutgoing sends mail while there is memory and credit, in order.

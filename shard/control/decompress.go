@@ -29,9 +29,9 @@ import (
 const openedMax = 16 << 20
 
 // searchBatch answers a data shard that lent a batch.
-func (c *control) searchBatch(m shard.Mail) {
-	time, offset := searchOpened(m.Block.Bytes()[:m.B], int64(m.A))
-	c.shard.Send(shard.Mail{Kind: shard.MailBatchOpened, Slot: m.Slot, Serial: m.Serial, A: uint64(time), B: uint64(offset), Block: m.Block}, int(m.From))
+func (c *control) searchBatch(mail shard.Mail) {
+	time, offset := searchOpened(mail.Block.Bytes()[:mail.B], int64(mail.A))
+	c.shard.Send(shard.Mail{Kind: shard.MailBatchOpened, Slot: mail.Slot, Serial: mail.Serial, A: uint64(time), B: uint64(offset), Block: mail.Block}, int(mail.From))
 }
 
 // searchOpened is kafka.FindTime of a compressed batch, which it opens. Where it
@@ -45,16 +45,16 @@ func searchOpened(batch []byte, ts int64) (time, offset int64) {
 
 // firstSince looks through the records of a compressed batch.
 func firstSince(batch []byte, ts int64) (at, delta int64, ok bool) {
-	h := kafka.ParseBatchHeader(batch)
-	opened, err := decompressor(h.Codec(), batch[kafka.BatchHeaderBytes:])
+	header := kafka.ParseBatchHeader(batch)
+	opened, err := decompressor(header.Codec(), batch[kafka.BatchHeaderBytes:])
 	if err != nil {
 		return 0, 0, false
 	}
-	if z, ok := opened.(*zstd.Decoder); ok {
-		defer z.Close()
+	if decoder, ok := opened.(*zstd.Decoder); ok {
+		defer decoder.Close()
 	}
 	in := bufio.NewReaderSize(io.LimitReader(opened, openedMax), 64<<10)
-	for range h.Count {
+	for range header.Count {
 		size, err := binary.ReadVarint(in)
 		if err != nil || size < 3 {
 			return 0, 0, false
@@ -67,11 +67,11 @@ func firstSince(batch []byte, ts int64) (at, delta int64, ok bool) {
 			return 0, 0, false
 		}
 		delta, err := binary.ReadVarint(in)
-		if err != nil || delta < 0 || delta > int64(h.LastOffsetDelta) {
+		if err != nil || delta < 0 || delta > int64(header.LastOffsetDelta) {
 			return 0, 0, false
 		}
-		if h.BaseTime+after >= ts {
-			return h.BaseTime + after, delta, true
+		if header.BaseTime+after >= ts {
+			return header.BaseTime + after, delta, true
 		}
 		rest := size - 1 - varintBytes(after) - varintBytes(delta)
 		if rest < 0 || rest > openedMax {
@@ -84,28 +84,28 @@ func firstSince(batch []byte, ts int64) (at, delta int64, ok bool) {
 	return 0, 0, false
 }
 
-func varintBytes(v int64) int64 {
-	n := int64(1)
-	for u := uint64(v)<<1 ^ uint64(v>>63); u >= 0x80; u >>= 7 {
-		n++
+func varintBytes(value int64) int64 {
+	size := int64(1)
+	for rest := uint64(value)<<1 ^ uint64(value>>63); rest >= 0x80; rest >>= 7 {
+		size++
 	}
-	return n
+	return size
 }
 
 var errCodec = errors.New("shard: records that cannot be opened")
 
 // decompressor reads what a batch's records are, compressed as the batch's codec
 // says (CompressionType.java).
-func decompressor(codec int, b []byte) (io.Reader, error) {
+func decompressor(codec int, records []byte) (io.Reader, error) {
 	switch codec {
 	case 1:
-		return gzip.NewReader(bytes.NewReader(b))
+		return gzip.NewReader(bytes.NewReader(records))
 	case 2:
-		return &snappyReader{left: b, framed: bytes.HasPrefix(b, xerialMagic)}, nil
+		return &snappyReader{left: records, framed: bytes.HasPrefix(records, xerialMagic)}, nil
 	case 3:
-		return lz4.NewReader(bytes.NewReader(b)), nil
+		return lz4.NewReader(bytes.NewReader(records)), nil
 	case kafka.CodecZstd:
-		return zstd.NewReader(bytes.NewReader(b), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(openedMax))
+		return zstd.NewReader(bytes.NewReader(records), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(openedMax))
 	}
 	return nil, errCodec
 }
@@ -123,7 +123,7 @@ type snappyReader struct {
 	block  []byte
 }
 
-func (r *snappyReader) Read(p []byte) (int, error) {
+func (r *snappyReader) Read(dst []byte) (int, error) {
 	for len(r.block) == 0 {
 		next := r.left
 		switch {
@@ -144,11 +144,11 @@ func (r *snappyReader) Read(p []byte) (int, error) {
 			if len(next) < 4 || uint64(binary.BigEndian.Uint32(next)) > uint64(len(next)-4) {
 				return 0, errCodec
 			}
-			n := 4 + int(binary.BigEndian.Uint32(next))
-			next, r.left = next[4:n], next[n:]
+			size := 4 + int(binary.BigEndian.Uint32(next))
+			next, r.left = next[4:size], next[size:]
 		}
 		r.begun = true
-		if n, err := s2.DecodedLen(next); err != nil || n > openedMax {
+		if size, err := s2.DecodedLen(next); err != nil || size > openedMax {
 			return 0, errCodec
 		}
 		var err error
@@ -156,7 +156,7 @@ func (r *snappyReader) Read(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	n := copy(p, r.block)
-	r.block = r.block[n:]
-	return n, nil
+	size := copy(dst, r.block)
+	r.block = r.block[size:]
+	return size, nil
 }

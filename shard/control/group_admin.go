@@ -33,12 +33,12 @@ func listGroupsNames(req *kmsg.ListGroupsRequest) int {
 }
 
 // listGroups: clients ask every node for its groups, and only the coordinator has any.
-func (c *control) listGroups(t *task, req *kmsg.ListGroupsRequest, resp *kmsg.ListGroupsResponse) {
-	if !c.coordinates(t.from) {
+func (c *control) listGroups(task *task, req *kmsg.ListGroupsRequest, resp *kmsg.ListGroupsResponse) {
+	if !c.coordinates(task.from) {
 		return
 	}
 	among := func(filter []string, word string) bool {
-		return len(filter) == 0 || slices.ContainsFunc(filter, func(f string) bool { return strings.EqualFold(strings.TrimSpace(f), word) })
+		return len(filter) == 0 || slices.ContainsFunc(filter, func(allowed string) bool { return strings.EqualFold(strings.TrimSpace(allowed), word) })
 	}
 	for _, group := range c.groups.live.List() {
 		if !among(req.StatesFilter, group.State.String()) || !among(req.TypesFilter, group.Kind) {
@@ -68,11 +68,11 @@ func (c *control) describeGroups(_ *task, req *kmsg.DescribeGroupsRequest, resp 
 		if req.IncludeAuthorizedOperations && out.ErrorCode == 0 {
 			out.AuthorizedOperations = groupOperations
 		}
-		for _, m := range group.Members {
-			member := kmsg.NewDescribeGroupsResponseGroupMember()
-			member.MemberID, member.InstanceID, member.ClientID, member.ClientHost, member.ProtocolMetadata, member.MemberAssignment = m.ID, nullable(m.InstanceID), m.ClientID, m.ClientHost, m.Subscription, m.Assignment
-			size += 64 + len(m.ID) + len(m.InstanceID) + len(m.ClientID) + len(m.ClientHost) + len(m.Subscription) + len(m.Assignment)
-			out.Members = append(out.Members, member)
+		for _, member := range group.Members {
+			described := kmsg.NewDescribeGroupsResponseGroupMember()
+			described.MemberID, described.InstanceID, described.ClientID, described.ClientHost, described.ProtocolMetadata, described.MemberAssignment = member.ID, nullable(member.InstanceID), member.ClientID, member.ClientHost, member.Subscription, member.Assignment
+			size += 64 + len(member.ID) + len(member.InstanceID) + len(member.ClientID) + len(member.ClientHost) + len(member.Subscription) + len(member.Assignment)
+			out.Members = append(out.Members, described)
 		}
 		if size += 64 + len(id); size > groupAnswerBytes {
 			out.Members, out.ErrorCode = nil, int16(kafka.MessageTooLarge)
@@ -131,19 +131,19 @@ func (c *control) consumerGroupDescribe(_ *task, req *kmsg.ConsumerGroupDescribe
 			}
 		}
 		for i := range group.Members {
-			m := &group.Members[i]
-			member := kmsg.NewConsumerGroupDescribeResponseGroupMember()
-			member.MemberID, member.InstanceID, member.RackID, member.MemberEpoch, member.ClientID, member.ClientHost = m.ID, nullable(m.InstanceID), nullable(m.RackID), m.Epoch, m.ClientID, m.ClientHost
-			member.SubscribedTopics, member.SubscribedTopicRegex, member.MemberType = m.Topics, nullable(m.Regex), memberModern
-			if m.Classic != nil {
-				member.MemberType = memberClassic
+			member := &group.Members[i]
+			described := kmsg.NewConsumerGroupDescribeResponseGroupMember()
+			described.MemberID, described.InstanceID, described.RackID, described.MemberEpoch, described.ClientID, described.ClientHost = member.ID, nullable(member.InstanceID), nullable(member.RackID), member.Epoch, member.ClientID, member.ClientHost
+			described.SubscribedTopics, described.SubscribedTopicRegex, described.MemberType = member.Topics, nullable(member.Regex), memberModern
+			if member.Classic != nil {
+				described.MemberType = memberClassic
 			}
-			member.Assignment, member.TargetAssignment = assignment(m.Assigned), assignment(m.Target)
-			size += 128 + len(m.ID) + len(m.InstanceID) + len(m.RackID) + len(m.ClientID) + len(m.Regex)
-			for _, topic := range m.Topics {
+			described.Assignment, described.TargetAssignment = assignment(member.Assigned), assignment(member.Target)
+			size += 128 + len(member.ID) + len(member.InstanceID) + len(member.RackID) + len(member.ClientID) + len(member.Regex)
+			for _, topic := range member.Topics {
 				size += 4 + len(topic)
 			}
-			out.Members = append(out.Members, member)
+			out.Members = append(out.Members, described)
 		}
 		if size += 64 + len(id); size > groupAnswerBytes {
 			out.Members, out.ErrorCode = nil, int16(kafka.MessageTooLarge)
@@ -163,8 +163,8 @@ func failConsumerGroupDescribe(req *kmsg.ConsumerGroupDescribeRequest, resp *kms
 
 func deleteGroupsNames(req *kmsg.DeleteGroupsRequest) int { return len(req.Groups) }
 
-func (c *control) deleteGroups(t *task, req *kmsg.DeleteGroupsRequest, resp *kmsg.DeleteGroupsResponse) {
-	codes := c.groups.live.Delete(c.groupTime(), c.await(t, nil), req.Groups)
+func (c *control) deleteGroups(task *task, req *kmsg.DeleteGroupsRequest, resp *kmsg.DeleteGroupsResponse) {
+	codes := c.groups.live.Delete(c.groupTime(), c.await(task, nil), req.Groups)
 	for i, id := range req.Groups {
 		out := kmsg.NewDeleteGroupsResponseGroup()
 		out.Group, out.ErrorCode = id, int16(codes[i])

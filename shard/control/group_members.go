@@ -26,22 +26,22 @@ import (
 
 func joinGroupNames(req *kmsg.JoinGroupRequest) int { return len(req.Protocols) }
 
-func (c *control) joinGroup(t *task, req *kmsg.JoinGroupRequest, resp *kmsg.JoinGroupResponse) {
-	ticket := c.await(t, func(reply any) { joined(resp, reply.(*groups.JoinReply)) })
+func (c *control) joinGroup(task *task, req *kmsg.JoinGroupRequest, resp *kmsg.JoinGroupResponse) {
+	ticket := c.await(task, func(reply any) { joined(resp, reply.(*groups.JoinReply)) })
 	join := &groups.JoinRequest{
 		Group: req.Group, MemberID: req.MemberID, InstanceID: stringOf(req.InstanceID), ProtocolType: req.ProtocolType, SessionTimeoutMS: req.SessionTimeoutMillis,
-		RebalanceTimeoutMS: req.RebalanceTimeoutMillis, ClientID: t.clientID, ClientHost: t.clientHost(), IDRequired: req.Version >= 4, CanSkip: req.Version >= 9,
+		RebalanceTimeoutMS: req.RebalanceTimeoutMillis, ClientID: task.clientID, ClientHost: task.clientHost(), IDRequired: req.Version >= 4, CanSkip: req.Version >= 9,
 	}
 	if req.Version == 0 {
 		join.RebalanceTimeoutMS = req.SessionTimeoutMillis
 	}
-	for _, p := range req.Protocols {
-		join.Protocols = append(join.Protocols, cluster.GroupProtocol{Name: p.Name, Metadata: p.Metadata})
+	for _, protocol := range req.Protocols {
+		join.Protocols = append(join.Protocols, cluster.GroupProtocol{Name: protocol.Name, Metadata: protocol.Metadata})
 	}
 	if req.MemberID == "" {
 		name := join.InstanceID
 		if name == "" {
-			name = t.clientID
+			name = task.clientID
 		}
 		join.NewID = name + "-" + c.newMemberID()
 	}
@@ -51,17 +51,17 @@ func (c *control) joinGroup(t *task, req *kmsg.JoinGroupRequest, resp *kmsg.Join
 // newMemberID is a random UUID as Kafka writes them.
 func (c *control) newMemberID() string {
 	id := c.newUUID()
-	h := hex.EncodeToString(id[:])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+	digits := hex.EncodeToString(id[:])
+	return digits[:8] + "-" + digits[8:12] + "-" + digits[12:16] + "-" + digits[16:20] + "-" + digits[20:]
 }
 
 func joined(resp *kmsg.JoinGroupResponse, reply *groups.JoinReply) {
 	resp.ErrorCode, resp.Generation, resp.LeaderID, resp.MemberID, resp.SkipAssignment = int16(reply.Code), reply.Generation, reply.Leader, reply.MemberID, reply.SkipAssignment
 	resp.ProtocolType, resp.Protocol = nullable(reply.ProtocolType), nullable(reply.Protocol)
-	for _, m := range reply.Members {
-		member := kmsg.NewJoinGroupResponseMember()
-		member.MemberID, member.InstanceID, member.ProtocolMetadata = m.ID, nullable(m.InstanceID), m.Metadata
-		resp.Members = append(resp.Members, member)
+	for _, member := range reply.Members {
+		out := kmsg.NewJoinGroupResponseMember()
+		out.MemberID, out.InstanceID, out.ProtocolMetadata = member.ID, nullable(member.InstanceID), member.Metadata
+		resp.Members = append(resp.Members, out)
 	}
 }
 
@@ -71,18 +71,18 @@ func failJoinGroup(_ *kmsg.JoinGroupRequest, resp *kmsg.JoinGroupResponse, _ int
 
 func syncGroupNames(req *kmsg.SyncGroupRequest) int { return len(req.GroupAssignment) }
 
-func (c *control) syncGroup(t *task, req *kmsg.SyncGroupRequest, resp *kmsg.SyncGroupResponse) {
+func (c *control) syncGroup(task *task, req *kmsg.SyncGroupRequest, resp *kmsg.SyncGroupResponse) {
 	if req.Version >= 5 && (req.ProtocolType == nil || req.Protocol == nil) {
-		t.fail(wholeRequest, kafka.InconsistentGroupProtocol, "")
+		task.fail(wholeRequest, kafka.InconsistentGroupProtocol, "")
 		return
 	}
-	ticket := c.await(t, func(reply any) {
+	ticket := c.await(task, func(reply any) {
 		sync := reply.(*groups.SyncReply)
 		resp.ErrorCode, resp.ProtocolType, resp.Protocol, resp.MemberAssignment = int16(sync.Code), nullable(sync.ProtocolType), nullable(sync.Protocol), sync.Assignment
 	})
 	sync := &groups.SyncRequest{Group: req.Group, MemberID: req.MemberID, InstanceID: stringOf(req.InstanceID), Generation: req.Generation, ProtocolType: req.ProtocolType, Protocol: req.Protocol}
-	for _, a := range req.GroupAssignment {
-		sync.Assignments = append(sync.Assignments, groups.Assignment{MemberID: a.MemberID, Assignment: a.MemberAssignment})
+	for _, assigned := range req.GroupAssignment {
+		sync.Assignments = append(sync.Assignments, groups.Assignment{MemberID: assigned.MemberID, Assignment: assigned.MemberAssignment})
 	}
 	c.groups.live.Sync(c.groupTime(), ticket, sync)
 }
@@ -101,26 +101,26 @@ func failHeartbeat(_ *kmsg.HeartbeatRequest, resp *kmsg.HeartbeatResponse, _ int
 
 func leaveGroupNames(req *kmsg.LeaveGroupRequest) int { return len(req.Members) }
 
-func (c *control) leaveGroup(t *task, req *kmsg.LeaveGroupRequest, resp *kmsg.LeaveGroupResponse) {
+func (c *control) leaveGroup(task *task, req *kmsg.LeaveGroupRequest, resp *kmsg.LeaveGroupResponse) {
 	var leaving []groups.Leaving
 	if req.Version < 3 {
 		leaving = []groups.Leaving{{MemberID: req.MemberID}}
 	}
-	for _, m := range req.Members {
-		leaving = append(leaving, groups.Leaving{MemberID: m.MemberID, InstanceID: stringOf(m.InstanceID)})
+	for _, member := range req.Members {
+		leaving = append(leaving, groups.Leaving{MemberID: member.MemberID, InstanceID: stringOf(member.InstanceID)})
 	}
-	codes, code := c.groups.live.Leave(c.groupTime(), c.await(t, nil), req.Group, leaving)
+	codes, code := c.groups.live.Leave(c.groupTime(), c.await(task, nil), req.Group, leaving)
 	switch {
 	case code != kafka.None:
-		c.withdraw(t)
+		c.withdraw(task)
 		resp.ErrorCode = int16(code)
 	case req.Version < 3:
 		resp.ErrorCode = int16(codes[0])
 	default:
-		for i, m := range req.Members {
-			member := kmsg.NewLeaveGroupResponseMember()
-			member.MemberID, member.InstanceID, member.ErrorCode = m.MemberID, m.InstanceID, int16(codes[i])
-			resp.Members = append(resp.Members, member)
+		for i, member := range req.Members {
+			out := kmsg.NewLeaveGroupResponseMember()
+			out.MemberID, out.InstanceID, out.ErrorCode = member.MemberID, member.InstanceID, int16(codes[i])
+			resp.Members = append(resp.Members, out)
 		}
 	}
 }
@@ -130,18 +130,18 @@ func failLeaveGroup(_ *kmsg.LeaveGroupRequest, resp *kmsg.LeaveGroupResponse, _ 
 }
 
 func consumerGroupHeartbeatNames(req *kmsg.ConsumerGroupHeartbeatRequest) int {
-	n := len(req.SubscribedTopicNames)
+	count := len(req.SubscribedTopicNames)
 	for i := range req.Topics {
-		n += 1 + len(req.Topics[i].Partitions)
+		count += 1 + len(req.Topics[i].Partitions)
 	}
-	return n
+	return count
 }
 
-func (c *control) consumerGroupHeartbeat(t *task, req *kmsg.ConsumerGroupHeartbeatRequest, resp *kmsg.ConsumerGroupHeartbeatResponse) {
-	ticket := c.await(t, func(reply any) { consumerAnswered(resp, reply.(*groups.ConsumerReply)) })
+func (c *control) consumerGroupHeartbeat(task *task, req *kmsg.ConsumerGroupHeartbeatRequest, resp *kmsg.ConsumerGroupHeartbeatResponse) {
+	ticket := c.await(task, func(reply any) { consumerAnswered(resp, reply.(*groups.ConsumerReply)) })
 	beat := &groups.ConsumerRequest{
 		Group: req.Group, MemberID: req.MemberID, Epoch: req.MemberEpoch, InstanceID: req.InstanceID, RackID: req.RackID, RebalanceTimeoutMS: req.RebalanceTimeoutMillis,
-		Topics: req.SubscribedTopicNames, Regex: req.SubscribedTopicRegex, Assignor: req.ServerAssignor, ClientID: t.clientID, ClientHost: t.clientHost(), BringsID: req.Version >= 1,
+		Topics: req.SubscribedTopicNames, Regex: req.SubscribedTopicRegex, Assignor: req.ServerAssignor, ClientID: task.clientID, ClientHost: task.clientHost(), BringsID: req.Version >= 1,
 	}
 	if req.MemberID == "" {
 		beat.NewID = c.newMemberID()

@@ -22,15 +22,15 @@ import (
 //
 // OffsetDelete (47): KIP-496.
 
-func offsetCommitNames(req *kmsg.OffsetCommitRequest) (n int) {
+func offsetCommitNames(req *kmsg.OffsetCommitRequest) (count int) {
 	for i := range req.Topics {
-		n += 1 + len(req.Topics[i].Partitions)
+		count += 1 + len(req.Topics[i].Partitions)
 	}
-	return n
+	return count
 }
 
 // offsetCommit refuses what cannot be stored, and has the rest stored.
-func (c *control) offsetCommit(t *task, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse) {
+func (c *control) offsetCommit(task *task, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse) {
 	wall := int64(c.shard.Wall())
 	expires := int64(-1)
 	if req.Version <= 4 && req.RetentionTimeMillis >= 0 {
@@ -44,19 +44,19 @@ func (c *control) offsetCommit(t *task, req *kmsg.OffsetCommitRequest, resp *kms
 		out := kmsg.NewOffsetCommitResponseTopic()
 		out.Topic = asked.Topic
 		offsets := cluster.GroupTopic{Name: asked.Topic}
-		for _, p := range asked.Partitions {
+		for _, partition := range asked.Partitions {
 			part := kmsg.NewOffsetCommitResponseTopicPartition()
-			part.Partition = p.Partition
+			part.Partition = partition.Partition
 			switch {
-			case !ok || p.Partition < 0 || int(p.Partition) >= len(topic.Partitions):
+			case !ok || partition.Partition < 0 || int(partition.Partition) >= len(topic.Partitions):
 				part.ErrorCode = int16(kafka.UnknownTopicOrPartition)
-			case len(stringOf(p.Metadata)) > c.o.Groups.OffsetMetadataBytesMax:
+			case len(stringOf(partition.Metadata)) > c.o.Groups.OffsetMetadataBytesMax:
 				known = true
 				part.ErrorCode = int16(kafka.OffsetMetadataTooLarge)
 			default:
 				known = true
 				offsets.Offsets = append(offsets.Offsets, cluster.Offset{
-					Partition: p.Partition, Offset: p.Offset, LeaderEpoch: p.LeaderEpoch, Metadata: stringOf(p.Metadata), CommittedMS: wall, ExpiresMS: expires,
+					Partition: partition.Partition, Offset: partition.Offset, LeaderEpoch: partition.LeaderEpoch, Metadata: stringOf(partition.Metadata), CommittedMS: wall, ExpiresMS: expires,
 				})
 			}
 			out.Partitions = append(out.Partitions, part)
@@ -70,8 +70,8 @@ func (c *control) offsetCommit(t *task, req *kmsg.OffsetCommitRequest, resp *kms
 		return
 	}
 	commit := &groups.CommitRequest{Group: req.Group, MemberID: req.MemberID, InstanceID: stringOf(req.InstanceID), Generation: req.Generation, KnowsGroupIDNotFound: req.Version >= 9}
-	if code := c.groups.live.Commit(c.groupTime(), c.await(t, nil), commit, topics); code != kafka.None {
-		c.withdraw(t)
+	if code := c.groups.live.Commit(c.groupTime(), c.await(task, nil), commit, topics); code != kafka.None {
+		c.withdraw(task)
 		for i := range resp.Topics {
 			for k := range resp.Topics[i].Partitions {
 				if part := &resp.Topics[i].Partitions[k]; part.ErrorCode != int16(kafka.UnknownTopicOrPartition) {
@@ -87,9 +87,9 @@ func failOffsetCommit(req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResp
 		for _, topic := range req.Topics {
 			out := kmsg.NewOffsetCommitResponseTopic()
 			out.Topic = topic.Topic
-			for _, p := range topic.Partitions {
+			for _, partition := range topic.Partitions {
 				part := kmsg.NewOffsetCommitResponseTopicPartition()
-				part.Partition = p.Partition
+				part.Partition = partition.Partition
 				out.Partitions = append(out.Partitions, part)
 			}
 			resp.Topics = append(resp.Topics, out)
@@ -104,27 +104,27 @@ func failOffsetCommit(req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResp
 	}
 }
 
-func offsetFetchNames(req *kmsg.OffsetFetchRequest) (n int) {
+func offsetFetchNames(req *kmsg.OffsetFetchRequest) (count int) {
 	for i := range req.Topics {
-		n += 1 + len(req.Topics[i].Partitions)
+		count += 1 + len(req.Topics[i].Partitions)
 	}
 	for i := range req.Groups {
-		n++
+		count++
 		for k := range req.Groups[i].Topics {
-			n += 1 + len(req.Groups[i].Topics[k].Partitions)
+			count += 1 + len(req.Groups[i].Topics[k].Partitions)
 		}
 	}
-	return n
+	return count
 }
 
 // offsetFetch reads what is durable, after the commits that came before it on the same
 // connection.
-func (c *control) offsetFetch(t *task, req *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFetchResponse) {
+func (c *control) offsetFetch(task *task, req *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFetchResponse) {
 	if !c.groups.live.Waiting() {
 		c.fetchOffsets(req, resp)
 		return
 	}
-	c.groups.live.Settle(c.await(t, func(any) { c.fetchOffsets(req, resp) }))
+	c.groups.live.Settle(c.await(task, func(any) { c.fetchOffsets(req, resp) }))
 }
 
 func (c *control) fetchOffsets(req *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFetchResponse) {
@@ -150,8 +150,8 @@ func (c *control) fetchOffsets(req *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFe
 	for _, topic := range group.Topics {
 		out := kmsg.NewOffsetFetchResponseTopic()
 		out.Topic = topic.Topic
-		for _, p := range topic.Partitions {
-			out.Partitions = append(out.Partitions, kmsg.OffsetFetchResponseTopicPartition{Partition: p.Partition, Offset: p.Offset, LeaderEpoch: p.LeaderEpoch, Metadata: p.Metadata, ErrorCode: p.ErrorCode})
+		for _, fetched := range topic.Partitions {
+			out.Partitions = append(out.Partitions, kmsg.OffsetFetchResponseTopicPartition{Partition: fetched.Partition, Offset: fetched.Offset, LeaderEpoch: fetched.LeaderEpoch, Metadata: fetched.Metadata, ErrorCode: fetched.ErrorCode})
 		}
 		resp.Topics = append(resp.Topics, out)
 	}
@@ -237,14 +237,14 @@ func failOffsetFetch(req *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFetchRespons
 	}
 }
 
-func offsetDeleteNames(req *kmsg.OffsetDeleteRequest) (n int) {
+func offsetDeleteNames(req *kmsg.OffsetDeleteRequest) (count int) {
 	for i := range req.Topics {
-		n += 1 + len(req.Topics[i].Partitions)
+		count += 1 + len(req.Topics[i].Partitions)
 	}
-	return n
+	return count
 }
 
-func (c *control) offsetDelete(t *task, req *kmsg.OffsetDeleteRequest, resp *kmsg.OffsetDeleteResponse) {
+func (c *control) offsetDelete(task *task, req *kmsg.OffsetDeleteRequest, resp *kmsg.OffsetDeleteResponse) {
 	var topics []cluster.GroupPartitions
 	for i := range req.Topics {
 		asked := &req.Topics[i]
@@ -252,23 +252,23 @@ func (c *control) offsetDelete(t *task, req *kmsg.OffsetDeleteRequest, resp *kms
 		out := kmsg.NewOffsetDeleteResponseTopic()
 		out.Topic = asked.Topic
 		gone := cluster.GroupPartitions{Topic: asked.Topic}
-		for _, p := range asked.Partitions {
+		for _, partition := range asked.Partitions {
 			part := kmsg.NewOffsetDeleteResponseTopicPartition()
-			part.Partition = p.Partition
-			if !ok || p.Partition < 0 || int(p.Partition) >= len(topic.Partitions) {
+			part.Partition = partition.Partition
+			if !ok || partition.Partition < 0 || int(partition.Partition) >= len(topic.Partitions) {
 				part.ErrorCode = int16(kafka.UnknownTopicOrPartition)
 			} else {
-				gone.Partitions = append(gone.Partitions, p.Partition)
+				gone.Partitions = append(gone.Partitions, partition.Partition)
 			}
 			out.Partitions = append(out.Partitions, part)
 		}
 		resp.Topics = append(resp.Topics, out)
 		topics = append(topics, gone)
 	}
-	subscribed, code := c.groups.live.DeleteOffsets(c.groupTime(), c.await(t, nil), req.Group, topics)
+	subscribed, code := c.groups.live.DeleteOffsets(c.groupTime(), c.await(task, nil), req.Group, topics)
 	if code != kafka.None {
-		c.withdraw(t)
-		t.fail(wholeRequest, code, "")
+		c.withdraw(task)
+		task.fail(wholeRequest, code, "")
 		return
 	}
 	for i := range resp.Topics {

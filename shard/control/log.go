@@ -33,12 +33,12 @@ func (c *control) load() {
 		return
 	}
 	for c.loaded < c.engine.Durable(c.slot) && !c.shard.Failed() {
-		n, st := c.engine.Read(c.slot, c.loaded, c.engine.Durable(c.slot), 1<<20, c.views)
+		count, st := c.engine.Read(c.slot, c.loaded, c.engine.Durable(c.slot), 1<<20, c.views)
 		switch st {
 		case engine.OK:
-			for _, v := range c.views[:n] {
-				c.applyAll(v.Bytes)
-				c.engine.Unpin(v.Pin)
+			for _, view := range c.views[:count] {
+				c.applyAll(view.Bytes)
+				c.engine.Unpin(view.Pin)
 			}
 		case engine.NotCached:
 			if c.engine.ReadDisk(c.slot, c.loaded, shard.ControlUser) == engine.OK {
@@ -66,21 +66,21 @@ func (c *control) loadRead(st engine.Status, read uint32) {
 		c.shard.Fatalf("the control log cannot be read at offset ", c.loaded)
 		return
 	}
-	n := c.engine.ReadViews(read, c.loaded, c.engine.Durable(c.slot), 1<<30, c.views)
-	for _, v := range c.views[:n] {
-		c.applyAll(v.Bytes)
-		c.engine.Unpin(v.Pin)
+	count := c.engine.ReadViews(read, c.loaded, c.engine.Durable(c.slot), 1<<30, c.views)
+	for _, view := range c.views[:count] {
+		c.applyAll(view.Bytes)
+		c.engine.Unpin(view.Pin)
 	}
 	c.engine.ReadEnd(read)
 }
 
 // applyAll applies the commands in stored batches, each once.
-func (c *control) applyAll(b []byte) {
-	for len(b) >= kafka.BatchHeaderBytes && !c.shard.Failed() {
-		size := kafka.BatchBytes(b)
-		base := kafka.BaseOffset(b)
+func (c *control) applyAll(batches []byte) {
+	for len(batches) >= kafka.BatchHeaderBytes && !c.shard.Failed() {
+		size := kafka.BatchBytes(batches)
+		base := kafka.BaseOffset(batches)
 		if base >= c.loaded {
-			if cmd, ok := commandOf(b[:size]); ok {
+			if cmd, ok := commandOf(batches[:size]); ok {
 				c.grown += commandCost + len(cmd)
 				c.former = c.former || len(cmd) > 0 && cmd[0] < format.CommandVersion
 				if err := c.state.Apply(cmd); err != nil && err != cluster.ErrReplayed {
@@ -90,7 +90,7 @@ func (c *control) applyAll(b []byte) {
 			}
 			c.loaded = base + 1
 		}
-		b = b[size:]
+		batches = batches[size:]
 	}
 }
 
@@ -157,11 +157,11 @@ func commandBatch(cmd []byte, wall int64) []byte {
 }
 
 // commandOf is the command in a stored batch.
-func commandOf(b []byte) ([]byte, bool) {
-	it := kafka.Records(b)
-	r, ok := it.Next()
+func commandOf(batch []byte) ([]byte, bool) {
+	it := kafka.Records(batch)
+	record, ok := it.Next()
 	if !ok {
 		return nil, false
 	}
-	return r.Value, true
+	return record.Value, true
 }

@@ -32,8 +32,8 @@ func metadataNames(req *kmsg.MetadataRequest) int { return len(req.Topics) }
 
 // metadata creates the missing topics, where that is allowed, and then describes the
 // cluster as it is when the answer leaves.
-func (c *control) metadata(t *task, req *kmsg.MetadataRequest, resp *kmsg.MetadataResponse) {
-	t.finish = func() { c.describeMetadata(t.from.Listener, req, resp) }
+func (c *control) metadata(task *task, req *kmsg.MetadataRequest, resp *kmsg.MetadataResponse) {
+	task.finish = func() { c.describeMetadata(task.from.Listener, req, resp) }
 	if !c.o.AutoCreateTopics || req.Version >= 4 && !req.AllowAutoTopicCreation {
 		return
 	}
@@ -43,7 +43,7 @@ func (c *control) metadata(t *task, req *kmsg.MetadataRequest, resp *kmsg.Metada
 			continue
 		}
 		if _, ok := c.state.Topic(*name); !ok {
-			c.enqueue(change{kind: changeCreate, task: t, name: *name, partitions: c.o.PartitionsDefault, replicas: 1})
+			c.enqueue(change{kind: changeCreate, task: task, name: *name, partitions: c.o.PartitionsDefault, replicas: 1})
 		}
 	}
 }
@@ -53,9 +53,9 @@ func (c *control) metadata(t *task, req *kmsg.MetadataRequest, resp *kmsg.Metada
 func failMetadata(*kmsg.MetadataRequest, *kmsg.MetadataResponse, int, kafka.ErrorCode, string) {}
 
 func (c *control) describeMetadata(listener uint8, req *kmsg.MetadataRequest, resp *kmsg.MetadataResponse) {
-	for _, n := range c.o.ClientNodes(listener) {
+	for _, node := range c.o.ClientNodes(listener) {
 		broker := kmsg.NewMetadataResponseBroker()
-		broker.NodeID, broker.Host, broker.Port = n.ID, n.Host, n.Port
+		broker.NodeID, broker.Host, broker.Port = node.ID, node.Host, node.Port
 		resp.Brokers = append(resp.Brokers, broker)
 	}
 	resp.ClusterID = kmsg.StringPtr(c.o.ClusterID)
@@ -114,13 +114,13 @@ func (c *control) metadataTopic(topic *cluster.Topic) kmsg.MetadataResponseTopic
 	out := kmsg.NewMetadataResponseTopic()
 	name := topic.Name
 	out.Topic, out.TopicID = &name, topic.ID
-	for i, p := range topic.Partitions {
+	for i, partition := range topic.Partitions {
 		part := kmsg.NewMetadataResponseTopicPartition()
 		part.Partition = int32(i)
-		part.Leader = c.leader(p)
+		part.Leader = c.leader(partition)
 		part.LeaderEpoch = c.shard.LeaderEpoch()
 		part.Replicas, part.ISR, part.OfflineReplicas = []int32{part.Leader}, []int32{part.Leader}, []int32{}
-		if _, opening := c.pendingLogOps[logOp{p.LogID, false}]; opening {
+		if _, opening := c.pendingLogOps[logOp{partition.LogID, false}]; opening {
 			// Until the log is open the leader would reject a producer's first batch, and
 			// might accept the second: out of order.
 			part.ErrorCode, part.Leader, part.LeaderEpoch = int16(kafka.LeaderNotAvailable), -1, -1
@@ -131,13 +131,13 @@ func (c *control) metadataTopic(topic *cluster.Topic) kmsg.MetadataResponseTopic
 }
 
 // leader is the id of the node that leads a partition.
-func (c *control) leader(p cluster.Partition) int32 {
-	return c.o.Nodes[format.Place(p.LogID, c.o.DataShards)].ID
+func (c *control) leader(partition cluster.Partition) int32 {
+	return c.o.Nodes[format.Place(partition.LogID, c.o.DataShards)].ID
 }
 
 // findCoordinator: the control shard coordinates all groups, and no transactions.
-func (c *control) findCoordinator(t *task, req *kmsg.FindCoordinatorRequest, resp *kmsg.FindCoordinatorResponse) {
-	node, code, message := c.o.ClientNodes(t.from.Listener)[0], kafka.None, (*string)(nil)
+func (c *control) findCoordinator(task *task, req *kmsg.FindCoordinatorRequest, resp *kmsg.FindCoordinatorResponse) {
+	node, code, message := c.o.ClientNodes(task.from.Listener)[0], kafka.None, (*string)(nil)
 	if req.CoordinatorType != 0 {
 		// The code makes clients give up at once. If there were only no coordinator yet
 		// they would ask again for a minute.
@@ -158,7 +158,7 @@ func (c *control) findCoordinator(t *task, req *kmsg.FindCoordinatorRequest, res
 	}
 }
 
-func (c *control) describeCluster(t *task, req *kmsg.DescribeClusterRequest, resp *kmsg.DescribeClusterResponse) {
+func (c *control) describeCluster(task *task, req *kmsg.DescribeClusterRequest, resp *kmsg.DescribeClusterResponse) {
 	resp.EndpointType = 1
 	if req.Version >= 1 && req.EndpointType != 1 {
 		code, message := kafka.UnsupportedEndpointType, fmt.Sprintf("Unsupported endpoint type %d.", req.EndpointType)
@@ -169,9 +169,9 @@ func (c *control) describeCluster(t *task, req *kmsg.DescribeClusterRequest, res
 		return
 	}
 	resp.ClusterID, resp.ControllerID = c.o.ClusterID, c.o.Nodes[0].ID
-	for _, n := range c.o.ClientNodes(t.from.Listener) {
+	for _, node := range c.o.ClientNodes(task.from.Listener) {
 		broker := kmsg.NewDescribeClusterResponseBroker()
-		broker.NodeID, broker.Host, broker.Port = n.ID, n.Host, n.Port
+		broker.NodeID, broker.Host, broker.Port = node.ID, node.Host, node.Port
 		resp.Brokers = append(resp.Brokers, broker)
 	}
 }
@@ -228,15 +228,15 @@ func (c *control) describeTopicPartitions(_ *task, req *kmsg.DescribeTopicPartit
 			continue
 		}
 		out.TopicID = topic.ID
-		for i := first; int(i) < len(topic.Partitions); i++ {
+		for index := first; int(index) < len(topic.Partitions); index++ {
 			if left == 0 {
-				next(name, i)
+				next(name, index)
 				break
 			}
 			left--
 			part := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
-			part.Partition, part.LeaderEpoch = i, c.shard.LeaderEpoch()
-			part.LeaderID = c.leader(topic.Partitions[i])
+			part.Partition, part.LeaderEpoch = index, c.shard.LeaderEpoch()
+			part.LeaderID = c.leader(topic.Partitions[index])
 			part.Replicas, part.ISR, part.OfflineReplicas = []int32{part.LeaderID}, []int32{part.LeaderID}, []int32{}
 			part.EligibleLeaderReplicas, part.LastKnownELR = []int32{}, []int32{}
 			out.Partitions = append(out.Partitions, part)

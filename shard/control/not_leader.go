@@ -13,7 +13,7 @@ import (
 
 // notLeader is the code for a partition of a topic, by name.
 func (c *control) notLeader(topic string, partition int32) int16 {
-	if t, ok := c.state.Topic(topic); ok && partition >= 0 && int(partition) < len(t.Partitions) {
+	if found, ok := c.state.Topic(topic); ok && partition >= 0 && int(partition) < len(found.Partitions) {
 		return int16(kafka.NotLeaderOrFollower)
 	}
 	return int16(kafka.UnknownTopicOrPartition)
@@ -21,31 +21,31 @@ func (c *control) notLeader(topic string, partition int32) int16 {
 
 // notLeaderByID is notLeader for a request that names topics by id.
 func (c *control) notLeaderByID(id [16]byte, partition int32) int16 {
-	if t, ok := c.state.TopicByID(id); ok {
-		return c.notLeader(t.Name, partition)
+	if found, ok := c.state.TopicByID(id); ok {
+		return c.notLeader(found.Name, partition)
 	}
 	return int16(kafka.UnknownTopicID)
 }
 
 // refuseProduce closes the connection of a request with acks=0, which has no answer in
 // which an error could stand.
-func (c *control) refuseProduce(t *task, req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse) {
+func (c *control) refuseProduce(task *task, req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse) {
 	for i := range req.Topics {
 		asked := &req.Topics[i]
 		out := kmsg.NewProduceResponseTopic()
 		out.Topic, out.TopicID = asked.Topic, asked.TopicID
-		for _, p := range asked.Partitions {
+		for _, partition := range asked.Partitions {
 			part := kmsg.NewProduceResponseTopicPartition()
-			part.Partition, part.ErrorCode, part.BaseOffset, part.LogStartOffset = p.Partition, c.notLeader(asked.Topic, p.Partition), -1, -1
+			part.Partition, part.ErrorCode, part.BaseOffset, part.LogStartOffset = partition.Partition, c.notLeader(asked.Topic, partition.Partition), -1, -1
 			if req.Version >= kafka.ProduceByID {
-				part.ErrorCode = c.notLeaderByID(asked.TopicID, p.Partition)
+				part.ErrorCode = c.notLeaderByID(asked.TopicID, partition.Partition)
 			}
 			out.Partitions = append(out.Partitions, part)
 		}
 		resp.Topics = append(resp.Topics, out)
 	}
 	if req.Acks == 0 {
-		t.resp = nil
+		task.resp = nil
 	}
 }
 
@@ -74,17 +74,17 @@ func (c *control) refuseListOffsets(_ *task, req *kmsg.ListOffsetsRequest, resp 
 	}
 	asked := map[partition]int{}
 	for _, topic := range req.Topics {
-		for _, p := range topic.Partitions {
-			asked[partition{topic.Topic, p.Partition}]++
+		for _, wanted := range topic.Partitions {
+			asked[partition{topic.Topic, wanted.Partition}]++
 		}
 	}
 	for _, topic := range req.Topics {
 		out := kmsg.NewListOffsetsResponseTopic()
 		out.Topic = topic.Topic
-		for _, p := range topic.Partitions {
+		for _, wanted := range topic.Partitions {
 			part := kmsg.NewListOffsetsResponseTopicPartition()
-			part.Partition, part.ErrorCode, part.Timestamp, part.Offset = p.Partition, c.notLeader(topic.Topic, p.Partition), -1, -1
-			if asked[partition{topic.Topic, p.Partition}] > 1 {
+			part.Partition, part.ErrorCode, part.Timestamp, part.Offset = wanted.Partition, c.notLeader(topic.Topic, wanted.Partition), -1, -1
+			if asked[partition{topic.Topic, wanted.Partition}] > 1 {
 				part.ErrorCode = int16(kafka.InvalidRequest)
 			}
 			out.Partitions = append(out.Partitions, part)
@@ -97,9 +97,9 @@ func (c *control) refuseEpochs(_ *task, req *kmsg.OffsetForLeaderEpochRequest, r
 	for _, topic := range req.Topics {
 		out := kmsg.NewOffsetForLeaderEpochResponseTopic()
 		out.Topic = topic.Topic
-		for _, p := range topic.Partitions {
+		for _, partition := range topic.Partitions {
 			part := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
-			part.Partition, part.ErrorCode, part.EndOffset, part.LeaderEpoch = p.Partition, c.notLeader(topic.Topic, p.Partition), -1, -1
+			part.Partition, part.ErrorCode, part.EndOffset, part.LeaderEpoch = partition.Partition, c.notLeader(topic.Topic, partition.Partition), -1, -1
 			out.Partitions = append(out.Partitions, part)
 		}
 		resp.Topics = append(resp.Topics, out)

@@ -27,34 +27,34 @@ import (
 //
 // ListPartitionReassignments (46): KIP-455.
 
-func deleteRecordsNames(req *kmsg.DeleteRecordsRequest) (n int) {
+func deleteRecordsNames(req *kmsg.DeleteRecordsRequest) (count int) {
 	for i := range req.Topics {
-		n += 1 + len(req.Topics[i].Partitions)
+		count += 1 + len(req.Topics[i].Partitions)
 	}
-	return n
+	return count
 }
 
 // deleteRecords has the owners of the logs move their starts. A client asks each
 // partition's leader; another node that is asked says that it is not.
-func (c *control) deleteRecords(t *task, req *kmsg.DeleteRecordsRequest, resp *kmsg.DeleteRecordsResponse) {
+func (c *control) deleteRecords(task *task, req *kmsg.DeleteRecordsRequest, resp *kmsg.DeleteRecordsResponse) {
 	for i := range req.Topics {
 		asked := &req.Topics[i]
 		out := kmsg.NewDeleteRecordsResponseTopic()
 		out.Topic, out.Partitions = asked.Topic, make([]kmsg.DeleteRecordsResponseTopicPartition, len(asked.Partitions))
 		resp.Topics = append(resp.Topics, out)
-		for k, p := range asked.Partitions {
+		for k, partition := range asked.Partitions {
 			part := &out.Partitions[k]
-			part.Partition, part.LowWatermark = p.Partition, -1
-			logID, code := c.ledBy(t.from.Shard, asked.Topic, p.Partition)
+			part.Partition, part.LowWatermark = partition.Partition, -1
+			logID, code := c.ledBy(task.from.Shard, asked.Topic, partition.Partition)
 			switch {
 			case code != kafka.None:
 				part.ErrorCode = int16(code)
-			case p.Offset < -1:
+			case partition.Offset < -1:
 				part.ErrorCode = int16(kafka.OffsetOutOfRange)
 			default:
-				c.ask(t.from.Shard, shard.Mail{Kind: shard.MailTruncate, A: logID, B: uint64(p.Offset)}, nil, question{task: t, taken: func(m shard.Mail) {
-					if part.ErrorCode = m.Code; m.Code == 0 {
-						part.LowWatermark = int64(m.A)
+				c.ask(task.from.Shard, shard.Mail{Kind: shard.MailTruncate, A: logID, B: uint64(partition.Offset)}, nil, question{task: task, taken: func(mail shard.Mail) {
+					if part.ErrorCode = mail.Code; mail.Code == 0 {
+						part.LowWatermark = int64(mail.A)
 					}
 				}})
 			}
@@ -64,11 +64,11 @@ func (c *control) deleteRecords(t *task, req *kmsg.DeleteRecordsRequest, resp *k
 
 // ledBy is the log of a partition, where that node leads it.
 func (c *control) ledBy(node int, topic string, partition int32) (logID uint64, code kafka.ErrorCode) {
-	t, ok := c.state.Topic(topic)
-	if !ok || partition < 0 || int(partition) >= len(t.Partitions) {
+	found, ok := c.state.Topic(topic)
+	if !ok || partition < 0 || int(partition) >= len(found.Partitions) {
 		return 0, kafka.UnknownTopicOrPartition
 	}
-	logID = t.Partitions[partition].LogID
+	logID = found.Partitions[partition].LogID
 	if format.Place(logID, c.o.DataShards) != node {
 		return 0, kafka.NotLeaderOrFollower
 	}
@@ -77,38 +77,38 @@ func (c *control) ledBy(node int, topic string, partition int32) (logID uint64, 
 
 // describeLogDirs asks the node that was asked how large its logs are, page by page.
 // The control shard's node has none that clients know.
-func (c *control) describeLogDirs(t *task, req *kmsg.DescribeLogDirsRequest, resp *kmsg.DescribeLogDirsResponse) {
+func (c *control) describeLogDirs(task *task, req *kmsg.DescribeLogDirsRequest, resp *kmsg.DescribeLogDirsResponse) {
 	dir := kmsg.NewDescribeLogDirsResponseDir()
 	dir.Dir, dir.TotalBytes, dir.UsableBytes = c.o.DataDir, -1, -1 // a shard does not know them
 	resp.Dirs = append(resp.Dirs, dir)
-	if t.from.Shard == 0 {
+	if task.from.Shard == 0 {
 		return
 	}
 	topics := map[[16]byte]int{} // where a topic is in the response
-	var page func(m shard.Mail)
+	var page func(mail shard.Mail)
 	ask := func(from uint64) {
-		c.ask(t.from.Shard, shard.Mail{Kind: shard.MailSizes, B: from}, nil, question{task: t, taken: page})
+		c.ask(task.from.Shard, shard.Mail{Kind: shard.MailSizes, B: from}, nil, question{task: task, taken: page})
 	}
-	page = func(m shard.Mail) {
-		if c.logSizes(m, req, &resp.Dirs[0], topics); m.Code == 0 && m.B != 0 {
-			ask(m.B)
+	page = func(mail shard.Mail) {
+		if c.logSizes(mail, req, &resp.Dirs[0], topics); mail.Code == 0 && mail.B != 0 {
+			ask(mail.B)
 		}
 	}
 	ask(0)
 }
 
 // logSizes takes a page of sizes: those of topics and partitions that were asked for.
-func (c *control) logSizes(m shard.Mail, req *kmsg.DescribeLogDirsRequest, dir *kmsg.DescribeLogDirsResponseDir, topics map[[16]byte]int) {
-	if m.Code != 0 {
-		dir.ErrorCode = m.Code
+func (c *control) logSizes(mail shard.Mail, req *kmsg.DescribeLogDirsRequest, dir *kmsg.DescribeLogDirsResponseDir, topics map[[16]byte]int) {
+	if mail.Code != 0 {
+		dir.ErrorCode = mail.Code
 		return
 	}
-	b := m.Block.Bytes()
-	for range m.A {
-		topic, ok := c.state.TopicByID([16]byte(b))
+	entries := mail.Block.Bytes()
+	for range mail.A {
+		topic, ok := c.state.TopicByID([16]byte(entries))
 		part := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
-		part.Partition, part.Size = int32(binary.LittleEndian.Uint64(b[16:])), int64(binary.LittleEndian.Uint64(b[24:]))
-		b = b[shard.SizeMailBytes:]
+		part.Partition, part.Size = int32(binary.LittleEndian.Uint64(entries[16:])), int64(binary.LittleEndian.Uint64(entries[24:]))
+		entries = entries[shard.SizeMailBytes:]
 		if !ok || req.Topics != nil && !slices.ContainsFunc(req.Topics, func(asked kmsg.DescribeLogDirsRequestTopic) bool {
 			return asked.Topic == topic.Name && slices.Contains(asked.Partitions, part.Partition)
 		}) {
@@ -125,16 +125,16 @@ func (c *control) logSizes(m shard.Mail, req *kmsg.DescribeLogDirsRequest, dir *
 	}
 }
 
-func describeProducersNames(req *kmsg.DescribeProducersRequest) (n int) {
+func describeProducersNames(req *kmsg.DescribeProducersRequest) (count int) {
 	for i := range req.Topics {
-		n += 1 + len(req.Topics[i].Partitions)
+		count += 1 + len(req.Topics[i].Partitions)
 	}
-	return n
+	return count
 }
 
 // describeProducers asks each partition's leader, which must be the node that was
 // asked, for the idempotent producers it remembers.
-func (c *control) describeProducers(t *task, req *kmsg.DescribeProducersRequest, resp *kmsg.DescribeProducersResponse) {
+func (c *control) describeProducers(task *task, req *kmsg.DescribeProducersRequest, resp *kmsg.DescribeProducersResponse) {
 	described := map[uint64]bool{}
 	for i := range req.Topics {
 		asked := &req.Topics[i]
@@ -144,7 +144,7 @@ func (c *control) describeProducers(t *task, req *kmsg.DescribeProducersRequest,
 		for k, index := range asked.Partitions {
 			part := &out.Partitions[k]
 			part.Partition = index
-			logID, code := c.ledBy(t.from.Shard, asked.Topic, index)
+			logID, code := c.ledBy(task.from.Shard, asked.Topic, index)
 			if code == kafka.None && described[logID] {
 				code = kafka.InvalidRequest // once is enough, and bounds the answer
 			}
@@ -153,19 +153,19 @@ func (c *control) describeProducers(t *task, req *kmsg.DescribeProducersRequest,
 				continue
 			}
 			described[logID] = true
-			c.ask(t.from.Shard, shard.Mail{Kind: shard.MailProducers, A: logID}, nil, question{task: t, taken: func(m shard.Mail) { activeProducers(m, part) }})
+			c.ask(task.from.Shard, shard.Mail{Kind: shard.MailProducers, A: logID}, nil, question{task: task, taken: func(mail shard.Mail) { activeProducers(mail, part) }})
 		}
 	}
 }
 
 // activeProducers takes the producers of one partition, in order of their ids.
-func activeProducers(m shard.Mail, part *kmsg.DescribeProducersResponseTopicPartition) {
-	if m.Code != 0 {
-		part.ErrorCode = m.Code
+func activeProducers(mail shard.Mail, part *kmsg.DescribeProducersResponseTopicPartition) {
+	if mail.Code != 0 {
+		part.ErrorCode = mail.Code
 		return
 	}
-	b := m.Block.Bytes()
-	for range m.A {
+	b := mail.Block.Bytes()
+	for range mail.A {
 		out := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
 		out.ProducerID, out.ProducerEpoch = int64(binary.LittleEndian.Uint64(b)), int32(binary.LittleEndian.Uint32(b[8:]))
 		out.LastSequence = int32(binary.LittleEndian.Uint32(b[12:]))
@@ -178,11 +178,11 @@ func activeProducers(m shard.Mail, part *kmsg.DescribeProducersResponseTopicPart
 	})
 }
 
-func electLeadersNames(req *kmsg.ElectLeadersRequest) (n int) {
+func electLeadersNames(req *kmsg.ElectLeadersRequest) (count int) {
 	for i := range req.Topics {
-		n += 1 + len(req.Topics[i].Partitions)
+		count += 1 + len(req.Topics[i].Partitions)
 	}
-	return n
+	return count
 }
 
 // electLeaders: the only replica leads already. As in Kafka, the answer to a request

@@ -15,7 +15,7 @@ import (
 
 // initProducerID gives out an id of a block that is durable. Transactions are not
 // served: there is no coordinator for them.
-func (c *control) initProducerID(t *task, req *kmsg.InitProducerIDRequest, resp *kmsg.InitProducerIDResponse) {
+func (c *control) initProducerID(task *task, req *kmsg.InitProducerIDRequest, resp *kmsg.InitProducerIDResponse) {
 	resp.ProducerID, resp.ProducerEpoch = -1, -1
 	switch {
 	case (req.ProducerID == -1) != (req.ProducerEpoch == -1), req.TransactionalID != nil && *req.TransactionalID == "":
@@ -25,8 +25,8 @@ func (c *control) initProducerID(t *task, req *kmsg.InitProducerIDRequest, resp 
 		resp.ErrorCode = int16(kafka.TransactionalIDAuthorizationFailed)
 		return
 	}
-	t.pending++
-	c.ids = append(c.ids, t)
+	task.pending++
+	c.ids = append(c.ids, task)
 	c.giveIDs()
 }
 
@@ -49,11 +49,11 @@ func (c *control) giveIDs() {
 		if id < 0 {
 			return
 		}
-		t := c.ids[0]
+		task := c.ids[0]
 		c.ids = c.ids[1:]
-		resp := t.resp.(*kmsg.InitProducerIDResponse)
+		resp := task.resp.(*kmsg.InitProducerIDResponse)
 		resp.ProducerID, resp.ProducerEpoch = id, 0
-		c.done(t)
+		c.done(task)
 	}
 	c.ids = nil
 }
@@ -61,9 +61,9 @@ func (c *control) giveIDs() {
 // refuseIDs tells the producers that wait for an id that no block can be reserved.
 func (c *control) refuseIDs(code kafka.ErrorCode, message string) {
 	c.reserving = false
-	for _, t := range c.ids {
-		t.fail(wholeRequest, code, message)
-		c.done(t)
+	for _, task := range c.ids {
+		task.fail(wholeRequest, code, message)
+		c.done(task)
 	}
 	c.ids = nil
 }

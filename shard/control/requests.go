@@ -40,44 +40,44 @@ type answer struct {
 const clientIDBytesMax = 255
 
 // forwarded takes a request that a data shard lends, and gives the block back.
-func (c *control) forwarded(m shard.Mail) {
-	b := m.Block.Bytes()
-	peer, frame := ioring.Address(b), b[len(ioring.Address{}):]
+func (c *control) forwarded(mail shard.Mail) {
+	lent := mail.Block.Bytes()
+	peer, frame := ioring.Address(lent), lent[len(ioring.Address{}):]
 	c.pieces = append(c.pieces[:0], frame)
 	c.reader.Reset(c.pieces)
-	var h kafka.Request
-	if err := kafka.ParseHeader(&c.reader, &h); err != nil {
+	var header kafka.Request
+	if err := kafka.ParseHeader(&c.reader, &header); err != nil {
 		panic("control: a request was forwarded whose header does not parse")
 	}
-	c.Accept(shard.Origin{Shard: int(m.From), Slot: m.Slot, Serial: m.Serial, Listener: uint8(m.Code), Peer: peer}, h, frame[c.reader.Offset():])
-	c.shard.Send(shard.Mail{Kind: shard.MailGiveBack, Block: m.Block}, int(m.From))
+	c.Accept(shard.Origin{Shard: int(mail.From), Slot: mail.Slot, Serial: mail.Serial, Listener: uint8(mail.Code), Peer: peer}, header, frame[c.reader.Offset():])
+	c.shard.Send(shard.Mail{Kind: shard.MailGiveBack, Block: mail.Block}, int(mail.From))
 }
 
 // Accept takes a request: from a connection of this shard, or from forwarded. Its
 // key and version are served.
-func (c *control) Accept(from shard.Origin, h kafka.Request, body []byte) {
+func (c *control) Accept(from shard.Origin, header kafka.Request, body []byte) {
 	c.tasks++
-	req := kmsg.RequestForKey(h.Key)
-	req.SetVersion(h.Version)
+	req := kmsg.RequestForKey(header.Key)
+	req.SetVersion(header.Version)
 	if err := req.ReadFrom(body); err != nil {
-		c.shard.Logf(shard.Warn, "malformed request, connection closed: key ", int64(h.Key))
+		c.shard.Logf(shard.Warn, "malformed request, connection closed: key ", int64(header.Key))
 		c.answer(from, nil)
 		return
 	}
-	api := &c.apis[h.Key]
-	if n := api.names(req); n > c.namesMax() {
-		c.shard.Logf(shard.Warn, "a request names more topics or partitions than there can be, connection closed: ", int64(n))
+	api := &c.apis[header.Key]
+	if count := api.names(req); count > c.namesMax() {
+		c.shard.Logf(shard.Warn, "a request names more topics or partitions than there can be, connection closed: ", int64(count))
 		c.answer(from, nil)
 		return
 	}
-	t := &task{api: api, from: from, header: h, clientID: string(h.ClientID[:min(len(h.ClientID), clientIDBytesMax)]), req: req, resp: req.ResponseKind(), pending: 1}
-	t.header.ClientID = nil
+	task := &task{api: api, from: from, header: header, clientID: string(header.ClientID[:min(len(header.ClientID), clientIDBytesMax)]), req: req, resp: req.ResponseKind(), pending: 1}
+	task.header.ClientID = nil
 	if api.served.Where == shard.AtCoordinator {
-		c.startGroup(t)
+		c.startGroup(task)
 	} else {
-		api.start(c, t)
+		api.start(c, task)
 	}
-	c.done(t)
+	c.done(task)
 }
 
 // namesMax bounds what one request may name, so that its answer, which may be much
@@ -92,28 +92,28 @@ func (t *task) fail(item int, code kafka.ErrorCode, message string) {
 
 // done says that one thing the task waited for is over, and answers it when that was
 // the last.
-func (c *control) done(t *task) {
-	t.pending--
-	if t.pending > 0 {
+func (c *control) done(task *task) {
+	task.pending--
+	if task.pending > 0 {
 		return
 	}
-	if t.finish != nil {
-		t.finish()
+	if task.finish != nil {
+		task.finish()
 	}
-	if t.resp == nil {
-		c.answer(t.from, nil)
+	if task.resp == nil {
+		c.answer(task.from, nil)
 		return
 	}
-	t.resp.SetVersion(t.header.Version)
-	b := binary.BigEndian.AppendUint32(make([]byte, 0, 1024), uint32(t.header.Correlation))
-	if kafka.ResponseHeaderBytes(t.header.Key, t.header.Version) > len(b) {
-		b = append(b, 0) // no tags
+	task.resp.SetVersion(task.header.Version)
+	encoded := binary.BigEndian.AppendUint32(make([]byte, 0, 1024), uint32(task.header.Correlation))
+	if kafka.ResponseHeaderBytes(task.header.Key, task.header.Version) > len(encoded) {
+		encoded = append(encoded, 0) // no tags
 	}
-	c.answer(t.from, t.resp.AppendTo(b))
+	c.answer(task.from, task.resp.AppendTo(encoded))
 }
 
-func (c *control) answer(to shard.Origin, b []byte) {
-	c.answers = append(c.answers, answer{to, b})
+func (c *control) answer(to shard.Origin, encoded []byte) {
+	c.answers = append(c.answers, answer{to, encoded})
 	c.sendAnswers()
 }
 
@@ -148,18 +148,18 @@ func (c *control) sendAnswers() {
 func (t *task) clientHost() string { return string(t.from.Peer.Append([]byte("/"))) }
 
 // stringOf is a nullable string of a request, "" for null.
-func stringOf(s *string) string {
-	if s == nil {
+func stringOf(text *string) string {
+	if text == nil {
 		return ""
 	}
-	return *s
+	return *text
 }
 
 // nullable is how an empty string is written into a response where a field may be
 // null.
-func nullable(s string) *string {
-	if s == "" {
+func nullable(text string) *string {
+	if text == "" {
 		return nil
 	}
-	return &s
+	return &text
 }

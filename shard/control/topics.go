@@ -23,9 +23,9 @@ func createTopicsNames(req *kmsg.CreateTopicsRequest) int { return len(req.Topic
 
 // createTopics has topics made. Each is there, with its logs open, when the request is
 // answered.
-func (c *control) createTopics(t *task, req *kmsg.CreateTopicsRequest, resp *kmsg.CreateTopicsResponse) {
-	if t.validateOnly = req.ValidateOnly; !t.validateOnly {
-		t.finish = func() { c.describeCreated(t.from.Shard, resp) }
+func (c *control) createTopics(task *task, req *kmsg.CreateTopicsRequest, resp *kmsg.CreateTopicsResponse) {
+	if task.validateOnly = req.ValidateOnly; !task.validateOnly {
+		task.finish = func() { c.describeCreated(task.from.Shard, resp) }
 	}
 	count := map[string]int{}
 	for i := range req.Topics {
@@ -37,22 +37,22 @@ func (c *control) createTopics(t *task, req *kmsg.CreateTopicsRequest, resp *kms
 		out.Topic, out.NumPartitions, out.ReplicationFactor = asked.Topic, asked.NumPartitions, 1
 		resp.Topics = append(resp.Topics, out)
 		if count[asked.Topic] > 1 {
-			t.fail(i, kafka.InvalidRequest, "Create topics request has duplicate topic names.")
+			task.fail(i, kafka.InvalidRequest, "Create topics request has duplicate topic names.")
 			continue
 		}
 		partitions, replicas := int(asked.NumPartitions), int(asked.ReplicationFactor)
 		var on cluster.Placement
-		if n := len(asked.ReplicaAssignment); n > 0 {
+		if assigned := len(asked.ReplicaAssignment); assigned > 0 {
 			if partitions != -1 || replicas != -1 {
-				t.fail(i, kafka.InvalidRequest, "A manual partition assignment was specified, but numPartitions or replicationFactor was not set to -1.")
+				task.fail(i, kafka.InvalidRequest, "A manual partition assignment was specified, but numPartitions or replicationFactor was not set to -1.")
 				continue
 			}
 			var why string
 			if on, why = c.assignedPlacement(asked.ReplicaAssignment); why != "" {
-				t.fail(i, kafka.InvalidReplicaAssignment, why)
+				task.fail(i, kafka.InvalidReplicaAssignment, why)
 				continue
 			}
-			partitions, replicas = n, 1
+			partitions, replicas = assigned, 1
 		}
 		if partitions == -1 {
 			partitions = c.o.PartitionsDefault
@@ -68,10 +68,10 @@ func (c *control) createTopics(t *task, req *kmsg.CreateTopicsRequest, resp *kms
 			configs = append(configs, cluster.Config{Name: config.Name, Value: *config.Value})
 		}
 		if missing != "" {
-			t.fail(i, kafka.InvalidConfig, "Null value not supported for topic configs: "+missing)
+			task.fail(i, kafka.InvalidConfig, "Null value not supported for topic configs: "+missing)
 			continue
 		}
-		c.enqueue(change{kind: changeCreate, task: t, item: i, name: asked.Topic, partitions: partitions, replicas: replicas, on: on, configs: configs})
+		c.enqueue(change{kind: changeCreate, task: task, item: i, name: asked.Topic, partitions: partitions, replicas: replicas, on: on, configs: configs})
 	}
 }
 
@@ -105,11 +105,11 @@ func (c *control) describeCreated(node int, resp *kmsg.CreateTopicsResponse) {
 // partitions may come in any order.
 func (c *control) assignedPlacement(assignment []kmsg.CreateTopicsRequestTopicReplicaAssignment) (on cluster.Placement, why string) {
 	replicas := make([][]int32, len(assignment))
-	for _, a := range assignment {
-		if a.Partition < 0 || int(a.Partition) >= len(replicas) || replicas[a.Partition] != nil {
+	for _, assigned := range assignment {
+		if assigned.Partition < 0 || int(assigned.Partition) >= len(replicas) || replicas[assigned.Partition] != nil {
 			return on, "Partitions should be a consecutive 0-based integer sequence."
 		}
-		replicas[a.Partition] = append([]int32{}, a.Replicas...)
+		replicas[assigned.Partition] = append([]int32{}, assigned.Replicas...)
 	}
 	return c.placement(replicas)
 }
@@ -123,8 +123,8 @@ func (c *control) placement(replicas [][]int32) (on cluster.Placement, why strin
 			return on, fmt.Sprintf("Partition %d is assigned to %d replicas; this broker does not replicate, so each has 1.", i, len(nodes))
 		}
 		at := -1
-		for k, n := range c.o.Nodes {
-			if n.ID == nodes[0] {
+		for k, node := range c.o.Nodes {
+			if node.ID == nodes[0] {
 				at = k
 			}
 		}
@@ -145,7 +145,7 @@ func deleteTopicsNames(req *kmsg.DeleteTopicsRequest) int {
 }
 
 // deleteTopics has topics deleted. Their logs are when the request is answered.
-func (c *control) deleteTopics(t *task, req *kmsg.DeleteTopicsRequest, resp *kmsg.DeleteTopicsResponse) {
+func (c *control) deleteTopics(task *task, req *kmsg.DeleteTopicsRequest, resp *kmsg.DeleteTopicsResponse) {
 	add := func(name *string, id [16]byte) int {
 		out := kmsg.NewDeleteTopicsResponseTopic()
 		out.Topic, out.TopicID = name, id
@@ -167,33 +167,33 @@ func (c *control) deleteTopics(t *task, req *kmsg.DeleteTopicsRequest, resp *kms
 		name := req.TopicNames[i]
 		item := add(&name, [16]byte{})
 		if names[name] > 1 {
-			t.fail(item, kafka.InvalidRequest, "Duplicate topic name.")
+			task.fail(item, kafka.InvalidRequest, "Duplicate topic name.")
 			continue
 		}
-		c.enqueue(change{kind: changeDelete, task: t, item: item, name: name})
+		c.enqueue(change{kind: changeDelete, task: task, item: item, name: name})
 	}
 	for i := range req.Topics {
 		asked := &req.Topics[i]
 		item := add(asked.Topic, asked.TopicID)
 		switch {
 		case asked.Topic != nil && asked.TopicID != [16]byte{}:
-			t.fail(item, kafka.InvalidRequest, "Topic name and topic id can not both be specified.")
+			task.fail(item, kafka.InvalidRequest, "Topic name and topic id can not both be specified.")
 		case asked.Topic == nil && asked.TopicID == [16]byte{}:
-			t.fail(item, kafka.InvalidRequest, "Neither topic name nor id were specified.")
+			task.fail(item, kafka.InvalidRequest, "Neither topic name nor id were specified.")
 		case asked.Topic != nil && names[*asked.Topic] > 1:
-			t.fail(item, kafka.InvalidRequest, "Duplicate topic name.")
+			task.fail(item, kafka.InvalidRequest, "Duplicate topic name.")
 		case asked.Topic == nil && ids[asked.TopicID] > 1:
-			t.fail(item, kafka.InvalidRequest, "Duplicate topic id.")
+			task.fail(item, kafka.InvalidRequest, "Duplicate topic id.")
 		case asked.Topic != nil:
 			if topic, ok := c.state.Topic(*asked.Topic); ok {
 				resp.Topics[item].TopicID = topic.ID
 			}
-			c.enqueue(change{kind: changeDelete, task: t, item: item, name: *asked.Topic})
+			c.enqueue(change{kind: changeDelete, task: task, item: item, name: *asked.Topic})
 		default:
 			if topic, ok := c.state.TopicByID(asked.TopicID); ok {
 				resp.Topics[item].Topic = &topic.Name
 			}
-			c.enqueue(change{kind: changeDeleteID, task: t, item: item, id: asked.TopicID})
+			c.enqueue(change{kind: changeDeleteID, task: task, item: item, id: asked.TopicID})
 		}
 	}
 }
@@ -208,8 +208,8 @@ func createPartitionsNames(req *kmsg.CreatePartitionsRequest) int { return len(r
 
 // createPartitions has topics grow. Each of the new partitions is open when the request
 // is answered.
-func (c *control) createPartitions(t *task, req *kmsg.CreatePartitionsRequest, resp *kmsg.CreatePartitionsResponse) {
-	t.validateOnly = req.ValidateOnly
+func (c *control) createPartitions(task *task, req *kmsg.CreatePartitionsRequest, resp *kmsg.CreatePartitionsResponse) {
+	task.validateOnly = req.ValidateOnly
 	count := map[string]int{}
 	for i := range req.Topics {
 		count[req.Topics[i].Topic]++
@@ -220,19 +220,19 @@ func (c *control) createPartitions(t *task, req *kmsg.CreatePartitionsRequest, r
 		out.Topic = asked.Topic
 		resp.Topics = append(resp.Topics, out)
 		if count[asked.Topic] > 1 {
-			t.fail(i, kafka.InvalidRequest, "Duplicate topic name.")
+			task.fail(i, kafka.InvalidRequest, "Duplicate topic name.")
 			continue
 		}
 		var replicas [][]int32
-		for _, a := range asked.Assignment {
-			replicas = append(replicas, a.Replicas)
+		for _, assigned := range asked.Assignment {
+			replicas = append(replicas, assigned.Replicas)
 		}
 		on, why := c.placement(replicas)
 		if why != "" {
-			t.fail(i, kafka.InvalidReplicaAssignment, why)
+			task.fail(i, kafka.InvalidReplicaAssignment, why)
 			continue
 		}
-		c.enqueue(change{kind: changeGrow, task: t, item: i, name: asked.Topic, partitions: int(asked.Count), on: on})
+		c.enqueue(change{kind: changeGrow, task: task, item: i, name: asked.Topic, partitions: int(asked.Count), on: on})
 	}
 }
 
