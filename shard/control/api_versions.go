@@ -8,11 +8,11 @@ import (
 )
 
 // ApiVersions (18). 1 has a throttle time, 3 is flexible and names the client's
-// software (KIP-511), 4 may say that a feature begins at version 0. Every shard answers
-// it itself, from what is made here once. 5 is not served: its request names a cluster
-// and a node (KIP-1242).
+// software (KIP-511), 4 may say that a feature begins at version 0. 5 is not served: its
+// request names a cluster and a node (KIP-1242). Every shard answers these requests itself,
+// with bytes that are made here once.
 
-// advertised are the keys that are served, in order, as ApiVersions has them.
+// advertised returns the keys that are served, in order, in the form of ApiVersions.
 func advertised(all *table) (keys []kmsg.ApiVersionsResponseApiKey) {
 	for i := range all {
 		if all[i].served.Where == shard.NotServed {
@@ -25,8 +25,8 @@ func advertised(all *table) (keys []kmsg.ApiVersionsResponseApiKey) {
 	return keys
 }
 
-// apiVersionsBody is the answer to ApiVersions at a version, without its correlation
-// id: the same for every client.
+// apiVersionsBody returns the answer to ApiVersions in a version, without its correlation
+// id. It is the same for every client.
 func apiVersionsBody(all *table, version int16) []byte {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	resp.SetVersion(version)
@@ -34,7 +34,7 @@ func apiVersionsBody(all *table, version int16) []byte {
 	return resp.AppendTo(nil)
 }
 
-// apiVersionsRefusal is the answer to a version of ApiVersions that is not served: the
+// apiVersionsRefusal returns the answer to a version of ApiVersions that is not served: the
 // body of version 0 with UNSUPPORTED_VERSION and the keys (KIP-511).
 func apiVersionsRefusal(all *table) []byte {
 	resp := kmsg.NewPtrApiVersionsResponse()
@@ -42,8 +42,8 @@ func apiVersionsRefusal(all *table) []byte {
 	return resp.AppendTo(nil)
 }
 
-// apiVersionsInvalid is the answer to a client that names its software as KIP-511 does
-// not allow.
+// apiVersionsInvalid returns the answer to a client that names its software in a way that
+// KIP-511 does not allow.
 func apiVersionsInvalid(version int16) []byte {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	resp.SetVersion(version)

@@ -7,39 +7,39 @@ import (
 	"github.com/tailbound/tailbound/shard"
 )
 
-// This file is the table of all that a broker serves: a row for each key. The
-// functions that a row names are in the file of the key's family, which begins with
-// what its versions mean. docs/CONTRIBUTING.md shows how a row is added.
+// This file is the table of all that a broker serves: one row for each key. The functions
+// that a row names are in the file of the key's family, whose first comment says what each
+// version means. docs/CONTRIBUTING.md shows how a row is added.
 
 // api is one row of the table: a key, its versions, and where it is served.
 type api struct {
 	key    int16
 	served shard.Served
 
-	// names is how many topics, partitions, groups and the like a request names. What
-	// names more than there can be is not started.
+	// names counts the topics, partitions, groups and the like that a request names. A
+	// request that names more than there can be is not started.
 	names func(req kmsg.Request) int
 
-	// start does a request's work as far as it can be done at once, and has the task
-	// wait for the rest. What it finds wrong it writes into the response itself.
+	// start does as much of a request's work as can be done at once, and has the task
+	// wait for the rest. It writes errors that it finds into the response itself.
 	start func(c *control, t *task)
 
-	// fail writes into a response what went wrong after start: for one item of the
-	// request, in the order of the request, or for wholeRequest. An item that has an
-	// error keeps it.
+	// fail writes an error that is found after start into the response: for one item of
+	// the request, counted in the order of the request, or for wholeRequest. An item that
+	// has an error already keeps it.
 	fail func(t *task, item int, code kafka.ErrorCode, message string)
 }
 
-// wholeRequest is the item that stands for all of them.
+// wholeRequest is the item that stands for all items.
 const wholeRequest = -1
 
 // table has the rows by key.
 type table [kafka.KeysMax]api
 
-// newTable makes the table, which is not changed afterwards. The versions of the hot
-// keys are those that room kafka reads. All others begin where Kafka 4 begins, for old
-// clients insist on that, and end where kmsg does, but where a family's file says why
-// not.
+// newTable makes the table. It is not changed afterwards. The versions of the hot keys are
+// those that room kafka reads. The versions of all others begin where Kafka 4 begins, as old
+// clients insist on those, and end where kmsg ends, unless the family's file says why they
+// end earlier.
 func newTable() *table {
 	all := new(table)
 	for _, row := range []api{
@@ -104,7 +104,8 @@ func newTable() *table {
 	return all
 }
 
-// row makes a row of functions that know the types of their key's messages.
+// row makes a row from functions that take the message types of their key. It panics where
+// the types are another key's: that is found when any broker or test starts.
 func row[Q kmsg.Request, R kmsg.Response](key int16, served shard.Served, names func(Q) int, start func(*control, *task, Q, R), fail func(Q, R, int, kafka.ErrorCode, string)) api {
 	if _, ok := kmsg.RequestForKey(key).(Q); !ok {
 		panic("control: a row has the functions of another key")
@@ -119,38 +120,39 @@ func row[Q kmsg.Request, R kmsg.Response](key int16, served shard.Served, names 
 	}
 }
 
-// atLeader is a row of a hot key: start refuses what was sent to the control shard's
-// own node.
+// atLeader makes the row of a hot key. Its start only refuses what was sent to the control
+// shard's own node.
 func atLeader[Q kmsg.Request, R kmsg.Response](key int16, versions kafka.Versions, start func(*control, *task, Q, R)) api {
 	return row(key, shard.Served{Where: shard.AtLeader, Versions: versions}, namesNothing[Q], start, cannotFail[Q, R])
 }
 
-// atEveryNode is the row of a key that never comes to the control.
+// atEveryNode makes the row of a key whose requests never reach the control.
 func atEveryNode(key, least, most int16) api {
 	return api{key: key, served: shard.Served{Where: shard.AtEveryNode, Versions: kafka.Versions{Min: least, Max: most}}}
 }
 
+// atControl makes the row of a key that any node may be asked.
 func atControl[Q kmsg.Request, R kmsg.Response](key, least, most int16, names func(Q) int, start func(*control, *task, Q, R), fail func(Q, R, int, kafka.ErrorCode, string)) api {
 	return row(key, shard.Served{Where: shard.AtControl, Versions: kafka.Versions{Min: least, Max: most}}, names, start, fail)
 }
 
-// atCoordinator is a row of a key that asks the coordinator of groups. fail is also
-// how a node answers that does not coordinate.
+// atCoordinator makes the row of a key that only the coordinator of groups serves. For any
+// other node, fail writes NOT_COORDINATOR.
 func atCoordinator[Q kmsg.Request, R kmsg.Response](key, least, most int16, names func(Q) int, start func(*control, *task, Q, R), fail func(Q, R, int, kafka.ErrorCode, string)) api {
 	return row(key, shard.Served{Where: shard.AtCoordinator, Versions: kafka.Versions{Min: least, Max: most}}, names, start, fail)
 }
 
-// namesNothing is for requests whose response does not grow with what they name.
+// namesNothing is names of a key whose response does not grow with what a request names.
 func namesNothing[Q kmsg.Request](Q) int { return 0 }
 
-// cannotFail is for keys whose start says all that can be wrong: nothing they wait for
-// ends in a failure that the task has to be told.
+// cannotFail is fail of a key whose start finds all errors: whatever it waits for writes
+// its own errors into the response, or has none.
 func cannotFail[Q kmsg.Request, R kmsg.Response](Q, R, int, kafka.ErrorCode, string) {
 	panic("control: a request failed after its start, and has no way to say so")
 }
 
-// API is what a broker serves, with these rules for consumer groups; without any:
-// DefaultGroupOptions. All shards of a broker are given it.
+// API returns what a broker serves, for all of its shards. The zero GroupOptions stand for
+// DefaultGroupOptions.
 func API(groups GroupOptions) *shard.API {
 	if groups.SessionTimeoutMaxMS == 0 {
 		groups = DefaultGroupOptions()

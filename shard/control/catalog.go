@@ -5,18 +5,19 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// Catalog says whose the logs of a directory are, by its control log. It is for
-// who looks at a directory that is not served.
+// Catalog tells which topic and partition each log of a directory belongs to, from its
+// control log. `tailbound check` and `tailbound repair` use it, on a directory that is not
+// being served.
 type Catalog struct {
 	state *cluster.State
 	Err   error // the first command that could not be applied: later ones were not tried
 }
 
-// NewCatalog knows nothing yet.
+// NewCatalog returns an empty catalog.
 func NewCatalog() *Catalog { return &Catalog{state: cluster.New()} }
 
-// Take is for every batch of every log, in a log's order, as recovery.Check gives
-// them.
+// Take takes a stored batch of any log. It must be given every batch of the control log, in
+// order, as recovery.Check does.
 func (c *Catalog) Take(log uint64, batch []byte) {
 	if log != controlLogID || c.Err != nil {
 		return
@@ -28,8 +29,8 @@ func (c *Catalog) Take(log uint64, batch []byte) {
 	}
 }
 
-// Owner is the topic and partition a log is of; false where it has none, or
-// its topic was deleted.
+// Owner returns the topic and partition of a log; false where no topic has it, or its topic
+// was deleted.
 func (c *Catalog) Owner(log uint64) (topic string, partition int32, ok bool) {
 	found, partition, ok := c.state.LogOwner(log)
 	if !ok || found.Deleted {
@@ -38,8 +39,8 @@ func (c *Catalog) Owner(log uint64) (topic string, partition int32, ok bool) {
 	return found.Name, partition, true
 }
 
-// SoundBatch says whether a stored batch is as it was stored, at that offset and
-// in that leader epoch.
+// SoundBatch reports whether a stored batch is intact: its length and checksum fit, and it
+// has the base offset and the leader epoch that are expected.
 func SoundBatch(batch []byte, base int64, epoch int32) bool {
 	return len(batch) >= kafka.BatchHeaderBytes && kafka.BatchBytes(batch) == len(batch) && kafka.BaseOffset(batch) == base &&
 		kafka.LeaderEpoch(batch) == epoch && kafka.ChecksumFits(batch)

@@ -6,24 +6,25 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// A change of the cluster's state is
+// Changes of the cluster's state happen one at a time. Each stands for this function:
 //
 //	plan(); append(); await durable(); apply(); have the data shards act on it
 //
-// one at a time. Invariants: a plan sees every change before it; a change is visible
-// only once it is durable. What the data shards have to do runs beside later changes.
+// Invariants: a change is planned on a state that has every change before it, and is
+// visible only once it is durable. Later changes do not wait for the data shards to act.
 
 // changeStage is where the change under way is.
 type changeStage uint8
 
 const (
 	changeNone     changeStage = iota
-	changeAppend               // planned; it waits for memory of the log
+	changeAppend               // planned, and waits for memory of the log
 	changeDurable              // appended
-	changeSnapshot             // no change, but a snapshot that is being appended
+	changeSnapshot             // not a change: a snapshot is being appended
 )
 
-// change is one command on its way: for which task, and of what.
+// change is a change of the cluster's state that is under way or waits for its turn. Which
+// fields mean something depends on its kind.
 type change struct {
 	kind       changeKind
 	task       *task // nil: no request asked for it
@@ -39,7 +40,7 @@ type change struct {
 	node       int32                // changeConfigureBroker
 	id         [16]byte
 	cmd        []byte
-	end        int64 // the control log's offset behind it
+	end        int64 // the control log's end after cmd was appended
 }
 
 type changeKind uint8
@@ -48,7 +49,7 @@ const (
 	changeCreate changeKind = iota
 	changeDelete
 	changeDeleteID
-	changeForget // a deleted topic, once its logs are gone
+	changeForget // of a deleted topic, once all its logs are deleted
 	changeReserve
 	changeGroups
 	changeConfigure
@@ -59,7 +60,7 @@ const (
 
 const cannotWrite = "The control log cannot be written; see the broker's log."
 
-// enqueue puts a change behind those that wait, and has its task wait for it.
+// enqueue puts a change behind those that wait for their turn. Its task waits for it.
 func (c *control) enqueue(next change) {
 	if next.task != nil {
 		next.task.pending++
@@ -67,8 +68,8 @@ func (c *control) enqueue(next change) {
 	c.changes = append(c.changes, next)
 }
 
-// stepChanges goes on with the change under way, and with the next ones, until one
-// has to wait.
+// stepChanges advances the change under way, and then the ones behind it, until one has
+// to wait.
 func (c *control) stepChanges() {
 	for {
 		switch c.stage {
@@ -120,8 +121,9 @@ func (c *control) stepChanges() {
 	}
 }
 
-// plan makes a change's command. Where there is nothing to append it says why not, or
-// that all is well, and is over: false.
+// plan makes a change's command and returns true, or ends the change and returns false:
+// because it is refused, because it was to be validated only, or because the state is as it
+// should be already.
 func (c *control) plan(ch *change) bool {
 	var refusal *cluster.Refusal
 	limits := cluster.Limits{TopicsMax: c.o.TopicsMax, PartitionsPerTopicMax: c.o.PartitionsMax, PartitionsMax: c.o.PartitionsMax, PartitionsDefault: c.o.PartitionsDefault, MessageBytesMax: c.o.MessageBytesMax}
@@ -156,18 +158,18 @@ func (c *control) plan(ch *change) bool {
 		c.refuse(ch, refusal.Code, refusal.Message)
 		return false
 	}
-	if ch.task != nil && (ch.task.validateOnly || ch.cmd == nil) { // no command: it is as it should be already
+	if ch.task != nil && (ch.task.validateOnly || ch.cmd == nil) {
 		c.done(ch.task)
 		return false
 	}
 	return true
 }
 
-// refuse tells what waits for a change that it is not made.
+// refuse fails what waits for a change that cannot be made.
 func (c *control) refuse(ch *change, code kafka.ErrorCode, message string) {
 	switch ch.kind {
 	case changeGroups:
-		c.groupsStored(kafka.NotCoordinator) // as Kafka: clients ask again, first for the coordinator
+		c.groupsStored(kafka.NotCoordinator) // as Kafka: clients look for the coordinator and ask again
 	case changeReserve:
 		c.refuseIDs(code, message)
 	}
@@ -178,7 +180,7 @@ func (c *control) refuse(ch *change, code kafka.ErrorCode, message string) {
 	c.done(ch.task)
 }
 
-// applied makes a durable change visible and starts what follows from it.
+// applied makes a durable change visible, and has the data shards act on it.
 func (c *control) applied(ch *change) {
 	if err := c.state.Apply(ch.cmd); err != nil {
 		c.shard.Fatalf("a planned change could not be applied ("+err.Error()+") at offset ", ch.end-1)

@@ -11,18 +11,18 @@ import (
 	"github.com/tailbound/tailbound/shard"
 )
 
-// Where a configuration's value comes from. What was set for a topic, a node or all
-// nodes are commands of the cluster; beneath lie the flags the broker was started with,
-// and beneath those the defaults.
+// Where a configuration's value comes from, first to last: what was set for the topic or
+// the group, for the node, and for all nodes, which commands of the cluster keep; the
+// options the broker was started with; the default.
 
-// configValue is one place a configuration's value comes from.
+// configValue is one value of a configuration, and where it comes from.
 type configValue struct {
 	name, value string
 	source      kmsg.ConfigSource
 }
 
-// topicConfig is where a topic's configuration may come from at a node, the
-// value in force first. A nil topic has none of its own.
+// topicConfig returns the values of a topic's configuration at a node, the one in force
+// first. A nil topic has none of its own.
 func (c *control) topicConfig(topic *cluster.Topic, def *cluster.ConfigDef, node int) (out []configValue) {
 	if topic != nil {
 		if value, set := topic.Config(def.Name); set {
@@ -35,8 +35,8 @@ func (c *control) topicConfig(topic *cluster.Topic, def *cluster.ConfigDef, node
 	return append(out, c.brokerConfig(def.Broker, node)...)
 }
 
-// brokerConfig is where a broker's configuration may come from at a node, the
-// value in force first.
+// brokerConfig returns the values of a broker's configuration at a node, the one in force
+// first.
 func (c *control) brokerConfig(name string, node int) (out []configValue) {
 	def, _ := cluster.LookupBroker(name)
 	add := func(value string, source kmsg.ConfigSource) { out = append(out, configValue{name, value, source}) }
@@ -55,7 +55,7 @@ func (c *control) brokerConfig(name string, node int) (out []configValue) {
 	return out
 }
 
-// startedWith is what a node was started with.
+// startedWith returns the value of a configuration that a node was started with.
 func (c *control) startedWith(name string, node int) string {
 	started := &c.started
 	self := started.Nodes[node]
@@ -101,8 +101,8 @@ func (c *control) startedWith(name string, node int) string {
 	return def.Default
 }
 
-// startedNumber is a number the broker was started with, -1 where its flags do
-// not know the name.
+// startedNumber returns the number that the broker was started with for a configuration, or
+// -1 where no option of the broker has that name.
 func (c *control) startedNumber(name string) int64 {
 	started := &c.started
 	switch name {
@@ -148,8 +148,8 @@ func addressLimits(all []netring.AddressLimit) string {
 	return string(list)
 }
 
-// configureBrokers puts what was set for brokers in force: here, and at the data
-// shards. Topics' configurations that follow from it are configureTopic's to send.
+// configureBrokers puts what was set for brokers into force, here and at the data shards.
+// It does not send the topics' configurations that depend on it: see configureTopic.
 func (c *control) configureBrokers() {
 	inForce, node := &c.o, c.started.Nodes[0].ID
 	inForce.PartitionsDefault = int(c.state.BrokerNumber(node, cluster.NumPartitions, int64(c.started.PartitionsDefault)))
@@ -163,6 +163,6 @@ func (c *control) configureBrokers() {
 		if every == c.started.RetentionCheckNS/1e6*1e6 {
 			every = c.started.RetentionCheckNS
 		}
-		c.outgoing = append(c.outgoing, outgoing{to: i, m: shard.Mail{Kind: shard.MailSettings, A: uint64(every)}})
+		c.outgoing = append(c.outgoing, outgoing{to: i, mail: shard.Mail{Kind: shard.MailSettings, A: uint64(every)}})
 	}
 }

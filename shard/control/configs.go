@@ -12,13 +12,13 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// Configurations of topics, brokers and groups, described and altered. What they come
-// from is in config_sources.go.
+// Configurations of topics, brokers and groups: described, altered and listed. Where a
+// value comes from is in config_sources.go.
 //
 // DescribeConfigs (32): 3 has a configuration's type, and its documentation where that
 // is asked for (KIP-569), 4 is flexible. 0 is not served, as by Kafka 4.
 //
-// AlterConfigs (33): replaces all that was set. 2 is flexible.
+// AlterConfigs (33): replaces everything that was set. 2 is flexible.
 //
 // IncrementalAlterConfigs (44): sets, deletes, appends and subtracts (KIP-339). 1 is
 // flexible.
@@ -27,7 +27,7 @@ import (
 // which there is nothing here. 1 lists resources of the types that are asked for, or of
 // all (KIP-1142).
 
-// resource is what has configurations.
+// resource is something that has configurations.
 type resource struct {
 	kind kmsg.ConfigResourceType
 	name string
@@ -40,7 +40,7 @@ func (c *control) describeConfigs(task *task, req *kmsg.DescribeConfigsRequest, 
 	for i := range req.Resources {
 		asked := &req.Resources[i]
 		if described[resource{asked.ResourceType, asked.ResourceName}] {
-			continue // once is enough, and bounds the answer
+			continue // each once, which bounds the answer
 		}
 		described[resource{asked.ResourceType, asked.ResourceName}] = true
 		out := kmsg.NewDescribeConfigsResponseResource()
@@ -117,8 +117,8 @@ func (c *control) describeConfigs(task *task, req *kmsg.DescribeConfigsRequest, 
 	}
 }
 
-// nodeNamed is the place among the nodes of the one that a broker resource names; -1
-// for "", which is all of them.
+// nodeNamed returns the index in Nodes of the node that a broker resource names, or -1 for
+// "", which stands for all nodes.
 func (c *control) nodeNamed(name string) (int, kafka.ErrorCode, string) {
 	if name == "" {
 		return -1, kafka.None, ""
@@ -135,12 +135,12 @@ func (c *control) nodeNamed(name string) (int, kafka.ErrorCode, string) {
 	return -1, kafka.InvalidRequest, fmt.Sprintf("There is no broker %d here.", id)
 }
 
-// alteration is what is to become of one resource's configurations.
+// alteration is how the configurations of one resource are to change.
 type alteration struct {
 	resource
 	edits   []cluster.ConfigEdit
-	null    string // a configuration that has no value and needs one
-	replace bool   // the edits are all there is
+	null    string // the name of a configuration that is set without a value; "" if there is none
+	replace bool   // what the edits do not set is deleted
 }
 
 func alterConfigsNames(req *kmsg.AlterConfigsRequest) int { return len(req.Resources) }
@@ -204,7 +204,7 @@ func failIncrementalAlterConfigs(_ *kmsg.IncrementalAlterConfigsRequest, resp *k
 	}
 }
 
-// alter begins the changes of a task, one for each resource, or says why not.
+// alter starts a change for each resource, or fails the resource.
 func (c *control) alter(task *task, all []alteration) {
 	count := map[resource]int{}
 	for i := range all {

@@ -11,11 +11,11 @@ import (
 	"github.com/tailbound/tailbound/shard"
 )
 
-// control is what the control shard has beside a shard: the cluster's state, the
-// log that makes it durable, the coordinator of groups, and the requests that are
-// not hot. It lives on the control shard's core and may allocate on the Go heap;
-// its live heap is bounded by the limits on topics, on requests in flight and on
-// their size.
+// control is what the control shard has that other shards have not: the cluster's state,
+// the log that makes it durable, the coordinator of groups, and the requests that are not
+// hot. It lives on the control shard's core and no other thread touches it. It may allocate
+// on the Go heap; its live heap is bounded by the limits on topics, on requests in flight
+// and on their size.
 type control struct {
 	shard   shard.Host
 	engine  *engine.Engine // the shard's
@@ -34,12 +34,12 @@ type control struct {
 	// log.go
 	slot         engine.Slot // of the control log
 	views        []engine.View
-	loaded       int64    // offset of the next command to apply while loading; below 0 while it waits: see load
-	grown        int      // what a start is estimated to pay for the commands since the last snapshot
+	loaded       int64    // offset of the next command to apply while loading; below 0 while a read is awaited: see load
+	grown        int      // estimated cost, at a start, of the commands since the last snapshot, in bytes
 	snapshotSize int      // bytes of the last snapshot
 	rest         [][]byte // commands of the snapshot under way that are not appended yet
-	snapshotAt   int64    // the offset at which it begins
-	former       bool     // the log has commands of a former version: the next snapshot raises them
+	snapshotAt   int64    // the offset at which that snapshot begins
+	former       bool     // the log has commands in a former version's format; the next snapshot rewrites them
 
 	// changes.go
 	changes []change // in order
@@ -50,29 +50,29 @@ type control struct {
 	numbers       map[[16]byte]int32 // topic id -> its number in every data shard's table of topics
 	numbered      int32              // topics ever put into those tables in this life: the next number
 	pendingLogOps map[logOp]logOpWaiter
-	questions     map[uint32]question // by number: what waits for a data shard's answer
+	questions     map[uint32]question // by number: tasks that wait for a data shard's answer
 	asked         uint32              // the last question's number
-	credit        int                 // mail that has to be answered and may be sent before an answer comes
-	outgoing      []outgoing          // mail in order; it waits for memory or credit
-	named         bool                // every data shard was sent its topics and logs
-	serving       int                 // counts down from 0 as data shards begin to serve: see Mail
+	credit        int                 // how much more mail that has to be answered may be sent before an answer comes
+	outgoing      []outgoing          // mail that waits for memory or credit, in order
+	named         bool                // all topics and logs are in outgoing, or were sent
+	serving       int                 // 0; then -1 less the number of data shards that serve: see Mail
 	shardsDone    int                 // data shards that have stopped
 
 	// producer_ids.go
-	ids       []*task // that wait for a producer id, in order
-	reserving bool    // a block of ids is becoming durable
-	early     int64   // Faults.ProducerIDTwice: the next id, which was not made durable
+	ids       []*task // requests that wait for a producer id, in order
+	reserving bool    // the change that reserves the next block of ids is under way
+	early     int64   // Faults.ProducerIDTwice: the next id, which no durable block has
 
 	groups coordinator // coordinator.go
 }
 
-// options are a shard's, and what only the control shard has to know.
+// options are a shard's options, and those that only the control shard needs.
 type options struct {
 	shard.Options
 	Groups GroupOptions
 }
 
-// viewsMax is how many pieces of the control log are looked at in one go.
+// viewsMax is how many slices of the control log one read returns at most.
 const viewsMax = 1 << 10
 
 func newControl(host shard.Host, apis *table, with options, seed uint64) *control {
@@ -90,17 +90,17 @@ func newControl(host shard.Host, apis *table, with options, seed uint64) *contro
 	return c
 }
 
-// Step goes on with everything that can go on, and starts the broker's serving:
+// Step advances everything that can advance. At a start it stands for this function:
 //
-//	load the control log; send every data shard its topics; await their logs;
-//	have them serve; await that; serve
+//	load(control log); announceAll(); await all logs open;
+//	tell the data shards to serve; await serving; serve
 func (c *control) Step() {
 	switch c.shard.Stage() {
 	case shard.StageLoading:
 		c.load()
 		return
 	case shard.StageNaming:
-		c.sendOutgoing() // the last of it may be mail that is not answered
+		c.sendOutgoing() // first: the last of it may be mail that has no answer to wait for
 		if c.named && len(c.outgoing) == 0 && len(c.pendingLogOps) == 0 && c.serving == 0 {
 			c.serving = -1
 			for i := 1; i <= c.o.DataShards; i++ {
@@ -114,15 +114,15 @@ func (c *control) Step() {
 	c.sendAnswers()
 }
 
-// Next is when Step has something to do though nothing has happened.
+// Next returns when Step is due next, where nothing else happens before.
 func (c *control) Next() ioring.Instant { return c.groups.next() }
 
-// Idle says that nothing is owed to any client or data shard.
+// Idle reports that no client and no data shard waits for the control.
 func (c *control) Idle() bool {
 	return c.tasks == 0 && len(c.answers) == 0 && c.stage == changeNone && len(c.changes) == 0 && c.groups.idle() && c.shardsDone == c.o.DataShards
 }
 
-// LogEvent takes what the engine says of the control log.
+// LogEvent takes an event of the engine, which is about the control log.
 func (c *control) LogEvent(ev engine.Event) {
 	switch ev.Kind {
 	case engine.ReadDone:
@@ -138,7 +138,7 @@ func (c *control) LogEvent(ev engine.Event) {
 	}
 }
 
-// Mail takes what data shard m.From tells or asks.
+// Mail takes mail of data shard mail.From.
 func (c *control) Mail(mail shard.Mail) {
 	switch mail.Kind {
 	case shard.MailRequest:
@@ -150,7 +150,8 @@ func (c *control) Mail(mail shard.Mail) {
 	case shard.MailConfigured, shard.MailTruncated, shard.MailSized, shard.MailProduced:
 		c.answered(mail)
 	case shard.MailServing:
-		// serving is -1 from when they are told to serve, and one less for each that does.
+		// Step sets serving to -1 when it tells the data shards to serve; each that does
+		// takes one more away.
 		c.serving--
 		if c.serving == -1-c.o.DataShards {
 			c.shard.BeginServing()
@@ -160,7 +161,7 @@ func (c *control) Mail(mail shard.Mail) {
 	}
 }
 
-// newUUID is a random UUID of version 4 (RFC 9562).
+// newUUID returns a random UUID of version 4 (RFC 9562).
 func (c *control) newUUID() (id [16]byte) {
 	binary.LittleEndian.PutUint64(id[:8], c.rand.Uint64())
 	binary.LittleEndian.PutUint64(id[8:], c.rand.Uint64())

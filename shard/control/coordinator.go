@@ -11,45 +11,45 @@ import (
 	"github.com/tailbound/tailbound/shard"
 )
 
-// This file is the control shard's side of consumer groups. It coordinates all of
-// them: groups.Coordinator decides, and here its decisions become commands in the
-// control log and answers to requests.
+// This file connects consumer groups to the control shard, which coordinates all of them:
+// groups.Coordinator decides, and its decisions become commands of the control log and
+// answers to requests.
 //
-// Changes that come while a command is becoming durable wait together and are the next
-// one: a write for many commits, without a timer.
+// Group commit without a timer: changes that arrive while a command is becoming durable
+// are gathered, and become the next command.
 
-// coordinator is what the control shard has of the groups: those that live, and the
-// requests and changes of theirs that wait.
+// coordinator is the control shard's part in consumer groups: the live groups, the requests
+// that wait for them, and their changes that are to be stored.
 type coordinator struct {
 	live     *groups.Coordinator // nil until the control log was read
-	tickets  map[uint64]ticket   // requests the coordinator has to answer
-	last     uint64              // the last ticket
-	stores   [][]byte            // changes that wait, in order; a nil one only waits for those before it
-	underWay int                 // changes in the command under way
-	yields   bool                // the next command is not one of groups, if there is another
-	expireAt ioring.Instant      // when to look again for offsets whose time is over
+	tickets  map[uint64]ticket   // by number: requests that wait for the coordinator's answer
+	last     uint64              // the last ticket's number
+	stores   [][]byte            // changes to be stored, in order; a nil one is done when those before it are
+	underWay int                 // how many of them the command under way has
+	yields   bool                // the last command was one of groups: another kind of change goes next, if one waits
+	expireAt ioring.Instant      // when to look again for offsets that have expired
 }
 
 // ticket is a task that waits for the coordinator's answer.
 type ticket struct {
-	task  *task
-	taken func(reply any) // writes an answer without an error into the response; nil: it has nothing to write
+	task     *task
+	onAnswer func(reply any) // writes an answer without an error into the response; nil: it has nothing to write
 }
 
-// GroupOptions are what a broker has to know of consumer groups.
+// GroupOptions are the rules for consumer groups.
 type GroupOptions struct {
 	groups.Options
 	OffsetMetadataBytesMax int // offset.metadata.max.bytes
 	ExpireEveryMS          int // offsets.retention.check.interval.ms
 }
 
-// groupAnswerBytes is how large an answer about groups may become: what mail can lend
-// for one, with room for names.
+// groupAnswerBytes bounds an answer about groups. It is what mail can lend for one answer,
+// less room for names.
 const groupAnswerBytes = 3 << 20
 
-// DefaultGroupOptions are Kafka's defaults, and bounds that Kafka does not have. Every
-// member may wait with a request: MembersMax leaves request slots of the control shard
-// for others.
+// DefaultGroupOptions are Kafka's defaults, and bounds that Kafka does not have. As every
+// classic member may have a request that waits, MembersMax is less than the request slots of
+// the control shard.
 func DefaultGroupOptions() GroupOptions {
 	return GroupOptions{
 		Options: groups.Options{
@@ -62,14 +62,15 @@ func DefaultGroupOptions() GroupOptions {
 	}
 }
 
-// loadGroups takes up the groups of the control log.
+// loadGroups makes the coordinator, with the groups that the control log has.
 func (c *control) loadGroups() {
 	c.groups.tickets = map[uint64]ticket{}
 	c.groups.live = groups.New(c.state, c.groupOptions(), c.groupTime())
 	c.groups.expireAt = c.shard.Now() + ioring.Instant(c.o.Groups.ExpireEveryMS)*1e6
 }
 
-// groupOptions are the coordinator's rules as they are now.
+// groupOptions returns the coordinator's rules as they are now: those the broker was started
+// with, and what was set since.
 func (c *control) groupOptions() groups.Options {
 	options, node := c.started.Groups.Options, c.o.Nodes[0].ID
 	options.InitialRebalanceDelayMS = c.state.BrokerNumber(node, cluster.RebalanceDelayMS, options.InitialRebalanceDelayMS)
@@ -93,11 +94,11 @@ func (c *control) groupTime() groups.Time {
 	return groups.Time{NowMS: int64(c.shard.Now()) / 1e6, WallMS: int64(c.shard.Wall())}
 }
 
-// coordinates says whether the node that was asked is the coordinator of all groups.
-// Clients ask every node for its groups.
+// coordinates reports whether clients see the node that was asked as the coordinator. It is
+// the control shard's, or the only one there is.
 func (c *control) coordinates(asked shard.Origin) bool { return asked.Shard == 0 || c.o.OneNode() }
 
-// startGroup starts a request to the coordinator.
+// startGroup starts a request of a key that is served at the coordinator.
 func (c *control) startGroup(task *task) {
 	if !c.coordinates(task.from) {
 		task.fail(wholeRequest, kafka.NotCoordinator, "")
@@ -107,23 +108,23 @@ func (c *control) startGroup(task *task) {
 	c.groupEffects()
 }
 
-// await has the task wait for the coordinator's answer to a ticket. Where the method
-// that is given the ticket returns an error for the whole request, there is none:
-// withdraw.
-func (c *control) await(task *task, taken func(reply any)) uint64 {
+// await has the task wait for the coordinator's answer, and returns the number of the ticket
+// that the coordinator answers. Where the coordinator's method returns an error for the
+// whole request no answer follows: see withdraw.
+func (c *control) await(task *task, onAnswer func(reply any)) uint64 {
 	c.groups.last++
-	c.groups.tickets[c.groups.last] = ticket{task, taken}
+	c.groups.tickets[c.groups.last] = ticket{task, onAnswer}
 	task.pending++
 	return c.groups.last
 }
 
-// withdraw takes the last ticket back.
+// withdraw ends the wait that the last await began.
 func (c *control) withdraw(task *task) {
 	delete(c.groups.tickets, c.groups.last)
 	task.pending--
 }
 
-// stepGroups does what is due.
+// stepGroups does what is due in groups: time-outs, and offsets that expire.
 func (c *control) stepGroups() {
 	live := c.groups.live
 	if live == nil {
@@ -140,7 +141,7 @@ func (c *control) stepGroups() {
 	c.groupEffects()
 }
 
-// next is when stepGroups has something to do.
+// next returns when stepGroups is due next.
 func (g *coordinator) next() ioring.Instant {
 	if g.live == nil {
 		return ioring.Never
@@ -152,10 +153,10 @@ func (g *coordinator) next() ioring.Instant {
 	return due
 }
 
-// idle says that no change of a group is on its way.
+// idle reports that no change of a group waits to be stored.
 func (g *coordinator) idle() bool { return g.live == nil || !g.live.Waiting() }
 
-// groupEffects does what the coordinator wants done.
+// groupEffects carries out what the coordinator has decided: changes to store, and answers.
 func (c *control) groupEffects() {
 	for _, effect := range c.groups.live.Effects() {
 		if effect.Store {
@@ -166,15 +167,16 @@ func (c *control) groupEffects() {
 		delete(c.groups.tickets, effect.Ticket)
 		if done, ok := effect.Reply.(groups.Done); ok && done.Code != kafka.None {
 			waits.task.fail(wholeRequest, done.Code, "")
-		} else if waits.taken != nil {
-			waits.taken(effect.Reply)
+		} else if waits.onAnswer != nil {
+			waits.onAnswer(effect.Reply)
 		}
 		c.done(waits.task)
 	}
 }
 
-// nextGroups makes the changes that wait the next command. It says whether there is
-// one; changes that only wait are over at once.
+// nextGroups gathers changes of groups into the next command, and reports whether there is
+// one. It takes turns with other changes. Where all that it gathers are nil changes, they
+// are done at once.
 func (c *control) nextGroups() bool {
 	g := &c.groups
 	if len(g.stores) == 0 || g.yields && len(c.changes) > 0 {
@@ -197,8 +199,8 @@ func (c *control) nextGroups() bool {
 	return true
 }
 
-// groupsStored tells the coordinator that the command under way is applied, or cannot
-// be stored.
+// groupsStored tells the coordinator that each change of the command under way is durable
+// and applied, or could not be stored.
 func (c *control) groupsStored(code kafka.ErrorCode) {
 	count := c.groups.underWay
 	c.groups.underWay = 0

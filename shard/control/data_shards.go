@@ -7,45 +7,45 @@ import (
 	"github.com/tailbound/tailbound/shard"
 )
 
-// What the control shard has the data shards do: know topics, open and delete logs,
-// act on configurations, and answer questions that only they can answer. All of it is
-// mail, sent in order:
+// What the control shard has the data shards do: keep a table of topics, open and delete
+// logs, act on configurations, and answer questions that only they can answer. All of this
+// is mail, sent in order:
 //
-//	await memory, and a credit where it is answered; send; await the answer
+//	await memory, and a credit where mail is answered; send; await the answer
 //
-// Invariant: no more than shard.OpenCredit of the mail that is answered is on its way,
-// so a data shard has a place for each.
+// Invariant: no more than shard.OpenCredit pieces of mail that are to be answered are
+// unanswered, so a data shard has a place for each.
 
-// outgoing is mail for a data shard that is not sent yet.
+// outgoing is mail for a data shard that waits to be sent.
 type outgoing struct {
 	to   int
-	m    shard.Mail
+	mail shard.Mail
 	fill []byte // what to copy into a block, which the data shard gives back; may be nil
 }
 
-// logOp is what a data shard has to confirm. A log may be on its way in and out at
-// once, for different tasks.
+// logOp is the opening or the deletion of a log, which a data shard has to confirm. A log
+// may be under way to both at once, for different tasks.
 type logOp struct {
 	log    uint64
 	delete bool // else it is opened
 }
 
-// logOpWaiter is what a confirmed logOp ends.
+// logOpWaiter is what waits for a logOp to be confirmed.
 type logOpWaiter struct {
-	task  *task // nil: at start, or a clean-up that no request asked for
+	task  *task // nil: at a start, or where no request asked for it
 	item  int
 	topic [16]byte
-	grown bool // the topic is older than this log of it
+	grown bool // the log is of a partition that was added to an existing topic
 }
 
 // question is mail to a data shard whose answer a task waits for.
 type question struct {
-	task  *task
-	taken func(m shard.Mail) // writes the answer into the response; nil: it has nothing to write
+	task     *task
+	onAnswer func(m shard.Mail) // writes the answer into the response; nil: it has nothing to write
 }
 
-// announceAll sends every data shard the topics and the logs it has of them, at the
-// start.
+// announceAll sends every data shard all topics, and has it open its logs of them, at a
+// start. It also goes on with deletions that the last life did not finish.
 func (c *control) announceAll() {
 	c.shard.BeginNaming()
 	c.loadGroups()
@@ -62,8 +62,8 @@ func (c *control) announceAll() {
 	}
 }
 
-// announce sends a topic to all data shards, and has the owners of its partitions
-// open their logs, from partition first on.
+// announce sends a topic to all data shards, and has the owners of its partitions open the
+// logs of those from first on. A task waits until they are open.
 func (c *control) announce(topic *cluster.Topic, by *task, item, first int) {
 	number, known := c.numbers[topic.ID]
 	if !known {
@@ -73,7 +73,7 @@ func (c *control) announce(topic *cluster.Topic, by *task, item, first int) {
 	}
 	for i := 1; i <= c.o.DataShards; i++ {
 		fill := shard.AppendTopicMail(nil, topic, c.state.LogConfig(topic, c.o.Nodes[i].ID))
-		c.outgoing = append(c.outgoing, outgoing{to: i, m: shard.Mail{Kind: shard.MailTopic, A: uint64(len(topic.Partitions)), B: uint64(number)}, fill: fill})
+		c.outgoing = append(c.outgoing, outgoing{to: i, mail: shard.Mail{Kind: shard.MailTopic, A: uint64(len(topic.Partitions)), B: uint64(number)}, fill: fill})
 	}
 	for i, partition := range topic.Partitions {
 		if i < first {
@@ -85,7 +85,7 @@ func (c *control) announce(topic *cluster.Topic, by *task, item, first int) {
 }
 
 // erase has the owners of a deleted topic's partitions delete their logs, and all data
-// shards forget the topic.
+// shards forget the topic. A task waits until the logs are deleted.
 func (c *control) erase(topic *cluster.Topic, by *task, item int) {
 	number, known := c.numbers[topic.ID]
 	for _, partition := range topic.Partitions {
@@ -94,21 +94,21 @@ func (c *control) erase(topic *cluster.Topic, by *task, item int) {
 	if known {
 		delete(c.numbers, topic.ID)
 		for i := 1; i <= c.o.DataShards; i++ {
-			c.outgoing = append(c.outgoing, outgoing{to: i, m: shard.Mail{Kind: shard.MailForget, B: uint64(number)}})
+			c.outgoing = append(c.outgoing, outgoing{to: i, mail: shard.Mail{Kind: shard.MailForget, B: uint64(number)}})
 		}
 	}
 }
 
-// sendLogOp sends the owner of a log what to do with it, and has a task wait for that.
+// sendLogOp has the owner of a log open or delete it. The task waits for that.
 func (c *control) sendLogOp(op logOp, mail shard.Mail, waiter logOpWaiter) {
 	if waiter.task != nil {
 		waiter.task.pending++
 	}
 	c.pendingLogOps[op] = waiter
-	c.outgoing = append(c.outgoing, outgoing{to: format.Place(op.log, c.o.DataShards), m: mail})
+	c.outgoing = append(c.outgoing, outgoing{to: format.Place(op.log, c.o.DataShards), mail: mail})
 }
 
-// logOpDone takes a data shard's word that a log is open or deleted, or cannot be.
+// logOpDone takes a data shard's confirmation that a log is open or deleted, or cannot be.
 func (c *control) logOpDone(op logOp, code kafka.ErrorCode) {
 	c.credit++
 	waiter, ok := c.pendingLogOps[op]
@@ -129,14 +129,14 @@ func (c *control) logOpDone(op logOp, code kafka.ErrorCode) {
 	}
 	if code != kafka.None {
 		waiter.task.fail(waiter.item, code, "The partition's log could not be changed: its storage refused.")
-		if !op.delete && !waiter.grown { // a topic that is half there is removed again
+		if !op.delete && !waiter.grown { // a new topic that lacks a log is deleted again
 			c.enqueue(change{kind: changeDeleteID, id: waiter.topic})
 		}
 	}
 	c.done(waiter.task)
 }
 
-// tombstone is a topic that is deleted while some of its logs are not.
+// tombstone returns a topic that was deleted while some of its logs were not yet.
 func (c *control) tombstone(id [16]byte) (*cluster.Topic, bool) {
 	for _, topic := range c.state.Tombstones() {
 		if topic.ID == id {
@@ -155,8 +155,8 @@ func (c *control) allDeleted(topic *cluster.Topic) bool {
 	return true
 }
 
-// configureTopic has every data shard act on a topic's configurations, before the task
-// that changed them is answered.
+// configureTopic has every data shard act on a topic's configurations. The task that changed
+// them is answered only afterwards.
 func (c *control) configureTopic(topic *cluster.Topic, by *task) {
 	number, ok := c.numbers[topic.ID]
 	if !ok {
@@ -168,8 +168,9 @@ func (c *control) configureTopic(topic *cluster.Topic, by *task) {
 	}
 }
 
-// ask sends a question of a task, whose number it puts into the mail. fill is copied
-// into a block, which the data shard gives back.
+// ask sends a question to a data shard, and has its task wait for the answer. The question's
+// number becomes the mail's Serial. fill, if there is any, is copied into a block that the
+// data shard gives back.
 func (c *control) ask(to int, mail shard.Mail, fill []byte, waiting question) {
 	waiting.task.pending++
 	c.asked++
@@ -178,16 +179,16 @@ func (c *control) ask(to int, mail shard.Mail, fill []byte, waiting question) {
 	}
 	mail.Serial = c.asked
 	c.questions[mail.Serial] = waiting
-	c.outgoing = append(c.outgoing, outgoing{to: to, m: mail, fill: fill})
+	c.outgoing = append(c.outgoing, outgoing{to: to, mail: mail, fill: fill})
 }
 
-// answered takes a data shard's answer, and gives its block back.
+// answered takes a data shard's answer to a question, and gives its block back.
 func (c *control) answered(mail shard.Mail) {
 	c.credit++
 	waiting := c.questions[mail.Serial]
 	delete(c.questions, mail.Serial)
-	if waiting.taken != nil {
-		waiting.taken(mail)
+	if waiting.onAnswer != nil {
+		waiting.onAnswer(mail)
 	}
 	if !mail.Block.IsZero() {
 		c.shard.Send(shard.Mail{Kind: shard.MailGiveBack, Block: mail.Block}, int(mail.From))
@@ -195,11 +196,11 @@ func (c *control) answered(mail shard.Mail) {
 	c.done(waiting.task)
 }
 
-// sendOutgoing sends mail while there is memory and credit, in order.
+// sendOutgoing sends mail, in order, while there is memory and credit for it.
 func (c *control) sendOutgoing() {
 	sent := 0
 	for _, next := range c.outgoing {
-		answered := next.m.Kind == shard.MailOpen || next.m.Kind == shard.MailDelete || next.m.Serial != 0
+		answered := next.mail.Kind == shard.MailOpen || next.mail.Kind == shard.MailDelete || next.mail.Serial != 0
 		if answered && c.credit == 0 {
 			break
 		}
@@ -209,12 +210,12 @@ func (c *control) sendOutgoing() {
 				break
 			}
 			copy(block.Bytes(), next.fill)
-			next.m.Block = block
+			next.mail.Block = block
 		}
 		if answered {
 			c.credit--
 		}
-		c.shard.Send(next.m, next.to)
+		c.shard.Send(next.mail, next.to)
 		sent++
 	}
 	c.outgoing = c.outgoing[sent:]

@@ -16,44 +16,47 @@ import (
 	"github.com/tailbound/tailbound/shard"
 )
 
-// A search by time that ends in a compressed batch has it opened by the control
-// shard, which may use the heap:
+// A search by time (ListOffsets) may end in a compressed batch. Decompressing it needs
+// the heap, so the data shard lends a copy of the batch to the control shard:
 //
 //	lend a copy; await found(); answer
 //
-// Data shards never open one.
+// Data shards never decompress anything.
 
-// openedMax bounds what is made of one batch in its search: some tens of
-// milliseconds of the control shard's time. The answer is the batch's first
-// record where what is sought lies beyond, or the batch is larger than mail.
-const openedMax = 16 << 20
+// decompressedBytesMax bounds how much of one batch is decompressed in a search: some
+// tens of milliseconds of the control shard's time. Where the record that is sought lies
+// beyond this, or the batch is too large to be lent, the answer is the batch's first
+// record.
+const decompressedBytesMax = 16 << 20
 
 // searchBatch answers a data shard that lent a batch.
 func (c *control) searchBatch(mail shard.Mail) {
-	time, offset := searchOpened(mail.Block.Bytes()[:mail.B], int64(mail.A))
+	time, offset := searchCompressed(mail.Block.Bytes()[:mail.B], int64(mail.A))
 	c.shard.Send(shard.Mail{Kind: shard.MailBatchOpened, Slot: mail.Slot, Serial: mail.Serial, A: uint64(time), B: uint64(offset), Block: mail.Block}, int(mail.From))
 }
 
-// searchOpened is kafka.FindTime of a compressed batch, which it opens. Where it
-// cannot be read, or for too long, it is what FindTime says.
-func searchOpened(batch []byte, ts int64) (time, offset int64) {
+// searchCompressed returns the time and offset of the first record of a compressed batch
+// that is not older than ts. Where the batch cannot be decompressed, or has no such record
+// within decompressedBytesMax, it returns what kafka.FindTime can say without decompressing.
+func searchCompressed(batch []byte, ts int64) (time, offset int64) {
 	if at, delta, ok := firstSince(batch, ts); ok {
 		return at, kafka.BaseOffset(batch) + delta
 	}
 	return kafka.FindTime(batch, ts)
 }
 
-// firstSince looks through the records of a compressed batch.
+// firstSince looks through the records of a compressed batch. It returns the time of the
+// first record since ts, and its offset from the batch's base offset.
 func firstSince(batch []byte, ts int64) (at, delta int64, ok bool) {
 	header := kafka.ParseBatchHeader(batch)
-	opened, err := decompressor(header.Codec(), batch[kafka.BatchHeaderBytes:])
+	decompressed, err := decompressor(header.Codec(), batch[kafka.BatchHeaderBytes:])
 	if err != nil {
 		return 0, 0, false
 	}
-	if decoder, ok := opened.(*zstd.Decoder); ok {
+	if decoder, ok := decompressed.(*zstd.Decoder); ok {
 		defer decoder.Close()
 	}
-	in := bufio.NewReaderSize(io.LimitReader(opened, openedMax), 64<<10)
+	in := bufio.NewReaderSize(io.LimitReader(decompressed, decompressedBytesMax), 64<<10)
 	for range header.Count {
 		size, err := binary.ReadVarint(in)
 		if err != nil || size < 3 {
@@ -74,7 +77,7 @@ func firstSince(batch []byte, ts int64) (at, delta int64, ok bool) {
 			return header.BaseTime + after, delta, true
 		}
 		rest := size - 1 - varintBytes(after) - varintBytes(delta)
-		if rest < 0 || rest > openedMax {
+		if rest < 0 || rest > decompressedBytesMax {
 			return 0, 0, false
 		}
 		if _, err := in.Discard(int(rest)); err != nil {
@@ -92,10 +95,10 @@ func varintBytes(value int64) int64 {
 	return size
 }
 
-var errCodec = errors.New("shard: records that cannot be opened")
+var errCodec = errors.New("control: records that cannot be decompressed")
 
-// decompressor reads what a batch's records are, compressed as the batch's codec
-// says (CompressionType.java).
+// decompressor reads the records of a batch that are compressed by codec. The numbers are
+// those of CompressionType.java.
 func decompressor(codec int, records []byte) (io.Reader, error) {
 	switch codec {
 	case 1:
@@ -105,22 +108,23 @@ func decompressor(codec int, records []byte) (io.Reader, error) {
 	case 3:
 		return lz4.NewReader(bytes.NewReader(records)), nil
 	case kafka.CodecZstd:
-		return zstd.NewReader(bytes.NewReader(records), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(openedMax))
+		return zstd.NewReader(bytes.NewReader(records), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxMemory(decompressedBytesMax))
 	}
 	return nil, errCodec
 }
 
-// Snappy is one block, as librdkafka and franz-go write it, or behind a header
-// of sixteen bytes blocks with their lengths, as Java's SnappyOutputStream does.
+// Snappy has two forms. librdkafka and franz-go write one block. Java's SnappyOutputStream
+// writes a header of sixteen bytes, and then blocks, each behind its length.
 var xerialMagic = []byte("\x82SNAPPY\x00")
 
 const xerialHeader = 16
 
+// snappyReader reads both forms, a block at a time.
 type snappyReader struct {
-	left   []byte
-	framed bool
-	begun  bool
-	block  []byte
+	left   []byte // not decompressed yet
+	framed bool   // it is Java's form
+	begun  bool   // the header was read, or the only block
+	block  []byte // decompressed and not read yet
 }
 
 func (r *snappyReader) Read(dst []byte) (int, error) {
@@ -148,7 +152,7 @@ func (r *snappyReader) Read(dst []byte) (int, error) {
 			next, r.left = next[4:size], next[size:]
 		}
 		r.begun = true
-		if size, err := s2.DecodedLen(next); err != nil || size > openedMax {
+		if size, err := s2.DecodedLen(next); err != nil || size > decompressedBytesMax {
 			return 0, errCodec
 		}
 		var err error

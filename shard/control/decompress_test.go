@@ -97,7 +97,7 @@ func TestSearchOpened(t *testing.T) {
 				b := timedBatch(t, codec, 7000, times, rng.IntN(200))
 				for range 10 {
 					ts := 1_700_000_000_000 + rng.Int64N(1000)
-					at, offset := searchOpened(b, ts)
+					at, offset := searchCompressed(b, ts)
 					want, wantAt := int64(7000), times[0] // nobody is that new: the first
 					for i, x := range times {
 						if x >= ts {
@@ -114,7 +114,7 @@ func TestSearchOpened(t *testing.T) {
 				for range 3 {
 					bad[kafka.BatchHeaderBytes+rng.IntN(len(bad)-kafka.BatchHeaderBytes)] ^= byte(1 + rng.IntN(255))
 				}
-				if _, offset := searchOpened(bad, times[0]+1); offset < 7000 || offset > 7000+int64(len(times)) {
+				if _, offset := searchCompressed(bad, times[0]+1); offset < 7000 || offset > 7000+int64(len(times)) {
 					t.Fatalf("a damaged batch: offset %d", offset)
 				}
 			}
@@ -125,11 +125,11 @@ func TestSearchOpened(t *testing.T) {
 // No more is made of a batch than its bound.
 func TestSearchOpenedIsBounded(t *testing.T) {
 	for codec := 1; codec <= 4; codec++ {
-		b := timedBatch(t, codec, 7000, []int64{1000, 2000, 3000}, openedMax*3/4)
-		if _, offset := searchOpened(b, 2000); offset != 7001 && codec != 2 {
+		b := timedBatch(t, codec, 7000, []int64{1000, 2000, 3000}, decompressedBytesMax*3/4)
+		if _, offset := searchCompressed(b, 2000); offset != 7001 && codec != 2 {
 			t.Errorf("codec %d: offset %d is within the bound", codec, offset)
 		}
-		if _, offset := searchOpened(b, 3000); offset != 7000 {
+		if _, offset := searchCompressed(b, 3000); offset != 7000 {
 			t.Errorf("codec %d: offset %d, and it lies beyond the bound", codec, offset)
 		}
 	}

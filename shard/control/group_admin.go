@@ -11,7 +11,7 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// Groups listed, described and deleted.
+// Groups: listed, described and deleted.
 //
 // ListGroups (16): 4 has states, 5 the protocol's type (KIP-848).
 //
@@ -32,7 +32,8 @@ func listGroupsNames(req *kmsg.ListGroupsRequest) int {
 	return len(req.StatesFilter) + len(req.TypesFilter)
 }
 
-// listGroups: clients ask every node for its groups, and only the coordinator has any.
+// listGroups lists the groups at the coordinator, and none at other nodes: clients ask
+// every node for its groups and put the answers together.
 func (c *control) listGroups(task *task, req *kmsg.ListGroupsRequest, resp *kmsg.ListGroupsResponse) {
 	if !c.coordinates(task.from) {
 		return
@@ -105,7 +106,7 @@ func (c *control) consumerGroupDescribe(_ *task, req *kmsg.ConsumerGroupDescribe
 		for _, assigned := range all {
 			topic, ok := c.state.TopicByID(assigned.Topic)
 			if !ok {
-				continue // it was deleted, and its consumer has not given it up yet
+				continue // deleted, and its consumer has not revoked it yet
 			}
 			part := kmsg.NewAssignmentTopicPartition()
 			part.TopicID, part.Topic, part.Partitions = assigned.Topic, topic.Name, assigned.Partitions

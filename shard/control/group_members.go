@@ -12,16 +12,17 @@ import (
 
 // Members of groups: of the classic protocol, and of the consumer protocol (KIP-848).
 //
-// JoinGroup (11): 1 has a rebalance timeout, 4 has a member come with the id it is given
-// first (KIP-394), 5 static members (KIP-345), 7 names the protocol in the answer, 8 has
-// a reason (KIP-800), 9 may tell the leader not to assign (KIP-814).
+// JoinGroup (11): 1 has a rebalance timeout, 4 makes a member join again with the id that
+// its first request was answered with (KIP-394), 5 has static members (KIP-345), 7 names
+// the protocol in the answer, 8 has a reason (KIP-800), 9 may tell the leader not to assign
+// (KIP-814).
 //
 // SyncGroup (14): 3 has static members, 5 names the protocol (KIP-559).
 //
 // Heartbeat (12): 3 has static members. LeaveGroup (13): 3 lets several members leave at
 // once (KIP-345), 5 has a reason (KIP-800).
 //
-// ConsumerGroupHeartbeat (68): 1 has patterns of topics, and members who bring their own
+// ConsumerGroupHeartbeat (68): 1 has patterns of topics, and members that choose their own
 // id (KIP-1082).
 
 func joinGroupNames(req *kmsg.JoinGroupRequest) int { return len(req.Protocols) }
@@ -48,7 +49,7 @@ func (c *control) joinGroup(task *task, req *kmsg.JoinGroupRequest, resp *kmsg.J
 	c.groups.live.Join(c.groupTime(), ticket, join)
 }
 
-// newMemberID is a random UUID as Kafka writes them.
+// newMemberID returns a random UUID in the form that Kafka writes.
 func (c *control) newMemberID() string {
 	id := c.newUUID()
 	digits := hex.EncodeToString(id[:])

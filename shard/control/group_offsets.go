@@ -10,7 +10,7 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// Offsets of groups, committed, fetched and deleted. Topics that are not there have none.
+// Offsets of groups: committed, fetched and deleted. A topic that does not exist has none.
 //
 // OffsetCommit (8): 2 to 4 say how long an offset is kept (5 and later leave that to the
 // broker, KIP-211), 6 has leader epochs (KIP-320), 7 static members (KIP-345), 9 an epoch
@@ -37,7 +37,7 @@ func (c *control) offsetCommit(task *task, req *kmsg.OffsetCommitRequest, resp *
 		expires = wall + req.RetentionTimeMillis
 	}
 	var topics []cluster.GroupTopic
-	known := false // some partition is there
+	known := false // at least one partition of the request exists
 	for i := range req.Topics {
 		asked := &req.Topics[i]
 		topic, ok := c.state.Topic(asked.Topic)
@@ -117,8 +117,8 @@ func offsetFetchNames(req *kmsg.OffsetFetchRequest) (count int) {
 	return count
 }
 
-// offsetFetch reads what is durable, after the commits that came before it on the same
-// connection.
+// offsetFetch answers from what is durable. Commits that arrived before it on the same
+// connection are waited for, so a client reads its own commits.
 func (c *control) offsetFetch(task *task, req *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFetchResponse) {
 	if !c.groups.live.Waiting() {
 		c.fetchOffsets(req, resp)
@@ -157,8 +157,8 @@ func (c *control) fetchOffsets(req *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFe
 	}
 }
 
-// fetchGroup answers for one group; nil topics are all it has. size is what the response
-// has so far.
+// fetchGroup answers for one group. Where asked.Topics is nil it answers with all topics the
+// group has offsets of. size is an estimate of the whole response's bytes, which it adds to.
 func (c *control) fetchGroup(asked *kmsg.OffsetFetchRequestGroup, size *int) kmsg.OffsetFetchResponseGroup {
 	out := kmsg.NewOffsetFetchResponseGroup()
 	out.Group = asked.Group

@@ -18,16 +18,16 @@ import (
 
 const (
 	controlLogID  = format.ControlLogID
-	snapshotAfter = 1 << 20 // bytes that may be added to several times the last snapshot before the next
-	commandCost   = 256     // what a command is estimated to cost at a start, beside its bytes
-	commandRoom   = 1 << 10 // for the batch around a command, and its header
+	snapshotAfter = 1 << 20 // a snapshot is not due before the log has so many bytes more than several times the last one
+	commandCost   = 256     // estimated cost of reading a command at a start, in bytes, beside its own
+	commandRoom   = 1 << 10 // bytes of the batch and the record header around a command
 
 	// loadedNothing is control.loaded while the log is being created.
 	loadedNothing = -1
 )
 
-// load applies the control log from its start: a snapshot, then what came after it.
-// While it waits, loaded is below 0: loadedNothing, or what suspended makes of it.
+// load applies the control log from its start: a snapshot, then the commands after it.
+// While a read from disk is awaited, loaded is below 0: see suspended.
 func (c *control) load() {
 	if c.loaded < 0 {
 		return
@@ -55,11 +55,11 @@ func (c *control) load() {
 	}
 }
 
-// suspended is how an offset is kept in loaded while a read from disk is under way:
-// below loadedNothing. Of what it made it makes the offset again.
+// suspended converts an offset to the value that loaded has while a read from disk is under
+// way, which is below loadedNothing, and converts that value back to the offset.
 func suspended(offset int64) int64 { return -offset - 2 }
 
-// loadRead applies what a read from disk found.
+// loadRead applies the commands that a read from disk has returned.
 func (c *control) loadRead(st engine.Status, read uint32) {
 	c.loaded = suspended(c.loaded)
 	if st != engine.OK {
@@ -106,9 +106,9 @@ func (c *control) append(cmd []byte) engine.Status {
 	return st
 }
 
-// snapshot begins to rewrite the state at the end of a log that has grown long. It is
-// due when a start would read several times what the state has, so that it costs a
-// small part of what is written anyway; or at once, where a former version wrote some
+// snapshot begins to rewrite the state at the end of the log, where that is due: when a
+// start would read several times as much as the state has, so that snapshots are a small
+// part of all that is written; or at once, where a former version of Tailbound wrote some
 // of the log.
 func (c *control) snapshot() {
 	if c.grown < snapshotAfter+4*c.snapshotSize && !c.former || c.shard.Failed() {
@@ -122,8 +122,9 @@ func (c *control) snapshot() {
 	c.stage = changeSnapshot
 }
 
-// appendSnapshot appends the rest of a snapshot as far as there is memory for it, and
-// at its end releases what lies before it. It says whether the snapshot is over.
+// appendSnapshot appends as much of the snapshot as there is memory for. When all of it is
+// appended, the log is truncated to begin with it. It reports whether the snapshot is over:
+// complete, or given up.
 func (c *control) appendSnapshot() bool {
 	for len(c.rest) > 0 {
 		switch c.append(c.rest[0]) {
@@ -131,7 +132,7 @@ func (c *control) appendSnapshot() bool {
 			c.rest = c.rest[1:]
 		case engine.WaitMemory, engine.WaitRoom:
 			return false
-		default: // an unfinished snapshot is not applied; it is tried again, not soon
+		default: // an incomplete snapshot is ignored by a start; the next one is tried much later
 			c.rest, c.former = nil, false
 			c.grown /= 2
 			return true
@@ -146,17 +147,17 @@ func (c *control) appendSnapshot() bool {
 	return true
 }
 
-// commandBytes is a good size for a command that has many things in it: large enough
-// to cost little for each, small enough for two of them to be written at once.
+// commandBytes is the target size of a command that has many changes in it: large enough
+// for each of them to cost little, and small enough for two such commands to be in flight.
 func (c *control) commandBytes() int { return min(256<<10, c.o.Engine.BatchBytesMax-commandRoom) }
 
-// commandBatch is a command as a record batch of one record, so that the control log
-// reads like any other log.
+// commandBatch makes a record batch of one record from a command: the control log has the
+// same form as any other log.
 func commandBatch(cmd []byte, wall int64) []byte {
 	return kafka.AppendBatch(nil, wall, nil, cmd)
 }
 
-// commandOf is the command in a stored batch.
+// commandOf returns the command in a stored batch.
 func commandOf(batch []byte) ([]byte, bool) {
 	it := kafka.Records(batch)
 	record, ok := it.Next()

@@ -13,7 +13,7 @@ import (
 	"github.com/tailbound/tailbound/shard"
 )
 
-// Where things are: nodes, topics, partitions' leaders, and the coordinator.
+// What clients find their way by: nodes, topics, partitions' leaders, and the coordinator.
 //
 // Metadata (3): in 0 no topics mean all, from 1 on null does. 4 says whether topics may
 // be created, 10 adds topic ids to the answer, 12 lets a request name topics by id
@@ -48,8 +48,8 @@ func (c *control) metadata(task *task, req *kmsg.MetadataRequest, resp *kmsg.Met
 	}
 }
 
-// failMetadata says nothing of a topic that could not be created: the answer says that
-// the topic is not there, and the client asks again.
+// failMetadata ignores that a topic could not be created. The answer has the topic as not
+// existing, and the client asks again.
 func failMetadata(*kmsg.MetadataRequest, *kmsg.MetadataResponse, int, kafka.ErrorCode, string) {}
 
 func (c *control) describeMetadata(listener uint8, req *kmsg.MetadataRequest, resp *kmsg.MetadataResponse) {
@@ -75,7 +75,7 @@ func (c *control) describeMetadata(listener uint8, req *kmsg.MetadataRequest, re
 		asked := &req.Topics[i]
 		key := wanted{stringOf(asked.Topic), asked.TopicID}
 		if seen[key] {
-			continue // as Kafka does: once
+			continue // each once, as Kafka does
 		}
 		seen[key] = true
 		if asked.Topic != nil && (req.Version < 12 || asked.TopicID == [16]byte{}) {
@@ -102,7 +102,7 @@ func (c *control) describeMetadata(listener uint8, req *kmsg.MetadataRequest, re
 	}
 }
 
-// missingTopic is the code for the name of a topic that is not there.
+// missingTopic returns the error for the name of a topic that does not exist.
 func missingTopic(name string) kafka.ErrorCode {
 	if cluster.NameFault(name) != "" {
 		return kafka.InvalidTopic
@@ -130,17 +130,18 @@ func (c *control) metadataTopic(topic *cluster.Topic) kmsg.MetadataResponseTopic
 	return out
 }
 
-// leader is the id of the node that leads a partition.
+// leader returns the id of the node that leads a partition.
 func (c *control) leader(partition cluster.Partition) int32 {
 	return c.o.Nodes[format.Place(partition.LogID, c.o.DataShards)].ID
 }
 
-// findCoordinator: the control shard coordinates all groups, and no transactions.
+// findCoordinator names the control shard's node for every group. There is no coordinator of
+// transactions.
 func (c *control) findCoordinator(task *task, req *kmsg.FindCoordinatorRequest, resp *kmsg.FindCoordinatorResponse) {
 	node, code, message := c.o.ClientNodes(task.from.Listener)[0], kafka.None, (*string)(nil)
 	if req.CoordinatorType != 0 {
-		// The code makes clients give up at once. If there were only no coordinator yet
-		// they would ask again for a minute.
+		// With this error clients give up at once. With one that says that there is no
+		// coordinator yet they would ask again for a minute.
 		text := "This broker coordinates no transactions."
 		node, code, message = shard.Node{ID: -1, Port: -1}, kafka.TransactionalIDAuthorizationFailed, &text
 		if req.CoordinatorType != 1 {
@@ -183,8 +184,8 @@ func describeTopicPartitionsNames(req *kmsg.DescribeTopicPartitionsRequest) int 
 	return len(req.Topics)
 }
 
-// describeTopicPartitions answers with topics in order of name, a page of partitions,
-// and where the next page begins.
+// describeTopicPartitions answers with one page of partitions, sorted by topic, and with
+// where the next page begins.
 func (c *control) describeTopicPartitions(_ *task, req *kmsg.DescribeTopicPartitionsRequest, resp *kmsg.DescribeTopicPartitionsResponse) {
 	left := describedPartitionsMax
 	if req.ResponsePartitionLimit > 0 {

@@ -11,7 +11,7 @@ import (
 // exist. Room kafka has the versions: Produce and Fetch name topics by id from 13 on
 // (KIP-516).
 
-// notLeader is the code for a partition of a topic, by name.
+// notLeader returns the error for a partition that is named by its topic's name.
 func (c *control) notLeader(topic string, partition int32) int16 {
 	if found, ok := c.state.Topic(topic); ok && partition >= 0 && int(partition) < len(found.Partitions) {
 		return int16(kafka.NotLeaderOrFollower)
@@ -19,7 +19,7 @@ func (c *control) notLeader(topic string, partition int32) int16 {
 	return int16(kafka.UnknownTopicOrPartition)
 }
 
-// notLeaderByID is notLeader for a request that names topics by id.
+// notLeaderByID returns the error for a partition that is named by its topic's id.
 func (c *control) notLeaderByID(id [16]byte, partition int32) int16 {
 	if found, ok := c.state.TopicByID(id); ok {
 		return c.notLeader(found.Name, partition)
@@ -27,8 +27,8 @@ func (c *control) notLeaderByID(id [16]byte, partition int32) int16 {
 	return int16(kafka.UnknownTopicID)
 }
 
-// refuseProduce closes the connection of a request with acks=0, which has no answer in
-// which an error could stand.
+// refuseProduce refuses every partition. A request with acks=0 has no answer that could
+// carry an error, so its connection is closed, as Kafka does.
 func (c *control) refuseProduce(task *task, req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse) {
 	for i := range req.Topics {
 		asked := &req.Topics[i]

@@ -13,8 +13,9 @@ import (
 	"github.com/tailbound/tailbound/shard"
 )
 
-// What is asked of partitions: of their leaders, as in Kafka, which is why these
-// requests come by way of the data shard that was asked and go back to it as questions.
+// Requests about partitions. As in Kafka, a client sends them to the partition's leader. The
+// data shard that leads it forwards them to the control shard, which asks that data shard
+// back what only it knows.
 //
 // DeleteRecords (21): 2 is flexible.
 //
@@ -34,8 +35,8 @@ func deleteRecordsNames(req *kmsg.DeleteRecordsRequest) (count int) {
 	return count
 }
 
-// deleteRecords has the owners of the logs move their starts. A client asks each
-// partition's leader; another node that is asked says that it is not.
+// deleteRecords has the data shard that was asked move the start of each partition's log. A
+// partition that another node leads is answered with NOT_LEADER_OR_FOLLOWER.
 func (c *control) deleteRecords(task *task, req *kmsg.DeleteRecordsRequest, resp *kmsg.DeleteRecordsResponse) {
 	for i := range req.Topics {
 		asked := &req.Topics[i]
@@ -52,7 +53,7 @@ func (c *control) deleteRecords(task *task, req *kmsg.DeleteRecordsRequest, resp
 			case partition.Offset < -1:
 				part.ErrorCode = int16(kafka.OffsetOutOfRange)
 			default:
-				c.ask(task.from.Shard, shard.Mail{Kind: shard.MailTruncate, A: logID, B: uint64(partition.Offset)}, nil, question{task: task, taken: func(mail shard.Mail) {
+				c.ask(task.from.Shard, shard.Mail{Kind: shard.MailTruncate, A: logID, B: uint64(partition.Offset)}, nil, question{task: task, onAnswer: func(mail shard.Mail) {
 					if part.ErrorCode = mail.Code; mail.Code == 0 {
 						part.LowWatermark = int64(mail.A)
 					}
@@ -62,7 +63,7 @@ func (c *control) deleteRecords(task *task, req *kmsg.DeleteRecordsRequest, resp
 	}
 }
 
-// ledBy is the log of a partition, where that node leads it.
+// ledBy returns the log of a partition if node leads it, and otherwise the error.
 func (c *control) ledBy(node int, topic string, partition int32) (logID uint64, code kafka.ErrorCode) {
 	found, ok := c.state.Topic(topic)
 	if !ok || partition < 0 || int(partition) >= len(found.Partitions) {
@@ -75,8 +76,8 @@ func (c *control) ledBy(node int, topic string, partition int32) (logID uint64, 
 	return logID, kafka.None
 }
 
-// describeLogDirs asks the node that was asked how large its logs are, page by page.
-// The control shard's node has none that clients know.
+// describeLogDirs has the data shard that was asked report the sizes of its logs, page by
+// page. The control shard's own node has no logs that clients know of.
 func (c *control) describeLogDirs(task *task, req *kmsg.DescribeLogDirsRequest, resp *kmsg.DescribeLogDirsResponse) {
 	dir := kmsg.NewDescribeLogDirsResponseDir()
 	dir.Dir, dir.TotalBytes, dir.UsableBytes = c.o.DataDir, -1, -1 // a shard does not know them
@@ -84,10 +85,10 @@ func (c *control) describeLogDirs(task *task, req *kmsg.DescribeLogDirsRequest, 
 	if task.from.Shard == 0 {
 		return
 	}
-	topics := map[[16]byte]int{} // where a topic is in the response
+	topics := map[[16]byte]int{} // topic id -> its index in the response
 	var page func(mail shard.Mail)
 	ask := func(from uint64) {
-		c.ask(task.from.Shard, shard.Mail{Kind: shard.MailSizes, B: from}, nil, question{task: task, taken: page})
+		c.ask(task.from.Shard, shard.Mail{Kind: shard.MailSizes, B: from}, nil, question{task: task, onAnswer: page})
 	}
 	page = func(mail shard.Mail) {
 		if c.logSizes(mail, req, &resp.Dirs[0], topics); mail.Code == 0 && mail.B != 0 {
@@ -97,7 +98,7 @@ func (c *control) describeLogDirs(task *task, req *kmsg.DescribeLogDirsRequest, 
 	ask(0)
 }
 
-// logSizes takes a page of sizes: those of topics and partitions that were asked for.
+// logSizes adds a page of sizes to the response: those of the partitions that were asked for.
 func (c *control) logSizes(mail shard.Mail, req *kmsg.DescribeLogDirsRequest, dir *kmsg.DescribeLogDirsResponseDir, topics map[[16]byte]int) {
 	if mail.Code != 0 {
 		dir.ErrorCode = mail.Code
@@ -132,8 +133,8 @@ func describeProducersNames(req *kmsg.DescribeProducersRequest) (count int) {
 	return count
 }
 
-// describeProducers asks each partition's leader, which must be the node that was
-// asked, for the idempotent producers it remembers.
+// describeProducers has the data shard that was asked, which must lead the partitions,
+// report the idempotent producers it remembers of each.
 func (c *control) describeProducers(task *task, req *kmsg.DescribeProducersRequest, resp *kmsg.DescribeProducersResponse) {
 	described := map[uint64]bool{}
 	for i := range req.Topics {
@@ -146,19 +147,19 @@ func (c *control) describeProducers(task *task, req *kmsg.DescribeProducersReque
 			part.Partition = index
 			logID, code := c.ledBy(task.from.Shard, asked.Topic, index)
 			if code == kafka.None && described[logID] {
-				code = kafka.InvalidRequest // once is enough, and bounds the answer
+				code = kafka.InvalidRequest // each once, which bounds the answer
 			}
 			if code != kafka.None {
 				part.ErrorCode = int16(code)
 				continue
 			}
 			described[logID] = true
-			c.ask(task.from.Shard, shard.Mail{Kind: shard.MailProducers, A: logID}, nil, question{task: task, taken: func(mail shard.Mail) { activeProducers(mail, part) }})
+			c.ask(task.from.Shard, shard.Mail{Kind: shard.MailProducers, A: logID}, nil, question{task: task, onAnswer: func(mail shard.Mail) { activeProducers(mail, part) }})
 		}
 	}
 }
 
-// activeProducers takes the producers of one partition, in order of their ids.
+// activeProducers adds the producers of one partition to the response, sorted by id.
 func activeProducers(mail shard.Mail, part *kmsg.DescribeProducersResponseTopicPartition) {
 	if mail.Code != 0 {
 		part.ErrorCode = mail.Code
@@ -185,8 +186,8 @@ func electLeadersNames(req *kmsg.ElectLeadersRequest) (count int) {
 	return count
 }
 
-// electLeaders: the only replica leads already. As in Kafka, the answer to a request
-// for all partitions has only those where something was done: none.
+// electLeaders elects nothing: the only replica of a partition leads already. As in Kafka,
+// the answer to a request for all partitions has only those whose leader changed: none.
 func (c *control) electLeaders(_ *task, req *kmsg.ElectLeadersRequest, resp *kmsg.ElectLeadersResponse) {
 	for i := range req.Topics {
 		asked := &req.Topics[i]
@@ -207,7 +208,7 @@ func (c *control) electLeaders(_ *task, req *kmsg.ElectLeadersRequest, resp *kms
 	slices.SortFunc(resp.Topics, func(a, b kmsg.ElectLeadersResponseTopic) int { return strings.Compare(a.Topic, b.Topic) })
 }
 
-// listPartitionReassignments answers with none: partitions do not move while the broker
-// runs.
+// listPartitionReassignments answers that none is under way: partitions do not move while
+// the broker runs.
 func (c *control) listPartitionReassignments(*task, *kmsg.ListPartitionReassignmentsRequest, *kmsg.ListPartitionReassignmentsResponse) {
 }

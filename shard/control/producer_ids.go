@@ -8,13 +8,13 @@ import (
 
 // InitProducerId (22): 2 is flexible, 3 names the producer's present id and epoch
 // (KIP-360), 4 may be answered with PRODUCER_FENCED (KIP-588). 5 and later are not
-// served: they belong to the second protocol of transactions (KIP-890). Ids are given
-// out of blocks:
+// served: they belong to the second protocol of transactions (KIP-890). Ids are allocated
+// in blocks, so that only one id in many waits for the disk:
 //
 //	reserve a block; await durable(); give its ids out
 
-// initProducerID gives out an id of a block that is durable. Transactions are not
-// served: there is no coordinator for them.
+// initProducerID allocates an id of a block that is durable. A transactional id is refused:
+// there is no coordinator of transactions.
 func (c *control) initProducerID(task *task, req *kmsg.InitProducerIDRequest, resp *kmsg.InitProducerIDResponse) {
 	resp.ProducerID, resp.ProducerEpoch = -1, -1
 	switch {
@@ -34,8 +34,8 @@ func failInitProducerID(_ *kmsg.InitProducerIDRequest, resp *kmsg.InitProducerID
 	resp.ErrorCode, resp.ProducerID = int16(code), -1
 }
 
-// giveIDs serves the producers that wait for an id, and reserves the next block before
-// the present one ends.
+// giveIDs answers the requests that wait for an id, in order, and reserves the next block
+// before the present one is used up.
 func (c *control) giveIDs() {
 	for len(c.ids) > 0 {
 		id, reserve := c.state.NextProducerID()
@@ -58,7 +58,7 @@ func (c *control) giveIDs() {
 	c.ids = nil
 }
 
-// refuseIDs tells the producers that wait for an id that no block can be reserved.
+// refuseIDs fails the requests that wait for an id: no block can be reserved.
 func (c *control) refuseIDs(code kafka.ErrorCode, message string) {
 	c.reserving = false
 	for _, task := range c.ids {

@@ -11,22 +11,23 @@ import (
 	"github.com/tailbound/tailbound/shard"
 )
 
-// task is a request that was accepted and is not answered. It is this function:
+// task is a request from when it is accepted to when it is answered. It stands for this
+// function:
 //
 //	decode(); start(); await all that start began; finish(); encode(); answer
 //
-// Invariant: pending counts what the task waits for, start itself included; when it
-// is 0 the task is answered, once.
+// Invariant: pending counts what the task waits for, start itself included. The task is
+// answered when pending becomes 0, and only then.
 type task struct {
 	api          *api
 	from         shard.Origin
 	header       kafka.Request // without a client id
 	clientID     string        // cut to clientIDBytesMax
 	req          kmsg.Request
-	resp         kmsg.Response // nil: its connection is closed
+	resp         kmsg.Response // nil: the connection is closed instead of answered
 	pending      int           // changes, and answers of data shards and of the coordinator
 	validateOnly bool          // changes are planned and not made
-	finish       func()        // fills in what is true when the answer leaves; may be nil
+	finish       func()        // fills in what must be true when the answer leaves; may be nil
 }
 
 // answer is an encoded response on its way to a connection.
@@ -35,11 +36,12 @@ type answer struct {
 	bytes []byte // nil: close the connection
 }
 
-// clientIDBytesMax is how much of a client's id is kept: it becomes part of its
-// member's id.
+// clientIDBytesMax is how much of a client's id is kept. It becomes part of the id of a
+// group's member.
 const clientIDBytesMax = 255
 
-// forwarded takes a request that a data shard lends, and gives the block back.
+// forwarded accepts a request that a data shard has lent: the address of its client, and the
+// whole request. The block is given back at once, since decoding copies what it needs.
 func (c *control) forwarded(mail shard.Mail) {
 	lent := mail.Block.Bytes()
 	peer, frame := ioring.Address(lent), lent[len(ioring.Address{}):]
@@ -53,8 +55,9 @@ func (c *control) forwarded(mail shard.Mail) {
 	c.shard.Send(shard.Mail{Kind: shard.MailGiveBack, Block: mail.Block}, int(mail.From))
 }
 
-// Accept takes a request: from a connection of this shard, or from forwarded. Its
-// key and version are served.
+// Accept decodes and starts a request: one of a connection of this shard, or one from
+// forwarded. The shard has checked that its key and version are served. A request that
+// cannot be decoded, or names more than there can be, closes its connection.
 func (c *control) Accept(from shard.Origin, header kafka.Request, body []byte) {
 	c.tasks++
 	req := kmsg.RequestForKey(header.Key)
@@ -80,18 +83,17 @@ func (c *control) Accept(from shard.Origin, header kafka.Request, body []byte) {
 	c.done(task)
 }
 
-// namesMax bounds what one request may name, so that its answer, which may be much
-// larger, is bounded by what the broker can have.
+// namesMax bounds how much one request may name. An answer may be much larger than its
+// request, and is bounded through this by what the broker can have.
 func (c *control) namesMax() int { return 2*(c.o.TopicsMax+c.o.PartitionsMax) + 1000 }
 
-// fail writes into the response that an item of the request went wrong, or
-// wholeRequest.
+// fail writes an error into the response: for one item of the request, or for wholeRequest.
 func (t *task) fail(item int, code kafka.ErrorCode, message string) {
 	t.api.fail(t, item, code, message)
 }
 
-// done says that one thing the task waited for is over, and answers it when that was
-// the last.
+// done ends one of the things that the task waits for. The last of them has the task
+// answered.
 func (c *control) done(task *task) {
 	task.pending--
 	if task.pending > 0 {
@@ -117,7 +119,7 @@ func (c *control) answer(to shard.Origin, encoded []byte) {
 	c.sendAnswers()
 }
 
-// sendAnswers hands out answers, in order, while there is memory to lend.
+// sendAnswers hands answers to their shards, in order, while there is memory to lend.
 func (c *control) sendAnswers() {
 	for len(c.answers) > 0 {
 		next := c.answers[0]
@@ -144,10 +146,10 @@ func (c *control) sendAnswers() {
 	c.answers = nil
 }
 
-// clientHost is the address a request came from as Kafka writes it: /10.1.2.3.
+// clientHost is the address of the task's client in the form that Kafka gives it: /10.1.2.3.
 func (t *task) clientHost() string { return string(t.from.Peer.Append([]byte("/"))) }
 
-// stringOf is a nullable string of a request, "" for null.
+// stringOf returns a nullable string of a request, "" for null.
 func stringOf(text *string) string {
 	if text == nil {
 		return ""
@@ -155,8 +157,7 @@ func stringOf(text *string) string {
 	return *text
 }
 
-// nullable is how an empty string is written into a response where a field may be
-// null.
+// nullable returns a string for a nullable field of a response: "" becomes null.
 func nullable(text string) *string {
 	if text == "" {
 		return nil

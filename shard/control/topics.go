@@ -9,7 +9,7 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// Topics made, grown and deleted.
+// Topics: created, given more partitions, and deleted.
 //
 // CreateTopics (19): 4 may leave partitions and replicas to the broker's defaults
 // (KIP-464), 5 returns configurations (KIP-525), 7 the topic's id.
@@ -21,8 +21,8 @@ import (
 
 func createTopicsNames(req *kmsg.CreateTopicsRequest) int { return len(req.Topics) }
 
-// createTopics has topics made. Each is there, with its logs open, when the request is
-// answered.
+// createTopics starts the creation of topics. When the request is answered each topic
+// exists, and its logs are open.
 func (c *control) createTopics(task *task, req *kmsg.CreateTopicsRequest, resp *kmsg.CreateTopicsResponse) {
 	if task.validateOnly = req.ValidateOnly; !task.validateOnly {
 		task.finish = func() { c.describeCreated(task.from.Shard, resp) }
@@ -82,7 +82,7 @@ func failCreateTopics(_ *kmsg.CreateTopicsRequest, resp *kmsg.CreateTopicsRespon
 	}
 }
 
-// describeCreated fills in what a create learns only when it is planned.
+// describeCreated fills in what is known of a topic only once it exists.
 func (c *control) describeCreated(node int, resp *kmsg.CreateTopicsResponse) {
 	for i := range resp.Topics {
 		out := &resp.Topics[i]
@@ -101,8 +101,8 @@ func (c *control) describeCreated(node int, resp *kmsg.CreateTopicsResponse) {
 	}
 }
 
-// assignedPlacement is placement of the assignment of a topic that is created, whose
-// partitions may come in any order.
+// assignedPlacement is placement for the assignment of a new topic, which may name its
+// partitions in any order.
 func (c *control) assignedPlacement(assignment []kmsg.CreateTopicsRequestTopicReplicaAssignment) (on cluster.Placement, why string) {
 	replicas := make([][]int32, len(assignment))
 	for _, assigned := range assignment {
@@ -114,8 +114,8 @@ func (c *control) assignedPlacement(assignment []kmsg.CreateTopicsRequestTopicRe
 	return c.placement(replicas)
 }
 
-// placement is where a client's replica assignment wants partitions, or why it cannot
-// have them there. It holds until the broker is started with another number of data
+// placement converts a client's replica assignment to data shards, or returns why that is
+// not possible. The placement holds until the broker is started with another number of data
 // shards.
 func (c *control) placement(replicas [][]int32) (on cluster.Placement, why string) {
 	for i, nodes := range replicas {
@@ -144,7 +144,8 @@ func deleteTopicsNames(req *kmsg.DeleteTopicsRequest) int {
 	return len(req.Topics) + len(req.TopicNames)
 }
 
-// deleteTopics has topics deleted. Their logs are when the request is answered.
+// deleteTopics starts the deletion of topics. When the request is answered their logs are
+// deleted too.
 func (c *control) deleteTopics(task *task, req *kmsg.DeleteTopicsRequest, resp *kmsg.DeleteTopicsResponse) {
 	add := func(name *string, id [16]byte) int {
 		out := kmsg.NewDeleteTopicsResponseTopic()
@@ -206,8 +207,8 @@ func failDeleteTopics(_ *kmsg.DeleteTopicsRequest, resp *kmsg.DeleteTopicsRespon
 
 func createPartitionsNames(req *kmsg.CreatePartitionsRequest) int { return len(req.Topics) }
 
-// createPartitions has topics grow. Each of the new partitions is open when the request
-// is answered.
+// createPartitions starts the growth of topics. When the request is answered the logs of
+// the new partitions are open.
 func (c *control) createPartitions(task *task, req *kmsg.CreatePartitionsRequest, resp *kmsg.CreatePartitionsResponse) {
 	task.validateOnly = req.ValidateOnly
 	count := map[string]int{}
