@@ -68,7 +68,7 @@ func TestWaitingFetchLooksWhereSomethingCame(t *testing.T) {
 }
 
 // Fetches that wait take no parts from producers, and those that find none are
-// served in turn, though all who have any would wait for a minute.
+// served in turn, though all that have parts could wait for a minute.
 func TestWaitingFetchesMakeRoom(t *testing.T) {
 	const partitions, first, fetches = 1024, 12, 40
 	h := newHotShardOf(t, hotArenaBytes, 4096, partitions)

@@ -230,7 +230,7 @@ func recoverEmpty(t testing.TB, root int, features ioring.FeatureMask, o engine.
 func (h *hotShard) turn() {
 	h.now += 20_000
 	h.s.Turn(h.now, Wall(1_700_000_000_000+int64(h.now)/1e6))
-	for { // nobody reads the mail to the control shard but here
+	for { // there is no control shard that takes the mail
 		if _, ok := h.post.toCtl[1].take(); !ok {
 			return
 		}

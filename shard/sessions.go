@@ -146,9 +146,9 @@ func (t *sessions) fits(partitions int) bool {
 func (t *sessions) full(partitions int) bool { return t.free == none || t.membersFree < partitions }
 
 // victim is the session to evict for a new one of so many partitions: the least
-// recently used if it was not used for sessionEvictNS, else the smallest of those
-// that are as old, if it is smaller than the new one, else none (Kafka's
-// FetchSessionCache.maybeCreateSession).
+// recently used if that is longer ago than sessionEvictNS, else the smallest of those
+// that were created longer ago than that, if it is smaller than the new one, else none
+// (Kafka's FetchSessionCache.maybeCreateSession).
 func (t *sessions) victim(partitions int, now ioring.Instant) int32 {
 	if t.byUse.Empty() {
 		return none

@@ -325,7 +325,7 @@ func TestFetchSessionWaits(t *testing.T) {
 	if r := c.answer(); r.ErrorCode != 0 || said(r) != "" || r.SessionID != id {
 		t.Fatalf("the fetch after it: session %d, %s", r.SessionID, said(r))
 	}
-	// So does whoever ends the session.
+	// So does a Fetch that ends the session.
 	c.ring.say(c.frame(ask{id: id, epoch: epoch + 2, wait: 60_000}))
 	for range 5 {
 		c.turn()
@@ -429,9 +429,9 @@ func TestFetchSessionOfATopicThatGoes(t *testing.T) {
 				c.hear(Mail{Kind: MailDelete, A: 2})
 				c.hear(Mail{Kind: MailDelete, A: 3})
 				if waiting {
-					// Who waits hears of the first as soon as it is gone.
+					// A Fetch that waits is answered as soon as the first is deleted.
 					if r := c.answer(); len(r.Topics) == 0 || r.Topics[0].Partitions[0].ErrorCode == 0 || r.ErrorCode != 0 {
-						t.Fatalf("who waited heard %q", said(r))
+						t.Fatalf("the Fetch that waited was answered %q", said(r))
 					}
 					epoch := int32(3)
 					r := c.ask(ask{id: id, epoch: epoch})
@@ -489,7 +489,7 @@ func TestFetchSessionOfAnUnknownTopic(t *testing.T) {
 	}
 }
 
-// A log whose start moves is told of, once.
+// A session is notified once of a new log start.
 func TestFetchSessionTellsOfANewStart(t *testing.T) {
 	c := newSessionClient(t, 11, 2)
 	for range 3 {
@@ -503,9 +503,9 @@ func TestFetchSessionTellsOfANewStart(t *testing.T) {
 	c.expect("before it", ask{id: id, epoch: 4, from: map[int32]int64{0: 1}}, id, "0: error 1")
 }
 
-// Kafka's rules for who has to go: a session not used for two minutes, the least
+// Kafka's rules for which session is evicted: a session not used for two minutes, the least
 // recently used first; else one older than that which is smaller than the new
-// one, the smallest first; else nobody, and there is no new one.
+// one, the smallest first; else none, and there is no new one.
 func TestFetchSessionsMakeRoom(t *testing.T) {
 	c := newSessionClient(t, 11, 4)
 	q := &c.s.sessions

@@ -65,7 +65,7 @@ func TestProducerWindow(t *testing.T) {
 		offset += int64(b.Count)
 	}
 	if v := p.check(p.of(log), batch(7, 0, 41, 1)); v.code != kafka.None || v.duplicate {
-		t.Fatalf("a producer nobody knows may begin anywhere: %+v", v)
+		t.Fatalf("a producer that is not known may begin anywhere: %+v", v)
 	}
 	for i := range int32(7) {
 		b := batch(7, 0, i*10, 10)
