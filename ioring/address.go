@@ -7,12 +7,12 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// Address is an IPv6 address, or an IPv4 one as IPv6 maps it (RFC 4291,
-// 2.5.5.2), so that a peer has one address whatever the listener's family.
+// Address is an IPv6 address, or an IPv4 address mapped to IPv6 (RFC 4291, 2.5.5.2), so that a
+// peer has one address whatever the family of the listener.
 type Address [16]byte
 
-// AddressBytes is the size of an Accept's Buf: the length of the address (4
-// bytes), and from byte 8 on the address as the kernel has it (struct sockaddr).
+// AddressBytes is the size of an Accept's Buf: the length of the address (4 bytes), and from
+// byte 8 on the address, as the kernel's struct sockaddr.
 const AddressBytes = 64
 
 const (
@@ -21,7 +21,7 @@ const (
 	inet6     = 10 // AF_INET6
 )
 
-// PeerAddress reads what an Accept left in its Buf. Zero: no IP address.
+// PeerAddress is the address that an Accept wrote to its Buf. Zero: it is no IP address.
 func PeerAddress(accepted mem.Block) (address Address) {
 	buf := accepted.Bytes()[addressAt:]
 	switch binary.NativeEndian.Uint16(buf) {
@@ -34,7 +34,7 @@ func PeerAddress(accepted mem.Block) (address Address) {
 	return address
 }
 
-// Append writes the address for people: 10.1.2.3, or eight groups of hex digits.
+// Append appends the address as text: 10.1.2.3, or eight groups of hexadecimal digits.
 func (a Address) Append(dst []byte) []byte {
 	if a == (Address{10: 0xff, 11: 0xff, 12: a[12], 13: a[13], 14: a[14], 15: a[15]}) {
 		for i, b := range a[12:] {
@@ -54,8 +54,7 @@ func (a Address) Append(dst []byte) []byte {
 	return dst
 }
 
-// PutPeerAddress leaves an address in an Accept's Buf, for rings that are not
-// the kernel's.
+// PutPeerAddress writes an address to an Accept's Buf, for rings that are not the kernel's.
 func PutPeerAddress(accepted mem.Block, address Address) {
 	buf := accepted.Bytes()[addressAt:]
 	binary.NativeEndian.PutUint16(buf, inet6)

@@ -8,30 +8,30 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// AuditOptions say what an Audit looks for.
+// AuditOptions are what an Audit checks.
 type AuditOptions struct {
 	Arena        *mem.Arena        // where every Buf must lie; nil: anywhere
 	Alignment    int               // of memory, offset and length of Read and Write, in bytes; 0: any
-	UniqueTokens bool              // a token in flight may not be pushed again
-	OnSend       func(op Op)       // called at each Send that was pushed; nil: not
+	UniqueTokens bool              // a token must not be pushed again while it is in flight
+	OnSend       func(op Op)       // called for each Send that was pushed; may be nil
 	Fail         func(what string) // called at each finding; nil: panic
 }
 
-// Audit is a Ring for tests that holds whoever uses another Ring to the rules.
-// It allocates, and hashes all that is lent.
+// Audit is a Ring for tests: it passes operations on to another Ring, and checks that the
+// caller keeps the rules. It allocates, and hashes all lent memory.
 //
-// Without UniqueTokens, operations that share a token are taken to complete in
-// the order pushed.
+// Without UniqueTokens, operations that share a token are expected to complete in the order
+// in which they were pushed.
 type Audit struct {
-	ring   Ring
-	o      AuditOptions
-	seed   maphash.Seed
-	flying map[Token][]flight
-	files  map[uint32][]*written
-	last   *written // the write whose link waits for the next op
+	ring     Ring
+	o        AuditOptions
+	seed     maphash.Seed
+	inFlight map[Token][]lentOp
+	files    map[uint32][]*written
+	last     *written // the write whose link waits for the next op
 }
 
-type flight struct {
+type lentOp struct {
 	op     Op
 	hash   uint64
 	write  *written   // of a Write
@@ -39,21 +39,21 @@ type flight struct {
 	linked *written   // of a Sync: the write before it in its link
 }
 
-// written is [off, end) of a file, not known to be durable.
+// written is the range [off, end) of a file, which is not known to be durable.
 type written struct {
 	off, end uint64
-	done     bool // its write completed; a range never written stays false
+	done     bool // its write has completed; false for what a short write left out
 }
 
 // NewAudit wraps ring.
 func NewAudit(ring Ring, options AuditOptions) *Audit {
-	return &Audit{ring: ring, o: options, seed: maphash.MakeSeed(), flying: map[Token][]flight{}, files: map[uint32][]*written{}}
+	return &Audit{ring: ring, o: options, seed: maphash.MakeSeed(), inFlight: map[Token][]lentOp{}, files: map[uint32][]*written{}}
 }
 
-// Push checks op and queues it.
+// Push checks an operation and pushes it.
 func (a *Audit) Push(op Op) bool {
 	a.check(op)
-	lent := flight{op: op, hash: a.hash(op)}
+	lent := lentOp{op: op, hash: a.hash(op)}
 	if !a.ring.Push(op) {
 		return false
 	}
@@ -83,17 +83,17 @@ func (a *Audit) Push(op Op) bool {
 			a.o.OnSend(op)
 		}
 	}
-	a.flying[op.Token] = append(a.flying[op.Token], lent)
+	a.inFlight[op.Token] = append(a.inFlight[op.Token], lent)
 	return true
 }
 
-// Room is the ring's.
+// Room is that of the ring.
 func (a *Audit) Room() int { return a.ring.Room() }
 
-// Wait is the ring's.
+// Wait is that of the ring.
 func (a *Audit) Wait(until Instant) { a.ring.Wait(until) }
 
-// Reap reaps and checks.
+// Reap reaps completions and checks them.
 func (a *Audit) Reap(out []Completion) int {
 	n := a.ring.Reap(out)
 	for _, completion := range out[:n] {
@@ -102,15 +102,15 @@ func (a *Audit) Reap(out []Completion) int {
 	return n
 }
 
-// Unsynced says whether any of the n bytes from off on, of the file in a slot,
-// was pushed to be written and is not covered by a successful Sync that was
-// pushed after the write completed, or linked to it.
+// Unsynced reports whether any of so many bytes from off on, of the file in a slot, was written
+// and is not made durable by a successful Sync that was pushed after the write completed or
+// was linked to it.
 func (a *Audit) Unsynced(file uint32, off, bytes uint64) bool {
 	return slices.ContainsFunc(a.files[file], func(write *written) bool { return write.off < off+bytes && off < write.end })
 }
 
 func (a *Audit) check(op Op) {
-	if a.o.UniqueTokens && op.Code != Provide && len(a.flying[op.Token]) > 0 {
+	if a.o.UniqueTokens && op.Code != Provide && len(a.inFlight[op.Token]) > 0 {
 		a.fail("token %x is pushed again while in flight", uint64(op.Token))
 	}
 	if op.Buf.IsZero() {
@@ -131,7 +131,7 @@ func (a *Audit) check(op Op) {
 }
 
 func (a *Audit) complete(completion Completion) {
-	fs := a.flying[completion.Token]
+	fs := a.inFlight[completion.Token]
 	if len(fs) == 0 {
 		a.fail("a completion of token %x, which is not in flight", uint64(completion.Token))
 		return
@@ -140,8 +140,8 @@ func (a *Audit) complete(completion Completion) {
 	if completion.Flags&FlagMore != 0 {
 		return
 	}
-	if a.flying[completion.Token] = fs[1:]; len(fs) == 1 {
-		delete(a.flying, completion.Token)
+	if a.inFlight[completion.Token] = fs[1:]; len(fs) == 1 {
+		delete(a.inFlight, completion.Token)
 	}
 	if a.hash(lent.op) != lent.hash {
 		a.fail("token %x: lent memory changed before its operation completed", uint64(completion.Token))
@@ -171,7 +171,7 @@ func (a *Audit) complete(completion Completion) {
 	}
 }
 
-// hash is over what is lent for reading: a Write's bytes, a Send's pieces.
+// hash is the hash of memory that the ring reads: a Write's bytes, a Send's pieces.
 func (a *Audit) hash(op Op) uint64 {
 	switch op.Code {
 	case Write:

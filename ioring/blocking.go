@@ -6,34 +6,36 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// Blocking does one operation at a time, in a straight line: what opens, checks
-// and repairs a directory, before any shard runs. Its errors are OpErrors.
+// Blocking executes one operation at a time and waits for it. It is for opening, checking and
+// repairing a directory, before any shard runs. Its errors are OpErrors.
 //
-// It uses the file slots First to First+7, SyncDirectory the one at First+5.
+// Its callers use the file slots First to First+7; SyncDirectory uses First+5.
 type Blocking struct {
-	First uint32 // of its file slots
+	First uint32 // the first of its file slots
 
-	ring  Ring
-	kind  uint8     // of its tokens
-	buf   mem.Block // what is read and written
-	path  mem.Block
-	paths [8]string // of what was opened in each slot last, for errors
-	dead  bool      // the ring's Wait was left by a panic: nothing more is done, deferred closes neither
+	ring   Ring
+	kind   uint8     // of its tokens
+	buf    mem.Block // for what is read and written
+	path   mem.Block // for paths, and the result of Stat
+	paths  [8]string // of the last file opened in each slot, for errors
+	broken bool      // the ring's Wait was left by a panic: every operation fails, deferred closes too
 }
 
-// NewBlocking works on ring until anything else does. buf and path are of whole
-// blocks, kind is that of its tokens, first the first of its file slots.
+// NewBlocking makes a Blocking on a ring on which nothing else is in flight. buf and path are
+// whole blocks of arena memory, kind is that of its tokens, first the first of its file
+// slots.
 func NewBlocking(ring Ring, buf, path mem.Block, kind uint8, first uint32) *Blocking {
 	return &Blocking{First: first, ring: ring, kind: kind, buf: buf, path: path}
 }
 
+// do executes one operation, again if it was interrupted.
 func (b *Blocking) do(op Op) int32 {
 	op.Token = MakeToken(b.kind, 0, 0)
-	if b.dead {
+	if b.broken {
 		return -int32(EIO)
 	}
 	for {
-		b.dead = true
+		b.broken = true
 		if !b.ring.Push(op) {
 			b.ring.Wait(0)
 			continue
@@ -42,7 +44,7 @@ func (b *Blocking) do(op Op) int32 {
 		for b.ring.Reap(out[:]) == 0 {
 			b.ring.Wait(Never)
 		}
-		b.dead = false
+		b.broken = false
 		if out[0].Token.Kind() != b.kind {
 			panic("ioring: something else is in flight while the directory is opened")
 		}
@@ -52,6 +54,7 @@ func (b *Blocking) do(op Op) int32 {
 	}
 }
 
+// name writes a path where operations take it from.
 func (b *Blocking) name(path string) mem.Block {
 	buf := b.path.Bytes()
 	n := copy(buf, path)
@@ -59,22 +62,21 @@ func (b *Blocking) name(path string) mem.Block {
 	return b.path
 }
 
-// failure is what becomes of a result that is none: a negative one is an errno,
-// any other came short.
+// failure is the error of an operation that failed, with a negative result, or was short.
 func failure(code Code, path string, offset, length int64, result int32) error {
 	return &OpError{Op: code, Path: path, Offset: offset, Length: length, Errno: Errno(max(0, -result))}
 }
 
-// MissingFile is a file that has to be there and is not.
+// MissingFile is the error of a file that must exist and does not.
 func MissingFile(path string) error {
 	return &OpError{Op: Open, Path: path, Errno: ENOENT}
 }
 
-// PathOf is the path of what was opened in slot last.
+// PathOf is the path of the last file opened in a slot.
 func (b *Blocking) PathOf(slot uint32) string { return b.paths[slot-b.First] }
 
-// Open opens path into slot. found is false where there is no such file; any
-// other failure is an error.
+// Open opens a path into a slot. found is false if there is no such file; any other failure
+// is an error.
 func (b *Blocking) Open(slot uint32, path string, bits uint64) (found bool, err error) {
 	b.paths[slot-b.First] = path
 	result := b.do(Op{Code: Open, File: slot, Arg: bits, Buf: b.name(path)})
@@ -100,7 +102,7 @@ func (b *Blocking) Need(slot uint32, path string, bits uint64) error {
 	return err
 }
 
-// Sync makes all of slot durable.
+// Sync makes a file durable, with its size and other metadata.
 func (b *Blocking) Sync(slot uint32) error {
 	if result := b.do(Op{Code: Sync, Flags: FlagFull, File: slot}); result < 0 {
 		return failure(Sync, b.PathOf(slot), 0, 0, result)
@@ -118,7 +120,7 @@ func (b *Blocking) SyncDirectory(path string) error {
 	return b.Sync(slot)
 }
 
-// Mkdir makes a directory where there is none.
+// Mkdir makes a directory, unless it exists.
 func (b *Blocking) Mkdir(path string) error {
 	if result := b.do(Op{Code: Mkdir, Buf: b.name(path)}); result < 0 && Judge(Mkdir, result) != Exists {
 		return failure(Mkdir, path, 0, 0, result)
@@ -126,7 +128,7 @@ func (b *Blocking) Mkdir(path string) error {
 	return nil
 }
 
-// Size is how many bytes slot has.
+// Size is the size of a file, in bytes.
 func (b *Blocking) Size(slot uint32) (int64, error) {
 	if result := b.do(Op{Code: Stat, File: slot, Buf: b.path}); result < 0 {
 		return 0, failure(Stat, b.PathOf(slot), 0, 0, result)
@@ -134,7 +136,7 @@ func (b *Blocking) Size(slot uint32) (int64, error) {
 	return int64(binary.LittleEndian.Uint64(b.path.Bytes())), nil
 }
 
-// Read reads n bytes at off, fewer where the file ends; both whole blocks.
+// Read reads n bytes at off, or fewer if the file ends before. Both are whole blocks.
 func (b *Blocking) Read(slot uint32, off int64, n int) ([]byte, error) {
 	buf := make([]byte, 0, n)
 	for len(buf) < n {
@@ -153,7 +155,7 @@ func (b *Blocking) Read(slot uint32, off int64, n int) ([]byte, error) {
 	return buf, nil
 }
 
-// Write writes p, whole blocks, at off.
+// Write writes whole blocks at off.
 func (b *Blocking) Write(slot uint32, off int64, buf []byte) error {
 	for len(buf) > 0 {
 		length := copy(b.buf.Bytes(), buf)
@@ -167,7 +169,7 @@ func (b *Blocking) Write(slot uint32, off int64, buf []byte) error {
 	return nil
 }
 
-// Zero writes zeroes from size from to size to.
+// Zero writes zeroes to the bytes from from to to - 1, and syncs the file.
 func (b *Blocking) Zero(slot uint32, from, to int64) error {
 	from &^= mem.BlockBytes - 1
 	clear(b.buf.Bytes())
@@ -182,7 +184,7 @@ func (b *Blocking) Zero(slot uint32, from, to int64) error {
 	return b.Sync(slot)
 }
 
-// List gives the names in a directory, in order.
+// List is the names in a directory, in lexical order.
 func (b *Blocking) List(path string) (names []string, err error) {
 	for {
 		buf := b.buf.Bytes()
@@ -205,7 +207,7 @@ func (b *Blocking) List(path string) (names []string, err error) {
 	}
 }
 
-// Allocate reserves length bytes of slot at off; the file grows by them.
+// Allocate reserves length bytes of a file at off; the file grows to hold them.
 func (b *Blocking) Allocate(slot uint32, off, length int64) error {
 	if result := b.do(Op{Code: Allocate, File: slot, Offset: uint64(off), Arg: uint64(length)}); result < 0 {
 		return failure(Allocate, b.PathOf(slot), off, length, result)
@@ -213,6 +215,6 @@ func (b *Blocking) Allocate(slot uint32, off, length int64) error {
 	return nil
 }
 
-// Unlink removes path, where it is there; a file that stays is removed at the
-// next opening.
+// Unlink removes a file if it exists. Its failure is ignored: the next opening of the directory
+// tries again.
 func (b *Blocking) Unlink(path string) { b.do(Op{Code: Unlink, Buf: b.name(path)}) }

@@ -5,7 +5,7 @@ import "strconv"
 // Errno is an error number of Linux, positive.
 type Errno int32
 
-// The numbers that rooms above have something to say to (asm-generic/errno.h).
+// The numbers that Tailbound handles or names (asm-generic/errno.h).
 const (
 	EPERM        Errno = 1
 	ENOENT       Errno = 2
@@ -63,7 +63,7 @@ var errnoNames = map[Errno]string{
 	ESTALE: "ESTALE: stale file handle", EUCLEAN: "EUCLEAN: structure needs cleaning", EREMOTEIO: "EREMOTEIO: remote I/O error",
 }
 
-// Error is the number's name and meaning.
+// Error is the name and meaning of the number.
 func (e Errno) Error() string {
 	if name, ok := errnoNames[e]; ok {
 		return name
@@ -71,30 +71,29 @@ func (e Errno) Error() string {
 	return "errno " + strconv.Itoa(int(e))
 }
 
-// Verdict is what a result means for the operation that it ended.
+// Verdict is what the result of an operation means.
 type Verdict uint8
 
 const (
-	Good      Verdict = iota // the result is a count, or 0; a Timeout's time has come
-	Again                    // push it again as it is
-	Cancelled                // it was cancelled, or the write before it in its link failed
+	Good      Verdict = iota // it succeeded: a count, or 0; of a Timeout, its time is reached
+	Again                    // it has to be pushed again as it is
+	Cancelled                // it was cancelled, or the write that it is linked to failed
 	NoSpace                  // the disk or a quota is full; nothing else is wrong
 	NoBuffers                // no receive buffer was free
 	Gone                     // the peer or the connection is gone
 	Missing                  // there is no such file
-	Exists                   // there is one already
-	Refused                  // permissions, or something else stands at that path
-	Limit                    // too many open files, too little memory, a queue that is full: later, perhaps
-	Broken                   // the disk failed: final for what was asked
-	OurBug                   // EBADF, EFAULT, EINVAL: we asked for nonsense
+	Exists                   // there is such a file already
+	Refused                  // no permission, or the path is of another kind
+	Limit                    // too many open files, too little memory or a full queue: it may succeed later
+	Broken                   // the disk failed: final for this operation
+	OurBug                   // EBADF, EFAULT, EINVAL: the operation makes no sense
 )
 
-// enter stands for io_uring_enter itself, whose errno says nothing of an
-// operation.
+// enter is the code of io_uring_enter itself, whose errno is not that of an operation.
 const enter Code = 0xff
 
-// Judge is the one table in which results are read: what -errno means for an
-// operation of this code. What is done about a verdict is for whoever asked.
+// Judge is what a result means for an operation of this code: the one table of errnos. The
+// caller decides what to do about it.
 func Judge(code Code, result int32) Verdict {
 	if result >= 0 {
 		return Good
@@ -115,8 +114,8 @@ func Judge(code Code, result int32) Verdict {
 	return judgeFile(errno)
 }
 
-// judgeAccept: but for a connection that ended before it was accepted, what
-// fails here fails at the next try too (a limit of files or memory).
+// judgeAccept judges an Accept. Except for a connection that ended before it was accepted, a
+// failure will be repeated at the next try: it is a limit of files or memory.
 func judgeAccept(errno Errno) Verdict {
 	switch errno {
 	case EINTR, EAGAIN:
@@ -131,8 +130,8 @@ func judgeAccept(errno Errno) Verdict {
 	return Limit
 }
 
-// judgeSocket: EINVAL is what a socket that was shut down answers. Whatever has
-// no name of its own has ended the connection.
+// judgeSocket judges a Recv, Send or Shutdown. EINVAL is the answer of a socket that was shut
+// down. Every errno that is not listed has ended the connection.
 func judgeSocket(errno Errno) Verdict {
 	switch errno {
 	case EINTR, EAGAIN:
@@ -147,8 +146,8 @@ func judgeSocket(errno Errno) Verdict {
 	return Gone
 }
 
-// judgeFile: EFBIG is no lack of space, as no room that is made on the disk
-// helps.
+// judgeFile judges operations on files. EFBIG is not NoSpace, as making room on the disk does
+// not help.
 func judgeFile(errno Errno) Verdict {
 	switch errno {
 	case EINTR, EAGAIN:
@@ -171,8 +170,8 @@ func judgeFile(errno Errno) Verdict {
 	return Broken
 }
 
-// judgeEnter: EBUSY, EAGAIN and EBADR ask for completions to be taken first,
-// ENOMEM for memory; all of them pass.
+// judgeEnter judges io_uring_enter. EBUSY, EAGAIN and EBADR mean that completions have to be
+// reaped first, ENOMEM that memory is short; all of them pass.
 func judgeEnter(errno Errno) Verdict {
 	switch errno {
 	case EINTR:

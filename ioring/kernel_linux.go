@@ -2,12 +2,8 @@ package ioring
 
 import (
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"runtime"
 	"slices"
 	"sort"
-	"strings"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -15,318 +11,104 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// KernelOptions say what a kernel ring is to be.
+// KernelOptions are the sizes and choices of a kernel ring.
 type KernelOptions struct {
-	Entries        int         // submissions between two entries into the kernel; a power of two
-	CQEntries      int         // completions not reaped; a power of two
-	Files          int         // file slots the caller chooses: [0, Files)
+	Entries        int         // of the submission queue; a power of two
+	CQEntries      int         // of the completion queue; a power of two
+	Files          int         // slots that the caller chooses: [0, Files)
 	Sockets        int         // slots for accepted sockets: [Files, Files+Sockets)
 	RootFD         int         // the directory that paths are relative to
 	ReceiveBuffers int         // how many buffers will be provided; a power of two, at most 32768; 0: none
 	Features       FeatureMask // what may be used of what the kernel has
 	Buffered       bool        // open files without O_DIRECT
-	SpinNS         int64       // how long Wait looks before it sleeps
+	SpinNS         int64       // how long Wait polls before it sleeps
 	IOWQCPUs       []int       // where the kernel's workers may run; nil: anywhere
 }
 
-// KernelStats are plain counts, for the thread that owns the ring.
+// KernelStats are counters, for the thread that owns the ring.
 type KernelStats struct {
-	Enters     uint64 // system calls made
-	Sleeps     uint64 // of them, those that could block
-	SpinHits   uint64 // waits that ended while spinning
-	Wakes      uint64 // wake-ups from other threads
-	Overflows  uint64 // times the completion queue had overflowed
+	Enters     uint64 // system calls
+	Sleeps     uint64 // those that could block
+	SpinHits   uint64 // waits that ended while polling
+	Wakes      uint64 // wake-ups by other threads
+	Overflows  uint64 // times that the completion queue had overflowed
 	NoBuffers  uint64 // receives that found no buffer
 	Interrupts uint64 // EINTR
 }
 
-// Kernel is the kernel's ring. It belongs to the thread that made it.
+// Kernel is a Ring of the kernel: an io_uring. It belongs to the thread that made it, except
+// that any thread may use its Waker.
 //
-// Invariants: sqTail - *sqHead <= entries; entries in [submitted, sqTail) are
-// filled and not yet known to the kernel; one entry is kept for the wake-up.
+// Invariant: sqTail - *sqHead <= entries. The entries in [submitted, sqTail) are filled in
+// and not yet known to the kernel. One entry is reserved for the wake-up.
 type Kernel struct {
-	o        KernelOptions
-	features FeatureMask
-	fd       int
-	enterFD  uintptr // the registered index, or fd
-	enterFlg uintptr
+	o          KernelOptions
+	features   FeatureMask
+	fd         int
+	enterFD    uintptr // the registered index of fd, or fd
+	enterFlags uintptr
 
-	rings   unsafe.Pointer
-	ringsN  uintptr
-	sqes    unsafe.Pointer
-	sqesN   uintptr
-	sqHead  *atomic.Uint32
-	sqTailP *atomic.Uint32
-	sqFlags *atomic.Uint32
-	sqMask  uint32
-	entries uint32
-	sqTail  uint32
-	told    uint32 // the tail the kernel was told
-	cqHead  *atomic.Uint32
-	cqTail  *atomic.Uint32
-	cqMask  uint32
-	cqes    unsafe.Pointer
+	rings        unsafe.Pointer // both queues, shared with the kernel
+	ringsBytes   uintptr
+	sqes         unsafe.Pointer // submission entries
+	sqesBytes    uintptr
+	sqHead       *atomic.Uint32
+	sqTailShared *atomic.Uint32 // sqTail, where the kernel reads it
+	sqFlags      *atomic.Uint32
+	sqMask       uint32
+	entries      uint32
+	sqTail       uint32
+	submitted    uint32 // the tail that the kernel has taken
+	cqHead       *atomic.Uint32
+	cqTail       *atomic.Uint32
+	cqMask       uint32
+	cqes         unsafe.Pointer
 
-	off    unsafe.Pointer // off-heap: getEventsArg, timespecs, eventfd word, slots' buffers
-	offN   uintptr
-	arg    *getEventsArg
-	argTS  *timespec
-	times  unsafe.Pointer // a timespec for each submission entry
-	wakeTo *uint64
+	offHeap      unsafe.Pointer // what the kernel reads and writes: the next four
+	offHeapBytes uintptr
+	arg          *getEventsArg
+	argTS        *timespec
+	times        unsafe.Pointer // a timespec for each submission entry
+	wakeWord     *uint64        // what is read from event
 
-	bufs      unsafe.Pointer // the provided-buffer ring
-	bufsN     uintptr
-	bufTail   uint16
-	bufMask   uint16
-	event     int
-	rearm     bool
-	local     []Completion // results of what is done without the kernel's ring
-	paths     [][64]byte   // of open files, for Stat
-	accepted  []uint32     // free socket slots, where the kernel cannot pick them
-	accepts   []Token      // of the accepts there ever were, one for each listener, likewise
-	closing   []bool
-	wakeAs    Token // of the Wake that was pushed, if wakeAsked
-	wakeAsked bool
+	bufs          unsafe.Pointer // the ring of provided buffers
+	bufsBytes     uintptr
+	bufTail       uint16
+	bufMask       uint16
+	event         int          // the eventfd of Waker
+	wakeReadDue   bool         // no read of event is in flight
+	inlineResults []Completion // of operations that are done in Push
+	paths         [][64]byte   // of open files, for Stat
+	wakeToken     Token        // of the Wake that was pushed, if wakeAsked
+	wakeAsked     bool
+
+	// Only where the kernel cannot pick the slots of accepted sockets (FeatureFileRange):
+	freeSockets  []uint32
+	acceptTokens []Token // of all accepts, one for each listener
+	closing      []bool  // sockets whose Close was pushed: free when it is submitted
 
 	Stats KernelStats
 }
 
-const wakeToken = ^uint64(0)
+// eventToken is the token of the read of event.
+const eventToken = ^uint64(0)
 
-// NewKernel makes a ring on the calling thread, which must be locked and is
-// its only user from then on. Errors say which setting of the machine stands
-// in the way.
-func NewKernel(options KernelOptions) (*Kernel, error) {
-	features, err := Probe()
-	if err != nil {
-		return nil, err
-	}
-	k := &Kernel{o: options, features: features.Mask & options.Features, fd: -1, event: -1}
-	if err := k.setup(); err != nil {
-		k.Close()
-		return nil, err
-	}
-	return k, nil
-}
-
-func (k *Kernel) setup() error {
-	var offered params
-	want := uint32(setupCQSize | setupSubmitAll)
-	offered.cqEntries = uint32(k.o.CQEntries)
-	if k.features.Has(FeatureSingleIssuer) {
-		want |= setupSingleIssuer
-	}
-	if k.features.Has(FeatureDeferTaskrun) {
-		want |= setupDeferTaskrun | setupTaskrunFlag
-	} else {
-		want |= setupCoopTaskrun | setupTaskrunFlag
-	}
-	if k.features.Has(FeatureNoSQArray) {
-		want |= setupNoSQArray
-	}
-	offered.flags = want
-	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(k.o.Entries), uintptr(unsafe.Pointer(&offered)), 0)
-	if errno != 0 {
-		return setupError(errno, k.o)
-	}
-	k.fd = int(fd)
-	k.enterFD = fd
-	unix.CloseOnExec(k.fd)
-	if offered.features&featSingleMmap == 0 || offered.features&featNoDrop == 0 || offered.features&featExtArg == 0 {
-		return errors.New("io_uring: the kernel lacks features every release since 5.11 has; Tailbound needs Linux 5.19")
-	}
-	sqN := uintptr(offered.sqOff.array) + uintptr(offered.sqEntries)*4
-	cqN := uintptr(offered.cqOff.cqes) + uintptr(offered.cqEntries)*unsafe.Sizeof(cqe{})
-	k.ringsN = max(sqN, cqN)
-	var err error
-	prot, flags := unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE
-	if k.rings, err = unix.MmapPtr(k.fd, offSQRing, nil, k.ringsN, prot, flags); err != nil {
-		return fmt.Errorf("io_uring: mapping the queues: %w", err)
-	}
-	k.sqesN = uintptr(offered.sqEntries) * unsafe.Sizeof(sqe{})
-	if k.sqes, err = unix.MmapPtr(k.fd, offSQEs, nil, k.sqesN, prot, flags); err != nil {
-		return fmt.Errorf("io_uring: mapping the submission entries: %w", err)
-	}
-	word := func(off uint32) *atomic.Uint32 { return (*atomic.Uint32)(unsafe.Add(k.rings, off)) }
-	k.sqHead, k.sqTailP, k.sqFlags = word(offered.sqOff.head), word(offered.sqOff.tail), word(offered.sqOff.flags)
-	k.cqHead, k.cqTail = word(offered.cqOff.head), word(offered.cqOff.tail)
-	k.sqMask, k.cqMask, k.entries = offered.sqEntries-1, offered.cqEntries-1, offered.sqEntries
-	k.cqes = unsafe.Add(k.rings, offered.cqOff.cqes)
-	if want&setupNoSQArray == 0 {
-		array := unsafe.Slice((*uint32)(unsafe.Add(k.rings, offered.sqOff.array)), offered.sqEntries)
-		for i := range array {
-			array[i] = uint32(i)
-		}
-	}
-	k.offN = 4096 + uintptr(offered.sqEntries)*unsafe.Sizeof(timespec{})
-	if k.off, err = unix.MmapPtr(-1, 0, nil, k.offN, prot, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
-		return fmt.Errorf("io_uring: mapping 4 KiB: %w", err)
-	}
-	k.arg = (*getEventsArg)(k.off)
-	k.argTS = (*timespec)(unsafe.Add(k.off, 64))
-	k.wakeTo = (*uint64)(unsafe.Add(k.off, 128))
-	k.times = unsafe.Add(k.off, 4096)
-	k.arg.ts = uint64(uintptr(unsafe.Pointer(k.argTS)))
-	k.local = make([]Completion, 0, 64)
-	return k.register()
-}
-
-// register gives the kernel the files, the receive buffers, the ring itself
-// and the workers' place.
-func (k *Kernel) register() error {
-	n := k.o.Files + k.o.Sockets
-	var limit unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur < uint64(n) {
-		unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(n) + 1024, Max: max(limit.Max, uint64(n)+1024)})
-	}
-	files := rsrcRegister{nr: uint32(n), flags: resourceSparse}
-	if errno := k.reg(registerFiles, unsafe.Pointer(&files), uint32(unsafe.Sizeof(files))); errno != 0 {
-		return fmt.Errorf("io_uring: registering %d file slots: %w (is RLIMIT_NOFILE, ulimit -n, below that?)", n, errno)
-	}
-	k.paths = make([][64]byte, k.o.Files)
-	if k.features.Has(FeatureFileRange) {
-		sockets := fileRange{off: uint32(k.o.Files), len: uint32(k.o.Sockets)}
-		if errno := k.reg(registerFileRange, unsafe.Pointer(&sockets), 0); errno != 0 {
-			return fmt.Errorf("io_uring: setting apart slots for sockets: %w", errno)
-		}
-	} else {
-		k.accepted, k.accepts = make([]uint32, 0, k.o.Sockets), make([]Token, 0, 64)
-		for i := n - 1; i >= k.o.Files; i-- {
-			k.accepted = append(k.accepted, uint32(i))
-		}
-		k.closing = make([]bool, k.o.Sockets)
-	}
-	if k.o.ReceiveBuffers > 0 {
-		k.bufsN = uintptr(k.o.ReceiveBuffers) * unsafe.Sizeof(bufEntry{})
-		k.bufsN = (k.bufsN + 4095) &^ 4095
-		var err error
-		if k.bufs, err = unix.MmapPtr(-1, 0, nil, k.bufsN, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
-			return fmt.Errorf("io_uring: mapping the buffer ring: %w", err)
-		}
-		registered := bufReg{ringAddr: uint64(uintptr(k.bufs)), ringEntries: uint32(k.o.ReceiveBuffers)}
-		if errno := k.reg(registerPbufRing, unsafe.Pointer(&registered), 1); errno != 0 {
-			return fmt.Errorf("io_uring: registering a ring of %d receive buffers: %w", k.o.ReceiveBuffers, errno)
-		}
-		k.bufMask = uint16(k.o.ReceiveBuffers - 1)
-	}
-	update := ringFDUpdate{offset: 1<<32 - 1, data: uint64(k.fd)}
-	if n, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(k.fd), registerRingFDs, uintptr(unsafe.Pointer(&update)), 1, 0, 0); errno == 0 && n == 1 {
-		k.enterFD, k.enterFlg = uintptr(update.offset), enterRegisteredRing
-	}
-	if len(k.o.IOWQCPUs) > 0 {
-		var set unix.CPUSet
-		for _, cpu := range k.o.IOWQCPUs {
-			set.Set(cpu)
-		}
-		k.reg(registerIOWQAff, unsafe.Pointer(&set), uint32(unsafe.Sizeof(set))) // a wish: without it workers run where the thread may
-	}
-	var err error
-	if k.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC); err != nil {
-		return fmt.Errorf("eventfd: %w", err)
-	}
-	k.rearm = true
-	return nil
-}
-
-func (k *Kernel) reg(op uintptr, arg unsafe.Pointer, count uint32) unix.Errno {
-	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(k.fd), op, uintptr(arg), uintptr(count), 0, 0)
-	return errno
-}
-
-// setupError says what stands in the way of a ring.
-func setupError(errno unix.Errno, options KernelOptions) error {
-	switch errno {
-	case unix.ENOSYS:
-		return errors.New("io_uring is not there: the kernel was built without it or a seccomp filter hides it (containers: allow io_uring_setup, io_uring_enter and io_uring_register)")
-	case unix.EPERM:
-		if value, err := readSysctl("/proc/sys/kernel/io_uring_disabled"); err == nil && value != "0" {
-			return fmt.Errorf("io_uring is forbidden: kernel.io_uring_disabled is %s (set it to 0: sysctl -w kernel.io_uring_disabled=0)", value)
-		}
-		return errors.New("io_uring is forbidden: a seccomp filter or a security module refuses io_uring_setup (containers: allow io_uring_setup, io_uring_enter and io_uring_register)")
-	case unix.ENOMEM:
-		return errors.New("io_uring: too little memory, or RLIMIT_MEMLOCK (ulimit -l) is too low, for the queues")
-	}
-	return fmt.Errorf("io_uring: setting up a ring of %d entries: %w", options.Entries, errno)
-}
-
-// Close gives everything back. Operations under way are cancelled by the
-// kernel; their memory must live until Close has returned.
-func (k *Kernel) Close() {
-	if k.fd >= 0 {
-		if k.enterFlg != 0 { // the registration holds the ring, and its listeners, open
-			update := ringFDUpdate{offset: uint32(k.enterFD)}
-			k.reg(unregisterRingFDs, unsafe.Pointer(&update), 1)
-		}
-		unix.Close(k.fd)
-		k.fd = -1
-	}
-	if k.event >= 0 {
-		unix.Close(k.event)
-		k.event = -1
-	}
-	for _, m := range []struct {
-		p *unsafe.Pointer
-		n uintptr
-	}{{&k.rings, k.ringsN}, {&k.sqes, k.sqesN}, {&k.off, k.offN}, {&k.bufs, k.bufsN}} {
-		if *m.p != nil {
-			unix.MunmapPtr(*m.p, m.n)
-			*m.p = nil
-		}
-	}
-}
-
-// InstallFile puts an open file into a slot; fd may be closed after it.
-func (k *Kernel) InstallFile(slot uint32, fd int) error {
-	v := int32(fd)
-	update := rsrcUpdate2{offset: slot, data: uint64(uintptr(unsafe.Pointer(&v))), nr: 1}
-	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(k.fd), registerFilesUpdate2, uintptr(unsafe.Pointer(&update)), unsafe.Sizeof(update), 0, 0)
-	runtime.KeepAlive(&v)
-	if errno != 0 {
-		return errno
-	}
-	return nil
-}
-
-// Waker wakes the ring's owner from any thread.
-type Waker struct{ fd int }
-
-// Wake makes the owner's Wait return, now or the next time.
-func (w Waker) Wake() {
-	one := uint64(1)
-	unix.Write(w.fd, (*[8]byte)(unsafe.Pointer(&one))[:])
-}
-
-// Waker is for other threads to keep.
-func (k *Kernel) Waker() Waker { return Waker{k.event} }
-
-// Now is the monotonic clock (CLOCK_MONOTONIC).
-func (k *Kernel) Now() Instant { return now() }
-
-var started = func() Instant {
-	var ts unix.Timespec
-	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	return Instant(ts.Nano())
-}()
-var startedAt = time.Now()
-
-func now() Instant { return started + Instant(time.Since(startedAt)) }
-
-// Room is how many ops can be pushed.
+// Room is how many operations can be pushed.
 func (k *Kernel) Room() int {
 	return int(k.entries) - int(k.sqTail-k.sqHead.Load()) - 1
 }
 
-// Push queues op.
+// Push queues an operation. Provide, List, Stat and Wake are done at once.
 func (k *Kernel) Push(op Op) bool {
 	switch op.Code {
 	case Provide:
 		k.provide(op)
 		return true
 	case List, Stat:
-		k.local = append(k.local, Completion{Token: op.Token, Result: k.inline(op)})
+		k.inlineResults = append(k.inlineResults, Completion{Token: op.Token, Result: k.inline(op)})
 		return true
 	case Wake:
-		k.wakeAs, k.wakeAsked = op.Token, true // the ring's own wake-up is always armed
+		k.wakeToken, k.wakeAsked = op.Token, true // the ring's own wake-up is always armed
 		return true
 	}
 	if k.Room() <= 0 {
@@ -367,8 +149,8 @@ func (k *Kernel) Push(op Op) bool {
 	case Close:
 		entry.opcode, entry.flags, entry.fd, entry.fileIndex = opClose, 0, 0, op.File+1
 		if k.closing != nil && int(op.File) >= k.o.Files {
-			// The slot is free once the kernel has closed it; what was pushed
-			// before the close goes first.
+			// The slot is free once the close is submitted. What was pushed before
+			// it goes first.
 			k.closing[int(op.File)-k.o.Files] = true
 		}
 	case Rename:
@@ -388,11 +170,11 @@ func (k *Kernel) Push(op Op) bool {
 			*(*uint32)(op.Buf.Pointer()) = AddressBytes - addressAt
 			entry.addr, entry.off = op.Buf.Addr()+addressAt, op.Buf.Addr() // addr2 is in off's place
 		}
-		if k.accepted == nil {
+		if k.freeSockets == nil {
 			entry.fileIndex = fileIndexAlloc
 		} else {
-			if !slices.Contains(k.accepts, op.Token) {
-				k.accepts = append(k.accepts, op.Token)
+			if !slices.Contains(k.acceptTokens, op.Token) {
+				k.acceptTokens = append(k.acceptTokens, op.Token)
 			}
 			entry.opFlags = unix.SOCK_CLOEXEC
 		}
@@ -424,7 +206,7 @@ func (k *Kernel) Push(op Op) bool {
 	return true
 }
 
-// next is the next submission entry, zeroed.
+// next is the next submission entry, all zero.
 func (k *Kernel) next() *sqe {
 	entry := (*sqe)(unsafe.Add(k.sqes, uintptr(k.sqTail&k.sqMask)*unsafe.Sizeof(sqe{})))
 	*entry = sqe{}
@@ -432,6 +214,7 @@ func (k *Kernel) next() *sqe {
 	return entry
 }
 
+// openFlags is the flags of openat for the Open bits of an Arg.
 func (k *Kernel) openFlags(arg uint64) uint32 {
 	flags := uint32(unix.O_RDWR)
 	switch {
@@ -452,6 +235,7 @@ func (k *Kernel) openFlags(arg uint64) uint32 {
 	return flags
 }
 
+// path is the bytes before the first NUL.
 func path(buf []byte) []byte {
 	for i, char := range buf {
 		if char == 0 {
@@ -466,15 +250,15 @@ func (k *Kernel) provide(op Op) {
 	entry := (*bufEntry)(unsafe.Add(k.bufs, uintptr(k.bufTail&k.bufMask)*unsafe.Sizeof(bufEntry{})))
 	entry.addr, entry.len, entry.bid = op.Buf.Addr(), uint32(op.Buf.Len()), uint16(op.Arg)
 	k.bufTail++
-	// The tail is the last 16 bits of entry 0 (struct io_uring_buf_ring). The
-	// store must not be seen before the entry's: publish the 32-bit word
-	// (bid of entry 0, tail) atomically.
+	// The tail is the last 16 bits of entry 0 (struct io_uring_buf_ring). The kernel must
+	// not see it before the entry: the 32-bit word (bid of entry 0, tail) is stored
+	// atomically.
 	first := (*bufEntry)(k.bufs)
 	word := (*atomic.Uint32)(unsafe.Pointer(&first.bid))
 	word.Store(uint32(first.bid) | uint32(k.bufTail)<<16)
 }
 
-// inline does what has no asynchronous form.
+// inline executes Stat and List, which io_uring does not have. Both may block.
 func (k *Kernel) inline(op Op) int32 {
 	if op.Code == Stat {
 		name := path(k.paths[op.File][:])
@@ -521,19 +305,19 @@ func (k *Kernel) inline(op Op) int32 {
 	return count
 }
 
-// Reap copies out what has completed.
+// Reap copies completions out of the queue.
 func (k *Kernel) Reap(out []Completion) int {
-	n := copy(out, k.local)
-	k.local = k.local[:copy(k.local, k.local[n:])]
+	n := copy(out, k.inlineResults)
+	k.inlineResults = k.inlineResults[:copy(k.inlineResults, k.inlineResults[n:])]
 	head, tail := k.cqHead.Load(), k.cqTail.Load()
 	for head != tail && n < len(out) {
 		entry := (*cqe)(unsafe.Add(k.cqes, uintptr(head&k.cqMask)*unsafe.Sizeof(cqe{})))
 		head++
-		if entry.userData == wakeToken {
-			k.rearm = true
+		if entry.userData == eventToken {
+			k.wakeReadDue = true
 			k.Stats.Wakes++
 			if k.wakeAsked {
-				out[n] = Completion{Token: k.wakeAs, Flags: FlagMore}
+				out[n] = Completion{Token: k.wakeToken, Flags: FlagMore}
 				n++
 			}
 			continue
@@ -542,8 +326,8 @@ func (k *Kernel) Reap(out []Completion) int {
 		if entry.res == -int32(ENOBUFS) {
 			k.Stats.NoBuffers++
 		}
-		if k.accepted != nil {
-			k.place(&out[n])
+		if k.freeSockets != nil {
+			k.installSocket(&out[n])
 		}
 		n++
 	}
@@ -551,49 +335,48 @@ func (k *Kernel) Reap(out []Completion) int {
 	return n
 }
 
-// place puts a socket that the kernel accepted as an ordinary file into a slot
-// of ours, and takes slots back.
-func (k *Kernel) place(completion *Completion) {
-	if completion.Result < 0 || !slices.Contains(k.accepts, completion.Token) {
+// installSocket puts a socket that the kernel accepted as an ordinary file into a free slot. The
+// slots of closed sockets become free here.
+func (k *Kernel) installSocket(completion *Completion) {
+	if completion.Result < 0 || !slices.Contains(k.acceptTokens, completion.Token) {
 		return
 	}
 	fd := int(completion.Result)
-	if len(k.accepted) == 0 {
-		k.submit() // a close still queued would close the slot's next owner
+	if len(k.freeSockets) == 0 {
+		k.submit() // a close that is still queued would close the slot's next socket
 	}
-	if len(k.accepted) == 0 && k.told == k.sqTail {
+	if len(k.freeSockets) == 0 && k.submitted == k.sqTail {
 		for i, closed := range k.closing {
 			if closed {
 				k.closing[i] = false
-				k.accepted = append(k.accepted, uint32(k.o.Files+i))
+				k.freeSockets = append(k.freeSockets, uint32(k.o.Files+i))
 			}
 		}
 	}
-	if len(k.accepted) == 0 {
+	if len(k.freeSockets) == 0 {
 		unix.Close(fd)
 		completion.Result = -int32(ENFILE)
 		return
 	}
-	slot := k.accepted[len(k.accepted)-1]
+	slot := k.freeSockets[len(k.freeSockets)-1]
 	if err := k.InstallFile(slot, fd); err != nil {
 		completion.Result = -int32(err.(unix.Errno))
 	} else {
-		k.accepted = k.accepted[:len(k.accepted)-1]
+		k.freeSockets = k.freeSockets[:len(k.freeSockets)-1]
 		completion.Result = int32(slot)
 	}
 	unix.Close(fd)
 }
 
-// submit tells the kernel what is queued and runs its pending work, without
-// sleeping.
+// submit submits what is queued and has the kernel run its pending work, without sleeping.
 func (k *Kernel) submit() {
-	if k.rearm && k.entries-(k.sqTail-k.sqHead.Load()) > 0 {
-		k.rearm = false
+	if k.wakeReadDue && k.entries-(k.sqTail-k.sqHead.Load()) > 0 {
+		k.wakeReadDue = false
 		entry := k.next()
-		entry.opcode, entry.fd, entry.addr, entry.len, entry.userData, entry.off = opRead, int32(k.event), uint64(uintptr(unsafe.Pointer(k.wakeTo))), 8, wakeToken, 1<<64-1
+		entry.opcode, entry.fd, entry.addr, entry.len, entry.userData, entry.off = opRead, int32(k.event), uint64(uintptr(unsafe.Pointer(k.wakeWord))), 8, eventToken, 1<<64-1
 	}
 	for {
-		count := k.sqTail - k.told
+		count := k.sqTail - k.submitted
 		flags := k.sqFlags.Load()
 		if count == 0 && flags&(sqTaskrun|sqCQOverflow) == 0 {
 			return
@@ -601,12 +384,12 @@ func (k *Kernel) submit() {
 		if flags&sqCQOverflow != 0 {
 			k.Stats.Overflows++
 		}
-		k.sqTailP.Store(k.sqTail)
+		k.sqTailShared.Store(k.sqTail)
 		k.Stats.Enters++
-		got, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, k.enterFD, uintptr(count), 0, enterGetEvents|k.enterFlg, 0, 0)
+		got, _, errno := unix.RawSyscall6(unix.SYS_IO_URING_ENTER, k.enterFD, uintptr(count), 0, enterGetEvents|k.enterFlags, 0, 0)
 		switch Judge(enter, -int32(errno)) {
 		case Good:
-			k.told += uint32(got)
+			k.submitted += uint32(got)
 			return
 		case Again:
 			k.Stats.Interrupts++
@@ -618,10 +401,10 @@ func (k *Kernel) submit() {
 	}
 }
 
-// Wait submits, then sleeps.
+// Wait submits what is queued, polls for SpinNS, then sleeps.
 func (k *Kernel) Wait(until Instant) {
 	k.submit()
-	if len(k.local) > 0 || k.ready() || until <= 0 {
+	if len(k.inlineResults) > 0 || k.ready() || until <= 0 {
 		return
 	}
 	t := now()
@@ -653,7 +436,7 @@ func (k *Kernel) Wait(until Instant) {
 		}
 	}
 	for !k.ready() {
-		flags := enterGetEvents | enterExtArg | k.enterFlg
+		flags := enterGetEvents | enterExtArg | k.enterFlags
 		if until == Never {
 			k.arg.ts = 0
 		} else {
@@ -666,13 +449,13 @@ func (k *Kernel) Wait(until Instant) {
 		}
 		k.Stats.Enters++
 		k.Stats.Sleeps++
-		// Syscall6, so that Go's scheduler sees the thread block and gives its
-		// processor away: a raw call would hold up every stop of the world.
+		// Syscall6, not RawSyscall6: Go's scheduler has to know that the thread blocks, or
+		// every stop of the world would wait for it.
 		_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, k.enterFD, 0, 1, flags, uintptr(unsafe.Pointer(k.arg)), unsafe.Sizeof(getEventsArg{}))
 		switch Judge(enter, -int32(errno)) {
 		case Good:
 			if errno != 0 {
-				return // its time has come
+				return // the time until is reached
 			}
 		case Again:
 			k.Stats.Interrupts++
@@ -686,16 +469,27 @@ func (k *Kernel) Wait(until Instant) {
 
 func (k *Kernel) ready() bool { return k.cqHead.Load() != k.cqTail.Load() }
 
-func readSysctl(name string) (string, error) {
-	buf := make([]byte, 64)
-	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "", err
-	}
-	defer unix.Close(fd)
-	n, err := unix.Read(fd, buf)
-	if err != nil {
-		return "", err
-	}
-	return strings.TrimSpace(string(buf[:n])), nil
+// Waker wakes the ring's owner from any thread.
+type Waker struct{ fd int }
+
+// Wake makes the owner's present or next Wait return.
+func (w Waker) Wake() {
+	one := uint64(1)
+	unix.Write(w.fd, (*[8]byte)(unsafe.Pointer(&one))[:])
 }
+
+// Waker is for other threads.
+func (k *Kernel) Waker() Waker { return Waker{k.event} }
+
+// Now is the monotonic clock (CLOCK_MONOTONIC).
+func (k *Kernel) Now() Instant { return now() }
+
+var started = func() Instant {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+	return Instant(ts.Nano())
+}()
+
+var startedAt = time.Now()
+
+func now() Instant { return started + Instant(time.Since(startedAt)) }

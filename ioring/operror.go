@@ -5,17 +5,17 @@ import (
 	"fmt"
 )
 
-// OpError is an operation on a file that failed, as an operator has to read
-// it: what was asked, of which file, where, and what the kernel answered.
+// OpError is a failed operation on a file, with what an operator needs to know: the
+// operation, the file, the range, and the kernel's answer.
 //
-// It is plain data: what fails on a hot path keeps one by value, and only what
-// prints it makes an error of it.
+// It is plain data: on a hot path it is kept by value, and becomes an error, which
+// allocates, only where it is printed.
 type OpError struct {
 	Op     Code
 	Path   string // relative to the data directory; "": not known
-	Offset int64  // of the first byte asked for
-	Length int64  // how many; 0: this operation has no range
-	Errno  Errno  // 0: it ended short, without an error
+	Offset int64  // of the first byte
+	Length int64  // in bytes; 0: the operation has no range
+	Errno  Errno  // 0: it was short, without an error
 }
 
 var doing = map[Code]string{
@@ -23,7 +23,7 @@ var doing = map[Code]string{
 	Rename: "renaming", Unlink: "removing", Mkdir: "making the directory", List: "listing", Stat: "asking for the size of",
 }
 
-// Error says it in one line: "writing shard-001/journal, 8192 bytes at 4096:
+// Error is one line: "writing shard-001/journal, 8192 bytes at 4096:
 // EIO: input/output error".
 func (e *OpError) Error() string {
 	what, ok := doing[e.Op]
@@ -50,7 +50,7 @@ func (e *OpError) Error() string {
 	return fmt.Sprintf("%s %s%s: %s", what, path, where, e.Errno.Error())
 }
 
-// Unwrap gives the errno: errors.Is(err, ioring.ENOSPC).
+// Unwrap is the errno, for errors.Is(err, ioring.ENOSPC).
 func (e *OpError) Unwrap() error {
 	if e.Errno == 0 {
 		return nil
@@ -58,7 +58,7 @@ func (e *OpError) Unwrap() error {
 	return e.Errno
 }
 
-// Advice is what to do about it; "" where nothing is known.
+// Advice is what an operator can do about it; "": nothing is known.
 func (e *OpError) Advice() string {
 	switch e.Errno {
 	case EACCES, EPERM:
@@ -81,7 +81,7 @@ func (e *OpError) Advice() string {
 	return ""
 }
 
-// Advised adds to the error of a failed operation what to do about it.
+// Advised adds the Advice to the error of a failed operation. Other errors stay as they are.
 func Advised(err error) error {
 	var failed *OpError
 	if errors.As(err, &failed) {

@@ -9,27 +9,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FeatureMask is a set of features of the kernel's io_uring that Tailbound
-// uses where they are there and does without where they are not.
+// FeatureMask is a set of features of io_uring that Tailbound uses if the kernel has them.
 type FeatureMask uint64
 
 // The features beyond what Linux 5.19 has.
 const (
-	FeatureSingleIssuer  FeatureMask = 1 << iota // 6.0: the kernel need not guard against other submitters
-	FeatureDeferTaskrun                          // 6.1: completions are worked off when the shard asks, never amid its turn
-	FeatureRecvMultishot                         // 6.0: one receive serves a connection for its life
-	FeatureFileRange                             // 6.0: the kernel picks slots for accepted sockets
+	FeatureSingleIssuer  FeatureMask = 1 << iota // 6.0: the kernel takes no lock against other submitters
+	FeatureDeferTaskrun                          // 6.1: the kernel's work for completions runs when the shard asks, not in its turn
+	FeatureRecvMultishot                         // 6.0: one receive serves a connection as long as it lasts
+	FeatureFileRange                             // 6.0: the kernel picks the slots of accepted sockets
 	FeatureNoSQArray                             // 6.6: one indirection less for each submission
 	featuresEnd
 
-	// AllFeatures is every feature there is.
+	// AllFeatures is the set of all features.
 	AllFeatures = featuresEnd - 1
 )
 
-// Has says whether every feature of f is in m.
+// Has reports whether all of the wanted features are in the set.
 func (m FeatureMask) Has(wanted FeatureMask) bool { return m&wanted == wanted }
 
-// feature names a feature, and says what doing without it costs.
+// feature is a feature's name, and what its absence costs.
 type feature struct {
 	bit   FeatureMask
 	name  string
@@ -45,14 +44,13 @@ var features = []feature{
 	{FeatureNoSQArray, "no-sqarray", "6.6", "nothing that can be measured"},
 }
 
-// Features is what a kernel has.
+// Features is which features a kernel has.
 type Features struct {
 	Kernel string // its release
 	Mask   FeatureMask
 }
 
-// Found lists the names of the features in use, Missing those that are not,
-// each with what that costs.
+// Found is the names of the features that the kernel has.
 func (f Features) Found() (names []string) {
 	for _, each := range features {
 		if f.Mask.Has(each.bit) {
@@ -62,8 +60,8 @@ func (f Features) Found() (names []string) {
 	return names
 }
 
-// Missing lists the features that are not used, with the release that brought
-// them and what doing without costs.
+// Missing is the features that the kernel does not have, one line each, with the first release
+// that has it and what its absence costs.
 func (f Features) Missing() (lines []string) {
 	for _, each := range features {
 		if !f.Mask.Has(each.bit) {
@@ -73,9 +71,9 @@ func (f Features) Missing() (lines []string) {
 	return lines
 }
 
-// ParseMask reads --ring-features: "all", a release such as "5.19" (what that
-// kernel has), or names with - before them to leave out: "-defer-taskrun".
-// Several are joined by commas, applied from left to right.
+// ParseMask parses the value of --ring-features: "all", a release such as "5.19" for the
+// features of that kernel, or a name with - before it to leave it out, as in
+// "-defer-taskrun". Several are joined by commas and apply from left to right.
 func ParseMask(text string) (FeatureMask, error) {
 	mask := AllFeatures
 	for _, word := range strings.Split(text, ",") {
@@ -129,8 +127,8 @@ func release(text string) (major, minor int, err error) {
 	return major, minor, err
 }
 
-// Probe finds out what this kernel has. Errors: no io_uring, and why; older
-// than 5.19.
+// Probe asks the kernel which features it has. Errors: there is no io_uring, with the reason;
+// the kernel is older than 5.19.
 func Probe() (Features, error) {
 	var uname unix.Utsname
 	if err := unix.Uname(&uname); err != nil {
@@ -173,7 +171,7 @@ func Probe() (Features, error) {
 	return features, nil
 }
 
-// probeOps is how many operations the kernel knows.
+// probeOps is how many operations the kernel's io_uring has.
 func probeOps(fd int) (int, error) {
 	type probe struct {
 		lastOp, opsLen uint8
@@ -193,7 +191,7 @@ func probeOps(fd int) (int, error) {
 	return int(probed.lastOp) + 1, nil
 }
 
-// Direct is what a directory's file system asks of direct I/O.
+// Direct is a directory's file system, and what it requires of direct I/O.
 type Direct struct {
 	FileSystem string
 	Alignment  int // of memory and offsets, in bytes
@@ -204,12 +202,12 @@ var fileSystems = map[int64]string{
 	unix.OVERLAYFS_SUPER_MAGIC: "overlayfs", unix.NFS_SUPER_MAGIC: "nfs", unix.F2FS_SUPER_MAGIC: "f2fs", 0x2fc12fc1: "zfs", unix.RAMFS_MAGIC: "ramfs",
 }
 
-// ErrNotDurable says that a file system keeps nothing through a power cut.
+// ErrNotDurable is the error of a file system that keeps nothing through a power cut.
 var ErrNotDurable = errors.New("the file system is memory")
 
-// DirectIO judges the directory dirfd by its file system, not by trying: tmpfs
-// accepts O_DIRECT on recent kernels and stores nothing. Errors: ErrNotDurable;
-// an alignment above 4096; no direct I/O.
+// DirectIO checks the file system of the directory dirfd. A trial alone would not do, as tmpfs
+// accepts O_DIRECT on recent kernels and stores nothing. Errors: ErrNotDurable; an alignment
+// above 4096; no direct I/O.
 func DirectIO(dirfd int) (Direct, error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(dirfd, &st); err != nil {
@@ -226,7 +224,7 @@ func DirectIO(dirfd int) (Direct, error) {
 	switch err {
 	case nil:
 	case unix.EOPNOTSUPP, unix.EISDIR, unix.ENOSPC, unix.EDQUOT:
-		return direct, nil // no unnamed files here, or no room for one: the first real open will tell
+		return direct, nil // no unnamed files, or no room for one: the first open of a real file will show it
 	case unix.EINVAL:
 		return direct, fmt.Errorf("%s refuses direct I/O: %w", direct.FileSystem, err)
 	default:
