@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -651,11 +650,7 @@ func TestCutBehindTheLastTopic(t *testing.T) {
 func TestDamagedRequests(t *testing.T) {
 	needReal(t, "it panics")
 	v := newVictim(t)
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("INTEROP_SEED"); s != "" {
-		seed, _ = strconv.ParseUint(s, 10, 64)
-	}
-	t.Logf("INTEROP_SEED=%d", seed)
+	seed := seedOf(t, 1)
 	rng := rand.New(rand.NewPCG(seed, 0))
 	whole := mustAsk[*kmsg.ApiVersionsResponse](t, dialTo(t, v.b.addr()), kmsg.NewPtrApiVersionsRequest())
 	var samples [][]byte

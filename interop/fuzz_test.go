@@ -293,16 +293,13 @@ func strangeCode(v reflect.Value) int16 {
 // more of it.
 func TestFuzz(t *testing.T) {
 	needReal(t, "it is about this broker")
-	seed, seconds := uint64(time.Now().UnixNano()), 10
-	if s := os.Getenv("INTEROP_SEED"); s != "" {
-		seed, _ = strconv.ParseUint(s, 10, 64)
-	}
+	// a request of this seed kept the control shard busy for half a minute once
+	seed, seconds := seedOf(t, 1795940746647384798), 10
 	if s := os.Getenv("INTEROP_FUZZ_SECONDS"); s != "" {
 		seconds, _ = strconv.Atoi(s)
 	} else if testing.Short() {
 		seconds = 4
 	}
-	t.Logf("INTEROP_SEED=%d", seed)
 	b := ownBroker(t, "--partitions-max", "300", "--group-initial-rebalance-delay", "0s")
 	topic := topicName(t)
 	// What is altered for brokers is not for this one.

@@ -410,11 +410,7 @@ func TestKill(t *testing.T) {
 	if s := os.Getenv("INTEROP_KILL_ROUNDS"); s != "" {
 		rounds, _ = strconv.Atoi(s)
 	}
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("INTEROP_SEED"); s != "" {
-		seed, _ = strconv.ParseUint(s, 10, 64)
-	}
-	t.Logf("INTEROP_SEED=%d", seed)
+	seed := seedOf(t, 1)
 	deaths(t, seed, rounds, func(int) int { return dataShards })
 }
 
@@ -427,11 +423,7 @@ func TestShards(t *testing.T) {
 	if testing.Short() {
 		rounds = 3
 	}
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("INTEROP_SEED"); s != "" {
-		seed, _ = strconv.ParseUint(s, 10, 64)
-	}
-	t.Logf("INTEROP_SEED=%d", seed)
+	seed := seedOf(t, 1)
 	deaths(t, seed, rounds, func(round int) int { return []int{1, 3, 2}[round%3] }) // the first life has 2
 }
 

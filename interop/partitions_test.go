@@ -29,11 +29,11 @@ func TestTenThousandPartitions(t *testing.T) {
 	if err := cl.ProduceSync(within(t, time.Minute), rs...).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	ends := func() {
+	ends := func(adm *kadm.Client) {
 		t.Helper()
 		all, err := adm.ListEndOffsets(within(t, time.Minute), topic)
 		if err != nil || all.Error() != nil || len(all[topic]) != partitions {
-			t.Fatalf("%d partitions: %v, %v", len(all[topic]), err, all.Error())
+			t.Fatalf("%d partitions: %v, %v\n%s", len(all[topic]), err, all.Error(), b.out.tail())
 		}
 		all.Each(func(o kadm.ListedOffset) {
 			want := int64(0)
@@ -45,8 +45,8 @@ func TestTenThousandPartitions(t *testing.T) {
 			}
 		})
 	}
-	ends()
+	ends(adm)
 	b.kill()
 	b.again(t, flags...)
-	ends()
+	ends(admin(t, b)) // the client before has a connection to each node of the life before, and gives up after so many that end
 }

@@ -7,7 +7,9 @@ import (
 	"hash/crc32"
 	"io"
 	"net"
+	"os"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -254,4 +256,21 @@ func endOf(t *testing.T, leader, topic string) int64 {
 		t.Fatalf("ListOffsets %s: error %d", topic, p.ErrorCode)
 	}
 	return p.Offset
+}
+
+// seedOf is the seed of a test's choices: of INTEROP_SEED, else a new one in the long run, else the suite's.
+func seedOf(t *testing.T, suite uint64) (seed uint64) {
+	t.Helper()
+	seed = suite
+	if os.Getenv("TAILBOUND_TESTS") == "long" {
+		seed = uint64(time.Now().UnixNano())
+	}
+	if s := os.Getenv("INTEROP_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatalf("INTEROP_SEED: %v", err)
+		}
+	}
+	t.Logf("INTEROP_SEED=%d", seed)
+	return seed
 }

@@ -1,8 +1,11 @@
 package control
 
 import (
+	"fmt"
 	"reflect"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -101,5 +104,45 @@ func TestAdvertised(t *testing.T) {
 				t.Errorf("ApiVersions %d has key %d from %d to %d; served is %+v", version, k.ApiKey, k.MinVersion, k.MaxVersion, row)
 			}
 		}
+	}
+}
+
+// A request that says of itself that it has more than its bytes can hold is refused
+// for what those bytes cost, not for what it says: four billion tags that are not
+// there were counted one by one once, and the control shard stood still for half a
+// minute.
+func TestCountsAreBounded(t *testing.T) {
+	at := make(chan string, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, row := range newTable() {
+			if row.start == nil {
+				continue
+			}
+			for version := row.served.Versions.Min; version <= row.served.Versions.Max; version++ {
+				full := kmsg.RequestForKey(row.key)
+				full.SetVersion(version)
+				fill(reflect.ValueOf(full).Elem())
+				body := full.AppendTo(nil)
+				for i := range len(body) {
+					for _, huge := range [][]byte{{0xff, 0xff, 0xff, 0xff, 0x0f}, {0xff, 0xff, 0xff, 0xff, 0x07}, {0x7f, 0xff, 0xff, 0xff}} {
+						select {
+						case <-at:
+						default:
+						}
+						at <- fmt.Sprintf("%s %d: % x instead of byte %d of %d", kmsg.NameForKey(row.key), version, huge, i, len(body))
+						req := kmsg.RequestForKey(row.key)
+						req.SetVersion(version)
+						_ = req.ReadFrom(slices.Concat(body[:i], huge, body[i+1:])) // whole or not, it ends
+					}
+				}
+			}
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Fatal(<-at)
 	}
 }
