@@ -1,46 +1,46 @@
 package metrics
 
-// Cause is what a request's time went to.
+// Cause is a reason why a request took time.
 type Cause int
 
 // The causes.
 const (
 	OwnQueueing       Cause = iota // the shard was busy with other requests
-	Gathering                      // an earlier frame was in flight: it waited for the next one
-	DiskWrite                      // of its frame
-	DiskSync                       // of its frame
+	Gathering                      // an earlier frame was in flight: the request waited for the next one
+	DiskWrite                      // of its journal frame
+	DiskSync                       // of its journal frame
 	AwayFromCPU                    // the shard's thread waited for a CPU
 	GarbageCollection              // Go's collector kept the thread from running
-	Stolen                         // the thread ran on no CPU though it could have: the host's
-	SlowReader                     // who was to take the answer, or an answer before it
-	NeighbourLog                   // other logs of the shard had the disk, or the frame
-	Draining                       // journal to segments, checkpoints: log memory or the disk
-	Preparing                      // files made, grown, zeroed, removed
-	ColdRead                       // the disk was read from
+	Stolen                         // the thread could have run and did not: the virtual machine's host
+	SlowReader                     // the client did not take the reply, or an earlier one
+	NeighbourLog                   // other logs of the shard used the disk, or filled the frame
+	Flushing                       // journal to segments, checkpoints: log memory or the disk
+	Preparing                      // files were made, grown, zeroed, removed
+	ColdRead                       // records were read from disk
 	Causes                         // how many there are
 )
 
 var causeNames = [Causes]string{"own queueing", "gathering", "disk write", "disk sync", "away from CPU", "GC", "steal", "slow reader", "neighbour log", "drain", "preparation", "cold reads"}
 
-// Name is the cause's name.
+// Name returns the cause's name.
 func (c Cause) Name() string { return causeNames[c] }
 
-// syncWorthBytes is how much a disk could have written in the time a sync takes
-// it: as much of others' work is as good a reason for a slow write and sync as
-// the sync itself. 256 KiB is what a disk of 500 MB/s writes in half a millisecond.
+// syncWorthBytes is what a disk could write during a sync. Other writes of this size
+// explain a slow write and sync as much as the sync itself does. A disk of 500 MB/s
+// writes 256 KiB in half a millisecond.
 const syncWorthBytes = 256 << 10
 
-// Spent is what a request's time went to, by stage and cause. The sums of all
-// stages come to NS and EarlyNS; those are in Received.
+// Spent is a request's time by stage and cause, in ns. The sum over all stages is NS
+// plus EarlyNS, which is at stage Received.
 type Spent [Stages][Causes]int64
 
-// Spent takes a request's time apart.
+// Spent divides a request's time by stage and cause.
 //
-// A stage that ends with a completion ends when the shard sees it. What the shard
-// did between its last look and that one, and between asking for something and
-// the end of the turn that asked, is to blame for that much; what is left is the
-// stage's own: the disk's, the reader's. At the disk others are to blame by the
-// bytes they had there at the same time.
+// A stage that ends with a completion ends when the shard sees the completion. The
+// shard's own work between the last turn that did not see it and the one that did,
+// and between starting an operation and the end of that turn, is charged to the
+// shard. The rest belongs to the stage: to the disk, or to the reader. A wait for the
+// disk is divided between the request and other work by the bytes of each.
 func (s *Slow) Spent(k Kind) (all Spent) {
 	late(&all[Received], &s.Early, s.EarlyNS())
 	last := s.Stamps[Received]
@@ -64,7 +64,8 @@ func (s *Slow) Spent(k Kind) (all Spent) {
 	return all
 }
 
-// late takes what the shard and its thread did out of a step that took so long.
+// late charges the shard and its thread with their part of a step of took ns, and
+// returns that part.
 func late(out *[Causes]int64, p *Step, took int64) (taken int64) {
 	parts := [...]struct {
 		cause Cause
@@ -78,18 +79,18 @@ func late(out *[Causes]int64, p *Step, took int64) (taken int64) {
 	return taken
 }
 
-// contended takes out of the rest of a step at the disk what the thread's CPU is to
-// blame for. The kernel ends a write on that CPU as well, in workers that nobody
-// tells us of: where the thread could run for a part of the time that it wanted, so
-// could they. Where it was kept from it for less than an eighth of the step nothing
-// is taken.
+// contended charges the thread's CPU with its part of the remaining time of a step at
+// the disk. The kernel completes a write on that CPU too, in workers whose waiting
+// times are not reported: if the thread got only a part of the CPU time it wanted,
+// the workers are taken to have got the same part. If the thread was kept waiting for
+// less than an eighth of the step, nothing is charged.
 func contended(out *[Causes]int64, p *Step, took, left int64) (taken int64) {
 	kept := p.Away + p.GC + p.Steal
 	if kept < took/8 || kept == 0 || left <= 0 {
 		return 0
 	}
 	wanted := float64(max(p.Busy, kept))
-	if p.Busy < kept { // it was away between its turns
+	if p.Busy < kept { // the thread was kept waiting between its turns
 		wanted = float64(p.Busy + kept)
 	}
 	for _, x := range [...]struct {
@@ -103,7 +104,7 @@ func contended(out *[Causes]int64, p *Step, took, left int64) (taken int64) {
 	return taken
 }
 
-// step says what the rest of a step was.
+// step charges the remaining time of a step to causes.
 func (s *Slow) step(k Kind, i Stage, left int64, out *[Causes]int64) {
 	own := max(s.OwnBytes, syncWorthBytes)
 	share := func(c Cause, part, whole int64) {
@@ -121,21 +122,21 @@ func (s *Slow) step(k Kind, i Stage, left int64, out *[Causes]int64) {
 	case s.Waited&WaitedRoom != 0 && i == Appended:
 		out[Preparing] += left
 	case s.Waited&WaitedMemory != 0 && i == Appended:
-		out[Draining] += left
+		out[Flushing] += left
 	case s.Waited&WaitedJournal != 0 && i == Submitted:
-		out[Draining] += left
+		out[Flushing] += left
 	case k == Produce && i == Submitted:
 		share(NeighbourLog, s.OtherBytes, s.OtherBytes+own)
 		out[Gathering] += left
 	case k == Produce && i == Durable:
-		drains, files, reads := s.Disk[DiskDrains]+s.Disk[DiskCheckpoints], s.Disk[DiskFiles], s.Disk[DiskReads]
+		drains, files, reads := s.Disk[DiskFlushes]+s.Disk[DiskCheckpoints], s.Disk[DiskFiles], s.Disk[DiskReads]
 		others := s.OtherBytes
 		whole := own + drains + files + reads + others
 		all := left
 		for _, x := range [...]struct {
 			c     Cause
 			bytes int64
-		}{{NeighbourLog, others}, {Draining, drains}, {Preparing, files}, {ColdRead, reads}} {
+		}{{NeighbourLog, others}, {Flushing, drains}, {Preparing, files}, {ColdRead, reads}} {
 			n := int64(float64(all) * float64(x.bytes) / float64(whole))
 			out[x.c] += n
 			left -= n
@@ -150,7 +151,7 @@ func (s *Slow) step(k Kind, i Stage, left int64, out *[Causes]int64) {
 	}
 }
 
-// ByCause adds the stages up.
+// ByCause returns the sums over all stages.
 func (a *Spent) ByCause() (out [Causes]int64) {
 	for i := range a {
 		for c, n := range a[i] {
@@ -160,14 +161,14 @@ func (a *Spent) ByCause() (out [Causes]int64) {
 	return out
 }
 
-// Beyond is what a request took beyond what its stages usually take, by cause. A
-// stage's own work is the first to be usual: usual is the median of each, 0 where
-// it is not known.
+// Beyond returns by cause how much longer a request took than its stages usually do.
+// usual is the median of each stage, 0 if unknown; it is subtracted from the causes
+// in the order of usualFirst, the stage's own work first.
 func (a *Spent) Beyond(k Kind, usual *Timeline) (out [Causes]int64) {
 	for i := range a {
 		left := usual[i]
 		if i == int(Received) || k == Fetch && i == int(Appended) {
-			left = 0 // the whole way's; a fetch's wait for data
+			left = 0 // usual has the whole request here, or a fetch's wait for data
 		}
 		for _, c := range usualFirst {
 			n := min(left, a[i][c])
@@ -178,9 +179,9 @@ func (a *Spent) Beyond(k Kind, usual *Timeline) (out [Causes]int64) {
 	return out
 }
 
-var usualFirst = [Causes]Cause{DiskSync, DiskWrite, Gathering, SlowReader, ColdRead, OwnQueueing, NeighbourLog, Draining, Preparing, AwayFromCPU, GarbageCollection, Stolen}
+var usualFirst = [Causes]Cause{DiskSync, DiskWrite, Gathering, SlowReader, ColdRead, OwnQueueing, NeighbourLog, Flushing, Preparing, AwayFromCPU, GarbageCollection, Stolen}
 
-// Leading is the cause with the most, and how much that is.
+// Leading returns the largest cause and its time.
 func Leading(by *[Causes]int64) (c Cause, ns int64) {
 	for i, n := range by {
 		if n > ns {

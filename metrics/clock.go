@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Clock reads nanoseconds of CLOCK_MONOTONIC. Where the kernel itself trusts
-// the processor's time stamp counter it reads that instead (10 ns a call
-// against 26: BenchmarkNow), and follows CLOCK_MONOTONIC by Tick.
+// Clock reads nanoseconds of CLOCK_MONOTONIC. If the kernel itself trusts the
+// processor's time stamp counter, Clock reads the counter instead (10 ns a call
+// against 26: BenchmarkNow), and Tick keeps it close to CLOCK_MONOTONIC.
 //
-// A Clock has one owner, the shard that reads it. Rooms that must be
-// deterministic never see one: they are given the time.
+// A Clock belongs to the shard that reads it. Deterministic rooms have no Clock:
+// time is an argument there.
 type Clock struct {
 	tsc bool
 
@@ -27,7 +27,7 @@ type Clock struct {
 	baseNS  int64
 	scale   uint64 // ns per count, 32 bits of fraction
 
-	// The first sample: rates are measured from it, ever more exactly.
+	// The first sample: rates are measured from it, more exactly as time passes.
 	firstTSC uint64
 	firstNS  int64
 
@@ -36,14 +36,14 @@ type Clock struct {
 
 const (
 	tickNS       = 1e9 // between two recalibrations
-	firstTickNS  = 1e7 // before the first one: the start's rate is rough
-	calibrateNS  = 2e6 // how long the start measures the rate
-	stepNS       = 1e7 // an error above this is stepped over, forwards only
-	correctionPM = 100 // at most so many thousandths of the rate correct an error
+	firstTickNS  = 1e7 // before the first one: the rate measured at the start is rough
+	calibrateNS  = 2e6 // how long the rate is measured at the start
+	stepNS       = 1e7 // a larger error is corrected by a step, forwards only
+	correctionPM = 100 // the most by which the rate is changed to correct an error, in thousandths
 )
 
-// NewClock chooses and calibrates a clock; it takes about 2 ms where it
-// chooses the time stamp counter.
+// NewClock chooses and calibrates a clock. Calibrating the time stamp counter takes
+// about 2 ms.
 func NewClock() *Clock {
 	return newClock(tscTrusted())
 }
@@ -64,13 +64,13 @@ func newClock(tsc bool) *Clock {
 	c.baseTSC, c.baseNS = c.sample()
 	c.scale = scaleOf(c.baseNS-c.firstNS, c.baseTSC-c.firstTSC)
 	c.nextTick = c.baseNS + firstTickNS
-	if c.scale == 0 { // a counter that stands still or runs wild
+	if c.scale == 0 { // a counter that stands still, or whose rate is impossible
 		c.tsc = false
 	}
 	return c
 }
 
-// Source names what is read: "tsc" or "monotonic".
+// Source returns what is read: "tsc" or "monotonic".
 func (c *Clock) Source() string {
 	if c.tsc {
 		return "tsc"
@@ -78,7 +78,7 @@ func (c *Clock) Source() string {
 	return "monotonic"
 }
 
-// Now is the time in nanoseconds, on CLOCK_MONOTONIC's scale.
+// Now returns the time in nanoseconds of CLOCK_MONOTONIC.
 func (c *Clock) Now() int64 {
 	if !c.tsc {
 		return c.monotonic()
@@ -86,29 +86,29 @@ func (c *Clock) Now() int64 {
 	return c.at(rdtsc())
 }
 
-// Tick recalibrates once a second; in between it is one comparison. The owner
-// calls it every turn, with what Now gave it.
+// Tick recalibrates once a second; otherwise it is one comparison. The owner calls it
+// in every turn, with the result of Now.
 func (c *Clock) Tick(now int64) {
 	if c.tsc && now >= c.nextTick {
 		c.recalibrate()
 	}
 }
 
-// monotonic is CLOCK_MONOTONIC through the runtime, which reads it without a
-// system call; x/sys makes one.
+// monotonic returns CLOCK_MONOTONIC from the runtime, which needs no system call;
+// x/sys makes one.
 func (c *Clock) monotonic() int64 { return c.offset + int64(time.Since(c.start)) }
 
 func (c *Clock) at(tsc uint64) int64 {
 	d := tsc - c.baseTSC
-	if int64(d) < 0 { // another core's counter, a hair behind
+	if int64(d) < 0 { // the counter of another core, slightly behind
 		return c.baseNS
 	}
 	hi, lo := bits.Mul64(d, c.scale)
 	return c.baseNS + int64(hi<<32|lo>>32)
 }
 
-// sample reads both clocks at once: of a few tries the one with the least
-// between the two readings of the counter.
+// sample reads both clocks at nearly the same instant: of a few tries it returns the
+// one with the shortest time between two readings of the counter.
 func (c *Clock) sample() (tsc uint64, ns int64) {
 	best := ^uint64(0)
 	for range 5 {
@@ -122,20 +122,20 @@ func (c *Clock) sample() (tsc uint64, ns int64) {
 	return tsc, ns
 }
 
-// recalibrate measures the rate since the start, and bends it so that the
-// error of now is gone by the next tick. It goes on from where the clock
-// stood, so that time never goes back.
+// recalibrate measures the rate since the start, and changes it so that the present
+// error is gone by the next tick. It continues from the clock's present value, so
+// that time never goes backwards.
 func (c *Clock) recalibrate() {
 	tsc, true_ := c.sample()
 	ours := c.at(tsc)
 	rate := scaleOf(true_-c.firstNS, tsc-c.firstTSC)
 	miss := true_ - ours
 	if miss > stepNS {
-		// The machine slept, or we were not called for long.
+		// The machine slept, or Tick was not called for long.
 		ours, miss = true_, 0
 	}
 	if rate == 0 {
-		// The counter was reset beneath us (a machine restored elsewhere).
+		// The counter was reset, as when a virtual machine is restored elsewhere.
 		c.tsc = false
 		c.offset += max(0, ours-c.monotonic())
 		return
@@ -148,8 +148,8 @@ func (c *Clock) recalibrate() {
 	c.nextTick = ours + tickNS
 }
 
-// scaleOf is ns per count with 32 bits of fraction, 0 where it cannot be: a
-// counter slower than 1 MHz or faster than 100 GHz is none.
+// scaleOf returns ns per count with 32 bits of fraction, or 0 if the rate is
+// impossible: slower than 1 MHz or faster than 100 GHz.
 func scaleOf(ns int64, counts uint64) uint64 {
 	if ns <= 0 || counts == 0 || int64(counts) < 0 {
 		return 0
@@ -161,9 +161,9 @@ func scaleOf(ns int64, counts uint64) uint64 {
 	return uint64(float64(1<<32) / perNS)
 }
 
-// tscTrusted says whether the counter is what the kernel's own clock reads,
-// and runs at one rate, also in sleep states. It asks the kernel, not CPUID:
-// that instruction traps in a virtual machine.
+// tscTrusted says whether the kernel's own clock reads the counter, and the counter
+// runs at one rate, also in sleep states. It asks the kernel, not CPUID, which traps
+// in a virtual machine.
 func tscTrusted() bool {
 	if runtime.GOARCH != "amd64" {
 		return false

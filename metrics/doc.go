@@ -1,15 +1,15 @@
-// Package metrics knows how one shard's work is counted and timed: the clock,
-// the counters, and a histogram for every step of a request's way.
+// Package metrics knows how one shard's work is counted and timed: the clock, the
+// counters, a histogram for every stage of a request, and the flight recorder.
 //
-// It imports none of our rooms, and never HTTP. There is no lock in it: one
-// shard writes, and hands whole buffers over for others to read.
+// It imports no package of Tailbound, and no HTTP. It has no lock: one shard writes,
+// and hands whole buffers over to the thread that reads them.
 //
 // Invariants:
 //
-//   - Nobody reads a live histogram. The shard retires a whole set of them in
-//     its own turn (Swap); a reader has that set until it gives it back, and
-//     meanwhile the shard fills the other.
-//   - Recording never allocates, never waits and never loses a value: what is
-//     above a histogram's top is recorded there and counted beside it.
+//   - A histogram that a shard writes has no reader. The shard retires a whole set
+//     of histograms in its own turn (Swap); the reader has that set until it gives it
+//     back, and meanwhile the shard writes to the other set.
+//   - Recording never allocates, never waits and never loses a value: a value above
+//     a histogram's range is recorded at its top, and counted separately too.
 //   - A Clock never goes backwards.
 package metrics

@@ -105,7 +105,7 @@ func TestFlightFindsWhatHappenedAround(t *testing.T) {
 			f.Kept(away, 0, 0)
 			f.Begin(at)
 			var begun, over [DiskWorks]uint64
-			begun[DiskDrains], over[DiskDrains] = 3000+f.seq, 1000
+			begun[DiskFlushes], over[DiskFlushes] = 3000+f.seq, 1000
 			f.Disk(&begun, &over)
 			f.Turned(took)
 			began := at
@@ -136,8 +136,8 @@ func TestFlightFindsWhatHappenedAround(t *testing.T) {
 		if between > turnsKept && d.LateAway != 4000 {
 			t.Errorf("%d turns between: late %+v", between, d)
 		}
-		if s.Disk[DiskDrains] < 2000 || s.Disk[DiskDrains] > 2000+between+4 {
-			t.Errorf("%d turns between: %d bytes of drains beside it", between, s.Disk[DiskDrains])
+		if s.Disk[DiskFlushes] < 2000 || s.Disk[DiskFlushes] > 2000+between+4 {
+			t.Errorf("%d turns between: %d bytes of drains beside it", between, s.Disk[DiskFlushes])
 		}
 		if s.Steps[Sent] != (Step{}) {
 			t.Errorf("something happened between two stamps of one turn: %+v", s.Steps[Sent])
@@ -236,10 +236,10 @@ func TestCauses(t *testing.T) {
 		{AwayFromCPU, Produce, func(s *Slow) { later(s, Durable, 5e6); s.Steps[Durable].Away = 3e6 }}, // not in one piece
 		{NeighbourLog, Produce, func(s *Slow) { later(s, Durable, 5e6); s.OtherBytes = 8 << 20 }},
 		{NeighbourLog, Produce, func(s *Slow) { later(s, Submitted, 5e6); s.OtherBytes = 8 << 20 }},
-		{Draining, Produce, func(s *Slow) { later(s, Durable, 5e6); s.Disk[DiskDrains] = 4 << 20 }},
-		{Draining, Produce, func(s *Slow) { later(s, Durable, 5e6); s.Disk[DiskCheckpoints] = 4 << 20 }},
-		{Draining, Produce, func(s *Slow) { later(s, Appended, 5e6); s.Waited = WaitedMemory }},
-		{Draining, Produce, func(s *Slow) { later(s, Submitted, 5e6); s.Waited = WaitedJournal }},
+		{Flushing, Produce, func(s *Slow) { later(s, Durable, 5e6); s.Disk[DiskFlushes] = 4 << 20 }},
+		{Flushing, Produce, func(s *Slow) { later(s, Durable, 5e6); s.Disk[DiskCheckpoints] = 4 << 20 }},
+		{Flushing, Produce, func(s *Slow) { later(s, Appended, 5e6); s.Waited = WaitedMemory }},
+		{Flushing, Produce, func(s *Slow) { later(s, Submitted, 5e6); s.Waited = WaitedJournal }},
 		{Preparing, Produce, func(s *Slow) { later(s, Appended, 5e6); s.Waited = WaitedRoom }},
 		{Preparing, Produce, func(s *Slow) { later(s, Durable, 5e6); s.Disk[DiskFiles] = 2 << 20 }},
 		{ColdRead, Produce, func(s *Slow) { later(s, Durable, 5e6); s.Disk[DiskReads] = 2 << 20 }},

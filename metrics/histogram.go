@@ -4,8 +4,8 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// The range of a Histogram, nanoseconds. Values below the lowest share its
-// first buckets (64 ns wide); values above the top are counted as Above.
+// The range of a Histogram in ns. Values below LowestNS share the first buckets (64 ns
+// wide); values above TopNS are recorded as TopNS and counted as Above.
 const (
 	LowestNS int64 = 100
 	TopNS    int64 = 60e9
@@ -13,26 +13,26 @@ const (
 
 const significantDigits = 2
 
-// Histogram is the distribution of a duration, to two significant digits.
-// It is 24 KiB. One writer, and no reader while there is a writer.
+// Histogram is the distribution of a duration, to two significant digits. It takes
+// 24 KiB. It has one writer, and no reader while it is written.
 type Histogram struct {
 	hdr   *hdrhistogram.Histogram
 	above int64 // values above TopNS; they are in hdr too, as TopNS
 	sum   int64 // ns, exact
 	max   int64 // ns, exact
 
-	// What was recorded last, and how often in a row, is not in the rest yet:
-	// requests that shared a turn and a frame took equally long.
+	// The last value, and how often it was recorded in a row, are not in the other
+	// fields yet: requests that shared a turn and a frame took equally long.
 	last, times int64
 }
 
-// NewHistogram is an empty histogram.
+// NewHistogram returns an empty histogram.
 func NewHistogram() *Histogram {
 	return &Histogram{hdr: hdrhistogram.New(LowestNS, TopNS, significantDigits)}
 }
 
-// Record adds one duration. A negative one (two clocks a hair apart) counts as
-// nothing.
+// Record adds one duration. A negative one (two clocks that differ slightly) counts
+// as 0.
 func (h *Histogram) Record(ns int64) {
 	if ns != h.last {
 		h.settle()
@@ -41,8 +41,8 @@ func (h *Histogram) Record(ns int64) {
 	h.times++
 }
 
-// settle counts what was recorded last. It does not allocate: the library would
-// for a value out of range, so none reaches it.
+// settle counts the last value. It does not allocate: the library allocates for values
+// out of range, so none is passed to it.
 func (h *Histogram) settle() {
 	if h.times == 0 {
 		return
@@ -60,22 +60,22 @@ func (h *Histogram) settle() {
 	h.times = 0
 }
 
-// Count is how many durations were recorded.
+// Count returns how many durations were recorded.
 func (h *Histogram) Count() int64 { return h.hdr.TotalCount() + h.times }
 
-// SumNS is all of them together.
+// SumNS returns their sum.
 func (h *Histogram) SumNS() int64 {
 	h.settle()
 	return h.sum
 }
 
-// Quantile is the duration in ns that so many percent (0..100) do not exceed.
+// Quantile returns the duration in ns that percent (0 to 100) of them do not exceed.
 func (h *Histogram) Quantile(percent float64) int64 {
 	h.settle()
 	return h.hdr.ValueAtPercentile(percent)
 }
 
-// Add adds all of o.
+// Add adds the durations of o.
 func (h *Histogram) Add(o *Histogram) {
 	o.settle()
 	h.settle()
@@ -87,8 +87,8 @@ func (h *Histogram) Add(o *Histogram) {
 	h.max = max(h.max, o.max)
 }
 
-// Encode is HdrHistogram's V2 compressed encoding in base64, as its interval logs
-// have it. It allocates.
+// Encode returns HdrHistogram's V2 compressed encoding in base64, as in its interval
+// logs. It allocates.
 func (h *Histogram) Encode() ([]byte, error) {
 	h.settle()
 	return h.hdr.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
@@ -112,7 +112,7 @@ type Summary struct {
 	Above  int64   `json:"above"`  // how many exceeded TopNS
 }
 
-// Summary computes the summary. It allocates; it is not for the shard's turn.
+// Summary computes the summary. It allocates, so a shard's turn must not call it.
 func (h *Histogram) Summary() Summary {
 	h.settle()
 	s := Summary{Count: h.Count(), MaxNS: h.max, Above: h.above}
@@ -122,7 +122,7 @@ func (h *Histogram) Summary() Summary {
 	s.MeanNS = float64(h.sum) / float64(s.Count)
 	q := h.hdr.ValueAtPercentilesSlice([]float64{50, 90, 99, 99.9})
 	for i, at := range []*int64{&s.P50NS, &s.P90NS, &s.P99NS, &s.P999NS} {
-		*at = min(q[i], h.max) // a bucket's end may lie above every value in it
+		*at = min(q[i], h.max) // a bucket's end may be above every value in it
 	}
 	return s
 }
@@ -133,7 +133,7 @@ type Bucket struct {
 	Count  int64 `json:"count"`
 }
 
-// Buckets are the buckets that hold something, in order. It allocates.
+// Buckets returns the buckets that are not empty, in order. It allocates.
 func (h *Histogram) Buckets() []Bucket {
 	h.settle()
 	var out []Bucket

@@ -103,14 +103,14 @@ func TestTimelineFeedsEveryStepOnce(t *testing.T) {
 	if !s.Asked() {
 		t.Error("the shard does not see that it is asked")
 	}
-	s.Level("pool", 3, 4, 5)
+	s.Gauge("pool", 3, 4, 5)
 	s.Swap()
 	c.Collect()
 	if c.Total().Step(Produce, Sent).Count() != 2 || w.Step(Produce, Sent).Count() != 1 || w.Step(Fetch, Sent).Count() != 0 {
 		t.Error("the total has both collections, the window only what came after it was opened")
 	}
-	if w.Turn().max != 500 || !slices.Equal(w.Levels(), []Level{{"pool", 3, 4, 5}}) {
-		t.Errorf("turn of %d ns, levels %v", w.Turn().max, w.Levels())
+	if w.Turn().max != 500 || !slices.Equal(w.Gauges(), []Gauge{{"pool", 3, 4, 5}}) {
+		t.Errorf("turn of %d ns, levels %v", w.Turn().max, w.Gauges())
 	}
 	c.Close(w)
 	w.Reset()
@@ -118,7 +118,7 @@ func TestTimelineFeedsEveryStepOnce(t *testing.T) {
 	c.Ask()
 	s.Swap()
 	c.Collect()
-	if w.Turn().Count() != 0 || c.Total().Turn().Count() != 2 || len(c.Total().Levels()) != 0 {
+	if w.Turn().Count() != 0 || c.Total().Turn().Count() != 2 || len(c.Total().Gauges()) != 0 {
 		t.Error("something came into a closed window, or levels stayed that nobody told again")
 	}
 	if b, err := json.Marshal(c.Total().Report()); err != nil || len(b) < 1000 {
@@ -196,7 +196,7 @@ func TestNothingAllocates(t *testing.T) {
 		"Histogram.Record, above": func() { h.Record(TopNS * 2) },
 		"Shard.Record":            func() { s.Record(Produce, &tl) },
 		"Shard.Turned":            func() { s.Turned(1234) },
-		"Shard.Level":             func() { s.sets[s.live].levels.n = 0; s.Level("pool", 1, 2, 3) },
+		"Shard.Level":             func() { s.sets[s.live].gauges.n = 0; s.Gauge("pool", 1, 2, 3) },
 		"Shard.Swap":              func() { s.Swap() },
 		"Shard.Swap, asked":       func() { s.handover.Store(asked); s.Swap() },
 		"Shard.Publish":           func() { s.Publish() },

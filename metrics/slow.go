@@ -59,7 +59,7 @@ type DiskWork int
 const (
 	DiskFrames DiskWork = iota
 	DiskRuns
-	DiskDrains
+	DiskFlushes
 	DiskCheckpoints
 	DiskFiles
 	DiskReads

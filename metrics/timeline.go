@@ -5,18 +5,18 @@ import (
 	"sync/atomic"
 )
 
-// Stage is a point on a request's way through a shard.
+// Stage is a point that a request reaches in a shard.
 type Stage int
 
-// The stages, in order. A request stamps those it passes.
+// The stages, in order. A request stamps the stages it reaches.
 const (
 	Received  Stage = iota // its last byte was reaped from the ring
 	Parsed                 // produce: validated. fetch: decoded
-	Appended               // produce: copied to log memory. fetch: there is enough to answer with
-	Submitted              // produce: its last frame was pushed. fetch: its last cold read was pushed
-	Durable                // produce: durable has passed its end. fetch: its last cold read is verified
+	Appended               // produce: copied to log memory. fetch: enough data was found to answer
+	Submitted              // produce: its last frame was pushed. fetch: its last read from disk was pushed
+	Durable                // produce: all of it is durable. fetch: its last read from disk was verified
 	Queued                 // the reply was handed to the connection
-	Sent                   // the reply's last byte was taken by the kernel
+	Sent                   // the kernel took the reply's last byte
 	Stages                 // how many there are
 )
 
@@ -26,10 +26,10 @@ var stageNames = [Kinds][Stages]string{
 	Other:   {"received", "parsed", "done", "submitted", "durable", "queued", "sent"},
 }
 
-// Name is the stage's name for a kind of request.
+// Name returns the stage's name for a kind of request.
 func (s Stage) Name(k Kind) string { return stageNames[k][s] }
 
-// Kind is a kind of request with histograms of its own.
+// Kind is a kind of request; each has its own histograms.
 type Kind int
 
 // The kinds.
@@ -42,20 +42,20 @@ const (
 
 var kindNames = [Kinds]string{"produce", "fetch", "other"}
 
-// Name is the kind's name.
+// Name returns the kind's name.
 func (k Kind) Name() string { return kindNames[k] }
 
-// Timeline is when a request reached each stage, in ns of its shard's clock; 0
-// for a stage it did not pass. It belongs to the request.
+// Timeline is when a request reached each stage, in ns of its shard's clock; 0 for a
+// stage that it did not reach. It belongs to the request.
 type Timeline [Stages]int64
 
-// set is one buffer: per kind and stage the time it took to get there from
-// the stage before it, and the whole way in place 0, which has no before; the
-// length of turns; and how full the pools were when it was handed over.
+// set is one buffer of recordings: for each kind and stage the time from the stage
+// before it, and at stage 0, which has none before it, the time of whole requests;
+// the length of turns; and how full the pools were when the set was handed over.
 type set struct {
 	steps  [Kinds][Stages]*Histogram
 	turn   *Histogram
-	levels levels
+	gauges gauges
 }
 
 func newSet() *set {
@@ -77,7 +77,7 @@ func (s *set) add(o *set) {
 		}
 	}
 	s.turn.Add(o.turn)
-	s.levels = o.levels
+	s.gauges = o.gauges
 }
 
 func (s *set) reset() {
@@ -89,21 +89,21 @@ func (s *set) reset() {
 		}
 	}
 	s.turn.Reset()
-	s.levels.n = 0
+	s.gauges.n = 0
 }
 
-// Shard is what one shard records. It lives on that shard's core: Record, Swap
-// and Publish are its own, and so is Counters. A Collector on another thread
-// sees only what was handed over.
+// Shard is what one shard records. It lives on that shard's core: only the shard
+// calls Record, Swap and Publish and uses Counters. A Collector on another thread
+// reads only what was handed over.
 type Shard struct {
 	Counters Counters
 
 	sets [2]*set // 24 KiB a histogram, 22 of them: 1 MiB in all
 	live int     // which of the two the shard fills
 
-	// handover says whose the set that is not live is.
+	// handover says who may use the set that is not live.
 	// shardHas -> (Collector asks) asked -> (Swap) collectorHas -> shardHas.
-	// Each side only makes the steps that are its own, so no step is raced for.
+	// Each step is made by one side only, so there is no race for a step.
 	handover atomic.Uint32
 
 	published publishedCounters
@@ -115,19 +115,18 @@ const (
 	collectorHas
 )
 
-// NewShard makes all memory that recording will ever need.
+// NewShard allocates all memory that recording needs.
 func NewShard() *Shard {
 	return &Shard{sets: [2]*set{newSet(), newSet()}}
 }
 
-// Histograms is how many histograms a shard has, and the bytes of each.
+// Histograms returns how many histograms a shard has, and the size of each.
 func (s *Shard) Histograms() (count, bytes int) {
 	return len(s.sets) * (int(Kinds)*int(Stages) + 1), s.sets[0].turn.hdr.ByteSize()
 }
 
-// Record feeds the histograms with a request that reached its last stage. A
-// stage that was not passed records nothing; the next one's time counts from
-// the last that was.
+// Record records a request that reached its last stage. A stage that it did not reach
+// records nothing, and the next stage's time counts from the last one reached.
 func (s *Shard) Record(k Kind, t *Timeline) {
 	if !Recording {
 		return
@@ -150,9 +149,9 @@ func (s *Shard) Record(k Kind, t *Timeline) {
 	}
 }
 
-// Swap retires the live histograms if a Collector has asked for them, and says
-// whether it did. Otherwise it is one atomic load: the shard may call it in
-// every turn. It publishes the counters too when it swaps.
+// Swap retires the live histograms and publishes the counters if a Collector has
+// asked for them, and says whether it did. Otherwise it costs one atomic load, so
+// the shard may call it in every turn.
 func (s *Shard) Swap() bool {
 	if s.handover.Load() != asked {
 		return false
@@ -163,7 +162,7 @@ func (s *Shard) Swap() bool {
 	return true
 }
 
-// Collector gathers what one shard has recorded. One goroutine owns it; it
+// Collector collects what one shard has recorded. It belongs to one goroutine, and
 // allocates.
 type Collector struct {
 	shard   *Shard
@@ -171,17 +170,17 @@ type Collector struct {
 	windows []*Window
 }
 
-// NewCollector is the one collector of a shard.
+// NewCollector makes the collector of a shard, which has one.
 func NewCollector(s *Shard) *Collector {
 	return &Collector{shard: s, total: &Window{newSet()}}
 }
 
-// Ask asks the shard for what it has; it hands it over in its next turn. A
-// shard that sleeps has to be woken.
+// Ask asks the shard for its recordings, which it hands over in its next turn. The
+// caller has to wake a shard that sleeps.
 func (c *Collector) Ask() { c.shard.handover.CompareAndSwap(shardHas, asked) }
 
-// Collect takes what the shard has handed over, false for nothing yet. It
-// empties the buffer and gives it back.
+// Collect takes what the shard has handed over and gives the emptied buffer back.
+// False: the shard has handed over nothing yet.
 func (c *Collector) Collect() bool {
 	if c.shard.handover.Load() != collectorHas {
 		return false
@@ -198,36 +197,36 @@ func (c *Collector) Collect() bool {
 	return true
 }
 
-// Total is everything collected since the start.
+// Total returns everything collected since the start.
 func (c *Collector) Total() *Window { return c.total }
 
-// Open makes a window that takes in what is collected from now on.
+// Open makes a window, to which all that is collected from now on is added.
 func (c *Collector) Open() *Window {
 	w := &Window{newSet()}
 	c.windows = append(c.windows, w)
 	return w
 }
 
-// Close ends a window: nothing more comes into it.
+// Close ends a window: nothing more is added to it.
 func (c *Collector) Close(w *Window) {
 	c.windows = slices.DeleteFunc(c.windows, func(o *Window) bool { return o == w })
 }
 
-// Counters are the shard's, as last published.
+// Counters returns the shard's counters as last published.
 func (c *Collector) Counters() []CounterValue { return c.shard.ReadCounters() }
 
-// Window is what was collected over some time. It belongs to its collector's
+// Window is what was collected in some period. It belongs to its collector's
 // goroutine.
 type Window struct{ set *set }
 
 // Reset empties the window.
 func (w *Window) Reset() { w.set.reset() }
 
-// Step is how long a kind of request took to get to a stage from the one
-// before it; for Received, how long it took in all.
+// Step returns the time that a kind of request took from the stage before s to s; for
+// Received, the time of whole requests.
 func (w *Window) Step(k Kind, s Stage) *Histogram { return w.set.steps[k][s] }
 
-// Usual is how long each step usually takes, its median.
+// Usual returns the median time of each step.
 func (w *Window) Usual(k Kind) (t Timeline) {
 	for i := range t {
 		if h := w.set.steps[k][i]; h.Count() > 0 {
@@ -237,13 +236,13 @@ func (w *Window) Usual(k Kind) (t Timeline) {
 	return t
 }
 
-// Turn is how long turns took.
+// Turn returns the length of turns.
 func (w *Window) Turn() *Histogram { return w.set.turn }
 
-// Levels are the pools, as of the last collection.
-func (w *Window) Levels() []Level { return slices.Clone(w.set.levels.all[:w.set.levels.n]) }
+// Gauges returns the pools as of the last collection.
+func (w *Window) Gauges() []Gauge { return slices.Clone(w.set.gauges.all[:w.set.gauges.n]) }
 
-// Report is a window, ready for encoding/json. The names stay.
+// Report is a window as encoding/json writes it. Programs rely on the names.
 type Report struct {
 	Kinds []KindReport `json:"kinds"`
 	Turn  Summary      `json:"turn"`

@@ -2,5 +2,5 @@
 
 package metrics
 
-// rdtsc is never called here: tscTrusted says no.
+// rdtsc is never called on these architectures, because tscTrusted returns false.
 func rdtsc() uint64 { return 0 }

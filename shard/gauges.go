@@ -31,7 +31,7 @@ func (s *Shard) countFrames() {
 
 // gauges records how full this shard's pools are.
 func (s *Shard) gauges() {
-	net, log, level := s.net.Stats(), s.engine.Gauges(), s.Timelines.Level
+	net, log, level := s.net.Stats(), s.engine.Gauges(), s.Timelines.Gauge
 	level("connections", net.Conns, 0, s.o.Net.ConnsMax)
 	level("network frames", net.RequestsOpen, s.o.Net.RequestsMax-net.RequestsFreeLow, s.o.Net.RequestsMax)
 	level("requests", s.requests.inFlight, 0, len(s.requests.all))

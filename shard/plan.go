@@ -49,9 +49,9 @@ func PlanPools(arena *mem.Arena, o Options) (Plan, error) {
 	s.makeTables()
 	plan := Plan{ArenaBytes: arena.Bytes()}
 	left := arena.Bytes()
-	for _, carving := range arena.Allocations() {
-		plan.Arena = append(plan.Arena, Pool{strings.TrimPrefix(carving.What, "pool "), carving.Count, carving.Bytes / carving.Count, carving.Bytes})
-		left -= carving.Bytes
+	for _, allocation := range arena.Allocations() {
+		plan.Arena = append(plan.Arena, Pool{strings.TrimPrefix(allocation.What, "pool "), allocation.Count, allocation.Bytes / allocation.Count, allocation.Bytes})
+		left -= allocation.Bytes
 	}
 	plan.Arena = append(plan.Arena, Pool{"alignment and what is left over", 1, left, left})
 	plan.Heap = tables("connections: ", s.net, nil)

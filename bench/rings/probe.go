@@ -105,7 +105,7 @@ func Serve(listen, dataDir string, newBlocks bool) error {
 	if newBlocks {
 		p.new, p.size = true, newBytes
 	}
-	if err := p.carve(); err != nil {
+	if err := p.allocate(); err != nil {
 		return err
 	}
 	if err := p.prepare(); err != nil {
@@ -135,13 +135,13 @@ func Serve(listen, dataDir string, newBlocks bool) error {
 	return p.serve()
 }
 
-func (p *probe) carve() error {
+func (p *probe) allocate() error {
 	arena, err := mem.Map((flushesMax+1)*flushBytes+receives*receiveBytes+connsMax*(answerBytes+blockBytes)+1<<20, mem.Options{HugePages: true, Lock: true})
 	if err != nil {
 		return err
 	}
 	var failed error
-	carve := func(n int) mem.Block {
+	allocate := func(n int) mem.Block {
 		b, err := arena.Allocate("probe", n, blockBytes)
 		if err != nil {
 			failed = err
@@ -149,13 +149,13 @@ func (p *probe) carve() error {
 		return b
 	}
 	for i := range p.flushes {
-		p.flushes[i].buf = carve(flushBytes)
+		p.flushes[i].buf = allocate(flushBytes)
 	}
 	for range receives {
-		p.buffers = append(p.buffers, carve(receiveBytes))
+		p.buffers = append(p.buffers, allocate(receiveBytes))
 	}
 	for i := range p.conns {
-		p.conns[i].send, p.conns[i].vector = carve(answerBytes), carve(ioring.VectorBytes(1))
+		p.conns[i].send, p.conns[i].vector = allocate(answerBytes), allocate(ioring.VectorBytes(1))
 	}
 	return failed
 }

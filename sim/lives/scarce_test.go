@@ -81,7 +81,7 @@ func (s *scarce) pass(ns ioring.Instant) {
 }
 
 // pool is how full one of the data shard's is now.
-func (s *scarce) pool(name string) (l metrics.Level) {
+func (s *scarce) pool(name string) (l metrics.Gauge) {
 	s.t.Helper()
 	for _, l := range s.allPools() {
 		if l.Name == name {
@@ -92,12 +92,12 @@ func (s *scarce) pool(name string) (l metrics.Level) {
 	return l
 }
 
-func (s *scarce) allPools() []metrics.Level {
+func (s *scarce) allPools() []metrics.Gauge {
 	s.levels.Ask()
 	for !s.levels.Collect() {
 		s.must(s.rest())
 	}
-	return s.levels.Total().Levels()
+	return s.levels.Total().Gauges()
 }
 
 func (s *scarce) pools() string {
@@ -489,7 +489,7 @@ func TestEachPoolExhausted(t *testing.T) {
 				s.levels.Ask()
 				s.alone(10)
 				s.levels.Collect()
-				for _, l := range s.levels.Total().Levels() {
+				for _, l := range s.levels.Total().Gauges() {
 					if l.Name == x.pool && float64(l.Used) < x.part*float64(l.Max) {
 						t.Fatalf("%d of %d: it is not short", l.Used, l.Max)
 					}

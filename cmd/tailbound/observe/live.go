@@ -324,7 +324,7 @@ func tail(s metrics.Summary) string {
 	return text
 }
 
-func share(levels []metrics.Level, name string) string {
+func share(levels []metrics.Gauge, name string) string {
 	for _, l := range levels {
 		if l.Name == name && l.Max > 0 {
 			return fmt.Sprintf("%d%%", l.Used*100/l.Max)
@@ -334,7 +334,7 @@ func share(levels []metrics.Level, name string) string {
 }
 
 // bar shows how much of a pool is used, and its peak.
-func bar(l metrics.Level, width int) string {
+func bar(l metrics.Gauge, width int) string {
 	if l.Max <= 0 {
 		return ""
 	}

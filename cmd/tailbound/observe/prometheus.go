@@ -112,7 +112,7 @@ func (c shardCollector) Collect(out chan<- prometheus.Metric) {
 			d := prometheus.NewDesc("tailbound_"+v.Name+"_total", "A counter of a shard; metrics/counters.go says what it counts.", []string{"shard"}, nil)
 			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v.Value), shard)
 		}
-		for _, l := range k.Total().Levels() {
+		for _, l := range k.Total().Gauges() {
 			gauge(descUsed, float64(l.Used), shard, l.Name)
 			gauge(descMax, float64(l.Max), shard, l.Name)
 			if l.Peak > 0 {

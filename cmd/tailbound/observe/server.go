@@ -39,7 +39,7 @@ type ShardProfile struct {
 	Address  string            `json:"address"`
 	Late     bool              `json:"late,omitempty"` // it took no turn in time: the figures are older
 	Counters map[string]uint64 `json:"counters"`
-	Levels   []metrics.Level   `json:"levels"`
+	Levels   []metrics.Gauge   `json:"levels"`
 	Total    metrics.Report    `json:"total"`
 	Since    metrics.Report    `json:"since"`
 }
@@ -221,7 +221,7 @@ func (p *Server) profile(windows []*metrics.Window) *Profile {
 	answer.Process.ProfileAllocsObjects = p.allocs
 	for i, k := range p.collectors {
 		s := ShardProfile{Shard: i, Node: p.nodes[i].ID, Address: p.nodes[i].Address(), Late: late[i], Counters: map[string]uint64{},
-			Levels: k.Total().Levels(), Total: k.Total().Report(), Since: windows[i].Report()}
+			Levels: k.Total().Gauges(), Total: k.Total().Report(), Since: windows[i].Report()}
 		windows[i].Reset()
 		for _, v := range k.Counters() {
 			s.Counters[v.Name] = v.Value

@@ -262,14 +262,14 @@ func verdict(k metrics.Kind, cause metrics.Cause, ns int64, s *metrics.Slow, spe
 		return fmt.Sprintf("it waited %s for what slow readers hold%s", took, in)
 	case metrics.NeighbourLog:
 		return fmt.Sprintf("other logs had %s at the disk beside its own log's %s: %s%s", term.ShortBytes(s.OtherBytes), term.ShortBytes(s.OwnBytes), took, in)
-	case metrics.Draining:
+	case metrics.Flushing:
 		if where == metrics.Appended {
 			return fmt.Sprintf("it waited %s for log memory, which drains give back", took)
 		}
 		if where == metrics.Submitted {
 			return fmt.Sprintf("the journal was full: it waited %s for a checkpoint", took)
 		}
-		return fmt.Sprintf("drains and checkpoints wrote %s beside it: %s", term.ShortBytes(s.Disk[metrics.DiskDrains]+s.Disk[metrics.DiskCheckpoints]), took)
+		return fmt.Sprintf("drains and checkpoints wrote %s beside it: %s", term.ShortBytes(s.Disk[metrics.DiskFlushes]+s.Disk[metrics.DiskCheckpoints]), took)
 	case metrics.Preparing:
 		if where == metrics.Appended {
 			return fmt.Sprintf("it waited %s for room in its log's file", took)

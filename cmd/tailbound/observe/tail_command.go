@@ -98,7 +98,7 @@ var causeMarks = [metrics.Causes]struct {
 }{
 	metrics.OwnQueueing: {'q', 39}, metrics.Gathering: {'g', 73}, metrics.DiskWrite: {'w', 179}, metrics.DiskSync: {'s', 214},
 	metrics.AwayFromCPU: {'A', 197}, metrics.GarbageCollection: {'G', 129}, metrics.Stolen: {'S', 201}, metrics.SlowReader: {'R', 34},
-	metrics.NeighbourLog: {'N', 45}, metrics.Draining: {'D', 136}, metrics.Preparing: {'P', 102}, metrics.ColdRead: {'C', 33},
+	metrics.NeighbourLog: {'N', 45}, metrics.Flushing: {'D', 136}, metrics.Preparing: {'P', 102}, metrics.ColdRead: {'C', 33},
 }
 
 // causeOf is a cause by its name.
