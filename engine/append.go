@@ -7,25 +7,19 @@ import (
 
 // One append, as the function it stands for:
 //
-//	batch, base := reserve(n)     // Reserve: choose journal or direct write, find room
-//	copy(batch, request)          // the caller: the one copy there is; validate, stamp
-//	commit(batch)                 // Commit: the batch has its offsets, readers do not see it
-//	seal(frame)                   // stepJournal, at the end of the turn
-//	await write(frame)            // submit, push
-//	await sync(journal)           // linked to the write: frameCompleted
-//	advance durable, in order     // advanceFrames, entryDurable, advanceDurable
-//	notify                        // notifyDurable: the event Durable, for which the reply waits
+//	batch, base := reserve(n)           // Reserve: choose journal or direct write, find room
+//	copy(batch, request)                // the caller: the only copy; it validates and stamps
+//	commit(batch)                       // Commit: the batch has offsets, readers do not see it
+//	await the end of the turn
+//	seal(frame); await write and sync   // stepJournal: linked; both are over in frameCompleted
+//	await the frames before             // advanceFrames, entryDurable
+//	await what is before it in its log  // advanceDurable
+//	notify                              // notifyDurable: the event Durable, for the reply
 //
-// All appends of a turn, of all logs of the shard, share one frame, one write and
-// one sync: that is group commit, without a timer.
-//
-// A large batch takes the same steps with an extent of its log's segment in place
-// of the frame (direct.go): openExtentFor, sealExtent, sendExtent, extentOver. Both
-// ways meet again in advanceDurable.
-//
-// Order: frames become durable in the order of their sequence, and a log's extents
-// in the order of their offsets. Durable(slot) passes a batch only when everything
-// before it in its log is durable too.
+// All appends of a turn, of all logs of the shard, share one frame, one write and one
+// sync: that is group commit, without a timer. A large batch takes the same steps with an
+// extent of its log's segment in place of the frame (direct.go, extent.go): openExtentFor,
+// seal, sendExtent, extentOver. Both ways meet in advanceDurable.
 
 // reservation is the room that Reserve handed out until Commit or Abort.
 type reservation struct {
@@ -142,8 +136,8 @@ type Meta struct {
 	CRC     uint32
 }
 
-// Commit appends the batch that Reserve made room for: it takes meta.Count
-// offsets from the base on. It is not durable yet.
+// Commit appends the batch that Reserve made room for: it takes meta.Count offsets from
+// the base on. It is not durable yet, and waits for the end of the turn.
 func (e *Engine) Commit(meta Meta) {
 	r := &e.reserved
 	if !r.active || meta.Count == 0 {
@@ -154,7 +148,8 @@ func (e *Engine) Commit(meta Meta) {
 	if lg.nEpochs == 0 || lg.epochs[lg.nEpochs-1].Epoch != int32(e.epoch) {
 		lg.addEpoch(format.EpochStart{Epoch: int32(e.epoch), Start: lg.end})
 	}
-	entry := format.Entry{Kind: format.EntryData, Log: lg.id, Base: lg.end, Count: meta.Count, Length: uint32(r.bytes), CRC: meta.CRC, Slot: uint32(r.slot), Durable: lg.durable, MaxTime: meta.MaxTime}
+	entry := format.Entry{Kind: format.EntryData, Log: lg.id, Base: lg.end, Count: meta.Count, Length: uint32(r.bytes),
+		CRC: meta.CRC, Slot: uint32(r.slot), Durable: lg.durable, MaxTime: meta.MaxTime}
 	added := e.batches.push(lg)
 	*added = batch{base: lg.end, maxTime: meta.MaxTime, slab: r.slab, pos: uint32(r.pos), length: uint32(r.bytes), count: meta.Count, crc: meta.CRC, age: e.cache.age}
 	if r.direct {
@@ -187,8 +182,8 @@ func (e *Engine) Commit(meta Meta) {
 	lg.end += int64(meta.Count)
 }
 
-// stepJournal writes sealed frames, and seals the open one, while fewer than
-// Options.InflightMax are in flight.
+// stepJournal goes on after the wait for the turn's end. It writes sealed frames, and seals
+// the open one, while fewer than Options.InflightMax are in flight.
 func (e *Engine) stepJournal(sleep *ioring.Instant) {
 	j := &e.journal
 	if e.failed {
@@ -229,8 +224,7 @@ func (j *journal) submit(cache *cache) bool {
 	bytes := int(frame.blocks) * format.BlockBytes
 	block := cache.slabs[frame.slab].block.Slice(frame.pos, bytes)
 	header := format.FrameHeader{Journal: j.id, Shard: uint32(j.env.shard), Entries: frame.entries, Sequence: seq, Durable: j.durableSeq}
-	header.Directory, header.Epoch, header.BodyBytes, header.Previous = j.env.dir, j.env.epoch, uint32(frame.bytes-format.HeaderBytes), j.chain
-	header.BodyCRC = format.CRC(block.Bytes()[format.HeaderBytes:frame.bytes])
+	header.Header = j.env.header(block.Bytes()[format.HeaderBytes:frame.bytes], j.chain)
 	header.Put(block.Bytes())
 	j.chain, j.stampSeq, j.stampAt = header.CRC, j.durableSeq, 0
 	if frame.entries > 0 {
@@ -246,9 +240,8 @@ func (j *journal) submit(cache *cache) bool {
 	return true
 }
 
-// frameCompleted takes the completion of a frame's write or of its sync. A frame
-// that failed ends what this shard acknowledges: a sync is never tried again and
-// believed.
+// frameCompleted goes on after the waits for a frame's write and its sync. A failure ends
+// this shard's appends: a sync is never repeated and then trusted.
 func (e *Engine) frameCompleted(index uint32, completion ioring.Completion) {
 	frame, over := e.journal.complete(index, completion)
 	if !over {
@@ -268,8 +261,8 @@ func (e *Engine) frameCompleted(index uint32, completion ioring.Completion) {
 	}
 }
 
-// advanceFrames makes frames durable that are written and synced, in order, and does
-// what waited for their entries.
+// advanceFrames goes on after the wait for the frames before. It makes frames durable that
+// are written and synced, in order, and does what waited for their entries.
 func (e *Engine) advanceFrames() {
 	for !e.failed && e.journal.durableSeq < e.journal.submitted {
 		frame := e.journal.frame(e.journal.durableSeq + 1)
@@ -312,8 +305,8 @@ func (e *Engine) entryDurable(entry *format.Entry, timing writeTiming) {
 	}
 }
 
-// advanceDurable moves a log's durable offset over the batches that are durable
-// without a gap: in a durable frame, or in segments (flushed).
+// advanceDurable goes on after the wait for what is before a batch in its log. It moves the
+// durable offset over batches that are in a durable frame or flushed, without a gap.
 func (e *Engine) advanceDurable(lg *log, timing writeTiming) {
 	moved := false
 	for batch := e.batches.at(&lg.durableCursor); batch != nil; batch = e.batches.at(&lg.durableCursor) {

@@ -77,7 +77,10 @@ func (c *checkpointer) step(journal *journal, extents *extents, logs *logTable, 
 	}
 	from := journal.replayFrom()
 	useful := min(c.replays[0], c.replays[1]) < from
-	if !(c.wantClean || useful && (journal.sinceCheckpoint > journal.blocks/4 || c.frees(journal, extents, from)) || extents.uncovered > 2*journal.blocks*format.BlockBytes) {
+	due := c.wantClean ||
+		useful && (journal.sinceCheckpoint > journal.blocks/4 || c.frees(journal, extents, from)) ||
+		extents.uncovered > 2*journal.blocks*format.BlockBytes
+	if !due {
 		// An idle shard leaves nothing to replay, and no extent that is in no checkpoint.
 		if !useful && extents.uncovered == 0 || from <= journal.sealedSeq || journal.openEntries > 0 || extents.used > 0 {
 			return
@@ -94,8 +97,8 @@ func (c *checkpointer) step(journal *journal, extents *extents, logs *logTable, 
 	}
 	c.busy = true
 	c.draft = draft{open: true}
-	c.draft.head = format.Checkpoint{Directory: c.env.dir, Epoch: c.env.epoch, Shard: uint32(c.env.shard), Clean: c.wantClean, Sequence: c.sequence, Journal: journal.id,
-		Durable: journal.durableSeq}
+	c.draft.head = format.Checkpoint{Directory: c.env.dir, Epoch: c.env.epoch, Shard: uint32(c.env.shard), Clean: c.wantClean,
+		Sequence: c.sequence, Journal: journal.id, Durable: journal.durableSeq}
 	c.replayStartsAt(journal, from)
 	c.restart()
 	c.build(journal, logs, segments, sleep)
@@ -125,7 +128,8 @@ func (c *checkpointer) replayStartsAt(journal *journal, from uint64) {
 // restart begins the draft again from the first log.
 func (c *checkpointer) restart() {
 	draft := &c.draft
-	draft.log, draft.bytes, draft.room, draft.head.Logs = 0, format.CheckpointHeaderBytes, c.env.o.attachmentsBytes(), 0
+	draft.log, draft.head.Logs = 0, 0
+	draft.bytes, draft.room = format.CheckpointHeaderBytes, c.env.o.attachmentsBytes()
 }
 
 // build puts the next Options.CheckLogs logs into the draft, and starts the write when it
@@ -192,7 +196,8 @@ func (c *checkpointer) put(segments *segments, lg *log) bool {
 		return false
 	}
 	// Of a start past what is flushed the journal has the rest, and the start itself.
-	record := format.LogRecord{ID: lg.id, Start: min(lg.start, lg.flushed), End: lg.flushed, MaxTime: lg.flushedMaxTime, MaxTimeBase: lg.flushedMaxTimeBase, CorruptFrom: lg.corruptFrom, CorruptTo: lg.corruptTo, Direct: lg.wroteDirect, Chain: lg.chain}
+	record := format.LogRecord{ID: lg.id, Start: min(lg.start, lg.flushed), End: lg.flushed, MaxTime: lg.flushedMaxTime, MaxTimeBase: lg.flushedMaxTimeBase,
+		CorruptFrom: lg.corruptFrom, CorruptTo: lg.corruptTo, Direct: lg.wroteDirect, Chain: lg.chain}
 	at := draft.bytes + format.LogRecordBytes
 	epochs := 0
 	for k := max(0, lg.nEpochs-checkpointEpochs); k < lg.nEpochs; k++ {
@@ -206,7 +211,8 @@ func (c *checkpointer) put(segments *segments, lg *log) bool {
 		if !seg.ready {
 			continue
 		}
-		recorded := format.SegmentRecord{Generation: seg.generation, Base: seg.base, End: seg.end, Position: seg.position, MaxTime: seg.maxTime, Chain: seg.chain, Bytes: seg.allocated}
+		recorded := format.SegmentRecord{Generation: seg.generation, Base: seg.base, End: seg.end, Position: seg.position,
+			MaxTime: seg.maxTime, Chain: seg.chain, Bytes: seg.allocated}
 		at += format.PutSegment(buf[at:], &recorded)
 		count++
 	}

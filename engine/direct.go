@@ -143,7 +143,8 @@ func (e *Engine) openExtentFor(lg *log, n int) bool {
 	if place == nil {
 		return false
 	}
-	lg.building = e.extents.add(&e.logs, extent{state: extentBuilding, log: lg.slot, segment: lg.active, buffer: none, slab: place.slab, pos: e.cache.slabs[place.slab].used, extra: 2 * extentOverhead,
+	lg.building = e.extents.add(&e.logs, extent{state: extentBuilding, log: lg.slot, segment: lg.active, buffer: none,
+		slab: place.slab, pos: e.cache.slabs[place.slab].used, extra: 2 * extentOverhead,
 		header: format.RunHeader{Base: lg.end, End: lg.end, MaxTime: format.NoTime}})
 	place.extent = lg.building
 	e.segments.all[lg.active].extra += 2 * extentOverhead
@@ -233,7 +234,9 @@ func (e *Engine) stepExtents(sleep *ioring.Instant) {
 	for i := range e.extents.places {
 		if k := e.extents.places[i].extent; k != none {
 			ext := &e.extents.pool[k]
-			if lg := &e.logs.all[ext.log]; ext.header.Batches == 0 || lg.extentsInFlight == 0 || lg.extentsInFlight < e.o.InflightMax && ext.bytes >= e.extents.directBytesMax/2 {
+			lg := &e.logs.all[ext.log]
+			halfFull := ext.bytes >= e.extents.directBytesMax/2
+			if ext.header.Batches == 0 || lg.extentsInFlight == 0 || lg.extentsInFlight < e.o.InflightMax && halfFull {
 				e.extents.seal(&e.cache, &e.segments, &e.flush, lg)
 			}
 		}

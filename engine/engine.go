@@ -311,7 +311,9 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 		e.stopped = true // what is not flushed is in the journal, and will be replayed
 		return
 	}
-	if e.journal.openEntries > 0 || e.journal.sealedSeq > e.journal.durableSeq || e.extents.used > 0 || e.provision.busy > 0 || e.checkpoints.busy || e.recycled.prealloc.pushed || e.segments.unlinking || len(e.segments.unlinks) > 0 {
+	if e.journal.openEntries > 0 || e.journal.sealedSeq > e.journal.durableSeq ||
+		e.extents.used > 0 || e.provision.busy > 0 || e.checkpoints.busy ||
+		e.recycled.prealloc.pushed || e.segments.unlinking || len(e.segments.unlinks) > 0 {
 		return
 	}
 	for i := range e.logs.all[:e.logs.used] {
@@ -332,10 +334,12 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 
 // Idle reports that nothing is in flight and, after Shutdown, that the stop is done.
 func (e *Engine) Idle() bool {
-	busy := e.diskBusy() || e.index.job.active || e.files.busy > 0 || e.segments.unlinking || e.recycled.prealloc.pushed
-	if e.failed {
-		return e.journal.submitted == e.journal.durableSeq+uint64(e.journal.brokenFrames) && e.extents.inFlight == 0 && !e.recycled.prealloc.pushed && !e.index.job.pushed && e.provision.busy == 0 && !e.checkpoints.busy && e.reads.busy == 0 && e.files.busy == 0 && !e.segments.unlinking
+	if e.failed { // what was not submitted never will be
+		return e.journal.submitted == e.journal.durableSeq+uint64(e.journal.brokenFrames) &&
+			e.extents.inFlight == 0 && e.provision.busy == 0 && !e.checkpoints.busy && e.reads.busy == 0 &&
+			!e.index.job.pushed && e.files.busy == 0 && !e.segments.unlinking && !e.recycled.prealloc.pushed
 	}
+	busy := e.diskBusy() || e.index.job.active || e.files.busy > 0 || e.segments.unlinking || e.recycled.prealloc.pushed
 	if e.stopping {
 		return e.stopped && !busy
 	}

@@ -177,13 +177,12 @@ func (e *Engine) sendExtent(i int32, sleep *ioring.Instant) {
 	lg, seg := &e.logs.all[ext.log], &e.segments.all[ext.segment]
 	header := &ext.header
 	header.Log, header.Generation, header.Durable = lg.id, seg.generation, lg.durable
-	header.Directory, header.Epoch, header.BodyBytes, header.Previous = e.dir, e.epoch, uint32(ext.bytes), lg.chainSent
 	buf := ext.block.Bytes()
 	if !ext.direct() {
 		clear(buf[format.HeaderBytes+ext.bytes : format.AlignBlock(format.HeaderBytes+ext.bytes)])
 		ext.block = ext.block.Slice(0, format.AlignBlock(format.HeaderBytes+ext.bytes))
 	}
-	header.BodyCRC = format.CRC(buf[format.HeaderBytes : format.HeaderBytes+ext.bytes])
+	header.Header = e.header(buf[format.HeaderBytes:format.HeaderBytes+ext.bytes], lg.chainSent)
 	header.Put(buf)
 	e.batches.at(&lg.flushCursor)
 	ext.from = lg.flushCursor
@@ -363,6 +362,7 @@ func (x *extents) failureOf(segments *segments, ext *extent) Failure {
 	if failure.Op == ioring.Open {
 		failure.Offset, failure.Length = 0, 0
 	}
-	failure.Generation, failure.Log, failure.From, failure.To = segments.all[ext.segment].generation, ext.header.Log, ext.header.Base, ext.header.End
+	failure.Generation = segments.all[ext.segment].generation
+	failure.Log, failure.From, failure.To = ext.header.Log, ext.header.Base, ext.header.End
 	return failure
 }

@@ -182,8 +182,9 @@ func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 	cur := lg.flushCursor
 	for ; batch != nil && batch.seq != 0; batch = e.batches.at(&cur) {
 		size := format.EntryHeaderBytes + format.Align8(int(batch.length))
-		if batch.base+int64(batch.count) > limit || header.Batches > 0 && at+size > format.FlushBytesMax || lg.active != lg.writing && batch.base >= e.segments.all[lg.active].base {
-			break
+		full := header.Batches > 0 && at+size > format.FlushBytesMax
+		if full || batch.base+int64(batch.count) > limit || lg.active != lg.writing && batch.base >= e.segments.all[lg.active].base {
+			break // what follows is not durable, or is for the next extent or segment
 		}
 		slab := &e.cache.slabs[batch.slab]
 		copy(buf[at:], slab.block.Bytes()[batch.pos:int(batch.pos)+size])
@@ -196,13 +197,16 @@ func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 	}
 	bytes := at - format.HeaderBytes
 	length := format.AlignBlock(at)
-	if rest := seg.pending - seg.sent - int64(bytes); rest > 0 && seg.nextPosition+int64(length)+format.RoomFor(rest) > seg.allocated || seg.nextPosition+int64(length) > seg.allocated {
-		e.provision.requestGrowth(lg, seg, seg.nextPosition+int64(length)+format.RoomFor(rest))
-		if seg.nextPosition+int64(length) > seg.allocated {
+	end := seg.nextPosition + int64(length)
+	rest := seg.pending - seg.sent - int64(bytes) // is admitted to the segment too
+	if end > seg.allocated || rest > 0 && end+format.RoomFor(rest) > seg.allocated {
+		e.provision.requestGrowth(lg, seg, end+format.RoomFor(rest))
+		if end > seg.allocated {
 			return false
 		}
 	}
-	i := e.extents.add(&e.logs, extent{state: extentSealed, log: lg.slot, segment: lg.writing, buffer: buffer, block: e.flush.buffers[buffer], bytes: bytes, header: header})
+	i := e.extents.add(&e.logs, extent{state: extentSealed, log: lg.slot, segment: lg.writing,
+		buffer: buffer, block: e.flush.buffers[buffer], bytes: bytes, header: header})
 	e.flush.extentOf[buffer] = i
 	e.flush.busy++
 	lg.unflushed -= int64(bytes)

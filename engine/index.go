@@ -115,7 +115,9 @@ func (s *segment) seekTime(ts int64) int64 {
 // writeDue has a segment's index written, if everything admitted to the segment is in it
 // and the file has room for a block more.
 func (x *indexer) writeDue(seg *segment) {
-	if !seg.indexWriteDue && seg.position > 0 && seg.indexPosition != seg.position && seg.pending == 0 && seg.extentsInFlight == 0 && seg.position+format.BlockBytes <= seg.allocated {
+	complete := seg.position > 0 && seg.pending == 0 && seg.extentsInFlight == 0
+	fits := seg.position+format.BlockBytes <= seg.allocated
+	if complete && fits && !seg.indexWriteDue && seg.indexPosition != seg.position {
 		seg.indexWriteDue = true
 		x.writesDue++
 	}
@@ -190,7 +192,8 @@ func (x *indexer) step(logs *logTable, segments *segments, files *files, sleep *
 			header.Put(x.block.Bytes(), seg.index[:seg.indexed])
 		}
 	}
-	op := ioring.Op{Code: ioring.Read, File: files.firstSlot + uint32(seg.file), Offset: uint64(seg.indexPosition), Buf: x.block, Token: ioring.MakeToken(kindIndex, 0, 0)}
+	op := ioring.Op{Code: ioring.Read, File: files.firstSlot + uint32(seg.file), Offset: uint64(seg.indexPosition), Buf: x.block,
+		Token: ioring.MakeToken(kindIndex, 0, 0)}
 	if job.write {
 		op.Code = ioring.Write
 	}
@@ -215,7 +218,8 @@ func (x *indexer) completed(logs *logTable, segments *segments, files *files, co
 		return
 	}
 	if completion.Result < 0 && !spaceShort(code, int(-completion.Result)) {
-		x.env.survived(Failure{Op: code, File: SegmentFile, Generation: seg.generation, Offset: seg.indexPosition, Length: format.BlockBytes, Errno: ioring.Errno(-completion.Result), Log: logs.all[seg.log].id})
+		x.env.survived(Failure{Op: code, File: SegmentFile, Generation: seg.generation, Offset: seg.indexPosition, Length: format.BlockBytes,
+			Errno: ioring.Errno(-completion.Result), Log: logs.all[seg.log].id})
 	}
 	if !job.write && (completion.Result != format.BlockBytes || !x.accept(logs, x.block.Bytes(), seg)) {
 		seg.indexPosition = 0
@@ -229,7 +233,8 @@ func (x *indexer) completed(logs *logTable, segments *segments, files *files, co
 // index, or not of this segment and position.
 func (x *indexer) accept(logs *logTable, buf []byte, seg *segment) bool {
 	var header format.IndexHeader
-	if !header.Get(buf) || header.Directory != x.env.dir || header.Generation != seg.generation || header.Log != logs.all[seg.log].id || header.Position != seg.indexPosition {
+	if !header.Get(buf) || header.Directory != x.env.dir || header.Generation != seg.generation ||
+		header.Log != logs.all[seg.log].id || header.Position != seg.indexPosition {
 		return false
 	}
 	if seg.stride == 0 {

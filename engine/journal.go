@@ -153,7 +153,8 @@ func (j *journal) push(seq uint64) bool {
 			return false
 		}
 		frame.io.pushed, frame.io.writing = true, true
-		return j.env.ring.Push(ioring.Op{Code: ioring.Write, File: frame.io.file, Offset: frame.io.offset + uint64(frame.io.done), Buf: frame.io.buf.Slice(frame.io.done, frame.io.buf.Len()-frame.io.done), Token: ioring.MakeToken(kindFrame, 0, index<<1)})
+		return j.env.ring.Push(ioring.Op{Code: ioring.Write, File: frame.io.file, Offset: frame.io.offset + uint64(frame.io.done),
+			Buf: frame.io.buf.Slice(frame.io.done, frame.io.buf.Len()-frame.io.done), Token: ioring.MakeToken(kindFrame, 0, index<<1)})
 	}
 	return frame.io.push(j.env.ring, kindFrame, index)
 }

@@ -48,8 +48,12 @@ func (t *logTable) add(id uint64) (Slot, bool) {
 	lg := &t.all[i]
 	t.used = max(t.used, int(i)+1)
 	t.free = lg.nextFree
-	*lg = log{id: id, slot: Slot(i), firstChunk: none, lastChunk: none, flushCursor: cursor{none, 0}, durableCursor: cursor{none, 0}, firstExtent: none, lastExtent: none, sentExtent: none, building: none, firstSegment: none, lastSegment: none, writing: none, active: none,
-		maxTime: format.NoTime, maxTimeBase: format.NoOffset, flushedMaxTime: format.NoTime, flushedMaxTimeBase: format.NoOffset, corruptFrom: format.NoOffset, corruptTo: format.NoOffset}
+	*lg = log{id: id, slot: Slot(i),
+		maxTime: format.NoTime, maxTimeBase: format.NoOffset, flushedMaxTime: format.NoTime, flushedMaxTimeBase: format.NoOffset,
+		corruptFrom: format.NoOffset, corruptTo: format.NoOffset,
+		firstChunk: none, lastChunk: none, flushCursor: cursor{none, 0}, durableCursor: cursor{none, 0},
+		firstSegment: none, lastSegment: none, writing: none, active: none,
+		firstExtent: none, lastExtent: none, sentExtent: none, building: none}
 	t.byID[id] = Slot(i)
 	return Slot(i), true
 }

@@ -58,7 +58,8 @@ func Plan(arena *mem.Arena, o Options) (*Engine, error) {
 
 // allocate takes all memory that the engine will ever have.
 func (e *Engine) allocate(arena *mem.Arena) error {
-	for _, shared := range []**env{&e.cache.env, &e.checkpoints.env, &e.extents.env, &e.files.env, &e.flush.env, &e.index.env, &e.journal.env, &e.provision.env, &e.reads.env, &e.recycled.env, &e.segments.env} {
+	for _, shared := range []**env{&e.cache.env, &e.checkpoints.env, &e.extents.env, &e.files.env, &e.flush.env, &e.index.env,
+		&e.journal.env, &e.provision.env, &e.reads.env, &e.recycled.env, &e.segments.env} {
 		*shared = &e.env
 	}
 	e.logs.allocate(e.o.LogsMax)
@@ -66,7 +67,8 @@ func (e *Engine) allocate(arena *mem.Arena) error {
 	e.segments.allocate()
 	e.extents.allocate()
 	e.journal.allocate()
-	for _, allocate := range []func(*mem.Arena) error{e.files.allocate, e.flush.allocate, e.index.allocate, e.recycled.allocate, e.checkpoints.allocate, e.reads.allocate} {
+	for _, allocate := range []func(*mem.Arena) error{e.files.allocate, e.flush.allocate, e.index.allocate, e.recycled.allocate,
+		e.checkpoints.allocate, e.reads.allocate} {
 		if err := allocate(arena); err != nil {
 			return err
 		}
@@ -130,10 +132,13 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 	}
 	record, lg := recovered.Record, &e.logs.all[slot]
 	lg.state = logOpen
-	lg.start, lg.end, lg.durable, lg.flushed, lg.flushing = record.Start, record.End, record.End, record.End, record.End
-	lg.startDurable = record.Start
-	lg.maxTime, lg.maxTimeBase, lg.flushedMaxTime, lg.flushedMaxTimeBase = record.MaxTime, record.MaxTimeBase, record.MaxTime, record.MaxTimeBase
-	lg.corruptFrom, lg.corruptTo, lg.chain, lg.chainSent = record.CorruptFrom, record.CorruptTo, record.Chain, record.Chain
+	lg.start, lg.startDurable = record.Start, record.Start
+	lg.end, lg.durable = record.End, record.End
+	lg.flushed, lg.flushing = record.End, record.End
+	lg.maxTime, lg.maxTimeBase = record.MaxTime, record.MaxTimeBase
+	lg.flushedMaxTime, lg.flushedMaxTimeBase = record.MaxTime, record.MaxTimeBase
+	lg.corruptFrom, lg.corruptTo = record.CorruptFrom, record.CorruptTo
+	lg.chain, lg.chainSent = record.Chain, record.Chain
 	for _, epoch := range record.Epochs {
 		lg.addEpoch(epoch)
 	}
@@ -143,8 +148,10 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 		if seg == nil {
 			return fmt.Errorf("shard %d has more than %d segments", e.shard, e.o.segmentsMax())
 		}
-		seg.base, seg.end, seg.position, seg.maxTime, seg.allocated, seg.chain = recorded.Base, recorded.End, recorded.Position, recorded.MaxTime, recorded.Bytes, recorded.Chain
-		seg.ready, seg.nextPosition = true, seg.position
+		seg.base, seg.end = recorded.Base, recorded.End
+		seg.position, seg.nextPosition = recorded.Position, recorded.Position
+		seg.maxTime, seg.chain = recorded.MaxTime, recorded.Chain
+		seg.allocated, seg.ready = recorded.Bytes, true
 		if seg.position > 0 {
 			seg.addIndexEntry(format.IndexEntry{Base: seg.base, Before: format.NoTime})
 			e.index.readDue(seg)

@@ -84,7 +84,9 @@ func (o *Options) segmentsMax() int { return 2*o.LogsMax + 4096 }
 func (o *Options) attachmentsBytes() int { return min(4<<20, max(1<<20, o.LogMemoryBytes/16)) }
 
 func (o *Options) checkpointBytes() int {
-	return format.AlignBlock(format.CheckpointHeaderBytes + o.LogsMax*(format.LogRecordBytes+checkpointEpochs*format.EpochRecordBytes) + o.segmentsMax()*format.SegmentRecordBytes + o.attachmentsBytes())
+	logs := o.LogsMax * (format.LogRecordBytes + checkpointEpochs*format.EpochRecordBytes)
+	segments := o.segmentsMax() * format.SegmentRecordBytes
+	return format.AlignBlock(format.CheckpointHeaderBytes + logs + segments + o.attachmentsBytes())
 }
 
 // Faults are planted bugs: a test turns one on to prove that it would be found.

@@ -103,7 +103,9 @@ func (p *provisioner) requestSegment(segments *segments, files *files, recycled 
 	if i := recycled.find(segments, lg, format.RoomFor(n)); i >= 0 {
 		kept := recycled.take(segments, i)
 		was := &segments.all[kept.segment]
-		job.stage, job.recycled, job.bytes, job.zeroes, file = jobRename, was.generation, was.allocated, kept.zeroed, was.file
+		job.stage, job.bytes = jobRename, was.allocated
+		job.recycled, job.zeroes = was.generation, kept.zeroed
+		file = was.file
 		segments.release(was)
 	}
 	seg := segments.take(segments.nextGeneration(), lg.slot)
@@ -224,7 +226,8 @@ func (e *Engine) stepJob(index uint32, job *provisionJob, sleep *ioring.Instant)
 		job.pinned, job.stage = true, jobAllocate
 		fallthrough
 	case jobAllocate:
-		job.pushed = e.ring.Push(ioring.Op{Code: ioring.Allocate, File: e.files.firstSlot + uint32(seg.file), Offset: uint64(seg.allocated), Arg: uint64(job.bytes - seg.allocated), Token: token})
+		job.pushed = e.ring.Push(ioring.Op{Code: ioring.Allocate, File: e.files.firstSlot + uint32(seg.file),
+			Offset: uint64(seg.allocated), Arg: uint64(job.bytes - seg.allocated), Token: token})
 	case jobSync:
 		job.pushed = e.ring.Push(ioring.Op{Code: ioring.Sync, Flags: ioring.FlagFull, File: e.files.firstSlot + uint32(seg.file), Token: token})
 	case jobDirectory:
@@ -235,7 +238,8 @@ func (e *Engine) stepJob(index uint32, job *provisionJob, sleep *ioring.Instant)
 			return
 		}
 		if e.openFrameFor(0) {
-			e.journal.appendControl(&e.cache, format.Entry{Kind: format.EntryAssigned, Log: e.logs.all[job.log].id, Slot: uint32(job.log), Base: e.logs.all[job.log].end, Aux: seg.generation})
+			lg := &e.logs.all[job.log]
+			e.journal.appendControl(&e.cache, format.Entry{Kind: format.EntryAssigned, Log: lg.id, Slot: uint32(job.log), Base: lg.end, Aux: seg.generation})
 			job.stage = jobAwait
 		}
 		return

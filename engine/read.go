@@ -241,7 +241,9 @@ func (r *diskReads) step(segments *segments, files *files, sleep *ioring.Instant
 			}
 			read.opened = true
 		}
-		read.pushed = r.env.ring.Push(ioring.Op{Code: ioring.Read, File: files.firstSlot + uint32(segments.all[read.segment].file), Offset: uint64(read.current.Position) + uint64(read.got), Buf: read.buf.Slice(read.got, read.want-read.got), Token: ioring.MakeToken(kindRead, 0, uint32(i))})
+		read.pushed = r.env.ring.Push(ioring.Op{Code: ioring.Read, File: files.firstSlot + uint32(segments.all[read.segment].file),
+			Offset: uint64(read.current.Position) + uint64(read.got), Buf: read.buf.Slice(read.got, read.want-read.got),
+			Token: ioring.MakeToken(kindRead, 0, uint32(i))})
 		if !read.pushed {
 			earlier(sleep, r.env.now)
 			continue
@@ -347,7 +349,10 @@ func (r *diskReads) examine(logs *logTable, segments *segments, files *files, in
 		read.wantHeader()
 		return false
 	}
-	if !header.Get(buf) || header.Directory != r.env.dir || header.Generation != seg.generation || header.Log != read.id || header.Base != read.current.Base && (header.Base < read.current.Base || header.Base > logs.all[read.log].start) || header.Bytes() > read.buf.Len() || read.current.Position+int64(header.Bytes()) > seg.position {
+	own := header.Get(buf) && header.Directory == r.env.dir && header.Generation == seg.generation && header.Log == read.id
+	// Before the log's start there may be a gap, as recovery does not flush what is before it.
+	expected := header.Base == read.current.Base || header.Base > read.current.Base && header.Base <= logs.all[read.log].start
+	if !own || !expected || header.Bytes() > read.buf.Len() || read.current.Position+int64(header.Bytes()) > seg.position {
 		return r.stop(logs, segments, files, index, seg.end)
 	}
 	passed := header.End <= read.from
@@ -405,7 +410,8 @@ func (r *diskReads) corruptionFound(logs *logTable, segments *segments, read *di
 	}
 	from := max(read.current.Base, lg.start)
 	failure := r.failureOf(segments, read, ioring.Read, 0)
-	failure.Offset, failure.Length, failure.From, failure.To, failure.Corrupt = read.current.Position, 0, from, end, true
+	failure.Offset, failure.Length, failure.Corrupt = read.current.Position, 0, true
+	failure.From, failure.To = from, end
 	r.env.survived(failure)
 	if lg.corruptFrom == format.NoOffset {
 		lg.corruptFrom, lg.corruptTo = from, end

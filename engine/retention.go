@@ -103,7 +103,10 @@ func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 func (e *Engine) startMoved(lg *log, start int64) {
 	lg.startDurable = max(lg.startDurable, start)
 	e.notifyReaders(lg)
-	for seg := e.segments.at(lg.firstSegment); seg != nil && seg.number != lg.writing && seg.ready && seg.extentsInFlight == 0 && seg.end <= start; seg = e.segments.at(lg.firstSegment) {
+	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(lg.firstSegment) {
+		if seg.number == lg.writing || !seg.ready || seg.extentsInFlight > 0 || seg.end > start {
+			return
+		}
 		lg.firstSegment = seg.next
 		e.segments.remove(&e.index, seg)
 	}

@@ -122,7 +122,9 @@ func (e *Engine) admit(lg *log, n int64) Status {
 			return e.waitForRoom()
 		}
 		need := seg.position + min(seg.extents, 1024)*format.BlockBytes + format.RoomFor(seg.pending+n) + seg.extra
-		if (need > limit || seg.broken || seg.sealed || need > seg.allocated-seg.allocated/4 && e.segments.recycledReady(lg)) && (seg.position > 0 || seg.pending > 0 || seg.broken) {
+		nearlyFull := need > seg.allocated-seg.allocated/4
+		roll := need > limit || seg.broken || seg.sealed || nearlyFull && e.segments.recycledReady(lg)
+		if roll && (seg.position > 0 || seg.pending > 0 || seg.broken) {
 			if seg.next == none {
 				return e.provision.requestSegment(&e.segments, &e.files, &e.recycled, lg, n)
 			}
@@ -138,7 +140,8 @@ func (e *Engine) admit(lg *log, n int64) Status {
 		if need > seg.allocated {
 			return e.provision.requestGrowth(lg, seg, need)
 		}
-		if seg.next == none && need > seg.allocated-seg.allocated/4 && !lg.provisioning && e.writesDirect(lg) && e.recycled.find(&e.segments, lg, max(format.RoomFor(n), seg.allocated)) >= 0 {
+		if nearlyFull && seg.next == none && !lg.provisioning && e.writesDirect(lg) &&
+			e.recycled.find(&e.segments, lg, max(format.RoomFor(n), seg.allocated)) >= 0 {
 			e.provision.requestSegment(&e.segments, &e.files, &e.recycled, lg, n) // a recycled file, rather than growing this one
 			return OK
 		}

@@ -40,7 +40,8 @@ func (w *writeSync) push(ring ioring.Ring, kind uint8, slot uint32) bool {
 		return false
 	}
 	if w.done < w.buf.Len() {
-		ring.Push(ioring.Op{Code: ioring.Write, Flags: ioring.FlagLink, File: w.file, Offset: w.offset + uint64(w.done), Buf: w.buf.Slice(w.done, w.buf.Len()-w.done), Token: ioring.MakeToken(kind, 0, slot<<1)})
+		ring.Push(ioring.Op{Code: ioring.Write, Flags: ioring.FlagLink, File: w.file, Offset: w.offset + uint64(w.done),
+			Buf: w.buf.Slice(w.done, w.buf.Len()-w.done), Token: ioring.MakeToken(kind, 0, slot<<1)})
 		w.writing = true
 	}
 	ring.Push(ioring.Op{Code: ioring.Sync, File: w.file, Token: ioring.MakeToken(kind, 0, slot<<1|1)})
@@ -98,4 +99,10 @@ func (w *writeSync) failure(file FailedFile) Failure {
 		f.Errno = 0
 	}
 	return f
+}
+
+// header is what the headers of frames and runs have in common, for one with this body
+// behind one whose header's CRC is previous.
+func (v *env) header(body []byte, previous uint32) format.Header {
+	return format.Header{Directory: v.dir, Epoch: v.epoch, BodyBytes: uint32(len(body)), BodyCRC: format.CRC(body), Previous: previous}
 }

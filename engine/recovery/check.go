@@ -145,7 +145,10 @@ func (r *recovery) checkSegment(lg *recoveredLog, i int, out *LogReport, point *
 		if what, ok := header.Parse(buf); ok && what != "" && header.Directory == r.old.Directory && header.Generation == seg.Generation && header.Log == lg.ID {
 			return newer(path, at, what)
 		}
-		if len(buf) < format.BlockBytes || !header.Get(buf) || header.Directory != r.old.Directory || header.Generation != seg.Generation || header.Log != lg.ID || header.Base != base && (header.Base < base || header.Base > lg.Start) || at+int64(header.Bytes()) > seg.Position {
+		own := len(buf) >= format.BlockBytes && header.Get(buf) &&
+			header.Directory == r.old.Directory && header.Generation == seg.Generation && header.Log == lg.ID
+		expected := header.Base == base || header.Base > base && header.Base <= lg.Start // before the start there may be gaps
+		if !own || !expected || at+int64(header.Bytes()) > seg.Position {
 			problem(at, base, seg.End, "the head of a run is broken")
 			return nil
 		}

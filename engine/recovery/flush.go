@@ -188,8 +188,8 @@ func (r *recovery) writeRun(slot uint32, lg *recoveredLog, seg *format.SegmentRe
 		}
 		header.End = entry.Base + int64(entry.Count)
 	}
-	header.Directory, header.Epoch, header.BodyBytes, header.Previous = r.old.Directory, r.old.Epoch, uint32(at-format.HeaderBytes), lg.Chain
-	header.BodyCRC = format.CRC(buf[format.HeaderBytes:at])
+	body := buf[format.HeaderBytes:at]
+	header.Header = format.Header{Directory: r.old.Directory, Epoch: r.old.Epoch, BodyBytes: uint32(len(body)), BodyCRC: format.CRC(body), Previous: lg.Chain}
 	header.Put(buf)
 	if err := r.Write(slot, seg.Position, buf); err != nil {
 		return err

@@ -259,7 +259,8 @@ func (r *recovery) newestCheckpoint(shard int) (best format.Checkpoint, records 
 		if err != nil {
 			return best, nil, err
 		}
-		if buf != nil && checkpoint.Directory == r.old.Directory && int(checkpoint.Shard) == shard && checkpoint.Epoch == r.old.Epoch && checkpoint.Sequence > best.Sequence {
+		own := buf != nil && checkpoint.Directory == r.old.Directory && int(checkpoint.Shard) == shard && checkpoint.Epoch == r.old.Epoch
+		if own && checkpoint.Sequence > best.Sequence {
 			best, body, unserved = checkpoint, buf, what
 		}
 	}
