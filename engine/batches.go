@@ -42,6 +42,8 @@ type cursor struct {
 	at    int32
 }
 
+// allocate makes chunks for one batch in 512 bytes of log memory, and for two chunks that
+// are partly used in each log.
 func (b *batches) allocate(o *Options) {
 	b.chunks = make([]chunk, o.LogMemoryBytes/512/batchesPerChunk+2*o.LogsMax)
 	b.free = none

@@ -37,6 +37,8 @@ type slab struct {
 	filling   bool // frames or extents are being built in it
 }
 
+// allocate divides log memory into slabs. Three are the least: one that is being filled, one
+// to fill next, and one that readers pin.
 func (c *cache) allocate(arena *mem.Arena) error {
 	size := c.env.o.slabBytes()
 	n := c.env.o.LogMemoryBytes / size

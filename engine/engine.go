@@ -136,6 +136,7 @@ const epochsPerLog = 32
 // none stands for no index, in every table.
 const none = int32(-1)
 
+// logState is the life of a slot of the table of logs.
 type logState uint8
 
 const (

@@ -51,6 +51,7 @@ type extent struct {
 	io      writeSync
 }
 
+// extentState is the life of an extent. One of a flush begins as extentSealed.
 type extentState uint8
 
 const (
@@ -73,6 +74,7 @@ const (
 // direct reports that the extent is no copy of what the journal has.
 func (x *extent) direct() bool { return x.buffer == none }
 
+// kind is the extent's kind of disk work.
 func (x *extent) kind() Work {
 	if x.direct() {
 		return WorkDirect
@@ -80,8 +82,11 @@ func (x *extent) kind() Work {
 	return WorkFlushes
 }
 
+// timing is when the extent was written.
 func (x *extent) timing() writeTiming { return writeTiming{x.sentAt, x.io.written, x.block.Len()} }
 
+// allocate makes an extent for every flush, and for direct ones as many as fill log memory
+// with extents of Options.DirectBytes, within bounds.
 func (x *extents) allocate() {
 	x.directBytesMax = max(format.FlushBytesMax, min(format.RunBytesMax, x.env.o.slabBytes()/4))
 	n := flushesMax

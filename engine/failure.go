@@ -66,6 +66,7 @@ func (f *Failure) Advice() string {
 	return f.operation().Advice()
 }
 
+// operation is the failure as the error of a ring operation.
 func (f *Failure) operation() *ioring.OpError {
 	return &ioring.OpError{Op: f.Op, Path: f.Path(), Offset: f.Offset, Length: f.Length, Errno: f.Errno}
 }

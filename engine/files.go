@@ -38,6 +38,7 @@ type file struct {
 // pathBytes is the room for a path, or for the two of a rename.
 const pathBytes = 64
 
+// fileState is the life of a file slot.
 type fileState uint8
 
 const (
@@ -55,6 +56,7 @@ const (
 	slotsFixed     = 4
 )
 
+// allocate makes the table: what Options.FilesMax leaves for segments, and memory for paths.
 func (f *files) allocate(arena *mem.Arena) (err error) {
 	f.firstSlot = f.env.o.Files + slotsFixed
 	f.table = make([]file, f.env.o.FilesMax-slotsFixed)
@@ -97,6 +99,7 @@ func (f *files) acquire(seg *segment, create bool) (slot uint32, pending bool, e
 	return 0, true, 0
 }
 
+// unpin ends the use of a file that acquire pinned.
 func (f *files) unpin(seg *segment) {
 	file := &f.table[seg.file]
 	if file.pins <= 0 {
@@ -144,6 +147,8 @@ func (f *files) release(i int32) {
 	}
 }
 
+// close has a slot's file closed, if it is open and not pinned. It may be called again until
+// the file is closed.
 func (f *files) close(i int32) {
 	file := &f.table[i]
 	if file.state == fileOpen && file.pins == 0 {
@@ -153,6 +158,7 @@ func (f *files) close(i int32) {
 	f.push(i)
 }
 
+// push starts the open or close that a slot waits for, unless it is in flight.
 func (f *files) push(i int32) {
 	file := &f.table[i]
 	if file.pushed || f.env.ring.Room() < 1 {
@@ -170,6 +176,7 @@ func (f *files) push(i int32) {
 	}
 }
 
+// completed takes the completion of an open or close.
 func (f *files) completed(segments *segments, index uint32, completion ioring.Completion) {
 	file := &f.table[index]
 	file.pushed = false

@@ -50,6 +50,7 @@ const (
 	flushUrgentNS = 1e6  // the flush is urgent
 )
 
+// allocate makes the queue, with room for every log, and the buffers.
 func (f *flush) allocate(arena *mem.Arena) (err error) {
 	f.queue = make([]int32, f.env.o.LogsMax)
 	for i := range f.buffers {

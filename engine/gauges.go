@@ -81,8 +81,10 @@ type Disk struct {
 // the file system writes and syncs its own journal for it.
 const metadataBytes = 64 << 10
 
+// begin counts work that was given to the disk.
 func (d *Disk) begin(kind Work, n int) { d.Begun[kind] += uint64(n) }
 
+// end counts work that the disk has done, or has failed at.
 func (d *Disk) end(kind Work, n int) { d.Over[kind] += uint64(n) }
 
 // Disk is the engine's account of disk work; it goes on counting.

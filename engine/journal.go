@@ -60,6 +60,7 @@ type liveFrame struct {
 	io        writeSync
 }
 
+// frameState is the life of a frame, from its seal on.
 type frameState uint8
 
 const (
@@ -73,6 +74,8 @@ const (
 // idleStampNS is how long after the last frame an empty one is written.
 const idleStampNS = 50e6
 
+// allocate makes live: a frame for each block of the file, as a frame has at least one, and
+// some for frames that are sealed and wait for their place in the file.
 func (j *journal) allocate() {
 	j.live = make([]liveFrame, j.env.o.JournalBytes/format.BlockBytes+64)
 	j.released = 1

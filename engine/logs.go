@@ -29,6 +29,7 @@ func (e *Engine) OpenLog(id uint64, user uint32) Status {
 	return OK
 }
 
+// allocate makes the table, all slots free.
 func (t *logTable) allocate(logsMax int) {
 	t.all = make([]log, logsMax)
 	t.byID = make(map[uint64]Slot, logsMax)
@@ -58,6 +59,7 @@ func (t *logTable) add(id uint64) (Slot, bool) {
 	return Slot(i), true
 }
 
+// isOpen reports that there is an open log in a slot.
 func (t *logTable) isOpen(slot Slot) bool {
 	return int(slot) < len(t.all) && t.all[slot].state == logOpen
 }
@@ -117,6 +119,7 @@ func (l *log) maxTimeLeft(segments *segments, batches *batches) (ts, base int64)
 	return ts, base
 }
 
+// addEpoch adds a leader epoch, and drops the oldest one where there are too many.
 func (l *log) addEpoch(epoch format.EpochStart) {
 	if l.nEpochs == len(l.epochs) {
 		copy(l.epochs[:], l.epochs[1:])

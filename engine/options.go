@@ -53,6 +53,7 @@ func (o *Options) Complete() error {
 	return nil
 }
 
+// entryBytesMax is the size of the largest entry.
 func (o *Options) entryBytesMax() int {
 	return format.EntryHeaderBytes + format.Align8(o.BatchBytesMax)
 }
@@ -77,12 +78,15 @@ func (o *Options) slabBytes() int {
 	return n
 }
 
+// segmentsMax is the size of the table of segments of all logs: two for each, as a log has the
+// next one made before the last one is full, and some for logs that keep many.
 func (o *Options) segmentsMax() int { return 2*o.LogsMax + 4096 }
 
 // attachmentsBytes bounds the attachments of all logs in a checkpoint. One log's
 // may be as large.
 func (o *Options) attachmentsBytes() int { return min(4<<20, max(1<<20, o.LogMemoryBytes/16)) }
 
+// checkpointBytes is the size of the largest checkpoint.
 func (o *Options) checkpointBytes() int {
 	logs := o.LogsMax * (format.LogRecordBytes + checkpointEpochs*format.EpochRecordBytes)
 	segments := o.segmentsMax() * format.SegmentRecordBytes

@@ -45,6 +45,7 @@ const jobsMax = 4
 // again.
 const retryNS = 1e9
 
+// jobStage is the operation or event that a job waits for.
 type jobStage uint8
 
 const (
@@ -188,6 +189,7 @@ func (r *recycledFiles) diskFull(segments *segments, lg *log) {
 	r.env.progress++
 }
 
+// stepProvision starts what the jobs wait for.
 func (e *Engine) stepProvision(sleep *ioring.Instant) {
 	if e.provision.busy == 0 {
 		return

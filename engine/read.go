@@ -258,6 +258,7 @@ func (r *diskReads) step(segments *segments, files *files, sleep *ioring.Instant
 // appending reports that a frame or an extent went to the disk within besideNS.
 func (v *env) appending() bool { return v.now-v.appendedAt < besideNS }
 
+// readStage is what a read waits for.
 type readStage uint8
 
 const (

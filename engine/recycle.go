@@ -51,6 +51,7 @@ type preallocation struct {
 	asked   int   // bytes that the operation in flight counts as, in Disk
 }
 
+// preallocStage is the next operation of a file of zeroes.
 type preallocStage uint8
 
 const (
@@ -88,6 +89,7 @@ const (
 	preallocQuietNS = 50e6      // after the last append, before a step of a file of zeroes
 )
 
+// allocate makes the zeroes to write, if files of zeroes are to be made.
 func (r *recycledFiles) allocate(arena *mem.Arena) (err error) {
 	if r.env.preallocBytes() > 0 && r.env.o.DirectBytes > 0 {
 		r.zeroes, err = arena.Allocate("zeroes", zeroWriteBytes, format.BlockBytes)
@@ -170,6 +172,7 @@ func (e *Engine) Recycled() (n int, bytes int64) {
 // something found no room on this disk. False: there is none.
 func (e *Engine) ReleaseRecycled() (any bool) { return e.recycled.releaseAll(&e.segments) }
 
+// releaseAll removes all files, and makes none of zeroes for a while. False: there is none.
 func (r *recycledFiles) releaseAll(segments *segments) (any bool) {
 	r.preallocAfter = r.env.now + preallocRetryNS
 	return r.releaseOlder(segments, r.env.now, true)

@@ -56,6 +56,7 @@ type segment struct {
 	indexReadDue    bool  // the index is to be read
 }
 
+// allocate makes the table, all entries free.
 func (s *segments) allocate() {
 	s.all = make([]segment, s.env.o.segmentsMax())
 	s.unlinks = make([]int32, 0, len(s.all))
@@ -92,6 +93,7 @@ func (s *segments) take(generation uint64, slot Slot) *segment {
 	return seg
 }
 
+// release frees an entry of the table, whose file is gone or another entry's.
 func (s *segments) release(seg *segment) {
 	number := seg.number
 	*seg = segment{next: s.free, file: none}
@@ -163,6 +165,7 @@ func (s *segments) recycledReady(lg *log) bool {
 	return next != none && s.all[next].ready && s.all[next].recycled && !s.all[next].broken && lg.writing == lg.active
 }
 
+// waitForRoom is WaitRoom, counted.
 func (v *env) waitForRoom() Status {
 	v.stats.WaitRoom++
 	return WaitRoom
@@ -228,6 +231,7 @@ func (s *segments) stepUnlinks(files *files, recycled *recycledFiles, sleep *ior
 	s.pushUnlink(files, sleep)
 }
 
+// pushUnlink starts the unlink of the first segment to remove.
 func (s *segments) pushUnlink(files *files, sleep *ioring.Instant) {
 	s.unlinkPushed = s.env.ring.Push(ioring.Op{Code: ioring.Unlink, Buf: files.paths.Slice(len(files.table)*pathBytes, pathBytes), Token: ioring.MakeToken(kindUnlink, 0, 0)})
 	if !s.unlinkPushed {

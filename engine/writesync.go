@@ -27,6 +27,7 @@ type writeSync struct {
 	written ioring.Instant // when the last write was reaped
 }
 
+// begin is a new write of a buffer at an offset. file may be set later, before push.
 func (w *writeSync) begin(file uint32, offset int64, buf mem.Block) {
 	*w = writeSync{file: file, offset: uint64(offset), buf: buf}
 }

@@ -31,6 +31,7 @@ type Audit struct {
 	last     *written // the write whose link waits for the next op
 }
 
+// lentOp is an operation in flight, with the hash of the memory that it lends.
 type lentOp struct {
 	op     Op
 	hash   uint64
@@ -109,6 +110,7 @@ func (a *Audit) Unsynced(file uint32, off, bytes uint64) bool {
 	return slices.ContainsFunc(a.files[file], func(write *written) bool { return write.off < off+bytes && off < write.end })
 }
 
+// check is the checks at a push.
 func (a *Audit) check(op Op) {
 	if a.o.UniqueTokens && op.Code != Provide && len(a.inFlight[op.Token]) > 0 {
 		a.fail("token %x is pushed again while in flight", uint64(op.Token))
@@ -130,6 +132,7 @@ func (a *Audit) check(op Op) {
 	}
 }
 
+// complete is the checks at a completion.
 func (a *Audit) complete(completion Completion) {
 	fs := a.inFlight[completion.Token]
 	if len(fs) == 0 {

@@ -122,6 +122,7 @@ func ParseMask(text string) (FeatureMask, error) {
 	return mask, nil
 }
 
+// release parses the first two numbers of a kernel's release.
 func release(text string) (major, minor int, err error) {
 	_, err = fmt.Sscanf(text, "%d.%d", &major, &minor)
 	return major, minor, err

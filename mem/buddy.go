@@ -116,6 +116,7 @@ func (b *Buddy) Max() int { return b.min << b.orders }
 // InUse is how many bytes are in lent blocks.
 func (b *Buddy) InUse() int { return b.inUse }
 
+// push makes the block at a unit a free one of an order.
 func (b *Buddy) push(unit int32, order int) {
 	b.order[unit] = int8(order + 1)
 	b.prev[unit], b.next[unit] = -1, b.heads[order]
@@ -125,6 +126,7 @@ func (b *Buddy) push(unit int32, order int) {
 	b.heads[order] = unit
 }
 
+// pop takes the block at a unit out of the free ones of its order.
 func (b *Buddy) pop(unit int32, order int) {
 	if b.prev[unit] >= 0 {
 		b.next[b.prev[unit]] = b.next[unit]

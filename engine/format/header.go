@@ -24,6 +24,7 @@ type Header struct {
 	Previous  uint32
 }
 
+// put writes the common part, without its CRC.
 func (h *Header) put(buf []byte) {
 	clear(buf[:112])
 	le.PutUint32(buf, h.Magic)
