@@ -75,9 +75,9 @@ func (b *banner) printNodes(out io.Writer) {
 		}
 		fmt.Fprintf(out, "  shard %-3d node %d  %s  %s, arena %s\n", i+1, node.ID, node.Address(), place, &v.Arena)
 	}
-	for i, l := range b.listeners {
+	for i, listener := range b.listeners {
 		if i > 0 {
-			fmt.Fprintf(out, "  listener  %s  the same nodes from %s on, listening on %s\n", l.Name, l.nodes[0].Address(), l.address())
+			fmt.Fprintf(out, "  listener  %s  the same nodes from %s on, listening on %s\n", listener.Name, listener.nodes[0].Address(), listener.address())
 		}
 	}
 }

@@ -15,9 +15,9 @@ import (
 )
 
 func configCommand() *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: "Check a configuration file, or print an example",
+	command := &cobra.Command{Use: "config", Short: "Check a configuration file, or print an example",
 		Example: "  tailbound config example > tailbound.yaml\n  tailbound config check tailbound.yaml"}
-	c.AddCommand(&cobra.Command{
+	command.AddCommand(&cobra.Command{
 		Use:   "check FILE",
 		Short: "Say what is wrong with a configuration file",
 		Long: `Say what is wrong with a configuration file, each with its line and column.
@@ -47,12 +47,12 @@ Exit status: 0 where serve would take it on this machine, 1 where not.`,
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return settings.Example(cmd.OutOrStdout()) },
 	})
-	return c
+	return command
 }
 
 // printConfig prints the settings, with what this machine makes of those that are left
 // open.
-func printConfig(w io.Writer, told *settings.Set) error {
+func printConfig(out io.Writer, told *settings.Set) error {
 	v := &told.Values
 	allowed, err := allowedCPUs()
 	if err != nil {
@@ -85,5 +85,5 @@ func printConfig(w io.Writer, told *settings.Set) error {
 			}
 		}
 	}
-	return told.Print(w, versionString(), chosen)
+	return told.Print(out, versionString(), chosen)
 }

@@ -53,8 +53,8 @@ type bound struct {
 	port int
 }
 
-// listenAll binds the ports from port on, one for each node, before anything
-// is answered. Port 0 picks a free run of ports.
+// listenAll binds one port for each node, counted from that of hostPort, before any
+// request is served. Port 0 picks ports that are free.
 func listenAll(hostPort string, nodes int) (host string, all []bound, err error) {
 	host, port, err := settings.SplitPort(hostPort, nodes)
 	if err != nil {
@@ -81,12 +81,13 @@ func listenAll(hostPort string, nodes int) (host string, all []bound, err error)
 	}
 }
 
+// resolve is an address of a host, one of IPv4 if there is one; "" is every address.
 func resolve(host string) (netip.Addr, error) {
 	if host == "" {
 		return netip.IPv6Unspecified(), nil
 	}
-	if a, err := netip.ParseAddr(host); err == nil {
-		return a, nil
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return addr, nil
 	}
 	ips, err := net.LookupIP(host)
 	if err != nil || len(ips) == 0 {
@@ -97,29 +98,31 @@ func resolve(host string) (netip.Addr, error) {
 			return netip.AddrFrom4([4]byte(v4)), nil
 		}
 	}
-	a, _ := netip.AddrFromSlice(ips[0])
-	return a, nil
+	addr, _ := netip.AddrFromSlice(ips[0])
+	return addr, nil
 }
 
+// freePort is a port from which so many may be free.
 func freePort(addr netip.Addr, nodes int) (int, error) {
-	b, err := bindRun(addr, 0, 1)
+	sockets, err := bindRun(addr, 0, 1)
 	if err != nil {
 		return 0, err
 	}
-	unix.Close(b[0].fd)
-	return min(b[0].port, 65535-nodes), nil
+	unix.Close(sockets[0].fd)
+	return min(sockets[0].port, 65535-nodes), nil
 }
 
+// bindRun binds n successive ports, or none. first 0 is any free port.
 func bindRun(addr netip.Addr, first, n int) (all []bound, err error) {
 	for i := range n {
 		port := first
 		if first != 0 {
 			port += i
 		}
-		b, err := bindOne(addr, port)
+		socket, err := bindOne(addr, port)
 		if err != nil {
-			for _, b := range all {
-				unix.Close(b.fd)
+			for _, bound := range all {
+				unix.Close(bound.fd)
 			}
 			what := ""
 			if i > 0 {
@@ -136,7 +139,7 @@ func bindRun(addr netip.Addr, first, n int) (all []bound, err error) {
 			}
 			return nil, fmt.Errorf("listening on %s%s: %w", at, what, err)
 		}
-		all = append(all, b)
+		all = append(all, socket)
 	}
 	return all, nil
 }
@@ -158,13 +161,14 @@ func zoneID(zone string) (uint32, error) {
 	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
 		return uint32(n), nil
 	}
-	i, err := net.InterfaceByName(zone)
+	link, err := net.InterfaceByName(zone)
 	if err != nil {
 		return 0, err
 	}
-	return uint32(i.Index), nil
+	return uint32(link.Index), nil
 }
 
+// bindOne binds and listens on one port.
 func bindOne(addr netip.Addr, port int) (bound, error) {
 	family := unix.AF_INET6
 	var sa unix.Sockaddr
@@ -192,7 +196,7 @@ func bindOne(addr netip.Addr, port int) (bound, error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return fail(err)
 	}
-	// Accepted sockets inherit it: answers leave when they are written.
+	// Accepted sockets inherit it: an answer leaves as soon as it is written.
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return fail(err)
 	}
@@ -220,39 +224,7 @@ func bindOne(addr netip.Addr, port int) (bound, error) {
 	return bound{fd, port}, nil
 }
 
-// shutdown frees the ports now, even if another process still holds the sockets.
-func (l *listener) shutdown() {
-	for _, b := range l.bound {
-		unix.Shutdown(b.fd, unix.SHUT_RDWR)
-	}
-}
-
-// addTo adds a bound listener to those of the broker.
-func (l *listener) addTo(b *broker.Options, single bool) {
-	nodes, sockets := l.nodes, []int(nil)
-	if single {
-		nodes, sockets = []shard.Node{nodes[0], nodes[0]}, []int{-1}
-	}
-	for _, x := range l.bound {
-		sockets = append(sockets, x.fd)
-	}
-	if len(b.Listeners) == 0 {
-		b.Nodes = nodes
-	} else {
-		b.OtherNodes = append(b.OtherNodes, nodes)
-	}
-	b.Listeners = append(b.Listeners, sockets)
-	if l.Name != "" {
-		b.ListenerNames = append(b.ListenerNames, l.Name)
-	}
-}
-
-// address is where the first node listens.
-func (l *listener) address() string {
-	return net.JoinHostPort(l.host, strconv.Itoa(l.bound[0].port))
-}
-
-// advertised are the nodes as clients see them.
+// advertised are the nodes as clients are told of them.
 func advertised(advertise, host string, all []bound) ([]shard.Node, error) {
 	name, port, err := settings.SplitAdvertise(advertise, len(all))
 	if err != nil {
@@ -265,8 +237,8 @@ func advertised(advertise, host string, all []bound) ([]shard.Node, error) {
 		return nil, err
 	}
 	nodes := make([]shard.Node, len(all))
-	for i, b := range all {
-		nodes[i] = shard.Node{ID: int32(i), Host: host, Port: int32(b.port)}
+	for i, socket := range all {
+		nodes[i] = shard.Node{ID: int32(i), Host: host, Port: int32(socket.port)}
 		if port != 0 {
 			nodes[i].Port = int32(port + i)
 		}
@@ -274,8 +246,8 @@ func advertised(advertise, host string, all []bound) ([]shard.Node, error) {
 	return nodes, nil
 }
 
-// advertisedHost is what clients are told where a broker listens on a host: a
-// name of this machine where it listens on all of its addresses.
+// advertisedHost is the host that clients are told of a broker that listens on host:
+// the name of this machine if that is all of its addresses.
 func advertisedHost(host string) (string, error) {
 	if host != "" && host != "0.0.0.0" && host != "::" {
 		return host, nil
@@ -285,4 +257,36 @@ func advertisedHost(host string) (string, error) {
 		return "", fmt.Errorf("--listen names no host that clients could connect to; give --advertise HOST (%w)", err)
 	}
 	return name, nil
+}
+
+// shutdown frees the ports now, even if another process still holds the sockets.
+func (l *listener) shutdown() {
+	for _, socket := range l.bound {
+		unix.Shutdown(socket.fd, unix.SHUT_RDWR)
+	}
+}
+
+// addTo adds a bound listener to those of the broker.
+func (l *listener) addTo(options *broker.Options, single bool) {
+	nodes, sockets := l.nodes, []int(nil)
+	if single {
+		nodes, sockets = []shard.Node{nodes[0], nodes[0]}, []int{-1}
+	}
+	for _, socket := range l.bound {
+		sockets = append(sockets, socket.fd)
+	}
+	if len(options.Listeners) == 0 {
+		options.Nodes = nodes
+	} else {
+		options.OtherNodes = append(options.OtherNodes, nodes)
+	}
+	options.Listeners = append(options.Listeners, sockets)
+	if l.Name != "" {
+		options.ListenerNames = append(options.ListenerNames, l.Name)
+	}
+}
+
+// address is where the first node listens.
+func (l *listener) address() string {
+	return net.JoinHostPort(l.host, strconv.Itoa(l.bound[0].port))
 }

@@ -11,16 +11,16 @@ import (
 )
 
 // logHandler writes log lines as the settings say.
-func logHandler(w io.Writer, v *settings.Values) slog.Handler {
+func logHandler(out io.Writer, v *settings.Values) slog.Handler {
 	level, err := settings.ParseLogLevel(v.LogLevel)
 	if err != nil {
 		panic("serve: settings were not checked: " + err.Error())
 	}
 	options := &slog.HandlerOptions{Level: level}
 	if v.LogFormat == "json" {
-		return slog.NewJSONHandler(w, options)
+		return slog.NewJSONHandler(out, options)
 	}
-	return slog.NewTextHandler(w, options)
+	return slog.NewTextHandler(out, options)
 }
 
 // logger writes the lines of shards without making a shard wait: a goroutine writes

@@ -49,8 +49,8 @@ func placeCPUs(list string, allowed []int, shards int) (data, other []int, err e
 
 // raiseFilesLimit raises the number of files that this process may open to the hard
 // limit, and that too if it is not enough for the broker.
-func raiseFilesLimit(o broker.Options) error {
-	need, err := broker.FilesNeeded(o)
+func raiseFilesLimit(options broker.Options) error {
+	need, err := broker.FilesNeeded(options)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func raiseFilesLimit(o broker.Options) error {
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
-		return fmt.Errorf("--max-connections %d needs %d files, and the hard limit is %d: raise it (ulimit -Hn, LimitNOFILE= of a systemd unit), or take fewer connections", o.ConnsMax, need, limit.Max)
+		return fmt.Errorf("--max-connections %d needs %d files, and the hard limit is %d: raise it (ulimit -Hn, LimitNOFILE= of a systemd unit), or take fewer connections", options.ConnsMax, need, limit.Max)
 	}
 	return nil
 }

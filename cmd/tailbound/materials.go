@@ -13,9 +13,8 @@ import (
 	"strings"
 )
 
-// A billOfMaterials says what a binary is made of, in CycloneDX's JSON: the
-// modules that Go's linker wrote into it, with their checksums. The same binary
-// has the same.
+// billOfMaterials is what a binary is made of, in CycloneDX's JSON: the modules that
+// Go's linker noted in it, with their checksums. It is a function of the binary alone.
 // Source: https://cyclonedx.org/docs/1.6/json/.
 type billOfMaterials struct {
 	Format   string `json:"bomFormat"`
@@ -41,7 +40,7 @@ type materialHash struct {
 	Content   string `json:"content"`
 }
 
-// printBill prints the bill of a binary, or of this one where none is named.
+// printBill prints the bill of a binary, of this one if binary is "".
 func printBill(w io.Writer, binary string) error {
 	var info *debug.BuildInfo
 	if binary == "" {
@@ -57,22 +56,22 @@ func printBill(w io.Writer, binary string) error {
 		}
 		info = read
 	}
-	b := billOfMaterials{Format: "CycloneDX", Spec: "1.6", Version: 1, Components: []material{}}
-	b.Metadata.Component = material{Type: "application", Ref: "tailbound", Name: "tailbound", Version: versionString()}
+	bill := billOfMaterials{Format: "CycloneDX", Spec: "1.6", Version: 1, Components: []material{}}
+	bill.Metadata.Component = material{Type: "application", Ref: "tailbound", Name: "tailbound", Version: versionString()}
 	add := func(name, version string, hashes []materialHash) {
 		at := "pkg:golang/" + name + "@" + url.PathEscape(version)
-		b.Components = append(b.Components, material{"library", at, name, version, at, hashes})
+		bill.Components = append(bill.Components, material{"library", at, name, version, at, hashes})
 	}
 	add("std", strings.TrimPrefix(info.GoVersion, "go"), nil)
-	for _, m := range info.Deps {
-		m = cmp.Or(m.Replace, m)
+	for _, module := range info.Deps {
+		module = cmp.Or(module.Replace, module)
 		var hashes []materialHash
-		if sum, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(m.Sum, "h1:")); err == nil && len(sum) == 32 {
-			hashes = []materialHash{{"SHA-256", hex.EncodeToString(sum)}} // go.sum's: of the list of its files' hashes
+		if sum, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(module.Sum, "h1:")); err == nil && len(sum) == 32 {
+			hashes = []materialHash{{"SHA-256", hex.EncodeToString(sum)}} // as in go.sum: the hash of the list of its files' hashes
 		}
-		add(m.Path, m.Version, hashes)
+		add(module.Path, module.Version, hashes)
 	}
 	out := json.NewEncoder(w)
 	out.SetIndent("", "  ")
-	return out.Encode(b)
+	return out.Encode(bill)
 }

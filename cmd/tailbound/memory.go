@@ -12,54 +12,54 @@ import (
 )
 
 // printMemory prints what a broker with these settings takes, pool by pool.
-func printMemory(w io.Writer, v *settings.Values) error {
+func printMemory(out io.Writer, v *settings.Values) error {
 	options, err := plannedOptions(v)
 	if err != nil {
 		return err
 	}
 	shards := options.DataShards
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	arenas, heap := 0, 0
 	for i, times := range []int{1, shards} {
-		p, err := broker.PlanPools(options, i)
+		plan, err := broker.PlanPools(options, i)
 		if err != nil {
 			return tooSmall(v, err)
 		}
 		if i == 0 {
-			fmt.Fprintln(t, "control shard\t\t\t\t")
+			fmt.Fprintln(table, "control shard\t\t\t\t")
 		} else {
-			fmt.Fprintf(t, "\t\t\t\t\ndata shard (%d of them)\t\t\t\t\n", times)
+			fmt.Fprintf(table, "\t\t\t\t\ndata shard (%d of them)\t\t\t\t\n", times)
 		}
-		n := printPools(t, "arena, locked", p.Arena)
-		if n != p.ArenaBytes {
-			return fmt.Errorf("the terms of the arena sum to %d of its %d bytes", n, p.ArenaBytes)
+		n := printPools(table, "arena, locked", plan.Arena)
+		if n != plan.ArenaBytes {
+			return fmt.Errorf("the terms of the arena sum to %d of its %d bytes", n, plan.ArenaBytes)
 		}
 		arenas += times * n
-		heap += times * printPools(t, "tables in Go's heap", p.Heap)
+		heap += times * printPools(table, "tables in Go's heap", plan.Heap)
 	}
 	mail, err := broker.MailboxBytes(options)
 	if err != nil {
 		return err
 	}
-	if err := t.Flush(); err != nil {
+	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "\nthe process: arenas %s + tables %s + mail between shards %s = %s,\nand of Go's heap at most %s more: the control shard's requests, and profiles\n",
+	_, err = fmt.Fprintf(out, "\nthe process: arenas %s + tables %s + mail between shards %s = %s,\nand of Go's heap at most %s more: the control shard's requests, and profiles\n",
 		term.BinaryBytes(arenas), term.BinaryBytes(heap), term.BinaryBytes(mail), term.BinaryBytes(arenas+heap+mail), term.BinaryBytes(garbageMax))
 	return err
 }
 
 // printPools prints pools under their sum, which it returns.
-func printPools(t *tabwriter.Writer, title string, pools []shard.Pool) (sum int) {
-	for _, p := range pools {
-		arithmetic := fmt.Sprintf("%d x %s", p.Count, term.BinaryBytes(p.Each))
-		if p.Count == 1 {
+func printPools(table *tabwriter.Writer, title string, pools []shard.Pool) (sum int) {
+	for _, pool := range pools {
+		arithmetic := fmt.Sprintf("%d x %s", pool.Count, term.BinaryBytes(pool.Each))
+		if pool.Count == 1 {
 			arithmetic = ""
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t\n", p.Name, arithmetic, term.BinaryBytes(p.Bytes), p.Bytes)
-		sum += p.Bytes
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t\n", pool.Name, arithmetic, term.BinaryBytes(pool.Bytes), pool.Bytes)
+		sum += pool.Bytes
 	}
-	fmt.Fprintf(t, "%s\t\t= %s\t%d\t\n", title, term.BinaryBytes(sum), sum)
+	fmt.Fprintf(table, "%s\t\t= %s\t%d\t\n", title, term.BinaryBytes(sum), sum)
 	return sum
 }
 

@@ -27,7 +27,7 @@ func serveCommand() *cobra.Command {
 	var file string
 	var showConfig, showMemory bool
 	var told *settings.Set
-	c := &cobra.Command{
+	command := &cobra.Command{
 		Use:   "serve --data-dir DIR",
 		Short: "Run the broker in the foreground",
 		Long: `Run the broker in the foreground.
@@ -64,12 +64,12 @@ exit status is 0 only after a clean stop.`,
 			return serve(cmd, told.Values)
 		},
 	}
-	flags := c.Flags()
+	flags := command.Flags()
 	flags.StringVar(&file, "config", os.Getenv("TAILBOUND_CONFIG"), "YAML file with settings (environment: TAILBOUND_CONFIG)")
 	flags.BoolVar(&showConfig, "print-config", false, "print what is in force, and where each value came from")
 	flags.BoolVar(&showMemory, "print-memory", false, "print each pool of a shard with its bytes")
 	told = settings.Define(flags)
-	return c
+	return command
 }
 
 // garbageMax is how far Go's heap grows above what the start left before it is
@@ -129,15 +129,15 @@ func serve(cmd *cobra.Command, v settings.Values) error {
 		return err
 	}
 	defer func() {
-		for _, l := range listeners {
-			l.shutdown()
+		for _, listener := range listeners {
+			listener.shutdown()
 		}
 	}()
-	for _, l := range listeners {
-		if err := l.bind(v.Ports(v.Shards)); err != nil {
+	for _, listener := range listeners {
+		if err := listener.bind(v.Ports(v.Shards)); err != nil {
 			return err
 		}
-		l.addTo(&options, v.Single())
+		listener.addTo(&options, v.Single())
 	}
 	options.CPUs, options.OtherCPUs, options.Features, options.Log = dataCPUs, otherCPUs, features, logger
 	if err := raiseFilesLimit(options); err != nil {
@@ -187,25 +187,25 @@ func serve(cmd *cobra.Command, v settings.Values) error {
 // brokerOptions are the broker's options that follow from the settings and from the
 // disk of the data directory.
 func brokerOptions(v *settings.Values, dir *datadir.Directory) (broker.Options, error) {
-	o := v.Options(v.Shards)
-	o.RootFD, o.Buffered, o.DataDir = dir.Root, dir.Buffered, dir.Path
+	options := v.Options(v.Shards)
+	options.RootFD, options.Buffered, options.DataDir = dir.Root, dir.Buffered, dir.Path
 	var seed [8]byte
 	crand.Read(seed[:]) // never fails (crypto/rand)
-	crand.Read(o.NewDirectory[:])
-	o.Seed = binary.LittleEndian.Uint64(seed[:])
+	crand.Read(options.NewDirectory[:])
+	options.Seed = binary.LittleEndian.Uint64(seed[:])
 	journal, _, err := journalSize(v, v.Shards)
 	if err == nil {
 		err = journalsFit(v, journal)
 	}
 	if err != nil {
-		return o, err
+		return options, err
 	}
-	o.JournalBytes = int(journal)
-	if o.SpareBytes, err = spareBytes(v); err != nil {
-		return o, fmt.Errorf("data directory: %w", err)
+	options.JournalBytes = int(journal)
+	if options.SpareBytes, err = spareBytes(v); err != nil {
+		return options, fmt.Errorf("data directory: %w", err)
 	}
-	o.PrepareBytes, err = prepareBytes(v)
-	return o, err
+	options.PrepareBytes, err = prepareBytes(v)
+	return options, err
 }
 
 // stopMax is how long a clean stop may take.
@@ -222,8 +222,8 @@ func untilStopped(running *broker.Process, signals <-chan os.Signal, log *slog.L
 			err = errors.New("the broker stopped by itself")
 		}
 		return err
-	case s := <-signals:
-		log.Info("stopping", "signal", s.String())
+	case signal := <-signals:
+		log.Info("stopping", "signal", signal.String())
 		stopping()
 		daemon.SdNotify(false, daemon.SdNotifyStopping)
 		running.Stop()
@@ -238,10 +238,10 @@ func untilStopped(running *broker.Process, signals <-chan os.Signal, log *slog.L
 			}
 			log.Info("stopped cleanly")
 			return nil
-		case s := <-signals:
+		case signal := <-signals:
 			// timeout(1) signals a process and then its group, which is one request to stop.
 			if time.Since(asked) > 500*time.Millisecond {
-				return fmt.Errorf("stopped at once by a second %s; the next start recovers", s)
+				return fmt.Errorf("stopped at once by a second %s; the next start recovers", signal)
 			}
 		case <-overdue:
 			return fmt.Errorf("stopping took more than %s; stopped at once, the next start recovers", stopMax)
@@ -251,7 +251,7 @@ func untilStopped(running *broker.Process, signals <-chan os.Signal, log *slog.L
 
 // watchdog tells systemd, where it wants to know (WatchdogSec), that the broker
 // is alive, as long as every shard takes turns.
-func watchdog(p *observe.Server, log *slog.Logger) {
+func watchdog(profiler *observe.Server, log *slog.Logger) {
 	every, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		log.Warn("systemd's watchdog cannot be fed", "error", err)
@@ -261,7 +261,7 @@ func watchdog(p *observe.Server, log *slog.Logger) {
 	}
 	for {
 		time.Sleep(every / 3)
-		if stuck := p.Stuck(); len(stuck) > 0 {
+		if stuck := profiler.Stuck(); len(stuck) > 0 {
 			log.Error("shards took no turn; systemd is not told that all is well", "shards", stuck)
 		} else if _, err := daemon.SdNotify(false, daemon.SdNotifyWatchdog); err != nil {
 			log.Warn("systemd could not be told that all is well", "error", err)

@@ -9,12 +9,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is stamped by the Makefile.
+// version is set by the Makefile when it links.
 var version = "dev"
 
 func versionCommand() *cobra.Command {
 	var bill bool
-	c := &cobra.Command{
+	command := &cobra.Command{
 		Use:     "version [--sbom [FILE]]",
 		Short:   "Print the version, or what the program is made of",
 		Args:    cobra.MaximumNArgs(1),
@@ -31,25 +31,25 @@ func versionCommand() *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().BoolVar(&bill, "sbom", false, "print the modules this program, or the tailbound in FILE, was built of, as CycloneDX JSON")
-	return c
+	command.Flags().BoolVar(&bill, "sbom", false, "print the modules this program, or the tailbound in FILE, was built of, as CycloneDX JSON")
+	return command
 }
 
-// commit is what Go stamps by itself, where it was built from a checkout.
+// commit is what go build notes of the checkout that it built; "" without one.
 func commit() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""
 	}
 	var revision, at, dirty string
-	for _, s := range info.Settings {
-		switch s.Key {
+	for _, setting := range info.Settings {
+		switch setting.Key {
 		case "vcs.revision":
-			revision = s.Value[:min(12, len(s.Value))]
+			revision = setting.Value[:min(12, len(setting.Value))]
 		case "vcs.time":
-			at = s.Value
+			at = setting.Value
 		case "vcs.modified":
-			if s.Value == "true" {
+			if setting.Value == "true" {
 				dirty = ", changed since"
 			}
 		}
@@ -60,14 +60,15 @@ func commit() string {
 	return fmt.Sprintf(" (commit %s of %s%s)", revision, at, dirty)
 }
 
+// versionString is the version, or for a build without one dev and its commit.
 func versionString() string {
 	if version != "dev" {
 		return version
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-				return "dev-" + s.Value[:12]
+		for _, setting := range info.Settings {
+			if setting.Key == "vcs.revision" && len(setting.Value) >= 12 {
+				return "dev-" + setting.Value[:12]
 			}
 		}
 	}

@@ -30,12 +30,12 @@ type client struct {
 // withClient is a command's RunE: it connects, does work and closes the client.
 func (o *options) withClient(work func(*cobra.Command, *client, []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := o.connect(cmd)
+		conn, err := o.connect(cmd)
 		if err != nil {
 			return err
 		}
-		defer c.close()
-		return work(cmd, c, args)
+		defer conn.close()
+		return work(cmd, conn, args)
 	}
 }
 
@@ -52,15 +52,15 @@ func (o *options) connect(cmd *cobra.Command, more ...kgo.Opt) (*client, error) 
 	if err != nil {
 		return nil, fmt.Errorf("--brokers %s: %w", strings.Join(o.brokers, ","), err)
 	}
-	c := &client{options: o, kafka: k, admin: kadm.NewClient(k), ctx: cmd.Context()}
-	c.admin.SetTimeoutMillis(int32(o.timeout.Milliseconds()))
-	ctx, cancel := c.limited()
+	conn := &client{options: o, kafka: k, admin: kadm.NewClient(k), ctx: cmd.Context()}
+	conn.admin.SetTimeoutMillis(int32(o.timeout.Milliseconds()))
+	ctx, cancel := conn.limited()
 	defer cancel()
 	if err := k.Ping(ctx); err != nil {
 		k.Close()
 		return nil, o.explain(err)
 	}
-	return c, nil
+	return conn, nil
 }
 
 // patience reports, for a command that runs until it is interrupted, that a broker
@@ -101,18 +101,18 @@ func (c *client) limited() (context.Context, context.CancelFunc) {
 func (c *client) metadata(topics ...string) (kadm.Metadata, error) {
 	ctx, cancel := c.limited()
 	defer cancel()
-	m, err := c.admin.Metadata(ctx, topics...)
+	metadata, err := c.admin.Metadata(ctx, topics...)
 	if err != nil {
-		return m, c.explain(err)
+		return metadata, c.explain(err)
 	}
 	for _, name := range topics {
-		d := m.Topics[name]
+		detail := metadata.Topics[name]
 		switch {
-		case errors.Is(d.Err, kerr.UnknownTopicOrPartition) || !m.Topics.Has(name):
-			return m, c.unknownTopic(name)
-		case d.Err != nil:
-			return m, fmt.Errorf("topic %s: %w", name, brokerError(d.Err, ""))
+		case errors.Is(detail.Err, kerr.UnknownTopicOrPartition) || !metadata.Topics.Has(name):
+			return metadata, c.unknownTopic(name)
+		case detail.Err != nil:
+			return metadata, fmt.Errorf("topic %s: %w", name, brokerError(detail.Err, ""))
 		}
 	}
-	return m, nil
+	return metadata, nil
 }

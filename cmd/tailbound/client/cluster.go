@@ -17,12 +17,12 @@ import (
 )
 
 func clusterCommand(version string) *cobra.Command {
-	o := &options{version: version}
-	c := &cobra.Command{Use: "cluster", Short: "Show what brokers there are, and whether all is well",
+	opts := &options{version: version}
+	command := &cobra.Command{Use: "cluster", Short: "Show what brokers there are, and whether all is well",
 		Example: "  tailbound cluster info\n  tailbound cluster health"}
-	o.flags(c)
-	c.AddCommand(clusterInfo(o), clusterHealth(o))
-	return c
+	opts.flags(command)
+	command.AddCommand(clusterInfo(opts), clusterHealth(opts))
+	return command
 }
 
 type clusterDescription struct {
@@ -46,7 +46,7 @@ type brokerRow struct {
 // addresses that they advertise may be what is wrong.
 func (c *client) describeCluster() (clusterDescription, *kmsg.MetadataResponse, error) {
 	request := kmsg.NewPtrMetadataRequest()
-	var m *kmsg.MetadataResponse
+	var metadata *kmsg.MetadataResponse
 	var err error
 	for _, seed := range c.kafka.SeedBrokers() {
 		ctx, cancel := c.limited()
@@ -54,51 +54,51 @@ func (c *client) describeCluster() (clusterDescription, *kmsg.MetadataResponse, 
 		answer, err = seed.RetriableRequest(ctx, request)
 		cancel()
 		if err == nil {
-			m = answer.(*kmsg.MetadataResponse)
+			metadata = answer.(*kmsg.MetadataResponse)
 			break
 		}
 	}
-	if m == nil {
+	if metadata == nil {
 		return clusterDescription{}, nil, c.explain(err)
 	}
-	d := clusterDescription{Controller: m.ControllerID, Topics: len(m.Topics), Brokers: []brokerRow{}}
-	if m.ClusterID != nil {
-		d.ID = *m.ClusterID
+	cluster := clusterDescription{Controller: metadata.ControllerID, Topics: len(metadata.Topics), Brokers: []brokerRow{}}
+	if metadata.ClusterID != nil {
+		cluster.ID = *metadata.ClusterID
 	}
 	leads := map[int32]int{}
-	for _, t := range m.Topics {
-		d.Partitions += len(t.Partitions)
-		for _, p := range t.Partitions {
-			leads[p.Leader]++
+	for _, topic := range metadata.Topics {
+		cluster.Partitions += len(topic.Partitions)
+		for _, partition := range topic.Partitions {
+			leads[partition.Leader]++
 		}
 	}
-	for _, b := range m.Brokers {
-		row := brokerRow{Node: b.NodeID, Address: net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))), Leads: leads[b.NodeID]}
-		if b.Rack != nil {
-			row.Rack = *b.Rack
+	for _, broker := range metadata.Brokers {
+		row := brokerRow{Node: broker.NodeID, Address: net.JoinHostPort(broker.Host, strconv.Itoa(int(broker.Port))), Leads: leads[broker.NodeID]}
+		if broker.Rack != nil {
+			row.Rack = *broker.Rack
 		}
-		d.Brokers = append(d.Brokers, row)
+		cluster.Brokers = append(cluster.Brokers, row)
 	}
-	slices.SortFunc(d.Brokers, func(a, b brokerRow) int { return int(a.Node - b.Node) })
-	return d, m, nil
+	slices.SortFunc(cluster.Brokers, func(a, broker brokerRow) int { return int(a.Node - broker.Node) })
+	return cluster, metadata, nil
 }
 
-func clusterInfo(o *options) *cobra.Command {
+func clusterInfo(opts *options) *cobra.Command {
 	return &cobra.Command{
 		Use:     "info",
 		Short:   "Show the cluster's id and its nodes; each data shard is one",
 		Example: "  tailbound cluster info\n  tailbound cluster info --output json | jq '.brokers[].address'",
 		Args:    cobra.NoArgs,
-		RunE: o.withClient(func(cmd *cobra.Command, c *client, _ []string) error {
-			d, _, err := c.describeCluster()
+		RunE: opts.withClient(func(cmd *cobra.Command, conn *client, _ []string) error {
+			cluster, _, err := conn.describeCluster()
 			if err != nil {
 				return err
 			}
-			return o.print(cmd.OutOrStdout(), d, func(t *tabwriter.Writer) {
-				fmt.Fprintf(t, "cluster %s, controller node %d, %s, %s\n\n", d.ID, d.Controller, term.Plural(d.Topics, "topic"), term.Plural(d.Partitions, "partition"))
-				fmt.Fprintln(t, "NODE\tADDRESS\tLEADS")
-				for _, b := range d.Brokers {
-					fmt.Fprintf(t, "%d\t%s\t%d\n", b.Node, b.Address, b.Leads)
+			return opts.print(cmd.OutOrStdout(), cluster, func(table *tabwriter.Writer) {
+				fmt.Fprintf(table, "cluster %s, controller node %d, %s, %s\n\n", cluster.ID, cluster.Controller, term.Plural(cluster.Topics, "topic"), term.Plural(cluster.Partitions, "partition"))
+				fmt.Fprintln(table, "NODE\tADDRESS\tLEADS")
+				for _, broker := range cluster.Brokers {
+					fmt.Fprintf(table, "%d\t%s\t%d\n", broker.Node, broker.Address, broker.Leads)
 				}
 			})
 		}),
@@ -111,7 +111,7 @@ type clusterCheck struct {
 	Problems []string    `json:"problems"`
 }
 
-func clusterHealth(o *options) *cobra.Command {
+func clusterHealth(opts *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "health",
 		Short: "Ask every node, and look at every partition; exit status 1 where something is wrong",
@@ -121,38 +121,38 @@ partition: that it has a leader, and that its replicas are in sync.
 Exit status: 0 where all is well, 1 where something is not.`,
 		Example: "  tailbound cluster health || systemctl status tailbound",
 		Args:    cobra.NoArgs,
-		RunE: o.withClient(func(cmd *cobra.Command, c *client, _ []string) error {
-			d, m, err := c.describeCluster()
+		RunE: opts.withClient(func(cmd *cobra.Command, conn *client, _ []string) error {
+			cluster, metadata, err := conn.describeCluster()
 			if err != nil {
 				return err
 			}
-			check := clusterCheck{Brokers: d.Brokers, Problems: []string{}}
+			check := clusterCheck{Brokers: cluster.Brokers, Problems: []string{}}
 			for i := range check.Brokers {
-				b := &check.Brokers[i]
+				broker := &check.Brokers[i]
 				begin := time.Now()
-				if err := c.ask(b.Node); err != nil {
-					b.Error = err.Error()
-					check.Problems = append(check.Problems, fmt.Sprintf("node %d does not answer on %s, where clients are told to find it (serve --advertise, and a port for each data shard): %s", b.Node, b.Address, b.Error))
+				if err := conn.ask(broker.Node); err != nil {
+					broker.Error = err.Error()
+					check.Problems = append(check.Problems, fmt.Sprintf("node %d does not answer on %s, where clients are told to find it (serve --advertise, and a port for each data shard): %s", broker.Node, broker.Address, broker.Error))
 					continue
 				}
-				b.Millis = float64(time.Since(begin).Microseconds()) / 1e3
+				broker.Millis = float64(time.Since(begin).Microseconds()) / 1e3
 			}
-			check.Problems = append(check.Problems, partitionProblems(m)...)
+			check.Problems = append(check.Problems, partitionProblems(metadata)...)
 			check.Healthy = len(check.Problems) == 0
-			err = o.print(cmd.OutOrStdout(), check, func(t *tabwriter.Writer) {
-				fmt.Fprintln(t, "NODE\tADDRESS\tANSWERED IN")
-				for _, b := range check.Brokers {
-					answer := fmt.Sprintf("%.2f ms", b.Millis)
-					if b.Error != "" {
+			err = opts.print(cmd.OutOrStdout(), check, func(table *tabwriter.Writer) {
+				fmt.Fprintln(table, "NODE\tADDRESS\tANSWERED IN")
+				for _, broker := range check.Brokers {
+					answer := fmt.Sprintf("%.2f ms", broker.Millis)
+					if broker.Error != "" {
 						answer = "NO ANSWER"
 					}
-					fmt.Fprintf(t, "%d\t%s\t%s\n", b.Node, b.Address, answer)
+					fmt.Fprintf(table, "%d\t%s\t%s\n", broker.Node, broker.Address, answer)
 				}
-				t.Flush()
+				table.Flush()
 				if check.Healthy {
-					fmt.Fprintf(t, "\nall is well: %s, %s\n", term.Plural(d.Topics, "topic"), term.Plural(d.Partitions, "partition"))
+					fmt.Fprintf(table, "\nall is well: %s, %s\n", term.Plural(cluster.Topics, "topic"), term.Plural(cluster.Partitions, "partition"))
 				} else {
-					fmt.Fprintf(t, "\n%s\n", strings.Join(check.Problems, "\n"))
+					fmt.Fprintf(table, "\n%s\n", strings.Join(check.Problems, "\n"))
 				}
 			})
 			if err == nil && !check.Healthy {
@@ -165,25 +165,25 @@ Exit status: 0 where all is well, 1 where something is not.`,
 
 // partitionProblems are topics and partitions with errors, without a leader, or with
 // replicas that are not in sync.
-func partitionProblems(m *kmsg.MetadataResponse) (all []string) {
-	for _, t := range m.Topics {
+func partitionProblems(metadata *kmsg.MetadataResponse) (all []string) {
+	for _, topic := range metadata.Topics {
 		name := "(without a name)"
-		if t.Topic != nil {
-			name = *t.Topic
+		if topic.Topic != nil {
+			name = *topic.Topic
 		}
-		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
+		if err := kerr.ErrorForCode(topic.ErrorCode); err != nil {
 			all = append(all, fmt.Sprintf("topic %s: %s", name, brokerError(err, "")))
 		}
-		for _, p := range t.Partitions {
-			at := fmt.Sprintf("%s/%d", name, p.Partition)
-			err := kerr.ErrorForCode(p.ErrorCode)
+		for _, partition := range topic.Partitions {
+			at := fmt.Sprintf("%s/%d", name, partition.Partition)
+			err := kerr.ErrorForCode(partition.ErrorCode)
 			switch {
 			case err != nil:
 				all = append(all, fmt.Sprintf("%s: %s", at, brokerError(err, "")))
-			case p.Leader < 0:
+			case partition.Leader < 0:
 				all = append(all, at+" has no leader")
-			case len(p.ISR) < len(p.Replicas) || len(p.OfflineReplicas) > 0:
-				all = append(all, fmt.Sprintf("%s: replicas %v, in sync %v, offline %v", at, p.Replicas, p.ISR, p.OfflineReplicas))
+			case len(partition.ISR) < len(partition.Replicas) || len(partition.OfflineReplicas) > 0:
+				all = append(all, fmt.Sprintf("%s: replicas %v, in sync %v, offline %v", at, partition.Replicas, partition.ISR, partition.OfflineReplicas))
 			}
 		}
 	}

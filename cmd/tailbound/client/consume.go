@@ -26,8 +26,8 @@ type consumeOptions struct {
 }
 
 func consumeCommand(version string) *cobra.Command {
-	o, want := &options{version: version}, consumeOptions{}
-	c := &cobra.Command{
+	opts, want := &options{version: version}, consumeOptions{}
+	command := &cobra.Command{
 		Use:   "consume TOPIC...",
 		Short: "Print records",
 		Long: `Print records, by default all there are, each value on a line, and then what
@@ -47,33 +47,33 @@ are in base64, as one of them is no text.`,
   tailbound consume orders -p 0 --from -5 -n 5 --format json
   tailbound consume orders --grep-key '^customer-17$' -e`,
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: o.completeTopics,
-		RunE:              func(cmd *cobra.Command, args []string) error { return consume(cmd, o, want, args) },
+		ValidArgsFunction: opts.completeTopics,
+		RunE:              func(cmd *cobra.Command, args []string) error { return consume(cmd, opts, want, args) },
 	}
-	o.flags(c)
-	f := c.Flags()
-	f.StringVarP(&want.from, "from", "o", "start", "where to begin (also --offset)")
-	f.StringVar(&want.to, "to", "", "where to end; what is there is not printed")
-	f.Int32SliceVarP(&want.partitions, "partitions", "p", nil, "only these partitions")
-	f.Int64VarP(&want.count, "num", "n", 0, "end after so many records")
-	f.BoolVarP(&want.atEnd, "exit-at-end", "e", false, "end where the partitions end now")
-	f.StringVarP(&want.format, "format", "f", "%v\\n", "how a record is printed, or json")
-	f.StringVarP(&want.group, "group", "g", "", "consume as a member of a group, and commit what was printed")
-	f.StringVar(&want.grepKey, "grep-key", "", "only records whose key matches a regular expression")
-	f.StringVar(&want.grep, "grep", "", "only records whose value matches a regular expression")
-	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	opts.flags(command)
+	flags := command.Flags()
+	flags.StringVarP(&want.from, "from", "o", "start", "where to begin (also --offset)")
+	flags.StringVar(&want.to, "to", "", "where to end; what is there is not printed")
+	flags.Int32SliceVarP(&want.partitions, "partitions", "p", nil, "only these partitions")
+	flags.Int64VarP(&want.count, "num", "n", 0, "end after so many records")
+	flags.BoolVarP(&want.atEnd, "exit-at-end", "e", false, "end where the partitions end now")
+	flags.StringVarP(&want.format, "format", "f", "%v\\n", "how a record is printed, or json")
+	flags.StringVarP(&want.group, "group", "g", "", "consume as a member of a group, and commit what was printed")
+	flags.StringVar(&want.grepKey, "grep-key", "", "only records whose key matches a regular expression")
+	flags.StringVar(&want.grep, "grep", "", "only records whose value matches a regular expression")
+	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "offset" {
 			name = "from"
 		}
 		return pflag.NormalizedName(name)
 	})
-	return c
+	return command
 }
 
-func consume(cmd *cobra.Command, o *options, want consumeOptions, topics []string) error {
-	if o.output != "table" && !cmd.Flags().Changed("format") {
-		if o.output != "json" {
-			return fmt.Errorf("--output %s: records are printed with --format, or as json", o.output)
+func consume(cmd *cobra.Command, opts *options, want consumeOptions, topics []string) error {
+	if opts.output != "table" && !cmd.Flags().Changed("format") {
+		if opts.output != "json" {
+			return fmt.Errorf("--output %s: records are printed with --format, or as json", opts.output)
 		}
 		want.format = "json"
 	}
@@ -113,22 +113,22 @@ func consume(cmd *cobra.Command, o *options, want consumeOptions, topics []strin
 	} else {
 		more = append(more, kgo.KeepControlRecords())
 	}
-	c, err := o.connect(cmd, more...)
+	conn, err := opts.connect(cmd, more...)
 	if err != nil {
 		return err
 	}
-	defer c.kafka.CloseAllowingRebalance()
+	defer conn.kafka.CloseAllowingRebalance()
 	var left map[string]map[int32]int64 // end offsets of partitions that are not finished; nil: they have no end
 	if want.group == "" {
-		ranges, err := c.ranges(topics, want.partitions, within)
+		ranges, err := conn.ranges(topics, want.partitions, within)
 		if err != nil {
 			return err
 		}
-		left = c.assign(ranges, want.to != "" || want.atEnd)
+		left = conn.assign(ranges, want.to != "" || want.atEnd)
 		if left != nil && len(left) == 0 {
 			return nil
 		}
-	} else if _, err := c.metadata(topics...); err != nil {
+	} else if _, err := conn.metadata(topics...); err != nil {
 		return err
 	}
 	out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
@@ -136,33 +136,33 @@ func consume(cmd *cobra.Command, o *options, want consumeOptions, topics []strin
 	printed := int64(0)
 	said := map[string]bool{}
 	for {
-		fetches := c.kafka.PollFetches(ctx)
+		fetches := conn.kafka.PollFetches(ctx)
 		if ctx.Err() != nil || fetches.IsClientClosed() {
 			return out.Flush()
 		}
-		if err := c.fetchError(fetches, left != nil, said); err != nil {
+		if err := conn.fetchError(fetches, left != nil, said); err != nil {
 			out.Flush()
 			return err
 		}
 		over, err := false, error(nil)
 		var done []*kgo.Record
-		fetches.EachRecord(func(r *kgo.Record) {
+		fetches.EachRecord(func(record *kgo.Record) {
 			if over || err != nil {
 				return
 			}
-			end, bounded := left[r.Topic][r.Partition]
-			if left != nil && !bounded || bounded && r.Offset >= end {
-				over = c.arrived(left, r.Topic, r.Partition)
+			end, bounded := left[record.Topic][record.Partition]
+			if left != nil && !bounded || bounded && record.Offset >= end {
+				over = conn.arrived(left, record.Topic, record.Partition)
 				return
 			}
-			if !r.Attrs.IsControl() && keys.match(r.Key) && values.match(r.Value) {
-				err = print(out, r)
+			if !record.Attrs.IsControl() && keys.match(record.Key) && values.match(record.Value) {
+				err = print(out, record)
 				printed++
 			}
-			done = append(done, r)
+			done = append(done, record)
 			over = want.count > 0 && printed == want.count
-			if bounded && r.Offset+1 >= end {
-				over = c.arrived(left, r.Topic, r.Partition) || over
+			if bounded && record.Offset+1 >= end {
+				over = conn.arrived(left, record.Topic, record.Partition) || over
 			}
 		})
 		if err == nil {
@@ -173,9 +173,9 @@ func consume(cmd *cobra.Command, o *options, want consumeOptions, topics []strin
 		}
 		if want.group != "" {
 			if err == nil {
-				err = c.kafka.CommitRecords(ctx, done...)
+				err = conn.kafka.CommitRecords(ctx, done...)
 			}
-			c.kafka.AllowRebalance()
+			conn.kafka.AllowRebalance()
 		}
 		if err != nil || over {
 			return err
@@ -204,20 +204,20 @@ func (c *client) assign(ranges []partitionRange, bounded bool) (left map[string]
 	if bounded {
 		left = map[string]map[int32]int64{}
 	}
-	for _, r := range ranges {
+	for _, span := range ranges {
 		if bounded {
-			if r.from >= r.to {
+			if span.from >= span.to {
 				continue
 			}
-			if left[r.topic] == nil {
-				left[r.topic] = map[int32]int64{}
+			if left[span.topic] == nil {
+				left[span.topic] = map[int32]int64{}
 			}
-			left[r.topic][r.partition] = r.to
+			left[span.topic][span.partition] = span.to
 		}
-		if assigned[r.topic] == nil {
-			assigned[r.topic] = map[int32]kgo.Offset{}
+		if assigned[span.topic] == nil {
+			assigned[span.topic] = map[int32]kgo.Offset{}
 		}
-		assigned[r.topic][r.partition] = kgo.NewOffset().At(r.from)
+		assigned[span.topic][span.partition] = kgo.NewOffset().At(span.from)
 	}
 	c.kafka.AddConsumePartitions(assigned)
 	return left
@@ -239,13 +239,13 @@ func (c *client) arrived(left map[string]map[int32]int64, topic string, partitio
 // end the consumer would never reach it, so it is an error; without one it is
 // printed once, and said remembers it.
 func (c *client) fetchError(fetches kgo.Fetches, bounded bool, said map[string]bool) error {
-	for _, e := range fetches.Errors() {
+	for _, fetch := range fetches.Errors() {
 		var lost *kgo.ErrDataLoss
 		switch {
-		case errors.As(e.Err, &lost):
-			fmt.Fprintf(os.Stderr, "tailbound: %s/%d: %v\n", e.Topic, e.Partition, e.Err)
-		case errors.Is(e.Err, kerr.KafkaStorageError), errors.Is(e.Err, kerr.CorruptMessage):
-			err := fmt.Errorf("%s/%d: %w", e.Topic, e.Partition, brokerError(e.Err, ""))
+		case errors.As(fetch.Err, &lost):
+			fmt.Fprintf(os.Stderr, "tailbound: %s/%d: %v\n", fetch.Topic, fetch.Partition, fetch.Err)
+		case errors.Is(fetch.Err, kerr.KafkaStorageError), errors.Is(fetch.Err, kerr.CorruptMessage):
+			err := fmt.Errorf("%s/%d: %w", fetch.Topic, fetch.Partition, brokerError(fetch.Err, ""))
 			if bounded {
 				return err
 			}
@@ -253,11 +253,11 @@ func (c *client) fetchError(fetches kgo.Fetches, bounded bool, said map[string]b
 				said[text] = true
 				fmt.Fprintf(os.Stderr, "tailbound: %s; trying again\n", text)
 			}
-		case errors.Is(e.Err, context.Canceled), kerr.IsRetriable(e.Err):
-		case e.Topic != "":
-			return fmt.Errorf("%s/%d: %w", e.Topic, e.Partition, c.explain(brokerError(e.Err, "")))
+		case errors.Is(fetch.Err, context.Canceled), kerr.IsRetriable(fetch.Err):
+		case fetch.Topic != "":
+			return fmt.Errorf("%s/%d: %w", fetch.Topic, fetch.Partition, c.explain(brokerError(fetch.Err, "")))
 		default:
-			return c.explain(brokerError(e.Err, ""))
+			return c.explain(brokerError(fetch.Err, ""))
 		}
 	}
 	return nil
@@ -271,11 +271,11 @@ func pattern(flag, text string) (matcher, error) {
 	if text == "" {
 		return matcher{}, nil
 	}
-	r, err := regexp.Compile(text)
+	pattern, err := regexp.Compile(text)
 	if err != nil {
 		return matcher{}, fmt.Errorf("%s %q: %w", flag, text, err)
 	}
-	return matcher{r}, nil
+	return matcher{pattern}, nil
 }
 
-func (m matcher) match(b []byte) bool { return m.Regexp == nil || m.Match(b) }
+func (m matcher) match(text []byte) bool { return m.Regexp == nil || m.Match(text) }

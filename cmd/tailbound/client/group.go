@@ -17,15 +17,15 @@ import (
 )
 
 func groupCommand(version string) *cobra.Command {
-	o := &options{version: version}
-	c := &cobra.Command{Use: "group", Short: "List, describe, reset and delete consumer groups; move their offsets",
+	opts := &options{version: version}
+	command := &cobra.Command{Use: "group", Short: "List, describe, reset and delete consumer groups; move their offsets",
 		Example: "  tailbound group list\n  tailbound group describe billing\n  tailbound group reset billing --to earliest --dry-run"}
-	o.flags(c)
+	opts.flags(command)
 	offsets := &cobra.Command{Use: "offsets", Short: "Export and import a group's offsets",
 		Example: "  tailbound group offsets export billing > offsets.csv\n  tailbound group offsets import billing offsets.csv --dry-run"}
-	offsets.AddCommand(groupExport(o), groupImport(o))
-	c.AddCommand(groupList(o), groupDescribe(o), groupLag(o), groupReset(o), groupDelete(o), offsets)
-	return c
+	offsets.AddCommand(groupExport(opts), groupImport(opts))
+	command.AddCommand(groupList(opts), groupDescribe(opts), groupLag(opts), groupReset(opts), groupDelete(opts), offsets)
+	return command
 }
 
 type groupRow struct {
@@ -36,24 +36,24 @@ type groupRow struct {
 	Coordinator  int32  `json:"coordinator"`
 }
 
-func groupList(o *options) *cobra.Command {
+func groupList(opts *options) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List groups",
 		Example: "  tailbound group list",
 		Args:    cobra.NoArgs,
-		RunE: o.withClient(func(cmd *cobra.Command, c *client, _ []string) error {
-			ctx, cancel := c.limited()
+		RunE: opts.withClient(func(cmd *cobra.Command, conn *client, _ []string) error {
+			ctx, cancel := conn.limited()
 			defer cancel()
-			rows, err := c.listGroups(ctx)
+			rows, err := conn.listGroups(ctx)
 			if err != nil {
-				return c.explain(brokerError(err, ""))
+				return conn.explain(brokerError(err, ""))
 			}
-			return o.print(cmd.OutOrStdout(), rows, func(t *tabwriter.Writer) {
-				fmt.Fprintln(t, "GROUP\tTYPE\tSTATE\tCOORDINATOR")
-				for _, r := range rows {
-					fmt.Fprintf(t, "%s\t%s\t%s\t%d\n", r.Group, cmp.Or(r.Type, "-"), cmp.Or(r.State, "-"), r.Coordinator)
+			return opts.print(cmd.OutOrStdout(), rows, func(table *tabwriter.Writer) {
+				fmt.Fprintln(table, "GROUP\tTYPE\tSTATE\tCOORDINATOR")
+				for _, row := range rows {
+					fmt.Fprintf(table, "%s\t%s\t%s\t%d\n", row.Group, cmp.Or(row.Type, "-"), cmp.Or(row.State, "-"), row.Coordinator)
 				}
 			})
 		}),
@@ -67,11 +67,11 @@ func (c *client) listGroups(ctx context.Context) ([]groupRow, error) {
 		if shard.Err != nil {
 			return nil, shard.Err
 		}
-		r := shard.Resp.(*kmsg.ListGroupsResponse)
-		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
+		resp := shard.Resp.(*kmsg.ListGroupsResponse)
+		if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
 			return nil, err
 		}
-		for _, g := range r.Groups {
+		for _, g := range resp.Groups {
 			rows = append(rows, groupRow{g.Group, g.GroupType, g.GroupState, g.ProtocolType, shard.Meta.NodeID})
 		}
 	}
@@ -85,16 +85,16 @@ func (c *client) membersOf(ctx context.Context, group string) (who []string, err
 	if err != nil && len(groups) == 0 {
 		return nil, err
 	}
-	for _, m := range groups[group].Members {
-		who = append(who, m.ClientID+"@"+m.ClientHost)
+	for _, each := range groups[group].Members {
+		who = append(who, each.ClientID+"@"+each.ClientHost)
 	}
 	if errors.Is(groups[group].Err, kerr.GroupIDNotFound) {
 		consumers, err := c.admin.DescribeConsumerGroups(ctx, group)
 		if err != nil && len(consumers) == 0 {
 			return nil, err
 		}
-		for _, m := range consumers[group].Members {
-			who = append(who, m.ClientID+"@"+m.ClientHost)
+		for _, each := range consumers[group].Members {
+			who = append(who, each.ClientID+"@"+each.ClientHost)
 		}
 	}
 	return who, nil
@@ -114,38 +114,38 @@ func (c *client) unknownGroup(name string) error {
 	return fmt.Errorf("there is no group %q; `tailbound group list` shows all", name)
 }
 
-func groupDelete(o *options) *cobra.Command {
+func groupDelete(opts *options) *cobra.Command {
 	return &cobra.Command{
 		Use:               "delete GROUP...",
 		Aliases:           []string{"rm"},
 		Short:             "Delete groups that have no members, and their offsets",
 		Example:           "  tailbound group delete billing-test",
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: o.completeGroups,
-		RunE: o.withClient(func(cmd *cobra.Command, c *client, args []string) error {
-			ctx, cancel := c.limited()
+		ValidArgsFunction: opts.completeGroups,
+		RunE: opts.withClient(func(cmd *cobra.Command, conn *client, args []string) error {
+			ctx, cancel := conn.limited()
 			defer cancel()
-			gone, err := c.admin.DeleteGroups(ctx, args...)
+			gone, err := conn.admin.DeleteGroups(ctx, args...)
 			if err != nil && len(gone) == 0 {
-				return c.explain(brokerError(err, ""))
+				return conn.explain(brokerError(err, ""))
 			}
 			var all []outcome
 			for _, name := range args {
-				x := outcome{Name: name, Done: "deleted"}
+				row := outcome{Name: name, Done: "deleted"}
 				r, ok := gone[name]
 				switch {
 				case !ok:
-					x.Error = "the broker said nothing of it"
+					row.Error = "the broker said nothing of it"
 				case errors.Is(r.Err, kerr.GroupIDNotFound):
-					x.Error = c.unknownGroup(name).Error()
+					row.Error = conn.unknownGroup(name).Error()
 				case errors.Is(r.Err, kerr.NonEmptyGroup):
-					x.Error = c.groupInUse(name).Error()
+					row.Error = conn.groupInUse(name).Error()
 				case r.Err != nil:
-					x.Error = brokerError(r.Err, "").Error()
+					row.Error = brokerError(r.Err, "").Error()
 				}
-				all = append(all, x)
+				all = append(all, row)
 			}
-			return o.printOutcomes(cmd.OutOrStdout(), all)
+			return opts.printOutcomes(cmd.OutOrStdout(), all)
 		}),
 	}
 }
@@ -163,10 +163,10 @@ func (c *client) groupInUse(name string) error {
 
 // completeGroups is the shell's completion of group names.
 func (o *options) completeGroups(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-	return o.complete(cmd, args, typed, func(c *client) ([]string, error) {
-		ctx, cancel := c.limited()
+	return o.complete(cmd, args, typed, func(conn *client) ([]string, error) {
+		ctx, cancel := conn.limited()
 		defer cancel()
-		groups, err := c.admin.ListGroups(ctx)
+		groups, err := conn.admin.ListGroups(ctx)
 		return groups.Groups(), err
 	})
 }

@@ -54,37 +54,37 @@ func (c *client) describeGroups(names []string) ([]groupDescription, error) {
 	}
 	var all []groupDescription
 	for _, name := range names {
-		l, ok := lags[name]
-		if err := l.Error(); errors.Is(err, kerr.GroupIDNotFound) {
-			d, err := c.describeConsumers(ctx, name)
+		lag, ok := lags[name]
+		if err := lag.Error(); errors.Is(err, kerr.GroupIDNotFound) {
+			group, err := c.describeConsumers(ctx, name)
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, *d)
+			all = append(all, *group)
 			continue
 		} else if err != nil {
 			return nil, fmt.Errorf("group %s: %w", name, c.explain(brokerError(err, "")))
 		}
-		if !ok || l.State == "Dead" && len(l.Lag) == 0 {
+		if !ok || lag.State == "Dead" && len(lag.Lag) == 0 {
 			return nil, c.unknownGroup(name)
 		}
-		d := groupDescription{groupRow: groupRow{name, "classic", l.State, l.ProtocolType, l.Coordinator.NodeID}, Protocol: l.Protocol, Members: []memberRow{}, Partitions: []groupPartition{}}
-		for _, m := range l.Members {
-			row := memberRow{ID: m.MemberID, Client: m.ClientID, Host: m.ClientHost, Partitions: []string{}}
-			if m.InstanceID != nil {
-				row.Instance = *m.InstanceID
+		group := groupDescription{groupRow: groupRow{name, "classic", lag.State, lag.ProtocolType, lag.Coordinator.NodeID}, Protocol: lag.Protocol, Members: []memberRow{}, Partitions: []groupPartition{}}
+		for _, each := range lag.Members {
+			row := memberRow{ID: each.MemberID, Client: each.ClientID, Host: each.ClientHost, Partitions: []string{}}
+			if each.InstanceID != nil {
+				row.Instance = *each.InstanceID
 			}
-			if a, ok := m.Assigned.AsConsumer(); ok {
-				for _, t := range a.Topics {
-					for _, p := range t.Partitions {
-						row.Partitions = append(row.Partitions, fmt.Sprintf("%s/%d", t.Topic, p))
+			if assignment, ok := each.Assigned.AsConsumer(); ok {
+				for _, t := range assignment.Topics {
+					for _, partition := range t.Partitions {
+						row.Partitions = append(row.Partitions, fmt.Sprintf("%s/%d", t.Topic, partition))
 					}
 				}
 			}
 			slices.Sort(row.Partitions)
-			d.Members = append(d.Members, row)
+			group.Members = append(group.Members, row)
 		}
-		for _, p := range l.Lag.Sorted() {
+		for _, p := range lag.Lag.Sorted() {
 			row := groupPartition{Topic: p.Topic, Partition: p.Partition, Committed: p.Commit.At, Start: -1, End: -1, Lag: p.Lag}
 			if p.Start.Err == nil {
 				row.Start = p.Start.Offset
@@ -98,10 +98,10 @@ func (c *client) describeGroups(names []string) ([]groupDescription, error) {
 			if p.Member != nil {
 				row.Member = p.Member.MemberID
 			}
-			d.Lag += max(0, p.Lag)
-			d.Partitions = append(d.Partitions, row)
+			group.Lag += max(0, p.Lag)
+			group.Partitions = append(group.Partitions, row)
 		}
-		all = append(all, d)
+		all = append(all, group)
 	}
 	return all, nil
 }
@@ -110,42 +110,42 @@ func (c *client) describeGroups(names []string) ([]groupDescription, error) {
 // requests for classic groups do not find.
 func (c *client) describeConsumers(ctx context.Context, name string) (*groupDescription, error) {
 	groups, err := c.admin.DescribeConsumerGroups(ctx, name)
-	g, ok := groups[name]
+	described, ok := groups[name]
 	switch {
 	case !ok && err != nil:
 		return nil, c.explain(brokerError(err, ""))
-	case !ok || errors.Is(g.Err, kerr.GroupIDNotFound):
+	case !ok || errors.Is(described.Err, kerr.GroupIDNotFound):
 		return nil, c.unknownGroup(name)
-	case g.Err != nil:
-		return nil, fmt.Errorf("group %s: %w", name, c.explain(brokerError(g.Err, "")))
+	case described.Err != nil:
+		return nil, fmt.Errorf("group %s: %w", name, c.explain(brokerError(described.Err, "")))
 	}
-	d := &groupDescription{groupRow: groupRow{name, "consumer", g.State, "consumer", g.Coordinator.NodeID}, Protocol: g.AssignorName, Members: []memberRow{}, Partitions: []groupPartition{}}
+	group := &groupDescription{groupRow: groupRow{name, "consumer", described.State, "consumer", described.Coordinator.NodeID}, Protocol: described.AssignorName, Members: []memberRow{}, Partitions: []groupPartition{}}
 	committed, err := c.admin.FetchOffsets(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("group %s: %w", name, c.explain(brokerError(err, "")))
 	}
 	of := committed.Partitions()
 	member := map[string]map[int32]string{}
-	for _, m := range g.Members {
-		row := memberRow{ID: m.MemberID, Client: m.ClientID, Host: m.ClientHost, Partitions: []string{}}
-		if m.InstanceID != nil {
-			row.Instance = *m.InstanceID
+	for _, each := range described.Members {
+		row := memberRow{ID: each.MemberID, Client: each.ClientID, Host: each.ClientHost, Partitions: []string{}}
+		if each.InstanceID != nil {
+			row.Instance = *each.InstanceID
 		}
-		for topic, parts := range m.Assignment {
-			for p := range parts {
-				row.Partitions = append(row.Partitions, fmt.Sprintf("%s/%d", topic, p))
-				of.Add(topic, p)
+		for topic, parts := range each.Assignment {
+			for partition := range parts {
+				row.Partitions = append(row.Partitions, fmt.Sprintf("%s/%d", topic, partition))
+				of.Add(topic, partition)
 				if member[topic] == nil {
 					member[topic] = map[int32]string{}
 				}
-				member[topic][p] = m.MemberID
+				member[topic][partition] = each.MemberID
 			}
 		}
 		slices.Sort(row.Partitions)
-		d.Members = append(d.Members, row)
+		group.Members = append(group.Members, row)
 	}
 	if len(of) == 0 {
-		return d, nil
+		return group, nil
 	}
 	starts, err := c.admin.ListStartOffsets(ctx, of.Topics()...)
 	if err != nil && len(starts) == 0 {
@@ -155,14 +155,14 @@ func (c *client) describeConsumers(ctx context.Context, name string) (*groupDesc
 	if err != nil && len(ends) == 0 {
 		return nil, c.explain(brokerError(err, ""))
 	}
-	for _, t := range of.Sorted() {
-		for _, p := range t.Partitions {
-			row := groupPartition{Topic: t.Topic, Partition: p, Committed: -1, Start: -1, End: -1, Lag: -1, Member: member[t.Topic][p]}
-			if o, ok := committed.Lookup(t.Topic, p); ok && o.Err == nil {
+	for _, topic := range of.Sorted() {
+		for _, partition := range topic.Partitions {
+			row := groupPartition{Topic: topic.Topic, Partition: partition, Committed: -1, Start: -1, End: -1, Lag: -1, Member: member[topic.Topic][partition]}
+			if o, ok := committed.Lookup(topic.Topic, partition); ok && o.Err == nil {
 				row.Committed = o.At
 			}
-			start, ok := starts.Lookup(t.Topic, p)
-			end, too := ends.Lookup(t.Topic, p)
+			start, ok := starts.Lookup(topic.Topic, partition)
+			end, too := ends.Lookup(topic.Topic, partition)
 			switch {
 			case !ok || !too:
 				row.Error = "its offsets are not known"
@@ -171,81 +171,81 @@ func (c *client) describeConsumers(ctx context.Context, name string) (*groupDesc
 			default:
 				row.Start, row.End = start.Offset, end.Offset
 				row.Lag = max(0, row.End-max(row.Committed, row.Start))
-				d.Lag += row.Lag
+				group.Lag += row.Lag
 			}
-			d.Partitions = append(d.Partitions, row)
+			group.Partitions = append(group.Partitions, row)
 		}
 	}
-	return d, nil
+	return group, nil
 }
 
-func groupDescribe(o *options) *cobra.Command {
+func groupDescribe(opts *options) *cobra.Command {
 	return &cobra.Command{
 		Use:               "describe GROUP...",
 		Aliases:           []string{"info"},
 		Short:             "Show a group's state, members, offsets and lag",
 		Example:           "  tailbound group describe billing",
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: o.completeGroups,
+		ValidArgsFunction: opts.completeGroups,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.showGroups(cmd, args, func(t *tabwriter.Writer, d groupDescription) {
-				fmt.Fprintf(t, "%s\t%s, %s, %s, coordinator %d, lag %d\n", d.Group, d.Type, d.State, term.Plural(len(d.Members), "member"), d.Coordinator, d.Lag)
-				t.Flush()
-				if len(d.Members) > 0 {
-					fmt.Fprintln(t, "\nMEMBER\tINSTANCE\tCLIENT\tHOST\tPARTITIONS")
-					for _, m := range d.Members {
-						fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", m.ID, m.Instance, m.Client, m.Host, strings.Join(m.Partitions, " "))
+			return opts.showGroups(cmd, args, func(table *tabwriter.Writer, group groupDescription) {
+				fmt.Fprintf(table, "%s\t%s, %s, %s, coordinator %d, lag %d\n", group.Group, group.Type, group.State, term.Plural(len(group.Members), "member"), group.Coordinator, group.Lag)
+				table.Flush()
+				if len(group.Members) > 0 {
+					fmt.Fprintln(table, "\nMEMBER\tINSTANCE\tCLIENT\tHOST\tPARTITIONS")
+					for _, m := range group.Members {
+						fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", m.ID, m.Instance, m.Client, m.Host, strings.Join(m.Partitions, " "))
 					}
-					t.Flush()
+					table.Flush()
 				}
-				fmt.Fprintln(t)
-				printLag(t, d)
+				fmt.Fprintln(table)
+				printLag(table, group)
 			})
 		},
 	}
 }
 
-func groupLag(o *options) *cobra.Command {
+func groupLag(opts *options) *cobra.Command {
 	return &cobra.Command{
 		Use:               "lag GROUP...",
 		Short:             "Show how far groups are behind",
 		Example:           "  tailbound group lag billing --output json | jq '.[0].lag'",
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: o.completeGroups,
+		ValidArgsFunction: opts.completeGroups,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return o.showGroups(cmd, args, func(t *tabwriter.Writer, d groupDescription) {
-				fmt.Fprintf(t, "%s\tlag %d\n", d.Group, d.Lag)
-				t.Flush()
-				printLag(t, d)
+			return opts.showGroups(cmd, args, func(table *tabwriter.Writer, group groupDescription) {
+				fmt.Fprintf(table, "%s\tlag %d\n", group.Group, group.Lag)
+				table.Flush()
+				printLag(table, group)
 			})
 		},
 	}
 }
 
 func (o *options) showGroups(cmd *cobra.Command, names []string, show func(*tabwriter.Writer, groupDescription)) error {
-	c, err := o.connect(cmd)
+	conn, err := o.connect(cmd)
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	all, err := c.describeGroups(names)
+	defer conn.close()
+	all, err := conn.describeGroups(names)
 	if err != nil {
 		return err
 	}
-	return o.print(cmd.OutOrStdout(), all, func(t *tabwriter.Writer) {
-		for i, d := range all {
+	return o.print(cmd.OutOrStdout(), all, func(table *tabwriter.Writer) {
+		for i, group := range all {
 			if i > 0 {
-				fmt.Fprintln(t)
+				fmt.Fprintln(table)
 			}
-			show(t, d)
+			show(table, group)
 		}
 	})
 }
 
-func printLag(t *tabwriter.Writer, d groupDescription) {
-	fmt.Fprintln(t, "TOPIC\tPARTITION\tCOMMITTED\tEND\tLAG\tMEMBER")
-	for _, p := range d.Partitions {
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s%s\n", p.Topic, p.Partition, known(p.Committed), known(p.End), known(p.Lag), p.Member, p.Error)
+func printLag(table *tabwriter.Writer, group groupDescription) {
+	fmt.Fprintln(table, "TOPIC\tPARTITION\tCOMMITTED\tEND\tLAG\tMEMBER")
+	for _, partition := range group.Partitions {
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s%s\n", partition.Topic, partition.Partition, known(partition.Committed), known(partition.End), known(partition.Lag), partition.Member, partition.Error)
 	}
 }
 

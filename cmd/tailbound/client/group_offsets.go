@@ -32,9 +32,9 @@ type resetOptions struct {
 	dry      bool
 }
 
-func groupReset(o *options) *cobra.Command {
+func groupReset(opts *options) *cobra.Command {
 	want := resetOptions{}
-	c := &cobra.Command{
+	command := &cobra.Command{
 		Use:   "reset GROUP",
 		Short: "Move a group's offsets",
 		Long: `Move a group's offsets. The group must have no members.
@@ -50,7 +50,7 @@ the partition has.`,
   tailbound group reset billing --topic orders:0,2 --shift -100
   tailbound group reset billing --file offsets.csv`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: o.completeGroups,
+		ValidArgsFunction: opts.completeGroups,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ways := 0
 			for _, name := range []string{"to", "shift", "file"} {
@@ -61,25 +61,25 @@ the partition has.`,
 			if ways != 1 {
 				return errors.New("give one of --to POSITION, --shift N and --file FILE")
 			}
-			c, err := o.connect(cmd)
+			conn, err := opts.connect(cmd)
 			if err != nil {
 				return err
 			}
-			defer c.close()
-			moves, err := c.planReset(cmd, args[0], want)
+			defer conn.close()
+			moves, err := conn.planReset(cmd, args[0], want)
 			if err != nil {
 				return err
 			}
-			return c.commit(cmd.OutOrStdout(), args[0], moves, want.dry)
+			return conn.commit(cmd.OutOrStdout(), args[0], moves, want.dry)
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&want.to, "to", "", "earliest, latest, an offset, +N, -N or @TIME")
-	f.Int64Var(&want.shift, "shift", 0, "records forwards, or backwards where negative")
-	f.StringVar(&want.file, "file", "", "file of TOPIC,PARTITION,OFFSET lines; - is standard input")
-	f.StringArrayVarP(&want.topics, "topic", "t", nil, "TOPIC or TOPIC:PARTITION,...; may be repeated")
-	f.BoolVar(&want.dry, "dry-run", false, "only show what would be done")
-	return c
+	flags := command.Flags()
+	flags.StringVar(&want.to, "to", "", "earliest, latest, an offset, +N, -N or @TIME")
+	flags.Int64Var(&want.shift, "shift", 0, "records forwards, or backwards where negative")
+	flags.StringVar(&want.file, "file", "", "file of TOPIC,PARTITION,OFFSET lines; - is standard input")
+	flags.StringArrayVarP(&want.topics, "topic", "t", nil, "TOPIC or TOPIC:PARTITION,...; may be repeated")
+	flags.BoolVar(&want.dry, "dry-run", false, "only show what would be done")
+	return command
 }
 
 // planReset is the moves of a reset.
@@ -126,29 +126,29 @@ func (c *client) planReset(cmd *cobra.Command, group string, want resetOptions) 
 		return nil, err
 	}
 	var moves []move
-	for _, r := range ranges {
-		if p := wanted[r.topic]; len(p) > 0 && !slices.Contains(p, r.partition) {
+	for _, span := range ranges {
+		if partitions := wanted[span.topic]; len(partitions) > 0 && !slices.Contains(partitions, span.partition) {
 			continue
 		}
-		m := move{Topic: r.topic, Partition: r.partition, Was: -1, Now: r.from}
-		if at, ok := committed[r.topic][r.partition]; ok {
-			m.Was = at
+		row := move{Topic: span.topic, Partition: span.partition, Was: -1, Now: span.from}
+		if at, ok := committed[span.topic][span.partition]; ok {
+			row.Was = at
 		} else if len(want.topics) == 0 {
 			continue
 		}
 		if want.to == "" {
-			if m.Was < 0 {
-				return nil, fmt.Errorf("%s/%d: nothing is committed that could be shifted; --to says where to begin", r.topic, r.partition)
+			if row.Was < 0 {
+				return nil, fmt.Errorf("%s/%d: nothing is committed that could be shifted; --to says where to begin", span.topic, span.partition)
 			}
-			m.Now = m.Was + want.shift
+			row.Now = row.Was + want.shift
 		}
-		m.within(r)
-		moves = append(moves, m)
+		row.within(span)
+		moves = append(moves, row)
 	}
 	for name, partitions := range wanted {
-		for _, p := range partitions {
-			if !slices.ContainsFunc(ranges, func(r partitionRange) bool { return r.topic == name && r.partition == p }) {
-				return nil, fmt.Errorf("topic %s has no partition %d", name, p)
+		for _, partition := range partitions {
+			if !slices.ContainsFunc(ranges, func(span partitionRange) bool { return span.topic == name && span.partition == partition }) {
+				return nil, fmt.Errorf("topic %s has no partition %d", name, partition)
 			}
 		}
 	}
@@ -156,11 +156,11 @@ func (c *client) planReset(cmd *cobra.Command, group string, want resetOptions) 
 }
 
 // within limits an offset to the records that the partition has, with a note.
-func (m *move) within(r partitionRange) {
-	if m.Now < r.start {
-		m.Now, m.Note = r.start, fmt.Sprintf("%d is before the start", m.Now)
-	} else if m.Now > r.end {
-		m.Now, m.Note = r.end, fmt.Sprintf("%d is after the end", m.Now)
+func (m *move) within(span partitionRange) {
+	if m.Now < span.start {
+		m.Now, m.Note = span.start, fmt.Sprintf("%d is before the start", m.Now)
+	} else if m.Now > span.end {
+		m.Now, m.Note = span.end, fmt.Sprintf("%d is after the end", m.Now)
 	}
 }
 
@@ -190,24 +190,24 @@ func (c *client) committed(group string) (map[string]map[int32]int64, error) {
 		return nil, fmt.Errorf("group %s: %w", group, c.explain(brokerError(err, "")))
 	}
 	all := map[string]map[int32]int64{}
-	for _, o := range answer.Sorted() {
-		if o.Err != nil {
-			return nil, fmt.Errorf("group %s, %s/%d: %w", group, o.Topic, o.Partition, brokerError(o.Err, ""))
+	for _, committed := range answer.Sorted() {
+		if committed.Err != nil {
+			return nil, fmt.Errorf("group %s, %s/%d: %w", group, committed.Topic, committed.Partition, brokerError(committed.Err, ""))
 		}
-		if o.At < 0 {
+		if committed.At < 0 {
 			continue
 		}
-		if all[o.Topic] == nil {
-			all[o.Topic] = map[int32]int64{}
+		if all[committed.Topic] == nil {
+			all[committed.Topic] = map[int32]int64{}
 		}
-		all[o.Topic][o.Partition] = o.At
+		all[committed.Topic][committed.Partition] = committed.At
 	}
 	return all, nil
 }
 
 // commit commits the moves, or with dry only prints them. The group must have no
 // members.
-func (c *client) commit(w io.Writer, group string, moves []move, dry bool) error {
+func (c *client) commit(out io.Writer, group string, moves []move, dry bool) error {
 	ctx, cancel := c.limited()
 	defer cancel()
 	members, err := c.membersOf(ctx, group)
@@ -219,57 +219,57 @@ func (c *client) commit(w io.Writer, group string, moves []move, dry bool) error
 	}
 	if !dry {
 		offsets := kadm.Offsets{}
-		for _, m := range moves {
-			offsets.AddOffset(m.Topic, m.Partition, m.Now, -1)
+		for _, row := range moves {
+			offsets.AddOffset(row.Topic, row.Partition, row.Now, -1)
 		}
 		answer, err := c.admin.CommitOffsets(ctx, group, offsets)
 		if err != nil {
 			return c.explain(brokerError(err, ""))
 		}
-		for i, m := range moves {
-			r, ok := answer.Lookup(m.Topic, m.Partition)
+		for i, row := range moves {
+			resp, ok := answer.Lookup(row.Topic, row.Partition)
 			switch {
 			case !ok:
-				err = fmt.Errorf("%s/%d: the broker said nothing of it", m.Topic, m.Partition)
-			case errors.Is(r.Err, kerr.UnknownMemberID), errors.Is(r.Err, kerr.RebalanceInProgress):
+				err = fmt.Errorf("%s/%d: the broker said nothing of it", row.Topic, row.Partition)
+			case errors.Is(resp.Err, kerr.UnknownMemberID), errors.Is(resp.Err, kerr.RebalanceInProgress):
 				err = c.groupInUse(group)
-			case r.Err != nil:
-				err = fmt.Errorf("%s/%d: %w", m.Topic, m.Partition, brokerError(r.Err, ""))
+			case resp.Err != nil:
+				err = fmt.Errorf("%s/%d: %w", row.Topic, row.Partition, brokerError(resp.Err, ""))
 			default:
 				continue
 			}
 			return fmt.Errorf("group %s, %d of %d offsets were moved: %w", group, i, len(moves), err)
 		}
 	}
-	return c.print(w, moves, func(t *tabwriter.Writer) {
-		fmt.Fprintln(t, "TOPIC\tPARTITION\tWAS\tNOW\t")
-		for _, m := range moves {
-			fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%s\n", m.Topic, m.Partition, known(m.Was), m.Now, m.Note)
+	return c.print(out, moves, func(table *tabwriter.Writer) {
+		fmt.Fprintln(table, "TOPIC\tPARTITION\tWAS\tNOW\t")
+		for _, row := range moves {
+			fmt.Fprintf(table, "%s\t%d\t%s\t%d\t%s\n", row.Topic, row.Partition, known(row.Was), row.Now, row.Note)
 		}
 		if dry {
-			t.Flush()
-			fmt.Fprintln(t, "nothing was changed (--dry-run)")
+			table.Flush()
+			fmt.Fprintln(table, "nothing was changed (--dry-run)")
 		}
 	})
 }
 
-func groupExport(o *options) *cobra.Command {
+func groupExport(opts *options) *cobra.Command {
 	return &cobra.Command{
 		Use:               "export GROUP",
 		Short:             "Print a group's offsets as lines of TOPIC,PARTITION,OFFSET",
 		Long:              "Print a group's offsets as lines of TOPIC,PARTITION,OFFSET, as kafka-consumer-groups has them.",
 		Example:           "  tailbound group offsets export billing > offsets.csv",
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: o.completeGroups,
-		RunE: o.withClient(func(cmd *cobra.Command, c *client, args []string) error {
-			committed, err := c.committed(args[0])
+		ValidArgsFunction: opts.completeGroups,
+		RunE: opts.withClient(func(cmd *cobra.Command, conn *client, args []string) error {
+			committed, err := conn.committed(args[0])
 			if err != nil {
 				return err
 			}
 			rows := []groupOffset{}
 			for topic, partitions := range committed {
-				for p, at := range partitions {
-					rows = append(rows, groupOffset{topic, p, at})
+				for partition, at := range partitions {
+					rows = append(rows, groupOffset{topic, partition, at})
 				}
 			}
 			if len(rows) == 0 {
@@ -281,15 +281,15 @@ func groupExport(o *options) *cobra.Command {
 				}
 				return int(a.Partition - b.Partition)
 			})
-			if o.output != "table" {
-				return o.print(cmd.OutOrStdout(), rows, nil)
+			if opts.output != "table" {
+				return opts.print(cmd.OutOrStdout(), rows, nil)
 			}
-			w := csv.NewWriter(cmd.OutOrStdout())
-			for _, r := range rows {
-				w.Write([]string{r.Topic, strconv.Itoa(int(r.Partition)), strconv.FormatInt(r.Offset, 10)})
+			table := csv.NewWriter(cmd.OutOrStdout())
+			for _, offset := range rows {
+				table.Write([]string{offset.Topic, strconv.Itoa(int(offset.Partition)), strconv.FormatInt(offset.Offset, 10)})
 			}
-			w.Flush()
-			return w.Error()
+			table.Flush()
+			return table.Error()
 		}),
 	}
 }
@@ -300,24 +300,24 @@ type groupOffset struct {
 	Offset    int64  `json:"offset"`
 }
 
-func groupImport(o *options) *cobra.Command {
+func groupImport(opts *options) *cobra.Command {
 	var dry bool
-	c := &cobra.Command{
+	command := &cobra.Command{
 		Use:               "import GROUP FILE",
 		Short:             "Give a group the offsets of a file; the group is made where it is not there",
 		Example:           "  tailbound group offsets import billing offsets.csv --dry-run",
 		Args:              cobra.ExactArgs(2),
-		ValidArgsFunction: o.completeImport,
-		RunE: o.withClient(func(cmd *cobra.Command, c *client, args []string) error {
-			moves, err := c.planImport(cmd, args[0], args[1])
+		ValidArgsFunction: opts.completeImport,
+		RunE: opts.withClient(func(cmd *cobra.Command, conn *client, args []string) error {
+			moves, err := conn.planImport(cmd, args[0], args[1])
 			if err != nil {
 				return err
 			}
-			return c.commit(cmd.OutOrStdout(), args[0], moves, dry)
+			return conn.commit(cmd.OutOrStdout(), args[0], moves, dry)
 		}),
 	}
-	c.Flags().BoolVar(&dry, "dry-run", false, "only show what would be done")
-	return c
+	command.Flags().BoolVar(&dry, "dry-run", false, "only show what would be done")
+	return command
 }
 
 // planImport is the moves that a file of TOPIC,PARTITION,OFFSET lines asks for.
@@ -340,9 +340,9 @@ func (c *client) planImport(cmd *cobra.Command, group, file string) ([]move, err
 		return nil, err
 	}
 	var topics []string
-	for _, r := range rows {
-		if !slices.Contains(topics, r.Topic) {
-			topics = append(topics, r.Topic)
+	for _, offset := range rows {
+		if !slices.Contains(topics, offset.Topic) {
+			topics = append(topics, offset.Topic)
 		}
 	}
 	ranges, err := c.ranges(topics, nil, offsetRange{to: position{kind: atEnd}})
@@ -350,43 +350,45 @@ func (c *client) planImport(cmd *cobra.Command, group, file string) ([]move, err
 		return nil, err
 	}
 	var moves []move
-	for _, r := range rows {
-		i := slices.IndexFunc(ranges, func(x partitionRange) bool { return x.topic == r.Topic && x.partition == r.Partition })
+	for _, offset := range rows {
+		i := slices.IndexFunc(ranges, func(span partitionRange) bool {
+			return span.topic == offset.Topic && span.partition == offset.Partition
+		})
 		if i < 0 {
-			return nil, fmt.Errorf("%s: topic %s has no partition %d", file, r.Topic, r.Partition)
+			return nil, fmt.Errorf("%s: topic %s has no partition %d", file, offset.Topic, offset.Partition)
 		}
-		m := move{Topic: r.Topic, Partition: r.Partition, Was: -1, Now: r.Offset}
-		if at, ok := committed[r.Topic][r.Partition]; ok {
-			m.Was = at
+		row := move{Topic: offset.Topic, Partition: offset.Partition, Was: -1, Now: offset.Offset}
+		if at, ok := committed[offset.Topic][offset.Partition]; ok {
+			row.Was = at
 		}
-		m.within(ranges[i])
-		moves = append(moves, m)
+		row.within(ranges[i])
+		moves = append(moves, row)
 	}
 	return moves, nil
 }
 
 // readOffsets reads lines of TOPIC,PARTITION,OFFSET. file is its name, for errors.
 func readOffsets(in io.Reader, file string) ([]groupOffset, error) {
-	r := csv.NewReader(in)
-	r.FieldsPerRecord = 3
-	r.Comment = '#'
-	r.TrimLeadingSpace = true
+	lines := csv.NewReader(in)
+	lines.FieldsPerRecord = 3
+	lines.Comment = '#'
+	lines.TrimLeadingSpace = true
 	var rows []groupOffset
 	for {
-		fields, err := r.Read()
+		fields, err := lines.Read()
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w (it is lines of TOPIC,PARTITION,OFFSET)", file, err)
 		}
-		line, _ := r.FieldPos(0)
+		line, _ := lines.FieldPos(0)
 		p, err1 := strconv.ParseInt(fields[1], 10, 32)
 		at, err2 := strconv.ParseInt(fields[2], 10, 64)
 		if err1 != nil || err2 != nil || p < 0 || at < 0 {
 			return nil, fmt.Errorf("%s:%d: %q: it is TOPIC,PARTITION,OFFSET", file, line, strings.Join(fields, ","))
 		}
-		if slices.ContainsFunc(rows, func(r groupOffset) bool { return r.Topic == fields[0] && r.Partition == int32(p) }) {
+		if slices.ContainsFunc(rows, func(offset groupOffset) bool { return offset.Topic == fields[0] && offset.Partition == int32(p) }) {
 			return nil, fmt.Errorf("%s:%d: %s/%d is there twice", file, line, fields[0], p)
 		}
 		rows = append(rows, groupOffset{fields[0], int32(p), at})

@@ -27,11 +27,11 @@ type options struct {
 const DefaultBrokers = "127.0.0.1:9092"
 
 // flags adds the flags to a command and all commands below it.
-func (o *options) flags(c *cobra.Command) {
-	f := c.PersistentFlags()
-	f.StringSliceVarP(&o.brokers, "brokers", "b", strings.Split(term.EnvOr("TAILBOUND_BROKERS", DefaultBrokers), ","), "brokers to begin with, HOST:PORT,... (environment: TAILBOUND_BROKERS)")
-	f.DurationVar(&o.timeout, "timeout", 10*time.Second, "how long to wait for a broker's answer")
-	term.OutputFlag(c, f, &o.output)
+func (o *options) flags(command *cobra.Command) {
+	flags := command.PersistentFlags()
+	flags.StringSliceVarP(&o.brokers, "brokers", "b", strings.Split(term.EnvOr("TAILBOUND_BROKERS", DefaultBrokers), ","), "brokers to begin with, HOST:PORT,... (environment: TAILBOUND_BROKERS)")
+	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "how long to wait for a broker's answer")
+	term.OutputFlag(command, flags, &o.output)
 }
 
 // softwareVersion is the version in the characters that ApiVersions allows.
@@ -44,14 +44,14 @@ func (o *options) softwareVersion() string {
 	}, "v"+o.version)
 }
 
-// print writes value as JSON or YAML, or has table write it, as --output says.
-func (o *options) print(w io.Writer, value any, table func(w *tabwriter.Writer)) error {
+// print writes value as JSON or YAML, or as the table that write writes, as --output says.
+func (o *options) print(out io.Writer, value any, write func(table *tabwriter.Writer)) error {
 	if o.output == "table" {
-		t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-		table(t)
-		return t.Flush()
+		table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+		write(table)
+		return table.Flush()
 	}
-	return term.PrintValue(w, o.output, value)
+	return term.PrintValue(out, o.output, value)
 }
 
 // outcome is the result for one of several topics, groups or partitions.
@@ -63,19 +63,19 @@ type outcome struct {
 
 // printOutcomes prints results, errors to standard error. One error or more makes the
 // exit status 1.
-func (o *options) printOutcomes(w io.Writer, all []outcome) error {
+func (o *options) printOutcomes(out io.Writer, all []outcome) error {
 	failed := 0
-	err := o.print(w, all, func(t *tabwriter.Writer) {
-		for _, x := range all {
-			if x.Error == "" {
-				fmt.Fprintf(t, "%s\t%s\n", x.Name, x.Done)
+	err := o.print(out, all, func(table *tabwriter.Writer) {
+		for _, row := range all {
+			if row.Error == "" {
+				fmt.Fprintf(table, "%s\t%s\n", row.Name, row.Done)
 			}
 		}
 	})
-	for _, x := range all {
-		if x.Error != "" {
+	for _, row := range all {
+		if row.Error != "" {
 			failed++
-			fmt.Fprintf(os.Stderr, "tailbound: %s: %s\n", x.Name, x.Error)
+			fmt.Fprintf(os.Stderr, "tailbound: %s: %s\n", row.Name, row.Error)
 		}
 	}
 	if err == nil && failed > 0 {
@@ -86,10 +86,10 @@ func (o *options) printOutcomes(w io.Writer, all []outcome) error {
 
 // completeTopics completes names of topics.
 func (o *options) completeTopics(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-	return o.complete(cmd, args, typed, func(c *client) ([]string, error) {
-		ctx, cancel := c.limited()
+	return o.complete(cmd, args, typed, func(conn *client) ([]string, error) {
+		ctx, cancel := conn.limited()
 		defer cancel()
-		topics, err := c.admin.ListTopics(ctx)
+		topics, err := conn.admin.ListTopics(ctx)
 		return topics.Names(), err
 	})
 }
@@ -99,12 +99,12 @@ func (o *options) completeTopics(cmd *cobra.Command, args []string, typed string
 func (o *options) complete(cmd *cobra.Command, args []string, typed string, list func(*client) ([]string, error)) ([]string, cobra.ShellCompDirective) {
 	quick := *o
 	quick.timeout, quick.output = 2*time.Second, "table"
-	c, err := quick.connect(cmd)
+	conn, err := quick.connect(cmd)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	defer c.close()
-	all, err := list(c)
+	defer conn.close()
+	all, err := list(conn)
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -96,8 +96,8 @@ type partitionRange struct {
 
 // ranges are what a range of positions means in each partition, ordered by topic and
 // partition. An empty list of partitions means all.
-func (c *client) ranges(topics []string, partitions []int32, r offsetRange) ([]partitionRange, error) {
-	m, err := c.metadata(topics...)
+func (c *client) ranges(topics []string, partitions []int32, span offsetRange) ([]partitionRange, error) {
+	metadata, err := c.metadata(topics...)
 	if err != nil {
 		return nil, err
 	}
@@ -121,15 +121,15 @@ func (c *client) ranges(topics []string, partitions []int32, r offsetRange) ([]p
 	if err != nil {
 		return nil, err
 	}
-	resolve := func(p position) (func(t string, i int32) int64, error) {
+	resolve := func(p position) (func(topic string, i int32) int64, error) {
 		var times kadm.ListedOffsets
 		if p.kind == atTime {
 			if times, err = list(func() (kadm.ListedOffsets, error) { return c.admin.ListOffsetsAfterMilli(ctx, p.n, topics...) }); err != nil {
 				return nil, err
 			}
 		}
-		return func(t string, i int32) int64 {
-			start, end := starts[t][i].Offset, ends[t][i].Offset
+		return func(topic string, i int32) int64 {
+			start, end := starts[topic][i].Offset, ends[topic][i].Offset
 			switch p.kind {
 			case atStart:
 				return start
@@ -140,38 +140,38 @@ func (c *client) ranges(topics []string, partitions []int32, r offsetRange) ([]p
 			case beforeEnd:
 				return max(end-p.n, start)
 			case atTime:
-				if l, ok := times.Lookup(t, i); ok && l.Offset >= 0 {
-					return l.Offset
+				if listed, ok := times.Lookup(topic, i); ok && listed.Offset >= 0 {
+					return listed.Offset
 				}
 				return end
 			}
 			return p.n
 		}, nil
 	}
-	from, err := resolve(r.from)
+	from, err := resolve(span.from)
 	if err != nil {
 		return nil, err
 	}
-	to, err := resolve(r.to)
+	to, err := resolve(span.to)
 	if err != nil {
 		return nil, err
 	}
 	var all []partitionRange
-	for _, t := range topics {
-		numbers := m.Topics[t].Partitions.Numbers()
-		for _, p := range partitions {
-			if !slices.Contains(numbers, p) {
-				return nil, fmt.Errorf("topic %s has no partition %d; it has %s, from 0", t, p, term.Plural(len(numbers), "partition"))
+	for _, topic := range topics {
+		numbers := metadata.Topics[topic].Partitions.Numbers()
+		for _, partition := range partitions {
+			if !slices.Contains(numbers, partition) {
+				return nil, fmt.Errorf("topic %s has no partition %d; it has %s, from 0", topic, partition, term.Plural(len(numbers), "partition"))
 			}
 		}
-		for _, p := range numbers {
-			if len(partitions) > 0 && !slices.Contains(partitions, p) {
+		for _, partition := range numbers {
+			if len(partitions) > 0 && !slices.Contains(partitions, partition) {
 				continue
 			}
-			x := partitionRange{topic: t, partition: p, start: starts[t][p].Offset, end: ends[t][p].Offset}
-			x.from = max(from(t, p), x.start)
-			x.to = max(to(t, p), x.start)
-			all = append(all, x)
+			span := partitionRange{topic: topic, partition: partition, start: starts[topic][partition].Offset, end: ends[topic][partition].Offset}
+			span.from = max(from(topic, partition), span.start)
+			span.to = max(to(topic, partition), span.start)
+			all = append(all, span)
 		}
 	}
 	return all, nil

@@ -32,8 +32,8 @@ type produceOptions struct {
 }
 
 func produceCommand(version string) *cobra.Command {
-	o, want := &options{version: version}, produceOptions{batchBytes: 1000012}
-	c := &cobra.Command{
+	opts, want := &options{version: version}, produceOptions{batchBytes: 1000012}
+	command := &cobra.Command{
 		Use:   "produce TOPIC [FILE...]",
 		Short: "Write records, one for each line of standard input or of files",
 		Long: `Write records, one for each line of standard input or of files, and wait until
@@ -48,26 +48,26 @@ as '%k %v\n', or json for lines as consume --format json prints them.`,
   tailbound produce images --whole *.png -z zstd
   tailbound consume old -e -f json | tailbound produce new -f json`,
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: o.completeProduce,
-		RunE:              func(cmd *cobra.Command, args []string) error { return produce(cmd, o, want, args[0], args[1:]) },
+		ValidArgsFunction: opts.completeProduce,
+		RunE:              func(cmd *cobra.Command, args []string) error { return produce(cmd, opts, want, args[0], args[1:]) },
 	}
-	o.flags(c)
-	f := c.Flags()
-	f.StringVarP(&want.key, "key", "k", "", "key of every record")
-	f.StringVarP(&want.keyDelimiter, "key-delimiter", "K", "", "a line is key and value with this between")
-	f.StringArrayVarP(&want.headers, "header", "H", nil, "KEY=VALUE of every record; may be repeated")
-	f.Int32VarP(&want.partition, "partition", "p", -1, "write to this partition (-1: by key, else spread)")
-	f.StringVarP(&want.codec, "compression", "z", "none", "none, gzip, snappy, lz4 or zstd")
-	f.StringVar(&want.acks, "acks", "all", "all, 1, or 0 (no answer is awaited)")
-	f.Var(&want.batchBytes, "max-message-bytes", "largest record batch that is sent, at most 64MiB")
-	f.Float64Var(&want.rate, "rate", 0, "records a second at most (0: as fast as it goes)")
-	f.Int64VarP(&want.count, "num", "n", 0, "end after so many records")
-	f.StringVarP(&want.format, "format", "f", "", "what a record looks like, or json")
-	f.BoolVar(&want.whole, "whole", false, "each file, or all of standard input, is one record")
-	f.BoolVar(&want.create, "create", false, "have the broker create the topic where it allows that")
-	f.BoolVarP(&want.tombstone, "tombstone", "Z", false, "an empty value is none")
-	f.BoolVarP(&want.verbose, "verbose", "v", false, "print partition and offset of each record")
-	return c
+	opts.flags(command)
+	flags := command.Flags()
+	flags.StringVarP(&want.key, "key", "k", "", "key of every record")
+	flags.StringVarP(&want.keyDelimiter, "key-delimiter", "K", "", "a line is key and value with this between")
+	flags.StringArrayVarP(&want.headers, "header", "H", nil, "KEY=VALUE of every record; may be repeated")
+	flags.Int32VarP(&want.partition, "partition", "p", -1, "write to this partition (-1: by key, else spread)")
+	flags.StringVarP(&want.codec, "compression", "z", "none", "none, gzip, snappy, lz4 or zstd")
+	flags.StringVar(&want.acks, "acks", "all", "all, 1, or 0 (no answer is awaited)")
+	flags.Var(&want.batchBytes, "max-message-bytes", "largest record batch that is sent, at most 64MiB")
+	flags.Float64Var(&want.rate, "rate", 0, "records a second at most (0: as fast as it goes)")
+	flags.Int64VarP(&want.count, "num", "n", 0, "end after so many records")
+	flags.StringVarP(&want.format, "format", "f", "", "what a record looks like, or json")
+	flags.BoolVar(&want.whole, "whole", false, "each file, or all of standard input, is one record")
+	flags.BoolVar(&want.create, "create", false, "have the broker create the topic where it allows that")
+	flags.BoolVarP(&want.tombstone, "tombstone", "Z", false, "an empty value is none")
+	flags.BoolVarP(&want.verbose, "verbose", "v", false, "print partition and offset of each record")
+	return command
 }
 
 // completeProduce completes a topic's name, then files.
@@ -133,7 +133,7 @@ func (x *produceOptions) kafkaOptions(topic string) ([]kgo.Opt, error) {
 	return options, nil
 }
 
-func produce(cmd *cobra.Command, o *options, want produceOptions, topic string, files []string) error {
+func produce(cmd *cobra.Command, opts *options, want produceOptions, topic string, files []string) error {
 	options, err := want.kafkaOptions(topic)
 	options = append(options, patient(cmd.ErrOrStderr()))
 	if err != nil {
@@ -148,58 +148,58 @@ func produce(cmd *cobra.Command, o *options, want produceOptions, topic string, 
 		headers = append(headers, kgo.RecordHeader{Key: k, Value: []byte(v)})
 	}
 	sources := []source{{"standard input", cmd.InOrStdin()}}
-	p := producing{want: want, out: bufio.NewWriter(cmd.OutOrStdout()), byPartition: map[int32]*producedPartition{}}
+	started := producing{want: want, out: bufio.NewWriter(cmd.OutOrStdout()), byPartition: map[int32]*producedPartition{}}
 	if len(files) > 0 {
 		sources = nil
 		if !want.verbose {
-			p.bar = term.NewProgress(os.Stderr, "writing")
+			started.bar = term.NewProgress(os.Stderr, "writing")
 		}
 		for _, name := range files {
-			f, err := os.Open(name)
+			file, err := os.Open(name)
 			if err != nil {
 				return err
 			}
-			defer f.Close()
-			if about, err := f.Stat(); err != nil || !about.Mode().IsRegular() {
-				p.bar = nil // a pipe's size is not known
+			defer file.Close()
+			if about, err := file.Stat(); err != nil || !about.Mode().IsRegular() {
+				started.bar = nil // a pipe's size is not known
 			} else {
-				p.bytes += about.Size()
+				started.bytes += about.Size()
 			}
-			sources = append(sources, source{name, &counted{f, &p.bytesRead}})
+			sources = append(sources, source{name, &counted{file, &started.bytesRead}})
 		}
 	}
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	c, err := o.connect(cmd, options...)
+	conn, err := opts.connect(cmd, options...)
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer conn.close()
 	if !want.create {
-		m, err := c.metadata(topic)
+		metadata, err := conn.metadata(topic)
 		if err != nil {
 			return err
 		}
-		if n := len(m.Topics[topic].Partitions); int(want.partition) >= n {
+		if n := len(metadata.Topics[topic].Partitions); int(want.partition) >= n {
 			return fmt.Errorf("topic %s has no partition %d; it has %s, from 0", topic, want.partition, term.Plural(n, "partition"))
 		}
 	}
-	p.c, p.began, p.sum.Topic = c, time.Now(), topic
-	for _, s := range sources {
-		if err = p.all(ctx, s, headers); err != nil {
+	started.c, started.began, started.sum.Topic = conn, time.Now(), topic
+	for _, input := range sources {
+		if err = started.all(ctx, input, headers); err != nil {
 			break
 		}
 	}
 	stop() // a second interrupt ends at once
-	if e := c.kafka.Flush(cmd.Context()); err == nil {
+	if e := conn.kafka.Flush(cmd.Context()); err == nil {
 		err = e
 	}
-	p.bar.End()
-	if e := p.report(cmd.ErrOrStderr()); err == nil {
+	started.bar.End()
+	if e := started.report(cmd.ErrOrStderr()); err == nil {
 		err = e
 	}
-	if p.first != nil {
-		return fmt.Errorf("%d of %d records were not written; the first: %w", p.sum.Failed, p.sum.Failed+p.sum.Records, c.explain(brokerError(p.first, "")))
+	if started.first != nil {
+		return fmt.Errorf("%d of %d records were not written; the first: %w", started.sum.Failed, started.sum.Failed+started.sum.Records, conn.explain(brokerError(started.first, "")))
 	}
 	if errors.Is(err, context.Canceled) {
 		return term.ExitStatus(130)
@@ -218,8 +218,8 @@ type counted struct {
 	n *int64
 }
 
-func (c *counted) Read(b []byte) (int, error) {
-	n, err := c.Reader.Read(b)
+func (c *counted) Read(text []byte) (int, error) {
+	n, err := c.Reader.Read(text)
 	*c.n += int64(n)
 	return n, err
 }
@@ -243,8 +243,8 @@ type producing struct {
 }
 
 // all writes all records of one source. After a failed record it stops.
-func (p *producing) all(ctx context.Context, s source, headers []kgo.RecordHeader) error {
-	next, err := p.want.reader(s)
+func (p *producing) all(ctx context.Context, input source, headers []kgo.RecordHeader) error {
+	next, err := p.want.reader(input)
 	if err != nil {
 		return err
 	}
@@ -252,23 +252,23 @@ func (p *producing) all(ctx context.Context, s source, headers []kgo.RecordHeade
 		if p.want.count > 0 && p.read == p.want.count {
 			return nil
 		}
-		r, err := next()
+		record, err := next()
 		if err == io.EOF {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+			return fmt.Errorf("%s: %w", input.name, err)
 		}
 		p.read++
-		r.Headers = append(r.Headers, headers...)
+		record.Headers = append(record.Headers, headers...)
 		if p.want.key != "" {
-			r.Key = []byte(p.want.key)
+			record.Key = []byte(p.want.key)
 		}
 		if p.want.partition >= 0 {
-			r.Partition = p.want.partition
+			record.Partition = p.want.partition
 		}
-		if p.want.tombstone && len(r.Value) == 0 {
-			r.Value = nil
+		if p.want.tombstone && len(record.Value) == 0 {
+			record.Value = nil
 		}
 		if p.want.rate > 0 {
 			due := p.began.Add(time.Duration(float64(p.read-1) / p.want.rate * 1e9))
@@ -281,7 +281,7 @@ func (p *producing) all(ctx context.Context, s source, headers []kgo.RecordHeade
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		p.c.kafka.Produce(p.c.ctx, r, p.promise)
+		p.c.kafka.Produce(p.c.ctx, record, p.promise)
 		p.bar.At(p.bytesRead, p.bytes)
 		if p.failed() {
 			return nil
@@ -296,7 +296,7 @@ func (p *producing) failed() bool {
 }
 
 // promise takes the result of one record.
-func (p *producing) promise(r *kgo.Record, err error) {
+func (p *producing) promise(record *kgo.Record, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
@@ -307,28 +307,28 @@ func (p *producing) promise(r *kgo.Record, err error) {
 		return
 	}
 	p.sum.Records++
-	p.sum.Bytes += int64(len(r.Key) + len(r.Value))
-	x := p.byPartition[r.Partition]
-	if x == nil {
-		x = &producedPartition{Partition: r.Partition, First: r.Offset}
-		p.byPartition[r.Partition] = x
+	p.sum.Bytes += int64(len(record.Key) + len(record.Value))
+	part := p.byPartition[record.Partition]
+	if part == nil {
+		part = &producedPartition{Partition: record.Partition, First: record.Offset}
+		p.byPartition[record.Partition] = part
 	}
-	x.Records++
-	x.Last = r.Offset
+	part.Records++
+	part.Last = record.Offset
 	if p.want.verbose {
-		fmt.Fprintf(p.out, "%d/%d\n", r.Partition, r.Offset)
+		fmt.Fprintf(p.out, "%d/%d\n", record.Partition, record.Offset)
 	}
 }
 
 // report prints the summary: to standard error as text, or as --output says.
-func (p *producing) report(w io.Writer) error {
+func (p *producing) report(out io.Writer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sum.Seconds = time.Since(p.began).Seconds()
 	p.sum.Partitions = []producedPartition{}
 	for i := int32(0); len(p.sum.Partitions) < len(p.byPartition); i++ {
-		if x := p.byPartition[i]; x != nil {
-			p.sum.Partitions = append(p.sum.Partitions, *x)
+		if part := p.byPartition[i]; part != nil {
+			p.sum.Partitions = append(p.sum.Partitions, *part)
 		}
 	}
 	if p.c.output != "table" {
@@ -336,13 +336,13 @@ func (p *producing) report(w io.Writer) error {
 			return err
 		}
 	} else {
-		fmt.Fprintf(w, "%s, %s to %s in %s\n", term.Plural(int(p.sum.Records), "record"), term.Plural(int(p.sum.Bytes), "byte"), p.sum.Topic, time.Duration(p.sum.Seconds*1e9).Round(time.Millisecond))
+		fmt.Fprintf(out, "%s, %s to %s in %s\n", term.Plural(int(p.sum.Records), "record"), term.Plural(int(p.sum.Bytes), "byte"), p.sum.Topic, time.Duration(p.sum.Seconds*1e9).Round(time.Millisecond))
 	}
 	return p.out.Flush()
 }
 
 // reader is a function that reads the next record of a source, io.EOF at the end.
-func (x *produceOptions) reader(s source) (func() (*kgo.Record, error), error) {
+func (x *produceOptions) reader(input source) (func() (*kgo.Record, error), error) {
 	switch {
 	case x.whole:
 		over := false
@@ -351,20 +351,20 @@ func (x *produceOptions) reader(s source) (func() (*kgo.Record, error), error) {
 				return nil, io.EOF
 			}
 			over = true
-			b, err := io.ReadAll(s.r)
-			return &kgo.Record{Value: b}, err
+			text, err := io.ReadAll(input.r)
+			return &kgo.Record{Value: text}, err
 		}, nil
 	case x.format == "json":
-		decoder := json.NewDecoder(s.r)
+		decoder := json.NewDecoder(input.r)
 		return func() (*kgo.Record, error) {
-			var j recordJSON
-			if err := decoder.Decode(&j); err != nil {
+			var fields recordJSON
+			if err := decoder.Decode(&fields); err != nil {
 				return nil, err
 			}
-			return fromJSON(j)
+			return fromJSON(fields)
 		}, nil
 	case x.format != "":
-		r, err := kgo.NewRecordReader(s.r, x.format)
+		r, err := kgo.NewRecordReader(input.r, x.format)
 		if err != nil {
 			return nil, fmt.Errorf("--format %q: %w", x.format, err)
 		}
@@ -376,7 +376,7 @@ func (x *produceOptions) reader(s source) (func() (*kgo.Record, error), error) {
 			return k, err
 		}, nil
 	}
-	lines := bufio.NewReaderSize(s.r, 64<<10)
+	lines := bufio.NewReaderSize(input.r, 64<<10)
 	number := 0
 	return func() (*kgo.Record, error) {
 		line, err := lines.ReadBytes('\n')

@@ -55,74 +55,73 @@ func (t *recordTime) UnmarshalJSON(text []byte) error {
 // recordPrinter is a function that prints a record in a format of --format.
 func recordPrinter(format string) (func(io.Writer, *kgo.Record) error, error) {
 	if format == "json" {
-		return func(w io.Writer, r *kgo.Record) error { return json.NewEncoder(w).Encode(toJSON(r)) }, nil
+		return func(out io.Writer, record *kgo.Record) error { return json.NewEncoder(out).Encode(toJSON(record)) }, nil
 	}
-	f, err := kgo.NewRecordFormatter(format)
+	formatter, err := kgo.NewRecordFormatter(format)
 	if err != nil {
 		return nil, fmt.Errorf("--format %q: %w", format, err)
 	}
 	var line []byte
-	return func(w io.Writer, r *kgo.Record) error {
-		line = f.AppendRecord(line[:0], r)
-		_, err := w.Write(line)
+	return func(out io.Writer, record *kgo.Record) error {
+		line = formatter.AppendRecord(line[:0], record)
+		_, err := out.Write(line)
 		return err
 	}, nil
 }
 
 // toJSON and fromJSON are inverse, except for topic, partition and offset, which a
 // record that is produced does not have yet.
-func toJSON(r *kgo.Record) recordJSON {
-	x := recordJSON{Topic: r.Topic, Partition: &r.Partition, Offset: r.Offset, Time: recordTime{r.Timestamp.UTC()}}
-	x.Base64 = !utf8.Valid(r.Key) || !utf8.Valid(r.Value)
-	for _, h := range r.Headers {
-		x.Base64 = x.Base64 || !utf8.Valid(h.Value)
+func toJSON(record *kgo.Record) recordJSON {
+	fields := recordJSON{Topic: record.Topic, Partition: &record.Partition, Offset: record.Offset, Time: recordTime{record.Timestamp.UTC()}}
+	fields.Base64 = !utf8.Valid(record.Key) || !utf8.Valid(record.Value)
+	for _, header := range record.Headers {
+		fields.Base64 = fields.Base64 || !utf8.Valid(header.Value)
 	}
-	text := func(b []byte) *string {
-		if b == nil {
+	encoded := func(text []byte) *string {
+		if text == nil {
 			return nil
 		}
-		s := string(b)
-		if x.Base64 {
-			s = base64.StdEncoding.EncodeToString(b)
+		s := string(text)
+		if fields.Base64 {
+			s = base64.StdEncoding.EncodeToString(text)
 		}
 		return &s
 	}
-	x.Key, x.Value = text(r.Key), text(r.Value)
-	for _, h := range r.Headers {
-		v := ""
-		if p := text(h.Value); p != nil {
-			v = *p
+	fields.Key, fields.Value = encoded(record.Key), encoded(record.Value)
+	for _, header := range record.Headers {
+		field := headerJSON{Key: header.Key}
+		if value := encoded(header.Value); value != nil {
+			field.Value = *value
 		}
-		k := headerJSON{Key: h.Key, Value: v}
-		if !utf8.ValidString(h.Key) {
-			k.Key, k.KeyBase64 = base64.StdEncoding.EncodeToString([]byte(h.Key)), true
+		if !utf8.ValidString(header.Key) {
+			field.Key, field.KeyBase64 = base64.StdEncoding.EncodeToString([]byte(header.Key)), true
 		}
-		x.Headers = append(x.Headers, k)
+		fields.Headers = append(fields.Headers, field)
 	}
-	return x
+	return fields
 }
 
-func fromJSON(j recordJSON) (*kgo.Record, error) {
+func fromJSON(fields recordJSON) (*kgo.Record, error) {
 	var wrong error
 	data := func(s *string) []byte {
 		if s == nil {
 			return nil
 		}
-		if !j.Base64 {
+		if !fields.Base64 {
 			return []byte(*s)
 		}
-		b, err := base64.StdEncoding.DecodeString(*s)
+		text, err := base64.StdEncoding.DecodeString(*s)
 		wrong = errors.Join(wrong, err)
-		return b
+		return text
 	}
-	r := &kgo.Record{Key: data(j.Key), Value: data(j.Value), Timestamp: j.Time.Time}
-	for _, h := range j.Headers {
-		key := h.Key
-		if h.KeyBase64 {
-			b, err := base64.StdEncoding.DecodeString(key)
-			key, wrong = string(b), errors.Join(wrong, err)
+	record := &kgo.Record{Key: data(fields.Key), Value: data(fields.Value), Timestamp: fields.Time.Time}
+	for _, header := range fields.Headers {
+		key := header.Key
+		if header.KeyBase64 {
+			text, err := base64.StdEncoding.DecodeString(key)
+			key, wrong = string(text), errors.Join(wrong, err)
 		}
-		r.Headers = append(r.Headers, kgo.RecordHeader{Key: key, Value: data(&h.Value)})
+		record.Headers = append(record.Headers, kgo.RecordHeader{Key: key, Value: data(&header.Value)})
 	}
-	return r, wrong
+	return record, wrong
 }

@@ -56,8 +56,8 @@ func configStep(err error, set map[string]*string) (steps string) {
 // configNames are the configurations of a topic at a Tailbound broker. Most of them
 // any Kafka broker has.
 func configNames() (names []string) {
-	for _, d := range cluster.Configs() {
-		names = append(names, d.Name)
+	for _, config := range cluster.Configs() {
+		names = append(names, config.Name)
 	}
 	return names
 }

@@ -42,25 +42,25 @@ type configRow struct {
 	Source string `json:"source"`
 }
 
-func topicDescribe(o *options) *cobra.Command {
+func topicDescribe(opts *options) *cobra.Command {
 	return &cobra.Command{
 		Use:               "describe TOPIC...",
 		Aliases:           []string{"info"},
 		Short:             "Show partitions, leaders, offsets and configuration of topics",
 		Example:           "  tailbound topic describe orders\n  tailbound topic describe orders --output json | jq '.[0].partition_list[].end'",
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: o.completeTopics,
-		RunE: o.withClient(func(cmd *cobra.Command, c *client, args []string) error {
-			all, err := c.describeTopics(args)
+		ValidArgsFunction: opts.completeTopics,
+		RunE: opts.withClient(func(cmd *cobra.Command, conn *client, args []string) error {
+			all, err := conn.describeTopics(args)
 			if err != nil {
 				return err
 			}
-			return o.print(cmd.OutOrStdout(), all, func(t *tabwriter.Writer) {
-				for i, d := range all {
+			return opts.print(cmd.OutOrStdout(), all, func(table *tabwriter.Writer) {
+				for i, topic := range all {
 					if i > 0 {
-						fmt.Fprintln(t)
+						fmt.Fprintln(table)
 					}
-					printTopic(t, d)
+					printTopic(table, topic)
 				}
 			})
 		}),
@@ -68,7 +68,7 @@ func topicDescribe(o *options) *cobra.Command {
 }
 
 func (c *client) describeTopics(names []string) ([]topicDescription, error) {
-	m, err := c.metadata(names...)
+	metadata, err := c.metadata(names...)
 	if err != nil {
 		return nil, err
 	}
@@ -85,13 +85,13 @@ func (c *client) describeTopics(names []string) ([]topicDescription, error) {
 	configs, configsErr := c.admin.DescribeTopicConfigs(ctx, names...)
 	var all []topicDescription
 	for _, name := range names {
-		d := m.Topics[name]
-		t := topicDescription{topicRow: topicRow{name, d.ID.String(), len(d.Partitions), d.Partitions.NumReplicas(), d.IsInternal}}
-		for _, p := range d.Partitions.Sorted() {
-			row := partitionRow{Partition: p.Partition, Leader: p.Leader, Epoch: p.LeaderEpoch, Replicas: p.Replicas, Start: -1, End: -1}
-			start, _ := starts.Lookup(name, p.Partition)
-			end, _ := ends.Lookup(name, p.Partition)
-			for _, e := range []error{p.Err, start.Err, end.Err} {
+		detail := metadata.Topics[name]
+		topic := topicDescription{topicRow: topicRow{name, detail.ID.String(), len(detail.Partitions), detail.Partitions.NumReplicas(), detail.IsInternal}}
+		for _, partition := range detail.Partitions.Sorted() {
+			row := partitionRow{Partition: partition.Partition, Leader: partition.Leader, Epoch: partition.LeaderEpoch, Replicas: partition.Replicas, Start: -1, End: -1}
+			start, _ := starts.Lookup(name, partition.Partition)
+			end, _ := ends.Lookup(name, partition.Partition)
+			for _, e := range []error{partition.Err, start.Err, end.Err} {
 				if e != nil && row.Error == "" {
 					row.Error = brokerError(e, "").Error()
 				}
@@ -102,7 +102,7 @@ func (c *client) describeTopics(names []string) ([]topicDescription, error) {
 			if end.Err == nil {
 				row.End = end.Offset
 			}
-			t.PartitionRows = append(t.PartitionRows, row)
+			topic.PartitionRows = append(topic.PartitionRows, row)
 		}
 		r, err := configs.On(name, nil)
 		if err == nil {
@@ -112,31 +112,31 @@ func (c *client) describeTopics(names []string) ([]topicDescription, error) {
 			err = c.explain(configsErr)
 		}
 		if err != nil {
-			t.ConfigsError = brokerError(err, r.ErrMessage).Error()
+			topic.ConfigsError = brokerError(err, r.ErrMessage).Error()
 		}
-		for _, k := range r.Configs {
-			t.Configs = append(t.Configs, configRow{k.Key, k.MaybeValue(), k.Source.String()})
+		for _, config := range r.Configs {
+			topic.Configs = append(topic.Configs, configRow{config.Key, config.MaybeValue(), config.Source.String()})
 		}
-		slices.SortFunc(t.Configs, func(a, b configRow) int { return strings.Compare(a.Name, b.Name) })
-		all = append(all, t)
+		slices.SortFunc(topic.Configs, func(a, b configRow) int { return strings.Compare(a.Name, b.Name) })
+		all = append(all, topic)
 	}
 	return all, nil
 }
 
-func printTopic(t *tabwriter.Writer, d topicDescription) {
-	fmt.Fprintf(t, "%s\t%s, %s, id %s\n", d.Topic, term.Plural(d.Partitions, "partition"), term.Plural(d.Replicas, "replica"), d.ID)
-	t.Flush()
-	fmt.Fprintln(t, "\nPARTITION\tLEADER\tEPOCH\tREPLICAS\tSTART\tEND\tRECORDS")
-	for _, p := range d.PartitionRows {
-		fmt.Fprintf(t, "%d\t%d\t%d\t%v\t%d\t%d\t%d\t%s\n", p.Partition, p.Leader, p.Epoch, p.Replicas, p.Start, p.End, p.End-p.Start, p.Error)
+func printTopic(table *tabwriter.Writer, topic topicDescription) {
+	fmt.Fprintf(table, "%s\t%s, %s, id %s\n", topic.Topic, term.Plural(topic.Partitions, "partition"), term.Plural(topic.Replicas, "replica"), topic.ID)
+	table.Flush()
+	fmt.Fprintln(table, "\nPARTITION\tLEADER\tEPOCH\tREPLICAS\tSTART\tEND\tRECORDS")
+	for _, p := range topic.PartitionRows {
+		fmt.Fprintf(table, "%d\t%d\t%d\t%v\t%d\t%d\t%d\t%s\n", p.Partition, p.Leader, p.Epoch, p.Replicas, p.Start, p.End, p.End-p.Start, p.Error)
 	}
-	t.Flush()
-	if d.ConfigsError != "" {
-		fmt.Fprintf(t, "\nits configuration could not be read: %s\n", d.ConfigsError)
+	table.Flush()
+	if topic.ConfigsError != "" {
+		fmt.Fprintf(table, "\nits configuration could not be read: %s\n", topic.ConfigsError)
 		return
 	}
-	fmt.Fprintln(t, "\nCONFIG\tVALUE\tSOURCE")
-	for _, k := range d.Configs {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", k.Name, k.Value, k.Source)
+	fmt.Fprintln(table, "\nCONFIG\tVALUE\tSOURCE")
+	for _, config := range topic.Configs {
+		fmt.Fprintf(table, "%s\t%s\t%s\n", config.Name, config.Value, config.Source)
 	}
 }

@@ -14,7 +14,7 @@ import (
 func checkCommand() *cobra.Command {
 	var asJSON bool
 	var output string
-	c := &cobra.Command{
+	command := &cobra.Command{
 		Use:   "check DIR",
 		Short: "Re-read and verify everything in a data directory",
 		Long: `Re-read and verify everything in a data directory: superblock, checkpoints,
@@ -32,21 +32,21 @@ it could not be looked at.`,
 			if err := term.CheckOutput(output); err != nil {
 				return notLookedAt(err)
 			}
-			d, err := openOffline(args[0])
+			dir, err := openOffline(args[0])
 			var report *recovery.CheckReport
 			if err == nil {
-				defer d.close()
-				report, err = d.check()
+				defer dir.close()
+				report, err = dir.check()
 			}
 			if err != nil {
 				return notLookedAt(err)
 			}
 			if output != "table" {
-				if err := term.PrintValue(cmd.OutOrStdout(), output, d.json(report)); err != nil {
+				if err := term.PrintValue(cmd.OutOrStdout(), output, dir.json(report)); err != nil {
 					return err
 				}
 			} else {
-				d.print(cmd.OutOrStdout(), report)
+				dir.print(cmd.OutOrStdout(), report)
 			}
 			if len(report.Problems()) > 0 {
 				return term.ExitStatus(1)
@@ -54,9 +54,9 @@ it could not be looked at.`,
 			return nil
 		},
 	}
-	term.OutputFlag(c, c.Flags(), &output)
-	c.Flags().BoolVar(&asJSON, "json", false, "as --output json")
-	return c
+	term.OutputFlag(command, command.Flags(), &output)
+	command.Flags().BoolVar(&asJSON, "json", false, "as --output json")
+	return command
 }
 
 // checkJSON is what check prints as JSON and YAML. The names stay.
@@ -90,48 +90,48 @@ type problemJSON struct {
 	What  string `json:"what"`
 }
 
-func (d *offline) json(r *recovery.CheckReport) checkJSON {
-	c := checkJSON{fmt.Sprintf("%x", r.Directory), r.Epoch, r.Clean, r.Frames, []logJSON{}}
-	for _, l := range r.Logs {
-		c.Logs = append(c.Logs, logJSON{l.ID, d.name(l.ID), l.Start, l.End, l.Segments, l.Runs, l.Batches, l.Bytes, problemsJSON(l.Problems)})
+func (d *offline) json(report *recovery.CheckReport) checkJSON {
+	c := checkJSON{fmt.Sprintf("%x", report.Directory), report.Epoch, report.Clean, report.Frames, []logJSON{}}
+	for _, log := range report.Logs {
+		c.Logs = append(c.Logs, logJSON{log.ID, d.name(log.ID), log.Start, log.End, log.Segments, log.Runs, log.Batches, log.Bytes, problemsJSON(log.Problems)})
 	}
 	return c
 }
 
 func problemsJSON(all []recovery.Problem) []problemJSON {
 	rows := []problemJSON{}
-	for _, p := range all {
-		rows = append(rows, problemJSON{p.Path, p.At, p.From, p.To, p.What})
+	for _, problem := range all {
+		rows = append(rows, problemJSON{problem.Path, problem.At, problem.From, problem.To, problem.What})
 	}
 	return rows
 }
 
-func (d *offline) print(w io.Writer, r *recovery.CheckReport) {
+func (d *offline) print(out io.Writer, report *recovery.CheckReport) {
 	end := "a clean stop"
-	if !r.Clean {
+	if !report.Clean {
 		end = "no clean stop: the next start recovers"
 	}
-	fmt.Fprintf(w, "%s: directory %x, epoch %d, %s\n", d.dir, r.Directory, r.Epoch, end)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "log\tstart\tend\tsegments\truns\tbytes\tproblems\t of")
-	for _, l := range r.Logs {
-		fmt.Fprintf(t, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t %s\n", l.ID, l.Start, l.End, l.Segments, l.Runs, l.Bytes, len(l.Problems), d.name(l.ID))
+	fmt.Fprintf(out, "%s: directory %x, epoch %d, %s\n", d.dir, report.Directory, report.Epoch, end)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "log\tstart\tend\tsegments\truns\tbytes\tproblems\t of")
+	for _, log := range report.Logs {
+		fmt.Fprintf(table, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t %s\n", log.ID, log.Start, log.End, log.Segments, log.Runs, log.Bytes, len(log.Problems), d.name(log.ID))
 	}
-	t.Flush()
-	sum := r.Sum()
-	fmt.Fprintf(w, "read and verified: %d logs, %d segments, %d runs, %d batches, %d bytes; %d journal frames to replay\n", len(r.Logs), sum.Segments, sum.Runs, sum.Batches, sum.Bytes, r.Frames)
-	for _, l := range r.Logs {
-		for _, p := range l.Problems {
-			fmt.Fprintf(w, "PROBLEM: %s (log %d): %s\n", d.name(l.ID), l.ID, p)
+	table.Flush()
+	sum := report.Sum()
+	fmt.Fprintf(out, "read and verified: %d logs, %d segments, %d runs, %d batches, %d bytes; %d journal frames to replay\n", len(report.Logs), sum.Segments, sum.Runs, sum.Batches, sum.Bytes, report.Frames)
+	for _, log := range report.Logs {
+		for _, problem := range log.Problems {
+			fmt.Fprintf(out, "PROBLEM: %s (log %d): %s\n", d.name(log.ID), log.ID, problem)
 		}
 	}
 	if d.topics.Err != nil {
-		fmt.Fprintf(w, "the control log could not be followed to its end, so some logs have no name: %v\n", d.topics.Err)
+		fmt.Fprintf(out, "the control log could not be followed to its end, so some logs have no name: %v\n", d.topics.Err)
 	}
-	if len(r.Problems()) > 0 {
-		fmt.Fprintf(w, "tailbound repair %s shows what could be done\n", d.dir)
+	if len(report.Problems()) > 0 {
+		fmt.Fprintf(out, "tailbound repair %s shows what could be done\n", d.dir)
 	}
-	if len(r.Problems()) == 0 {
-		fmt.Fprintln(w, "no problems")
+	if len(report.Problems()) == 0 {
+		fmt.Fprintln(out, "no problems")
 	}
 }

@@ -32,22 +32,22 @@ func Open(path string, buffered bool) (*Directory, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	d := &Directory{Path: full, Root: -1}
-	if d.held, err = lock(path); err != nil {
+	dir := &Directory{Path: full, Root: -1}
+	if dir.held, err = lock(path); err != nil {
 		return nil, err
 	}
-	if d.Root, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
-		d.Close()
+	if dir.Root, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		dir.Close()
 		return nil, fmt.Errorf("data directory %s: %w", path, err)
 	}
-	if d.Disk, err = ioring.DirectIO(d.Root); err != nil {
+	if dir.Disk, err = ioring.DirectIO(dir.Root); err != nil {
 		if !buffered {
-			d.Close()
+			dir.Close()
 			return nil, fmt.Errorf("data directory %s: %w; choose a directory on ext4 or XFS, or --buffered to try things out without durability", path, err)
 		}
-		d.Buffered = true
+		dir.Buffered = true
 	}
-	return d, nil
+	return dir, nil
 }
 
 // Close lets another process have the directory.
@@ -62,12 +62,12 @@ func (d *Directory) Close() {
 // process can. The error of a directory that is taken names the process that holds it.
 func lock(dir string) (*os.File, error) {
 	path := filepath.Join(dir, "LOCK")
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o644)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o644)
 	if err != nil {
 		return nil, mayNot(dir, err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer f.Close()
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer file.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("locking %s: %w", path, err)
 		}
@@ -81,13 +81,13 @@ func lock(dir string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("data directory %s is in use: %s holds %s", dir, holder, path)
 	}
-	if err := f.Truncate(0); err != nil {
+	if err := file.Truncate(0); err != nil {
 		return nil, fmt.Errorf("writing %s: %w", path, err)
 	}
-	if _, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+	if _, err := file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
 		return nil, fmt.Errorf("writing %s: %w", path, err)
 	}
-	return f, nil
+	return file, nil
 }
 
 // mayNot is the error of a directory that cannot be made or written to, with what to do

@@ -74,11 +74,11 @@ func (d *offline) close() {
 
 // check reads and verifies everything.
 func (d *offline) check() (*recovery.CheckReport, error) {
-	o := broker.CheckOptions()
+	options := broker.CheckOptions()
 	bar := term.NewProgress(os.Stderr, "reading")
 	defer bar.End()
-	o.Each, o.Sound, o.Progress = d.topics.Take, control.SoundBatch, bar.At
-	return recovery.Check(d.ring, d.arena, o)
+	options.Each, options.Sound, options.Progress = d.topics.Take, control.SoundBatch, bar.At
+	return recovery.Check(d.ring, d.arena, options)
 }
 
 // name is the name of a log for people: TOPIC/PARTITION, or log:ID without a topic.

@@ -22,7 +22,7 @@ func repairCommand() *cobra.Command {
 	var accept []string
 	var output string
 	var dryRun bool
-	c := &cobra.Command{
+	command := &cobra.Command{
 		Use:   "repair DIR [--accept-loss TOPIC/PARTITION]...",
 		Short: "Show what is broken in a data directory, and cut what you accept to lose",
 		Long: `Show what is broken in a data directory, and cut what you accept to lose.
@@ -64,10 +64,10 @@ it could not be looked at or repaired.`,
 			return nil
 		},
 	}
-	c.Flags().StringSliceVar(&accept, "accept-loss", nil, "a partition to cut where it breaks: TOPIC/PARTITION, or log:ID for a log without a topic")
-	term.OutputFlag(c, c.Flags(), &output)
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be done")
-	return c
+	command.Flags().StringSliceVar(&accept, "accept-loss", nil, "a partition to cut where it breaks: TOPIC/PARTITION, or log:ID for a log without a topic")
+	term.OutputFlag(command, command.Flags(), &output)
+	command.Flags().BoolVar(&dryRun, "dry-run", false, "only show what would be done")
+	return command
 }
 
 // repairJSON is what repair prints as JSON and YAML. The names stay.
@@ -93,7 +93,7 @@ type brokenJSON struct {
 
 // repair shows what is broken and cuts the logs that accept names. left is how many
 // stay broken.
-func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJSON) (left int, err error) {
+func repair(out io.Writer, dir string, accept []string, dryRun bool, got *repairJSON) (left int, err error) {
 	d, err := openOffline(dir)
 	if err != nil {
 		return 0, err
@@ -108,74 +108,74 @@ func repair(w io.Writer, dir string, accept []string, dryRun bool, got *repairJS
 	for _, b := range broken {
 		got.Broken = append(got.Broken, brokenJSON{b.Log, d.name(b.Log), b.Start, b.From, b.To, b.Sound, false, problemsJSON(b.Why)})
 	}
-	var cut []recovery.Cut
+	var chosen []recovery.Cut
 	for _, name := range accept {
-		i := slices.IndexFunc(broken, func(c recovery.Cut) bool { return d.name(c.Log) == name })
+		i := slices.IndexFunc(broken, func(b recovery.Cut) bool { return d.name(b.Log) == name })
 		switch {
 		case i >= 0 && broken[i].Log == format.ControlLogID, name == d.name(format.ControlLogID):
 			return 0, fmt.Errorf("the control log names all the others and gives out their numbers: it is not cut")
-		case i < 0 && slices.ContainsFunc(report.Logs, func(l recovery.LogReport) bool { return d.name(l.ID) == name }):
+		case i < 0 && slices.ContainsFunc(report.Logs, func(log recovery.LogReport) bool { return d.name(log.ID) == name }):
 			return 0, fmt.Errorf("nothing of %s is broken; nothing was done", name)
 		case i < 0:
 			return 0, fmt.Errorf("there is no %s in %s; nothing was done (partitions are named TOPIC/PARTITION, logs without a topic log:ID)", name, dir)
 		}
-		if !slices.ContainsFunc(cut, func(c recovery.Cut) bool { return c.Log == broken[i].Log }) {
-			cut = append(cut, broken[i])
+		if !slices.ContainsFunc(chosen, func(c recovery.Cut) bool { return c.Log == broken[i].Log }) {
+			chosen = append(chosen, broken[i])
 		}
 	}
 	if len(broken) == 0 {
-		fmt.Fprintf(w, "%s: nothing is broken, in %s\n", dir, term.Plural(len(report.Logs), "log"))
+		fmt.Fprintf(out, "%s: nothing is broken, in %s\n", dir, term.Plural(len(report.Logs), "log"))
 		return 0, nil
 	}
 	for _, b := range broken {
-		d.show(w, b)
+		d.show(out, b)
 	}
-	if len(cut) == 0 || dryRun {
-		if len(cut) == 0 {
-			cut = broken
+	if len(chosen) == 0 || dryRun {
+		if len(chosen) == 0 {
+			chosen = broken
 		}
 		var flags []string
-		for _, c := range cut {
+		for _, c := range chosen {
 			if c.Log != format.ControlLogID {
 				flags = append(flags, "--accept-loss "+d.name(c.Log))
 			}
 		}
-		fmt.Fprintf(w, "\nnothing was written. To go on without what is lost:\n  tailbound repair %s %s\n", dir, strings.Join(flags, " "))
+		fmt.Fprintf(out, "\nnothing was written. To go on without what is lost:\n  tailbound repair %s %s\n", dir, strings.Join(flags, " "))
 		return len(broken), nil
 	}
-	saved, err := d.save(cut)
+	saved, err := d.save(chosen)
 	if err != nil {
 		return 0, fmt.Errorf("copying what will be lost: %w; nothing was cut", err)
 	}
 	got.Saved = saved
 	if saved != "" {
-		fmt.Fprintf(w, "\ncopied to %s: the files that lose something\n", saved)
+		fmt.Fprintf(out, "\ncopied to %s: the files that lose something\n", saved)
 	}
 	var logs []uint64
-	for _, c := range cut {
+	for _, c := range chosen {
 		logs = append(logs, c.Log)
 	}
-	o := broker.CheckOptions()
-	o.Sound = control.SoundBatch
-	done, err := recovery.Repair(d.ring, d.arena, o, logs)
+	options := broker.CheckOptions()
+	options.Sound = control.SoundBatch
+	done, err := recovery.Repair(d.ring, d.arena, options, logs)
 	if err != nil {
 		return 0, err
 	}
-	for _, c := range done {
-		got.Broken[slices.IndexFunc(got.Broken, func(b brokenJSON) bool { return b.ID == c.Log })].Cut = true
-		fmt.Fprintf(w, "cut: %s has records %d to %d, and takes more from %d on\n", d.name(c.Log), c.Start, c.From-1, c.From)
+	for _, cut := range done {
+		got.Broken[slices.IndexFunc(got.Broken, func(b brokenJSON) bool { return b.ID == cut.Log })].Cut = true
+		fmt.Fprintf(out, "cut: %s has records %d to %d, and takes more from %d on\n", d.name(cut.Log), cut.Start, cut.From-1, cut.From)
 	}
-	if len(done) != len(cut) {
-		return 0, fmt.Errorf("%s of %d were cut", term.Plural(len(done), "log"), len(cut))
+	if len(done) != len(chosen) {
+		return 0, fmt.Errorf("%s of %d were cut", term.Plural(len(done), "log"), len(chosen))
 	}
-	return len(broken) - len(cut), nil
+	return len(broken) - len(chosen), nil
 }
 
 // show prints what is broken of a log and what a cut would leave.
-func (d *offline) show(w io.Writer, cut recovery.Cut) {
-	fmt.Fprintf(w, "%s (log %d)\n", d.name(cut.Log), cut.Log)
-	for _, p := range cut.Why {
-		fmt.Fprintf(w, "  broken  %s\n", p)
+func (d *offline) show(out io.Writer, cut recovery.Cut) {
+	fmt.Fprintf(out, "%s (log %d)\n", d.name(cut.Log), cut.Log)
+	for _, problem := range cut.Why {
+		fmt.Fprintf(out, "  broken  %s\n", problem)
 	}
 	kept := "none"
 	if cut.From > cut.Start {
@@ -185,14 +185,14 @@ func (d *offline) show(w io.Writer, cut recovery.Cut) {
 	if cut.To <= cut.From {
 		lost = "how many cannot be told; none is seen here"
 	}
-	if slices.ContainsFunc(cut.Why, func(p recovery.Problem) bool { return p.Path == "" }) {
+	if slices.ContainsFunc(cut.Why, func(problem recovery.Problem) bool { return problem.Path == "" }) {
 		lost += " at least" // the journal's break hides what came last
 	}
-	fmt.Fprintf(w, "  kept    records %s\n  lost    records %s", kept, lost)
+	fmt.Fprintf(out, "  kept    records %s\n  lost    records %s", kept, lost)
 	if cut.Sound > 0 {
-		fmt.Fprintf(w, "; %d of them are sound, behind the break", cut.Sound)
+		fmt.Fprintf(out, "; %d of them are sound, behind the break", cut.Sound)
 	}
-	fmt.Fprintln(w)
+	fmt.Fprintln(out)
 }
 
 // save copies the files that a cut takes something from to DIR/lost.

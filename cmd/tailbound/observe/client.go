@@ -26,9 +26,9 @@ func dial(dir string) (*client, error) {
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("no broker serves %s: %s is not there (give the --data-dir of one that runs)", dir, path)
 	}
-	p := new(client)
+	conn := new(client)
 	err := withSocketPath(path, func(path string) (err error) {
-		p.conn, err = net.Dial("unix", path)
+		conn.conn, err = net.Dial("unix", path)
 		return err
 	})
 	switch {
@@ -37,8 +37,8 @@ func dial(dir string) (*client, error) {
 	case err != nil:
 		return nil, fmt.Errorf("no broker answers on %s; it does not run any more? (%w)", path, err)
 	}
-	p.in = bufio.NewReader(p.conn)
-	return p, nil
+	conn.in = bufio.NewReader(conn.conn)
+	return conn, nil
 }
 
 // next asks for the profile. Its interval begins at the question before.

@@ -30,8 +30,8 @@ func (h *history) last() *metrics.Interval { return &h.intervals[(h.n-1)%history
 // since are the intervals kept that ended after a time, the oldest first.
 func (h *history) since(wallMS int64) (all []*metrics.Interval) {
 	for i := h.n - min(h.n, historyKept); i < h.n; i++ {
-		if v := &h.intervals[i%historyKept]; v.Wall > wallMS {
-			all = append(all, v)
+		if interval := &h.intervals[i%historyKept]; interval.Wall > wallMS {
+			all = append(all, interval)
 		}
 	}
 	return all

@@ -54,9 +54,9 @@ func watchProfile(dir string, interval time.Duration) error {
 	if err != nil {
 		return err
 	}
-	m, err := tea.NewProgram(live{dir: dir, interval: interval, client: first}).Run()
-	if w, ok := m.(live); ok && w.client != nil {
-		w.client.close()
+	model, err := tea.NewProgram(live{dir: dir, interval: interval, client: first}).Run()
+	if view, ok := model.(live); ok && view.client != nil {
+		view.client.close()
 	}
 	return err
 }
@@ -65,19 +65,19 @@ func (w live) Init() tea.Cmd { return w.ask }
 
 // ask runs on a goroutine beside the screen, one at a time.
 func (w live) ask() tea.Msg {
-	c := w.client
-	if c == nil {
+	conn := w.client
+	if conn == nil {
 		var err error
-		if c, err = dial(w.dir); err != nil {
+		if conn, err = dial(w.dir); err != nil {
 			return profileTold{err: err}
 		}
 	}
-	got, err := c.next()
+	got, err := conn.next()
 	if err != nil {
-		c.close()
+		conn.close()
 		return profileTold{err: err}
 	}
-	return profileTold{c, got, nil}
+	return profileTold{conn, got, nil}
 }
 
 func (w live) Update(m tea.Msg) (tea.Model, tea.Cmd) {
@@ -134,10 +134,10 @@ func (w live) View() tea.View {
 	if w.height > 0 && len(lines) > w.height {
 		lines = append(lines[:w.height-1], styleFaint.Render("... make the window taller for the rest"))
 	}
-	v := tea.NewView(strings.Join(lines, "\n"))
-	v.AltScreen = true
-	v.WindowTitle = "tailbound profile"
-	return v
+	view := tea.NewView(strings.Join(lines, "\n"))
+	view.AltScreen = true
+	view.WindowTitle = "tailbound profile"
+	return view
 }
 
 func (w live) text() string {
@@ -147,42 +147,42 @@ func (w live) text() string {
 		}
 		return "asking the broker..."
 	}
-	p := w.got
-	over := fmt.Sprintf("the last %s", time.Duration(p.SinceSeconds*1e9).Round(100*time.Millisecond))
+	profile := w.got
+	over := fmt.Sprintf("the last %s", time.Duration(profile.SinceSeconds*1e9).Round(100*time.Millisecond))
 	if w.total {
 		over = "since the start"
 	}
 	if w.paused {
 		over += ", PAUSED"
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s  process %d, up %s, %s\n", styleTitle.Render("tailbound "+p.Version), p.PID, time.Duration(p.UptimeSeconds*1e9).Round(time.Second), over)
-	g := p.Process
-	fmt.Fprintf(&b, "%s resident, %s of Go's heap live, %d collections, pauses p99 %s max %s%s\n",
-		mib(g.RSSBytes), mib(g.HeapLiveBytes), g.GCCycles, term.ShortNS(g.GCPauses.P99NS), term.ShortNS(g.GCPauses.MaxNS), w.allocRate())
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s  process %d, up %s, %s\n", styleTitle.Render("tailbound "+profile.Version), profile.PID, time.Duration(profile.UptimeSeconds*1e9).Round(time.Second), over)
+	process := profile.Process
+	fmt.Fprintf(&text, "%s resident, %s of Go's heap live, %d collections, pauses p99 %s max %s%s\n",
+		mib(process.RSSBytes), mib(process.HeapLiveBytes), process.GCCycles, term.ShortNS(process.GCPauses.P99NS), term.ShortNS(process.GCPauses.MaxNS), w.allocRate())
 	pages := []string{"all"}
-	for _, s := range p.Shards {
-		pages = append(pages, fmt.Sprintf("%d", s.Shard))
+	for _, shard := range profile.Shards {
+		pages = append(pages, fmt.Sprintf("%d", shard.Shard))
 	}
 	pages[w.page] = stylePage.Render(" " + pages[w.page] + " ")
-	fmt.Fprintf(&b, "shard: %s\n\n", strings.Join(pages, "  "))
+	fmt.Fprintf(&text, "shard: %s\n\n", strings.Join(pages, "  "))
 	if w.failed != nil {
-		fmt.Fprintf(&b, "%s\n\n", styleBad.Render(w.failed.Error()))
+		fmt.Fprintf(&text, "%s\n\n", styleBad.Render(w.failed.Error()))
 	}
 	if w.page == 0 {
-		b.WriteString(w.overview())
+		text.WriteString(w.overview())
 	} else {
-		b.WriteString(w.shard(w.page - 1))
+		text.WriteString(w.shard(w.page - 1))
 	}
-	b.WriteString("\n" + styleFaint.Render("q quit   left/right or 0-9 shard   a all   t total/interval   p pause   +/- interval "+w.interval.String()))
-	return b.String()
+	text.WriteString("\n" + styleFaint.Render("q quit   left/right or 0-9 shard   a all   t total/interval   p pause   +/- interval "+w.interval.String()))
+	return text.String()
 }
 
-func (w live) report(s ShardProfile) metrics.Report {
+func (w live) report(shard ShardProfile) metrics.Report {
 	if w.total {
-		return s.Total
+		return shard.Total
 	}
-	return s.Since
+	return shard.Since
 }
 
 // rate is the growth of a shard's counter per second between the last two answers;
@@ -217,52 +217,52 @@ func (w live) allocRate() string {
 
 // overview has a row for each shard.
 func (w live) overview() string {
-	t := plainTable("shard", "records/s", "in/s", "out/s", "produce p50", "p99", "p99.9", "max", "x", "fetch p50", "p99.9", "turn p99.9", "max", "log memory", "journal", "sleeps/s")
-	for i, s := range w.got.Shards {
-		r := w.report(s)
-		produce, fetch := r.Kinds[metrics.Produce].Total, r.Kinds[metrics.Fetch].Total
-		name := fmt.Sprintf("%d", s.Shard)
-		if s.Shard == 0 {
+	table := plainTable("shard", "records/s", "in/s", "out/s", "produce p50", "p99", "p99.9", "max", "x", "fetch p50", "p99.9", "turn p99.9", "max", "log memory", "journal", "sleeps/s")
+	for i, shard := range w.got.Shards {
+		report := w.report(shard)
+		produce, fetch := report.Kinds[metrics.Produce].Total, report.Kinds[metrics.Fetch].Total
+		name := fmt.Sprintf("%d", shard.Shard)
+		if shard.Shard == 0 {
 			name = "0 control"
 		}
-		if s.Late {
+		if shard.Late {
 			name = styleBad.Render(name + " LATE")
 		}
-		t.Row(name, w.rateText(i, "records"), w.rateText(i, "bytes_in"), w.rateText(i, "bytes_out"),
+		table.Row(name, w.rateText(i, "records"), w.rateText(i, "bytes_in"), w.rateText(i, "bytes_out"),
 			quantile(produce, produce.P50NS), quantile(produce, produce.P99NS), quantile(produce, produce.P999NS), quantile(produce, produce.MaxNS), tail(produce),
-			quantile(fetch, fetch.P50NS), quantile(fetch, fetch.P999NS), quantile(r.Turn, r.Turn.P999NS), quantile(r.Turn, r.Turn.MaxNS),
-			share(s.Levels, "log memory slabs"), share(s.Levels, "journal blocks"), w.rateText(i, "sleeps"))
+			quantile(fetch, fetch.P50NS), quantile(fetch, fetch.P999NS), quantile(report.Turn, report.Turn.P999NS), quantile(report.Turn, report.Turn.MaxNS),
+			share(shard.Levels, "log memory slabs"), share(shard.Levels, "journal blocks"), w.rateText(i, "sleeps"))
 	}
-	return t.Render() + "\n" + styleFaint.Render("x: p99.9 over p50 of produce, the whole way from received to sent") + "\n"
+	return table.Render() + "\n" + styleFaint.Render("x: p99.9 over p50 of produce, the whole way from received to sent") + "\n"
 }
 
 // shard is the page of one shard: stages, rates and pools.
 func (w live) shard(i int) string {
-	s := w.got.Shards[i]
-	r := w.report(s)
+	shard := w.got.Shards[i]
+	report := w.report(shard)
 	var b strings.Builder
 	role := "data shard"
-	if s.Shard == 0 {
+	if shard.Shard == 0 {
 		role = "control shard"
 	}
-	fmt.Fprintf(&b, "%s %d, node %d, %s\n", role, s.Shard, s.Node, s.Address)
-	if s.Late {
+	fmt.Fprintf(&b, "%s %d, node %d, %s\n", role, shard.Shard, shard.Node, shard.Address)
+	if shard.Late {
 		b.WriteString(styleBad.Render("it took no turn in time: these are older figures") + "\n")
 	}
-	t := plainTable("", "count", "p50", "p90", "p99", "p99.9", "max", "x")
-	row := func(name string, s metrics.Summary) {
-		if s.Count > 0 {
-			t.Row(name, fmt.Sprint(s.Count), term.ShortNS(s.P50NS), term.ShortNS(s.P90NS), term.ShortNS(s.P99NS), term.ShortNS(s.P999NS), term.ShortNS(s.MaxNS), tail(s))
+	table := plainTable("", "count", "p50", "p90", "p99", "p99.9", "max", "x")
+	row := func(name string, summary metrics.Summary) {
+		if summary.Count > 0 {
+			table.Row(name, fmt.Sprint(summary.Count), term.ShortNS(summary.P50NS), term.ShortNS(summary.P90NS), term.ShortNS(summary.P99NS), term.ShortNS(summary.P999NS), term.ShortNS(summary.MaxNS), tail(summary))
 		}
 	}
-	for _, k := range r.Kinds {
-		row(styleTitle.Render(k.Kind), k.Total)
-		for _, stage := range k.Stages {
+	for _, kind := range report.Kinds {
+		row(styleTitle.Render(kind.Kind), kind.Total)
+		for _, stage := range kind.Stages {
 			row(stage.Stage, stage.Took)
 		}
 	}
-	row(styleTitle.Render("turn"), r.Turn)
-	b.WriteString(t.Render() + "\n\n")
+	row(styleTitle.Render("turn"), report.Turn)
+	b.WriteString(table.Render() + "\n\n")
 	rates := plainTable("per second", "", " ", "  ", "   ", "    ", "     ", "      ")
 	var cells []string
 	for _, c := range []string{"turns", "completions", "sleeps", "spin_hits", "wakes", "requests", "records", "batches", "frames", "turns_in_flight1", "turns_in_flight2", "runs", "sends", "mail_in", "mail_out", "fetch_waits", "produce_waits", "cold_reads"} {
@@ -277,9 +277,9 @@ func (w live) shard(i int) string {
 	}
 	b.WriteString(rates.Render() + "\n\n")
 	pools := plainTable("pool", "used", "peak", "of", "")
-	for _, l := range s.Levels {
-		if l.Used > 0 || l.Peak > 0 {
-			pools.Row(l.Name, fmt.Sprint(l.Used), orNothing(l.Peak), fmt.Sprint(l.Max), bar(l, 20))
+	for _, pool := range shard.Levels {
+		if pool.Used > 0 || pool.Peak > 0 {
+			pools.Row(pool.Name, fmt.Sprint(pool.Used), orNothing(pool.Peak), fmt.Sprint(pool.Max), bar(pool, 20))
 		}
 	}
 	b.WriteString(pools.Render() + "\n")
@@ -301,19 +301,19 @@ func plainTable(head ...string) *table.Table {
 		}).Headers(head...)
 }
 
-func quantile(s metrics.Summary, ns int64) string {
-	if s.Count == 0 {
+func quantile(summary metrics.Summary, ns int64) string {
+	if summary.Count == 0 {
 		return ""
 	}
 	return term.ShortNS(ns)
 }
 
 // tail is p99.9 over p50, coloured where it is large.
-func tail(s metrics.Summary) string {
-	if s.Count < 1000 || s.P50NS == 0 {
+func tail(summary metrics.Summary) string {
+	if summary.Count < 1000 || summary.P50NS == 0 {
 		return "" // too few to have one
 	}
-	x := float64(s.P999NS) / float64(s.P50NS)
+	x := float64(summary.P999NS) / float64(summary.P50NS)
 	text := term.ShortNumber(x)
 	switch {
 	case x >= 100:
@@ -325,22 +325,22 @@ func tail(s metrics.Summary) string {
 }
 
 func share(levels []metrics.Gauge, name string) string {
-	for _, l := range levels {
-		if l.Name == name && l.Max > 0 {
-			return fmt.Sprintf("%d%%", l.Used*100/l.Max)
+	for _, pool := range levels {
+		if pool.Name == name && pool.Max > 0 {
+			return fmt.Sprintf("%d%%", pool.Used*100/pool.Max)
 		}
 	}
 	return ""
 }
 
 // bar shows how much of a pool is used, and its peak.
-func bar(l metrics.Gauge, width int) string {
-	if l.Max <= 0 {
+func bar(pool metrics.Gauge, width int) string {
+	if pool.Max <= 0 {
 		return ""
 	}
-	used, peak := int(l.Used*int64(width)/l.Max), int(max(l.Used, l.Peak)*int64(width)/l.Max)
+	used, peak := int(pool.Used*int64(width)/pool.Max), int(max(pool.Used, pool.Peak)*int64(width)/pool.Max)
 	text := strings.Repeat("█", used) + strings.Repeat("▒", peak-used) + strings.Repeat("·", width-peak)
-	if l.Used*10 >= l.Max*9 {
+	if pool.Used*10 >= pool.Max*9 {
 		return styleWarn.Render(text)
 	}
 	return text

@@ -10,18 +10,18 @@ import (
 // with the slowest requests, as JSON. nil where the broker has ended.
 func Measure(dir string) func() (func() json.RawMessage, error) {
 	return func() (func() json.RawMessage, error) {
-		p, err := dial(dir)
+		conn, err := dial(dir)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := p.next(); err != nil {
-			p.close()
+		if _, err := conn.next(); err != nil {
+			conn.close()
 			return nil, err
 		}
 		begun := time.Now()
 		return func() json.RawMessage {
-			defer p.close()
-			got, err := p.next()
+			defer conn.close()
+			got, err := conn.next()
 			if err != nil {
 				return nil // the broker has ended, as in a scenario with a restart
 			}
@@ -31,7 +31,7 @@ func Measure(dir string) func() (func() json.RawMessage, error) {
 			}{Profile: got}
 			slowest := new(TailProfile)
 			over := min(time.Since(begun), time.Minute)
-			if p.ask(question{Tail: &tailQuestion{OverMS: over.Milliseconds(), Count: 10}}, slowest) == nil {
+			if conn.ask(question{Tail: &tailQuestion{OverMS: over.Milliseconds(), Count: 10}}, slowest) == nil {
 				whole.Tail = slowest
 			}
 			text, err := json.Marshal(whole)

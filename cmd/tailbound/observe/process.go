@@ -45,18 +45,18 @@ func heapAllocs() uint64 {
 }
 
 // ReadProcess reads them now. Without /proc what is read there is 0.
-func ReadProcess() (p ProcessProfile) {
+func ReadProcess() (process ProcessProfile) {
 	numbers := []struct {
 		name string
 		to   *uint64
 	}{
-		{"/gc/heap/allocs:objects", &p.HeapAllocsObjects},
-		{"/gc/heap/allocs:bytes", &p.HeapAllocsBytes},
-		{"/gc/heap/live:bytes", &p.HeapLiveBytes},
-		{"/memory/classes/heap/objects:bytes", &p.HeapBytes},
-		{"/memory/classes/total:bytes", &p.GoBytes},
-		{"/gc/cycles/total:gc-cycles", &p.GCCycles},
-		{"/sched/goroutines:goroutines", &p.Goroutines},
+		{"/gc/heap/allocs:objects", &process.HeapAllocsObjects},
+		{"/gc/heap/allocs:bytes", &process.HeapAllocsBytes},
+		{"/gc/heap/live:bytes", &process.HeapLiveBytes},
+		{"/memory/classes/heap/objects:bytes", &process.HeapBytes},
+		{"/memory/classes/total:bytes", &process.GoBytes},
+		{"/gc/cycles/total:gc-cycles", &process.GCCycles},
+		{"/sched/goroutines:goroutines", &process.Goroutines},
 		{"/sched/pauses/total/gc:seconds", nil},
 	}
 	samples := make([]rtm.Sample, len(numbers))
@@ -69,15 +69,15 @@ func ReadProcess() (p ProcessProfile) {
 		case rtm.KindUint64:
 			*n.to = samples[i].Value.Uint64()
 		case rtm.KindFloat64Histogram:
-			p.GCPauses = summarizePauses(samples[i].Value.Float64Histogram())
+			process.GCPauses = summarizePauses(samples[i].Value.Float64Histogram())
 		}
 	}
-	f, err := os.Open("/proc/self/status")
+	file, err := os.Open("/proc/self/status")
 	if err != nil {
-		return p // no /proc: the rest is still true
+		return process // no /proc: the rest is still true
 	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
 		name, value, _ := strings.Cut(lines.Text(), ":")
 		number, _, _ := strings.Cut(strings.TrimSpace(value), " ")
 		v, err := strconv.ParseUint(number, 10, 64)
@@ -86,35 +86,35 @@ func ReadProcess() (p ProcessProfile) {
 		}
 		switch name {
 		case "VmRSS":
-			p.RSSBytes = v << 10
+			process.RSSBytes = v << 10
 		case "VmHWM":
-			p.RSSPeakBytes = v << 10
+			process.RSSPeakBytes = v << 10
 		case "VmLck":
-			p.LockedBytes = v << 10
+			process.LockedBytes = v << 10
 		case "Threads":
-			p.Threads = v
+			process.Threads = v
 		}
 	}
-	return p
+	return process
 }
 
-func summarizePauses(h *rtm.Float64Histogram) (s PauseSummary) {
-	for _, n := range h.Counts {
-		s.Count += n
+func summarizePauses(histogram *rtm.Float64Histogram) (summary PauseSummary) {
+	for _, n := range histogram.Counts {
+		summary.Count += n
 	}
 	upTo := func(part float64) int64 {
-		want, n := uint64(math.Ceil(part*float64(s.Count))), uint64(0)
-		for i, c := range h.Counts {
+		want, n := uint64(math.Ceil(part*float64(summary.Count))), uint64(0)
+		for i, c := range histogram.Counts {
 			if n += c; n >= want && n > 0 {
-				end := h.Buckets[i+1]
+				end := histogram.Buckets[i+1]
 				if math.IsInf(end, 1) {
-					end = h.Buckets[i]
+					end = histogram.Buckets[i]
 				}
 				return int64(end * 1e9)
 			}
 		}
 		return 0
 	}
-	s.P50NS, s.P90NS, s.P99NS, s.P999NS, s.MaxNS = upTo(0.5), upTo(0.9), upTo(0.99), upTo(0.999), upTo(1)
-	return s
+	summary.P50NS, summary.P90NS, summary.P99NS, summary.P999NS, summary.MaxNS = upTo(0.5), upTo(0.9), upTo(0.99), upTo(0.999), upTo(1)
+	return summary
 }

@@ -20,7 +20,7 @@ func Command() *cobra.Command {
 	var dir, output string
 	var asJSON, once bool
 	var interval time.Duration
-	c := &cobra.Command{
+	command := &cobra.Command{
 		Use:   "profile [--data-dir DIR]",
 		Short: "Show where a running broker's time goes, by shard and stage",
 		Long: `Show where a running broker's time goes: for each shard and each stage of a
@@ -46,18 +46,18 @@ with --interval, what came within that time.`,
 			if !once && output == "table" {
 				return watchLive(dir, interval)
 			}
-			p, err := dial(dir)
+			conn, err := dial(dir)
 			if err != nil {
 				return err
 			}
-			defer p.close()
-			got, err := p.next()
+			defer conn.close()
+			got, err := conn.next()
 			if err != nil {
 				return err
 			}
 			if interval > 0 {
 				time.Sleep(interval)
-				if got, err = p.next(); err != nil {
+				if got, err = conn.next(); err != nil {
 					return err
 				}
 			}
@@ -67,14 +67,14 @@ with --interval, what came within that time.`,
 			return printProfile(cmd.OutOrStdout(), got, interval > 0)
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&dir, "data-dir", term.EnvOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
-	f.BoolVar(&once, "once", false, "print once and end")
-	term.OutputFlag(c, f, &output)
-	f.BoolVar(&asJSON, "json", false, "as --output json: once, everything since the start (total) and within the interval (since)")
-	f.DurationVar(&interval, "interval", 0, "measure for so long; in a terminal: how often (1s)")
-	c.AddCommand(profileTailCommand(), profileWatchCommand(), profileRecordCommand())
-	return c
+	flags := command.Flags()
+	flags.StringVar(&dir, "data-dir", term.EnvOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
+	flags.BoolVar(&once, "once", false, "print once and end")
+	term.OutputFlag(command, flags, &output)
+	flags.BoolVar(&asJSON, "json", false, "as --output json: once, everything since the start (total) and within the interval (since)")
+	flags.DurationVar(&interval, "interval", 0, "measure for so long; in a terminal: how often (1s)")
+	command.AddCommand(profileTailCommand(), profileWatchCommand(), profileRecordCommand())
+	return command
 }
 
 // watchLive shows the live view, which needs a terminal.
@@ -86,69 +86,69 @@ func watchLive(dir string, interval time.Duration) error {
 }
 
 // printProfile prints tables of everything since the start, or of the interval.
-func printProfile(w io.Writer, p *Profile, interval bool) error {
-	over := fmt.Sprintf("since the start %s ago", time.Duration(p.UptimeSeconds*1e9).Round(time.Second))
+func printProfile(out io.Writer, profile *Profile, interval bool) error {
+	over := fmt.Sprintf("since the start %s ago", time.Duration(profile.UptimeSeconds*1e9).Round(time.Second))
 	if interval {
-		over = fmt.Sprintf("within %.1f s", p.SinceSeconds)
+		over = fmt.Sprintf("within %.1f s", profile.SinceSeconds)
 	}
-	fmt.Fprintf(w, "tailbound %s, process %d, %s\n", p.Version, p.PID, over)
-	for _, s := range p.Shards {
-		r := s.Total
+	fmt.Fprintf(out, "tailbound %s, process %d, %s\n", profile.Version, profile.PID, over)
+	for _, shard := range profile.Shards {
+		report := shard.Total
 		if interval {
-			r = s.Since
+			report = shard.Since
 		}
 		role := "data shard"
-		if s.Shard == 0 {
+		if shard.Shard == 0 {
 			role = "control shard"
 		}
 		late := ""
-		if s.Late {
+		if shard.Late {
 			late = "  TOOK NO TURN IN TIME: older figures"
 		}
-		fmt.Fprintf(w, "\n%s %d, node %d, %s%s\n", role, s.Shard, s.Node, s.Address, late)
-		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintln(t, "\tcount\tp50\tp90\tp99\tp99.9\tmax\t")
-		row := func(name string, s metrics.Summary) {
-			if s.Count > 0 {
-				fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t\n", name, s.Count, term.ShortNS(s.P50NS), term.ShortNS(s.P90NS), term.ShortNS(s.P99NS), term.ShortNS(s.P999NS), term.ShortNS(s.MaxNS))
+		fmt.Fprintf(out, "\n%s %d, node %d, %s%s\n", role, shard.Shard, shard.Node, shard.Address, late)
+		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprintln(table, "\tcount\tp50\tp90\tp99\tp99.9\tmax\t")
+		row := func(name string, summary metrics.Summary) {
+			if summary.Count > 0 {
+				fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t\n", name, summary.Count, term.ShortNS(summary.P50NS), term.ShortNS(summary.P90NS), term.ShortNS(summary.P99NS), term.ShortNS(summary.P999NS), term.ShortNS(summary.MaxNS))
 			}
 		}
-		for _, k := range r.Kinds {
-			row(k.Kind, k.Total)
-			for _, stage := range k.Stages {
+		for _, kind := range report.Kinds {
+			row(kind.Kind, kind.Total)
+			for _, stage := range kind.Stages {
 				row("· "+stage.Stage, stage.Took)
 			}
 		}
-		row("turn", r.Turn)
-		if err := t.Flush(); err != nil {
+		row("turn", report.Turn)
+		if err := table.Flush(); err != nil {
 			return err
 		}
-		t = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintln(t, "\tused\tpeak\tof\t")
-		for _, l := range s.Levels {
-			if l.Used == 0 && l.Peak == 0 {
+		table = tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprintln(table, "\tused\tpeak\tof\t")
+		for _, pool := range shard.Levels {
+			if pool.Used == 0 && pool.Peak == 0 {
 				continue
 			}
 			peak := ""
-			if l.Peak > 0 {
-				peak = fmt.Sprint(l.Peak)
+			if pool.Peak > 0 {
+				peak = fmt.Sprint(pool.Peak)
 			}
-			fmt.Fprintf(t, "%s\t%d\t%s\t%d\t\n", l.Name, l.Used, peak, l.Max)
+			fmt.Fprintf(table, "%s\t%d\t%s\t%d\t\n", pool.Name, pool.Used, peak, pool.Max)
 		}
-		if err := t.Flush(); err != nil {
+		if err := table.Flush(); err != nil {
 			return err
 		}
-		c := s.Counters
-		fmt.Fprintf(w, "  %d turns, %d sleeps, %d spins that paid, %d wake-ups from other threads, %d completions\n", c["turns"], c["sleeps"], c["spin_hits"], c["wakes"], c["completions"])
-		if n := c["turns"]; n > 0 && c["frames"] > 0 {
-			one, more := c["turns_in_flight1"], c["turns_in_flight2"]
-			fmt.Fprintf(w, "  %d journal frames; in flight at the end of turns: none %.1f%%, one %.1f%%, more %.1f%%\n", c["frames"], percent(n-one-more, n), percent(one, n), percent(more, n))
+		counters := shard.Counters
+		fmt.Fprintf(out, "  %d turns, %d sleeps, %d spins that paid, %d wake-ups from other threads, %d completions\n", counters["turns"], counters["sleeps"], counters["spin_hits"], counters["wakes"], counters["completions"])
+		if n := counters["turns"]; n > 0 && counters["frames"] > 0 {
+			one, more := counters["turns_in_flight1"], counters["turns_in_flight2"]
+			fmt.Fprintf(out, "  %d journal frames; in flight at the end of turns: none %.1f%%, one %.1f%%, more %.1f%%\n", counters["frames"], percent(n-one-more, n), percent(one, n), percent(more, n))
 		}
 	}
-	g := p.Process
-	_, err := fmt.Fprintf(w, "\nprocess  %s resident (at most %s), %s locked; Go: %s mapped, %s live\n         %d collections, %d pauses, p99 %s, max %s; %d objects allocated, %d by profiles\n",
-		mib(g.RSSBytes), mib(g.RSSPeakBytes), mib(g.LockedBytes), mib(g.GoBytes), mib(g.HeapLiveBytes),
-		g.GCCycles, g.GCPauses.Count, term.ShortNS(g.GCPauses.P99NS), term.ShortNS(g.GCPauses.MaxNS), g.HeapAllocsObjects, g.ProfileAllocsObjects)
+	process := profile.Process
+	_, err := fmt.Fprintf(out, "\nprocess  %s resident (at most %s), %s locked; Go: %s mapped, %s live\n         %d collections, %d pauses, p99 %s, max %s; %d objects allocated, %d by profiles\n",
+		mib(process.RSSBytes), mib(process.RSSPeakBytes), mib(process.LockedBytes), mib(process.GoBytes), mib(process.HeapLiveBytes),
+		process.GCCycles, process.GCPauses.Count, term.ShortNS(process.GCPauses.P99NS), term.ShortNS(process.GCPauses.MaxNS), process.HeapAllocsObjects, process.ProfileAllocsObjects)
 	return err
 }
 

@@ -33,9 +33,9 @@ func ListenPrometheus(at string) (*PrometheusServer, error) {
 
 // Serve answers scrapes on a goroutine until Close. If it ends for another reason,
 // it calls wrong with the error.
-func (s *PrometheusServer) Serve(p *Server, wrong func(error)) {
+func (s *PrometheusServer) Serve(server *Server, wrong func(error)) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(shardCollector{p}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(shardCollector{server}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	s.http = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
@@ -90,55 +90,55 @@ func (c shardCollector) Collect(out chan<- prometheus.Metric) {
 	if c.p.broker != nil {
 		c.p.collect(late)
 	}
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	gauge := func(desc *prometheus.Desc, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, labels...)
 	}
 	gauge(descInfo, 1, c.p.version)
-	for _, t := range c.p.slo().Topics {
-		out <- prometheus.MustNewConstMetric(descSLO, prometheus.CounterValue, float64(t.Requests), t.Topic)
-		out <- prometheus.MustNewConstMetric(descMiss, prometheus.CounterValue, float64(t.Missed), t.Topic)
-		for _, w := range t.Windows {
-			gauge(descBurn, w.Burn, t.Topic, windowText(w.Seconds))
+	for _, topic := range c.p.slo().Topics {
+		out <- prometheus.MustNewConstMetric(descSLO, prometheus.CounterValue, float64(topic.Requests), topic.Topic)
+		out <- prometheus.MustNewConstMetric(descMiss, prometheus.CounterValue, float64(topic.Missed), topic.Topic)
+		for _, window := range topic.Windows {
+			gauge(descBurn, window.Burn, topic.Topic, windowText(window.Seconds))
 		}
 	}
-	for i, k := range c.p.collectors {
+	for i, collector := range c.p.collectors {
 		shard := strconv.Itoa(i)
 		isLate := 0.0
 		if late[i] {
 			isLate = 1
 		}
 		gauge(descLate, isLate, shard)
-		for _, v := range k.Counters() {
-			d := prometheus.NewDesc("tailbound_"+v.Name+"_total", "A counter of a shard; metrics/counters.go says what it counts.", []string{"shard"}, nil)
-			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v.Value), shard)
+		for _, counter := range collector.Counters() {
+			desc := prometheus.NewDesc("tailbound_"+counter.Name+"_total", "A counter of a shard; metrics/counters.go says what it counts.", []string{"shard"}, nil)
+			out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(counter.Value), shard)
 		}
-		for _, l := range k.Total().Gauges() {
-			gauge(descUsed, float64(l.Used), shard, l.Name)
-			gauge(descMax, float64(l.Max), shard, l.Name)
-			if l.Peak > 0 {
-				gauge(descPeak, float64(l.Peak), shard, l.Name)
+		for _, pool := range collector.Total().Gauges() {
+			gauge(descUsed, float64(pool.Used), shard, pool.Name)
+			gauge(descMax, float64(pool.Max), shard, pool.Name)
+			if pool.Peak > 0 {
+				gauge(descPeak, float64(pool.Peak), shard, pool.Name)
 			}
 		}
-		histogram := func(h *metrics.Histogram, d *prometheus.Desc, labels ...string) {
-			if h.Count() > 0 {
-				out <- prometheus.MustNewConstHistogram(d, uint64(h.Count()), float64(h.SumNS())/1e9, cumulative(h), labels...)
+		export := func(histogram *metrics.Histogram, desc *prometheus.Desc, labels ...string) {
+			if histogram.Count() > 0 {
+				out <- prometheus.MustNewConstHistogram(desc, uint64(histogram.Count()), float64(histogram.SumNS())/1e9, cumulative(histogram), labels...)
 			}
 		}
 		for kind := range metrics.Kinds {
-			histogram(k.Total().Step(kind, metrics.Received), descTotal, shard, kind.Name())
-			for s := metrics.Parsed; s < metrics.Stages; s++ {
-				histogram(k.Total().Step(kind, s), descStage, shard, kind.Name(), s.Name(kind))
+			export(collector.Total().Step(kind, metrics.Received), descTotal, shard, kind.Name())
+			for stage := metrics.Parsed; stage < metrics.Stages; stage++ {
+				export(collector.Total().Step(kind, stage), descStage, shard, kind.Name(), stage.Name(kind))
 			}
 		}
-		histogram(k.Total().Turn(), descTurn, shard)
+		export(collector.Total().Turn(), descTurn, shard)
 	}
 }
 
 // cumulative is the number of values up to each of bucketsNS, exact to the two
 // significant digits of a histogram.
-func cumulative(h *metrics.Histogram) map[float64]uint64 {
+func cumulative(histogram *metrics.Histogram) map[float64]uint64 {
 	all := make(map[float64]uint64, len(bucketsNS))
-	have, n, i := h.Buckets(), uint64(0), 0
+	have, n, i := histogram.Buckets(), uint64(0), 0
 	for _, upTo := range bucketsNS {
 		for i < len(have) && have[i].UpToNS <= upTo+upTo/100+63 {
 			n += uint64(have[i].Count)

@@ -37,7 +37,7 @@ type recordedInterval struct {
 func profileRecordCommand() *cobra.Command {
 	var dir string
 	var interval, duration time.Duration
-	c := &cobra.Command{
+	command := &cobra.Command{
 		Use:   "record DIR",
 		Short: "Record a broker's histograms, interval after interval",
 		Long: `Record a running broker: how long its requests took, by shard and stage, an
@@ -64,11 +64,11 @@ beside each other.`,
 			return recordProfile(cmd, dir, words[0], interval, duration)
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&dir, "data-dir", term.EnvOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
-	f.DurationVar(&interval, "interval", time.Second, "how long an interval is")
-	f.DurationVar(&duration, "duration", 0, "how long to record (until it is interrupted)")
-	return c
+	flags := command.Flags()
+	flags.StringVar(&dir, "data-dir", term.EnvOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
+	flags.DurationVar(&interval, "interval", time.Second, "how long an interval is")
+	flags.DurationVar(&duration, "duration", 0, "how long to record (until it is interrupted)")
+	return command
 }
 
 // recordProfile asks for an interval at a time until the recording is over. It has
@@ -77,11 +77,11 @@ beside each other.`,
 func recordProfile(cmd *cobra.Command, dir, into string, interval, duration time.Duration) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
 	defer stop()
-	p, err := dial(dir)
+	conn, err := dial(dir)
 	if err != nil {
 		return err
 	}
-	defer p.close()
+	defer conn.close()
 	whole, err := dial(dir)
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func recordProfile(cmd *cobra.Command, dir, into string, interval, duration time
 		return err
 	}
 	var got recordedInterval
-	if err := p.ask(question{Record: true}, &got); err != nil {
+	if err := conn.ask(question{Record: true}, &got); err != nil {
 		return err
 	}
 	began := got.At
@@ -114,22 +114,22 @@ func recordProfile(cmd *cobra.Command, dir, into string, interval, duration time
 			over = true
 		}
 		got = recordedInterval{}
-		if failed = p.ask(question{Record: true}, &got); failed != nil {
+		if failed = conn.ask(question{Record: true}, &got); failed != nil {
 			run.Notes = append(run.Notes, "the broker was gone before the recording was over")
 			break
 		}
-		for _, s := range got.Series {
-			i := record.Interval{Series: s.Name, StartNS: int64(last.Sub(began)), EndNS: int64(got.At.Sub(began))}
-			if err := i.H.UnmarshalText([]byte(s.H)); err != nil {
+		for _, series := range got.Series {
+			recorded := record.Interval{Series: series.Name, StartNS: int64(last.Sub(began)), EndNS: int64(got.At.Sub(began))}
+			if err := recorded.H.UnmarshalText([]byte(series.H)); err != nil {
 				return err
 			}
-			if err := out.Add(i); err != nil {
+			if err := out.Add(recorded); err != nil {
 				return err
 			}
-			if pooled[s.Name] == nil {
-				pooled[s.Name] = record.NewHistogram()
+			if pooled[series.Name] == nil {
+				pooled[series.Name] = record.NewHistogram()
 			}
-			i.H.Into(pooled[s.Name])
+			recorded.H.Into(pooled[series.Name])
 		}
 		for _, s := range got.Late {
 			late[s] = true
@@ -137,8 +137,8 @@ func recordProfile(cmd *cobra.Command, dir, into string, interval, duration time
 		last = got.At
 		run.Seconds = last.Sub(began).Seconds()
 	}
-	for name, h := range pooled {
-		run.Series[name] = h.Summary()
+	for name, histogram := range pooled {
+		run.Series[name] = histogram.Summary()
 	}
 	for _, s := range slices.Sorted(maps.Keys(late)) {
 		run.Notes = append(run.Notes, fmt.Sprintf("shard %d took no turn in time to be asked, once at least: what it had is in a later interval", s))
@@ -161,8 +161,8 @@ func recordProfile(cmd *cobra.Command, dir, into string, interval, duration time
 	return printRecorded(cmd.OutOrStdout(), into, run)
 }
 
-func printRecorded(w io.Writer, into string, run *record.Run) error {
-	_, err := fmt.Fprintf(w, "%.1f s, %s, in %s\n", run.Seconds, term.Plural(len(run.Series), "histogram"), into)
+func printRecorded(out io.Writer, into string, run *record.Run) error {
+	_, err := fmt.Fprintf(out, "%.1f s, %s, in %s\n", run.Seconds, term.Plural(len(run.Series), "histogram"), into)
 	return err
 }
 
@@ -172,31 +172,31 @@ func (p *Server) recorded(windows []*metrics.Window) (*recordedInterval, error) 
 	if p.broker != nil {
 		p.collect(late)
 	}
-	v := &recordedInterval{At: time.Now(), Series: []recordedSeries{}}
-	for i, w := range windows {
+	interval := &recordedInterval{At: time.Now(), Series: []recordedSeries{}}
+	for i, window := range windows {
 		if late[i] {
-			v.Late = append(v.Late, i)
+			interval.Late = append(interval.Late, i)
 		}
 		var failed error
-		add := func(name string, h *metrics.Histogram) {
-			if h.Count() == 0 {
+		add := func(name string, histogram *metrics.Histogram) {
+			if histogram.Count() == 0 {
 				return
 			}
-			b, err := h.Encode()
+			b, err := histogram.Encode()
 			failed = errors.Join(failed, err)
-			v.Series = append(v.Series, recordedSeries{fmt.Sprintf("shard%d.%s", i, name), string(b)})
+			interval.Series = append(interval.Series, recordedSeries{fmt.Sprintf("shard%d.%s", i, name), string(b)})
 		}
-		for k := range metrics.Kinds {
-			add(k.Name()+".total", w.Step(k, metrics.Received))
-			for s := metrics.Parsed; s < metrics.Stages; s++ {
-				add(k.Name()+"."+s.Name(k), w.Step(k, s))
+		for kind := range metrics.Kinds {
+			add(kind.Name()+".total", window.Step(kind, metrics.Received))
+			for stage := metrics.Parsed; stage < metrics.Stages; stage++ {
+				add(kind.Name()+"."+stage.Name(kind), window.Step(kind, stage))
 			}
 		}
-		add("turn", w.Turn())
-		w.Reset()
+		add("turn", window.Turn())
+		window.Reset()
 		if failed != nil {
 			return nil, failed
 		}
 	}
-	return v, nil
+	return interval, nil
 }

@@ -105,27 +105,27 @@ func Listen(dir, version string) (*Server, error) {
 
 // withSocketPath calls f with a path to the same file that is short enough for the
 // address of a socket.
-func withSocketPath(path string, f func(string) error) error {
+func withSocketPath(path string, use func(string) error) error {
 	if len(path) <= socketPathMax {
-		return f(path)
+		return use(path)
 	}
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	return f(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
+	return use(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
 }
 
 // Serve answers, on goroutines, until Close.
 func (p *Server) Serve(b *broker.Broker, nodes []shard.Node) {
 	p.mu.Lock()
 	p.broker, p.nodes, p.started = b, nodes, time.Now()
-	for _, s := range b.Shards() {
-		p.collectors = append(p.collectors, metrics.NewCollector(s.Timelines))
+	for _, shard := range b.Shards() {
+		p.collectors = append(p.collectors, metrics.NewCollector(shard.Timelines))
 		var h *history
-		if s.Flight != nil {
-			h = newHistory(s.Flight)
+		if shard.Flight != nil {
+			h = newHistory(shard.Flight)
 		}
 		p.histories = append(p.histories, h)
 	}
@@ -133,7 +133,7 @@ func (p *Server) Serve(b *broker.Broker, nodes []shard.Node) {
 	go p.keepFlights()
 	go func() {
 		for {
-			c, err := p.listener.Accept()
+			conn, err := p.listener.Accept()
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
@@ -141,7 +141,7 @@ func (p *Server) Serve(b *broker.Broker, nodes []shard.Node) {
 				time.Sleep(100 * time.Millisecond)
 				continue
 			}
-			go p.session(c)
+			go p.session(conn)
 		}
 	}()
 }
@@ -157,25 +157,25 @@ func (p *Server) Close(dir string) {
 
 // session answers one connection. It has windows of its own, so that connections do
 // not shorten each other's intervals.
-func (p *Server) session(c net.Conn) {
-	defer c.Close()
+func (p *Server) session(conn net.Conn) {
+	defer conn.Close()
 	var windows []*metrics.Window
 	p.mu.Lock()
-	for _, k := range p.collectors {
-		windows = append(windows, k.Open())
+	for _, collector := range p.collectors {
+		windows = append(windows, collector.Open())
 	}
 	p.mu.Unlock()
 	defer func() {
 		p.mu.Lock()
-		for i, k := range p.collectors {
-			k.Close(windows[i])
+		for i, collector := range p.collectors {
+			collector.Close(windows[i])
 		}
 		p.mu.Unlock()
 	}()
 	since := time.Now()
-	in, out := bufio.NewReader(c), bufio.NewWriter(c)
+	in, out := bufio.NewReader(conn), bufio.NewWriter(conn)
 	for {
-		c.SetDeadline(time.Now().Add(profileIdle))
+		conn.SetDeadline(time.Now().Add(profileIdle))
 		line, err := in.ReadSlice('\n')
 		if err != nil {
 			return
@@ -188,9 +188,9 @@ func (p *Server) session(c net.Conn) {
 		begin := heapAllocs()
 		switch {
 		case q.Record:
-			var v *recordedInterval
-			if v, err = p.recorded(windows); err == nil {
-				err = json.NewEncoder(out).Encode(v)
+			var interval *recordedInterval
+			if interval, err = p.recorded(windows); err == nil {
+				err = json.NewEncoder(out).Encode(interval)
 			}
 		case q.SLO:
 			err = json.NewEncoder(out).Encode(p.slo())
@@ -219,14 +219,14 @@ func (p *Server) profile(windows []*metrics.Window) *Profile {
 	now := time.Now()
 	answer := &Profile{Version: p.version, PID: os.Getpid(), At: now, UptimeSeconds: now.Sub(p.started).Seconds(), Process: ReadProcess()}
 	answer.Process.ProfileAllocsObjects = p.allocs
-	for i, k := range p.collectors {
-		s := ShardProfile{Shard: i, Node: p.nodes[i].ID, Address: p.nodes[i].Address(), Late: late[i], Counters: map[string]uint64{},
-			Levels: k.Total().Gauges(), Total: k.Total().Report(), Since: windows[i].Report()}
+	for i, collector := range p.collectors {
+		shard := ShardProfile{Shard: i, Node: p.nodes[i].ID, Address: p.nodes[i].Address(), Late: late[i], Counters: map[string]uint64{},
+			Levels: collector.Total().Gauges(), Total: collector.Total().Report(), Since: windows[i].Report()}
 		windows[i].Reset()
-		for _, v := range k.Counters() {
-			s.Counters[v.Name] = v.Value
+		for _, counter := range collector.Counters() {
+			shard.Counters[counter.Name] = counter.Value
 		}
-		answer.Shards = append(answer.Shards, s)
+		answer.Shards = append(answer.Shards, shard)
 	}
 	return answer
 }
@@ -251,17 +251,17 @@ func (p *Server) Stuck() (all []int) {
 // collect asks all shards and waits up to shardAnswersIn for their turns. late says
 // which did not answer. The caller holds mu.
 func (p *Server) collect(late []bool) {
-	for i, k := range p.collectors {
+	for i, collector := range p.collectors {
 		late[i] = true
-		k.Collect() // an answer that was too late for the last question
-		k.Ask()
+		collector.Collect() // an answer that was too late for the last question
+		collector.Ask()
 		p.broker.Wake(i)
 	}
 	missing := len(p.collectors)
 	for end := time.Now().Add(shardAnswersIn); missing > 0 && time.Now().Before(end); {
 		time.Sleep(100 * time.Microsecond)
-		for i, k := range p.collectors {
-			if late[i] && k.Collect() {
+		for i, collector := range p.collectors {
+			if late[i] && collector.Collect() {
 				late[i] = false
 				missing--
 			}
@@ -290,21 +290,21 @@ const flightsEvery = 250 * time.Millisecond
 // it has them hand over the present one too. The caller holds mu.
 func (p *Server) takeFlights(ask bool) {
 	take := func(i int) bool {
-		h := p.histories[i]
-		if !h.take() {
+		history := p.histories[i]
+		if !history.take() {
 			return false
 		}
-		p.budgeted(i, h.last(), time.Now())
+		p.budgeted(i, history.last(), time.Now())
 		return true
 	}
 	var waits []int
-	for i, h := range p.histories {
-		if h == nil {
+	for i, history := range p.histories {
+		if history == nil {
 			continue
 		}
 		take(i)
 		if ask {
-			h.flight.Ask()
+			history.flight.Ask()
 			p.broker.Wake(i)
 			waits = append(waits, i)
 		}

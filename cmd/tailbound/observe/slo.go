@@ -58,17 +58,17 @@ func (b *budget) forward(now time.Time) {
 }
 
 // take adds what a shard has counted since it last told.
-func (b *budget) take(shard int, o *metrics.Objective, now time.Time) {
-	if b.limitNS != o.LimitNS || b.targetPPM != o.TargetPPM { // another objective, or the first
-		*b = budget{limitNS: o.LimitNS, targetPPM: o.TargetPPM, since: now, minute: now.Unix() / 60, seen: map[int][2]uint64{}}
+func (b *budget) take(shard int, objective *metrics.Objective, now time.Time) {
+	if b.limitNS != objective.LimitNS || b.targetPPM != objective.TargetPPM { // another objective, or the first
+		*b = budget{limitNS: objective.LimitNS, targetPPM: objective.TargetPPM, since: now, minute: now.Unix() / 60, seen: map[int][2]uint64{}}
 	}
 	b.forward(now)
 	before := b.seen[shard]
-	if o.Total < before[0] {
+	if objective.Total < before[0] {
 		before = [2]uint64{} // the shard counts anew
 	}
-	b.seen[shard] = [2]uint64{o.Total, o.Missed}
-	total, missed := o.Total-before[0], o.Missed-before[1]
+	b.seen[shard] = [2]uint64{objective.Total, objective.Missed}
+	total, missed := objective.Total-before[0], objective.Missed-before[1]
 	b.total += total
 	b.missed += missed
 	x := &b.minutes[b.minute%budgetMinutes]
@@ -124,50 +124,50 @@ type SLOWindow struct {
 // topic is the report on a budget.
 func (b *budget) topic(name string, now time.Time) SLOTopic {
 	b.forward(now)
-	t := SLOTopic{Topic: name, LimitNS: b.limitNS, Target: float64(b.targetPPM) / 1e6, Since: b.since, Requests: b.total, Missed: b.missed, Alert: "none"}
+	topic := SLOTopic{Topic: name, LimitNS: b.limitNS, Target: float64(b.targetPPM) / 1e6, Since: b.since, Requests: b.total, Missed: b.missed, Alert: "none"}
 	burn := map[time.Duration]float64{}
-	for _, w := range sloWindows {
-		total, missed := b.within(w)
-		x := SLOWindow{Seconds: int64(w / time.Second), Covered: now.Sub(b.since) >= w, Requests: total, Missed: missed}
+	for _, length := range sloWindows {
+		total, missed := b.within(length)
+		window := SLOWindow{Seconds: int64(length / time.Second), Covered: now.Sub(b.since) >= length, Requests: total, Missed: missed}
 		if total > 0 {
-			x.Burn = float64(missed) / float64(total) / (1 - t.Target)
+			window.Burn = float64(missed) / float64(total) / (1 - topic.Target)
 		}
-		burn[w] = x.Burn
-		t.Windows = append(t.Windows, x)
+		burn[length] = window.Burn
+		topic.Windows = append(topic.Windows, window)
 	}
-	t.BudgetLeft = 1
+	topic.BudgetLeft = 1
 	if b.total > 0 {
-		t.BudgetLeft = 1 - float64(b.missed)/float64(b.total)/(1-t.Target)
+		topic.BudgetLeft = 1 - float64(b.missed)/float64(b.total)/(1-topic.Target)
 	}
 	if rate := burn[time.Hour]; rate > 0 {
-		t.BudgetLastsS = budgetDays * 86400 / rate
+		topic.BudgetLastsS = budgetDays * 86400 / rate
 	}
 	for i := len(sloAlerts) - 1; i >= 0; i-- {
 		if a := sloAlerts[i]; burn[a.long] >= a.burn && burn[a.short] >= a.burn {
-			t.Alert = "ticket"
+			topic.Alert = "ticket"
 			if a.page {
-				t.Alert = "page"
+				topic.Alert = "page"
 			}
 		}
 	}
-	return t
+	return topic
 }
 
 // budgeted adds an interval of a shard to the budgets. A budget that no shard counts
 // for any more is dropped.
-func (p *Server) budgeted(shard int, v *metrics.Interval, now time.Time) {
-	for i := range v.Objectives[:v.ObjectivesN] {
-		o := &v.Objectives[i]
-		b := p.budgets[o.Topic()]
+func (p *Server) budgeted(shard int, interval *metrics.Interval, now time.Time) {
+	for i := range interval.Objectives[:interval.ObjectivesN] {
+		objective := &interval.Objectives[i]
+		b := p.budgets[objective.Topic()]
 		if b == nil {
 			b = new(budget)
-			p.budgets[o.Topic()] = b
+			p.budgets[objective.Topic()] = b
 		}
-		b.take(shard, o, now)
+		b.take(shard, objective, now)
 	}
-	for name, b := range p.budgets {
-		if _, had := b.seen[shard]; had && !slices.ContainsFunc(v.Objectives[:v.ObjectivesN], func(o metrics.Objective) bool { return o.Topic() == name }) {
-			if delete(b.seen, shard); len(b.seen) == 0 {
+	for name, budget := range p.budgets {
+		if _, had := budget.seen[shard]; had && !slices.ContainsFunc(interval.Objectives[:interval.ObjectivesN], func(objective metrics.Objective) bool { return objective.Topic() == name }) {
+			if delete(budget.seen, shard); len(budget.seen) == 0 {
 				delete(p.budgets, name)
 			}
 		}
@@ -180,10 +180,10 @@ func (p *Server) slo() *SLOProfile {
 		p.takeFlights(true)
 	}
 	now := time.Now()
-	s := &SLOProfile{Version: p.version, PID: os.Getpid(), At: now, Topics: []SLOTopic{}}
-	for name, b := range p.budgets {
-		s.Topics = append(s.Topics, b.topic(name, now))
+	slo := &SLOProfile{Version: p.version, PID: os.Getpid(), At: now, Topics: []SLOTopic{}}
+	for name, budget := range p.budgets {
+		slo.Topics = append(slo.Topics, budget.topic(name, now))
 	}
-	slices.SortFunc(s.Topics, func(a, b SLOTopic) int { return cmp.Compare(a.Topic, b.Topic) })
-	return s
+	slices.SortFunc(slo.Topics, func(a, b SLOTopic) int { return cmp.Compare(a.Topic, b.Topic) })
+	return slo
 }

@@ -18,7 +18,7 @@ func profileWatchCommand() *cobra.Command {
 	var dir, output string
 	var asJSON, once bool
 	var interval time.Duration
-	c := &cobra.Command{
+	command := &cobra.Command{
 		Use:   "watch [slo]",
 		Short: "Watch a broker: where its time goes, or how fast error budgets burn",
 		Long: `Watch a broker. By itself it is the live view of ` + "`tailbound profile`" + `. With slo
@@ -58,14 +58,14 @@ start, or to when the objective was set.`,
 				}
 				return watchLive(dir, interval)
 			}
-			p, err := dial(dir)
+			conn, err := dial(dir)
 			if err != nil {
 				return err
 			}
-			defer p.close()
+			defer conn.close()
 			for {
 				got := new(SLOProfile)
-				if err := p.ask(question{SLO: true}, got); err != nil {
+				if err := conn.ask(question{SLO: true}, got); err != nil {
 					return err
 				}
 				out := cmd.OutOrStdout()
@@ -81,13 +81,13 @@ start, or to when the objective was set.`,
 			}
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&dir, "data-dir", term.EnvOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
-	f.DurationVar(&interval, "interval", 0, "how often (5s; the live view 1s)")
-	f.BoolVar(&once, "once", false, "print once and end")
-	term.OutputFlag(c, f, &output)
-	f.BoolVar(&asJSON, "json", false, "as --output json")
-	return c
+	flags := command.Flags()
+	flags.StringVar(&dir, "data-dir", term.EnvOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
+	flags.DurationVar(&interval, "interval", 0, "how often (5s; the live view 1s)")
+	flags.BoolVar(&once, "once", false, "print once and end")
+	term.OutputFlag(command, flags, &output)
+	flags.BoolVar(&asJSON, "json", false, "as --output json")
+	return command
 }
 
 // windowText is the length of a window: 5m, 6h, 3d.
@@ -101,55 +101,55 @@ func windowText(seconds int64) string {
 	return fmt.Sprintf("%dm", seconds/60)
 }
 
-func printSLO(w io.Writer, s *SLOProfile, coloured bool) error {
-	fmt.Fprintf(w, "tailbound %s, process %d, %s\n", s.Version, s.PID, s.At.Format("15:04:05"))
-	if len(s.Topics) == 0 {
-		_, err := fmt.Fprintln(w, "no topic has an objective: tailbound topic alter TOPIC -s latency.slo.ms=5")
+func printSLO(out io.Writer, slo *SLOProfile, coloured bool) error {
+	fmt.Fprintf(out, "tailbound %s, process %d, %s\n", slo.Version, slo.PID, slo.At.Format("15:04:05"))
+	if len(slo.Topics) == 0 {
+		_, err := fmt.Fprintln(out, "no topic has an objective: tailbound topic alter TOPIC -s latency.slo.ms=5")
 		return err
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	head := "topic\tobjective\trequests\tmissed\tbudget left\t"
-	for _, x := range s.Topics[0].Windows {
-		head += windowText(x.Seconds) + "\t"
+	for _, window := range slo.Topics[0].Windows {
+		head += windowText(window.Seconds) + "\t"
 	}
-	fmt.Fprintln(t, head+"lasts\t")
-	for _, x := range s.Topics {
+	fmt.Fprintln(table, head+"lasts\t")
+	for _, topic := range slo.Topics {
 		lasts := ""
-		if x.BudgetLastsS > 0 {
-			lasts = shortTime(x.BudgetLastsS)
+		if topic.BudgetLastsS > 0 {
+			lasts = shortTime(topic.BudgetLastsS)
 		}
-		row := fmt.Sprintf("%s\t%.5g%% within %s\t%d\t%d\t%.1f%%\t", x.Topic, x.Target*100, term.ShortNS(x.LimitNS), x.Requests, x.Missed, x.BudgetLeft*100)
-		for _, n := range x.Windows {
+		row := fmt.Sprintf("%s\t%.5g%% within %s\t%d\t%d\t%.1f%%\t", topic.Topic, topic.Target*100, term.ShortNS(topic.LimitNS), topic.Requests, topic.Missed, topic.BudgetLeft*100)
+		for _, n := range topic.Windows {
 			text := term.ShortNumber(n.Burn)
 			if !n.Covered {
 				text += "*"
 			}
 			row += text + "\t"
 		}
-		fmt.Fprintln(t, row+lasts+"\t")
+		fmt.Fprintln(table, row+lasts+"\t")
 	}
-	if err := t.Flush(); err != nil {
+	if err := table.Flush(); err != nil {
 		return err
 	}
-	for _, x := range s.Topics {
+	for _, topic := range slo.Topics {
 		text := ""
-		switch x.Alert {
+		switch topic.Alert {
 		case "page":
-			text = fmt.Sprintf("PAGE    %s spends its error budget too fast to wait", x.Topic)
+			text = fmt.Sprintf("PAGE    %s spends its error budget too fast to wait", topic.Topic)
 			if coloured {
 				text = styleBad.Render(text)
 			}
 		case "ticket":
-			text = fmt.Sprintf("ticket  %s spends its error budget faster than it lasts", x.Topic)
+			text = fmt.Sprintf("ticket  %s spends its error budget faster than it lasts", topic.Topic)
 			if coloured {
 				text = styleWarn.Render(text)
 			}
 		}
 		if text != "" {
-			fmt.Fprintln(w, text)
+			fmt.Fprintln(out, text)
 		}
 	}
-	_, err := fmt.Fprintln(w, "burn rates: 1 spends the budget in 30 days; *: of what there is, less than the window")
+	_, err := fmt.Fprintln(out, "burn rates: 1 spends the budget in 30 days; *: of what there is, less than the window")
 	return err
 }
 

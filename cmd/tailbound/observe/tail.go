@@ -96,51 +96,51 @@ func (p *Server) tail(over time.Duration, count int) *TailProfile {
 	}
 	now := time.Now()
 	answer := &TailProfile{Version: p.version, PID: os.Getpid(), At: now}
-	for i, h := range p.histories {
-		if h == nil {
+	for i, history := range p.histories {
+		if history == nil {
 			continue
 		}
-		s := TailShard{Shard: i, Node: p.nodes[i].ID, Address: p.nodes[i].Address(), Late: late[i]}
-		all := h.since(now.Add(-over).UnixMilli())
-		for _, v := range all {
-			s.Seconds += float64(v.Ended-v.Began) / 1e9
+		shard := TailShard{Shard: i, Node: p.nodes[i].ID, Address: p.nodes[i].Address(), Late: late[i]}
+		all := history.since(now.Add(-over).UnixMilli())
+		for _, interval := range all {
+			shard.Seconds += float64(interval.Ended-interval.Began) / 1e9
 		}
-		for k := range metrics.Kind(metrics.RecordedKinds) {
-			usual := p.collectors[i].Total().Usual(k)
-			s.Kinds = append(s.Kinds, tailOf(k, all, &usual, count))
+		for kind := range metrics.Kind(metrics.RecordedKinds) {
+			usual := p.collectors[i].Total().Usual(kind)
+			shard.Kinds = append(shard.Kinds, tailOf(kind, all, &usual, count))
 		}
-		answer.Shards = append(answer.Shards, s)
+		answer.Shards = append(answer.Shards, shard)
 	}
 	return answer
 }
 
 // tailOf is the report on one kind of request in the intervals of one shard. usual
 // is the shard's medians, above which time is held to be unusual.
-func tailOf(k metrics.Kind, all []*metrics.Interval, usual *metrics.Timeline, count int) TailKind {
-	t := TailKind{Kind: k.Name(), Causes: []CauseShare{}, Slowest: []SlowRequest{}}
+func tailOf(kind metrics.Kind, all []*metrics.Interval, usual *metrics.Timeline, count int) TailKind {
+	tail := TailKind{Kind: kind.Name(), Causes: []CauseShare{}, Slowest: []SlowRequest{}}
 	var counts metrics.Counts
 	type kept struct {
 		of *metrics.Interval
 		*metrics.Slow
 	}
 	var slow []kept
-	for _, v := range all {
-		x := &v.Kinds[k]
+	for _, interval := range all {
+		x := &interval.Kinds[kind]
 		counts.Add(&x.Counts)
 		for j := range x.Slowest[:x.N] {
-			slow = append(slow, kept{v, &x.Slowest[j]})
+			slow = append(slow, kept{interval, &x.Slowest[j]})
 		}
 	}
 	slices.SortFunc(slow, func(a, b kept) int { return cmp.Compare(b.NS()+b.EarlyNS(), a.NS()+a.EarlyNS()) })
-	t.Requests, t.P50NS, t.P99NS, t.P999NS = counts.Total(), counts.Quantile(50), counts.Quantile(99), counts.Quantile(99.9)
+	tail.Requests, tail.P50NS, tail.P99NS, tail.P999NS = counts.Total(), counts.Quantile(50), counts.Quantile(99), counts.Quantile(99.9)
 	var above [metrics.Causes]float64
-	for i, s := range slow {
-		t.MaxNS = max(t.MaxNS, s.NS())
-		spent := s.Spent(k)
-		beyond := spent.Beyond(k, usual)
-		if ns := s.NS() + s.EarlyNS() - t.P99NS; ns > 0 {
-			t.AboveP99++
-			t.AboveP99NS += ns
+	for i, request := range slow {
+		tail.MaxNS = max(tail.MaxNS, request.NS())
+		spent := request.Spent(kind)
+		beyond := spent.Beyond(kind, usual)
+		if ns := request.NS() + request.EarlyNS() - tail.P99NS; ns > 0 {
+			tail.AboveP99++
+			tail.AboveP99NS += ns
 			sum := int64(0)
 			for _, n := range beyond {
 				sum += n
@@ -152,16 +152,16 @@ func tailOf(k metrics.Kind, all []*metrics.Interval, usual *metrics.Timeline, co
 			}
 		}
 		if i < count {
-			t.Slowest = append(t.Slowest, describe(k, s.of, s.Slow, &spent, &beyond))
+			tail.Slowest = append(tail.Slowest, describe(kind, request.of, request.Slow, &spent, &beyond))
 		}
 	}
-	t.P99NS, t.P999NS = min(t.P99NS, t.MaxNS), min(t.P999NS, t.MaxNS)
+	tail.P99NS, tail.P999NS = min(tail.P99NS, tail.MaxNS), min(tail.P999NS, tail.MaxNS)
 	var rounded [metrics.Causes]int64
 	for c := range above {
 		rounded[c] = int64(above[c])
 	}
-	t.Causes = shares(&rounded)
-	return t
+	tail.Causes = shares(&rounded)
+	return tail
 }
 
 // shares are the causes that have a part, the largest first.
@@ -181,61 +181,61 @@ func shares(by *[metrics.Causes]int64) (all []CauseShare) {
 }
 
 // describe is one slow request as it is reported.
-func describe(k metrics.Kind, of *metrics.Interval, s *metrics.Slow, spent *metrics.Spent, beyond *[metrics.Causes]int64) SlowRequest {
+func describe(kind metrics.Kind, of *metrics.Interval, slow *metrics.Slow, spent *metrics.Spent, beyond *[metrics.Causes]int64) SlowRequest {
 	by := spent.ByCause()
-	r := SlowRequest{
-		At:     time.UnixMilli(of.Wall).Add(-time.Duration(of.Ended - s.Stamps[metrics.Received])),
-		TookNS: s.NS(), EarlyNS: s.EarlyNS(), IdleNS: s.Idle, Topic: s.Topic(), Partition: s.Partition, Partitions: s.Parts, Offset: s.Offset, Bytes: s.Bytes,
-		FrameBytes: s.FrameBytes, OwnBytes: s.OwnBytes, OtherBytes: s.OtherBytes, Causes: shares(&by),
+	request := SlowRequest{
+		At:     time.UnixMilli(of.Wall).Add(-time.Duration(of.Ended - slow.Stamps[metrics.Received])),
+		TookNS: slow.NS(), EarlyNS: slow.EarlyNS(), IdleNS: slow.Idle, Topic: slow.Topic(), Partition: slow.Partition, Partitions: slow.Parts, Offset: slow.Offset, Bytes: slow.Bytes,
+		FrameBytes: slow.FrameBytes, OwnBytes: slow.OwnBytes, OtherBytes: slow.OtherBytes, Causes: shares(&by),
 	}
 	// The cause is that of the most unusual time, or, where less than a quarter is
 	// unusual, that of the most time.
 	cause, ns := metrics.Leading(beyond)
-	if sum := s.NS() + s.EarlyNS(); ns*4 < sum {
+	if sum := slow.NS() + slow.EarlyNS(); ns*4 < sum {
 		cause, ns = metrics.Leading(&by)
 	}
-	r.Cause = cause.Name()
-	for w, n := range s.Disk {
+	request.Cause = cause.Name()
+	for w, n := range slow.Disk {
 		if n > 0 {
-			if r.Disk == nil {
-				r.Disk = map[string]int64{}
+			if request.Disk == nil {
+				request.Disk = map[string]int64{}
 			}
-			r.Disk[metrics.DiskWork(w).Name()] = n
+			request.Disk[metrics.DiskWork(w).Name()] = n
 		}
 	}
 	for bit, name := range map[metrics.Waits]string{metrics.WaitedMemory: "log memory", metrics.WaitedRoom: "room in its file", metrics.WaitedJournal: "room in the journal", metrics.WaitedReader: "slow readers", metrics.WaitedReadBuffers: "read buffers"} {
-		if s.Waited&bit != 0 {
-			r.Waited = append(r.Waited, name)
+		if slow.Waited&bit != 0 {
+			request.Waited = append(request.Waited, name)
 		}
 	}
-	slices.Sort(r.Waited)
-	last := s.Stamps[metrics.Received]
+	slices.Sort(request.Waited)
+	last := slow.Stamps[metrics.Received]
 	for i := metrics.Received; i < metrics.Stages; i++ {
-		at := s.Stamps[i]
+		at := slow.Stamps[i]
 		if at == 0 {
 			continue
 		}
-		x := SlowStage{Stage: i.Name(k), AtNS: at - s.Stamps[metrics.Received], TookNS: max(0, at-last), Causes: shares(&spent[i]), Around: s.Steps[i]}
+		stage := SlowStage{Stage: i.Name(kind), AtNS: at - slow.Stamps[metrics.Received], TookNS: max(0, at-last), Causes: shares(&spent[i]), Around: slow.Steps[i]}
 		if i == metrics.Received {
-			x.Around = s.Early
+			stage.Around = slow.Early
 		}
 		last = max(last, at)
-		r.Stages = append(r.Stages, x)
+		request.Stages = append(request.Stages, stage)
 	}
-	r.Verdict = verdict(k, cause, ns, s, spent)
-	return r
+	request.Verdict = verdict(kind, cause, ns, slow, spent)
+	return request
 }
 
 // verdict is one sentence about the leading cause, with the stage that had most of
 // it.
-func verdict(k metrics.Kind, cause metrics.Cause, ns int64, s *metrics.Slow, spent *metrics.Spent) string {
+func verdict(kind metrics.Kind, cause metrics.Cause, ns int64, slow *metrics.Slow, spent *metrics.Spent) string {
 	where, most := metrics.Received, int64(-1)
 	for i := range spent {
 		if n := spent[i][cause]; n > most {
 			where, most = metrics.Stage(i), n
 		}
 	}
-	in := " on the way to " + where.Name(k)
+	in := " on the way to " + where.Name(kind)
 	if where == metrics.Received {
 		in = " before it was seen"
 	}
@@ -246,9 +246,9 @@ func verdict(k metrics.Kind, cause metrics.Cause, ns int64, s *metrics.Slow, spe
 	case metrics.Gathering:
 		return fmt.Sprintf("it waited %s for a frame in flight before its own could go", took)
 	case metrics.DiskWrite:
-		return fmt.Sprintf("the write of its frame of %s took %s beyond the usual", term.ShortBytes(s.FrameBytes), took)
+		return fmt.Sprintf("the write of its frame of %s took %s beyond the usual", term.ShortBytes(slow.FrameBytes), took)
 	case metrics.DiskSync:
-		return fmt.Sprintf("the sync behind its frame of %s took %s beyond the usual", term.ShortBytes(s.FrameBytes), took)
+		return fmt.Sprintf("the sync behind its frame of %s took %s beyond the usual", term.ShortBytes(slow.FrameBytes), took)
 	case metrics.AwayFromCPU:
 		return fmt.Sprintf("the shard's thread waited %s for a CPU%s", took, in)
 	case metrics.GarbageCollection:
@@ -261,7 +261,7 @@ func verdict(k metrics.Kind, cause metrics.Cause, ns int64, s *metrics.Slow, spe
 		}
 		return fmt.Sprintf("it waited %s for what slow readers hold%s", took, in)
 	case metrics.NeighbourLog:
-		return fmt.Sprintf("other logs had %s at the disk beside its own log's %s: %s%s", term.ShortBytes(s.OtherBytes), term.ShortBytes(s.OwnBytes), took, in)
+		return fmt.Sprintf("other logs had %s at the disk beside its own log's %s: %s%s", term.ShortBytes(slow.OtherBytes), term.ShortBytes(slow.OwnBytes), took, in)
 	case metrics.Flushing:
 		if where == metrics.Appended {
 			return fmt.Sprintf("it waited %s for log memory, which drains give back", took)
@@ -269,7 +269,7 @@ func verdict(k metrics.Kind, cause metrics.Cause, ns int64, s *metrics.Slow, spe
 		if where == metrics.Submitted {
 			return fmt.Sprintf("the journal was full: it waited %s for a checkpoint", took)
 		}
-		return fmt.Sprintf("drains and checkpoints wrote %s beside it: %s", term.ShortBytes(s.Disk[metrics.DiskFlushes]+s.Disk[metrics.DiskCheckpoints]), took)
+		return fmt.Sprintf("drains and checkpoints wrote %s beside it: %s", term.ShortBytes(slow.Disk[metrics.DiskFlushes]+slow.Disk[metrics.DiskCheckpoints]), took)
 	case metrics.Preparing:
 		if where == metrics.Appended {
 			return fmt.Sprintf("it waited %s for room in its log's file", took)

@@ -21,7 +21,7 @@ func profileTailCommand() *cobra.Command {
 	var asJSON, once bool
 	var interval time.Duration
 	var count int
-	c := &cobra.Command{
+	command := &cobra.Command{
 		Use:   "tail [--data-dir DIR]",
 		Short: "Show the slowest requests, each as a timeline with a verdict",
 		Long: `Show the slowest requests of a running broker, each as a timeline with a
@@ -55,11 +55,11 @@ answer taken; what a fetch waits for data is nobody's fault, and left out.`,
 					over = time.Minute
 				}
 			}
-			p, err := dial(dir)
+			conn, err := dial(dir)
 			if err != nil {
 				return err
 			}
-			defer p.close()
+			defer conn.close()
 			out := cmd.OutOrStdout()
 			for {
 				if !once {
@@ -70,7 +70,7 @@ answer taken; what a fetch waits for data is nobody's fault, and left out.`,
 					}
 				}
 				got := new(TailProfile)
-				if err := p.ask(question{Tail: &tailQuestion{OverMS: over.Milliseconds(), Count: count}}, got); err != nil {
+				if err := conn.ask(question{Tail: &tailQuestion{OverMS: over.Milliseconds(), Count: count}}, got); err != nil {
 					return err
 				}
 				err := term.PrintRepeated(out, output, once, got, func(coloured bool) error { return printTail(out, got, coloured) })
@@ -80,14 +80,14 @@ answer taken; what a fetch waits for data is nobody's fault, and left out.`,
 			}
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&dir, "data-dir", term.EnvOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
-	f.DurationVar(&interval, "interval", 0, "of how long (10s; with --once what is kept, a minute)")
-	f.IntVar(&count, "count", 3, "how many requests of each kind and shard")
-	f.BoolVar(&once, "once", false, "print once, of what has been kept, and end")
-	term.OutputFlag(c, f, &output)
-	f.BoolVar(&asJSON, "json", false, "as --output json")
-	return c
+	flags := command.Flags()
+	flags.StringVar(&dir, "data-dir", term.EnvOr("TAILBOUND_DATA_DIR", "data"), "the broker's data directory")
+	flags.DurationVar(&interval, "interval", 0, "of how long (10s; with --once what is kept, a minute)")
+	flags.IntVar(&count, "count", 3, "how many requests of each kind and shard")
+	flags.BoolVar(&once, "once", false, "print once, of what has been kept, and end")
+	term.OutputFlag(command, flags, &output)
+	flags.BoolVar(&asJSON, "json", false, "as --output json")
+	return command
 }
 
 // causeMarks are the signs of causes in a timeline: a letter, or a colour on a
@@ -121,49 +121,49 @@ func markOf(cause string, n int, coloured bool) string {
 }
 
 // printTail prints the report for people.
-func printTail(w io.Writer, t *TailProfile, coloured bool) error {
-	b := new(strings.Builder)
+func printTail(out io.Writer, tail *TailProfile, coloured bool) error {
+	text := new(strings.Builder)
 	bold, faint := func(s string) string { return s }, func(s string) string { return s }
 	if coloured {
 		bold, faint = func(s string) string { return styleTitle.Render(s) }, func(s string) string { return styleFaint.Render(s) }
 	}
-	fmt.Fprintf(b, "tailbound %s, process %d, %s\n", t.Version, t.PID, t.At.Format("15:04:05"))
-	for _, s := range t.Shards {
+	fmt.Fprintf(text, "tailbound %s, process %d, %s\n", tail.Version, tail.PID, tail.At.Format("15:04:05"))
+	for _, shard := range tail.Shards {
 		late := ""
-		if s.Late {
+		if shard.Late {
 			late = "  TOOK NO TURN IN TIME: older figures"
 		}
-		fmt.Fprintf(b, "\n%s, node %d, %s, the last %.1f s%s\n", bold(fmt.Sprintf("data shard %d", s.Shard)), s.Node, s.Address, s.Seconds, late)
+		fmt.Fprintf(text, "\n%s, node %d, %s, the last %.1f s%s\n", bold(fmt.Sprintf("data shard %d", shard.Shard)), shard.Node, shard.Address, shard.Seconds, late)
 		any := false
-		for _, k := range s.Kinds {
-			if k.Requests > 0 {
+		for _, kind := range shard.Kinds {
+			if kind.Requests > 0 {
 				any = true
-				k.print(b, bold, faint, coloured)
+				kind.print(text, bold, faint, coloured)
 			}
 		}
 		if !any {
-			fmt.Fprintln(b, "  no requests")
+			fmt.Fprintln(text, "  no requests")
 		}
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(out, text.String())
 	return err
 }
 
 const barWidth = 64
 
 // print prints a kind: its quantiles, the causes of its tail, its slowest requests.
-func (k *TailKind) print(b *strings.Builder, bold, faint func(string) string, coloured bool) {
-	fmt.Fprintf(b, "\n%s  %d requests   p50 %s   p99 %s   p99.9 %s   max %s\n", bold(k.Kind), k.Requests, term.ShortNS(k.P50NS), term.ShortNS(k.P99NS), term.ShortNS(k.P999NS), term.ShortNS(k.MaxNS))
+func (k *TailKind) print(text *strings.Builder, bold, faint func(string) string, coloured bool) {
+	fmt.Fprintf(text, "\n%s  %d requests   p50 %s   p99 %s   p99.9 %s   max %s\n", bold(k.Kind), k.Requests, term.ShortNS(k.P50NS), term.ShortNS(k.P99NS), term.ShortNS(k.P999NS), term.ShortNS(k.MaxNS))
 	if k.AboveP99 > 0 {
-		fmt.Fprintf(b, "  the time above the p99, %s in %d of the slowest, went to\n", term.ShortNS(k.AboveP99NS), k.AboveP99)
-		for _, c := range k.Causes {
-			if c.Share >= 0.005 {
-				fmt.Fprintf(b, "    %-14s %5.1f%%  %s\n", c.Cause, c.Share*100, markOf(c.Cause, max(1, int(c.Share*40+0.5)), coloured))
+		fmt.Fprintf(text, "  the time above the p99, %s in %d of the slowest, went to\n", term.ShortNS(k.AboveP99NS), k.AboveP99)
+		for _, cause := range k.Causes {
+			if cause.Share >= 0.005 {
+				fmt.Fprintf(text, "    %-14s %5.1f%%  %s\n", cause.Cause, cause.Share*100, markOf(cause.Cause, max(1, int(cause.Share*40+0.5)), coloured))
 			}
 		}
 	}
-	for _, r := range k.Slowest {
-		r.print(b, bold, faint, coloured)
+	for _, request := range k.Slowest {
+		request.print(text, bold, faint, coloured)
 	}
 }
 
@@ -187,9 +187,9 @@ func (r *SlowRequest) print(b *strings.Builder, bold, faint func(string) string,
 			return
 		}
 		var parts []string
-		for _, c := range causes {
-			if c.NS*200 >= whole {
-				parts = append(parts, c.Cause+" "+term.ShortNS(c.NS))
+		for _, cause := range causes {
+			if cause.NS*200 >= whole {
+				parts = append(parts, cause.Cause+" "+term.ShortNS(cause.NS))
 			}
 		}
 		text := fmt.Sprintf("    %-10s %9s  %s", name, term.ShortNS(took), strings.Join(parts, ", "))
@@ -198,21 +198,21 @@ func (r *SlowRequest) print(b *strings.Builder, bold, faint func(string) string,
 		}
 		fmt.Fprintln(b, text)
 	}
-	for i, s := range r.Stages {
+	for i, stage := range r.Stages {
 		if i == 0 {
-			line("unseen", r.EarlyNS, s.Causes, &s.Around)
+			line("unseen", r.EarlyNS, stage.Causes, &stage.Around)
 			continue
 		}
-		took := s.TookNS
-		if s.Stage == "found" {
+		took := stage.TookNS
+		if stage.Stage == "found" {
 			took -= r.IdleNS
 		}
-		line(s.Stage, took, s.Causes, &s.Around)
+		line(stage.Stage, took, stage.Causes, &stage.Around)
 	}
 	var beside []string
-	for w := range metrics.DiskWorks {
-		if n := r.Disk[w.Name()]; n > 0 {
-			beside = append(beside, w.Name()+" "+term.ShortBytes(n))
+	for work := range metrics.DiskWorks {
+		if n := r.Disk[work.Name()]; n > 0 {
+			beside = append(beside, work.Name()+" "+term.ShortBytes(n))
 		}
 	}
 	if len(beside) > 0 {
@@ -224,12 +224,12 @@ func (r *SlowRequest) print(b *strings.Builder, bold, faint func(string) string,
 }
 
 // aroundText is what the shard's turns did during a step.
-func aroundText(s *metrics.Step) string {
-	text := fmt.Sprintf("%s of %s", term.Plural(int(s.Turns), "turn"), term.ShortNS(s.Busy))
+func aroundText(step *metrics.Step) string {
+	text := fmt.Sprintf("%s of %s", term.Plural(int(step.Turns), "turn"), term.ShortNS(step.Busy))
 	for _, x := range []struct {
 		name string
 		ns   int64
-	}{{"away", s.Away}, {"GC", s.GC}, {"steal", s.Steal}} {
+	}{{"away", step.Away}, {"GC", step.GC}, {"steal", step.Steal}} {
 		if x.ns > 0 {
 			text += ", " + x.name + " " + term.ShortNS(x.ns)
 		}
@@ -243,18 +243,18 @@ func (r *SlowRequest) bar(coloured bool) string {
 	if whole <= 0 {
 		return strings.Repeat(" ", barWidth)
 	}
-	var b strings.Builder
+	var text strings.Builder
 	done, cells := int64(0), 0
-	for _, s := range r.Stages {
-		inOrder := slices.Clone(s.Causes)
+	for _, stage := range r.Stages {
+		inOrder := slices.Clone(stage.Causes)
 		slices.SortFunc(inOrder, func(a, b CauseShare) int { return cmp.Compare(causeOf(a.Cause), causeOf(b.Cause)) })
-		for _, c := range inOrder {
-			done += c.NS
+		for _, cause := range inOrder {
+			done += cause.NS
 			if to := min(barWidth, int(done*barWidth/whole)); to > cells {
-				b.WriteString(markOf(c.Cause, to-cells, coloured))
+				text.WriteString(markOf(cause.Cause, to-cells, coloured))
 				cells = to
 			}
 		}
 	}
-	return b.String() + strings.Repeat("·", barWidth-cells)
+	return text.String() + strings.Repeat("·", barWidth-cells)
 }

@@ -38,9 +38,9 @@ func readFile(path string) ([]entry, error) {
 	if len(file.Docs) == 0 || file.Docs[0].Body == nil {
 		return nil, nil
 	}
-	at := func(n ast.Node) string {
-		p := n.GetToken().Position
-		return fmt.Sprintf("%s:%d:%d", path, p.Line, p.Column)
+	at := func(node ast.Node) string {
+		position := node.GetToken().Position
+		return fmt.Sprintf("%s:%d:%d", path, position.Line, position.Column)
 	}
 	var values []*ast.MappingValueNode
 	switch body := file.Docs[0].Body.(type) {
@@ -55,11 +55,11 @@ func readFile(path string) ([]entry, error) {
 	}
 	var entries []entry
 	var wrong []error
-	for _, v := range values {
-		key := v.Key.GetToken()
-		value, err := plain(v.Value)
+	for _, pair := range values {
+		key := pair.Key.GetToken()
+		value, err := plain(pair.Value)
 		if err != nil {
-			wrong = append(wrong, fmt.Errorf("%s: %s: %w", at(v.Value), key.Value, err))
+			wrong = append(wrong, fmt.Errorf("%s: %s: %w", at(pair.Value), key.Value, err))
 			continue
 		}
 		entries = append(entries, entry{key.Value, value, key.Position.Line, key.Position.Column})
@@ -68,8 +68,8 @@ func readFile(path string) ([]entry, error) {
 }
 
 // plain is the text of a value.
-func plain(n ast.Node) (string, error) {
-	switch n := n.(type) {
+func plain(node ast.Node) (string, error) {
+	switch n := node.(type) {
 	case *ast.StringNode:
 		return n.Value, nil
 	case *ast.LiteralNode:
@@ -89,5 +89,5 @@ func plain(n ast.Node) (string, error) {
 		}
 		return strings.Join(members, ","), nil
 	}
-	return "", fmt.Errorf("a plain value is wanted, not a %s", strings.ToLower(n.Type().String()))
+	return "", fmt.Errorf("a plain value is wanted, not a %s", strings.ToLower(node.Type().String()))
 }

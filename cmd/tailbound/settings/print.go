@@ -18,9 +18,9 @@ type Chosen struct{ Value, Because string }
 
 // Print prints what is in force as a configuration file, with where each value came
 // from. chosen is by name what settings became that are left open.
-func (s *Set) Print(w io.Writer, version string, chosen map[string]Chosen) error {
-	fmt.Fprintf(w, "# What `tailbound serve` runs with; %s\n", version)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+func (s *Set) Print(out io.Writer, version string, chosen map[string]Chosen) error {
+	fmt.Fprintf(out, "# What `tailbound serve` runs with; %s\n", version)
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for i := range table {
 		row := &table[i]
 		value, from := s.flag(row).Value.String(), cmp.Or(s.from[row.name], "default")
@@ -34,12 +34,12 @@ func (s *Set) Print(w io.Writer, version string, chosen map[string]Chosen) error
 
 // Example prints a configuration file in which every setting is at its default, as a
 // comment.
-func Example(w io.Writer) error {
-	s := Define(pflag.NewFlagSet("", pflag.ContinueOnError))
-	_, err := fmt.Fprintln(w, "# Settings of `tailbound serve --config FILE`. TAILBOUND_... variables go before\n# the file, and flags before both.")
+func Example(out io.Writer) error {
+	set := Define(pflag.NewFlagSet("", pflag.ContinueOnError))
+	_, err := fmt.Fprintln(out, "# Settings of `tailbound serve --config FILE`. TAILBOUND_... variables go before\n# the file, and flags before both.")
 	for i := range table {
 		row := &table[i]
-		fmt.Fprintf(w, "\n# %s\n# %s\n#%s: %s\n", row.usage(), row.variable(), row.name, row.inYAML(s.flag(row).DefValue))
+		fmt.Fprintf(out, "\n# %s\n# %s\n#%s: %s\n", row.usage(), row.variable(), row.name, row.inYAML(set.flag(row).DefValue))
 	}
 	return err
 }

@@ -27,12 +27,12 @@ type Set struct {
 
 // Define adds a flag for each setting and returns the set that they change.
 func Define(flags *pflag.FlagSet) *Set {
-	s := &Set{flags: flags, from: map[string]string{}}
+	set := &Set{flags: flags, from: map[string]string{}}
 	for i := range table {
 		row := &table[i]
-		row.field.define(flags, row.name, row.usage(), &s.Values)
+		row.field.define(flags, row.name, row.usage(), &set.Values)
 	}
-	return s
+	return set
 }
 
 // Read gives settings their values from a file ("": none) and from the environment,
@@ -59,12 +59,12 @@ func (s *Set) Read(path string, environment []string) error {
 		if err != nil {
 			return err
 		}
-		for _, e := range entries {
-			at := fmt.Sprintf("%s:%d:%d", path, e.line, e.column)
-			if row := lookup(e.key); row != nil {
-				take(row, e.value, at, at+": "+e.key)
+		for _, entry := range entries {
+			at := fmt.Sprintf("%s:%d:%d", path, entry.line, entry.column)
+			if row := lookup(entry.key); row != nil {
+				take(row, entry.value, at, at+": "+entry.key)
 			} else {
-				wrong = append(wrong, fmt.Errorf("%s: %s", at, unknown(e.key)))
+				wrong = append(wrong, fmt.Errorf("%s: %s", at, unknown(entry.key)))
 			}
 		}
 	}

@@ -68,12 +68,12 @@ func (s *setting) wrong(v *Values) (all []string) {
 // which only the number is right), CPUs, the data directory, and sizes that depend on
 // its disk.
 func (v *Values) Options(shards int) broker.Options {
-	o := broker.Defaults()
-	o.DataShards, o.Nodes = shards, make([]shard.Node, shards+1)
+	options := broker.Defaults()
+	options.DataShards, options.Nodes = shards, make([]shard.Node, shards+1)
 	for i := range table {
 		if set := table[i].set; set != nil {
-			set(v, &o)
+			set(v, &options)
 		}
 	}
-	return o
+	return options
 }

@@ -39,22 +39,22 @@ var listenerName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_]{0,63}$`)
 // NAME=VALUE with commas between them.
 func ParseListeners(listen, advertise string, ports int) (all []Listener, listenErr, advertiseErr error) {
 	for _, item := range strings.Split(listen, ",") {
-		l := Listener{Listen: strings.TrimSpace(item)}
-		if name, value, ok := strings.Cut(l.Listen, "="); ok {
-			l.Name, l.Listen = name, value
+		listener := Listener{Listen: strings.TrimSpace(item)}
+		if name, value, ok := strings.Cut(listener.Listen, "="); ok {
+			listener.Name, listener.Listen = name, value
 			if !listenerName.MatchString(name) {
 				return nil, fmt.Errorf("%q is no name for a listener: it is letters, digits and _", name), nil
 			}
 		}
-		if _, _, err := SplitPort(l.Listen, ports); err != nil {
+		if _, _, err := SplitPort(listener.Listen, ports); err != nil {
 			return nil, err, nil
 		}
-		for _, o := range all {
-			if o.Name == l.Name || o.Name == "" || l.Name == "" {
+		for _, other := range all {
+			if other.Name == listener.Name || other.Name == "" || listener.Name == "" {
 				return nil, fmt.Errorf("%q: of several listeners each has a name of its own: NAME=HOST:PORT,NAME=HOST:PORT", listen), nil
 			}
 		}
-		all = append(all, l)
+		all = append(all, listener)
 	}
 	if len(all) > broker.ListenersMax {
 		return nil, fmt.Errorf("%d listeners; there may be %d", len(all), broker.ListenersMax), nil
@@ -67,7 +67,7 @@ func ParseListeners(listen, advertise string, ports int) (all []Listener, listen
 		if n, v, ok := strings.Cut(value, "="); ok {
 			name, value = n, v
 		}
-		i := slices.IndexFunc(all, func(l Listener) bool { return l.Name == name })
+		i := slices.IndexFunc(all, func(listener Listener) bool { return listener.Name == name })
 		if i < 0 && name == "" {
 			return nil, nil, fmt.Errorf("%q: it is NAME=HOST[:PORT] for each listener", advertise)
 		} else if i < 0 {

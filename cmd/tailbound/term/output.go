@@ -15,9 +15,9 @@ import (
 var outputs = []string{"table", "json", "yaml"}
 
 // OutputFlag adds --output, the same for every command that prints data.
-func OutputFlag(c *cobra.Command, f *pflag.FlagSet, output *string) {
-	f.StringVar(output, "output", outputs[0], "table, json or yaml")
-	c.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
+func OutputFlag(command *cobra.Command, flags *pflag.FlagSet, output *string) {
+	flags.StringVar(output, "output", outputs[0], "table, json or yaml")
+	command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // CheckOutput is the error for a value of --output that is not table, json or yaml.
@@ -30,7 +30,7 @@ func CheckOutput(output string) error {
 
 // PrintValue writes a value as JSON, or as YAML where output is yaml. YAML has the
 // names and the order of the JSON.
-func PrintValue(w io.Writer, output string, value any) error {
+func PrintValue(out io.Writer, output string, value any) error {
 	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
@@ -39,27 +39,27 @@ func PrintValue(w io.Writer, output string, value any) error {
 		if text, err = yaml.JSONToYAML(text); err != nil {
 			return err
 		}
-		_, err = w.Write(text)
+		_, err = out.Write(text)
 		return err
 	}
-	_, err = fmt.Fprintf(w, "%s\n", text)
+	_, err = fmt.Fprintf(out, "%s\n", text)
 	return err
 }
 
 // PrintRepeated writes one value of a sequence, or with once the only one. As a
 // table it is written by the function table. In a sequence JSON is one line a
 // value, and YAML one document a value.
-func PrintRepeated(w io.Writer, output string, once bool, value any, table func(coloured bool) error) error {
+func PrintRepeated(out io.Writer, output string, once bool, value any, table func(coloured bool) error) error {
 	switch {
 	case output == "table":
-		return table(w == os.Stdout && IsTerminal(os.Stdout))
+		return table(out == os.Stdout && IsTerminal(os.Stdout))
 	case once:
-		return PrintValue(w, output, value)
+		return PrintValue(out, output, value)
 	case output == "json":
-		return json.NewEncoder(w).Encode(value)
+		return json.NewEncoder(out).Encode(value)
 	}
-	if _, err := io.WriteString(w, "---\n"); err != nil {
+	if _, err := io.WriteString(out, "---\n"); err != nil {
 		return err
 	}
-	return PrintValue(w, output, value)
+	return PrintValue(out, output, value)
 }

@@ -24,11 +24,11 @@ const (
 )
 
 // NewProgress is a bar with a label; nil where the file is no terminal.
-func NewProgress(f *os.File, what string) *Progress {
-	if !IsTerminal(f) {
+func NewProgress(file *os.File, what string) *Progress {
+	if !IsTerminal(file) {
 		return nil
 	}
-	return &Progress{w: f, what: what, next: time.Now().Add(progressAfter)}
+	return &Progress{w: file, what: what, next: time.Now().Add(progressAfter)}
 }
 
 // At draws the bar for done of total bytes, unless it was drawn a moment ago.

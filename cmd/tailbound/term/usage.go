@@ -14,74 +14,74 @@ import (
 // ExplainMistakes makes a command and all commands below it answer an unknown
 // command, flag or value with the nearest right one, or with the command that
 // lists the right ones.
-func ExplainMistakes(c *cobra.Command) {
-	c.SetFlagErrorFunc(wrongFlag)
-	wanted := c.Args
+func ExplainMistakes(command *cobra.Command) {
+	command.SetFlagErrorFunc(wrongFlag)
+	wanted := command.Args
 	switch {
-	case c.HasSubCommands():
-		c.Args = wrongCommand
-		if !c.Runnable() { // one that does something by itself still does
-			c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	case command.HasSubCommands():
+		command.Args = wrongCommand
+		if !command.Runnable() { // one that does something by itself still does
+			command.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 		}
 	case wanted != nil:
-		c.Args = func(c *cobra.Command, words []string) error {
-			if wanted(c, words) == nil {
+		command.Args = func(cmd *cobra.Command, words []string) error {
+			if wanted(cmd, words) == nil {
 				return nil
 			}
 			got := "nothing was given"
 			if len(words) > 0 {
 				got = fmt.Sprintf("%q was given", strings.Join(words, " "))
 			}
-			return fmt.Errorf("it is `%s`, and %s; see `%s --help`", c.UseLine(), got, c.CommandPath())
+			return fmt.Errorf("it is `%s`, and %s; see `%s --help`", cmd.UseLine(), got, cmd.CommandPath())
 		}
 	}
-	for _, below := range c.Commands() {
+	for _, below := range command.Commands() {
 		ExplainMistakes(below)
 	}
 }
 
 // wrongCommand is the error for a word that is no command; nil where there is no
 // word.
-func wrongCommand(c *cobra.Command, words []string) error {
+func wrongCommand(command *cobra.Command, words []string) error {
 	if len(words) == 0 {
 		return nil
 	}
 	var names []string
-	for _, below := range c.Commands() {
+	for _, below := range command.Commands() {
 		if below.IsAvailableCommand() {
 			names = append(append(names, below.Name()), below.Aliases...)
 		}
 	}
 	if near := Nearest(words[0], names); near != "" {
-		return fmt.Errorf("there is no `%s %s`; did you mean `%s %s`?", c.CommandPath(), words[0], c.CommandPath(), near)
+		return fmt.Errorf("there is no `%s %s`; did you mean `%s %s`?", command.CommandPath(), words[0], command.CommandPath(), near)
 	}
-	return fmt.Errorf("there is no `%s %s`; `%s --help` shows what there is", c.CommandPath(), words[0], c.CommandPath())
+	return fmt.Errorf("there is no `%s %s`; `%s --help` shows what there is", command.CommandPath(), words[0], command.CommandPath())
 }
 
 // wrongFlag is the error for an unknown flag, or for a flag's value.
-func wrongFlag(c *cobra.Command, err error) error {
-	if c.HasSubCommands() { // with another word on the line, the flag was meant for a command that does not exist
-		words := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(w string) bool { return strings.HasPrefix(w, "-") })
-		if depth := strings.Count(c.CommandPath(), " "); len(words) > depth {
-			return wrongCommand(c, words[depth:])
+func wrongFlag(command *cobra.Command, err error) error {
+	if command.HasSubCommands() { // with another word on the line, the flag was meant for a command that does not exist
+		words := slices.DeleteFunc(slices.Clone(os.Args[1:]), func(word string) bool { return strings.HasPrefix(word, "-") })
+		if depth := strings.Count(command.CommandPath(), " "); len(words) > depth {
+			return wrongCommand(command, words[depth:])
 		}
 	}
 	var unknown *pflag.NotExistError
 	if errors.As(err, &unknown) {
 		var names []string
-		c.Flags().VisitAll(func(f *pflag.Flag) {
-			if !f.Hidden {
-				names = append(names, f.Name)
+		command.Flags().VisitAll(func(flag *pflag.Flag) {
+			if !flag.Hidden {
+				names = append(names, flag.Name)
 			}
 		})
 		name := unknown.GetSpecifiedName()
 		if unknown.GetSpecifiedShortnames() != "" { // one letter
-			return fmt.Errorf("`%s` has no flag -%s; `%s --help` shows those it has", c.CommandPath(), name, c.CommandPath())
+			return fmt.Errorf("`%s` has no flag -%s; `%s --help` shows those it has", command.CommandPath(), name, command.CommandPath())
 		}
 		if near := Nearest(name, names); near != "" {
-			return fmt.Errorf("`%s` has no flag --%s; did you mean --%s?", c.CommandPath(), name, near)
+			return fmt.Errorf("`%s` has no flag --%s; did you mean --%s?", command.CommandPath(), name, near)
 		}
-		return fmt.Errorf("`%s` has no flag --%s; `%s --help` shows those it has", c.CommandPath(), name, c.CommandPath())
+		return fmt.Errorf("`%s` has no flag --%s; `%s --help` shows those it has", command.CommandPath(), name, command.CommandPath())
 	}
 	var invalid *pflag.InvalidValueError
 	if errors.As(err, &invalid) {
@@ -91,13 +91,13 @@ func wrongFlag(c *cobra.Command, err error) error {
 	if errors.As(err, &missing) {
 		return fmt.Errorf("--%s wants a value: %s", missing.GetFlag().Name, missing.GetFlag().Usage)
 	}
-	return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
+	return fmt.Errorf("%w; see `%s --help`", err, command.CommandPath())
 }
 
 // WrongValue is the error for a value that the type of a flag does not accept. err
 // is the type's own error; it is returned for types that word it well.
-func WrongValue(f *pflag.Flag, value string, err error) error {
-	kind := f.Value.Type()
+func WrongValue(flag *pflag.Flag, value string, err error) error {
+	kind := flag.Value.Type()
 	switch {
 	case strings.HasPrefix(kind, "int"), strings.HasPrefix(kind, "uint"):
 		return fmt.Errorf("%q: it is a whole number", value)
