@@ -10,27 +10,27 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// AllBrokers is the node whose configurations rule where a node has none of its
-// own: Kafka's broker resource without a name.
+// AllBrokers is the node id for configurations that apply to all nodes without a value
+// of their own: Kafka's broker resource without a name.
 const AllBrokers int32 = -1
 
 // BrokerDef describes one configuration of a broker.
 type BrokerDef struct {
-	ConfigDef // Broker is its own name too
+	ConfigDef // with Broker equal to Name
 	Scope     BrokerScope
 	Why       string // ScopeStart: why it cannot change before the next start
 }
 
-// BrokerScope says who acts on a broker's configuration.
+// BrokerScope says which nodes act on a broker's configuration.
 type BrokerScope int8
 
 const (
 	ScopeData    BrokerScope = iota // each node that has partitions
 	ScopeControl                    // the control shard's node
-	ScopeStart                      // nobody before the next start
+	ScopeStart                      // none: it needs a restart
 )
 
-// Configurations of brokers that the control shard acts on, and data shards.
+// Configurations of brokers that shards act on.
 const (
 	AutoCreateTopics     = "auto.create.topics.enable"
 	RetentionCheckMS     = "log.retention.check.interval.ms"
@@ -49,9 +49,10 @@ const (
 
 const flagged = "It is given when the broker is started: "
 
-// brokerDefs are sorted by name: those of topics under the broker's names, and
-// the broker's own. Names and types: Kafka 4.1's AbstractKafkaConfig and
-// GroupCoordinatorConfig. What may change and where is ours: Kafka has fewer.
+// brokerDefs are the configurations of a broker, sorted by name: those of topics under
+// the broker's names for them, and the broker's own. Names and types: Kafka 4.1's
+// AbstractKafkaConfig and GroupCoordinatorConfig. Scopes are Tailbound's own: in Kafka
+// fewer configurations can be altered.
 var brokerDefs = func() []BrokerDef {
 	own := func(name string, kind ConfigType, byDefault string, least, most float64, scope BrokerScope, doc, why string) BrokerDef {
 		return BrokerDef{ConfigDef{name, name, kind, byDefault, least, most, nil, doc}, scope, why}
@@ -98,26 +99,27 @@ var brokerDefs = func() []BrokerDef {
 	return all
 }()
 
-// BrokerDefs are the configurations a broker has, sorted by name. Not to be
-// written.
+// BrokerDefs returns the configurations of a broker, sorted by name. Callers do not
+// modify it.
 func BrokerDefs() []BrokerDef { return brokerDefs }
 
-// LookupBroker is the description of one configuration of a broker.
+// LookupBroker returns the description of a broker's configuration.
 func LookupBroker(name string) (*BrokerDef, bool) {
-	i, ok := slices.BinarySearchFunc(brokerDefs, name, func(d BrokerDef, n string) int { return cmp.Compare(d.Name, n) })
+	i, ok := slices.BinarySearchFunc(brokerDefs, name, func(def BrokerDef, n string) int { return cmp.Compare(def.Name, n) })
 	if !ok {
 		return nil, false
 	}
 	return &brokerDefs[i], true
 }
 
-// BrokerConfig is the value that was set for a node, or for AllBrokers. It does
-// not look at the other.
+// BrokerConfig returns the value that was set for exactly this node, or exactly for
+// AllBrokers.
 func (s *State) BrokerConfig(node int32, name string) (value string, ok bool) {
 	return configIn(s.brokers.of(node), name)
 }
 
-// BrokerValue is what was set that rules at a node: its own, or that of all.
+// BrokerValue returns the value that applies at a node: the one set for the node, or
+// else for all.
 func (s *State) BrokerValue(node int32, name string) (value string, ok bool) {
 	if value, ok = s.BrokerConfig(node, name); ok {
 		return value, true
@@ -125,7 +127,7 @@ func (s *State) BrokerValue(node int32, name string) (value string, ok bool) {
 	return s.BrokerConfig(AllBrokers, name)
 }
 
-// BrokerNumber is BrokerValue as a number, byDefault if nothing was set.
+// BrokerNumber returns BrokerValue as a number, byDefault if nothing was set.
 func (s *State) BrokerNumber(node int32, name string, byDefault int64) int64 {
 	if value, ok := s.BrokerValue(node, name); ok {
 		return numberOf(value)
@@ -133,31 +135,31 @@ func (s *State) BrokerNumber(node int32, name string, byDefault int64) int64 {
 	return byDefault
 }
 
-// PlanConfigureBroker proposes other configurations of a node, or of AllBrokers:
-// the edits made to those it has or, where replace is set, to none. control is
-// the control shard's node, and started the numbers the broker was started with.
-// nil bytes without a refusal: they are these already.
+// PlanConfigureBroker returns the command that changes the configurations of a node,
+// or of AllBrokers. The edits are made to the present ones or, with replace, to none.
+// control is the control shard's node, and started returns the numbers with which the
+// broker was started. nil without a refusal: nothing would change.
 func (s *State) PlanConfigureBroker(node, control int32, edits []ConfigEdit, replace bool, started func(name string) int64, lim Limits) ([]byte, *Refusal) {
 	have := s.brokers.of(node)
-	for _, e := range edits {
-		d, ok := LookupBroker(e.Name)
+	for _, edit := range edits {
+		def, ok := LookupBroker(edit.Name)
 		switch {
 		case !ok:
-			return nil, refuse(kafka.InvalidConfig, "Unknown broker config name: %s", strings.ToValidUTF8(e.Name, "?"))
-		case d.Scope == ScopeStart:
-			return nil, refuse(kafka.InvalidRequest, "Cannot update these configs dynamically: %s. %s", d.Name, d.Why)
-		case d.Scope == ScopeControl && node != AllBrokers && node != control:
-			return nil, refuse(kafka.InvalidRequest, "Cannot update %s of broker %d: broker %d acts on it alone. Set it there, or for all brokers.", d.Name, node, control)
+			return nil, refuse(kafka.InvalidConfig, "Unknown broker config name: %s", strings.ToValidUTF8(edit.Name, "?"))
+		case def.Scope == ScopeStart:
+			return nil, refuse(kafka.InvalidRequest, "Cannot update these configs dynamically: %s. %s", def.Name, def.Why)
+		case def.Scope == ScopeControl && node != AllBrokers && node != control:
+			return nil, refuse(kafka.InvalidRequest, "Cannot update %s of broker %d: broker %d acts on it alone. Set it there, or for all brokers.", def.Name, node, control)
 		}
 	}
-	sorted, r := edited(have, edits, replace, lim, func(name string) *ConfigDef {
-		d, _ := LookupBroker(name)
-		return &d.ConfigDef
+	sorted, refusal := edited(have, edits, replace, lim, func(name string) *ConfigDef {
+		def, _ := LookupBroker(name)
+		return &def.ConfigDef
 	})
-	if r != nil {
-		return nil, r
+	if refusal != nil {
+		return nil, refusal
 	}
-	// What rules at the control shard's node then has to make sense together.
+	// The values that then apply at the control shard's node must be consistent.
 	after := func(name string) int64 {
 		own, all := s.brokers.of(control), s.brokers.of(AllBrokers)
 		switch node {
@@ -188,13 +190,14 @@ func (s *State) PlanConfigureBroker(node, control int32, edits []ConfigEdit, rep
 	return command(kindConfigureBroker, s.sequence+1, appendBroker(nil, node, sorted)), nil
 }
 
-// A broker's entry: node i32, configurations.
+// appendBroker appends a broker entry: node i32, configurations.
 func appendBroker(b []byte, node int32, configs []Config) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(node))
 	return appendConfigs(b, configs)
 }
 
-// applyConfigureBroker takes one entry, which replaces what the node had.
+// applyConfigureBroker applies a broker entry, which replaces the node's
+// configurations.
 func (s *State) applyConfigureBroker(body []byte) error {
 	r := reader{b: body}
 	node := int32(r.uint32())

@@ -9,7 +9,7 @@ import (
 	"github.com/tailbound/tailbound/engine/format"
 )
 
-// The envelope of a command is format.Command. Kinds of commands:
+// Kinds of commands, with their bodies. The envelope is format.Command.
 const (
 	kindCreate          = 1 // a topic entry
 	kindDelete          = 2 // topic id
@@ -17,18 +17,18 @@ const (
 	kindReserve         = 4 // first producer id i64, count i64
 	kindConfigure       = 5 // topic id, all its configurations
 	kindGrow            = 6 // topic id, log ranges of the new partitions
-	kindConfigureBroker = 7 // a broker's entry: all its configurations
+	kindConfigureBroker = 7 // a broker entry: all its configurations
 	kindGroups          = 8 // changes of groups
-	kindConfigureGroup  = 9 // a group's entry: all its configurations
+	kindConfigureGroup  = 9 // a group entry: all its configurations
 	kindSnapshotBegin   = 16
 	kindSnapshotPart    = 17 // topic entries
 	kindSnapshotEnd     = 18 // a list of format.PartCount
 	kindSnapshotGroup   = 19 // changes of groups
-	kindSnapshotBroker  = 20 // a broker's entry
-	kindSnapshotConfigs = 21 // a group's entry
+	kindSnapshotBroker  = 20 // a broker entry
+	kindSnapshotConfigs = 21 // a group entry
 )
 
-// Kinds of commands that later versions write: they are refused by name.
+// Kinds of commands that later versions write. They are refused by name.
 const (
 	kindUsers                = 10
 	kindACLs                 = 11
@@ -42,11 +42,11 @@ const (
 	kindSnapshotReplicas     = 26
 )
 
-// positions are the kinds whose counts a snapshot's end of version 1 has, in
-// its order.
+// positions are the kinds whose counts the end of a snapshot of version 1 has, in
+// their order there.
 var positions = [4]uint8{kindSnapshotPart, kindSnapshotGroup, kindSnapshotBroker, kindSnapshotConfigs}
 
-// newerKind is the error for a kind of command that is not served.
+// newerKind returns the error for a kind of command that is not served.
 func newerKind(kind uint8) error {
 	what := fmt.Sprintf("commands of kind %d", kind)
 	switch {
@@ -64,39 +64,39 @@ func newerKind(kind uint8) error {
 	return format.Newer(what)
 }
 
-// producerIDsMax is where producer ids end: they are positive int64s.
+// producerIDsMax bounds producer ids, which are positive int64s.
 const producerIDsMax = 1<<63 - 1
 
-// snapshot is one that comes in.
+// snapshot is a snapshot of which some parts were applied.
 type snapshot struct {
 	state *State
-	parts uint32 // topics so far
-	want  uint32 // topics promised by begin
+	parts uint32 // topics applied so far
+	want  uint32 // topics in all, by the snapshot's beginning
 }
 
-// Apply changes the state by one command, as Plan methods and Snapshot build
-// them. Where it returns an error it has changed nothing:
+// Apply changes the State by one command of a Plan method or of Snapshot. If it
+// returns an error, it has changed nothing:
 //
-//   - ErrReplayed: harmless, the command's effect is there already. So a log
+//   - ErrReplayed is harmless: the State has the command's effect already. So a log
 //     may be replayed from before the snapshot that was restored.
-//   - ErrOrder: a command is missing before it, or it was planned before
-//     another one was applied: plan again.
-//   - ErrMalformed (wrapped): not our bytes.
-//   - format.Newer: a later version's.
+//   - ErrOrder: a command is missing before this one, or another was applied after it
+//     was planned. Plan again.
+//   - ErrMalformed (wrapped): the bytes are not a valid command.
+//   - format.Newer: a later version wrote the command.
 //
-// The parts of a snapshot take effect together, at its end. Any other command
-// among them drops the part that came: a snapshot whose writing was cut short
-// is no snapshot.
+// The parts of a snapshot take effect together, at its end. Any other command among
+// them discards the parts so far: a snapshot that was not written completely has no
+// effect.
 func (s *State) Apply(cmd []byte) error {
-	h, body, err := parseCommand(cmd)
+	header, body, err := parseCommand(cmd)
 	if err != nil {
 		return err
 	}
-	kind, sequence := h.Kind, h.Sequence
+	kind, sequence := header.Kind, header.Sequence
 	switch kind {
 	case kindCreate, kindDelete, kindForget, kindReserve, kindConfigure, kindGrow, kindConfigureBroker, kindGroups, kindConfigureGroup:
 	case kindSnapshotBegin, kindSnapshotPart, kindSnapshotGroup, kindSnapshotBroker, kindSnapshotConfigs, kindSnapshotEnd:
-		return s.applySnapshot(h, body)
+		return s.applySnapshot(header, body)
 	default:
 		return newerKind(kind)
 	}
@@ -135,21 +135,21 @@ func (s *State) Apply(cmd []byte) error {
 }
 
 func (s *State) applyCreate(body []byte) error {
-	t, rest, err := parseTopic(body)
+	topic, rest, err := parseTopic(body)
 	if err != nil {
 		return err
 	}
-	if len(rest) != 0 || t.Deleted {
-		return malformed("a create with %d bytes too many, deleted: %t", len(rest), t.Deleted)
+	if len(rest) != 0 || topic.Deleted {
+		return malformed("a create with %d bytes too many, deleted: %t", len(rest), topic.Deleted)
 	}
-	if err := s.inTurn(t.Partitions); err != nil {
+	if err := s.inTurn(topic.Partitions); err != nil {
 		return err
 	}
-	if err := s.admit(t, ^uint64(0)); err != nil {
+	if err := s.admit(topic, ^uint64(0)); err != nil {
 		return err
 	}
-	s.insert(t)
-	s.nextLogID = t.Partitions[len(t.Partitions)-1].LogID + 1
+	s.insert(topic)
+	s.nextLogID = topic.Partitions[len(topic.Partitions)-1].LogID + 1
 	return nil
 }
 
@@ -157,7 +157,7 @@ func (s *State) applyGrow(body []byte) error {
 	if len(body) < 16 {
 		return malformed("a growth of %d bytes", len(body))
 	}
-	t, err := s.topicNamed(body[:16])
+	topic, err := s.topicNamed(body[:16])
 	if err != nil {
 		return err
 	}
@@ -166,54 +166,54 @@ func (s *State) applyGrow(body []byte) error {
 	if err != nil {
 		return err
 	}
-	if t.Deleted || len(r.b) != 0 || len(t.Partitions)+len(more) > PartitionsPerTopicCeiling {
-		return malformed("topic %q grows to %d partitions, deleted: %t, %d bytes too many", t.Name, len(t.Partitions)+len(more), t.Deleted, len(r.b))
+	if topic.Deleted || len(r.b) != 0 || len(topic.Partitions)+len(more) > PartitionsPerTopicCeiling {
+		return malformed("topic %q grows to %d partitions, deleted: %t, %d bytes too many", topic.Name, len(topic.Partitions)+len(more), topic.Deleted, len(r.b))
 	}
 	if err := s.inTurn(more); err != nil {
 		return err
 	}
-	s.insertLogs(t, more, len(t.Partitions))
-	t.Partitions = append(t.Partitions, more...)
+	s.insertLogs(topic, more, len(topic.Partitions))
+	topic.Partitions = append(topic.Partitions, more...)
 	s.topicChanges++
 	s.nextLogID = more[len(more)-1].LogID + 1
 	return nil
 }
 
-// inTurn refuses new partitions whose logs are not the next ones. Log ids are
-// left out only to come to a wanted shard.
+// inTurn refuses new partitions whose logs are not the next ones. Log ids are skipped
+// only to reach a wanted shard.
 func (s *State) inTurn(parts []Partition) error {
 	next := s.nextLogID
-	for _, p := range parts {
-		if p.LogID < next || p.LogID-next > placeGapMax {
-			return malformed("a partition takes log id %d; the next is %d", p.LogID, next)
+	for _, partition := range parts {
+		if partition.LogID < next || partition.LogID-next > placeGapMax {
+			return malformed("a partition takes log id %d; the next is %d", partition.LogID, next)
 		}
-		next = p.LogID + 1
+		next = partition.LogID + 1
 	}
 	return nil
 }
 
 func (s *State) applyDelete(body []byte) error {
-	t, err := s.topicNamed(body)
+	topic, err := s.topicNamed(body)
 	if err != nil {
 		return err
 	}
-	if t.Deleted {
-		return malformed("topic %q is deleted already", t.Name)
+	if topic.Deleted {
+		return malformed("topic %q is deleted already", topic.Name)
 	}
-	s.bury(t)
-	s.forgetTopic(t.Name)
+	s.bury(topic)
+	s.forgetTopic(topic.Name)
 	return nil
 }
 
 func (s *State) applyForget(body []byte) error {
-	t, err := s.topicNamed(body)
+	topic, err := s.topicNamed(body)
 	if err != nil {
 		return err
 	}
-	if !t.Deleted {
-		return malformed("topic %q is not deleted", t.Name)
+	if !topic.Deleted {
+		return malformed("topic %q is not deleted", topic.Name)
 	}
-	s.forget(t)
+	s.forget(topic)
 	return nil
 }
 
@@ -221,19 +221,19 @@ func (s *State) applyConfigure(body []byte) error {
 	if len(body) < 16 {
 		return malformed("configurations of %d bytes", len(body))
 	}
-	t, err := s.topicNamed(body[:16])
+	topic, err := s.topicNamed(body[:16])
 	if err != nil {
 		return err
 	}
-	if t.Deleted {
-		return malformed("topic %q is deleted", t.Name)
+	if topic.Deleted {
+		return malformed("topic %q is deleted", topic.Name)
 	}
 	r := reader{b: body[16:]}
 	configs, err := r.configsToEnd()
 	if err != nil {
 		return err
 	}
-	t.Configs = configs
+	topic.Configs = configs
 	return nil
 }
 
@@ -258,18 +258,18 @@ func (s *State) applyReserve(body []byte) error {
 	return nil
 }
 
-// Snapshot is the state as commands, to be stored one after another with none
-// between. Applied to any State that is behind this one, they give this one; to
-// one that is not, they are ErrReplayed. Each has at most chunkMax bytes, or
-// holds one topic, one broker's configurations or the metadata of one group.
+// Snapshot returns the State as commands, to be stored one after another with no
+// other command between them. Applied to a State that is behind this one, they make
+// it equal to this one; applied to any other, they are ErrReplayed. Each has at most
+// chunkMax bytes, or one topic, one broker's configurations or one group's metadata.
 func (s *State) Snapshot(chunkMax int) [][]byte {
 	begin := binary.LittleEndian.AppendUint64(nil, s.nextLogID)
 	begin = binary.LittleEndian.AppendUint64(begin, uint64(s.producerReserved))
 	begin = binary.LittleEndian.AppendUint32(begin, uint32(len(s.byID)))
 	out := [][]byte{command(kindSnapshotBegin, s.sequence, begin)}
 	var part []byte
-	for t := range s.inLogOrder { // so that restoring appends, and never moves a long table
-		entry := appendTopic(nil, t)
+	for topic := range s.inLogOrder { // so that restoring appends to the table of logs
+		entry := appendTopic(nil, topic)
 		if len(part) > 0 && format.CommandHeaderBytes+len(part)+len(entry) > chunkMax {
 			out = append(out, command(kindSnapshotPart, s.sequence, part))
 			part = nil
@@ -303,20 +303,20 @@ func (s *State) Snapshot(chunkMax int) [][]byte {
 	return append(out, command(kindSnapshotEnd, s.sequence, end))
 }
 
-func (s *State) applySnapshot(h format.Command, body []byte) error {
-	if h.Sequence <= s.sequence {
+func (s *State) applySnapshot(header format.Command, body []byte) error {
+	if header.Sequence <= s.sequence {
 		s.incoming = nil
 		return ErrReplayed
 	}
-	if h.Kind == kindSnapshotBegin {
-		return s.beginSnapshot(h.Sequence, body)
+	if header.Kind == kindSnapshotBegin {
+		return s.beginSnapshot(header.Sequence, body)
 	}
 	in := s.incoming
-	if in == nil || in.state.sequence != h.Sequence {
+	if in == nil || in.state.sequence != header.Sequence {
 		return fmt.Errorf("%w: a part of a snapshot without its beginning", ErrOrder)
 	}
 	var err error
-	switch h.Kind {
+	switch header.Kind {
 	case kindSnapshotPart:
 		err = in.add(body)
 	case kindSnapshotBroker:
@@ -326,19 +326,19 @@ func (s *State) applySnapshot(h format.Command, body []byte) error {
 	case kindSnapshotGroup:
 		err = in.state.applyGroups(body)
 	case kindSnapshotEnd:
-		err = in.ends(h.Version, body)
+		err = in.ends(header.Version, body)
 	}
 	if err != nil {
 		s.incoming = nil
 		return err
 	}
-	if h.Kind == kindSnapshotEnd {
+	if header.Kind == kindSnapshotEnd {
 		*s = *in.state
 	}
 	return nil
 }
 
-// ends holds what came against what the snapshot's end says there is.
+// ends compares the parts that were applied with the counts at the snapshot's end.
 func (in *snapshot) ends(version uint8, body []byte) error {
 	counts, err := format.GetPartCounts(version, body, positions)
 	if err != nil {
@@ -346,14 +346,14 @@ func (in *snapshot) ends(version uint8, body []byte) error {
 	}
 	have := map[uint8]int{kindSnapshotPart: int(in.parts), kindSnapshotGroup: len(in.state.groups), kindSnapshotBroker: len(in.state.brokers), kindSnapshotConfigs: len(in.state.groupConfigs)}
 	said := map[uint8]int{}
-	for _, c := range counts {
-		if _, ok := have[c.Kind]; !ok {
-			return newerKind(c.Kind)
+	for _, count := range counts {
+		if _, ok := have[count.Kind]; !ok {
+			return newerKind(count.Kind)
 		}
-		if _, ok := said[c.Kind]; ok {
-			return malformed("a snapshot's end has two counts of kind %d", c.Kind)
+		if _, ok := said[count.Kind]; ok {
+			return malformed("a snapshot's end has two counts of kind %d", count.Kind)
 		}
-		said[c.Kind] = int(c.Count)
+		said[count.Kind] = int(count.Count)
 	}
 	for i, what := range [4]string{"topics", "groups", "brokers' configurations", "groups' configurations"} {
 		if kind := positions[i]; said[kind] != have[kind] {
@@ -370,31 +370,31 @@ func (s *State) beginSnapshot(sequence uint64, body []byte) error {
 	if len(body) != 20 {
 		return malformed("a snapshot begins with %d bytes", len(body))
 	}
-	n := New()
-	n.sequence = sequence
-	n.nextLogID = binary.LittleEndian.Uint64(body)
-	n.producerReserved = int64(binary.LittleEndian.Uint64(body[8:]))
-	if n.nextLogID < s.nextLogID || n.producerReserved < s.producerReserved {
+	restored := New()
+	restored.sequence = sequence
+	restored.nextLogID = binary.LittleEndian.Uint64(body)
+	restored.producerReserved = int64(binary.LittleEndian.Uint64(body[8:]))
+	if restored.nextLogID < s.nextLogID || restored.producerReserved < s.producerReserved {
 		return malformed("a snapshot would give ids out again: next log %d (have %d), producer ids to %d (have %d)",
-			n.nextLogID, s.nextLogID, n.producerReserved, s.producerReserved)
+			restored.nextLogID, s.nextLogID, restored.producerReserved, s.producerReserved)
 	}
-	// What this life may still give out is not carried over: nobody restores
-	// into a state that lives.
-	s.incoming = &snapshot{state: n, want: binary.LittleEndian.Uint32(body[16:])}
+	// Ids that this life may still give out are not carried over: a snapshot is only
+	// restored before any are.
+	s.incoming = &snapshot{state: restored, want: binary.LittleEndian.Uint32(body[16:])}
 	return nil
 }
 
-// add takes the topics of one part.
+// add adds the topics of one part.
 func (in *snapshot) add(body []byte) error {
 	for len(body) > 0 {
-		t, rest, err := parseTopic(body)
+		topic, rest, err := parseTopic(body)
 		if err != nil {
 			return err
 		}
-		if err := in.state.admit(t, in.state.nextLogID); err != nil {
+		if err := in.state.admit(topic, in.state.nextLogID); err != nil {
 			return err
 		}
-		in.state.insert(t)
+		in.state.insert(topic)
 		in.parts++
 		body = rest
 	}
@@ -404,22 +404,21 @@ func (in *snapshot) add(body []byte) error {
 	return nil
 }
 
-// admit refuses a topic that contradicts those there are. Its log ids must be
-// below next.
-func (s *State) admit(t *Topic, next uint64) error {
-	if _, ok := s.idAt(t.ID); ok {
-		return malformed("topic id %x is there twice", t.ID)
+// admit refuses a topic that contradicts the others. Its log ids must be below next.
+func (s *State) admit(topic *Topic, next uint64) error {
+	if _, ok := s.idAt(topic.ID); ok {
+		return malformed("topic id %x is there twice", topic.ID)
 	}
-	if _, ok := s.nameAt(t.Name); ok && !t.Deleted {
-		return malformed("topic %q is there twice", t.Name)
+	if _, ok := s.nameAt(topic.Name); ok && !topic.Deleted {
+		return malformed("topic %q is there twice", topic.Name)
 	}
-	first, last := t.Partitions[0].LogID, t.Partitions[len(t.Partitions)-1].LogID
+	first, last := topic.Partitions[0].LogID, topic.Partitions[len(topic.Partitions)-1].LogID
 	if first <= format.ControlLogID || last >= next {
-		return malformed("topic %q has logs %d to %d; they must be above %d and below %d", t.Name, first, last, format.ControlLogID, next)
+		return malformed("topic %q has logs %d to %d; they must be above %d and below %d", topic.Name, first, last, format.ControlLogID, next)
 	}
-	for first, count := range ranges(t.Partitions) {
+	for first, count := range ranges(topic.Partitions) {
 		if i, ok := s.logAt(first); ok || i < len(s.logs) && s.logs[i].logID < first+uint64(count) {
-			return malformed("a log of topic %q has another owner", t.Name)
+			return malformed("a log of topic %q has another owner", topic.Name)
 		}
 	}
 	return nil
@@ -441,17 +440,17 @@ func malformed(what string, args ...any) error {
 }
 
 func command(kind uint8, sequence uint64, body []byte) []byte {
-	h := format.Command{Kind: kind, Sequence: sequence}
-	return h.Append(make([]byte, 0, format.CommandHeaderBytes+len(body)), body)
+	header := format.Command{Kind: kind, Sequence: sequence}
+	return header.Append(make([]byte, 0, format.CommandHeaderBytes+len(body)), body)
 }
 
-func parseCommand(b []byte) (h format.Command, body []byte, err error) {
-	body, err = h.Get(b)
+func parseCommand(b []byte) (header format.Command, body []byte, err error) {
+	body, err = header.Get(b)
 	var newer format.Newer
 	if err != nil && !errors.As(err, &newer) {
 		err = malformed("%v", err)
 	}
-	return h, body, err
+	return header, body, err
 }
 
 func appendReserve(b []byte, first, count int64) []byte {
@@ -459,24 +458,23 @@ func appendReserve(b []byte, first, count int64) []byte {
 	return binary.LittleEndian.AppendUint64(b, uint64(count))
 }
 
-// A topic entry: id 16 bytes, flags u8 (1: deleted), name, log ranges u32,
-// each first u64 and count u32, configurations u32, each name and value.
-// Strings have a u16 length before them. Log ids rise with the partitions; a
-// topic whose partitions were made together and placed by the broker has one
-// range.
-func appendTopic(b []byte, t *Topic) []byte {
-	b = append(b, t.ID[:]...)
+// appendTopic appends a topic entry: id 16 bytes, flags u8 (1: deleted), name, log
+// ranges u32, each first u64 and count u32, configurations u32, each name and value.
+// A string is preceded by its length, u16. Log ids increase with the partitions; a
+// topic whose partitions were created together, without an assignment, has one range.
+func appendTopic(b []byte, topic *Topic) []byte {
+	b = append(b, topic.ID[:]...)
 	flags := byte(0)
-	if t.Deleted {
+	if topic.Deleted {
 		flags = 1
 	}
 	b = append(b, flags)
-	b = appendString(b, t.Name)
-	b = appendRanges(b, t.Partitions)
-	return appendConfigs(b, t.Configs)
+	b = appendString(b, topic.Name)
+	b = appendRanges(b, topic.Partitions)
+	return appendConfigs(b, topic.Configs)
 }
 
-// ranges yields the consecutive log ids in partitions: first, count.
+// ranges yields the ranges of consecutive log ids in partitions: first id, count.
 func ranges(parts []Partition) func(yield func(uint64, int) bool) {
 	return func(yield func(uint64, int) bool) {
 		for i := 0; i < len(parts); {
@@ -506,33 +504,33 @@ func appendRanges(b []byte, parts []Partition) []byte {
 
 func appendConfigs(b []byte, configs []Config) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(configs)))
-	for _, c := range configs {
-		b = appendString(b, c.Name)
-		b = appendString(b, c.Value)
+	for _, config := range configs {
+		b = appendString(b, config.Name)
+		b = appendString(b, config.Value)
 	}
 	return b
 }
 
-func parseTopic(b []byte) (t *Topic, rest []byte, err error) {
+func parseTopic(b []byte) (topic *Topic, rest []byte, err error) {
 	r := reader{b: b}
-	t = &Topic{}
-	copy(t.ID[:], r.take(16))
+	topic = &Topic{}
+	copy(topic.ID[:], r.take(16))
 	flags := r.byte()
-	t.Deleted = flags == 1
-	t.Name = r.string()
-	if r.short || flags > 1 || t.ID == ([16]byte{}) {
+	topic.Deleted = flags == 1
+	topic.Name = r.string()
+	if r.short || flags > 1 || topic.ID == ([16]byte{}) {
 		return nil, nil, malformed("a topic of %d bytes, flags %d", len(b), flags)
 	}
-	if why := NameFault(t.Name); why != "" {
+	if why := NameFault(topic.Name); why != "" {
 		return nil, nil, malformed("a topic whose name is invalid: %s", why)
 	}
-	if t.Partitions, err = r.ranges(); err != nil {
+	if topic.Partitions, err = r.ranges(); err != nil {
 		return nil, nil, err
 	}
-	if t.Configs, err = r.configs(); err != nil {
+	if topic.Configs, err = r.configs(); err != nil {
 		return nil, nil, err
 	}
-	return t, slices.Clip(r.b), nil
+	return topic, slices.Clip(r.b), nil
 }
 
 func appendString(b []byte, s string) []byte {
@@ -540,7 +538,8 @@ func appendString(b []byte, s string) []byte {
 	return append(b, s...)
 }
 
-// reader takes from the front; short says that something was missing.
+// reader reads fields from the front of b. After a field that b does not have, short
+// is true and fields are zero.
 type reader struct {
 	b     []byte
 	short bool
@@ -595,11 +594,11 @@ func (r *reader) ranges() (out []Partition, err error) {
 
 func (r *reader) configs() (out []Config, err error) {
 	for n := r.uint32(); n > 0 && !r.short; n-- {
-		c := Config{r.string(), r.string()}
-		if len(out) > 0 && !r.short && out[len(out)-1].Name >= c.Name {
-			return nil, malformed("configuration %q is out of order", c.Name)
+		config := Config{r.string(), r.string()}
+		if len(out) > 0 && !r.short && out[len(out)-1].Name >= config.Name {
+			return nil, malformed("configuration %q is out of order", config.Name)
 		}
-		out = append(out, c)
+		out = append(out, config)
 	}
 	if r.short {
 		return nil, malformed("configurations end early")
@@ -607,7 +606,7 @@ func (r *reader) configs() (out []Config, err error) {
 	return out, nil
 }
 
-// configsToEnd reads configurations that nothing follows.
+// configsToEnd reads configurations, which must end with b.
 func (r *reader) configsToEnd() ([]Config, error) {
 	configs, err := r.configs()
 	if err == nil && len(r.b) != 0 {

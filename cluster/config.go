@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// ConfigType is how a configuration's value is written. The numbers are those
-// of DescribeConfigs responses.
+// ConfigType is the type of a configuration's value, numbered as in DescribeConfigs
+// responses.
 // Source: Kafka's DescribeConfigsResponse.json, ConfigType.
 type ConfigType int8
 
@@ -24,16 +24,16 @@ const (
 	ConfigList   ConfigType = 7
 )
 
-// ConfigDef describes one topic configuration.
+// ConfigDef describes a configuration of a topic or a group.
 type ConfigDef struct {
 	Name string
-	// Broker is the broker's configuration that rules where the topic has none
-	// of its own, "" for none.
+	// Broker is the broker's configuration that applies if the topic has no value of
+	// its own; "": none.
 	Broker  string
 	Type    ConfigType
 	Default string
-	// Min and Max bound numbers. For lists and strings Choices are what may
-	// be written; nil is anything.
+	// Min and Max bound numbers. Choices are the allowed strings or members of lists;
+	// nil allows any.
 	Min, Max float64
 	Choices  []string
 	Doc      string
@@ -42,9 +42,9 @@ type ConfigDef struct {
 // configDefs are the topic configurations that may be set, sorted by name.
 // Names, types and ranges: org.apache.kafka.common.config.TopicConfig and
 // org.apache.kafka.storage.internals.log.LogConfig of Kafka 4.1; the brokers'
-// names: org.apache.kafka.server.config.ServerTopicConfigSynonyms. Where the
-// broker lacks what a value asks for, the value is not among the choices: a
-// promise that cannot be kept is refused, not stored.
+// names: org.apache.kafka.server.config.ServerTopicConfigSynonyms. A value that asks
+// for a feature the broker lacks is not among the choices: a promise that cannot be
+// kept is refused, not stored.
 var configDefs = []ConfigDef{
 	{"cleanup.policy", "log.cleanup.policy", ConfigList, "delete", 0, 0, []string{"delete"}, "What becomes of old data: it is deleted, by retention.ms and retention.bytes. Compaction is not there yet."},
 	{"compression.type", "compression.type", ConfigString, "producer", 0, 0, []string{"producer"}, "Batches are stored as they arrive, never recompressed."},
@@ -74,7 +74,7 @@ var configDefs = []ConfigDef{
 	{writeCaching, "", ConfigBool, "false", 0, 0, nil, "With true, records are acknowledged, and can be read, before they are on stable storage: a crash loses those of the last moments."},
 }
 
-// The configurations that somebody acts on.
+// The configurations that have an effect.
 const (
 	latencyObjective = "latency.slo.ms"
 	latencyTarget    = "latency.slo.target"
@@ -89,33 +89,34 @@ const (
 	writeCaching     = "write.caching"
 )
 
-// LogConfig is what the owners of a topic's logs act on, as numbers.
+// LogConfig is the part of a topic's configuration that the shards of its logs use, as
+// numbers.
 type LogConfig struct {
 	RetentionMS     int64 // -1: no limit
 	RetentionBytes  int64 // of one partition; -1: no limit
 	SegmentBytes    int64
 	SegmentMS       int64
 	MessageBytesMax int64 // -1: the broker's
-	BeforeMaxMS     int64 // how far a record's time may be behind, ahead
-	AfterMaxMS      int64
-	AppendTime      bool  // records get the broker's time
+	BeforeMaxMS     int64 // how far a record's timestamp may be behind
+	AfterMaxMS      int64 // how far it may be ahead
+	AppendTime      bool  // records get the broker's time as their timestamp
 	WriteCaching    bool  // records are acknowledged from memory
-	ObjectiveMS     int64 // a request may take so long; -1: nobody said
-	ObjectivePPM    int64 // for so many of a million
+	ObjectiveMS     int64 // the latency objective of a request; -1: none
+	ObjectivePPM    int64 // how many of a million requests are to meet it
 }
 
-// LogConfig is a topic's at a node: what was set for the topic, or for the node,
-// or for all nodes, or the default.
-func (s *State) LogConfig(t *Topic, node int32) LogConfig {
+// LogConfig returns a topic's configuration at a node. Each value is the one set for
+// the topic, or else for the node, or else for all nodes, or else the default.
+func (s *State) LogConfig(topic *Topic, node int32) LogConfig {
 	value := func(name string) (v string, set bool) {
-		if v, set = t.Config(name); set {
+		if v, set = topic.Config(name); set {
 			return v, true
 		}
-		d, _ := LookupConfig(name)
-		if v, set = s.BrokerValue(node, d.Broker); set {
+		def, _ := LookupConfig(name)
+		if v, set = s.BrokerValue(node, def.Broker); set {
 			return v, true
 		}
-		return d.Default, false
+		return def.Default, false
 	}
 	number := func(name string) int64 {
 		text, _ := value(name)
@@ -128,7 +129,7 @@ func (s *State) LogConfig(t *Topic, node int32) LogConfig {
 	stamps, _ := value(timestampType)
 	caching, _ := value(writeCaching)
 	target, _ := value(latencyTarget)
-	share, _ := strconv.ParseFloat(strings.TrimSpace(target), 64) // likewise
+	share, _ := strconv.ParseFloat(strings.TrimSpace(target), 64) // checked when it was set
 	return LogConfig{
 		RetentionMS: number(retentionMS), RetentionBytes: number(retentionBytes),
 		SegmentBytes: number(segmentBytes), SegmentMS: number(segmentMS), MessageBytesMax: largest,
@@ -137,13 +138,13 @@ func (s *State) LogConfig(t *Topic, node int32) LogConfig {
 	}
 }
 
-// Configs are the configurations a topic may have, sorted by name. Not to
-// be written.
+// Configs returns the configurations that a topic may have, sorted by name. Callers do
+// not modify it.
 func Configs() []ConfigDef { return configDefs }
 
-// LookupConfig is the description of one configuration.
+// LookupConfig returns the description of a topic configuration.
 func LookupConfig(name string) (*ConfigDef, bool) {
-	i, ok := slices.BinarySearchFunc(configDefs, name, func(d ConfigDef, n string) int { return cmp.Compare(d.Name, n) })
+	i, ok := slices.BinarySearchFunc(configDefs, name, func(def ConfigDef, n string) int { return cmp.Compare(def.Name, n) })
 	if !ok {
 		return nil, false
 	}
@@ -151,17 +152,17 @@ func LookupConfig(name string) (*ConfigDef, bool) {
 }
 
 func topicDef(name string) *ConfigDef {
-	d, _ := LookupConfig(name)
-	return d
+	def, _ := LookupConfig(name)
+	return def
 }
 
 // ConfigFault says what is wrong with a topic configuration, "" for nothing.
 func ConfigFault(name, value string) string {
-	d, ok := LookupConfig(name)
+	def, ok := LookupConfig(name)
 	if !ok {
 		return fmt.Sprintf("Unknown topic config name: %s", strings.ToValidUTF8(name, "?"))
 	}
-	return d.fault(value)
+	return def.fault(value)
 }
 
 // fault says what is wrong with a value, "" for nothing.
@@ -169,20 +170,20 @@ func (d *ConfigDef) fault(value string) string {
 	bad := func(why string) string {
 		return fmt.Sprintf("Invalid value %s for configuration %s: %s", strings.ToValidUTF8(value, "?"), d.Name, why)
 	}
-	number := func(v float64) string {
-		if !(v >= d.Min) {
+	number := func(parsed float64) string {
+		if !(parsed >= d.Min) {
 			return bad("Value must be at least " + strconv.FormatFloat(d.Min, 'f', -1, 64))
 		}
-		if v > d.Max {
+		if parsed > d.Max {
 			return bad("Value must be no more than " + strconv.FormatFloat(d.Max, 'f', -1, 64))
 		}
 		return ""
 	}
 	switch d.Type {
 	case ConfigBool:
-		if v := strings.ToLower(strings.TrimSpace(value)); v != "true" && v != "false" {
+		if parsed := strings.ToLower(strings.TrimSpace(value)); parsed != "true" && parsed != "false" {
 			return bad("Expected value to be either true or false")
-		} else if d.Choices != nil && !slices.Contains(d.Choices, v) {
+		} else if d.Choices != nil && !slices.Contains(d.Choices, parsed) {
 			return bad("this broker has " + strings.Join(d.Choices, ", "))
 		}
 	case ConfigInt, ConfigLong:
@@ -190,17 +191,17 @@ func (d *ConfigDef) fault(value string) string {
 		if d.Type == ConfigInt {
 			bits = 32
 		}
-		v, err := strconv.ParseInt(strings.TrimSpace(value), 10, bits)
+		parsed, err := strconv.ParseInt(strings.TrimSpace(value), 10, bits)
 		if err != nil {
 			return bad(fmt.Sprintf("Not a number of type %s", map[int]string{32: "INT", 64: "LONG"}[bits]))
 		}
-		return number(float64(v))
+		return number(float64(parsed))
 	case ConfigDouble:
-		v, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+		parsed, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
 		if err != nil {
 			return bad("Not a number of type DOUBLE")
 		}
-		return number(v)
+		return number(parsed)
 	case ConfigList:
 		if strings.TrimSpace(value) == "" {
 			return bad("it must not be empty")

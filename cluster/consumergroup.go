@@ -7,32 +7,31 @@ import (
 	"slices"
 )
 
-// ConsumerGroup is what is durable of a group of the consumer protocol
-// (KIP-848): each member's subscription, what it is to have, and how far it is
-// with it.
+// ConsumerGroup is the durable part of a group of the consumer protocol (KIP-848): each
+// member's subscription, its target assignment, and how far it has got with it.
 type ConsumerGroup struct {
-	Epoch           int32 // rises with every change of members, subscriptions and topics
-	AssignmentEpoch int32 // the Epoch whose assignment the members' Target is
+	Epoch           int32 // rises with every change of members, subscriptions or topics
+	AssignmentEpoch int32 // the Epoch for which the members' Target was computed
 	TopicsHash      uint64
-	Serial          uint32           // of the last change, so that one that follows a missing one shows
+	Serial          uint32           // of the last change, so that a missing change is noticed
 	Members         []ConsumerMember // sorted by id
 }
 
-// consumerProtocol is the protocol type of such groups.
+// ConsumerProtocol is the protocol type of these groups.
 const ConsumerProtocol = "consumer"
 
-// MemberState is how far a member is with its assignment.
+// MemberState is how far a member has got with its target assignment.
 type MemberState uint8
 
 // The states, as org.apache.kafka.coordinator.group.modern.MemberState.
 const (
 	MemberStable     MemberState = iota
-	MemberUnrevoked              // it has partitions to give up
-	MemberUnreleased             // others have partitions that it is to get
+	MemberUnrevoked              // the member has partitions to release
+	MemberUnreleased             // other members still have partitions of its target
 )
 
-// ConsumerMember is one member of a ConsumerGroup. Its slices are replaced,
-// never written: copies of a member share them.
+// ConsumerMember is one member of a ConsumerGroup. Its slices are replaced and never
+// modified, because copies of a member share them.
 type ConsumerMember struct {
 	ID                   string
 	InstanceID           string // "": a dynamic member
@@ -40,61 +39,61 @@ type ConsumerMember struct {
 	ClientID, ClientHost string
 	RebalanceTimeoutMS   int32
 	Topics               []string // subscribed names, sorted, each once
-	Regex                string   // subscribed too: names that match it wholly; "": none
-	Assignor             string   // the one it asks for; "": none
-	Epoch, PreviousEpoch int32    // Epoch is EpochAway for a static member that will be back
+	Regex                string   // names that match it as a whole are subscribed too; "": none
+	Assignor             string   // the assignor that the member asks for; "": none
+	Epoch, PreviousEpoch int32    // Epoch is EpochAway for a static member that left to come back
 	State                MemberState
-	Assigned             []TopicPartitions // what it may use
-	Revoking             []TopicPartitions // what it has to give up, and may still use
-	Target               []TopicPartitions // what it shall have
-	Classic              *ClassicMember    // it speaks the classic protocol; nil: the consumer protocol
+	Assigned             []TopicPartitions // partitions that the member may use
+	Revoking             []TopicPartitions // partitions that it has to release, and uses until then
+	Target               []TopicPartitions // partitions that it is to get
+	Classic              *ClassicMember    // of a member that uses the classic protocol; nil: the consumer protocol
 }
 
-// ClassicMember is what is known of a member that speaks the classic protocol in
-// a group of the consumer protocol. It is replaced, never written.
+// ClassicMember is the additional state of a member that uses the classic protocol in
+// a group of the consumer protocol. It is replaced and never modified.
 type ClassicMember struct {
 	SessionTimeoutMS int32
-	Protocols        []GroupProtocol // in its order of preference; never empty
+	Protocols        []GroupProtocol // in the member's order of preference; not empty
 }
 
-func (c *ClassicMember) equal(o *ClassicMember) bool {
-	if c == nil || o == nil {
-		return c == o
+func (c *ClassicMember) equal(other *ClassicMember) bool {
+	if c == nil || other == nil {
+		return c == other
 	}
-	return c.SessionTimeoutMS == o.SessionTimeoutMS && slices.EqualFunc(c.Protocols, o.Protocols, func(a, b GroupProtocol) bool {
+	return c.SessionTimeoutMS == other.SessionTimeoutMS && slices.EqualFunc(c.Protocols, other.Protocols, func(a, b GroupProtocol) bool {
 		return a.Name == b.Name && bytes.Equal(a.Metadata, b.Metadata)
 	})
 }
 
-// Member epochs with a meaning of their own, in requests and for members.
+// Special member epochs, in requests and of members.
 // Source: org.apache.kafka.common.requests.ConsumerGroupHeartbeatRequest.
 const (
 	EpochJoin  int32 = 0
 	EpochLeave int32 = -1
-	EpochAway  int32 = -2 // a static member goes, and will come back
+	EpochAway  int32 = -2 // a static member leaves to come back
 )
 
-// TopicPartitions are partitions of one topic, sorted. Lists of them are sorted
-// by topic id, and have no topic without partitions.
+// TopicPartitions are partitions of one topic, sorted and not empty. Lists of them are
+// sorted by topic id.
 type TopicPartitions struct {
 	Topic      [16]byte
 	Partitions []int32
 }
 
-func (c *ConsumerGroup) equal(o *ConsumerGroup) bool {
-	if c == nil || o == nil {
-		return c == o
+func (c *ConsumerGroup) equal(other *ConsumerGroup) bool {
+	if c == nil || other == nil {
+		return c == other
 	}
-	return c.Epoch == o.Epoch && c.AssignmentEpoch == o.AssignmentEpoch && c.TopicsHash == o.TopicsHash && c.Serial == o.Serial &&
-		slices.EqualFunc(c.Members, o.Members, func(a, b ConsumerMember) bool { return a.Equal(&b) })
+	return c.Epoch == other.Epoch && c.AssignmentEpoch == other.AssignmentEpoch && c.TopicsHash == other.TopicsHash && c.Serial == other.Serial &&
+		slices.EqualFunc(c.Members, other.Members, func(a, b ConsumerMember) bool { return a.Equal(&b) })
 }
 
-// Equal says whether two members are the same in all that is stored of them.
-func (m *ConsumerMember) Equal(o *ConsumerMember) bool {
-	return m.ID == o.ID && m.InstanceID == o.InstanceID && m.RackID == o.RackID && m.ClientID == o.ClientID && m.ClientHost == o.ClientHost &&
-		m.RebalanceTimeoutMS == o.RebalanceTimeoutMS && slices.Equal(m.Topics, o.Topics) && m.Regex == o.Regex && m.Assignor == o.Assignor &&
-		m.Epoch == o.Epoch && m.PreviousEpoch == o.PreviousEpoch && m.State == o.State &&
-		SamePartitions(m.Assigned, o.Assigned) && SamePartitions(m.Revoking, o.Revoking) && SamePartitions(m.Target, o.Target) && m.Classic.equal(o.Classic)
+// Equal says whether all stored fields of two members are equal.
+func (m *ConsumerMember) Equal(other *ConsumerMember) bool {
+	return m.ID == other.ID && m.InstanceID == other.InstanceID && m.RackID == other.RackID && m.ClientID == other.ClientID && m.ClientHost == other.ClientHost &&
+		m.RebalanceTimeoutMS == other.RebalanceTimeoutMS && slices.Equal(m.Topics, other.Topics) && m.Regex == other.Regex && m.Assignor == other.Assignor &&
+		m.Epoch == other.Epoch && m.PreviousEpoch == other.PreviousEpoch && m.State == other.State &&
+		SamePartitions(m.Assigned, other.Assigned) && SamePartitions(m.Revoking, other.Revoking) && SamePartitions(m.Target, other.Target) && m.Classic.equal(other.Classic)
 }
 
 // SamePartitions says whether two lists have the same partitions.
@@ -104,103 +103,103 @@ func SamePartitions(a, b []TopicPartitions) bool {
 	})
 }
 
-// What a member is counted to have, beside its strings. It is no less than what
-// is stored of it.
+// What is counted for a member besides its strings. A member's counted bytes are not
+// less than its stored bytes.
 const (
 	consumerMemberBytes = 160
 	assignedTopicBytes  = 24
 )
 
-// CountedBytes is how many bytes the member is counted to have.
+// CountedBytes returns the member's counted bytes.
 func (m *ConsumerMember) CountedBytes() int {
 	n := consumerMemberBytes + len(m.ID) + len(m.InstanceID) + len(m.RackID) + len(m.ClientID) + len(m.ClientHost) + len(m.Regex) + len(m.Assignor)
 	for _, t := range m.Topics {
 		n += 16 + len(t)
 	}
 	if m.Classic != nil {
-		for _, p := range m.Classic.Protocols {
-			n += TopicFixedBytes + len(p.Name) + len(p.Metadata)
+		for _, protocol := range m.Classic.Protocols {
+			n += TopicFixedBytes + len(protocol.Name) + len(protocol.Metadata)
 		}
 	}
 	return n + PartitionsBytes(m.Assigned) + PartitionsBytes(m.Revoking) + PartitionsBytes(m.Target)
 }
 
-// PartitionsBytes is the part of a member's CountedBytes that a list of
-// partitions makes up.
+// PartitionsBytes returns a list's part of a member's CountedBytes.
 func PartitionsBytes(all []TopicPartitions) (n int) {
-	for _, t := range all {
-		n += assignedTopicBytes + 4*len(t.Partitions)
+	for _, topic := range all {
+		n += assignedTopicBytes + 4*len(topic.Partitions)
 	}
 	return n
 }
 
-// inherit takes over the members that a change does not speak of.
+// inherit adds the old members that a change neither has nor removes.
 func (c *ConsumerGroup) inherit(old *ConsumerGroup, gone []string) {
 	for i := range old.Members {
-		m := &old.Members[i]
-		if at, ok := c.memberAt(m.ID); !ok && !slices.Contains(gone, m.ID) {
-			c.Members = slices.Insert(c.Members, at, *m)
+		member := &old.Members[i]
+		if at, ok := c.memberAt(member.ID); !ok && !slices.Contains(gone, member.ID) {
+			c.Members = slices.Insert(c.Members, at, *member)
 		}
 	}
 }
 
 func (c *ConsumerGroup) memberAt(id string) (int, bool) {
-	return slices.BinarySearchFunc(c.Members, id, func(m ConsumerMember, id string) int { return cmp.Compare(m.ID, id) })
+	return slices.BinarySearchFunc(c.Members, id, func(member ConsumerMember, id string) int { return cmp.Compare(member.ID, id) })
 }
 
-// PutConsumer is the change that makes a group one of the consumer protocol,
-// with c's epochs and these members: all of them, where it is whole, or those
-// that changed. Then it is as if it had not come where the change before it, by
-// their serial numbers, did not. It is:
+// PutConsumer returns the change that gives a group of the consumer protocol these
+// epochs and members. With whole, members are all of the group's, and the group is
+// created or changes to this protocol; otherwise they are the changed ones, gone has
+// the ids of those that left, and the change has no effect unless it follows the
+// group's last one by its serial number. Layout:
 //
 //	flags u8 (1: whole), serial u32, epoch i32, assignment epoch i32, hash of topics u64, changed i64,
 //	members u32, each id, instance id, rack id, client id, client host, rebalance timeout i32,
 //	    topics u32, each name; regex, assignor, epoch i32, previous epoch i32, state u8,
 //	    assigned, revoking and target, each topics u32, each id 16 bytes, partitions u32, each i32
-//	    classic protocols u32, each name, metadata with u32 length; session timeout i32 where there are some
+//	    classic protocols u32, each name, metadata with u32 length; session timeout i32 if there are any
 //	members that are gone u32, each id
-func PutConsumer(id string, changedMS int64, c *ConsumerGroup, whole bool, gone []string) []byte {
+func PutConsumer(id string, changedMS int64, group *ConsumerGroup, whole bool, gone []string) []byte {
 	b := groupChange(groupModern, id, 256)
 	flags := byte(0)
 	if whole {
 		flags = 1
 	}
 	b = append(b, flags)
-	b = binary.LittleEndian.AppendUint32(b, c.Serial)
-	b = binary.LittleEndian.AppendUint32(b, uint32(c.Epoch))
-	b = binary.LittleEndian.AppendUint32(b, uint32(c.AssignmentEpoch))
-	b = binary.LittleEndian.AppendUint64(b, c.TopicsHash)
+	b = binary.LittleEndian.AppendUint32(b, group.Serial)
+	b = binary.LittleEndian.AppendUint32(b, uint32(group.Epoch))
+	b = binary.LittleEndian.AppendUint32(b, uint32(group.AssignmentEpoch))
+	b = binary.LittleEndian.AppendUint64(b, group.TopicsHash)
 	b = binary.LittleEndian.AppendUint64(b, uint64(changedMS))
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(c.Members)))
-	for i := range c.Members {
-		m := &c.Members[i]
-		for _, s := range [...]string{m.ID, m.InstanceID, m.RackID, m.ClientID, m.ClientHost} {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(group.Members)))
+	for i := range group.Members {
+		member := &group.Members[i]
+		for _, s := range [...]string{member.ID, member.InstanceID, member.RackID, member.ClientID, member.ClientHost} {
 			b = appendString(b, s)
 		}
-		b = binary.LittleEndian.AppendUint32(b, uint32(m.RebalanceTimeoutMS))
-		b = appendStrings(b, m.Topics)
-		b = appendString(b, m.Regex)
-		b = appendString(b, m.Assignor)
-		b = binary.LittleEndian.AppendUint32(b, uint32(m.Epoch))
-		b = binary.LittleEndian.AppendUint32(b, uint32(m.PreviousEpoch))
-		b = append(b, byte(m.State))
-		b = appendPartitions(b, m.Assigned)
-		b = appendPartitions(b, m.Revoking)
-		b = appendPartitions(b, m.Target)
-		b = appendClassic(b, m.Classic)
+		b = binary.LittleEndian.AppendUint32(b, uint32(member.RebalanceTimeoutMS))
+		b = appendStrings(b, member.Topics)
+		b = appendString(b, member.Regex)
+		b = appendString(b, member.Assignor)
+		b = binary.LittleEndian.AppendUint32(b, uint32(member.Epoch))
+		b = binary.LittleEndian.AppendUint32(b, uint32(member.PreviousEpoch))
+		b = append(b, byte(member.State))
+		b = appendPartitions(b, member.Assigned)
+		b = appendPartitions(b, member.Revoking)
+		b = appendPartitions(b, member.Target)
+		b = appendClassic(b, member.Classic)
 	}
 	return endGroupChange(appendStrings(b, gone))
 }
 
-func appendClassic(b []byte, c *ClassicMember) []byte {
-	if c == nil {
+func appendClassic(b []byte, classic *ClassicMember) []byte {
+	if classic == nil {
 		return binary.LittleEndian.AppendUint32(b, 0)
 	}
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(c.Protocols)))
-	for _, p := range c.Protocols {
-		b = appendBytes(appendString(b, p.Name), p.Metadata)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(classic.Protocols)))
+	for _, protocol := range classic.Protocols {
+		b = appendBytes(appendString(b, protocol.Name), protocol.Metadata)
 	}
-	return binary.LittleEndian.AppendUint32(b, uint32(c.SessionTimeoutMS))
+	return binary.LittleEndian.AppendUint32(b, uint32(classic.SessionTimeoutMS))
 }
 
 func appendStrings(b []byte, all []string) []byte {
@@ -213,10 +212,10 @@ func appendStrings(b []byte, all []string) []byte {
 
 func appendPartitions(b []byte, all []TopicPartitions) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(all)))
-	for _, t := range all {
-		b = append(b, t.Topic[:]...)
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Partitions)))
-		for _, p := range t.Partitions {
+	for _, topic := range all {
+		b = append(b, topic.Topic[:]...)
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(topic.Partitions)))
+		for _, p := range topic.Partitions {
 			b = binary.LittleEndian.AppendUint32(b, uint32(p))
 		}
 	}
@@ -225,33 +224,33 @@ func appendPartitions(b []byte, all []TopicPartitions) []byte {
 
 func (c *parsedGroupChange) parseConsumer(r *reader) {
 	c.whole = r.byte() == 1
-	g := &ConsumerGroup{Serial: r.uint32(), Epoch: int32(r.uint32()), AssignmentEpoch: int32(r.uint32()), TopicsHash: r.uint64()}
-	c.group.Consumer, c.group.ProtocolType, c.group.ChangedMS = g, ConsumerProtocol, int64(r.uint64())
+	group := &ConsumerGroup{Serial: r.uint32(), Epoch: int32(r.uint32()), AssignmentEpoch: int32(r.uint32()), TopicsHash: r.uint64()}
+	c.group.Consumer, c.group.ProtocolType, c.group.ChangedMS = group, ConsumerProtocol, int64(r.uint64())
 	for n := r.uint32(); n > 0 && !r.short; n-- {
-		m := ConsumerMember{ID: r.string(), InstanceID: r.string(), RackID: r.string(), ClientID: r.string(), ClientHost: r.string(), RebalanceTimeoutMS: int32(r.uint32())}
-		m.Topics = r.strings()
-		m.Regex, m.Assignor = r.string(), r.string()
-		m.Epoch, m.PreviousEpoch, m.State = int32(r.uint32()), int32(r.uint32()), MemberState(r.byte())
-		m.Assigned, m.Revoking, m.Target, m.Classic = r.partitions(), r.partitions(), r.partitions(), r.classic()
-		if at, ok := g.memberAt(m.ID); ok || m.State > MemberUnreleased {
-			r.short = true // our own bytes are sorted and whole
+		member := ConsumerMember{ID: r.string(), InstanceID: r.string(), RackID: r.string(), ClientID: r.string(), ClientHost: r.string(), RebalanceTimeoutMS: int32(r.uint32())}
+		member.Topics = r.strings()
+		member.Regex, member.Assignor = r.string(), r.string()
+		member.Epoch, member.PreviousEpoch, member.State = int32(r.uint32()), int32(r.uint32()), MemberState(r.byte())
+		member.Assigned, member.Revoking, member.Target, member.Classic = r.partitions(), r.partitions(), r.partitions(), r.classic()
+		if at, ok := group.memberAt(member.ID); ok || member.State > MemberUnreleased {
+			r.short = true // PutConsumer writes no such member
 		} else {
-			g.Members = slices.Insert(g.Members, at, m)
+			group.Members = slices.Insert(group.Members, at, member)
 		}
 	}
 	c.gone = r.strings()
 }
 
 func (r *reader) classic() *ClassicMember {
-	var c ClassicMember
+	var classic ClassicMember
 	for n := r.uint32(); n > 0 && !r.short; n-- {
-		c.Protocols = append(c.Protocols, GroupProtocol{r.string(), r.bytes()})
+		classic.Protocols = append(classic.Protocols, GroupProtocol{r.string(), r.bytes()})
 	}
-	if c.Protocols == nil {
+	if classic.Protocols == nil {
 		return nil
 	}
-	c.SessionTimeoutMS = int32(r.uint32())
-	return &c
+	classic.SessionTimeoutMS = int32(r.uint32())
+	return &classic
 }
 
 func (r *reader) strings() (out []string) {
@@ -263,12 +262,12 @@ func (r *reader) strings() (out []string) {
 
 func (r *reader) partitions() (out []TopicPartitions) {
 	for n := r.uint32(); n > 0 && !r.short; n-- {
-		var t TopicPartitions
-		copy(t.Topic[:], r.take(16))
+		var topic TopicPartitions
+		copy(topic.Topic[:], r.take(16))
 		for k := r.uint32(); k > 0 && !r.short; k-- {
-			t.Partitions = append(t.Partitions, int32(r.uint32()))
+			topic.Partitions = append(topic.Partitions, int32(r.uint32()))
 		}
-		out = append(out, t)
+		out = append(out, topic)
 	}
 	return out
 }

@@ -10,48 +10,48 @@ import (
 	"github.com/tailbound/tailbound/engine/format"
 )
 
-// Group is what is durable of a consumer group: the generation that was last
-// made durable, and the offsets. What lookups return belongs to the State:
-// read it, do not write it, and do not keep it across an Apply.
+// Group is the durable part of a consumer group: the last durable generation, and the
+// offsets. What lookups return belongs to the State: callers do not modify it, and do
+// not keep it after an Apply.
 type Group struct {
 	ID           string
 	Generation   int32
-	ProtocolType string        // "": nobody ever joined it; it only stores offsets
-	Protocol     string        // how partitions were assigned; "" without members
-	Leader       string        // a member's id
-	ChangedMS    int64         // wall time since when it is in its state
+	ProtocolType string        // "": the group never had members and only stores offsets
+	Protocol     string        // by which partitions were assigned; "" without members
+	Leader       string        // the leader's member id
+	ChangedMS    int64         // wall time at which it entered its present state
 	Members      []GroupMember // in the order in which they joined
-	Topics       []GroupTopic  // sorted by name, none without offsets
+	Topics       []GroupTopic  // sorted by name; each has offsets
 
-	// Consumer is what a group of the consumer protocol (KIP-848) has; nil for a
-	// classic group. Such a one has no Protocol, Leader or Members.
+	// Consumer is the state of a group of the consumer protocol (KIP-848), which has no
+	// Protocol, Leader or Members. It is nil for a classic group.
 	Consumer *ConsumerGroup
 
 	metaBytes, offsetBytes int
 }
 
-// GroupIDBytesMax is the longest group id; the longest name of an instance, a
-// protocol or its type too. Kafka does not say; its names of topics are so long.
+// GroupIDBytesMax bounds the length of group ids, instance ids, and names of protocols
+// and of protocol types. Kafka has no bound of its own; this is the one for topics.
 const GroupIDBytesMax = TopicNameBytesMax
 
-// GroupProtocol is a way to assign partitions that a member knows, and what it
-// has to say for it.
+// GroupProtocol is an assignment protocol that a member supports, with the member's
+// metadata for it.
 type GroupProtocol struct {
 	Name     string
 	Metadata []byte
 }
 
-// GroupMember is one member of a Group, as its generation was made durable.
+// GroupMember is one member of a Group, as of its last durable generation.
 type GroupMember struct {
 	ID                                   string
 	InstanceID                           string // group.instance.id; "": a dynamic member
 	ClientID, ClientHost                 string
 	SessionTimeoutMS, RebalanceTimeoutMS int32
-	Subscription                         []byte // its metadata for the group's protocol
+	Subscription                         []byte // the member's metadata for the group's protocol
 	Assignment                           []byte
 }
 
-// GroupTopic is what a group has committed of one topic.
+// GroupTopic is a group's committed offsets of one topic.
 type GroupTopic struct {
 	Name    string
 	Offsets []Offset // sorted by partition
@@ -63,12 +63,13 @@ type Offset struct {
 	LeaderEpoch int32 // -1: not given
 	Offset      int64
 	CommittedMS int64 // wall time
-	ExpiresMS   int64 // wall time a client asked for (OffsetCommit 2 to 4); -1: the broker's rule
+	ExpiresMS   int64 // wall time that the client asked for (OffsetCommit 2 to 4); -1: by the broker's retention
 	Metadata    string
 }
 
-// What a group is counted to have, beside its strings and bytes. Bounds are
-// counted in these bytes: they follow what is stored and what lies in memory.
+// What is counted for groups, members, topics and offsets besides their strings and
+// bytes. Limits on groups are in these counted bytes, which are close to the bytes on
+// disk and in memory.
 const (
 	GroupFixedBytes  = 64
 	MemberFixedBytes = 64
@@ -76,7 +77,7 @@ const (
 	offsetBytes      = 48
 )
 
-// Group is the group of that id.
+// Group returns the group of an id.
 func (s *State) Group(id string) (*Group, bool) {
 	i, ok := s.groupAt(id)
 	if !ok {
@@ -85,14 +86,14 @@ func (s *State) Group(id string) (*Group, bool) {
 	return s.groups[i], true
 }
 
-// Groups are all groups, sorted by id. The slice is the State's own: valid
-// until the next Apply, and not to be written.
+// Groups returns all groups, sorted by id. The slice belongs to the State and is valid
+// until the next Apply.
 func (s *State) Groups() []*Group { return s.groups }
 
-// GroupBytes is how much all groups are counted to have.
+// GroupBytes returns the counted bytes of all groups.
 func (s *State) GroupBytes() int { return s.groupsBytes }
 
-// Offset is what the group has committed for a partition.
+// Offset returns the group's committed offset of a partition.
 func (g *Group) Offset(topic string, partition int32) (*Offset, bool) {
 	t, ok := g.topicAt(topic)
 	if !ok {
@@ -105,24 +106,25 @@ func (g *Group) Offset(topic string, partition int32) (*Offset, bool) {
 	return &g.Topics[t].Offsets[i], true
 }
 
-// OffsetBytes is how much the group's offsets are counted to have.
+// OffsetBytes returns the counted bytes of the group's offsets.
 func (g *Group) OffsetBytes() int { return g.offsetBytes }
 
-// MoreOffsetBytes is by how much offsets would make a group grow.
+// MoreOffsetBytes returns by how much a commit of offsets would raise a group's
+// OffsetBytes.
 func (s *State) MoreOffsetBytes(group string, topics []GroupTopic) (n int) {
-	d, ok := s.Group(group)
-	for _, t := range topics {
+	stored, ok := s.Group(group)
+	for _, topic := range topics {
 		known := false
 		if ok {
-			_, known = d.topicAt(t.Name)
+			_, known = stored.topicAt(topic.Name)
 		}
 		if !known {
-			n += TopicFixedBytes + len(t.Name)
+			n += TopicFixedBytes + len(topic.Name)
 		}
-		for i := range t.Offsets {
-			n += len(t.Offsets[i].Metadata)
+		for i := range topic.Offsets {
+			n += len(topic.Offsets[i].Metadata)
 			if known {
-				if old, ok := d.Offset(t.Name, t.Offsets[i].Partition); ok {
+				if old, ok := stored.Offset(topic.Name, topic.Offsets[i].Partition); ok {
 					n -= len(old.Metadata)
 					continue
 				}
@@ -134,31 +136,32 @@ func (s *State) MoreOffsetBytes(group string, topics []GroupTopic) (n int) {
 }
 
 func (s *State) groupAt(id string) (int, bool) {
-	return slices.BinarySearchFunc(s.groups, id, func(g *Group, id string) int { return cmp.Compare(g.ID, id) })
+	return slices.BinarySearchFunc(s.groups, id, func(group *Group, id string) int { return cmp.Compare(group.ID, id) })
 }
 
 func (g *Group) topicAt(name string) (int, bool) {
-	return slices.BinarySearchFunc(g.Topics, name, func(t GroupTopic, n string) int { return cmp.Compare(t.Name, n) })
+	return slices.BinarySearchFunc(g.Topics, name, func(topic GroupTopic, n string) int { return cmp.Compare(topic.Name, n) })
 }
 
 func offsetAt(all []Offset, partition int32) (int, bool) {
-	return slices.BinarySearchFunc(all, partition, func(o Offset, p int32) int { return cmp.Compare(o.Partition, p) })
+	return slices.BinarySearchFunc(all, partition, func(offset Offset, p int32) int { return cmp.Compare(offset.Partition, p) })
 }
 
-func (g *Group) equal(o *Group) bool {
-	return g.ID == o.ID && g.Generation == o.Generation && g.ProtocolType == o.ProtocolType && g.Protocol == o.Protocol &&
-		g.Leader == o.Leader && g.ChangedMS == o.ChangedMS && g.Consumer.equal(o.Consumer) && g.metaBytes == o.metaBytes && g.offsetBytes == o.offsetBytes &&
-		slices.EqualFunc(g.Members, o.Members, func(a, b GroupMember) bool {
+func (g *Group) equal(other *Group) bool {
+	return g.ID == other.ID && g.Generation == other.Generation && g.ProtocolType == other.ProtocolType && g.Protocol == other.Protocol &&
+		g.Leader == other.Leader && g.ChangedMS == other.ChangedMS && g.Consumer.equal(other.Consumer) && g.metaBytes == other.metaBytes && g.offsetBytes == other.offsetBytes &&
+		slices.EqualFunc(g.Members, other.Members, func(a, b GroupMember) bool {
 			return a.ID == b.ID && a.InstanceID == b.InstanceID && a.ClientID == b.ClientID && a.ClientHost == b.ClientHost &&
 				a.SessionTimeoutMS == b.SessionTimeoutMS && a.RebalanceTimeoutMS == b.RebalanceTimeoutMS &&
 				bytes.Equal(a.Subscription, b.Subscription) && bytes.Equal(a.Assignment, b.Assignment)
 		}) &&
-		slices.EqualFunc(g.Topics, o.Topics, func(a, b GroupTopic) bool {
+		slices.EqualFunc(g.Topics, other.Topics, func(a, b GroupTopic) bool {
 			return a.Name == b.Name && slices.Equal(a.Offsets, b.Offsets)
 		})
 }
 
-// A change of groups: kind u8, length u32 of what follows, group id, then
+// Kinds of changes of groups. A change is: kind u8, length u32 of what follows, group
+// id, then
 //
 //	put      generation i32, protocol type, protocol, leader, changed i64, members u32,
 //	         each id, instance id, client id, client host, session timeout i32,
@@ -169,10 +172,10 @@ func (g *Group) equal(o *Group) bool {
 //	forget   topics u32, each name, partitions u32, each i32
 //	consumer what appendConsumer of consumergroup.go writes
 //
-// Strings have a u16 length before them. A put leaves the group's offsets as
-// they are, and so does a consumer. A drop takes them along. A commit makes the group where there is
-// none, and keeps nothing of partitions that do not exist: one that was on its
-// way when its topic was deleted is as if it had come before.
+// A string is preceded by its length, u16. Put and consumer do not change the group's
+// offsets; drop removes them. Commit creates the group if there is none, and ignores
+// partitions that do not exist: a commit that was in flight when its topic was deleted
+// has the same effect as one before the deletion.
 const (
 	groupPut    = 1
 	groupDrop   = 2
@@ -183,12 +186,12 @@ const (
 
 const groupChangeHeaderBytes = 5
 
-// GroupStringBytesMax bounds every string in a change: group ids, member ids,
-// names of protocols, metadata of offsets.
+// GroupStringBytesMax bounds every string in a change: group ids, member ids, names of
+// protocols, metadata of offsets.
 const GroupStringBytesMax = 1<<16 - 1
 
-// PlanGroups proposes changes of groups, as the functions of this file build
-// them, in their order and all at once.
+// PlanGroups returns the command that makes changes of groups, all of them, in order.
+// The functions of this file build the changes.
 func (s *State) PlanGroups(changes [][]byte) []byte {
 	n := 0
 	for _, c := range changes {
@@ -212,46 +215,46 @@ func endGroupChange(b []byte) []byte {
 	return b
 }
 
-// PutGroup is the change that makes a group's metadata what g has.
-func PutGroup(g *Group) []byte {
-	b := groupChange(groupPut, g.ID, 256)
-	b = binary.LittleEndian.AppendUint32(b, uint32(g.Generation))
-	b = appendString(b, g.ProtocolType)
-	b = appendString(b, g.Protocol)
-	b = appendString(b, g.Leader)
-	b = binary.LittleEndian.AppendUint64(b, uint64(g.ChangedMS))
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(g.Members)))
-	for i := range g.Members {
-		m := &g.Members[i]
-		for _, s := range [...]string{m.ID, m.InstanceID, m.ClientID, m.ClientHost} {
+// PutGroup returns the change that replaces a group's metadata, or creates the group.
+func PutGroup(group *Group) []byte {
+	b := groupChange(groupPut, group.ID, 256)
+	b = binary.LittleEndian.AppendUint32(b, uint32(group.Generation))
+	b = appendString(b, group.ProtocolType)
+	b = appendString(b, group.Protocol)
+	b = appendString(b, group.Leader)
+	b = binary.LittleEndian.AppendUint64(b, uint64(group.ChangedMS))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(group.Members)))
+	for i := range group.Members {
+		member := &group.Members[i]
+		for _, s := range [...]string{member.ID, member.InstanceID, member.ClientID, member.ClientHost} {
 			b = appendString(b, s)
 		}
-		b = binary.LittleEndian.AppendUint32(b, uint32(m.SessionTimeoutMS))
-		b = binary.LittleEndian.AppendUint32(b, uint32(m.RebalanceTimeoutMS))
-		b = appendBytes(b, m.Subscription)
-		b = appendBytes(b, m.Assignment)
+		b = binary.LittleEndian.AppendUint32(b, uint32(member.SessionTimeoutMS))
+		b = binary.LittleEndian.AppendUint32(b, uint32(member.RebalanceTimeoutMS))
+		b = appendBytes(b, member.Subscription)
+		b = appendBytes(b, member.Assignment)
 	}
 	return endGroupChange(b)
 }
 
-// DropGroup is the change that removes a group with its offsets.
+// DropGroup returns the change that removes a group and its offsets.
 func DropGroup(id string) []byte { return endGroupChange(groupChange(groupDrop, id, 0)) }
 
-// CommitOffsets is the change that stores offsets, in place of older ones.
+// CommitOffsets returns the change that stores offsets, replacing older ones.
 func CommitOffsets(id string, topics []GroupTopic) []byte {
 	b := groupChange(groupCommit, id, 256)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(topics)))
-	for _, t := range topics {
-		b = appendString(b, t.Name)
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Offsets)))
-		for i := range t.Offsets {
-			o := &t.Offsets[i]
-			b = binary.LittleEndian.AppendUint32(b, uint32(o.Partition))
-			b = binary.LittleEndian.AppendUint32(b, uint32(o.LeaderEpoch))
-			b = binary.LittleEndian.AppendUint64(b, uint64(o.Offset))
-			b = binary.LittleEndian.AppendUint64(b, uint64(o.CommittedMS))
-			b = binary.LittleEndian.AppendUint64(b, uint64(o.ExpiresMS))
-			b = appendString(b, o.Metadata)
+	for _, topic := range topics {
+		b = appendString(b, topic.Name)
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(topic.Offsets)))
+		for i := range topic.Offsets {
+			offset := &topic.Offsets[i]
+			b = binary.LittleEndian.AppendUint32(b, uint32(offset.Partition))
+			b = binary.LittleEndian.AppendUint32(b, uint32(offset.LeaderEpoch))
+			b = binary.LittleEndian.AppendUint64(b, uint64(offset.Offset))
+			b = binary.LittleEndian.AppendUint64(b, uint64(offset.CommittedMS))
+			b = binary.LittleEndian.AppendUint64(b, uint64(offset.ExpiresMS))
+			b = appendString(b, offset.Metadata)
 		}
 	}
 	return endGroupChange(b)
@@ -263,30 +266,30 @@ type GroupPartitions struct {
 	Partitions []int32
 }
 
-// ForgetOffsets is the change that removes offsets.
+// ForgetOffsets returns the change that removes offsets.
 func ForgetOffsets(id string, topics []GroupPartitions) []byte {
 	b := groupChange(groupForget, id, 256)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(topics)))
-	for _, t := range topics {
-		b = appendString(b, t.Topic)
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(t.Partitions)))
-		for _, p := range t.Partitions {
+	for _, topic := range topics {
+		b = appendString(b, topic.Topic)
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(topic.Partitions)))
+		for _, p := range topic.Partitions {
 			b = binary.LittleEndian.AppendUint32(b, uint32(p))
 		}
 	}
 	return endGroupChange(b)
 }
 
-// parsedGroupChange is one change, read and found sound.
+// parsedGroupChange is one valid change.
 type parsedGroupChange struct {
 	kind   byte
-	group  *Group // put, commit, consumer: what it says
+	group  *Group // put, commit, consumer: the group with the fields of the change
 	forget []GroupPartitions
-	whole  bool     // consumer: members it does not name are none
-	gone   []string // consumer: members that are no more
+	whole  bool     // consumer: the change has all members
+	gone   []string // consumer: ids of members that left
 }
 
-// parseGroupChanges reads all of a command before anything of it is applied.
+// parseGroupChanges parses all changes of a command, before any is applied.
 func parseGroupChanges(body []byte) ([]parsedGroupChange, error) {
 	var all []parsedGroupChange
 	for len(body) > 0 {
@@ -297,17 +300,17 @@ func parseGroupChanges(body []byte) ([]parsedGroupChange, error) {
 		if uint64(n) > uint64(len(body)-groupChangeHeaderBytes) {
 			return nil, malformed("a change of groups says it has %d bytes, of %d", n, len(body)-groupChangeHeaderBytes)
 		}
-		c, err := parseGroupChange(body[0], body[groupChangeHeaderBytes:groupChangeHeaderBytes+int(n)])
+		change, err := parseGroupChange(body[0], body[groupChangeHeaderBytes:groupChangeHeaderBytes+int(n)])
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, c)
+		all = append(all, change)
 		body = body[groupChangeHeaderBytes+int(n):]
 	}
 	return all, nil
 }
 
-// Kinds of changes that later versions write: they are refused by name.
+// Kinds of changes that later versions write. They are refused by name.
 const (
 	changeTransactionsFirst = 6 // put, add, offsets, end, done, drop
 	changeTransactionsLast  = 11
@@ -315,7 +318,7 @@ const (
 	changeShareTopics       = 13
 )
 
-// newerChange is the error for a kind of change that is not served.
+// newerChange returns the error for a kind of change that is not served.
 func newerChange(kind byte) error {
 	switch {
 	case kind >= changeTransactionsFirst && kind <= changeTransactionsLast:
@@ -328,52 +331,52 @@ func newerChange(kind byte) error {
 
 func parseGroupChange(kind byte, body []byte) (parsedGroupChange, error) {
 	r := reader{b: body}
-	c := parsedGroupChange{kind: kind, group: &Group{ID: r.string()}}
-	g := c.group
+	change := parsedGroupChange{kind: kind, group: &Group{ID: r.string()}}
+	group := change.group
 	switch kind {
 	case groupPut:
-		g.Generation = int32(r.uint32())
-		g.ProtocolType, g.Protocol, g.Leader = r.string(), r.string(), r.string()
-		g.ChangedMS = int64(r.uint64())
+		group.Generation = int32(r.uint32())
+		group.ProtocolType, group.Protocol, group.Leader = r.string(), r.string(), r.string()
+		group.ChangedMS = int64(r.uint64())
 		for n := r.uint32(); n > 0 && !r.short; n-- {
-			m := GroupMember{ID: r.string(), InstanceID: r.string(), ClientID: r.string(), ClientHost: r.string()}
-			m.SessionTimeoutMS, m.RebalanceTimeoutMS = int32(r.uint32()), int32(r.uint32())
-			m.Subscription, m.Assignment = r.bytes(), r.bytes()
-			g.Members = append(g.Members, m)
+			member := GroupMember{ID: r.string(), InstanceID: r.string(), ClientID: r.string(), ClientHost: r.string()}
+			member.SessionTimeoutMS, member.RebalanceTimeoutMS = int32(r.uint32()), int32(r.uint32())
+			member.Subscription, member.Assignment = r.bytes(), r.bytes()
+			group.Members = append(group.Members, member)
 		}
 	case groupDrop:
 	case groupCommit:
 		for n := r.uint32(); n > 0 && !r.short; n-- {
-			t := GroupTopic{Name: r.string()}
+			topic := GroupTopic{Name: r.string()}
 			for k := r.uint32(); k > 0 && !r.short; k-- {
-				o := Offset{Partition: int32(r.uint32()), LeaderEpoch: int32(r.uint32()), Offset: int64(r.uint64())}
-				o.CommittedMS, o.ExpiresMS = int64(r.uint64()), int64(r.uint64())
-				o.Metadata = r.string()
-				t.Offsets = append(t.Offsets, o)
+				offset := Offset{Partition: int32(r.uint32()), LeaderEpoch: int32(r.uint32()), Offset: int64(r.uint64())}
+				offset.CommittedMS, offset.ExpiresMS = int64(r.uint64()), int64(r.uint64())
+				offset.Metadata = r.string()
+				topic.Offsets = append(topic.Offsets, offset)
 			}
-			g.Topics = append(g.Topics, t)
+			group.Topics = append(group.Topics, topic)
 		}
 	case groupForget:
 		for n := r.uint32(); n > 0 && !r.short; n-- {
-			t := GroupPartitions{Topic: r.string()}
+			topic := GroupPartitions{Topic: r.string()}
 			for k := r.uint32(); k > 0 && !r.short; k-- {
-				t.Partitions = append(t.Partitions, int32(r.uint32()))
+				topic.Partitions = append(topic.Partitions, int32(r.uint32()))
 			}
-			c.forget = append(c.forget, t)
+			change.forget = append(change.forget, topic)
 		}
 	case groupModern:
-		c.parseConsumer(&r)
+		change.parseConsumer(&r)
 	default:
-		return c, newerChange(kind)
+		return change, newerChange(kind)
 	}
 	if r.short || len(r.b) != 0 {
-		return c, malformed("a change of group %q of %d bytes, kind %d", g.ID, len(body), kind)
+		return change, malformed("a change of group %q of %d bytes, kind %d", group.ID, len(body), kind)
 	}
-	return c, nil
+	return change, nil
 }
 
-// applyGroups takes the changes of one command. Either all are sound, or
-// nothing is changed.
+// applyGroups applies the changes of one command if all are valid. Otherwise it
+// changes nothing.
 func (s *State) applyGroups(body []byte) error {
 	all, err := parseGroupChanges(body)
 	if err != nil {
@@ -385,20 +388,20 @@ func (s *State) applyGroups(body []byte) error {
 	return nil
 }
 
-func (s *State) applyGroup(c *parsedGroupChange) {
-	at, known := s.groupAt(c.group.ID)
-	switch c.kind {
+func (s *State) applyGroup(change *parsedGroupChange) {
+	at, known := s.groupAt(change.group.ID)
+	switch change.kind {
 	case groupPut:
 		if known {
 			old := s.groups[at]
 			s.groupsBytes -= old.metaBytes
-			c.group.Topics, c.group.offsetBytes = old.Topics, old.offsetBytes
-			s.groups[at] = c.group
+			change.group.Topics, change.group.offsetBytes = old.Topics, old.offsetBytes
+			s.groups[at] = change.group
 		} else {
-			s.groups = slices.Insert(s.groups, at, c.group)
+			s.groups = slices.Insert(s.groups, at, change.group)
 		}
-		c.group.metaBytes = c.group.countMeta()
-		s.groupsBytes += c.group.metaBytes
+		change.group.metaBytes = change.group.countMeta()
+		s.groupsBytes += change.group.metaBytes
 	case groupDrop:
 		if known {
 			s.groupsBytes -= s.groups[at].metaBytes + s.groups[at].offsetBytes
@@ -406,112 +409,113 @@ func (s *State) applyGroup(c *parsedGroupChange) {
 		}
 	case groupCommit:
 		if !known {
-			g := &Group{ID: c.group.ID}
-			g.metaBytes = g.countMeta()
-			s.groupsBytes += g.metaBytes
-			s.groups = slices.Insert(s.groups, at, g)
+			group := &Group{ID: change.group.ID}
+			group.metaBytes = group.countMeta()
+			s.groupsBytes += group.metaBytes
+			s.groups = slices.Insert(s.groups, at, group)
 		}
-		g := s.groups[at]
-		for i := range c.group.Topics {
-			s.commit(g, &c.group.Topics[i])
+		group := s.groups[at]
+		for i := range change.group.Topics {
+			s.commit(group, &change.group.Topics[i])
 		}
 	case groupModern:
-		g := c.group
-		if !c.whole && (!known || s.groups[at].Consumer == nil || s.groups[at].Consumer.Serial+1 != g.Consumer.Serial) {
+		group := change.group
+		if !change.whole && (!known || s.groups[at].Consumer == nil || s.groups[at].Consumer.Serial+1 != group.Consumer.Serial) {
 			return
 		}
 		if known {
 			old := s.groups[at]
 			s.groupsBytes -= old.metaBytes
-			g.Topics, g.offsetBytes = old.Topics, old.offsetBytes
-			if !c.whole {
-				g.Consumer.inherit(old.Consumer, c.gone)
+			group.Topics, group.offsetBytes = old.Topics, old.offsetBytes
+			if !change.whole {
+				group.Consumer.inherit(old.Consumer, change.gone)
 			}
-			s.groups[at] = g
+			s.groups[at] = group
 		} else {
-			s.groups = slices.Insert(s.groups, at, g)
+			s.groups = slices.Insert(s.groups, at, group)
 		}
-		g.metaBytes = g.countMeta()
-		s.groupsBytes += g.metaBytes
+		group.metaBytes = group.countMeta()
+		s.groupsBytes += group.metaBytes
 	case groupForget:
 		if known {
-			for _, t := range c.forget {
-				s.forgetOffsets(s.groups[at], t.Topic, t.Partitions)
+			for _, topic := range change.forget {
+				s.forgetOffsets(s.groups[at], topic.Topic, topic.Partitions)
 			}
 		}
 	}
 }
 
-// commit stores offsets of one topic.
-func (s *State) commit(g *Group, t *GroupTopic) {
-	topic, ok := s.Topic(t.Name)
+// commit stores the committed offsets of one topic.
+func (s *State) commit(group *Group, committed *GroupTopic) {
+	topic, ok := s.Topic(committed.Name)
 	if !ok {
 		return
 	}
-	for _, o := range t.Offsets {
-		if o.Partition < 0 || int(o.Partition) >= len(topic.Partitions) {
+	for _, offset := range committed.Offsets {
+		if offset.Partition < 0 || int(offset.Partition) >= len(topic.Partitions) {
 			continue
 		}
-		at, ok := g.topicAt(topic.Name)
+		at, ok := group.topicAt(topic.Name)
 		if !ok {
-			g.Topics = slices.Insert(g.Topics, at, GroupTopic{Name: topic.Name})
-			s.count(g, TopicFixedBytes+len(topic.Name))
+			group.Topics = slices.Insert(group.Topics, at, GroupTopic{Name: topic.Name})
+			s.count(group, TopicFixedBytes+len(topic.Name))
 		}
-		all := &g.Topics[at].Offsets
-		i, ok := offsetAt(*all, o.Partition)
+		all := &group.Topics[at].Offsets
+		i, ok := offsetAt(*all, offset.Partition)
 		if ok {
-			s.count(g, len(o.Metadata)-len((*all)[i].Metadata))
-			(*all)[i] = o
+			s.count(group, len(offset.Metadata)-len((*all)[i].Metadata))
+			(*all)[i] = offset
 			continue
 		}
-		*all = slices.Insert(*all, i, o)
-		s.count(g, offsetBytes+len(o.Metadata))
+		*all = slices.Insert(*all, i, offset)
+		s.count(group, offsetBytes+len(offset.Metadata))
 	}
 }
 
-// forgetOffsets removes offsets of one topic; nil partitions are all.
-func (s *State) forgetOffsets(g *Group, topic string, partitions []int32) {
-	at, ok := g.topicAt(topic)
+// forgetOffsets removes a group's offsets of partitions of one topic; nil: of all of
+// them.
+func (s *State) forgetOffsets(group *Group, topic string, partitions []int32) {
+	at, ok := group.topicAt(topic)
 	if !ok {
 		return
 	}
-	all := &g.Topics[at].Offsets
+	all := &group.Topics[at].Offsets
 	if partitions == nil {
-		for _, o := range *all {
-			s.count(g, -offsetBytes-len(o.Metadata))
+		for _, offset := range *all {
+			s.count(group, -offsetBytes-len(offset.Metadata))
 		}
 		*all = nil
 	}
 	for _, p := range partitions {
 		if i, ok := offsetAt(*all, p); ok {
-			s.count(g, -offsetBytes-len((*all)[i].Metadata))
+			s.count(group, -offsetBytes-len((*all)[i].Metadata))
 			*all = slices.Delete(*all, i, i+1)
 		}
 	}
 	if len(*all) == 0 {
-		s.count(g, -TopicFixedBytes-len(topic))
-		g.Topics = slices.Delete(g.Topics, at, at+1)
+		s.count(group, -TopicFixedBytes-len(topic))
+		group.Topics = slices.Delete(group.Topics, at, at+1)
 	}
 }
 
-// forgetTopic removes what all groups have committed of a topic.
+// forgetTopic removes all groups' offsets of a topic.
 func (s *State) forgetTopic(name string) {
-	for _, g := range s.groups {
-		s.forgetOffsets(g, name, nil)
+	for _, group := range s.groups {
+		s.forgetOffsets(group, name, nil)
 	}
 }
 
-func (s *State) count(g *Group, n int) {
-	g.offsetBytes += n
+func (s *State) count(group *Group, n int) {
+	group.offsetBytes += n
 	s.groupsBytes += n
 }
 
-// countMeta is how much a group is counted to have without its offsets.
+// countMeta returns the counted bytes of a group without its offsets.
 func (g *Group) countMeta() int {
 	n := GroupFixedBytes + len(g.ID) + len(g.ProtocolType) + len(g.Protocol) + len(g.Leader)
 	for i := range g.Members {
-		m := &g.Members[i]
-		n += MemberFixedBytes + len(m.ID) + len(m.InstanceID) + len(m.ClientID) + len(m.ClientHost) + len(m.Subscription) + len(m.Assignment)
+		member := &g.Members[i]
+		n += MemberFixedBytes + len(member.ID) + len(member.InstanceID) + len(member.ClientID) + len(member.ClientHost) + len(member.Subscription) + len(member.Assignment)
 	}
 	if g.Consumer != nil {
 		for i := range g.Consumer.Members {
@@ -521,36 +525,36 @@ func (g *Group) countMeta() int {
 	return n
 }
 
-// snapshotGroups yields the groups as changes of at most about chunkMax bytes
-// each, a put excepted.
+// snapshotGroups yields the groups as changes of about chunkMax bytes at most, except
+// that put and consumer have all members.
 func (s *State) snapshotGroups(chunkMax int, yield func([]byte)) {
-	for _, g := range s.groups {
-		if g.Consumer != nil {
-			yield(PutConsumer(g.ID, g.ChangedMS, g.Consumer, true, nil))
+	for _, group := range s.groups {
+		if group.Consumer != nil {
+			yield(PutConsumer(group.ID, group.ChangedMS, group.Consumer, true, nil))
 		} else {
-			yield(PutGroup(g))
+			yield(PutGroup(group))
 		}
 		var part []GroupTopic
 		size := 0
 		flush := func() {
 			if len(part) > 0 {
-				yield(CommitOffsets(g.ID, part))
+				yield(CommitOffsets(group.ID, part))
 			}
 			part, size = nil, 0
 		}
-		for _, t := range g.Topics {
+		for _, topic := range group.Topics {
 			from := 0
-			size += TopicFixedBytes + len(t.Name)
-			for i, o := range t.Offsets {
-				size += offsetBytes + len(o.Metadata)
+			size += TopicFixedBytes + len(topic.Name)
+			for i, offset := range topic.Offsets {
+				size += offsetBytes + len(offset.Metadata)
 				if size >= chunkMax/2 {
-					part = append(part, GroupTopic{t.Name, t.Offsets[from : i+1]})
+					part = append(part, GroupTopic{topic.Name, topic.Offsets[from : i+1]})
 					flush()
 					from = i + 1
 				}
 			}
-			if from < len(t.Offsets) {
-				part = append(part, GroupTopic{t.Name, t.Offsets[from:]})
+			if from < len(topic.Offsets) {
+				part = append(part, GroupTopic{topic.Name, topic.Offsets[from:]})
 			}
 		}
 		flush()
@@ -562,7 +566,7 @@ func appendBytes(b, v []byte) []byte {
 	return append(b, v...)
 }
 
-// bytes is a copy: what was read is not kept.
+// bytes reads bytes with a u32 length, and returns a copy.
 func (r *reader) bytes() []byte {
 	n := r.uint32()
 	if uint64(n) > uint64(len(r.b)) {

@@ -16,20 +16,19 @@ const (
 // groupConfigsMax is how many groups may have configurations of their own.
 const groupConfigsMax = 8192
 
-// groupDefs are sorted by name; Broker is the broker's configuration that rules
-// where a group has none of its own. Names and bounds:
-// org.apache.kafka.coordinator.group.GroupConfig of Kafka 4.1. Those of share
-// and streams groups are not here, as the groups are not.
+// groupDefs are the configurations of a group, sorted by name. Names and bounds:
+// org.apache.kafka.coordinator.group.GroupConfig of Kafka 4.1, without those of share
+// and streams groups, which are not served.
 var groupDefs = []ConfigDef{
 	{GroupHeartbeatMS, ConsumerHeartbeatMS, ConfigInt, "5000", 1, 1<<31 - 1, nil, "How often members of the consumer protocol are to send heartbeats."},
 	{GroupSessionMS, ConsumerSessionMS, ConfigInt, "45000", 1, 1<<31 - 1, nil, "How long a member of the consumer protocol may be silent."},
 }
 
-// GroupDefs are the configurations a group may have, sorted by name. Not to be
-// written.
+// GroupDefs returns the configurations that a group may have, sorted by name. Callers
+// do not modify it.
 func GroupDefs() []ConfigDef { return groupDefs }
 
-// GroupConfig is the value that was set for a group.
+// GroupConfig returns the value that was set for a group.
 func (s *State) GroupConfig(group, name string) (value string, ok bool) {
 	return configIn(s.groupConfigs.of(group), name)
 }
@@ -44,7 +43,8 @@ func (s *State) ConfiguredGroups() []string {
 	return ids
 }
 
-// GroupNumber is a group's configuration as a number, byDefault if nothing was set.
+// GroupNumber returns a group's configuration as a number, byDefault if nothing was
+// set.
 func (s *State) GroupNumber(group, name string, byDefault int64) int64 {
 	if value, ok := s.GroupConfig(group, name); ok {
 		return numberOf(value)
@@ -52,10 +52,10 @@ func (s *State) GroupNumber(group, name string, byDefault int64) int64 {
 	return byDefault
 }
 
-// PlanConfigureGroup proposes other configurations of a group: the edits made
-// to those it has or, where replace is set, to none. started are the numbers the
-// broker was started with; control is the node that acts on them. nil bytes
-// without a refusal: they are these already.
+// PlanConfigureGroup returns the command that changes a group's configurations. The
+// edits are made to the present ones or, with replace, to none. control is the control
+// shard's node, and started returns the numbers with which the broker was started. nil
+// without a refusal: nothing would change.
 func (s *State) PlanConfigureGroup(group string, control int32, edits []ConfigEdit, replace bool, started func(name string) int64, lim Limits) ([]byte, *Refusal) {
 	if group == "" {
 		return nil, refuse(kafka.InvalidRequest, "Default group resources are not allowed.")
@@ -75,14 +75,14 @@ func (s *State) PlanConfigureGroup(group string, control int32, edits []ConfigEd
 		}
 		return nil
 	}
-	for _, e := range edits {
-		if def(e.Name) == nil {
-			return nil, refuse(kafka.InvalidConfig, "Unknown group config name: %s", strings.ToValidUTF8(e.Name, "?"))
+	for _, edit := range edits {
+		if def(edit.Name) == nil {
+			return nil, refuse(kafka.InvalidConfig, "Unknown group config name: %s", strings.ToValidUTF8(edit.Name, "?"))
 		}
 	}
-	sorted, r := edited(have, edits, replace, lim, def)
-	if r != nil {
-		return nil, r
+	sorted, refusal := edited(have, edits, replace, lim, def)
+	if refusal != nil {
+		return nil, refusal
 	}
 	broker := func(name string) int64 {
 		if number := started(name); number >= 0 {
@@ -117,12 +117,13 @@ func (s *State) PlanConfigureGroup(group string, control int32, edits []ConfigEd
 	return command(kindConfigureGroup, s.sequence+1, appendGroupConfigs(nil, group, sorted)), nil
 }
 
-// A group's entry: id, configurations.
+// appendGroupConfigs appends a group entry: id, configurations.
 func appendGroupConfigs(b []byte, group string, configs []Config) []byte {
 	return appendConfigs(appendString(b, group), configs)
 }
 
-// applyConfigureGroup takes one entry, which replaces what the group had.
+// applyConfigureGroup applies a group entry, which replaces the group's
+// configurations.
 func (s *State) applyConfigureGroup(body []byte) error {
 	r := reader{b: body}
 	group := r.string()
@@ -137,15 +138,15 @@ func (s *State) applyConfigureGroup(body []byte) error {
 	return nil
 }
 
-// MigrationPolicy says which groups with members may change their protocol.
-// Those without may always.
+// MigrationPolicy says in which direction groups with members may change their
+// protocol. A group without members may always.
 type MigrationPolicy struct{ Upgrades, Downgrades bool }
 
-// MigrationPolicies are the policies by Kafka's names, its default first.
+// MigrationPolicies are Kafka's names of the policies, its default first.
 var MigrationPolicies = []string{"bidirectional", "upgrade", "downgrade", "disabled"}
 
-// ParseMigrationPolicy is the policy of that name, in letters of either case.
-func ParseMigrationPolicy(name string) (p MigrationPolicy, ok bool) {
+// ParseMigrationPolicy returns the policy of a name; case does not matter.
+func ParseMigrationPolicy(name string) (policy MigrationPolicy, ok bool) {
 	switch strings.ToLower(strings.TrimSpace(name)) {
 	case "bidirectional":
 		return MigrationPolicy{true, true}, true
@@ -159,10 +160,10 @@ func ParseMigrationPolicy(name string) (p MigrationPolicy, ok bool) {
 	return MigrationPolicy{}, false
 }
 
-// String is the policy's name.
+// String returns the policy's name.
 func (p MigrationPolicy) String() string {
 	for _, name := range MigrationPolicies {
-		if q, _ := ParseMigrationPolicy(name); p == q {
+		if policy, _ := ParseMigrationPolicy(name); p == policy {
 			return name
 		}
 	}

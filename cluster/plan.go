@@ -10,55 +10,56 @@ import (
 	"github.com/tailbound/tailbound/kafka"
 )
 
-// TopicNameBytesMax is the longest topic name.
+// TopicNameBytesMax is the length of the longest topic name.
 // Source: org.apache.kafka.common.internals.Topic.MAX_NAME_LENGTH.
 const TopicNameBytesMax = 249
 
-// ConfigBytesMax bounds the names and values of one topic's configurations
-// together, so that a topic always fits one command.
+// ConfigBytesMax bounds the configurations of one topic, broker or group, names and
+// values together, so that they always fit into one command.
 const ConfigBytesMax = 16 << 10
 
-// PartitionsPerTopicCeiling is above any Limits: what Apply believes.
+// PartitionsPerTopicCeiling bounds a topic's partitions, whatever Limits allow. Apply
+// enforces it.
 const PartitionsPerTopicCeiling = 1 << 16
 
-// ProducerIDBlock is a good number of producer ids to reserve at once: one
-// durable command per so many InitProducerId requests, and what a restart
-// throws away. Kafka's is the same (ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE).
+// ProducerIDBlock is how many producer ids are reserved at once, as in Kafka
+// (ProducerIdsBlock.PRODUCER_ID_BLOCK_SIZE): one durable command serves so many
+// InitProducerId requests, and a restart loses at most so many ids.
 const ProducerIDBlock = 1000
 
-// Refusal is why a plan cannot be: a Kafka error code and a message for the
-// client. A nil *Refusal is none.
+// Refusal is why a request was refused: a Kafka error code, and a message for the
+// client.
 type Refusal struct {
 	Code    kafka.ErrorCode
 	Message string
 }
 
-// Error makes a Refusal printable like any error.
+// Error returns the message with the code.
 func (r *Refusal) Error() string { return fmt.Sprintf("%s (Kafka error %d)", r.Message, r.Code) }
 
 func refuse(code kafka.ErrorCode, format string, args ...any) *Refusal {
 	return &Refusal{code, fmt.Sprintf(format, args...)}
 }
 
-// Limits bound what may be created. What exists already is kept whatever they
-// say.
+// Limits bound what may be created. Existing topics are kept even if they exceed
+// them.
 type Limits struct {
 	TopicsMax             int // topics, tombstones included
 	PartitionsPerTopicMax int
 	PartitionsMax         int // partitions of all topics, tombstones included
-	PartitionsDefault     int // what -1 partitions means; num.partitions
-	MessageBytesMax       int // the broker's message.max.bytes; 0: anything
+	PartitionsDefault     int // num.partitions: for topics created with -1 partitions
+	MessageBytesMax       int // the broker's message.max.bytes; 0: no bound
 }
 
-// PlanCreate proposes a topic. partitions is a count or -1 for the default,
-// replicationFactor 1 or -1, id a new random one. It changes nothing: the
-// topic exists once the bytes were applied.
+// PlanCreate returns the command that creates a topic. partitions is a count or -1 for
+// the default, replicationFactor 1 or -1, id a new random one. The topic exists once
+// the command is applied.
 func (s *State) PlanCreate(name string, partitions, replicationFactor int, configs []Config, id [16]byte, lim Limits) ([]byte, *Refusal) {
 	return s.PlanCreateOn(name, partitions, replicationFactor, Placement{}, configs, id, lim)
 }
 
-// PlanCreateOn is PlanCreate with the partitions where they are wanted: as many
-// shards as partitions.
+// PlanCreateOn is PlanCreate with partitions on chosen shards: on.Shards has one for
+// each partition.
 func (s *State) PlanCreateOn(name string, partitions, replicationFactor int, on Placement, configs []Config, id [16]byte, lim Limits) ([]byte, *Refusal) {
 	if why := NameFault(name); why != "" {
 		return nil, refuse(kafka.InvalidTopic, "Topic name is invalid: %s", why)
@@ -85,9 +86,9 @@ func (s *State) PlanCreateOn(name string, partitions, replicationFactor int, on 
 	if replicationFactor > 1 {
 		return nil, refuse(kafka.InvalidReplicationFactor, "Replication factor %d is asked for; this broker does not replicate, so only 1 (or -1) is possible.", replicationFactor)
 	}
-	sorted, r := checkConfigs(configs, lim, topicDef)
-	if r != nil {
-		return nil, r
+	sorted, refusal := checkConfigs(configs, lim, topicDef)
+	if refusal != nil {
+		return nil, refusal
 	}
 	if id == ([16]byte{}) {
 		return nil, refuse(kafka.InvalidRequest, "A topic id must not be zero.")
@@ -101,20 +102,20 @@ func (s *State) PlanCreateOn(name string, partitions, replicationFactor int, on 
 	if len(s.logs)+partitions > lim.PartitionsMax {
 		return nil, refuse(kafka.PolicyViolation, "The broker has %d partitions, of at most %d; %d more are asked for.", len(s.logs), lim.PartitionsMax, partitions)
 	}
-	t := &Topic{Name: name, ID: id, Partitions: s.place(partitions, on), Configs: sorted}
-	return command(kindCreate, s.sequence+1, appendTopic(nil, t)), nil
+	topic := &Topic{Name: name, ID: id, Partitions: s.place(partitions, on), Configs: sorted}
+	return command(kindCreate, s.sequence+1, appendTopic(nil, topic)), nil
 }
 
-// PlanGrow proposes that the topic has count partitions, more than it has now.
+// PlanGrow returns the command that raises a topic's partitions to count.
 func (s *State) PlanGrow(name string, count int, on Placement, lim Limits) ([]byte, *Refusal) {
 	if why := NameFault(name); why != "" {
 		return nil, refuse(kafka.InvalidTopic, "Topic name is invalid: %s", why)
 	}
-	t, ok := s.Topic(name)
+	topic, ok := s.Topic(name)
 	if !ok {
 		return nil, refuse(kafka.UnknownTopicOrPartition, "This server does not host this topic-partition.")
 	}
-	have := len(t.Partitions)
+	have := len(topic.Partitions)
 	switch {
 	case count == have:
 		return nil, refuse(kafka.InvalidPartitions, "Topic already has %d partition(s).", have)
@@ -127,21 +128,21 @@ func (s *State) PlanGrow(name string, count int, on Placement, lim Limits) ([]by
 	case len(s.logs)+count-have > lim.PartitionsMax:
 		return nil, refuse(kafka.PolicyViolation, "The broker has %d partitions, of at most %d; %d more are asked for.", len(s.logs), lim.PartitionsMax, count-have)
 	}
-	return command(kindGrow, s.sequence+1, appendRanges(slices.Clone(t.ID[:]), s.place(count-have, on))), nil
+	return command(kindGrow, s.sequence+1, appendRanges(slices.Clone(topic.ID[:]), s.place(count-have, on))), nil
 }
 
-// Placement is where a client wants new partitions: the data shard of each, nil
-// for wherever the next log ids lie; and how many data shards there are.
+// Placement is where a client wants new partitions: the data shard of each, or nil to
+// take the next log ids; and how many data shards there are.
 type Placement struct {
 	Shards     []int
 	DataShards int
 }
 
-// placeGapMax bounds the log ids left out before one: there are fewer shards.
+// placeGapMax bounds how many log ids are skipped before one. There are fewer shards.
 const placeGapMax = 256
 
-// place gives n new partitions their logs: the next ones, or the next that lie
-// where they are wanted.
+// place returns n new partitions with their logs: the next log ids, or the next ones
+// that the wanted shards own.
 func (s *State) place(n int, on Placement) []Partition {
 	if on.Shards == nil {
 		return consecutive(s.nextLogID, n)
@@ -157,22 +158,22 @@ func (s *State) place(n int, on Placement) []Partition {
 	return parts
 }
 
-// PlanDelete proposes to make the topic of that name a tombstone.
+// PlanDelete returns the command that makes the topic of a name a tombstone.
 func (s *State) PlanDelete(name string) ([]byte, *Refusal) {
-	t, ok := s.Topic(name)
+	topic, ok := s.Topic(name)
 	if !ok {
 		return nil, refuse(kafka.UnknownTopicOrPartition, "This server does not host this topic-partition.")
 	}
-	return command(kindDelete, s.sequence+1, t.ID[:]), nil
+	return command(kindDelete, s.sequence+1, topic.ID[:]), nil
 }
 
-// PlanDeleteID proposes to make the topic of that id a tombstone.
+// PlanDeleteID returns the command that makes the topic of an id a tombstone.
 func (s *State) PlanDeleteID(id [16]byte) ([]byte, *Refusal) {
-	t, ok := s.TopicByID(id)
+	topic, ok := s.TopicByID(id)
 	if !ok {
 		return nil, refuse(kafka.UnknownTopicID, "This server does not host this topic ID.")
 	}
-	return command(kindDelete, s.sequence+1, t.ID[:]), nil
+	return command(kindDelete, s.sequence+1, topic.ID[:]), nil
 }
 
 // What a ConfigEdit does.
@@ -184,95 +185,96 @@ const (
 	ConfigSubtract int8 = 3 // from a list
 )
 
-// ConfigEdit is one change to a topic's configurations.
+// ConfigEdit is one change to the configurations of a topic, broker or group.
 type ConfigEdit struct {
 	Op          int8
 	Name, Value string
 }
 
-// PlanConfigure proposes other configurations of a topic: the edits made to
-// those it has or, where replace is set, to none. nil bytes without a refusal:
-// they are these already.
+// PlanConfigure returns the command that changes a topic's configurations. The edits
+// are made to the present ones or, with replace, to none. nil without a refusal:
+// nothing would change.
 func (s *State) PlanConfigure(name string, edits []ConfigEdit, replace bool, lim Limits) ([]byte, *Refusal) {
 	if why := NameFault(name); why != "" {
 		return nil, refuse(kafka.InvalidTopic, "Topic name is invalid: %s", why)
 	}
-	t, ok := s.Topic(name)
+	topic, ok := s.Topic(name)
 	if !ok {
 		return nil, refuse(kafka.UnknownTopicOrPartition, "The topic '%s' does not exist.", name)
 	}
-	for _, e := range edits {
-		if _, ok := LookupConfig(e.Name); !ok {
-			return nil, refuse(kafka.InvalidConfig, "%s", ConfigFault(e.Name, e.Value))
+	for _, edit := range edits {
+		if _, ok := LookupConfig(edit.Name); !ok {
+			return nil, refuse(kafka.InvalidConfig, "%s", ConfigFault(edit.Name, edit.Value))
 		}
 	}
-	sorted, r := edited(t.Configs, edits, replace, lim, topicDef)
-	if r != nil {
-		return nil, r
+	sorted, refusal := edited(topic.Configs, edits, replace, lim, topicDef)
+	if refusal != nil {
+		return nil, refusal
 	}
-	if slices.Equal(sorted, t.Configs) {
+	if slices.Equal(sorted, topic.Configs) {
 		return nil, nil
 	}
-	return command(kindConfigure, s.sequence+1, appendConfigs(slices.Clone(t.ID[:]), sorted)), nil
+	return command(kindConfigure, s.sequence+1, appendConfigs(slices.Clone(topic.ID[:]), sorted)), nil
 }
 
-// edited is configurations after edits, sorted and checked. lookup knows every
-// name.
+// edited returns configurations after edits, sorted and checked. lookup must know
+// every name.
 func edited(have []Config, edits []ConfigEdit, replace bool, lim Limits, lookup func(name string) *ConfigDef) ([]Config, *Refusal) {
 	var next []Config
 	if !replace {
 		next = slices.Clone(have)
 	}
-	for i, e := range edits {
-		d := lookup(e.Name)
-		if slices.ContainsFunc(edits[:i], func(o ConfigEdit) bool { return o.Name == e.Name }) {
-			return nil, refuse(kafka.InvalidRequest, "Configuration %s is given twice.", e.Name)
+	for i, edit := range edits {
+		def := lookup(edit.Name)
+		if slices.ContainsFunc(edits[:i], func(earlier ConfigEdit) bool { return earlier.Name == edit.Name }) {
+			return nil, refuse(kafka.InvalidRequest, "Configuration %s is given twice.", edit.Name)
 		}
-		value := e.Value
-		if e.Op == ConfigAppend || e.Op == ConfigSubtract {
-			if d.Type != ConfigList {
-				return nil, refuse(kafka.InvalidConfig, "Configuration %s is not a list: nothing can be appended to it or subtracted from it.", e.Name)
+		value := edit.Value
+		if edit.Op == ConfigAppend || edit.Op == ConfigSubtract {
+			if def.Type != ConfigList {
+				return nil, refuse(kafka.InvalidConfig, "Configuration %s is not a list: nothing can be appended to it or subtracted from it.", edit.Name)
 			}
-			list, ok := configIn(have, e.Name)
+			list, ok := configIn(have, edit.Name)
 			if !ok {
-				list = d.Default
+				list = def.Default
 			}
-			value = editList(list, e)
+			value = editList(list, edit)
 		}
-		next = slices.DeleteFunc(next, func(c Config) bool { return c.Name == e.Name })
-		switch e.Op {
+		next = slices.DeleteFunc(next, func(config Config) bool { return config.Name == edit.Name })
+		switch edit.Op {
 		case ConfigDelete:
 		case ConfigSet, ConfigAppend, ConfigSubtract:
-			next = append(next, Config{e.Name, value})
+			next = append(next, Config{edit.Name, value})
 		default:
-			return nil, refuse(kafka.InvalidRequest, "There is no operation %d on configuration %s.", e.Op, e.Name)
+			return nil, refuse(kafka.InvalidRequest, "There is no operation %d on configuration %s.", edit.Op, edit.Name)
 		}
 	}
 	return checkConfigs(next, lim, lookup)
 }
 
-// editList is a list with the members of e's added or taken out.
-func editList(list string, e ConfigEdit) string {
+// editList returns a list with the members of an edit's value added or removed.
+func editList(list string, edit ConfigEdit) string {
 	members := func(s string) (out []string) {
-		for _, m := range strings.Split(s, ",") {
-			if m = strings.TrimSpace(m); m != "" {
-				out = append(out, m)
+		for _, name := range strings.Split(s, ",") {
+			if name = strings.TrimSpace(name); name != "" {
+				out = append(out, name)
 			}
 		}
 		return out
 	}
 	have := members(list)
-	for _, m := range members(e.Value) {
-		if e.Op == ConfigSubtract {
-			have = slices.DeleteFunc(have, func(h string) bool { return h == m })
-		} else if !slices.Contains(have, m) {
-			have = append(have, m)
+	for _, name := range members(edit.Value) {
+		if edit.Op == ConfigSubtract {
+			have = slices.DeleteFunc(have, func(other string) bool { return other == name })
+		} else if !slices.Contains(have, name) {
+			have = append(have, name)
 		}
 	}
 	return strings.Join(have, ",")
 }
 
-// PlanForget proposes to remove a tombstone; its logs must be gone, durably.
+// PlanForget returns the command that removes a tombstone. The deletion of its logs
+// must be durable.
 func (s *State) PlanForget(id [16]byte) ([]byte, *Refusal) {
 	i, ok := s.idAt(id)
 	if !ok {
@@ -284,10 +286,10 @@ func (s *State) PlanForget(id [16]byte) ([]byte, *Refusal) {
 	return command(kindForget, s.sequence+1, id[:]), nil
 }
 
-// PlanReserveProducerIDs proposes a block of n producer ids. Once the bytes
-// were applied to this same State, NextProducerID gives them out. A block that
-// was applied from a log read at start is not given out: some of it may have
-// been, before.
+// PlanReserveProducerIDs returns the command that reserves a block of n producer ids.
+// Once it is applied to this same State, NextProducerID gives them out. A block that
+// is applied from the log at a start is not given out, because some of it may have
+// been before.
 func (s *State) PlanReserveProducerIDs(n int) ([]byte, *Refusal) {
 	if n < 1 || int64(n) > producerIDsMax-s.producerReserved {
 		return nil, refuse(kafka.InvalidRequest, "A block of %d producer ids cannot be reserved.", n)
@@ -296,8 +298,8 @@ func (s *State) PlanReserveProducerIDs(n int) ([]byte, *Refusal) {
 	return command(kindReserve, s.sequence+1, appendReserve(nil, s.producerReserved, int64(n))), nil
 }
 
-// NameFault says what is wrong with a topic name, "" for nothing. The words
-// are Kafka's. Source: org.apache.kafka.common.internals.Topic.
+// NameFault says what is wrong with a topic name, "" for nothing, in Kafka's words.
+// Source: org.apache.kafka.common.internals.Topic.
 func NameFault(name string) string {
 	switch {
 	case name == "":
@@ -318,44 +320,44 @@ func NameFault(name string) string {
 	return ""
 }
 
-// collides finds a topic from which name differs only in '.' and '_'. Kafka
-// refuses the second of two such names, as their metrics would have one.
+// collides finds a topic whose name differs from name only in '.' and '_'. Kafka
+// refuses the second of two such names, because they would share metric names.
 func (s *State) collides(name string) (other string, ok bool) {
 	if !strings.ContainsAny(name, "._") {
 		return "", false
 	}
 	want := strings.ReplaceAll(name, ".", "_")
-	for _, t := range s.byName {
-		if t.Name != name && len(t.Name) == len(name) && strings.ReplaceAll(t.Name, ".", "_") == want {
-			return t.Name, true
+	for _, topic := range s.byName {
+		if topic.Name != name && len(topic.Name) == len(name) && strings.ReplaceAll(topic.Name, ".", "_") == want {
+			return topic.Name, true
 		}
 	}
 	return "", false
 }
 
-// checkConfigs sorts configurations by name and refuses what Kafka, or this
-// broker, does not have.
+// checkConfigs sorts configurations by name, and refuses values that Kafka or this
+// broker does not allow.
 func checkConfigs(configs []Config, lim Limits, lookup func(name string) *ConfigDef) ([]Config, *Refusal) {
 	sorted := slices.Clone(configs)
 	slices.SortFunc(sorted, func(a, b Config) int { return cmp.Compare(a.Name, b.Name) })
 	bytes := 0
-	for i, c := range sorted {
-		if i > 0 && sorted[i-1].Name == c.Name {
-			return nil, refuse(kafka.InvalidConfig, "Configuration %s is given twice.", c.Name)
+	for i, config := range sorted {
+		if i > 0 && sorted[i-1].Name == config.Name {
+			return nil, refuse(kafka.InvalidConfig, "Configuration %s is given twice.", config.Name)
 		}
-		d := lookup(c.Name)
-		if d == nil {
-			return nil, refuse(kafka.InvalidConfig, "%s", ConfigFault(c.Name, c.Value))
+		def := lookup(config.Name)
+		if def == nil {
+			return nil, refuse(kafka.InvalidConfig, "%s", ConfigFault(config.Name, config.Value))
 		}
-		if why := d.fault(c.Value); why != "" {
+		if why := def.fault(config.Value); why != "" {
 			return nil, refuse(kafka.InvalidConfig, "%s", why)
 		}
-		if d.Broker == brokerMessageBytes && lim.MessageBytesMax > 0 {
-			if numberOf(c.Value) > int64(lim.MessageBytesMax) {
-				return nil, refuse(kafka.InvalidConfig, "Invalid value %s for configuration %s: the broker's memory is made for message.max.bytes of at most %d; a larger one needs another --message-max-bytes, and a restart.", c.Value, c.Name, lim.MessageBytesMax)
+		if def.Broker == brokerMessageBytes && lim.MessageBytesMax > 0 {
+			if numberOf(config.Value) > int64(lim.MessageBytesMax) {
+				return nil, refuse(kafka.InvalidConfig, "Invalid value %s for configuration %s: the broker's memory is made for message.max.bytes of at most %d; a larger one needs another --message-max-bytes, and a restart.", config.Value, config.Name, lim.MessageBytesMax)
 			}
 		}
-		bytes += len(c.Name) + len(c.Value)
+		bytes += len(config.Name) + len(config.Value)
 	}
 	if bytes > ConfigBytesMax {
 		return nil, refuse(kafka.InvalidConfig, "The configurations have %d bytes; there may be at most %d.", bytes, ConfigBytesMax)
