@@ -183,8 +183,8 @@ func TestAcknowledgedSurvivesPowerCut(t *testing.T) {
 	}
 }
 
-// A frame that later frames call durable is rot where it is broken: the logs
-// it held serve up to there, the others whole.
+// A broken frame that later frames call durable is corruption: the logs with entries in it can
+// be read up to there, all others completely.
 func TestRotHurtsOnlyTheLogsItHit(t *testing.T) {
 	w, disk := sim.NewWorld(4), sim.NewDisk(0)
 	l := begin(t, w, disk)
@@ -225,7 +225,7 @@ func TestRotHurtsOnlyTheLogsItHit(t *testing.T) {
 	}
 	l.append(sb, 100)
 	l.durable(sb)
-	// and the life after that knows it too
+	// The start after that knows it too.
 	l.cut()
 	l = begin(t, w, disk)
 	sa, _ = l.e.Lookup(2)

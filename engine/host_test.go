@@ -14,11 +14,11 @@ import (
 	"github.com/tailbound/tailbound/sim"
 )
 
-// host is a machine on which the storage of one data shard (and the control
-// shard) lives: a simulated disk and, while it is up, one engine for each shard.
+// host is a machine with the storage of data shards and the control shard: a simulated disk
+// and, while it is up, one engine for each shard.
 //
-// What was appended is known from log, offset and size alone, so that a read
-// can be compared with it in any later life.
+// What was appended can be computed from log, offset and size, so that a read can be compared
+// with it after any number of starts.
 type host struct {
 	t      testing.TB
 	w      *sim.World
@@ -114,7 +114,7 @@ func (h *host) open() error {
 	return h.start()
 }
 
-// Attachment says of a log how far it tells.
+// Attachment is a text with the log's end.
 func (n *node) Attachment(l engine.Slot, dst []byte) int {
 	return copy(dst, fmt.Sprintf("log %d to %d", n.ids[l], n.engine.End(l)))
 }
@@ -170,7 +170,7 @@ func (n *node) event(kind engine.Kind, user uint32) (ev engine.Event, err error)
 	return ev, err
 }
 
-// home is the shard that a log lives on.
+// home is the shard that has a log.
 func (h *host) home(id uint64) *node {
 	if id == 1 {
 		return h.nodes[0]
@@ -264,7 +264,7 @@ func (h *host) settle() error {
 	return nil
 }
 
-// rest lets a quiet time go by: what is durable is drained.
+// rest lets time pass without appends: what is durable is flushed.
 func (h *host) rest(ns int64) {
 	for _, n := range h.nodes {
 		n.sleep = n.engine.Step(h.w.Now)

@@ -105,8 +105,8 @@ func newHotWith(t testing.TB, set func(*engine.Options)) *hot {
 	return h
 }
 
-// The append path allocates nothing: journal, drain, roll, checkpoint and
-// eviction included, for the run is long enough for all of them.
+// The append path allocates nothing: journal, flush, roll, checkpoint and eviction included, as
+// the test is long enough for all of them.
 func TestAppendAllocatesNothing(t *testing.T) {
 	h := newHot(t, -1)
 	appended := 0

@@ -8,9 +8,9 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// After a restart a cold read, and a search by time, find their run at once:
-// the life before wrote where runs begin, behind those of full segments and, at
-// its clean stop, of the others.
+// After a restart a read from disk, and a search by time, find their run at once: the process
+// before wrote where runs begin, behind the last run of full segments and, at its clean stop,
+// of all others.
 func TestIndexOutlivesTheProcess(t *testing.T) {
 	for _, direct := range []int{-1, 50_000} {
 		h := newHost(t, 3)
@@ -108,9 +108,8 @@ func ofRuns(t *testing.T, seed uint64, runs, bytes, perRun int) (h *host, n *nod
 	}
 }
 
-// Who reads on where a read ended is not sent from one run's head to the next,
-// however thin the index is, and neither are two who read side by side; each
-// read brings as many runs as it is large.
+// A reader that goes on where its last read ended needs no headers, however sparse the index
+// is; nor do two readers side by side. Each read delivers all runs that it has room for.
 func TestReadingOnFindsItsPlace(t *testing.T) {
 	const runs, perRun = 300, 10
 	_, n, readOn := ofRuns(t, 5, runs, 20_000, perRun)
@@ -138,8 +137,8 @@ func TestReadingOnFindsItsPlace(t *testing.T) {
 	}
 }
 
-// A sector that the disk cannot read is its own run's loss: the runs before and
-// behind it are read, also by who asks for much at once.
+// A sector that the disk cannot read loses its own run only: the runs before and behind it are
+// delivered, also by a read of several runs.
 func TestABadSectorIsItsRunsLoss(t *testing.T) {
 	const runs, perRun, runBytes = 12, 10, 20_480 + 4096
 	h, _, readOn := ofRuns(t, 6, runs, 20_000, perRun)

@@ -91,7 +91,7 @@ func openReal(t testing.TB, dir string, direct int) *real {
 	return r
 }
 
-// turn reaps, steps, and tells what happened; it sleeps at most a millisecond.
+// turn reaps, steps, and passes events on; it sleeps at most a millisecond.
 func (r *real) turn(told func(engine.Event) bool) bool {
 	var out [64]ioring.Completion
 	sleep := r.e.Step(r.now())

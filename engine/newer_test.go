@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// twoLives is a directory of two lives: the first stopped cleanly and left
-// frames and runs, the second was killed with acknowledged records in its
-// journal (log 2) and in direct runs behind its checkpoint (log 3).
+// twoLives is a directory of two epochs: the first stopped cleanly and left frames and runs,
+// the second was killed with acknowledged records in its journal (log 2) and in direct runs
+// behind its checkpoint (log 3).
 var twoLives = sync.OnceValue(func() *host {
 	h := newHost(&quietTB{}, 11)
 	h.o.DirectBytes = 8 << 10
@@ -96,7 +96,7 @@ func (e edit) checkpoints() (newest, older string) {
 	return b, a
 }
 
-// run is a run of log 3 that the second life wrote, or the first: the newest.
+// run is the newest run of log 3 of an epoch.
 func (e edit) run(epoch uint32) (path string, at int64) {
 	for _, path := range e.disk.Paths() {
 		p := e.disk.Contents(path)
@@ -114,7 +114,7 @@ func (e edit) run(epoch uint32) (path string, at int64) {
 	return "", 0
 }
 
-// stale is a frame of the first life that the second did not write over.
+// stale is a frame of the first epoch that the second did not overwrite.
 func (e edit) stale() int64 {
 	frames := e.journalFrames()
 	for _, f := range frames {
@@ -126,9 +126,8 @@ func (e edit) stale() int64 {
 	return 0
 }
 
-// TestNewer: what a later version writes is refused by its name, and only where
-// it is whole and of this life. What is rotten, or left by an earlier life, is
-// no reason not to start.
+// TestNewer: what a later version writes is refused by its name, if it is whole and of this
+// epoch. What is corrupt, or left by an earlier epoch, does not prevent a start.
 func TestNewer(t *testing.T) {
 	const journal = dataJournal
 	for _, x := range []struct {
@@ -293,8 +292,8 @@ func TestNewer(t *testing.T) {
 	}
 }
 
-// stale2 is the first block whose frame is of the second life but lies where
-// the first had one: what a case copied there.
+// stale2 is the first block whose frame is of the second epoch but is where the first had one:
+// what a case copied there.
 func (e edit) stale2() int64 {
 	var last int64
 	for _, f := range e.journalFrames() {
@@ -305,8 +304,8 @@ func (e edit) stale2() int64 {
 	return last
 }
 
-// entryOf gives the first entry of the second life's frame 3 another kind and
-// flags; with whole the frame's CRCs fit.
+// entryOf gives the first entry of the second epoch's frame 3 another kind and flags; with
+// whole the frame's CRCs are right.
 func entryOf(kind, flags uint16, whole bool) func(e edit) {
 	return func(e edit) {
 		at, _ := e.frame(3)

@@ -18,13 +18,13 @@ import (
 
 // The stories in testdata/recover are text files. Their commands:
 //
-//	open [shards=N] [direct=BYTES] [spares=BYTES] [prepare=BYTES] [headers]  opens the directory and starts the shards; says what was found, and how many
-//	                                  batches the last checkpoint's attachments do not tell of
+//	open [shards=N] [direct=BYTES] [spares=BYTES] [prepare=BYTES] [headers]  opens the directory and starts the shards; prints what was found, and how many
+//	                                  batches the last checkpoint's attachments do not have
 //	log ID...                         makes logs
 //	append ID [n=1] [bytes=1000] [count=10]   appends n batches of count records each
 //	settle                            waits until all of it is durable, that is acknowledged
-//	rest [ms=10000]                   lets quiet time go by: after 50 ms the newest frame is covered, after a second
-//	                                  what is durable is drained, after three a checkpoint leaves nothing to replay
+//	rest [ms=10000]                   lets time pass without appends: after 50 ms the newest frame is known durable, after
+//	                                  a second what is durable is flushed, after three a checkpoint leaves nothing to replay
 //	truncate ID before=OFFSET         moves the log's start
 //	delete ID
 //	stop                              a clean stop
@@ -33,7 +33,7 @@ import (
 //	rot PATH at=N                     changes a byte; segment:ID is the last segment with bytes of a log
 //	rot-frame N in=header|body        changes a byte of journal frame N of the data shard
 //	tear-frame N                      puts back zeroes for the last block of frame N
-//	lose PATH                         the file is no longer there
+//	lose PATH                         removes a file
 //	read ID...                        reads everything and compares it with what was appended
 //	repair ID...                      cuts these logs where they are broken
 //	check [rows]                      the checker's findings, and a row for each log

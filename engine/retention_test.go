@@ -14,10 +14,10 @@ import (
 //
 //	segment-bytes ID n=BYTES              how large its segments get
 //	seal ID                               the next append begins a new segment
-//	retain ID [older=MS] [bytes=N]        what a shard does: find what has expired, move the start; says where it is
-//	                                      now, and how many files of segments there are
-//	release ID                            lets go of the only segment of a log that is empty
-//	recycled                              how many segments were made of files that others let go, and of zeroes, and how many are kept for it
+//	retain ID [older=MS] [bytes=N]        what a shard does: find what has expired, move the start; prints the start
+//	                                      and how many files of segments there are
+//	release ID                            removes the only segment of a log that is empty
+//	recycled                              how many segments were made of removed ones' files and of zeroes, and how many files are kept
 //	newest ID                             the largest time and where to look for it
 //	pin ID from=OFFSET, unpin             begins a read from disk, ends it
 func TestRetention(t *testing.T) {
