@@ -30,12 +30,12 @@ import (
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// These tests do something to a broker and see that `profile tail` says what it
-// was. They assert which cause leads, never how long anything took; where the
-// machine does something of its own meanwhile they try again, a few times.
+// These tests disturb a broker and look whether `profile tail` names the disturbance.
+// They assert which cause leads, never how long anything took, and are repeated a few
+// times if the machine itself interferes.
 
-// litter is for a broker that is this test's own binary: on SIGUSR1 something in
-// its process makes garbage for a while, and has it collected again and again.
+// litter runs in a broker that is this test's own binary. On SIGUSR1 it makes garbage
+// for a while and has it collected again and again.
 func litter() {
 	begin := make(chan os.Signal, 1)
 	signal.Notify(begin, syscall.SIGUSR1)
@@ -61,8 +61,8 @@ func litter() {
 
 const garbageFor = 2 * time.Second
 
-// victim is a broker whose data shard is pinned, with a producer that sends a
-// record after the other.
+// victim is a broker whose data shard is pinned, with a producer that sends one record
+// after the other.
 type victim struct {
 	*program.Broker
 	t      *testing.T
@@ -73,8 +73,8 @@ type victim struct {
 	sent   atomic.Int64
 }
 
-// startVictim needs a CPU for the shard and one for everybody else, and a disk
-// with direct I/O.
+// startVictim needs a CPU for the shard and one for everything else, and a disk with
+// direct I/O.
 func startVictim(t *testing.T, args ...string) *victim {
 	if testing.Short() {
 		t.Skip("it takes seconds")
@@ -119,13 +119,13 @@ func startVictim(t *testing.T, args ...string) *victim {
 	return v
 }
 
-// quiet lets it run undisturbed, so that the usual is known.
+// quiet lets it run undisturbed, so that the usual durations are known.
 func (v *victim) quiet() {
 	from := v.sent.Load()
 	program.Await(v.t, func() bool { return v.sent.Load() >= from+300 })
 }
 
-// tail is what `profile tail` says of so long.
+// tail is the report of `profile tail` on the last time of that length.
 func (v *victim) tail(over time.Duration) (t observe.TailProfile) {
 	v.t.Helper()
 	if err := json.Unmarshal([]byte(program.Must(v.t, "", "profile", "tail", "--data-dir", v.Dir, "--once", "--json", "--count", "1000", "--interval", over.String())), &t); err != nil {
@@ -134,9 +134,9 @@ func (v *victim) tail(over time.Duration) (t observe.TailProfile) {
 	return t
 }
 
-// blames disturbs the broker until a cause that is named has the most of the ten
-// slowest requests of a topic, each counting the same, eight times at most. A disk
-// that others use too, now and then, is slow by itself.
+// blames disturbs the broker until the cause that is expected has the largest share of
+// the ten slowest requests of a topic, each counting the same; eight times at most. A
+// shared disk is slow by itself now and then.
 func (v *victim) blames(topic string, kind metrics.Kind, disturb func(), causes ...string) {
 	v.t.Helper()
 	var told []string
@@ -212,7 +212,7 @@ func TestTailNamesGarbage(t *testing.T) {
 	}, "GC")
 }
 
-// A cgroup that may write so often a second makes a slow disk.
+// A cgroup that may write only so often a second makes a slow disk.
 func TestTailNamesASlowDisk(t *testing.T) {
 	v := startVictim(t)
 	var st unix.Stat_t
@@ -331,8 +331,8 @@ func TestTailNamesANeighbour(t *testing.T) {
 	t.Errorf("no request was blamed on the bursts:\n%s", program.Must(t, "", "profile", "tail", "--data-dir", v.Dir, "--once"))
 }
 
-// Data shards go before what else the machine computes, where that is allowed;
-// where it is not, a line says so.
+// Data shards have precedence over other work of the machine, if that is allowed; if it
+// is not, a line says so.
 func TestNice(t *testing.T) {
 	b := program.Start(t)
 	switch niced, warned := threadsAt(t, b, -15), strings.Contains(b.Log.String(), "nice -15:"); {
@@ -369,11 +369,10 @@ func threadsAt(t *testing.T, b *program.Broker, nice int) (n int) {
 	return n
 }
 
-// A control shard that takes no turn is none of a data shard's business.
+// A control shard that takes no turn does not delay a data shard.
 func TestTailDoesNotShowAStalledControlShard(t *testing.T) {
 	v := startVictim(t)
-	// It is the thread that may run everywhere but on the shard's CPU, and is not
-	// the kernel's.
+	// Its thread may run everywhere but on the shard's CPU, and is none of the kernel's.
 	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", v.pid))
 	if err != nil {
 		t.Fatal(err)
@@ -393,7 +392,7 @@ func TestTailDoesNotShowAStalledControlShard(t *testing.T) {
 	if thread == 0 {
 		t.Fatal("no thread is the control shard's")
 	}
-	// Who traces has to be the same thread throughout.
+	// ptrace has to be called by one thread throughout.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := unix.PtraceSeize(thread); err != nil {

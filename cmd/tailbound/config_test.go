@@ -61,8 +61,7 @@ func TestConfigurationErrors(t *testing.T) {
 	program.Refused(t, []string{"serve", "--data-dir", t.TempDir(), "--shards", "-1"}, "--shards: -1")
 }
 
-// What is printed as in force is itself a configuration, and the example is
-// one of defaults.
+// What --print-config prints is a configuration, and the example is one of defaults.
 func TestPrintedConfigurationIsOne(t *testing.T) {
 	path := writeConfig(t, "data-dir: /var/lib/tailbound\nshards: 2\ncpus: 1\n")
 	out := program.Must(t, "", "serve", "--config", path, "--log-level", "warn", "--print-config")

@@ -9,8 +9,8 @@ import (
 	"github.com/tailbound/tailbound/cmd/tailbound/program"
 )
 
-// Whatever prints data prints it as --output says, and names what --output is
-// where it is none of those; every command shows how it is used.
+// Every command that prints data prints it as --output says, and refuses another
+// --output with the formats there are. Every command shows how it is used.
 func TestOutputs(t *testing.T) {
 	b := program.Start(t)
 	for _, args := range [][]string{

@@ -14,8 +14,8 @@ import (
 	"github.com/tailbound/tailbound/cmd/tailbound/program"
 )
 
-// systemd is told of readiness, then that all is well for as long as it is,
-// then of the stop.
+// systemd is told of readiness, then that all is well as long as it is, then of the
+// stop.
 func TestNotices(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notify")
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -52,7 +52,7 @@ func TestNotices(t *testing.T) {
 	}
 }
 
-// The example in the tarball and the unit are what this version reads.
+// This version reads the example in the tarball and the unit's settings.
 func TestUnit(t *testing.T) {
 	text, err := os.ReadFile("packaging/tailbound.service")
 	if err != nil {

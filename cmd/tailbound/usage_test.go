@@ -11,7 +11,7 @@ import (
 	"github.com/tailbound/tailbound/cmd/tailbound/program"
 )
 
-// What a stranger types wrong, and what the answer has to name.
+// Mistakes on the command line, and what the answer has to name.
 func TestUsage(t *testing.T) {
 	b := program.Start(t)
 	file := filepath.Join(t.TempDir(), "file")
@@ -59,7 +59,7 @@ func TestMayNot(t *testing.T) {
 	}
 	for _, data := range []string{dir, filepath.Join(dir, "data")} {
 		cmd := exec.Command(program.Path, "serve", "--data-dir", data)
-		if os.Geteuid() == 0 { // who may write anywhere
+		if os.Geteuid() == 0 { // root may write anywhere
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 			if err := os.Chmod(filepath.Dir(program.Path), 0o755); err != nil {
 				t.Fatal(err)

@@ -32,7 +32,7 @@ func (w kafkaWorld) refused(args []string, words ...string) {
 	program.Refused(w.t, append(args, "--brokers", w.addr), words...)
 }
 
-// has says what of a text is missing.
+// has reports what is missing in a text.
 func (w kafkaWorld) has(text string, words ...string) {
 	w.t.Helper()
 	for _, x := range words {
@@ -96,7 +96,7 @@ func TestProduceAndConsume(t *testing.T) {
 		t.Errorf("acks 0: %q", out)
 	}
 
-	// What a line is: with and without an end, empty, and with a return.
+	// Lines: with and without an end, empty, and with a return.
 	var sum produced
 	if err := json.Unmarshal([]byte(w.run("a=1\r\n=\nb=x=y", "produce", "orders", "-p", "0", "-K", "=", "-H", "source=test", "-H", "empty=", "--output", "json")), &sum); err != nil ||
 		sum.Records != 3 || len(sum.Partitions) != 1 || sum.Partitions[0] != (producedPartition{0, 3, 5, 7}) {
@@ -133,8 +133,8 @@ func TestProduceAndConsume(t *testing.T) {
 	w.refused([]string{"consume", "orders", "--grep", "("}, "--grep")
 	w.refused([]string{"produce", "orders", "-z", "brotli"}, "zstd")
 
-	// A topic through JSON into another is the same: bytes that are no text,
-	// keys that are none, headers.
+	// A topic copied by way of JSON is the same: bytes that are no text, null keys,
+	// headers.
 	whole := filepath.Join(t.TempDir(), "whole")
 	if err := os.WriteFile(whole, []byte("\xff\x00two\nlines"), 0o600); err != nil {
 		t.Fatal(err)
@@ -178,8 +178,8 @@ func TestProduceAndConsume(t *testing.T) {
 	}
 }
 
-// A record as large as the broker is told to take comes and goes; the control
-// shard's own memory has nothing to do with it.
+// The largest record that the broker is set to accept is stored and read; the control
+// shard's own memory does not limit it.
 func TestLargeRecords(t *testing.T) {
 	b := program.Start(t, "--message-max-bytes", "4MiB", "--arena", "128MiB")
 	w := kafkaWorld{t, b.Addr}
@@ -189,8 +189,8 @@ func TestLargeRecords(t *testing.T) {
 	if out := w.run("", "consume", "large", "-e"); out != large+"\n" {
 		t.Errorf("%d bytes came of %d", len(out), len(large))
 	}
-	// A lower limit is for what comes: what is there stays readable, and the
-	// log sound.
+	// A lower limit is for new records: what is stored stays readable, and the log
+	// sound.
 	if err := b.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func TestLargeRecords(t *testing.T) {
 	program.Must(t, "", "check", b.Dir)
 }
 
-// A consumer says that its broker is gone, waits, and goes on.
+// A consumer reports that its broker is gone, waits, and goes on.
 func TestConsumerOutlivesItsBroker(t *testing.T) {
 	b := program.Start(t)
 	program.Must(t, "before\n", "produce", "outlived", "--create", "--brokers", b.Addr)
@@ -246,7 +246,7 @@ func TestCluster(t *testing.T) {
 	w.refused([]string{"cluster", "info"}, "no broker listens on "+b.Addr, "tailbound serve", "TAILBOUND_BROKERS")
 }
 
-// Health says so when a node cannot be reached where clients are told to.
+// cluster health reports a node that cannot be reached at its advertised address.
 func TestHealthFindsWhatIsNotThere(t *testing.T) {
 	b := program.Start(t, "--advertise", "127.0.0.1:1")
 	r := program.Run(t, "", "cluster", "health", "--brokers", b.Addr, "--timeout", "2s")

@@ -100,7 +100,7 @@ func consume(cmd *cobra.Command, opts *options, want consumeOptions, topics []st
 		if len(want.partitions) > 0 || want.to != "" || want.atEnd {
 			return errors.New("--group takes what the group gives it: no --partitions, --to or --exit-at-end beside it")
 		}
-		// A group begins at --from only where it has committed nothing.
+		// A group begins at --from only if it has committed nothing.
 		reset := kgo.NewOffset().AtStart()
 		switch within.from.kind {
 		case atStart:

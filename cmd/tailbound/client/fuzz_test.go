@@ -12,7 +12,7 @@ import (
 )
 
 // FuzzWords: no word of a command line, no format and no file of offsets stops
-// who reads it.
+// the program that reads it.
 func FuzzWords(f *testing.F) {
 	for _, text := range []string{
 		"@-10m", "+5", "-5", "start", "@2026-11-21T09:00:00Z", "1GiB", "1.5K", "1-3,5", "a=:1,b=:2", "[::1]:20", "10.1.2.3:200", "orders,0,17\n", "%k %v\n", "%p/%o %h{%k=%v}\n", "%v{hex} %K{big32}%d{go[2006]}",

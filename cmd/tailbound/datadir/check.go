@@ -70,7 +70,7 @@ type checkJSON struct {
 
 type logJSON struct {
 	ID       uint64        `json:"id"`
-	Name     string        `json:"name"` // TOPIC/PARTITION, where it has one
+	Name     string        `json:"name"` // TOPIC/PARTITION, or log:ID without a topic
 	Start    int64         `json:"start"`
 	End      int64         `json:"end"`
 	Segments int           `json:"segments"`

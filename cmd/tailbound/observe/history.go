@@ -15,7 +15,7 @@ func newHistory(f *metrics.Flight) *history {
 }
 
 // take copies the next interval that has ended over the oldest one. It returns
-// false where none has ended.
+// false if none has ended.
 func (h *history) take() bool {
 	if !h.flight.Take(&h.intervals[h.n%historyKept]) {
 		return false

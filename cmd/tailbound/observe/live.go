@@ -186,7 +186,7 @@ func (w live) report(shard ShardProfile) metrics.Report {
 }
 
 // rate is the growth of a shard's counter per second between the last two answers;
-// false where there are not two of the same process.
+// false if there are not two of the same process.
 func (w live) rate(shard int, counter string) (float64, bool) {
 	if w.before == nil || w.before.PID != w.got.PID || shard >= len(w.before.Shards) {
 		return 0, false
@@ -308,7 +308,7 @@ func quantile(summary metrics.Summary, ns int64) string {
 	return term.ShortNS(ns)
 }
 
-// tail is p99.9 over p50, coloured where it is large.
+// tail is p99.9 over p50, coloured if it is large.
 func tail(summary metrics.Summary) string {
 	if summary.Count < 1000 || summary.P50NS == 0 {
 		return "" // too few to have one

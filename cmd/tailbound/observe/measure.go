@@ -7,7 +7,7 @@ import (
 
 // Measure is the profile of the broker that serves dir, for `tailbound bench`: the
 // first call begins an interval, the second ends it and returns the profile of it
-// with the slowest requests, as JSON. nil where the broker has ended.
+// with the slowest requests, as JSON. nil if the broker has ended.
 func Measure(dir string) func() (func() json.RawMessage, error) {
 	return func() (func() json.RawMessage, error) {
 		conn, err := dial(dir)

@@ -67,8 +67,8 @@ func TestProfile(t *testing.T) {
 	program.Refused(t, []string{"profile", "--data-dir", b.Dir, "--once"}, "no broker serves", "--data-dir")
 }
 
-// A directory may be deeper than a socket's address is long, and a dead
-// broker's socket is no obstacle.
+// The path of a directory may be longer than the address of a socket can be, and a
+// dead broker's socket is no obstacle.
 func TestProfileInADeepDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 120))
 	if err := os.Mkdir(dir, 0o755); err != nil {
@@ -148,7 +148,7 @@ func TestCumulativeBuckets(t *testing.T) {
 	}
 }
 
-// The live view, without a terminal: what it shows of what it is told.
+// The live view without a terminal: what it shows of given answers.
 func TestWatch(t *testing.T) {
 	b := program.Start(t)
 	var m tea.Model = live{dir: b.Dir, interval: time.Second}

@@ -3,7 +3,7 @@ package term
 import "strings"
 
 // Nearest is the name most similar to a mistyped one: by edit distance, without
-// case, or a name that begins with it. "" where none is similar.
+// case, or a name that begins with it. "" if none is similar.
 func Nearest(name string, names []string) string {
 	best, bestAt := "", max(2, len(name)/3)+1
 	for _, n := range names {

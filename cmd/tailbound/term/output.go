@@ -28,7 +28,7 @@ func CheckOutput(output string) error {
 	return nil
 }
 
-// PrintValue writes a value as JSON, or as YAML where output is yaml. YAML has the
+// PrintValue writes a value as JSON, or as YAML if output is yaml. YAML has the
 // names and the order of the JSON.
 func PrintValue(out io.Writer, output string, value any) error {
 	text, err := json.MarshalIndent(value, "", "  ")

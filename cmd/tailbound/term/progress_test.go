@@ -29,7 +29,7 @@ func TestProgressLine(t *testing.T) {
 	}
 }
 
-// A bar is drawn where somebody looks, and is gone at the end.
+// A bar is drawn on a terminal, and is gone at the end.
 func TestProgressInATerminal(t *testing.T) {
 	pipe, w, err := os.Pipe()
 	if err != nil {
@@ -67,7 +67,7 @@ func TestProgressInATerminal(t *testing.T) {
 	}
 }
 
-// terminal is a pair of which the second is one.
+// terminal is a pair of files of which the second is a terminal.
 func terminal(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)

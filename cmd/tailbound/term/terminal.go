@@ -14,7 +14,7 @@ type ExitStatus int
 // Error names the status.
 func (e ExitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-// EnvOr is the value of a variable of the environment, or value where it is not
+// EnvOr is the value of a variable of the environment, or value if it is not
 // set or empty.
 func EnvOr(name, value string) string {
 	if v := os.Getenv(name); v != "" {

@@ -40,7 +40,7 @@ func ExplainMistakes(command *cobra.Command) {
 	}
 }
 
-// wrongCommand is the error for a word that is no command; nil where there is no
+// wrongCommand is the error for a word that is no command; nil if there is no
 // word.
 func wrongCommand(command *cobra.Command, words []string) error {
 	if len(words) == 0 {
