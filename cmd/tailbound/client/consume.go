@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"regexp"
@@ -70,131 +71,164 @@ are in base64, as one of them is no text.`,
 	return command
 }
 
-func consume(cmd *cobra.Command, opts *options, want consumeOptions, topics []string) error {
+// consumption is a consume under way.
+type consumption struct {
+	want   consumeOptions
+	conn   *client
+	print  func(io.Writer, *kgo.Record) error
+	keys   matcher
+	values matcher
+	out    *bufio.Writer
+	// left is the end offsets of partitions that are not finished. nil: they have no
+	// end.
+	left    map[string]map[int32]int64
+	printed int64
+	said    map[string]bool // errors that were reported
+}
+
+// consume prints records until there are no more, or until it is interrupted:
+//
+//	connect(); assign(); for !over { poll(); print(); commit() }
+func consume(cmd *cobra.Command, opts *options, want consumeOptions, topics []string) (err error) {
 	if opts.output != "table" && !cmd.Flags().Changed("format") {
 		if opts.output != "json" {
 			return fmt.Errorf("--output %s: records are printed with --format, or as json", opts.output)
 		}
 		want.format = "json"
 	}
-	print, err := recordPrinter(want.format)
-	if err != nil {
+	c := consumption{want: want, said: map[string]bool{}}
+	if c.print, err = recordPrinter(want.format); err != nil {
 		return err
 	}
-	keys, err := pattern("--grep-key", want.grepKey)
-	if err != nil {
+	if c.keys, err = pattern("--grep-key", want.grepKey); err != nil {
 		return err
 	}
-	values, err := pattern("--grep", want.grep)
-	if err != nil {
+	if c.values, err = pattern("--grep", want.grep); err != nil {
 		return err
 	}
 	within, err := want.within()
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
-	defer stop()
-	more := []kgo.Opt{kgo.FetchMaxWait(500 * time.Millisecond), patient(cmd.ErrOrStderr()), kgo.KeepRetryableFetchErrors()}
-	if want.group != "" {
-		if len(want.partitions) > 0 || want.to != "" || want.atEnd {
-			return errors.New("--group takes what the group gives it: no --partitions, --to or --exit-at-end beside it")
-		}
-		// A group begins at --from only if it has committed nothing.
-		reset := kgo.NewOffset().AtStart()
-		switch within.from.kind {
-		case atStart:
-		case atEnd:
-			reset = kgo.NewOffset().AtEnd()
-		default:
-			return errors.New("--from with --group is start or end; `tailbound group reset` moves a group")
-		}
-		more = append(more, kgo.ConsumerGroup(want.group), kgo.ConsumeTopics(topics...), kgo.ConsumeResetOffset(reset), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll())
-	} else {
-		more = append(more, kgo.KeepControlRecords())
-	}
-	conn, err := opts.connect(cmd, more...)
+	more, err := want.clientOptions(within, topics)
 	if err != nil {
 		return err
 	}
-	defer conn.kafka.CloseAllowingRebalance()
-	var left map[string]map[int32]int64 // end offsets of partitions that are not finished; nil: they have no end
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	if c.conn, err = opts.connect(cmd, append(more, patient(cmd.ErrOrStderr()))...); err != nil {
+		return err
+	}
+	defer c.conn.kafka.CloseAllowingRebalance()
 	if want.group == "" {
-		ranges, err := conn.ranges(topics, want.partitions, within)
+		ranges, err := c.conn.ranges(topics, want.partitions, within)
 		if err != nil {
 			return err
 		}
-		left = conn.assign(ranges, want.to != "" || want.atEnd)
-		if left != nil && len(left) == 0 {
+		c.left = c.conn.assign(ranges, want.to != "" || want.atEnd)
+		if c.left != nil && len(c.left) == 0 {
 			return nil
 		}
-	} else if _, err := conn.metadata(topics...); err != nil {
+	} else if _, err := c.conn.metadata(topics...); err != nil {
 		return err
 	}
-	out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
-	defer out.Flush()
-	printed := int64(0)
-	said := map[string]bool{}
+	c.out = bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
+	defer c.out.Flush()
 	for {
-		fetches := conn.kafka.PollFetches(ctx)
-		if ctx.Err() != nil || fetches.IsClientClosed() {
-			return out.Flush()
-		}
-		if err := conn.fetchError(fetches, left != nil, said); err != nil {
-			out.Flush()
-			return err
-		}
-		over, err := false, error(nil)
-		var done []*kgo.Record
-		fetches.EachRecord(func(record *kgo.Record) {
-			if over || err != nil {
-				return
-			}
-			end, bounded := left[record.Topic][record.Partition]
-			if left != nil && !bounded || bounded && record.Offset >= end {
-				over = conn.arrived(left, record.Topic, record.Partition)
-				return
-			}
-			if !record.Attrs.IsControl() && keys.match(record.Key) && values.match(record.Value) {
-				err = print(out, record)
-				printed++
-			}
-			done = append(done, record)
-			over = want.count > 0 && printed == want.count
-			if bounded && record.Offset+1 >= end {
-				over = conn.arrived(left, record.Topic, record.Partition) || over
-			}
-		})
-		if err == nil {
-			err = out.Flush()
-		}
-		if errors.Is(err, unix.EPIPE) {
-			return nil // the reader of the pipe has closed it, as head does
-		}
-		if want.group != "" {
-			if err == nil {
-				err = conn.kafka.CommitRecords(ctx, done...)
-			}
-			conn.kafka.AllowRebalance()
-		}
-		if err != nil || over {
+		if over, err := c.poll(ctx); err != nil || over {
 			return err
 		}
 	}
 }
 
-// within is the range of --from and --to.
-func (x *consumeOptions) within() (w offsetRange, err error) {
-	if w.from, err = parsePosition(x.from); err != nil {
-		return w, fmt.Errorf("--from %q: %w", x.from, err)
+// clientOptions are the options of a client that consumes: as a member of a group, or
+// for itself.
+func (x *consumeOptions) clientOptions(within offsetRange, topics []string) ([]kgo.Opt, error) {
+	all := []kgo.Opt{kgo.FetchMaxWait(500 * time.Millisecond), kgo.KeepRetryableFetchErrors()}
+	if x.group == "" {
+		return append(all, kgo.KeepControlRecords()), nil
 	}
-	w.to.kind = atEnd
+	if len(x.partitions) > 0 || x.to != "" || x.atEnd {
+		return nil, errors.New("--group takes what the group gives it: no --partitions, --to or --exit-at-end beside it")
+	}
+	// A group begins at --from only if it has committed nothing.
+	reset := kgo.NewOffset().AtStart()
+	switch within.from.kind {
+	case atStart:
+	case atEnd:
+		reset = kgo.NewOffset().AtEnd()
+	default:
+		return nil, errors.New("--from with --group is start or end; `tailbound group reset` moves a group")
+	}
+	return append(all, kgo.ConsumerGroup(x.group), kgo.ConsumeTopics(topics...), kgo.ConsumeResetOffset(reset), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll()), nil
+}
+
+// poll prints the records of one answer, and commits them for a group. over: no more
+// are to be printed.
+func (c *consumption) poll(ctx context.Context) (over bool, err error) {
+	fetches := c.conn.kafka.PollFetches(ctx)
+	if ctx.Err() != nil || fetches.IsClientClosed() {
+		return true, c.out.Flush()
+	}
+	if err := c.conn.fetchError(fetches, c.left != nil, c.said); err != nil {
+		c.out.Flush()
+		return false, err
+	}
+	var done []*kgo.Record
+	fetches.EachRecord(func(record *kgo.Record) {
+		if over || err != nil {
+			return
+		}
+		var within bool
+		if within, over, err = c.take(record); within {
+			done = append(done, record)
+		}
+	})
+	if err == nil {
+		err = c.out.Flush()
+	}
+	if errors.Is(err, unix.EPIPE) {
+		return true, nil // the reader of the pipe has closed it, as head does
+	}
+	if c.want.group != "" {
+		if err == nil {
+			err = c.conn.kafka.CommitRecords(ctx, done...)
+		}
+		c.conn.kafka.AllowRebalance()
+	}
+	return over, err
+}
+
+// take prints a record if it is wanted. within: it is in the range that is consumed.
+// over: no more are to be printed.
+func (c *consumption) take(record *kgo.Record) (within, over bool, err error) {
+	end, bounded := c.left[record.Topic][record.Partition]
+	if c.left != nil && !bounded || bounded && record.Offset >= end {
+		return false, c.conn.arrived(c.left, record.Topic, record.Partition), nil
+	}
+	if !record.Attrs.IsControl() && c.keys.match(record.Key) && c.values.match(record.Value) {
+		err = c.print(c.out, record)
+		c.printed++
+	}
+	over = c.want.count > 0 && c.printed == c.want.count
+	if bounded && record.Offset+1 >= end {
+		over = c.conn.arrived(c.left, record.Topic, record.Partition) || over
+	}
+	return true, over, err
+}
+
+// within is the range of --from and --to.
+func (x *consumeOptions) within() (span offsetRange, err error) {
+	if span.from, err = parsePosition(x.from); err != nil {
+		return span, fmt.Errorf("--from %q: %span", x.from, err)
+	}
+	span.to.kind = atEnd
 	if x.to != "" {
-		if w.to, err = parsePosition(x.to); err != nil {
-			return w, fmt.Errorf("--to %q: %w", x.to, err)
+		if span.to, err = parsePosition(x.to); err != nil {
+			return span, fmt.Errorf("--to %q: %span", x.to, err)
 		}
 	}
-	return w, nil
+	return span, nil
 }
 
 // assign makes the client consume ranges. If they are bounded it returns the end of

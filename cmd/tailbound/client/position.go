@@ -168,10 +168,10 @@ func (c *client) ranges(topics []string, partitions []int32, span offsetRange) (
 			if len(partitions) > 0 && !slices.Contains(partitions, partition) {
 				continue
 			}
-			span := partitionRange{topic: topic, partition: partition, start: starts[topic][partition].Offset, end: ends[topic][partition].Offset}
-			span.from = max(from(topic, partition), span.start)
-			span.to = max(to(topic, partition), span.start)
-			all = append(all, span)
+			part := partitionRange{topic: topic, partition: partition, start: starts[topic][partition].Offset, end: ends[topic][partition].Offset}
+			part.from = max(from(topic, partition), part.start)
+			part.to = max(to(topic, partition), part.start)
+			all = append(all, part)
 		}
 	}
 	return all, nil

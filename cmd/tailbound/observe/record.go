@@ -71,8 +71,19 @@ beside each other.`,
 	return command
 }
 
-// recordProfile asks for an interval at a time until the recording is over. It has
-// two connections, as each question begins its connection's interval anew: one for
+// recording is a recording under way.
+type recording struct {
+	conn   *client // for the intervals
+	out    *record.Recorder
+	began  time.Time
+	last   time.Time // end of the last interval
+	run    *record.Run
+	pooled map[string]*record.Histogram // by series, all intervals
+	late   map[int]bool                 // shards that took no turn in time, once or more
+}
+
+// recordProfile asks for one interval after the other until the recording is over. It
+// has two connections, as each question begins its connection's interval anew: one for
 // the intervals, and one for the profile of the whole.
 func recordProfile(cmd *cobra.Command, dir, into string, interval, duration time.Duration) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
@@ -91,74 +102,90 @@ func recordProfile(cmd *cobra.Command, dir, into string, interval, duration time
 	if err != nil {
 		return err
 	}
-	var got recordedInterval
-	if err := conn.ask(question{Record: true}, &got); err != nil {
+	var start recordedInterval
+	if err := conn.ask(question{Record: true}, &start); err != nil {
 		return err
 	}
-	began := got.At
 	machine := record.Describe(dir)
-	out, err := record.Create(into, began, machine.Lines())
+	out, err := record.Create(into, start.At, machine.Lines())
 	if err != nil {
 		return err
 	}
-	run := &record.Run{Name: "live broker", Started: began, Machine: machine, Versions: map[string]string{"tailbound": first.Version}, Series: map[string]record.Summary{}}
-	pooled := map[string]*record.Histogram{}
-	late := map[int]bool{}
+	r := recording{conn: conn, out: out, began: start.At, last: start.At, pooled: map[string]*record.Histogram{}, late: map[int]bool{},
+		run: &record.Run{Name: "live broker", Started: start.At, Machine: machine, Versions: map[string]string{"tailbound": first.Version}, Series: map[string]record.Summary{}}}
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	for over, last, failed := false, began, error(nil); !over; {
+	for over := false; !over; {
 		select {
 		case <-tick.C:
-			over = duration > 0 && time.Since(began) >= duration
+			over = duration > 0 && time.Since(r.began) >= duration
 		case <-ctx.Done():
 			over = true
 		}
-		got = recordedInterval{}
-		if failed = conn.ask(question{Record: true}, &got); failed != nil {
-			run.Notes = append(run.Notes, "the broker was gone before the recording was over")
+		var got recordedInterval
+		if conn.ask(question{Record: true}, &got) != nil {
+			r.run.Notes = append(r.run.Notes, "the broker was gone before the recording was over")
 			break
 		}
-		for _, series := range got.Series {
-			recorded := record.Interval{Series: series.Name, StartNS: int64(last.Sub(began)), EndNS: int64(got.At.Sub(began))}
-			if err := recorded.H.UnmarshalText([]byte(series.H)); err != nil {
-				return err
-			}
-			if err := out.Add(recorded); err != nil {
-				return err
-			}
-			if pooled[series.Name] == nil {
-				pooled[series.Name] = record.NewHistogram()
-			}
-			recorded.H.Into(pooled[series.Name])
-		}
-		for _, s := range got.Late {
-			late[s] = true
-		}
-		last = got.At
-		run.Seconds = last.Sub(began).Seconds()
-	}
-	for name, histogram := range pooled {
-		run.Series[name] = histogram.Summary()
-	}
-	for _, s := range slices.Sorted(maps.Keys(late)) {
-		run.Notes = append(run.Notes, fmt.Sprintf("shard %d took no turn in time to be asked, once at least: what it had is in a later interval", s))
-	}
-	if last, err := whole.next(); err == nil {
-		tail := new(TailProfile)
-		if err := whole.ask(question{Tail: &tailQuestion{OverMS: int64(run.Seconds * 1000), Count: 10}}, tail); err == nil {
-			run.Profile, err = json.Marshal(struct {
-				*Profile
-				Tail *TailProfile `json:"tail"`
-			}{last, tail})
-			if err != nil {
-				return err
-			}
+		if err := r.add(&got); err != nil {
+			return err
 		}
 	}
-	if err := out.Finish(run); err != nil {
+	if err := r.summarise(whole); err != nil {
 		return err
 	}
-	return printRecorded(cmd.OutOrStdout(), into, run)
+	if err := out.Finish(r.run); err != nil {
+		return err
+	}
+	return printRecorded(cmd.OutOrStdout(), into, r.run)
+}
+
+// add records an interval.
+func (r *recording) add(got *recordedInterval) error {
+	for _, series := range got.Series {
+		recorded := record.Interval{Series: series.Name, StartNS: int64(r.last.Sub(r.began)), EndNS: int64(got.At.Sub(r.began))}
+		if err := recorded.H.UnmarshalText([]byte(series.H)); err != nil {
+			return err
+		}
+		if err := r.out.Add(recorded); err != nil {
+			return err
+		}
+		if r.pooled[series.Name] == nil {
+			r.pooled[series.Name] = record.NewHistogram()
+		}
+		recorded.H.Into(r.pooled[series.Name])
+	}
+	for _, shard := range got.Late {
+		r.late[shard] = true
+	}
+	r.last = got.At
+	r.run.Seconds = r.last.Sub(r.began).Seconds()
+	return nil
+}
+
+// summarise fills in what the run says of all intervals together, with the profile of
+// the broker if that is still there.
+func (r *recording) summarise(whole *client) error {
+	run := r.run
+	for name, histogram := range r.pooled {
+		run.Series[name] = histogram.Summary()
+	}
+	for _, shard := range slices.Sorted(maps.Keys(r.late)) {
+		run.Notes = append(run.Notes, fmt.Sprintf("shard %d took no turn in time to be asked, once at least: what it had is in a later interval", shard))
+	}
+	last, err := whole.next()
+	if err != nil {
+		return nil // the broker has ended
+	}
+	tail := new(TailProfile)
+	if err := whole.ask(question{Tail: &tailQuestion{OverMS: int64(run.Seconds * 1000), Count: 10}}, tail); err != nil {
+		return nil
+	}
+	run.Profile, err = json.Marshal(struct {
+		*Profile
+		Tail *TailProfile `json:"tail"`
+	}{last, tail})
+	return err
 }
 
 func printRecorded(out io.Writer, into string, run *record.Run) error {
