@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// Record batch v2, as DefaultRecordBatch.java has it; all big-endian:
+// Record batch v2 (DefaultRecordBatch.java), all fields big-endian:
 //
 //	 0 base offset 8        21 attributes 2         43 producer id 8
 //	 8 length 4             23 last offset delta 4  51 producer epoch 2
@@ -25,13 +25,13 @@ const (
 	codecMax               = CodecZstd // none, gzip, snappy, lz4, zstd
 )
 
-// CodecZstd may come and go only from Produce 7 and Fetch 10 on (KIP-110); a
-// client of an older version is told UNSUPPORTED_COMPRESSION_TYPE.
+// CodecZstd is allowed from Produce 7 and Fetch 10 on (KIP-110). Older versions are
+// answered UNSUPPORTED_COMPRESSION_TYPE.
 const CodecZstd = 4
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Batch is a batch's header, less what the broker sets.
+// Batch is a batch's header without the fields that the broker sets.
 type Batch struct {
 	Count           int32
 	LastOffsetDelta int32
@@ -44,7 +44,7 @@ type Batch struct {
 	Attributes      int16
 }
 
-// ParseBatchHeader reads a header of BatchHeaderBytes or more.
+// ParseBatchHeader parses a header; b has at least BatchHeaderBytes.
 func ParseBatchHeader(b []byte) (h Batch) {
 	h.parse(b)
 	return h
@@ -63,33 +63,33 @@ func (h *Batch) parse(b []byte) {
 	h.Count = int32(binary.BigEndian.Uint32(b[57:]))
 }
 
-// BaseOffset is the first offset of a stored batch.
+// BaseOffset returns the first offset of a stored batch.
 func BaseOffset(b []byte) int64 { return int64(binary.BigEndian.Uint64(b)) }
 
-// BatchBytes is how long the batch at the start of b says it is, header
-// included.
+// BatchBytes returns the length of the batch at the start of b, header included,
+// according to its length field.
 func BatchBytes(b []byte) int { return 12 + int(int32(binary.BigEndian.Uint32(b[8:]))) }
 
-// BatchCRC is the checksum a batch carries.
+// BatchCRC returns the checksum in a batch's header.
 func BatchCRC(b []byte) uint32 { return binary.BigEndian.Uint32(b[17:]) }
 
-// ChecksumFits says whether a batch, which has a whole header, is what its
-// checksum covers.
+// ChecksumFits says whether a batch matches its checksum. b has at least
+// BatchHeaderBytes.
 func ChecksumFits(b []byte) bool { return crc32.Checksum(b[21:], castagnoli) == BatchCRC(b) }
 
-// LeaderEpoch is the leader epoch of a stored batch.
+// LeaderEpoch returns the leader epoch of a stored batch.
 func LeaderEpoch(b []byte) int32 { return int32(binary.BigEndian.Uint32(b[12:])) }
 
-// PatchBase sets what the broker decides: base offset and leader epoch. Neither
-// is covered by the CRC.
+// PatchBase sets a batch's base offset and leader epoch, which its CRC does not cover.
 func PatchBase(b []byte, base int64, epoch int32) {
 	binary.BigEndian.PutUint64(b, uint64(base))
 	binary.BigEndian.PutUint32(b[12:], uint32(epoch))
 }
 
-// StampAppendTime gives every record of a batch the broker's time, ms: the mark
-// of LogAppendTime, the largest time, and the checksum over them
-// (DefaultRecordBatch.setMaxTimestamp). The records' own times stay, unread.
+// StampAppendTime gives all records of a batch the broker's time in ms. It sets the
+// attribute of LogAppendTime, the largest timestamp, and the checksum
+// (DefaultRecordBatch.setMaxTimestamp). The records' own timestamps stay in the batch
+// and are ignored.
 func StampAppendTime(raw []byte, b *Batch, time int64) {
 	b.Attributes |= attributeAppendTime
 	b.MaxTime = time
@@ -99,10 +99,11 @@ func StampAppendTime(raw []byte, b *Batch, time int64) {
 	binary.BigEndian.PutUint32(raw[17:], b.CRC)
 }
 
-// TimesWithin says whether no record of a batch is older than earliest or newer
-// than latest, ms. -1 is no time, and passes (LogValidator.validateTimestamp).
-// Only where there is an earliest are the records themselves looked at; of a
-// compressed batch the header's first and largest time speak for all.
+// TimesWithin says whether no record of a batch is older than earliest or newer than
+// latest, in ms. A timestamp of -1 means none, and is accepted
+// (LogValidator.validateTimestamp). Records are looked at only if earliest is not
+// math.MinInt64; for a compressed batch the header's first and largest timestamps are
+// taken instead.
 func TimesWithin(b *Batch, raw []byte, earliest, latest int64) bool {
 	within := func(t int64) bool { return t == -1 || t >= earliest && t <= latest }
 	if !within(b.MaxTime) || b.BaseTime > latest {
@@ -125,30 +126,30 @@ func TimesWithin(b *Batch, raw []byte, earliest, latest int64) bool {
 	}
 }
 
-// Codec is how the records are compressed (CompressionType.java); 0: they are
+// Codec returns how the records are compressed (CompressionType.java); 0: they are
 // not.
 func (b *Batch) Codec() int { return int(b.Attributes & attributeCodec) }
 
-// SequenceAdd is the sequence number n after seq. They wrap from 2^31-1 to 0
-// (DefaultRecordBatch.incrementSequence). Neither is negative.
+// SequenceAdd returns the sequence number n after seq. Neither is negative. Sequence
+// numbers wrap from 2^31-1 to 0 (DefaultRecordBatch.incrementSequence).
 func SequenceAdd(seq, n int32) int32 { return int32((int64(seq) + int64(n)) & (1<<31 - 1)) }
 
-// recordBytesMin is the least length that Kafka takes for a batch's
+// recordBytesMin is the smallest length field that Kafka accepts in a batch
 // (LegacyRecord.RECORD_OVERHEAD_V0).
 const recordBytesMin = 14
 
-// ValidateBatch says whether b is exactly one record batch that a producer may
-// send, in the order and with the codes of Kafka's leader
+// ValidateBatch returns None if b is exactly one record batch that a producer may
+// send. Checks and codes are those of Kafka's leader, in its order
 // (ByteBufferLogInputStream.nextBatch, ProduceRequest.validateRecords,
-// UnifiedLog.analyzeAndValidateRecords, LogValidator.validateBatch). The records
-// of an uncompressed batch are walked; a compressed one is not opened.
+// UnifiedLog.analyzeAndValidateRecords, LogValidator.validateBatch). The records of an
+// uncompressed batch are parsed; a compressed batch is not decompressed.
 //
-// It is stricter than Kafka where Kafka would rewrite the batch, which is stored
-// here as it came: bytes behind the batch, offset deltas that are not 0, 1, 2 …
-// and the mark of LogAppendTime are refused. An unknown codec is
-// UNSUPPORTED_COMPRESSION_TYPE, for which Kafka has an unknown server error.
+// It is stricter than Kafka where Kafka would rewrite a batch, because batches are
+// stored here as they arrived: bytes after the batch, offset deltas other than 0, 1,
+// 2, ..., and the attribute of LogAppendTime are refused. An unknown codec is
+// UNSUPPORTED_COMPRESSION_TYPE, where Kafka returns an unknown server error.
 //
-// h gets the header, where there is a whole one.
+// h is set to the header, if b has a whole one.
 func ValidateBatch(b []byte, max int, h *Batch) ErrorCode {
 	if len(b) < 12 {
 		return InvalidRecord
@@ -162,11 +163,11 @@ func ValidateBatch(b []byte, max int, h *Batch) ErrorCode {
 	case b[16] > 2:
 		return CorruptMessage
 	case 12+length > int64(len(b)):
-		return InvalidRecord // there is no whole batch
+		return InvalidRecord // the batch is cut
 	case b[16] < 2:
-		return InvalidRecord // a message set; Produce 3 and later carry none
+		return InvalidRecord // a message set, which Produce 3 and later do not have
 	case 12+length < int64(len(b)):
-		return InvalidRecord // a second batch, or something behind the first
+		return InvalidRecord // a second batch, or other bytes after the first
 	case BaseOffset(b) != 0:
 		return InvalidRecord
 	case len(b) > max:
@@ -197,8 +198,8 @@ func ValidateBatch(b []byte, max int, h *Batch) ErrorCode {
 	return None
 }
 
-// wholeRecords walks count uncompressed records, which must fill b exactly and
-// have the offset deltas 0, 1, 2 ….
+// wholeRecords says whether b is exactly count uncompressed records with the offset
+// deltas 0, 1, 2, ....
 func wholeRecords(b []byte, count int32) bool {
 	for i := range count {
 		n, at := varint32(b)
@@ -249,8 +250,8 @@ func wholeRecord(b []byte, delta int32) bool {
 	return len(b) == 0
 }
 
-// skipBytes skips a length of at least least, and as many bytes. nil: there are
-// not as many.
+// skipBytes skips a length, which must be at least least, and that many bytes. nil: b
+// is too short.
 func skipBytes(b []byte, least int64) []byte {
 	n, at := varint32(b)
 	if at <= 0 || n < least || n > int64(len(b)-at) {
@@ -259,9 +260,9 @@ func skipBytes(b []byte, least int64) []byte {
 	return b[at+int(max(n, 0)):]
 }
 
-// varint32 reads a zigzag varint of 32 bits, in at most 5 bytes: clients refuse
-// a longer one (ByteUtils.readVarint), and could never read past a record that
-// has it. n <= 0: there is none.
+// varint32 reads a zigzag varint of 32 bits in at most 5 bytes. Clients refuse a longer
+// one (ByteUtils.readVarint) and could never read past a record that has it. n <= 0:
+// b does not begin with one.
 func varint32(b []byte) (v int64, n int) {
 	v, n = varint(b)
 	if n > 5 || v != int64(int32(v)) {
@@ -270,7 +271,7 @@ func varint32(b []byte) (v int64, n int) {
 	return v, n
 }
 
-// varint reads a zigzag varint of 64 bits; n <= 0: there is none.
+// varint reads a zigzag varint of 64 bits. n <= 0: b does not begin with one.
 func varint(b []byte) (v int64, n int) {
 	if len(b) > 0 && b[0] < 0x80 {
 		return int64(b[0]>>1) ^ -int64(b[0]&1), 1
@@ -278,14 +279,13 @@ func varint(b []byte) (v int64, n int) {
 	return binary.Varint(b)
 }
 
-// BatchIter walks stored batches that lie one behind the other.
+// BatchIter iterates over stored batches, one after another.
 type BatchIter struct{ b []byte }
 
-// Batches begins a walk.
+// Batches returns an iterator over the batches of b.
 func Batches(b []byte) BatchIter { return BatchIter{b} }
 
-// Next is the next batch, a view; false at the end, or where what follows is no
-// whole batch.
+// Next returns the next batch, a view. False: the rest is empty or not a whole batch.
 func (i *BatchIter) Next() (b []byte, ok bool) {
 	if len(i.b) < BatchHeaderBytes {
 		return nil, false
@@ -300,20 +300,20 @@ func (i *BatchIter) Next() (b []byte, ok bool) {
 
 // Record is one record of an uncompressed batch. Key and Value are views.
 type Record struct {
-	Delta      int64 // its offset, less the batch's
+	Delta      int64 // its offset, relative to the batch's base offset
 	Time       int64 // ms
 	Key, Value []byte
 }
 
-// RecordIter walks the records of a stored, uncompressed batch.
+// RecordIter iterates over the records of a stored, uncompressed batch.
 type RecordIter struct {
 	b        []byte
 	baseTime int64
 	left     int32
 }
 
-// Records begins a walk; a compressed batch has none to show, nor has what is
-// no whole batch.
+// Records returns an iterator over the records of a batch. It is empty for a compressed
+// batch, and if b is not a whole batch.
 func Records(b []byte) RecordIter {
 	if len(b) < BatchHeaderBytes || BatchBytes(b) < BatchHeaderBytes || BatchBytes(b) > len(b) {
 		return RecordIter{}
@@ -325,7 +325,7 @@ func Records(b []byte) RecordIter {
 	return RecordIter{b[BatchHeaderBytes:BatchBytes(b)], h.BaseTime, h.Count}
 }
 
-// Next is the next record; false at the end, or where what follows is none.
+// Next returns the next record. False: there is none, or the rest is not valid.
 func (i *RecordIter) Next() (r Record, ok bool) {
 	if i.left == 0 {
 		return r, false
@@ -360,13 +360,13 @@ func (i *RecordIter) Next() (r Record, ok bool) {
 	return r, true
 }
 
-// AppendTime says that all records have the time at which the broker stored
-// them, the batch's largest.
+// AppendTime says whether the timestamp of all records is the time of the append, which
+// is the batch's largest timestamp.
 func (b *Batch) AppendTime() bool { return b.Attributes&attributeAppendTime != 0 }
 
-// FindTime is the first record of a stored batch that is not older than ts, its
-// own time and offset. In a compressed batch, which is not opened, it is the
-// batch's first: exact when that is not older, else at most a batch too early.
+// FindTime returns the timestamp and offset of the first record of a stored batch that
+// is not older than ts. Of a compressed batch, which is not decompressed, it returns
+// the first record, which is exact unless that record is older.
 func FindTime(b []byte, ts int64) (time, offset int64) {
 	base := BaseOffset(b)
 	if h := ParseBatchHeader(b); h.AppendTime() {
@@ -384,8 +384,8 @@ func FindTime(b []byte, ts int64) (time, offset int64) {
 	return ParseBatchHeader(b).BaseTime, base
 }
 
-// AppendBatch appends a batch of one record, uncompressed and not idempotent:
-// what the broker itself writes.
+// AppendBatch appends a batch of one record, uncompressed and not idempotent, as the
+// broker itself writes them.
 func AppendBatch(dst []byte, wall int64, key, value []byte) []byte {
 	record := make([]byte, 0, 32+len(key)+len(value))
 	record = append(record, 0, 0, 0) // attributes, time delta, offset delta

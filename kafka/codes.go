@@ -290,7 +290,7 @@ var codeNames = [...]string{
 	ControllerIDNotRegistered + 1:              "CONTROLLER_ID_NOT_REGISTERED",
 }
 
-// String is Kafka's name of the code.
+// String returns Kafka's name of the code.
 func (c ErrorCode) String() string {
 	if i := int(c) + 1; i >= 0 && i < len(codeNames) {
 		return codeNames[i]

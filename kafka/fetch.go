@@ -1,9 +1,11 @@
 package kafka
 
-// FetchVersions are the versions of Fetch that are read.
+// FetchVersions are the versions of Fetch that are served.
 var FetchVersions = Versions{4, 18}
 
-// FetchWalk walks a Fetch request of one of FetchVersions (FetchRequest.json).
+// FetchWalk parses a Fetch request of one of FetchVersions (FetchRequest.json), in the
+// order Begin, for each topic NextTopic and NextPartition, Forgotten and likewise for
+// each forgotten topic, End.
 type FetchWalk struct {
 	walk
 	MaxWaitMS    int32
@@ -43,7 +45,7 @@ func (w *FetchWalk) Begin(r *Reader, version int16) error {
 // NextTopic reads the next topic's name.
 func (w *FetchWalk) NextTopic() (Topic, error) { return w.topic(16) }
 
-// NextPartition reads the next partition of the present topic.
+// NextPartition reads the next partition of the current topic.
 func (w *FetchWalk) NextPartition() (FetchPartition, error) {
 	r := w.r
 	p := FetchPartition{Index: r.int32("partition index"), CurrentEpoch: -1}
@@ -61,8 +63,8 @@ func (w *FetchWalk) NextPartition() (FetchPartition, error) {
 	return p, w.partitionEnd()
 }
 
-// Forgotten reads how many topics follow, behind the last topic, of which the
-// session forgets partitions (KIP-227).
+// Forgotten reads, after the last topic, the number of topics with partitions that the
+// session is to forget (KIP-227).
 func (w *FetchWalk) Forgotten() (int, error) {
 	w.topics = 0
 	if w.version >= 7 {
@@ -71,10 +73,11 @@ func (w *FetchWalk) Forgotten() (int, error) {
 	return w.topics, w.r.Err()
 }
 
-// NextForgotten reads the next of them.
+// NextForgotten reads the next forgotten topic.
 func (w *FetchWalk) NextForgotten() (Topic, error) { return w.topic(4) }
 
-// NextForgottenPartition reads the index of the next partition of it.
+// NextForgottenPartition reads the index of the next partition of the current
+// forgotten topic.
 func (w *FetchWalk) NextForgottenPartition() (int32, error) {
 	index := w.r.int32("forgotten partition")
 	if w.partitions--; w.partitions == 0 {
@@ -83,7 +86,7 @@ func (w *FetchWalk) NextForgottenPartition() (int32, error) {
 	return index, w.r.Err()
 }
 
-// End reads what is behind the forgotten topics: the client's rack.
+// End reads what follows the forgotten topics: the client's rack.
 func (w *FetchWalk) End() error {
 	if w.version >= 11 {
 		w.r.text(w.flexible, "rack")
@@ -91,8 +94,8 @@ func (w *FetchWalk) End() error {
 	return w.end()
 }
 
-// Measure reads a request from its first topic to its end. It returns how many
-// partitions the request names as wanted.
+// Measure reads a request from its first topic to its end, and returns how many
+// partitions it names, without forgotten ones.
 func (w *FetchWalk) Measure() (partitions int, err error) {
 	for w.topics > 0 {
 		topic, err := w.NextTopic()
@@ -123,11 +126,11 @@ func (w *FetchWalk) Measure() (partitions int, err error) {
 	return partitions, w.End()
 }
 
-// A Fetch response (FetchResponse.json) is put as a head, for each topic a
-// topic, for each partition a partition, its records, and a partition's end,
-// and an end.
+// A Fetch response (FetchResponse.json) is written as a head, for each topic a topic
+// and for each of its partitions a partition, records and a partition's end, and an
+// end. For each PutX there is an XBytes that returns the size of what it writes.
 
-// FetchHeadBytes is the size of what PutFetchHead puts.
+// FetchHeadBytes is the size of what PutFetchHead writes.
 func FetchHeadBytes(h *Request, topics int) int {
 	n := headBytes(h) + 4 + countBytes(h.Flexible, topics)
 	if h.Version >= 7 {
@@ -136,8 +139,8 @@ func FetchHeadBytes(h *Request, topics int) int {
 	return n
 }
 
-// PutFetchHead puts the response header, the error of the whole, the session
-// (0: there is none) and the number of topics.
+// PutFetchHead writes the response header, the error of the whole request, the session
+// id (0: none) and the number of topics.
 func PutFetchHead(b []byte, h *Request, code ErrorCode, session int32, topics int) {
 	w := writer{b: b}
 	w.head(h)
@@ -150,7 +153,7 @@ func PutFetchHead(b []byte, h *Request, code ErrorCode, session int32, topics in
 	w.done()
 }
 
-// FetchTopicBytes is the size of what PutFetchTopic puts.
+// FetchTopicBytes is the size of what PutFetchTopic writes.
 func FetchTopicBytes(version int16, name, partitions int) int {
 	if version >= FetchByID {
 		return topicIDBytes(partitions)
@@ -159,7 +162,7 @@ func FetchTopicBytes(version int16, name, partitions int) int {
 	return topicBytes(f, name, partitions)
 }
 
-// PutFetchTopic puts a topic's name, from FetchByID on the bytes of its id, and
+// PutFetchTopic writes a topic's name, or from FetchByID on the bytes of its id, and
 // its number of partitions.
 func PutFetchTopic(b []byte, version int16, name []byte, partitions int) {
 	w := writer{b: b}
@@ -172,8 +175,8 @@ func PutFetchTopic(b []byte, version int16, name []byte, partitions int) {
 	w.done()
 }
 
-// FetchPartitionBytes is the size of what PutFetchPartition puts before records
-// of so many bytes.
+// FetchPartitionBytes is the size of what PutFetchPartition writes before a number of
+// bytes of records.
 func FetchPartitionBytes(version int16, records int) int {
 	f := flexible(KeyFetch, version)
 	n := 4 + 2 + 8 + 8 + countBytes(f, 0) + countBytes(f, records)
@@ -186,8 +189,8 @@ func FetchPartitionBytes(version int16, records int) int {
 	return n
 }
 
-// PutFetchPartition puts a partition up to its records. There are no
-// transactions: the last stable offset is the high watermark, none is aborted.
+// PutFetchPartition writes a partition up to its records. There are no transactions, so
+// the last stable offset is the high watermark and none is aborted.
 func PutFetchPartition(b []byte, version int16, index int32, code ErrorCode, high, start int64, records int) {
 	w := writer{b: b}
 	f := flexible(KeyFetch, version)
@@ -206,7 +209,7 @@ func PutFetchPartition(b []byte, version int16, index int32, code ErrorCode, hig
 	w.done()
 }
 
-// FetchPartitionEndBytes is the size of what PutFetchPartitionEnd puts.
+// FetchPartitionEndBytes is the size of what PutFetchPartitionEnd writes.
 func FetchPartitionEndBytes(version int16, last bool) int {
 	f := flexible(KeyFetch, version)
 	n := tagBytes(f)
@@ -216,12 +219,12 @@ func FetchPartitionEndBytes(version int16, last bool) int {
 	return n
 }
 
-// PutFetchPartitionEnd closes a partition behind its records, and with the last
-// one its topic.
+// PutFetchPartitionEnd writes what follows a partition's records, and what follows the
+// topic's last partition.
 func PutFetchPartitionEnd(b []byte) { clear(b) }
 
-// FetchEndBytes is the size of what PutFetchEnd puts.
+// FetchEndBytes is the size of what PutFetchEnd writes.
 func FetchEndBytes(version int16) int { return tagBytes(flexible(KeyFetch, version)) }
 
-// PutFetchEnd closes the response.
+// PutFetchEnd writes the end of the response.
 func PutFetchEnd(b []byte) { clear(b) }

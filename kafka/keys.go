@@ -1,7 +1,7 @@
 package kafka
 
 // API keys (org.apache.kafka.common.protocol.ApiKeys): all of Kafka 4's, in order.
-// What a broker serves of them is not said here: see shard.API.
+// Which of them are served is in shard.API.
 const (
 	KeyProduce                               int16 = 0
 	KeyFetch                                 int16 = 1
@@ -100,23 +100,23 @@ const (
 	KeyUnregisterController                  int16 = 94
 )
 
-// KeysMax is above every key.
+// KeysMax is greater than every key.
 const KeysMax = 128
 
-// Key is what the protocol says of an API key.
+// Key describes an API key of the protocol.
 type Key struct {
 	Name     string
-	Latest   int16 // the newest version known here
-	Flexible int16 // the first version that is flexible (KIP-482)
+	Latest   int16 // the newest version that is known here
+	Flexible int16 // the first flexible version (KIP-482)
 }
 
-// neverFlexible is above every version.
+// neverFlexible is greater than every version.
 const neverFlexible = 1<<15 - 1
 
-// keys are Kafka's by their number; what is not one has no name. Source: the names,
-// validVersions and flexibleVersions of
-// clients/src/main/resources/common/message/*Request.json. A test holds them
-// against kmsg.
+// keys is indexed by API key; an entry without a name is not a key. Source: names,
+// validVersions and flexibleVersions in
+// clients/src/main/resources/common/message/*Request.json. A test compares them with
+// kmsg.
 var keys = [KeysMax]Key{
 	KeyProduce:                               {"Produce", 13, 9},
 	KeyFetch:                                 {"Fetch", 18, 12},
@@ -215,7 +215,7 @@ var keys = [KeysMax]Key{
 	KeyUnregisterController:                  {"UnregisterController", 0, 0},
 }
 
-// KeyOf is what the protocol says of a key; false where it has none of that number.
+// KeyOf returns the description of a key. False: the protocol has no such key.
 func KeyOf(key int16) (*Key, bool) {
 	if key < 0 || key >= KeysMax || keys[key].Name == "" {
 		return nil, false
@@ -223,19 +223,19 @@ func KeyOf(key int16) (*Key, bool) {
 	return &keys[key], true
 }
 
-// Versions are the versions of a key from Min to Max.
+// Versions is a range of versions, Min and Max included.
 type Versions struct{ Min, Max int16 }
 
-// Has says whether a version is one of them.
+// Has says whether a version is in the range.
 func (v Versions) Has(version int16) bool { return version >= v.Min && version <= v.Max }
 
 // flexible says whether a version of one of Kafka's keys is flexible (KIP-482).
 func flexible(key, version int16) bool { return version >= keys[key&(KeysMax-1)].Flexible }
 
-// ResponseHeaderBytes is the size of a response's header: the correlation id, and
-// from a key's first flexible version on its tags (ResponseHeader.json). The header
-// of ApiVersions never has tags: its answer must be readable by a client that does
-// not know the version (KIP-511).
+// ResponseHeaderBytes is the size of a response's header: the correlation id, and from
+// a key's first flexible version on tagged fields (ResponseHeader.json). The header of
+// ApiVersions never has tagged fields, because a client that does not know the version
+// must be able to read the response (KIP-511).
 func ResponseHeaderBytes(key, version int16) int {
 	return 4 + tagBytes(key != KeyApiVersions && flexible(key, version))
 }

@@ -1,21 +1,21 @@
 package kafka
 
-// The versions of ListOffsets and OffsetForLeaderEpoch that are read.
+// The versions of ListOffsets and OffsetForLeaderEpoch that are served.
 var (
 	ListOffsetsVersions = Versions{1, 11}
 	EpochVersions       = Versions{2, 4}
 )
 
-// ListOffsetsWalk walks a ListOffsets request of version 1 to 11. 8, 9 and 11
-// add timestamps with a meaning of their own and no field, 10 a timeout behind
-// the topics (ListOffsetsRequest.json).
+// ListOffsetsWalk parses a ListOffsets request (ListOffsetsRequest.json). Versions 8, 9
+// and 11 add special timestamps and no field; version 10 adds a timeout after the
+// topics.
 type ListOffsetsWalk struct{ walk }
 
 // ListOffsetsPartition is one partition of a ListOffsets request.
 type ListOffsetsPartition struct {
 	Index        int32
 	CurrentEpoch int32 // -1: the client has none
-	Timestamp    int64 // ms, or one of the special ones below 0
+	Timestamp    int64 // ms, or a special one, below 0
 }
 
 // Begin reads up to the topics.
@@ -32,7 +32,7 @@ func (w *ListOffsetsWalk) Begin(r *Reader, version int16) error {
 // NextTopic reads the next topic's name.
 func (w *ListOffsetsWalk) NextTopic() (Topic, error) { return w.topic(12) }
 
-// NextPartition reads the next partition of the present topic.
+// NextPartition reads the next partition of the current topic.
 func (w *ListOffsetsWalk) NextPartition() (ListOffsetsPartition, error) {
 	p := ListOffsetsPartition{Index: w.r.int32("partition index"), CurrentEpoch: -1}
 	if w.version >= 4 {
@@ -42,7 +42,7 @@ func (w *ListOffsetsWalk) NextPartition() (ListOffsetsPartition, error) {
 	return p, w.partitionEnd()
 }
 
-// End reads what is behind the last topic.
+// End reads what follows the last topic.
 func (w *ListOffsetsWalk) End() error {
 	if w.version >= 10 {
 		w.r.int32("timeout")
@@ -50,8 +50,8 @@ func (w *ListOffsetsWalk) End() error {
 	return w.end()
 }
 
-// Measure reads a request from its first topic to its end. It returns how many
-// partitions the request names, and how many bytes its reply takes.
+// Measure reads a request from its first topic to its end, and returns how many
+// partitions it names and the size of its reply.
 func (w *ListOffsetsWalk) Measure(header *Request) (partitions, replyBytes int, err error) {
 	replyBytes = ListOffsetsHeadBytes(header, w.topics) + ListOffsetsEndBytes(w.version)
 	for w.topics > 0 {
@@ -71,7 +71,7 @@ func (w *ListOffsetsWalk) Measure(header *Request) (partitions, replyBytes int, 
 	return partitions, replyBytes, w.End()
 }
 
-// ListOffsetsHeadBytes is the size of what PutListOffsetsHead puts.
+// ListOffsetsHeadBytes is the size of what PutListOffsetsHead writes.
 func ListOffsetsHeadBytes(h *Request, topics int) int {
 	n := headBytes(h) + countBytes(h.Flexible, topics)
 	if h.Version >= 2 {
@@ -80,7 +80,7 @@ func ListOffsetsHeadBytes(h *Request, topics int) int {
 	return n
 }
 
-// PutListOffsetsHead puts the response header and the number of topics
+// PutListOffsetsHead writes the response header and the number of topics
 // (ListOffsetsResponse.json).
 func PutListOffsetsHead(b []byte, h *Request, topics int) {
 	w := writer{b: b}
@@ -92,13 +92,13 @@ func PutListOffsetsHead(b []byte, h *Request, topics int) {
 	w.done()
 }
 
-// ListOffsetsTopicBytes is the size of what PutListOffsetsTopic puts.
+// ListOffsetsTopicBytes is the size of what PutListOffsetsTopic writes.
 func ListOffsetsTopicBytes(version int16, name, partitions int) int {
 	f := flexible(KeyListOffsets, version)
 	return topicBytes(f, name, partitions)
 }
 
-// PutListOffsetsTopic puts a topic's name and its number of partitions.
+// PutListOffsetsTopic writes a topic's name and its number of partitions.
 func PutListOffsetsTopic(b []byte, version int16, name []byte, partitions int) {
 	w := writer{b: b}
 	f := flexible(KeyListOffsets, version)
@@ -106,7 +106,7 @@ func PutListOffsetsTopic(b []byte, version int16, name []byte, partitions int) {
 	w.done()
 }
 
-// ListOffsetsPartitionBytes is the size of what PutListOffsetsPartition puts.
+// ListOffsetsPartitionBytes is the size of what PutListOffsetsPartition writes.
 func ListOffsetsPartitionBytes(version int16, last bool) int {
 	f := flexible(KeyListOffsets, version)
 	n := 4 + 2 + 8 + 8 + tagBytes(f)
@@ -119,7 +119,7 @@ func ListOffsetsPartitionBytes(version int16, last bool) int {
 	return n
 }
 
-// PutListOffsetsPartition puts one partition's result; -1 is none.
+// PutListOffsetsPartition writes one partition's result; -1 means none.
 func PutListOffsetsPartition(b []byte, version int16, last bool, index int32, code ErrorCode, timestamp, offset int64, epoch int32) {
 	w := writer{b: b}
 	f := flexible(KeyListOffsets, version)
@@ -137,21 +137,20 @@ func PutListOffsetsPartition(b []byte, version int16, last bool, index int32, co
 	w.done()
 }
 
-// ListOffsetsEndBytes is the size of what PutListOffsetsEnd puts.
+// ListOffsetsEndBytes is the size of what PutListOffsetsEnd writes.
 func ListOffsetsEndBytes(version int16) int { return tagBytes(flexible(KeyListOffsets, version)) }
 
-// PutListOffsetsEnd closes the response.
+// PutListOffsetsEnd writes the end of the response.
 func PutListOffsetsEnd(b []byte) { clear(b) }
 
-// EpochWalk walks an OffsetForLeaderEpoch request of version 2 to 4
-// (OffsetForLeaderEpochRequest.json).
+// EpochWalk parses an OffsetForLeaderEpoch request (OffsetForLeaderEpochRequest.json).
 type EpochWalk struct{ walk }
 
 // EpochPartition is one partition of an OffsetForLeaderEpoch request.
 type EpochPartition struct {
 	Index        int32
 	CurrentEpoch int32 // -1: the client has none
-	Epoch        int32 // the one whose end is asked for
+	Epoch        int32 // the epoch whose end offset the client wants
 }
 
 // Begin reads up to the topics.
@@ -167,17 +166,17 @@ func (w *EpochWalk) Begin(r *Reader, version int16) error {
 // NextTopic reads the next topic's name.
 func (w *EpochWalk) NextTopic() (Topic, error) { return w.topic(12) }
 
-// NextPartition reads the next partition of the present topic.
+// NextPartition reads the next partition of the current topic.
 func (w *EpochWalk) NextPartition() (EpochPartition, error) {
 	p := EpochPartition{Index: w.r.int32("partition index"), CurrentEpoch: w.r.int32("current leader epoch"), Epoch: w.r.int32("leader epoch")}
 	return p, w.partitionEnd()
 }
 
-// End reads what is behind the last topic.
+// End reads what follows the last topic.
 func (w *EpochWalk) End() error { return w.end() }
 
-// Measure reads a request from its first topic to its end. It returns how many
-// partitions the request names, and how many bytes its reply takes.
+// Measure reads a request from its first topic to its end, and returns how many
+// partitions it names and the size of its reply.
 func (w *EpochWalk) Measure(header *Request) (partitions, replyBytes int, err error) {
 	replyBytes = EpochHeadBytes(header, w.topics) + EpochEndBytes(w.version)
 	for w.topics > 0 {
@@ -197,12 +196,12 @@ func (w *EpochWalk) Measure(header *Request) (partitions, replyBytes int, err er
 	return partitions, replyBytes, w.End()
 }
 
-// EpochHeadBytes is the size of what PutEpochHead puts.
+// EpochHeadBytes is the size of what PutEpochHead writes.
 func EpochHeadBytes(h *Request, topics int) int {
 	return headBytes(h) + 4 + countBytes(h.Flexible, topics)
 }
 
-// PutEpochHead puts the response header and the number of topics
+// PutEpochHead writes the response header and the number of topics
 // (OffsetForLeaderEpochResponse.json).
 func PutEpochHead(b []byte, h *Request, topics int) {
 	w := writer{b: b}
@@ -212,13 +211,13 @@ func PutEpochHead(b []byte, h *Request, topics int) {
 	w.done()
 }
 
-// EpochTopicBytes is the size of what PutEpochTopic puts.
+// EpochTopicBytes is the size of what PutEpochTopic writes.
 func EpochTopicBytes(version int16, name, partitions int) int {
 	f := flexible(KeyOffsetForLeaderEpoch, version)
 	return topicBytes(f, name, partitions)
 }
 
-// PutEpochTopic puts a topic's name and its number of partitions.
+// PutEpochTopic writes a topic's name and its number of partitions.
 func PutEpochTopic(b []byte, version int16, name []byte, partitions int) {
 	w := writer{b: b}
 	f := flexible(KeyOffsetForLeaderEpoch, version)
@@ -226,7 +225,7 @@ func PutEpochTopic(b []byte, version int16, name []byte, partitions int) {
 	w.done()
 }
 
-// EpochPartitionBytes is the size of what PutEpochPartition puts.
+// EpochPartitionBytes is the size of what PutEpochPartition writes.
 func EpochPartitionBytes(version int16, last bool) int {
 	f := flexible(KeyOffsetForLeaderEpoch, version)
 	n := 2 + 4 + 4 + 8 + tagBytes(f)
@@ -236,7 +235,7 @@ func EpochPartitionBytes(version int16, last bool) int {
 	return n
 }
 
-// PutEpochPartition puts one partition's result; -1 is none.
+// PutEpochPartition writes one partition's result; -1 means none.
 func PutEpochPartition(b []byte, version int16, last bool, index int32, code ErrorCode, epoch int32, end int64) {
 	w := writer{b: b}
 	f := flexible(KeyOffsetForLeaderEpoch, version)
@@ -251,8 +250,8 @@ func PutEpochPartition(b []byte, version int16, last bool, index int32, code Err
 	w.done()
 }
 
-// EpochEndBytes is the size of what PutEpochEnd puts.
+// EpochEndBytes is the size of what PutEpochEnd writes.
 func EpochEndBytes(version int16) int { return tagBytes(flexible(KeyOffsetForLeaderEpoch, version)) }
 
-// PutEpochEnd closes the response.
+// PutEpochEnd writes the end of the response.
 func PutEpochEnd(b []byte) { clear(b) }

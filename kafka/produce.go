@@ -1,19 +1,19 @@
 package kafka
 
-// TopicNameMax is the longest topic name that is read, in bytes. Kafka's have at
-// most 249; a longer one is nobody's, and names go into answers.
+// TopicNameMax is the length of the longest topic name in a request, in bytes. No topic
+// has a name of more than 249, but unknown names are repeated in replies.
 const TopicNameMax = 1024
 
-// From these versions on, requests and responses name topics by their ids alone
+// From these versions on, requests and responses name topics only by their ids
 // (KIP-516).
 const (
 	ProduceByID = 13
 	FetchByID   = 13
 )
 
-// ProduceVersions are the versions of Produce that are advertised. What is before
-// ProduceMin is refused: only librdkafka before 2.11.1 has to see it, which takes a
-// missing version 0 for a broker that knows no compression (KAFKA-18659).
+// ProduceVersions are the versions of Produce that are advertised. Those before
+// ProduceMin are refused; they are advertised for librdkafka before 2.11.1, which does
+// not compress for a broker without version 0 (KAFKA-18659).
 var ProduceVersions = Versions{0, 13}
 
 // ProduceMin is the lowest version of Produce that is served.
@@ -24,27 +24,28 @@ const TopicIDBytes = 16
 
 // Topic is a topic as a request names it: by name, or by the bytes of its id.
 type Topic struct {
-	Name       []byte // a view, until the Reader is used again
-	Span       Span   // where the name lies
+	Name       []byte // a view, valid until the Reader is used again
+	Span       Span   // the name's place in the request
 	Partitions int
 }
 
-// walk is what the walkers of requests with topics and partitions share. They
-// are plain values that point at their Reader.
+// walk is the common part of the parsers of requests with topics and partitions. They
+// are plain values with a pointer to their Reader.
 type walk struct {
 	r          *Reader
 	version    int16
 	flexible   bool
 	byID       bool
-	topics     int // not yet read
-	partitions int // of the present topic, not yet read
+	topics     int // not read yet
+	partitions int // of the current topic, not read yet
 }
 
-// Topics is how many topics are left.
+// Topics returns how many topics are not read yet.
 func (w *walk) Topics() int { return w.topics }
 
-// topic reads a topic's name, or its id, and how many partitions of at least size bytes
-// follow. The tags behind the topic before it were read with its last partition.
+// topic reads a topic's name or id, and the number of its partitions, which have at
+// least size bytes each. The tagged fields of the topic before it were read with its
+// last partition.
 func (w *walk) topic(size int) (Topic, error) {
 	w.topics--
 	r := w.r
@@ -65,7 +66,8 @@ func (w *walk) topic(size int) (Topic, error) {
 	return t, r.Err()
 }
 
-// partitionEnd reads what closes a partition, and with the last one its topic.
+// partitionEnd reads the tagged fields after a partition, and those of the topic after
+// its last partition.
 func (w *walk) partitionEnd() error {
 	w.r.tags(w.flexible, "partition's tagged fields")
 	w.partitions--
@@ -75,25 +77,25 @@ func (w *walk) partitionEnd() error {
 	return w.r.Err()
 }
 
-// end reads the tags behind the last topic.
+// end reads the tagged fields after the last topic.
 func (w *walk) end() error {
 	w.r.tags(w.flexible, "request's tagged fields")
 	return w.r.Err()
 }
 
-// ProduceWalk walks a Produce request of version 0 to 13 (ProduceRequest.json);
-// what versions 0 to 2 carry is no record batch.
+// ProduceWalk parses a Produce request of one of ProduceVersions (ProduceRequest.json).
+// Versions 0 to 2 do not have record batches.
 type ProduceWalk struct {
 	walk
 	Acks          int16
 	TimeoutMS     int32
-	Transactional bool // it names a transactional id
+	Transactional bool // the request has a transactional id
 }
 
 // ProducePartition is one partition of a Produce request.
 type ProducePartition struct {
 	Index   int32
-	Records Span // where the record batch lies in the request
+	Records Span // the record batch's place in the request
 	Null    bool
 }
 
@@ -113,7 +115,7 @@ func (w *ProduceWalk) Begin(r *Reader, version int16) error {
 // NextTopic reads the next topic's name.
 func (w *ProduceWalk) NextTopic() (Topic, error) { return w.topic(5) }
 
-// NextPartition reads the next partition of the present topic.
+// NextPartition reads the next partition of the current topic.
 func (w *ProduceWalk) NextPartition() (ProducePartition, error) {
 	p := ProducePartition{Index: w.r.int32("partition index")}
 	n := w.r.length(w.flexible, false, "records")
@@ -129,11 +131,11 @@ func (w *ProduceWalk) NextPartition() (ProducePartition, error) {
 	return p, w.partitionEnd()
 }
 
-// End reads what is behind the last topic.
+// End reads what follows the last topic.
 func (w *ProduceWalk) End() error { return w.end() }
 
-// Measure reads a request from its first topic to its end. It returns how many
-// partitions the request names, and how many bytes its reply takes.
+// Measure reads a request from its first topic to its end, and returns how many
+// partitions it names and the size of its reply.
 func (w *ProduceWalk) Measure(header *Request) (partitions, replyBytes int, err error) {
 	replyBytes = ProduceHeadBytes(header, w.topics) + ProduceEndBytes(w.version)
 	for w.topics > 0 {
@@ -153,16 +155,16 @@ func (w *ProduceWalk) Measure(header *Request) (partitions, replyBytes int, err 
 	return partitions, replyBytes, w.End()
 }
 
-// A Produce response (ProduceResponse.json) is put as a head, for each topic a
-// topic, for each partition a partition, and an end. Behind a topic's last
-// partition stand its tags: PutProducePartition is told.
+// A Produce response (ProduceResponse.json) is written as a head, for each topic a topic
+// and for each of its partitions a partition, and an end. A topic's tagged fields follow
+// its last partition, so PutProducePartition is told which one that is.
 
-// ProduceHeadBytes is the size of what PutProduceHead puts.
+// ProduceHeadBytes is the size of what PutProduceHead writes.
 func ProduceHeadBytes(h *Request, topics int) int {
 	return headBytes(h) + countBytes(h.Flexible, topics)
 }
 
-// PutProduceHead puts the response header and the number of topics.
+// PutProduceHead writes the response header and the number of topics.
 func PutProduceHead(b []byte, h *Request, topics int) {
 	w := writer{b: b}
 	w.head(h)
@@ -170,7 +172,7 @@ func PutProduceHead(b []byte, h *Request, topics int) {
 	w.done()
 }
 
-// ProduceTopicBytes is the size of what PutProduceTopic puts.
+// ProduceTopicBytes is the size of what PutProduceTopic writes.
 func ProduceTopicBytes(version int16, name, partitions int) int {
 	if version >= ProduceByID {
 		return topicIDBytes(partitions)
@@ -178,8 +180,8 @@ func ProduceTopicBytes(version int16, name, partitions int) int {
 	return topicBytes(flexible(KeyProduce, version), name, partitions)
 }
 
-// PutProduceTopic puts a topic's name, from ProduceByID on the bytes of its id,
-// and its number of partitions.
+// PutProduceTopic writes a topic's name, or from ProduceByID on the bytes of its id, and
+// its number of partitions.
 func PutProduceTopic(b []byte, version int16, name []byte, partitions int) {
 	w := writer{b: b}
 	if version >= ProduceByID {
@@ -190,7 +192,7 @@ func PutProduceTopic(b []byte, version int16, name []byte, partitions int) {
 	w.done()
 }
 
-// ProducePartitionBytes is the size of what PutProducePartition puts.
+// ProducePartitionBytes is the size of what PutProducePartition writes.
 func ProducePartitionBytes(version int16, last bool) int {
 	n := 4 + 2 + 8
 	if version >= 2 {
@@ -212,8 +214,8 @@ func ProducePartitionBytes(version int16, last bool) int {
 	return n
 }
 
-// PutProducePartition puts one partition's result. last: it is its topic's last;
-// stamp: the time the broker gave the records, -1 where they keep their own.
+// PutProducePartition writes one partition's result. last: it is its topic's last one.
+// stamp: the broker's timestamp of the records, -1 if they keep their own.
 func PutProducePartition(b []byte, version int16, last bool, index int32, code ErrorCode, base, stamp, start int64) {
 	w := writer{b: b}
 	w.int32(index)
@@ -240,7 +242,7 @@ func PutProducePartition(b []byte, version int16, last bool, index int32, code E
 	w.done()
 }
 
-// ProduceEndBytes is the size of what PutProduceEnd puts.
+// ProduceEndBytes is the size of what PutProduceEnd writes.
 func ProduceEndBytes(version int16) int {
 	n := tagBytes(flexible(KeyProduce, version))
 	if version >= 1 {
@@ -249,7 +251,7 @@ func ProduceEndBytes(version int16) int {
 	return n
 }
 
-// PutProduceEnd closes the response.
+// PutProduceEnd writes the end of the response.
 func PutProduceEnd(b []byte, version int16) {
 	w := writer{b: b}
 	if version >= 1 {

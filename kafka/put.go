@@ -2,10 +2,10 @@ package kafka
 
 import "encoding/binary"
 
-// PutInt32 puts v at the start of b, big-endian.
+// PutInt32 writes v to the start of b, big-endian.
 func PutInt32(b []byte, v int32) { binary.BigEndian.PutUint32(b, uint32(v)) }
 
-// writer puts fields one behind the other into a slice of just the right size.
+// writer writes fields one after another to a slice of exactly their size.
 type writer struct {
 	b []byte
 	n int
@@ -85,8 +85,8 @@ func tagBytes(flexible bool) int {
 	return 0
 }
 
-// headBytes is the response header: correlation id, and tags from header
-// version 1 on.
+// headBytes is the size of the response header: correlation id, and from header version
+// 1 on tagged fields.
 func headBytes(h *Request) int { return 4 + tagBytes(h.Flexible) }
 
 func (w *writer) head(h *Request) {
@@ -94,8 +94,8 @@ func (w *writer) head(h *Request) {
 	w.tags(h.Flexible)
 }
 
-// topicBytes is the size of a topic's name and number of partitions; a topic
-// without any is closed at once.
+// topicBytes is the size of a topic's name and number of partitions. The tagged fields
+// of a topic without partitions follow at once.
 func topicBytes(flexible bool, name, partitions int) int {
 	n := nameBytes(flexible, name) + countBytes(flexible, partitions)
 	if partitions == 0 {
@@ -104,7 +104,7 @@ func topicBytes(flexible bool, name, partitions int) int {
 	return n
 }
 
-// topicIDBytes is topicBytes of a topic that is named by its id.
+// topicIDBytes is topicBytes for a topic that is named by its id.
 func topicIDBytes(partitions int) int {
 	n := TopicIDBytes + countBytes(true, partitions)
 	if partitions == 0 {

@@ -2,18 +2,17 @@ package kafka
 
 import "strconv"
 
-// Fault is why a request cannot be read. It is a value: making one costs
-// nothing.
+// Fault is why a request cannot be parsed. It is a value, so that making one does not
+// allocate.
 type Fault struct {
 	What string
-	At   int // position in the request, after its length
+	At   int // position in the request, not counting its length field
 }
 
-// Error names what was wrong and where.
+// Error names what was wrong, and where.
 func (f *Fault) Error() string { return f.What + " at byte " + strconv.Itoa(f.At) }
 
-// ErrTooMany refuses a request that names more partitions than there is room
-// for.
+// ErrTooMany refuses a request that names more partitions than there is room for.
 var ErrTooMany error = &Fault{What: "the request names too many partitions"}
 
 // Span is a place in a request: offset and length in bytes.
@@ -21,25 +20,25 @@ type Span struct{ Off, Len int }
 
 const scratchBytes = 1 << 16
 
-// Reader reads a request that lies in pieces. The first fault sticks: what is
-// read after it is zero. A Reader belongs to one shard and is used again and
-// again.
+// Reader reads the fields of a request that was received in several slices, called
+// pieces. After the first fault all fields are zero. A Reader belongs to one shard and
+// is reused for every request.
 //
-// Invariant: at is the position of piece[i] in the request; 0 <= off <= len(piece[i]).
+// Invariants: at is the position of pieces[i] in the request; 0 <= off <= len(pieces[i]).
 type Reader struct {
 	pieces  [][]byte
-	piece   []byte // the present one; nil after a fault
-	i       int    // its number
-	off     int    // in it
-	at      int    // where it begins in the request
+	piece   []byte // the current one; nil after a fault
+	i       int    // its index
+	off     int    // of the next byte in it
+	at      int    // its position in the request
 	total   int
 	failed  bool
 	fault   Fault
-	scratch [scratchBytes]byte // fields that straddle two pieces are put together here; used again from its start when it is full
+	scratch [scratchBytes]byte // fields that straddle two pieces are copied here; once full it is reused from its start
 	used    int
 }
 
-// Reset begins a request.
+// Reset begins to read a request.
 func (r *Reader) Reset(pieces [][]byte) {
 	r.pieces, r.piece, r.i, r.off, r.at, r.total, r.failed, r.used = pieces, nil, 0, 0, 0, 0, false, 0
 	for _, p := range pieces {
@@ -51,13 +50,13 @@ func (r *Reader) Reset(pieces [][]byte) {
 	r.settle()
 }
 
-// Mark is a place to come Back to.
+// Mark is a position to which Back returns.
 type Mark struct{ i, off, at int }
 
-// Mark is where the Reader stands.
+// Mark returns the Reader's position.
 func (r *Reader) Mark() Mark { return Mark{r.i, r.off, r.at} }
 
-// Back returns to a place of the same request, which had no fault since.
+// Back returns to a position in the same request. There was no fault since.
 func (r *Reader) Back(m Mark) {
 	r.i, r.off, r.at = m.i, m.off, m.at
 	if len(r.pieces) > 0 {
@@ -65,13 +64,13 @@ func (r *Reader) Back(m Mark) {
 	}
 }
 
-// Offset is the position of the next byte.
+// Offset returns the position of the next byte.
 func (r *Reader) Offset() int { return r.at + r.off }
 
-// Left is how many bytes are left.
+// Left returns how many bytes are left.
 func (r *Reader) Left() int { return r.total - r.at - r.off }
 
-// Err is the first fault, or nil.
+// Err returns the first fault, or nil.
 func (r *Reader) Err() error {
 	if !r.failed {
 		return nil
@@ -86,7 +85,7 @@ func (r *Reader) fail(what string) {
 	}
 }
 
-// settle moves past pieces that are used up.
+// settle moves past pieces that are read to their end.
 func (r *Reader) settle() {
 	for r.i < len(r.pieces)-1 && r.off == len(r.pieces[r.i]) {
 		r.at += len(r.pieces[r.i])
@@ -95,8 +94,8 @@ func (r *Reader) settle() {
 	}
 }
 
-// near is the next n bytes where they lie in one piece and more of it follows, as
-// nearly all do; else nil, and take has to look.
+// near returns the next n bytes if they are in one piece with more bytes after them,
+// which is nearly always so. Otherwise it returns nil, and the caller calls take.
 func (r *Reader) near(n int) []byte {
 	from, to := r.off, r.off+n
 	if to >= len(r.piece) {
@@ -106,8 +105,8 @@ func (r *Reader) near(n int) []byte {
 	return r.piece[from:to]
 }
 
-// take is the next n bytes, as a view where they lie in one piece, else put
-// together. nil: there are not as many.
+// take returns the next n bytes: a view if they are in one piece, else a copy. nil: the
+// request has fewer.
 func (r *Reader) take(n int, what string) []byte {
 	if r.failed {
 		return nil
@@ -143,7 +142,7 @@ func (r *Reader) take(n int, what string) []byte {
 	return b
 }
 
-// skip moves n bytes on.
+// skip skips n bytes.
 func (r *Reader) skip(n int, what string) {
 	if r.failed {
 		return
@@ -160,8 +159,8 @@ func (r *Reader) skip(n int, what string) {
 	}
 }
 
-// CopyTo copies a place of the request to dst, which is as long. It does not
-// move the Reader.
+// CopyTo copies the bytes of a Span to dst, which has the same length. It does not move
+// the Reader.
 func (r *Reader) CopyTo(s Span, dst []byte) {
 	at, n := 0, 0
 	for _, p := range r.pieces {
@@ -237,7 +236,8 @@ func (r *Reader) uvarint(what string) uint32 {
 	return 0
 }
 
-// length reads the length of a string, array or bytes: -1 is null.
+// length reads the length of a string, an array or bytes; -1 is null. short: the length
+// of a string that is not flexible has 16 bits.
 func (r *Reader) length(flexible, short bool, what string) int {
 	switch {
 	case flexible:
@@ -259,7 +259,7 @@ func (r *Reader) text(flexible bool, what string) []byte {
 	return r.take(n, what)
 }
 
-// nullable reads a string that may be null: nil.
+// nullable reads a string that may be null, which it returns as nil.
 func (r *Reader) nullable(flexible bool, what string) []byte {
 	n := r.length(flexible, true, what)
 	if n == -1 {
@@ -272,9 +272,9 @@ func (r *Reader) nullable(flexible bool, what string) []byte {
 	return r.take(n, what)
 }
 
-// count reads the length of an array of elements of at least size bytes each;
-// null counts as none. A count that the rest of the request cannot hold is a
-// lie, and refused before anybody loops over it.
+// count reads the length of an array whose elements have at least size bytes each; null
+// counts as 0. A count that the rest of the request cannot hold is refused here, before
+// a loop over it.
 func (r *Reader) count(flexible bool, size int, what string) int {
 	n := r.length(flexible, false, what)
 	if n == -1 {
@@ -310,15 +310,15 @@ func (r *Reader) tags(flexible bool, what string) {
 type Request struct {
 	Key, Version int16
 	Correlation  int32
-	ClientID     []byte // a view, until the Reader is used again; nil: null
+	ClientID     []byte // a view, valid until the Reader is used again; nil: null
 	Flexible     bool
 }
 
-// ApiVersionsMax is the highest version of ApiVersions that is read.
+// ApiVersionsMax is the highest version of ApiVersions that is served.
 const ApiVersionsMax = 4
 
-// ParseHeader reads header version 1 or 2 into h (RequestHeader.json). The header
-// of a key or version that is not known here is read as far as every version has it.
+// ParseHeader reads header version 1 or 2 into h (RequestHeader.json). Of an unknown key
+// or version it reads only the fields that all header versions have.
 func ParseHeader(r *Reader, h *Request) error {
 	h.Key, h.Version, h.Correlation = r.int16("API key"), r.int16("API version"), r.int32("correlation id")
 	h.ClientID, h.Flexible = nil, false
@@ -326,7 +326,7 @@ func ParseHeader(r *Reader, h *Request) error {
 		h.Flexible = h.Version >= k.Flexible
 	}
 	if h.Key == KeyApiVersions && (h.Version < 0 || h.Version > ApiVersionsMax) {
-		return r.Err() // whatever follows: the answer does not depend on it
+		return r.Err() // the reply does not depend on the rest
 	}
 	// The client id is an old-style string in both versions.
 	h.ClientID = r.nullable(false, "client id")
@@ -334,11 +334,12 @@ func ParseHeader(r *Reader, h *Request) error {
 	return r.Err()
 }
 
-// Software is where a request names the software of its client.
+// Software is the places in a request of its client's software name and version.
 type Software struct{ Name, Version Span }
 
-// ParseApiVersions reads what follows the header, and says where the client names
-// its software and whether it does as it may (ApiVersionsRequest.json, KIP-511).
+// ParseApiVersions reads the body of an ApiVersions request (ApiVersionsRequest.json,
+// KIP-511). It returns where the client names its software, and whether name and version
+// are valid.
 func ParseApiVersions(r *Reader, version int16) (where Software, valid bool, err error) {
 	if version < 3 {
 		return where, true, nil
@@ -351,7 +352,7 @@ func ParseApiVersions(r *Reader, version int16) (where Software, valid bool, err
 	return where, valid, r.Err()
 }
 
-// softwareWord says whether a word is letters and digits, with dots and hyphens
+// softwareWord says whether a word consists of letters and digits, with dots and hyphens
 // between them.
 func softwareWord(b []byte) bool {
 	for i, c := range b {
