@@ -220,16 +220,13 @@ func (e *Engine) sendExtent(i int32, sleep *ioring.Instant) {
 func (e *Engine) pushExtent(i int32, sleep *ioring.Instant) {
 	ext := &e.extents.pool[i]
 	if !ext.opened {
-		file, pending, errno := e.files.acquire(&e.segments.all[ext.segment], false)
+		file, pending, errno := e.files.acquire(&e.segments.all[ext.segment], false, sleep)
 		if errno != 0 {
 			ext.io.errno, ext.io.failed = errno, ioring.Open
 			e.extentOver(i)
 			return
 		}
 		if pending {
-			if e.ring.Room() < 1 {
-				earlier(sleep, e.now)
-			}
 			return
 		}
 		ext.opened, ext.io.file = true, file

@@ -68,12 +68,14 @@ func (f *files) allocate(arena *mem.Arena) (err error) {
 	return err
 }
 
-// acquire pins a segment's file for I/O until unpin. pending: it is being opened, ask
-// again at the next step. errno: it cannot be opened.
-func (f *files) acquire(seg *segment, create bool) (slot uint32, pending bool, errno int) {
+// acquire pins a segment's file for I/O until unpin. pending: it is being opened, and has
+// to be asked for again at the next step, which comes at once if the ring has no room now.
+// errno: it cannot be opened.
+func (f *files) acquire(seg *segment, create bool, sleep *ioring.Instant) (slot uint32, pending bool, errno int) {
 	if seg.file == none {
 		i := f.take()
 		if i == none {
+			f.wait(sleep)
 			return 0, true, 0
 		}
 		opened := &f.table[i]
@@ -96,7 +98,16 @@ func (f *files) acquire(seg *segment, create bool) (slot uint32, pending bool, e
 	case fileOpening:
 		f.push(seg.file)
 	}
+	f.wait(sleep)
 	return 0, true, 0
+}
+
+// wait has the next step come at once if the ring has no room for an open or close. Else the
+// completion brings it.
+func (f *files) wait(sleep *ioring.Instant) {
+	if f.env.ring.Room() < 1 {
+		earlier(sleep, f.env.now)
+	}
 }
 
 // unpin ends the use of a file that acquire pinned.

@@ -49,7 +49,7 @@ type Stats struct {
 	Recycled, Zeroed                uint64 // segments made of removed segments' files; of files of zeroes
 	ZeroBytes                       uint64 // written to files of zeroes
 	NoSpace, DrainRetries           uint64
-	WaitMemory, WaitRoom, Truncated uint64 // calls that returned these; starts moved
+	WaitMemory, WaitRoom, Truncated uint64 // calls that returned these (and room asked for ahead of need); starts moved
 }
 
 // Stats are the engine's counters; they go on counting.

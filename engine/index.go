@@ -173,16 +173,13 @@ func (x *indexer) step(logs *logTable, segments *segments, files *files, sleep *
 	}
 	seg := &segments.all[job.segment]
 	if !job.opened {
-		_, pending, errno := files.acquire(seg, false)
+		_, pending, errno := files.acquire(seg, false, sleep)
 		if errno != 0 {
 			seg.readers--
 			job.active = false
 			return
 		}
 		if pending {
-			if x.env.ring.Room() < 1 {
-				earlier(sleep, x.env.now)
-			}
 			return
 		}
 		job.opened = true

@@ -72,32 +72,32 @@ func (s jobStage) code() ioring.Code {
 	return ioring.Sync
 }
 
-// take takes a free job; nil: all are busy.
-func (p *provisioner) take() *provisionJob {
+// begin takes a free job for a log. A nil job: it has to wait, and the Status says for what.
+func (p *provisioner) begin(lg *log) (*provisionJob, Status) {
+	if lg.noSpace {
+		if p.env.now < lg.retryAt {
+			return nil, NoSpace
+		}
+		lg.noSpace = false
+	}
+	if lg.provisioning || p.env.failed {
+		return nil, p.env.waitForRoom()
+	}
 	for i := range p.jobs {
 		if p.jobs[i].stage == jobFree {
 			p.busy++
-			return &p.jobs[i]
+			return &p.jobs[i], OK
 		}
 	}
-	return nil
+	return nil, p.env.waitForRoom()
 }
 
 // requestSegment has the log's next segment made, with room for n entry bytes. The
 // Status is for an append that cannot go on without it: WaitRoom or NoSpace.
 func (p *provisioner) requestSegment(segments *segments, files *files, recycled *recycledFiles, lg *log, n int64) Status {
-	if lg.noSpace {
-		if p.env.now < lg.retryAt {
-			return NoSpace
-		}
-		lg.noSpace = false
-	}
-	if lg.provisioning || p.env.failed {
-		return p.env.waitForRoom()
-	}
-	job := p.take()
+	job, st := p.begin(lg)
 	if job == nil {
-		return p.env.waitForRoom()
+		return st
 	}
 	*job = provisionJob{stage: jobOpen, create: true, log: lg.slot, segment: none, bytes: growBytesMin}
 	file := none
@@ -134,18 +134,9 @@ func (p *provisioner) requestSegment(segments *segments, files *files, recycled 
 // requestGrowth has a log's segment grown to at least need bytes. The Status is as
 // requestSegment's.
 func (p *provisioner) requestGrowth(lg *log, seg *segment, need int64) Status {
-	if lg.noSpace {
-		if p.env.now < lg.retryAt {
-			return NoSpace
-		}
-		lg.noSpace = false
-	}
-	if lg.provisioning || p.env.failed {
-		return p.env.waitForRoom()
-	}
-	job := p.take()
+	job, st := p.begin(lg)
 	if job == nil {
-		return p.env.waitForRoom()
+		return st
 	}
 	need = int64(format.AlignBlock(int(need)))
 	bytes := max(seg.allocated, growBytesMin)
@@ -213,16 +204,13 @@ func (e *Engine) stepJob(index uint32, job *provisionJob, sleep *ioring.Instant)
 		format.PutSegmentPath(path.Bytes()[format.SegmentPathBytes:], seg.generation)
 		job.pushed = e.ring.Push(ioring.Op{Code: ioring.Rename, Buf: path, Token: token})
 	case jobOpen:
-		_, pending, errno := e.files.acquire(seg, job.create)
+		_, pending, errno := e.files.acquire(seg, job.create, sleep)
 		if errno != 0 {
 			job.errno = errno
 			e.jobFailed(job)
 			return
 		}
 		if pending {
-			if e.ring.Room() < 1 {
-				earlier(sleep, e.now)
-			}
 			return
 		}
 		job.pinned, job.stage = true, jobAllocate

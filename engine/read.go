@@ -227,16 +227,13 @@ func (r *diskReads) step(segments *segments, files *files, sleep *ioring.Instant
 			return // the step comes again when one of them completes
 		}
 		if !read.opened {
-			_, pending, errno := files.acquire(&segments.all[read.segment], false)
+			_, pending, errno := files.acquire(&segments.all[read.segment], false, sleep)
 			if errno != 0 {
 				r.env.survived(r.failureOf(segments, read, ioring.Open, errno))
 				r.end(segments, files, uint32(i), Corrupt)
 				continue
 			}
 			if pending {
-				if r.env.ring.Room() < 1 {
-					earlier(sleep, r.env.now)
-				}
 				continue
 			}
 			read.opened = true

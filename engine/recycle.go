@@ -236,15 +236,12 @@ func (r *recycledFiles) stepPreallocate(journal *journal, segments *segments, fi
 	op := ioring.Op{Token: ioring.MakeToken(kindPreallocate, 0, 0)}
 	switch prealloc.stage {
 	case preallocOpen:
-		_, pending, errno := files.acquire(seg, true)
+		_, pending, errno := files.acquire(seg, true, sleep)
 		if errno != 0 {
 			r.preallocFailed(segments, files, ioring.Open, errno)
 			return
 		}
 		if pending {
-			if r.env.ring.Room() < 1 {
-				earlier(sleep, r.env.now)
-			}
 			return
 		}
 		prealloc.pinned, prealloc.stage = true, preallocAllocate
