@@ -13,7 +13,8 @@ import (
 type franz struct{ extra []kgo.Opt }
 
 func (f franz) dial(b *broker, opts ...kgo.Opt) (*kgo.Client, error) {
-	base := []kgo.Opt{kgo.SeedBrokers(b.addr()), kgo.MetadataMinAge(50 * time.Millisecond), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond })}
+	// a broker that is killed while a client connects ends its first read, which kgo takes for a want of TLS unless told otherwise
+	base := []kgo.Opt{kgo.AlwaysRetryEOF(), kgo.SeedBrokers(b.addr()), kgo.MetadataMinAge(50 * time.Millisecond), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond })}
 	return kgo.NewClient(append(append(base, f.extra...), opts...)...)
 }
 
