@@ -11,21 +11,21 @@ import (
 	"github.com/tailbound/tailbound/shard/control"
 )
 
-// Broker is all shards of a process, and the mail between them.
+// Broker is the shards of a process, and the mail between them.
 type Broker struct {
 	Boot   *engine.RecoveredState // what opening the data directory found
 	post   *shard.Post
 	shards []*shard.Shard // [0] is the control shard
 }
 
-// Machine is what a broker runs on: threads with an io_uring each, or a
-// simulated one.
+// Machine is what a broker runs on: threads with an io_uring each, or the simulator's
+// world.
 type Machine interface {
 	// Recover calls recover with a ring on the data directory and an arena of
 	// m.RecoveryBytes. Both end with the call.
 	Recover(m Memory, recover func(ioring.Ring, *mem.Arena) (*engine.RecoveredState, error)) (*engine.RecoveredState, error)
-	// Open calls open once for each shard of the plan, where that shard is going to
-	// run, and returns when all are open or one could not be.
+	// Open calls open once for each shard of the plan, on the thread that the shard is
+	// going to run on, and returns when all are open or one could not be opened.
 	Open(plan []Memory, open func(shard int, p Place) (*shard.Shard, error)) error
 }
 
@@ -38,8 +38,8 @@ type Place struct {
 }
 
 // Compose builds a broker on a machine: it plans memory, recovers the data
-// directory, makes the mailboxes, and opens the control shard, with its API, and
-// every data shard. Errors are of the plan, of what the directory holds, and of the machine.
+// directory, makes the mailboxes, and opens the control shard, with its API, and every
+// data shard. Errors are those of the plan, of the directory, and of the machine.
 func Compose(o Options, on Machine) (*Broker, error) {
 	plan, err := Plan(o)
 	if err != nil {
@@ -75,10 +75,10 @@ func Compose(o Options, on Machine) (*Broker, error) {
 // Stop asks all shards to stop cleanly. Any thread may call it.
 func (b *Broker) Stop() { b.post.Stop() }
 
-// Shards are for reading counters that are published. Only the thread that runs
-// a shard calls it.
+// Shards returns all shards, for their published counters. Only the thread that runs a
+// shard may call the shard's other methods.
 func (b *Broker) Shards() []*shard.Shard { return b.shards }
 
-// Wake has a shard take a turn, so that it hands over what it was asked for. Any
-// thread may call it, while the shard runs.
+// Wake makes a shard take a turn, so that it hands over what a collector has asked for.
+// Any thread may call it while the shard runs.
 func (b *Broker) Wake(i int) { b.post.Waker(i).Wake() }

@@ -11,30 +11,30 @@ import (
 	"github.com/tailbound/tailbound/shard"
 )
 
-// Memory is how one shard's arena is shared out, and how long its tables are.
-// Every pool is a term of one sum:
+// Memory is how one shard's arena is divided, and how long its tables are. Every pool
+// is a term of one sum:
 //
-//	receive     requests on their way in, and those that wait    1/4 of the arena
+//	receive     requests being received, and requests that wait  1/4 of the arena
 //	replies, mail between shards                                 1/16
 //	fetch sessions                                               1/32
 //	the engine's run, read and checkpoint buffers                by its limits
-//	log memory  open frames, undrained journal, cache            what is left, about half
+//	log memory  open frames, unflushed data, cache               the rest, about half
 //
-// shard.Open allocates from it in this order; what does not fit is refused there, by name.
+// shard.Open allocates in this order, and refuses by its name what does not fit.
 type Memory struct {
 	ArenaBytes    int
 	RecoveryBytes int // of the arena that the data directory is recovered in
 
 	// Connections and requests.
-	ListenersMax       int // file slots of listeners; the engine's are behind them
+	ListenersMax       int // file slots of listeners; the engine's follow them
 	ConnsMax           int
 	RequestsMax        int // in flight
-	PipelineMax        int // of them, of one connection
+	PipelineMax        int // of these, of one connection
 	RequestBytesMax    int // one request
 	ReceiveBufferBytes int
 	ReceiveBuffers     int
 	ReplyBlocks        int // of 4 KiB
-	AttachedMax        int // pieces of answers that are sent from where they lie
+	AttachedMax        int // slices of replies that are sent by reference
 	MailBytes          int // a power of two
 
 	// Logs.
@@ -42,7 +42,7 @@ type Memory struct {
 	FilesMax       int // that the engine has open
 	SegmentBytes   int
 	JournalBytes   int
-	LogMemoryBytes int // at most; less where the arena has less left
+	LogMemoryBytes int // at most; less if less of the arena is left
 	BatchBytesMax  int
 	CheckLogs      int   // as in engine.Options
 	CheckPauseNS   int64 // as in engine.Options
@@ -57,9 +57,9 @@ type Memory struct {
 const (
 	// ArenaBytesMin is the smallest arena of a data shard.
 	ArenaBytesMin = 64 << 20
-	// SpareBytesMax is the most that a data shard keeps of files that logs let go.
+	// SpareBytesMax bounds the files of logs that a data shard keeps for reuse.
 	SpareBytesMax = 2 << 30
-	// PrepareBytesMin is the least that a data shard keeps ready, where it does.
+	// PrepareBytesMin is the least that a data shard keeps preallocated, if it does.
 	PrepareBytesMin = engine.PrepareBytesMin
 	// ListenersMax is how many listeners a broker may have.
 	ListenersMax = 8
@@ -67,12 +67,12 @@ const (
 	listenerSlot      = 0 // file slot of the first listener
 	controlArena      = 96 << 20
 	controlBatchBytes = 3 << 19 // one command: the members of a group, and a batch around them
-	socketsSpare      = 64      // for connections that are refused, until they are closed
-	descriptorsSpare  = 1024    // the process's own: rings, listeners, what profiles it
+	socketsSpare      = 64      // for refused connections until they are closed
+	descriptorsSpare  = 1024    // for the process's rings, listeners and profiling
 )
 
-// Plan shares out the memory of each shard: [0] is the control shard's. All
-// data shards have the same.
+// Plan divides the memory of each shard: [0] is the control shard's plan. All data
+// shards have the same.
 func Plan(o Options) ([]Memory, error) {
 	var control, data Memory
 	switch {
@@ -98,7 +98,7 @@ func dataMemory(o Options, arena int) Memory {
 		ReplyBlocks: arena / 32 / 4096, MailBytes: min(4<<20, arena/32),
 		LogsMax: max(64, o.PartitionsMax), FilesMax: 2048, SegmentBytes: 256 << 20, JournalBytes: o.JournalBytes, LogMemoryBytes: arena, BatchBytesMax: o.MessageBytesMax,
 		ProducersMax: 16384,
-		WaitersMax:   max(16384, 4*o.PartitionsMax), // a quarter of them is one request's, which may name every partition
+		WaitersMax:   max(16384, 4*o.PartitionsMax), // one request may use a quarter, and may name every partition
 		SessionsMax:  o.FetchSessionsMax, SessionPartitionsMax: arena / 32 / shard.SessionPartitionBytes,
 	}
 	m.RequestBytesMax = m.ReceiveBuffers * m.ReceiveBufferBytes / 4
@@ -108,16 +108,16 @@ func dataMemory(o Options, arena int) Memory {
 
 func controlMemory(o Options) Memory {
 	m := dataMemory(o, controlArena)
-	// Many small requests, and connections that wait hold a buffer each.
+	// Requests are many and small, and each waiting connection holds a buffer.
 	m.ReceiveBufferBytes, m.ReceiveBuffers, m.RequestBytesMax = 16<<10, 1024, 4<<20
 	m.MailBytes = 32 << 20
 	m.LogsMax = 16
 	m.JournalBytes = 8 << 20
 	m.LogMemoryBytes = 16 << 20
 	m.SegmentBytes = 64 << 20
-	m.BatchBytesMax = controlBatchBytes // its batches are commands, of no client's size
+	m.BatchBytesMax = controlBatchBytes // its batches are commands, whatever size clients' batches have
 	m.ProducersMax = 16
-	m.SessionPartitionsMax = 0 // it leads no partition: there are no sessions
+	m.SessionPartitionsMax = 0 // it leads no partition, so it has no sessions
 	return m
 }
 
@@ -129,10 +129,10 @@ func floorPower(n int) int {
 	return p
 }
 
-// mailboxCapacity is how many mails fit between two shards.
+// mailboxCapacity returns how many messages fit between two shards.
 func mailboxCapacity(plan []Memory) int { return 4 * plan[len(plan)-1].RequestsMax }
 
-// shardOptions are what shard i is told.
+// shardOptions returns the options of shard i.
 func shardOptions(o Options, plan []Memory, i int) shard.Options {
 	m := plan[i]
 	return shard.Options{
@@ -166,14 +166,15 @@ func engineOptions(o Options, m Memory) engine.Options {
 	}
 }
 
-// recoverOptions are the control shard's, for batches of every shard.
+// recoverOptions returns the options of recovery: the control shard's, with the largest
+// batch of all shards.
 func recoverOptions(o Options, plan []Memory) recovery.Options {
 	e := engineOptions(o, plan[0])
 	e.BatchBytesMax = o.MessageBytesMax
 	return recovery.Options{Options: e, Shards: o.DataShards, Shard0: plan[0].BatchBytesMax, Seed: o.NewDirectory}
 }
 
-// kernelOptions are those of the io_uring of a shard with such a plan.
+// kernelOptions returns the options of the io_uring of a shard with this plan.
 func kernelOptions(o Options, m Memory, workers []int) ioring.KernelOptions {
 	return ioring.KernelOptions{
 		Entries: 1024, CQEntries: 8192, Files: m.ListenersMax + m.FilesMax, Sockets: m.ConnsMax + socketsSpare,
@@ -182,8 +183,8 @@ func kernelOptions(o Options, m Memory, workers []int) ioring.KernelOptions {
 	}
 }
 
-// FilesNeeded is what RLIMIT_NOFILE has to allow: the kernel refuses a ring
-// more file slots than that, and there are some descriptors beside them.
+// FilesNeeded returns what RLIMIT_NOFILE has to allow: a ring may not have more file
+// slots than that, and the process needs descriptors besides.
 func FilesNeeded(o Options) (int, error) {
 	plan, err := Plan(o)
 	if err != nil {
@@ -209,7 +210,8 @@ func PlanPools(o Options, i int) (shard.Plan, error) {
 	return shard.PlanPools(arena, shardOptions(o, plan, i))
 }
 
-// MailboxBytes is what the mailboxes between all shards take, beside arenas.
+// MailboxBytes returns the memory of the mailboxes between all shards, which is outside
+// the arenas.
 func MailboxBytes(o Options) (int, error) {
 	plan, err := Plan(o)
 	if err != nil {
@@ -218,14 +220,13 @@ func MailboxBytes(o Options) (int, error) {
 	return shard.PostBytes(o.DataShards, mailboxCapacity(plan)), nil
 }
 
-// What an offline check of a data directory needs: an arena, file slots, and
-// the engine's sizes.
+// The sizes for an offline check of a data directory.
 const (
 	CheckArenaBytes = 256 << 20
 	CheckFiles      = 64
 )
 
-// CheckOptions are the engine's sizes for a check.
+// CheckOptions returns the engine's options for an offline check.
 func CheckOptions() recovery.Options {
 	o := Defaults()
 	o.MessageBytesMax, o.PartitionsMax = 16<<20, 64

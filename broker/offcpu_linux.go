@@ -11,14 +11,15 @@ import (
 	"github.com/tailbound/tailbound/metrics"
 )
 
-// offCPU asks the kernel how long this thread wanted to run and did not. It belongs
-// to the thread of one data shard, which asks at most each sampleNS: a stretch of
-// so long that is missing is so always found in the turn that it came before.
+// offCPU asks the kernel how long this thread could have run and did not. It belongs to
+// the thread of one data shard, which asks at most once in sampleNS. A longer interval
+// off the CPU is therefore always noticed in the turn that follows it. It has three
+// causes:
 //
-//   - waited for a CPU: the second number of /proc/thread-self/schedstat, exact
-//   - kept from it by Go's collector: what was missing while a collection ran
-//   - taken by the host: what turns took that the thread has neither spent on a
-//     CPU nor waited for one; at least that
+//   - waiting for a CPU: the second number of /proc/thread-self/schedstat, exact
+//   - Go's garbage collector: time off the CPU while a collection ran
+//   - the host of a virtual machine: time in turns that the thread neither spent on a
+//     CPU nor waited for one; a lower bound
 type offCPU struct {
 	flight    *metrics.Flight
 	schedstat int // -1: this kernel has none
@@ -26,7 +27,7 @@ type offCPU struct {
 	cpu       int64
 	waited    int64
 	turns     int64 // ns in turns since last
-	ended     int64 // when the last turn did
+	ended     int64 // when the last turn ended
 	waits     uint64
 	collected bool // a collection was under way
 	stats     debug.GCStats
@@ -34,14 +35,13 @@ type offCPU struct {
 }
 
 const (
-	sampleNS = 500e3
-	// what is missing less than that is not asked after
-	missingNS = 50e3
+	sampleNS  = 500e3
+	missingNS = 50e3 // less time off the CPU is ignored
 )
 
-// The runtime's own flag that a collection marks: it stands for the compiler's
-// write barriers, is set and cleared while the world is stopped, and may be
-// linked to (go.dev/issue/67401). There is no other way to know without a lock.
+// writeBarrier is the runtime's flag for the compiler's write barriers, which is set
+// while a garbage collection marks. It changes only while the world is stopped, and may
+// be linked to (go.dev/issue/67401). There is no other way to learn this without a lock.
 //
 //go:linkname writeBarrier runtime.writeBarrier
 var writeBarrier struct {
@@ -50,7 +50,8 @@ var writeBarrier struct {
 	_       uint64
 }
 
-// newOffCPU begins to watch the calling thread; nil where nothing is recorded.
+// newOffCPU begins to watch the calling thread. It returns nil if there is no recorder;
+// the methods of a nil offCPU do nothing.
 func newOffCPU(f *metrics.Flight, now int64) *offCPU {
 	if f == nil {
 		return nil
@@ -61,7 +62,7 @@ func newOffCPU(f *metrics.Flight, now int64) *offCPU {
 		o.schedstat = -1
 	}
 	o.cpu, o.waited = o.read()
-	debug.ReadGCStats(&o.stats) // takes the memory it will need
+	debug.ReadGCStats(&o.stats) // allocates the memory for later calls
 	return o
 }
 
@@ -71,7 +72,7 @@ func (o *offCPU) close() {
 	}
 }
 
-// turned is told when a turn began and ended.
+// turned records when a turn began and ended.
 func (o *offCPU) turned(began, ended int64) {
 	if o != nil {
 		o.busy(ended - began)
@@ -84,8 +85,8 @@ func (o *offCPU) busy(ns int64) {
 	o.turns += ns
 }
 
-// look is called before each turn. What the ring took to hand its operations over
-// is the turn's before, where it neither slept nor spun behind that.
+// look is called before each turn. If the ring neither slept nor polled since the last
+// turn, the time since then was spent on submitting, and counts as a part of that turn.
 func (o *offCPU) look(now int64, stats *ioring.KernelStats) {
 	if o == nil {
 		return
@@ -102,7 +103,7 @@ func (o *offCPU) look(now int64, stats *ioring.KernelStats) {
 	missing := max(0, waited-o.waited)
 	steal := max(0, o.turns-(cpu-o.cpu)-missing)
 	if steal < missingNS {
-		steal = 0 // the clocks' own differences
+		steal = 0 // within the differences between the clocks
 	}
 	gc, collects := int64(0), writeBarrier.enabled
 	if missing+steal >= missingNS && (collects || o.collected || o.endedSince(now)) {
@@ -115,13 +116,13 @@ func (o *offCPU) look(now int64, stats *ioring.KernelStats) {
 }
 
 // endedSince says whether a collection ended since the last look. It takes a few
-// microseconds, and is asked where at least as many were missing.
+// microseconds, and is called only after at least missingNS off the CPU.
 func (o *offCPU) endedSince(now int64) bool {
 	debug.ReadGCStats(&o.stats)
 	return o.stats.NumGC > 0 && time.Since(o.stats.LastGC) < time.Duration(now-o.last)
 }
 
-// read is the CPU time of this thread, and how long it waited for a CPU, ns.
+// read returns in ns the CPU time of this thread and how long it waited for a CPU.
 func (o *offCPU) read() (cpu, waited int64) {
 	ts := (*unix.Timespec)(unsafe.Pointer(o.buf))
 	if _, _, errno := unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_THREAD_CPUTIME_ID, uintptr(unsafe.Pointer(ts)), 0); errno != 0 {

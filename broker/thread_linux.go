@@ -19,7 +19,7 @@ import (
 // Process is a broker whose shards run on threads of their own.
 type Process struct {
 	*Broker
-	done chan error // what each shard's thread ended with
+	done chan error // one from each shard's thread when it ends
 }
 
 // Start composes a broker on threads. It returns when every shard listens, or
@@ -60,15 +60,15 @@ func (p *Process) Wait() error {
 	return nil
 }
 
-// failedAnswerNS is how long the requests of a shard whose storage failed have to
-// be answered before the process ends.
+// failedAnswerNS is how long a shard whose storage failed may take to answer its
+// requests before the process ends.
 const failedAnswerNS = 1e9
 
 // threads is the machine of production: a thread locked to each shard, with an
 // io_uring of its own.
 type threads struct {
 	o     Options
-	begin chan bool     // closed: a shard could not be opened, none is to run
+	begin chan bool     // a value for each thread to run; closed: a shard could not be opened, so none runs
 	ready chan struct{} // a shard listens
 	done  chan error
 }
