@@ -223,7 +223,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// A version of ApiVersions that nobody knows yet is still answered (KIP-511).
+// An unknown version of ApiVersions is still answered (KIP-511).
 func TestApiVersionsOfTheFuture(t *testing.T) {
 	r := new(kafka.Reader)
 	r.Reset([][]byte{{0, 18, 0, 99, 1, 2, 3, 4, 0xff}})

@@ -17,19 +17,18 @@ const (
 	chunkBytes  = 64 << 10
 )
 
-// Disk is a directory tree of files as a power cut sees it. A byte written is
-// in flight until its write completes, then volatile until a sync of its file
-// that was submitted later completes, then durable. Directory entries are
-// durable after an fsync of their directory, sizes and allocations after a
-// sync of their file.
+// Disk is a directory tree of files that survives power cuts as a real one does. A
+// written byte is in flight until its write completes, then volatile until a later
+// submitted sync of its file completes, then durable. Directory entries are durable
+// after an fsync of their directory, sizes and allocations after a sync of their file.
 //
-// A Disk outlives the rings: PowerCut or Kill ends a life, and the next one
-// begins with new rings on the same Disk.
+// A Disk outlives the rings: PowerCut or Kill ends a life, and the next life begins with
+// new rings on the same Disk.
 type Disk struct {
 	// Capacity is the room in bytes; 0: no limit.
 	Capacity int64
-	// Fail, when set, may fail an operation: it returns 0 or a negative
-	// errno. path is the file's.
+	// Fail may fail an operation: it returns 0 or a negative errno. path is the file's.
+	// nil: nothing fails.
 	Fail func(code ioring.Code, path string, offset uint64, n int) int32
 
 	root *inode
@@ -39,8 +38,8 @@ type Disk struct {
 
 // inode is a file or a directory.
 //
-// Invariant: what a reader sees of a file is data, overlaid by the completed
-// changes of pending in their order.
+// Invariant: the present contents of a file are data, with the completed changes of
+// pending applied in their order.
 type inode struct {
 	name string // the last name it had, for messages
 	dir  bool
@@ -48,14 +47,14 @@ type inode struct {
 	data    map[int64][]byte // durable contents, by chunk; a missing chunk is zeroes
 	size    int64            // durable size
 	blocks  bitset           // durable allocation
-	pending []*change        // completed ones in the order of completion, and those in flight
-	seen    int64            // size as seen now
-	held    bitset           // allocation as seen now
-	links   int              // names, as seen now
+	pending []*change        // changes in flight, and completed ones in the order of completion
+	seen    int64            // present size
+	held    bitset           // present allocation
+	links   int              // how many names it has now
 	opens   int
 
 	entries []entry // durable entries of a directory, sorted
-	now     []entry // as seen now
+	now     []entry // its present entries
 	moves   []*move // changes of entries not yet durable, in order
 }
 
@@ -72,11 +71,11 @@ type change struct {
 	grows  bool   // the size becomes at least offset + n
 	done   bool
 	serial uint64 // of its completion
-	doomed bool   // a sync failed over it: no later one of this life makes it durable
+	doomed bool   // a sync of it failed: no later sync of this life makes it durable
 }
 
-// move is one change of directory entries: a name gets a node, or loses it.
-// A rename is one move over two names, kept or lost as one.
+// move is one change of directory entries: a name gets a node, or loses it. A rename is
+// one move of two names, which is kept or lost as a whole.
 type move struct {
 	dir    *inode
 	name   string
@@ -128,7 +127,7 @@ func split(path string) []string {
 	return parts
 }
 
-// walk finds the directory that holds path's last name.
+// walk finds the directory of path's last name.
 func (d *Disk) walk(path string) (dir *inode, last string, errno unix.Errno) {
 	parts := split(path)
 	dir = d.root
@@ -178,7 +177,7 @@ func (d *Disk) set(dir *inode, name string, node *inode) *move {
 	return m
 }
 
-// release gives a nameless, unopened file's room back.
+// release frees the room of a file that has no name and is not open.
 func (d *Disk) release(n *inode) {
 	if n.links == 0 && n.opens == 0 && !n.dir {
 		d.used -= n.held.count() * blockBytes
@@ -273,8 +272,8 @@ func (d *Disk) rename(from, to string) unix.Errno {
 
 // --- contents --------------------------------------------------------------
 
-// begin starts a write or an allocation; done or undo ends it. It reserves
-// room. n is how much of it fits: 0 means ENOSPC.
+// begin starts a write or an allocation and reserves room for it; done or undo ends it.
+// n is how much of it fits; 0 means ENOSPC.
 func (d *Disk) begin(f *inode, offset int64, data []byte, size int64, grows bool) (*change, int64) {
 	n := size
 	for b := offset / blockBytes; b*blockBytes < offset+size; b++ {
@@ -321,7 +320,7 @@ func (d *Disk) undo(f *inode, c *change) {
 	}
 }
 
-// sync makes durable what completed before the serial number before.
+// sync makes the changes durable that completed before the serial number before.
 func (d *Disk) sync(f *inode, before uint64, full bool) {
 	if f.dir {
 		if !full {
@@ -347,8 +346,8 @@ func (d *Disk) sync(f *inode, before uint64, full bool) {
 	f.pending = rest
 }
 
-// under takes out of older changes, which are not durable themselves, what lies
-// where c is: it can no longer come to light.
+// under removes from older changes that are not durable the bytes that c overwrites:
+// they cannot appear any more.
 func under(older []*change, c *change) []*change {
 	if c.data == nil {
 		return older
@@ -374,8 +373,8 @@ func under(older []*change, c *change) []*change {
 	return rest
 }
 
-// doom is what a failed sync does: the kernel marks the pages clean, and no
-// later sync writes them.
+// doom is the effect of a failed sync: the kernel marks the pages clean, and no later
+// sync writes them.
 func (d *Disk) doom(f *inode, before uint64) {
 	for _, c := range f.pending {
 		if c.done && c.serial < before {
@@ -444,7 +443,7 @@ func (n *inode) load(offset int64, p []byte) {
 	}
 }
 
-// read fills p with what a reader sees now, and says how much there was.
+// read fills p with the present contents, and returns how many bytes there were.
 func (n *inode) read(offset int64, p []byte) int {
 	if offset >= n.seen {
 		return 0
@@ -467,14 +466,14 @@ func (n *inode) read(offset int64, p []byte) int {
 
 // --- the end of a life -----------------------------------------------------
 
-// PowerCut ends a life: of what was not durable each 512-byte piece is kept,
-// lost or garbage by itself; names, sizes and allocations that were not
-// synced are there or not.
+// PowerCut ends a life. Of data that was not durable, each sector of 512 bytes is kept,
+// lost or garbage, independently of the others; names, sizes and allocations that were
+// not synced are kept or lost.
 func (d *Disk) PowerCut(r *rand.Rand) {
-	cruel := r.IntN(4) // 0: everything arrived; 1: nothing did; else each by itself
+	cruel := r.IntN(4) // 0: everything is kept; 1: everything is lost; else each independently
 	for _, n := range d.inodes() {
 		if n.dir {
-			prefix := r.IntN(2) == 0 // a journal of metadata keeps order, others need not
+			prefix := r.IntN(2) == 0 // a file system with a metadata journal keeps the order, others need not
 			for _, m := range n.moves {
 				if cruel == 1 || cruel != 0 && r.IntN(2) == 0 {
 					if prefix {
@@ -508,8 +507,8 @@ func (d *Disk) PowerCut(r *rand.Rand) {
 	d.settle()
 }
 
-// land puts a change on the medium: whole (0), not at all (1), a part from
-// its start (2), or each sector by itself (3, 4).
+// land writes a change to the medium: all of it (0), nothing (1), a part from its start
+// (2), or each sector independently (3, 4).
 func (n *inode) land(r *rand.Rand, c *change, fate int) {
 	if fate == 1 {
 		return
@@ -549,14 +548,14 @@ func garbage(r *rand.Rand, p []byte) []byte {
 		for i := range g {
 			g[i] = byte(r.Uint32())
 		}
-	case 2: // half of it, and something else
+	case 2: // half of it, then other bytes
 		copy(g, p[:r.IntN(len(p))])
 	}
 	return g
 }
 
-// Kill ends a life as kill -9 does: what completed is seen, but is not durable
-// yet; what was in flight happened or did not.
+// Kill ends a life like kill -9: completed changes stay, but are not durable yet; changes
+// in flight happened or did not.
 func (d *Disk) Kill(r *rand.Rand) {
 	for _, n := range d.inodes() {
 		rest := n.pending[:0]
@@ -566,7 +565,7 @@ func (d *Disk) Kill(r *rand.Rand) {
 				case 0, 1:
 					continue
 				case 2:
-					// a process dies between the pieces of a large write
+					// a process can die in the middle of a large write
 					if c.n >= 2*blockBytes && c.data != nil {
 						c.n = (1 + r.Int64N(c.n/blockBytes-1)) * blockBytes
 						c.data = c.data[:c.n]
@@ -577,7 +576,7 @@ func (d *Disk) Kill(r *rand.Rand) {
 					n.seen = c.offset + c.n
 				}
 			}
-			c.doomed = false // the next process's sync covers it again
+			c.doomed = false // a sync of the next process covers it again
 			rest = append(rest, c)
 		}
 		n.pending = rest
@@ -586,7 +585,7 @@ func (d *Disk) Kill(r *rand.Rand) {
 	d.count()
 }
 
-// settle makes what is durable be what is seen.
+// settle makes the durable contents the present ones.
 func (d *Disk) settle() {
 	d.root.links = 1
 	var visit func(n *inode)
@@ -608,7 +607,7 @@ func (d *Disk) settle() {
 	d.count()
 }
 
-// trim clears what lies past the end, so that growing again shows zeroes.
+// trim clears the bytes past the end, so that they are zero when the file grows again.
 func (n *inode) trim() {
 	last := n.size / chunkBytes
 	for k, c := range n.data { // order cannot be seen
@@ -630,8 +629,8 @@ func (d *Disk) count() {
 	}
 }
 
-// inodes lists every file and directory that has, or may again have, a name,
-// in an order that the seed fixes.
+// inodes lists every file and directory that has a name or may get one back, in an order
+// that depends on the seed only.
 func (d *Disk) inodes() []*inode {
 	var all []*inode
 	seen := map[*inode]bool{}
@@ -658,10 +657,10 @@ func (d *Disk) inodes() []*inode {
 
 // --- for tests -------------------------------------------------------------
 
-// Used is how many bytes are allocated.
+// Used returns how many bytes are allocated.
 func (d *Disk) Used() int64 { return d.used }
 
-// Paths lists every file as seen now, in order.
+// Paths lists the present files, sorted.
 func (d *Disk) Paths() []string {
 	var out []string
 	var visit func(prefix string, n *inode)
@@ -678,7 +677,7 @@ func (d *Disk) Paths() []string {
 	return out
 }
 
-// Contents is what a reader sees of a file now; nil where there is none.
+// Contents returns the present contents of a file; nil if there is no such file.
 func (d *Disk) Contents(path string) []byte {
 	n, errno := d.lookup(path)
 	if errno != 0 || n.dir {
@@ -689,7 +688,7 @@ func (d *Disk) Contents(path string) []byte {
 	return p
 }
 
-// Size is a file's size as seen now, -1 where there is none.
+// Size returns the present size of a file; -1 if there is no such file.
 func (d *Disk) Size(path string) int64 {
 	n, errno := d.lookup(path)
 	if errno != 0 || n.dir {
@@ -698,7 +697,7 @@ func (d *Disk) Size(path string) int64 {
 	return n.seen
 }
 
-// Overwrite puts p on the medium at offset, past every rule: rot.
+// Overwrite writes p to the medium at offset, outside all rules: corruption.
 func (d *Disk) Overwrite(path string, offset int64, p []byte) {
 	n, errno := d.lookup(path)
 	if errno != 0 || n.dir || offset+int64(len(p)) > n.seen {
@@ -716,13 +715,13 @@ func (d *Disk) Overwrite(path string, offset int64, p []byte) {
 	}
 }
 
-// Flip changes one byte at offset: rot.
+// Flip changes one byte at offset: corruption.
 func (d *Disk) Flip(path string, offset int64) {
 	p := d.Contents(path)
 	d.Overwrite(path, offset, []byte{p[offset] ^ 0x5a})
 }
 
-// Clone is a copy that shares nothing with d.
+// Clone returns a copy that shares nothing with d.
 func (d *Disk) Clone() *Disk {
 	nd := &Disk{Capacity: d.Capacity, used: d.used, Fail: d.Fail}
 	n := d.tick()

@@ -1,12 +1,10 @@
-// Package sim is the lying world: a disk that forgets what was not synced, a
-// network that cuts bytes where it likes, a clock that jumps, and rings
-// (ioring.Ring) over all three, so that journal, recovery, framing and
-// protocol run unchanged under power cuts and kill -9. Of ours it knows only
-// mem and ioring (what lives in this world is in sim/lives); product code never
-// imports it.
+// Package sim is a simulated world with faults: a disk that forgets what was not
+// synced, a network that cuts bytes anywhere, a clock that jumps, and rings
+// (ioring.Ring) over all three. Journal, recovery, framing and protocol run on it
+// unchanged, under power cuts and kill -9. Of Tailbound it knows only mem and ioring;
+// what runs in the world is in sim/lives. Product code never imports it.
 //
-// Invariants: everything that happens is drawn from one source made from the
-// seed; there is no goroutine, no wall clock and no order of a map anywhere;
-// the same seed gives the same trace hash. A checker that finds nothing is
-// not believed until it has found a planted bug (see sim/lives).
+// Invariants: every event is drawn from one random source made from the seed; there is
+// no goroutine, no wall clock and no order of a map; the same seed gives the same trace
+// hash. A checker is not trusted until it has found a planted bug (see sim/lives).
 package sim

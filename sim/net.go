@@ -6,7 +6,7 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// network is the world's: the listeners, by port.
+// network is the world's network: the listeners, by port.
 type network struct {
 	listeners []*listener
 }
@@ -18,8 +18,8 @@ type listener struct {
 	queued []*socket
 }
 
-// socket is the server's end of one connection, a slot of a ring. The other
-// end is a Client.
+// socket is the server's end of a connection, in a slot of a ring. The other end is a
+// Client.
 //
 // Invariant: at most one Recv and one Send are in flight.
 type socket struct {
@@ -28,30 +28,30 @@ type socket struct {
 	slot   uint32
 	client *Client
 
-	inbound []byte         // arrived, not received yet
-	ended   bool           // the client sends nothing after inbound
-	reset   bool           // both ends know nothing any more
+	inbound []byte         // arrived and not received yet
+	ended   bool           // the client sends nothing more after inbound
+	reset   bool           // the connection was reset
 	shut    bool           // the server shut both directions
 	closed  bool           // the server closed its slot
-	arrives ioring.Instant // of the last byte on its way to the server
-	departs ioring.Instant // of the last byte on its way to the client
+	arrives ioring.Instant // when the last byte sent to the server arrives
+	departs ioring.Instant // when the last byte sent to the client arrives
 
 	receive *running
-	flowing bool // a delivery to receive is under way
+	flowing bool // a delivery to the armed Recv is scheduled
 	send    *running
 	pumping bool
 }
 
-// Client is the simulator's end of a connection: drive it from outside, look
-// at Received, consume with Take.
+// Client is the client's end of a connection. A test sends with its methods, reads
+// Received, and consumes with Take.
 type Client struct {
 	w        *World
 	sock     *socket
 	Received []byte
-	// Window is how many more bytes the client takes before the server's
-	// sends become partial and then wait; negative: no limit. See Widen.
+	// Window is how many more bytes the client accepts before the server's sends become
+	// partial and then wait; negative: no limit. See Widen.
 	Window int
-	// Closed: the server closed or reset the connection.
+	// Closed says that the server closed or reset the connection.
 	Closed bool
 	gone   bool
 }
@@ -76,10 +76,10 @@ func (r *Ring) Listen(slot uint32, port int) {
 	r.w.net.listeners = append(r.w.net.listeners, f.listener)
 }
 
-// Dial connects to port; nil where nobody listens.
+// Dial connects to port; nil if no socket listens there.
 func (w *World) Dial(port int) *Client { return w.DialFrom(port, ioring.Address{15: 1}) }
 
-// DialFrom connects to port as a peer of that address.
+// DialFrom connects to port from a peer address.
 func (w *World) DialFrom(port int, from ioring.Address) *Client {
 	for _, l := range w.net.listeners {
 		if l.port != port || l.ring.dead {
@@ -98,8 +98,7 @@ func (w *World) DialFrom(port int, from ioring.Address) *Client {
 	return nil
 }
 
-// Send gives bytes to the network, which delivers them in order, cut where it
-// likes, later.
+// Send gives bytes to the network, which delivers them later, in order and cut anywhere.
 func (c *Client) Send(p []byte) {
 	w, s := c.w, c.sock
 	for len(p) > 0 && !c.gone && !c.Closed {
@@ -143,7 +142,7 @@ func (c *Client) Take(n int) []byte {
 	return p
 }
 
-// Widen lets n more bytes in.
+// Widen lets the client accept n more bytes.
 func (c *Client) Widen(n int) {
 	if c.Window >= 0 {
 		c.Window += n
@@ -241,7 +240,7 @@ func (r *Ring) startNet(x *running) {
 	}
 }
 
-// accept gives waiting connections to the armed Accept.
+// accept completes the armed Accept with waiting connections.
 func (r *Ring) accept(l *listener) {
 	for l.waits != nil && len(l.queued) > 0 {
 		x, slot := l.waits, -1
@@ -289,7 +288,7 @@ func (r *Ring) provide(op ioring.Op) {
 	r.buffers = append(r.buffers, provided{uint16(op.Arg), op.Buf, x})
 }
 
-// flow delivers what arrived to the armed Recv, a piece an event.
+// flow delivers arrived bytes to the armed Recv, some with each event.
 func (r *Ring) flow(s *socket) {
 	if s.flowing || s.receive == nil || len(s.inbound) == 0 && !s.ended && !s.reset && !s.shut {
 		return
@@ -324,7 +323,7 @@ func (r *Ring) flow(s *socket) {
 			r.complete(x, failed(unix.ENOBUFS), 0)
 			return
 		}
-		// any buffer, not the one given last
+		// any buffer, not necessarily the one provided last
 		i := r.w.Rand.IntN(len(r.buffers))
 		b := r.buffers[i]
 		r.buffers = append(r.buffers[:i], r.buffers[i+1:]...)
@@ -345,7 +344,7 @@ func (r *Ring) flow(s *socket) {
 	})
 }
 
-// pump completes the Send in flight with as much as the client takes.
+// pump completes the Send in flight with as many bytes as the client accepts.
 func (r *Ring) pump(s *socket) {
 	if s.pumping || s.send == nil || !s.reset && !s.shut && s.client.Window == 0 {
 		return

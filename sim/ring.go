@@ -12,13 +12,13 @@ import (
 	"github.com/tailbound/tailbound/mem"
 )
 
-// RingOptions are the sizes and the moods of a Ring.
+// RingOptions are the sizes and the fault rates of a Ring.
 type RingOptions struct {
-	Files   int // slots below it are files and listeners, above it accepted sockets; default 1024
+	Files   int // slots below it are files and listeners, the others accepted sockets; default 1024
 	Sockets int // default 256
 	Depth   int // operations queued and not yet submitted; default 256
 
-	// Moods: once in so many times; 0: never.
+	// Fault rates: once in so many operations; 0: never.
 	ShortWrites int // a write ends early, at a block boundary
 	ShortReads  int
 	Again       int // a write fails with EAGAIN and did nothing
@@ -27,11 +27,10 @@ type RingOptions struct {
 	NoMultishot bool // Recv completes once, without FlagMore
 }
 
-// Ring is an ioring.Ring over a Disk and the world's network. Completions come
-// late and in any order; of a linked pair the Sync starts when the Write
-// completed in full.
+// Ring is an ioring.Ring over a Disk and the world's network. Completions come late and
+// in any order. Of a linked pair, the Sync starts once the Write has completed in full.
 //
-// It panics with Abuse where the caller breaks the rules of the seam.
+// It panics with Abuse if the caller breaks the rules of ioring.Ring.
 type Ring struct {
 	w     *World
 	disk  *Disk
@@ -39,7 +38,7 @@ type Ring struct {
 	o     RingOptions
 	dead  bool
 
-	// Also are the arenas of others that may lend pieces to a Send.
+	// Also are the arenas of other shards that may lend memory to a Send.
 	Also []*mem.Arena
 
 	queue []ioring.Op         // pushed, not started
@@ -50,7 +49,7 @@ type Ring struct {
 	wakes []ioring.Token // armed Wake operations
 	woken int
 
-	buffers []provided // receive buffers the ring holds, a stack
+	buffers []provided // receive buffers that the ring has, a stack
 	Done    int        // completions given, for statistics
 }
 
@@ -63,7 +62,7 @@ type slot struct {
 	listener *listener
 }
 
-// lent is memory the ring may read or write until the completion is reaped.
+// lent is memory that the ring may read or write until the completion is reaped.
 type lent struct {
 	from, to uint64
 	writes   bool // the ring writes to it
@@ -73,7 +72,7 @@ type lent struct {
 type provided struct {
 	id  uint16
 	buf mem.Block
-	op  *running // lends the memory
+	op  *running // to which the memory is lent
 }
 
 // running is an operation that has started.
@@ -82,15 +81,14 @@ type running struct {
 	linked   *ioring.Op
 	change   *change
 	node     *inode
-	before   uint64 // Sync: covers what completed before
-	copied   []byte // what the buffer held at the start
+	before   uint64 // Sync: it covers changes that completed before this serial number
+	copied   []byte // the buffer's contents at the start
 	event    *event
 	finished bool
 	want     int64
 }
 
-// NewRing makes a ring. Every buffer pushed must lie in arena; nil: not
-// checked.
+// NewRing makes a ring. Every pushed buffer must be in arena; nil: not checked.
 func NewRing(w *World, disk *Disk, arena *mem.Arena, o RingOptions) *Ring {
 	if o.Files == 0 {
 		o.Files = 1024
@@ -108,7 +106,7 @@ var _ ioring.Ring = (*Ring)(nil)
 
 func abuse(format string, a ...any) { panic(Abuse(fmt.Sprintf(format, a...))) }
 
-// Room is how many ops can be pushed now.
+// Room returns how many operations can be pushed now.
 func (r *Ring) Room() int { return r.o.Depth - len(r.queue) }
 
 // Push queues op.
@@ -136,12 +134,12 @@ func (r *Ring) Reap(out []ioring.Completion) int {
 	return n
 }
 
-// Ready is how many completions wait to be reaped.
+// Ready returns how many completions are to be reaped.
 func (r *Ring) Ready() int { return len(r.ready) }
 
-// Wait submits, then moves the world's clock on until something completed on
-// this ring, or to until. It panics with Crash where the world is to crash,
-// and with Stuck when nothing would ever end the sleep.
+// Wait submits, then advances the world's clock until an operation completes on this
+// ring, or to until. It panics with Crash if the world is to crash now, and with Stuck if
+// nothing would ever end the sleep.
 func (r *Ring) Wait(until ioring.Instant) {
 	r.Submit()
 	for len(r.ready) == 0 && r.woken == 0 && r.w.Now < until {
@@ -155,7 +153,7 @@ func (r *Ring) Wait(until ioring.Instant) {
 	r.wake()
 }
 
-// Wake is what another thread does to the ring's Waker.
+// Wake wakes the ring as another thread does by its Waker.
 func (r *Ring) Wake() { r.woken++ }
 
 func (r *Ring) wake() {
@@ -167,10 +165,10 @@ func (r *Ring) wake() {
 	}
 }
 
-// InFlight is how many operations have started and not completed.
+// InFlight returns how many operations have started and not completed.
 func (r *Ring) InFlight() int { return len(r.live) }
 
-// Submit starts what is queued.
+// Submit starts the queued operations.
 func (r *Ring) Submit() {
 	for i := 0; i < len(r.queue); i++ {
 		op := r.queue[i]
@@ -279,8 +277,8 @@ func cstring(b []byte) string {
 
 func failed(e unix.Errno) int32 { return -int32(e) }
 
-// start begins one operation. What it does to the disk happens when its event
-// comes, except that a write's bytes and a sync's coverage are fixed now.
+// start begins one operation. It takes effect on the disk when its event happens, but a
+// write's bytes and a sync's coverage are fixed now.
 func (r *Ring) start(op ioring.Op, linked *ioring.Op) {
 	w := r.w
 	x := &running{op: op, linked: linked}
@@ -383,7 +381,7 @@ func (r *Ring) start(op ioring.Op, linked *ioring.Op) {
 			}
 			c, n := r.disk.begin(x.node, int64(op.Offset), nil, int64(op.Arg), op.Flags&ioring.FlagKeepSize == 0)
 			if n < int64(op.Arg) {
-				// what was taken stays taken, as on a real file system
+				// the allocated part stays allocated, as on a real file system
 				c.grows = false
 				if n > 0 {
 					r.disk.done(x.node, c)
@@ -506,7 +504,7 @@ func (r *Ring) startRead(x *running, later func(int64, func())) {
 	}
 	r.aligned(op, f)
 	r.lend(x, op.Buf, true)
-	// nobody may look before the completion: show that the memory is the ring's
+	// the buffer must not be read before the completion: fill it, so that a read shows
 	p := op.Buf.Bytes()
 	for i := 0; i < len(p); i += 61 {
 		p[i] = 0xa5
@@ -548,7 +546,7 @@ func (r *Ring) startWrite(x *running, later func(int64, func())) {
 		return
 	}
 	if e := r.inject(op, f.path); e != 0 {
-		// a failed write may have happened, in part or whole
+		// a failed write may have happened, in part or as a whole
 		c, n := r.disk.begin(x.node, int64(op.Offset), x.copied, x.want, true)
 		c.doomed = true
 		later(60_000, func() {
@@ -591,7 +589,7 @@ func (r *Ring) startWrite(x *running, later func(int64, func())) {
 	})
 }
 
-// unlink cancels the sync that was linked to a write that did not do it all.
+// unlink cancels the sync that is linked to an incomplete write.
 func (r *Ring) unlink(x *running) {
 	if x.linked == nil {
 		return
@@ -622,8 +620,8 @@ func (r *Ring) startSync(x *running, later func(int64, func())) {
 	})
 }
 
-// cancel ends what waits for the world: timeouts, accepts, receives, sends.
-// What the disk has begun completes as it would.
+// cancel ends operations that wait: timeouts, accepts, receives, sends. Operations on the
+// disk complete as usual.
 func (r *Ring) cancel(t ioring.Token, self *running) int32 {
 	n := int32(0)
 	for _, x := range append([]*running(nil), r.live...) {
@@ -645,7 +643,7 @@ func (r *Ring) cancel(t ioring.Token, self *running) int32 {
 	return n
 }
 
-// CodeName is the name of an operation.
+// CodeName returns the name of an operation.
 func CodeName(c ioring.Code) string {
 	names := [...]string{"Nop", "Read", "Write", "Sync", "Allocate", "Open", "Close", "Rename", "Unlink", "Mkdir", "List", "Stat",
 		"Accept", "Recv", "Provide", "Send", "Shutdown", "Cancel", "Timeout", "Wake"}

@@ -8,33 +8,31 @@ import (
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// Crash is what Wait panics with when the world was told to crash there.
+// Crash is the panic of Wait when the world is to crash.
 type Crash struct{ Step int }
 
-// Abuse is what the simulator panics with when the code under test breaks a
-// rule of the seam: a buffer changed while lent, misaligned I/O, memory that
-// is not the arena's.
+// Abuse is the simulator's panic when the code under test breaks a rule of ioring.Ring: a
+// buffer changed while it was lent, misaligned I/O, memory outside the arena.
 type Abuse string
 
-// Stuck is what Wait panics with when it was asked to sleep for ever and
-// nothing will ever happen.
+// Stuck is the panic of Wait when it is to sleep for ever and no event is left.
 type Stuck string
 
 func (a Abuse) Error() string { return "abuse of the ring: " + string(a) }
 
 func (s Stuck) Error() string { return "stuck: " + string(s) }
 
-// World is what all rings, disks and sockets of one simulation share: the
-// clock, the source of chance, and what will happen next.
+// World is shared by all rings, disks and sockets of a simulation: the clock, the random
+// source, and the events to come.
 type World struct {
 	Rand  *rand.Rand
 	Now   ioring.Instant
-	Trace io.Writer // one line an event when set; the hash runs always
+	Trace io.Writer // gets one line for each event; nil: only the hash is computed
 
-	// CrashIn is the number of events until Wait panics with Crash; 0: never.
+	// CrashIn is how many events happen before Wait panics with Crash; 0: no crash.
 	CrashIn int
 
-	events []*event // unordered; few enough to search
+	events []*event // not sorted; few enough to search
 	steps  int
 	serial uint64 // order of submissions and completions; never repeats
 	hash   uint64
@@ -43,8 +41,8 @@ type World struct {
 
 type event struct {
 	at     ioring.Instant
-	serial uint64 // breaks ties: the earlier made goes first
-	ring   *Ring  // whose ring it belongs to; nil: the world's
+	serial uint64 // of simultaneous events the one made first happens first
+	ring   *Ring  // the ring that it belongs to; nil: the world
 	run    func()
 }
 
@@ -53,13 +51,13 @@ func NewWorld(seed uint64) *World {
 	return &World{Rand: rand.New(rand.NewPCG(seed, 0x7461696c)), Now: 1_000_000_000, hash: 14695981039346656037}
 }
 
-// Hash is the trace hash so far: the same seed gives the same.
+// Hash returns the hash of the trace so far. The same seed gives the same hash.
 func (w *World) Hash() uint64 { return w.hash }
 
-// Steps is how many events have happened.
+// Steps returns how many events have happened.
 func (w *World) Steps() int { return w.steps }
 
-// Logf adds a line to the trace. The hash is of events only.
+// Logf adds a line to the trace. It has no effect on the hash.
 func (w *World) Logf(format string, a ...any) {
 	if w.Trace != nil {
 		fmt.Fprintf(w.Trace, "%12d "+format+"\n", append([]any{int64(w.Now)}, a...)...)
@@ -75,7 +73,7 @@ func (w *World) mix(v ...uint64) {
 
 func (w *World) tick() uint64 { w.serial++; return w.serial }
 
-// after makes run happen in about delay nanoseconds.
+// after schedules run in about delay nanoseconds.
 func (w *World) after(r *Ring, delay int64, run func()) *event {
 	e := &event{at: w.Now + ioring.Instant(delay), serial: w.tick(), ring: r, run: run}
 	w.events = append(w.events, e)
@@ -101,7 +99,7 @@ func (w *World) next() int {
 	return best
 }
 
-// NextEvent is when the next thing happens; Never when nothing will.
+// NextEvent returns when the next event happens; Never if none is left.
 func (w *World) NextEvent() ioring.Instant {
 	i := w.next()
 	if i < 0 {
@@ -110,8 +108,8 @@ func (w *World) NextEvent() ioring.Instant {
 	return w.events[i].at
 }
 
-// Step lets the next event happen, if it is due by until, and moves the clock
-// there. False: none was; the clock stands at until (unless that is Never).
+// Step runs the next event if it is due by until, and advances the clock to it. False: no
+// event was due, and the clock is at until (unless that is Never).
 func (w *World) Step(until ioring.Instant) bool {
 	i := w.next()
 	if i < 0 || w.events[i].at > until {
@@ -136,8 +134,8 @@ func (w *World) Step(until ioring.Instant) bool {
 	return true
 }
 
-// Stop ends every ring and socket of the world, as the end of the process
-// does. The disk is then given to PowerCut or Kill.
+// Stop ends every ring and socket of the world, like the end of the process. Afterwards
+// call PowerCut or Kill of the disk.
 func (w *World) Stop() {
 	for _, e := range w.events {
 		if e.ring != nil {
@@ -149,8 +147,8 @@ func (w *World) Stop() {
 	w.CrashIn = 0
 }
 
-// delay draws a duration around typical nanoseconds: mostly half to twice of
-// it, now and then a hundred times as much.
+// delay draws a duration around typical nanoseconds: mostly half to twice as long,
+// occasionally a hundred times as long.
 func (w *World) delay(typical int64) int64 {
 	d := typical/2 + w.Rand.Int64N(typical*3/2+1)
 	switch w.Rand.IntN(64) {
@@ -164,5 +162,5 @@ func (w *World) delay(typical int64) int64 {
 	return d
 }
 
-// oneIn is true once in n times; never for n = 0.
+// oneIn returns true once in n times; never for n = 0.
 func (w *World) oneIn(n int) bool { return n > 0 && w.Rand.IntN(n) == 0 }

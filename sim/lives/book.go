@@ -7,11 +7,11 @@ import (
 	"sort"
 )
 
-// headBytes is the part of a batch that names it; the engine hands it back at
-// recovery (a record batch's own header has as many bytes).
+// headBytes is the length of a batch's header, which identifies the batch. The engine
+// returns it at recovery. (The header of a record batch has the same length.)
 const headBytes = 61
 
-// batch is what was appended: everything about its bytes follows from these.
+// batch is an appended batch. All of its bytes follow from these fields.
 type batch struct {
 	log    uint64
 	base   int64
@@ -25,8 +25,8 @@ func (b *batch) end() int64 { return b.base + int64(b.count) }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// head writes the first headBytes of a batch, laid out as a record batch is,
-// so that nothing below can tell it from one.
+// head writes the first headBytes of a batch, in the layout of a record batch, so that
+// the engine cannot distinguish it from one.
 func (b *batch) head(p []byte) {
 	clear(p[:headBytes])
 	binary.BigEndian.PutUint64(p, uint64(b.base))
@@ -35,12 +35,12 @@ func (b *batch) head(p []byte) {
 	binary.BigEndian.PutUint32(p[23:], b.count-1)
 	binary.BigEndian.PutUint64(p[27:], uint64(b.time))
 	binary.BigEndian.PutUint64(p[35:], uint64(b.time))
-	binary.BigEndian.PutUint64(p[43:], b.serial) // where the producer id is
+	binary.BigEndian.PutUint64(p[43:], b.serial) // in place of the producer id
 	binary.BigEndian.PutUint32(p[53:], uint32(b.log))
 	binary.BigEndian.PutUint32(p[57:], b.count)
 }
 
-// fill writes the batch and says its checksum.
+// fill writes the batch and returns its checksum.
 func (b *batch) fill(p []byte) (crc uint32) {
 	b.head(p)
 	x := b.serial*0x9e3779b97f4a7c15 ^ b.log
@@ -60,22 +60,21 @@ func (b *batch) fill(p []byte) (crc uint32) {
 
 // book is what the oracle knows of one log.
 //
-// Invariants: batches are in order and without gaps; seen <= the end of the
-// last one; what lies below seen was acknowledged or read, and may never
-// change or go.
+// Invariants: batches are in order and without gaps; seen <= the end of the last one;
+// offsets below seen were acknowledged or read, and may never change or be lost.
 type book struct {
 	id      uint64
 	fate    fate
-	start   int64 // log start, as far as it was said to be durable
-	startTo int64 // log start as last asked for
-	startAt int64 // log start as it was durable when the life ended
+	start   int64 // the last log start that was reported as durable
+	startTo int64 // the last log start that was asked for
+	startAt int64 // the durable log start when the life ended
 	batches []batch
 	seen    int64
 	shard   int
 }
 
-// fate is where a log is in its life. The ones that end in "ing" were asked
-// for and not answered: after a crash they may have happened or not.
+// fate is the state of a log or a topic. States that end in "ing" were asked for and not
+// answered: after a crash they may have happened or not.
 type fate uint8
 
 const (
@@ -93,15 +92,15 @@ func (b *book) end() int64 {
 	return b.start
 }
 
-// at is the index of the batch that holds offset, len(batches) at the end.
+// at returns the index of the batch that contains offset, len(batches) at the end.
 func (b *book) at(offset int64) int {
 	return sort.Search(len(b.batches), func(i int) bool { return b.batches[i].end() > offset })
 }
 
 func (b *book) see(offset int64) { b.seen = max(b.seen, offset) }
 
-// truncate forgets what was accepted at or past end: a crash took it. It is an
-// error to forget what was seen.
+// truncate forgets batches at or after end, which a crash lost. It is an error to lose
+// what was seen.
 func (b *book) truncate(end int64) error {
 	if end < b.seen {
 		return fmt.Errorf("LOST: log %d ends at %d, but everything below %d was acknowledged or read", b.id, end, b.seen)
@@ -117,21 +116,21 @@ func (b *book) truncate(end int64) error {
 	return nil
 }
 
-// forget drops batches wholly below start.
+// forget drops batches that are wholly below start.
 func (b *book) forget(start int64) {
 	b.start = max(b.start, start)
 	b.startTo = max(b.startTo, b.start)
 	b.seen = max(b.seen, b.start)
 	i := b.at(b.start)
 	if i == len(b.batches) && i > 0 {
-		// keep one so that the end is known
+		// keep one batch, so that the end is known
 		i--
 	}
 	b.batches = append(b.batches[:0], b.batches[i:]...)
 }
 
-// verify compares bytes read, whole batches from the one that holds from on,
-// with what was appended. It says where the bytes end.
+// verify compares bytes that were read, whole batches beginning with the one that contains
+// from, with what was appended. It returns the offset at which the bytes end.
 func (b *book) verify(p []byte, from int64, scratch []byte) (int64, error) {
 	i := b.at(from)
 	end := from

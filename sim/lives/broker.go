@@ -17,9 +17,9 @@ import (
 	"github.com/tailbound/tailbound/sim"
 )
 
-// brokerWork runs one seed of the whole broker: the control shard and data
-// shards on simulated rings, mail between them, clients that speak Kafka over
-// a network that cuts and loses, and crashes between lives.
+// brokerWork runs one seed of the whole broker: the control shard and data shards on
+// simulated rings, mail between them, Kafka clients over a network that cuts and loses,
+// and crashes between lives.
 func brokerWork(r Run) (res Result) {
 	s := newBrokerSim(r)
 	defer func() {
@@ -48,13 +48,13 @@ type brokerSim struct {
 	lives      int
 	appends    int
 	reads      int
-	lostCached int             // records of topics with write.caching that crashes took
+	lostCached int             // records of topics with write.caching that crashes lost
 	fetchers   []*fetchSession // by node
 	full       bool            // this life's disk has little room or none
 	over       bool            // this life is to end now
 
 	shards int
-	o      broker.Options // as the seed drew them; this life's are in open
+	o      broker.Options // as drawn from the seed; open changes them for each life
 	mood   sim.RingOptions
 
 	broker *broker.Broker
@@ -71,20 +71,20 @@ type brokerSim struct {
 	members   []*groupMember
 	consumers []*consumer
 	joins     int   // of consumers: their ids
-	starts    int   // of consumers, which choose their protocol then
-	commits   int64 // the last number that was offered
+	starts    int   // of consumers, which choose their protocol at a start
+	commits   int64 // the last number that was committed
 	stopping  bool  // this life is being stopped
-	patience  int   // of producers: one in so many looks they send again what they could wait for
+	patience  int   // of producers: once in so many times they send a batch again while its answer could still come
 }
 
-// producer is an idempotent one: it sends each batch until it is acknowledged,
-// in order, and each has to be stored once.
+// producer is an idempotent producer. It sends each batch until it is acknowledged, in
+// order, and each must be stored once.
 type producer struct {
 	pid     int64
 	part    *partBook
 	seq     int32
 	unacked []sentBatch // in order; at most 5
-	conn    *conn       // on which they were sent; nil: not yet
+	conn    *conn       // on which they were sent; nil: not sent yet
 }
 
 func (p *producer) awaits(serial uint64) bool {
@@ -124,17 +124,17 @@ func (s *brokerSim) arena(n int) *mem.Arena {
 	return a
 }
 
-// Log takes the broker's lines into the trace.
+// Log writes the broker's log lines to the trace.
 func (s *brokerSim) Log(level shard.Level, n int, text []byte) {
 	s.w.Logf("shard %d: %s", n, text)
 }
 
 func (s *brokerSim) life() error {
 	if s.full && s.rng.IntN(2) == 0 {
-		s.full, s.disk.Capacity = false, 0 // else it opens without room
+		s.full, s.disk.Capacity = false, 0 // otherwise it could be opened with no room left
 	}
 	if !s.full && s.rng.IntN(3) == 0 {
-		s.shards = 1 + s.rng.IntN(3) // a new shard's files want room
+		s.shards = 1 + s.rng.IntN(3) // a new shard's files need room
 	}
 	if err := s.open(); err != nil {
 		return err
@@ -184,7 +184,7 @@ func (s *brokerSim) end() {
 	}
 	s.conns = nil
 	s.producers = slices.DeleteFunc(s.producers, func(p *producer) bool {
-		return p.part != nil && p.part.topic.cached // what it had acknowledged may go: it starts anew
+		return p.part != nil && p.part.topic.cached // acknowledged batches may be lost: it begins anew
 	})
 	if s.rng.IntN(3) == 0 {
 		s.w.Logf("--- kill -9")
@@ -195,14 +195,14 @@ func (s *brokerSim) end() {
 	}
 }
 
-// turn turns one shard.
+// turn runs one turn of a shard.
 func (s *brokerSim) turn(c *core) {
 	c.ring.Wait(s.w.Now)
 	c.sleep = c.shard.Turn(s.w.Now, shard.Wall(1_700_000_000_000+int64(s.w.Now)/1_000_000))
 	c.ring.Submit()
 }
 
-// round turns shards, some of them twice and some not at all, and lets time pass.
+// round runs turns of shards, two of some and none of others, and lets time pass.
 func (s *brokerSim) round() error {
 	for range len(s.cores) {
 		s.turn(s.cores[s.rng.IntN(len(s.cores))])
@@ -219,7 +219,7 @@ func (s *brokerSim) round() error {
 	return s.poll()
 }
 
-// rest turns every shard and moves to the next thing that happens.
+// rest runs a turn of every shard and advances to the next event.
 func (s *brokerSim) rest() error {
 	until := s.w.Now + 20_000_000
 	for _, c := range s.cores {
@@ -253,7 +253,7 @@ func (s *brokerSim) poll() error {
 	return nil
 }
 
-// lost: whoever waited on the connection does not know what became of it.
+// lost: what became of the connection's unanswered requests is unknown.
 func (s *brokerSim) lost(c *conn) {
 	for _, p := range s.producers {
 		if p.conn == c {
@@ -278,7 +278,7 @@ func (s *brokerSim) lost(c *conn) {
 	c.owed = nil
 }
 
-// serve turns until every shard listens.
+// serve runs turns until every shard listens.
 func (s *brokerSim) serve() error {
 	for i := range s.shards + 1 {
 		for tries := 0; ; tries++ {
@@ -320,7 +320,7 @@ func (s *brokerSim) connect(node int) (*conn, error) {
 	return c, nil
 }
 
-// to is a connection to a node, a new one now and then.
+// to returns a connection to a node, occasionally a new one.
 func (s *brokerSim) to(node int) (*conn, error) {
 	var have []*conn
 	for _, c := range s.conns {
@@ -334,7 +334,7 @@ func (s *brokerSim) to(node int) (*conn, error) {
 	return have[s.rng.IntN(len(have))], nil
 }
 
-// use lets clients do what they want.
+// use lets clients act at random.
 func (s *brokerSim) use(turns int) error {
 	s.over = false
 	for range turns {
@@ -454,7 +454,7 @@ func (s *brokerSim) createTopic() error {
 	return nil
 }
 
-// grow gives a topic one partition more.
+// grow asks for one more partition of a topic.
 func (s *brokerSim) grow(t *topicBook) error {
 	there := 0
 	for _, t := range s.topics {
@@ -483,7 +483,7 @@ func (s *brokerSim) grow(t *topicBook) error {
 	return nil
 }
 
-// deleteRecords moves the start of a partition up to somewhere that is known.
+// deleteRecords asks to move a partition's start up to a known offset.
 func (s *brokerSim) deleteRecords(p *partBook) error {
 	if p.high <= p.start || s.rng.IntN(2) == 0 {
 		return nil
@@ -518,7 +518,7 @@ func (s *brokerSim) recordsDeleted(k owed, r *kmsg.DeleteRecordsResponse) error 
 		return fmt.Errorf("deleting the records of %s/%d before %d: the low watermark is %d, at most %d was asked", p.topic.name, p.index, asked, q.LowWatermark, p.startTo)
 	default:
 		p.start = max(p.start, q.LowWatermark)
-		s.over = s.over || s.rng.IntN(3) == 0 // what was answered is put to the test at once
+		s.over = s.over || s.rng.IntN(3) == 0 // a crash at once tests what was answered
 	}
 	return nil
 }
@@ -626,8 +626,8 @@ func (s *brokerSim) produceOnce() error {
 	return nil
 }
 
-// resend sends again, on another connection, what producers do not know the
-// end of; now and then although they could wait.
+// resend sends batches without a known outcome again, on another connection; sometimes
+// although the answer could still come.
 func (s *brokerSim) resend() error {
 	for _, p := range s.producers {
 		if len(p.unacked) == 0 || p.part.topic.fate != open {
@@ -648,8 +648,8 @@ func (s *brokerSim) resend() error {
 	return nil
 }
 
-// fetch asks for a partition from an offset on: whole for an audit, else with
-// limits that the seed draws.
+// fetch fetches a partition from an offset on: all of it for an audit, otherwise with
+// limits drawn from the seed.
 func (s *brokerSim) fetch(p *partBook, from int64, whole bool) (*conn, error) {
 	c, err := s.to(p.node)
 	if err != nil {
@@ -699,7 +699,7 @@ const (
 	codeStaleEpoch     = int16(kafka.StaleMemberEpoch)
 )
 
-// answered looks at one response.
+// answered checks one response.
 func (s *brokerSim) answered(c *conn, k owed, resp kmsg.Response) error {
 	if a, ok := k.note.(*groupAsk); ok {
 		return s.answeredGroup(a, resp)
@@ -739,7 +739,7 @@ func (s *brokerSim) answered(c *conn, k owed, resp kmsg.Response) error {
 	case *kmsg.CreateTopicsResponse:
 		t := k.note.(*topicBook)
 		if code := r.Topics[0].ErrorCode; code == codeStorage && s.full {
-			return nil // it may be there after a crash
+			return nil // it may exist after a crash
 		} else if code != 0 {
 			return fmt.Errorf("creating topic %s: error %d", t.name, code)
 		}
@@ -794,10 +794,10 @@ func (s *brokerSim) produced(c *conn, k owed, r *kmsg.ProduceResponse) error {
 		case q.ErrorCode == codeNotLeader && c.node != b.part.node:
 			continue
 		case (q.ErrorCode == codeOutOfOrder || q.ErrorCode == codeDuplicate) && b.owner != nil && !b.owner.awaits(b.serial):
-			continue // sent again, and long acknowledged: it fell out of the window
+			continue // sent again although acknowledged: it is not in the producer's window any more
 		case s.full && (q.ErrorCode == codeStorage || q.ErrorCode == codeOutOfOrder && b.owner != nil):
 			if b.owner != nil && b.owner.conn == c {
-				b.owner.conn = nil // all of it again
+				b.owner.conn = nil // send everything again
 			}
 			continue
 		default:
@@ -837,8 +837,8 @@ func (s *brokerSim) fetched(c *conn, k owed, r *kmsg.FetchResponse) error {
 	return s.fetchedPart(c, p, asked, k.start, r.Version, &r.Topics[0].Partitions[0])
 }
 
-// fetchedPart looks at what a fetch says of a partition that was known to begin
-// at start when it was asked for.
+// fetchedPart checks a fetch's answer for a partition whose known start was start when the
+// fetch was sent.
 func (s *brokerSim) fetchedPart(c *conn, p *partBook, asked, start int64, version int16, q *kmsg.FetchResponseTopicPartition) error {
 	switch {
 	case q.ErrorCode == 0:
@@ -863,7 +863,7 @@ func (s *brokerSim) fetchedPart(c *conn, p *partBook, asked, start int64, versio
 	at := asked
 	for first := true; len(b) > 0; first = false {
 		if len(b) < headBytes {
-			break // a batch cut short, as fetches may
+			break // a partial batch, which a fetch may return
 		}
 		base, n := int64(binary.BigEndian.Uint64(b)), int(binary.BigEndian.Uint32(b[8:]))+12
 		if n < headBytes || n > len(b) {
@@ -899,7 +899,7 @@ func (s *brokerSim) fetchedPart(c *conn, p *partBook, asked, start int64, versio
 	return nil
 }
 
-// metadata holds the topics against the book, and learns new ones.
+// metadata compares the topics with the oracle, and adds new ones.
 func (s *brokerSim) metadata(k owed, r *kmsg.MetadataResponse) error {
 	if len(r.Brokers) != s.shards+1 {
 		return fmt.Errorf("%d nodes, want %d", len(r.Brokers), s.shards+1)
@@ -916,14 +916,14 @@ func (s *brokerSim) metadata(k owed, r *kmsg.MetadataResponse) error {
 			switch t.fate {
 			case gone:
 				if k.at <= t.goneAt {
-					continue // it was asked before
+					continue // the request was sent before the change
 				}
 				return fmt.Errorf("RETURNED: topic %s was deleted", t.name)
 			case opening:
 				continue
 			}
 			t.id = x.TopicID
-			ready := 0 // the others are being opened
+			ready := 0 // partitions whose logs are open
 			for ready < len(x.Partitions) && x.Partitions[ready].ErrorCode == 0 {
 				ready++
 			}
@@ -955,7 +955,7 @@ func (s *brokerSim) metadata(k owed, r *kmsg.MetadataResponse) error {
 	return nil
 }
 
-// askAll is a Metadata request for everything, answered before it returns.
+// askAll sends a Metadata request for all topics and waits for the answer.
 func (s *brokerSim) askAll() (*kmsg.MetadataResponse, error) {
 	c, err := s.connect(s.rng.IntN(s.shards + 1))
 	if err != nil {
@@ -981,8 +981,8 @@ func (s *brokerSim) askAll() (*kmsg.MetadataResponse, error) {
 	return got, nil
 }
 
-// audit reads everything after a crash: what was known has to be there, and
-// what was not may have come or gone.
+// audit reads everything after a crash. What was known must be there; what was not known
+// may be there or not.
 func (s *brokerSim) audit() error {
 	r, err := s.askAll()
 	if err != nil {
@@ -1023,8 +1023,8 @@ func (s *brokerSim) audit() error {
 	return s.auditGroups()
 }
 
-// auditStart asks where a partition starts now: not before what was answered,
-// not after what was asked. From here on it is settled.
+// auditStart asks for a partition's start, which must not be before the last answered one
+// nor after the last requested one. From here on it is known.
 func (s *brokerSim) auditStart(p *partBook) error {
 	for tries := 0; ; tries++ {
 		c, err := s.to(p.node)
@@ -1092,7 +1092,7 @@ func (s *brokerSim) auditPart(p *partBook) error {
 	return err
 }
 
-// settle waits until everything asked is answered.
+// settle waits until all requests are answered.
 func (s *brokerSim) settle() error {
 	for range 20_000 {
 		owe := 0
@@ -1114,7 +1114,7 @@ func (s *brokerSim) settle() error {
 	return nil
 }
 
-// stop is a clean one.
+// stop stops the broker cleanly.
 func (s *brokerSim) stop() error {
 	s.broker.Stop()
 	s.stopping = true

@@ -7,12 +7,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// This file is members of the group of consumers that speak the classic
-// protocol. When they come and go the group changes its protocol with them, and
-// what the book says of it stays true: they are in it as all the others.
+// This file is members of the consumers' group that use the classic protocol. When they
+// join and leave, the group changes its protocol, and the oracle's rules hold for them as
+// for all other members.
 
-// news is what there is to subscribe to: a name for each partition, so that a
-// member which finds another number of them joins again.
+// news is what a member subscribes to: a name for each partition, so that a member that
+// finds another number of partitions joins again.
 func (s *brokerSim) news() (out []string) {
 	for _, t := range s.openTopics() {
 		for range t.parts {
@@ -22,7 +22,7 @@ func (s *brokerSim) news() (out []string) {
 	return out
 }
 
-// actClassic has a member do its next step; x < 29: it leaves, if it is one.
+// actClassic has a member take its next step; with x < 29 a joined member leaves.
 func (s *brokerSim) actClassic(m *consumer, x int) {
 	var instance *string
 	if m.instance != "" {
@@ -65,8 +65,7 @@ func (s *brokerSim) actClassic(m *consumer, x int) {
 	}
 }
 
-// assignClassic is what a leader assigns the members: no assignment is like
-// another.
+// assignClassic returns the leader's assignment; assignments differ at random.
 func (s *brokerSim) assignClassic(members []kmsg.JoinGroupResponseMember) (out []kmsg.SyncGroupRequestGroupAssignment) {
 	if len(members) == 0 {
 		return nil
@@ -104,7 +103,7 @@ func (m *consumer) classicJoined(r *kmsg.JoinGroupResponse, down func(int16) boo
 		m.id, m.epoch, m.joined, m.others = r.MemberID, r.Generation, true, r.Members
 	case code == codeIDRequired:
 		m.id = r.MemberID
-	case code == codeUnknownMember || code == codeFenced || code == codeGroupFull: // with those who crashed and are members yet
+	case code == codeUnknownMember || code == codeFenced || code == codeGroupFull: // crashed members still count until their sessions end
 		m.out()
 	case code == codeRebalance || down(code):
 	default:

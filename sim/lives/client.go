@@ -11,8 +11,8 @@ import (
 	"github.com/tailbound/tailbound/sim"
 )
 
-// conn is one connection of a simulated client to one node. Requests are
-// pipelined; answers come in the order of the requests.
+// conn is a connection of a simulated client to a node. Requests are pipelined, and
+// responses come in their order.
 type conn struct {
 	c    *sim.Client
 	node int
@@ -21,7 +21,7 @@ type conn struct {
 	read func(k owed, resp kmsg.Response) error
 	now  func() ioring.Instant
 
-	private bool // one client's own: its requests may wait for others
+	private bool // of one client only, because its requests may wait for other clients
 }
 
 // owed is a request that has not been answered.
@@ -29,8 +29,8 @@ type owed struct {
 	correlation int32
 	req         kmsg.Request
 	sent        []sentBatch    // of a Produce, in the order of its partitions
-	start       int64          // of a Fetch: where the partition was known to start
-	at          ioring.Instant // when it was asked
+	start       int64          // of a Fetch: the partition's known start
+	at          ioring.Instant // when it was sent
 	note        any
 }
 
@@ -43,7 +43,7 @@ func (c *conn) ask(req kmsg.Request, k owed) {
 	c.c.Send(formatter.AppendRequest(nil, req, c.next))
 }
 
-// poll takes whole answers out of what came in.
+// poll removes whole responses from the received bytes.
 func (c *conn) poll() error {
 	for len(c.c.Received) >= 4 {
 		n := int(int32(binary.BigEndian.Uint32(c.c.Received)))
@@ -81,8 +81,8 @@ func (c *conn) poll() error {
 	return nil
 }
 
-// sentBatch is a record batch as a client sent it. The first timestamp is its
-// serial, so that it is known wherever it turns up.
+// sentBatch is a record batch as a client sent it. Its first timestamp is its serial, by
+// which it is recognised anywhere.
 type sentBatch struct {
 	part   *partBook
 	serial uint64
@@ -95,8 +95,8 @@ type sentBatch struct {
 
 const serialBase = 1_700_000_000_000
 
-// makeBatch is a record batch of count records (Kafka protocol, record batch
-// v2), with values of about size bytes in all.
+// makeBatch returns a record batch v2 of count records, with values of about size bytes in
+// total.
 func makeBatch(serial uint64, count, size int, pid int64, epoch int16, seq int32) []byte {
 	b := make([]byte, headBytes, headBytes+size+count*32)
 	b[16] = 2
@@ -132,41 +132,41 @@ func makeBatch(serial uint64, count, size int, pid int64, epoch int16, seq int32
 
 // partBook is what the oracle knows of one partition of one topic id.
 //
-// Invariant: at[o] is the serial of the batch that was acknowledged or read
-// at offset o, 0 where nothing is known yet. What is known may never change.
+// Invariant: at[o] is the serial of the batch that was acknowledged or read at offset o, 0
+// if it is not known yet. What is known may never change.
 type partBook struct {
 	topic *topicBook
 	index int32
-	node  int // that leads it
+	node  int // the leader
 	at    []uint64
-	next  int64 // where the reader is
-	high  int64 // highest high watermark a client was told
+	next  int64 // the reader's next offset
+	high  int64 // the highest high watermark that a client got
 
-	sure    int64 // of a topic with write.caching: what a crash may not take, as it was there after one, or at a clean stop
-	start   int64 // DeleteRecords was answered: it starts here, or later
-	startTo int64 // DeleteRecords was asked: it starts here, or earlier
+	sure    int64 // of a topic with write.caching: offsets below it were there after a crash or at a clean stop, and may not be lost
+	start   int64 // of the last answered DeleteRecords: the partition starts here or later
+	startTo int64 // of the last requested DeleteRecords: the partition starts here or earlier
 	base    map[uint64]int64
 }
 
-// topicBook is one topic id's life.
+// topicBook is what the oracle knows of one topic id.
 type topicBook struct {
 	name   string
-	cached bool // write.caching: a crash may take the last of what was acknowledged
+	cached bool // write.caching: a crash may lose the last acknowledged records
 	id     [16]byte
 	fate   fate
 	goneAt ioring.Instant
 	parts  []*partBook
 
-	// As many partitions as it was said to have, and since when.
+	// The largest reported number of partitions, and since when.
 	counted   int
 	countedAt ioring.Instant
 }
 
-// known is the first offset past everything known.
+// known returns the first offset after all known ones.
 func (p *partBook) known() int64 { return int64(len(p.at)) }
 
-// end is where the partition ends after a crash. It is an error to have lost
-// what may not be lost; the rest is forgotten.
+// end sets the partition's end after a crash. It is an error if an offset is lost that may
+// not be; others are forgotten.
 func (p *partBook) end(end int64) (lost int64, err error) {
 	known := p.known()
 	if floor := p.floor(); end < floor {
@@ -182,7 +182,7 @@ func (p *partBook) end(end int64) (lost int64, err error) {
 	return max(known-end, 0), nil
 }
 
-// floor is the first offset past everything that no crash may take.
+// floor returns the first offset that a crash may lose.
 func (p *partBook) floor() int64 {
 	if p.topic.cached {
 		return max(p.sure, p.start)
@@ -190,7 +190,8 @@ func (p *partBook) floor() int64 {
 	return p.known()
 }
 
-// place notes that the batch of serial lies at base; how says who says so.
+// place records that the batch of serial is at offset base; how says from what that is
+// known.
 func (p *partBook) place(base int64, serial uint64, count int, how string) error {
 	if old, ok := p.base[serial]; ok && old != base {
 		return fmt.Errorf("TWICE: %s/%d: batch %d was at offset %d and is now %s at %d", p.topic.name, p.index, serial, old, how, base)

@@ -18,8 +18,8 @@ type core struct {
 	sleep ioring.Instant
 }
 
-// drawLimits draws the sizes that the memory plan starts from: small ones, so
-// that pools run out within a life.
+// drawLimits draws the sizes that the memory plan starts from. They are small, so that pools
+// run out within a life.
 func (s *brokerSim) drawLimits() {
 	o := broker.Defaults()
 	m := &broker.Memory{ArenaBytes: 64 << 20, RecoveryBytes: recoveryArenaBytes, ListenersMax: 1, ConnsMax: 64, RequestBytesMax: 1 << 20, ReplyBlocks: 256, AttachedMax: 4096, MailBytes: 4 << 20,
@@ -44,7 +44,7 @@ func (s *brokerSim) drawLimits() {
 
 func (s *brokerSim) port(i int) int { return 9092 + i }
 
-// open composes the broker of this life, as production does, on simulated rings.
+// open composes the broker of this life like production, on simulated rings.
 func (s *brokerSim) open() (err error) {
 	o := s.o
 	o.DataShards = s.shards
@@ -81,7 +81,7 @@ func (s *brokerSim) Open(plan []broker.Memory, open func(int, broker.Place) (*sh
 		s.cores = append(s.cores, c)
 	}
 	for _, c := range s.cores {
-		c.ring.Also = s.arenas // an answer of the control shard is sent from where it lies
+		c.ring.Also = s.arenas // the control shard's replies are sent from its own arena
 	}
 	return nil
 }

@@ -15,11 +15,11 @@ import (
 )
 
 // This file is the members of a group of the consumer protocol (KIP-848) in the
-// broker's workload: they join, give up partitions late, commit, leave and
-// crash. The book says: nobody is assigned what another may still use, whatever
-// happens to the broker; a member's epoch does not go back; a commit of an epoch
-// that is over is refused; and when nothing goes wrong any more, everybody soon
-// has its part and every partition has an owner.
+// broker's workload: they join, release partitions late, commit, leave and crash. The
+// oracle checks that no member is assigned a partition that another may still use,
+// whatever happens to the broker; that a member's epoch does not go back; that a commit
+// of an earlier epoch is refused; and that once no more faults occur, all members soon
+// have their partitions and every partition has an owner.
 
 const consumerSessionMS = 200
 
@@ -30,18 +30,18 @@ type consumer struct {
 	id       string
 	epoch    int32
 	last     int32              // an epoch before that one; 0: none
-	uses     map[partition]bool // what it may still use
-	has      map[partition]bool // what it was assigned last: the rest it is to give up
-	full     bool               // it has to say all again
+	uses     map[partition]bool // partitions that it may still use
+	has      map[partition]bool // its last assignment; it has to release the others
+	full     bool               // its next heartbeat has to have all fields
 
-	// classic says that it speaks the classic protocol, in which it gives up all
-	// it has before it joins again. Its epoch is its generation.
+	// classic says that it uses the classic protocol, in which it releases all
+	// partitions before it joins again. Its epoch is its generation.
 	classic, joined, stable bool
-	others                  []kmsg.JoinGroupResponseMember // where it leads
-	subscribes              []string                       // what it joined for, as news says
+	others                  []kmsg.JoinGroupResponseMember // if it is the leader
+	subscribes              []string                       // the subscription with which it joined; see news
 
-	sent  ioring.Instant // when it last asked
-	heard ioring.Instant // when it asked what it was answered last
+	sent  ioring.Instant // when it sent its last request
+	heard ioring.Instant // when it sent the last request that was answered
 	conn  *conn
 	waits bool
 }
@@ -65,14 +65,13 @@ func (s *brokerSim) makeConsumers() {
 	o.ConsumerSessionTimeoutMS, o.ConsumerHeartbeatIntervalMS = consumerSessionMS, 10
 }
 
-// out: it is a member no more, and uses nothing.
+// out makes it leave the group and use no partition.
 func (m *consumer) out() {
 	m.id, m.epoch, m.last, m.uses, m.has, m.full = "", 0, 0, nil, nil, false
 	m.joined, m.stable, m.others = false, false, nil
 }
 
-// actConsumer has a member do its next step, or something unforeseen; calm: only
-// the former.
+// actConsumer has a member take its next step or, unless calm, sometimes do something else.
 func (s *brokerSim) actConsumer(m *consumer, calm bool) error {
 	if m.conn == nil || m.conn.c.Closed {
 		c, err := s.connect(0)
@@ -93,7 +92,7 @@ func (s *brokerSim) actConsumer(m *consumer, calm bool) error {
 		x = s.rng.IntN(100)
 	}
 	switch {
-	case x < 3: // it crashes, and nobody knows what it was
+	case x < 3: // it crashes and forgets its member id
 		m.conn.c.Reset()
 		m.out()
 		return nil
@@ -102,8 +101,8 @@ func (s *brokerSim) actConsumer(m *consumer, calm bool) error {
 		return nil
 	}
 	if m.id == "" && m.epoch == 0 && !calm && s.o.Groups.Migration.Upgrades && s.o.Groups.GroupSizeMax > len(s.consumers) {
-		// As who is stopped and started with another configuration: all of them are
-		// in turn, and then back.
+		// As a client that is restarted with another configuration: all of them are in
+		// turn, and then back.
 		m.classic = s.starts/6%2 == 0
 		if s.rng.IntN(10) == 0 {
 			m.classic = !m.classic
@@ -143,7 +142,7 @@ func (s *brokerSim) actConsumer(m *consumer, calm bool) error {
 	if m.epoch == 0 {
 		m.uses, m.has = nil, nil
 	} else if calm || s.rng.IntN(2) == 0 {
-		m.uses = m.has // it has given up the rest
+		m.uses = m.has // it has released the others
 	}
 	if m.full || calm || s.rng.IntN(2) == 0 {
 		req.Topics = owned(m.uses)
@@ -153,8 +152,7 @@ func (s *brokerSim) actConsumer(m *consumer, calm bool) error {
 	return nil
 }
 
-// owned writes partitions down, in their order: a request is one behaviour of
-// one seed.
+// owned lists partitions in order, so that a request depends on the seed only.
 func owned(all map[partition]bool) []kmsg.ConsumerGroupHeartbeatRequestTopic {
 	out := []kmsg.ConsumerGroupHeartbeatRequestTopic{}
 	for _, p := range slices.SortedFunc(maps.Keys(all), func(a, b partition) int {
@@ -171,7 +169,7 @@ func owned(all map[partition]bool) []kmsg.ConsumerGroupHeartbeatRequestTopic {
 	return out
 }
 
-// commitConsumer commits an offset, now and then with an epoch that is over.
+// commitConsumer commits an offset, sometimes with an earlier epoch.
 func (s *brokerSim) commitConsumer(m *consumer) {
 	o := s.anOffset(m.group)
 	if o == nil {
@@ -196,18 +194,18 @@ func (s *brokerSim) commitConsumer(m *consumer) {
 	m.conn.ask(req, owed{note: &groupAsk{consumer: m, group: m.group, offset: o, serial: s.commits, stale: stale}})
 }
 
-// beaten looks at the answer to a heartbeat.
+// beaten checks the response to a heartbeat.
 func (s *brokerSim) beaten(m *consumer, r *kmsg.ConsumerGroupHeartbeatResponse, down func(int16) bool) error {
 	switch code := r.ErrorCode; {
 	case code == 0:
 	case code == codeUnknownMember || code == codeFenced || code == codeFencedEpoch || code == codeNoGroup:
 		m.out()
 		return nil
-	case code == codeGroupFull: // with those who crashed and are members yet there would be too much of it
+	case code == codeGroupFull: // crashed members, until their sessions end, would make the group too large
 		m.out()
 		return nil
 	case code == codeUnreleased:
-		m.out() // until the session of who it was is over
+		m.out() // until its former session is over
 		return nil
 	case down(code):
 		m.full = true
@@ -246,10 +244,10 @@ func (s *brokerSim) beaten(m *consumer, r *kmsg.ConsumerGroupHeartbeatResponse, 
 	return nil
 }
 
-// mayUse says whether somebody else may use what a member is assigned.
+// mayUse says whether another member may use a partition that a member is assigned.
 func (s *brokerSim) mayUse(m *consumer, p partition) error {
 	for _, o := range s.consumers {
-		// Its session was as long at least, for it began when it was heard.
+		// Its session was at least as long, because it began when the heartbeat arrived.
 		if o != m && o.uses[p] && s.w.Now-o.heard < (consumerSessionMS-1)*1_000_000 {
 			return fmt.Errorf("TWICE: partition %d of topic %x is assigned to %s, and %s may use it", p.index, p.topic, m.id, o.id)
 		}
@@ -257,19 +255,19 @@ func (s *brokerSim) mayUse(m *consumer, p partition) error {
 	return nil
 }
 
-// calm leaves everybody alone: members do what they have to and nothing else.
-// Soon all are members, and every partition has an owner.
+// calm lets members do what the protocol demands and nothing else. Soon all of them
+// must be members, and every partition must have an owner.
 func (s *brokerSim) calm() error {
 	if s.full {
 		return nil // nothing can be stored
 	}
-	// Time for the sessions of those who crashed, one after another, and for
-	// rebalances that wait for them.
+	// Time for the sessions of crashed members, one after another, and for rebalances
+	// that wait for them.
 	if err := s.calmed(); err != nil {
 		return err
 	}
-	// Those who speak the consumer protocol leave for good, one after another, and
-	// those who are left get what they had.
+	// Members of the consumer protocol leave for good, one after another, and the
+	// remaining members get their partitions.
 	all := s.consumers
 	defer func() { s.consumers = all }()
 	if !slices.ContainsFunc(all, func(m *consumer) bool { return m.classic }) {
@@ -280,7 +278,7 @@ func (s *brokerSim) calm() error {
 			continue
 		}
 		if m.conn == nil || m.conn.c.Closed || m.waits {
-			return nil // it is hardly there
+			return nil // it is not a member yet
 		}
 		req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
 		req.Version, req.Group, req.MemberID, req.MemberEpoch, req.RebalanceTimeoutMillis = 1, m.group.name, m.id, cluster.EpochLeave, -1
@@ -298,7 +296,7 @@ func (s *brokerSim) calm() error {
 	return nil
 }
 
-// calmed waits until everybody has what it is to have.
+// calmed waits until every member has the partitions that it is to have.
 func (s *brokerSim) calmed() error {
 	why, next := "", s.w.Now
 	for until := s.w.Now + 3_000_000_000; s.w.Now < until; {
@@ -325,7 +323,7 @@ func (s *brokerSim) calmed() error {
 	return fmt.Errorf("STUCK: %s, though nothing has gone wrong for long", why)
 }
 
-// stuck says who does not have yet what it is to have.
+// stuck names a member that does not have its partitions yet.
 func (s *brokerSim) stuck() string {
 	for _, m := range s.members {
 		if s.o.Groups.GroupSizeMax > len(s.members) && !m.stable {

@@ -1,9 +1,9 @@
-// Package lives runs the storage, and then the whole broker, through lives in
-// the lying world of sim: opened, used at random, ended by a clean stop, a
-// power cut or kill -9, opened again. It keeps a book of everything that was
-// acknowledged or read and holds each new life against it. It knows engine
-// and shard; product code never imports it.
+// Package lives runs the storage, the network layer and the whole broker through lives
+// in the simulated world of sim. In a life the product is opened, used at random, and
+// ended by a clean stop, a power cut or kill -9; the next life opens it again. Oracles
+// record everything that was acknowledged or read and compare each life with it. The
+// package knows the product's rooms; product code never imports it.
 //
-// Invariants: one seed is one behaviour; every checker has a planted bug that
-// it catches (see Run.Plant).
+// Invariants: one seed is one behaviour; every checker catches a planted bug (see
+// Run.Plant).
 package lives

@@ -14,10 +14,9 @@ import (
 	"github.com/tailbound/tailbound/sim"
 )
 
-// engineWork runs one seed of the storage of a whole broker, without network:
-// several lives of one data directory, each opened, used at random and ended
-// cleanly, by a power cut or by kill -9, against a book of everything that was
-// acknowledged or read.
+// engineWork runs one seed of a broker's storage without network: several lives of one data
+// directory, each opened, used at random and ended by a clean stop, a power cut or kill -9.
+// Each is compared with a record of everything that was acknowledged or read.
 func engineWork(r Run) (res Result) {
 	s := newEngineSim(r)
 	defer func() {
@@ -53,14 +52,14 @@ type engineSim struct {
 	shards    int // data shards of this life
 	shardsMax int
 	reshard   bool
-	clean     bool // the life before ended by a clean stop
+	clean     bool // the life before was stopped cleanly
 	mood      sim.RingOptions
 	appends   int
 	reads     int
 	serial    uint64
 	clockMS   int64
-	sizes     []int // of batches, drawn from
-	flood     bool  // appends outrun the disk
+	sizes     []int // from which sizes of batches are drawn
+	flood     bool  // appends are faster than the disk
 	scratch   []byte
 	broken    bool // a storage failure was injected in this life
 	full      bool // the disk has a limit
@@ -83,7 +82,7 @@ type node struct {
 	sleep  ioring.Instant
 }
 
-// ask is a request that an Event will answer.
+// ask is a request that an Event answers.
 type ask struct {
 	kind  askKind
 	book  *book
@@ -102,12 +101,12 @@ const (
 	askTruncate
 )
 
-// hold is a read whose memory is kept for a while: it may not change.
+// hold is a read whose memory is kept for a while, and must not change meanwhile.
 type hold struct {
 	views []engine.View
 	book  *book
 	from  int64
-	read  uint32 // a cold one
+	read  uint32 // of a read from disk
 	cold  bool
 	turns int
 }
@@ -131,7 +130,7 @@ func newEngineSim(r Run) *engineSim {
 	case 2:
 		s.sizes = []int{100, 1000, 70_000, 200_000}
 	}
-	if s.rng.IntN(4) == 0 { // the journal is full most of the time: whatever is let go is written over at once
+	if s.rng.IntN(4) == 0 { // the journal is full most of the time, so that released blocks are overwritten at once
 		s.flood = true
 		s.o.JournalBytes, s.o.DirectBytes, s.o.BatchBytesMax = 1<<20, -1, 16<<10
 		s.sizes = []int{4096, 8000, 16_000}
@@ -217,8 +216,8 @@ func (s *engineSim) arena(n int) *mem.Arena {
 	return a
 }
 
-// attempt recovers once, in a process of its own; crashed says that it was
-// killed after crashIn events (0: it is not).
+// attempt recovers once, in a process of its own. crashed says whether the process was
+// killed after crashIn events; 0: it is not killed.
 func (s *engineSim) attempt(crashIn int) (boot *engine.RecoveredState, crashed bool, err error) {
 	defer func() {
 		p := recover()
@@ -242,8 +241,8 @@ func (s *engineSim) attempt(crashIn int) (boot *engine.RecoveredState, crashed b
 	return boot, false, err
 }
 
-// open recovers, after crashes in the middle of recovering, and twice where
-// the seed says so: the second has to find what the first did.
+// open recovers, with crashes during recovery, and for some seeds twice: the second recovery
+// must find the same as the first.
 func (s *engineSim) open() (*engine.RecoveredState, error) {
 	for s.rng.IntN(3) == 0 {
 		n := 1 + s.rng.IntN(1<<s.rng.IntN(10))
@@ -256,7 +255,7 @@ func (s *engineSim) open() (*engine.RecoveredState, error) {
 			s.clean = false
 			continue
 		}
-		// it was over before that: all of it has to be durable, so a crash here loses nothing
+		// recovery completed before the crash: everything must be durable, so the crash loses nothing
 		if err := s.compare(boot); err != nil {
 			return nil, err
 		}
@@ -318,8 +317,8 @@ func (s *engineSim) home(id uint64) int {
 	return 1 + int(id%uint64(s.shards))
 }
 
-// compare holds what was recovered against the books, and brings the books
-// to what is.
+// compare compares what was recovered with the oracle, and updates the oracle with what was
+// not known.
 func (s *engineSim) compare(boot *engine.RecoveredState) error {
 	if len(boot.Shards) != s.shards+1 {
 		return fmt.Errorf("recovered %d shards, want %d and the control shard", len(boot.Shards), s.shards)
@@ -375,7 +374,7 @@ func (s *engineSim) compare(boot *engine.RecoveredState) error {
 		if err := s.headers(b, l); err != nil {
 			return err
 		}
-		// a recovered log is durable: the next recovery may not lose it
+		// a recovered log is durable: the next recovery must not lose it
 		b.see(l.End)
 	}
 	if known > 0 {
@@ -384,8 +383,8 @@ func (s *engineSim) compare(boot *engine.RecoveredState) error {
 	return nil
 }
 
-// headers checks that the attachment, and the heads of the batches after it,
-// tell of every batch of the log.
+// headers checks that the attachment and the headers of later batches have every batch of
+// the log.
 func (s *engineSim) headers(b *book, l *engine.RecoveredLog) error {
 	told := b.start
 	if len(l.Attachment) > 0 {
@@ -399,7 +398,7 @@ func (s *engineSim) headers(b *book, l *engine.RecoveredLog) error {
 	}
 	heads := l.Headers
 	for len(heads) > 0 && int64(binary.BigEndian.Uint64(heads))+int64(binary.BigEndian.Uint32(heads[23:]))+1 <= b.start {
-		heads = heads[headBytes:] // deleted since, and not forgotten by its producer
+		heads = heads[headBytes:] // deleted since, but remembered for its producer
 	}
 	n := len(heads) / headBytes
 	if n > len(b.batches) {
@@ -428,7 +427,7 @@ func (s *engineSim) headers(b *book, l *engine.RecoveredLog) error {
 
 const attachmentBytes = 32
 
-// Attachment is what the shard above the engine would keep with a checkpoint.
+// Attachment is what the shard stores with a checkpoint.
 func (n *node) Attachment(l engine.Slot, dst []byte) int {
 	b := n.slots[l]
 	if b == nil || len(dst) < attachmentBytes {
@@ -493,8 +492,8 @@ func (n *node) forget(slot engine.Slot) {
 	}
 }
 
-// turn is one round of a shard: what completed, what is asked of it (do), what
-// it does by itself, what it says.
+// turn is one turn of a shard: completions, requests (do), the engine's own step, its
+// events.
 func (n *node) turn(do func() error) error {
 	var out [64]ioring.Completion
 	n.ring.Wait(n.s.w.Now)
@@ -524,7 +523,7 @@ func (n *node) turn(do func() error) error {
 	return n.durable()
 }
 
-// durable notes what each log says is durable: from now on it may not be lost.
+// durable records what each log reports as durable: it may not be lost from now on.
 func (n *node) durable() error {
 	for _, slot := range n.logs {
 		b := n.slots[slot]
@@ -605,7 +604,7 @@ func (n *node) events() error {
 	}
 }
 
-// append tries one batch. False: the engine has no room for it now.
+// append tries to append one batch. False: the engine has no room now.
 func (n *node) append(slot engine.Slot) (bool, error) {
 	s, b := n.s, n.slots[slot]
 	s.clockMS += int64(s.rng.IntN(20))
@@ -645,7 +644,7 @@ func (n *node) append(slot engine.Slot) (bool, error) {
 	return true, nil
 }
 
-// read reads from an offset that the seed draws, from memory or from disk.
+// read reads from an offset drawn from the seed, from memory or from disk.
 func (n *node) read(slot engine.Slot, from int64) error {
 	b := n.slots[slot]
 	to := n.eng.Durable(slot)
@@ -710,7 +709,7 @@ func (h *hold) bytes() []byte {
 	return p
 }
 
-// look checks what was read and keeps it for a while.
+// look checks what was read, and keeps its memory for a while.
 func (n *node) look(h hold, to int64, limit int) error {
 	b := h.book
 	p := h.bytes()
@@ -831,7 +830,7 @@ func (n *node) openLog() error {
 		}
 	}
 	if n.shard != 0 && s.reshard && there >= s.o.LogsMax {
-		return nil // all of them may have to fit into one shard in another life
+		return nil // in another life one shard may have to hold all of them
 	}
 	if n.shard == 0 {
 		if len(s.books) > 0 && s.books[0].fate != absent {
@@ -839,7 +838,7 @@ func (n *node) openLog() error {
 		}
 		id = 1
 	}
-	for id == 0 { // ids are given out once; the ones of other shards are skipped
+	for id == 0 { // ids are used once; those of other shards are skipped
 		next := uint64(len(s.books) + 1)
 		s.books = append(s.books, &book{id: next})
 		if next != 1 && s.home(next) == n.shard {
@@ -862,7 +861,8 @@ func (n *node) openLog() error {
 	return nil
 }
 
-// seek asks from where to look for a time: never past the first batch that has it.
+// seek asks where to search for a timestamp, which must not be after the first batch that
+// has it.
 func (n *node) seek(slot engine.Slot) error {
 	b := n.slots[slot]
 	if len(b.batches) == 0 {
@@ -886,7 +886,7 @@ func (n *node) seek(slot engine.Slot) error {
 	return nil
 }
 
-// cut moves the log's start up, as retention does.
+// cut moves a log's start up, like retention.
 func (n *node) cut(slot engine.Slot) error {
 	b := n.slots[slot]
 	lo, hi := n.eng.Start(slot), n.eng.Durable(slot)
@@ -912,7 +912,7 @@ func (n *node) cut(slot engine.Slot) error {
 	return nil
 }
 
-// audit reads every log whole.
+// audit reads all of every log.
 func (s *engineSim) audit() error {
 	for _, n := range s.nodes {
 		for _, slot := range append([]engine.Slot(nil), n.logs...) {
@@ -962,7 +962,7 @@ func (s *engineSim) audit() error {
 	return nil
 }
 
-// await turns a shard until the event for user comes.
+// await runs turns of a shard until the event for user arrives.
 func (n *node) await(user uint32) (engine.Event, error) {
 	var out [64]ioring.Completion
 	for range 10_000 {
@@ -986,7 +986,7 @@ func (n *node) await(user uint32) (engine.Event, error) {
 	return engine.Event{}, fmt.Errorf("shard %d: an event does not come", n.shard)
 }
 
-// use turns the shards at random.
+// use runs turns of the shards at random.
 func (s *engineSim) use(turns int) error {
 	hurt := 0
 	if s.rng.IntN(8) == 0 {
@@ -1005,7 +1005,7 @@ func (s *engineSim) use(turns int) error {
 	return nil
 }
 
-// pass lets time go by: not at all, to the next event, or a little.
+// pass advances the clock: not at all, to the next event, or a little.
 func (s *engineSim) pass() {
 	switch s.rng.IntN(4) {
 	case 0:
@@ -1018,7 +1018,7 @@ func (s *engineSim) pass() {
 	}
 }
 
-// hurt makes the disk fail from now on, somewhere.
+// hurt makes some operations of the disk fail from now on.
 func (s *engineSim) hurt() {
 	s.broken = true
 	code := []ioring.Code{ioring.Write, ioring.Sync}[s.rng.IntN(2)]
@@ -1039,8 +1039,7 @@ func (s *engineSim) hurt() {
 	}
 }
 
-// quiesce lets everything finish: what was appended becomes durable, what was
-// asked is answered.
+// quiesce lets everything finish: appends become durable, requests are answered.
 func (s *engineSim) quiesce() error {
 	if s.broken {
 		return nil
@@ -1069,7 +1068,7 @@ func (s *engineSim) quiesce() error {
 	return nil
 }
 
-// advance moves to the next event, or to when a shard wants to wake.
+// advance advances to the next event, or to the time at which a shard wants to wake.
 func (s *engineSim) advance() {
 	until := ioring.Never
 	for _, n := range s.nodes {

@@ -10,19 +10,18 @@ import (
 	"github.com/tailbound/tailbound/shard/control"
 )
 
-// This file is the consumer groups of the broker's workload: members that
-// join, commit, leave and crash, and one who commits from outside. The book
-// says: a committed offset never goes back once it was acknowledged, whatever
-// happens to the broker; in one generation a partition has one owner, however
-// often its assignment is told; what was assigned in a generation never comes
-// again.
+// This file is the consumer groups of the broker's workload: members that join,
+// commit, leave and crash, and a client that commits without being a member. The
+// oracle checks that a committed offset never goes back once it was acknowledged,
+// whatever happens to the broker; that in one generation a partition has one owner,
+// however often the assignment is sent; and that no generation is assigned twice.
 
 // groupBook is what the oracle knows of one group.
 type groupBook struct {
 	name    string
 	offsets []*offsetBook
 	owners  map[claim]string // looked up only
-	told    int32            // highest generation of which an assignment was told
+	told    int32            // the highest generation of which an assignment was sent
 }
 
 type claim struct {
@@ -30,14 +29,14 @@ type claim struct {
 	partition  byte
 }
 
-// offsetBook is what is known of one committed offset. Those who commit do so
-// with rising numbers, one at a time.
+// offsetBook is what is known of one committed offset. Clients commit increasing
+// numbers, one at a time.
 type offsetBook struct {
 	part    *partBook
 	acked   int64   // the last acknowledged, -1 for none
-	maybe   []int64 // sent and never answered: they may come to be there
+	maybe   []int64 // sent and never answered: they may be committed or not
 	offered int64   // the last sent
-	busy    bool    // one is on its way
+	busy    bool    // a commit is in flight
 }
 
 // groupMember is a client in a group.
@@ -52,27 +51,27 @@ type groupMember struct {
 	stable     bool
 	parts      []byte // its assignment
 	conn       *conn  // its own
-	waits      bool   // for an answer
+	waits      bool   // for a response
 }
 
 // groupAsk is what a request of a group was for.
 type groupAsk struct {
-	member   *groupMember // nil: from outside, or
+	member   *groupMember // nil: from a client that is no member, or
 	consumer *consumer    // of the consumer protocol
-	stale    bool         // of an epoch that is over
+	stale    bool         // with an earlier epoch
 	group    *groupBook
 	offset   *offsetBook // of a commit
 	serial   int64
-	floor    []int64 // of a fetch: what had been acknowledged by then, by offsetBook
+	floor    []int64 // of a fetch: the acknowledged commits when it was sent, by offsetBook
 	books    []*offsetBook
-	elsewh   bool // the node asked is no coordinator
+	elsewh   bool // it was sent to a node that is not the coordinator
 }
 
-// groupPartitions is how many partitions an assignment has: numbers, not those
-// of a topic.
+// groupPartitions is how many partitions an assignment has. They are numbers, not the
+// partitions of a topic.
 const groupPartitions = 4
 
-// groups are made with the world, and outlive every life.
+// groups are made with the world, and exist through all lives.
 func (s *brokerSim) makeGroups() {
 	for i := range 3 {
 		s.groups = append(s.groups, &groupBook{name: fmt.Sprintf("g%d", i), owners: map[claim]string{}})
@@ -94,7 +93,7 @@ func (s *brokerSim) makeGroups() {
 	s.makeConsumers()
 }
 
-// actGroups lets somebody do something with a group.
+// actGroups has a client do something with a group.
 func (s *brokerSim) actGroups() error {
 	switch x := s.rng.IntN(10); {
 	case x < 2:
@@ -108,7 +107,7 @@ func (s *brokerSim) actGroups() error {
 	return s.actMember(s.members[s.rng.IntN(len(s.members))], false)
 }
 
-// anOffset is some offset of the group that nobody commits now.
+// anOffset returns some offset of the group for which no commit is in flight.
 func (s *brokerSim) anOffset(g *groupBook) *offsetBook {
 	open := s.openTopics()
 	if len(open) == 0 {
@@ -163,7 +162,7 @@ func (s *brokerSim) commitOutside() error {
 	return err
 }
 
-// fetchGroup asks for all offsets of a group, of all that is known of it.
+// fetchGroup fetches all known offsets of a group.
 func (s *brokerSim) fetchGroup(g *groupBook, own bool) error {
 	var c *conn
 	var err error
@@ -185,8 +184,8 @@ func (s *brokerSim) fetchGroup(g *groupBook, own bool) error {
 	return nil
 }
 
-// actMember has a member do its next step, or something unforeseen; calm: only
-// the former.
+// actMember has a member take its next step or, unless calm, sometimes do something
+// else.
 func (s *brokerSim) actMember(m *groupMember, calm bool) error {
 	if m.conn == nil || m.conn.c.Closed {
 		c, err := s.connect(0)
@@ -211,7 +210,7 @@ func (s *brokerSim) actMember(m *groupMember, calm bool) error {
 		x = s.rng.IntN(100)
 	}
 	switch {
-	case x < 3: // it crashes: a dynamic one does not know who it was
+	case x < 3: // it crashes: a dynamic member forgets its member id
 		m.conn.c.Reset()
 		m.id, m.joined, m.stable = "", false, false
 		return nil
@@ -228,7 +227,7 @@ func (s *brokerSim) actMember(m *groupMember, calm bool) error {
 		req := kmsg.NewPtrSyncGroupRequest()
 		req.Version, req.Group, req.MemberID, req.InstanceID, req.Generation = 3, m.group.name, m.id, instance, m.generation
 		if m.leads {
-			shift := s.rng.IntN(groupPartitions) // no assignment is like another
+			shift := s.rng.IntN(groupPartitions) // so that assignments differ
 			for i, id := range m.others {
 				a := kmsg.NewSyncGroupRequestGroupAssignment()
 				a.MemberID = id
@@ -261,7 +260,7 @@ func (s *brokerSim) actMember(m *groupMember, calm bool) error {
 	return nil
 }
 
-// lostAsk: nobody learns what became of a request.
+// lostAsk: what became of a request is never learned.
 func (a *groupAsk) lost() {
 	if a.member != nil {
 		a.member.waits = false
@@ -275,7 +274,7 @@ func (a *groupAsk) lost() {
 	}
 }
 
-// answeredGroup looks at one response.
+// answeredGroup checks one response.
 func (s *brokerSim) answeredGroup(a *groupAsk, resp kmsg.Response) error {
 	m := a.member
 	if m != nil {
@@ -284,7 +283,7 @@ func (s *brokerSim) answeredGroup(a *groupAsk, resp kmsg.Response) error {
 	if a.consumer != nil {
 		a.consumer.waits = false
 	}
-	// down: the broker stops, or could not store it.
+	// down: the broker is stopping, or could not store a change.
 	down := func(code int16) bool {
 		return code == codeUnavailable && s.stopping || code == codeNotCoordinator && (s.full || s.stopping || a.elsewh)
 	}
@@ -359,7 +358,7 @@ func (s *brokerSim) answeredGroup(a *groupAsk, resp kmsg.Response) error {
 	return nil
 }
 
-// assigned: a member learned what it owns.
+// assigned records that a member got its assignment.
 func (s *brokerSim) assigned(m *groupMember, parts []byte) error {
 	who := m.instance
 	if who == "" {
@@ -391,7 +390,7 @@ func (s *brokerSim) committed(a *groupAsk, code int16, down func(int16) bool) er
 		o.maybe = append(o.maybe, a.serial)
 	case a.consumer != nil && (code == codeUnknownMember || code == codeNoGroup):
 		a.consumer.out()
-	case a.consumer != nil && code == codeStaleEpoch: // its next heartbeat tells it
+	case a.consumer != nil && code == codeStaleEpoch: // it learns of the new epoch by its next heartbeat
 	case a.consumer != nil && a.consumer.classic && (code == codeGeneration || code == codeRebalance || code == codeFenced):
 	case m != nil && (code == codeUnknownMember || code == codeFenced):
 		m.id, m.joined, m.stable = "", false, false
@@ -403,7 +402,7 @@ func (s *brokerSim) committed(a *groupAsk, code int16, down func(int16) bool) er
 	return nil
 }
 
-// offsets holds what a group has committed against the book.
+// offsets compares a group's committed offsets with the oracle.
 func (s *brokerSim) offsets(a *groupAsk, r *kmsg.OffsetFetchResponse) error {
 	for i, o := range a.books {
 		if o.part.topic.fate != open {
@@ -428,8 +427,8 @@ func (s *brokerSim) offsets(a *groupAsk, r *kmsg.OffsetFetchResponse) error {
 	return nil
 }
 
-// auditGroups reads all offsets after a crash. What was on its way then has
-// come or not, and cannot come any more.
+// auditGroups reads all offsets after a crash. Commits that were in flight have taken
+// effect or not, and cannot any more.
 func (s *brokerSim) auditGroups() error {
 	for _, g := range s.groups {
 		g.offsets = slices.DeleteFunc(g.offsets, func(o *offsetBook) bool { return o.part.topic.fate == gone })

@@ -11,10 +11,10 @@ import (
 	"github.com/tailbound/tailbound/sim"
 )
 
-// netWork runs one seed of netring alone: a server that answers each request
-// late and in any order, and clients that cut, stall, reset and talk nonsense.
-// Every answer has to come in order and whole, memory has to stay still while
-// it is lent in either direction, and at the end all of it is back.
+// netWork runs one seed of netring alone: a server that answers requests late and in any
+// order, and clients that cut, stall, reset and send invalid bytes. Replies must arrive in
+// order and whole, lent memory must not change, in either direction, and at the end all
+// memory must be free.
 func netWork(r Run) (res Result) {
 	s := &netSim{run: r, w: sim.NewWorld(r.Seed)}
 	s.rng = s.w.Rand
@@ -43,29 +43,29 @@ type netSim struct {
 	net   *netring.Net
 	o     netring.Options
 	sleep ioring.Instant
-	cache *mem.Pool // what replies attach
+	cache *mem.Pool // memory that replies send by reference
 
 	peers    []*peer
 	work     []job
 	sends    []sending // by user
 	conns    map[netring.ConnID]ioring.Address
-	perPeer  map[ioring.Address]int // of those
+	perPeer  map[ioring.Address]int // of these, by address
 	serial   uint64
-	cut      map[uint64]bool // requests dropped with their connection; looked up only
+	cut      map[uint64]bool // requests that were dropped with their connection; looked up only
 	asked    int
 	answered int
 }
 
-// peer is a client and what it waits for.
+// peer is a client and the requests that it waits for.
 type peer struct {
 	c     *sim.Client
 	owed  []uint64 // serials of its requests, in order
-	rude  bool     // it sent what ends its connection
+	rude  bool     // it sent bytes that end its connection
 	part  bool     // it stopped in the middle of a request
-	stall bool     // it takes nothing for now
+	stall bool     // it receives nothing for now
 }
 
-// job is a request in the server's hands.
+// job is a request that the server has.
 type job struct {
 	frame    netring.RequestID
 	conn     netring.ConnID
@@ -77,7 +77,7 @@ type job struct {
 	sum      uint64
 }
 
-// sending is a reply that has not been answered by a Sent event.
+// sending is a reply without a Sent event yet.
 type sending struct {
 	used   bool
 	lent   []int
@@ -112,7 +112,7 @@ func (s *netSim) open() (err error) {
 	return nil
 }
 
-// frameMax is the longest request that is served.
+// frameMax is the length of the longest served request.
 func (s *netSim) frameMax() int { return s.o.ReceiveBuffers * s.o.ReceiveBufferBytes / 4 }
 
 func (s *netSim) live() error {
@@ -126,7 +126,7 @@ func (s *netSim) live() error {
 			return err
 		}
 	}
-	// let everyone finish, then stop
+	// let all requests finish, then stop
 	s.net.Stop()
 	for _, p := range s.peers {
 		p.stall = false
@@ -177,12 +177,12 @@ func (s *netSim) pass() {
 	}
 }
 
-// pattern is byte i of what belongs to a serial.
+// pattern returns byte i of the data of a serial.
 func pattern(serial uint64, i int) byte {
 	return byte((serial*0x9e3779b97f4a7c15 + uint64(i)*0x517cc1b7) >> 24)
 }
 
-// clients do something.
+// clients has clients do something.
 func (s *netSim) clients() {
 	if len(s.peers) < 20 && s.rng.IntN(8) == 0 || len(s.peers) == 0 {
 		if c := s.w.DialFrom(9092, ioring.Address{15: byte(1 + s.rng.IntN(3))}); c != nil {
@@ -223,7 +223,7 @@ func (s *netSim) clients() {
 			p.c.Send([]byte{0, 0, 0, 7, 1, 2, 3, 4, 5, 6, 7})
 		}
 	case x < 80:
-		if !p.rude { // half a request, and then nothing
+		if !p.rude { // half a request, then nothing
 			p.rude, p.part = true, true
 			b := binary.BigEndian.AppendUint32(nil, uint32(100+s.rng.IntN(s.frameMax()-100)))
 			p.c.Send(append(b, make([]byte, s.rng.IntN(80))...)[:1+s.rng.IntN(len(b))])
@@ -249,8 +249,8 @@ func (s *netSim) request(p *peer) {
 	p.owed = append(p.owed, s.serial)
 }
 
-// hear checks what clients got: whole replies, in the order of the requests;
-// a request that was dropped is skipped.
+// hear checks what clients received: whole replies, in the order of the requests, without
+// those to dropped requests.
 func (s *netSim) hear() error {
 	for _, p := range s.peers {
 		for len(p.c.Received) >= 4 {
@@ -281,10 +281,10 @@ func (s *netSim) hear() error {
 	return nil
 }
 
-// dropped says whether the server gives requests of this serial no reply.
+// dropped says whether the server drops the request of a serial without a reply.
 func (s *netSim) dropped(serial uint64) bool { return serial%31 == 7 || s.cut[serial] }
 
-// turn is one round of the server.
+// turn is one turn of the server.
 func (s *netSim) turn() error {
 	s.ring.Wait(s.w.Now)
 	var out [32]ioring.Completion
@@ -383,7 +383,7 @@ func sum(pieces ...[]byte) uint64 {
 	return h
 }
 
-// serve answers what is due, in any order.
+// serve answers the requests that are due, in any order.
 func (s *netSim) serve() error {
 	rest := s.work[:0]
 	for _, j := range s.work {
@@ -475,7 +475,7 @@ func (s *netSim) answer(j *job) bool {
 	return true
 }
 
-// sent: what was attached is ours again.
+// sent takes back the memory that the reply sent by reference.
 func (s *netSim) sent(user uint64) error {
 	if user >= uint64(len(s.sends)) || !s.sends[user].used {
 		return fmt.Errorf("a Sent event for user %d, who sent nothing", user)

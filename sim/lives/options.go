@@ -9,8 +9,7 @@ import (
 	"github.com/tailbound/tailbound/sim"
 )
 
-// Memory of one process's recovery and of one shard: enough for every choice
-// that drawOptions makes.
+// The memory of a recovery and of a shard: enough for all options that drawOptions draws.
 const (
 	recoveryArenaBytes = 32 << 20
 	shardArenaBytes    = 32 << 20
@@ -21,9 +20,9 @@ var workloads = []workload{
 	{"net", netWork},
 }
 
-// fault is a bug that can be planted, the workload that finds it, and the first
-// seed of it that does. Where behaviour changes on purpose, so may the seeds:
-// go test -run TestPlantedBugsAreFound says which ones they are then.
+// fault is a bug that can be planted, the workload that finds it, and the first seed that
+// does. An intended change of behaviour may change the seeds; go test -run
+// TestPlantedBugsAreFound then prints the new ones.
 type fault struct {
 	name  string
 	work  string
@@ -43,8 +42,8 @@ var faults = []fault{
 	{"NoSyncAtOpen", "engine", 3, func(r *Run) { r.Faults |= engine.NoSyncAtOpen }},
 }
 
-// drawOptions draws every limit of the engine: small ones, so that journals
-// wrap, segments roll and memory runs out within a life.
+// drawOptions draws all limits of the engine. They are small, so that journals wrap,
+// segments roll and memory runs out within a life.
 func (s *engineSim) drawOptions() {
 	s.o = engine.Options{
 		LogsMax:        s.pick(4, 8, 32),
@@ -70,7 +69,7 @@ func (s *engineSim) recoverOptions() recovery.Options {
 	return o
 }
 
-// check runs the checker, which has nothing to find.
+// check runs the checker, which must find no problem.
 func (s *engineSim) check() error {
 	arena := s.arena(recoveryArenaBytes)
 	ring := sim.NewRing(s.w, s.disk, arena, s.mood)

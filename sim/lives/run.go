@@ -11,18 +11,18 @@ import (
 	"github.com/tailbound/tailbound/sim"
 )
 
-// Run is one simulation: what is asked of it.
+// Run describes one simulation.
 type Run struct {
 	Seed   uint64
 	Trace  io.Writer     // one line an event; nil: none
 	Faults engine.Faults // planted bugs
-	// ShardFaults are those of the shard above it.
+	// ShardFaults are planted bugs of the shard.
 	ShardFaults shard.Faults
 	GroupFaults groups.Faults
 	fault       string // their name
 }
 
-// Result says what a run did. Err is nil where nothing was wrong.
+// Result says what a run did. Err is nil if no check failed.
 type Result struct {
 	Err     error
 	Hash    uint64 // of the trace: the same seed gives the same
@@ -30,12 +30,12 @@ type Result struct {
 	Appends int
 	Reads   int
 	Steps   int
-	// LostCached counts records that were acknowledged from memory, as
-	// write.caching has it, and that crashes took.
+	// LostCached counts records that were acknowledged from memory (write.caching) and
+	// lost by crashes.
 	LostCached int
 }
 
-// Add sums up.
+// Add adds the numbers of another run.
 func (r *Result) Add(x Result) {
 	r.Lives += x.Lives
 	r.Appends += x.Appends
@@ -50,7 +50,7 @@ type workload struct {
 	run  func(Run) Result
 }
 
-// Workloads are the names that Do takes.
+// Workloads returns the names that Do accepts.
 func Workloads() []string {
 	var names []string
 	for _, w := range workloads {
@@ -69,7 +69,7 @@ func (r Run) Do(name string) Result {
 	return Result{Err: fmt.Errorf("no workload %q; there are %v", name, Workloads())}
 }
 
-// FaultNames are the bugs that can be planted.
+// FaultNames returns the names of the bugs that can be planted.
 func FaultNames() []string {
 	var names []string
 	for _, f := range faults {
@@ -78,7 +78,7 @@ func FaultNames() []string {
 	return names
 }
 
-// Plant plants the bug of that name; the empty one is none.
+// Plant plants the bug of a name; "" plants none.
 func (r *Run) Plant(name string) error {
 	if name == "" {
 		return nil
@@ -93,7 +93,7 @@ func (r *Run) Plant(name string) error {
 	return fmt.Errorf("no fault %q; there are %v", name, FaultNames())
 }
 
-// Replay is the command that repeats the run.
+// Replay returns the command that repeats the run.
 func (r Run) Replay(work string) string {
 	fault := ""
 	if r.fault != "" {
@@ -102,7 +102,7 @@ func (r Run) Replay(work string) string {
 	return fmt.Sprintf("go run ./cmd/sim -work %s -seed %d%s -v", work, r.Seed, fault)
 }
 
-// explain makes an error of a panic.
+// explain turns a panic into an error.
 func explain(p any) error {
 	switch x := p.(type) {
 	case sim.Abuse:

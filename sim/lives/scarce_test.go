@@ -306,8 +306,8 @@ func (s *scarce) many(n int, ask func(u *user)) (all []*user) {
 func isJournal(path string) bool { return strings.HasSuffix(path, "journal") }
 func isSegment(path string) bool { return strings.HasPrefix(path, "segments/") }
 
-// TestEachPoolExhausted fills one pool at a time on purpose. What fills it is slowed down; nobody waits for ever, nobody who does
-// not need that pool waits at all, and when the cause is gone all are answered and the pool is as empty as before.
+// TestEachPoolExhausted fills one pool at a time on purpose. The requests that fill it are slowed down; no request waits for ever,
+// requests that do not need the pool do not wait, and once the cause is gone all are answered and the pool is as empty as before.
 func TestEachPoolExhausted(t *testing.T) {
 	t.Parallel()
 	produces := func(s *scarce) { // beside whatever is exhausted
@@ -331,7 +331,7 @@ func TestEachPoolExhausted(t *testing.T) {
 		fill   func(s *scarce) []*user
 		beside func(s *scarce) // goes on meanwhile
 		free   func(s *scarce, all []*user)
-		unsure bool // who filled it may be closed, not answered
+		unsure bool // a client that filled it may be closed instead of answered
 	}{
 		{
 			name: "receive buffers, by requests that never end", pool: "receive buffers", part: 0.25, unsure: true,

@@ -6,39 +6,39 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// interestsMax is how many partitions all of a node's sessions have; one has a
-// quarter of them at most.
+// interestsMax is how many partitions all sessions of a node may have; one session may
+// have a quarter of them.
 const interestsMax = 40
 
 // fetchSession is a simulated client's fetch session with one node (KIP-227).
-// It names topics by their names, has one fetch in flight at most, and sends it
-// on any connection.
+// It names topics by name, has at most one fetch in flight, and sends it on any
+// connection.
 type fetchSession struct {
 	node   int
-	id     int32 // 0: to be begun
+	id     int32 // 0: not begun yet
 	epoch  int32
 	lives  int   // in which it was begun
-	busy   *conn // its fetch is in flight
+	busy   *conn // of the fetch in flight; nil: none
 	parts  []*sessionPart
-	unsure bool // a topic of it was deleted: the node may end it
-	large  bool // it may have come to more partitions than a session may have: as well
+	unsure bool // one of its topics was deleted: the node may end the session
+	large  bool // it may have more partitions than a session may have: the node may end it
 }
 
-// sessionPart is what a session says of a partition: where to read from, and
-// the high watermark that the client was last told, -1 for none.
+// sessionPart is a partition of a session: the fetch offset, and the last high watermark
+// that the client got, -1 for none.
 type sessionPart struct {
 	book *partBook
 	from int64
 	told int64
 
-	// As they were when the fetch in flight was sent: of the partition's start,
-	// and of the highest high watermark that anyone was told.
+	// When the fetch in flight was sent: the partition's start, and the highest high
+	// watermark that any client had got.
 	start int64
 	high  int64
 }
 
-// fetchOn goes on with a session: it moves where some partitions are read from,
-// takes one in, lets one go, and asks.
+// fetchOn sends the next fetch of a session: it moves the fetch offset of some partitions,
+// adds one, and removes one.
 func (s *brokerSim) fetchOn(p *partBook) error {
 	for len(s.fetchers) <= p.node {
 		s.fetchers = append(s.fetchers, nil)
@@ -108,8 +108,8 @@ func (s *brokerSim) fetchOn(p *partBook) error {
 	return nil
 }
 
-// fetchedOn holds an answer of a session against the book. What it does not
-// speak of has to be as it was.
+// fetchedOn compares a session's answer with the oracle. Partitions that the answer does
+// not have must be unchanged.
 func (s *brokerSim) fetchedOn(c *conn, k owed, x *fetchSession, r *kmsg.FetchResponse) error {
 	x.busy = nil
 	mine := s.fetchers[x.node] == x
@@ -149,7 +149,7 @@ func (s *brokerSim) fetchedOn(c *conn, k owed, x *fetchSession, r *kmsg.FetchRes
 			}
 			records = records || len(q.RecordBatches) > 0
 			if of.book.topic.fate != open {
-				continue // it may be the next topic of that name
+				continue // it may be the next topic of the same name
 			}
 			if err := s.fetchedPart(c, of.book, of.from, of.start, r.Version, q); err != nil {
 				return err
@@ -173,7 +173,7 @@ func (s *brokerSim) fetchedOn(c *conn, k owed, x *fetchSession, r *kmsg.FetchRes
 	if x.id != 0 && r.SessionID != x.id || r.SessionID == 0 && !x.unsure && x.epoch != 0 {
 		return fmt.Errorf("session %d was answered as %d", x.id, r.SessionID)
 	}
-	if r.SessionID == 0 { // no room, or a topic that is not known any more
+	if r.SessionID == 0 { // no room, or a topic that was deleted
 		if mine {
 			s.fetchers[x.node] = nil
 		}
