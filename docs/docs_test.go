@@ -66,8 +66,8 @@ type file struct {
 	test bool
 }
 
-// world is where a file may use what deterministic code may not: by name, so
-// that nobody has to look for it.
+// world says whether a file may use what deterministic code may not. The file's name
+// shows it.
 func (f *file) world() bool { return strings.HasSuffix(f.path, "_linux.go") }
 
 func (f *file) in(room string) bool {
@@ -268,7 +268,7 @@ func importFaults(rooms []room, f *file) (faults []string) {
 	return faults
 }
 
-// TestDependenciesAreArguedFor: each module somebody imports has a paragraph.
+// TestDependenciesAreArguedFor: each imported module has a paragraph.
 func TestDependenciesAreArguedFor(t *testing.T) {
 	text, err := os.ReadFile("decisions/0005-dependencies.md")
 	if err != nil {
@@ -379,7 +379,7 @@ func deterministicFaults(f *file, name string, maps map[string]bool) (faults []s
 			}
 		case *ast.RangeStmt:
 			if maps[at(n.Pos())] && !marked(f, n.Pos()) {
-				wrong(n, "a range over a map", "Keep a sorted slice, or, where nobody can see the order, say `// order does not matter` on the line")
+				wrong(n, "a range over a map", "Keep a sorted slice or, if the order has no effect, say `// order does not matter` on the line")
 			}
 		case *ast.SelectorExpr:
 			x, ok := n.X.(*ast.Ident)

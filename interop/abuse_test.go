@@ -731,8 +731,8 @@ func TestDamagedRequests(t *testing.T) {
 	}
 }
 
-// TestStalledConsumers: consumers that ask for much, from everywhere, and read nothing of it keep no producer waiting, and are closed when memory is wanted;
-// who reads gets everything.
+// TestStalledConsumers: consumers that ask for much, from everywhere, and read none of it delay no producer, and are closed when memory is needed; a
+// consumer that reads gets everything.
 func TestStalledConsumers(t *testing.T) {
 	needReal(t, "it is about the broker's memory")
 	b := ownBroker(t)
@@ -760,7 +760,7 @@ func TestStalledConsumers(t *testing.T) {
 		stalled = append(stalled, s)
 	}
 	for i := range more {
-		w.SetDeadline(time.Now().Add(30 * time.Second)) // half of what a peer has where nobody waits
+		w.SetDeadline(time.Now().Add(30 * time.Second)) // half of the time that a client has if no other waits
 		if base := mustProduce(t, w, topic, big); base != int64(history+i) {
 			t.Fatalf("a batch is at %d, want %d", base, history+i)
 		}

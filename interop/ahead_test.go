@@ -33,8 +33,8 @@ func (b *broker) counters(t *testing.T) map[string]uint64 {
 	return sum
 }
 
-// TestCatchingUp: who reads a log from the disk in small fetches has each run read once, the next while it takes what there is of this one; every
-// record comes, in order.
+// TestCatchingUp: for a consumer that reads a log from disk in small fetches, each run is read once, and the next one while the consumer takes the
+// present one. Every record arrives, in order.
 func TestCatchingUp(t *testing.T) {
 	needReal(t, "it counts what is read from the disk")
 	b := ownBroker(t)

@@ -103,7 +103,7 @@ func newBroker(dir string, flags ...string) (*broker, error) {
 	}
 }
 
-// freePorts finds n consecutive ports that nobody listens on, below the range from which the kernel gives ports to outgoing connections.
+// freePorts finds n consecutive unused ports, below the range from which the kernel gives ports to outgoing connections.
 func freePorts(n int) (int, error) {
 	for range 200 {
 		base := 20000 + rand.IntN(12000)

@@ -31,7 +31,7 @@ const atEnd = int64(-1)
 type produceOptions struct {
 	codec      string // "" is none
 	acks       int    // 0, 1, or -1 for all
-	idempotent bool   // for those who have it
+	idempotent bool   // for clients that support it
 	bytesMax   int    // the client's own limit to a message or batch; 0 leaves it alone
 }
 

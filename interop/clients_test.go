@@ -213,7 +213,7 @@ func TestIdempotentAcrossBatches(t *testing.T) {
 	})
 }
 
-// TestAutoCreation: a topic that nobody created appears when a client asks for its metadata in order to produce.
+// TestAutoCreation: a topic that does not exist is created when a client asks for its metadata in order to produce.
 func TestAutoCreation(t *testing.T) {
 	b := sharedBroker(t)
 	eachClient(t, func(t *testing.T, name string, c client) {

@@ -83,7 +83,7 @@ func makingMetadata(t *testing.T, b *broker, topic string) *kmsg.MetadataRespons
 	return mustAsk[*kmsg.MetadataResponse](t, dialTo(t, b.addr()), req)
 }
 
-// TestTransactional: whoever wants a transaction is told at once that there are none, by a code that no client tries again for.
+// TestTransactional: a client that wants a transaction is refused at once, with a code on which no client retries.
 func TestTransactional(t *testing.T) {
 	needReal(t, "it has transactions")
 	b := sharedBroker(t)
@@ -236,7 +236,7 @@ func TestCodes(t *testing.T) {
 	if end := endOf(t, leader, topic); end != 0 {
 		t.Errorf("%d records were stored", end)
 	}
-	// zstd that is stored is not for who cannot know of it.
+	// Stored zstd is not sent to clients whose version does not know it.
 	if _, err := (franz{}).produce(within(t, time.Minute), b, topic, produceOptions{acks: -1, codec: "zstd"}, []record{{timeMS: dawn + 1, value: []byte(strings.Repeat("z", 1000))}}); err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +305,8 @@ func anyError(resp kmsg.Response) int16 {
 	return errorIn(resp)
 }
 
-// TestDeletedWhileConsumed: who waits for records of a topic that is deleted is told so at once, and who finds its name made anew reads the new one.
+// TestDeletedWhileConsumed: a fetch that waits for records of a topic that is deleted is answered at once; a consumer that finds a new topic of that name
+// reads the new one.
 func TestDeletedWhileConsumed(t *testing.T) {
 	needReal(t, "it lets them wait")
 	b := sharedBroker(t)

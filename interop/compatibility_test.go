@@ -72,7 +72,7 @@ func TestCompatibility(t *testing.T) {
 	b := ownBroker(t, groupFlags...)
 	e := &exercised{rows: map[string][]string{}}
 	var order []string
-	complete := true // nobody was skipped
+	complete := true // no client was skipped
 	t.Run("clients", func(t *testing.T) {
 		for _, name := range clientNames {
 			version := moduleVersion(t, name)
@@ -222,7 +222,7 @@ func mainJob(t *testing.T, b *broker, c client, did func(string)) {
 	check("delete the topic", c.remove(ctx, b, topic))
 }
 
-// readsBack says whether franz-go reads what somebody wrote.
+// readsBack says whether franz-go reads the records that another client wrote.
 func readsBack(ctx context.Context, b *broker, topic string, rs []record, partitions int) error {
 	got, err := (franz{}).consume(ctx, b, topic, zeroes(partitions), counts(rs, partitions))
 	if err != nil {

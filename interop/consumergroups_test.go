@@ -70,8 +70,8 @@ func (f *flock) consumed(n, partitions int) kadm.DescribedConsumerGroup {
 	return g
 }
 
-// TestConsumerGroups: members of the consumer protocol join, leave and crash, partitions are added; every record is seen, and what was committed is
-// not seen again by who comes later.
+// TestConsumerGroups: members of the consumer protocol join, leave and crash, partitions are added; every record is seen, and committed records
+// are not seen again by later members.
 func TestConsumerGroups(t *testing.T) {
 	b := consumerBroker(t)
 	for _, name := range clientNames {
@@ -309,7 +309,7 @@ func TestConsumerGroupWire(t *testing.T) {
 		if g := ds[1]; g.ErrorCode != kerr.GroupIDNotFound.Code || g.ErrorMessage == nil {
 			t.Errorf("no group is described as %+v", g)
 		}
-		// To those who only know classic groups it is none.
+		// To clients that only know classic groups it does not exist.
 		old := kmsg.NewPtrDescribeGroupsRequest()
 		old.Version, old.Groups = 6, []string{group}
 		if g := ask(old).(*kmsg.DescribeGroupsResponse).Groups[0]; g.ErrorCode != kerr.GroupIDNotFound.Code || g.State != "Dead" {

@@ -5,5 +5,5 @@
 // cgo and without the clients' dependencies.
 //
 // Invariants it holds the broker to: what was acknowledged is at its acknowledged offset, byte for byte, whatever client reads it and however often
-// the process was killed since; offsets have no gap; nothing that was refused is stored; a hostile connection costs nobody else anything.
+// the process was killed since; offsets have no gap; nothing that was refused is stored; a hostile connection has no effect on others.
 package interop

@@ -172,8 +172,8 @@ func TestDeleteInput(t *testing.T) {
 	}
 }
 
-// TestDeletedUnderLoad: a topic that is deleted while it is produced to, and made anew at once under its name, has nothing of the one before; who
-// produces is told, and never left waiting.
+// TestDeletedUnderLoad: a topic that is deleted while clients produce to it, and recreated at once under its name, has no records of the old one; producers
+// get an error, and are never left waiting.
 func TestDeletedUnderLoad(t *testing.T) {
 	needReal(t, "it places partitions anywhere")
 	b := sharedBroker(t)

@@ -26,7 +26,7 @@ type fuzzer struct {
 	topics []string
 	ids    [][16]byte
 	groups []string
-	last   []string // what was sent last, for who finds the broker dead
+	last   []string // the last requests, to be printed if the broker dies
 }
 
 var numbers = []int64{0, 1, -1, 2, 3, 5, 77, 1000, -2, -3, 100, 65535, 1 << 20, math.MaxInt32, math.MinInt32, math.MaxInt64, math.MinInt64}
@@ -289,8 +289,8 @@ func strangeCode(v reflect.Value) int16 {
 	return 0
 }
 
-// TestFuzz: whatever clients may say, the broker serves who is beside them, and its directory stays sound; after kill -9 too. INTEROP_FUZZ_SECONDS is for
-// more of it.
+// TestFuzz: whatever bytes clients send, the broker serves other clients, and its directory stays intact, after kill -9 too. INTEROP_FUZZ_SECONDS makes it
+// run longer.
 func TestFuzz(t *testing.T) {
 	needReal(t, "it is about this broker")
 	// a request of this seed kept the control shard busy for half a minute once

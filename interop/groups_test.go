@@ -22,7 +22,7 @@ import (
 
 const groupPartitions = 6
 
-// groupFlags make groups quick: an empty group waits for nobody, and sessions may be short.
+// groupFlags make groups quick: an empty group does not wait for more members, and sessions may be short.
 var groupFlags = []string{"--group-initial-rebalance-delay", "0s", "--group-min-session-timeout", "500ms"}
 
 // membership is how a consumer takes part in a group. It commits what it has seen, and only that.
@@ -60,7 +60,7 @@ type lines struct {
 	mu    sync.Mutex
 	conns []net.Conn
 	down  bool
-	still sync.RWMutex // held by who has them stall
+	still sync.RWMutex // held by the test that makes them stall
 }
 
 // stalling is a connection of lines.
@@ -390,7 +390,7 @@ func (f *flock) committed() map[int32]int64 {
 }
 
 // TestGroupClients: every client, with every way it has to assign partitions: members join, leave and crash; whatever happens, each record is seen at
-// least once, each partition has one owner, and what was seen and committed is not seen again by who comes later.
+// least once, each partition has one owner, and committed records are not seen again by later members.
 func TestGroupClients(t *testing.T) {
 	b := ownBroker(t, groupFlags...)
 	for _, name := range clientNames {
@@ -598,7 +598,7 @@ func (f *flock) staticReturns() {
 	}
 }
 
-// TestGroupKill: members consume and commit while their broker is killed again and again. No acknowledged commit goes back, nobody has to join a new
+// TestGroupKill: members consume and commit while their broker is killed again and again. No acknowledged commit goes back, no member has to join a new
 // group, and every record is seen.
 func TestGroupKill(t *testing.T) {
 	needReal(t, "it is not killed")
@@ -865,7 +865,7 @@ func TestGroupVersions(t *testing.T) {
 	}
 }
 
-// TestGroupElsewhere: a data shard coordinates no group, and lists none: who asks every node counts each group once.
+// TestGroupElsewhere: a data shard coordinates no group, and lists none, so a client that asks every node counts each group once.
 func TestGroupElsewhere(t *testing.T) {
 	needReal(t, "its nodes are laid out otherwise")
 	b := sharedBroker(t)
@@ -900,7 +900,7 @@ func TestGroupElsewhere(t *testing.T) {
 	}
 }
 
-// TestGroupWaits: a join that waits keeps nobody else waiting, on other connections, and ends when the broker stops.
+// TestGroupWaits: a waiting join delays no request of other connections, and ends when the broker stops.
 func TestGroupWaits(t *testing.T) {
 	needReal(t, "it is no process")
 	b := ownBroker(t, groupFlags...)

@@ -194,7 +194,7 @@ func TestGroupJava(t *testing.T) {
 	}
 }
 
-// TestGroupJavaStatic: a static member that is Kafka's own consumer goes and comes back, in both protocols; nobody else notices.
+// TestGroupJavaStatic: a static member that is Kafka's own consumer goes and comes back, in both protocols; no other member notices.
 func TestGroupJavaStatic(t *testing.T) {
 	b := consumerBroker(t)
 	sessions(t, b, "30000") // on a busy machine a JVM takes its time

@@ -21,7 +21,7 @@ import (
 
 const killPartitions = 6
 
-// A mark is what a record of the kill test says of itself: who wrote it, and as which of its records in this partition.
+// A mark is the content of a record in the kill test: its producer, and the number of the producer's record in this partition.
 type mark struct {
 	producer, counter int
 }

@@ -190,8 +190,8 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-// TestConnectionLimits: a node has so many connections, and one address so many of them; who comes beyond that is closed at once and logged with its
-// address and the limit, the others go on, and who leaves makes room.
+// TestConnectionLimits: connections to a node, and from one address, are limited; one beyond a limit is closed at once and logged with its address and the
+// limit. The others are served, and one that closes makes room.
 func TestConnectionLimits(t *testing.T) {
 	needReal(t, "it has no such limits")
 	b := ownBroker(t)
@@ -213,7 +213,7 @@ func TestConnectionLimits(t *testing.T) {
 	var in []*wire
 	come := func(address string) {
 		t.Helper()
-		// who was there before may not be gone yet
+		// an earlier connection may not be closed yet
 		for give := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			w := from(address)
 			err := serves(w)

@@ -59,7 +59,7 @@ type picturePartition struct {
 	End     int64  `json:"end"`
 	Records int    `json:"records"`
 	SHA256  string `json:"sha256"`
-	Last    string `json:"last"` // its last record, for a person who looks for a difference
+	Last    string `json:"last"` // its last record, to find a difference by eye
 }
 
 type pictureGroup struct {

@@ -56,7 +56,7 @@ func TestRot(t *testing.T) {
 		t.Errorf("a fetch of what has rotted is answered with %d bytes and no error", len(got))
 	}
 	t.Logf("a fetch of what has rotted: error %d", code)
-	// The bit is put back by nobody: the directory stays unsound, and the end of the test must not call that a fault.
+	// The bit is not restored: the directory stays corrupt, and the end of the test must not fail for that.
 	if err := b.stop(); err != nil {
 		t.Error(err)
 	}
@@ -106,8 +106,8 @@ func (b *broker) repair(t *testing.T, status int, args ...string) string {
 	return string(said)
 }
 
-// TestRepair: a partition that has lost acknowledged records takes no more until somebody accepts the loss, partition by partition; then it goes on where it
-// breaks. Whatever is not accepted stays as it is, and what is cut is kept aside.
+// TestRepair: a partition that has lost acknowledged records accepts no more until the loss is accepted, partition by partition; then it continues where it
+// is broken. Other partitions are unchanged, and the files that are cut are copied first.
 func TestRepair(t *testing.T) {
 	needReal(t, "it has no disk")
 	for _, x := range []struct {

@@ -380,7 +380,7 @@ func (m *measuring) one(ctx context.Context, s System, p trial.Plan, disturbed s
 	}
 	e := m.env.Below(names...)
 	if !e.Terminal {
-		e.Live = nil // a line for each interval is for who looks
+		e.Live = nil // a line for each interval is for a terminal
 	}
 	return trial.Run(ctx, p, r.System, e)
 }

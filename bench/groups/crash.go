@@ -316,7 +316,7 @@ func (p *player) classic() error {
 // beats sends heartbeats until one is answered with an error.
 func (p *player) beats(generation int32) (code int16, err error) {
 	beat := time.Duration(p.s.o.HeartbeatNS)
-	pause := rand.N(beat) // who was synced at once does not send heartbeats at once
+	pause := rand.N(beat) // members that were synced together do not send heartbeats together
 	for {
 		if err := p.rest(pause); err != nil {
 			return 0, err
@@ -414,7 +414,7 @@ func (p *player) consumer() error {
 				p.s.own(p, partitions)
 				pause = 0
 			} else if req.MemberEpoch == 0 {
-				pause = rand.N(beat) // who joined at once does not send heartbeats at once
+				pause = rand.N(beat) // members that joined together do not send heartbeats together
 			}
 		case r.ErrorCode == kerr.UnknownMemberID.Code, r.ErrorCode == kerr.FencedMemberEpoch.Code:
 			m.epoch, m.owned = 0, nil

@@ -2,7 +2,7 @@ package groups
 
 import "testing"
 
-// The living have every partition once, and each has some; who is dead does not count.
+// Living members have every partition once, and each has some; dead members do not count.
 func TestWhole(t *testing.T) {
 	for _, c := range []struct {
 		what  string

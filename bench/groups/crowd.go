@@ -39,8 +39,8 @@ type Requests struct {
 
 const topic = "groups"
 
-// Crowd is who has joined. Its members are dealt out to connections; a mutex
-// for each, as heartbeats and commits go different ways.
+// Crowd is the members that have joined. They are divided among connections. Each has a
+// mutex, because heartbeats and commits use different connections.
 type Crowd struct {
 	o       Options
 	members []*member
@@ -67,8 +67,8 @@ type line struct {
 	due       int64
 }
 
-// Join makes the crowd's topic, has everybody join, and sends heartbeats until
-// everybody has its partitions.
+// Join creates the crowd's topic, makes all members join, and sends heartbeats until
+// every member has its partitions.
 func Join(o Options) (*Crowd, error) {
 	each := (o.Members + o.Groups - 1) / o.Groups
 	c := &Crowd{o: o, errors: map[string]int64{}}
@@ -109,7 +109,7 @@ func Join(o Options) (*Crowd, error) {
 	return c, nil
 }
 
-// everybody sends a heartbeat of each member, as fast as they are answered.
+// everybody sends a heartbeat for each member, as fast as they are answered.
 func (c *Crowd) everybody() error {
 	failed := make(chan error, c.o.Connections)
 	for i, l := range c.lines[:c.o.Connections] {

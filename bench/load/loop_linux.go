@@ -221,7 +221,7 @@ func (l *loop) connect() error {
 			return err
 		}
 		groups := l.groups
-		if hop < l.o.Hops-1 { // who only passes on
+		if hop < l.o.Hops-1 { // a hop that only passes on
 			groups = []*group{{Reader: Reader{Count: 1}}}
 		}
 		for _, g := range groups {
@@ -397,7 +397,7 @@ func (l *loop) dial(addr string, id int) (int, error) {
 
 func (l *loop) clock() int64 { return l.originNS + int64(time.Since(l.origin)) }
 
-// begin waits for who else takes part, and lays the schedule out.
+// begin waits for the other processes of the load, and plans the schedule.
 func (l *loop) begin() (err error) {
 	l.start = l.clock() + 20e6
 	if l.hooks.Ready != nil {
@@ -462,7 +462,7 @@ func (l *loop) run() (*Result, error) {
 		if last.at == 0 {
 			wake = min(l.to, l.nextEnd)
 		} else {
-			wake = min(wake, l.now+10e6) // whoever is waited for may have come by another way
+			wake = min(wake, l.now+10e6) // what is waited for may have arrived in another way
 		}
 		for _, k := range l.links {
 			at, err := l.drive(k)

@@ -6,9 +6,9 @@ const (
 	invalidFetchSessionEpoch = 71
 )
 
-// A session is an incremental one of fetches (KIP-227), as most consumers have:
-// who has it names only those partitions of which something changed. Epochs are
-// as in the request: 0 asks for a session, -1 does without.
+// A session is an incremental fetch session (KIP-227), as most consumers have: requests
+// name only partitions whose fetch position changed. Epochs are as in the request: 0
+// asks for a session, -1 fetches without one.
 type session struct {
 	id, epoch int32
 	all       []int32 // slots of a tail's partitions

@@ -134,7 +134,7 @@ func viewSeries(name string, all []record.Interval) series {
 
 func round(x float64) float64 { return math.Round(x*1e4) / 1e4 }
 
-// Title is a page's title where nobody gave one.
+// Title is the default title of a page.
 func Title(all []record.Recording) string {
 	if len(all) == 1 {
 		return all[0].Run.Name

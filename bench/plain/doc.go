@@ -5,8 +5,7 @@
 // goroutine calls fdatasync for all that came since its last call, then
 // answers. Offsets are counted in memory; there is no index, no recovery, no
 // reading back, no validation beyond length, magic and CRC. So it does less
-// than a broker must, and whoever is slower than it has paid too much for the
-// rest.
+// than a broker must. A broker that is slower pays too much for the rest.
 //
 // In mode nosync it answers as soon as the file has been written.
 package plain

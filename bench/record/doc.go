@@ -1,6 +1,6 @@
 // Package record is what a measurement leaves behind: histograms, the log of
 // its intervals, and a page about the machine. It knows how two of them are
-// compared. It knows neither who measures nor what is measured.
+// compared. It knows neither what measures nor what is measured.
 //
 // A recording is a directory:
 //

@@ -53,8 +53,8 @@ func (l *Log) Add(i Interval) error {
 	return err
 }
 
-// ReadLog reads a log, whoever wrote it. A last line that was cut, as by a
-// process that was killed, ends it.
+// ReadLog reads a log of any program. A last line that is cut, as when the process was
+// killed, ends it.
 func ReadLog(r io.Reader) (all []Interval, err error) {
 	in := bufio.NewReader(r)
 	var start, base float64

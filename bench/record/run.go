@@ -24,7 +24,7 @@ type Run struct {
 	Started       time.Time
 	Seconds       float64 // measured
 	Machine       Machine
-	Versions      map[string]string `json:",omitempty"` // of the system and of who measured
+	Versions      map[string]string `json:",omitempty"` // of the system and of the measuring program
 	Promise       string            `json:",omitempty"` // what an acknowledgement of the system means
 	Configuration json.RawMessage   `json:",omitempty"` // what was asked for
 	Figures       []Figure          // what is not a distribution

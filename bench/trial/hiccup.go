@@ -154,7 +154,7 @@ func sleepUntil(at int64) {
 	}
 }
 
-// spin reads the clock without a pause; each gap was somebody else's.
+// spin reads the clock without a pause; in each gap the thread was kept from running.
 func spin(cpu int, forNS int64) record.Interval {
 	h := record.NewHistogram()
 	done := make(chan struct{})

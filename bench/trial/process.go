@@ -94,7 +94,8 @@ func fork(cpus []int, pipes bool, env []string, name string, args ...string) (*P
 	return c, err
 }
 
-// start starts it. With pipes, whoever reads Out to its end waits.
+// start starts the process. With pipes, the reader of Out waits for the process, once it
+// has read to the end.
 func (c *Process) start() error {
 	if err := c.cmd.Start(); err != nil {
 		return err

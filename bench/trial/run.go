@@ -662,7 +662,7 @@ func number(v float64) string {
 	return fmt.Sprintf("%.3f", v)
 }
 
-// TempDir makes a directory for a recording that nobody gave one for.
+// TempDir makes a directory for a recording without one of its own.
 func TempDir(name string) string {
 	return filepath.Join("bench", "results", time.Now().UTC().Format("20060102T150405Z")+"-"+strings.Map(func(r rune) rune {
 		if r == '/' || r == ' ' || r == os.PathSeparator {

@@ -9,7 +9,7 @@ import (
 
 var makers = []maker{{"our ring", newOurs}, {"blocking calls", newBlocking}, {"go-uring", newGoUring}}
 
-// blocking is the calls that everybody has.
+// blocking is the system calls without a ring.
 type blocking struct {
 	file, conn int
 	b          []byte

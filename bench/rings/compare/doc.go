@@ -5,7 +5,7 @@
 //
 //	make rings
 //
-// System calls are counted by who makes them: each ring's enters, each blocking
+// System calls are counted where they are made: each ring's enters, each blocking
 // call. What the Go runtime calls meanwhile is not among them; it shows as
 // switches between threads.
 package main

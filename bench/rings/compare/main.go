@@ -246,7 +246,7 @@ func pages(n int) ([]byte, error) {
 	return unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 }
 
-// accept is the blocking one of who has no other.
+// accept is the blocking call, for rings without an accept of their own.
 func accept(ln *net.TCPListener) (int, error) {
 	c, err := ln.Accept()
 	if err != nil {
