@@ -1,11 +1,18 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tailbound/tailbound/cmd/tailbound/program"
 )
@@ -116,6 +123,59 @@ func TestServeFromConfiguration(t *testing.T) {
 	for line := range strings.Lines(log.String()) {
 		if !strings.HasPrefix(line, "{") {
 			t.Errorf("no JSON: %s", line)
+		}
+	}
+}
+
+// What a broker was started with is described under Kafka's names: every setting whose
+// sentence has one.
+func TestDescribed(t *testing.T) {
+	started := map[string]struct{ flag, described string }{
+		"auto.create.topics.enable":                 {"--auto-create-topics=false", "false"},
+		"message.max.bytes":                         {"--message-max-bytes=500000", "500000"},
+		"max.connections":                           {"--max-connections=100", "100"},
+		"max.connections.per.ip":                    {"--max-connections-per-ip=90", "90"},
+		"max.connections.per.ip.overrides":          {"--max-connections-per-ip-overrides=10.1.2.3:7", "10.1.2.3:7"},
+		"max.incremental.fetch.session.cache.slots": {"--max-incremental-fetch-session-cache-slots=50", "50"},
+		"log.retention.check.interval.ms":           {"--retention-check-interval=3s", "3000"},
+		"group.initial.rebalance.delay.ms":          {"--group-initial-rebalance-delay=20ms", "20"},
+		"group.min.session.timeout.ms":              {"--group-min-session-timeout=2s", "2000"},
+		"group.max.session.timeout.ms":              {"--group-max-session-timeout=20m", "1200000"},
+		"group.max.size":                            {"--group-max-size=10", "10"},
+		"group.consumer.migration.policy":           {"--group-consumer-migration-policy=upgrade", "upgrade"},
+		"offsets.retention.minutes":                 {"--offsets-retention=1h", "60"},
+		"num.partitions":                            {"--num-partitions=3", "3"},
+	}
+	for _, m := range regexp.MustCompile(`\(([a-z]+(?:\.[a-z]+)+)\)`).FindAllStringSubmatch(program.Must(t, "", "config", "example"), -1) {
+		if _, ok := started[m[1]]; !ok {
+			t.Errorf("a setting names %s, and this test does not start a broker with it", m[1])
+		}
+	}
+	var flags []string
+	for _, s := range started {
+		flags = append(flags, s.flag)
+	}
+	b := program.Start(t, flags...)
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.Addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	got, err := kadm.NewClient(client).DescribeBrokerConfigs(ctx, 0, 1)
+	if err != nil || len(got) != 2 {
+		t.Fatalf("%v, %v", got, err)
+	}
+	for _, node := range got {
+		described := map[string]kadm.Config{}
+		for _, c := range node.Configs {
+			described[c.Key] = c
+		}
+		for name, s := range started {
+			if c := described[name]; c.MaybeValue() != s.described || c.Source != kmsg.ConfigSourceStaticBrokerConfig {
+				t.Errorf("node %s, started with %s: %s is %q, of source %d", node.Name, s.flag, name, c.MaybeValue(), c.Source)
+			}
 		}
 	}
 }
