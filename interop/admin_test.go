@@ -256,6 +256,7 @@ func TestTimestampLimits(t *testing.T) {
 
 // TestCreatePartitions: a topic grows while it is in use; its records stay where they are, and the new partitions take some, in the next life too.
 func TestCreatePartitions(t *testing.T) {
+	t.Parallel()
 	b := ownBroker(t)
 	adm := admin(t, b)
 	ctx := within(t, time.Minute)

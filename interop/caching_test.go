@@ -12,6 +12,7 @@ import (
 // TestWriteCaching: a topic whose records are acknowledged from memory gives them to consumers at once, keeps all of them through a clean
 // stop and a whole beginning of them through kill -9, and goes on from where they end.
 func TestWriteCaching(t *testing.T) {
+	t.Parallel()
 	needReal(t, "it has no such configuration")
 	b := ownBroker(t)
 	adm := admin(t, b)

@@ -369,6 +369,7 @@ func TestDeletedWhileConsumed(t *testing.T) {
 
 // TestDeletedThenKilled: what was deleted, and what was made anew under its name, stays so through kill -9 at any moment of the recovery.
 func TestDeletedThenKilled(t *testing.T) {
+	t.Parallel()
 	needReal(t, "it cannot be killed")
 	b := ownBroker(t)
 	ctx := within(t, 2*time.Minute)
