@@ -8,7 +8,7 @@ export CGO_ENABLED ?= 0
 
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
-build: ## bin/tailbound, static
+build: ## bin/tailbound, a static binary
 	$(BUILD) -o bin/tailbound ./cmd/tailbound
 
 help: ## this list
@@ -18,7 +18,7 @@ run: build ## serve from ./data
 	./bin/tailbound serve --data-dir ./data --listen 127.0.0.1:9092
 
 # The two halves wait for disks and time-outs more than they compute. Neither measures.
-test: lint build ## the whole suite
+test: lint build ## the whole test suite
 	$(MAKE) --no-print-directory --output-sync=target -j2 test-rooms test-clients
 
 test-rooms: # one half: every room, mutated bytes, and clients of a broker whose ring is Linux 5.19's
@@ -29,7 +29,7 @@ test-clients: # the other: clients of a broker with all that the kernel has
 	$(INTEROP) $(GO) test -count=1 -parallel 4 -timeout 20m ./...
 
 # TAILBOUND_TESTS=long: all seeds and rounds, and planted bugs are searched for.
-test-long: lint build ## run before a release: the same with long bounds, and both rings in full; about an hour
+test-long: lint build ## the suite with long bounds and both rings in full, before a release; about an hour
 	$(MAKE) hashes
 	TAILBOUND_TESTS=long $(GO) test -count=1 -timeout 2h ./...
 	TAILBOUND_TESTS=long TAILBOUND_RING_FEATURES=5.19 $(GO) test -count=1 ./ioring ./netring ./shard
@@ -54,33 +54,33 @@ test-fast: ## every room, then the kernel's rings again as Linux 5.19 has them
 	TAILBOUND_RING_FEATURES=5.19 $(GO) test -count=1 ./ioring ./netring ./shard
 	@set -e; for d in bench/peers bench/clocks bench/rings/compare; do (cd $$d && $(GO) test ./...); done
 
-measure: ## the numbers of the structure: the largest types, files and functions, names of one letter, comments, lines of each room
+measure: ## figures about the source: the largest types, files and functions, names of one letter, comments, lines of each room
 	cd tools && $(GO) run ./measure ..
 
 # FUZZ=1: a few seconds for all; FUZZ=1000 is worth an hour.
 FUZZ ?= 1
-fuzz: ## inputs that nobody thought of, a bounded number for each target
+fuzz: ## mutated inputs, a bounded number for each fuzz target
 	@set -e; for t in kafka/FuzzRequest/10000 kafka/FuzzBatch/10000 kafka/FuzzPieces/10000 kafka/FuzzAnswers/10000 cluster/FuzzApply/2000 netring/FuzzFrames/200 engine/FuzzRecover/200 \
 		cmd/tailbound/settings/FuzzConfig/1000 cmd/tailbound/settings/FuzzWords/2000 cmd/tailbound/client/FuzzWords/2000 cmd/tailbound/client/FuzzRecordJSON/5000 cmd/tailbound/term/FuzzSize/2000; do \
 		r=$${t%/*}; out=$$($(GO) test -run '^$$' -fuzz "^$${r##*/}$$" -fuzztime $$(( $(FUZZ) * $${t##*/} ))x ./$${r%/*} 2>&1) || { echo "$$out"; exit 1; }; \
 		echo "$$out" | tail -1; done
 
-interop: build ## real clients over real sockets, and kill -9; librdkafka wants cgo
+interop: build ## real clients over real sockets, and kill -9; librdkafka needs cgo
 	$(INTEROP) $(GO) test -count=1 -parallel 4 -timeout 20m ./...
 	$(INTEROP) TAILBOUND_RING_FEATURES=5.19 $(GO) test -count=1 -short -parallel 4 -timeout 15m ./...
 
-compatibility: build ## docs/COMPATIBILITY.md, by the clients that did what it says
+compatibility: build ## writes docs/COMPATIBILITY.md from what clients did
 	cd interop && CGO_ENABLED=1 TAILBOUND_COMPATIBILITY=write $(GO) test -count=1 -run TestCompatibility ./...
 
 sim: ## one simulated life: make sim SEED=n
 	$(GO) run ./cmd/sim -seed $(SEED)
 
-hashes: ## the traces of 400 simulated lives of each kind, against those committed: nothing behaves otherwise
+hashes: ## compares the traces of 400 seeds of each workload with those committed: behaviour is unchanged
 	$(GO) run ./cmd/sim -k -j 2 -seeds $(or $(SEEDS),400) -hashes sim/lives/testdata/hashes
 
 # Each choice beside its neighbours, as more systems of one run: docs/decisions/0015-tuning.md.
 SWEEP = $(GO) run ./bench versus --seconds 3 --warmup 1 --rounds $(or $(ROUNDS),3)
-sweeps: sweep-inflight sweep-direct sweep-spin sweep-receive ## what the tuning settings are worth here
+sweeps: sweep-inflight sweep-direct sweep-spin sweep-receive ## the effect of the tuning settings on this machine
 sweep-inflight: build
 	$(SWEEP) --rates 200,sat --systems "tailbound,tailbound:--journal-inflight-max=1,tailbound:--journal-inflight-max=4"
 sweep-direct: build
@@ -90,7 +90,7 @@ sweep-spin: build
 sweep-receive: build
 	$(SWEEP) --rates 200,sat --systems "tailbound,tailbound:--receive-buffer=16KiB,tailbound:--receive-buffer=256KiB"
 
-bench: build ## beside a plain Go server and a bare ring, in one run; go run ./bench versus --help
+bench: build ## Tailbound, a plain Go server and a bare ring in one run; go run ./bench versus --help
 	$(GO) run ./bench versus $(BENCH)
 
 # bench/peers is a module of its own: what the product is measured beside.
@@ -100,14 +100,14 @@ FORCE:
 
 # One target for each peer: it and Tailbound, in turn, the same load, one core each. BENCH='--rounds 5' adds arguments.
 PEER = $(GO) run ./bench versus
-peer-kafka: build bin/peers ## Apache Kafka, flushing every message, then as it comes, then on all cores
+peer-kafka: build bin/peers ## Apache Kafka flushing every message, by default, and on all cores
 	./bin/peers jars
 	$(PEER) --systems tailbound,kafka-flush,kafka,kafka-flush-wide,kafka-wide $(BENCH)
-peer-jetstream: build bin/peers ## NATS JetStream, syncing always, then as it comes
+peer-jetstream: build bin/peers ## NATS JetStream syncing always, and by default
 	$(PEER) --systems tailbound,jetstream-sync,jetstream $(BENCH)
 peer-plain: build ## a plain Go server on net.Conn, with and without syncing
 	$(PEER) --systems tailbound,plain,plain-nosync $(BENCH)
-rebalance: build bin/peers ## a member of a group of 50 crashes, in both protocols; beside Apache Kafka on all cores
+rebalance: build bin/peers ## a member of a group of 50 crashes, in both protocols; compared with Apache Kafka on all cores
 	./bin/peers jars
 	$(GO) run ./bench rebalance $(BENCH)
 peer-broker: build ## any broker: make peer-broker ADDR=host:9092
@@ -115,38 +115,38 @@ peer-broker: build ## any broker: make peer-broker ADDR=host:9092
 
 rings: ## our ring, giouring, go-uring and blocking calls: NOP, writes, write + fdatasync, echo
 	cd bench/rings/compare && $(GO) run -tags giouring -ldflags=-checklinkname=0 . --dir ../../../tmp $(BENCH)
-blocks: ## what a block costs that was never written: on this file system, and on the disk below it
+blocks: ## the cost of writing to a block for the first time, on this file system and on the disk below
 	mkdir -p tmp && $(GO) run ./bench blocks --dir tmp $(BENCH)
 clocks: ## gotsc, our RDTSC, RDTSCP, clock_gettime, time.Now: cost, drift over a minute, across cores
 	cd bench/clocks && $(GO) run . $(BENCH)
 
-isolation: ## the same load as shipped, beside an allocating goroutine, a large heap, a CPU hog; the plain server under each
+isolation: ## the same load undisturbed, beside an allocating goroutine, a large heap, a CPU hog; compared with the plain server
 	$(GO) build -trimpath -tags disturb -o bin/tailbound-disturb ./cmd/tailbound
 	$(PEER) --binary bin/tailbound-disturb --systems tailbound,plain --rates 100 --disturb alloc,heap,hog --rounds 3 $(BENCH)
 
-headline: build bin/peers ## the table of docs/BENCHMARKS.md, measured here and now; about an hour
+headline: build bin/peers ## measures the table of docs/BENCHMARKS.md; about an hour
 	./bin/peers jars
 	$(PEER) --systems tailbound,plain,kafka-flush,jetstream-sync,kafka,jetstream --rates 50,200,400,sat --rounds 3 --into docs/BENCHMARKS.md $(BENCH)
-knees: build bin/peers ## the highest durable rate with p99 below 2 ms, of each
+knees: build bin/peers ## the highest durable rate with p99 below 2 ms of each system
 	./bin/peers jars
 	$(PEER) --systems tailbound,plain,kafka-flush,jetstream-sync,kafka,jetstream --rates 20 --knee 2ms $(BENCH)
 
-bench-shapes: build ## many partitions, single small records, batches of 4 kB: beside a plain server and the bare ring
+bench-shapes: build ## many partitions, single small records, batches of 4 kB; compared with a plain server and the bare ring
 	$(PEER) --systems tailbound,probe,probe-new,plain --partitions 64 --small $(BENCH)
 	$(PEER) --systems tailbound,probe,probe-new,plain --records 4 --rates 5,20,sat $(BENCH)
 
-bench-recorder: build ## what recording costs: the broker beside one that was built without; RECORDER are more flags of bench
+bench-recorder: build ## the cost of recording: the broker compared with a build without it; RECORDER adds flags
 	$(BUILD) -tags norecord -o bin/tailbound-norecord ./cmd/tailbound
 	$(PEER) --systems tailbound,tailbound@bin/tailbound-norecord --small --rounds 5 $(RECORDER)
 
-bench-%: build ## a scenario, on a broker of its own: make bench-voice, or with its phases in turn make bench-fan-out BENCH='--rounds 3'; bin/tailbound bench run lists them
+bench-%: build ## a scenario on a broker of its own: make bench-voice, or with phases in turn make bench-fan-out BENCH='--rounds 3'; bin/tailbound bench run lists them
 	./bin/tailbound bench run $* --serve $(BENCH)
 
 # The same commit gives the same bytes: times, owners and order are fixed.
 STAMP     = $(shell git log -1 --format=%ct)
 RELEASED  = bin/release/tailbound_$(VERSION)_linux_
 
-release: build ## bin/release: static tarballs for amd64 and arm64, with unit, example configuration, completions, materials (CycloneDX), checksums
+release: build ## bin/release: static tarballs for amd64 and arm64, with unit, example configuration, completions, bill of materials (CycloneDX), checksums
 	rm -rf bin/release && mkdir -p bin/release
 	for arch in amd64 arm64; do \
 		d=$(RELEASED)$$arch && mkdir -p $$d/completion && \
