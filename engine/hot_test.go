@@ -224,7 +224,7 @@ func TestReadAllocatesNothing(t *testing.T) {
 			h.e.Unpin(v.Pin)
 		}
 		at += int64(k) * 10
-		h.e.SeekTime(h.slot, int64(h.now)/2)
+		h.e.SeekTime(h.slot, int64(h.now)/2, at)
 	})
 	if n != 0 {
 		t.Errorf("%v allocations a read", n)

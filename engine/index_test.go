@@ -48,7 +48,7 @@ func TestIndexOutlivesTheProcess(t *testing.T) {
 			if heads := n.engine.Stats().ColdHeads - before; heads > 1 {
 				t.Errorf("direct %d: the run that holds %d was found by the heads of %d", direct, from, heads)
 			}
-			base, ok := n.engine.SeekTime(s, 1000+from/10*10)
+			base, ok := n.engine.SeekTime(s, 1000+from/10*10, 0)
 			if !ok || base > from || base < from-40 {
 				t.Errorf("direct %d: the time of %d is looked for from %d on (%v)", direct, from, base, ok)
 			}

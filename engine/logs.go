@@ -85,23 +85,21 @@ func (e *Engine) Durable(slot Slot) int64 { return e.logs.all[slot].durable }
 // StartDurable is what Start would at least be after a power cut now.
 func (e *Engine) StartDurable(slot Slot) int64 { return e.logs.all[slot].startDurable }
 
-// MaxTime is the largest timestamp appended, and an offset at or before its batch
-// at which to begin looking for it. There is none: ts < 0 and base -1.
-func (e *Engine) MaxTime(slot Slot) (ts, base int64) {
+// MaxTime is an upper bound of the timestamps of the records from the log's start up to
+// offset to, and an offset at or before the batch that has it, where it is one. There is
+// none: ts < 0 and base -1.
+func (e *Engine) MaxTime(slot Slot, to int64) (ts, base int64) {
 	lg := &e.logs.all[slot]
-	if lg.maxTimeBase == format.NoOffset {
-		return -1, -1
+	if lg.maxTimeBase >= lg.start && lg.maxTimeBase < to && lg.maxTime >= 0 {
+		return lg.maxTime, lg.maxTimeBase
 	}
-	if lg.maxTimeBase < lg.start {
-		return lg.maxTimeLeft(&e.segments, &e.batches)
-	}
-	return lg.maxTime, lg.maxTimeBase
+	return lg.maxTimeLeft(&e.segments, &e.batches, to)
 }
 
-// maxTimeLeft is MaxTime of a log whose start has passed the batch with the largest
-// timestamp: it looks at all that is left. Of a segment that the start cuts in two
+// maxTimeLeft is MaxTime where the batch with the largest timestamp was deleted, or is not
+// to be seen yet: it looks at all that is left. Of a segment that the start cuts in two
 // the time may be that of a record before the start.
-func (l *log) maxTimeLeft(segments *segments, batches *batches) (ts, base int64) {
+func (l *log) maxTimeLeft(segments *segments, batches *batches, to int64) (ts, base int64) {
 	ts, base = -1, -1
 	for seg := segments.at(l.firstSegment); seg != nil; seg = segments.at(seg.next) {
 		if seg.position > 0 && seg.end > l.start && seg.maxTime > ts {
@@ -111,7 +109,8 @@ func (l *log) maxTimeLeft(segments *segments, batches *batches) (ts, base int64)
 	for i := l.firstChunk; i != none; i = batches.chunks[i].next {
 		chunk := &batches.chunks[i]
 		for k := chunk.head; k < chunk.tail; k++ {
-			if batch := &chunk.batches[k]; batch.maxTime > ts && batch.base+int64(batch.count) > l.start {
+			batch := &chunk.batches[k]
+			if batch.maxTime > ts && batch.base >= l.flushed && batch.base+int64(batch.count) > l.start && batch.base < to {
 				ts, base = batch.maxTime, max(batch.base, l.start)
 			}
 		}

@@ -117,28 +117,31 @@ func (e *Engine) Read(slot Slot, from, to int64, maxBytes int, out []View) (n in
 	return n, OK
 }
 
-// SeekTime is an offset at or before the first batch whose largest timestamp is at
-// least ts. False: no batch has one.
-func (e *Engine) SeekTime(slot Slot, ts int64) (base int64, ok bool) {
+// SeekTime is an offset at or behind from, and at or before the first batch behind from
+// whose largest timestamp is at least ts. False: no batch has one.
+func (e *Engine) SeekTime(slot Slot, ts, from int64) (base int64, ok bool) {
 	lg := &e.logs.all[slot]
-	if lg.maxTimeBase == format.NoOffset || lg.maxTime < ts || lg.start == lg.end {
+	if lg.maxTimeBase == format.NoOffset || lg.maxTime < ts {
 		return 0, false
 	}
+	from = max(from, lg.start)
 	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(seg.next) {
-		if seg.position == 0 || seg.maxTime < ts || seg.end <= lg.start {
-			continue
+		if seg.position > 0 && seg.maxTime >= ts && seg.end > from {
+			return max(seg.seekTime(ts), from), true
 		}
-		return max(seg.seekTime(ts), lg.start), true
 	}
 	for i := lg.firstChunk; i != none; i = e.batches.chunks[i].next {
 		chunk := &e.batches.chunks[i]
+		if chunk.next != none && e.batches.chunks[chunk.next].batches[e.batches.chunks[chunk.next].head].base <= from {
+			continue
+		}
 		for k := chunk.head; k < chunk.tail; k++ {
-			if batch := &chunk.batches[k]; batch.maxTime >= ts && batch.base+int64(batch.count) > lg.start {
-				return max(batch.base, lg.start), true
+			if batch := &chunk.batches[k]; batch.maxTime >= ts && batch.base >= lg.flushed && batch.base+int64(batch.count) > from {
+				return max(batch.base, from), true
 			}
 		}
 	}
-	return max(lg.flushed, lg.start), true
+	return 0, false
 }
 
 // Unpin gives the bytes of a View back.

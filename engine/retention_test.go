@@ -61,7 +61,7 @@ func TestRetention(t *testing.T) {
 				h.rest(number("ms", 2000) * 1e6)
 				return h.files() + "\n"
 			case "newest":
-				ts, base := e.MaxTime(s)
+				ts, base := e.MaxTime(s, e.Durable(s))
 				return fmt.Sprintf("%d at %d\n", ts, base)
 			case "files":
 				h.rest(1e9)

@@ -364,26 +364,6 @@ func (i *RecordIter) Next() (r Record, ok bool) {
 // is the batch's largest timestamp.
 func (b *Batch) AppendTime() bool { return b.Attributes&attributeAppendTime != 0 }
 
-// FindTime returns the timestamp and offset of the first record of a stored batch that
-// is not older than ts. Of a compressed batch, which is not decompressed, it returns
-// the first record, which is exact unless that record is older.
-func FindTime(b []byte, ts int64) (time, offset int64) {
-	base := BaseOffset(b)
-	if h := ParseBatchHeader(b); h.AppendTime() {
-		return h.MaxTime, base // every record's
-	}
-	for it := Records(b); ; {
-		r, ok := it.Next()
-		if !ok {
-			break
-		}
-		if r.Time >= ts {
-			return r.Time, base + r.Delta
-		}
-	}
-	return ParseBatchHeader(b).BaseTime, base
-}
-
 // AppendBatch appends a batch of one record, uncompressed and not idempotent, as the
 // broker itself writes them.
 func AppendBatch(dst []byte, wall int64, key, value []byte) []byte {

@@ -524,7 +524,8 @@ func FuzzBatch(f *testing.F) {
 			if h.Attributes&7 == 0 && n != h.Count {
 				t.Fatalf("%d records in a batch of %d that was accepted", n, h.Count)
 			}
-			kafka.FindTime(b, h.MaxTime)
+			search := kafka.TimeSearch{Time: h.MaxTime}
+			search.Batch(b)
 		}
 	})
 }

@@ -335,7 +335,8 @@ func TestWalksDoNotAllocate(t *testing.T) {
 			if !ok {
 				break
 			}
-			kafka.FindTime(b, 1)
+			search := kafka.TimeSearch{Time: 1, Largest: true}
+			search.Batch(b)
 		}
 	}); n != 0 {
 		t.Errorf("walking stored batches: %v allocations", n)

@@ -102,8 +102,15 @@ func TestStoredBatches(t *testing.T) {
 		if kafka.BaseOffset(b) != int64(100+2*n) || binary.BigEndian.Uint32(b[12:]) != 7 {
 			t.Fatalf("batch %d: base %d", n, kafka.BaseOffset(b))
 		}
-		if ts, offset := kafka.FindTime(b, 1001+int64(n)); ts != int64(1010+n) || offset != int64(101+2*n) {
-			t.Fatalf("batch %d: time %d at %d", n, ts, offset)
+		for _, search := range []kafka.TimeSearch{{Time: 1001 + int64(n)}, {Time: 1000, From: int64(101 + 2*n)}, {Time: 0, Largest: true}} {
+			if !search.Batch(b) || search.FoundTime != int64(1010+n) || search.FoundOffset != int64(101+2*n) {
+				t.Fatalf("batch %d: %+v", n, search)
+			}
+		}
+		for _, search := range []kafka.TimeSearch{{Time: 1011 + int64(n)}, {Time: 1000, From: int64(102 + 2*n)}} {
+			if !search.Batch(b) || search.Found {
+				t.Fatalf("batch %d: %+v", n, search)
+			}
 		}
 	}
 	if n != 3 {

@@ -39,8 +39,9 @@ func TestStampAppendTime(t *testing.T) {
 		t.Errorf("the header is %+v, and %+v is stored of it", h, b)
 	}
 	kafka.PatchBase(raw, 40, 1)
-	if ts, offset := kafka.FindTime(raw, 5000); ts != 777777 || offset != 40 {
-		t.Errorf("found by time: %d at %d", ts, offset)
+	search := kafka.TimeSearch{Time: 5000}
+	if !search.Batch(raw) || search.FoundTime != 777777 || search.FoundOffset != 40 {
+		t.Errorf("found by time: %+v", search)
 	}
 	if n := testing.AllocsPerRun(20, func() { kafka.StampAppendTime(raw, &b, 888) }); n != 0 {
 		t.Errorf("stamping: %v allocations", n)

@@ -36,7 +36,8 @@ type Counters struct {
 	ProduceWaits       uint64 // appends that waited for log memory or room
 	FetchWaits         uint64 // fetches that waited for data
 	PartitionsLookedAt uint64 // partitions that fetches were tried on
-	ColdReads          uint64 // fetches that read from the disk
+	ColdReads          uint64 // reads from the disk, for fetches and for searches by time
+	SearchesYielded    uint64 // times a search by time had read much and let others go first
 	ReadsAhead         uint64 // runs read before a fetch asked for them
 	AheadHits          uint64 // fetches that found their run read ahead, or being read
 	CopiedViews        uint64 // ranges of log memory that were copied into a reply, being too small to be sent by reference

@@ -228,5 +228,6 @@ func (s *Shard) closed(conn netring.ConnID) {
 	}
 	s.backlog.retry = true // others may wait for what its requests held
 	s.endLongPolls(conn)
+	s.endSearchesOf(conn)
 	s.conns.closed(conn)
 }

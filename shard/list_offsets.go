@@ -1,6 +1,8 @@
 package shard
 
 import (
+	"math"
+
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/mem"
@@ -25,20 +27,38 @@ const (
 //		for each partition { answer(reply) }  // what needs no reading
 //		for each that is searched {           // trySearch, searchOn
 //			for {
+//				seek()                        // past what cannot have the record
 //				batches := read()
 //				if they are on disk { batches = await read() } // beginRead, readDone
 //				if one has the record { break }
+//				if it is compressed { await decompress() } // decompressed
+//				if it has read much { await the requests that wait } // yield
 //			}
-//			if it is compressed { await decompress() } // decompressed
 //			found(reply)
 //		}
 //		await send(reply)                     // sendReply, sent
 //	}
 //
 // Each await is a return to the turn; trySearch goes on where searchPart.where says.
+//
+// A search may have to look through a whole log. It has one read from disk under way
+// at a time. When it has begun searchReads of them, or has looked through searchBytes,
+// it gives its read buffer back, and goes on behind the requests that wait for one. It
+// ends when its connection is gone, and a shard that stops answers it with an error
+// where it would have to read on.
 
 // searchRequest is what a ListOffsets has in addition to its request.
-type searchRequest struct{ parts mem.List }
+type searchRequest struct {
+	parts mem.List
+	reads int // from disk, since it last let others go before it
+	bytes int // that it has looked through since
+}
+
+// How much one search reads before others have their turn.
+const (
+	searchReads = 4
+	searchBytes = 1 << 20
+)
 
 // searchPart is one partition of a ListOffsets, with the search for its offset.
 type searchPart struct {
@@ -46,10 +66,14 @@ type searchPart struct {
 	request   uint32
 	index     int32
 	partition *partition // nil if it was not found
-	time      int64      // that is asked for; for maxTimestamp the largest in the log
+	time      int64      // no record is sought that is older
 	where     int64      // the offset at which the search goes on
-	reply     []byte     // its answer in the reply
-	read      uint32     // with hasRead: the read from disk that it is served from
+	largest   bool       // all records are looked through for the largest time
+	bounded   bool       // maxTimestamp is asked for: no record is newer than time
+	bestTime  int64      // the largest time that was found, and its offset; -1: none
+	bestAt    int64
+	reply     []byte // its answer in the reply
+	read      uint32 // with hasRead: the read from disk that it is served from
 	hasRead   bool
 	searching bool // not answered yet
 	last      bool // of its topic in the request
@@ -62,12 +86,13 @@ type searches struct {
 	net      *netring.Net
 	requests []searchRequest // by the request's slot
 	parts    partTable[searchPart]
+	yielded  bool // in this turn, one that goes on in the next
 }
 
-var emptySearchPart searchPart
+var emptySearchPart = searchPart{bestTime: -1, bestAt: -1}
 
 func newSearches(requests int, credit *partCredit, log *engine.Engine, net *netring.Net) searches {
-	return searches{log, net, make([]searchRequest, requests), newPartTable(credit.all, credit, func(part *searchPart) *mem.Links { return &part.ofRequest })}
+	return searches{engine: log, net: net, requests: make([]searchRequest, requests), parts: newPartTable(credit.all, credit, func(part *searchPart) *mem.Links { return &part.ofRequest })}
 }
 
 // listOffsets starts a ListOffsets.
@@ -90,7 +115,7 @@ func (s *Shard) listOffsets(in *incoming, header *kafka.Request) outcome {
 	}
 	req := s.newRequest(in, kindSearch, header)
 	search := &s.searches.requests[req.slot]
-	search.parts = mem.EmptyList
+	*search = searchRequest{parts: mem.EmptyList}
 	kafka.PutListOffsetsHead(s.net.Bytes(in.id, kafka.ListOffsetsHeadBytes(header, topics)), header, topics)
 	s.reader.Back(body)
 	walk.Begin(&s.reader, header.Version)
@@ -150,19 +175,20 @@ func (t *searches) answer(req *request, part *searchPart) {
 	case earliest, earliestLocal:
 		t.found(req, part, -1, part.partition.logStart())
 	case maxTimestamp:
-		time, base := t.engine.MaxTime(slot)
+		time, base := t.engine.MaxTime(slot, part.partition.highWatermark())
 		if base < 0 {
 			t.found(req, part, -1, -1)
 			return
 		}
-		part.time, part.where, part.searching = time, base, true
+		// Times that producers claim for batches, and those of deleted records, are
+		// upper bounds: if no record has this one, all are looked through.
+		part.time, part.where, part.searching, part.bounded = time, base, true, true
 	default:
-		base, ok := t.engine.SeekTime(slot, part.time)
-		if part.time < 0 || !ok {
+		if part.time < 0 {
 			t.found(req, part, -1, -1)
 			return
 		}
-		part.where, part.searching = base, true
+		part.where, part.searching = part.partition.logStart(), true
 	}
 }
 
@@ -185,74 +211,187 @@ func (s *Shard) trySearch(req *request) {
 	s.sendReply(req)
 }
 
-// searchOn looks through the next bytes of a part's log for the first record that is
-// not older than its time. False: they have to be read or decompressed first.
+// searchOn looks through the next batches of a part's log for what it seeks. False: they
+// have to be read or decompressed first, or other requests go before.
 func (s *Shard) searchOn(req *request, at int32) bool {
-	part := &s.searches.parts.all[at]
-	if part.code != kafka.None {
+	part, count := &s.searches.parts.all[at], 0
+	switch {
+	case part.code != kafka.None:
 		s.searches.found(req, part, -1, -1)
 		return true
-	}
-	slot, to := part.partition.slot, part.partition.highWatermark()
-	count, st := 0, engine.OK
-	if part.hasRead {
-		if count = s.engine.ReadViews(part.read, part.where, to, searchBytes, s.views); count == 0 {
-			st = engine.Empty
+	case part.hasRead:
+		count = s.engine.ReadViews(part.read, part.where, part.partition.highWatermark(), searchStep, s.views)
+		if count == 0 {
+			s.searches.endRead(part)
+			return true
 		}
-	} else {
-		count, st = s.engine.Read(slot, part.where, to, searchBytes, s.views)
-	}
-	switch st {
-	case engine.OK:
-	case engine.NotCached:
-		_, part.code = s.beginRead(req, part.partition, part.where, searchUser|uint32(at))
-		return part.code != kafka.None
-	case engine.Empty:
-		if part.hasRead {
-			s.engine.ReadEnd(part.read) // the next bytes may be in memory
-			part.hasRead = false
-			if part.where < to {
-				return true
-			}
-		}
-		s.searches.found(req, part, -1, -1)
-		return true
 	default:
-		part.code = codeOf(st)
-		s.searches.found(req, part, -1, -1)
-		return true
-	}
-	for _, view := range s.views[:count] {
-		for b := view.Bytes; len(b) >= kafka.BatchHeaderBytes; b = b[kafka.BatchBytes(b):] {
-			header := kafka.ParseBatchHeader(b)
-			base := kafka.BaseOffset(b)
-			part.where = base + int64(header.LastOffsetDelta) + 1
-			if header.MaxTime < part.time {
-				continue
-			}
-			if header.Codec() != 0 && header.BaseTime < part.time && !header.AppendTime() {
-				if s.decompress(req, at, b[:kafka.BatchBytes(b)]) {
-					part.where = base // the batch is looked at again, if there was no memory to lend it
-					s.unpin(0, count)
-					return false
-				}
-			}
-			time, offset := kafka.FindTime(b, part.time)
-			s.searches.found(req, part, time, offset)
-			s.unpin(0, count)
+		if s.searches.readMuch(req) {
+			return !s.yield(req, part)
+		}
+		var st engine.Status
+		count, st = s.searches.read(req, part, s.views)
+		switch st {
+		case engine.OK:
+		case engine.NotCached:
+			return !s.searchDisk(req, at)
+		default:
 			return true
 		}
 	}
+	more := s.searchViews(req, at, s.views[:count])
 	s.unpin(0, count)
+	return more
+}
+
+// searchStep is how many bytes of a log one step looks through.
+const searchStep = 64 << 10
+
+// read reads the next batches that may have what a part seeks, if they are in memory.
+// Where the log has none, the part is answered, or begins again.
+func (t *searches) read(req *request, part *searchPart, views []engine.View) (count int, st engine.Status) {
+	slot, to := part.partition.slot, part.partition.highWatermark()
+	where, ok := t.engine.SeekTime(slot, part.time, part.where)
+	if !ok || where >= to {
+		t.passed(req, part)
+		return 0, engine.Empty
+	}
+	part.where = where
+	count, st = t.engine.Read(slot, where, to, searchStep, views)
+	if st != engine.NotCached {
+		part.code = codeOf(st)
+	}
+	return count, st
+}
+
+// passed ends a part's search at the end of its log. If no record has the time that
+// bounds all, the largest is sought.
+func (t *searches) passed(req *request, part *searchPart) {
+	if part.bounded && !part.largest {
+		part.largest, part.time, part.where = true, 0, part.partition.logStart()
+		return
+	}
+	t.found(req, part, part.bestTime, part.bestAt)
+}
+
+// searchDisk begins to read the next batches from disk. False: it cannot, and the part
+// has a code.
+func (s *Shard) searchDisk(req *request, at int32) (waits bool) {
+	part := &s.searches.parts.all[at]
+	if s.stage > StageServing {
+		part.code = kafka.NotLeaderOrFollower // the client asks again
+		return false
+	}
+	begun, from := false, part.where
+	if s.o.Faults.SearchReadsAtTime {
+		from = part.time
+	}
+	if begun, part.code = s.beginRead(req, part.partition, from, searchUser|uint32(at)); begun {
+		s.searches.requests[req.slot].reads++
+	}
+	return part.code == kafka.None
+}
+
+// readMuch says that a search has read as much as it may before others have their turn.
+func (t *searches) readMuch(req *request) bool {
+	search := &t.requests[req.slot]
+	return search.reads >= searchReads || search.bytes >= searchBytes
+}
+
+// yield has a search go on behind the requests that wait. It holds no read buffer. False:
+// the shard stops, and the part has a code.
+func (s *Shard) yield(req *request, part *searchPart) (waits bool) {
+	if s.stage > StageServing {
+		part.code = kafka.NotLeaderOrFollower
+		return false
+	}
+	search := &s.searches.requests[req.slot]
+	search.reads, search.bytes = 0, 0
+	s.Timelines.Counters.SearchesYielded++
+	s.requests.blockOnMemory(req)
+	s.searches.yielded = true
 	return true
 }
 
-// searchBytes is how much of a log one step of a search reads.
-const searchBytes = 64 << 10
+// searchViews looks through batches. False: one of them has to be decompressed first.
+func (s *Shard) searchViews(req *request, at int32, views []engine.View) bool {
+	part, search := &s.searches.parts.all[at], &s.searches.requests[req.slot]
+	for _, view := range views {
+		for b := view.Bytes; len(b) >= kafka.BatchHeaderBytes; b = b[kafka.BatchBytes(b):] {
+			batch := b[:kafka.BatchBytes(b)]
+			search.bytes += len(batch)
+			if header := kafka.ParseBatchHeader(batch); header.MaxTime >= part.time && !s.searchBatch(req, at, batch, &header) {
+				return false
+			}
+			if !part.searching {
+				return true
+			}
+			part.where = batchEnd(batch)
+		}
+	}
+	return true
+}
+
+// batchEnd is one past the last offset of a stored batch.
+func batchEnd(batch []byte) int64 {
+	header := kafka.ParseBatchHeader(batch)
+	return kafka.BaseOffset(batch) + int64(header.LastOffsetDelta) + 1
+}
+
+// searchBatch looks through a batch that may have what a part seeks. False: it has to be
+// decompressed first.
+func (s *Shard) searchBatch(req *request, at int32, batch []byte, header *kafka.Batch) bool {
+	part := &s.searches.parts.all[at]
+	search := kafka.TimeSearch{Time: part.time, From: part.partition.logStart(), Largest: part.largest}
+	if s.o.Faults.SearchFindsDeleted {
+		search.From = 0
+	}
+	if first := kafka.BaseOffset(batch); !part.largest && first >= search.From && header.Codec() != 0 && !header.AppendTime() && header.BaseTime >= part.time {
+		search.Record(header.BaseTime, first) // the first record's time is the batch's
+	} else if !search.Batch(batch) {
+		if s.decompress(req, at, batch, &search) {
+			return false
+		}
+		search.Undecompressed(batch)
+	}
+	if search.Found {
+		s.searches.foundRecord(req, part, search.FoundTime, search.FoundOffset)
+	}
+	return true
+}
+
+// foundRecord answers a part with a record, or goes on with the search for a newer one.
+func (t *searches) foundRecord(req *request, part *searchPart, time, offset int64) {
+	if !part.largest || time == math.MaxInt64 {
+		t.found(req, part, time, offset)
+	} else if time >= part.time {
+		part.time, part.bestTime, part.bestAt = time+1, time, offset
+	}
+}
+
+// endSearches has every search that waits for its turn answered: the shard stops.
+func (s *Shard) endSearches() {
+	for i := range s.requests.all {
+		if req := &s.requests.all[i]; req.used && req.kind == kindSearch {
+			s.requests.schedule(req)
+		}
+	}
+}
+
+// endSearchesOf ends the searches of a connection that is gone, if they wait for their
+// turn. One with a read under way ends with that read.
+func (s *Shard) endSearchesOf(conn netring.ConnID) {
+	for _, slot := range s.requests.blocked {
+		if req := &s.requests.all[slot]; req.used && req.kind == kindSearch && req.conn == conn {
+			s.requests.schedule(req)
+		}
+	}
+}
 
 // found answers a part: with its code, or with time and offset, -1 for none.
 func (t *searches) found(req *request, part *searchPart, time, offset int64) {
 	part.searching = false
+	t.endRead(part)
 	epoch := int32(-1)
 	if offset >= 0 {
 		epoch = part.partition.epochOf(offset)
@@ -267,11 +406,17 @@ func (t *searches) end(search *searchRequest) {
 	for parts := &search.parts; !parts.Empty(); {
 		at := parts.First
 		part := &t.parts.all[at]
-		if part.hasRead {
-			t.engine.ReadEnd(part.read)
-			part.hasRead = false
-		}
+		t.endRead(part)
 		part.reply = nil
 		t.parts.give(parts, at)
+	}
+}
+
+// endRead gives a part's read buffer back, if it has one: the request's other parts need
+// it too.
+func (t *searches) endRead(part *searchPart) {
+	if part.hasRead {
+		t.engine.ReadEnd(part.read)
+		part.hasRead = false
 	}
 }

@@ -26,8 +26,8 @@ const (
 	MailRequest     // data -> control: in the block, lent, the client's address and a request; code: its listener
 	MailReply       // control -> data: its reply, lent; no block: close the connection
 	MailGiveBack    // either way: a block that was lent
-	MailOpenBatch   // data -> control: find the first record since time a in the batch of b bytes in the block, lent; slot: a part
-	MailBatchOpened // control -> data: offset b, time a; the block that was lent
+	MailOpenBatch   // data -> control: look through the batch of b bytes in the block, lent (LentSearch); slot: a part
+	MailBatchOpened // control -> data: code 1: a record was found, at offset b with time a; the block that was lent
 	MailTopic       // control -> data: topic number b has a partitions; the topic is in the block
 	MailForget      // control -> data: topic number b is deleted
 	MailOpen        // control -> data: log a is partition b (number<<32 | index)

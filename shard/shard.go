@@ -66,6 +66,8 @@ type Faults struct {
 	CommitAckedEarly    bool // changes of groups are answered before they are durable
 	NewsMissed          bool // a fetch session is not notified of appends
 	ProducerIDTwice     bool // ids are handed out before their block is durable
+	SearchReadsAtTime   bool // a search by time takes the time for the offset from which it reads from disk
+	SearchFindsDeleted  bool // a search by time finds records before the log's start
 }
 
 // ClientNodes are the nodes as clients of that listener see them.

@@ -79,8 +79,10 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	}
 	// The control's step and the retries come before the engine's step: what that
 	// step has made possible is done in the next turn.
-	if again && s.control != nil || s.engine.Progress() != s.backlog.progress && s.backlog.n+len(s.requests.blocked)+len(s.logOps.deferred) > 0 {
+	if again && s.control != nil || s.searches.yielded || s.engine.Progress() != s.backlog.progress && s.backlog.n+len(s.requests.blocked)+len(s.logOps.deferred) > 0 {
 		sleepUntil = now
+		s.backlog.retry = s.backlog.retry || s.searches.yielded
+		s.searches.yielded = false
 	}
 	s.life()
 	if s.stage != before {
@@ -204,6 +206,7 @@ func (s *Shard) life() {
 			s.stage = StageDraining
 			s.net.Stop()
 			s.answerLongPolls()
+			s.endSearches()
 		}
 	case StageDraining:
 		switch {

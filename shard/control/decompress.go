@@ -19,39 +19,43 @@ import (
 // A search by time (ListOffsets) may end in a compressed batch. Decompressing it needs
 // the heap, so the data shard lends a copy of the batch to the control shard:
 //
-//	lend a copy; await found(); answer
+//	lend a copy; await the record that is found; go on if there is none
 //
 // Data shards never decompress anything.
 
 // decompressedBytesMax bounds how much of one batch is decompressed in a search: some
 // tens of milliseconds of the control shard's time. Where the record that is sought lies
 // beyond this, or the batch is too large to be lent, the answer is the batch's first
-// record.
+// record that is not deleted.
 const decompressedBytesMax = 16 << 20
 
 // searchBatch answers a data shard that lent a batch.
 func (c *control) searchBatch(mail shard.Mail) {
-	time, offset := searchCompressed(mail.Block.Bytes()[:mail.B], int64(mail.A))
-	c.shard.Send(shard.Mail{Kind: shard.MailBatchOpened, Slot: mail.Slot, Serial: mail.Serial, A: uint64(time), B: uint64(offset), Block: mail.Block}, int(mail.From))
-}
-
-// searchCompressed returns the time and offset of the first record of a compressed batch
-// that is not older than ts. Where the batch cannot be decompressed, or has no such record
-// within decompressedBytesMax, it returns what kafka.FindTime can say without decompressing.
-func searchCompressed(batch []byte, ts int64) (time, offset int64) {
-	if at, delta, ok := firstSince(batch, ts); ok {
-		return at, kafka.BaseOffset(batch) + delta
+	batch, search := shard.LentSearch(mail)
+	searchCompressed(batch, &search)
+	answer := shard.Mail{Kind: shard.MailBatchOpened, Slot: mail.Slot, Serial: mail.Serial, A: uint64(search.FoundTime), B: uint64(search.FoundOffset), Block: mail.Block}
+	if search.Found {
+		answer.Code = 1
 	}
-	return kafka.FindTime(batch, ts)
+	c.shard.Send(answer, int(mail.From))
 }
 
-// firstSince looks through the records of a compressed batch. It returns the time of the
-// first record since ts, and its offset from the batch's base offset.
-func firstSince(batch []byte, ts int64) (at, delta int64, ok bool) {
-	header := kafka.ParseBatchHeader(batch)
+// searchCompressed looks through the records of a compressed batch. Where the batch
+// cannot be decompressed, or what is sought is not within decompressedBytesMax, the
+// answer is that of kafka.TimeSearch.Undecompressed.
+func searchCompressed(batch []byte, search *kafka.TimeSearch) {
+	if !searchRecords(batch, search) && !search.Found {
+		search.Undecompressed(batch)
+	}
+}
+
+// searchRecords is the search. False: it has not come to the batch's end, and the
+// search is not over.
+func searchRecords(batch []byte, search *kafka.TimeSearch) bool {
+	header, base := kafka.ParseBatchHeader(batch), kafka.BaseOffset(batch)
 	decompressed, err := decompressor(header.Codec(), batch[kafka.BatchHeaderBytes:])
 	if err != nil {
-		return 0, 0, false
+		return false
 	}
 	if decoder, ok := decompressed.(*zstd.Decoder); ok {
 		defer decoder.Close()
@@ -60,31 +64,31 @@ func firstSince(batch []byte, ts int64) (at, delta int64, ok bool) {
 	for range header.Count {
 		size, err := binary.ReadVarint(in)
 		if err != nil || size < 3 {
-			return 0, 0, false
+			return false
 		}
 		if _, err := in.ReadByte(); err != nil { // attributes
-			return 0, 0, false
+			return false
 		}
 		after, err := binary.ReadVarint(in)
 		if err != nil {
-			return 0, 0, false
+			return false
 		}
 		delta, err := binary.ReadVarint(in)
 		if err != nil || delta < 0 || delta > int64(header.LastOffsetDelta) {
-			return 0, 0, false
+			return false
 		}
-		if header.BaseTime+after >= ts {
-			return header.BaseTime + after, delta, true
+		if search.Record(header.BaseTime+after, base+delta) {
+			return true
 		}
 		rest := size - 1 - varintBytes(after) - varintBytes(delta)
 		if rest < 0 || rest > decompressedBytesMax {
-			return 0, 0, false
+			return false
 		}
 		if _, err := in.Discard(int(rest)); err != nil {
-			return 0, 0, false
+			return false
 		}
 	}
-	return 0, 0, false
+	return true
 }
 
 func varintBytes(value int64) int64 {

@@ -97,16 +97,15 @@ func TestSearchOpened(t *testing.T) {
 				b := timedBatch(t, codec, 7000, times, rng.IntN(200))
 				for range 10 {
 					ts := 1_700_000_000_000 + rng.Int64N(1000)
-					at, offset := searchCompressed(b, ts)
-					want, wantAt := int64(7000), times[0] // nobody is that new: the first
+					search := kafka.TimeSearch{Time: ts, From: 7000 + rng.Int64N(int64(len(times))), Largest: rng.IntN(2) == 0}
+					want := search
 					for i, x := range times {
-						if x >= ts {
-							want, wantAt = 7000+int64(i), x
+						if want.Record(x, 7000+int64(i)) {
 							break
 						}
 					}
-					if at != wantAt || offset != want {
-						t.Fatalf("since %d: offset %d, time %d; want %d, %d", ts, offset, at, want, wantAt)
+					if searchCompressed(b, &search); search != want {
+						t.Fatalf("found %+v, want %+v", search, want)
 					}
 				}
 				// What cannot be read is answered too.
@@ -114,8 +113,9 @@ func TestSearchOpened(t *testing.T) {
 				for range 3 {
 					bad[kafka.BatchHeaderBytes+rng.IntN(len(bad)-kafka.BatchHeaderBytes)] ^= byte(1 + rng.IntN(255))
 				}
-				if _, offset := searchCompressed(bad, times[0]+1); offset < 7000 || offset > 7000+int64(len(times)) {
-					t.Fatalf("a damaged batch: offset %d", offset)
+				search := kafka.TimeSearch{Time: times[0] + 1}
+				if searchCompressed(bad, &search); search.Found && (search.FoundOffset < 7000 || search.FoundOffset > 7000+int64(len(times))) {
+					t.Fatalf("a damaged batch: offset %d", search.FoundOffset)
 				}
 			}
 		})
@@ -126,11 +126,13 @@ func TestSearchOpened(t *testing.T) {
 func TestSearchOpenedIsBounded(t *testing.T) {
 	for codec := 1; codec <= 4; codec++ {
 		b := timedBatch(t, codec, 7000, []int64{1000, 2000, 3000}, decompressedBytesMax*3/4)
-		if _, offset := searchCompressed(b, 2000); offset != 7001 && codec != 2 {
-			t.Errorf("codec %d: offset %d is within the bound", codec, offset)
+		search := kafka.TimeSearch{Time: 2000}
+		if searchCompressed(b, &search); search.FoundOffset != 7001 && codec != 2 {
+			t.Errorf("codec %d: offset %d is within the bound", codec, search.FoundOffset)
 		}
-		if _, offset := searchCompressed(b, 3000); offset != 7000 {
-			t.Errorf("codec %d: offset %d, and it lies beyond the bound", codec, offset)
+		search = kafka.TimeSearch{Time: 3000}
+		if searchCompressed(b, &search); search.FoundOffset != 7000 {
+			t.Errorf("codec %d: offset %d, and it lies beyond the bound", codec, search.FoundOffset)
 		}
 	}
 }

@@ -379,8 +379,15 @@ func (s *brokerSim) act() error {
 	case x < 75:
 		t := open[s.rng.IntN(len(open))]
 		p := t.parts[s.rng.IntN(len(t.parts))]
-		if s.rng.IntN(2) == 0 {
+		switch s.rng.IntN(8) {
+		case 0, 1, 2, 3:
 			return s.fetchOn(p)
+		case 4:
+			c, err := s.to(p.node)
+			if err == nil {
+				s.askTime(c, p)
+			}
+			return err
 		}
 		_, err := s.fetch(p, s.rng.Int64N(p.known()+1), false)
 		return err
@@ -713,6 +720,9 @@ func (s *brokerSim) answered(c *conn, k owed, resp kmsg.Response) error {
 		return s.metadata(k, r)
 	case *kmsg.ListOffsetsResponse:
 		q := &r.Topics[0].Partitions[0]
+		if a, ok := k.note.(*timeAsk); ok {
+			return s.timeFound(c, a, q)
+		}
 		if q.ErrorCode != 0 {
 			return fmt.Errorf("the start of a partition: error %d", q.ErrorCode)
 		}
@@ -1018,6 +1028,9 @@ func (s *brokerSim) audit() error {
 			if err := s.auditPart(p); err != nil {
 				return err
 			}
+			if err := s.auditTimes(p); err != nil {
+				return err
+			}
 		}
 	}
 	return s.auditGroups()
@@ -1139,16 +1152,18 @@ func init() {
 	workloads = append(workloads, workload{"broker", brokerWork})
 	faults = append(faults,
 		fault{"StartToldEarly", "broker", 30, func(r *Run) { r.ShardFaults.StartToldEarly = true }},
-		fault{"DuplicateAckedEarly", "broker", 1, func(r *Run) { r.ShardFaults.DuplicateAckedEarly = true }},
+		fault{"DuplicateAckedEarly", "broker", 18, func(r *Run) { r.ShardFaults.DuplicateAckedEarly = true }},
 		fault{"CommitAckedEarly", "broker", 1, func(r *Run) { r.ShardFaults.CommitAckedEarly = true }},
 		fault{"GenerationKept", "broker", 1, func(r *Run) { r.GroupFaults.GenerationKept = true }},
 		fault{"AssignedUnreleased", "broker", 1, func(r *Run) { r.GroupFaults.AssignedUnreleased = true }},
 		fault{"StaleEpochTaken", "broker", 1, func(r *Run) { r.GroupFaults.StaleEpochTaken = true }},
-		fault{"SessionsNeverEnd", "broker", 3, func(r *Run) { r.GroupFaults.SessionsNeverEnd = true }},
-		fault{"UpgradeForgets", "broker", 38, func(r *Run) { r.GroupFaults.UpgradeForgets = true }},
-		fault{"DowngradeQuiet", "broker", 30, func(r *Run) { r.GroupFaults.DowngradeQuiet = true }},
+		fault{"SessionsNeverEnd", "broker", 1, func(r *Run) { r.GroupFaults.SessionsNeverEnd = true }},
+		fault{"UpgradeForgets", "broker", 101, func(r *Run) { r.GroupFaults.UpgradeForgets = true }},
+		fault{"DowngradeQuiet", "broker", 38, func(r *Run) { r.GroupFaults.DowngradeQuiet = true }},
 		fault{"SyncForgotten", "broker", 4, func(r *Run) { r.GroupFaults.SyncForgotten = true }},
-		fault{"NewsMissed", "broker", 1, func(r *Run) { r.ShardFaults.NewsMissed = true }},
+		fault{"NewsMissed", "broker", 10, func(r *Run) { r.ShardFaults.NewsMissed = true }},
+		fault{"SearchReadsAtTime", "broker", 1, func(r *Run) { r.ShardFaults.SearchReadsAtTime = true }},
+		fault{"SearchFindsDeleted", "broker", 10, func(r *Run) { r.ShardFaults.SearchFindsDeleted = true }},
 		fault{"ProducerIDTwice", "broker", 1, func(r *Run) { r.ShardFaults.ProducerIDTwice = true }},
 	)
 }

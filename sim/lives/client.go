@@ -82,7 +82,7 @@ func (c *conn) poll() error {
 }
 
 // sentBatch is a record batch as a client sent it. Its first timestamp is its serial, by
-// which it is recognised anywhere.
+// which it is recognised anywhere; timeOf has the timestamps of its records.
 type sentBatch struct {
 	part   *partBook
 	serial uint64
@@ -95,6 +95,15 @@ type sentBatch struct {
 
 const serialBase = 1_700_000_000_000
 
+// timeOf is the timestamp of record i of a batch. In a batch, and from batch to batch, times go up and down.
+func timeOf(serial uint64, i int) int64 {
+	if i == 0 {
+		return serialBase + int64(serial)
+	}
+	x := (serial<<16 + uint64(i)) * 0x9e3779b97f4a7c15
+	return serialBase + int64(serial) + int64(x>>40)%60 - 30
+}
+
 // makeBatch returns a record batch v2 of count records, with values of about size bytes in
 // total.
 func makeBatch(serial uint64, count, size int, pid int64, epoch int16, seq int32) []byte {
@@ -102,18 +111,19 @@ func makeBatch(serial uint64, count, size int, pid int64, epoch int16, seq int32
 	b[16] = 2
 	binary.BigEndian.PutUint32(b[23:], uint32(count-1))
 	binary.BigEndian.PutUint64(b[27:], serialBase+serial)
-	binary.BigEndian.PutUint64(b[35:], serialBase+serial)
 	binary.BigEndian.PutUint64(b[43:], uint64(pid))
 	binary.BigEndian.PutUint16(b[51:], uint16(epoch))
 	binary.BigEndian.PutUint32(b[53:], uint32(seq))
 	binary.BigEndian.PutUint32(b[57:], uint32(count))
 	x := serial * 0x9e3779b97f4a7c15
+	largest := int64(0)
 	var r []byte
 	for i := range count {
-		r = append(r[:0], 0)                 // attributes
-		r = binary.AppendVarint(r, 0)        // timestamp delta
-		r = binary.AppendVarint(r, int64(i)) // offset delta
-		r = binary.AppendVarint(r, -1)       // no key
+		largest = max(largest, timeOf(serial, i))
+		r = append(r[:0], 0)                                            // attributes
+		r = binary.AppendVarint(r, timeOf(serial, i)-timeOf(serial, 0)) // timestamp delta
+		r = binary.AppendVarint(r, int64(i))                            // offset delta
+		r = binary.AppendVarint(r, -1)                                  // no key
 		value := size / count
 		r = binary.AppendVarint(r, int64(value)) // value
 		for range value {
@@ -126,6 +136,7 @@ func makeBatch(serial uint64, count, size int, pid int64, epoch int16, seq int32
 	}
 	binary.BigEndian.PutUint32(b[8:], uint32(len(b)-12))
 	binary.BigEndian.PutUint32(b[12:], ^uint32(0))
+	binary.BigEndian.PutUint64(b[35:], uint64(largest))
 	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
 	return b
 }

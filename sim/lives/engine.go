@@ -861,27 +861,44 @@ func (n *node) openLog() error {
 	return nil
 }
 
-// seek asks where to search for a timestamp, which must not be after the first batch that
-// has it.
+// seek asks where to search for a timestamp, which must not be after the first batch
+// behind some offset that has it. For the largest timestamp that can be read the engine
+// must not say less than any batch has, nor an offset after the first that has it.
 func (n *node) seek(slot engine.Slot) error {
 	b := n.slots[slot]
 	if len(b.batches) == 0 {
 		return nil
 	}
 	ts := b.batches[n.s.rng.IntN(len(b.batches))].time + int64(n.s.rng.IntN(3)) - 1
-	base, ok := n.eng.SeekTime(slot, ts)
+	start, durable := n.eng.Start(slot), n.eng.Durable(slot)
+	for _, from := range []int64{0, b.batches[len(b.batches)/2].base + 1} {
+		base, ok := n.eng.SeekTime(slot, ts, from)
+		if ok && base < max(from, start) {
+			return fmt.Errorf("log %d: SeekTime from %d says %d", b.id, from, base)
+		}
+		for i := range b.batches {
+			t := &b.batches[i]
+			if t.time < ts || t.end() <= max(from, start) {
+				continue
+			}
+			if t.end() <= durable && (!ok || base > max(t.base, from, start)) {
+				return fmt.Errorf("log %d: time %d is in batch %d..%d, SeekTime from %d says %d, %v", b.id, ts, t.base, t.end(), from, base, ok)
+			}
+			break
+		}
+	}
+	most, base := n.eng.MaxTime(slot, durable)
 	for i := range b.batches {
 		t := &b.batches[i]
-		if t.time < ts || t.end() <= n.eng.Start(slot) {
+		if t.end() <= start || t.end() > durable {
 			continue
 		}
-		if !ok || base > max(t.base, n.eng.Start(slot)) {
-			if t.end() > n.eng.Durable(slot) {
-				return nil
-			}
-			return fmt.Errorf("log %d: time %d is in batch %d..%d, SeekTime says %d, %v", b.id, ts, t.base, t.end(), base, ok)
+		if t.time > most || t.time == most && base > max(t.base, start) {
+			return fmt.Errorf("log %d: time %d is in batch %d..%d, MaxTime says %d at %d", b.id, t.time, t.base, t.end(), most, base)
 		}
-		return nil
+		if t.time == most {
+			break
+		}
 	}
 	return nil
 }
