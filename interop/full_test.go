@@ -92,7 +92,6 @@ func brokerOn(t *testing.T, dir string, args ...string) *broker {
 // TestFullDisk: a full disk refuses what finds no room with KAFKA_STORAGE_ERROR, loses nothing, keeps no other topic from its own room, survives
 // kill -9, and is over when a topic is deleted.
 func TestFullDisk(t *testing.T) {
-	t.Parallel()
 	for _, x := range []struct {
 		name, kind string
 		args       []string
@@ -196,7 +195,6 @@ func TestFullDisk(t *testing.T) {
 // with KAFKA_STORAGE_ERROR; whatever was acknowledged is there, also after kill -9 and a start on the full disk; and when a topic is deleted the others go
 // on by themselves.
 func TestSmallDiskUnderLoad(t *testing.T) {
-	t.Parallel()
 	dir := smallDisk(t, "ext4", 400<<20)
 	b := brokerOn(t, dir)
 	topics := []string{"first", "second", "third", "fourth"}

@@ -242,9 +242,12 @@ func (s segment) offsetAt(ctx context.Context, b *broker, topic string, partitio
 func (s segment) create(ctx context.Context, b *broker, topic string, partitions, replication int) error {
 	c, end := s.client(b)
 	defer end()
-	resp, err := c.CreateTopics(ctx, &kafka.CreateTopicsRequest{
-		Topics: []kafka.TopicConfig{{Topic: topic, NumPartitions: partitions, ReplicationFactor: replication}},
-	})
+	req := &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{Topic: topic, NumPartitions: partitions, ReplicationFactor: replication}}}
+	resp, err := c.CreateTopics(ctx, req)
+	for errors.Is(err, kafka.BrokerNotAvailable) && ctx.Err() == nil { // its pool says so while it has the brokers' names and no connections for them yet
+		time.Sleep(10 * time.Millisecond)
+		resp, err = c.CreateTopics(ctx, req)
+	}
 	if err != nil {
 		return err
 	}
