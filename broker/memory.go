@@ -9,6 +9,7 @@ import (
 	"github.com/tailbound/tailbound/mem"
 	"github.com/tailbound/tailbound/netring"
 	"github.com/tailbound/tailbound/shard"
+	"github.com/tailbound/tailbound/shard/control"
 )
 
 // Memory is how one shard's arena is divided, and how long its tables are. Every pool
@@ -171,7 +172,7 @@ func engineOptions(o Options, m Memory) engine.Options {
 func recoverOptions(o Options, plan []Memory) recovery.Options {
 	e := engineOptions(o, plan[0])
 	e.BatchBytesMax = o.MessageBytesMax
-	return recovery.Options{Options: e, Shards: o.DataShards, Shard0: plan[0].BatchBytesMax, Seed: o.NewDirectory}
+	return recovery.Options{Options: e, Shards: o.DataShards, Shard0: plan[0].BatchBytesMax, Seed: o.NewDirectory, TimesChecked: control.TimesChecked}
 }
 
 // kernelOptions returns the options of the io_uring of a shard with this plan.

@@ -78,7 +78,7 @@ var brokerDefs = func() []BrokerDef {
 		own(GroupSizeMax, ConfigInt, "1024", 1, math.MaxInt32, ScopeControl, "How many members a group may have.", ""),
 		own(SessionMinMS, ConfigInt, "6000", 1, math.MaxInt32, ScopeControl, "The shortest session a member may ask for.", ""),
 		own("log.dirs", ConfigString, "", 0, 0, ScopeStart, "Where the data lies.", flagged+"--data-dir."),
-		own(RetentionCheckMS, ConfigLong, "10000", 1, math.MaxInt64/1e6, ScopeData, "How often each partition is held against its retention.", ""),
+		own(RetentionCheckMS, ConfigLong, "300000", 1, math.MaxInt64/1e6, ScopeData, "How often the age of each partition is held against its retention; its size is looked at every second.", ""),
 		own("max.connections", ConfigInt, "4096", 0, math.MaxInt32, ScopeStart, "How many connections the node takes.", flagged+"--max-connections."),
 		own("max.connections.per.ip", ConfigInt, "2147483647", 0, math.MaxInt32, ScopeStart, "How many of them one address may have.", flagged+"--max-connections-per-ip."),
 		own("max.incremental.fetch.session.cache.slots", ConfigInt, "1000", 0, math.MaxInt32, ScopeStart, "How many fetch sessions the node keeps.", flagged+"--max-incremental-fetch-session-cache-slots."),

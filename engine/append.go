@@ -131,9 +131,10 @@ func (e *Engine) Abort() { e.reserved.active = false }
 
 // Meta is what the engine keeps of a batch.
 type Meta struct {
-	Count   uint32 // of records
-	MaxTime int64  // the largest timestamp, in milliseconds
-	CRC     uint32
+	Count        uint32 // of records
+	MaxTime      int64  // the largest timestamp, in milliseconds; negative: there is none
+	TimesChecked bool   // each record has a timestamp, and none is newer than MaxTime
+	CRC          uint32
 }
 
 // Commit appends the batch that Reserve made room for: it takes meta.Count offsets from
@@ -151,12 +152,12 @@ func (e *Engine) Commit(meta Meta) {
 	entry := format.Entry{Kind: format.EntryData, Log: lg.id, Base: lg.end, Count: meta.Count, Length: uint32(r.bytes),
 		CRC: meta.CRC, Slot: uint32(r.slot), Durable: lg.durable, MaxTime: meta.MaxTime}
 	added := e.batches.push(lg)
-	*added = batch{base: lg.end, maxTime: meta.MaxTime, slab: r.slab, pos: uint32(r.pos), length: uint32(r.bytes), count: meta.Count, crc: meta.CRC, age: e.cache.age}
+	*added = batch{base: lg.end, maxTime: meta.MaxTime, slab: r.slab, pos: uint32(r.pos), length: uint32(r.bytes), count: meta.Count, timesChecked: meta.TimesChecked, age: e.cache.age}
 	if r.direct {
 		ext := &e.extents.pool[lg.building]
 		putEntry(e.cache.slabs[r.slab].block.Bytes()[r.pos:], &entry)
 		ext.bytes += entry.Bytes()
-		ext.header.Add(added.base, added.count, added.maxTime)
+		ext.header.Add(added.base, added.count, added.maxTime, added.timesChecked)
 		e.journal.lastEntry = e.now
 		e.stats.Entries++
 	} else {

@@ -9,15 +9,15 @@ type batches struct {
 
 // batch is one batch in memory.
 type batch struct {
-	base    int64
-	maxTime int64
-	seq     uint64 // of its frame; 0: it is in a direct extent
-	slab    int32
-	pos     uint32 // of its entry's header in the slab
-	length  uint32 // of its bytes, without the entry's header
-	count   uint32
-	crc     uint32
-	age     uint32 // cache.age when it was appended
+	base         int64
+	maxTime      int64
+	seq          uint64 // of its frame; 0: it is in a direct extent
+	slab         int32
+	pos          uint32 // of its entry's header in the slab
+	length       uint32 // of its bytes, without the entry's header
+	count        uint32
+	timesChecked bool   // Meta.TimesChecked
+	age          uint32 // cache.age when it was appended
 }
 
 // direct reports that the batch is in an extent of its log and in no frame.

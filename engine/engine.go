@@ -25,6 +25,7 @@ type Engine struct {
 	flush       flush
 	extents     extents
 	index       indexer
+	ages        ages
 	checkpoints checkpointer
 	reads       diskReads
 	recycled    recycledFiles
@@ -208,6 +209,8 @@ func (e *Engine) Complete(completion ioring.Completion, now ioring.Instant) {
 		e.provisionCompleted(index, completion)
 	case kindIndex:
 		e.index.completed(&e.logs, &e.segments, &e.files, completion)
+	case kindAge:
+		e.ages.completed(&e.logs, &e.segments, &e.files, completion)
 	case kindCheckpoint:
 		e.checkpoints.completed(&e.journal, &e.extents, index, completion)
 	case kindRead:
@@ -235,6 +238,7 @@ const (
 	kindPreallocate
 	kindIndex
 	KindBlocking // of New and of package recovery, when nothing else is in flight
+	kindAge      // behind KindBlocking: the traces of simulated lives have the numbers
 )
 
 // Step runs every machine once. It returns when it is to be called again even if
@@ -247,6 +251,7 @@ func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	e.stepProvision(&sleepUntil)
 	e.stepFlush(&sleepUntil)
 	e.index.step(&e.logs, &e.segments, &e.files, &sleepUntil)
+	e.ages.step(&e.segments, &e.files, &sleepUntil)
 	e.checkpoints.step(&e.journal, &e.extents, &e.logs, &e.segments, &sleepUntil)
 	e.reads.step(&e.segments, &e.files, &sleepUntil)
 	e.segments.stepUnlinks(&e.files, &e.recycled, &sleepUntil)
@@ -338,9 +343,9 @@ func (e *Engine) Idle() bool {
 	if e.failed { // what was not submitted never will be
 		return e.journal.submitted == e.journal.durableSeq+uint64(e.journal.brokenFrames) &&
 			e.extents.inFlight == 0 && e.provision.busy == 0 && !e.checkpoints.busy && e.reads.busy == 0 &&
-			!e.index.job.pushed && e.files.busy == 0 && !e.segments.unlinking && !e.recycled.prealloc.pushed
+			!e.index.job.pushed && !e.ages.job.pushed && e.files.busy == 0 && !e.segments.unlinking && !e.recycled.prealloc.pushed
 	}
-	busy := e.diskBusy() || e.index.job.active || e.files.busy > 0 || e.segments.unlinking || e.recycled.prealloc.pushed
+	busy := e.diskBusy() || e.index.job.active || e.ages.job.active || e.files.busy > 0 || e.segments.unlinking || e.recycled.prealloc.pushed
 	if e.stopping {
 		return e.stopped && !busy
 	}

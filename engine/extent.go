@@ -304,6 +304,9 @@ func (e *Engine) extentDurable(lg *log, i int32) {
 	seg.end, seg.chain = header.End, header.CRC
 	seg.extents++
 	seg.maxTime = max(seg.maxTime, header.MaxTime)
+	if seg.unchecked = seg.unchecked || !header.TimesChecked; seg.unchecked {
+		seg.writtenAt = max(e.now, 1)
+	}
 	lg.chain, lg.flushed = header.CRC, header.End
 	if header.MaxTime > lg.flushedMaxTime || lg.flushedMaxTimeBase == format.NoOffset {
 		lg.flushedMaxTime, lg.flushedMaxTimeBase = header.MaxTime, header.MaxTimeBase

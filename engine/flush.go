@@ -189,7 +189,7 @@ func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 		}
 		slab := &e.cache.slabs[batch.slab]
 		copy(buf[at:], slab.block.Bytes()[batch.pos:int(batch.pos)+size])
-		header.Add(batch.base, batch.count, batch.maxTime)
+		header.Add(batch.base, batch.count, batch.maxTime, batch.timesChecked)
 		at += size
 		cur.at++
 	}

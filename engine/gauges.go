@@ -48,6 +48,7 @@ type Stats struct {
 	Evictions, SegmentsMade, Grown  uint64 // evictions: slabs
 	Recycled, Zeroed                uint64 // segments made of removed segments' files; of files of zeroes
 	ZeroBytes                       uint64 // written to files of zeroes
+	AgesRead                        uint64 // segments of earlier lives that were looked at to find out their age
 	NoSpace, DrainRetries           uint64
 	WaitMemory, WaitRoom, Truncated uint64 // calls that returned these (and room asked for ahead of need); starts moved
 }

@@ -58,7 +58,7 @@ func Plan(arena *mem.Arena, o Options) (*Engine, error) {
 
 // allocate takes all memory that the engine will ever have.
 func (e *Engine) allocate(arena *mem.Arena) error {
-	for _, shared := range []**env{&e.cache.env, &e.checkpoints.env, &e.extents.env, &e.files.env, &e.flush.env, &e.index.env,
+	for _, shared := range []**env{&e.cache.env, &e.checkpoints.env, &e.extents.env, &e.files.env, &e.flush.env, &e.index.env, &e.ages.env,
 		&e.journal.env, &e.provision.env, &e.reads.env, &e.recycled.env, &e.segments.env} {
 		*shared = &e.env
 	}
@@ -67,7 +67,7 @@ func (e *Engine) allocate(arena *mem.Arena) error {
 	e.segments.allocate()
 	e.extents.allocate()
 	e.journal.allocate()
-	for _, allocate := range []func(*mem.Arena) error{e.files.allocate, e.flush.allocate, e.index.allocate, e.recycled.allocate,
+	for _, allocate := range []func(*mem.Arena) error{e.files.allocate, e.flush.allocate, e.index.allocate, e.ages.allocate, e.recycled.allocate,
 		e.checkpoints.allocate, e.reads.allocate} {
 		if err := allocate(arena); err != nil {
 			return err
@@ -153,6 +153,7 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 		seg.maxTime, seg.chain = recorded.MaxTime, recorded.Chain
 		seg.allocated, seg.ready = recorded.Bytes, true
 		if seg.position > 0 {
+			seg.ageKnown = false
 			seg.addIndexEntry(format.IndexEntry{Base: seg.base, Before: format.NoTime})
 			e.index.readDue(seg)
 		}

@@ -106,6 +106,7 @@ const (
 	GapIsRot                              // a hole that a power cut leaves is called corruption
 	CheckpointFromLate                    // a checkpoint replays from where its last log was put, not its first
 	NoSyncAtOpen                          // opening syncs neither what it finds nor what it flushes
+	TimesTrusted                          // segments are as old as their largest timestamp, checked or not
 )
 
 // Has reports whether any of x is on.

@@ -43,18 +43,25 @@ func (e *Engine) Bytes(slot Slot) (n int64) {
 	return n
 }
 
-// RetentionStart is where a log would start without its oldest segments: those whose
-// records are all older than olderThan, in milliseconds, and those without which the
-// log still has bytesMax bytes. A negative bytesMax is no bound. A segment without
-// timestamps does not age, and one that still takes batches stays.
-func (e *Engine) RetentionStart(slot Slot, olderThan, bytesMax int64) (start int64) {
+// Limits are what a log may keep.
+type Limits struct {
+	ByAge     bool
+	Now       int64 // with ByAge: the time, in milliseconds since 1970
+	OlderThan int64 // with ByAge: what is older than this time goes
+	BytesMax  int64 // negative: no bound
+}
+
+// RetentionStart is where a log would start without its oldest segments: those that are
+// too old, and those without which the log still has BytesMax bytes. One that still takes
+// batches stays. unknown: the age of a segment is being found out, and it stays until then.
+func (e *Engine) RetentionStart(slot Slot, limits Limits) (start int64, unknown bool) {
 	if !e.logs.isOpen(slot) {
-		return 0
+		return 0, false
 	}
 	lg := &e.logs.all[slot]
 	start = lg.start
 	left := int64(0)
-	if bytesMax >= 0 {
+	if limits.BytesMax >= 0 {
 		left = e.Bytes(slot)
 	}
 	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(seg.next) {
@@ -65,13 +72,41 @@ func (e *Engine) RetentionStart(slot Slot, olderThan, bytesMax int64) (start int
 			continue
 		}
 		left -= seg.position
-		old := seg.maxTime >= 0 && seg.maxTime < olderThan
-		if seg.end > lg.start && !old && (bytesMax < 0 || left < bytesMax) {
-			break
+		if seg.end > lg.start && (limits.BytesMax < 0 || left < limits.BytesMax) {
+			var old bool
+			if old, unknown = e.isOld(seg, &limits); !old {
+				break
+			}
 		}
 		start = max(start, seg.end)
 	}
-	return start
+	return start, unknown
+}
+
+// aheadMS is how far the largest timestamp of a segment may be ahead of the clock and
+// still be believed unseen: clocks differ by less.
+const aheadMS = 60_000
+
+// isOld reports that a segment is too old. unknown: it is of an earlier life, its
+// timestamps would make it old or cannot be true, and it is looked at first.
+func (e *Engine) isOld(seg *segment, limits *Limits) (old, unknown bool) {
+	if !limits.ByAge {
+		return false, false
+	}
+	known := seg.ageKnown || seg.writtenAt > 0 || e.o.Faults.Has(TimesTrusted)
+	if !known && (seg.maxTime < limits.OlderThan || seg.maxTime > limits.Now+aheadMS) {
+		e.ages.request(seg)
+		return false, true
+	}
+	age := seg.maxTime
+	switch {
+	case e.o.Faults.Has(TimesTrusted):
+	case seg.writtenAt > 0:
+		age = limits.Now - int64(e.now-seg.writtenAt)/1e6
+	case seg.unchecked:
+		age = seg.modified
+	}
+	return age < limits.OlderThan, false
 }
 
 // TruncateBefore moves a log's start up to start, or to the durable offset if that is

@@ -33,6 +33,7 @@ func TestRetention(t *testing.T) {
 			var n *node
 			var s engine.Slot
 			var e *engine.Engine
+			var seen strings.Builder
 			if id > 0 && h.nodes != nil {
 				var err error
 				if n, s, err = h.slot(id); err == nil {
@@ -51,11 +52,24 @@ func TestRetention(t *testing.T) {
 				e.RollSegment(s)
 				return "ok\n"
 			case "retain":
-				if st := e.TruncateBefore(s, e.RetentionStart(s, number("older", -1), number("bytes", -1)), 0); st != engine.OK {
+				limits := engine.Limits{Now: h.w.WallMS(), OlderThan: number("older", -1), BytesMax: number("bytes", -1)}
+				if age := number("age", -1); age >= 0 {
+					limits.OlderThan = limits.Now - age
+				}
+				limits.ByAge = limits.OlderThan >= 0
+				start, unknown := e.RetentionStart(s, limits)
+				before := e.Stats().AgesRead
+				for ; unknown; start, unknown = e.RetentionStart(s, limits) {
+					h.rest(100e6)
+				}
+				if st := e.TruncateBefore(s, start, 0); st != engine.OK {
 					return name(st) + "\n"
 				}
+				if n := e.Stats().AgesRead - before; n > 0 {
+					fmt.Fprintf(&seen, "%d segments looked at\n", n)
+				}
 				h.rest(number("ms", 2000) * 1e6)
-				return fmt.Sprintf("log %d: %d..%d, start durable at %d, %s\n", id, e.Start(s), e.End(s), e.StartDurable(s), h.files())
+				return seen.String() + fmt.Sprintf("log %d: %d..%d, start durable at %d, %s\n", id, e.Start(s), e.End(s), e.StartDurable(s), h.files())
 			case "release":
 				e.DropEmpty(s)
 				h.rest(number("ms", 2000) * 1e6)

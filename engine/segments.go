@@ -54,6 +54,13 @@ type segment struct {
 	indexPosition   int64 // where the file has the index; 0: not known
 	indexWriteDue   bool  // the index is to be written
 	indexReadDue    bool  // the index is to be read
+
+	// For retention by age; see ages.
+	ageKnown  bool           // unchecked and modified are true; else the segment is of an earlier life and was not looked at
+	ageDue    bool           // it is to be looked at
+	unchecked bool           // it has a run whose timestamps were not checked
+	writtenAt ioring.Instant // with unchecked: when the last run was written, if this life has written one; else 0
+	modified  int64          // when the file of an earlier life was last written, ms since 1970; NoTime: that does not matter
 }
 
 // allocate makes the table, all entries free.
@@ -89,7 +96,7 @@ func (s *segments) take(generation uint64, slot Slot) *segment {
 	}
 	number := s.free
 	s.free = seg.next
-	*seg = segment{number: number, generation: generation, log: slot, next: none, file: none, maxTime: format.NoTime}
+	*seg = segment{number: number, generation: generation, log: slot, next: none, file: none, maxTime: format.NoTime, ageKnown: true, modified: format.NoTime}
 	return seg
 }
 
@@ -192,6 +199,7 @@ func (s *segments) writesTo(index *indexer, lg *log, seg *segment) {
 // remove has a segment's file removed, or recycled, once nothing reads it.
 func (s *segments) remove(index *indexer, seg *segment) {
 	index.cancel(seg)
+	seg.ageDue = false
 	s.unlinks = append(s.unlinks, seg.number)
 }
 

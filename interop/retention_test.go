@@ -2,6 +2,7 @@ package interop
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"os"
@@ -118,6 +119,91 @@ func TestRetention(t *testing.T) {
 		have, err := os.ReadDir(filepath.Join(b.dir, "segments"))
 		return err == nil && len(have) > before
 	})
+}
+
+// TestUntimedRecordsStay: records without timestamps, as librdkafka sends them, and records of which their producer claims that the largest timestamp is -1, as
+// Sarama before 1.45.1 did, are not removed before they are old, in this life and in later ones, and are found by time where they have one. Then they are.
+func TestUntimedRecordsStay(t *testing.T) {
+	needReal(t, "it has no files")
+	b := ownBroker(t, "--retention-check-interval", "50ms")
+	adm := admin(t, b)
+	ctx := within(t, 2*time.Minute)
+	const n = 10
+	topics := map[string]bool{} // whether the records have timestamps
+	now := time.Now().UnixMilli()
+	for _, codec := range []string{"none", "gzip"} {
+		if c, ok := clients["confluent"]; ok {
+			topic := topicName(t) + ".librdkafka." + codec
+			configured(t, b, adm, topic, nil)
+			var rs []record
+			for i := range n {
+				rs = append(rs, record{timeMS: -1, value: fmt.Appendf(nil, "v%d", i)})
+			}
+			if _, err := c.produce(ctx, b, topic, produceOptions{codec: codec, acks: -1}, rs); err != nil {
+				t.Fatal(err)
+			}
+			topics[topic] = false
+		}
+		topic := topicName(t) + ".sarama." + codec
+		leader := configured(t, b, adm, topic, nil)
+		var values []string
+		for i := range n {
+			values = append(values, fmt.Sprint(i))
+		}
+		batch := batchOf(values...)
+		batch.FirstTimestamp, batch.MaxTimestamp = now, -1
+		if codec == "gzip" {
+			var zipped bytes.Buffer
+			w := gzip.NewWriter(&zipped)
+			w.Write(batch.Records)
+			w.Close()
+			batch.Records, batch.Attributes = zipped.Bytes(), 1
+		}
+		mustProduce(t, dialTo(t, leader), topic, bytesOf(batch))
+		topics[topic] = true
+	}
+	there := func(state string) {
+		t.Helper()
+		time.Sleep(500 * time.Millisecond) // ten looks at ages
+		for topic, timed := range topics {
+			leader := leaderOf(t, b, topic, 0)
+			if start, end := startOf(t, leader, topic), endOf(t, leader, topic); start != 0 || end != n {
+				t.Errorf("%s: %s has offsets %d to %d, want 0 to %d", state, topic, start, end, n)
+			}
+			found := mustAsk[*kmsg.ListOffsetsResponse](t, dialTo(t, leader), listRequest(topic, 7, now-1)).Topics[0].Partitions[0]
+			largest := mustAsk[*kmsg.ListOffsetsResponse](t, dialTo(t, leader), listRequest(topic, 7, -3)).Topics[0].Partitions[0]
+			wantOffset, wantTime := int64(-1), int64(-1)
+			if timed {
+				wantOffset, wantTime = 0, now
+			}
+			if found.ErrorCode != 0 || found.Offset != wantOffset || found.Timestamp != wantTime || largest.ErrorCode != 0 || largest.Offset != wantOffset {
+				t.Errorf("%s: %s: by time offset %d, time %d, the largest at %d; want offset %d, time %d", state, topic, found.Offset, found.Timestamp, largest.Offset, wantOffset, wantTime)
+			}
+		}
+	}
+	there("as produced")
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.start(); err != nil {
+		t.Fatal(err)
+	}
+	there("after a clean restart")
+	b.kill()
+	if err := b.start(); err != nil {
+		t.Fatal(err)
+	}
+	there("after kill -9")
+	adm = admin(t, b)
+	for topic := range topics {
+		if err := alterTopic(ctx, adm, topic, setConfig("retention.ms", "1000")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for topic := range topics {
+		leader := leaderOf(t, b, topic, 0)
+		eventually(t, "the end of "+topic, func() bool { return startOf(t, leader, topic) == n })
+	}
 }
 
 // TestDeleteRecords: the log starts where it is told to, from the answer on, kill -9 or not.

@@ -261,12 +261,15 @@ func (k *Kernel) provide(op Op) {
 // inline executes Stat and List, which io_uring does not have. Both may block.
 func (k *Kernel) inline(op Op) int32 {
 	if op.Code == Stat {
-		name := path(k.paths[op.File][:])
-		var st unix.Stat_t
-		if err := unix.Fstatat(k.o.RootFD, string(name), &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return -int32(err.(unix.Errno))
+		// The system call itself: unix.Statx would copy the path to the heap.
+		var st unix.Statx_t
+		_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(k.o.RootFD), uintptr(unsafe.Pointer(&k.paths[op.File][0])), unix.AT_SYMLINK_NOFOLLOW,
+			unix.STATX_SIZE|unix.STATX_MTIME, uintptr(unsafe.Pointer(&st)), 0)
+		if errno != 0 {
+			return -int32(errno)
 		}
-		binary.LittleEndian.PutUint64(op.Buf.Bytes(), uint64(st.Size))
+		binary.LittleEndian.PutUint64(op.Buf.Bytes(), st.Size)
+		binary.LittleEndian.PutUint64(op.Buf.Bytes()[8:], uint64(st.Mtime.Sec*1000+int64(st.Mtime.Nsec)/1e6))
 		return 0
 	}
 	buf := op.Buf.Bytes()

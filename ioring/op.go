@@ -74,7 +74,8 @@ const (
 	// ("." and ".." are left out). Result: number of names written; 0 at the
 	// end. It may block, and is for opening and checking a directory only.
 	List
-	// Stat writes the size of File in bytes, 8 bytes little endian, to Buf.
+	// Stat writes the size of File in bytes, and when it was last written in milliseconds
+	// since 1970, each 8 bytes little endian, to Buf.
 	Stat
 	// Accept accepts connections on the listener in slot File until it fails: several
 	// completions, FlagMore on all but the last. Result: the new socket's slot. With

@@ -31,7 +31,8 @@ const CodecZstd = 4
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Batch is a batch's header without the fields that the broker sets.
+// Batch is a batch's header without the fields that the broker sets. ValidateBatch sets
+// Times too.
 type Batch struct {
 	Count           int32
 	LastOffsetDelta int32
@@ -42,6 +43,7 @@ type Batch struct {
 	BaseSequence    int32
 	CRC             uint32
 	Attributes      int16
+	Times           Times
 }
 
 // ParseBatchHeader parses a header; b has at least BatchHeaderBytes.
@@ -92,28 +94,29 @@ func PatchBase(b []byte, base int64, epoch int32) {
 // and are ignored.
 func StampAppendTime(raw []byte, b *Batch, time int64) {
 	b.Attributes |= attributeAppendTime
-	b.MaxTime = time
+	b.MaxTime, b.Times = time, Times{Largest: time, Checked: true}
 	binary.BigEndian.PutUint16(raw[21:], uint16(b.Attributes))
 	binary.BigEndian.PutUint64(raw[35:], uint64(time))
 	b.CRC = crc32.Checksum(raw[21:], castagnoli)
 	binary.BigEndian.PutUint32(raw[17:], b.CRC)
 }
 
-// TimesWithin says whether no record of a batch is older than earliest or newer than
-// latest, in ms. A timestamp of -1 means none, and is accepted
+// TimesWithin says whether no record of a batch that ValidateBatch has accepted is older
+// than earliest or newer than latest, in ms. A timestamp of -1 means none, and is accepted
 // (LogValidator.validateTimestamp). Records are looked at only if earliest is not
 // math.MinInt64; for a compressed batch the header's first and largest timestamps are
 // taken instead.
 func TimesWithin(b *Batch, raw []byte, earliest, latest int64) bool {
 	within := func(t int64) bool { return t == -1 || t >= earliest && t <= latest }
-	if !within(b.MaxTime) || b.BaseTime > latest {
+	if b.Codec() != 0 {
+		claimed := b.claimedTimes()
+		return max(b.BaseTime, claimed.Largest) <= latest && within(max(b.BaseTime, -1)) && (b.BaseTime >= 0 || within(claimed.Largest))
+	}
+	if b.Times.Largest > latest {
 		return false
 	}
 	if earliest == math.MinInt64 {
 		return true
-	}
-	if b.Codec() != 0 {
-		return within(b.BaseTime)
 	}
 	for it := Records(raw); ; {
 		r, ok := it.Next()
@@ -149,7 +152,8 @@ const recordBytesMin = 14
 // 2, ..., and the attribute of LogAppendTime are refused. An unknown codec is
 // UNSUPPORTED_COMPRESSION_TYPE, where Kafka returns an unknown server error.
 //
-// h is set to the header, if b has a whole one.
+// h is set to the header, if b has a whole one, and h.Times to what is known of the
+// records' timestamps.
 func ValidateBatch(b []byte, max int, h *Batch) ErrorCode {
 	if len(b) < 12 {
 		return InvalidRecord
@@ -179,6 +183,11 @@ func ValidateBatch(b []byte, max int, h *Batch) ErrorCode {
 	if crc32.Checksum(b[21:], castagnoli) != h.CRC {
 		return CorruptMessage
 	}
+	if h.Codec() != 0 {
+		h.Times = h.claimedTimes()
+	} else {
+		h.Times = noTimes
+	}
 	switch {
 	case h.Count <= 0 || int64(h.LastOffsetDelta)+1 != int64(h.Count):
 		return InvalidRecord
@@ -188,7 +197,7 @@ func ValidateBatch(b []byte, max int, h *Batch) ErrorCode {
 		return InvalidRecord
 	case h.Codec() > codecMax:
 		return UnsupportedCompressionType
-	case h.Codec() == 0 && !wholeRecords(b[BatchHeaderBytes:], h.Count):
+	case h.Codec() == 0 && !wholeRecords(b[BatchHeaderBytes:], h):
 		return InvalidRecord
 	case h.Attributes&attributeAppendTime != 0:
 		return InvalidTimestamp // only brokers set it
@@ -198,15 +207,15 @@ func ValidateBatch(b []byte, max int, h *Batch) ErrorCode {
 	return None
 }
 
-// wholeRecords says whether b is exactly count uncompressed records with the offset
-// deltas 0, 1, 2, ....
-func wholeRecords(b []byte, count int32) bool {
-	for i := range count {
+// wholeRecords says whether b is exactly as many uncompressed records as the header says,
+// with the offset deltas 0, 1, 2, .... It adds their timestamps to h.Times.
+func wholeRecords(b []byte, h *Batch) bool {
+	for i := range h.Count {
 		n, at := varint32(b)
 		if at <= 0 || n < 0 || n > int64(len(b)-at) {
 			return false
 		}
-		if !wholeRecord(b[at:at+int(n)], i) {
+		if !wholeRecord(b[at:at+int(n)], i, h) {
 			return false
 		}
 		b = b[at+int(n):]
@@ -214,15 +223,16 @@ func wholeRecords(b []byte, count int32) bool {
 	return len(b) == 0
 }
 
-func wholeRecord(b []byte, delta int32) bool {
+func wholeRecord(b []byte, delta int32, h *Batch) bool {
 	if len(b) < 1 {
 		return false
 	}
 	b = b[1:] // attributes
-	_, n := varint(b)
+	after, n := varint(b)
 	if n <= 0 {
 		return false
 	}
+	h.Times.add(h.BaseTime + after)
 	b = b[n:]
 	d, n := varint32(b)
 	if n <= 0 || d != int64(delta) {

@@ -320,7 +320,7 @@ func (s *Shard) searchViews(req *request, at int32, views []engine.View) bool {
 		for b := view.Bytes; len(b) >= kafka.BatchHeaderBytes; b = b[kafka.BatchBytes(b):] {
 			batch := b[:kafka.BatchBytes(b)]
 			search.bytes += len(batch)
-			if header := kafka.ParseBatchHeader(batch); header.MaxTime >= part.time && !s.searchBatch(req, at, batch, &header) {
+			if header := kafka.ParseBatchHeader(batch); header.MayReach(part.time) && !s.searchBatch(req, at, batch, &header) {
 				return false
 			}
 			if !part.searching {

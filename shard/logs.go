@@ -2,6 +2,7 @@ package shard
 
 import (
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
 )
 
@@ -163,6 +164,7 @@ func (s *Shard) serve() {
 		}
 	}
 	s.stage = StageServing
+	s.retention.agesAt = s.now + ioring.Instant(s.o.RetentionCheckNS)
 	s.listen()
 	s.outbox.put(Mail{Kind: MailServing, A: nameless}, 0)
 }

@@ -159,13 +159,17 @@ func (p *partition) batchBytesMax(brokerMax int) int {
 // timely says whether a batch's timestamps are as close to the broker's clock as the
 // topic demands.
 func (p *partition) timely(now Wall, batch *kafka.Batch, raw []byte) bool {
-	before, after := p.config.BeforeMaxMS, p.config.AfterMaxMS
-	earliest, latest := int64(math.MinInt64), int64(math.MaxInt64)
+	earliest, before := int64(math.MinInt64), p.config.BeforeMaxMS
 	if before < int64(now) { // a larger limit reaches before 1970 and forbids nothing; -1, no timestamp, passes too
 		earliest = int64(now) - before
 	}
-	if after < latest-int64(now) {
-		latest = int64(now) + after
+	return kafka.TimesWithin(batch, raw, earliest, p.latest(now))
+}
+
+// latest returns the latest timestamp that the topic takes.
+func (p *partition) latest(now Wall) int64 {
+	if after := p.config.AfterMaxMS; after < math.MaxInt64-int64(now) {
+		return int64(now) + after
 	}
-	return kafka.TimesWithin(batch, raw, earliest, latest)
+	return math.MaxInt64
 }

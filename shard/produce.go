@@ -141,6 +141,9 @@ func (s *Shard) append(req *request, produce *produceRequest, topic int32, asked
 	}
 	switch {
 	case code == kafka.None && !entry.duplicate:
+		if s.o.Faults.MaxTimeBelieved {
+			entry.batch.Times = kafka.Times{Largest: entry.batch.MaxTime, Checked: true}
+		}
 		entry.stamp(s.wall)
 		s.commit(&entry, req, produce)
 	case entry.dst != nil:
@@ -227,6 +230,8 @@ func (entry *appending) stamp(wall Wall) {
 	if entry.partition.config.AppendTime {
 		entry.time = int64(wall)
 		kafka.StampAppendTime(entry.dst, &entry.batch, entry.time)
+	} else {
+		kafka.StampMaxTime(entry.dst, &entry.batch)
 	}
 }
 
@@ -234,7 +239,11 @@ func (entry *appending) stamp(wall Wall) {
 func (s *Shard) commit(entry *appending, req *request, produce *produceRequest) {
 	p, batch := entry.partition, &entry.batch
 	s.recorder.appended(req, &produce.trace, p, entry.records.Len)
-	s.engine.Commit(engine.Meta{Count: uint32(batch.Count), MaxTime: batch.MaxTime, CRC: batch.CRC})
+	times := batch.Times
+	if times.AtLeast { // its records are not known to be older than any that the topic takes
+		times.Largest = max(times.Largest, p.latest(s.wall))
+	}
+	s.engine.Commit(engine.Meta{Count: uint32(batch.Count), MaxTime: times.Largest, TimesChecked: times.Checked, CRC: batch.CRC})
 	entry.end = entry.base + int64(batch.Count)
 	if batch.ProducerID >= 0 {
 		s.producers.note(p, batch, entry.base)

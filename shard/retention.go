@@ -1,8 +1,6 @@
 package shard
 
 import (
-	"math"
-
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
@@ -13,11 +11,15 @@ import (
 //	for {
 //		for each log, retainPerTurn a turn {      // retainLog
 //			begin a new segment if the active one is old
-//			move the log's start past the segments that are too old or too many
+//			move the log's start past the segments that are too many or, once every
+//			RetentionCheckNS, too old
 //			delete the last file of an empty log
 //		}
-//		await RetentionCheckNS
+//		await sizeCheckNS
 //	}
+//
+// Ages are looked at as seldom as in Kafka, because what is copied here with old
+// timestamps is to be read before it goes.
 //
 // A log for which there is no memory now is examined again in the next round. The
 // engine makes a new start durable before it deletes a file, and deletes a file when
@@ -27,13 +29,20 @@ const (
 	retainPauseNS = 1e6 // between the turns of one round
 )
 
-// RetentionCheckNS is the default time between two examinations of a log.
-const RetentionCheckNS = 1e9
+// RetentionCheckNS is the default time between two looks at the age of a log, Kafka's.
+// Its size is looked at more often.
+const (
+	RetentionCheckNS = 300e9
+	sizeCheckNS      = 1e9
+)
 
 // retention is the progress of a round.
 type retention struct {
-	at   ioring.Instant // when it goes on
-	next int            // with the partition of this slot
+	at      ioring.Instant // when it goes on
+	next    int            // with the partition of this slot
+	ages    bool           // it looks at ages too
+	agesAt  ioring.Instant // when the next one does
+	unknown bool           // the age of a segment is being found out
 }
 
 // retain examines the next partitions, if it is time.
@@ -41,16 +50,26 @@ func (s *Shard) retain() {
 	if s.control != nil || s.stage != StageServing || s.failed || s.now < s.retention.at {
 		return
 	}
+	round := &s.retention
+	if round.next == 0 {
+		round.ages, round.unknown = s.now >= round.agesAt, false
+	}
 	for range retainPerTurn {
-		if s.retention.next == len(s.partitions.all) {
-			s.retention.next = 0
-			s.retention.at = s.now + ioring.Instant(s.o.RetentionCheckNS)
+		if round.next == len(s.partitions.all) {
+			pause := ioring.Instant(min(sizeCheckNS, s.o.RetentionCheckNS))
+			round.next, round.at = 0, s.now+pause
+			switch {
+			case round.ages && round.unknown:
+				round.agesAt = s.now + pause
+			case round.ages:
+				round.agesAt = s.now + ioring.Instant(s.o.RetentionCheckNS)
+			}
 			return
 		}
-		s.retainLog(&s.partitions.all[s.retention.next])
-		s.retention.next++
+		s.retainLog(&s.partitions.all[round.next])
+		round.next++
 	}
-	s.retention.at = s.now + retainPauseNS
+	round.at = s.now + retainPauseNS
 }
 
 // retainLog applies a partition's retention.
@@ -75,15 +94,17 @@ func (s *Shard) retainLog(p *partition) {
 	if bytes > 0 && int64(s.wall-p.filledSince) >= config.SegmentMS {
 		s.engine.RollSegment(slot)
 	}
-	olderThan := int64(math.MinInt64)
-	if config.RetentionMS >= 0 {
-		olderThan = int64(s.wall) - config.RetentionMS
+	limits := engine.Limits{BytesMax: config.RetentionBytes}
+	if s.retention.ages && config.RetentionMS >= 0 {
+		limits.ByAge, limits.Now, limits.OlderThan = true, int64(s.wall), int64(s.wall)-config.RetentionMS
 	}
 	start := p.logStart()
-	if to := s.engine.RetentionStart(slot, olderThan, config.RetentionBytes); to > start && s.engine.TruncateBefore(slot, to, 0) == engine.OK {
+	to, unknown := s.engine.RetentionStart(slot, limits)
+	if to > start && s.engine.TruncateBefore(slot, to, 0) == engine.OK {
 		s.Timelines.Counters.Expired += uint64(to - start)
 		s.notify(p, false)
 	}
+	s.retention.unknown = s.retention.unknown || unknown || p.logStart() < to
 	if p.logStart() == p.logEnd() {
 		s.engine.DropEmpty(slot)
 	}

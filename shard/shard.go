@@ -50,7 +50,7 @@ type Options struct {
 	SessionsMax          int    // max.incremental.fetch.session.cache.slots, of this shard
 	SessionPartitionsMax int    // of all sessions together
 	MailBytes            int    // memory for requests and replies that cross shards; a power of two
-	RetentionCheckNS     int64  // log.retention.check.interval.ms, in nanoseconds; default RetentionCheckNS
+	RetentionCheckNS     int64  // log.retention.check.interval.ms, in nanoseconds, for ages; default RetentionCheckNS
 	DataFrameBytesMax    int    // socket.request.max.bytes of a data shard
 	TopicsMax            int
 	PartitionsMax        int
@@ -66,6 +66,7 @@ type Faults struct {
 	CommitAckedEarly    bool // changes of groups are answered before they are durable
 	NewsMissed          bool // a fetch session is not notified of appends
 	ProducerIDTwice     bool // ids are handed out before their block is durable
+	MaxTimeBelieved     bool // the largest timestamp that a producer claims for a batch is taken for true
 	SearchReadsAtTime   bool // a search by time takes the time for the offset from which it reads from disk
 	SearchFindsDeleted  bool // a search by time finds records before the log's start
 }

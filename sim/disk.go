@@ -49,6 +49,7 @@ type inode struct {
 	blocks  bitset           // durable allocation
 	pending []*change        // changes in flight, and completed ones in the order of completion
 	seen    int64            // present size
+	written int64            // when its last write completed, in ms since 1970
 	held    bitset           // present allocation
 	links   int              // how many names it has now
 	opens   int

@@ -349,7 +349,7 @@ func (r *Ring) start(op ioring.Op, linked *ioring.Op) {
 		finish(20_000, func() int32 { return r.list(op, path) })
 	case ioring.Stat:
 		r.lend(x, op.Buf, true)
-		if op.Buf.Len() < 8 {
+		if op.Buf.Len() < 16 {
 			abuse("a Stat into %d bytes", op.Buf.Len())
 		}
 		finish(5_000, func() int32 {
@@ -358,6 +358,7 @@ func (r *Ring) start(op ioring.Op, linked *ioring.Op) {
 				return failed(unix.EBADF)
 			}
 			binary.LittleEndian.PutUint64(op.Buf.Bytes(), uint64(f.node.seen))
+			binary.LittleEndian.PutUint64(op.Buf.Bytes()[8:], uint64(f.node.written))
 			return 0
 		})
 	case ioring.Read:
@@ -580,6 +581,7 @@ func (r *Ring) startWrite(x *running, later func(int64, func())) {
 			return
 		}
 		r.disk.done(x.node, c)
+		x.node.written = r.w.WallMS()
 		r.complete(x, int32(n), 0)
 		if n == x.want && x.linked != nil {
 			r.start(*x.linked, nil)

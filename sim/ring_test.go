@@ -248,7 +248,7 @@ func TestDirectories(t *testing.T) {
 	}
 	b.must(b.open(1, "s/g0", 0), 0)
 	b.must(b.write(1, 0, 4096, 'z'), 4096)
-	b.must(b.do(ioring.Op{Code: ioring.Stat, File: 1, Buf: b.data.Slice(0, 8)}), 0)
+	b.must(b.do(ioring.Op{Code: ioring.Stat, File: 1, Buf: b.data.Slice(0, 16)}), 0)
 	if n := binary.LittleEndian.Uint64(b.data.Bytes()); n != 4096 {
 		t.Fatalf("size %d", n)
 	}

@@ -51,6 +51,9 @@ func NewWorld(seed uint64) *World {
 	return &World{Rand: rand.New(rand.NewPCG(seed, 0x7461696c)), Now: 1_000_000_000, hash: 14695981039346656037}
 }
 
+// WallMS returns the time in milliseconds since 1970.
+func (w *World) WallMS() int64 { return 1_700_000_000_000 + int64(w.Now)/1_000_000 }
+
 // Hash returns the hash of the trace so far. The same seed gives the same hash.
 func (w *World) Hash() uint64 { return w.hash }
 

@@ -15,13 +15,14 @@ const HeaderBytes = 256
 //	48 body CRC 4 | 52 header CRC of the frame or run before 4 | 56 reserved: key id 4, nonce 12, tag 16
 //	88 reserved: term 8, first index 8, last index 8 | 112 of its own
 type Header struct {
-	Magic     uint32
-	Directory [16]byte
-	Epoch     uint32
-	BodyBytes uint32
-	CRC       uint32 // of the header; computed by Put, checked by Get
-	BodyCRC   uint32
-	Previous  uint32
+	Magic      uint32
+	Compatible uint32 // feature bits
+	Directory  [16]byte
+	Epoch      uint32
+	BodyBytes  uint32
+	CRC        uint32 // of the header; computed by Put, checked by Get
+	BodyCRC    uint32
+	Previous   uint32
 }
 
 // put writes the common part, without its CRC.
@@ -30,6 +31,7 @@ func (h *Header) put(buf []byte) {
 	le.PutUint32(buf, h.Magic)
 	le.PutUint16(buf[4:], Version)
 	le.PutUint16(buf[6:], HeaderBytes)
+	le.PutUint32(buf[8:], h.Compatible)
 	copy(buf[16:], h.Directory[:])
 	le.PutUint32(buf[32:], h.Epoch)
 	le.PutUint32(buf[36:], h.BodyBytes)
@@ -62,6 +64,7 @@ func (h *Header) get(buf []byte, magic uint32) (newer string, ok bool) {
 	if crc32.Update(crc, castagnoli, buf[48:length]) != h.CRC {
 		return "", false
 	}
+	h.Compatible = le.Uint32(buf[8:])
 	copy(h.Directory[:], buf[16:])
 	h.Epoch, h.BodyBytes = le.Uint32(buf[32:]), le.Uint32(buf[36:])
 	h.BodyCRC, h.Previous = le.Uint32(buf[48:]), le.Uint32(buf[52:])

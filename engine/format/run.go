@@ -5,6 +5,10 @@ const (
 	FlushBytesMax = 256 << 10 // ... that was copied from the journal: smaller, as no append waits for it
 )
 
+// RunTimesChecked is a compatible feature bit of a run: each of its records has a timestamp,
+// none is newer than the largest, and the broker has checked that.
+const RunTimesChecked = 1 << 0
+
 // RunHeader is the header of a run, behind the common part:
 //
 //	112 log id 8 | 120 generation 8 | 128 base 8 | 136 end 8 | 144 count 4 | 148 kind 4 (1: data)
@@ -18,10 +22,13 @@ type RunHeader struct {
 	MaxTimeBase int64
 	Durable     int64
 	Batches     uint32
+	// TimesChecked is the feature bit RunTimesChecked.
+	TimesChecked bool
 }
 
 // Add counts one more batch, which follows those that the run has.
-func (h *RunHeader) Add(base int64, count uint32, maxTime int64) {
+func (h *RunHeader) Add(base int64, count uint32, maxTime int64, timesChecked bool) {
+	h.TimesChecked = timesChecked && (h.TimesChecked || h.Batches == 0)
 	if maxTime > h.MaxTime || h.Batches == 0 {
 		h.MaxTime, h.MaxTimeBase = maxTime, base
 	}
@@ -33,6 +40,10 @@ func (h *RunHeader) Add(base int64, count uint32, maxTime int64) {
 func (h *RunHeader) Put(buf []byte) {
 	h.Magic = MagicRun
 	clear(buf[112:HeaderBytes])
+	h.Compatible = 0
+	if h.TimesChecked {
+		h.Compatible = RunTimesChecked
+	}
 	h.Header.put(buf)
 	le.PutUint64(buf[112:], h.Log)
 	le.PutUint64(buf[120:], h.Generation)
@@ -62,6 +73,7 @@ func (h *RunHeader) Parse(buf []byte) (newer string, ok bool) {
 	h.Log, h.Generation = le.Uint64(buf[112:]), le.Uint64(buf[120:])
 	h.Base, h.End = int64(le.Uint64(buf[128:])), int64(le.Uint64(buf[136:]))
 	h.MaxTime, h.MaxTimeBase = int64(le.Uint64(buf[152:])), int64(le.Uint64(buf[160:]))
+	h.TimesChecked = h.Compatible&RunTimesChecked != 0
 	h.Durable, h.Batches = int64(le.Uint64(buf[168:])), le.Uint32(buf[176:])
 	if newer == "" {
 		newer = newerKind(le.Uint32(buf[148:]))

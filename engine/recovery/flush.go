@@ -178,15 +178,13 @@ func (r *recovery) newSegment(lg *recoveredLog) (seg format.SegmentRecord, err e
 // padding.
 func (r *recovery) writeRun(slot uint32, lg *recoveredLog, seg *format.SegmentRecord, entries []replayedEntry, length int) error {
 	buf := make([]byte, length)
-	header := format.RunHeader{Log: lg.ID, Generation: seg.Generation, Base: entries[0].Base, MaxTime: format.NoTime, Durable: entries[0].Base, Batches: uint32(len(entries))}
+	header := format.RunHeader{Log: lg.ID, Generation: seg.Generation, Base: entries[0].Base, MaxTime: format.NoTime, Durable: entries[0].Base}
 	at := format.HeaderBytes
 	for i := range entries {
 		entry := &entries[i]
 		at += copy(buf[at:], entry.bytes)
-		if entry.MaxTime > header.MaxTime || i == 0 {
-			header.MaxTime, header.MaxTimeBase = entry.MaxTime, entry.Base
-		}
-		header.End = entry.Base + int64(entry.Count)
+		batch := entry.bytes[format.EntryHeaderBytes : format.EntryHeaderBytes+int(entry.Length)]
+		header.Add(entry.Base, entry.Count, entry.MaxTime, r.o.TimesChecked != nil && r.o.TimesChecked(batch, entry.MaxTime))
 	}
 	body := buf[format.HeaderBytes:at]
 	header.Header = format.Header{Directory: r.old.Directory, Epoch: r.old.Epoch, BodyBytes: uint32(len(body)), BodyCRC: format.CRC(body), Previous: lg.Chain}

@@ -21,6 +21,9 @@ type Options struct {
 	// Progress is called by Check with how many bytes of segments it has read, and of how
 	// many. May be nil.
 	Progress func(done, total int64)
+	// TimesChecked reports whether each record of a batch that only a journal has has a
+	// timestamp, none of which is newer than maxTime. nil: that is not known of any.
+	TimesChecked func(batch []byte, maxTime int64) bool
 	// Sound reports whether a batch of a broken run, which was at that offset in that
 	// leader epoch, is what was written. A repair keeps those. nil: none is.
 	Sound func(batch []byte, base int64, epoch int32) bool

@@ -39,6 +39,17 @@ func (c *Catalog) Owner(log uint64) (topic string, partition int32, ok bool) {
 	return found.Name, partition, true
 }
 
+// TimesChecked reports whether each record of a stored batch has a timestamp, none of
+// which is newer than maxTime. A compressed batch is believed where what it claims can be
+// true.
+func TimesChecked(batch []byte, maxTime int64) bool {
+	if len(batch) < kafka.BatchHeaderBytes {
+		return false
+	}
+	times := kafka.TimesOf(batch)
+	return times.Checked && times.Largest <= maxTime
+}
+
 // SoundBatch reports whether a stored batch is intact: its length and checksum fit, and it
 // has the base offset and the leader epoch that are expected.
 func SoundBatch(batch []byte, base int64, epoch int32) bool {

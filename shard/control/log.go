@@ -101,7 +101,7 @@ func (c *control) append(cmd []byte) engine.Status {
 	if st == engine.OK {
 		copy(dst, batch)
 		kafka.PatchBase(dst, base, c.shard.LeaderEpoch())
-		c.engine.Commit(engine.Meta{Count: 1, MaxTime: int64(c.shard.Wall()), CRC: kafka.BatchCRC(dst)})
+		c.engine.Commit(engine.Meta{Count: 1, MaxTime: int64(c.shard.Wall()), TimesChecked: true, CRC: kafka.BatchCRC(dst)})
 	}
 	return st
 }

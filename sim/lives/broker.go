@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tailbound/tailbound/broker"
+	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/mem"
@@ -198,7 +199,7 @@ func (s *brokerSim) end() {
 // turn runs one turn of a shard.
 func (s *brokerSim) turn(c *core) {
 	c.ring.Wait(s.w.Now)
-	c.sleep = c.shard.Turn(s.w.Now, shard.Wall(1_700_000_000_000+int64(s.w.Now)/1_000_000))
+	c.sleep = c.shard.Turn(s.w.Now, shard.Wall(s.w.WallMS()))
 	c.ring.Submit()
 }
 
@@ -446,6 +447,7 @@ func (s *brokerSim) createTopic() error {
 		return err
 	}
 	t := &topicBook{name: fmt.Sprintf("t%d", len(s.topics)), fate: opening, cached: s.rng.IntN(4) == 0}
+	t.ages = !t.cached && s.rng.IntN(4) == 0
 	s.topics = append(s.topics, t)
 	req := kmsg.NewPtrCreateTopicsRequest()
 	req.Version = 5
@@ -521,7 +523,7 @@ func (s *brokerSim) recordsDeleted(k owed, r *kmsg.DeleteRecordsResponse) error 
 	case q.ErrorCode == codeUnknownTopic && p.topic.fate != open, q.ErrorCode == codeStorage && s.full:
 	case q.ErrorCode != 0:
 		return fmt.Errorf("deleting the records of %s/%d before %d: error %d (high watermark was %d)", p.topic.name, p.index, asked, q.ErrorCode, p.high)
-	case q.LowWatermark < asked || q.LowWatermark > p.startTo:
+	case q.LowWatermark < asked || q.LowWatermark > s.mayStart(p):
 		return fmt.Errorf("deleting the records of %s/%d before %d: the low watermark is %d, at most %d was asked", p.topic.name, p.index, asked, q.LowWatermark, p.startTo)
 	default:
 		p.start = max(p.start, q.LowWatermark)
@@ -563,7 +565,13 @@ func (s *brokerSim) newBatch(p *partBook, pid int64, seq int32) sentBatch {
 	if pid < 0 {
 		epoch = -1
 	}
-	b := sentBatch{part: p, serial: s.serial, count: count, pid: pid, seq: seq, bytes: makeBatch(s.serial, count, size, pid, epoch, seq)}
+	b := sentBatch{part: p, serial: s.serial, count: count, pid: pid, seq: seq, times: timesOf(s.serial, count)}
+	if p.topic.ages {
+		s.age(&b, size)
+	} else {
+		b.bytes = timedBatch(s.serial, b.times, size, pid, epoch, seq)
+		b.stored = b.bytes
+	}
 	s.sent[b.serial] = &b
 	return b
 }
@@ -611,7 +619,10 @@ func (s *brokerSim) produceOnce() error {
 	}
 	p := s.producers[s.rng.IntN(len(s.producers))]
 	if p.part == nil {
-		open := s.openTopics()
+		open := slices.DeleteFunc(s.openTopics(), func(t *topicBook) bool { return t.ages })
+		if len(open) == 0 {
+			return nil
+		}
 		t := open[s.rng.IntN(len(open))]
 		p.part = t.parts[s.rng.IntN(len(t.parts))]
 	}
@@ -854,7 +865,7 @@ func (s *brokerSim) fetchedPart(c *conn, p *partBook, asked, start int64, versio
 	case q.ErrorCode == 0:
 	case (q.ErrorCode == codeUnknownTopic || q.ErrorCode == codeCorrupt) && p.topic.fate != open, q.ErrorCode == codeNotLeader && c.node != p.node:
 		return nil
-	case q.ErrorCode == codeOutOfRange && asked < p.startTo:
+	case q.ErrorCode == codeOutOfRange && asked < s.mayStart(p):
 		return nil
 	default:
 		return fmt.Errorf("fetching %s/%d from %d: error %d (known to %d, high watermark was %d)", p.topic.name, p.index, asked, q.ErrorCode, p.known(), p.high)
@@ -863,7 +874,7 @@ func (s *brokerSim) fetchedPart(c *conn, p *partBook, asked, start int64, versio
 	if asked < start {
 		return fmt.Errorf("RETURNED: %s/%d can be read from %d, its records before %d were deleted", p.topic.name, p.index, asked, start)
 	}
-	if version >= 5 && (q.LogStartOffset < start || q.LogStartOffset > p.startTo) {
+	if version >= 5 && (q.LogStartOffset < start || q.LogStartOffset > s.mayStart(p)) {
 		return fmt.Errorf("%s/%d starts at %d, it was told to start at %d to %d", p.topic.name, p.index, q.LogStartOffset, start, p.startTo)
 	}
 	if q.HighWatermark < asked && p.topic.fate == open {
@@ -879,7 +890,7 @@ func (s *brokerSim) fetchedPart(c *conn, p *partBook, asked, start int64, versio
 		if n < headBytes || n > len(b) {
 			break
 		}
-		serial := binary.BigEndian.Uint64(b[27:]) - serialBase
+		serial := serialOf(b[:n])
 		was := s.sent[serial]
 		if was == nil {
 			return fmt.Errorf("INVENTED: %s/%d at %d: a batch that nobody sent", p.topic.name, p.index, base)
@@ -887,8 +898,8 @@ func (s *brokerSim) fetchedPart(c *conn, p *partBook, asked, start int64, versio
 		if was.part != p {
 			return fmt.Errorf("CHANGED: %s/%d at %d: batch %d of %s/%d", p.topic.name, p.index, base, serial, was.part.topic.name, was.part.index)
 		}
-		if !bytes.Equal(b[16:n], was.bytes[16:]) {
-			return fmt.Errorf("CHANGED: %s/%d at %d: batch %d has other bytes: %s", p.topic.name, p.index, base, serial, difference(was.bytes[16:], b[16:n]))
+		if !bytes.Equal(b[16:n], was.stored[16:]) {
+			return fmt.Errorf("CHANGED: %s/%d at %d: batch %d has other bytes: %s", p.topic.name, p.index, base, serial, difference(was.stored[16:], b[16:n]))
 		}
 		if first && (base > asked || base+int64(was.count) <= asked) || !first && base != at {
 			return fmt.Errorf("%s/%d: a fetch from %d: batch %d..%d after %d", p.topic.name, p.index, asked, base, base+int64(was.count), at)
@@ -1066,7 +1077,7 @@ func (s *brokerSim) auditStart(p *partBook) error {
 			return fmt.Errorf("STALLED: no answer where %s/%d starts", p.topic.name, p.index)
 		}
 	}
-	if p.next < p.start || p.next > p.startTo {
+	if p.next < p.start || p.next > s.mayStart(p) {
 		return fmt.Errorf("%s/%d starts at %d, it was told to start at %d to %d", p.topic.name, p.index, p.next, p.start, p.startTo)
 	}
 	p.start, p.startTo = p.next, p.next
@@ -1151,19 +1162,21 @@ func (s *brokerSim) stop() error {
 func init() {
 	workloads = append(workloads, workload{"broker", brokerWork})
 	faults = append(faults,
-		fault{"StartToldEarly", "broker", 30, func(r *Run) { r.ShardFaults.StartToldEarly = true }},
-		fault{"DuplicateAckedEarly", "broker", 18, func(r *Run) { r.ShardFaults.DuplicateAckedEarly = true }},
-		fault{"CommitAckedEarly", "broker", 1, func(r *Run) { r.ShardFaults.CommitAckedEarly = true }},
-		fault{"GenerationKept", "broker", 1, func(r *Run) { r.GroupFaults.GenerationKept = true }},
+		fault{"StartToldEarly", "broker", 15, func(r *Run) { r.ShardFaults.StartToldEarly = true }},
+		fault{"DuplicateAckedEarly", "broker", 12, func(r *Run) { r.ShardFaults.DuplicateAckedEarly = true }},
+		fault{"CommitAckedEarly", "broker", 9, func(r *Run) { r.ShardFaults.CommitAckedEarly = true }},
+		fault{"GenerationKept", "broker", 2, func(r *Run) { r.GroupFaults.GenerationKept = true }},
 		fault{"AssignedUnreleased", "broker", 1, func(r *Run) { r.GroupFaults.AssignedUnreleased = true }},
 		fault{"StaleEpochTaken", "broker", 1, func(r *Run) { r.GroupFaults.StaleEpochTaken = true }},
 		fault{"SessionsNeverEnd", "broker", 1, func(r *Run) { r.GroupFaults.SessionsNeverEnd = true }},
-		fault{"UpgradeForgets", "broker", 101, func(r *Run) { r.GroupFaults.UpgradeForgets = true }},
-		fault{"DowngradeQuiet", "broker", 38, func(r *Run) { r.GroupFaults.DowngradeQuiet = true }},
-		fault{"SyncForgotten", "broker", 4, func(r *Run) { r.GroupFaults.SyncForgotten = true }},
-		fault{"NewsMissed", "broker", 10, func(r *Run) { r.ShardFaults.NewsMissed = true }},
-		fault{"SearchReadsAtTime", "broker", 1, func(r *Run) { r.ShardFaults.SearchReadsAtTime = true }},
+		fault{"UpgradeForgets", "broker", 159, func(r *Run) { r.GroupFaults.UpgradeForgets = true }},
+		fault{"DowngradeQuiet", "broker", 12, func(r *Run) { r.GroupFaults.DowngradeQuiet = true }},
+		fault{"SyncForgotten", "broker", 2, func(r *Run) { r.GroupFaults.SyncForgotten = true }},
+		fault{"NewsMissed", "broker", 19, func(r *Run) { r.ShardFaults.NewsMissed = true }},
+		fault{"MaxTimeBelieved", "broker", 1, func(r *Run) { r.ShardFaults.MaxTimeBelieved = true }},
+		fault{"TimesTrusted", "broker", 6, func(r *Run) { r.Faults |= engine.TimesTrusted }},
+		fault{"SearchReadsAtTime", "broker", 2, func(r *Run) { r.ShardFaults.SearchReadsAtTime = true }},
 		fault{"SearchFindsDeleted", "broker", 10, func(r *Run) { r.ShardFaults.SearchFindsDeleted = true }},
-		fault{"ProducerIDTwice", "broker", 1, func(r *Run) { r.ShardFaults.ProducerIDTwice = true }},
+		fault{"ProducerIDTwice", "broker", 2, func(r *Run) { r.ShardFaults.ProducerIDTwice = true }},
 	)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -81,12 +82,14 @@ func (c *conn) poll() error {
 	return nil
 }
 
-// sentBatch is a record batch as a client sent it. Its first timestamp is its serial, by
-// which it is recognised anywhere; timeOf has the timestamps of its records.
+// sentBatch is a record batch as a client sent it. Its first record has its serial for a
+// key, by which it is recognised anywhere.
 type sentBatch struct {
 	part   *partBook
 	serial uint64
-	bytes  []byte // as sent
+	bytes  []byte  // as sent
+	stored []byte  // as the broker stores it, with the largest timestamp that it has
+	times  []int64 // timestamps of its records
 	count  int
 	pid    int64
 	seq    int32
@@ -95,35 +98,46 @@ type sentBatch struct {
 
 const serialBase = 1_700_000_000_000
 
-// timeOf is the timestamp of record i of a batch. In a batch, and from batch to batch, times go up and down.
-func timeOf(serial uint64, i int) int64 {
-	if i == 0 {
-		return serialBase + int64(serial)
+// timesOf returns timestamps for the records of a batch. In a batch, and from batch to
+// batch, they go up and down.
+func timesOf(serial uint64, count int) []int64 {
+	times := make([]int64, count)
+	for i := range times {
+		x := (serial<<16 + uint64(i)) * 0x9e3779b97f4a7c15
+		times[i] = serialBase + int64(serial) + int64(x>>40)%60 - 30
 	}
-	x := (serial<<16 + uint64(i)) * 0x9e3779b97f4a7c15
-	return serialBase + int64(serial) + int64(x>>40)%60 - 30
+	return times
 }
 
 // makeBatch returns a record batch v2 of count records, with values of about size bytes in
 // total.
 func makeBatch(serial uint64, count, size int, pid int64, epoch int16, seq int32) []byte {
+	return timedBatch(serial, timesOf(serial, count), size, pid, epoch, seq)
+}
+
+// timedBatch is makeBatch with a record for each of the timestamps.
+func timedBatch(serial uint64, times []int64, size int, pid int64, epoch int16, seq int32) []byte {
+	count := len(times)
 	b := make([]byte, headBytes, headBytes+size+count*32)
 	b[16] = 2
 	binary.BigEndian.PutUint32(b[23:], uint32(count-1))
-	binary.BigEndian.PutUint64(b[27:], serialBase+serial)
+	binary.BigEndian.PutUint64(b[27:], uint64(times[0]))
 	binary.BigEndian.PutUint64(b[43:], uint64(pid))
 	binary.BigEndian.PutUint16(b[51:], uint16(epoch))
 	binary.BigEndian.PutUint32(b[53:], uint32(seq))
 	binary.BigEndian.PutUint32(b[57:], uint32(count))
 	x := serial * 0x9e3779b97f4a7c15
-	largest := int64(0)
 	var r []byte
 	for i := range count {
-		largest = max(largest, timeOf(serial, i))
-		r = append(r[:0], 0)                                            // attributes
-		r = binary.AppendVarint(r, timeOf(serial, i)-timeOf(serial, 0)) // timestamp delta
-		r = binary.AppendVarint(r, int64(i))                            // offset delta
-		r = binary.AppendVarint(r, -1)                                  // no key
+		r = append(r[:0], 0)                          // attributes
+		r = binary.AppendVarint(r, times[i]-times[0]) // timestamp delta
+		r = binary.AppendVarint(r, int64(i))          // offset delta
+		if i == 0 {
+			r = binary.AppendVarint(r, 8)
+			r = binary.BigEndian.AppendUint64(r, serial)
+		} else {
+			r = binary.AppendVarint(r, -1) // no key
+		}
 		value := size / count
 		r = binary.AppendVarint(r, int64(value)) // value
 		for range value {
@@ -136,9 +150,34 @@ func makeBatch(serial uint64, count, size int, pid int64, epoch int16, seq int32
 	}
 	binary.BigEndian.PutUint32(b[8:], uint32(len(b)-12))
 	binary.BigEndian.PutUint32(b[12:], ^uint32(0))
+	return claiming(b, slices.Max(times))
+}
+
+// claiming returns a batch whose header says that this is the largest timestamp.
+func claiming(b []byte, largest int64) []byte {
+	b = slices.Clone(b)
 	binary.BigEndian.PutUint64(b[35:], uint64(largest))
 	binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], castagnoli))
 	return b
+}
+
+// serialOf returns the serial of a batch, 0 if it has none.
+func serialOf(b []byte) uint64 {
+	b = b[headBytes:]
+	for i := range 5 { // length, attributes, timestamp delta, offset delta, length of the key
+		n := 1
+		if i != 1 {
+			_, n = binary.Varint(b)
+		}
+		if n <= 0 || n > len(b) {
+			return 0
+		}
+		b = b[n:]
+	}
+	if len(b) < 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(b)
 }
 
 // partBook is what the oracle knows of one partition of one topic id.
@@ -162,6 +201,7 @@ type partBook struct {
 // topicBook is what the oracle knows of one topic id.
 type topicBook struct {
 	name   string
+	ages   bool // records of it may be old or without timestamps, and their producers claim anything
 	cached bool // write.caching: a crash may lose the last acknowledged records
 	id     [16]byte
 	fate   fate

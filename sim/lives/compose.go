@@ -34,6 +34,7 @@ func (s *brokerSim) drawLimits() {
 	m.ReceiveBufferBytes = s.pick(4<<10, 64<<10)
 	m.ReceiveBuffers = (4 << 20) / m.ReceiveBufferBytes
 	m.PipelineMax = s.pick(2, 8, 64)
+	o.RetentionCheckNS = int64(s.pick(1e6, 20e6, 1e9))
 	o.Memory = m
 	o.ClusterID, o.TopicsMax, o.PartitionsMax, o.AutoCreateTopics, o.RequestTimeoutNS = "sim", 100, 100, false, 30e9
 	o.EngineFaults, o.ShardFaults, o.Log = s.run.Faults, s.run.ShardFaults, s

@@ -638,7 +638,7 @@ func (n *node) append(slot engine.Slot) (bool, error) {
 		n.eng.Abort()
 		return true, nil
 	}
-	n.eng.Commit(engine.Meta{Count: t.count, MaxTime: t.time, CRC: crc})
+	n.eng.Commit(engine.Meta{Count: t.count, MaxTime: t.time, TimesChecked: t.serial%4 != 0, CRC: crc})
 	b.batches = append(b.batches, t)
 	s.appends++
 	return true, nil
@@ -916,7 +916,8 @@ func (n *node) cut(slot engine.Slot) error {
 	case 0:
 		to = hi
 	case 1:
-		to = max(to, n.eng.RetentionStart(slot, -1, n.eng.Bytes(slot)/2))
+		start, _ := n.eng.RetentionStart(slot, engine.Limits{BytesMax: n.eng.Bytes(slot) / 2})
+		to = max(to, start)
 	case 2:
 		n.eng.RollSegment(slot)
 	case 3:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 	"slices"
 	"testing"
@@ -19,6 +20,7 @@ type timedLog struct {
 	topic   string
 	gzip    bool
 	configs map[string]string
+	claims  *int64              // what the producer claims to be the largest time of every batch; nil: the truth
 	time    func(i int64) int64 // of record i as its producer sends it
 	times   []int64             // of the records, by offset, as readers see them; noTime: none
 	start   int64
@@ -54,8 +56,8 @@ func (l *timedLog) byHand(asked int64) answer {
 	return found
 }
 
-// timesBatch is a record batch whose records have these times.
-func timesBatch(times []int64, zipped bool) []byte {
+// timesBatch is a record batch whose records have these times, and whose producer claims that largest is the largest.
+func timesBatch(times []int64, largest int64, zipped bool) []byte {
 	var records []byte
 	for i, time := range times {
 		record := []byte{0}
@@ -83,7 +85,7 @@ func timesBatch(times []int64, zipped bool) []byte {
 	b[16] = 2
 	binary.BigEndian.PutUint32(b[23:], uint32(len(times)-1))
 	binary.BigEndian.PutUint64(b[27:], uint64(times[0]))
-	binary.BigEndian.PutUint64(b[35:], uint64(slices.Max(times)))
+	binary.BigEndian.PutUint64(b[35:], uint64(largest))
 	binary.BigEndian.PutUint64(b[43:], ^uint64(0))
 	binary.BigEndian.PutUint16(b[51:], ^uint16(0))
 	binary.BigEndian.PutUint32(b[53:], ^uint32(0))
@@ -131,7 +133,11 @@ func (l *timedLog) add(u *user, batches int) {
 		r := kmsg.NewPtrProduceRequest()
 		r.Version, r.Acks, r.TimeoutMillis = 8, -1, 600_000
 		q := kmsg.NewProduceRequestTopicPartition()
-		q.Records = timesBatch(times, l.gzip)
+		largest := slices.Max(times)
+		if l.claims != nil {
+			largest = *l.claims
+		}
+		q.Records = timesBatch(times, largest, l.gzip)
 		t := kmsg.NewProduceRequestTopic()
 		t.Topic, t.Partitions = l.topic, append(t.Partitions, q)
 		r.Topics = append(r.Topics, t)
@@ -165,7 +171,10 @@ func listOf(logs []*timedLog, asked int64) *kmsg.ListOffsetsRequest {
 // ask asks the broker about some logs in one request, and holds its answers against a count by hand.
 func (s *scarce) askAt(u *user, state string, logs []*timedLog, asked int64) {
 	s.t.Helper()
-	for i, topic := range u.mustAnswer(listOf(logs, asked)).(*kmsg.ListOffsetsResponse).Topics {
+	n := len(u.got)
+	u.ask(listOf(logs, asked))
+	s.until(fmt.Sprintf("%s: an answer to %d", state, asked), 60, func() bool { return len(u.got) > n })
+	for i, topic := range u.got[n].(*kmsg.ListOffsetsResponse).Topics {
 		l, p := logs[i], topic.Partitions[0]
 		if got, want := (answer{p.Timestamp, p.Offset}), l.byHand(asked); p.ErrorCode != 0 || got != want {
 			s.t.Errorf("%s, %s, which has offsets %d to %d: asked for %d: error %d, time %d, offset %d; want time %d, offset %d", state, l.topic, l.start, len(l.times), asked,
@@ -233,7 +242,12 @@ func TestOffsetsByTime(t *testing.T) {
 		return updown(i)
 	}
 	none := func(int64) int64 { return noTime }
+	zero, without := int64(0), int64(noTime)
 	logs := []*timedLog{
+		{topic: "librdkafka", configs: keep, time: none, claims: &zero},
+		{topic: "librdkafka-gzip", configs: keep, time: none, claims: &zero, gzip: true},
+		{topic: "sarama", configs: keep, time: updown, claims: &without},
+		{topic: "sarama-gzip", configs: keep, time: updown, claims: &without, gzip: true},
 		{topic: "rising", configs: keep, time: rising},
 		{topic: "rising-gzip", configs: keep, time: rising, gzip: true},
 		{topic: "falling", configs: keep, time: falling},
@@ -316,6 +330,79 @@ func TestOffsetsByTime(t *testing.T) {
 		l.add(u, 1)
 	}
 	check("emptied and appended to", false)
+}
+
+// TestAgesAreTheRecords: retention goes by what the records say and by when they were appended, never by what only a producer claims, in the life in which they
+// were appended and in later ones; and it looks at ages as seldom as it is told.
+func TestAgesAreTheRecords(t *testing.T) {
+	t.Parallel()
+	keepsHour := map[string]string{"retention.ms": "3600000"}
+	keepsSeconds := map[string]string{"retention.ms": "20000"}
+	now := func(int64) int64 { return 1_700_000_000_000 }
+	history := func(i int64) int64 { return 1_600_000_000_000 + i }
+	small := func(i int64) int64 { return i }
+	none := func(int64) int64 { return noTime }
+	some := func(i int64) int64 {
+		if i%timesPerBatch == 3 {
+			return noTime
+		}
+		return history(i)
+	}
+	zero, without := int64(0), int64(noTime)
+	// What is old by its times goes at the first look at ages; what only seems to be so stays. What is appended now goes after 20 seconds.
+	old := []*timedLog{{topic: "history", time: history}, {topic: "history-gzip", time: history, gzip: true}, {topic: "small", time: small}, {topic: "small-gzip", time: small, gzip: true}}
+	young := []*timedLog{
+		{topic: "now", time: now}, {topic: "now-gzip", time: now, gzip: true},
+		{topic: "librdkafka", time: none, claims: &zero}, {topic: "librdkafka-gzip", time: none, claims: &zero, gzip: true},
+		{topic: "sarama", time: now, claims: &without}, {topic: "sarama-gzip", time: now, claims: &without, gzip: true},
+		{topic: "without", time: none}, {topic: "some-without", time: some}, {topic: "claims-history", time: now, claims: &zero},
+	}
+	var short []*timedLog
+	for _, l := range young {
+		l.configs = keepsHour
+		x := *l
+		x.topic, x.configs = "short-"+l.topic, keepsSeconds
+		short = append(short, &x)
+	}
+	for _, l := range old {
+		l.configs = keepsHour
+	}
+	s := newScarce(t, 5, func(o *broker.Options) {
+		o.Memory.SegmentBytes, o.DirectBytes, o.RetentionCheckNS = 256<<10, 0, 10e9
+	})
+	u := s.dial(1)
+	for _, l := range slices.Concat(old, young, short) {
+		l.begin(s)
+		l.add(u, 60)
+	}
+	start := func(l *timedLog) int64 {
+		return u.mustAnswer(listOf([]*timedLog{l}, -2)).(*kmsg.ListOffsetsResponse).Topics[0].Partitions[0].Offset
+	}
+	all := func(state string, logs []*timedLog, there bool) {
+		t.Helper()
+		for _, l := range logs {
+			want := int64(0)
+			if !there {
+				want = int64(len(l.times))
+			}
+			if got := start(l); got != want {
+				t.Errorf("%s: %s, which has %d records, starts at %d", state, l.topic, len(l.times), got)
+			}
+		}
+	}
+	s.pass(5e9)
+	all("5 s after they were appended", slices.Concat(old, young, short), true)
+	s.pass(8e9)
+	all("13 s after", old, false)
+	all("13 s after", slices.Concat(young, short), true)
+	for _, clean := range []bool{true, false} {
+		s.restart(clean)
+		u = s.dial(1)
+		all("after a restart", slices.Concat(young, short), true)
+	}
+	s.pass(30e9)
+	all("43 s after they were appended", short, false)
+	all("43 s after", young, true)
 }
 
 // TestSearchesAreBounded: searches by time that have to look through a whole log on disk neither starve a reader of old records nor hold a stop up, and end

@@ -156,7 +156,7 @@ func repair(out io.Writer, dir string, accept []string, dryRun bool, got *repair
 		logs = append(logs, c.Log)
 	}
 	options := broker.CheckOptions()
-	options.Sound = control.SoundBatch
+	options.Sound, options.TimesChecked = control.SoundBatch, control.TimesChecked
 	done, err := recovery.Repair(d.ring, d.arena, options, logs)
 	if err != nil {
 		return 0, err

@@ -200,7 +200,7 @@ var table = []setting{{
 	set:   func(v *Values, o *broker.Options) { o.FetchSessionsMax = v.FetchSessions },
 }, {
 	name: "retention-check-interval", kafka: cluster.RetentionCheckMS,
-	doc:     "how often each partition is held against its retention ({kafka})",
+	doc:     "how often the age of each partition is held against retention.ms ({kafka}); its size is looked at every second",
 	field:   quantity[time.Duration]{at: func(v *Values) *time.Duration { return &v.RetentionCheck }, initial: time.Duration(defaults.RetentionCheckNS), min: 1},
 	refusal: "it is longer than nothing",
 	set:     func(v *Values, o *broker.Options) { o.RetentionCheckNS = int64(v.RetentionCheck) },
