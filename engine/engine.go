@@ -168,6 +168,7 @@ const (
 	TooLarge                    // larger than Options.BatchBytesMax
 	Full                        // the table of logs is full
 	Corrupt                     // what is on disk is not what was written
+	Unfinished                  // ReadDone: the run was not found within the headers that may be read; the next read begins where this one ended
 )
 
 // Kind is the kind of an Event.

@@ -378,6 +378,6 @@ func (h *host) check() (*recovery.CheckReport, error) {
 	return report, err
 }
 
-var statusNames = [...]string{"OK", "WaitMemory", "WaitRoom", "NoSpace", "StorageFailed", "Rot", "OutOfRange", "Empty", "Cold", "Unknown", "TooLarge", "Full", "Corrupt"}
+var statusNames = [...]string{"OK", "WaitMemory", "WaitRoom", "NoSpace", "StorageFailed", "Rot", "OutOfRange", "Empty", "Cold", "Unknown", "TooLarge", "Full", "Corrupt", "Unfinished"}
 
 func name(st engine.Status) string { return statusNames[st] }

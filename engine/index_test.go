@@ -172,3 +172,66 @@ func TestABadSectorIsItsRunsLoss(t *testing.T) {
 		t.Errorf("the disk refused %d reads: none asked for more than the run", refused)
 	}
 }
+
+// A read that looks for its run through the headers of a segment without an index gives its
+// buffer back after as many as it may read, and the next one goes on there. It comes to its
+// run even if others read elsewhere in the segment meanwhile.
+func TestReadsAreBounded(t *testing.T) {
+	h := newHost(t, 1)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(h.open())
+	must(h.openLog(2))
+	const runs = 300
+	for range runs {
+		if st, err := h.append(2, 1000, 10); err != nil || st != engine.OK {
+			t.Fatal(name(st), err)
+		}
+		h.rest(1500e6)
+	}
+	h.end()
+	h.disk.Kill(h.w.Rand)
+	must(h.open())
+	n, s, err := h.slot(2)
+	must(err)
+	for _, from := range []int64{2990, 1500, 2200, 10} {
+		for within, tries := 8, 0; ; within, tries = 2*within, tries+1 {
+			before := n.engine.Stats().ColdHeads
+			if st := n.engine.ReadDiskWithin(s, from, 9, within); st != engine.OK {
+				t.Fatal(name(st))
+			}
+			ev, err := n.event(engine.ReadDone, 9)
+			must(err)
+			if heads := n.engine.Stats().ColdHeads - before; heads > uint64(within)+1 {
+				t.Errorf("reading at %d: %d headers, and there may be %d", from, heads, within)
+			}
+			if ev.Status == engine.OK {
+				n.engine.ReadEnd(ev.Read)
+				if from > 1000 && tries < 2 {
+					t.Errorf("of %d runs, the one with %d was found in %d reads", runs, from, tries+1)
+				}
+				break
+			}
+			if ev.Status != engine.Unfinished || tries > 10 {
+				t.Fatalf("reading at %d: %s after %d", from, name(ev.Status), tries)
+			}
+			if n.engine.ReadBuffersFree() != 4 {
+				t.Fatalf("%d read buffers are free", n.engine.ReadBuffersFree())
+			}
+			// Others read elsewhere.
+			for at := int64(0); at < 100; at += 20 {
+				if st := n.engine.ReadDisk(s, at, 5); st != engine.OK {
+					t.Fatal(name(st))
+				}
+				ev, err := n.event(engine.ReadDone, 5)
+				must(err)
+				n.engine.ReadEnd(ev.Read)
+			}
+		}
+	}
+	must(h.stop())
+}

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"math"
+
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
@@ -45,6 +47,7 @@ type diskRead struct {
 	asked    int  // bytes that the operation in flight reads
 	ended    bool // the file ends behind what was got
 	single   bool // the disk has refused a read of several runs: one run alone is read
+	heads    int  // headers of other runs that it may still read
 	first    int  // buf[first:end] holds the runs that were found whole; end 0: none yet
 	end      int
 	pins     int32
@@ -173,6 +176,15 @@ func (e *Engine) UnpinQuietly(pin uint32) {
 // ReadDone has the result; if its Status is OK, ReadEnd must follow. WaitMemory: no read
 // buffer is free.
 func (e *Engine) ReadDisk(slot Slot, from int64, user uint32) Status {
+	return e.ReadDiskWithin(slot, from, user, math.MaxInt)
+}
+
+// ReadDiskWithin is ReadDisk with a bound of the headers of other runs that it reads to find
+// the right one: a segment of many small runs that has no index, as after a kill, may have
+// hundreds of thousands. A read that comes to the bound is Unfinished. The next one goes on where
+// it ended, unless others have read elsewhere in the segment; so the bound has to grow from
+// one to the next.
+func (e *Engine) ReadDiskWithin(slot Slot, from int64, user uint32, heads int) Status {
 	if !e.logs.isOpen(slot) {
 		return Unknown
 	}
@@ -196,7 +208,7 @@ func (e *Engine) ReadDisk(slot Slot, from int64, user uint32) Status {
 		if read.stage != readFree {
 			continue
 		}
-		*read = diskRead{stage: readHeader, held: true, log: slot, id: lg.id, segment: seg.number, user: user, from: from, want: format.BlockBytes, buf: read.buf}
+		*read = diskRead{stage: readHeader, held: true, log: slot, id: lg.id, segment: seg.number, user: user, from: from, heads: heads, want: format.BlockBytes, buf: read.buf}
 		var near bool
 		if read.current, near = seg.seek(from); near {
 			e.reads.want(&e.segments, read, 0)
@@ -382,6 +394,14 @@ func (r *diskReads) examine(logs *logTable, segments *segments, files *files, in
 	}
 	read.current = format.IndexEntry{Base: header.End, Position: read.current.Position + int64(header.Bytes()), Before: max(read.current.Before, header.MaxTime)}
 	read.examined += header.Bytes()
+	if !passed {
+		return true
+	}
+	if read.heads--; read.heads < 0 || r.env.stopping {
+		seg.rememberReader(read.current)
+		r.end(segments, files, index, Unfinished)
+		return false
+	}
 	return true
 }
 

@@ -14,15 +14,21 @@ const (
 	searchUser = uint32(1) << 30 // with a part of a ListOffsets
 )
 
+// headsPerRead is how many headers of other runs a read may pass before others have
+// their turn. Each time that this was not enough for a part, it doubles for that part.
+const headsPerRead = 256
+
 // readsPerFetch is how many reads one Fetch may have under way.
 const readsPerFetch = 4
 
-// beginRead begins to read the extent that has an offset of a partition. If no read
+// beginRead begins to read the extent that has an offset of a partition, for a part whose
+// read was Unfinished so many times. If no read
 // buffer is free, not even one of read-ahead, the request is tried again when one is.
-func (s *Shard) beginRead(req *request, p *partition, from int64, user uint32) (begun bool, code kafka.ErrorCode) {
-	st := s.engine.ReadDisk(p.slot, from, user)
+func (s *Shard) beginRead(req *request, p *partition, from int64, user uint32, unfinished uint8) (begun bool, code kafka.ErrorCode) {
+	heads := headsPerRead << min(unfinished, 20)
+	st := s.engine.ReadDiskWithin(p.slot, from, user, heads)
 	for st == engine.WaitMemory && s.readahead.drop() {
-		st = s.engine.ReadDisk(p.slot, from, user)
+		st = s.engine.ReadDiskWithin(p.slot, from, user, heads)
 	}
 	switch st {
 	case engine.OK:
@@ -50,9 +56,14 @@ func (s *Shard) readDone(user uint32, st engine.Status, read uint32) {
 		}
 	case user&searchUser != 0:
 		part := &s.searches.parts.all[user&^searchUser]
-		if st == engine.OK {
-			part.read, part.hasRead = read, true
-		} else {
+		switch st {
+		case engine.OK:
+			part.read, part.hasRead, part.unfinished = read, true, 0
+		case engine.Unfinished:
+			part.unfinished++
+			s.goOnLater(part.request)
+			return
+		default:
 			part.code = codeOf(st)
 		}
 		s.requests.doneForRequest(part.request)
@@ -63,11 +74,24 @@ func (s *Shard) readDone(user uint32, st engine.Status, read uint32) {
 
 func (s *Shard) fetchReadDone(at int32, st engine.Status, read uint32) {
 	part := &s.fetches.parts.all[at]
-	if st == engine.OK {
-		part.read, part.hasRead = read, true
-	} else {
+	switch st {
+	case engine.OK:
+		part.read, part.hasRead, part.unfinished = read, true, 0
+	case engine.Unfinished:
+		part.unfinished++
+		s.goOnLater(part.request)
+		return
+	default:
 		part.code = codeOf(st)
 	}
 	s.requests.all[part.request].timeline[metrics.Durable] = int64(s.now)
 	s.requests.doneForRequest(part.request)
+}
+
+// goOnLater has a request whose read was not finished go on behind those that wait for a
+// read buffer.
+func (s *Shard) goOnLater(slot uint32) {
+	req := &s.requests.all[slot]
+	req.pending--
+	s.requests.blockOnMemory(req)
 }

@@ -274,9 +274,12 @@ func (s *Shard) read(try *attempt, at int32, limit int) (count int) {
 	case engine.OK, engine.Empty:
 		return count
 	case engine.NotCached:
+		if part.unfinished > 0 && s.stage > StageServing {
+			return count // a stop does not wait for it
+		}
 		if try.wants = true; try.isHead && try.reads < readsPerFetch {
 			var begun bool
-			if begun, part.code = s.beginRead(try.req, part.partition, part.from, uint32(at)); begun {
+			if begun, part.code = s.beginRead(try.req, part.partition, part.from, uint32(at), part.unfinished); begun {
 				try.reads++
 			}
 		}

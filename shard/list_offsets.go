@@ -62,22 +62,23 @@ const (
 
 // searchPart is one partition of a ListOffsets, with the search for its offset.
 type searchPart struct {
-	ofRequest mem.Links
-	request   uint32
-	index     int32
-	partition *partition // nil if it was not found
-	time      int64      // no record is sought that is older
-	where     int64      // the offset at which the search goes on
-	largest   bool       // all records are looked through for the largest time
-	bounded   bool       // maxTimestamp is asked for: no record is newer than time
-	bestTime  int64      // the largest time that was found, and its offset; -1: none
-	bestAt    int64
-	reply     []byte // its answer in the reply
-	read      uint32 // with hasRead: the read from disk that it is served from
-	hasRead   bool
-	searching bool // not answered yet
-	last      bool // of its topic in the request
-	code      kafka.ErrorCode
+	ofRequest  mem.Links
+	request    uint32
+	index      int32
+	partition  *partition // nil if it was not found
+	time       int64      // no record is sought that is older
+	where      int64      // the offset at which the search goes on
+	largest    bool       // all records are looked through for the largest time
+	bounded    bool       // maxTimestamp is asked for: no record is newer than time
+	bestTime   int64      // the largest time that was found, and its offset; -1: none
+	bestAt     int64
+	reply      []byte // its answer in the reply
+	read       uint32 // with hasRead: the read from disk that it is served from
+	hasRead    bool
+	unfinished uint8 // how often the read was Unfinished
+	searching  bool  // not answered yet
+	last       bool  // of its topic in the request
+	code       kafka.ErrorCode
 }
 
 // searches is the table of ListOffsets requests in flight.
@@ -286,7 +287,7 @@ func (s *Shard) searchDisk(req *request, at int32) (waits bool) {
 	if s.o.Faults.SearchReadsAtTime {
 		from = part.time
 	}
-	if begun, part.code = s.beginRead(req, part.partition, from, searchUser|uint32(at)); begun {
+	if begun, part.code = s.beginRead(req, part.partition, from, searchUser|uint32(at), part.unfinished); begun {
 		s.searches.requests[req.slot].reads++
 	}
 	return part.code == kafka.None
