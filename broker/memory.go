@@ -62,6 +62,8 @@ const (
 	SpareBytesMax = 2 << 30
 	// PrepareBytesMin is the least that a data shard keeps preallocated, if it does.
 	PrepareBytesMin = engine.PrepareBytesMin
+	// InflightLimit bounds Options.InflightMax.
+	InflightLimit = engine.InflightLimit
 	// ListenersMax is how many listeners a broker may have.
 	ListenersMax = 8
 

@@ -15,7 +15,7 @@ type Options struct {
 	BatchBytesMax  int
 	SpareBytes     int64  // of removed segments' files kept for new segments; default 2 GiB, negative: none
 	PrepareBytes   int64  // of files prewritten with zeroes while nothing is appended, kept for new segments of logs with large batches
-	InflightMax    int    // frames in flight, and extents of one log; default 2
+	InflightMax    int    // frames in flight, and extents of one log, at most InflightLimit; default 2
 	CheckLogs      int    // logs that one turn adds to a checkpoint; default 32, some 5 us
 	CheckPauseNS   int64  // between two turns that add to a checkpoint; default 50 us
 	DirectBytes    int    // batches from this size on are written directly to their log's segment; default 64 KiB, negative: never
@@ -23,6 +23,10 @@ type Options struct {
 	FilesMax       int
 	Faults         Faults
 }
+
+// InflightLimit is the largest InflightMax of any version: directories of versions before
+// 0.2.0 do not say theirs.
+const InflightLimit = 8
 
 // Complete fills in the defaults, and refuses sizes that are too small to work.
 func (o *Options) Complete() error {
@@ -46,6 +50,9 @@ func (o *Options) Complete() error {
 	}
 	if o.LogsMax < 1 || o.FilesMax < 16 || o.LogMemoryBytes < 1<<20 || o.JournalBytes < 1<<20 || o.SegmentBytes < 256<<10 {
 		return fmt.Errorf("options %+v are too small", *o)
+	}
+	if o.InflightMax < 1 || o.InflightMax > InflightLimit {
+		return fmt.Errorf("%d frames in flight: there may be 1 to %d", o.InflightMax, InflightLimit)
 	}
 	o.SegmentBytes = format.AlignBlock(max(o.SegmentBytes, 4*int(format.RoomFor(int64(o.entryBytesMax())))))
 	// Two of the largest frames always find a place, however much the end wastes.
@@ -107,6 +114,7 @@ const (
 	CheckpointFromLate                    // a checkpoint replays from where its last log was put, not its first
 	NoSyncAtOpen                          // opening syncs neither what it finds nor what it flushes
 	TimesTrusted                          // segments are as old as their largest timestamp, checked or not
+	PresentLimits                         // opening looks for later runs only as far as its own InflightMax needs
 )
 
 // Has reports whether any of x is on.

@@ -75,6 +75,8 @@ func (h *host) command(d *datadriven.TestData) string {
 	case "open":
 		d.MaybeScanArgs(h.t, "shards", &h.shards)
 		d.MaybeScanArgs(h.t, "direct", &h.o.DirectBytes)
+		d.MaybeScanArgs(h.t, "inflight", &h.o.InflightMax)
+		d.MaybeScanArgs(h.t, "batch-max", &h.o.BatchBytesMax)
 		d.MaybeScanArgs(h.t, "spares", &h.o.SpareBytes)
 		d.MaybeScanArgs(h.t, "prepare", &h.o.PrepareBytes)
 		if err := h.open(); err != nil {

@@ -34,7 +34,7 @@ var structures = []structure{
 	{name: "superblock", heading: "## Superblock", of: Superblock{}, bytes: BlockBytes,
 		put: func(of any) []byte { s := of.(Superblock); return slot(s.Put) },
 		words: map[string]string{"Directory": "directory id", "Epoch": "epoch of this life", "Shards": "shards", "Sequence": "sequence",
-			"BatchMax": "largest batch", "WrittenBy": "version of Tailbound"},
+			"BatchMax": "largest batch", "InflightMax": "frames and runs in flight", "WrittenBy": "version of Tailbound"},
 		derived: [][2]int{{4092, 4096}}},
 	{name: "frame and run", heading: "## What frames and runs have in common", of: FrameHeader{}, bytes: HeaderBytes,
 		put: func(of any) []byte { h := of.(FrameHeader); return slot(h.Put)[:HeaderBytes] },

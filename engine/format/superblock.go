@@ -10,12 +10,13 @@ const (
 // Superblock is the root of a data directory, in two slots that are written in turn. Writing
 // it is the commit point of an opening.
 type Superblock struct {
-	Directory [16]byte
-	Epoch     uint32
-	Shards    uint32 // the control shard included
-	Sequence  uint64
-	BatchMax  uint32 // the largest BatchBytesMax of all epochs: no batch here is larger
-	WrittenBy Release
+	Directory   [16]byte
+	Epoch       uint32
+	Shards      uint32 // the control shard included
+	Sequence    uint64
+	BatchMax    uint32 // the largest BatchBytesMax of all epochs: no batch here is larger
+	InflightMax uint32 // the largest InflightMax of all epochs that said theirs; 0: none did
+	WrittenBy   Release
 }
 
 // Put writes one slot.
@@ -28,6 +29,7 @@ func (s *Superblock) Put(buf []byte) {
 	le.PutUint32(buf[36:], s.Shards)
 	le.PutUint64(buf[40:], s.Sequence)
 	le.PutUint32(buf[48:], s.BatchMax)
+	le.PutUint32(buf[52:], s.InflightMax)
 	le.PutUint32(buf[56:], uint32(s.WrittenBy))
 	le.PutUint32(buf[BlockBytes-4:], CRC(buf[:BlockBytes-4]))
 }
@@ -40,7 +42,7 @@ func (s *Superblock) Get(buf []byte) (newer string, ok bool) {
 	}
 	copy(s.Directory[:], buf[16:])
 	s.Epoch, s.Shards, s.Sequence, s.BatchMax = le.Uint32(buf[32:]), le.Uint32(buf[36:]), le.Uint64(buf[40:]), le.Uint32(buf[48:])
-	s.WrittenBy = Release(le.Uint32(buf[56:]))
+	s.InflightMax, s.WrittenBy = le.Uint32(buf[52:]), Release(le.Uint32(buf[56:]))
 	if version := le.Uint16(buf[4:]); version != Version {
 		return fmt.Sprintf("format version %d", version), true
 	}

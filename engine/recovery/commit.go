@@ -40,7 +40,8 @@ func (r *recovery) commit() error {
 		return err
 	}
 	slot := r.First + slotSuperblock
-	next := format.Superblock{Directory: r.boot.Directory, Epoch: r.boot.Epoch, Shards: uint32(shards), Sequence: r.old.Sequence + 1, BatchMax: uint32(r.boot.BatchBytesMax), WrittenBy: format.ThisRelease}
+	next := format.Superblock{Directory: r.boot.Directory, Epoch: r.boot.Epoch, Shards: uint32(shards), Sequence: r.old.Sequence + 1,
+		BatchMax: uint32(r.boot.BatchBytesMax), InflightMax: max(r.old.InflightMax, uint32(r.o.InflightMax)), WrittenBy: format.ThisRelease}
 	if _, err := r.Open(slot, "superblock", ioring.OpenCreate); err != nil {
 		return err
 	}

@@ -107,8 +107,7 @@ func (r *recovery) addRun(lg *recoveredLog, seg *format.SegmentRecord, header *f
 }
 
 // scanAhead looks for runs of the epoch before behind a segment's position, for the durable
-// offsets that they claim. There may be as many broken ones before them as were in
-// flight, each as large as allowed. A log that wrote no direct run (any is false) and has
+// offsets that they claim. A log that wrote no direct run (any is false) and has
 // nothing there is left alone: the journal has all of it.
 func (r *recovery) scanAhead(lg *recoveredLog, seg *format.SegmentRecord, any bool) error {
 	if there, err := r.openSegment(seg); err != nil || !there {
@@ -118,7 +117,8 @@ func (r *recovery) scanAhead(lg *recoveredLog, seg *format.SegmentRecord, any bo
 		return err
 	}
 	const step = bufferBytes
-	for at, until := seg.Position, seg.Position+int64(r.o.InflightMax*r.o.RunBufferBytes()); at < min(until, r.openedBytes); at += step {
+	reach := r.reach()
+	for at, until := seg.Position, seg.Position+reach; at < min(until, r.openedBytes); at += step {
 		buf, err := r.Read(r.First+slotSegment, at, int(min(step, until-at)))
 		if err != nil {
 			return err
@@ -130,11 +130,26 @@ func (r *recovery) scanAhead(lg *recoveredLog, seg *format.SegmentRecord, any bo
 					return newer(r.PathOf(r.First+slotSegment), at+int64(k), what)
 				}
 				lg.claimedDurable = max(lg.claimedDurable, header.Durable)
-				until = max(until, at+int64(k+header.Bytes()+r.o.InflightMax*r.o.RunBufferBytes()))
+				until = max(until, at+int64(k+header.Bytes())+reach)
 			}
 		}
 	}
 	return nil
+}
+
+// reach is how far behind a broken run a later one is looked for: over as many broken runs
+// as were in flight, each as large as allowed, and the block that the later one begins
+// with. What the epoch before allowed counts, and not the present settings: they may
+// be lower.
+func (r *recovery) reach() int64 {
+	inflight := int(r.old.InflightMax)
+	switch {
+	case r.o.Faults.Has(engine.PresentLimits):
+		inflight = r.o.InflightMax
+	case inflight == 0:
+		inflight = engine.InflightLimit
+	}
+	return int64(inflight*r.o.RunBufferBytes() + format.BlockBytes)
 }
 
 // readHeader reads the header of the run at a position of a segment. Without batches:

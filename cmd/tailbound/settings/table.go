@@ -81,7 +81,7 @@ var table = []setting{{
 }, {
 	name:  "journal-inflight-max",
 	doc:   "journal writes of a shard that are under way at a time, and direct runs of a partition, {bounds}",
-	field: quantity[int]{at: func(v *Values) *int { return &v.InflightMax }, initial: defaults.InflightMax, min: 1, max: 8},
+	field: quantity[int]{at: func(v *Values) *int { return &v.InflightMax }, initial: defaults.InflightMax, min: 1, max: broker.InflightLimit},
 	set:   func(v *Values, o *broker.Options) { o.InflightMax = v.InflightMax },
 }, {
 	name:    "direct-bytes",
