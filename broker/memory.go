@@ -164,7 +164,7 @@ func engineOptions(o Options, m Memory) engine.Options {
 	}
 	return engine.Options{
 		LogsMax: m.LogsMax, SegmentBytes: m.SegmentBytes, JournalBytes: m.JournalBytes, LogMemoryBytes: m.LogMemoryBytes, BatchBytesMax: m.BatchBytesMax,
-		SpareBytes: o.SpareBytes, PrepareBytes: o.PrepareBytes, InflightMax: o.InflightMax, DirectBytes: direct,
+		SpareBytes: o.SpareBytes, PrepareBytes: o.PrepareBytes, InflightMax: o.InflightMax, DirectBytes: direct, AttachmentsBytes: shard.AttachmentsBytes(m.ProducersMax),
 		CheckLogs: m.CheckLogs, CheckPauseNS: m.CheckPauseNS, Files: uint32(m.ListenersMax), FilesMax: m.FilesMax, Faults: o.EngineFaults,
 	}
 }

@@ -43,9 +43,6 @@ type draft struct {
 // there is nothing to replay.
 const idleCheckpointNS = 3e9
 
-// checkpointEpochs is how many of a log's last leader epochs a checkpoint has.
-const checkpointEpochs = 8
-
 func (c *checkpointer) allocate(arena *mem.Arena) (err error) {
 	c.replays = [2]uint64{1, 1} // recovery wrote both
 	c.buf, err = arena.Allocate("checkpoint", c.env.o.checkpointBytes(), format.BlockBytes)
@@ -129,7 +126,7 @@ func (c *checkpointer) replayStartsAt(journal *journal, from uint64) {
 func (c *checkpointer) restart() {
 	draft := &c.draft
 	draft.log, draft.head.Logs = 0, 0
-	draft.bytes, draft.room = format.CheckpointHeaderBytes, c.env.o.attachmentsBytes()
+	draft.bytes, draft.room = format.CheckpointHeaderBytes, c.env.o.AttachmentsBytes
 }
 
 // build puts the next Options.CheckLogs logs into the draft, and starts the write when it
@@ -192,19 +189,20 @@ func (c *checkpointer) put(segments *segments, lg *log) bool {
 		count++
 	}
 	buf, draft := c.buf.Bytes(), &c.draft
-	if draft.bytes+format.LogRecordBytes+checkpointEpochs*format.EpochRecordBytes+count*format.SegmentRecordBytes+draft.room > len(buf) {
+	if draft.bytes+format.LogRecordBytes+format.EpochsMax*format.EpochRecordBytes+count*format.SegmentRecordBytes+draft.room > len(buf) {
 		return false
 	}
 	// Of a start past what is flushed the journal has the rest, and the start itself.
 	record := format.LogRecord{ID: lg.id, Start: min(lg.start, lg.flushed), End: lg.flushed, MaxTime: lg.flushedMaxTime, MaxTimeBase: lg.flushedMaxTimeBase,
 		CorruptFrom: lg.corruptFrom, CorruptTo: lg.corruptTo, Direct: lg.wroteDirect, Chain: lg.chain}
 	at := draft.bytes + format.LogRecordBytes
-	epochs := 0
-	for k := max(0, lg.nEpochs-checkpointEpochs); k < lg.nEpochs; k++ {
-		if lg.epochs[k].Start < lg.flushed {
-			at += format.PutEpoch(buf[at:], lg.epochs[k])
-			epochs++
-		}
+	known, epochs := lg.epochs[:lg.nEpochs], 0
+	if c.env.o.Faults.Has(EpochsOfEight) {
+		known = known[max(0, len(known)-8):]
+	}
+	for epochs < len(known) && known[epochs].Start < lg.flushed { // at most the last one begins later
+		at += format.PutEpoch(buf[at:], known[epochs])
+		epochs++
 	}
 	count = 0
 	for seg := segments.at(lg.firstSegment); seg != nil; seg = segments.at(seg.next) {

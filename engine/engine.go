@@ -128,11 +128,8 @@ type log struct {
 
 	// Last, so that what every append touches shares cache lines.
 	nEpochs int
-	epochs  [epochsPerLog]format.EpochStart
+	epochs  [format.EpochsMax]format.EpochStart // those that have records
 }
-
-// epochsPerLog is how many leader epochs of a log are kept: the last ones.
-const epochsPerLog = 32
 
 // none stands for no index, in every table.
 const none = int32(-1)

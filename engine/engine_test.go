@@ -177,8 +177,10 @@ func TestAcknowledgedSurvivesPowerCut(t *testing.T) {
 		if !ok || l.e.Durable(s) != 50 {
 			t.Fatalf("log %d: found %v, durable %d of 50", id, ok, l.e.Durable(s))
 		}
-		if found, end := l.e.EpochAt(s, l.boot.LeaderEpoch(), l.e.Durable(s)); found != 1 || end != 50 {
-			t.Errorf("log %d: epoch %d ends at %d, want 1 and 50", id, found, end)
+		for epoch := range int32(2) { // the one before, and the present one
+			if found, end := l.e.EpochEnd(s, 1+epoch, l.e.Durable(s)); found != 1+epoch || end != 50 {
+				t.Errorf("log %d, epoch %d: epoch %d ends at %d, want 50", id, 1+epoch, found, end)
+			}
 		}
 	}
 }

@@ -128,27 +128,48 @@ func (l *log) addEpoch(epoch format.EpochStart) {
 	l.nEpochs++
 }
 
-// EpochAt is the largest leader epoch at or below epoch that has records, and the
-// offset at which the next one begins (end for the last); -1, -1 if there is none.
-func (e *Engine) EpochAt(slot Slot, epoch int32, end int64) (epochFound int32, endOffset int64) {
+// EpochEnd is where the records of a leader epoch end, and the leader epoch that this is
+// the end of, as Kafka's LeaderEpochFileCache.endOffsetFor has it. Kafka knows a log's
+// epochs that have records at or past its start, and the present one, which begins at the
+// end of what earlier ones appended. The answers:
+//
+//	the present epoch                      it, end
+//	-1, or one that is yet to come         -1, -1
+//	one that is known                      it, the start of the next known one
+//	one between two that are known         the earlier of these, the start of the later
+//	one before all that are known          it, the start of the first known one
+//
+// The first known one starts at the log's start at least. Its records may follow those of
+// an epoch that was dropped for format.EpochsMax: whoever read those is told an end at or
+// past them.
+func (e *Engine) EpochEnd(slot Slot, epoch int32, end int64) (found int32, endOffset int64) {
 	lg := &e.logs.all[slot]
-	if epoch > int32(e.epoch) {
+	later := format.EpochStart{Epoch: int32(e.epoch), Start: lg.end}
+	switch {
+	case epoch == later.Epoch:
+		return epoch, end
+	case epoch == -1 || epoch > later.Epoch:
 		return -1, -1
 	}
-	for i := lg.nEpochs - 1; i >= 0; i-- {
+	for i := lg.nEpochs - 1; i >= 0 && later.Start > lg.start; i-- {
 		if lg.epochs[i].Epoch <= epoch {
-			if i+1 < lg.nEpochs {
-				return lg.epochs[i].Epoch, lg.epochs[i+1].Start
-			}
-			return lg.epochs[i].Epoch, end
+			return lg.epochs[i].Epoch, later.Start
 		}
+		later = lg.epochs[i]
 	}
-	return -1, -1
+	if e.o.Faults.Has(EpochsForgotten) {
+		return -1, -1
+	}
+	return epoch, max(later.Start, lg.start)
 }
 
-// EpochOf is the leader epoch of the record at offset; -1 if it is not known.
+// EpochOf is the leader epoch of the record at offset, at the log's end that of the next
+// one; -1 if it is not known any more.
 func (e *Engine) EpochOf(slot Slot, offset int64) int32 {
 	lg := &e.logs.all[slot]
+	if offset >= lg.end {
+		return int32(e.epoch)
+	}
 	for i := lg.nEpochs - 1; i >= 0; i-- {
 		if lg.epochs[i].Start <= offset {
 			return lg.epochs[i].Epoch

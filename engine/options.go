@@ -13,15 +13,18 @@ type Options struct {
 	JournalBytes   int
 	LogMemoryBytes int // at most: less where the arena has less left
 	BatchBytesMax  int
-	SpareBytes     int64  // of removed segments' files kept for new segments; default 2 GiB, negative: none
-	PrepareBytes   int64  // of files prewritten with zeroes while nothing is appended, kept for new segments of logs with large batches
-	InflightMax    int    // frames in flight, and extents of one log, at most InflightLimit; default 2
-	CheckLogs      int    // logs that one turn adds to a checkpoint; default 32, some 5 us
-	CheckPauseNS   int64  // between two turns that add to a checkpoint; default 50 us
-	DirectBytes    int    // batches from this size on are written directly to their log's segment; default 64 KiB, negative: never
-	Files          uint32 // first file slot of the ring
-	FilesMax       int
-	Faults         Faults
+	// AttachmentsBytes bounds the attachments of all logs in a checkpoint, and that of one;
+	// default 1 MiB.
+	AttachmentsBytes int
+	SpareBytes       int64  // of removed segments' files kept for new segments; default 2 GiB, negative: none
+	PrepareBytes     int64  // of files prewritten with zeroes while nothing is appended, kept for new segments of logs with large batches
+	InflightMax      int    // frames in flight, and extents of one log, at most InflightLimit; default 2
+	CheckLogs        int    // logs that one turn adds to a checkpoint; default 32, some 5 us
+	CheckPauseNS     int64  // between two turns that add to a checkpoint; default 50 us
+	DirectBytes      int    // batches from this size on are written directly to their log's segment; default 64 KiB, negative: never
+	Files            uint32 // first file slot of the ring
+	FilesMax         int
+	Faults           Faults
 }
 
 // InflightLimit is the largest InflightMax of any version: directories of versions before
@@ -44,6 +47,9 @@ func (o *Options) Complete() error {
 	}
 	if o.BatchBytesMax == 0 {
 		o.BatchBytesMax = 1 << 20
+	}
+	if o.AttachmentsBytes == 0 {
+		o.AttachmentsBytes = 1 << 20
 	}
 	if o.DirectBytes == 0 {
 		o.DirectBytes = 64 << 10
@@ -89,15 +95,11 @@ func (o *Options) slabBytes() int {
 // next one made before the last one is full, and some for logs that keep many.
 func (o *Options) segmentsMax() int { return 2*o.LogsMax + 4096 }
 
-// attachmentsBytes bounds the attachments of all logs in a checkpoint. One log's
-// may be as large.
-func (o *Options) attachmentsBytes() int { return min(4<<20, max(1<<20, o.LogMemoryBytes/16)) }
-
 // checkpointBytes is the size of the largest checkpoint.
 func (o *Options) checkpointBytes() int {
-	logs := o.LogsMax * (format.LogRecordBytes + checkpointEpochs*format.EpochRecordBytes)
+	logs := o.LogsMax * (format.LogRecordBytes + format.EpochsMax*format.EpochRecordBytes)
 	segments := o.segmentsMax() * format.SegmentRecordBytes
-	return format.AlignBlock(format.CheckpointHeaderBytes + logs + segments + o.attachmentsBytes())
+	return format.AlignBlock(format.CheckpointHeaderBytes + logs + segments + o.AttachmentsBytes)
 }
 
 // Faults are planted bugs: a test turns one on to prove that it would be found.
@@ -114,6 +116,8 @@ const (
 	CheckpointFromLate                    // a checkpoint replays from where its last log was put, not its first
 	NoSyncAtOpen                          // opening syncs neither what it finds nor what it flushes
 	TimesTrusted                          // segments are as old as their largest timestamp, checked or not
+	EpochsForgotten                       // a leader epoch before all that are known has no end
+	EpochsOfEight                         // a checkpoint has a log's last eight leader epochs only
 	PresentLimits                         // opening looks for later runs only as far as its own InflightMax needs
 )
 

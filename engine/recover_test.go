@@ -36,6 +36,7 @@ import (
 //	lose PATH                         removes a file
 //	read ID...                        reads everything and compares it with what was appended
 //	repair ID...                      cuts these logs where they are broken
+//	epochs ID first=N last=N          where these leader epochs of a log end
 //	check [rows]                      the checker's findings, and a row for each log
 //	room BYTES|all                    from now on the disk has room for so many bytes more
 //	fail PATH op=write|sync [times=1] [errno=5]   the next so many such operations on files that begin with PATH fail
@@ -66,7 +67,7 @@ func (h *host) command(d *datadriven.TestData) string {
 		return ids
 	}
 	switch d.Cmd {
-	case "log", "append", "settle", "rest", "truncate", "delete", "stop", "read":
+	case "log", "append", "settle", "rest", "truncate", "delete", "stop", "read", "epochs":
 		if h.nodes == nil {
 			return "the directory is not open"
 		}
@@ -191,6 +192,20 @@ func (h *host) command(d *datadriven.TestData) string {
 				fmt.Fprintf(&out, "; then %s", why)
 			}
 			out.WriteByte('\n')
+		}
+		return out.String()
+	case "epochs":
+		var first, last int32
+		d.ScanArgs(h.t, "first", &first)
+		d.ScanArgs(h.t, "last", &last)
+		n, s, err := h.slot(ids()[0])
+		if err != nil {
+			return err.Error()
+		}
+		var out strings.Builder
+		for epoch := first; epoch <= last; epoch++ {
+			found, end := n.engine.EpochEnd(s, epoch, n.engine.Durable(s))
+			fmt.Fprintf(&out, "%d: epoch %d ends at %d\n", epoch, found, end)
 		}
 		return out.String()
 	case "check":

@@ -133,18 +133,14 @@ func (p *partition) appended(end int64) {
 	}
 }
 
-// epochOf is the leader epoch with which the record at an offset was appended.
-func (p *partition) epochOf(offset int64) int32 {
-	if epoch := p.engine.EpochOf(p.slot, offset); epoch >= 0 {
-		return epoch
-	}
-	return p.leaderEpoch
-}
+// epochOf is the leader epoch with which the record at an offset was appended; -1 if
+// that is not known any more.
+func (p *partition) epochOf(offset int64) int32 { return p.engine.EpochOf(p.slot, offset) }
 
-// epochEnd finds the largest leader epoch up to the given one that has records, and
-// one past the last offset of it that may be read; -1, -1 if there is none.
+// epochEnd is what OffsetForLeaderEpoch answers about a leader epoch. The present one
+// ends where what may be read does.
 func (p *partition) epochEnd(epoch int32) (found int32, end int64) {
-	return p.engine.EpochAt(p.slot, epoch, p.highWatermark())
+	return p.engine.EpochEnd(p.slot, epoch, p.highWatermark())
 }
 
 // batchBytesMax is the size of the largest batch that the partition takes;

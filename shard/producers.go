@@ -12,6 +12,13 @@ import (
 // idempotence; ProducerStateEntry.NUM_BATCHES_TO_RETAIN).
 const producerWindow = 5
 
+// AttachmentsBytes is room for the windows of so many producers in a checkpoint. Some may
+// be in it twice: those that a log forgot and another one remembered while it was put
+// together, which takes some turns.
+func AttachmentsBytes(producers int) int {
+	return max(256<<10, producers*5/4*(format.ProducerBytes+producerWindow*format.MarkBytes))
+}
+
 // batchMark is one appended batch of a producer.
 type batchMark struct {
 	first, last int32 // sequence numbers, both inclusive

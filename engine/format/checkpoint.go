@@ -95,6 +95,18 @@ type EpochStart struct {
 	Start int64
 }
 
+// EpochsMax is how many leader epochs of a log are kept: the last ones that have records.
+const EpochsMax = 32
+
+// AddEpoch adds a leader epoch, the newest, and drops the oldest one where there are too
+// many.
+func (l *LogRecord) AddEpoch(epoch EpochStart) {
+	if len(l.Epochs) >= EpochsMax {
+		l.Epochs = append(l.Epochs[:0], l.Epochs[len(l.Epochs)-EpochsMax+1:]...)
+	}
+	l.Epochs = append(l.Epochs, epoch)
+}
+
 // SegmentRecord is a segment in a checkpoint.
 type SegmentRecord struct {
 	Generation uint64
@@ -115,10 +127,10 @@ type LogRecord struct {
 	ID                     uint64
 	Start, End             int64 // end: of what is synced in segments
 	MaxTime, MaxTimeBase   int64
-	CorruptFrom, CorruptTo int64  // acknowledged offsets that are lost; NoOffset: none
-	Direct                 bool   // direct runs were written in this epoch
-	Chain                  uint32 // header CRC of its last run
-	Epochs                 []EpochStart
+	CorruptFrom, CorruptTo int64        // acknowledged offsets that are lost; NoOffset: none
+	Direct                 bool         // direct runs were written in this epoch
+	Chain                  uint32       // header CRC of its last run
+	Epochs                 []EpochStart // at most EpochsMax
 	Segments               []SegmentRecord
 	Attachment             []byte
 	Headers                []byte // of batches after the attachment; only recovery writes any
@@ -192,7 +204,7 @@ func GetLogRecords(buf []byte, n int) ([]*LogRecord, error) {
 			return nil, fmt.Errorf("it is shorter than its log %d", record.ID)
 		}
 		for range epochs {
-			record.Epochs = append(record.Epochs, EpochStart{int32(le.Uint32(buf)), int64(le.Uint64(buf[4:]))})
+			record.AddEpoch(EpochStart{int32(le.Uint32(buf)), int64(le.Uint64(buf[4:]))}) // a start of an earlier version may have left more than EpochsMax
 			buf = buf[EpochRecordBytes:]
 		}
 		for range segments {

@@ -24,9 +24,10 @@ type Options struct {
 	// TimesChecked reports whether each record of a batch that only a journal has has a
 	// timestamp, none of which is newer than maxTime. nil: that is not known of any.
 	TimesChecked func(batch []byte, maxTime int64) bool
-	// Sound reports whether a batch of a broken run, which was at that offset in that
-	// leader epoch, is what was written. A repair keeps those. nil: none is.
-	Sound func(batch []byte, base int64, epoch int32) bool
+	// Sound reports whether a batch of a broken run, which was at that offset in one of
+	// these leader epochs, first to last, is what was written. A repair keeps those.
+	// nil: none is.
+	Sound func(batch []byte, base int64, first, last int32) bool
 }
 
 // recovery is the state of one opening, check or repair.

@@ -126,19 +126,27 @@ func (r *recovery) saveSound(lg *recoveredLog, header *format.RunHeader, body []
 		if !entry.Get(body) || entry.Bytes() > len(body) || entry.Kind != format.EntryData || entry.Base != point.From || entry.Count == 0 || entry.Log != lg.ID {
 			return
 		}
-		epoch := int32(-1)
-		for _, epochStart := range lg.Epochs {
-			if epochStart.Start <= entry.Base {
-				epoch = epochStart.Epoch
-			}
-		}
-		if !r.o.Sound(body[format.EntryHeaderBytes:format.EntryHeaderBytes+int(entry.Length)], entry.Base, epoch) {
+		first, last := r.epochsAt(lg, entry.Base)
+		if !r.o.Sound(body[format.EntryHeaderBytes:format.EntryHeaderBytes+int(entry.Length)], entry.Base, first, last) {
 			return
 		}
 		point.saved = append(point.saved, replayedEntry{entry, slices.Clone(body[:entry.Bytes()])})
 		point.From += int64(entry.Count)
 		body = body[entry.Bytes():]
 	}
+}
+
+// epochsAt is the first and the last leader epoch that the record at an offset can have
+// been appended in: one, unless it is older than all that are known.
+func (r *recovery) epochsAt(lg *recoveredLog, offset int64) (first, last int32) {
+	last = int32(r.old.Epoch)
+	for i := len(lg.Epochs) - 1; i >= 0; i-- {
+		if lg.Epochs[i].Start <= offset {
+			return lg.Epochs[i].Epoch, lg.Epochs[i].Epoch
+		}
+		last = lg.Epochs[i].Epoch - 1
+	}
+	return 1, last
 }
 
 // addSound records a run that is what was written.

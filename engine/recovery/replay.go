@@ -313,7 +313,7 @@ func (r *recovery) accept(lg *recoveredLog) {
 // before.
 func (r *recovery) epochBegan(lg *recoveredLog, base int64) {
 	if n := len(lg.Epochs); n == 0 || lg.Epochs[n-1].Epoch != int32(r.old.Epoch) {
-		lg.Epochs = append(lg.Epochs, format.EpochStart{Epoch: int32(r.old.Epoch), Start: base})
+		lg.AddEpoch(format.EpochStart{Epoch: int32(r.old.Epoch), Start: base})
 	}
 }
 

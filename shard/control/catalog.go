@@ -51,8 +51,8 @@ func TimesChecked(batch []byte, maxTime int64) bool {
 }
 
 // SoundBatch reports whether a stored batch is intact: its length and checksum fit, and it
-// has the base offset and the leader epoch that are expected.
-func SoundBatch(batch []byte, base int64, epoch int32) bool {
+// has the base offset that is expected and a leader epoch from first to last.
+func SoundBatch(batch []byte, base int64, first, last int32) bool {
 	return len(batch) >= kafka.BatchHeaderBytes && kafka.BatchBytes(batch) == len(batch) && kafka.BaseOffset(batch) == base &&
-		kafka.LeaderEpoch(batch) == epoch && kafka.ChecksumFits(batch)
+		kafka.LeaderEpoch(batch) >= first && kafka.LeaderEpoch(batch) <= last && kafka.ChecksumFits(batch)
 }
