@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"sort"
+
+	"github.com/tailbound/tailbound/engine/format"
 )
 
 // headBytes is the length of a batch's header, which identifies the batch. The engine
@@ -69,8 +71,49 @@ type book struct {
 	startTo int64 // the last log start that was asked for
 	startAt int64 // the durable log start when the life ended
 	batches []batch
+	epochs  epochList // of all batches, those before the log's start included
 	seen    int64
 	shard   int
+}
+
+// began records the leader epoch of an appended batch.
+func (b *book) began(epoch int32, base int64) {
+	if n := len(b.epochs); n == 0 || b.epochs[n-1].Epoch != epoch {
+		b.epochs = append(b.epochs, format.EpochStart{Epoch: epoch, Start: base})
+	}
+}
+
+// epochList is the leader epochs of a log, in order.
+type epochList []format.EpochStart
+
+// end is the answer of OffsetForLeaderEpoch by the steps of Kafka's LeaderEpochFileCache: of the epochs with records the last kept ones are known, the
+// present one is added when the broker starts, and those before the log's start are removed.
+func (l epochList) end(asked, present int32, start, logEnd, readable int64, kept int) format.EpochStart {
+	known := append(epochList(nil), l[max(0, len(l)-kept):]...)
+	if n := len(known); n == 0 || known[n-1].Epoch != present {
+		known = append(known, format.EpochStart{Epoch: present, Start: logEnd}) // assign
+	}
+	first := 0 // truncateFromStart
+	for first+1 < len(known) && known[first+1].Start <= start {
+		first++
+	}
+	known = known[first:]
+	known[0].Start = max(known[0].Start, start)
+	undefined := format.EpochStart{Epoch: -1, Start: -1}
+	switch { // endOffsetFor
+	case asked == -1:
+		return undefined
+	case asked == present:
+		return format.EpochStart{Epoch: asked, Start: readable}
+	}
+	floor := asked
+	for _, epoch := range known {
+		if epoch.Epoch > asked {
+			return format.EpochStart{Epoch: floor, Start: epoch.Start}
+		}
+		floor = epoch.Epoch
+	}
+	return undefined
 }
 
 // fate is the state of a log or a topic. States that end in "ing" were asked for and not
@@ -113,6 +156,9 @@ func (b *book) truncate(end int64) error {
 		return fmt.Errorf("CUT: log %d ends at %d, inside the batch %d..%d", b.id, end, b.batches[i].base, b.batches[i].end())
 	}
 	b.batches = b.batches[:i]
+	for n := len(b.epochs); n > 0 && b.epochs[n-1].Start >= end; n = len(b.epochs) {
+		b.epochs = b.epochs[:n-1]
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 
@@ -54,9 +55,12 @@ type brokerSim struct {
 	full       bool            // this life's disk has little room or none
 	over       bool            // this life is to end now
 
-	shards int
-	o      broker.Options // as drawn from the seed; open changes them for each life
-	mood   sim.RingOptions
+	shards   int
+	o        broker.Options // as drawn from the seed; open changes them for each life
+	also     *rand.Rand     // a second source of chance: drawing from it leaves what rng draws
+	changing bool           // each life has settings of its own
+	epoch    int32          // the leader epoch of this life; 0: not known yet
+	mood     sim.RingOptions
 
 	broker *broker.Broker
 	cores  []*core
@@ -99,7 +103,8 @@ func (p *producer) awaits(serial uint64) bool {
 
 func newBrokerSim(r Run) *brokerSim {
 	s := &brokerSim{run: r, w: sim.NewWorld(r.Seed), disk: sim.NewDisk(0), sent: map[uint64]*sentBatch{}, ids: map[int64]bool{}}
-	s.rng = s.w.Rand
+	s.rng, s.also = s.w.Rand, rand.New(rand.NewPCG(r.Seed*0x9e3779b97f4a7c15, 0x616c736f))
+	s.changing = s.also.IntN(3) == 0
 	s.w.Trace = r.Trace
 	s.shards = 1 + s.rng.IntN(2)
 	s.drawLimits()
@@ -178,7 +183,7 @@ func (s *brokerSim) life() error {
 // end stops the process.
 func (s *brokerSim) end() {
 	s.w.Stop()
-	s.cores, s.broker, s.stopping = nil, nil, false
+	s.cores, s.broker, s.stopping, s.epoch = nil, nil, false, 0
 	s.free()
 	for _, c := range s.conns {
 		s.lost(c)
@@ -416,7 +421,11 @@ func (s *brokerSim) act() error {
 		return s.deleteRecords(t.parts[s.rng.IntN(len(t.parts))])
 	case x < 97:
 		return s.grow(open[s.rng.IntN(len(open))])
-	case x >= 98:
+	case x < 98:
+		t := open[s.rng.IntN(len(open))]
+		_, err := s.askEpochs(t.parts[s.rng.IntN(len(t.parts))])
+		return err
+	default:
 		return s.createTopic()
 	}
 	return nil
@@ -737,7 +746,13 @@ func (s *brokerSim) answered(c *conn, k owed, resp kmsg.Response) error {
 		if q.ErrorCode != 0 {
 			return fmt.Errorf("the start of a partition: error %d", q.ErrorCode)
 		}
-		k.note.(*partBook).next = q.Offset
+		p := k.note.(*partBook)
+		p.next, p.startEpoch = q.Offset, q.LeaderEpoch
+		if r.Version < 4 {
+			p.startEpoch = -2 // it does not say
+		}
+	case *kmsg.OffsetForLeaderEpochResponse:
+		return s.epochsTold(c, k, r)
 	case *kmsg.InitProducerIDResponse:
 		if r.ErrorCode == codeStorage && s.full {
 			return nil
@@ -866,6 +881,7 @@ func (s *brokerSim) fetchedPart(c *conn, p *partBook, asked, start int64, versio
 	case (q.ErrorCode == codeUnknownTopic || q.ErrorCode == codeCorrupt) && p.topic.fate != open, q.ErrorCode == codeNotLeader && c.node != p.node:
 		return nil
 	case q.ErrorCode == codeOutOfRange && asked < s.mayStart(p):
+		p.passed = true
 		return nil
 	default:
 		return fmt.Errorf("fetching %s/%d from %d: error %d (known to %d, high watermark was %d)", p.topic.name, p.index, asked, q.ErrorCode, p.known(), p.high)
@@ -903,6 +919,9 @@ func (s *brokerSim) fetchedPart(c *conn, p *partBook, asked, start int64, versio
 		}
 		if first && (base > asked || base+int64(was.count) <= asked) || !first && base != at {
 			return fmt.Errorf("%s/%d: a fetch from %d: batch %d..%d after %d", p.topic.name, p.index, asked, base, base+int64(was.count), at)
+		}
+		if err := s.epochRead(p, base, base+int64(was.count), int32(binary.BigEndian.Uint32(b[12:]))); err != nil {
+			return err
 		}
 		at = base + int64(was.count)
 		if at > q.HighWatermark {
@@ -970,6 +989,12 @@ func (s *brokerSim) metadata(k owed, r *kmsg.MetadataResponse) error {
 					return fmt.Errorf("topic %s/%d is led by node %d, which is not listed", t.name, q.Partition, q.Leader)
 				}
 				t.parts[q.Partition].node = node
+				if s.epoch == 0 {
+					s.epoch = q.LeaderEpoch
+				}
+				if q.LeaderEpoch != s.epoch {
+					return fmt.Errorf("%s/%d has leader epoch %d, another one has %d", t.name, q.Partition, q.LeaderEpoch, s.epoch)
+				}
 			}
 		}
 	}
@@ -1033,11 +1058,14 @@ func (s *brokerSim) audit() error {
 	for _, t := range s.openTopics() {
 		t.counted = len(t.parts)
 		for _, p := range t.parts {
-			if err := s.auditStart(p); err != nil {
-				return err
-			}
-			if err := s.auditPart(p); err != nil {
-				return err
+			// Retention may remove what is about to be read.
+			for p.passed = true; p.passed; {
+				if err := s.auditStart(p); err != nil {
+					return err
+				}
+				if err := s.auditPart(p); err != nil {
+					return err
+				}
 			}
 			if err := s.auditTimes(p); err != nil {
 				return err
@@ -1084,9 +1112,11 @@ func (s *brokerSim) auditStart(p *partBook) error {
 	return nil
 }
 
+// auditPart reads a partition from its start. If its start passes what is asked for, that is in p.passed and nothing else is known.
 func (s *brokerSim) auditPart(p *partBook) error {
 	want := p.floor()
-	p.next, p.high = p.start, 0
+	p.passed, p.next, p.high = false, p.start, 0
+	p.epochs, p.epochsTo, p.lifeFrom = nil, p.start, math.MaxInt64
 	for tries := 0; ; tries++ {
 		before := p.next
 		c, err := s.fetch(p, p.next, true)
@@ -1101,6 +1131,9 @@ func (s *brokerSim) auditPart(p *partBook) error {
 		if len(c.owed) > 0 {
 			return fmt.Errorf("STALLED: no answer to a fetch of %s/%d from %d", p.topic.name, p.index, p.next)
 		}
+		if p.passed {
+			return nil
+		}
 		if c.c.Closed {
 			continue
 		}
@@ -1113,7 +1146,10 @@ func (s *brokerSim) auditPart(p *partBook) error {
 	}
 	lost, err := p.end(p.next)
 	s.lostCached += int(lost)
-	return err
+	if err != nil {
+		return err
+	}
+	return s.auditEpochs(p)
 }
 
 // settle waits until all requests are answered.
@@ -1162,21 +1198,21 @@ func (s *brokerSim) stop() error {
 func init() {
 	workloads = append(workloads, workload{"broker", brokerWork})
 	faults = append(faults,
-		fault{"StartToldEarly", "broker", 15, func(r *Run) { r.ShardFaults.StartToldEarly = true }},
-		fault{"DuplicateAckedEarly", "broker", 12, func(r *Run) { r.ShardFaults.DuplicateAckedEarly = true }},
-		fault{"CommitAckedEarly", "broker", 9, func(r *Run) { r.ShardFaults.CommitAckedEarly = true }},
+		fault{"StartToldEarly", "broker", 29, func(r *Run) { r.ShardFaults.StartToldEarly = true }},
+		fault{"DuplicateAckedEarly", "broker", 143, func(r *Run) { r.ShardFaults.DuplicateAckedEarly = true }},
+		fault{"CommitAckedEarly", "broker", 7, func(r *Run) { r.ShardFaults.CommitAckedEarly = true }},
 		fault{"GenerationKept", "broker", 2, func(r *Run) { r.GroupFaults.GenerationKept = true }},
 		fault{"AssignedUnreleased", "broker", 1, func(r *Run) { r.GroupFaults.AssignedUnreleased = true }},
-		fault{"StaleEpochTaken", "broker", 1, func(r *Run) { r.GroupFaults.StaleEpochTaken = true }},
-		fault{"SessionsNeverEnd", "broker", 1, func(r *Run) { r.GroupFaults.SessionsNeverEnd = true }},
-		fault{"UpgradeForgets", "broker", 159, func(r *Run) { r.GroupFaults.UpgradeForgets = true }},
-		fault{"DowngradeQuiet", "broker", 12, func(r *Run) { r.GroupFaults.DowngradeQuiet = true }},
+		fault{"StaleEpochTaken", "broker", 2, func(r *Run) { r.GroupFaults.StaleEpochTaken = true }},
+		fault{"SessionsNeverEnd", "broker", 2, func(r *Run) { r.GroupFaults.SessionsNeverEnd = true }},
+		fault{"UpgradeForgets", "broker", 170, func(r *Run) { r.GroupFaults.UpgradeForgets = true }},
+		fault{"DowngradeQuiet", "broker", 28, func(r *Run) { r.GroupFaults.DowngradeQuiet = true }},
 		fault{"SyncForgotten", "broker", 2, func(r *Run) { r.GroupFaults.SyncForgotten = true }},
-		fault{"NewsMissed", "broker", 19, func(r *Run) { r.ShardFaults.NewsMissed = true }},
-		fault{"MaxTimeBelieved", "broker", 1, func(r *Run) { r.ShardFaults.MaxTimeBelieved = true }},
+		fault{"NewsMissed", "broker", 3, func(r *Run) { r.ShardFaults.NewsMissed = true }},
+		fault{"MaxTimeBelieved", "broker", 2, func(r *Run) { r.ShardFaults.MaxTimeBelieved = true }},
 		fault{"TimesTrusted", "broker", 6, func(r *Run) { r.Faults |= engine.TimesTrusted }},
 		fault{"SearchReadsAtTime", "broker", 2, func(r *Run) { r.ShardFaults.SearchReadsAtTime = true }},
-		fault{"SearchFindsDeleted", "broker", 10, func(r *Run) { r.ShardFaults.SearchFindsDeleted = true }},
+		fault{"SearchFindsDeleted", "broker", 6, func(r *Run) { r.ShardFaults.SearchFindsDeleted = true }},
 		fault{"ProducerIDTwice", "broker", 2, func(r *Run) { r.ShardFaults.ProducerIDTwice = true }},
 	)
 }

@@ -192,6 +192,13 @@ type partBook struct {
 	next  int64 // the reader's next offset
 	high  int64 // the highest high watermark that a client got
 
+	passed bool // a fetch was answered that the partition starts behind what it asked for
+
+	startEpoch int32     // leader epoch of the first record by the last ListOffsets; -2: not answered
+	epochs     epochList // leader epochs of the batches that were read in this life, without a gap
+	epochsTo   int64     // one past the last of these
+	lifeFrom   int64     // the first offset that this life appends
+
 	sure    int64 // of a topic with write.caching: offsets below it were there after a crash or at a clean stop, and may not be lost
 	start   int64 // of the last answered DeleteRecords: the partition starts here or later
 	startTo int64 // of the last requested DeleteRecords: the partition starts here or earlier

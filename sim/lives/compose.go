@@ -45,8 +45,22 @@ func (s *brokerSim) drawLimits() {
 
 func (s *brokerSim) port(i int) int { return 9092 + i }
 
+// redrawLimits draws the settings that an operator may change between two lives. The size of batches and requests stays, because producers send
+// batches of the life before again.
+func (s *brokerSim) redrawLimits() {
+	draw := func(v ...int) int { return v[s.also.IntN(len(v))] }
+	m := *s.o.Memory
+	m.SegmentBytes, m.JournalBytes, m.LogMemoryBytes = draw(256<<10, 1<<20, 2<<20), draw(2<<20, 4<<20), draw(4<<20, 8<<20)
+	s.o.InflightMax, s.o.DirectBytes = draw(1, 2, 4, broker.InflightLimit), draw(0, 1, 2000, 16<<10)
+	s.o.SpareBytes, s.o.PrepareBytes = int64(draw(-1, 64<<20)), int64(draw(0, 4<<20))
+	s.o.Memory = &m
+}
+
 // open composes the broker of this life like production, on simulated rings.
 func (s *brokerSim) open() (err error) {
+	if s.changing && !s.full { // a larger journal wants room
+		s.redrawLimits()
+	}
 	o := s.o
 	o.DataShards = s.shards
 	for i := range s.shards + 1 {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
@@ -30,6 +31,9 @@ func engineWork(r Run) (res Result) {
 		}
 	}()
 	lives := 2 + s.rng.IntN(4)
+	if s.many {
+		lives = format.EpochsMax + 1 + s.also.IntN(8)
+	}
 	for range lives {
 		if err := s.life(); err != nil {
 			res.Err = fmt.Errorf("life %d: %w", s.lives, err)
@@ -49,7 +53,12 @@ type engineSim struct {
 	lives int
 
 	o         engine.Options
-	shards    int // data shards of this life
+	also      *rand.Rand // a second source of chance: drawing from it leaves what rng draws
+	changing  bool       // each life has settings of its own
+	many      bool       // many short lives
+	large     bool       // some batches are larger than a run of many small ones
+	epoch     int32      // of this life
+	shards    int        // data shards of this life
 	shardsMax int
 	reshard   bool
 	clean     bool // the life before was stopped cleanly
@@ -113,7 +122,8 @@ type hold struct {
 
 func newEngineSim(r Run) *engineSim {
 	s := &engineSim{run: r, w: sim.NewWorld(r.Seed), clockMS: 1_700_000_000_000, scratch: make([]byte, 1<<20)}
-	s.rng = s.w.Rand
+	s.rng, s.also = s.w.Rand, rand.New(rand.NewPCG(r.Seed*0x9e3779b97f4a7c15, 0x616c736f))
+	s.changing, s.many, s.large = s.also.IntN(3) == 0, s.also.IntN(32) == 0, s.also.IntN(4) == 0
 	s.w.Trace = r.Trace
 	s.disk = sim.NewDisk(0)
 	s.shardsMax = s.pick(1, 1, 2, 3)
@@ -135,6 +145,9 @@ func newEngineSim(r Run) *engineSim {
 		s.o.JournalBytes, s.o.DirectBytes, s.o.BatchBytesMax = 1<<20, -1, 16<<10
 		s.sizes = []int{4096, 8000, 16_000}
 	}
+	if s.large = s.large && s.changing && !s.flood; s.large {
+		s.sizes = []int{100, 1000, 600_000}
+	}
 	return s
 }
 
@@ -145,6 +158,9 @@ func (s *engineSim) life() error {
 	s.lives++
 	if s.reshard {
 		s.shards = 1 + s.rng.IntN(s.shardsMax)
+	}
+	if s.changing {
+		s.redrawOptions()
 	}
 	boot, err := s.open()
 	if err != nil {
@@ -159,7 +175,11 @@ func (s *engineSim) life() error {
 	if err := s.audit(); err != nil {
 		return err
 	}
-	if err := s.use(20 + s.rng.IntN(400)); err != nil {
+	turns := 20 + s.rng.IntN(400)
+	if s.many {
+		turns /= 8
+	}
+	if err := s.use(turns); err != nil {
 		return err
 	}
 	switch s.rng.IntN(6) {
@@ -176,6 +196,9 @@ func (s *engineSim) life() error {
 		s.clean = true
 	}
 	s.end()
+	if !s.clean && s.also.IntN(3) == 0 {
+		return s.damage()
+	}
 	return nil
 }
 
@@ -365,6 +388,9 @@ func (s *engineSim) compare(boot *engine.RecoveredState) error {
 			b.forget(l.Start)
 		}
 		b.startTo = b.start
+		if n := len(l.Record.Epochs); n > format.EpochsMax {
+			return fmt.Errorf("log %d has %d leader epochs, at most %d are kept", b.id, n, format.EpochsMax)
+		}
 		if s.clean && l.End != b.end() {
 			return fmt.Errorf("LOST: log %d ends at %d after a clean stop, want %d", b.id, l.End, b.end())
 		}
@@ -443,7 +469,7 @@ func (n *node) Attachment(l engine.Slot, dst []byte) int {
 // start makes the shards of a life.
 func (s *engineSim) start(boot *engine.RecoveredState) error {
 	s.freeArenas()
-	s.nodes = nil
+	s.nodes, s.epoch = nil, boot.LeaderEpoch()
 	for i := range s.shards + 1 {
 		n := &node{s: s, shard: i, slots: map[engine.Slot]*book{}}
 		arena := s.arena(shardArenaBytes)
@@ -639,6 +665,7 @@ func (n *node) append(slot engine.Slot) (bool, error) {
 		return true, nil
 	}
 	n.eng.Commit(engine.Meta{Count: t.count, MaxTime: t.time, TimesChecked: t.serial%4 != 0, CRC: crc})
+	b.began(s.epoch, t.base)
 	b.batches = append(b.batches, t)
 	s.appends++
 	return true, nil
@@ -798,6 +825,9 @@ func (n *node) act() error {
 		}
 	case x < 78:
 		if b.fate == open {
+			if err := n.epochs(slot); err != nil {
+				return err
+			}
 			return n.seek(slot)
 		}
 	case x < 80:
@@ -903,6 +933,22 @@ func (n *node) seek(slot engine.Slot) error {
 	return nil
 }
 
+// epochs asks where each leader epoch ends.
+func (n *node) epochs(slot engine.Slot) error {
+	b, end := n.slots[slot], n.eng.Durable(slot)
+	for asked := int32(-2); asked <= n.s.epoch+2; asked++ {
+		found, to := n.eng.EpochEnd(slot, asked, end)
+		// If a crash has taken the records for which the oldest epoch was dropped, one epoch less is known.
+		want := b.epochs.end(asked, n.s.epoch, n.eng.Start(slot), n.eng.End(slot), end, format.EpochsMax)
+		or := b.epochs.end(asked, n.s.epoch, n.eng.Start(slot), n.eng.End(slot), end, format.EpochsMax-1)
+		if got := (format.EpochStart{Epoch: found, Start: to}); got != want && got != or {
+			return fmt.Errorf("EPOCH: log %d, %d..%d: leader epoch %d ends where %d does, at %d; it is %+v of %+v, the present one is %d",
+				b.id, n.eng.Start(slot), n.eng.End(slot), asked, found, to, want, b.epochs, n.s.epoch)
+		}
+	}
+	return nil
+}
+
 // cut moves a log's start up, like retention.
 func (n *node) cut(slot engine.Slot) error {
 	b := n.slots[slot]
@@ -934,6 +980,9 @@ func (n *node) cut(slot engine.Slot) error {
 func (s *engineSim) audit() error {
 	for _, n := range s.nodes {
 		for _, slot := range append([]engine.Slot(nil), n.logs...) {
+			if err := n.epochs(slot); err != nil {
+				return err
+			}
 			b := n.slots[slot]
 			from, to := n.eng.Start(slot), n.eng.Durable(slot)
 			for tries := 0; from < to; tries++ {

@@ -32,14 +32,17 @@ type fault struct {
 
 var faults = []fault{
 	{"NoSync", "engine", 2, func(r *Run) { r.Faults |= engine.NoSync }},
-	{"AckBeforeSync", "engine", 4, func(r *Run) { r.Faults |= engine.AckBeforeSync }},
+	{"AckBeforeSync", "engine", 3, func(r *Run) { r.Faults |= engine.AckBeforeSync }},
 	{"NoEpoch", "engine", 2, func(r *Run) { r.Faults |= engine.NoEpoch }},
 	{"StaleRunAccepted", "engine", 4, func(r *Run) { r.Faults |= engine.StaleRunAccepted }},
 	{"JournalReusedEarly", "engine", 10, func(r *Run) { r.Faults |= engine.JournalReusedEarly }},
 	{"CheckpointFromLate", "engine", 13, func(r *Run) { r.Faults |= engine.CheckpointFromLate }},
-	{"RunAckedAlone", "engine", 74, func(r *Run) { r.Faults |= engine.RunAckedAlone }},
+	{"RunAckedAlone", "engine", 37, func(r *Run) { r.Faults |= engine.RunAckedAlone }},
 	{"GapIsRot", "engine", 2, func(r *Run) { r.Faults |= engine.GapIsRot }},
 	{"NoSyncAtOpen", "engine", 3, func(r *Run) { r.Faults |= engine.NoSyncAtOpen }},
+	{"PresentLimits", "engine", 37, func(r *Run) { r.Faults |= engine.PresentLimits }},
+	{"EpochsForgotten", "engine", 1, func(r *Run) { r.Faults |= engine.EpochsForgotten }},
+	{"EpochsOfEight", "engine", 21, func(r *Run) { r.Faults |= engine.EpochsOfEight }},
 }
 
 // drawOptions draws all limits of the engine. They are small, so that journals wrap,
@@ -61,6 +64,24 @@ func (s *engineSim) drawOptions() {
 		FilesMax:       256,
 		Faults:         s.run.Faults,
 	}
+}
+
+// redrawOptions draws the settings that an operator may change between two lives. LogsMax stays, because the workload relies on it.
+func (s *engineSim) redrawOptions() {
+	draw := func(v ...int) int { return v[s.also.IntN(len(v))] }
+	s.o.InflightMax = draw(1, 2, 4, engine.InflightLimit)
+	if s.flood {
+		return // its sizes make the journal run full
+	}
+	s.o.SegmentBytes = draw(256<<10, 1<<20, 2<<20, 4<<20)
+	s.o.JournalBytes = draw(1<<20, 2<<20, 4<<20)
+	s.o.LogMemoryBytes = draw(4<<20, 8<<20)
+	s.o.BatchBytesMax = draw(16<<10, 64<<10, 256<<10)
+	if s.large {
+		s.o.LogMemoryBytes, s.o.BatchBytesMax = 8<<20, draw(256<<10, 1<<20)
+	}
+	s.o.DirectBytes = draw(-1, 1, 2000, 16<<10, 64<<10)
+	s.o.SpareBytes, s.o.PrepareBytes = int64(draw(-1, 4<<20, 64<<20)), int64(draw(0, 4<<20))
 }
 
 func (s *engineSim) recoverOptions() recovery.Options {
