@@ -32,6 +32,7 @@ type Options struct {
 	FetchSessionsMax   int // of a data shard
 	RetentionCheckNS   int64
 	RequestTimeoutNS   int64 // how long receiving a request may take
+	DrainNS            int64 // how long a stop waits for answers to requests in flight
 	Groups             control.GroupOptions
 	ReadOnlyOnFailure  bool // after a failed write the shard continues with reads; otherwise the process ends
 	Log                shard.Logger
@@ -66,7 +67,7 @@ type Options struct {
 func Defaults() Options {
 	return Options{
 		MessageBytesMax: 1<<20 + 12, AutoCreateTopics: true, PartitionsDefault: 1, TopicsMax: 4096, PartitionsMax: 4096,
-		ConnsMax: 4096, FetchSessionsMax: shard.SessionsMax, RetentionCheckNS: shard.RetentionCheckNS, RequestTimeoutNS: 10e9, Groups: control.DefaultGroupOptions(),
+		ConnsMax: 4096, FetchSessionsMax: shard.SessionsMax, RetentionCheckNS: shard.RetentionCheckNS, RequestTimeoutNS: 10e9, DrainNS: shard.DrainNS, Groups: control.DefaultGroupOptions(),
 		ArenaBytes: 256 << 20, JournalBytes: 128 << 20, InflightMax: 2, DirectBytes: 64 << 10, ReceiveBufferBytes: 64 << 10,
 		SpinNS: 20e3, Nice: -15, Features: ioring.AllFeatures,
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,14 +20,15 @@ import (
 // Process is a broker whose shards run on threads of their own.
 type Process struct {
 	*Broker
-	done chan error // one from each shard's thread when it ends
+	done  chan error    // one from each shard's thread when it ends
+	ended []atomic.Bool // by shard: its thread has ended
 }
 
 // Start composes a broker on threads. It returns when every shard listens, or
 // with the first error.
 func Start(o Options) (*Process, error) {
 	n := o.DataShards + 1
-	t := &threads{o: o, begin: make(chan bool), ready: make(chan struct{}, n), done: make(chan error, n)}
+	t := &threads{o: o, begin: make(chan bool), ready: make(chan struct{}, n), done: make(chan error, n), ended: make([]atomic.Bool, n)}
 	b, err := Compose(o, t)
 	if err != nil {
 		close(t.begin)
@@ -46,7 +48,17 @@ func Start(o Options) (*Process, error) {
 			return nil, err
 		}
 	}
-	return &Process{Broker: b, done: t.done}, nil
+	return &Process{Broker: b, done: t.done, ended: t.ended}, nil
+}
+
+// Running are the shards that have not stopped. Any thread may call it.
+func (p *Process) Running() (all []int) {
+	for i := range p.ended {
+		if !p.ended[i].Load() {
+			all = append(all, i)
+		}
+	}
+	return all
 }
 
 // Wait returns nil when every shard has stopped, or an error as soon as one has
@@ -71,6 +83,7 @@ type threads struct {
 	begin chan bool     // a value for each thread to run; closed: a shard could not be opened, so none runs
 	ready chan struct{} // a shard listens
 	done  chan error
+	ended []atomic.Bool
 }
 
 // Recover runs recover on a thread and ring of its own.
@@ -130,6 +143,7 @@ func (t *threads) run(i int, m Memory, open func(int, Place) (*shard.Shard, erro
 		return
 	}
 	t.loop(s, ring)
+	t.ended[i].Store(true)
 	switch fault := s.Fault(); {
 	case fault != "":
 		t.done <- errors.New(fault)

@@ -53,6 +53,8 @@ type env struct {
 	appendedAt ioring.Instant // the last frame or extent went to the disk
 	stats      Stats
 	disk       Disk
+
+	unlinkUntil ioring.Instant // with stopping: when the removal of files ends
 }
 
 // logTable is the table of the shard's logs, by slot.
@@ -298,11 +300,17 @@ func (e *Engine) Progress() uint64 { return e.progress }
 // the stop is no longer a clean one.
 const flushRetriesAtStop = 20
 
+// unlinksAtStopNS is how long a stop continues to remove files. Deleted topics can leave
+// thousands of them, and a removal takes milliseconds. Files that remain are removed at the
+// next start, as no log names them.
+const unlinksAtStopNS = 1e9
+
 // Shutdown begins a clean stop: everything is flushed, then a clean checkpoint is
 // written. Idle says when that is done.
 func (e *Engine) Shutdown() {
 	if !e.stopping {
 		e.stopping, e.stopRetries = true, e.stats.DrainRetries+e.stats.NoSpace+flushRetriesAtStop
+		e.unlinkUntil = e.now + unlinksAtStopNS
 	}
 }
 
@@ -317,7 +325,7 @@ func (e *Engine) stepStop(sleep *ioring.Instant) {
 	}
 	if e.journal.openEntries > 0 || e.journal.sealedSeq > e.journal.durableSeq ||
 		e.extents.used > 0 || e.provision.busy > 0 || e.checkpoints.busy ||
-		e.recycled.prealloc.pushed || e.segments.unlinking || len(e.segments.unlinks) > 0 {
+		e.recycled.prealloc.pushed || e.segments.unlinking || len(e.segments.unlinks) > 0 && e.now < e.unlinkUntil {
 		return
 	}
 	for i := range e.logs.all[:e.logs.used] {

@@ -192,6 +192,9 @@ func (e *Engine) DeleteLog(slot Slot, user uint32) Status {
 	if !e.logs.isOpen(slot) {
 		return Unknown
 	}
+	if e.stopping {
+		return WaitMemory
+	}
 	if !e.openFrameFor(0) {
 		e.stats.WaitMemory++
 		return WaitMemory

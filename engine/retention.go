@@ -124,6 +124,9 @@ func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 	if start <= lg.start {
 		return OK
 	}
+	if e.stopping {
+		return WaitMemory
+	}
 	if !e.openFrameFor(0) {
 		e.stats.WaitMemory++
 		return WaitMemory

@@ -211,7 +211,7 @@ func (s *segments) stepUnlinks(files *files, recycled *recycledFiles, sleep *ior
 		}
 		return
 	}
-	if len(s.unlinks) == 0 {
+	if len(s.unlinks) == 0 || s.env.stopping && s.env.now >= s.env.unlinkUntil {
 		return
 	}
 	seg := &s.all[s.unlinks[0]]

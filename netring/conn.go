@@ -56,7 +56,7 @@ type conn struct {
 	vector            int32 // the large vector of that Send
 	sendAt            ioring.Instant
 	replyPending      bool           // the peer has not taken all that was pushed to it
-	sendProgressAt    ioring.Instant // when it last had taken a whole reply, or sendProgressBytesMin
+	sendProgressAt    ioring.Instant // when it last had taken a whole reply, or sendProgressBytesMin; after Stop, since when replies have been pending
 	sendProgressBytes int            // taken since
 	attachedBytes     int            // attached to its replies
 

@@ -43,6 +43,7 @@ type Options struct {
 	ProgressTimeoutNS  int64          // [30 s] without a byte for a request that has begun; a twentieth while requests wait for memory
 	IdleTimeoutNS      int64          // [600 s] for a connection without any
 	SendTimeoutNS      int64          // [60 s] for a peer to take a reply, or 64 KiB of it; a sixtieth while requests wait for what replies hold
+	StopTimeoutNS      int64          // [1 s] after Stop, for a peer to receive its replies
 	PipelineMax        int            // [64] requests of one connection
 	ReplyBlocks        int            // [1024] blocks of 4 KiB; a reply may copy into half of them
 	VectorsMax         int            // [16] vectors of 1,024 slices; without one a Send has 8
@@ -76,6 +77,7 @@ func (o Options) defaults() Options {
 	long(&o.ProgressTimeoutNS, 30e9)
 	long(&o.IdleTimeoutNS, 600e9)
 	long(&o.SendTimeoutNS, 60e9)
+	long(&o.StopTimeoutNS, 1e9)
 	set(&o.PipelineMax, 64)
 	set(&o.ReplyBlocks, 1024)
 	set(&o.VectorsMax, 16)
@@ -97,6 +99,7 @@ type Stats struct {
 	NoBuffers, Admissions, Waited              uint64 // ENOBUFS; requests admitted; of them after a wait
 	ProtocolErrors, Backpressured, Evicted     uint64 // see updateBackpressure, evict
 	ProgressTimeouts, SendTimeouts, IdleCloses uint64
+	StopTimeouts                               uint64 // connections closed after Stop because their peers did not receive their replies
 	RepliesTooLarge, NoReplyMemory             uint64 // Begin refused: the reply can never fit, or cannot now
 	AttachedGrown                              uint64
 
@@ -244,12 +247,15 @@ func (n *Net) Stats() *Stats {
 }
 
 // Stop accepts no further connections and requests. Requests that were delivered
-// are still answered; each connection closes after its last reply.
+// are still answered; each connection closes after its last reply. A peer has
+// StopTimeoutNS to receive all replies that are complete, however many bytes it
+// receives at a time. So a stop waits for the caller's replies but not for peers.
 func (n *Net) Stop() {
 	n.stopping = true
+	n.timeouts.scanAt = n.now
 	for i := range n.conns.all {
 		if conn := &n.conns.all[i]; conn.stage != stageFree {
-			conn.receiveEnded, conn.sendAt = true, n.now
+			conn.receiveEnded, conn.sendAt, conn.sendProgressAt = true, n.now, n.now
 			n.conns.schedule(conn)
 		}
 	}

@@ -752,6 +752,59 @@ func TestSlowReaderIsClosed(t *testing.T) {
 	r.clean()
 }
 
+// After Stop a peer has StopTimeoutNS to receive its replies, also if it receives a few
+// bytes at a time. A request that the caller has not answered yet is waited for.
+func TestStopWaitsForNoPeer(t *testing.T) {
+	for _, trickles := range []bool{false, true} {
+		r := newRig(t, 1, Options{})
+		stuck, waits := &peer{out: append(encoded(0, 100), encoded(1, 100)...), stuck: true}, &peer{out: encoded(2, 100)}
+		r.dialed = append(r.dialed, stuck, waits)
+		var late RequestID
+		for answered := 0; answered < 2 || late == 0; {
+			e := r.next(RequestReady)
+			if binary.BigEndian.Uint32(r.n.Slices(e.Request, nil)[0]) == 2 {
+				late = e.Request
+				continue
+			}
+			r.n.Begin(e.Request, 0)
+			r.n.Attach(e.Request, r.lent.Bytes()[:500_000])
+			r.n.Send(e.Request, 0)
+			answered++
+		}
+		r.n.Stop()
+		open := func() int {
+			for {
+				if _, ok := r.n.Next(); !ok {
+					return r.n.conns.open
+				}
+			}
+		}
+		for begun := r.now; open() > 1; {
+			r.turn()
+			r.step()
+			r.now += 10e6
+			if trickles && r.oneIn(3) { // without a stop that is progress enough
+				stuck.stuck = !stuck.stuck
+			}
+			if r.now-begun > 2e9 {
+				t.Fatalf("trickles %v: a peer delays a stop", trickles)
+			}
+		}
+		if got := r.n.stats.StopTimeouts; got > 1 || !trickles && got == 0 {
+			t.Errorf("trickles %v: %d are counted", trickles, got)
+		}
+		r.now += 5e9 // and the caller has not answered yet
+		r.turn()
+		r.step()
+		if !r.n.Alive(late) {
+			t.Fatal("a request that is not answered yet is not waited for")
+		}
+		r.n.Begin(late, 0)
+		r.n.Send(late, 0)
+		r.clean()
+	}
+}
+
 func TestIdleConnectionIsClosed(t *testing.T) {
 	r := newRig(t, 1, Options{})
 	r.dialed = append(r.dialed, &peer{})

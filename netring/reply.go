@@ -340,7 +340,7 @@ func (n *Net) sendDone(conn *conn, completion ioring.Completion) {
 		conn.activeAt = n.now
 		n.stats.SentBytes += uint64(left)
 		if conn.sendProgressBytes += left; conn.sendProgressBytes >= sendProgressBytesMin {
-			conn.sendProgressAt, conn.sendProgressBytes = n.now, 0
+			n.sendProgressed(conn)
 		}
 	}
 	for ; conn.inSend > 0; conn.inSend-- {
@@ -359,13 +359,22 @@ func (n *Net) sendDone(conn *conn, completion ioring.Completion) {
 			n.stats.PartialSends++
 			break
 		}
-		conn.sendProgressAt, conn.sendProgressBytes = n.now, 0
+		n.sendProgressed(conn)
 		n.removeHead(conn)
 	}
 	conn.inSend = 0
 	conn.replyPending = conn.first != none && n.requests.all[conn.first].stage == requestAnswered
 	if left > 0 {
 		panic("netring: more sent than was pushed")
+	}
+}
+
+// sendProgressed restarts the peer's send timeout, except after Stop, when there is one
+// for all replies.
+func (n *Net) sendProgressed(conn *conn) {
+	conn.sendProgressBytes = 0
+	if !n.stopping {
+		conn.sendProgressAt = n.now
 	}
 }
 

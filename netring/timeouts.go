@@ -32,6 +32,9 @@ func (n *Net) checkTimeouts() {
 		return
 	}
 	timeouts.scanAt = n.now + ioring.Instant(timeouts.scanNS)
+	if n.stopping {
+		timeouts.scanAt = n.now + ioring.Instant(min(timeouts.scanNS, n.options.StopTimeoutNS/4))
+	}
 	if n.admission.backpressure && int64(n.now-n.admission.backpressureSince) > n.options.ProgressTimeoutNS/8 {
 		n.evict(true)
 	}
@@ -41,6 +44,9 @@ func (n *Net) checkTimeouts() {
 	}
 	if n.replies.expedited {
 		sendNS /= expeditedPart
+	}
+	if n.stopping {
+		sendNS = min(sendNS, n.options.StopTimeoutNS)
 	}
 	for i := range n.conns.all {
 		conn := &n.conns.all[i]
@@ -56,7 +62,11 @@ func (n *Net) timedOut(conn *conn, progressNS, sendNS int64) bool {
 	begun := conn.lengthHave > 0 || conn.partial != none // a request is coming
 	switch {
 	case conn.replyPending && int64(n.now-conn.sendProgressAt) > sendNS:
-		n.stats.SendTimeouts++
+		if n.stopping {
+			n.stats.StopTimeouts++
+		} else {
+			n.stats.SendTimeouts++
+		}
 	case conn.receiveEnded && int64(n.now-max(conn.activeAt, conn.sendAt)) > n.options.SendTimeoutNS:
 	case conn.receiving && begun && conn.waitClass == noClass && int64(n.now-conn.progressAt) > progressNS:
 		n.stats.ProgressTimeouts++

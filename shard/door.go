@@ -80,6 +80,9 @@ type Control interface {
 	Next() ioring.Instant
 	// Idle says that no client and no data shard waits for an answer.
 	Idle() bool
+	// GiveUp drops what would delay a stop: changes that have not begun, and mail to data
+	// shards that was not sent. Idle becomes true when what is under way has ended.
+	GiveUp()
 }
 
 // Origin is the request that the control answers: a slot of its own shard's table of
@@ -133,10 +136,13 @@ func (h Host) Answer(slot uint32, block mem.Block) {
 // BeginNaming ends StageLoading: the control log is read.
 func (h Host) BeginNaming() { h.shard.stage = StageNaming }
 
-// BeginServing ends StageNaming: every data shard listens, and so does this one.
+// BeginServing ends StageNaming: every data shard listens, and so does this one. A shard
+// that was told to stop meanwhile does not begin.
 func (h Host) BeginServing() {
-	h.shard.stage = StageServing
-	h.shard.listen()
+	if h.shard.stage == StageNaming {
+		h.shard.stage = StageServing
+		h.shard.listen()
+	}
 }
 
 // Logf writes a log line of a text and a number.

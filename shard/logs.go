@@ -153,8 +153,11 @@ func (s *Shard) forgetTopic(number int32) {
 }
 
 // serve begins to listen: all logs are named. A log without a topic is set aside,
-// never deleted.
+// never deleted. A shard that was told to stop meanwhile does not begin.
 func (s *Shard) serve() {
+	if s.stage != StageNaming {
+		return
+	}
 	nameless := uint64(0)
 	for i := range s.boot.Shards[s.o.Shard].Logs {
 		id := s.boot.Shards[s.o.Shard].Logs[i].ID

@@ -51,6 +51,7 @@ type Options struct {
 	SessionPartitionsMax int    // of all sessions together
 	MailBytes            int    // memory for requests and replies that cross shards; a power of two
 	RetentionCheckNS     int64  // log.retention.check.interval.ms, in nanoseconds, for ages; default RetentionCheckNS
+	DrainNS              int64  // how long a stop waits for answers to requests in flight; default DrainNS
 	DataFrameBytesMax    int    // socket.request.max.bytes of a data shard
 	TopicsMax            int
 	PartitionsMax        int
@@ -69,6 +70,7 @@ type Faults struct {
 	MaxTimeBelieved     bool // the largest timestamp that a producer claims for a batch is taken for true
 	SearchReadsAtTime   bool // a search by time takes the time for the offset from which it reads from disk
 	SearchFindsDeleted  bool // a search by time finds records before the log's start
+	StopAwaitsPeers     bool // a stop waits for peers to receive their replies
 }
 
 // ClientNodes are the nodes as clients of that listener see them.
@@ -116,9 +118,8 @@ const (
 )
 
 const (
-	copyBelow  = 2048    // smaller views are copied into the reply
-	viewsMax   = 1 << 10 // of one reply
-	stopLookNS = 10e6    // how often a shard that stops checks whether it is done
+	copyBelow = 2048    // smaller views are copied into the reply
+	viewsMax  = 1 << 10 // of one reply
 )
 
 // Shard is one core of the broker. It belongs to the thread that calls Turn; no
@@ -166,10 +167,12 @@ type Shard struct {
 	truncations truncations
 	noRoomAt    ioring.Instant // the other shards are told again that the disk is full, at the earliest
 
-	stage   Stage
-	fault   string // why it stopped by itself
-	failed  bool
-	drained bool // the control shard was told that no request is in flight
+	stage      Stage
+	fault      string // why it stopped by itself
+	failed     bool
+	drainUntil ioring.Instant // with StageDraining: when unanswered requests are given up; Never once they were
+	drained    bool           // the control shard was told that no request is in flight
+	unanswered uint64         // requests that were given up, of connections that were open
 
 	// Timelines has this shard's histograms and counters; the shard is their only writer.
 	Timelines *metrics.Shard
@@ -196,11 +199,17 @@ const (
 func Open(world World, o Options) (*Shard, error) {
 	s := &Shard{o: o, ring: world.Ring, post: world.Post, lines: newLines(world.Log, o.Shard), boot: world.Boot, api: world.API}
 	var err error
+	if o.Faults.StopAwaitsPeers {
+		o.Net.StopTimeoutNS = o.Net.SendTimeoutNS
+	}
 	if s.net, err = netring.New(world.Ring, world.Arena, o.Net); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
 	if s.o.RetentionCheckNS <= 0 {
 		s.o.RetentionCheckNS = RetentionCheckNS
+	}
+	if s.o.DrainNS <= 0 {
+		s.o.DrainNS = DrainNS
 	}
 	if s.mailMem, err = newMailMemory(world.Arena, o.MailBytes); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)

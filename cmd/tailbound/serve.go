@@ -82,7 +82,7 @@ const garbageMax = 512 << 20
 //
 // It returns nil after a clean stop only.
 func serve(cmd *cobra.Command, v settings.Values) error {
-	logger := newLogger(slog.New(logHandler(os.Stderr, &v)))
+	logger := newLogger(logHandler(os.Stderr, &v))
 	defer logger.close()
 	for _, line := range settings.Misspelled(os.Environ()) {
 		logger.log.Warn(line)
@@ -157,9 +157,13 @@ func serve(cmd *cobra.Command, v settings.Values) error {
 	}
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	signal.Ignore(unix.SIGPIPE) // otherwise Go ends the process when the reader of its output has gone
 
 	began := time.Now()
-	running, err := broker.Start(options)
+	running, err := start(options, signals)
+	if _, broken := err.(startBroken); broken {
+		endAtOnce(logger, err)
+	}
 	if err != nil {
 		if small := fits(&v); small != nil {
 			err = small
@@ -181,7 +185,19 @@ func serve(cmd *cobra.Command, v settings.Values) error {
 		logger.log.Warn("systemd could not be told of readiness", "error", err)
 	}
 	go watchdog(profiler, logger.log)
-	return untilStopped(running, signals, logger.log, func() { profiler.Close(v.DataDir) })
+	if err := untilStopped(running, signals, logger.log, func() { profiler.Close(v.DataDir) }); err != nil {
+		endAtOnce(logger, err)
+	}
+	return nil
+}
+
+// endAtOnce ends the process with an error while threads of the broker may still run. It
+// closes nothing that they use: another process could open the directory while they write
+// to it, or another file could get a descriptor that they write to.
+func endAtOnce(logger *logger, err error) {
+	logger.close()
+	fmt.Fprintln(os.Stderr, "tailbound: "+err.Error())
+	os.Exit(1)
 }
 
 // brokerOptions are the broker's options that follow from the settings and from the
@@ -208,7 +224,35 @@ func brokerOptions(v *settings.Values, dir *datadir.Directory) (broker.Options, 
 	return options, err
 }
 
-// stopMax is how long a clean stop may take.
+// start starts the broker. It returns early with an error on a signal, since recovery may
+// take long, and may be interrupted anywhere.
+func start(options broker.Options, signals <-chan os.Signal) (*broker.Process, error) {
+	type result struct {
+		running *broker.Process
+		err     error
+	}
+	started := make(chan result, 1)
+	go func() {
+		running, err := broker.Start(options)
+		started <- result{running, err}
+	}()
+	select {
+	case r := <-started:
+		return r.running, r.err
+	case signal := <-signals:
+		return nil, startBroken{signal}
+	}
+}
+
+// startBroken is the error of a start that a signal has interrupted. Its threads still run.
+type startBroken struct{ signal os.Signal }
+
+func (b startBroken) Error() string {
+	return fmt.Sprintf("%s before the broker served; nothing acknowledged is lost, and the next start recovers again", b.signal)
+}
+
+// stopMax is how long a clean stop may take. The shards wait for the disk, and a few
+// seconds at most for everything else.
 const stopMax = 30 * time.Second
 
 // untilStopped waits for a signal, stops the broker and waits for that; stopping
@@ -244,7 +288,7 @@ func untilStopped(running *broker.Process, signals <-chan os.Signal, log *slog.L
 				return fmt.Errorf("stopped at once by a second %s; the next start recovers", signal)
 			}
 		case <-overdue:
-			return fmt.Errorf("stopping took more than %s; stopped at once, the next start recovers", stopMax)
+			return fmt.Errorf("stopping took more than %s: shards %v wait for the disk; stopped at once, the next start recovers", stopMax, running.Running())
 		}
 	}
 }

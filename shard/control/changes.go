@@ -60,8 +60,15 @@ const (
 
 const cannotWrite = "The control log cannot be written; see the broker's log."
 
-// enqueue puts a change behind those that wait for their turn. Its task waits for it.
+// enqueue puts a change behind those that wait for their turn. Its task waits for it. Once
+// the control has given up there are no further changes.
 func (c *control) enqueue(next change) {
+	if c.gaveUp {
+		if next.task != nil {
+			next.task.abandoned = true
+		}
+		return
+	}
 	if next.task != nil {
 		next.task.pending++
 	}

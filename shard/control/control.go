@@ -57,6 +57,7 @@ type control struct {
 	named         bool                // all topics and logs are in outgoing, or were sent
 	serving       int                 // 0; then -1 less the number of data shards that serve: see Mail
 	shardsDone    int                 // data shards that have stopped
+	gaveUp        bool                // GiveUp was called; no new request or change begins
 
 	// producer_ids.go
 	ids       []*task // requests that wait for a producer id, in order
@@ -110,6 +111,9 @@ func (c *control) Step() {
 	}
 	c.stepGroups()
 	c.stepChanges()
+	if c.gaveUp {
+		c.dropOutgoing() // mail of the change that was under way
+	}
 	c.sendOutgoing()
 	c.sendAnswers()
 }
@@ -120,6 +124,24 @@ func (c *control) Next() ioring.Instant { return c.groups.next() }
 // Idle reports that no client and no data shard waits for the control.
 func (c *control) Idle() bool {
 	return c.tasks == 0 && len(c.answers) == 0 && c.stage == changeNone && len(c.changes) == 0 && c.groups.idle() && c.shardsDone == c.o.DataShards
+}
+
+// GiveUp drops what would delay a stop: changes that have not begun, and mail to data shards
+// that was not sent. Clients can have requested any amount of both. Connections of such
+// requests are closed, because neither success nor failure would be true. What data shards
+// have not done for a durable change is done at the next start, as after a crash: the logs
+// of a topic are opened, those of a deleted topic are deleted.
+func (c *control) GiveUp() {
+	c.gaveUp = true
+	changes := c.changes
+	c.changes = nil
+	for i := range changes {
+		if changes[i].kind == changeReserve {
+			c.abandonIDs()
+		}
+		c.abandon(changes[i].task)
+	}
+	c.dropOutgoing()
 }
 
 // LogEvent takes an event of the engine, which is about the control log.

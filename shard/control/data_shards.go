@@ -223,3 +223,20 @@ func (c *control) sendOutgoing() {
 		c.outgoing = nil
 	}
 }
+
+// dropOutgoing drops mail that was not sent, and abandons what waits for answers to it.
+func (c *control) dropOutgoing() {
+	outgoing := c.outgoing
+	c.outgoing = nil
+	for i := range outgoing {
+		switch mail := &outgoing[i].mail; {
+		case mail.Kind == shard.MailOpen || mail.Kind == shard.MailDelete:
+			op := logOp{mail.A, mail.Kind == shard.MailDelete}
+			c.abandon(c.pendingLogOps[op].task)
+			delete(c.pendingLogOps, op)
+		case mail.Serial != 0:
+			c.abandon(c.questions[mail.Serial].task)
+			delete(c.questions, mail.Serial)
+		}
+	}
+}

@@ -47,6 +47,9 @@ func (c *control) giveIDs() {
 			c.enqueue(change{kind: changeReserve})
 		}
 		if id < 0 {
+			if c.gaveUp {
+				c.abandonIDs()
+			}
 			return
 		}
 		task := c.ids[0]
@@ -64,6 +67,15 @@ func (c *control) refuseIDs(code kafka.ErrorCode, message string) {
 	for _, task := range c.ids {
 		task.fail(wholeRequest, code, message)
 		c.done(task)
+	}
+	c.ids = nil
+}
+
+// abandonIDs closes the connections of the requests that wait for an id: the broker stops
+// before another block is reserved.
+func (c *control) abandonIDs() {
+	for _, task := range c.ids {
+		c.abandon(task)
 	}
 	c.ids = nil
 }

@@ -27,6 +27,7 @@ type task struct {
 	resp         kmsg.Response // nil: the connection is closed instead of answered
 	pending      int           // changes, and answers of data shards and of the coordinator
 	validateOnly bool          // changes are planned and not made
+	abandoned    bool          // the broker stops before all is done; the connection is closed
 	finish       func()        // fills in what must be true when the answer leaves; may be nil
 }
 
@@ -60,6 +61,10 @@ func (c *control) forwarded(mail shard.Mail) {
 // cannot be decoded, or names more than there can be, closes its connection.
 func (c *control) Accept(from shard.Origin, header kafka.Request, body []byte) {
 	c.tasks++
+	if c.gaveUp {
+		c.answer(from, nil)
+		return
+	}
 	req := kmsg.RequestForKey(header.Key)
 	req.SetVersion(header.Version)
 	if err := req.ReadFrom(body); err != nil {
@@ -99,10 +104,10 @@ func (c *control) done(task *task) {
 	if task.pending > 0 {
 		return
 	}
-	if task.finish != nil {
+	if task.finish != nil && !task.abandoned {
 		task.finish()
 	}
-	if task.resp == nil {
+	if task.resp == nil || task.abandoned {
 		c.answer(task.from, nil)
 		return
 	}
@@ -112,6 +117,15 @@ func (c *control) done(task *task) {
 		encoded = append(encoded, 0) // no tags
 	}
 	c.answer(task.from, task.resp.AppendTo(encoded))
+}
+
+// abandon ends one of the things that the task, if there is one, waits for. It will not be
+// done, so the task's connection is closed.
+func (c *control) abandon(task *task) {
+	if task != nil {
+		task.abandoned = true
+		c.done(task)
+	}
 }
 
 func (c *control) answer(to shard.Origin, encoded []byte) {

@@ -149,6 +149,18 @@ func (s *brokerSim) life() error {
 		s.full, s.disk.Capacity = true, s.disk.Used()+s.rng.Int64N(int64(s.pick(64<<10, 8<<20)))
 		s.w.Logf("--- %d bytes are left", s.disk.Capacity-s.disk.Used())
 	}
+	if (s.run.Seed+uint64(7*s.lives))%29 == 0 { // the broker is stopped while it starts
+		for range s.rng.IntN(40) {
+			if err := s.rest(); err != nil {
+				return err
+			}
+		}
+		if err := s.halt(); err != nil {
+			return fmt.Errorf("while it starts: %w", err)
+		}
+		s.end()
+		return nil
+	}
 	if err := s.serve(); err != nil {
 		return err
 	}
@@ -1174,11 +1186,23 @@ func (s *brokerSim) settle() error {
 	return nil
 }
 
-// stop stops the broker cleanly.
+// stopMaxNS bounds a clean stop: the time that shards give requests to be answered, the
+// time that netring then gives peers to receive replies, and a second for the storage.
+const stopMaxNS = 4e9
+
+// stop stops the broker cleanly. Clients may obstruct it.
 func (s *brokerSim) stop() error {
+	if err := s.obstruct(); err != nil {
+		return err
+	}
+	return s.halt()
+}
+
+// halt stops the broker cleanly, which takes at most stopMaxNS.
+func (s *brokerSim) halt() error {
 	s.broker.Stop()
 	s.stopping = true
-	for range 20_000 {
+	for began := s.w.Now; ; {
 		done := 0
 		for _, c := range s.cores {
 			if c.shard.Done() {
@@ -1188,11 +1212,55 @@ func (s *brokerSim) stop() error {
 		if done == len(s.cores) {
 			return nil
 		}
+		if took := s.w.Now - began; took > stopMaxNS {
+			return fmt.Errorf("STALLED: a clean stop does not end within %d ms", int64(stopMaxNS/1e6))
+		}
+		for _, c := range s.conns {
+			if c.trickles && s.rng.IntN(4) == 0 {
+				c.c.Widen(1 + s.rng.IntN(20))
+			}
+		}
 		if err := s.rest(); err != nil {
 			return err
 		}
 	}
-	return fmt.Errorf("STALLED: a clean stop does not end")
+}
+
+// obstruct has some clients do what could delay a stop: they receive nothing more of the
+// answers to their requests, or a few bytes now and then; they have sent half a request,
+// or nothing.
+func (s *brokerSim) obstruct() error {
+	if s.rng.IntN(2) == 0 {
+		return nil
+	}
+	for _, t := range s.openTopics() {
+		if p := t.parts[s.rng.IntN(len(t.parts))]; s.rng.IntN(2) == 0 {
+			if _, err := s.fetch(p, p.start, true); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range s.conns {
+		if s.rng.IntN(3) == 0 {
+			c.c.Window, c.trickles = 0, s.rng.IntN(3) == 0
+		}
+	}
+	for range s.rng.IntN(3) {
+		c, err := s.connect(s.rng.IntN(s.shards + 1))
+		if err != nil {
+			return err
+		}
+		if s.rng.IntN(2) == 0 {
+			half := formatter.AppendRequest(nil, kmsg.NewPtrMetadataRequest(), 1)
+			c.c.Send(half[:1+s.rng.IntN(len(half)-1)])
+		}
+	}
+	for range s.rng.IntN(10) {
+		if err := s.rest(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func init() {
@@ -1214,5 +1282,6 @@ func init() {
 		fault{"SearchReadsAtTime", "broker", 2, func(r *Run) { r.ShardFaults.SearchReadsAtTime = true }},
 		fault{"SearchFindsDeleted", "broker", 6, func(r *Run) { r.ShardFaults.SearchFindsDeleted = true }},
 		fault{"ProducerIDTwice", "broker", 2, func(r *Run) { r.ShardFaults.ProducerIDTwice = true }},
+		fault{"StopAwaitsPeers", "broker", 3, func(r *Run) { r.ShardFaults.StopAwaitsPeers = true }},
 	)
 }

@@ -22,7 +22,8 @@ type conn struct {
 	read func(k owed, resp kmsg.Response) error
 	now  func() ioring.Instant
 
-	private bool // of one client only, because its requests may wait for other clients
+	private  bool // of one client only, because its requests may wait for other clients
+	trickles bool // it receives a few bytes of its answers now and then
 }
 
 // owed is a request that has not been answered.

@@ -37,6 +37,7 @@ func (s *brokerSim) drawLimits() {
 	o.RetentionCheckNS = int64(s.pick(1e6, 20e6, 1e9))
 	o.Memory = m
 	o.ClusterID, o.TopicsMax, o.PartitionsMax, o.AutoCreateTopics, o.RequestTimeoutNS = "sim", 100, 100, false, 30e9
+	o.DrainNS = [...]int64{shard.DrainNS, shard.DrainNS, 300e3, 1}[s.run.Seed%4] // short: a stop gives requests up
 	o.EngineFaults, o.ShardFaults, o.Log = s.run.Faults, s.run.ShardFaults, s
 	s.o = o
 	s.mood = sim.RingOptions{Files: 1024, Sockets: 64, Depth: 1024, ShortWrites: s.pick(0, 0, 30), ShortReads: s.pick(0, 30), Again: s.pick(0, 0, 40), Late: s.pick(0, 0, 20)}

@@ -67,6 +67,30 @@ func TestProfile(t *testing.T) {
 	program.Refused(t, []string{"profile", "--data-dir", b.Dir, "--once"}, "no broker serves", "--data-dir")
 }
 
+// A client that asks for profiles and reads no answer delays neither other clients nor a
+// stop.
+func TestProfileClientThatReadsNothing(t *testing.T) {
+	b := program.Start(t)
+	idle, err := net.Dial("unix", filepath.Join(b.Dir, profileSocket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	for asked := 0; ; asked++ { // until the broker reads no more questions, as it cannot send its answers
+		idle.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		if _, err := idle.Write([]byte(strings.Repeat("\n", 100))); err != nil {
+			break
+		}
+		if asked == 100_000 {
+			t.Fatal("the broker reads questions without end")
+		}
+	}
+	program.Must(t, "", "profile", "--data-dir", b.Dir, "--once")
+	if err := b.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 // The path of a directory may be longer than the address of a socket can be, and a
 // dead broker's socket is no obstacle.
 func TestProfileInADeepDirectory(t *testing.T) {

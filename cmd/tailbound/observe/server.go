@@ -2,6 +2,7 @@ package observe
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -173,7 +174,8 @@ func (p *Server) session(conn net.Conn) {
 		p.mu.Unlock()
 	}()
 	since := time.Now()
-	in, out := bufio.NewReader(conn), bufio.NewWriter(conn)
+	in := bufio.NewReader(conn)
+	var out bytes.Buffer // an answer is sent after mu was released, because its reader may be slow
 	for {
 		conn.SetDeadline(time.Now().Add(profileIdle))
 		line, err := in.ReadSlice('\n')
@@ -184,27 +186,31 @@ func (p *Server) session(conn net.Conn) {
 		if len(line) > 1 && json.Unmarshal(line, &q) != nil {
 			return // not a line of this protocol
 		}
+		out.Reset()
 		p.mu.Lock()
 		begin := heapAllocs()
 		switch {
 		case q.Record:
 			var interval *recordedInterval
 			if interval, err = p.recorded(windows); err == nil {
-				err = json.NewEncoder(out).Encode(interval)
+				err = json.NewEncoder(&out).Encode(interval)
 			}
 		case q.SLO:
-			err = json.NewEncoder(out).Encode(p.slo())
+			err = json.NewEncoder(&out).Encode(p.slo())
 		case q.Tail != nil:
-			err = json.NewEncoder(out).Encode(p.tail(time.Duration(q.Tail.OverMS)*time.Millisecond, q.Tail.Count))
+			err = json.NewEncoder(&out).Encode(p.tail(time.Duration(q.Tail.OverMS)*time.Millisecond, q.Tail.Count))
 		default:
 			answer := p.profile(windows)
 			answer.SinceSeconds = answer.At.Sub(since).Seconds()
 			since = answer.At
-			err = json.NewEncoder(out).Encode(answer)
+			err = json.NewEncoder(&out).Encode(answer)
 		}
 		p.allocs += heapAllocs() - begin
 		p.mu.Unlock()
-		if err != nil || out.Flush() != nil {
+		if err != nil {
+			return
+		}
+		if _, err := conn.Write(out.Bytes()); err != nil {
 			return
 		}
 	}
