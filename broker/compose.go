@@ -75,6 +75,18 @@ func Compose(o Options, on Machine) (*Broker, error) {
 // Stop asks all shards to stop cleanly. Any thread may call it.
 func (b *Broker) Stop() { b.post.Stop() }
 
+// Reload has the broker act on those of the options that can change while it runs:
+// shard.Settings has them. Any thread may call it, until Stop.
+func (b *Broker) Reload(o Options) {
+	b.post.Reload(&shard.Settings{
+		AutoCreateTopics: o.AutoCreateTopics, PartitionsDefault: o.PartitionsDefault, RetentionCheckNS: o.RetentionCheckNS,
+		ConnsPerAddressMax: o.ConnsPerAddressMax, AddressLimits: o.AddressLimits, Groups: o.Groups,
+	})
+}
+
+// Reloaded says that the broker acts on what Reload was given. Any thread may call it.
+func (b *Broker) Reloaded() bool { return b.post.Reloaded() }
+
 // Shards returns all shards, for their published counters. Only the thread that runs a
 // shard may call the shard's other methods.
 func (b *Broker) Shards() []*shard.Shard { return b.shards }

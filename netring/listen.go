@@ -54,6 +54,15 @@ func (n *Net) Refusals() (count uint64, last Refusal) {
 	return n.stats.Refused + n.stats.RefusedPerAddress, n.listeners.refusal
 }
 
+// LimitAddresses changes how many connections one address may have, as in Options:
+// most, and exceptions from it. Connections that are open stay open.
+func (n *Net) LimitAddresses(most int, exceptions []AddressLimit) {
+	if most == 0 {
+		most = n.options.ConnsMax
+	}
+	n.options.ConnsPerAddressMax, n.options.AddressLimits = most, exceptions
+}
+
 // step keeps an Accept in flight on each listening socket, cancels it once Net
 // stops, and closes rejected sockets. first is the file slot of the first
 // listening socket. False: the ring is full.

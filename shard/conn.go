@@ -77,6 +77,14 @@ func (known *software) append(line []byte) []byte {
 	return append(append(append(line, ' '), known.version[:known.versionBytes]...), ')')
 }
 
+// limitConnections puts the latest limits on connections from one address into force, if
+// a running broker was given others. Connections that are open stay open.
+func (s *Shard) limitConnections() {
+	if settings := s.post.latest.Load(); settings != nil {
+		s.net.LimitAddresses(settings.ConnsPerAddressMax, settings.AddressLimits)
+	}
+}
+
 // protocolError logs a connection whose bytes are no Kafka request.
 func (s *Shard) protocolError(ev netring.Event) {
 	s.Timelines.Counters.Noise++

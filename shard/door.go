@@ -110,6 +110,17 @@ func (h Host) Wall() Wall { return h.shard.wall }
 // Stage is where the shard is between start and stop.
 func (h Host) Stage() Stage { return h.shard.stage }
 
+// Settings are other settings that the control shard has not acted on yet; nil: there are
+// none. They are told once.
+func (h Host) Settings() *Settings {
+	settings := h.shard.post.reload.Load()
+	if settings != nil && h.shard.post.reload.CompareAndSwap(settings, nil) {
+		h.shard.limitConnections()
+		return settings
+	}
+	return nil
+}
+
 // Failed says that the shard appends and acknowledges nothing more.
 func (h Host) Failed() bool { return h.shard.failed }
 

@@ -100,6 +100,7 @@ func (s *Shard) dataMail(mail Mail) {
 		s.o.RetentionCheckNS = int64(mail.A)
 		s.retention.at = min(s.retention.at, s.now+ioring.Instant(mail.A))
 		s.retention.agesAt = min(s.retention.agesAt, s.now+ioring.Instant(mail.A))
+		s.limitConnections()
 	case MailServe:
 		s.serve()
 	case MailClose:

@@ -34,7 +34,7 @@ const (
 	MailOpened      // data -> control: log a; code
 	MailDelete      // control -> data: delete log a
 	MailDeleted     // data -> control: log a; code
-	MailSettings    // control -> data: examine retention every a nanoseconds
+	MailSettings    // control -> data: examine retention every a nanoseconds; the post may have other Settings
 	MailNoRoom      // data -> control: the disk is full; control -> data: it is for another shard
 	MailServe       // control -> data: all logs are named; listen
 	MailServing     // data -> control: a logs belong to no topic and are set aside
@@ -109,6 +109,8 @@ type Post struct {
 	asleep []atomic.Uint32
 	wakers []Waker
 	stop   atomic.Uint32
+	reload atomic.Pointer[Settings] // not acted on yet
+	latest atomic.Pointer[Settings] // the last that came; nil: none
 }
 
 // NewPost makes the mailboxes of one control shard and n data shards, with room for
@@ -149,6 +151,19 @@ func (p *Post) Stop() {
 		}
 	}
 }
+
+// Reload has the broker act on other settings, which nothing changes afterwards. Any
+// thread may call it. Reloaded says when the control shard has acted on them; data shards
+// do so soon after.
+func (p *Post) Reload(settings *Settings) {
+	p.latest.Store(settings)
+	p.reload.Store(settings)
+	p.wakers[0].Wake()
+}
+
+// Reloaded says that the control shard has acted on all settings that came by Reload.
+// Any thread may call it.
+func (p *Post) Reloaded() bool { return p.reload.Load() == nil }
 
 func (p *Post) stopping() bool { return p.stop.Load() != 0 }
 

@@ -60,6 +60,17 @@ type Options struct {
 	Faults               Faults // planted bugs, for the simulator only
 }
 
+// Settings are the options that can change while the broker runs (Post.Reload). All of them
+// are given, also those that stay as they are.
+type Settings struct {
+	AutoCreateTopics   bool
+	PartitionsDefault  int
+	RetentionCheckNS   int64
+	ConnsPerAddressMax int // as in netring.Options
+	AddressLimits      []netring.AddressLimit
+	Groups             any // the control's: what it was made with, changed
+}
+
 // Faults are bugs that the simulator plants to prove that it finds them.
 type Faults struct {
 	DuplicateAckedEarly bool // a duplicate is acknowledged before its original is durable

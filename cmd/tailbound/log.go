@@ -43,7 +43,7 @@ type logLine struct {
 
 const (
 	logQueueMax = 1024
-	// logFlushMax is how long the end of the process waits for the reader of the log.
+	// logFlushMax is how long drain waits for the reader of the log.
 	logFlushMax = time.Second
 )
 
@@ -106,9 +106,9 @@ func (l *logger) Log(level shard.Level, from int, text []byte) {
 	l.put(logLine{record: record})
 }
 
-// close returns when every line is written, or after logFlushMax if the reader of the
-// log does not read. Lines logged after it may be lost.
-func (l *logger) close() {
+// drain returns when every line so far is written, or after logFlushMax if the reader of
+// the log does not read.
+func (l *logger) drain() {
 	done := make(chan struct{})
 	late := time.After(logFlushMax)
 	select {

@@ -42,7 +42,9 @@ name, or in a variable: TAILBOUND_ARENA for --arena. Flags go before variables,
 those before the file. --print-config shows what is in force and why.
 
 SIGTERM and SIGINT stop it cleanly within seconds; a second one at once. The
-exit status is 0 only after a clean stop.`,
+exit status is 0 only after a clean stop. SIGHUP has it read the file of --config
+again: the log says which settings changed and which need a restart. Where the
+terminal that it was started from has gone, SIGHUP stops it cleanly instead.`,
 		Example: `  tailbound serve --data-dir /var/lib/tailbound --listen 0.0.0.0:9092 --advertise broker.example.org
   tailbound serve --data-dir ./data --listen 127.0.0.1:9092 --shards 2 --cpus 2,3
   tailbound serve --data-dir ./data --ring-features 5.19   # as on an older kernel`,
@@ -61,7 +63,7 @@ exit status is 0 only after a clean stop.`,
 			case showMemory:
 				return printMemory(cmd.OutOrStdout(), &told.Values)
 			}
-			return serve(cmd, told.Values)
+			return serve(cmd, told, file)
 		},
 	}
 	flags := command.Flags()
@@ -81,9 +83,10 @@ const garbageMax = 512 << 20
 //	datadir.Open(); bind(); broker.Start(); announce(); await a signal; stop()
 //
 // It returns nil after a clean stop only.
-func serve(cmd *cobra.Command, v settings.Values) error {
+func serve(cmd *cobra.Command, told *settings.Set, file string) error {
+	v := told.Values
 	logger := newLogger(logHandler(os.Stderr, &v))
-	defer logger.close()
+	defer logger.drain()
 	for _, line := range settings.Misspelled(os.Environ()) {
 		logger.log.Warn(line)
 	}
@@ -155,12 +158,14 @@ func serve(cmd *cobra.Command, v settings.Values) error {
 		}
 		defer prometheus.Close()
 	}
-	signals := make(chan os.Signal, 4)
+	signals, hangups := make(chan os.Signal, 4), make(chan os.Signal, 1)
+	terminal := controllingTerminal()
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	signal.Notify(hangups, unix.SIGHUP)
 	signal.Ignore(unix.SIGPIPE) // otherwise Go ends the process when the reader of its output has gone
 
 	began := time.Now()
-	running, err := start(options, signals)
+	running, err := start(options, signals, hangups, terminal)
 	if _, broken := err.(startBroken); broken {
 		endAtOnce(logger, err)
 	}
@@ -181,11 +186,11 @@ func serve(cmd *cobra.Command, v settings.Values) error {
 	}
 	b := banner{settings: &v, listeners: listeners, found: found, disk: dir.Disk, buffered: dir.Buffered, cpus: dataCPUs, took: time.Since(began)}
 	b.announce(cmd.OutOrStdout(), logger.log)
-	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
-		logger.log.Warn("systemd could not be told of readiness", "error", err)
-	}
+	notify(logger.log, daemon.SdNotifyReady)
 	go watchdog(profiler, logger.log)
-	if err := untilStopped(running, signals, logger.log, func() { profiler.Close(v.DataDir) }); err != nil {
+	reloads := reloader{file: file, inForce: told, shards: v.Shards, broker: running, log: logger}
+	stop := stopper{running: running, log: logger.log, signals: signals, hangups: hangups, terminal: terminal, reload: reloads.reload, stopping: func() { profiler.Close(v.DataDir) }}
+	if err := stop.wait(); err != nil {
 		endAtOnce(logger, err)
 	}
 	return nil
@@ -195,7 +200,7 @@ func serve(cmd *cobra.Command, v settings.Values) error {
 // closes nothing that they use: another process could open the directory while they write
 // to it, or another file could get a descriptor that they write to.
 func endAtOnce(logger *logger, err error) {
-	logger.close()
+	logger.drain()
 	fmt.Fprintln(os.Stderr, "tailbound: "+err.Error())
 	os.Exit(1)
 }
@@ -224,9 +229,9 @@ func brokerOptions(v *settings.Values, dir *datadir.Directory) (broker.Options, 
 	return options, err
 }
 
-// start starts the broker. It returns early with an error on a signal, since recovery may
-// take long, and may be interrupted anywhere.
-func start(options broker.Options, signals <-chan os.Signal) (*broker.Process, error) {
+// start starts the broker. It returns early with an error on a signal that ends the
+// process, since recovery may take long, and may be interrupted anywhere.
+func start(options broker.Options, signals, hangups <-chan os.Signal, terminal terminal) (*broker.Process, error) {
 	type result struct {
 		running *broker.Process
 		err     error
@@ -236,11 +241,17 @@ func start(options broker.Options, signals <-chan os.Signal) (*broker.Process, e
 		running, err := broker.Start(options)
 		started <- result{running, err}
 	}()
-	select {
-	case r := <-started:
-		return r.running, r.err
-	case signal := <-signals:
-		return nil, startBroken{signal}
+	for {
+		select {
+		case r := <-started:
+			return r.running, r.err
+		case signal := <-signals:
+			return nil, startBroken{signal}
+		case signal := <-hangups: // a reload has nothing to do: the configuration was just read
+			if terminal.hungUp() {
+				return nil, startBroken{signal}
+			}
+		}
 	}
 }
 
@@ -255,23 +266,43 @@ func (b startBroken) Error() string {
 // seconds at most for everything else.
 const stopMax = 30 * time.Second
 
-// untilStopped waits for a signal, stops the broker and waits for that; stopping
-// runs in between. It returns early if the broker ends by itself.
-func untilStopped(running *broker.Process, signals <-chan os.Signal, log *slog.Logger, stopping func()) error {
+// stopper waits for a reason to stop, and stops a broker.
+type stopper struct {
+	running  *broker.Process
+	log      *slog.Logger
+	signals  <-chan os.Signal // each asks for the end
+	hangups  <-chan os.Signal // of SIGHUP
+	terminal terminal
+	reload   func()
+	stopping func() // called before the broker is told to stop
+}
+
+// wait waits for a signal, stops the broker and waits for that. It returns early if the
+// broker ends by itself.
+func (s *stopper) wait() error {
 	done := make(chan error, 1)
-	go func() { done <- running.Wait() }()
-	select {
-	case err := <-done:
-		if err == nil {
-			err = errors.New("the broker stopped by itself")
+	go func() { done <- s.running.Wait() }()
+	var why os.Signal
+	for why == nil {
+		select {
+		case err := <-done:
+			if err == nil {
+				err = errors.New("the broker stopped by itself")
+			}
+			return err
+		case why = <-s.signals:
+		case signal := <-s.hangups:
+			if s.terminal.hungUp() {
+				why = signal
+			} else {
+				s.reload()
+			}
 		}
-		return err
-	case signal := <-signals:
-		log.Info("stopping", "signal", signal.String())
-		stopping()
-		daemon.SdNotify(false, daemon.SdNotifyStopping)
-		running.Stop()
 	}
+	s.log.Info("stopping", "signal", why.String())
+	s.stopping()
+	s.running.Stop()
+	notify(s.log, daemon.SdNotifyStopping)
 	asked := time.Now()
 	overdue := time.After(stopMax)
 	for {
@@ -280,15 +311,16 @@ func untilStopped(running *broker.Process, signals <-chan os.Signal, log *slog.L
 			if err != nil {
 				return err
 			}
-			log.Info("stopped cleanly")
+			s.log.Info("stopped cleanly")
 			return nil
-		case signal := <-signals:
+		case signal := <-s.signals:
 			// timeout(1) signals a process and then its group, which is one request to stop.
 			if time.Since(asked) > 500*time.Millisecond {
 				return fmt.Errorf("stopped at once by a second %s; the next start recovers", signal)
 			}
+		case <-s.hangups: // a terminal that goes may send it twice, and there is nothing to reload any more
 		case <-overdue:
-			return fmt.Errorf("stopping took more than %s: shards %v wait for the disk; stopped at once, the next start recovers", stopMax, running.Running())
+			return fmt.Errorf("stopping took more than %s: shards %v wait for the disk; stopped at once, the next start recovers", stopMax, s.running.Running())
 		}
 	}
 }

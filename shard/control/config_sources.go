@@ -148,6 +148,20 @@ func addressLimits(all []netring.AddressLimit) string {
 	return string(list)
 }
 
+// reload acts on other settings than the broker was started with, if there are any. What
+// was set for nodes and topics still takes precedence.
+func (c *control) reload() {
+	settings := c.shard.Settings()
+	if settings == nil {
+		return
+	}
+	started := &c.started
+	started.AutoCreateTopics, started.PartitionsDefault, started.RetentionCheckNS = settings.AutoCreateTopics, settings.PartitionsDefault, settings.RetentionCheckNS
+	started.Net.ConnsPerAddressMax, started.Net.AddressLimits = settings.ConnsPerAddressMax, settings.AddressLimits
+	started.Groups = settings.Groups.(GroupOptions)
+	c.configureBrokers()
+}
+
 // configureBrokers puts what was set for brokers into force, here and at the data shards.
 // It does not send the topics' configurations that depend on it: see configureTopic.
 func (c *control) configureBrokers() {

@@ -109,6 +109,9 @@ func (c *control) Step() {
 			}
 		}
 	}
+	if c.shard.Stage() == shard.StageServing {
+		c.reload()
+	}
 	c.stepGroups()
 	c.stepChanges()
 	if c.gaveUp {

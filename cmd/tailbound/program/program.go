@@ -53,6 +53,7 @@ type Broker struct {
 	Log       *Output // its stderr
 	Stdout    *Output
 	Stop      func() error // SIGTERM; the exit status' error
+	Signal    func(os.Signal)
 }
 
 // Output is what a process has written so far. It may be read while the process
@@ -109,6 +110,7 @@ func (b *Broker) Again(t *testing.T, args ...string) {
 			}
 		}
 	}()
+	b.Signal = func(signal os.Signal) { cmd.Process.Signal(signal) }
 	stopped, log := false, b.Log
 	b.Stop = func() error {
 		if stopped {

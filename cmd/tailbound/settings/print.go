@@ -36,10 +36,14 @@ func (s *Set) Print(out io.Writer, version string, chosen map[string]Chosen) err
 // comment.
 func Example(out io.Writer) error {
 	set := Define(pflag.NewFlagSet("", pflag.ContinueOnError))
-	_, err := fmt.Fprintln(out, "# Settings of `tailbound serve --config FILE`. TAILBOUND_... variables go before\n# the file, and flags before both.")
+	_, err := fmt.Fprintln(out, "# Settings of `tailbound serve --config FILE`. TAILBOUND_... variables go before\n# the file, and flags before both. On SIGHUP a running broker reads the file again:\n# it acts on settings that are marked \"reloads\"; the others need a restart.")
 	for i := range table {
 		row := &table[i]
-		fmt.Fprintf(out, "\n# %s\n# %s\n#%s: %s\n", row.usage(), row.variable(), row.name, row.inYAML(set.flag(row).DefValue))
+		mark := ""
+		if row.reloads {
+			mark = "; reloads"
+		}
+		fmt.Fprintf(out, "\n# %s\n# %s%s\n#%s: %s\n", row.usage(), row.variable(), mark, row.name, row.inYAML(set.flag(row).DefValue))
 	}
 	return err
 }

@@ -30,6 +30,9 @@ type setting struct {
 	// check is the error for a value that the bounds alone cannot judge: text in a
 	// form of its own, or a value that contradicts another setting. nil: all is said.
 	check func(*Values) error
+	// reloads: a running broker acts on a new value when it reads its configuration
+	// again. The others need a restart.
+	reloads bool
 	// set gives the broker's options the value. nil: the value is acted on by serve.
 	set func(*Values, *broker.Options)
 }

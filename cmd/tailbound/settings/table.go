@@ -116,12 +116,12 @@ var table = []setting{{
 	field: text{at: func(v *Values) *string { return &v.RingFeatures }, initial: "all"},
 	check: func(v *Values) error { _, err := ioring.ParseMask(v.RingFeatures); return err },
 }, {
-	name:  "log-level",
+	name: "log-level", reloads: true,
 	doc:   "debug, info, warn or error",
 	field: text{at: func(v *Values) *string { return &v.LogLevel }, initial: "info"},
 	check: func(v *Values) error { _, err := ParseLogLevel(v.LogLevel); return err },
 }, {
-	name:  "log-format",
+	name: "log-format", reloads: true,
 	doc:   "{bounds}",
 	field: text{at: func(v *Values) *string { return &v.LogFormat }, initial: "text", words: []string{"text", "json"}},
 }, {
@@ -140,12 +140,12 @@ var table = []setting{{
 	doc:   "allow a file system without direct I/O, such as tmpfs, for trying out: nothing is durable then",
 	field: toggle{at: func(v *Values) *bool { return &v.Buffered }},
 }, {
-	name: "auto-create-topics", kafka: cluster.AutoCreateTopics,
+	name: "auto-create-topics", kafka: cluster.AutoCreateTopics, reloads: true,
 	doc:   "create a topic that a client asks for ({kafka})",
 	field: toggle{at: func(v *Values) *bool { return &v.AutoCreateTopics }, initial: defaults.AutoCreateTopics},
 	set:   func(v *Values, o *broker.Options) { o.AutoCreateTopics = v.AutoCreateTopics },
 }, {
-	name: "num-partitions", kafka: cluster.NumPartitions,
+	name: "num-partitions", kafka: cluster.NumPartitions, reloads: true,
 	doc:   "partitions of a topic that is created without a number",
 	field: quantity[int]{at: func(v *Values) *int { return &v.NumPartitions }, initial: defaults.PartitionsDefault},
 	check: func(v *Values) error {
@@ -171,7 +171,7 @@ var table = []setting{{
 	field: quantity[int]{at: func(v *Values) *int { return &v.ConnsMax }, initial: defaults.ConnsMax, min: 1, max: connsMax},
 	set:   func(v *Values, o *broker.Options) { o.ConnsMax = v.ConnsMax },
 }, {
-	name: "max-connections-per-ip", kafka: "max.connections.per.ip",
+	name: "max-connections-per-ip", kafka: "max.connections.per.ip", reloads: true,
 	doc:   "of them, of one address ({kafka})",
 	field: quantity[int]{at: func(v *Values) *int { return &v.ConnsPerIP }, initial: math.MaxInt32},
 	check: func(v *Values) error {
@@ -188,7 +188,7 @@ var table = []setting{{
 		}
 	},
 }, {
-	name: "max-connections-per-ip-overrides", kafka: "max.connections.per.ip.overrides",
+	name: "max-connections-per-ip-overrides", kafka: "max.connections.per.ip.overrides", reloads: true,
 	doc:   "addresses with a number of their own, such as 10.1.2.3:200,[::1]:20 ({kafka})",
 	field: text{at: func(v *Values) *string { return &v.IPOverrides }},
 	check: func(v *Values) error { _, err := ParseAddressLimits(v.IPOverrides); return err },
@@ -199,24 +199,24 @@ var table = []setting{{
 	field: quantity[int]{at: func(v *Values) *int { return &v.FetchSessions }, initial: defaults.FetchSessionsMax, max: fetchSessionsMax},
 	set:   func(v *Values, o *broker.Options) { o.FetchSessionsMax = v.FetchSessions },
 }, {
-	name: "retention-check-interval", kafka: cluster.RetentionCheckMS,
+	name: "retention-check-interval", kafka: cluster.RetentionCheckMS, reloads: true,
 	doc:     "how often the age of each partition is held against retention.ms ({kafka}); its size is looked at every second",
 	field:   quantity[time.Duration]{at: func(v *Values) *time.Duration { return &v.RetentionCheck }, initial: time.Duration(defaults.RetentionCheckNS), min: 1},
 	refusal: "it is longer than nothing",
 	set:     func(v *Values, o *broker.Options) { o.RetentionCheckNS = int64(v.RetentionCheck) },
 }, {
-	name: "group-initial-rebalance-delay", kafka: cluster.RebalanceDelayMS,
+	name: "group-initial-rebalance-delay", kafka: cluster.RebalanceDelayMS, reloads: true,
 	doc:     "how long an empty group waits for more members ({kafka})",
 	field:   quantity[time.Duration]{at: func(v *Values) *time.Duration { return &v.GroupDelay }, initial: milliseconds(defaults.Groups.InitialRebalanceDelayMS), max: math.MaxInt64},
 	refusal: "it is not less than nothing",
 	set:     func(v *Values, o *broker.Options) { o.Groups.InitialRebalanceDelayMS = v.GroupDelay.Milliseconds() },
 }, {
-	name: "group-min-session-timeout", kafka: cluster.SessionMinMS,
+	name: "group-min-session-timeout", kafka: cluster.SessionMinMS, reloads: true,
 	doc:   "shortest session a member may ask for ({kafka})",
 	field: quantity[time.Duration]{at: func(v *Values) *time.Duration { return &v.SessionMin }, initial: milliseconds(defaults.Groups.SessionTimeoutMinMS), min: time.Millisecond},
 	set:   func(v *Values, o *broker.Options) { o.Groups.SessionTimeoutMinMS = v.SessionMin.Milliseconds() },
 }, {
-	name: "group-max-session-timeout", kafka: cluster.SessionMaxMS,
+	name: "group-max-session-timeout", kafka: cluster.SessionMaxMS, reloads: true,
 	doc:   "longest session a member may ask for ({kafka})",
 	field: quantity[time.Duration]{at: func(v *Values) *time.Duration { return &v.SessionMax }, initial: milliseconds(defaults.Groups.SessionTimeoutMaxMS)},
 	check: func(v *Values) error {
@@ -227,12 +227,12 @@ var table = []setting{{
 	},
 	set: func(v *Values, o *broker.Options) { o.Groups.SessionTimeoutMaxMS = v.SessionMax.Milliseconds() },
 }, {
-	name: "group-max-size", kafka: cluster.GroupSizeMax,
+	name: "group-max-size", kafka: cluster.GroupSizeMax, reloads: true,
 	doc:   "members of one group ({kafka})",
 	field: quantity[int]{at: func(v *Values) *int { return &v.GroupSizeMax }, initial: defaults.Groups.GroupSizeMax, min: 1},
 	set:   func(v *Values, o *broker.Options) { o.Groups.GroupSizeMax = v.GroupSizeMax },
 }, {
-	name: "group-consumer-migration-policy", kafka: cluster.ConsumerMigration,
+	name: "group-consumer-migration-policy", kafka: cluster.ConsumerMigration, reloads: true,
 	doc:   "which groups with members change between the classic and the consumer protocol: bidirectional, upgrade, downgrade or disabled ({kafka})",
 	field: text{at: func(v *Values) *string { return &v.GroupMigration }, initial: defaults.Groups.Migration.String()},
 	check: func(v *Values) error {
@@ -245,7 +245,7 @@ var table = []setting{{
 		o.Groups.Migration, _ = cluster.ParseMigrationPolicy(v.GroupMigration)
 	},
 }, {
-	name: "offsets-retention", kafka: cluster.OffsetsRetentionMins,
+	name: "offsets-retention", kafka: cluster.OffsetsRetentionMins, reloads: true,
 	doc:   "how long an empty group's offsets are kept ({kafka})",
 	field: quantity[time.Duration]{at: func(v *Values) *time.Duration { return &v.OffsetsRetention }, initial: milliseconds(defaults.Groups.OffsetsRetentionMS), min: time.Millisecond},
 	set:   func(v *Values, o *broker.Options) { o.Groups.OffsetsRetentionMS = v.OffsetsRetention.Milliseconds() },
