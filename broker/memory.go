@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 
+	"github.com/tailbound/tailbound/cluster/groups"
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/engine/recovery"
 	"github.com/tailbound/tailbound/ioring"
@@ -211,6 +212,18 @@ func PlanPools(o Options, i int) (shard.Plan, error) {
 	}
 	defer arena.Unmap()
 	return shard.PlanPools(arena, shardOptions(o, plan, i))
+}
+
+// GroupPools is what consumer groups take of Go's heap when there are as many as may be.
+// None of it is taken before.
+func GroupPools(o Options) []shard.Pool {
+	pool := func(name string, count, each int) shard.Pool {
+		return shard.Pool{Name: name, Count: count, Each: each, Bytes: count * each}
+	}
+	return []shard.Pool{
+		pool("groups", o.Groups.GroupsMax, groups.GroupHeapBytes),
+		pool("members, subscriptions and offsets, counted bytes", o.Groups.BytesMax, groups.CountedHeapBytes),
+	}
 }
 
 // MailboxBytes returns the memory of the mailboxes between all shards, which is outside

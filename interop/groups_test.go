@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -947,6 +951,133 @@ func TestGroupWaits(t *testing.T) {
 	}
 	if err := b.start(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestGroupsMax: where there are as many groups as may be, a new member's client tries again until there is room, and the log and a gauge say why. Groups that
+// hold nothing make room, and those that do lose nothing, also after a restart.
+func TestGroupsMax(t *testing.T) {
+	needReal(t, "it is about the broker's bounds")
+	const most = 4
+	b := ownBroker(t, append(slices.Clone(groupFlags), "--groups-max", strconv.Itoa(most))...)
+	topic := topicName(t)
+	createTopic(t, b, topic, 1)
+	w := dialTo(t, b.addr())
+	commit := func(group string, offset int64) int16 {
+		t.Helper()
+		return mustAsk[*kmsg.OffsetCommitResponse](t, w, commitRequest(group, topic, 0, offset)).Topics[0].Partitions[0].ErrorCode
+	}
+	gone := 0 // commits of groups that were deleted
+	for _, name := range clientNames {
+		client, ok := groupClients[name]
+		if !ok || name != "franz-go" && os.Getenv("TAILBOUND_TESTS") != "long" {
+			continue
+		}
+		// A group that has been left, without offsets, is no obstacle.
+		left := mustAsk[*kmsg.JoinGroupResponse](t, w, joinRequest(3, "left", ""))
+		leave := kmsg.NewPtrLeaveGroupRequest()
+		leave.Group, leave.MemberID = "left", left.MemberID
+		mustAsk[*kmsg.LeaveGroupResponse](t, w, leave)
+		f := newFlock(t, b, 1)
+		f.join, f.assignor = client.join, client.assignors[0]
+		f.write(10)
+		for i := range most {
+			f.until("committed", func() (bool, string) { // what makes room is looked for once a second
+				code := commit(fmt.Sprintf("kept-%d", i), int64(100*i+gone))
+				return code == 0, fmt.Sprintf("group %d of %d: %v", i+1, most, kerr.ErrorForCode(code))
+			})
+		}
+		if code := commit("one-more", 1); code != kerr.CoordinatorNotAvailable.Code {
+			t.Fatalf("a commit for a group more: %v", kerr.ErrorForCode(code))
+		}
+		if r := mustAsk[*kmsg.JoinGroupResponse](t, w, joinRequest(3, "one-more", "")); r.ErrorCode != kerr.CoordinatorNotAvailable.Code {
+			t.Fatalf("a join of a group more: %v", kerr.ErrorForCode(r.ErrorCode))
+		}
+		leaveGroup, _ := f.member("")
+		f.until("in the log", func() (bool, string) {
+			said := b.out.tail()
+			return strings.Contains(said, "--groups-max") && strings.Contains(said, f.group), said
+		})
+		if f.seen.count() > 0 {
+			t.Errorf("%s: a consumer has records and no group", name)
+		}
+		if rs, err := f.adm.DeleteGroups(within(t, time.Minute), "kept-0"); err != nil || rs["kept-0"].Err != nil {
+			t.Fatal(rs, err)
+		}
+		f.sees()
+		leaveGroup()
+		f.until("without members", func() (bool, string) {
+			rs, err := f.adm.DeleteGroups(within(t, time.Minute), f.group)
+			return err == nil && rs[f.group].Err == nil, fmt.Sprint(rs, err)
+		})
+		gone++
+	}
+	if code := commit("kept-0", 7); code != 0 {
+		t.Fatal(kerr.ErrorForCode(code))
+	}
+	out, err := exec.Command(b.binary, "profile", "--data-dir", b.dir, "--once", "--output", "json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	gauge := regexp.MustCompile(`"name":\s*"groups",\s*"used":\s*(\d+),\s*"max":\s*(\d+)`).FindStringSubmatch(string(out))
+	if len(gauge) != 3 || gauge[1] != strconv.Itoa(most) || gauge[2] != strconv.Itoa(most) {
+		t.Errorf("the gauge of groups: %q, want %d of %d", gauge, most, most)
+	}
+	b.again(t, "--groups-max", "2") // fewer than there are
+	w = dialTo(t, b.addr())
+	for i := range most {
+		fetch := kmsg.NewPtrOffsetFetchRequest()
+		fetch.Version, fetch.Group = 5, fmt.Sprintf("kept-%d", i)
+		r := mustAsk[*kmsg.OffsetFetchResponse](t, w, fetch)
+		want := int64(100*i + gone - 1)
+		if i == 0 {
+			want = 7
+		}
+		if len(r.Topics) != 1 || r.Topics[0].Partitions[0].Offset != want {
+			t.Errorf("group %d after a restart: %+v, want offset %d", i, r.Topics, want)
+		}
+	}
+	if code := commit("kept-1", 8); code != 0 {
+		t.Errorf("a commit of a group that is there: %v", kerr.ErrorForCode(code))
+	}
+}
+
+// TestManyGroups: as many groups as the setting allows, with ids as long as they may be, are listed in one answer, before and after a restart.
+func TestManyGroups(t *testing.T) {
+	if os.Getenv("TAILBOUND_TESTS") != "long" {
+		t.Skip("it takes a minute")
+	}
+	needReal(t, "it is about the broker's bounds")
+	const most = 50_000
+	b := ownBroker(t, "--groups-max", strconv.Itoa(most))
+	topic := topicName(t)
+	createTopic(t, b, topic, 1)
+	w := dialTo(t, b.addr())
+	w.SetDeadline(time.Now().Add(5 * time.Minute))
+	const pipelined = 50
+	for i := 0; i < most; i += pipelined {
+		var all []byte
+		for k := range pipelined {
+			all = append(all, frame(commitRequest(fmt.Sprintf("%0249d", i+k), topic, 0, 1), int32(i+k))...)
+		}
+		if _, err := w.Write(all); err != nil {
+			t.Fatal(err)
+		}
+		for k := range pipelined {
+			r, err := w.receive(commitRequest("", topic, 0, 1), int32(i+k))
+			if err != nil || r.(*kmsg.OffsetCommitResponse).Topics[0].Partitions[0].ErrorCode != 0 {
+				t.Fatalf("group %d: %+v, %v", i+k, r, err)
+			}
+		}
+	}
+	for range 2 {
+		list := kmsg.NewPtrListGroupsRequest()
+		list.Version = 5
+		w = dialTo(t, b.addr())
+		if got := len(mustAsk[*kmsg.ListGroupsResponse](t, w, list).Groups); got != most {
+			t.Errorf("%d groups are listed", got)
+		}
+		b.again(t, "--groups-max", strconv.Itoa(most))
 	}
 }
 

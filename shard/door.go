@@ -80,6 +80,8 @@ type Control interface {
 	Next() ioring.Instant
 	// Idle says that no client and no data shard waits for an answer.
 	Idle() bool
+	// Gauges reports how full the control's own pools are, one call each.
+	Gauges(report func(name string, used, peak, max int))
 	// GiveUp drops what would delay a stop: changes that have not begun, and mail to data
 	// shards that was not sent. Idle becomes true when what is under way has ended.
 	GiveUp()

@@ -62,4 +62,7 @@ func (s *Shard) gauges() {
 	level("cold reads", log.DiskReads, 0, log.DiskReadsMax)
 	level("spare files", log.Recycled, 0, log.RecycledMax)
 	level("logs", log.Logs, 0, log.LogsMax)
+	if s.control != nil {
+		s.control.Gauges(level)
+	}
 }

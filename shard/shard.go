@@ -244,9 +244,11 @@ func Open(world World, o Options) (*Shard, error) {
 	return s, nil
 }
 
+// newMailMemory makes the memory for requests and replies that cross shards. The largest
+// is half of it or 4 MiB.
 func newMailMemory(arena *mem.Arena, bytes int) (*mem.Buddy, error) {
-	block := min(1<<20, bytes)
-	return mem.NewBuddy(arena, "mail", 256, block*4, max(1, bytes/(block*4)))
+	largest := max(min(4<<20, bytes*4), bytes/2)
+	return mem.NewBuddy(arena, "mail", 256, largest, max(1, bytes/largest))
 }
 
 // makeTables makes the tables of fixed size that are not in the arena.

@@ -118,8 +118,8 @@ func (c *Coordinator) ConsumerHeartbeat(at Time, ticket uint64, req *ConsumerReq
 	case !ok && req.Epoch != cluster.EpochJoin:
 		c.refuseConsumer(ticket, kafka.GroupIDNotFound, "Group "+req.Group+" not found.")
 		return
-	case !ok && len(c.groups) >= c.options.GroupsMax:
-		c.refuseConsumer(ticket, kafka.GroupMaxSizeReached, "There are as many groups as there can be.")
+	case !ok && !c.hasRoomForGroup():
+		c.refuseConsumer(ticket, c.refused(GroupsBound, req.Group, req.ClientID), "There are as many groups as there can be.")
 		return
 	case !ok:
 		group = c.list(req.Group)
@@ -248,7 +248,7 @@ func (c *Coordinator) admit(group *group, consumer *consumerGroup, old, member *
 		more++
 	}
 	if more > 0 && c.consumers+more > c.options.ConsumersMax {
-		return kafka.GroupMaxSizeReached, "There are as many consumers as there can be."
+		return c.refused(ConsumersBound, group.id, member.ClientID), "There are as many consumers as there can be."
 	}
 	members := slices.Clone(consumer.members)
 	if old != nil {
@@ -271,8 +271,12 @@ func (c *Coordinator) admit(group *group, consumer *consumerGroup, old, member *
 		}
 		if epoch > consumer.assigned {
 			targets = assign(preferred(members), topics, in)
-			if !c.holds(group, members, targets, more > 0) {
+			bytes := consumerBytes(members, targets)
+			if bytes+cluster.GroupFixedBytes+len(group.id) > c.options.GroupBytesMax {
 				return kafka.GroupMaxSizeReached, "The group would have more than can be stored of one."
+			}
+			if more > 0 && !c.hasBytes(bytes-group.bytes) {
+				return c.refused(BytesBound, group.id, member.ClientID), "The groups would have more than can be stored of all."
 			}
 		}
 	}
@@ -488,18 +492,14 @@ func preferred(members []*consumerMember) string {
 	return AssignUniform
 }
 
-// holds says whether a group with these members and targets keeps the bounds. Each
+// consumerBytes bounds what is stored of these members with these targets. Each
 // partition is in at most one target and in at most one member's Assigned or
 // Revoking, so twice the targets bounds what is stored.
-func (c *Coordinator) holds(group *group, members []*consumerMember, targets [][]cluster.TopicPartitions, grows bool) bool {
-	bytes := 0
+func consumerBytes(members []*consumerMember, targets [][]cluster.TopicPartitions) (bytes int) {
 	for i, member := range members {
 		bytes += member.CountedBytes() - cluster.PartitionsBytes(member.Target) + 2*cluster.PartitionsBytes(targets[i])
 	}
-	if bytes+cluster.GroupFixedBytes+len(group.id) > c.options.GroupBytesMax {
-		return false
-	}
-	return !grows || c.bytes+c.state.GroupBytes()+bytes-group.bytes <= c.options.BytesMax
+	return bytes
 }
 
 func (c *Coordinator) dropAllPending(group *group) {

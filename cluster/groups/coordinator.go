@@ -64,6 +64,7 @@ type Faults struct {
 	StaleEpochTaken    bool // a commit's member epoch is not checked
 	SessionsNeverEnd   bool // sessions of members of the consumer protocol never time out
 	UpgradeForgets     bool // a group that changes to the consumer protocol forgets what its members have
+	EmptyGroupsStay    bool // empty groups without offsets make no room for others
 	DowngradeQuiet     bool // a group that changes to the classic protocol does not rebalance
 }
 
@@ -124,6 +125,8 @@ type Coordinator struct {
 	storing   []pendingStore // changes that wait for Stored, in order
 	effects   []Effect
 	closed    bool
+	refusals  Refusals // bounds.go
+	roomAt    int64    // no group makes room before
 }
 
 // group is one live group.
@@ -348,8 +351,8 @@ func (c *Coordinator) Join(at Time, ticket uint64, req *JoinRequest) {
 	case req.MemberID != "":
 		c.refuseJoin(ticket, kafka.UnknownMemberID, req.MemberID)
 		return
-	case len(c.groups) >= c.options.GroupsMax:
-		c.refuseJoin(ticket, kafka.GroupMaxSizeReached, "")
+	case !c.hasRoomForGroup():
+		c.refuseJoin(ticket, c.refused(GroupsBound, req.Group, req.ClientID), "")
 		return
 	default:
 		group = c.list(req.Group)
@@ -516,8 +519,8 @@ func (c *Coordinator) Commit(at Time, ticket uint64, req *CommitRequest, topics 
 		return kafka.GroupIDNotFound
 	case req.Generation >= 0:
 		return kafka.IllegalGeneration
-	case len(c.groups) >= c.options.GroupsMax:
-		return kafka.PolicyViolation
+	case !c.hasRoomForGroup():
+		return c.refused(GroupsBound, req.Group, "")
 	}
 	if ok && (group.state == Stable || group.state == PreparingRebalance) {
 		if member := group.byID[req.MemberID]; member != nil {
@@ -533,8 +536,11 @@ func (c *Coordinator) Commit(at Time, ticket uint64, req *CommitRequest, topics 
 		if stored, ok := c.state.Group(req.Group); ok {
 			have = stored.OffsetBytes()
 		}
-		if have+more > c.options.OffsetBytesMax || c.state.GroupBytes()+c.bytes+more > c.options.BytesMax {
+		if have+more > c.options.OffsetBytesMax {
 			return kafka.InvalidCommitOffsetSize
+		}
+		if !c.hasBytes(more) {
+			return c.refused(BytesBound, req.Group, "")
 		}
 	}
 	change := cluster.CommitOffsets(req.Group, topics)

@@ -378,6 +378,7 @@ func TestGroups(t *testing.T) {
 				b.o.GroupsMax = int(a.num("groups", int64(b.o.GroupsMax)))
 				b.o.GroupBytesMax = int(a.num("group-bytes", int64(b.o.GroupBytesMax)))
 				b.o.OffsetBytesMax = int(a.num("offset-bytes", int64(b.o.OffsetBytesMax)))
+				b.o.BytesMax = int(a.num("bytes", int64(b.o.BytesMax)))
 				b.o.OffsetsRetentionMS = a.num("retention", b.o.OffsetsRetentionMS)
 				b.o.ConsumerGroupSizeMax = int(a.num("consumers", int64(b.o.ConsumerGroupSizeMax)))
 				b.o.ConsumersMax = int(a.num("all-consumers", int64(b.o.ConsumersMax)))
@@ -494,6 +495,12 @@ func TestGroups(t *testing.T) {
 						b.said.WriteString(" classic")
 					}
 					b.said.WriteString("\n")
+				}
+			case "bounds":
+				r := b.c.Refusals()
+				say("%d refused", r.Count)
+				if r.Count > 0 {
+					say("the last: %s of at most %d, group %s, client %q", [...]string{"groups", "members", "consumers", "bytes"}[r.Bound], r.Max, r.Group, r.ClientID)
 				}
 			case "may-fetch":
 				var who *string

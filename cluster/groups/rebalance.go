@@ -13,7 +13,8 @@ import (
 
 // join handles a join of a listed group.
 func (c *Coordinator) join(group *group, ticket uint64, req *JoinRequest) {
-	if !group.accepts(req.MemberID, c.options.GroupSizeMax) || !c.hasRoomFor(group, req) {
+	more, isNew := c.growth(group, req)
+	if !group.accepts(req.MemberID, c.options.GroupSizeMax) || more > 0 && group.bytes+more > c.options.GroupBytesMax {
 		// A member that joins again too late in a rebalance is removed.
 		c.refuseJoin(ticket, kafka.GroupMaxSizeReached, "")
 		c.dropPending(group, req.MemberID)
@@ -21,6 +22,14 @@ func (c *Coordinator) join(group *group, ticket uint64, req *JoinRequest) {
 			c.remove(group, member)
 			c.rebalance(group)
 		}
+		return
+	}
+	switch {
+	case isNew && c.members >= c.options.MembersMax:
+		c.refuseJoin(ticket, c.refused(MembersBound, group.id, req.ClientID), "")
+		return
+	case more > 0 && !c.hasBytes(more):
+		c.refuseJoin(ticket, c.refused(BytesBound, group.id, req.ClientID), req.MemberID)
 		return
 	}
 	if !group.supports(req.ProtocolType, req.Protocols) {
@@ -90,20 +99,18 @@ func (g *group) accepts(memberID string, sizeMax int) bool {
 	return true
 }
 
-// hasRoomFor says whether the join keeps the bounds of members and bytes.
-func (c *Coordinator) hasRoomFor(group *group, req *JoinRequest) bool {
-	more := memberBytes(req.NewID, req.InstanceID, req.ClientID, req.ClientHost, req.Protocols)
+// growth returns how many bytes more the members have after the join, and whether there
+// is one member more.
+func (c *Coordinator) growth(group *group, req *JoinRequest) (more int, isNew bool) {
+	more = memberBytes(req.NewID, req.InstanceID, req.ClientID, req.ClientHost, req.Protocols)
 	old := group.byID[req.MemberID]
 	if old == nil && req.InstanceID != "" && req.MemberID == "" {
 		old = group.static[req.InstanceID]
 	}
-	switch {
-	case old != nil:
-		more -= old.bytes()
-	case !group.isPending(req.MemberID) && c.members >= c.options.MembersMax:
-		return false
+	if old != nil {
+		return more - old.bytes(), false
 	}
-	return more <= 0 || group.bytes+more <= c.options.GroupBytesMax && c.bytes+c.state.GroupBytes()+more <= c.options.BytesMax
+	return more, req.MemberID == ""
 }
 
 func memberBytes(id, instance, clientID, clientHost string, protocols []cluster.GroupProtocol) int {
@@ -514,8 +521,12 @@ func (c *Coordinator) sync(group *group, ticket uint64, req *SyncRequest) {
 	}
 	storing := pendingStore{kind: storingAssignment, group: group, generation: group.generation, assignment: assignment}
 	change := cluster.PutGroup(group.durable(assignment))
-	if len(change) > c.options.GroupBytesMax || c.bytes+c.state.GroupBytes()+len(change) > c.options.BytesMax {
+	if len(change) > c.options.GroupBytesMax {
 		c.assigned(group, &storing, kafka.UnknownServerError) // as Kafka answers a record that is too large
+		return
+	}
+	if !c.hasBytes(len(change)) {
+		c.assigned(group, &storing, c.refused(BytesBound, group.id, group.byID[req.MemberID].clientID))
 		return
 	}
 	group.assigns = group.generation

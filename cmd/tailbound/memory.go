@@ -41,11 +41,13 @@ func printMemory(out io.Writer, v *settings.Values) error {
 	if err != nil {
 		return err
 	}
+	fmt.Fprintln(table, "\t\t\t\t\nconsumer groups, if there are as many as may be\t\t\t\t")
+	groups := printPools(table, "Go's heap, as groups come", broker.GroupPools(options))
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "\nthe process: arenas %s + tables %s + mail between shards %s = %s,\nand of Go's heap at most %s more: the control shard's requests, and profiles\n",
-		term.BinaryBytes(arenas), term.BinaryBytes(heap), term.BinaryBytes(mail), term.BinaryBytes(arenas+heap+mail), term.BinaryBytes(garbageMax))
+	_, err = fmt.Fprintf(out, "\nthe process: arenas %s + tables %s + mail between shards %s = %s;\nwith groups %s,\nand of Go's heap at most %s more: the control shard's requests, and profiles\n",
+		term.BinaryBytes(arenas), term.BinaryBytes(heap), term.BinaryBytes(mail), term.BinaryBytes(arenas+heap+mail), term.BinaryBytes(arenas+heap+mail+groups), term.BinaryBytes(garbageMax))
 	return err
 }
 

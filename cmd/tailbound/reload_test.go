@@ -99,6 +99,7 @@ func TestReload(t *testing.T) {
 		"group-initial-rebalance-delay":    {"20ms", "group.initial.rebalance.delay.ms", "20"},
 		"group-min-session-timeout":        {"2s", "group.min.session.timeout.ms", "2000"},
 		"group-max-session-timeout":        {"20m", "group.max.session.timeout.ms", "1200000"},
+		"groups-max":                       {value: "9000"},
 		"group-max-size":                   {"7", "group.max.size", "7"},
 		"group-consumer-migration-policy":  {"upgrade", "group.consumer.migration.policy", "upgrade"},
 		"offsets-retention":                {"5h", "offsets.retention.minutes", "120"}, // the variable's

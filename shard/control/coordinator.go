@@ -1,8 +1,10 @@
 package control
 
 import (
+	"fmt"
 	"math"
 	"slices"
+	"strconv"
 
 	"github.com/tailbound/tailbound/cluster"
 	"github.com/tailbound/tailbound/cluster/groups"
@@ -28,6 +30,8 @@ type coordinator struct {
 	underWay int                 // how many of them the command under way has
 	yields   bool                // the last command was one of groups: another kind of change goes next, if one waits
 	expireAt ioring.Instant      // when to look again for offsets that have expired
+	told     uint64              // refusals that the log has
+	tellAt   ioring.Instant      // no line about them before
 }
 
 // ticket is a task that waits for the coordinator's answer.
@@ -139,6 +143,44 @@ func (c *control) stepGroups() {
 		c.groups.expireAt = c.shard.Now() + ioring.Instant(c.o.Groups.ExpireEveryMS)*1e6
 	}
 	c.groupEffects()
+	c.tellRefusals()
+}
+
+// tellRefusalsNS is how often the log has a line about refusals, at most.
+const tellRefusalsNS = 1e9
+
+// tellRefusals logs that requests were refused because all groups together have what they
+// may have.
+func (c *control) tellRefusals() {
+	refusals := c.groups.live.Refusals()
+	if refusals.Count == c.groups.told || c.shard.Now() < c.groups.tellAt {
+		return
+	}
+	client := ""
+	if refusals.ClientID != "" {
+		client = " of client " + strconv.Quote(refusals.ClientID)
+	}
+	what := [...]string{
+		groups.GroupsBound:    "groups (--groups-max), and none is empty and without offsets: raise it, delete groups, or lower --offsets-retention",
+		groups.MembersBound:   "members of classic groups as there may be",
+		groups.ConsumersBound: "members of groups of the consumer protocol as there may be",
+		groups.BytesBound:     "bytes of members and offsets as all groups may have, which is 4 KiB for each of --groups-max: raise it, or delete groups",
+	}[refusals.Bound]
+	c.shard.Logf(shard.Warn, fmt.Sprintf("a request%s for group %s is refused, and will be tried again: there are as many as %d %s; refused so far: ", client, strconv.Quote(refusals.Group), refusals.Max, what), int64(refusals.Count))
+	c.groups.told, c.groups.tellAt = refusals.Count, c.shard.Now()+tellRefusalsNS
+}
+
+// Gauges reports how many groups there are, and what they have.
+func (c *control) Gauges(report func(name string, used, peak, max int)) {
+	if c.groups.live == nil {
+		return
+	}
+	for bound, name := range [...]string{
+		groups.GroupsBound: "groups", groups.MembersBound: "members of classic groups", groups.ConsumersBound: "members of consumer groups", groups.BytesBound: "group bytes",
+	} {
+		used, most := c.groups.live.Usage(groups.Bound(bound))
+		report(name, used, 0, most)
+	}
 }
 
 // next returns when stepGroups is due next.
@@ -147,6 +189,9 @@ func (g *coordinator) next() ioring.Instant {
 		return ioring.Never
 	}
 	due := g.expireAt
+	if g.live.Refusals().Count > g.told {
+		due = min(due, g.tellAt)
+	}
 	if ms := g.live.Next(); ms < int64(ioring.Never)/1e6 {
 		due = min(due, ioring.Instant(ms)*1e6)
 	}

@@ -78,6 +78,7 @@ type brokerSim struct {
 	joins     int   // of consumers: their ids
 	starts    int   // of consumers, which choose their protocol at a start
 	commits   int64 // the last number that was committed
+	passers   int   // ever
 	stopping  bool  // this life is being stopped
 	patience  int   // of producers: once in so many times they send a batch again while its answer could still come
 }
@@ -166,6 +167,13 @@ func (s *brokerSim) life() error {
 	}
 	if err := s.audit(); err != nil {
 		return fmt.Errorf("after opening: %w", err)
+	}
+	if s.fewGroups() && s.lives == 1 { // before the other groups exist
+		for range s.o.Groups.GroupsMax {
+			if err := s.pass(); err != nil {
+				return err
+			}
+		}
 	}
 	if err := s.use(50 + s.rng.IntN(1500)); err != nil {
 		return err
@@ -740,8 +748,11 @@ const (
 
 // answered checks one response.
 func (s *brokerSim) answered(c *conn, k owed, resp kmsg.Response) error {
-	if a, ok := k.note.(*groupAsk); ok {
-		return s.answeredGroup(a, resp)
+	switch note := k.note.(type) {
+	case *groupAsk:
+		return s.answeredGroup(note, resp)
+	case *passer:
+		return s.passed(note, resp)
 	}
 	switch r := resp.(type) {
 	case *kmsg.ProduceResponse:
@@ -1266,22 +1277,23 @@ func (s *brokerSim) obstruct() error {
 func init() {
 	workloads = append(workloads, workload{"broker", brokerWork})
 	faults = append(faults,
-		fault{"StartToldEarly", "broker", 29, func(r *Run) { r.ShardFaults.StartToldEarly = true }},
-		fault{"DuplicateAckedEarly", "broker", 143, func(r *Run) { r.ShardFaults.DuplicateAckedEarly = true }},
-		fault{"CommitAckedEarly", "broker", 7, func(r *Run) { r.ShardFaults.CommitAckedEarly = true }},
+		fault{"StartToldEarly", "broker", 294, func(r *Run) { r.ShardFaults.StartToldEarly = true }},
+		fault{"DuplicateAckedEarly", "broker", 12, func(r *Run) { r.ShardFaults.DuplicateAckedEarly = true }},
+		fault{"CommitAckedEarly", "broker", 13, func(r *Run) { r.ShardFaults.CommitAckedEarly = true }},
 		fault{"GenerationKept", "broker", 2, func(r *Run) { r.GroupFaults.GenerationKept = true }},
 		fault{"AssignedUnreleased", "broker", 1, func(r *Run) { r.GroupFaults.AssignedUnreleased = true }},
-		fault{"StaleEpochTaken", "broker", 2, func(r *Run) { r.GroupFaults.StaleEpochTaken = true }},
-		fault{"SessionsNeverEnd", "broker", 2, func(r *Run) { r.GroupFaults.SessionsNeverEnd = true }},
+		fault{"StaleEpochTaken", "broker", 3, func(r *Run) { r.GroupFaults.StaleEpochTaken = true }},
+		fault{"SessionsNeverEnd", "broker", 17, func(r *Run) { r.GroupFaults.SessionsNeverEnd = true }},
 		fault{"UpgradeForgets", "broker", 170, func(r *Run) { r.GroupFaults.UpgradeForgets = true }},
 		fault{"DowngradeQuiet", "broker", 28, func(r *Run) { r.GroupFaults.DowngradeQuiet = true }},
 		fault{"SyncForgotten", "broker", 2, func(r *Run) { r.GroupFaults.SyncForgotten = true }},
-		fault{"NewsMissed", "broker", 3, func(r *Run) { r.ShardFaults.NewsMissed = true }},
+		fault{"NewsMissed", "broker", 6, func(r *Run) { r.ShardFaults.NewsMissed = true }},
 		fault{"MaxTimeBelieved", "broker", 2, func(r *Run) { r.ShardFaults.MaxTimeBelieved = true }},
 		fault{"TimesTrusted", "broker", 6, func(r *Run) { r.Faults |= engine.TimesTrusted }},
 		fault{"SearchReadsAtTime", "broker", 2, func(r *Run) { r.ShardFaults.SearchReadsAtTime = true }},
-		fault{"SearchFindsDeleted", "broker", 6, func(r *Run) { r.ShardFaults.SearchFindsDeleted = true }},
+		fault{"SearchFindsDeleted", "broker", 8, func(r *Run) { r.ShardFaults.SearchFindsDeleted = true }},
 		fault{"ProducerIDTwice", "broker", 2, func(r *Run) { r.ShardFaults.ProducerIDTwice = true }},
 		fault{"StopAwaitsPeers", "broker", 3, func(r *Run) { r.ShardFaults.StopAwaitsPeers = true }},
+		fault{"EmptyGroupsStay", "broker", 3, func(r *Run) { r.GroupFaults.EmptyGroupsStay = true }},
 	)
 }

@@ -91,10 +91,64 @@ func (s *brokerSim) makeGroups() {
 	g.GroupSizeMax = s.pick(2, 10)
 	g.Migration, _ = cluster.ParseMigrationPolicy([]string{"bidirectional", "bidirectional", "upgrade", "disabled"}[s.rng.IntN(4)])
 	s.makeConsumers()
+	if s.run.Seed%4 == 3 {
+		g.GroupsMax = len(s.groups) + 1 // passers take the places of groups
+	}
+}
+
+// fewGroups says that there may be hardly more groups than the workload has, so that a
+// request may be refused until others make room.
+func (s *brokerSim) fewGroups() bool { return s.o.Groups.GroupsMax <= len(s.groups)+1 }
+
+// passer is a client that joins a group of its own and leaves it at once. The group holds
+// nothing then, and makes room for another.
+type passer struct {
+	conn  *conn
+	group string
+}
+
+func (s *brokerSim) pass() error {
+	c, err := s.connect(0)
+	if err != nil {
+		return err
+	}
+	c.private = true
+	s.passers++
+	p := &passer{c, fmt.Sprintf("passing-%d", s.passers)}
+	req := kmsg.NewPtrJoinGroupRequest()
+	req.Version, req.Group, req.ProtocolType, req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 3, p.group, "sim", 60, 30
+	protocol := kmsg.NewJoinGroupRequestProtocol()
+	protocol.Name, protocol.Metadata = "p", []byte{1}
+	req.Protocols = append(req.Protocols, protocol)
+	c.ask(req, owed{note: p})
+	return nil
+}
+
+// passed takes an answer to a passer.
+func (s *brokerSim) passed(p *passer, resp kmsg.Response) error {
+	join, ok := resp.(*kmsg.JoinGroupResponse)
+	if !ok {
+		p.conn.c.Reset() // it has left
+		return nil
+	}
+	switch code := join.ErrorCode; {
+	case code == 0:
+		req := kmsg.NewPtrLeaveGroupRequest()
+		req.Version, req.Group, req.MemberID = 1, p.group, join.MemberID
+		p.conn.ask(req, owed{note: p})
+	case code == codeUnavailable, code == codeUnknownMember, code == codeNotCoordinator && (s.full || s.stopping):
+		p.conn.c.Reset()
+	default:
+		return fmt.Errorf("joining %s: error %d", p.group, code)
+	}
+	return nil
 }
 
 // actGroups has a client do something with a group.
 func (s *brokerSim) actGroups() error {
+	if s.fewGroups() && s.rng.IntN(4) == 0 {
+		return s.pass()
+	}
 	switch x := s.rng.IntN(10); {
 	case x < 2:
 		return s.commitOutside()
@@ -283,9 +337,10 @@ func (s *brokerSim) answeredGroup(a *groupAsk, resp kmsg.Response) error {
 	if a.consumer != nil {
 		a.consumer.waits = false
 	}
-	// down: the broker is stopping, or could not store a change.
+	// down: the broker is stopping, or could not store a change, or there are as many
+	// groups as may be.
 	down := func(code int16) bool {
-		return code == codeUnavailable && s.stopping || code == codeNotCoordinator && (s.full || s.stopping || a.elsewh)
+		return code == codeUnavailable && (s.stopping || s.fewGroups()) || code == codeNotCoordinator && (s.full || s.stopping || a.elsewh)
 	}
 	out := func() { m.id, m.joined, m.stable = "", false, false }
 	switch r := resp.(type) {
@@ -365,6 +420,9 @@ func (s *brokerSim) assigned(m *groupMember, parts []byte) error {
 		who = m.id
 	}
 	m.stable, m.parts = true, parts
+	if s.fewGroups() {
+		return nil // a group that makes room for another begins again with its first generation
+	}
 	m.group.told = max(m.group.told, m.generation)
 	for _, p := range parts {
 		k := claim{m.generation, p}

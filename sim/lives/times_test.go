@@ -13,6 +13,7 @@ import (
 
 	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/metrics"
+	"github.com/tailbound/tailbound/shard"
 )
 
 // timedLog is a topic of one partition, and what a count by hand knows of it.
@@ -100,7 +101,7 @@ func timesBatch(times []int64, largest int64, zipped bool) []byte {
 func timesWorld(t *testing.T) *scarce {
 	return newScarce(t, 3, func(o *broker.Options) {
 		o.Memory.LogMemoryBytes, o.Memory.SegmentBytes, o.Memory.JournalBytes = 1<<20, 256<<10, 1<<20
-		o.DirectBytes = 0
+		o.DirectBytes, o.DrainNS = 0, shard.DrainNS
 	})
 }
 
@@ -432,7 +433,7 @@ func TestSearchesAreBounded(t *testing.T) {
 			x.ask(listOf([]*timedLog{l}, -3))
 			all = append(all, x)
 		}
-		s.until("all of them search", 10, func() bool { return c.SearchesYielded >= searches })
+		s.until("all of them search", 10, func() bool { return c.SearchesYielded >= searches && s.pool("requests").Used == searches })
 		return all
 	}
 	answered := func(all []*user) (n int) {
@@ -475,7 +476,7 @@ func TestSearchesAreBounded(t *testing.T) {
 	c.SearchesYielded = 0
 	all = askAll()
 	before = c.ColdReads
-	s.must(s.stop())
+	s.must(s.halt())
 	if n := c.ColdReads - before; n > 2*searches {
 		t.Errorf("%d reads while the broker stops; %d otherwise", n, whole)
 	}

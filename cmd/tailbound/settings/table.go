@@ -18,6 +18,10 @@ const (
 	connsMax  = 1 << 16
 	// A session takes 72 bytes of the arena, which may be 64 MiB.
 	fetchSessionsMax = 1 << 14
+	// An answer to ListGroups has all of them, and is sent from 16 MiB at most.
+	groupsMax = 50_000
+	// What a group may have on average of members, subscriptions and offsets.
+	groupBytes = 4 << 10
 	// The tables of so many partitions take some GiB of each shard.
 	partitionsMax = 1_000_000
 	// JournalBytesMin is the smallest journal of a data shard.
@@ -226,6 +230,14 @@ var table = []setting{{
 		return nil
 	},
 	set: func(v *Values, o *broker.Options) { o.Groups.SessionTimeoutMaxMS = v.SessionMax.Milliseconds() },
+}, {
+	name: "groups-max", reloads: true,
+	doc:   "groups, {bounds}. Beyond it empty groups without offsets make room; new groups are refused where there are none, and clients try again",
+	field: quantity[int]{at: func(v *Values) *int { return &v.GroupsMax }, initial: defaults.Groups.GroupsMax, min: 1, max: groupsMax},
+	set: func(v *Values, o *broker.Options) {
+		o.Groups.GroupsMax = v.GroupsMax
+		o.Groups.BytesMax = max(defaults.Groups.BytesMax, v.GroupsMax*groupBytes)
+	},
 }, {
 	name: "group-max-size", kafka: cluster.GroupSizeMax, reloads: true,
 	doc:   "members of one group ({kafka})",

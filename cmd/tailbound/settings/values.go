@@ -46,6 +46,7 @@ type Values struct {
 	GroupDelay       time.Duration
 	SessionMin       time.Duration
 	SessionMax       time.Duration
+	GroupsMax        int
 	GroupSizeMax     int
 	GroupMigration   string // parsed by cluster.ParseMigrationPolicy
 	OffsetsRetention time.Duration
