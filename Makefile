@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 SEED    ?= 1
 export CGO_ENABLED ?= 0
 
-.PHONY: FORCE help lint measure rings blocks clocks isolation peer-kafka rebalance peer-jetstream peer-plain peer-broker headline knees build run test test-rooms test-clients test-long test-fast interop compatibility sim hashes bench bench-shapes bench-recorder sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz release clean
+.PHONY: FORCE help lint measure rings blocks clocks isolation peer-kafka rebalance starts peer-jetstream peer-plain peer-broker headline knees build run test test-rooms test-clients test-long test-fast interop compatibility sim hashes bench bench-shapes bench-recorder sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz release clean
 
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
@@ -110,6 +110,8 @@ peer-plain: build ## a plain Go server on net.Conn, with and without syncing
 rebalance: build bin/peers ## a member of a group of 50 crashes, in both protocols; compared with Apache Kafka on all cores
 	./bin/peers jars
 	$(GO) run ./bench rebalance $(BENCH)
+starts: build ## a start after kill -9 with 100 to 10,000 partitions, compared with one after a clean stop: time, and peak memory against --print-memory
+	$(GO) run ./bench starts $(BENCH)
 peer-broker: build ## any broker: make peer-broker ADDR=host:9092
 	$(PEER) --systems tailbound,broker@$(ADDR) $(BENCH)
 

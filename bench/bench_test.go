@@ -138,3 +138,18 @@ func TestSystems(t *testing.T) {
 		t.Errorf("%+v", all)
 	}
 }
+
+// What --print-memory promises is found, in either unit, and so is how often a broker
+// collected garbage.
+func TestPromiseOfMemory(t *testing.T) {
+	text := "\nthe process: arenas 1.2 GiB + tables 97.5 MiB + mail between shards 784 KiB = 1.5 GiB,\nand of Go's heap at most 512 MiB more: the control shard's requests, and profiles\n"
+	if got, err := promiseIn(text); err != nil || got != 1.5*1024+512 {
+		t.Errorf("%v MiB, %v", got, err)
+	}
+	if _, err := promiseIn("nothing"); err == nil {
+		t.Error("a promise without a sum")
+	}
+	if n, ok := collectionsIn("gc 1 @0.1s 0%: 1 ms\nsaid\ngc 12 @0.5s 0%: 1 ms\n"); !ok || n != 12 {
+		t.Errorf("%v collections, %v", n, ok)
+	}
+}

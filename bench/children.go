@@ -32,6 +32,7 @@ func children() []*cobra.Command {
 			return plain.Serve(plain.Options{Listen: words[0], DataDir: words[1], Sync: words[2] == "sync"})
 		}),
 		child("child-groups OPTIONS READY", 2, func(words []string) error { return stay(words[0], words[1]) }),
+		child("child-fill OPTIONS", 1, func(words []string) error { return fillTopic(words[0]) }),
 		child("child-rebalance OPTIONS", 1, func(words []string) error {
 			var o groups.CrashOptions
 			if err := json.Unmarshal([]byte(words[0]), &o); err != nil {

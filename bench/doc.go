@@ -1,7 +1,7 @@
 // Command bench measures Tailbound beside other systems, in one run, on one
 // machine, in turn. It is the commands of package cli, with the systems that
-// Tailbound is compared with (others.go) and two measurements more: rebalance and
-// blocks. It knows the public wire and the binary bin/tailbound, and imports no
+// Tailbound is compared with (others.go) and three measurements more: rebalance,
+// starts and blocks. It knows the public wire and the binary bin/tailbound, and imports no
 // room of the product; only what lies in bench/rings may see ioring.
 //
 //	go run ./bench versus --help
@@ -40,6 +40,10 @@
 // session and the same interval of heartbeats, and no delay of an empty group.
 // What a coordinator stores is on disk with Tailbound, in the page cache with
 // kafka-wide; kafka-flush-wide syncs it too.
+//
+// A start after kill -9 is measured by bench starts (make starts) beside one after
+// a clean stop of the same directory. Both begin with memory that the machine may
+// have to take from its host first, which varies more than anything else in them.
 //
 // A choice is compared with another in the same way, as two systems, and chance is
 // seen by naming one of them twice:

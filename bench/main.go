@@ -32,7 +32,7 @@ func rootCommand() *cobra.Command {
 	}
 	root := cli.Command(host)
 	root.SilenceUsage, root.SilenceErrors = true, true
-	root.AddCommand(rebalanceCommand(host, &o), blocksCommand())
+	root.AddCommand(rebalanceCommand(host, &o), startsCommand(host), blocksCommand())
 	root.AddCommand(children()...)
 	return root
 }

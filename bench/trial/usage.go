@@ -30,7 +30,7 @@ func (t *trial) watchUsage(window int64) func() (first, last usage) {
 	go func() {
 		for _, at := range []int64{window, window + int64(t.Duration)} {
 			time.Sleep(time.Duration(at - load.Now()))
-			got <- usage{memoryMiB(t.system.PID, "VmRSS:"), record.DeviceWritten(t.env.Disk)}
+			got <- usage{MemoryMiB(t.system.PID, "VmRSS:"), record.DeviceWritten(t.env.Disk)}
 		}
 	}()
 	return func() (first, last usage) { return <-got, <-got }
@@ -54,7 +54,7 @@ func (t *trial) usageFigures(first, last usage, run *record.Run) {
 	if first.residentMiB > 0 && last.residentMiB > 0 {
 		add("memory", last.residentMiB, "MiB resident at the end")
 		add("memory grown", last.residentMiB-first.residentMiB, "MiB since the measured time began")
-		add("memory peak", memoryMiB(t.system.PID, "VmHWM:"), "MiB resident at most since its start")
+		add("memory peak", MemoryMiB(t.system.PID, "VmHWM:"), "MiB resident at most since its start")
 	}
 	produced, _ := run.Figure("MB/s")
 	if produced *= 1e6 * t.Duration.Seconds(); first.written > 0 && produced > 0 {
@@ -65,8 +65,8 @@ func (t *trial) usageFigures(first, last usage, run *record.Run) {
 	}
 }
 
-// memoryMiB reads one of a process's sizes (proc(5), status); 0: it is not known.
-func memoryMiB(pid int, which string) float64 {
+// MemoryMiB reads one of a process's sizes (proc(5), status); 0: it is not known.
+func MemoryMiB(pid int, which string) float64 {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0
