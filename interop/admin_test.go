@@ -238,10 +238,11 @@ func TestTimestampLimits(t *testing.T) {
 	}{
 		{now, now, 0, 0},
 		{now - 30000, now + 30000, 0, 0},
-		{now, now + 90000, 0, kerr.InvalidTimestamp.Code},
+		{now, now + 90000, 90000, kerr.InvalidTimestamp.Code},
+		{now, now + 90000, 0, 0}, // a claim that its record does not bear out
 		{now - 90000, now, 0, kerr.InvalidTimestamp.Code},
 		{now, now, -90000, kerr.InvalidTimestamp.Code}, // the record's own, which the header does not tell
-		{-1, -1, 0, 0}, // none
+		{-1, -1, 0, 0},                                 // none
 	} {
 		batch := batchOf("x")
 		r := kmsg.Record{Value: []byte("x"), TimestampDelta64: c.delta}
