@@ -138,11 +138,17 @@ func (t *threads) run(i int, m Memory, open func(int, Place) (*shard.Shard, erro
 	}
 	defer ring.Close()
 	s, err := open(i, Place{Ring: ring, Arena: arena, Waker: ring.Waker(), Seed: t.o.Seed + uint64(i)})
-	opened <- err
-	if err != nil || !<-t.begin {
+	if err != nil {
+		opened <- err
 		return
 	}
-	t.loop(s, ring)
+	warm := newWarmer(arena, i > 0)
+	defer warm.close()
+	opened <- nil
+	if !<-t.begin {
+		return
+	}
+	t.loop(s, ring, warm)
 	t.ended[i].Store(true)
 	switch fault := s.Fault(); {
 	case fault != "":
@@ -178,7 +184,9 @@ func (t *threads) prepare(i int, m Memory) (*ioring.Kernel, *mem.Arena, error) {
 			o.Log.Log(shard.Warn, i, fmt.Appendf(nil, "data shards have no precedence over what else this machine computes, which makes tails longer beside it: nice %d: %v (RLIMIT_NICE, LimitNICE= of a systemd unit, or CAP_SYS_NICE allow it; nice 0 does without)", o.Nice, err))
 		}
 	}
-	arena, err := mem.Map(m.ArenaBytes, mem.Options{HugePages: true, Lock: true})
+	// The control shard is on the way of no hot request: its pages come as it touches them,
+	// each for itself.
+	arena, err := mem.Map(m.ArenaBytes, mem.Options{HugePages: i > 0, Lock: true})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -204,7 +212,7 @@ func (t *threads) prepare(i int, m Memory) (*ioring.Kernel, *mem.Arena, error) {
 // loop turns a shard until it is done, and sleeps in its ring between two turns.
 // After a failure of the storage, waiting requests have a second to be answered;
 // with ReadOnlyOnFailure the shard goes on.
-func (t *threads) loop(s *shard.Shard, ring *ioring.Kernel) {
+func (t *threads) loop(s *shard.Shard, ring *ioring.Kernel, warm *warmer) {
 	clock := metrics.NewClock()
 	offCPU := newOffCPU(s.Flight, clock.Now())
 	defer offCPU.close()
@@ -222,6 +230,7 @@ func (t *threads) loop(s *shard.Shard, ring *ioring.Kernel) {
 		ended := clock.Now()
 		s.Timelines.Turned(ended - now)
 		offCPU.turned(now, ended)
+		warm.look()
 		ring.Wait(sleep)
 		counters := &s.Timelines.Counters
 		counters.Enters, counters.Sleeps, counters.SpinHits, counters.Wakes = ring.Stats.Enters, ring.Stats.Sleeps, ring.Stats.SpinHits, ring.Stats.Wakes

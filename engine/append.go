@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"unsafe"
+
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 )
@@ -122,6 +124,7 @@ func (e *Engine) openFrameFor(n int) bool {
 	slab := &c.slabs[c.current]
 	slab.frames++
 	j.openPos, j.openBytes, j.openEntries = slab.used, format.HeaderBytes, 0
+	j.grown.Use(int((j.sealedSeq+1)%uint64(len(j.live))+1) * int(unsafe.Sizeof(liveFrame{})))
 	*j.frame(j.sealedSeq + 1) = liveFrame{slab: c.current, pos: j.openPos}
 	return true
 }

@@ -1,10 +1,13 @@
 package engine
 
+import "github.com/tailbound/tailbound/mem"
+
 // batches is the index of the batches in memory: a list of chunks for each log,
 // by offset.
 type batches struct {
 	chunks []chunk
 	free   int32 // the first free one
+	fresh  mem.Fresh
 }
 
 // batch is one batch in memory.
@@ -44,13 +47,11 @@ type cursor struct {
 
 // allocate makes chunks for one batch in 512 bytes of log memory, and for two chunks that
 // are partly used in each log.
-func (b *batches) allocate(o *Options) {
-	b.chunks = make([]chunk, o.LogMemoryBytes/512/batchesPerChunk+2*o.LogsMax)
-	b.free = none
-	for i := len(b.chunks) - 1; i >= 0; i-- {
-		b.chunks[i].next = b.free
-		b.free = int32(i)
-	}
+func (b *batches) allocate(arena *mem.Arena, o *Options) (err error) {
+	var region *mem.Region
+	b.chunks, region, err = mem.MapTable[chunk](arena, "index of batches in memory", o.LogMemoryBytes/512/batchesPerChunk+2*o.LogsMax)
+	b.fresh, b.free = mem.FreshOf(b.chunks, region)
+	return err
 }
 
 // fits reports that push has a place for a batch of the log.
@@ -62,7 +63,7 @@ func (b *batches) fits(lg *log) bool {
 func (b *batches) push(lg *log) *batch {
 	if lg.lastChunk == none || b.chunks[lg.lastChunk].tail == batchesPerChunk {
 		i := b.free
-		b.free = b.chunks[i].next
+		b.free = b.fresh.Take(i, b.chunks[i].next)
 		chunk := &b.chunks[i]
 		chunk.next, chunk.prev, chunk.head, chunk.tail = none, lg.lastChunk, 0, 0
 		if lg.lastChunk != none {

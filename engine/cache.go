@@ -14,12 +14,13 @@ import (
 type cache struct {
 	env        *env
 	slabs      []slab
-	current    int32  // where frames are built, of slabs; none
-	age        uint32 // of the slab that was begun last: slabs are counted
-	pinned     int    // slabs with pins
-	evictedAge uint32 // batches of this age and older are evicted
-	unswept    int    // logs that may still have some of them
-	sweepAt    int    // the log to look at next
+	grown      *mem.Region // the slabs
+	current    int32       // where frames are built, of slabs; none
+	age        uint32      // of the slab that was begun last: slabs are counted
+	pinned     int         // slabs with pins
+	evictedAge uint32      // batches of this age and older are evicted
+	unswept    int         // logs that may still have some of them
+	sweepAt    int         // the log to look at next
 }
 
 // slab is one block of log memory.
@@ -53,6 +54,9 @@ func (c *cache) allocate(arena *mem.Arena) error {
 		}
 		c.slabs[i].block = block
 	}
+	// The slab to fill next is resident before it is begun.
+	c.grown = arena.Grow(c.slabs[0].block, c.slabs[n-1].block, size)
+	c.grown.Use(size)
 	c.current = none
 	return nil
 }
@@ -90,10 +94,17 @@ func (c *cache) take(logs *logTable, batches *batches, which *int32) bool {
 	if best == none {
 		return false
 	}
+	if c.slabs[best].age == 0 && !c.grown.Resident((int(best)+1)*c.env.o.slabBytes()) {
+		// Rather a smaller cache for a moment than page faults here.
+		if filled := c.oldest(true); filled != none {
+			best = filled
+		}
+	}
 	slab := &c.slabs[best]
 	if slab.age != 0 {
 		c.evict(logs, batches, slab.closed)
 	}
+	c.grown.Use((int(best) + 1) * c.env.o.slabBytes()) // slabs are first used in their order
 	if *which != none {
 		c.slabs[*which].closed, c.slabs[*which].filling = c.age, false
 	}

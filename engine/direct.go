@@ -70,7 +70,7 @@ func (x *extents) wantsDirect(journal *journal, lg *log, need int) bool {
 		return false
 	}
 	// Two free extents: the flush of what the journal has before it needs one too.
-	return x.free != none && x.pool[x.free].next != none
+	return x.free != none && x.fresh.After(x.free, x.pool[x.free].next) != none
 }
 
 // large reports that need more entry bytes of a log are worth an extent: together with

@@ -5,6 +5,7 @@ import (
 
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // Engine is one shard's storage. One thread owns it, and only New blocks. Its owner
@@ -59,10 +60,11 @@ type env struct {
 
 // logTable is the table of the shard's logs, by slot.
 type logTable struct {
-	all  []log
-	used int // slots from here on were never used
-	byID map[uint64]Slot
-	free int32
+	all   []log
+	used  int // slots from here on were never used
+	byID  map[uint64]Slot
+	free  int32
+	fresh mem.Fresh
 }
 
 // eventQueue is a circle with room for every log's Durable and every answer.

@@ -19,6 +19,7 @@ type extents struct {
 	env            *env
 	pool           []extent
 	free           int32
+	fresh          mem.Fresh
 	used           int
 	inFlight       int     // in flight, or waiting for their file
 	places         []place // where direct extents are built
@@ -87,18 +88,16 @@ func (x *extent) timing() writeTiming { return writeTiming{x.sentAt, x.io.writte
 
 // allocate makes an extent for every flush, and for direct ones as many as fill log memory
 // with extents of Options.DirectBytes, within bounds.
-func (x *extents) allocate() {
+func (x *extents) allocate(arena *mem.Arena) (err error) {
 	x.directBytesMax = max(format.FlushBytesMax, min(format.RunBytesMax, x.env.o.slabBytes()/4))
 	n := flushesMax
 	if x.env.o.DirectBytes > 0 {
 		n += min(max(x.env.o.LogMemoryBytes/x.env.o.DirectBytes, 64), 4096)
 	}
-	x.pool = make([]extent, n)
-	x.free = none
-	for i := len(x.pool) - 1; i >= 0; i-- {
-		x.pool[i].next = x.free
-		x.free = int32(i)
-	}
+	var region *mem.Region
+	x.pool, region, err = mem.MapTable[extent](arena, "runs under way", n)
+	x.fresh, x.free = mem.FreshOf(x.pool, region)
+	return err
 }
 
 // allocatePlaces makes one place for every eight slabs, so that few slabs are half
@@ -114,7 +113,7 @@ func (x *extents) allocatePlaces(slabs int) {
 // sent, or at the end where it is direct.
 func (x *extents) add(logs *logTable, ext extent) int32 {
 	i, lg := x.free, &logs.all[ext.log]
-	x.free = x.pool[i].next
+	x.free = x.fresh.Take(i, x.pool[i].next)
 	x.used++
 	after := lg.sentExtent
 	if ext.direct() {

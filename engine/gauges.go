@@ -28,9 +28,7 @@ func (e *Engine) Gauges() Gauges {
 		DiskReads: e.reads.busy, DiskReadsMax: readsMax, Recycled: e.recycled.count, RecycledMax: RecycledMax, Logs: len(e.logs.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.batches.chunks),
 	}
 	gauges.Slabs = gauges.SlabsMax - e.cache.reusable()
-	for i := e.batches.free; i != none; i = e.batches.chunks[i].next {
-		gauges.IndexChunksFree++
-	}
+	gauges.IndexChunksFree = e.batches.fresh.Count(e.batches.free, func(i int32) int32 { return e.batches.chunks[i].next })
 	return gauges
 }
 

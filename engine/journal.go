@@ -3,6 +3,7 @@ package engine
 import (
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // journal is a file of a fixed number of blocks that is written as a circle of frames.
@@ -16,9 +17,10 @@ import (
 // Invariant: released <= durableSeq+1; durableSeq <= submitted <= sealedSeq. The open
 // frame, if any, has the sequence sealedSeq+1.
 type journal struct {
-	env  *env
-	id   uint64      // of this journal in this process: see format.JournalID
-	live []liveFrame // frames from released to the open one, by sequence: a circle
+	env   *env
+	id    uint64      // of this journal in this process: see format.JournalID
+	live  []liveFrame // frames from released to the open one, by sequence: a circle
+	grown *mem.Region // live
 
 	durableSeq uint64 // frames up to here are durable
 	submitted  uint64 // ... have their place in the file and are or were in flight
@@ -76,10 +78,11 @@ const idleStampNS = 50e6
 
 // allocate makes live: a frame for each block of the file, as a frame has at least one, and
 // some for frames that are sealed and wait for their place in the file.
-func (j *journal) allocate() {
-	j.live = make([]liveFrame, j.env.o.JournalBytes/format.BlockBytes+64)
+func (j *journal) allocate(arena *mem.Arena) (err error) {
+	j.live, j.grown, err = mem.MapTable[liveFrame](arena, "frames in the journal", j.env.o.JournalBytes/format.BlockBytes+64)
 	j.released = 1
 	j.file = j.env.o.Files + slotJournal
+	return err
 }
 
 // frame is the frame with a sequence number.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // OpenLog makes a log. It is durable, and open, when the event Opened comes.
@@ -30,14 +31,12 @@ func (e *Engine) OpenLog(id uint64, user uint32) Status {
 }
 
 // allocate makes the table, all slots free.
-func (t *logTable) allocate(logsMax int) {
-	t.all = make([]log, logsMax)
+func (t *logTable) allocate(arena *mem.Arena, logsMax int) (err error) {
+	var region *mem.Region
+	t.all, region, err = mem.MapTable[log](arena, "logs", logsMax)
 	t.byID = make(map[uint64]Slot, logsMax)
-	t.free = none
-	for i := len(t.all) - 1; i >= 0; i-- {
-		t.all[i].nextFree = t.free
-		t.free = int32(i)
-	}
+	t.fresh, t.free = mem.FreshOf(t.all, region)
+	return err
 }
 
 // add takes a free slot for a log. False: there is none.
@@ -48,7 +47,7 @@ func (t *logTable) add(id uint64) (Slot, bool) {
 	}
 	lg := &t.all[i]
 	t.used = max(t.used, int(i)+1)
-	t.free = lg.nextFree
+	t.free = t.fresh.Take(i, lg.nextFree)
 	*lg = log{id: id, slot: Slot(i),
 		maxTime: format.NoTime, maxTimeBase: format.NoOffset, flushedMaxTime: format.NoTime, flushedMaxTimeBase: format.NoOffset,
 		corruptFrom: format.NoOffset, corruptTo: format.NoOffset,

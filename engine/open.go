@@ -62,12 +62,11 @@ func (e *Engine) allocate(arena *mem.Arena) error {
 		&e.journal.env, &e.provision.env, &e.reads.env, &e.recycled.env, &e.segments.env} {
 		*shared = &e.env
 	}
-	e.logs.allocate(e.o.LogsMax)
+	if err := e.logs.allocate(arena, e.o.LogsMax); err != nil {
+		return err
+	}
 	e.events.all = make([]Event, 4*e.o.LogsMax+1024)
-	e.segments.allocate()
-	e.extents.allocate()
-	e.journal.allocate()
-	for _, allocate := range []func(*mem.Arena) error{e.files.allocate, e.flush.allocate, e.index.allocate, e.ages.allocate, e.recycled.allocate,
+	for _, allocate := range []func(*mem.Arena) error{e.segments.allocate, e.extents.allocate, e.journal.allocate, e.files.allocate, e.flush.allocate, e.index.allocate, e.ages.allocate, e.recycled.allocate,
 		e.checkpoints.allocate, e.reads.allocate} {
 		if err := allocate(arena); err != nil {
 			return err
@@ -79,8 +78,7 @@ func (e *Engine) allocate(arena *mem.Arena) error {
 		return err
 	}
 	e.extents.allocatePlaces(len(e.cache.slabs))
-	e.batches.allocate(&e.o)
-	return nil
+	return e.batches.allocate(arena, &e.o)
 }
 
 // openShard opens the journal, the checkpoints and the directory of segments, and

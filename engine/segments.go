@@ -5,6 +5,7 @@ import (
 
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
+	"github.com/tailbound/tailbound/mem"
 )
 
 // segments is the table of the segments of all logs of the shard.
@@ -13,6 +14,7 @@ type segments struct {
 	counter      uint32 // of generations that were given out
 	all          []segment
 	free         int32
+	fresh        mem.Fresh
 	unlinks      []int32 // numbers of segments to remove, in order
 	unlinking    bool
 	unlinkPushed bool
@@ -64,14 +66,12 @@ type segment struct {
 }
 
 // allocate makes the table, all entries free.
-func (s *segments) allocate() {
-	s.all = make([]segment, s.env.o.segmentsMax())
+func (s *segments) allocate(arena *mem.Arena) (err error) {
+	var region *mem.Region
+	s.all, region, err = mem.MapTable[segment](arena, "segments", s.env.o.segmentsMax())
 	s.unlinks = make([]int32, 0, len(s.all))
-	s.free = none
-	for i := len(s.all) - 1; i >= 0; i-- {
-		s.all[i].next = s.free
-		s.free = int32(i)
-	}
+	s.fresh, s.free = mem.FreshOf(s.all, region)
+	return err
 }
 
 // at is the segment with a number; nil for none.
@@ -95,7 +95,7 @@ func (s *segments) take(generation uint64, slot Slot) *segment {
 		return nil
 	}
 	number := s.free
-	s.free = seg.next
+	s.free = s.fresh.Take(number, seg.next)
 	*seg = segment{number: number, generation: generation, log: slot, next: none, file: none, maxTime: format.NoTime, ageKnown: true, modified: format.NoTime}
 	return seg
 }

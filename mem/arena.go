@@ -64,11 +64,12 @@ func (b Block) noSlice(off, n int) {
 // Options are how an arena is mapped.
 type Options struct {
 	HugePages bool // try 2 MiB pages, explicit ones first, then transparent ones
-	Lock      bool // populate and lock; a refused lock is no error, and Locked reports it
+	Lock      bool // lock what becomes resident; a refused lock is no error, and Locked reports it
 	Poison    bool // fill freed memory with PoisonByte
 }
 
-// Arena is one mapping of anonymous memory. It belongs to one shard.
+// Arena is one mapping of anonymous memory, and tables that are mapped beside it. It belongs
+// to one shard. Nothing of it is resident before it is touched.
 type Arena struct {
 	whole     unsafe.Pointer
 	bytes     uintptr
@@ -80,6 +81,12 @@ type Arena struct {
 	allocated []Allocation
 	mapping   unsafe.Pointer // what was mapped: whole, and what its alignment costs
 	mapped    uintptr
+
+	tables        []Allocation
+	tableMappings []mapping
+	regions       []*Region // Invariant: those in the arena itself are in ascending order
+	warming       bool
+	asked         bool // a region has asked for memory since Asked
 }
 
 // Map maps an arena of at least n bytes, all zero. Errors: ENOMEM if the machine has too
@@ -111,22 +118,20 @@ func Map(n int, options Options) (*Arena, error) {
 		}
 	}
 	if options.Lock {
-		whole := unsafe.Slice((*byte)(arena.whole), size)
-		arena.locked = unix.Mlock(whole) == nil
-		if !arena.locked {
-			for i := uintptr(0); i < size; i += BlockBytes {
-				whole[i] = 0
-			}
-		}
+		arena.locked = lockAsTouched(unsafe.Slice((*byte)(arena.whole), size)) == nil
 	}
 	return arena, nil
 }
 
-// Unmap returns the memory to the system. No block of the arena may be used after it.
+// Unmap returns the memory to the system. No block of the arena and no table may be used
+// after it.
 func (a *Arena) Unmap() error {
-	mapped := a.mapping
-	a.mapping, a.whole, a.bytes, a.used = nil, nil, 0, 0
-	return unix.MunmapPtr(mapped, a.mapped)
+	var failed error
+	for _, table := range append(a.tableMappings, mapping{a.mapping, a.mapped}) {
+		failed = errors.Join(failed, unix.MunmapPtr(table.at, table.bytes))
+	}
+	*a = Arena{}
+	return failed
 }
 
 // Allocate takes n bytes out of the arena, aligned to align, a power of two. It is never

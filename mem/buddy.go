@@ -23,6 +23,7 @@ type Buddy struct {
 	prev   []int32
 	heads  []int32 // by order
 	inUse  int
+	grown  *Region // Get takes low addresses first where all sizes are free
 	poison bool
 }
 
@@ -43,6 +44,7 @@ func NewBuddy(arena *Arena, name string, min, max, count int) (*Buddy, error) {
 	units := max / min * count
 	b := &Buddy{name: name, region: region, min: min, orders: bits.Len(uint(max/min)) - 1,
 		order: make([]int8, units), next: make([]int32, units), prev: make([]int32, units), poison: arena.poison}
+	b.grown = arena.Grow(region, region, max)
 	b.heads = make([]int32, b.orders+1)
 	for i := range b.heads {
 		b.heads[i] = -1
@@ -76,6 +78,7 @@ func (b *Buddy) Get(n int) (Block, bool) {
 	}
 	b.order[unit] = int8(-(want + 1))
 	b.inUse += b.min << want
+	b.grown.Use((int(unit) + 1<<want) * b.min)
 	return b.region.Slice(int(unit)*b.min, n), true
 }
 

@@ -23,7 +23,76 @@ func (l *List) Empty() bool { return l.First == None }
 
 // Stack is a singly linked list of table entries, through their Next; it is for the free
 // entries of a table. The zero value is not empty.
-type Stack struct{ Top int32 }
+type Stack struct {
+	Top   int32
+	fresh Fresh
+}
+
+// Fresh is the entries of a table that were never used. They are the last ones of its list
+// of free entries, and are linked only as they are taken, so that a table costs no more
+// memory than what was used of it. The zero value is a table without entries.
+//
+// Invariant: while there are any, the first of them is on the list of free entries, whatever
+// it says is behind it, and the others are not.
+type Fresh struct {
+	first, entries int32
+	stride         uintptr
+	region         *Region // of the table; nil: it is resident, or in Go's heap
+}
+
+// FreshOf is a table none of whose entries was used, and its first free entry.
+func FreshOf[T any](table []T, region *Region) (fresh Fresh, free int32) {
+	if len(table) == 0 {
+		return Fresh{}, None
+	}
+	return Fresh{0, int32(len(table)), unsafe.Sizeof(table[0]), region}, 0
+}
+
+// After is the free entry behind a free one that says it is next.
+func (f *Fresh) After(entry, next int32) int32 {
+	if !f.isFirst(entry) {
+		return next
+	}
+	if entry+1 == f.entries {
+		return None
+	}
+	return entry + 1
+}
+
+// Take is called when the first free entry is taken, which says that next is behind it. It
+// is the one that is now the first.
+func (f *Fresh) Take(entry, next int32) int32 {
+	if entry != f.first {
+		return next
+	}
+	return f.advance()
+}
+
+// Count is how many entries are free, from the first free one on. next is what a free entry
+// says is behind it.
+func (f *Fresh) Count(free int32, next func(int32) int32) (n int) {
+	for ; free != None && !f.isFirst(free); free = next(free) {
+		n++
+	}
+	if free != None {
+		n += int(f.entries - f.first)
+	}
+	return n
+}
+
+func (f *Fresh) isFirst(entry int32) bool { return entry == f.first && f.entries > 0 }
+
+func (f *Fresh) advance() int32 {
+	f.first++
+	if f.region != nil {
+		f.region.Use(int(uintptr(f.first) * f.stride))
+	}
+	if f.first == f.entries {
+		f.first = None // no entry
+		return None
+	}
+	return f.first
+}
 
 // Thread links the entries of one table into lists, by index. Any number of Lists and
 // Stacks may share it, as long as an entry is in one of them at a time. It allocates
@@ -111,11 +180,12 @@ func (t *Thread) Remove(list *List, entry int32) {
 	links.Next, links.Prev = None, None
 }
 
-// Fill puts every entry of the table on the stack, the first one on top.
-func (t *Thread) Fill(stack *Stack) {
-	stack.Top = None
-	for i := t.entries - 1; i >= 0; i-- {
-		t.Push(stack, int32(i))
+// Fill puts every entry of the table on the stack, the first one on top. None was used
+// before. region is the table's, nil if it has none.
+func (t *Thread) Fill(stack *Stack, region *Region) {
+	stack.Top, stack.fresh = None, Fresh{}
+	if t.entries > 0 {
+		stack.Top, stack.fresh = 0, Fresh{0, int32(t.entries), t.stride, region}
 	}
 }
 
@@ -129,7 +199,7 @@ func (t *Thread) Push(stack *Stack, entry int32) {
 func (t *Thread) Pop(stack *Stack) int32 {
 	entry := stack.Top
 	if entry != None {
-		stack.Top = t.at(entry).Next
+		stack.Top = stack.fresh.Take(entry, t.at(entry).Next)
 	}
 	return entry
 }

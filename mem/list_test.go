@@ -22,7 +22,7 @@ func TestListsAgainstSlices(t *testing.T) {
 		for k := range threads {
 			thread := &threads[k]
 			var free Stack
-			thread.Fill(&free)
+			thread.Fill(&free, nil)
 			lists, models := []List{EmptyList, EmptyList}, make([][]int32, 2)
 			for range 500 {
 				n := r.IntN(2)

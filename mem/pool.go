@@ -12,9 +12,13 @@ type Pool struct {
 	size   int
 	refs   []int32
 	free   []uint32
-	low    int // fewest blocks ever free
+	low    int     // fewest blocks ever free
+	region *Region // blocks are first used in order, as the one that became free last is used next
 	poison bool
 }
+
+// poolAheadBytes is how much of a pool is resident beyond what was ever used, at most.
+const poolAheadBytes = 2 << 20
 
 // NewPool allocates count blocks of size bytes, which is a multiple of 64. Blocks are
 // aligned to BlockBytes if size is a multiple of that, else to 64.
@@ -32,6 +36,7 @@ func NewPool(arena *Arena, name string, size, count int) (*Pool, error) {
 	}
 	arena.allocated[len(arena.allocated)-1].Count = count
 	p := &Pool{name: name, all: all, size: size, refs: make([]int32, count), free: make([]uint32, count), low: count, poison: arena.poison}
+	p.region = arena.Grow(all, all, max(size, min(all.Len()/8, poolAheadBytes)))
 	for i := range p.free {
 		p.free[i] = uint32(count - 1 - i)
 	}
@@ -49,6 +54,7 @@ func (p *Pool) Get() (i int, ok bool) {
 	p.free = p.free[:n-1]
 	if n-1 < p.low {
 		p.low = n - 1
+		p.region.Use((len(p.refs) - p.low) * p.size)
 	}
 	if p.refs[i] != 0 {
 		panic("mem: pool " + p.name + ": a free block has references")

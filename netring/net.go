@@ -3,6 +3,7 @@ package netring
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
@@ -155,7 +156,6 @@ func New(ring ioring.Ring, arena *mem.Arena, options Options) (*Net, error) {
 		return nil, err
 	}
 	net.stats.BuffersFreeLow = net.receive.buffers.Count()
-	net.events.all = make([]Event, 4*options.RequestsMax+4*options.ConnsMax)
 	net.timeouts.scanNS = max(min(options.ProgressTimeoutNS/32, options.IdleTimeoutNS/4, options.SendTimeoutNS/4, 1e9), 1e6)
 	return net, nil
 }
@@ -192,12 +192,12 @@ func (n *Net) allocate(arena *mem.Arena) error {
 		return block
 	}
 	n.receive = receive{
-		bufferBytes: size, window: max(2, count/8), freeRange: none,
+		bufferBytes: size, window: max(2, count/8),
 		buffers: pool("receive", size, count-count/8), small: pool("small receive", size/16+blockSkew, count/8*16),
 	}
 	n.replies = replies{
-		freeSlice: none, nextBlock: make([]int32, options.ReplyBlocks),
-		blocks: pool("reply", replyBlockBytes, options.ReplyBlocks), vectors: pool("vector", ioring.VectorBytes(vectorSlices), options.VectorsMax),
+		nextBlock: make([]int32, options.ReplyBlocks),
+		blocks:    pool("reply", replyBlockBytes, options.ReplyBlocks), vectors: pool("vector", ioring.VectorBytes(vectorSlices), options.VectorsMax),
 	}
 	if err != nil {
 		return err
@@ -218,18 +218,22 @@ func (n *Net) allocate(arena *mem.Arena) error {
 	// A buffer has at most one range that is not parsed yet and one of a request
 	// that fills it. A request has three more: in a small block, and in its first
 	// and last buffers, which it may share.
-	n.receive.ranges = make([]bufferRange, 2*n.receive.buffers.Count()+3*options.RequestsMax+options.ConnsMax)
-	for i := len(n.receive.ranges) - 1; i >= 0; i-- {
-		n.receive.ranges[i].next = n.receive.freeRange
-		n.receive.freeRange = int32(i)
+	ranges, region, err := mem.MapTable[bufferRange](arena, "parts of receive buffers", 2*n.receive.buffers.Count()+3*options.RequestsMax+options.ConnsMax)
+	if err != nil {
+		return err
 	}
+	n.receive.ranges = ranges
+	n.receive.freshRanges, n.receive.freeRange = mem.FreshOf(ranges, region)
 	// A reply has a slice for its length and each of its blocks, and two for each
 	// attachment: that and the rest of the block behind it.
 	n.replies.slices = make([]replySlice, 2*options.RequestsMax+options.ReplyBlocks+2*options.AttachedMax)
-	for i := len(n.replies.slices) - 1; i >= 0; i-- {
-		n.replies.slices[i].next = n.replies.freeSlice
-		n.replies.freeSlice = int32(i)
+	n.replies.freshSlices, n.replies.freeSlice = mem.FreshOf(n.replies.slices, nil)
+	events, region, err := mem.MapTable[Event](arena, "events of connections", 4*options.RequestsMax+4*options.ConnsMax)
+	if err != nil {
+		return err
 	}
+	region.Use(len(events) * int(unsafe.Sizeof(Event{}))) // a circle: all of it is soon used
+	n.events.all = events
 	return nil
 }
 

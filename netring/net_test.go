@@ -295,14 +295,8 @@ func (r *rig) noLeak() {
 	if a := &n.admission; a.budget+a.reserve != a.capacity || n.receive.unreleased != 0 || n.receive.unparsed != 0 {
 		r.t.Fatalf("budget %d + reserve %d of %d, %d unreleased, %d unparsed", a.budget, a.reserve, a.capacity, n.receive.unreleased, n.receive.unparsed)
 	}
-	ranges := 0
-	for i := n.receive.freeRange; i != none; i = n.receive.ranges[i].next {
-		ranges++
-	}
-	slices := 0
-	for i := n.replies.freeSlice; i != none; i = n.replies.slices[i].next {
-		slices++
-	}
+	ranges := n.receive.freshRanges.Count(n.receive.freeRange, func(i int32) int32 { return n.receive.ranges[i].next })
+	slices := n.replies.freshSlices.Count(n.replies.freeSlice, func(i int32) int32 { return n.replies.slices[i].next })
 	if ranges != len(n.receive.ranges) || slices != len(n.replies.slices) {
 		r.t.Fatal("buffer ranges or slices leaked")
 	}

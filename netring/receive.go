@@ -33,8 +33,9 @@ type receive struct {
 
 	small *mem.Pool // blocks that short requests are copied to
 
-	ranges    []bufferRange
-	freeRange int32
+	ranges      []bufferRange
+	freeRange   int32
+	freshRanges mem.Fresh
 
 	prefixes    mem.Block // a prefix buffer for each connection
 	prefixBytes int       // of each: a small block takes as many
@@ -257,7 +258,7 @@ func (r *receive) add(list *rangeList, added bufferRange) {
 	if free == none {
 		panic("netring: the sum of the buffer ranges is wrong")
 	}
-	r.freeRange = r.ranges[free].next
+	r.freeRange = r.freshRanges.Take(free, r.ranges[free].next)
 	r.ranges[free] = bufferRange{none, added.buffer, added.offset, added.length}
 	if list.last == none {
 		list.first = free

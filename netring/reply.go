@@ -48,9 +48,10 @@ type replies struct {
 	lengths   mem.Block // length words of replies without a block, by request
 	scratch   mem.Block // what Bytes hands out for a request that is gone
 
-	slices    []replySlice
-	freeSlice int32
-	grown     uint64 // how often slices had to grow
+	slices      []replySlice
+	freeSlice   int32
+	freshSlices mem.Fresh
+	grown       uint64 // how often slices had to grow
 
 	vectors     *mem.Pool // large ones
 	connVectors mem.Block // a vector of connVectorSlices for each connection, so that each can always send
@@ -476,7 +477,7 @@ func (p *replies) add(reply *reply, bytes []byte) {
 		p.grow()
 	}
 	added := p.freeSlice
-	p.freeSlice = p.slices[added].next
+	p.freeSlice = p.freshSlices.Take(added, p.slices[added].next)
 	p.slices[added] = replySlice{bytes, none}
 	if reply.tail == none {
 		reply.head = added

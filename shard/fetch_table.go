@@ -69,12 +69,16 @@ var (
 	emptyFetchPart = fetchPart{topic: none, session: none}
 )
 
-func newFetches(requests int, credit *partCredit, pinChunks int, log *engine.Engine) fetches {
-	t := fetches{engine: log, requests: make([]fetchRequest, requests), pins: newPins(pinChunks)}
+func newFetches(arena *mem.Arena, requests int, credit *partCredit, pinChunks int, log *engine.Engine) (fetches, error) {
+	t := fetches{engine: log, requests: make([]fetchRequest, requests)}
+	var err error
+	if t.pins, err = newPins(arena, pinChunks); err != nil {
+		return t, err
+	}
 	t.parts = newPartTable(credit.fetchesMax(), credit, func(part *fetchPart) *mem.Links { return &part.ofRequest })
 	t.waiters = mem.ThreadOf(t.parts.all, func(part *fetchPart) *mem.Links { return &part.wait })
 	t.polls = longPolls{all: mem.EmptyList, links: mem.ThreadOf(t.requests, func(fetch *fetchRequest) *mem.Links { return &fetch.poll })}
-	return t
+	return t, nil
 }
 
 func (t *fetches) of(req *request) *fetchRequest { return &t.requests[req.slot] }
@@ -121,7 +125,8 @@ func (t *fetches) dropPart(fetch *fetchRequest, at int32) {
 type pins struct {
 	all   []pinChunk
 	first int32 // list of free chunks
-	free  int   // how many there are
+	fresh mem.Fresh
+	free  int // how many there are
 }
 
 type pinChunk struct {
@@ -132,15 +137,12 @@ type pinChunk struct {
 
 const pinsPerChunk = 14
 
-func newPins(n int) pins {
-	t := pins{all: make([]pinChunk, n), free: n}
-	for i := range t.all {
-		t.all[i].next = int32(i + 1)
-	}
-	if n > 0 {
-		t.all[n-1].next = none
-	}
-	return t
+func newPins(arena *mem.Arena, n int) (t pins, err error) {
+	var region *mem.Region
+	t.all, region, err = mem.MapTable[pinChunk](arena, "pins of replies", n)
+	t.free = n
+	t.fresh, t.first = mem.FreshOf(t.all, region)
+	return t, err
 }
 
 // haveRoom says whether n pins can be kept.
@@ -152,7 +154,7 @@ func (t *pins) keep(head *int32, pin uint32) {
 	if *head == none || t.all[*head].n == pinsPerChunk {
 		at := t.first
 		chunk := &t.all[at]
-		t.first = chunk.next
+		t.first = t.fresh.Take(at, chunk.next)
 		t.free--
 		chunk.next, chunk.n = *head, 0
 		*head = at

@@ -2,7 +2,9 @@ package shard
 
 import (
 	"encoding/binary"
+	"reflect"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -275,6 +277,40 @@ func fetchFrame(version int16, wait, min int32) (frame []byte, offsetAt int) {
 		}
 	}
 	panic("the offset is not in the frame")
+}
+
+// What is mapped beside the arena are tables of the shard, all of it.
+func TestTablesAreWhatIsMapped(t *testing.T) {
+	h := newHotShard(t, hotArenaBytes, 64)
+	mapped := 0
+	for _, table := range h.arena.Tables() {
+		mapped += table.Bytes
+	}
+	found := 0
+	for _, of := range []any{h.s.net, h.s.engine, h.s} {
+		found += sumTables(h.arena, reflect.ValueOf(of).Elem())
+	}
+	if mapped == 0 || found != mapped {
+		t.Errorf("%d bytes are mapped for tables, and the shard has %d", mapped, found)
+	}
+	if got := tables(h.arena, "", h.s.engine, nil); slices.ContainsFunc(got, func(p Pool) bool { return p.Name == "logs.all" }) {
+		t.Errorf("mapped tables count as Go's heap too: %v", got)
+	}
+}
+
+// sumTables sums the slices in a struct that are outside of Go's heap, and not in the arena.
+func sumTables(arena *mem.Arena, value reflect.Value) (sum int) {
+	switch value.Kind() {
+	case reflect.Struct:
+		for i := range value.NumField() {
+			sum += sumTables(arena, value.Field(i))
+		}
+	case reflect.Slice:
+		if arena.InTable(value.UnsafePointer()) {
+			sum += value.Cap() * int(value.Type().Elem().Size())
+		}
+	}
+	return sum
 }
 
 // A shard fits in every arena it is promised to, with as many partitions as

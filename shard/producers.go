@@ -48,6 +48,7 @@ type producers struct {
 	all     []producer
 	buckets []int32
 	free    int32
+	fresh   mem.Fresh
 	ofLog   mem.Thread // through partition.producers
 	used    mem.List   // most recently used first
 	byUse   mem.Thread // through used
@@ -58,22 +59,23 @@ type producers struct {
 
 const none = mem.None
 
-func newProducers(count int, partitions *partitions) producers {
+func newProducers(arena *mem.Arena, count int, partitions *partitions) (producers, error) {
 	size := 1
 	for size < 2*count {
 		size *= 2
 	}
-	t := producers{all: make([]producer, count), buckets: make([]int32, size), used: mem.EmptyList, partitions: partitions}
+	all, region, err := mem.MapTable[producer](arena, "windows of producers", count)
+	if err != nil {
+		return producers{}, err
+	}
+	t := producers{all: all, buckets: make([]int32, size), used: mem.EmptyList, partitions: partitions}
+	t.fresh, t.free = mem.FreshOf(all, region)
 	for i := range t.buckets {
 		t.buckets[i] = none
 	}
 	t.ofLog = mem.ThreadOf(t.all, func(known *producer) *mem.Links { return &known.ofLog })
 	t.byUse = mem.ThreadOf(t.all, func(known *producer) *mem.Links { return &known.byUse })
-	for i := range t.all {
-		t.all[i].chain = int32(i + 1)
-	}
-	t.all[count-1].chain = none
-	return t
+	return t, nil
 }
 
 func (t *producers) bucket(slot engine.Slot, id int64) *int32 {
@@ -183,7 +185,7 @@ func (t *producers) take(p *partition, id int64) int32 {
 	}
 	at := t.free
 	known := &t.all[at]
-	t.free = known.chain
+	t.free = t.fresh.Take(at, known.chain)
 	head := t.bucket(p.slot, id)
 	*known = producer{id: id, slot: p.slot, epoch: -1, chain: *head}
 	*head = at

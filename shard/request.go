@@ -224,7 +224,7 @@ type partTable[P any] struct {
 func newPartTable[P any](n int, credit *partCredit, links func(*P) *mem.Links) partTable[P] {
 	t := partTable[P]{all: make([]P, n), credit: credit}
 	t.ofRequest = mem.ThreadOf(t.all, links)
-	t.ofRequest.Fill(&t.free)
+	t.ofRequest.Fill(&t.free, nil) // parts have slices of requests, so they are in Go's heap
 	return t
 }
 

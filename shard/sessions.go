@@ -35,7 +35,8 @@ type sessions struct {
 	members     []sessionPartition
 	membersFree int
 	freeMember  int32
-	buckets     []int32 // hash table of members by session, topic and partition: index + 1
+	fresh       mem.Fresh // of members
+	buckets     []int32   // hash table of members by session, topic and partition: index + 1
 	seed        uint64
 	ofSession   mem.Thread // through session.members
 	readies     mem.Thread // through session.ready
@@ -107,17 +108,16 @@ func newSessions(arena *mem.Arena, slots, members int, seed uint64) (t sessions,
 	if t.all, err = mem.AllocateTable[session](arena, "fetch sessions", slots); err != nil {
 		return t, err
 	}
-	if t.members, err = mem.AllocateTable[sessionPartition](arena, "partitions in fetch sessions", members); err != nil {
+	var region *mem.Region
+	if t.members, region, err = mem.AllocateGrowing[sessionPartition](arena, "partitions in fetch sessions", members); err != nil {
 		return t, err
 	}
+	t.fresh, t.freeMember = mem.FreshOf(t.members, region)
 	if t.buckets, err = mem.AllocateTable[int32](arena, "partitions in fetch sessions, by name", 1<<bits.Len(uint(members-1))); err != nil {
 		return t, err
 	}
 	for i := slots - 1; i >= 0; i-- {
 		t.all[i].byUse.Next, t.free = t.free, int32(i)
-	}
-	for i := members - 1; i >= 0; i-- {
-		t.members[i].ofSession.Next, t.freeMember = t.freeMember, int32(i)
 	}
 	t.uses = mem.ThreadOf(t.all, func(session *session) *mem.Links { return &session.byUse })
 	t.ofSession = mem.ThreadOf(t.members, func(member *sessionPartition) *mem.Links { return &member.ofSession })
@@ -258,7 +258,7 @@ func (t *sessions) addPartition(i, topic int32, asked *kafka.FetchPartition) (at
 		}
 		at = t.freeMember
 		member := &t.members[at]
-		t.freeMember = member.ofSession.Next
+		t.freeMember = t.fresh.Take(at, member.ofSession.Next)
 		t.membersFree--
 		*member = sessionPartition{session: i, topic: topic, index: asked.Index, high: -1, start: -1}
 		t.ofSession.PushFront(&session.members, at)

@@ -234,7 +234,9 @@ func Open(world World, o Options) (*Shard, error) {
 	if s.engine, err = engine.New(world.Ring, world.Arena, world.Boot, o.Shard, s, o.Engine); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
 	}
-	s.makeTables()
+	if err = s.makeTables(world.Arena); err != nil {
+		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
+	}
 	if o.Shard == 0 {
 		s.control = world.API.New(Host{s}, s.o, world.Seed)
 	} else {
@@ -251,8 +253,9 @@ func newMailMemory(arena *mem.Arena, bytes int) (*mem.Buddy, error) {
 	return mem.NewBuddy(arena, "mail", 256, largest, max(1, bytes/largest))
 }
 
-// makeTables makes the tables of fixed size that are not in the arena.
-func (s *Shard) makeTables() {
+// makeTables makes the tables of fixed size that are not in the arena: those without
+// pointers to Go's heap beside it.
+func (s *Shard) makeTables(arena *mem.Arena) (err error) {
 	o := &s.o
 	s.completions = make([]ioring.Completion, 256)
 	s.pieces = make([][]byte, 0, 4096)
@@ -270,7 +273,9 @@ func (s *Shard) makeTables() {
 	s.requests.credit = partCredit{all: parts, free: parts}
 	s.produces = newProduces(requests, &s.requests.credit)
 	s.searches = newSearches(requests, &s.requests.credit, s.engine, s.net)
-	s.fetches = newFetches(requests, &s.requests.credit, pinChunks, s.engine)
+	if s.fetches, err = newFetches(arena, requests, &s.requests.credit, pinChunks, s.engine); err != nil {
+		return err
+	}
 	s.fetches.replyMax, s.fetches.copyMax = s.engine.LogMemoryBytes()/16, s.o.Net.ReplyBlocks/8*4096
 	leaderEpoch := int32(0)
 	if s.boot != nil {
@@ -278,13 +283,16 @@ func (s *Shard) makeTables() {
 	}
 	s.partitions = newPartitions(s.engine, leaderEpoch, o.Engine.LogsMax)
 	s.topics = newTopicTable()
-	s.producers = newProducers(o.ProducersMax, &s.partitions)
+	if s.producers, err = newProducers(arena, o.ProducersMax, &s.partitions); err != nil {
+		return err
+	}
 	s.Timelines = metrics.NewShard()
 	s.sessions.partitions, s.sessions.topics = &s.partitions, &s.topics
 	s.sessions.requests, s.sessions.fetches, s.sessions.counters = &s.requests, &s.fetches, &s.Timelines.Counters
 	s.recorder = recorder{flight: s.Flight, slo: objectives{topics: &s.topics}, topics: &s.topics, engine: s.engine, counters: &s.Timelines.Counters}
 	s.truncations.engine, s.truncations.outbox, s.truncations.early = s.engine, &s.outbox, s.o.Faults.StartToldEarly
 	s.readahead.engine, s.readahead.counters = s.engine, &s.Timelines.Counters
+	return nil
 }
 
 // restoreWindows rebuilds what this shard's partitions remember of producers.

@@ -7,6 +7,7 @@ import (
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
+	"github.com/tailbound/tailbound/mem"
 )
 
 func TestTimersAgainstASortedList(t *testing.T) {
@@ -44,9 +45,17 @@ func TestTimersAgainstASortedList(t *testing.T) {
 }
 
 // newTable is a table of producers over partitions of its own.
-func newTable(producersMax, logs int) *producers {
+func newTable(t *testing.T, producersMax, logs int) *producers {
+	arena, err := mem.Map(1<<20, mem.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { arena.Unmap() })
 	partitions := newPartitions(nil, 0, logs)
-	table := newProducers(producersMax, &partitions)
+	table, err := newProducers(arena, producersMax, &partitions)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return &table
 }
 
@@ -57,7 +66,7 @@ func batch(id int64, epoch int16, sequence, count int32) *kafka.Batch {
 }
 
 func TestProducerWindow(t *testing.T) {
-	p := newTable(16, 4)
+	p := newTable(t, 16, 4)
 	const log = engine.Slot(1)
 	offset := int64(100)
 	store := func(b *kafka.Batch) {
@@ -106,7 +115,7 @@ func TestProducerWindow(t *testing.T) {
 }
 
 func TestSequenceWraps(t *testing.T) {
-	p := newTable(4, 1)
+	p := newTable(t, 4, 1)
 	p.note(p.of(0), batch(1, 0, 0x7ffffffe, 4), 0) // 2^31-2, 2^31-1, 0, 1
 	if v := p.check(p.of(0), batch(1, 0, 2, 1)); v.code != kafka.None {
 		t.Fatalf("behind the wrap: %+v", v)
@@ -121,7 +130,7 @@ func TestSequenceWraps(t *testing.T) {
 func TestWindowSurvivesRecovery(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 1))
 	for range 300 {
-		live, back := newTable(64, 2), newTable(64, 2)
+		live, back := newTable(t, 64, 2), newTable(t, 64, 2)
 		next := map[int64]int32{}
 		var headers []byte
 		attachment := make([]byte, 1<<16)
@@ -165,7 +174,7 @@ func TestWindowSurvivesRecovery(t *testing.T) {
 // What a checkpoint remembers of batches that never became durable is
 // forgotten: else their retry would be taken for a duplicate, and lost.
 func TestWindowForgetsWhatWasLost(t *testing.T) {
-	p, back := newTable(8, 1), newTable(8, 1)
+	p, back := newTable(t, 8, 1), newTable(t, 8, 1)
 	for i := range int32(4) {
 		p.note(p.of(0), batch(1, 0, i, 1), int64(i))
 	}
@@ -182,7 +191,7 @@ func TestWindowForgetsWhatWasLost(t *testing.T) {
 }
 
 func TestFullTableForgetsTheLeastRecentlyUsed(t *testing.T) {
-	p := newTable(4, 2)
+	p := newTable(t, 4, 2)
 	for id := range int64(4) {
 		p.note(p.of(0), batch(id, 0, 0, 1), id)
 	}
@@ -241,7 +250,7 @@ func TestMailArrivesInOrder(t *testing.T) {
 // A producer's first batch finds no room: the one sent behind it must not take
 // its place.
 func TestProducerWindowAfterARefusal(t *testing.T) {
-	p := newTable(16, 4)
+	p := newTable(t, 16, 4)
 	const log = engine.Slot(1)
 	for _, first := range []int32{0, 41} {
 		id := int64(100 + first)

@@ -19,7 +19,7 @@ func printMemory(out io.Writer, v *settings.Values) error {
 	}
 	shards := options.DataShards
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	arenas, heap := 0, 0
+	arenas, tables, heap := 0, 0, 0
 	for i, times := range []int{1, shards} {
 		plan, err := broker.PlanPools(options, i)
 		if err != nil {
@@ -30,11 +30,12 @@ func printMemory(out io.Writer, v *settings.Values) error {
 		} else {
 			fmt.Fprintf(table, "\t\t\t\t\ndata shard (%d of them)\t\t\t\t\n", times)
 		}
-		n := printPools(table, "arena, locked", plan.Arena)
+		n := printPools(table, "arena, mapped", plan.Arena)
 		if n != plan.ArenaBytes {
 			return fmt.Errorf("the terms of the arena sum to %d of its %d bytes", n, plan.ArenaBytes)
 		}
 		arenas += times * n
+		tables += times * printPools(table, "tables, mapped", plan.Tables)
 		heap += times * printPools(table, "tables in Go's heap", plan.Heap)
 	}
 	mail, err := broker.MailboxBytes(options)
@@ -46,8 +47,8 @@ func printMemory(out io.Writer, v *settings.Values) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "\nthe process: arenas %s + tables %s + mail between shards %s = %s;\nwith groups %s,\nand of Go's heap at most %s more: the control shard's requests, and profiles\n",
-		term.BinaryBytes(arenas), term.BinaryBytes(heap), term.BinaryBytes(mail), term.BinaryBytes(arenas+heap+mail), term.BinaryBytes(arenas+heap+mail+groups), term.BinaryBytes(garbageMax))
+	_, err = fmt.Fprintf(out, "\nthe process: arenas %s + tables %s + tables in Go's heap %s + mail between shards %s = %s;\nwith groups %s,\nand of Go's heap at most %s more: the control shard's requests, and profiles\n",
+		term.BinaryBytes(arenas), term.BinaryBytes(tables), term.BinaryBytes(heap), term.BinaryBytes(mail), term.BinaryBytes(arenas+tables+heap+mail), term.BinaryBytes(arenas+tables+heap+mail+groups), term.BinaryBytes(garbageMax))
 	return err
 }
 
