@@ -106,6 +106,20 @@ func (s *State) PlanCreateOn(name string, partitions, replicationFactor int, on 
 	return command(kindCreate, s.sequence+1, appendTopic(nil, topic)), nil
 }
 
+// PlannedTopic returns the topic that a command of PlanCreate makes, whether or not the
+// command is ever applied.
+func PlannedTopic(cmd []byte) *Topic {
+	_, body, err := parseCommand(cmd)
+	if err != nil {
+		panic("cluster: a command that was planned here cannot be read: " + err.Error())
+	}
+	topic, _, err := parseTopic(body)
+	if err != nil {
+		panic("cluster: a topic that was planned here cannot be read: " + err.Error())
+	}
+	return topic
+}
+
 // PlanGrow returns the command that raises a topic's partitions to count.
 func (s *State) PlanGrow(name string, count int, on Placement, lim Limits) ([]byte, *Refusal) {
 	if why := NameFault(name); why != "" {

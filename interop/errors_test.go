@@ -113,6 +113,21 @@ func TestTopicInput(t *testing.T) {
 	if rs := mustAsk[*kmsg.CreateTopicsResponse](t, w, rehearsal).Topics; rs[0].ErrorCode != 0 || rs[1].ErrorCode != kerr.TopicAlreadyExists.Code || count() != before {
 		t.Errorf("a rehearsal: %+v, %d topics, then %d", rs, before, count())
 	}
+	// From version 5 on it is told all that the topic would have.
+	withConfig := aTopic(name, 3, -1)
+	withConfig.Configs = append(withConfig.Configs, kmsg.CreateTopicsRequestTopicConfig{Name: "retention.ms", Value: kmsg.StringPtr("77000")})
+	rehearsal = createRequest(withConfig)
+	rehearsal.Version, rehearsal.ValidateOnly = 7, true
+	told := mustAsk[*kmsg.CreateTopicsResponse](t, w, rehearsal).Topics[0]
+	retention := ""
+	for _, c := range told.Configs {
+		if c.Name == "retention.ms" {
+			retention = *c.Value
+		}
+	}
+	if told.ErrorCode != 0 || told.NumPartitions != 3 || told.ReplicationFactor != 1 || told.TopicID != [16]byte{} || retention != "77000" {
+		t.Errorf("a rehearsal in version 7: %+v", told)
+	}
 	for _, good := range []string{".a", "-", "_", "...", strings.Repeat("y", 249)} {
 		if x := mustAsk[*kmsg.CreateTopicsResponse](t, w, createRequest(aTopic(good, -1, -1))).Topics[0]; x.ErrorCode != 0 || x.NumPartitions != 1 {
 			t.Errorf("%.40q, which is allowed: %+v", good, x)

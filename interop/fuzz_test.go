@@ -256,6 +256,9 @@ func (f *fuzzer) burst(addr string, keys []kmsg.ApiVersionsResponseApiKey) error
 		if err := resp.ReadFrom(body); err != nil {
 			return fmt.Errorf("the answer to %s v%d cannot be read (%w): %x", kmsg.NameForKey(s.req.Key()), s.req.GetVersion(), err, body[:min(len(body), 500)])
 		}
+		if err := formed(s.req.Key(), s.req.GetVersion(), body, nil); err != nil {
+			return err
+		}
 		if again := resp.AppendTo(nil); !bytes.Equal(again, body) {
 			return fmt.Errorf("the answer to %s v%d has %d bytes and means %d", kmsg.NameForKey(s.req.Key()), s.req.GetVersion(), len(body), len(again))
 		}

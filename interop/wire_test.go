@@ -82,6 +82,9 @@ func (w *wire) receive(req kmsg.Request, correlation int32) (kmsg.Response, erro
 	if err := r.Complete(); err != nil {
 		return nil, err
 	}
+	if err := formed(req.Key(), req.GetVersion(), r.Src, nil); err != nil && !useFake() {
+		return nil, err
+	}
 	return resp, resp.ReadFrom(r.Src)
 }
 

@@ -166,6 +166,9 @@ func (c *control) plan(ch *change) bool {
 		return false
 	}
 	if ch.task != nil && (ch.task.validateOnly || ch.cmd == nil) {
+		if ch.kind == changeCreate {
+			c.describeValidated(ch)
+		}
 		c.done(ch.task)
 		return false
 	}

@@ -230,7 +230,7 @@ func failOffsetFetch(req *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFetchRespons
 		out.Topic = req.Topics[i].Topic
 		for _, index := range req.Topics[i].Partitions {
 			part := kmsg.NewOffsetFetchResponseTopicPartition()
-			part.Partition, part.Offset, part.ErrorCode = index, -1, int16(code)
+			part.Partition, part.Offset, part.Metadata, part.ErrorCode = index, -1, kmsg.StringPtr(""), int16(code) // Kafka's clients refuse null
 			out.Partitions = append(out.Partitions, part)
 		}
 		resp.Topics = append(resp.Topics, out)

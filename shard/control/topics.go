@@ -34,7 +34,7 @@ func (c *control) createTopics(task *task, req *kmsg.CreateTopicsRequest, resp *
 	for i := range req.Topics {
 		asked := &req.Topics[i]
 		out := kmsg.NewCreateTopicsResponseTopic()
-		out.Topic, out.NumPartitions, out.ReplicationFactor = asked.Topic, asked.NumPartitions, 1
+		out.Topic, out.NumPartitions, out.ReplicationFactor, out.Configs = asked.Topic, asked.NumPartitions, 1, []kmsg.CreateTopicsResponseTopicConfig{}
 		resp.Topics = append(resp.Topics, out)
 		if count[asked.Topic] > 1 {
 			task.fail(i, kafka.InvalidRequest, "Create topics request has duplicate topic names.")
@@ -78,7 +78,8 @@ func (c *control) createTopics(task *task, req *kmsg.CreateTopicsRequest, resp *
 func failCreateTopics(_ *kmsg.CreateTopicsRequest, resp *kmsg.CreateTopicsResponse, item int, code kafka.ErrorCode, message string) {
 	if out := &resp.Topics[item]; out.ErrorCode == 0 {
 		out.ErrorCode, out.ErrorMessage = int16(code), &message
-		out.NumPartitions, out.ReplicationFactor, out.Configs, out.TopicID = -1, -1, nil, [16]byte{}
+		// An empty list, not null: null is allowed by the schema, and Java's admin client does not expect it.
+		out.NumPartitions, out.ReplicationFactor, out.Configs, out.TopicID = -1, -1, []kmsg.CreateTopicsResponseTopicConfig{}, [16]byte{}
 	}
 }
 
@@ -90,14 +91,30 @@ func (c *control) describeCreated(node int, resp *kmsg.CreateTopicsResponse) {
 		if out.ErrorCode != 0 || !ok {
 			continue
 		}
-		out.TopicID, out.NumPartitions = topic.ID, int32(len(topic.Partitions))
-		defs := cluster.Configs()
-		for k := range defs {
-			config := kmsg.NewCreateTopicsResponseTopicConfig()
-			inForce := c.topicConfig(topic, &defs[k], node)[0]
-			config.Name, config.Value, config.Source = defs[k].Name, &inForce.value, int8(inForce.source)
-			out.Configs = append(out.Configs, config)
-		}
+		out.TopicID = topic.ID
+		c.describeNew(out, topic, node)
+	}
+}
+
+// describeValidated describes a topic that could be created and is not: a change that was to
+// be validated only. It has no id.
+func (c *control) describeValidated(ch *change) {
+	resp, ok := ch.task.resp.(*kmsg.CreateTopicsResponse)
+	if !ok || ch.cmd == nil {
+		return
+	}
+	c.describeNew(&resp.Topics[ch.item], cluster.PlannedTopic(ch.cmd), ch.task.from.Shard)
+}
+
+// describeNew fills in what a new topic has: its partitions, and all of its configurations.
+func (c *control) describeNew(out *kmsg.CreateTopicsResponseTopic, topic *cluster.Topic, node int) {
+	out.NumPartitions = int32(len(topic.Partitions))
+	defs := cluster.Configs()
+	for k := range defs {
+		config := kmsg.NewCreateTopicsResponseTopicConfig()
+		inForce := c.topicConfig(topic, &defs[k], node)[0]
+		config.Name, config.Value, config.Source = defs[k].Name, &inForce.value, int8(inForce.source)
+		out.Configs = append(out.Configs, config)
 	}
 }
 
