@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -68,25 +70,43 @@ func (o *options) connect(cmd *cobra.Command, more ...kgo.Opt) (*client, error) 
 type patience struct {
 	out  io.Writer
 	mu   sync.Mutex
-	lost map[int32]bool
+	lost map[int32]string // by node: why it is not to be reached, "" if it is
 }
 
+func newPatience(out io.Writer) *patience { return &patience{out: out, lost: map[int32]string{}} }
+
 func (p *patience) OnBrokerConnect(b kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if b.NodeID < 0 { // of a broker of --brokers, connect returns the error
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	was := p.lost[b.NodeID]
 	switch {
-	case err != nil && b.NodeID >= 0 && !p.lost[b.NodeID]: // of a broker of --brokers, connect returns the error
-		p.lost[b.NodeID] = true
-		fmt.Fprintf(p.out, "tailbound: node %d at %s is not to be reached, trying again: %v\n", b.NodeID, net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))), err)
-	case err == nil && p.lost[b.NodeID]:
-		p.lost[b.NodeID] = false
+	case err != nil:
+		p.lost[b.NodeID] = fmt.Sprintf("node %d at %s is not to be reached", b.NodeID, net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))))
+		if was == "" {
+			fmt.Fprintf(p.out, "tailbound: %s, trying again: %v\n", p.lost[b.NodeID], err)
+		}
+	case was != "":
+		p.lost[b.NodeID] = ""
 		fmt.Fprintf(p.out, "tailbound: node %d answers again\n", b.NodeID)
 	}
 }
 
-// patient is the option that adds a patience.
-func patient(out io.Writer) kgo.Opt {
-	return kgo.WithHooks(&patience{out: out, lost: map[int32]bool{}})
+// errSilence is that a broker that was there answers no more.
+var errSilence = errors.New("no answer")
+
+// silence is the error of a command that got no answer for so long.
+func (p *patience) silence(limit time.Duration) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, node := range slices.Sorted(maps.Keys(p.lost)) {
+		if why := p.lost[node]; why != "" {
+			return fmt.Errorf("%w within %s: %s; `tailbound cluster health` shows which nodes answer", errSilence, limit, why)
+		}
+	}
+	return fmt.Errorf("%w within %s; `tailbound cluster health` shows which nodes answer, and the broker's log what failed", errSilence, limit)
 }
 
 func (c *client) close() { c.kafka.Close() }

@@ -6,13 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"golang.org/x/sys/unix"
@@ -33,7 +36,8 @@ func consumeCommand(version string) *cobra.Command {
 		Short: "Print records",
 		Long: `Print records, by default all there are, each value on a line, and then what
 comes, until interrupted. --exit-at-end ends where the partitions ended when it
-began; --to ends there.
+began; --to ends there. On the way to an end, nothing coming for --timeout is an
+error; without an end the command waits for its broker.
 
 --from and --to take start, end, an offset, +N (after the start), -N (before
 the end) or @TIME: @2026-11-21, @2026-11-21T09:30:00Z, @-1h (an hour ago), or
@@ -81,9 +85,11 @@ type consumption struct {
 	out    *bufio.Writer
 	// left is the end offsets of partitions that are not finished. nil: they have no
 	// end.
-	left    map[string]map[int32]int64
-	printed int64
-	said    map[string]bool // errors that were reported
+	left     map[string]map[int32]int64
+	printed  int64
+	said     map[string]bool // errors that were reported
+	patience *patience
+	heardAt  time.Time // when the last records came, or it began
 }
 
 // consume prints records until there are no more, or until it is interrupted:
@@ -96,7 +102,7 @@ func consume(cmd *cobra.Command, opts *options, want consumeOptions, topics []st
 		}
 		want.format = "json"
 	}
-	c := consumption{want: want, said: map[string]bool{}}
+	c := consumption{want: want, said: map[string]bool{}, patience: newPatience(cmd.ErrOrStderr())}
 	if c.print, err = recordPrinter(want.format); err != nil {
 		return err
 	}
@@ -114,9 +120,7 @@ func consume(cmd *cobra.Command, opts *options, want consumeOptions, topics []st
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
-	defer stop()
-	if c.conn, err = opts.connect(cmd, append(more, patient(cmd.ErrOrStderr()))...); err != nil {
+	if c.conn, err = opts.connect(cmd, append(more, kgo.WithHooks(c.patience))...); err != nil {
 		return err
 	}
 	defer c.conn.kafka.CloseAllowingRebalance()
@@ -134,6 +138,11 @@ func consume(cmd *cobra.Command, opts *options, want consumeOptions, topics []st
 	}
 	c.out = bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
 	defer c.out.Flush()
+	// Until here a signal ends the process.
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	c.heardAt = time.Now()
 	for {
 		if over, err := c.poll(ctx); err != nil || over {
 			return err
@@ -166,9 +175,19 @@ func (x *consumeOptions) clientOptions(within offsetRange, topics []string) ([]k
 // poll prints the records of one answer, and commits them for a group. over: no more
 // are to be printed.
 func (c *consumption) poll(ctx context.Context) (over bool, err error) {
-	fetches := c.conn.kafka.PollFetches(ctx)
+	polling := ctx
+	if c.left != nil {
+		var cancel context.CancelFunc
+		polling, cancel = context.WithDeadline(ctx, c.heardAt.Add(c.conn.timeout))
+		defer cancel()
+	}
+	fetches := c.conn.kafka.PollFetches(polling)
 	if ctx.Err() != nil || fetches.IsClientClosed() {
 		return true, c.out.Flush()
+	}
+	if polling.Err() != nil && fetches.NumRecords() == 0 {
+		c.out.Flush()
+		return c.silent(ctx)
 	}
 	if err := c.conn.fetchError(fetches, c.left != nil, c.said); err != nil {
 		c.out.Flush()
@@ -187,6 +206,9 @@ func (c *consumption) poll(ctx context.Context) (over bool, err error) {
 	if err == nil {
 		err = c.out.Flush()
 	}
+	if len(done) > 0 {
+		c.heardAt = time.Now()
+	}
 	if errors.Is(err, unix.EPIPE) {
 		return true, nil // the reader of the pipe has closed it, as head does
 	}
@@ -197,6 +219,32 @@ func (c *consumption) poll(ctx context.Context) (over bool, err error) {
 		c.conn.kafka.AllowRebalance()
 	}
 	return over, err
+}
+
+// silent is asked where nothing came for --timeout on the way to an end. over: there
+// is nothing left to come, as the rest was deleted meanwhile.
+func (c *consumption) silent(ctx context.Context) (over bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, min(c.conn.timeout, 2*time.Second))
+	defer cancel()
+	starts, err := c.conn.admin.ListStartOffsets(ctx, slices.Collect(maps.Keys(c.left))...)
+	if err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return false, c.patience.silence(c.conn.timeout)
+	}
+	found := false
+	starts.Each(func(start kadm.ListedOffset) {
+		if end, ok := c.left[start.Topic][start.Partition]; ok && start.Offset >= end {
+			found = true
+			over = c.conn.arrived(c.left, start.Topic, start.Partition) || over
+		}
+	})
+	if !found {
+		return false, c.patience.silence(c.conn.timeout)
+	}
+	c.heardAt = time.Now()
+	return over, nil
 }
 
 // take prints a record if it is wanted. within: it is in the range that is consumed.
@@ -220,12 +268,12 @@ func (c *consumption) take(record *kgo.Record) (within, over bool, err error) {
 // within is the range of --from and --to.
 func (x *consumeOptions) within() (span offsetRange, err error) {
 	if span.from, err = parsePosition(x.from); err != nil {
-		return span, fmt.Errorf("--from %q: %span", x.from, err)
+		return span, fmt.Errorf("--from %q: %w", x.from, err)
 	}
 	span.to.kind = atEnd
 	if x.to != "" {
 		if span.to, err = parsePosition(x.to); err != nil {
-			return span, fmt.Errorf("--to %q: %span", x.to, err)
+			return span, fmt.Errorf("--to %q: %w", x.to, err)
 		}
 	}
 	return span, nil

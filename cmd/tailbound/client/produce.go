@@ -29,7 +29,16 @@ type produceOptions struct {
 	count                                  int64
 	whole, verbose, create, tombstone      bool
 	batchBytes                             term.ByteSize
+	silence                                time.Duration // how long the broker may acknowledge nothing
 }
+
+const (
+	// silenceMax is how long the broker may acknowledge nothing, unless --timeout
+	// was given: a restart of the broker is shorter.
+	silenceMax = 30 * time.Second
+	// partingMax is the same after a signal.
+	partingMax = 2 * time.Second
+)
 
 func produceCommand(version string) *cobra.Command {
 	opts, want := &options{version: version}, produceOptions{batchBytes: 1000012}
@@ -38,7 +47,9 @@ func produceCommand(version string) *cobra.Command {
 		Short: "Write records, one for each line of standard input or of files",
 		Long: `Write records, one for each line of standard input or of files, and wait until
 the broker has acknowledged every one. What was written is summed up on
-standard error, or printed with --output json.
+standard error, or printed with --output json. Where the broker acknowledges
+nothing for 30 s, or for --timeout if that is given, the command fails. On
+Ctrl-C or SIGTERM it reads no more, and waits for what was sent.
 
 --format takes what rpk and kgo know for lines that are more than a value, such
 as '%k %v\n', or json for lines as consume --format json prints them.`,
@@ -49,7 +60,13 @@ as '%k %v\n', or json for lines as consume --format json prints them.`,
   tailbound consume old -e -f json | tailbound produce new -f json`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: opts.completeProduce,
-		RunE:              func(cmd *cobra.Command, args []string) error { return produce(cmd, opts, want, args[0], args[1:]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			want.silence = silenceMax
+			if cmd.Flags().Changed("timeout") {
+				want.silence = opts.timeout
+			}
+			return produce(cmd, opts, want, args[0], args[1:])
+		},
 	}
 	opts.flags(command)
 	flags := command.Flags()
@@ -95,8 +112,11 @@ type producedPartition struct {
 	Last      int64 `json:"last"`
 }
 
+// kafkaOptions are the client's. None limits how long a record may take:
+// kgo.RecordDeliveryTimeout counts from the record's own time, so that a record that
+// is older than the limit is never sent. producing.watch limits it instead.
 func (x *produceOptions) kafkaOptions(topic string) ([]kgo.Opt, error) {
-	options := []kgo.Opt{kgo.DefaultProduceTopic(topic), kgo.RecordDeliveryTimeout(30 * time.Second), kgo.UnknownTopicRetries(3)}
+	options := []kgo.Opt{kgo.DefaultProduceTopic(topic), kgo.UnknownTopicRetries(3)}
 	switch x.codec {
 	case "none":
 		options = append(options, kgo.ProducerBatchCompression(kgo.NoCompression()))
@@ -133,12 +153,18 @@ func (x *produceOptions) kafkaOptions(topic string) ([]kgo.Opt, error) {
 	return options, nil
 }
 
+// produce writes the records of its sources and waits until all are acknowledged:
+//
+//	connect(); for each source { for each record { send() } }; await every acknowledgement
+//
+// A signal ends the sending, and silence of the broker the awaiting.
 func produce(cmd *cobra.Command, opts *options, want produceOptions, topic string, files []string) error {
 	options, err := want.kafkaOptions(topic)
-	options = append(options, patient(cmd.ErrOrStderr()))
 	if err != nil {
 		return err
 	}
+	patience := newPatience(cmd.ErrOrStderr())
+	options = append(options, kgo.WithHooks(patience))
 	var headers []kgo.RecordHeader
 	for _, h := range want.headers {
 		k, v, ok := strings.Cut(h, "=")
@@ -148,7 +174,7 @@ func produce(cmd *cobra.Command, opts *options, want produceOptions, topic strin
 		headers = append(headers, kgo.RecordHeader{Key: k, Value: []byte(v)})
 	}
 	sources := []source{{"standard input", cmd.InOrStdin()}}
-	started := producing{want: want, out: bufio.NewWriter(cmd.OutOrStdout()), byPartition: map[int32]*producedPartition{}}
+	started := producing{want: want, patience: patience, out: bufio.NewWriter(cmd.OutOrStdout()), byPartition: map[int32]*producedPartition{}}
 	if len(files) > 0 {
 		sources = nil
 		if !want.verbose {
@@ -165,11 +191,9 @@ func produce(cmd *cobra.Command, opts *options, want produceOptions, topic strin
 			} else {
 				started.bytes += about.Size()
 			}
-			sources = append(sources, source{name, &counted{file, &started.bytesRead}})
+			sources = append(sources, source{name, file})
 		}
 	}
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
-	defer stop()
 	conn, err := opts.connect(cmd, options...)
 	if err != nil {
 		return err
@@ -184,22 +208,34 @@ func produce(cmd *cobra.Command, opts *options, want produceOptions, topic strin
 			return fmt.Errorf("topic %s has no partition %d; it has %s, from 0", topic, want.partition, term.Plural(n, "partition"))
 		}
 	}
+	// Until here a signal ends the process.
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends it at once
 	started.c, started.began, started.sum.Topic = conn, time.Now(), topic
+	sending, giveUp := context.WithCancel(cmd.Context())
+	defer giveUp()
+	reading, enough := context.WithCancel(ctx)
+	defer enough()
+	started.enough = enough
+	go started.watch(ctx, sending, giveUp)
 	for _, input := range sources {
-		if err = started.all(ctx, input, headers); err != nil {
+		input.r = &counted{newInterruptible(reading, input.r), &started.bytesRead}
+		if err = started.all(reading, sending, input, headers); err != nil {
 			break
 		}
 	}
-	stop() // a second interrupt ends at once
-	if e := conn.kafka.Flush(cmd.Context()); err == nil {
+	if e := conn.kafka.Flush(sending); err == nil {
 		err = e
 	}
 	started.bar.End()
 	if e := started.report(cmd.ErrOrStderr()); err == nil {
 		err = e
 	}
-	if started.first != nil {
-		return fmt.Errorf("%d of %d records were not written; the first: %w", started.sum.Failed, started.sum.Failed+started.sum.Records, conn.explain(brokerError(started.first, "")))
+	if failed, sent, first := started.failures(); errors.Is(first, errSilence) {
+		return fmt.Errorf("%d of %d records were not acknowledged: %w", failed, sent, first)
+	} else if first != nil {
+		return fmt.Errorf("%d of %d records were not written; the first: %w", failed, sent, conn.explain(brokerError(first, "")))
 	}
 	if errors.Is(err, context.Canceled) {
 		return term.ExitStatus(130)
@@ -224,13 +260,15 @@ func (c *counted) Read(text []byte) (int, error) {
 	return n, err
 }
 
-// producing is one run of produce. promise runs on kgo's goroutines; mu guards what
-// it uses.
+// producing is one run of produce. promise runs on kgo's goroutines and watch on one
+// of its own; mu guards what they use.
 type producing struct {
-	c     *client
-	want  produceOptions
-	began time.Time
-	read  int64
+	c        *client
+	want     produceOptions
+	patience *patience
+	began    time.Time
+	read     int64
+	enough   func() // ends the reading
 
 	bar              *term.Progress // of files: bytesRead of bytes
 	bytesRead, bytes int64
@@ -239,11 +277,58 @@ type producing struct {
 	out         *bufio.Writer
 	sum         produced
 	byPartition map[int32]*producedPartition
+	sent        int64     // records that were given to the client
+	heardAt     time.Time // the last result, or the first record for which there was none to wait
 	first       error
 }
 
-// all writes all records of one source. After a failed record it stops.
-func (p *producing) all(ctx context.Context, input source, headers []kgo.RecordHeader) error {
+// watch gives up sending where no result comes for too long though some are awaited.
+// signalled ends with a signal, after which that is a shorter time.
+func (p *producing) watch(signalled, sending context.Context, giveUp func()) {
+	limit, done := p.want.silence, signalled.Done()
+	for {
+		select {
+		case <-sending.Done():
+			return
+		case <-done:
+			limit, done = min(limit, partingMax), nil
+			p.mu.Lock()
+			p.heardAt = time.Now()
+			p.mu.Unlock()
+		case <-time.After(min(limit/8, time.Second)):
+		}
+		p.mu.Lock()
+		silent := p.sent > p.sum.Records+p.sum.Failed && time.Since(p.heardAt) > limit
+		if silent {
+			p.fail(p.patience.silence(limit))
+		}
+		p.mu.Unlock()
+		if silent {
+			giveUp()
+			return
+		}
+	}
+}
+
+// fail keeps the first error, after which no more is read. The caller holds mu.
+func (p *producing) fail(err error) {
+	if p.first == nil {
+		p.first = err
+		p.enough()
+	}
+}
+
+// failures are how many of the records sent were not written, and the first error. A
+// record whose result did not come counts: it may have been written or not.
+func (p *producing) failures() (failed, sent int64, first error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sent - p.sum.Records, p.sent, p.first
+}
+
+// all writes all records of one source. reading ends before that with a signal or the
+// first failure, sending where the broker is silent.
+func (p *producing) all(reading, sending context.Context, input source, headers []kgo.RecordHeader) error {
 	next, err := p.want.reader(input)
 	if err != nil {
 		return err
@@ -274,36 +359,35 @@ func (p *producing) all(ctx context.Context, input source, headers []kgo.RecordH
 			due := p.began.Add(time.Duration(float64(p.read-1) / p.want.rate * 1e9))
 			select {
 			case <-time.After(time.Until(due)):
-			case <-ctx.Done():
-				return ctx.Err()
+			case <-reading.Done():
+				return reading.Err()
 			}
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if reading.Err() != nil {
+			return reading.Err()
 		}
-		p.c.kafka.Produce(p.c.ctx, record, p.promise)
+		if !writable(record.Timestamp) {
+			return fmt.Errorf("%s: record %d: its time %s cannot be written by this client: it writes those of 1678 to 2261", input.name, p.read, record.Timestamp.UTC().Format(time.RFC3339))
+		}
+		p.mu.Lock()
+		if p.sent == p.sum.Records+p.sum.Failed {
+			p.heardAt = time.Now()
+		}
+		p.sent++
+		p.mu.Unlock()
+		p.c.kafka.Produce(sending, record, p.promise)
 		p.bar.At(p.bytesRead, p.bytes)
-		if p.failed() {
-			return nil
-		}
 	}
-}
-
-func (p *producing) failed() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.first != nil
 }
 
 // promise takes the result of one record.
 func (p *producing) promise(record *kgo.Record, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.heardAt = time.Now()
 	if err != nil {
 		p.sum.Failed++
-		if p.first == nil {
-			p.first = err
-		}
+		p.fail(err)
 		return
 	}
 	p.sum.Records++
@@ -324,7 +408,7 @@ func (p *producing) promise(record *kgo.Record, err error) {
 func (p *producing) report(out io.Writer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.sum.Seconds = time.Since(p.began).Seconds()
+	p.sum.Seconds, p.sum.Failed = time.Since(p.began).Seconds(), p.sent-p.sum.Records
 	p.sum.Partitions = []producedPartition{}
 	for i := int32(0); len(p.sum.Partitions) < len(p.byPartition); i++ {
 		if part := p.byPartition[i]; part != nil {
@@ -340,6 +424,10 @@ func (p *producing) report(out io.Writer) error {
 	}
 	return p.out.Flush()
 }
+
+// writable says whether kgo writes a time as it is: it counts nanoseconds in 64 bits. The
+// zero time is now.
+func writable(t time.Time) bool { return t.IsZero() || t.Year() >= 1678 && t.Year() <= 2261 }
 
 // reader is a function that reads the next record of a source, io.EOF at the end.
 func (x *produceOptions) reader(input source) (func() (*kgo.Record, error), error) {
