@@ -13,6 +13,9 @@ import (
 	"github.com/tailbound/tailbound/shard/control"
 )
 
+// ErrArena is the error of a plan or a start for which the system does not give an arena.
+var ErrArena = mem.ErrMap
+
 // Memory is how one shard's arena is divided, and how long its tables are. Every pool
 // is a term of one sum:
 //
@@ -71,6 +74,7 @@ const (
 	listenerSlot      = 0 // file slot of the first listener
 	controlArena      = 96 << 20
 	controlBatchBytes = 3 << 19 // one command: the members of a group, and a batch around them
+	receiveBuffersMax = 1 << 15 // the kernel numbers them with 16 bits
 	socketsSpare      = 64      // for refused connections until they are closed
 	descriptorsSpare  = 1024    // for the process's rings, listeners and profiling
 )
@@ -98,7 +102,7 @@ func dataMemory(o Options, arena int) Memory {
 	m := Memory{
 		ArenaBytes: arena, RecoveryBytes: arena,
 		ListenersMax: ListenersMax, ConnsMax: o.ConnsMax, RequestsMax: 2048, PipelineMax: 256,
-		ReceiveBufferBytes: o.ReceiveBufferBytes, ReceiveBuffers: floorPower(arena / 4 / o.ReceiveBufferBytes),
+		ReceiveBufferBytes: o.ReceiveBufferBytes, ReceiveBuffers: min(floorPower(arena/4/o.ReceiveBufferBytes), receiveBuffersMax),
 		ReplyBlocks: arena / 32 / 4096, MailBytes: min(4<<20, arena/32),
 		LogsMax: max(64, o.PartitionsMax), FilesMax: 2048, SegmentBytes: 256 << 20, JournalBytes: o.JournalBytes, LogMemoryBytes: arena, BatchBytesMax: o.MessageBytesMax,
 		ProducersMax: 16384,

@@ -89,8 +89,11 @@ type Arena struct {
 	asked         bool // a region has asked for memory since Asked
 }
 
-// Map maps an arena of at least n bytes, all zero. Errors: ENOMEM if the machine has too
-// little memory.
+// ErrMap is Map's error where the system does not map so much, with its own.
+var ErrMap = errors.New("mem: mapping an arena")
+
+// Map maps an arena of at least n bytes, all zero. Errors: ErrMap with ENOMEM if the
+// machine has too little memory.
 func Map(n int, options Options) (*Arena, error) {
 	if n <= 0 {
 		return nil, errors.New("mem: an arena needs at least one byte")
@@ -108,7 +111,7 @@ func Map(n int, options Options) (*Arena, error) {
 	if arena.whole == nil {
 		mapped, err := unix.MmapPtr(-1, 0, nil, size+hugePageBytes, prot, flags)
 		if err != nil {
-			return nil, fmt.Errorf("mem: mapping an arena of %d MiB: %w", size>>20, err)
+			return nil, fmt.Errorf("%w of %d MiB: %w", ErrMap, size>>20, err)
 		}
 		arena.mapping, arena.mapped = mapped, size+hugePageBytes
 		skip := -uintptr(mapped) & (hugePageBytes - 1)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -41,6 +42,7 @@ func readScenario(name string) (scenario, error) {
 	if err != nil {
 		return s, err
 	}
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // a byte order mark, as some editors write it
 	if err := yaml.UnmarshalWithOptions(text, &s, yaml.Strict()); err != nil {
 		return s, fmt.Errorf("%s: %w", name, err)
 	}

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/cmd/tailbound/settings"
@@ -78,9 +81,29 @@ func fits(v *settings.Values) error {
 	return nil
 }
 
+// tooSmall is what to do about pools that do not fit an arena, or an arena that does
+// not fit the machine.
 func tooSmall(v *settings.Values, err error) error {
+	if errors.Is(err, broker.ErrArena) {
+		return tooLarge(v, err)
+	}
 	return fmt.Errorf("the pools of a shard do not fit its memory: %w; give it a larger --arena than %s, or a smaller --message-max-bytes than %d or --partitions-max than %d (--print-memory shows what each takes)",
 		err, &v.Arena, v.MessageBytesMax, v.PartitionsMax)
+}
+
+// tooLarge is what to do about an arena that the system does not map.
+func tooLarge(v *settings.Values, err error) error {
+	has := ""
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) == nil {
+		has = ", which has " + term.BinaryBytes(int(info.Totalram)*int(info.Unit)) + " of memory"
+	}
+	step := "give them a smaller --arena"
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_AS, &limit) == nil && limit.Cur != unix.RLIM_INFINITY {
+		step += ", or raise the limit of address space (ulimit -v)"
+	}
+	return fmt.Errorf("the memory of the data shards, --arena %s each, is more than this machine gives%s: %s (%w)", &v.Arena, has, step, err)
 }
 
 // plannedOptions are the broker's options as far as they decide about memory, with as

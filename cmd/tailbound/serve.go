@@ -172,6 +172,8 @@ func serve(cmd *cobra.Command, told *settings.Set, file string) error {
 	if err != nil {
 		if small := fits(&v); small != nil {
 			err = small
+		} else if errors.Is(err, broker.ErrArena) { // one of several arenas
+			err = tooLarge(&v, err)
 		}
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/tailbound/tailbound/cmd/tailbound/program"
 )
@@ -228,6 +229,45 @@ func TestConsumerOutlivesItsBroker(t *testing.T) {
 	if !strings.Contains(said.String(), "answers again") {
 		t.Errorf("it said:\n%s", said)
 	}
+}
+
+// A batch that a client cannot take apart is named, and is not taken for a broken
+// connection.
+func TestUnreadableBatch(t *testing.T) {
+	b := program.Start(t)
+	w := kafkaWorld{t, b.Addr}
+	w.run("", "topic", "create", "orders")
+	w.run("one\ntwo\n", "produce", "orders")
+	for codec, name := range map[kgo.CompressionCodec]string{kgo.GzipCompression(): "gzip", kgo.ZstdCompression(): "zstd", kgo.Lz4Compression(): "lz4", kgo.SnappyCompression(): "snappy"} {
+		whole, err := kgo.DefaultCompressor(codec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k, err := kgo.NewClient(kgo.SeedBrokers(b.Addr), kgo.DefaultProduceTopic("orders"), kgo.WithCompressor(cutShort{whole}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Close()
+		if err := k.ProduceSync(t.Context(), kgo.StringRecord(strings.Repeat("a record ", 1000))).FirstErr(); err != nil {
+			t.Logf("%s: the broker takes no such batch: %v", name, err)
+			continue
+		}
+		r := program.Run(t, "", "consume", "orders", "-e", "--from", "1", "--brokers", b.Addr)
+		if r.Status != 1 || r.Out != "two\n" || !strings.Contains(r.Err, "orders/0: the record batch with offset 2 cannot be read") || strings.Contains(r.Err, "TLS") {
+			t.Errorf("%s: %d %q\n%s", name, r.Status, r.Out, r.Err)
+		}
+		w.run("", "topic", "delete", "orders")
+		w.run("", "topic", "create", "orders")
+		w.run("one\ntwo\n", "produce", "orders")
+	}
+}
+
+// cutShort is a compressor whose output lacks its end.
+type cutShort struct{ kgo.Compressor }
+
+func (c cutShort) Compress(to *bytes.Buffer, from []byte, flags ...kgo.CompressFlag) ([]byte, kgo.CompressionCodecType) {
+	whole, codec := c.Compressor.Compress(to, from, flags...)
+	return whole[:len(whole)-len(whole)/4], codec
 }
 
 func TestCluster(t *testing.T) {

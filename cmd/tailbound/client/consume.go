@@ -87,7 +87,8 @@ type consumption struct {
 	// end.
 	left     map[string]map[int32]int64
 	printed  int64
-	said     map[string]bool // errors that were reported
+	said     map[string]bool            // errors that were reported
+	next     map[string]map[int32]int64 // offsets behind the records that came; at first, where to begin
 	patience *patience
 	heardAt  time.Time // when the last records came, or it began
 }
@@ -101,6 +102,9 @@ func consume(cmd *cobra.Command, opts *options, want consumeOptions, topics []st
 			return fmt.Errorf("--output %s: records are printed with --format, or as json", opts.output)
 		}
 		want.format = "json"
+	}
+	if cmd.Flags().Changed("group") && want.group == "" {
+		return errors.New("--group is empty: give a group's name, or leave it away")
 	}
 	c := consumption{want: want, said: map[string]bool{}, patience: newPatience(cmd.ErrOrStderr())}
 	if c.print, err = recordPrinter(want.format); err != nil {
@@ -130,6 +134,9 @@ func consume(cmd *cobra.Command, opts *options, want consumeOptions, topics []st
 			return err
 		}
 		c.left = c.conn.assign(ranges, want.to != "" || want.atEnd)
+		for _, span := range ranges {
+			c.came(span.topic, span.partition, span.from)
+		}
 		if c.left != nil && len(c.left) == 0 {
 			return nil
 		}
@@ -189,7 +196,7 @@ func (c *consumption) poll(ctx context.Context) (over bool, err error) {
 		c.out.Flush()
 		return c.silent(ctx)
 	}
-	if err := c.conn.fetchError(fetches, c.left != nil, c.said); err != nil {
+	if err := c.fetchError(fetches); err != nil {
 		c.out.Flush()
 		return false, err
 	}
@@ -250,6 +257,7 @@ func (c *consumption) silent(ctx context.Context) (over bool, err error) {
 // take prints a record if it is wanted. within: it is in the range that is consumed.
 // over: no more are to be printed.
 func (c *consumption) take(record *kgo.Record) (within, over bool, err error) {
+	c.came(record.Topic, record.Partition, record.Offset+1)
 	end, bounded := c.left[record.Topic][record.Partition]
 	if c.left != nil && !bounded || bounded && record.Offset >= end {
 		return false, c.conn.arrived(c.left, record.Topic, record.Partition), nil
@@ -263,6 +271,17 @@ func (c *consumption) take(record *kgo.Record) (within, over bool, err error) {
 		over = c.conn.arrived(c.left, record.Topic, record.Partition) || over
 	}
 	return true, over, err
+}
+
+// came notes the next offset of a partition.
+func (c *consumption) came(topic string, partition int32, next int64) {
+	if c.next == nil {
+		c.next = map[string]map[int32]int64{}
+	}
+	if c.next[topic] == nil {
+		c.next[topic] = map[int32]int64{}
+	}
+	c.next[topic][partition] = next
 }
 
 // within is the range of --from and --to.
@@ -319,30 +338,42 @@ func (c *client) arrived(left map[string]map[int32]int64, topic string, partitio
 // fetchError is the error that ends a consumer, if there is one. Errors that kgo
 // retries do not, except for records that the broker's storage cannot read: with an
 // end the consumer would never reach it, so it is an error; without one it is
-// printed once, and said remembers it.
-func (c *client) fetchError(fetches kgo.Fetches, bounded bool, said map[string]bool) error {
+// printed once.
+func (c *consumption) fetchError(fetches kgo.Fetches) error {
 	for _, fetch := range fetches.Errors() {
 		var lost *kgo.ErrDataLoss
+		var code *kerr.Error
 		switch {
 		case errors.As(fetch.Err, &lost):
 			fmt.Fprintf(os.Stderr, "tailbound: %s/%d: %v\n", fetch.Topic, fetch.Partition, fetch.Err)
 		case errors.Is(fetch.Err, kerr.KafkaStorageError), errors.Is(fetch.Err, kerr.CorruptMessage):
 			err := fmt.Errorf("%s/%d: %w", fetch.Topic, fetch.Partition, brokerError(fetch.Err, ""))
-			if bounded {
+			if c.left != nil {
 				return err
 			}
-			if text := err.Error(); !said[text] {
-				said[text] = true
+			if text := err.Error(); !c.said[text] {
+				c.said[text] = true
 				fmt.Fprintf(os.Stderr, "tailbound: %s; trying again\n", text)
 			}
 		case errors.Is(fetch.Err, context.Canceled), kerr.IsRetriable(fetch.Err):
-		case fetch.Topic != "":
-			return fmt.Errorf("%s/%d: %w", fetch.Topic, fetch.Partition, c.explain(brokerError(fetch.Err, "")))
+		case errors.As(fetch.Err, &code):
+			return fmt.Errorf("%s/%d: %w", fetch.Topic, fetch.Partition, brokerError(fetch.Err, ""))
+		case fetch.Topic != "": // the connection was good, what came over it is not
+			return c.unreadable(fetch.Topic, fetch.Partition, fetch.Err)
 		default:
-			return c.explain(brokerError(fetch.Err, ""))
+			return c.conn.explain(fetch.Err)
 		}
 	}
 	return nil
+}
+
+// unreadable is the error for records that the client cannot take apart, such as a
+// compressed batch that is cut short.
+func (c *consumption) unreadable(topic string, partition int32, err error) error {
+	if next, ok := c.next[topic][partition]; ok {
+		return fmt.Errorf("%s/%d: the record batch with offset %d cannot be read: %w; `tailbound consume %s -p %d --from` with a later offset goes on behind it", topic, partition, next, err, topic, partition)
+	}
+	return fmt.Errorf("%s/%d: the next record batch cannot be read: %w", topic, partition, err)
 }
 
 // matcher matches bytes with a regular expression; without one it matches all.

@@ -167,6 +167,9 @@ func (m *move) within(span partitionRange) {
 // topicPartitions reads TOPIC or TOPIC:0,2.
 func topicPartitions(text string) (name string, partitions []int32, err error) {
 	name, list, ok := strings.Cut(text, ":")
+	if name == "" {
+		return "", nil, fmt.Errorf("--topic %q: it is TOPIC or TOPIC:PARTITION,PARTITION", text)
+	}
 	if !ok {
 		return name, nil, nil
 	}
@@ -369,7 +372,7 @@ func (c *client) planImport(cmd *cobra.Command, group, file string) ([]move, err
 
 // readOffsets reads lines of TOPIC,PARTITION,OFFSET. file is its name, for errors.
 func readOffsets(in io.Reader, file string) ([]groupOffset, error) {
-	lines := csv.NewReader(in)
+	lines := csv.NewReader(withoutMark(in))
 	lines.FieldsPerRecord = 3
 	lines.Comment = '#'
 	lines.TrimLeadingSpace = true
@@ -385,7 +388,7 @@ func readOffsets(in io.Reader, file string) ([]groupOffset, error) {
 		line, _ := lines.FieldPos(0)
 		p, err1 := strconv.ParseInt(fields[1], 10, 32)
 		at, err2 := strconv.ParseInt(fields[2], 10, 64)
-		if err1 != nil || err2 != nil || p < 0 || at < 0 {
+		if err1 != nil || err2 != nil || p < 0 || at < 0 || fields[0] == "" {
 			return nil, fmt.Errorf("%s:%d: %q: it is TOPIC,PARTITION,OFFSET", file, line, strings.Join(fields, ","))
 		}
 		if slices.ContainsFunc(rows, func(offset groupOffset) bool { return offset.Topic == fields[0] && offset.Partition == int32(p) }) {

@@ -1,6 +1,8 @@
 package client
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"io"
 )
@@ -66,4 +68,25 @@ func (r *interruptible) Read(into []byte) (int, error) {
 		r.more <- struct{}{}
 	}
 	return n, nil
+}
+
+// withoutMark is a reader of text without the byte order mark that some editors begin
+// a file with. Lines of records keep it: they may be anything.
+func withoutMark(from io.Reader) io.Reader {
+	return &markless{bufio.NewReader(from), []byte("\ufeff")}
+}
+
+type markless struct {
+	*bufio.Reader
+	mark []byte // nil once the text has begun
+}
+
+func (m *markless) Read(into []byte) (int, error) {
+	if m.mark != nil {
+		if begin, _ := m.Peek(len(m.mark)); bytes.Equal(begin, m.mark) {
+			m.Discard(len(m.mark))
+		}
+		m.mark = nil
+	}
+	return m.Reader.Read(into)
 }

@@ -443,7 +443,7 @@ func (x *produceOptions) reader(input source) (func() (*kgo.Record, error), erro
 			return &kgo.Record{Value: text}, err
 		}, nil
 	case x.format == "json":
-		decoder := json.NewDecoder(input.r)
+		decoder := json.NewDecoder(withoutMark(input.r))
 		return func() (*kgo.Record, error) {
 			var fields recordJSON
 			if err := decoder.Decode(&fields); err != nil {

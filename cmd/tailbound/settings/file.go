@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -24,6 +25,10 @@ func readFile(path string) ([]entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
+	if bytes.HasPrefix(content, []byte("\xff\xfe")) || bytes.HasPrefix(content, []byte("\xfe\xff")) {
+		return nil, fmt.Errorf("%s: it is UTF-16; save it as UTF-8", path)
+	}
+	content = bytes.TrimPrefix(content, []byte("\ufeff")) // a byte order mark, as some editors write it
 	file, err := parser.ParseBytes(content, 0)
 	if err != nil {
 		var syntax *yaml.SyntaxError

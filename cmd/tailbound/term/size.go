@@ -14,8 +14,8 @@ var sizeUnits = []struct {
 	name  string
 	bytes int64
 }{
-	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9},
-	{"K", 1 << 10}, {"M", 1 << 20}, {"G", 1 << 30}, {"B", 1},
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40}, {"kB", 1e3}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
+	{"K", 1 << 10}, {"M", 1 << 20}, {"G", 1 << 30}, {"T", 1 << 40}, {"B", 1},
 }
 
 // Set reads a size. Sizes are not negative; a fraction of a byte is cut off.
@@ -29,7 +29,7 @@ func (b *ByteSize) Set(text string) error {
 		}
 	}
 	v, err := strconv.ParseFloat(number, 64)
-	if err != nil || v < 0 || v*float64(unit) > 1<<62 {
+	if err != nil || !(v >= 0 && v*float64(unit) <= 1<<62) {
 		return fmt.Errorf("%q is not a size (such as 256MiB, 1GiB or 65536)", text)
 	}
 	*b = ByteSize(v * float64(unit))

@@ -25,6 +25,9 @@ func ExplainMistakes(command *cobra.Command) {
 		}
 	case wanted != nil:
 		command.Args = func(cmd *cobra.Command, words []string) error {
+			if slices.Contains(words, "") {
+				return fmt.Errorf("it is `%s`, and one of its words is empty (a variable of the shell that is not set?); see `%s --help`", cmd.UseLine(), cmd.CommandPath())
+			}
 			if wanted(cmd, words) == nil {
 				return nil
 			}
