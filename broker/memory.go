@@ -179,7 +179,7 @@ func engineOptions(o Options, m Memory) engine.Options {
 func recoverOptions(o Options, plan []Memory) recovery.Options {
 	e := engineOptions(o, plan[0])
 	e.BatchBytesMax = o.MessageBytesMax
-	return recovery.Options{Options: e, Shards: o.DataShards, Shard0: plan[0].BatchBytesMax, Seed: o.NewDirectory, TimesChecked: control.TimesChecked}
+	return recovery.Options{Options: e, Shards: o.DataShards, Shard0: plan[0].BatchBytesMax, Seed: o.NewDirectory, TimesChecked: control.TimesChecked, Prune: shard.PruneHeaders}
 }
 
 // kernelOptions returns the options of the io_uring of a shard with this plan.

@@ -303,6 +303,32 @@ func (s *State) Snapshot(chunkMax int) [][]byte {
 	return append(out, command(kindSnapshotEnd, s.sequence, end))
 }
 
+// SnapshotBytes bounds the bytes of a Snapshot's commands together: it may be more, as an
+// offset is counted for more than it has. It looks at every topic and configuration.
+func (s *State) SnapshotBytes() int {
+	configured := func(configs []Config) (n int) {
+		for _, config := range configs {
+			n += 4 + len(config.Name) + len(config.Value)
+		}
+		return n + 4
+	}
+	n := s.groupsBytes
+	for _, topic := range s.byID {
+		n += 16 + 1 + 2 + len(topic.Name) + 4 + configured(topic.Configs)
+		for range ranges(topic.Partitions) {
+			n += 12
+		}
+	}
+	for _, set := range s.brokers {
+		n += format.CommandHeaderBytes + 4 + configured(set.configs)
+	}
+	for _, set := range s.groupConfigs {
+		n += format.CommandHeaderBytes + 2 + len(set.key) + configured(set.configs)
+	}
+	const others = 4 // the beginning, the end, and a part of topics and of groups that are not full
+	return n + others*(format.CommandHeaderBytes+64)
+}
+
 func (s *State) applySnapshot(header format.Command, body []byte) error {
 	if header.Sequence <= s.sequence {
 		s.incoming = nil

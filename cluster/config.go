@@ -39,6 +39,17 @@ type ConfigDef struct {
 	Doc      string
 }
 
+// makesRoom are the configurations by which data is removed: retention's, and those by
+// which segments end, as only whole segments are removed. Those of brokers are there too.
+var makesRoom = []string{
+	retentionMS, retentionBytes, segmentMS, segmentBytes,
+	"log.retention.ms", "log.retention.bytes", "log.roll.ms", "log.segment.bytes", RetentionCheckMS, OffsetsRetentionMins,
+}
+
+// MakesRoom reports that data may be removed where a configuration is altered. Such a
+// change is taken where the control log has little room left.
+func MakesRoom(name string) bool { return slices.Contains(makesRoom, name) }
+
 // configDefs are the topic configurations that may be set, sorted by name.
 // Names, types and ranges: org.apache.kafka.common.config.TopicConfig and
 // org.apache.kafka.storage.internals.log.LogConfig of Kafka 4.1; the brokers'

@@ -280,6 +280,18 @@ func ForgetOffsets(id string, topics []GroupPartitions) []byte {
 	return endGroupChange(b)
 }
 
+// OnlyRemoves reports that changes, which the functions of this file built, remove groups
+// and offsets and do nothing else.
+func OnlyRemoves(changes []byte) bool {
+	for len(changes) > 0 {
+		if changes[0] != groupDrop && changes[0] != groupForget {
+			return false
+		}
+		changes = changes[groupChangeHeaderBytes+int(binary.LittleEndian.Uint32(changes[1:])):]
+	}
+	return true
+}
+
 // parsedGroupChange is one valid change.
 type parsedGroupChange struct {
 	kind   byte

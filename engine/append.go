@@ -49,6 +49,8 @@ func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 		return nil, 0, TooLarge
 	case e.stopping:
 		return nil, 0, WaitMemory
+	case e.checkpoints.short && e.journal.usedBlocks > e.journal.blocks/2:
+		return nil, 0, NoSpace // the rest of the journal is for what makes room: deleted logs, moved starts
 	}
 	lg := &e.logs.all[slot]
 	if lg.corruptFrom != format.NoOffset {
@@ -83,6 +85,15 @@ func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 	e.stats.WaitMemory++
 	e.journal.memoryShort = true
 	return nil, 0, WaitMemory
+}
+
+// Room asks for room for a batch of n bytes behind what is admitted to the log, without
+// reserving it: OK, WaitRoom or NoSpace.
+func (e *Engine) Room(slot Slot, n int) Status {
+	if !e.logs.isOpen(slot) {
+		return Unknown
+	}
+	return e.admit(&e.logs.all[slot], int64(format.EntryHeaderBytes+format.Align8(n)))
 }
 
 // handOut makes the reservation and gives the memory for the batch itself, behind its

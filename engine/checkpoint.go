@@ -26,7 +26,8 @@ type checkpointer struct {
 	wantClean    bool      // the next one is that of a clean stop
 	cleanWritten bool
 	io           writeSync
-	retryAt      ioring.Instant // after the disk had no room for one
+	short        bool           // the disk had no room for the last one
+	retryAt      ioring.Instant // then: when it is tried again
 }
 
 // draft is a checkpoint that is being put together, and afterwards its header.
@@ -227,29 +228,48 @@ func (c *checkpointer) put(segments *segments, lg *log) bool {
 }
 
 // completed takes the completion of the write or the sync. The journal is released up to
-// where both slots replay from.
-func (c *checkpointer) completed(journal *journal, extents *extents, index uint32, completion ioring.Completion) {
+// where both slots replay from. over: the checkpoint is written, or short of space.
+func (c *checkpointer) completed(journal *journal, extents *extents, index uint32, completion ioring.Completion) (over bool) {
 	if !c.io.complete(index&1 != 0, completion.Result, c.env.now) {
-		return
+		return false
 	}
 	c.env.disk.end(WorkCheckpoints, c.io.buf.Len())
 	c.busy = false
-	if io := &c.io; spaceShort(io.failed, io.errno) {
+	if c.short = spaceShort(c.io.failed, c.io.errno); c.short {
 		// The slot may be torn and is written again; the other one is whole.
 		c.sequence--
 		extents.uncovered++ // how much it would have covered is not known any more: not 0
 		c.retryAt = c.env.now + retryNS
-		c.env.stats.NoSpace++
-		return
+		return true
 	}
 	if c.io.errno != 0 {
 		// The slot may be torn, and without checkpoints the journal cannot be freed.
 		c.env.fail(c.io.failure(CheckpointFile0 + FailedFile(c.sequence%2)))
-		return
+		return false
 	}
 	c.replays[c.sequence%2] = c.draft.head.Frame
 	if c.draft.head.Clean {
 		c.cleanWritten = true
 	}
 	journal.release(min(c.replays[0], c.replays[1]))
+	return true
+}
+
+// checkpointCompleted takes the completion of a checkpoint's write or sync. A checkpoint
+// that the disk has no room for is tried again until there is some; meanwhile half of the
+// journal is kept for what makes room, as nothing frees it: see Reserve.
+func (e *Engine) checkpointCompleted(index uint32, completion ioring.Completion) {
+	if !e.checkpoints.completed(&e.journal, &e.extents, index, completion) {
+		return
+	}
+	switch {
+	case e.checkpoints.short:
+		if e.recycled.releaseAll(&e.segments) {
+			e.checkpoints.retryAt = e.now
+		}
+		slot := (e.checkpoints.sequence + 1) % 2
+		e.shortage.begin(&e.env, e.checkpoints.io.failure(CheckpointFile0+FailedFile(slot)), 0, lackKinds, 0)
+	case e.shortage.active && e.shortage.id == 0:
+		e.shortageEnds()
+	}
 }

@@ -284,7 +284,7 @@ func (e *Engine) sendNextExtents(lg *log, sleep *ioring.Instant) {
 		}
 		seg := &e.segments.all[ext.segment]
 		if seg.nextPosition+int64(ext.block.Len()) > seg.allocated {
-			e.provision.requestGrowth(lg, seg, seg.nextPosition+int64(ext.block.Len()))
+			e.requestGrowth(lg, seg, seg.nextPosition+int64(ext.block.Len()), int64(ext.bytes))
 			earlier(sleep, e.now+directRetryNS)
 			return
 		}

@@ -30,7 +30,9 @@ type Engine struct {
 	checkpoints checkpointer
 	reads       diskReads
 	recycled    recycledFiles
+	shortage    shortage
 
+	notes       []string // of its opening
 	stopped     bool
 	stopRetries uint64 // flushes and files that may have failed in all before a stop is given up as a clean one
 }
@@ -120,14 +122,14 @@ type log struct {
 
 	segmentBytes int64 // bound of the size of its segments; 0: Options.SegmentBytes
 	startDurable int64 // Invariant: startDurable <= start
+	keptNext     int64 // what its next segment is kept for, in entry bytes: see KeepNext; 0: none is kept
 
-	durableEventDue  bool // its event Durable is in the queue
-	flushQueued      bool // it is in the flush queue
-	provisioning     bool // a segment is being made or grown
-	noSpace          bool
-	catchingUp       bool // its next large batch waits for flushes
-	retryAt          ioring.Instant
-	deletedDelivered bool // the owner has taken Deleted
+	durableEventDue  bool                      // its event Durable is in the queue
+	flushQueued      bool                      // it is in the flush queue
+	provisioning     bool                      // a segment is being made or grown
+	refused          [lackKinds]ioring.Instant // when it may ask again for what it was refused
+	catchingUp       bool                      // its next large batch waits for flushes
+	deletedDelivered bool                      // the owner has taken Deleted
 	nextFree         int32
 
 	// Last, so that what every append touches shares cache lines.
@@ -159,7 +161,7 @@ const (
 	OK            Status = iota // done
 	WaitMemory                  // no log memory, read buffer or frame is free: try again when Progress has changed
 	WaitRoom                    // the log's segment is being made or grown: try again when Progress has changed
-	NoSpace                     // the disk has no room; the engine tries again
+	NoSpace                     // no file can be made or grown: see Shortage; the engine tries again
 	StorageFailed               // a write or sync of this shard failed: nothing is appended any more
 	LogCorrupt                  // acknowledged records of this log are lost: it is readable up to there and takes no appends
 	OutOfRange                  // the offset is below the log's start or above its end
@@ -214,7 +216,7 @@ func (e *Engine) Complete(completion ioring.Completion, now ioring.Instant) {
 	case kindAge:
 		e.ages.completed(&e.logs, &e.segments, &e.files, completion)
 	case kindCheckpoint:
-		e.checkpoints.completed(&e.journal, &e.extents, index, completion)
+		e.checkpointCompleted(index, completion)
 	case kindRead:
 		e.reads.completed(&e.logs, &e.segments, &e.files, index, completion)
 	case kindOpenFile, kindCloseFile:
@@ -250,6 +252,7 @@ func (e *Engine) Step(now ioring.Instant) (sleepUntil ioring.Instant) {
 	sleepUntil = ioring.Never
 	e.stepJournal(&sleepUntil)
 	e.stepExtents(&sleepUntil)
+	e.stepShortage(&sleepUntil)
 	e.stepProvision(&sleepUntil)
 	e.stepFlush(&sleepUntil)
 	e.index.step(&e.logs, &e.segments, &e.files, &sleepUntil)
@@ -311,17 +314,20 @@ const unlinksAtStopNS = 1e9
 // written. Idle says when that is done.
 func (e *Engine) Shutdown() {
 	if !e.stopping {
-		e.stopping, e.stopRetries = true, e.stats.DrainRetries+e.stats.NoSpace+flushRetriesAtStop
+		e.stopping, e.stopRetries = true, e.retries()+flushRetriesAtStop
 		e.unlinkUntil = e.now + unlinksAtStopNS
 	}
 }
+
+// retries is how many flushes and files have failed and were tried again.
+func (e *Engine) retries() uint64 { return e.stats.DrainRetries + e.stats.NoSpace + e.stats.NoFile }
 
 // stepStop drives the clean stop: flush all, write indexes, write the checkpoint.
 func (e *Engine) stepStop(sleep *ioring.Instant) {
 	if !e.stopping || e.stopped || e.failed {
 		return
 	}
-	if e.stats.DrainRetries+e.stats.NoSpace > e.stopRetries {
+	if e.retries() > e.stopRetries {
 		e.stopped = true // what is not flushed is in the journal, and will be replayed
 		return
 	}

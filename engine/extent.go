@@ -322,6 +322,9 @@ func (e *Engine) extentDurable(lg *log, i int32) {
 		lg.lastExtent = none
 	}
 	e.extents.release(&e.segments, &e.flush, lg, i)
+	if first := &e.segments.all[lg.firstSegment]; first.number != lg.writing && first.end <= lg.startDurable {
+		e.removeBeforeStart(lg)
+	}
 }
 
 // extentFailed handles a failed write or sync. A flush is repeated, in another segment,

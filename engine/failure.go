@@ -20,6 +20,22 @@ type Failure struct {
 	Log        uint64 // id of the log that it concerns; 0: none, or several
 	From, To   int64  // the log's records that it concerns, From to To - 1; From == To: not known
 	Corrupt    bool   // a read that succeeded and did not return what was written
+	Limit      Limit  // no operation failed: there is as much as there can be
+}
+
+// Limit is a limit of a shard that keeps a segment from being made.
+type Limit uint8
+
+// The limits.
+const (
+	NoLimit          Limit = iota
+	SegmentsLimit          // the table of segments has no free entry
+	GenerationsLimit       // every name for a segment of this life was used
+)
+
+var limits = [...]struct{ what, advice string }{
+	SegmentsLimit:    {"no segment can be made: the shard has as many as it can have", "larger segments are fewer ones (segment.bytes, segment.ms), and a higher --partitions-max allows more"},
+	GenerationsLimit: {"no segment can be made: the shard has used all names of this life", "a restart gives new ones; larger segments need fewer (segment.bytes, segment.ms)"},
 }
 
 // FailedFile says which of a shard's files a Failure is about.
@@ -55,6 +71,9 @@ func (f *Failure) Error() string {
 	if f.Corrupt {
 		return fmt.Sprintf("reading %s, at %d: what lies there is not what was written", f.Path(), f.Offset)
 	}
+	if f.Limit != NoLimit {
+		return limits[f.Limit].what
+	}
 	return f.operation().Error()
 }
 
@@ -62,6 +81,9 @@ func (f *Failure) Error() string {
 func (f *Failure) Advice() string {
 	if f.Corrupt {
 		return "tailbound check says what else is broken"
+	}
+	if f.Limit != NoLimit {
+		return limits[f.Limit].advice
 	}
 	return f.operation().Advice()
 }
@@ -94,7 +116,7 @@ func (v *env) survived(failure Failure) {
 }
 
 // Troubles is how many operations failed without ending the shard, and the last of them.
-// A full disk is not among them: Stats.NoSpace counts that.
+// Files that cannot be made or grown are not among them: see Shortage.
 func (e *Engine) Troubles() (n uint64, last Failure) { return e.troubles, e.trouble }
 
 // again reports that an operation has to be pushed once more as it is.

@@ -167,7 +167,7 @@ func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 	}
 	alone := lg.firstExtent == none
 	if seg := &e.segments.all[lg.writing]; seg.broken && alone {
-		return e.provision.moveToNextSegment(&e.segments, &e.files, &e.recycled, lg)
+		return e.moveToNextSegment(lg)
 	}
 	if lg.active != lg.writing && batch.base >= e.segments.all[lg.active].base {
 		e.segments.writesTo(&e.index, lg, &e.segments.all[lg.active])
@@ -201,7 +201,7 @@ func (e *Engine) startFlush(lg *log, limit int64, sleep *ioring.Instant) bool {
 	end := seg.nextPosition + int64(length)
 	rest := seg.pending - seg.sent - int64(bytes) // is admitted to the segment too
 	if end > seg.allocated || rest > 0 && end+format.RoomFor(rest) > seg.allocated {
-		e.provision.requestGrowth(lg, seg, end+format.RoomFor(rest))
+		e.requestGrowth(lg, seg, end+format.RoomFor(rest), rest)
 		if end > seg.allocated {
 			return false
 		}

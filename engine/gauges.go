@@ -47,7 +47,8 @@ type Stats struct {
 	Recycled, Zeroed                uint64 // segments made of removed segments' files; of files of zeroes
 	ZeroBytes                       uint64 // written to files of zeroes
 	AgesRead                        uint64 // segments of earlier lives that were looked at to find out their age
-	NoSpace, DrainRetries           uint64
+	NoSpace, NoFile                 uint64 // files that could not be made or grown: the disk was full; for another reason
+	DrainRetries                    uint64
 	WaitMemory, WaitRoom, Truncated uint64 // calls that returned these (and room asked for ahead of need); starts moved
 }
 

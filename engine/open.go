@@ -99,12 +99,12 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 		return err
 	}
 	if want := int64(e.o.JournalBytes); size < want {
-		if err := blocking.Zero(e.journal.file, size, want); err != nil {
+		if size, err = e.growJournal(blocking, size, want); err != nil {
 			return err
 		}
-		size = want
 	}
-	e.journal.blocks = min(size, int64(e.o.JournalBytes)) / format.BlockBytes
+	e.o.JournalBytes = min(int(size), e.o.JournalBytes)
+	e.journal.blocks = int64(e.o.JournalBytes) / format.BlockBytes
 	for index := range uint32(2) {
 		// Room for the largest checkpoint that can be, if the disk has it.
 		slot := e.o.Files + slotCheckpoint + index
@@ -113,7 +113,9 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 			return err
 		}
 		if want := int64(e.o.checkpointBytes()); size < want {
-			_ = blocking.Allocate(slot, size, want-size) // else the file grows when a checkpoint is written
+			if err := blocking.Allocate(slot, size, want-size); err != nil && ioring.IsFull(err) {
+				e.note("%v: a checkpoint that needs more is tried again until there is room", err)
+			}
 			if err := blocking.Sync(slot); err != nil {
 				return err
 			}
@@ -121,6 +123,38 @@ func (e *Engine) openShard(arena *mem.Arena) error {
 	}
 	return nil
 }
+
+// growJournal fills the journal with zeroes up to want bytes, and returns its size. On a
+// disk without room it stays as it is, if the largest batches fit: the shard serves with
+// that, and the next start tries again.
+func (e *Engine) growJournal(blocking *ioring.Blocking, size, want int64) (int64, error) {
+	err := blocking.Zero(e.journal.file, size, want)
+	if err == nil {
+		return want, nil
+	}
+	if !ioring.IsFull(err) || size < int64(e.o.journalBytesMin()) {
+		return size, err
+	}
+	grown, sizeErr := blocking.Size(e.journal.file)
+	if sizeErr != nil {
+		return size, sizeErr
+	}
+	if err := blocking.Sync(e.journal.file); err != nil {
+		return size, err
+	}
+	size = max(size, grown&^(format.BlockBytes-1))
+	e.note("%v: the journal has %d bytes, of %d that are asked for; it is grown at a start on a disk with more room", err, size, want)
+	return size, nil
+}
+
+// note adds a line for the operator, of what could not be done at this opening and is not
+// needed to serve.
+func (e *Engine) note(text string, args ...any) {
+	e.notes = append(e.notes, fmt.Sprintf(text, args...))
+}
+
+// Notes is what could not be done when the engine was opened, and is not needed to serve.
+func (e *Engine) Notes() []string { return e.notes }
 
 // adopt opens a log that recovery found.
 func (e *Engine) adopt(recovered *RecoveredLog) error {
@@ -159,6 +193,9 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 		if lg.writing == none || seg.position > 0 {
 			lg.writing, lg.active = seg.number, seg.number
 		}
+	}
+	if e.shard > 0 { // the control log's become its next segment: see KeepNext
+		e.removeBeforeStart(lg)
 	}
 	return nil
 }

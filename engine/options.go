@@ -61,10 +61,13 @@ func (o *Options) Complete() error {
 		return fmt.Errorf("%d frames in flight: there may be 1 to %d", o.InflightMax, InflightLimit)
 	}
 	o.SegmentBytes = format.AlignBlock(max(o.SegmentBytes, 4*int(format.RoomFor(int64(o.entryBytesMax())))))
-	// Two of the largest frames always find a place, however much the end wastes.
-	o.JournalBytes = format.AlignBlock(max(o.JournalBytes, 4*(o.entryBytesMax()+2*format.BlockBytes)))
+	o.JournalBytes = format.AlignBlock(max(o.JournalBytes, o.journalBytesMin()))
 	return nil
 }
+
+// journalBytesMin is the smallest journal: two of the largest frames always find a place
+// in it, however much the end wastes.
+func (o *Options) journalBytesMin() int { return 4 * (o.entryBytesMax() + 2*format.BlockBytes) }
 
 // entryBytesMax is the size of the largest entry.
 func (o *Options) entryBytesMax() int {

@@ -30,6 +30,7 @@ type provisionJob struct {
 	segment  int32
 	bytes    int64 // the size to reach
 	bytesMin int64 // the size that is needed now, where the disk has no room for bytes
+	asked    int64 // the entry bytes that it is made for
 	errno    int
 }
 
@@ -72,14 +73,13 @@ func (s jobStage) code() ioring.Code {
 	return ioring.Sync
 }
 
-// begin takes a free job for a log. A nil job: it has to wait, and the Status says for what.
-func (p *provisioner) begin(lg *log) (*provisionJob, Status) {
-	if lg.noSpace {
-		if p.env.now < lg.retryAt {
-			return nil, NoSpace
-		}
-		lg.noSpace = false
+// beginJob takes a free job for a log, which is to have what it may lack, for n entry
+// bytes. A nil job: it has to wait, and the Status says for what.
+func (e *Engine) beginJob(lg *log, what lack, n int64) (*provisionJob, Status) {
+	if e.now < lg.refused[what] || e.shortage.covers(lg, what, n) {
+		return nil, NoSpace
 	}
+	p := &e.provision
 	if lg.provisioning || p.env.failed {
 		return nil, p.env.waitForRoom()
 	}
@@ -94,47 +94,45 @@ func (p *provisioner) begin(lg *log) (*provisionJob, Status) {
 
 // requestSegment has the log's next segment made, with room for n entry bytes. The
 // Status is for an append that cannot go on without it: WaitRoom or NoSpace.
-func (p *provisioner) requestSegment(segments *segments, files *files, recycled *recycledFiles, lg *log, n int64) Status {
-	job, st := p.begin(lg)
+func (e *Engine) requestSegment(lg *log, n int64) Status {
+	job, st := e.beginJob(lg, lacksSegment, n)
 	if job == nil {
 		return st
 	}
-	*job = provisionJob{stage: jobOpen, create: true, log: lg.slot, segment: none, bytes: growBytesMin}
+	*job = provisionJob{stage: jobOpen, create: true, log: lg.slot, segment: none, bytes: growBytesMin, asked: n}
 	file := none
-	if i := recycled.find(segments, lg, format.RoomFor(n)); i >= 0 {
-		kept := recycled.take(segments, i)
-		was := &segments.all[kept.segment]
+	if i := e.recycled.find(&e.segments, lg, format.RoomFor(n)); i >= 0 && e.segments.counter < generationsMax {
+		kept := e.recycled.take(&e.segments, i)
+		was := &e.segments.all[kept.segment]
 		job.stage, job.bytes = jobRename, was.allocated
 		job.recycled, job.zeroes = was.generation, kept.zeroed
 		file = was.file
-		segments.release(was)
+		e.segments.release(was)
 	}
-	seg := segments.take(segments.nextGeneration(), lg.slot)
+	seg, limit := e.segments.takeNew(lg.slot)
 	if seg == nil {
 		*job = provisionJob{}
-		p.busy--
-		if recycled.diskFull(segments, lg); lg.noSpace {
-			return NoSpace
-		}
-		return p.env.waitForRoom()
+		e.provision.busy--
+		e.noRoom(lg, lacksSegment, Failure{Limit: limit, Log: lg.id}, n)
+		return NoSpace
 	}
 	if job.segment = seg.number; file != none { // an open file stays open under its new name
-		seg.file, files.table[file].segment = file, seg.number
+		seg.file, e.files.table[file].segment = file, seg.number
 	}
 	for job.bytes < format.RoomFor(n) {
 		job.bytes *= 2
 	}
-	job.bytes = min(job.bytes, int64(p.env.o.SegmentBytes))
+	job.bytes = min(job.bytes, int64(e.o.SegmentBytes))
 	job.bytesMin = min(job.bytes, max(int64(format.AlignBlock(int(format.RoomFor(n)))), growBytesMin))
-	segments.append(lg, seg)
+	e.segments.append(lg, seg)
 	lg.provisioning = true
-	return p.env.waitForRoom()
+	return e.waitForRoom()
 }
 
-// requestGrowth has a log's segment grown to at least need bytes. The Status is as
-// requestSegment's.
-func (p *provisioner) requestGrowth(lg *log, seg *segment, need int64) Status {
-	job, st := p.begin(lg)
+// requestGrowth has a log's segment grown to at least need bytes, for n entry bytes. The
+// Status is as requestSegment's.
+func (e *Engine) requestGrowth(lg *log, seg *segment, need, n int64) Status {
+	job, st := e.beginJob(lg, lacksGrowth, n)
 	if job == nil {
 		return st
 	}
@@ -143,21 +141,21 @@ func (p *provisioner) requestGrowth(lg *log, seg *segment, need int64) Status {
 	for bytes < need {
 		bytes *= 2
 	}
-	bytes = max(min(bytes, int64(p.env.o.SegmentBytes)), need)
-	*job = provisionJob{stage: jobOpen, log: lg.slot, segment: seg.number, bytes: bytes, bytesMin: max(need, seg.allocated+growBytesMin)}
+	bytes = max(min(bytes, int64(e.o.SegmentBytes)), need)
+	*job = provisionJob{stage: jobOpen, log: lg.slot, segment: seg.number, bytes: bytes, bytesMin: max(need, seg.allocated+growBytesMin), asked: n}
 	lg.provisioning = true
-	return p.env.waitForRoom()
+	return e.waitForRoom()
 }
 
 // moveToNextSegment moves what is pending from a broken segment to the log's next
 // one, once that is ready. It returns false, as nothing can be flushed in this step.
-func (p *provisioner) moveToNextSegment(segments *segments, files *files, recycled *recycledFiles, lg *log) bool {
-	seg := &segments.all[lg.writing]
+func (e *Engine) moveToNextSegment(lg *log) bool {
+	seg := &e.segments.all[lg.writing]
 	if seg.next == none {
-		p.requestSegment(segments, files, recycled, lg, seg.pending)
+		e.requestSegment(lg, seg.pending)
 		return false
 	}
-	next := &segments.all[seg.next]
+	next := &e.segments.all[seg.next]
 	if !next.ready {
 		return false
 	}
@@ -166,18 +164,6 @@ func (p *provisioner) moveToNextSegment(segments *segments, files *files, recycl
 	next.base, next.end = lg.flushed, lg.flushed
 	lg.active, lg.writing = seg.next, seg.next
 	return false
-}
-
-// diskFull has a log wait for space on the disk. Removing the kept files makes some
-// at once; without any the log tries again after retryNS.
-func (r *recycledFiles) diskFull(segments *segments, lg *log) {
-	if r.releaseAll(segments) {
-		r.env.progress++
-		return
-	}
-	lg.noSpace, lg.retryAt = true, r.env.now+retryNS
-	r.env.stats.NoSpace++
-	r.env.progress++
 }
 
 // stepProvision starts what the jobs wait for.
@@ -284,6 +270,7 @@ func (e *Engine) provisionCompleted(index uint32, completion ioring.Completion) 
 			return
 		}
 		e.stats.Grown++
+		e.roomFound(&e.logs.all[job.log])
 		e.endJob(job)
 	case jobDirectory:
 		job.stage = jobEntry
@@ -303,6 +290,7 @@ func (e *Engine) segmentAssigned(lg *log, generation uint64) {
 				lg.active, lg.writing = job.segment, job.segment
 				seg.base, seg.end = lg.end, lg.end
 			}
+			e.roomFound(lg)
 			e.endJob(job)
 			return
 		}
@@ -313,19 +301,15 @@ func (e *Engine) segmentAssigned(lg *log, generation uint64) {
 // more extents unless the disk was only full; a new one is removed.
 func (e *Engine) jobFailed(job *provisionJob) {
 	lg, code := &e.logs.all[job.log], job.stage.code()
-	full := spaceShort(code, job.errno)
-	if !full {
-		seg := &e.segments.all[job.segment]
-		failure := Failure{Op: code, File: SegmentFile, Generation: seg.generation, Errno: ioring.Errno(job.errno), Log: lg.id}
-		switch job.stage {
-		case jobRename:
-			failure.Generation = job.recycled
-		case jobAllocate:
-			failure.Offset, failure.Length = seg.allocated, job.bytes-seg.allocated
-		case jobDirectory:
-			failure.File = SegmentsDirectory
-		}
-		e.survived(failure)
+	seg := &e.segments.all[job.segment]
+	failure := Failure{Op: code, File: SegmentFile, Generation: seg.generation, Errno: ioring.Errno(job.errno), Log: lg.id}
+	switch job.stage {
+	case jobRename:
+		failure.Generation = job.recycled
+	case jobAllocate:
+		failure.Offset, failure.Length = seg.allocated, job.bytes-seg.allocated
+	case jobDirectory:
+		failure.File = SegmentsDirectory
 	}
 	if job.create {
 		// The new segment is the log's last: a log has one job at a time.
@@ -340,10 +324,22 @@ func (e *Engine) jobFailed(job *provisionJob) {
 		}
 		e.segments.all[job.segment].next = none
 		e.segments.remove(&e.index, &e.segments.all[job.segment])
-	} else if !full {
-		e.segments.all[job.segment].broken = true
+	} else if !failure.Full() {
+		seg.broken = true
 	}
-	e.recycled.diskFull(&e.segments, lg)
+	what := lacksGrowth
+	if job.create {
+		what = lacksSegment
+	}
+	switch {
+	case lg.state != logOpen:
+	case job.stage == jobRename && ioring.Judge(code, -int32(job.errno)) == ioring.Missing:
+		// A crash had the journal say again of a segment that its file is free, which the life
+		// before had used already. Another file is taken, or made.
+		e.progress++
+	default:
+		e.noRoom(lg, what, failure, job.asked)
+	}
 	e.endJob(job)
 }
 

@@ -38,6 +38,7 @@ type recycledFile struct {
 	segment int32
 	since   ioring.Instant
 	zeroed  bool // it is a file of zeroes
+	held    bool // it is for the log that had it, and is not removed for lack of room: see KeepNext
 }
 
 // preallocation is the file of zeroes that is being made.
@@ -113,10 +114,36 @@ func (r *recycledFiles) add(seg *segment, zeroes bool) bool {
 	if r.env.failed || r.count == RecycledMax || *sum+seg.allocated > most {
 		return false
 	}
-	r.files[r.count] = recycledFile{seg.number, r.env.now, zeroes}
+	r.files[r.count] = recycledFile{segment: seg.number, since: r.env.now, zeroed: zeroes}
 	r.count++
 	*sum += seg.allocated
 	return true
+}
+
+// hold keeps the file of a removed segment for the log that had it. False: it is to be
+// removed.
+func (r *recycledFiles) hold(seg *segment) bool {
+	if r.env.stopping || r.env.failed || seg.broken || r.count == RecycledMax {
+		return false
+	}
+	r.files[r.count] = recycledFile{segment: seg.number, since: r.env.now, held: true}
+	r.count++
+	r.releasedBytes += seg.allocated
+	return true
+}
+
+// heldFor is the index of the file that is held for a log, if it has room for n bytes;
+// another that is held is removed. -1: there is none.
+func (r *recycledFiles) heldFor(segments *segments, lg *log, n int64) int {
+	for i := r.count - 1; i >= 0; i-- {
+		if seg := &segments.all[r.files[i].segment]; r.files[i].held && seg.log == lg.slot {
+			if seg.allocated >= n {
+				return i
+			}
+			segments.discard(&segments.all[r.take(segments, i).segment])
+		}
+	}
+	return -1
 }
 
 // find is the index of the largest file for a log that has room for n bytes; -1:
@@ -124,6 +151,9 @@ func (r *recycledFiles) add(seg *segment, zeroes bool) bool {
 // A log that writes directly takes files up to its segments' limit, any other log
 // only files no larger than the segment it fills now.
 func (r *recycledFiles) find(segments *segments, lg *log, n int64) int {
+	if lg.keptNext > 0 {
+		return r.heldFor(segments, lg, n)
+	}
 	limit, best := r.env.segmentLimit(lg), -1
 	if !r.env.writesDirect(lg) {
 		if lg.active == none {
@@ -134,7 +164,7 @@ func (r *recycledFiles) find(segments *segments, lg *log, n int64) int {
 	for i := range r.count {
 		file := &r.files[i]
 		has := segments.all[file.segment].allocated
-		if has < n || has > limit {
+		if has < n || has > limit || file.held {
 			continue
 		}
 		if best < 0 || r.files[best].zeroed && !file.zeroed || r.files[best].zeroed == file.zeroed && has > segments.all[r.files[best].segment].allocated {
@@ -182,7 +212,7 @@ func (r *recycledFiles) releaseAll(segments *segments) (any bool) {
 // longer, and with zeroed the files of zeroes too. False: there is none.
 func (r *recycledFiles) releaseOlder(segments *segments, before ioring.Instant, zeroed bool) (any bool) {
 	for i := r.count - 1; i >= 0; i-- {
-		if file := &r.files[i]; file.since <= before && (zeroed || !file.zeroed) {
+		if file := &r.files[i]; file.since <= before && (zeroed || !file.zeroed) && !file.held {
 			any = true
 			segments.discard(&segments.all[r.take(segments, i).segment])
 		}
@@ -225,7 +255,7 @@ func (r *recycledFiles) stepPreallocate(journal *journal, segments *segments, fi
 	case diskBusy: // the step comes again when that ends
 		return
 	case prealloc.stage == preallocIdle:
-		fresh := segments.take(segments.nextGeneration(), 0)
+		fresh, _ := segments.takeNew(0)
 		if fresh == nil {
 			r.preallocAfter = r.env.now + preallocRetryNS
 			return

@@ -141,11 +141,18 @@ func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 func (e *Engine) startMoved(lg *log, start int64) {
 	lg.startDurable = max(lg.startDurable, start)
 	e.notifyReaders(lg)
+	e.removeBeforeStart(lg)
+}
+
+// removeBeforeStart removes the segments that are wholly before the log's durable start. One
+// that is still written to is removed when an extent behind it is durable.
+func (e *Engine) removeBeforeStart(lg *log) {
 	for seg := e.segments.at(lg.firstSegment); seg != nil; seg = e.segments.at(lg.firstSegment) {
-		if seg.number == lg.writing || !seg.ready || seg.extentsInFlight > 0 || seg.end > start {
+		if seg.number == lg.writing || !seg.ready || seg.extentsInFlight > 0 || seg.end > lg.startDurable {
 			return
 		}
 		lg.firstSegment = seg.next
+		seg.handedDown = e.handsDown(lg, seg)
 		e.segments.remove(&e.index, seg)
 	}
 }

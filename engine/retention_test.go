@@ -20,6 +20,8 @@ import (
 //	recycled                              how many segments were made of removed ones' files and of zeroes, and how many files are kept
 //	newest ID                             the largest time and where to look for it
 //	pin ID from=OFFSET, unpin             begins a read from disk, ends it
+//	keep-next ID n=BYTES                  has its next segment kept ready; prints the status, and whether it can be rolled to
+//	shortage                              what keeps logs from getting room
 func TestRetention(t *testing.T) {
 	datadriven.Walk(t, "testdata/retention", func(t *testing.T, path string) {
 		h := newHost(t, 1)
@@ -84,6 +86,16 @@ func TestRetention(t *testing.T) {
 				e := h.nodes[len(h.nodes)-1].engine
 				kept, bytes := e.Recycled()
 				return fmt.Sprintf("%d recycled, %d of zeroes, %d of %d bytes kept, %s\n", e.Stats().Recycled, e.Stats().Zeroed, kept, bytes, h.files())
+			case "keep-next":
+				st := e.KeepNext(s, number("n", 0))
+				h.rest(number("ms", 100) * 1e6)
+				return fmt.Sprintf("%s, then it holds that: %v, %s\n", name(st), e.NextHolds(s, number("n", 0)), h.files())
+			case "shortage":
+				failure, short := h.nodes[len(h.nodes)-1].engine.Shortage()
+				if !short {
+					return "none\n"
+				}
+				return fmt.Sprintf("log %d: %s\n", failure.Log, tidy(failure.Error()))
 			case "pin":
 				if st := e.ReadDisk(s, number("from", 0), 5); st != engine.OK {
 					return name(st) + "\n"

@@ -47,6 +47,7 @@ type segment struct {
 	recycled        bool // its file is a recycled one: all its blocks were written before
 	broken          bool // a write or sync failed: it takes no more extents
 	sealed          bool // the next append begins another segment
+	handedDown      bool // its file is to become the next segment of its own log
 	index           [format.IndexEntriesMax]format.IndexEntry
 	indexed         int
 	stride          int64                            // the least distance of two entries of index, in bytes
@@ -82,10 +83,21 @@ func (s *segments) at(number int32) *segment {
 	return &s.all[number]
 }
 
-// nextGeneration is the name of a new file: no other has or had it.
-func (s *segments) nextGeneration() uint64 {
+// generationsMax is how many names for segments a shard has in one life.
+const generationsMax = 1<<24 - 1
+
+// takeNew takes a free entry of the table for a new file, under a name that no other has or
+// had. nil: there is none, because of the limit.
+func (s *segments) takeNew(slot Slot) (*segment, Limit) {
+	if s.counter == generationsMax {
+		return nil, GenerationsLimit
+	}
+	seg := s.take(uint64(s.env.epoch)<<32|uint64(s.env.shard)<<24|uint64(s.counter+1), slot)
+	if seg == nil {
+		return nil, SegmentsLimit
+	}
 	s.counter++
-	return uint64(s.env.epoch)<<32 | uint64(s.env.shard)<<24 | uint64(s.counter&0xffffff)
+	return seg, NoLimit
 }
 
 // take takes a free entry of the table. nil: there is none.
@@ -124,7 +136,7 @@ func (e *Engine) admit(lg *log, n int64) Status {
 	limit := e.segmentLimit(lg)
 	for {
 		if lg.active == none {
-			return e.provision.requestSegment(&e.segments, &e.files, &e.recycled, lg, n)
+			return e.requestSegment(lg, n)
 		}
 		seg := &e.segments.all[lg.active]
 		if !seg.ready {
@@ -133,9 +145,12 @@ func (e *Engine) admit(lg *log, n int64) Status {
 		need := seg.position + min(seg.extents, 1024)*format.BlockBytes + format.RoomFor(seg.pending+n) + seg.extra
 		nearlyFull := need > seg.allocated-seg.allocated/4
 		roll := need > limit || seg.broken || seg.sealed || nearlyFull && e.segments.recycledReady(lg)
+		if lg.keptNext > 0 && roll && !seg.sealed && !seg.broken && seg.position+seg.pending > 0 {
+			return NoSpace // its owner has it rolled, or rewritten: see KeepNext
+		}
 		if roll && (seg.position > 0 || seg.pending > 0 || seg.broken) {
 			if seg.next == none {
-				return e.provision.requestSegment(&e.segments, &e.files, &e.recycled, lg, n)
+				return e.requestSegment(lg, n)
 			}
 			if !e.segments.all[seg.next].ready || lg.writing != lg.active || seg.broken {
 				e.journal.memoryShort = true
@@ -147,18 +162,18 @@ func (e *Engine) admit(lg *log, n int64) Status {
 			continue
 		}
 		if need > seg.allocated {
-			return e.provision.requestGrowth(lg, seg, need)
+			return e.requestGrowth(lg, seg, need, n)
 		}
 		if nearlyFull && seg.next == none && !lg.provisioning && e.writesDirect(lg) &&
 			e.recycled.find(&e.segments, lg, max(format.RoomFor(n), seg.allocated)) >= 0 {
-			e.provision.requestSegment(&e.segments, &e.files, &e.recycled, lg, n) // a recycled file, rather than growing this one
+			e.requestSegment(lg, n) // a recycled file, rather than growing this one
 			return OK
 		}
-		if !lg.provisioning && !(lg.noSpace && e.now < lg.retryAt) {
+		if !lg.provisioning {
 			if seg.allocated < limit && seg.allocated-need < seg.allocated/4 {
-				e.provision.requestGrowth(lg, seg, seg.allocated+1)
-			} else if need > limit/4*3 && seg.next == none {
-				e.provision.requestSegment(&e.segments, &e.files, &e.recycled, lg, n)
+				e.requestGrowth(lg, seg, seg.allocated+1, n)
+			} else if need > limit/4*3 && seg.next == none && lg.keptNext == 0 {
+				e.requestSegment(lg, n)
 			}
 		}
 		return OK
@@ -169,7 +184,7 @@ func (e *Engine) admit(lg *log, n int64) Status {
 // going on there is better than growing.
 func (s *segments) recycledReady(lg *log) bool {
 	next := s.all[lg.active].next
-	return next != none && s.all[next].ready && s.all[next].recycled && !s.all[next].broken && lg.writing == lg.active
+	return next != none && lg.keptNext == 0 && s.all[next].ready && s.all[next].recycled && !s.all[next].broken && lg.writing == lg.active
 }
 
 // waitForRoom is WaitRoom, counted.
@@ -230,7 +245,7 @@ func (s *segments) stepUnlinks(files *files, recycled *recycledFiles, sleep *ior
 			return
 		}
 	}
-	if recycled.keep(seg) {
+	if seg.handedDown && recycled.hold(seg) || recycled.keep(seg) {
 		s.unlinks = slices.Delete(s.unlinks, 0, 1)
 		return
 	}
@@ -259,7 +274,8 @@ func (s *segments) unlinkCompleted(completion ioring.Completion) {
 	}
 	s.unlinking = false
 	seg := &s.all[s.unlinks[0]]
-	if completion.Result < 0 {
+	// There is no file where making it failed.
+	if verdict := ioring.Judge(ioring.Unlink, completion.Result); verdict != ioring.Good && verdict != ioring.Missing {
 		s.env.survived(Failure{Op: ioring.Unlink, File: SegmentFile, Generation: seg.generation, Errno: ioring.Errno(-completion.Result)})
 	}
 	s.unlinks = slices.Delete(s.unlinks, 0, 1)

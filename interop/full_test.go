@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// smallDisk mounts a file system of its own, of so many bytes.
-func smallDisk(t *testing.T, kind string, size int64) string {
+// smallDisk mounts a file system of its own, of so many bytes, made with these arguments.
+func smallDisk(t *testing.T, kind string, size int64, args ...string) string {
 	t.Helper()
 	needReal(t, "it has no disk")
 	if os.Geteuid() != 0 {
@@ -46,7 +46,7 @@ func smallDisk(t *testing.T, kind string, size int64) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if said, err := exec.Command(mkfs, "-q", image).CombinedOutput(); err != nil {
+	if said, err := exec.Command(mkfs, append(args, "-q", image)...).CombinedOutput(); err != nil {
 		t.Skipf("mkfs.%s: %v: %s", kind, err, said)
 	}
 	if said, err := exec.Command("mount", "-o", "loop", image, at).CombinedOutput(); err != nil {

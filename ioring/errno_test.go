@@ -68,7 +68,7 @@ func TestOpError(t *testing.T) {
 		{OpError{Op: Open, Path: "shard-001/journal", Errno: ENOENT},
 			"shard-001/journal is missing (ENOENT: no such file or directory)", "restore the directory from a copy of all of it"},
 		{OpError{Op: Allocate, Path: "segments/0000000100000001", Offset: 0, Length: 1 << 20, Errno: ENOSPC},
-			"reserving room in segments/0000000100000001, 1048576 bytes at 0: ENOSPC: no space left on device", "make room on its file system"},
+			"reserving room in segments/0000000100000001, 1048576 bytes at 0: ENOSPC: no space left on device", "make room on its file system (df -h and df -i say whether it lacks space or inodes)"},
 		{OpError{Op: Sync, Path: ".", Errno: EIO}, "syncing the data directory: EIO: input/output error", "the kernel's log (dmesg) says what its disk answered"},
 		{OpError{Op: Write, Path: "superblock", Offset: 0, Length: 4096}, "writing superblock, 4096 bytes at 0: it ended short, without an error", ""},
 	} {

@@ -74,11 +74,20 @@ func (e *OpError) Advice() string {
 	}
 	switch Judge(e.Op, -int32(e.Errno)) {
 	case NoSpace:
-		return "make room on its file system"
+		if e.Errno == EDQUOT {
+			return "raise the quota of its user or project, or make room under it"
+		}
+		return "make room on its file system (df -h and df -i say whether it lacks space or inodes)"
 	case Broken:
 		return "the kernel's log (dmesg) says what its disk answered"
 	}
 	return ""
+}
+
+// IsFull reports that an operation failed for lack of space, of inodes or of quota.
+func IsFull(err error) bool {
+	var failed *OpError
+	return errors.As(err, &failed) && Judge(failed.Op, -int32(failed.Errno)) == NoSpace
 }
 
 // Advised adds the Advice to the error of a failed operation. Other errors stay as they are.

@@ -33,6 +33,7 @@ type Counters struct {
 	Rejected   uint64 // record batches not accepted
 	Expired    uint64 // records that retention removed
 
+	NoRoom             uint64 // record batches, and changes of the control log, refused because no file could be made or grown
 	ProduceWaits       uint64 // appends that waited for log memory or room
 	FetchWaits         uint64 // fetches that waited for data
 	PartitionsLookedAt uint64 // partitions that fetches were tried on
@@ -63,6 +64,8 @@ type Counters struct {
 	Recycled        uint64 // of these, files that other logs had released: their blocks were written before
 	Zeroed          uint64 // of these, files that had been filled with zeroes
 	ZeroBytes       uint64 // written to fill files with zeroes
+	NoSpace         uint64 // files that could not be made or grown because the disk was full
+	NoFile          uint64 // files that could not be made or grown for another reason
 	Evictions       uint64 // slabs of log memory that were evicted and reused
 	Sends           uint64 // operations that sent something
 	SentBytes       uint64

@@ -161,6 +161,12 @@ func (h Host) BeginServing() {
 // Logf writes a log line of a text and a number.
 func (h Host) Logf(level Level, what string, n int64) { h.shard.lines.writef(level, what, n) }
 
+// Log writes a log line.
+func (h Host) Log(level Level, text string) { h.shard.lines.write(level, h.shard.lines.begin(text)) }
+
+// CountNoRoom counts a change that was refused because the control log finds no room.
+func (h Host) CountNoRoom() { h.shard.Timelines.Counters.NoRoom++ }
+
 // Fatalf writes a line as Logf does, and stops the shard, which cannot go on. What it
 // has acknowledged is in its files.
 func (h Host) Fatalf(what string, n int64) { h.shard.fatalf(what, n) }

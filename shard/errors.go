@@ -39,18 +39,6 @@ func (s *Shard) storageFailed() {
 	}
 }
 
-// tellDiskFull has the other shards delete the files that they keep for later use.
-// This shard's engine has done that already.
-func (s *Shard) tellDiskFull() {
-	if s.now < s.noRoomAt {
-		return
-	}
-	s.noRoomAt = s.now + noRoomAgainNS
-	s.outbox.put(Mail{Kind: MailNoRoom}, 0)
-}
-
-const noRoomAgainNS = 1e9
-
 // appendFailure appends what has failed on the disk, and which records it concerns,
 // as in "writing segments/0000000100000003, 4096 bytes at 8192: EIO: input/output
 // error; offsets 20 to 29 of orders/2".

@@ -13,6 +13,7 @@ func (s *Shard) counters() {
 	counters.Checkpoints, counters.Evictions = stats.Checkpoints, stats.Evictions
 	counters.Segments, counters.Recycled = stats.SegmentsMade, stats.Recycled
 	counters.Zeroed, counters.ZeroBytes = stats.Zeroed, stats.ZeroBytes
+	counters.NoSpace, counters.NoFile = stats.NoSpace, stats.NoFile
 }
 
 // countFrames counts how many journal frames are in flight at the end of a turn.
@@ -62,6 +63,11 @@ func (s *Shard) gauges() {
 	level("cold reads", log.DiskReads, 0, log.DiskReadsMax)
 	level("spare files", log.Recycled, 0, log.RecycledMax)
 	level("logs", log.Logs, 0, log.LogsMax)
+	short := 0
+	if _, active := s.engine.Shortage(); active {
+		short = 1
+	}
+	level("short of room", short, 0, 1)
 	if s.control != nil {
 		s.control.Gauges(level)
 	}

@@ -114,12 +114,10 @@ func (s *Shard) controlMail(mail Mail) {
 	case MailGiveBack:
 		s.mailMem.Put(mail.Block)
 	case MailNoRoom:
-		s.engine.ReleaseRecycled()
-		for i := 1; i <= s.o.DataShards; i++ {
-			if i != int(mail.From) {
-				s.outbox.put(Mail{Kind: MailNoRoom}, i)
-			}
+		if told := NewShortage(mail); told.Failure.Full() {
+			s.releaseRecycled(int(mail.From))
 		}
+		s.control.Mail(mail)
 	default:
 		s.control.Mail(mail)
 	}

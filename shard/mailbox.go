@@ -35,7 +35,8 @@ const (
 	MailDelete      // control -> data: delete log a
 	MailDeleted     // data -> control: log a; code
 	MailSettings    // control -> data: examine retention every a nanoseconds; the post may have other Settings
-	MailNoRoom      // data -> control: the disk is full; control -> data: it is for another shard
+	MailNoRoom      // data -> control: the shard is short of room, as in Shortage; control -> data: another shard found the disk full
+	MailRoom        // data -> control: it is not short of room any more; serial: what was refused since the mail before
 	MailServe       // control -> data: all logs are named; listen
 	MailServing     // data -> control: a logs belong to no topic and are set aside
 	MailStopped     // data -> control: no request is in flight any more

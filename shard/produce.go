@@ -183,7 +183,7 @@ func (s *Shard) reserve(entry *appending) (kafka.ErrorCode, engine.Status) {
 	case engine.WaitMemory, engine.WaitRoom:
 		return kafka.None, st
 	case engine.NoSpace:
-		s.tellDiskFull()
+		s.Timelines.Counters.NoRoom++
 	}
 	code := codeOf(st)
 	s.reader.CopyTo(kafka.Span{Off: entry.records.Off, Len: kafka.BatchHeaderBytes}, s.produces.head[:])

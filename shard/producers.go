@@ -255,6 +255,26 @@ func (t *producers) attachment(p *partition, dst []byte) int {
 	return n
 }
 
+// PruneHeaders drops from a log's kept headers, oldest first, those that restore makes
+// nothing of: of batches without a producer, and of all but the last batches of each
+// producer. It does so in place.
+func PruneHeaders(kept []byte) []byte {
+	seen := map[int64]int{} // how many of a producer were met, from the end
+	at := len(kept) / format.KeptHeaderBytes * format.KeptHeaderBytes
+	to := at
+	for from := at - format.KeptHeaderBytes; from >= 0; from -= format.KeptHeaderBytes {
+		header := kept[from : from+format.KeptHeaderBytes]
+		id := kafka.ParseBatchHeader(header[format.KeptHeaderBytes-format.BatchHeaderBytes:]).ProducerID
+		if id < 0 || seen[id] == producerWindow {
+			continue
+		}
+		seen[id]++
+		to -= format.KeptHeaderBytes
+		copy(kept[to:], header)
+	}
+	return kept[:copy(kept, kept[to:at])]
+}
+
 // restore rebuilds a partition's producers after recovery: first from the attachment
 // of the checkpoint, without batches past the log's end (a checkpoint may be ahead of
 // what was durable), then from the headers of the batches after it.

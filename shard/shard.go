@@ -82,6 +82,9 @@ type Faults struct {
 	SearchReadsAtTime   bool // a search by time takes the time for the offset from which it reads from disk
 	SearchFindsDeleted  bool // a search by time finds records before the log's start
 	StopAwaitsPeers     bool // a stop waits for peers to receive their replies
+	RoomNotKept         bool // changes that make no room use up what is kept for those that do
+	NextNotKept         bool // the control log's next segment is made only when it is needed
+	NoRoomUnsaid        bool // the operator is told of a full disk when it begins, and then no more
 }
 
 // ClientNodes are the nodes as clients of that listener see them.
@@ -176,7 +179,7 @@ type Shard struct {
 
 	retention   retention
 	truncations truncations
-	noRoomAt    ioring.Instant // the other shards are told again that the disk is full, at the earliest
+	room        roomReport
 
 	stage      Stage
 	fault      string // why it stopped by itself
@@ -233,6 +236,9 @@ func Open(world World, o Options) (*Shard, error) {
 	}
 	if s.engine, err = engine.New(world.Ring, world.Arena, world.Boot, o.Shard, s, o.Engine); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
+	}
+	for _, note := range s.engine.Notes() {
+		s.lines.write(Warn, s.lines.begin(note))
 	}
 	if err = s.makeTables(world.Arena); err != nil {
 		return nil, fmt.Errorf("shard %d: %w", o.Shard, err)
@@ -321,6 +327,10 @@ func (s *Shard) Failed() bool { return s.failed }
 // Fault is why the shard stopped by itself, other than for a failed write or sync; "" if
 // it did not.
 func (s *Shard) Fault() string { return s.fault }
+
+// ShortOfRoom says that a file cannot be made or grown, for lack of space or for another
+// reason.
+func (s *Shard) ShortOfRoom() bool { _, short := s.engine.Shortage(); return short }
 
 // Serving says that the shard listens and has not begun to stop.
 func (s *Shard) Serving() bool { return s.stage == StageServing }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/mem"
@@ -154,6 +155,9 @@ func TestWindowSurvivesRecovery(t *testing.T) {
 			}
 		}
 		durable = offset
+		if r.IntN(2) == 0 { // as recovery hands them over
+			headers = pruned(t, headers)
+		}
 		back.restore(back.of(1), durable, attachment[:n], headers)
 		for id := range int64(8) {
 			i, j := live.find(live.of(1), id), back.find(back.of(1), id)
@@ -169,6 +173,30 @@ func TestWindowSurvivesRecovery(t *testing.T) {
 			}
 		}
 	}
+}
+
+// pruned is headers as they are after recovery has pruned them twice, with those of batches
+// without a producer among them.
+func pruned(t *testing.T, headers []byte) (out []byte) {
+	t.Helper()
+	var kept []byte
+	for round := range 2 {
+		for ; len(headers) > 0 && (round == 1 || len(kept) < 20*format.KeptHeaderBytes); headers = headers[kafka.BatchHeaderBytes:] {
+			kept = append(kept, make([]byte, format.KeptHeaderBytes-kafka.BatchHeaderBytes)...)
+			kept = append(kept, headers[:kafka.BatchHeaderBytes]...)
+			none := make([]byte, format.KeptHeaderBytes)
+			putHeader(none[format.KeptHeaderBytes-kafka.BatchHeaderBytes:], batch(-1, -1, -1, 1))
+			kept = append(kept, none...)
+		}
+		kept = PruneHeaders(kept)
+		if most := 8 * producerWindow * format.KeptHeaderBytes; len(kept) > most {
+			t.Fatalf("%d bytes of headers are kept, of at most %d", len(kept), most)
+		}
+	}
+	for ; len(kept) > 0; kept = kept[format.KeptHeaderBytes:] {
+		out = append(out, kept[format.KeptHeaderBytes-kafka.BatchHeaderBytes:format.KeptHeaderBytes]...)
+	}
+	return out
 }
 
 // What a checkpoint remembers of batches that never became durable is

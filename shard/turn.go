@@ -65,6 +65,7 @@ func (s *Shard) Turn(now ioring.Instant, wall Wall) (sleepUntil ioring.Instant) 
 	}
 	sleepUntil = min(sleepUntil, s.refusals())
 	s.warnOfFailures()
+	s.reportRoom()
 	s.countFrames()
 	s.recorder.turnEnds(now, wall)
 	if s.Timelines.Asked() {

@@ -27,13 +27,16 @@ const (
 type Disk struct {
 	// Capacity is the room in bytes; 0: no limit.
 	Capacity int64
+	// Inodes is how many files and directories there can be; 0: no limit.
+	Inodes int
 	// Fail may fail an operation: it returns 0 or a negative errno. path is the file's.
 	// nil: nothing fails.
 	Fail func(code ioring.Code, path string, offset uint64, n int) int32
 
-	root *inode
-	used int64 // allocated bytes of all files that have a name or are open
-	tick func() uint64
+	root  *inode
+	used  int64 // allocated bytes of all files that have a name or are open
+	files int   // how many files and directories have a name or are open
+	tick  func() uint64
 }
 
 // inode is a file or a directory.
@@ -184,7 +187,13 @@ func (d *Disk) release(n *inode) {
 		d.used -= n.held.count() * blockBytes
 		n.held = n.held[:0]
 	}
+	if n.links == 0 && n.opens == 0 {
+		d.files--
+	}
 }
+
+// inodesFull reports that no file or directory can be made.
+func (d *Disk) inodesFull() bool { return d.Inodes > 0 && d.files >= d.Inodes }
 
 func (d *Disk) open(path string, bits uint64) (*inode, unix.Errno) {
 	dir, last, errno := d.walk(path)
@@ -201,8 +210,11 @@ func (d *Disk) open(path string, bits uint64) (*inode, unix.Errno) {
 			node = dir.now[i].node
 		case bits&ioring.OpenCreate == 0:
 			return nil, unix.ENOENT
+		case d.inodesFull():
+			return nil, unix.ENOSPC
 		default:
 			node = &inode{data: map[int64][]byte{}}
+			d.files++
 			d.set(dir, last, node)
 		}
 	}
@@ -229,6 +241,10 @@ func (d *Disk) mkdir(path string) unix.Errno {
 	if _, ok := find(dir.now, last); ok || last == "" {
 		return unix.EEXIST
 	}
+	if d.inodesFull() {
+		return unix.ENOSPC
+	}
+	d.files++
 	d.set(dir, last, &inode{dir: true})
 	return 0
 }
@@ -622,9 +638,13 @@ func (n *inode) trim() {
 }
 
 func (d *Disk) count() {
-	d.used = 0
+	d.used, d.files = 0, 0
 	for _, n := range d.inodes() {
-		if !n.dir && n.links > 0 {
+		if n.links == 0 || n == d.root {
+			continue
+		}
+		d.files++
+		if !n.dir {
 			d.used += n.held.count() * blockBytes
 		}
 	}
@@ -660,6 +680,9 @@ func (d *Disk) inodes() []*inode {
 
 // Used returns how many bytes are allocated.
 func (d *Disk) Used() int64 { return d.used }
+
+// Files is how many files and directories there are.
+func (d *Disk) Files() int { return d.files }
 
 // Paths lists the present files, sorted.
 func (d *Disk) Paths() []string {
@@ -724,7 +747,7 @@ func (d *Disk) Flip(path string, offset int64) {
 
 // Clone returns a copy that shares nothing with d.
 func (d *Disk) Clone() *Disk {
-	nd := &Disk{Capacity: d.Capacity, used: d.used, Fail: d.Fail}
+	nd := &Disk{Capacity: d.Capacity, Inodes: d.Inodes, used: d.used, files: d.files, Fail: d.Fail}
 	n := d.tick()
 	nd.tick = func() uint64 { n++; return n }
 	twin := map[*inode]*inode{}

@@ -199,7 +199,8 @@ type pendingStore struct {
 	leader     string // before the static member came back
 	skips      bool   // the client knows SkipAssignment
 	reply      any
-	whole      bool // the change contains the whole consumer group
+	whole      bool     // the change contains the whole consumer group
+	dropped    []string // groups that the change removes, and that are not live any more
 }
 
 type storingKind uint8
@@ -275,33 +276,49 @@ func (c *Coordinator) SetOptions(options Options) { c.options = options }
 func New(state *cluster.State, options Options, at Time) *Coordinator {
 	coordinator := &Coordinator{state: state, options: options, at: at}
 	for _, stored := range state.Groups() {
-		group := coordinator.list(stored.ID)
-		if stored.Consumer != nil {
-			group.changedMS = stored.ChangedMS
-			coordinator.takeUpConsumers(group, stored.Consumer)
-			coordinator.schedule(group)
-			continue
-		}
-		group.generation, group.protocolType, group.protocol, group.leader, group.changedMS = stored.Generation, stored.ProtocolType, stored.Protocol, stored.Leader, stored.ChangedMS
-		for i := range stored.Members {
-			from := &stored.Members[i]
-			member := &member{
-				id: from.ID, instance: from.InstanceID, clientID: from.ClientID, clientHost: from.ClientHost, sessionMS: from.SessionTimeoutMS, rebalanceMS: from.RebalanceTimeoutMS,
-				protocols: []cluster.GroupProtocol{{Name: stored.Protocol, Metadata: from.Subscription}}, assignment: from.Assignment,
-			}
-			coordinator.put(group, member)
-			coordinator.rearm(group, member, int64(member.sessionMS))
-		}
-		if len(group.members) > 0 {
-			group.state = Stable
-		}
-		group.learnTopics()
-		if len(group.members) > 0 && stored.Leader == "" { // it was of the consumer protocol, and no leader has assigned since
-			coordinator.rebalance(group)
-		}
-		coordinator.schedule(group)
+		coordinator.takeUp(stored)
 	}
 	return coordinator
+}
+
+// takeUp makes a stored group live.
+func (c *Coordinator) takeUp(stored *cluster.Group) {
+	group := c.list(stored.ID)
+	if stored.Consumer != nil {
+		group.changedMS = stored.ChangedMS
+		c.takeUpConsumers(group, stored.Consumer)
+		c.schedule(group)
+		return
+	}
+	group.generation, group.protocolType, group.protocol, group.leader, group.changedMS = stored.Generation, stored.ProtocolType, stored.Protocol, stored.Leader, stored.ChangedMS
+	for i := range stored.Members {
+		from := &stored.Members[i]
+		member := &member{
+			id: from.ID, instance: from.InstanceID, clientID: from.ClientID, clientHost: from.ClientHost, sessionMS: from.SessionTimeoutMS, rebalanceMS: from.RebalanceTimeoutMS,
+			protocols: []cluster.GroupProtocol{{Name: stored.Protocol, Metadata: from.Subscription}}, assignment: from.Assignment,
+		}
+		c.put(group, member)
+		c.rearm(group, member, int64(member.sessionMS))
+	}
+	if len(group.members) > 0 {
+		group.state = Stable
+	}
+	group.learnTopics()
+	if len(group.members) > 0 && stored.Leader == "" { // it was of the consumer protocol, and no leader has assigned since
+		c.rebalance(group)
+	}
+	c.schedule(group)
+}
+
+// relist makes groups live again whose removal could not be stored. A group that has been
+// begun anew meanwhile goes on as it is.
+func (c *Coordinator) relist(ids []string) {
+	for _, id := range ids {
+		stored, durable := c.state.Group(id)
+		if _, live := c.group(id); durable && !live {
+			c.takeUp(stored)
+		}
+	}
 }
 
 // Effects takes the effects since the last call.
@@ -599,6 +616,7 @@ func (c *Coordinator) Delete(at Time, ticket uint64, ids []string) (codes []kafk
 	c.at = at
 	codes = make([]kafka.ErrorCode, len(ids))
 	var change []byte
+	var dropped []string
 	for i, id := range ids {
 		group, ok := c.group(id)
 		switch {
@@ -610,13 +628,14 @@ func (c *Coordinator) Delete(at Time, ticket uint64, ids []string) (codes []kafk
 			codes[i] = kafka.NonEmptyGroup
 		default:
 			change = append(change, cluster.DropGroup(id)...)
+			dropped = append(dropped, id)
 			c.unlist(group)
 		}
 	}
 	if change == nil {
 		c.reply(ticket, Done{})
 	} else {
-		c.store(change, pendingStore{ticket: ticket})
+		c.store(change, pendingStore{ticket: ticket, dropped: dropped})
 	}
 	return codes
 }
@@ -707,7 +726,7 @@ func (c *Coordinator) Expire(at Time) {
 		switch {
 		case all && group.state == Empty:
 			if durable {
-				c.store(cluster.DropGroup(group.id), pendingStore{})
+				c.store(cluster.DropGroup(group.id), pendingStore{dropped: []string{group.id}})
 			}
 			c.unlist(group)
 		case len(gone) > 0:
@@ -792,6 +811,9 @@ func (c *Coordinator) Stored(at Time, code kafka.ErrorCode) {
 	case storingConsumer:
 		c.consumerStored(group, &storing, code)
 	default:
+		if code != kafka.None {
+			c.relist(storing.dropped)
+		}
 		if storing.ticket != 0 {
 			c.reply(storing.ticket, Done{code})
 		}

@@ -15,6 +15,7 @@ import (
 // banner is what a broker says of itself once it serves.
 type banner struct {
 	settings  *settings.Values
+	metrics   bool // /metrics is served
 	listeners []*listener
 	found     ioring.Features // of the kernel
 	disk      ioring.Direct
@@ -32,7 +33,7 @@ func (b *banner) announce(out io.Writer, log *slog.Logger) {
 			"shards", v.Shards, "cpus", b.cpus, "arena_bytes", int64(v.Arena), "ring_found", b.found.Found(), "ring_missing", b.found.Missing(), "durable", !b.buffered, "started_in_ms", b.took.Milliseconds())
 		return
 	}
-	if v.MetricsListen != "" {
+	if b.metrics {
 		log.Info("serving /metrics", "listen", v.MetricsListen)
 	}
 	fmt.Fprintf(out, "tailbound %s, Linux %s, serving %s (%s) after %d ms\n", versionString(), b.found.Kernel, v.DataDir, b.disk.FileSystem, b.took.Milliseconds())

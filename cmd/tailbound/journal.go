@@ -45,7 +45,8 @@ func journalSize(v *settings.Values, shards int) (term.ByteSize, string, error) 
 }
 
 // journalsFit is an error if the disk has no room for the journals that have yet to be
-// made, of so many bytes each.
+// made, of so many bytes each. Those that are there need none: a shard whose journal cannot
+// be grown serves with it as it is.
 func journalsFit(v *settings.Values, each term.ByteSize) error {
 	need := int64(0)
 	for i := range v.Shards + 1 {
@@ -53,21 +54,19 @@ func journalsFit(v *settings.Values, each term.ByteSize) error {
 		if i == 0 {
 			want = journalLeast // the control shard's
 		}
-		info, err := os.Stat(journalPath(v.DataDir, i))
-		switch {
-		case err == nil:
-			want -= info.Size()
-		case !errors.Is(err, fs.ErrNotExist):
+		switch _, err := os.Stat(journalPath(v.DataDir, i)); {
+		case errors.Is(err, fs.ErrNotExist):
+			need += want
+		case err != nil:
 			return fmt.Errorf("data directory: %w", err)
 		}
-		need += max(want, 0)
 	}
 	_, free, err := diskOf(v.DataDir)
 	if err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	if need > free {
-		return fmt.Errorf("data directory %s: %s are free on its file system, and journals that are to be made or grown for %s need %s: free some, or take fewer --shards or a smaller --journal than %s",
+		return fmt.Errorf("data directory %s: %s are free on its file system, and journals that are to be made for %s need %s: free some, or take fewer --shards or a smaller --journal than %s",
 			v.DataDir, term.BinaryBytes(int(free)), term.Plural(v.Shards, "data shard"), term.BinaryBytes(int(need)), &each)
 	}
 	return nil

@@ -106,6 +106,18 @@ func (l *logger) Log(level shard.Level, from int, text []byte) {
 	l.put(logLine{record: record})
 }
 
+// saysOf returns what says that something is not served, though the broker does without
+// it, and (nil) that it is now.
+func (l *logger) saysOf(what string) func(error) {
+	return func(err error) {
+		if err != nil {
+			l.log.Warn(what+" is not served; the broker serves without, and tries again", "error", err)
+		} else {
+			l.log.Info(what + " is served now")
+		}
+	}
+}
+
 // drain returns when every line so far is written, or after logFlushMax if the reader of
 // the log does not read.
 func (l *logger) drain() {

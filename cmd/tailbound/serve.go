@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -146,18 +147,6 @@ func serve(cmd *cobra.Command, told *settings.Set, file string) error {
 	if err := raiseFilesLimit(options); err != nil {
 		return err
 	}
-	profiler, err := observe.Listen(v.DataDir, versionString())
-	if err != nil {
-		return fmt.Errorf("the socket of `tailbound profile`: %w", err)
-	}
-	defer profiler.Close(v.DataDir)
-	var prometheus *observe.PrometheusServer
-	if v.MetricsListen != "" {
-		if prometheus, err = observe.ListenPrometheus(v.MetricsListen); err != nil {
-			return err
-		}
-		defer prometheus.Close()
-	}
 	signals, hangups := make(chan os.Signal, 4), make(chan os.Signal, 1)
 	terminal := controllingTerminal()
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
@@ -179,19 +168,24 @@ func serve(cmd *cobra.Command, told *settings.Set, file string) error {
 	}
 	runtime.GC()
 	debug.SetMemoryLimit(int64(observe.ReadProcess().HeapLiveBytes) + garbageMax)
-	for _, note := range running.Boot.Notes {
+	for _, note := range slices.Concat(dir.Notes, running.Boot.Notes) {
 		logger.log.Warn(note)
 	}
-	profiler.Serve(running.Broker, options.Nodes)
-	if prometheus != nil {
-		prometheus.Serve(profiler, func(err error) { logger.log.Error("/metrics is not served any more", "error", err) })
+	profiler := observe.NewServer(v.DataDir, versionString())
+	profiler.Serve(running.Broker, options.Nodes, logger.saysOf("the socket of `tailbound profile`"))
+	defer profiler.Close()
+	metrics := false
+	if v.MetricsListen != "" {
+		prometheus := observe.ServePrometheus(v.MetricsListen, profiler, logger.saysOf("/metrics"))
+		defer prometheus.Close()
+		metrics = prometheus.Listening()
 	}
-	b := banner{settings: &v, listeners: listeners, found: found, disk: dir.Disk, buffered: dir.Buffered, cpus: dataCPUs, took: time.Since(began)}
+	b := banner{settings: &v, metrics: metrics, listeners: listeners, found: found, disk: dir.Disk, buffered: dir.Buffered, cpus: dataCPUs, took: time.Since(began)}
 	b.announce(cmd.OutOrStdout(), logger.log)
 	notify(logger.log, daemon.SdNotifyReady)
 	go watchdog(profiler, logger.log)
 	reloads := reloader{file: file, inForce: told, shards: v.Shards, broker: running, log: logger}
-	stop := stopper{running: running, log: logger.log, signals: signals, hangups: hangups, terminal: terminal, reload: reloads.reload, stopping: func() { profiler.Close(v.DataDir) }}
+	stop := stopper{running: running, log: logger.log, signals: signals, hangups: hangups, terminal: terminal, reload: reloads.reload, stopping: profiler.Close}
 	if err := stop.wait(); err != nil {
 		endAtOnce(logger, err)
 	}

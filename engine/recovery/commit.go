@@ -18,6 +18,7 @@ func (r *recovery) commit() error {
 	for _, id := range sorted(r.logs) {
 		lg := r.logs[id]
 		lg.Start = min(lg.Start, lg.End)
+		r.pruneHeaders(lg)
 		recovered := engine.RecoveredLog{ID: id, Start: lg.Start, End: lg.End, Attachment: lg.Attachment, Headers: headersOf(lg.Headers), Record: &lg.LogRecord}
 		if lg.CorruptFrom != format.NoOffset {
 			recovered.Corruption = fmt.Sprintf("acknowledged records from offset %d on are lost (to %d at least)", lg.CorruptFrom, lg.CorruptTo)

@@ -28,6 +28,9 @@ type Options struct {
 	// these leader epochs, first to last, is what was written. A repair keeps those.
 	// nil: none is.
 	Sound func(batch []byte, base int64, first, last int32) bool
+	// Prune drops those of a log's kept headers (format.KeptHeaderBytes each, oldest first)
+	// that have no meaning for its owner, in place. nil: all are kept.
+	Prune func(headers []byte) []byte
 }
 
 // recovery is the state of one opening, check or repair.
@@ -58,6 +61,7 @@ type recoveredLog struct {
 	closed         bool            // it was deleted
 	replayed       []replayedEntry // its entries in the journal, in order
 	entries        []replayedEntry // those that were accepted and are not in a segment yet
+	pruneAt        int             // Headers is pruned when it has so many bytes, and some more
 }
 
 // replayedEntry is a data entry of a journal. Of an entry in a broken frame there may be

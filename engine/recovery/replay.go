@@ -292,7 +292,7 @@ func (r *recovery) accept(lg *recoveredLog) {
 		lg.suspect = false
 		r.epochBegan(lg, entry.Base)
 		lg.entries = append(lg.entries, entry)
-		lg.keepHeader(&entry.Entry, entry.bytes)
+		r.keepHeader(lg, &entry.Entry, entry.bytes)
 		lg.accepted = end
 	}
 	lg.replayed = nil
@@ -317,10 +317,25 @@ func (r *recovery) epochBegan(lg *recoveredLog, base int64) {
 	}
 }
 
-// keepHeader keeps the header of a batch for RecoveredLog.Headers.
-func (l *recoveredLog) keepHeader(entry *format.Entry, bytes []byte) {
+// keepHeader keeps the header of a batch for RecoveredLog.Headers. They are pruned each
+// time they have doubled: a journal may hold a million batches of a log, and the
+// checkpoints of a start on a full disk get no new room.
+func (r *recovery) keepHeader(lg *recoveredLog, entry *format.Entry, bytes []byte) {
 	var head [format.KeptHeaderBytes]byte
 	binary.LittleEndian.PutUint64(head[:], uint64(entry.Base+int64(entry.Count)))
 	copy(head[8:], bytes[format.EntryHeaderBytes:format.EntryHeaderBytes+int(entry.Length)])
-	l.Headers = append(l.Headers, head[:]...)
+	lg.Headers = append(lg.Headers, head[:]...)
+	if len(lg.Headers) >= lg.pruneAt+pruneBytesMin {
+		r.pruneHeaders(lg)
+	}
+}
+
+const pruneBytesMin = 64 << 10
+
+// pruneHeaders drops the headers that the logs' owner has no use for.
+func (r *recovery) pruneHeaders(lg *recoveredLog) {
+	if r.o.Prune != nil {
+		lg.Headers = r.o.Prune(lg.Headers)
+	}
+	lg.pruneAt = 2 * len(lg.Headers)
 }

@@ -101,7 +101,7 @@ func (r *recovery) addRun(lg *recoveredLog, seg *format.SegmentRecord, header *f
 		if !entry.Get(body) || entry.Bytes() > len(body) {
 			return // only with the fault StaleRunAccepted
 		}
-		lg.keepHeader(&entry, body)
+		r.keepHeader(lg, &entry, body)
 		body = body[entry.Bytes():]
 	}
 }

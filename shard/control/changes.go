@@ -20,7 +20,7 @@ const (
 	changeNone     changeStage = iota
 	changeAppend               // planned, and waits for memory of the log
 	changeDurable              // appended
-	changeSnapshot             // not a change: a snapshot is being appended
+	changeSnapshot             // not a change: a snapshot is being appended; resumed is the stage behind it
 )
 
 // change is a change of the cluster's state that is under way or waits for its turn. Which
@@ -40,6 +40,7 @@ type change struct {
 	node       int32                // changeConfigureBroker
 	id         [16]byte
 	cmd        []byte
+	removes    bool  // changeGroups: cmd removes groups and offsets, and does nothing else
 	end        int64 // the control log's end after cmd was appended
 }
 
@@ -95,7 +96,7 @@ func (c *control) stepChanges() {
 			}
 			c.stage = changeAppend
 		case changeAppend:
-			switch c.append(c.current.cmd) {
+			switch st := c.append(c.current.cmd, c.current.makesRoom()); st {
 			case engine.OK:
 				c.current.end = c.engine.End(c.slot)
 				c.stage = changeDurable
@@ -105,8 +106,21 @@ func (c *control) stepChanges() {
 			case engine.WaitMemory, engine.WaitRoom:
 				return
 			default:
+				if st == engine.NoSpace {
+					if c.rewrite() || c.roll() {
+						continue
+					}
+					if c.nextComes() {
+						return
+					}
+				}
 				c.stage = changeNone
-				c.refuse(&c.current, kafka.KafkaStorageError, cannotWrite)
+				message := cannotWrite
+				if st == engine.NoSpace {
+					message = noRoom
+					c.shard.CountNoRoom()
+				}
+				c.refuse(&c.current, kafka.KafkaStorageError, message)
 			}
 		case changeDurable:
 			if c.engine.Durable(c.slot) < c.current.end {
@@ -123,7 +137,7 @@ func (c *control) stepChanges() {
 			if !c.appendSnapshot() {
 				return
 			}
-			c.stage = changeNone
+			c.stage, c.rewriting = c.resumed, false
 		}
 	}
 }

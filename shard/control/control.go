@@ -40,11 +40,14 @@ type control struct {
 	rest         [][]byte // commands of the snapshot under way that are not appended yet
 	snapshotAt   int64    // the offset at which that snapshot begins
 	former       bool     // the log has commands in a former version's format; the next snapshot rewrites them
+	spread       bool     // the log began this life in more than one segment, as after a crash that cut a rewrite
+	rewriting    bool     // the snapshot under way goes into a segment of its own: see rewrite
 
 	// changes.go
 	changes []change // in order
 	current change   // the one under way
 	stage   changeStage
+	resumed changeStage // after a snapshot
 
 	// data_shards.go
 	numbers       map[[16]byte]int32 // topic id -> its number in every data shard's table of topics
@@ -65,6 +68,10 @@ type control struct {
 	early     int64   // Faults.ProducerIDTwice: the next id, which no durable block has
 
 	groups coordinator // coordinator.go
+
+	// room.go
+	room roomWatch
+	kept keptSegment
 }
 
 // options are a shard's options, and those that only the control shard needs.
@@ -79,7 +86,7 @@ const viewsMax = 1 << 10
 func newControl(host shard.Host, apis *table, with options, seed uint64) *control {
 	c := &control{
 		shard: host, engine: host.Engine(), state: cluster.New(), apis: apis, o: with, started: with, rand: rand.New(rand.NewPCG(seed, 0x7461696c)), views: make([]engine.View, viewsMax),
-		numbers: map[[16]byte]int32{}, pendingLogOps: map[logOp]logOpWaiter{}, questions: map[uint32]question{}, credit: shard.OpenCredit,
+		room: roomWatch{short: make([]bool, with.DataShards+1)}, numbers: map[[16]byte]int32{}, pendingLogOps: map[logOp]logOpWaiter{}, questions: map[uint32]question{}, credit: shard.OpenCredit,
 	}
 	if slot, ok := c.engine.Lookup(controlLogID); ok {
 		c.slot = slot
@@ -112,6 +119,8 @@ func (c *control) Step() {
 	if c.shard.Stage() == shard.StageServing {
 		c.reload()
 	}
+	c.stepRoom()
+	c.keepNext()
 	c.stepGroups()
 	c.stepChanges()
 	if c.gaveUp {
@@ -122,7 +131,7 @@ func (c *control) Step() {
 }
 
 // Next returns when Step is due next, where nothing else happens before.
-func (c *control) Next() ioring.Instant { return c.groups.next() }
+func (c *control) Next() ioring.Instant { return min(c.groups.next(), c.room.due(), c.keptDue()) }
 
 // Idle reports that no client and no data shard waits for the control.
 func (c *control) Idle() bool {
@@ -181,6 +190,10 @@ func (c *control) Mail(mail shard.Mail) {
 		if c.serving == -1-c.o.DataShards {
 			c.shard.BeginServing()
 		}
+	case shard.MailNoRoom:
+		c.roomShort(mail)
+	case shard.MailRoom:
+		c.roomBack(mail)
 	case shard.MailStopped:
 		c.shardsDone++
 	}

@@ -228,10 +228,17 @@ func (c *control) nextGroups() bool {
 		g.yields = false
 		return false
 	}
-	count, size := 0, 0
-	for count < len(g.stores) && (size == 0 || size+len(g.stores[count]) <= c.commandBytes()) {
-		size += len(g.stores[count])
-		count++
+	// What removes goes into commands of its own: those are taken where there is little room.
+	count, size, removes := 0, 0, false
+	for ; count < len(g.stores); count++ {
+		next := g.stores[count]
+		if size > 0 && (size+len(next) > c.commandBytes() || len(next) > 0 && cluster.OnlyRemoves(next) != removes) {
+			break
+		}
+		if size == 0 && len(next) > 0 {
+			removes = cluster.OnlyRemoves(next)
+		}
+		size += len(next)
 	}
 	all := g.stores[:count]
 	g.stores = slices.Clone(g.stores[count:])
@@ -240,7 +247,7 @@ func (c *control) nextGroups() bool {
 		c.groupsStored(kafka.None)
 		return c.nextGroups()
 	}
-	c.current = change{kind: changeGroups, cmd: c.state.PlanGroups(all)}
+	c.current = change{kind: changeGroups, cmd: c.state.PlanGroups(all), removes: removes}
 	return true
 }
 

@@ -57,7 +57,7 @@ func (c *control) announceAll() {
 		c.erase(topic, nil, 0)
 	}
 	c.named = true
-	if c.former {
+	if c.spread = c.engine.Spread(c.slot); c.former || c.spread {
 		c.snapshot()
 	}
 }

@@ -94,32 +94,50 @@ func (c *control) applyAll(batches []byte) {
 	}
 }
 
-// append reserves, fills and commits a batch of one command.
-func (c *control) append(cmd []byte) engine.Status {
-	batch := commandBatch(cmd, int64(c.shard.Wall()))
-	dst, base, st := c.engine.Reserve(c.slot, len(batch))
-	if st == engine.OK {
-		copy(dst, batch)
-		kafka.PatchBase(dst, base, c.shard.LeaderEpoch())
-		c.engine.Commit(engine.Meta{Count: 1, MaxTime: int64(c.shard.Wall()), TimesChecked: true, CRC: kafka.BatchCRC(dst)})
-	}
-	return st
-}
-
 // snapshot begins to rewrite the state at the end of the log, where that is due: when a
 // start would read several times as much as the state has, so that snapshots are a small
 // part of all that is written; or at once, where a former version of Tailbound wrote some
-// of the log.
+// of the log, or a crash may have cut a rewrite.
 func (c *control) snapshot() {
-	if c.grown < snapshotAfter+4*c.snapshotSize && !c.former || c.shard.Failed() {
+	if c.grown < snapshotAfter+4*c.snapshotSize && !c.former && !c.spread || c.shard.Failed() || c.stage != changeNone {
 		return
 	}
-	c.rest, c.snapshotSize = c.state.Snapshot(c.commandBytes()), 0
+	c.spread = false
+	commands := c.state.Snapshot(c.commandBytes())
+	if c.engine.Room(c.slot, snapshotRoom(commands)+c.keptRoom()) != engine.NoSpace {
+		c.beginSnapshot(commands)
+		return
+	}
+	// It does not fit behind what is there. On a disk without room a part of it would take
+	// the last that the log has: it goes into the next segment as a whole, or is tried much
+	// later.
+	switch {
+	case c.rewrite():
+	case c.short():
+		c.former = false
+		c.grown /= 2
+	default:
+		c.beginSnapshot(commands)
+	}
+}
+
+// snapshotRoom bounds what the commands of a snapshot take as entries of the log.
+func snapshotRoom(commands [][]byte) (n int) {
+	for _, cmd := range commands {
+		n += format.EntryHeaderBytes + commandRoom + len(cmd)
+	}
+	return n
+}
+
+// beginSnapshot has the commands of a snapshot appended, after which the change under way,
+// if there is one, goes on.
+func (c *control) beginSnapshot(commands [][]byte) {
+	c.rest, c.snapshotSize = commands, 0
 	for _, cmd := range c.rest {
 		c.snapshotSize += len(cmd)
 	}
 	c.snapshotAt = c.engine.End(c.slot)
-	c.stage = changeSnapshot
+	c.resumed, c.stage = c.stage, changeSnapshot
 }
 
 // appendSnapshot appends as much of the snapshot as there is memory for. When all of it is
@@ -127,10 +145,13 @@ func (c *control) snapshot() {
 // complete, or given up.
 func (c *control) appendSnapshot() bool {
 	for len(c.rest) > 0 {
-		switch c.append(c.rest[0]) {
-		case engine.OK:
+		switch st := c.append(c.rest[0], c.rewriting); {
+		case st == engine.OK:
 			c.rest = c.rest[1:]
-		case engine.WaitMemory, engine.WaitRoom:
+		case st == engine.WaitMemory, st == engine.WaitRoom:
+			return false
+		case st == engine.NoSpace && !c.rewriting && !c.short() && c.roll():
+		case st == engine.NoSpace && !c.rewriting && !c.short() && c.nextComes():
 			return false
 		default: // an incomplete snapshot is ignored by a start; the next one is tried much later
 			c.rest, c.former = nil, false
@@ -142,8 +163,10 @@ func (c *control) appendSnapshot() bool {
 		c.former = false
 		c.shard.Logf(shard.Info, "the data directory is raised: versions of Tailbound before "+format.ThisRelease.String()+" do not open it any more. Commands of the control log were rewritten in version ", format.CommandVersion)
 	}
+	if c.engine.TruncateBefore(c.slot, c.snapshotAt, shard.ControlUser) == engine.WaitMemory {
+		return false
+	}
 	c.rest, c.grown = nil, 0
-	c.engine.TruncateBefore(c.slot, c.snapshotAt, shard.ControlUser)
 	return true
 }
 

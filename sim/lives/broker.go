@@ -1289,7 +1289,7 @@ func init() {
 		fault{"SyncForgotten", "broker", 2, func(r *Run) { r.GroupFaults.SyncForgotten = true }},
 		fault{"NewsMissed", "broker", 6, func(r *Run) { r.ShardFaults.NewsMissed = true }},
 		fault{"MaxTimeBelieved", "broker", 2, func(r *Run) { r.ShardFaults.MaxTimeBelieved = true }},
-		fault{"TimesTrusted", "broker", 6, func(r *Run) { r.Faults |= engine.TimesTrusted }},
+		fault{"TimesTrusted", "broker", 4, func(r *Run) { r.Faults |= engine.TimesTrusted }},
 		fault{"SearchReadsAtTime", "broker", 2, func(r *Run) { r.ShardFaults.SearchReadsAtTime = true }},
 		fault{"SearchFindsDeleted", "broker", 8, func(r *Run) { r.ShardFaults.SearchFindsDeleted = true }},
 		fault{"ProducerIDTwice", "broker", 2, func(r *Run) { r.ShardFaults.ProducerIDTwice = true }},

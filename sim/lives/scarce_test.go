@@ -3,6 +3,7 @@ package lives
 import (
 	"encoding/binary"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/tailbound/tailbound/broker"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/metrics"
+	"github.com/tailbound/tailbound/shard"
 	"github.com/tailbound/tailbound/sim"
 )
 
@@ -542,4 +544,61 @@ func (s *scarce) end() int64 {
 	t.Topic, t.Partitions = "scarce", append(t.Partitions, q)
 	r.Topics = append(r.Topics, t)
 	return s.dial(1).mustAnswer(r).(*kmsg.ListOffsetsResponse).Topics[0].Partitions[0].Offset
+}
+
+// said takes the lines of a broker.
+type said struct{ lines []string }
+
+func (l *said) Log(level shard.Level, _ int, text []byte) {
+	if level >= shard.Info {
+		l.lines = append(l.lines, string(text))
+	}
+}
+
+// A segment that cannot be made for another reason than a full disk is said in the same way: once, again as it lasts, and when it is over.
+func TestSegmentCannotBeMade(t *testing.T) {
+	lines := &said{}
+	s := newScarce(t, 7, func(o *broker.Options) { o.Log = lines })
+	s.disk.Fail = func(code ioring.Code, path string, _ uint64, _ int) int32 {
+		if code == ioring.Open && strings.HasPrefix(path, "segments/") {
+			return -int32(unix.EMFILE)
+		}
+		return 0
+	}
+	u := s.dial(1)
+	produce := func() int16 {
+		t.Helper()
+		return u.mustAnswer(s.produceOf(1000)).(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode
+	}
+	for range 3 {
+		if code := produce(); code != codeStorage {
+			t.Fatalf("without a segment a batch is answered with %d", code)
+		}
+	}
+	s.pass(125e9)
+	s.disk.Fail = nil
+	s.pass(3e9)
+	if code := produce(); code != 0 {
+		t.Fatalf("with a segment a batch is answered with %d", code)
+	}
+	var about []string
+	for _, line := range lines.lines {
+		if strings.Contains(line, "file") {
+			about = append(about, line)
+		}
+	}
+	wants := []string{
+		`^no file can be made or grown: opening segments/[0-9a-f]{16}: EMFILE: too many open files; a file of scarce/0; what needs room is refused with KAFKA_STORAGE_ERROR until there is some, and nothing that was acknowledged is lost; raise the limit of open files \(ulimit -n\)$`,
+		`^no file can be made or grown, for 60 s now, 3 record batches and changes refused since the line before: opening segments/.* of scarce/0; raise the limit of open files`,
+		`^no file can be made or grown, for 120 s now: opening segments/`,
+		`^files can be made and grown again, after 12[5-8] s$`,
+	}
+	if len(about) != len(wants) {
+		t.Fatalf("%d lines:\n%s", len(about), strings.Join(about, "\n"))
+	}
+	for i, want := range wants {
+		if !regexp.MustCompile(want).MatchString(about[i]) {
+			t.Errorf("%q\nis not %q", about[i], want)
+		}
+	}
 }

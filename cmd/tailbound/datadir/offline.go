@@ -27,7 +27,7 @@ func notLookedAt(err error) error {
 // the engine needs to read it. Its methods run on the thread that opened it.
 type offline struct {
 	dir    string
-	held   *os.File
+	held   *held
 	root   int
 	arena  *mem.Arena
 	ring   *ioring.Kernel
@@ -38,7 +38,7 @@ func openOffline(dir string) (*offline, error) {
 	if _, err := os.Stat(filepath.Join(dir, "superblock")); err != nil {
 		return nil, fmt.Errorf("%s is no data directory of Tailbound; give the --data-dir that the broker is served with (%w)", dir, err)
 	}
-	held, err := lock(dir)
+	held, _, err := lock(dir) // a note is for who serves
 	if err != nil {
 		return nil, err
 	}

@@ -145,6 +145,9 @@ func printProfile(out io.Writer, profile *Profile, interval bool) error {
 			fmt.Fprintf(out, "  %d journal frames; in flight at the end of turns: none %.1f%%, one %.1f%%, more %.1f%%\n", counters["frames"], percent(n-one-more, n), percent(one, n), percent(more, n))
 		}
 	}
+	if disk := profile.Disk; disk.SizeBytes > 0 {
+		fmt.Fprintf(out, "\ndisk     %s free of %s; %d inodes free of %d\n", mib(disk.FreeBytes), mib(disk.SizeBytes), disk.FreeInodes, disk.Inodes)
+	}
 	process := profile.Process
 	_, err := fmt.Fprintf(out, "\nprocess  %s resident (at most %s), %s locked; Go: %s mapped, %s live\n         %d collections, %d pauses, p99 %s, max %s; %d objects allocated, %d by profiles\n",
 		mib(process.RSSBytes), mib(process.RSSPeakBytes), mib(process.LockedBytes), mib(process.GoBytes), mib(process.HeapLiveBytes),

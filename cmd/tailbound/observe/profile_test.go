@@ -2,6 +2,7 @@ package observe
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"math"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	tea "charm.land/bubbletea/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/cmd/tailbound/program"
 	"github.com/tailbound/tailbound/metrics"
@@ -101,18 +103,53 @@ func TestProfileInADeepDirectory(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, profileSocket), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p, err := Listen(dir, "test")
-	if err != nil {
-		t.Fatal(err)
+	p := NewServer(dir, "test")
+	p.socket.said = func(err error) { t.Fatal(err) }
+	p.socket.open()
+	if info, err := os.Stat(filepath.Join(dir, profileSocket)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket's mode: %v, %v", info.Mode(), err)
 	}
 	c, err := dial(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.close()
-	p.Close(dir)
+	p.Close()
 	if out, err := exec.Command("ls", dir).Output(); err != nil || len(out) > 0 {
 		t.Errorf("left behind: %s, %v", out, err)
+	}
+}
+
+// What cannot be listened on is said once, tried again, and said once more when it is there.
+func TestListenedLater(t *testing.T) {
+	defer func(d time.Duration) { listenAgainEvery = d }(listenAgainEvery)
+	listenAgainEvery = time.Millisecond
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan error, 10)
+	server := ServePrometheus(taken.Addr().String(), NewServer(t.TempDir(), "test"), func(err error) { said <- err })
+	if err := <-said; !errors.Is(err, unix.EADDRINUSE) || server.Listening() {
+		t.Fatalf("of an address that is taken it says %v", err)
+	}
+	time.Sleep(20 * time.Millisecond) // it fails again, and says nothing
+	taken.Close()
+	if err := <-said; err != nil || !server.Listening() {
+		t.Fatalf("of an address that is free it says %v", err)
+	}
+	answer, err := http.Get("http://" + taken.Addr().String() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(answer.Body)
+	answer.Body.Close()
+	if err != nil || !strings.Contains(string(text), "tailbound_disk_free_bytes") || !strings.Contains(string(text), "tailbound_disk_free_inodes") {
+		t.Errorf("%v\n%s", err, text)
+	}
+	server.Close()
+	if len(said) > 0 {
+		t.Errorf("and it says %v", <-said)
 	}
 }
 

@@ -1,8 +1,6 @@
 package observe
 
 import (
-	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"strconv"
@@ -18,38 +16,35 @@ import (
 // PrometheusServer serves /metrics: the figures of the profile as Prometheus's text.
 // A scrape asks the shards, as a profile does.
 type PrometheusServer struct {
-	listener net.Listener
-	http     http.Server
+	door door
+	http http.Server
 }
 
-// ListenPrometheus binds the address of --metrics-listen.
-func ListenPrometheus(at string) (*PrometheusServer, error) {
-	l, err := net.Listen("tcp", at)
-	if err != nil {
-		return nil, fmt.Errorf("--metrics-listen: %w", err)
-	}
-	return &PrometheusServer{listener: l}, nil
-}
-
-// Serve answers scrapes on a goroutine until Close. If it ends for another reason,
-// it calls wrong with the error.
-func (s *PrometheusServer) Serve(server *Server, wrong func(error)) {
+// ServePrometheus answers scrapes at the address of --metrics-listen, on goroutines, until
+// Close. If the address cannot be had, the broker serves without: said is given the error,
+// the address is tried again, and said is called with nil once it is had.
+func ServePrometheus(at string, server *Server, said func(error)) *PrometheusServer {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(shardCollector{server}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	s.http = http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
-	go func() {
-		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
-			wrong(err)
-		}
-	}()
+	s := &PrometheusServer{http: http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}}
+	s.door.said = said
+	s.door.listen = func() (net.Listener, error) {
+		return net.Listen("tcp", at)
+	}
+	s.door.serve = s.http.Serve
+	s.door.open()
+	return s
 }
 
-// Close frees the address and ends Serve.
+// Listening reports that the address was had.
+func (s *PrometheusServer) Listening() bool { return s.door.isOpen() }
+
+// Close frees the address and ends answering.
 func (s *PrometheusServer) Close() {
-	s.http.Close()     // before the listener's: Serve then knows that it was closed
-	s.listener.Close() // Serve may not have been called
+	s.door.close() // first: it knows then why answering ends
+	s.http.Close()
 }
 
 // bucketsNS are the buckets of every histogram: three a decade, 1 us to 10 s.
@@ -71,6 +66,10 @@ var (
 	descSLO   = prometheus.NewDesc("tailbound_slo_requests_total", "Requests of a topic that has latency.slo.ms.", []string{"topic"}, nil)
 	descMiss  = prometheus.NewDesc("tailbound_slo_missed_total", "Of those, the ones that took longer.", []string{"topic"}, nil)
 	descBurn  = prometheus.NewDesc("tailbound_slo_burn_rate", "How many times as fast as it lasts 30 days a topic's error budget is spent.", []string{"topic", "window"}, nil)
+	descSize  = prometheus.NewDesc("tailbound_disk_size_bytes", "Size of the data directory's file system.", nil, nil)
+	descFree  = prometheus.NewDesc("tailbound_disk_free_bytes", "What the broker may still use of it.", nil, nil)
+	descNodes = prometheus.NewDesc("tailbound_disk_inodes", "Inodes of the data directory's file system, where their number is fixed.", nil, nil)
+	descNodeF = prometheus.NewDesc("tailbound_disk_free_inodes", "Of those, the ones that are free.", nil, nil)
 	descInfo  = prometheus.NewDesc("tailbound_info", "The version that runs.", []string{"version"}, nil)
 )
 
@@ -94,6 +93,11 @@ func (c shardCollector) Collect(out chan<- prometheus.Metric) {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, labels...)
 	}
 	gauge(descInfo, 1, c.p.version)
+	disk := readDisk(c.p.dir)
+	gauge(descSize, float64(disk.SizeBytes))
+	gauge(descFree, float64(disk.FreeBytes))
+	gauge(descNodes, float64(disk.Inodes))
+	gauge(descNodeF, float64(disk.FreeInodes))
 	for _, topic := range c.p.slo().Topics {
 		out <- prometheus.MustNewConstMetric(descSLO, prometheus.CounterValue, float64(topic.Requests), topic.Topic)
 		out <- prometheus.MustNewConstMetric(descMiss, prometheus.CounterValue, float64(topic.Missed), topic.Topic)

@@ -3,6 +3,7 @@ package observe
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +31,7 @@ type Profile struct {
 	UptimeSeconds float64        `json:"uptime_seconds"`
 	SinceSeconds  float64        `json:"since_seconds"` // length of the interval that "since" is of
 	Process       ProcessProfile `json:"process"`
+	Disk          DiskProfile    `json:"disk"`
 	Shards        []ShardProfile `json:"shards"`
 }
 
@@ -70,10 +73,11 @@ type tailQuestion struct {
 // Server answers questions on DIR/profile.sock, a line of JSON for a line. It asks
 // the shards for what they have recorded, which they hand over in their turns.
 type Server struct {
-	version  string
-	listener net.Listener
-	started  time.Time
-	allocs   uint64 // objects allocated by answering; under mu
+	version string
+	dir     string
+	started time.Time
+	allocs  uint64 // objects allocated by answering; under mu
+	socket  door
 
 	mu         sync.Mutex
 	broker     *broker.Broker // nil before the start and after the end
@@ -83,25 +87,34 @@ type Server struct {
 	budgets    map[string]*budget
 }
 
-// Listen makes the socket of a data directory, for its owner only. The caller holds
-// the directory's lock, so a socket that is there belonged to a broker that is dead.
-// version is the broker's own.
-func Listen(dir, version string) (*Server, error) {
-	path := filepath.Join(dir, profileSocket)
+// NewServer makes the server of a data directory. version is the broker's own. It
+// answers nothing before Serve.
+func NewServer(dir, version string) *Server {
+	p := &Server{version: version, dir: dir, budgets: map[string]*budget{}}
+	p.socket.listen, p.socket.serve = p.listen, p.accept
+	return p
+}
+
+// listen makes the socket, for its owner only. The process holds the directory's lock, so
+// a socket that is there belonged to a broker that is dead.
+func (p *Server) listen() (listener net.Listener, err error) {
+	path := filepath.Join(p.dir, profileSocket)
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	var listener net.Listener
-	err := withSocketPath(path, func(path string) (err error) {
-		// No shard runs yet, so the mask is on no other file.
-		defer unix.Umask(unix.Umask(0o177))
-		listener, err = net.Listen("unix", path)
+	// The mode that a socket has when it is bound is the file's. (The process's umask would
+	// be on the files of all threads.)
+	config := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) (err error) {
+		if controlErr := conn.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); controlErr != nil {
+			return controlErr
+		}
+		return err
+	}}
+	err = withSocketPath(path, func(path string) (err error) {
+		listener, err = config.Listen(context.Background(), "unix", path)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return &Server{version: version, listener: listener, budgets: map[string]*budget{}}, nil
+	return listener, err
 }
 
 // withSocketPath calls f with a path to the same file that is short enough for the
@@ -118,8 +131,10 @@ func withSocketPath(path string, use func(string) error) error {
 	return use(fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(path)))
 }
 
-// Serve answers, on goroutines, until Close.
-func (p *Server) Serve(b *broker.Broker, nodes []shard.Node) {
+// Serve answers, on goroutines, until Close. Where the socket cannot be made, as on a disk
+// without a free inode, said is given the error and the broker serves without it: it is
+// tried again, and said is called with nil once it is there.
+func (p *Server) Serve(b *broker.Broker, nodes []shard.Node, said func(error)) {
 	p.mu.Lock()
 	p.broker, p.nodes, p.started = b, nodes, time.Now()
 	for _, shard := range b.Shards() {
@@ -132,25 +147,29 @@ func (p *Server) Serve(b *broker.Broker, nodes []shard.Node) {
 	}
 	p.mu.Unlock()
 	go p.keepFlights()
-	go func() {
-		for {
-			conn, err := p.listener.Accept()
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err != nil { // such as no free descriptor: try again later
-				time.Sleep(100 * time.Millisecond)
-				continue
-			}
-			go p.session(conn)
+	p.socket.said = said
+	p.socket.open()
+}
+
+// accept answers connections until the listener is closed.
+func (p *Server) accept(listener net.Listener) error {
+	for {
+		conn, err := listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return err
 		}
-	}()
+		if err != nil { // such as no free descriptor: try again later
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		go p.session(conn)
+	}
 }
 
 // Close ends answering. No shard is woken after it.
-func (p *Server) Close(dir string) {
-	p.listener.Close()
-	os.Remove(filepath.Join(dir, profileSocket)) // Go removes it itself, but by the path of withSocketPath
+func (p *Server) Close() {
+	p.socket.close()
+	os.Remove(filepath.Join(p.dir, profileSocket)) // Go removes it itself, but by the path of withSocketPath
 	p.mu.Lock()
 	p.broker = nil
 	p.mu.Unlock()
@@ -223,7 +242,7 @@ func (p *Server) profile(windows []*metrics.Window) *Profile {
 		p.collect(late)
 	}
 	now := time.Now()
-	answer := &Profile{Version: p.version, PID: os.Getpid(), At: now, UptimeSeconds: now.Sub(p.started).Seconds(), Process: ReadProcess()}
+	answer := &Profile{Version: p.version, PID: os.Getpid(), At: now, UptimeSeconds: now.Sub(p.started).Seconds(), Process: ReadProcess(), Disk: readDisk(p.dir)}
 	answer.Process.ProfileAllocsObjects = p.allocs
 	for i, collector := range p.collectors {
 		shard := ShardProfile{Shard: i, Node: p.nodes[i].ID, Address: p.nodes[i].Address(), Late: late[i], Counters: map[string]uint64{},
