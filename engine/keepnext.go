@@ -45,6 +45,7 @@ func (e *Engine) keepNext(lg *log) Status {
 	case next.allocated < need:
 		return e.requestGrowth(lg, next, need, 0)
 	}
+	e.recycled.dropHeld(&e.segments, lg)
 	return OK
 }
 
@@ -99,9 +100,13 @@ func (e *Engine) inherits(lg *log) bool {
 }
 
 // handsDown reports that the file of a segment, once removed, is to become the log's next
-// segment, as the log is to have one. A file that is much larger than needed is not: its
-// room is worth more to others.
+// segment, as the log is to have one. It is kept too while another file is being made for
+// that, which may fail. A file that is much larger than needed is not: its room is worth
+// more to others.
 func (e *Engine) handsDown(lg *log, seg *segment) bool {
-	return lg.keptNext > 0 && lg.active != none && e.segments.all[lg.active].next == none && !seg.broken &&
-		seg.allocated <= 4*max(format.RoomFor(lg.keptNext), growBytesMin)
+	if lg.keptNext == 0 || lg.active == none || seg.broken || seg.allocated > 4*max(format.RoomFor(lg.keptNext), growBytesMin) {
+		return false
+	}
+	next := e.segments.at(e.segments.all[lg.active].next)
+	return next == nil || !next.ready
 }

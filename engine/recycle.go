@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"math"
+
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/mem"
@@ -121,9 +123,10 @@ func (r *recycledFiles) add(seg *segment, zeroes bool) bool {
 }
 
 // hold keeps the file of a removed segment for the log that had it. False: it is to be
-// removed.
+// removed. At a stop it is kept too, as the room that it gives up might be taken: the next
+// start removes it, as no log names it, and has its room for the log's next segment.
 func (r *recycledFiles) hold(seg *segment) bool {
-	if r.env.stopping || r.env.failed || seg.broken || r.count == RecycledMax {
+	if r.env.failed || seg.broken || r.count == RecycledMax {
 		return false
 	}
 	r.files[r.count] = recycledFile{segment: seg.number, since: r.env.now, held: true}
@@ -144,6 +147,11 @@ func (r *recycledFiles) heldFor(segments *segments, lg *log, n int64) int {
 		}
 	}
 	return -1
+}
+
+// dropHeld removes the files that are held for a log, as it has what they were held for.
+func (r *recycledFiles) dropHeld(segments *segments, lg *log) {
+	r.heldFor(segments, lg, math.MaxInt64)
 }
 
 // find is the index of the largest file for a log that has room for n bytes; -1:

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 )
 
@@ -60,9 +61,11 @@ func (s *shortage) covers(lg *log, what lack, entryBytes int64) bool {
 }
 
 // noRoom has a log wait for room, for retryNS. If the disk is full and files are kept for
-// later segments, these are removed, and the log tries again at once.
+// later segments, these are removed, and the log tries again at once; so does one that a
+// file is held for.
 func (e *Engine) noRoom(lg *log, what lack, failure Failure, entryBytes int64) {
-	if failure.Full() && e.recycled.releaseAll(&e.segments) {
+	held := what == lacksSegment && lg.keptNext > 0 && e.recycled.heldFor(&e.segments, lg, format.RoomFor(entryBytes)) >= 0
+	if failure.Full() && (held || e.recycled.releaseAll(&e.segments)) {
 		e.progress++
 		return
 	}

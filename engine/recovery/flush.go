@@ -22,23 +22,37 @@ func (r *recovery) flush(lg *recoveredLog) error {
 		}
 	}
 	for len(lg.entries) > 0 {
-		n, bytes := 0, 0
-		for n < len(lg.entries) && (n == 0 || format.HeaderBytes+bytes+len(lg.entries[n].bytes) <= format.FlushBytesMax) {
-			bytes += len(lg.entries[n].bytes)
-			n++
-		}
-		length := int64(format.AlignBlock(format.HeaderBytes + bytes))
-		seg, err := r.segmentFor(lg, &target, length)
+		seg, err := r.segmentFor(lg, &target, runBytes(lg.entries[:1]), runBytes(lg.entries[:runLength(lg.entries, format.FlushBytesMax)]))
 		if err != nil {
 			return err
 		}
-		if err := r.writeRun(r.First+slotSegment, lg, seg, lg.entries[:n], int(length)); err != nil {
+		n := runLength(lg.entries, int(min(format.FlushBytesMax, target.bytes-seg.Position)))
+		if err := r.writeRun(r.First+slotSegment, lg, seg, lg.entries[:n], int(runBytes(lg.entries[:n]))); err != nil {
 			return err
 		}
 		lg.entries = lg.entries[n:]
 	}
 	lg.entries = nil
 	return r.closeTarget(&target)
+}
+
+// runLength is how many of the entries make a run of at most most bytes; it is one at least.
+func runLength(entries []replayedEntry, most int) int {
+	n, bytes := 0, format.HeaderBytes
+	for n < len(entries) && (n == 0 || format.AlignBlock(bytes+len(entries[n].bytes)) <= most) {
+		bytes += len(entries[n].bytes)
+		n++
+	}
+	return n
+}
+
+// runBytes is what entries take as a run.
+func runBytes(entries []replayedEntry) int64 {
+	bytes := format.HeaderBytes
+	for i := range entries {
+		bytes += len(entries[i].bytes)
+	}
+	return int64(format.AlignBlock(bytes))
 }
 
 // dropBeforeStart drops the entries and segments that are wholly before the log's start.
@@ -66,23 +80,26 @@ type flushTarget struct {
 	bytes   int64 // size of that file
 }
 
-// segmentFor is the segment for a log's next run, with room for it and its file open: the
-// target, one behind it, or the last one, which is grown.
-func (r *recovery) segmentFor(lg *recoveredLog, target *flushTarget, length int64) (*format.SegmentRecord, error) {
+// segmentFor is the segment for a log's next run, with room for least bytes and its file
+// open: the target, one behind it, or the last one, which is grown to have room for want.
+//
+// What a batch was admitted to has room for it, so no segment is grown where each is filled
+// to its end before the next one: a start on a full disk could not grow any.
+func (r *recovery) segmentFor(lg *recoveredLog, target *flushTarget, least, want int64) (*format.SegmentRecord, error) {
 	for {
 		if err := r.openTarget(lg, target); err != nil {
 			return nil, err
 		}
 		seg := &lg.Segments[target.segment]
-		if seg.Position+length > target.bytes {
+		if seg.Position+least > target.bytes {
 			if target.segment+1 < len(lg.Segments) {
 				target.segment++
 				continue
 			}
-			if err := r.Allocate(r.First+slotSegment, target.bytes, seg.Position+length-target.bytes); err != nil {
+			if err := r.Allocate(r.First+slotSegment, target.bytes, seg.Position+want-target.bytes); err != nil {
 				return nil, err
 			}
-			target.bytes = seg.Position + length
+			target.bytes = seg.Position + want
 		}
 		seg.Bytes = target.bytes &^ (format.BlockBytes - 1)
 		return seg, nil

@@ -42,15 +42,16 @@ func fullWork(r Run) (res Result) {
 // fullSim is the world of one seed.
 type fullSim struct {
 	*brokerSim
-	prepared bool             // the broker had time before the disk was limited
-	to       map[int]*conn    // a connection to each node
-	leaders  map[string][]int // topic -> the node of each partition
-	stored   map[fullPart][]string
-	acked    [fullOffsets]int64 // committed offsets of fullGroup
-	offered  int64
-	refused  int // produce requests and commits that found no room
-	shortAt  []ioring.Instant
-	roomAt   []ioring.Instant // when it was said that there is room again
+	prepared  bool             // the broker had time before the disk was limited
+	to        map[int]*conn    // a connection to each node
+	leaders   map[string][]int // topic -> the node of each partition
+	stored    map[fullPart][]string
+	acked     [fullOffsets]int64 // committed offsets of fullGroup
+	offered   int64
+	bigStored bool // bigTopic had records
+	refused   int  // produce requests and commits that found no room
+	shortAt   []ioring.Instant
+	roomAt    []ioring.Instant // when it was said that there is room again
 }
 
 // fullPart is a partition of a topic.
@@ -239,6 +240,14 @@ func (s *fullSim) story() error {
 		if err := s.audit(); err != nil {
 			return fmt.Errorf("after opening on the full disk: %w", err)
 		}
+		if err := s.pass(3e9); err != nil {
+			return err
+		}
+		for range 3 {
+			if err := s.commit(s.prepared); err != nil {
+				return fmt.Errorf("after opening on the full disk: %w", err)
+			}
+		}
 	}
 	if err := s.told(); err != nil {
 		return err
@@ -301,6 +310,7 @@ func (s *fullSim) append(topic string, index int32, size int, must bool) error {
 		return fmt.Errorf("batch %d of %s/%d is at offset %d", len(s.stored[part]), topic, index, p.BaseOffset)
 	}
 	s.stored[part] = append(s.stored[part], string(b[16:]))
+	s.bigStored = s.bigStored || topic == bigTopic
 	s.appends++
 	return nil
 }
@@ -609,7 +619,7 @@ func (s *fullSim) deleteTopic(name string) error {
 // goesOn: a topic was deleted, and the disk has the room that its files had.
 func (s *fullSim) goesOn() error {
 	short := s.short() > 0
-	if !s.prepared {
+	if !s.prepared || !s.bigStored {
 		s.limit(-1, -1) // what was deleted may have had no file
 	}
 	for give := s.w.Now + 20e9; ; {
@@ -642,7 +652,7 @@ func (s *fullSim) goesOn() error {
 func init() {
 	workloads = append(workloads, workload{"full", fullWork})
 	faults = append(faults,
-		fault{"RoomNotKept", "full", 36, func(r *Run) { r.ShardFaults.RoomNotKept = true }},
+		fault{"RoomNotKept", "full", 1, func(r *Run) { r.ShardFaults.RoomNotKept = true }},
 		fault{"NextNotKept", "full", 3, func(r *Run) { r.ShardFaults.NextNotKept = true }},
 		fault{"NoRoomUnsaid", "full", 1, func(r *Run) { r.ShardFaults.NoRoomUnsaid = true }},
 	)

@@ -96,7 +96,7 @@ func TestPlantedBugsAreFound(t *testing.T) {
 }
 
 // losesCached is the first seed of workload broker in whose life a crash takes records that were acknowledged from memory.
-const losesCached = 13
+const losesCached = 3
 
 // write.caching is an exchange: a crash takes the last of what was acknowledged
 // from memory. The oracle allows that of its topics alone, and only behind what
