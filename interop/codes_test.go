@@ -202,12 +202,50 @@ func TestCodes(t *testing.T) {
 		r.Version, r.ClientSoftwareName, r.ClientSoftwareVersion = version, name, software
 		return r
 	}
+	meant := func(cluster *string, node int32) *kmsg.ApiVersionsRequest {
+		r := named(5, "interop", "1")
+		r.ClusterID, r.NodeID = cluster, node
+		return r
+	}
+	here := metadata(t, dialTo(t, b.addr()), topic)
+	self, led := here.ControllerID, here.Topics[0].Partitions[0].Leader
+	at := func(version int16, time int64) *kmsg.ListOffsetsRequest {
+		return listRequest(topic, version, time)
+	}
+	commit := commitRequest("codes", "", 0, 1)
+	commit.Version, commit.Topics[0].TopicID = 10, [16]byte{1, 2, 3}
+	fetch := kmsg.NewPtrOffsetFetchRequest()
+	of, ofTopic := kmsg.NewOffsetFetchRequestGroup(), kmsg.NewOffsetFetchRequestGroupTopic()
+	ofTopic.TopicID, ofTopic.Partitions = [16]byte{1, 2, 3}, []int32{0}
+	of.Group, of.Topics = "codes", append(of.Topics, ofTopic)
+	fetch.Version, fetch.Groups = 10, append(fetch.Groups, of)
+	share := kmsg.NewPtrFindCoordinatorRequest()
+	share.Version, share.CoordinatorType, share.CoordinatorKeys = 6, 2, []string{"g:AAAAAAAAAAAAAAAAAAAAAA:0"}
+	noGroup := kmsg.NewPtrDeleteGroupsRequest()
+	noGroup.Version, noGroup.Groups = 3, []string{"codes.gone"}
 	for _, c := range []struct {
 		what string
 		addr string
 		req  kmsg.Request
 		want *kerr.Error
 	}{
+		{"ApiVersions of this node", b.addr(), meant(here.ClusterID, self), &kerr.Error{}},
+		{"ApiVersions of this data shard's node", leader, meant(here.ClusterID, led), &kerr.Error{}},
+		{"ApiVersions of no node", leader, meant(nil, -1), &kerr.Error{}},
+		{"ApiVersions of another node", leader, meant(here.ClusterID, self), kerr.RebootstrapRequired},
+		{"ApiVersions of a node that is not there", b.addr(), meant(here.ClusterID, 12345), kerr.RebootstrapRequired},
+		{"ApiVersions of another cluster", b.addr(), meant(kmsg.StringPtr("another"), self), kerr.RebootstrapRequired},
+		{"ApiVersions of a node of no cluster", b.addr(), meant(nil, self), kerr.InvalidRequest},
+		{"ApiVersions of a cluster without a node", leader, meant(here.ClusterID, -1), kerr.InvalidRequest},
+		{"ListOffsets of a time that means nothing", leader, at(11, -7), kerr.UnsupportedVersion},
+		{"ListOffsets of the least time", leader, at(1, -1<<63), kerr.UnsupportedVersion},
+		{"ListOffsets of a meaning that its version has not", leader, at(6, -3), kerr.UnsupportedVersion},
+		{"ListOffsets of what waits to be uploaded", leader, at(11, -6), &kerr.Error{}},
+		{"ListOffsets of what was uploaded", leader, at(9, -5), &kerr.Error{}},
+		{"OffsetCommit by an id that is not there", b.addr(), commit, kerr.UnknownTopicID},
+		{"OffsetFetch by an id that is not there", b.addr(), fetch, kerr.UnknownTopicID},
+		{"FindCoordinator of a share group", b.addr(), share, kerr.InvalidRequest},
+		{"DeleteGroups of a group that is not there", b.addr(), noGroup, kerr.GroupIDNotFound},
 		{"ApiVersions of no software", b.addr(), named(3, "", "1"), kerr.InvalidRequest},
 		{"ApiVersions of software without a version", leader, named(4, "interop", ""), kerr.InvalidRequest},
 		{"ApiVersions of software with a space", leader, named(3, "inter op", "1"), kerr.InvalidRequest},
@@ -291,6 +329,15 @@ func anyError(resp kmsg.Response) int16 {
 		return r.ErrorCode
 	case *kmsg.DescribeClusterResponse:
 		return r.ErrorCode
+	case *kmsg.OffsetCommitResponse:
+		return r.Topics[0].Partitions[0].ErrorCode
+	case *kmsg.OffsetFetchResponse:
+		return r.Groups[0].Topics[0].Partitions[0].ErrorCode
+	case *kmsg.DeleteGroupsResponse:
+		if r.Groups[0].ErrorCode != 0 && r.Groups[0].ErrorMessage == nil {
+			return -2
+		}
+		return r.Groups[0].ErrorCode
 	case *kmsg.DescribeConfigsResponse:
 		return r.Resources[0].ErrorCode
 	case *kmsg.ListConfigResourcesResponse:

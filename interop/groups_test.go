@@ -702,6 +702,71 @@ func joinRequest(version int16, group, id string) *kmsg.JoinGroupRequest {
 	return r
 }
 
+// TestOffsetsByID: offsets are committed and fetched by the ids of topics, and those of a topic are not its successor's.
+func TestOffsetsByID(t *testing.T) {
+	needReal(t, "it has many coordinators")
+	b := ownBroker(t, groupFlags...)
+	w := dialTo(t, b.addr())
+	topic := topicName(t)
+	createTopic(t, b, topic, 2)
+	id := idOf(t, b, topic)
+	commit := func(id [16]byte, offset int64) int16 {
+		r := commitRequest("by.id", "", 1, offset)
+		r.Version, r.Topics[0].TopicID = 10, id
+		x := mustAsk[*kmsg.OffsetCommitResponse](t, w, r).Topics[0]
+		if x.TopicID != id || x.Partitions[0].Partition != 1 {
+			t.Errorf("committed: %+v", x)
+		}
+		return x.Partitions[0].ErrorCode
+	}
+	fetch := func(ids ...[16]byte) kmsg.OffsetFetchResponseGroup {
+		r := kmsg.NewPtrOffsetFetchRequest()
+		g := kmsg.NewOffsetFetchRequestGroup()
+		g.Group = "by.id"
+		for _, id := range ids {
+			x := kmsg.NewOffsetFetchRequestGroupTopic()
+			x.TopicID, x.Partitions = id, []int32{1}
+			g.Topics = append(g.Topics, x)
+		}
+		r.Version, r.Groups = 10, append(r.Groups, g)
+		return mustAsk[*kmsg.OffsetFetchResponse](t, w, r).Groups[0]
+	}
+	holds := func(what string, g kmsg.OffsetFetchResponseGroup, id [16]byte, offset int64, code int16) {
+		t.Helper()
+		if g.ErrorCode != 0 || len(g.Topics) != 1 || g.Topics[0].TopicID != id || len(g.Topics[0].Partitions) != 1 || g.Topics[0].Partitions[0].Partition != 1 ||
+			g.Topics[0].Partitions[0].Offset != offset || g.Topics[0].Partitions[0].ErrorCode != code {
+			t.Errorf("%s: %+v, want offset %d, error %d", what, g, offset, code)
+		}
+	}
+	if code := commit(id, 42); code != 0 {
+		t.Fatalf("a commit by id: error %d", code)
+	}
+	holds("by id", fetch(id), id, 42, 0)
+	holds("all", fetch(), id, 42, 0)
+	if at := mustAsk[*kmsg.OffsetFetchResponse](t, w, func() *kmsg.OffsetFetchRequest {
+		r := kmsg.NewPtrOffsetFetchRequest()
+		x := kmsg.NewOffsetFetchRequestTopic()
+		x.Topic, x.Partitions = topic, []int32{1}
+		r.Version, r.Group, r.Topics = 5, "by.id", append(r.Topics, x)
+		return r
+	}()).Topics[0].Partitions[0].Offset; at != 42 {
+		t.Errorf("by name: offset %d, want 42", at)
+	}
+	ctx := within(t, time.Minute)
+	if err := clients["franz-go"].remove(ctx, b, topic); err != nil {
+		t.Fatal(err)
+	}
+	createTopic(t, b, topic, 2)
+	holds("of the topic that is gone", fetch(id), id, -1, kerr.UnknownTopicID.Code)
+	holds("of its successor", fetch(idOf(t, b, topic)), idOf(t, b, topic), -1, 0)
+	if code := commit(id, 43); code != kerr.UnknownTopicID.Code {
+		t.Errorf("a commit to the topic that is gone: error %d", code)
+	}
+	if g := fetch(); len(g.Topics) != 0 {
+		t.Errorf("all, where there are none: %+v", g)
+	}
+}
+
 // TestGroupVersions walks a member through its life in every version of every key of groups.
 func TestGroupVersions(t *testing.T) {
 	needReal(t, "it has many coordinators")

@@ -18,6 +18,36 @@ type ListOffsetsPartition struct {
 	Timestamp    int64 // ms, or a special one, below 0
 }
 
+// Timestamps of ListOffsets with a meaning of their own (KIP-79, KIP-734, KIP-405,
+// KIP-1005, KIP-1023).
+const (
+	LatestTimestamp                = -1
+	EarliestTimestamp              = -2
+	MaxTimestamp                   = -3
+	EarliestLocalTimestamp         = -4
+	LatestTieredTimestamp          = -5
+	EarliestPendingUploadTimestamp = -6
+)
+
+// TimestampMeansSomething says whether a timestamp is a time, or one of those with a
+// meaning of their own in that version of ListOffsets.
+// Source: Kafka's ReplicaManager.isListOffsetsTimestampUnsupported.
+func TimestampMeansSomething(version int16, timestamp int64) bool {
+	switch timestamp {
+	case LatestTimestamp, EarliestTimestamp:
+		return version >= 1
+	case MaxTimestamp:
+		return version >= 7
+	case EarliestLocalTimestamp:
+		return version >= 8
+	case LatestTieredTimestamp:
+		return version >= 9
+	case EarliestPendingUploadTimestamp:
+		return version >= 11
+	}
+	return timestamp >= 0
+}
+
 // Begin reads up to the topics.
 func (w *ListOffsetsWalk) Begin(r *Reader, version int16) error {
 	*w = ListOffsetsWalk{walk{r: r, version: version, flexible: flexible(KeyListOffsets, version)}}

@@ -240,20 +240,49 @@ func TestSoftwareNames(t *testing.T) {
 		"": false, "-a": false, "a-": false, ".": false, "a.": false, "a b": false, "a_b": false, "a/b": false, "caf\u00e9": false, "a\n": false, "a\x00": false, "[a": false, "a`a": false, "@a": false, "a{": false,
 	} {
 		for _, req := range []kmsg.ApiVersionsRequest{{ClientSoftwareName: word, ClientSoftwareVersion: "1"}, {ClientSoftwareName: "name", ClientSoftwareVersion: word}} {
-			for version := int16(0); version <= 4; version++ {
-				req.Version = version
+			for version := int16(0); version <= kafka.ApiVersionsMax; version++ {
+				req.Version, req.NodeID = version, -1
 				b := req.AppendTo(nil)
 				for cut := range len(b) + 1 {
 					r := new(kafka.Reader)
 					r.Reset([][]byte{b[:cut:cut], b[cut:]})
-					if _, got, err := kafka.ParseApiVersions(r, version); err != nil || got != (valid || version < 3) {
-						t.Errorf("%q, version %d, cut at %d: %v %v", word, version, cut, got, err)
+					if got, err := kafka.ParseApiVersions(r, version); err != nil || got.Valid != (valid || version < 3) || got.Cluster != nil || got.Node != -1 {
+						t.Errorf("%q, version %d, cut at %d: %+v %v", word, version, cut, got, err)
 					}
 					r.Reset([][]byte{b[:cut:cut]})
-					if _, _, err := kafka.ParseApiVersions(r, version); (err == nil) != (cut == len(b)) {
+					if _, err := kafka.ParseApiVersions(r, version); (err == nil) != (cut == len(b)) {
 						t.Errorf("%q, version %d, ends at %d of %d: %v", word, version, cut, len(b), err)
 					}
 				}
+			}
+		}
+	}
+}
+
+// The cluster and the node that a client means are read, wherever the request is cut.
+func TestNodesMeant(t *testing.T) {
+	for _, cluster := range []*string{nil, kmsg.StringPtr(""), kmsg.StringPtr("tailbound-0123456789abcdef")} {
+		req := kmsg.ApiVersionsRequest{Version: 5, ClientSoftwareName: "name", ClientSoftwareVersion: "1", ClusterID: cluster, NodeID: 77}
+		b := req.AppendTo(nil)
+		for cut := range len(b) + 1 {
+			r := new(kafka.Reader)
+			r.Reset([][]byte{b[:cut:cut], b[cut:]})
+			got, err := kafka.ParseApiVersions(r, 5)
+			if err != nil || got.Node != 77 || (got.Cluster == nil) != (cluster == nil) || cluster != nil && string(got.Cluster) != *cluster {
+				t.Errorf("cut at %d of %d: %+v %v", cut, len(b), got, err)
+			}
+		}
+	}
+}
+
+// The timestamps that ListOffsets gives a meaning of their own, from which version on.
+func TestTimestampsWithAMeaning(t *testing.T) {
+	first := map[int64]int16{-1: 1, -2: 1, -3: 7, -4: 8, -5: 9, -6: 11, 0: 0, 1: 0, 1<<63 - 1: 0}
+	for _, timestamp := range []int64{-1, -2, -3, -4, -5, -6, -7, -8, -1 << 63, 0, 1, 1<<63 - 1} {
+		from, any := first[timestamp]
+		for version := int16(1); version <= kafka.ListOffsetsVersions.Max; version++ {
+			if got := kafka.TimestampMeansSomething(version, timestamp); got != (any && version >= from) {
+				t.Errorf("%d in version %d: %v", timestamp, version, got)
 			}
 		}
 	}

@@ -315,7 +315,7 @@ type Request struct {
 }
 
 // ApiVersionsMax is the highest version of ApiVersions that is served.
-const ApiVersionsMax = 4
+const ApiVersionsMax = 5
 
 // ParseHeader reads header version 1 or 2 into h (RequestHeader.json). Of an unknown key
 // or version it reads only the fields that all header versions have.
@@ -337,19 +337,32 @@ func ParseHeader(r *Reader, h *Request) error {
 // Software is the places in a request of its client's software name and version.
 type Software struct{ Name, Version Span }
 
-// ParseApiVersions reads the body of an ApiVersions request (ApiVersionsRequest.json,
-// KIP-511). It returns where the client names its software, and whether name and version
-// are valid.
-func ParseApiVersions(r *Reader, version int16) (where Software, valid bool, err error) {
+// ApiVersionsRequest is the body of an ApiVersions request.
+type ApiVersionsRequest struct {
+	Software Software // where the client names its software
+	Valid    bool     // that name and version are valid
+	Cluster  []byte   // the id of the cluster that the client means, a view as in Request; nil: it names none
+	Node     int32    // the node that it means; -1: it names none
+}
+
+// ParseApiVersions reads the body of an ApiVersions request (ApiVersionsRequest.json):
+// from version 3 on the client's software (KIP-511), in 5 the cluster and the node that
+// the client means (KIP-1242).
+func ParseApiVersions(r *Reader, version int16) (ApiVersionsRequest, error) {
+	asked := ApiVersionsRequest{Valid: true, Node: -1}
 	if version < 3 {
-		return where, true, nil
+		return asked, nil
 	}
 	name := r.text(true, "client software name")
-	where.Name, valid = Span{r.Offset() - len(name), len(name)}, softwareWord(name)
+	asked.Software.Name, asked.Valid = Span{r.Offset() - len(name), len(name)}, softwareWord(name)
 	number := r.text(true, "client software version")
-	where.Version, valid = Span{r.Offset() - len(number), len(number)}, softwareWord(number) && valid
+	asked.Software.Version, asked.Valid = Span{r.Offset() - len(number), len(number)}, softwareWord(number) && asked.Valid
+	if version >= 5 {
+		asked.Cluster = r.nullable(true, "cluster id")
+		asked.Node = r.int32("node id")
+	}
 	r.tags(true, "tagged fields")
-	return where, valid, r.Err()
+	return asked, r.Err()
 }
 
 // softwareWord says whether a word consists of letters and digits, with dots and hyphens

@@ -155,20 +155,27 @@ func (s *Shard) local(in *incoming, header *kafka.Request) outcome {
 	return started
 }
 
-// apiVersions answers with one of the bodies that were made at start. All shards do.
+// apiVersions answers with one of the bodies that were made at start. All shards do. A
+// client that names the cluster and the node that it means (KIP-1242) is told if it has
+// reached another: each port is a node of its own, and what stands between may mix them up.
 func (s *Shard) apiVersions(in *incoming, header *kafka.Request) outcome {
 	body := s.api.VersionsRefusal
 	if header.Version >= 0 && int(header.Version) < len(s.api.Versions) {
-		software, valid, err := kafka.ParseApiVersions(&s.reader, header.Version)
+		asked, err := kafka.ParseApiVersions(&s.reader, header.Version)
 		if err != nil {
 			return s.malformed(in, err)
 		}
-		if valid {
-			s.conns.of(in.conn).heard(&s.reader, software)
-		}
-		body = s.api.Versions[header.Version]
-		if !valid {
+		self := s.o.Nodes[s.o.Shard].ID
+		switch {
+		case !asked.Valid, (asked.Cluster == nil) != (asked.Node == -1):
 			body = s.api.VersionsInvalid[header.Version]
+		case asked.Cluster != nil && (asked.Node != self || string(asked.Cluster) != s.o.ClusterID):
+			body = s.api.VersionsElsewhere[header.Version]
+		default:
+			body = s.api.Versions[header.Version]
+		}
+		if asked.Valid {
+			s.conns.of(in.conn).heard(&s.reader, asked.Software)
 		}
 	}
 	if !s.net.Begin(in.id, 4+len(body)) {

@@ -24,10 +24,12 @@ type API struct {
 
 	// Replies to ApiVersions, each without its correlation id: by version; from
 	// version 3 on, to a client that names its software in a way that KIP-511 does
-	// not allow; and, of version 0, to a version that is not served.
-	Versions        [kafka.ApiVersionsMax + 1][]byte
-	VersionsInvalid [kafka.ApiVersionsMax + 1][]byte
-	VersionsRefusal []byte
+	// not allow; in 5, to one that means another node or cluster (KIP-1242); and, of
+	// version 0, to a version that is not served.
+	Versions          [kafka.ApiVersionsMax + 1][]byte
+	VersionsInvalid   [kafka.ApiVersionsMax + 1][]byte
+	VersionsElsewhere [kafka.ApiVersionsMax + 1][]byte
+	VersionsRefusal   []byte
 }
 
 // Served is how a key is served.

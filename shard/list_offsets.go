@@ -9,15 +9,6 @@ import (
 	"github.com/tailbound/tailbound/netring"
 )
 
-// Timestamps with a meaning of their own (KIP-79, KIP-734, KIP-405). Every log is
-// local as a whole, so earliestLocal is earliest.
-const (
-	latest        = -1
-	earliest      = -2
-	maxTimestamp  = -3
-	earliestLocal = -4
-)
-
 // This file is a ListOffsets, from its bytes to its reply. As one function it would
 // be:
 //
@@ -69,7 +60,7 @@ type searchPart struct {
 	time       int64      // no record is sought that is older
 	where      int64      // the offset at which the search goes on
 	largest    bool       // all records are looked through for the largest time
-	bounded    bool       // maxTimestamp is asked for: no record is newer than time
+	bounded    bool       // MaxTimestamp is asked for: no record is newer than time
 	bestTime   int64      // the largest time that was found, and its offset; -1: none
 	bestAt     int64
 	reply      []byte // its answer in the reply
@@ -133,6 +124,9 @@ func (s *Shard) listOffsets(in *incoming, header *kafka.Request) outcome {
 			part.reply = s.net.Bytes(in.id, kafka.ListOffsetsPartitionBytes(header.Version, part.last))
 			part.partition, part.code = s.topics.locateAt(number, asked.Index, false, asked.CurrentEpoch)
 			s.searches.refuseTwice(at)
+			if part.code != kafka.InvalidRequest && !kafka.TimestampMeansSomething(header.Version, asked.Timestamp) {
+				part.code = kafka.UnsupportedVersion
+			}
 		}
 	}
 	for at := search.parts.First; at != none; at = s.searches.parts.next(at) {
@@ -171,11 +165,13 @@ func (t *searches) answer(req *request, part *searchPart) {
 	}
 	slot := part.partition.slot
 	switch part.time {
-	case latest:
+	case kafka.LatestTimestamp:
 		t.found(req, part, -1, part.partition.highWatermark())
-	case earliest, earliestLocal:
+	case kafka.EarliestTimestamp, kafka.EarliestLocalTimestamp: // every log is local as a whole
 		t.found(req, part, -1, part.partition.logStart())
-	case maxTimestamp:
+	case kafka.LatestTieredTimestamp, kafka.EarliestPendingUploadTimestamp:
+		t.found(req, part, -1, -1) // nothing is anywhere else
+	case kafka.MaxTimestamp:
 		time, base := t.engine.MaxTime(slot, part.partition.highWatermark())
 		if base < 0 {
 			t.found(req, part, -1, -1)
@@ -185,10 +181,6 @@ func (t *searches) answer(req *request, part *searchPart) {
 		// upper bounds: if no record has this one, all are looked through.
 		part.time, part.where, part.searching, part.bounded = time, base, true, true
 	default:
-		if part.time < 0 {
-			t.found(req, part, -1, -1)
-			return
-		}
 		part.where, part.searching = part.partition.logStart(), true
 	}
 }

@@ -8,8 +8,8 @@ import (
 )
 
 // ApiVersions (18). 1 has a throttle time, 3 is flexible and names the client's
-// software (KIP-511), 4 may say that a feature begins at version 0. 5 is not served: its
-// request names a cluster and a node (KIP-1242). Every shard answers these requests itself,
+// software (KIP-511), 4 may say that a feature begins at version 0, 5 names the cluster and
+// the node that the client means (KIP-1242). Every shard answers these requests itself,
 // with bytes that are made here once.
 
 // advertised returns the keys that are served, in order, in the form of ApiVersions.
@@ -42,11 +42,10 @@ func apiVersionsRefusal(all *table) []byte {
 	return resp.AppendTo(nil)
 }
 
-// apiVersionsInvalid returns the answer to a client that names its software in a way that
-// KIP-511 does not allow.
-func apiVersionsInvalid(version int16) []byte {
+// apiVersionsError returns the answer to a client that is refused: it has no keys.
+func apiVersionsError(version int16, code kafka.ErrorCode) []byte {
 	resp := kmsg.NewPtrApiVersionsResponse()
 	resp.SetVersion(version)
-	resp.ErrorCode = int16(kafka.InvalidRequest)
+	resp.ErrorCode = int16(code)
 	return resp.AppendTo(nil)
 }

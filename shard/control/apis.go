@@ -53,7 +53,7 @@ func newTable() *table {
 
 		// metadata.go
 		atControl(kafka.KeyMetadata, 0, 13, metadataNames, (*control).metadata, failMetadata),
-		atControl(kafka.KeyFindCoordinator, 0, 4, namesNothing, (*control).findCoordinator, cannotFail),
+		atControl(kafka.KeyFindCoordinator, 0, 6, namesNothing, (*control).findCoordinator, cannotFail),
 		atControl(kafka.KeyDescribeCluster, 0, 2, namesNothing, (*control).describeCluster, cannotFail),
 		atControl(kafka.KeyDescribeTopicPartitions, 0, 0, describeTopicPartitionsNames, (*control).describeTopicPartitions, cannotFail),
 
@@ -64,7 +64,7 @@ func newTable() *table {
 
 		// partitions.go
 		atControl(kafka.KeyDeleteRecords, 0, 2, deleteRecordsNames, (*control).deleteRecords, cannotFail),
-		atControl(kafka.KeyDescribeLogDirs, 1, 4, namesNothing, (*control).describeLogDirs, cannotFail),
+		atControl(kafka.KeyDescribeLogDirs, 1, 5, namesNothing, (*control).describeLogDirs, cannotFail),
 		atControl(kafka.KeyDescribeProducers, 0, 0, describeProducersNames, (*control).describeProducers, cannotFail),
 		atControl(kafka.KeyElectLeaders, 0, 2, electLeadersNames, (*control).electLeaders, cannotFail),
 		atControl(kafka.KeyListPartitionReassignments, 0, 0, namesNothing, (*control).listPartitionReassignments, cannotFail),
@@ -76,7 +76,7 @@ func newTable() *table {
 		atControl(kafka.KeyListConfigResources, 0, 1, listConfigResourcesNames, (*control).listConfigResources, cannotFail),
 
 		// producer_ids.go
-		atControl(kafka.KeyInitProducerID, 0, 4, namesNothing, (*control).initProducerID, failInitProducerID),
+		atControl(kafka.KeyInitProducerID, 0, 5, namesNothing, (*control).initProducerID, failInitProducerID),
 
 		// group_members.go
 		atCoordinator(kafka.KeyJoinGroup, 0, 9, joinGroupNames, (*control).joinGroup, failJoinGroup),
@@ -86,15 +86,15 @@ func newTable() *table {
 		atCoordinator(kafka.KeyConsumerGroupHeartbeat, 0, 1, consumerGroupHeartbeatNames, (*control).consumerGroupHeartbeat, failConsumerGroupHeartbeat),
 
 		// group_offsets.go
-		atCoordinator(kafka.KeyOffsetCommit, 2, 9, offsetCommitNames, (*control).offsetCommit, failOffsetCommit),
-		atCoordinator(kafka.KeyOffsetFetch, 1, 9, offsetFetchNames, (*control).offsetFetch, failOffsetFetch),
+		atCoordinator(kafka.KeyOffsetCommit, 2, 10, offsetCommitNames, (*control).offsetCommit, failOffsetCommit),
+		atCoordinator(kafka.KeyOffsetFetch, 1, 10, offsetFetchNames, (*control).offsetFetch, failOffsetFetch),
 		atCoordinator(kafka.KeyOffsetDelete, 0, 0, offsetDeleteNames, (*control).offsetDelete, failOffsetDelete),
 
 		// group_admin.go
 		atControl(kafka.KeyListGroups, 0, 5, listGroupsNames, (*control).listGroups, cannotFail),
 		atCoordinator(kafka.KeyDescribeGroups, 0, 6, describeGroupsNames, (*control).describeGroups, failDescribeGroups),
 		atCoordinator(kafka.KeyConsumerGroupDescribe, 0, 1, consumerGroupDescribeNames, (*control).consumerGroupDescribe, failConsumerGroupDescribe),
-		atCoordinator(kafka.KeyDeleteGroups, 0, 2, deleteGroupsNames, (*control).deleteGroups, failDeleteGroups),
+		atCoordinator(kafka.KeyDeleteGroups, 0, 3, deleteGroupsNames, (*control).deleteGroups, failDeleteGroups),
 	} {
 		if all[row.key].served.Where != shard.NotServed {
 			panic("control: a key has two rows")
@@ -166,7 +166,8 @@ func API(groups GroupOptions) *shard.API {
 	}
 	for version := range served.Versions {
 		served.Versions[version] = apiVersionsBody(all, int16(version))
-		served.VersionsInvalid[version] = apiVersionsInvalid(int16(version))
+		served.VersionsInvalid[version] = apiVersionsError(int16(version), kafka.InvalidRequest)
+		served.VersionsElsewhere[version] = apiVersionsError(int16(version), kafka.RebootstrapRequired)
 	}
 	served.VersionsRefusal = apiVersionsRefusal(all)
 	return served

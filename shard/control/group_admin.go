@@ -21,7 +21,7 @@ import (
 //
 // ConsumerGroupDescribe (69): 1 says which protocol a member speaks (KIP-1099).
 //
-// DeleteGroups (42): 2 is flexible. 3 is not served: it has a message with an error.
+// DeleteGroups (42): 2 is flexible, 3 has a message with an error (KIP-1331).
 
 // groupOperations are what may be done to a group, as bits: read, delete, describe.
 // Source: org.apache.kafka.common.acl.AclOperation, and AclEntry.supportedOperations of
@@ -168,7 +168,7 @@ func (c *control) deleteGroups(task *task, req *kmsg.DeleteGroupsRequest, resp *
 	codes := c.groups.live.Delete(c.groupTime(), c.await(task, nil), req.Groups)
 	for i, id := range req.Groups {
 		out := kmsg.NewDeleteGroupsResponseGroup()
-		out.Group, out.ErrorCode = id, int16(codes[i])
+		out.Group, out.ErrorCode, out.ErrorMessage = id, int16(codes[i]), notDeleted(codes[i], id)
 		resp.Groups = append(resp.Groups, out)
 	}
 }
@@ -183,7 +183,18 @@ func failDeleteGroups(req *kmsg.DeleteGroupsRequest, resp *kmsg.DeleteGroupsResp
 	}
 	for i := range resp.Groups {
 		if out := &resp.Groups[i]; out.ErrorCode == 0 {
-			out.ErrorCode = int16(code)
+			out.ErrorCode, out.ErrorMessage = int16(code), notDeleted(code, out.Group)
 		}
 	}
+}
+
+// notDeleted says why a group is not deleted; nil where its code says all.
+func notDeleted(code kafka.ErrorCode, id string) *string {
+	switch code {
+	case kafka.GroupIDNotFound:
+		return nullable("Group " + id + " not found.")
+	case kafka.NonEmptyGroup:
+		return nullable("Group " + id + " has members.")
+	}
+	return nil
 }

@@ -14,11 +14,11 @@ import (
 //
 // OffsetCommit (8): 2 to 4 say how long an offset is kept (5 and later leave that to the
 // broker, KIP-211), 6 has leader epochs (KIP-320), 7 static members (KIP-345), 9 an epoch
-// of the consumer protocol (KIP-848). 10 is not served: it names topics by id.
+// of the consumer protocol, 10 names topics by id alone (KIP-848).
 //
 // OffsetFetch (9): in 1 only partitions have an error, 2 may ask for all partitions, 8
-// for several groups (KIP-709), 9 with a member's epoch (KIP-848). 10 is not served: it
-// names topics by id.
+// for several groups (KIP-709), 9 with a member's epoch, 10 names topics by id alone
+// (KIP-848).
 //
 // OffsetDelete (47): KIP-496.
 
@@ -40,14 +40,19 @@ func (c *control) offsetCommit(task *task, req *kmsg.OffsetCommitRequest, resp *
 	known := false // at least one partition of the request exists
 	for i := range req.Topics {
 		asked := &req.Topics[i]
-		topic, ok := c.state.Topic(asked.Topic)
+		topic, ok := c.topicNamed(req.Version >= 10, asked.Topic, asked.TopicID)
 		out := kmsg.NewOffsetCommitResponseTopic()
-		out.Topic = asked.Topic
-		offsets := cluster.GroupTopic{Name: asked.Topic}
+		out.Topic, out.TopicID = asked.Topic, asked.TopicID
+		offsets := cluster.GroupTopic{}
+		if ok {
+			offsets.Name = topic.Name
+		}
 		for _, partition := range asked.Partitions {
 			part := kmsg.NewOffsetCommitResponseTopicPartition()
 			part.Partition = partition.Partition
 			switch {
+			case !ok && req.Version >= 10:
+				part.ErrorCode = int16(kafka.UnknownTopicID)
 			case !ok || partition.Partition < 0 || int(partition.Partition) >= len(topic.Partitions):
 				part.ErrorCode = int16(kafka.UnknownTopicOrPartition)
 			case len(stringOf(partition.Metadata)) > c.o.Groups.OffsetMetadataBytesMax:
@@ -74,7 +79,7 @@ func (c *control) offsetCommit(task *task, req *kmsg.OffsetCommitRequest, resp *
 		c.withdraw(task)
 		for i := range resp.Topics {
 			for k := range resp.Topics[i].Partitions {
-				if part := &resp.Topics[i].Partitions[k]; part.ErrorCode != int16(kafka.UnknownTopicOrPartition) {
+				if part := &resp.Topics[i].Partitions[k]; part.ErrorCode != int16(kafka.UnknownTopicOrPartition) && part.ErrorCode != int16(kafka.UnknownTopicID) {
 					part.ErrorCode = int16(code)
 				}
 			}
@@ -82,11 +87,19 @@ func (c *control) offsetCommit(task *task, req *kmsg.OffsetCommitRequest, resp *
 	}
 }
 
+// topicNamed returns the topic that a request names by its id, or by its name.
+func (c *control) topicNamed(byID bool, name string, id [16]byte) (*cluster.Topic, bool) {
+	if byID {
+		return c.state.TopicByID(id)
+	}
+	return c.state.Topic(name)
+}
+
 func failOffsetCommit(req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, _ int, code kafka.ErrorCode, _ string) {
 	if len(resp.Topics) == 0 {
 		for _, topic := range req.Topics {
 			out := kmsg.NewOffsetCommitResponseTopic()
-			out.Topic = topic.Topic
+			out.Topic, out.TopicID = topic.Topic, topic.TopicID
 			for _, partition := range topic.Partitions {
 				part := kmsg.NewOffsetCommitResponseTopicPartition()
 				part.Partition = partition.Partition
@@ -131,7 +144,7 @@ func (c *control) fetchOffsets(req *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFe
 	size := 0
 	if req.Version >= 8 {
 		for i := range req.Groups {
-			resp.Groups = append(resp.Groups, c.fetchGroup(&req.Groups[i], &size))
+			resp.Groups = append(resp.Groups, c.fetchGroup(&req.Groups[i], req.Version >= 10, &size))
 		}
 		return
 	}
@@ -142,7 +155,7 @@ func (c *control) fetchOffsets(req *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFe
 	for i := range req.Topics {
 		asked.Topics = append(asked.Topics, kmsg.OffsetFetchRequestGroupTopic{Topic: req.Topics[i].Topic, Partitions: req.Topics[i].Partitions})
 	}
-	group := c.fetchGroup(&asked, &size)
+	group := c.fetchGroup(&asked, false, &size)
 	if group.ErrorCode != 0 {
 		failOffsetFetch(req, resp, wholeRequest, kafka.ErrorCode(group.ErrorCode), "")
 		return
@@ -158,8 +171,9 @@ func (c *control) fetchOffsets(req *kmsg.OffsetFetchRequest, resp *kmsg.OffsetFe
 }
 
 // fetchGroup answers for one group. Where asked.Topics is nil it answers with all topics the
-// group has offsets of. size is an estimate of the whole response's bytes, which it adds to.
-func (c *control) fetchGroup(asked *kmsg.OffsetFetchRequestGroup, size *int) kmsg.OffsetFetchResponseGroup {
+// group has offsets of. byID: topics are named by their ids. size is an estimate of the whole
+// response's bytes, which it adds to.
+func (c *control) fetchGroup(asked *kmsg.OffsetFetchRequestGroup, byID bool, size *int) kmsg.OffsetFetchResponseGroup {
 	out := kmsg.NewOffsetFetchResponseGroup()
 	out.Group = asked.Group
 	if out.ErrorCode = int16(c.groups.live.ValidateFetch(asked.Group, asked.MemberID, asked.MemberEpoch)); out.ErrorCode != 0 {
@@ -169,13 +183,13 @@ func (c *control) fetchGroup(asked *kmsg.OffsetFetchRequestGroup, size *int) kms
 	if !ok {
 		group = &cluster.Group{}
 	}
-	add := func(name string, offsets func(yield func(int32, *cluster.Offset) bool)) {
+	add := func(name string, id [16]byte, code kafka.ErrorCode, offsets func(yield func(int32, *cluster.Offset) bool)) {
 		topic := kmsg.NewOffsetFetchResponseGroupTopic()
-		topic.Topic = name
-		*size += 16 + len(name)
+		topic.Topic, topic.TopicID = name, id
+		*size += 32 + len(name)
 		for index, offset := range offsets {
 			part := kmsg.NewOffsetFetchResponseGroupTopicPartition()
-			part.Partition, part.Offset, part.LeaderEpoch = index, -1, -1
+			part.Partition, part.Offset, part.LeaderEpoch, part.ErrorCode = index, -1, -1, int16(code)
 			metadata := ""
 			if offset != nil {
 				part.Offset, part.LeaderEpoch, metadata = offset.Offset, offset.LeaderEpoch, offset.Metadata
@@ -188,7 +202,11 @@ func (c *control) fetchGroup(asked *kmsg.OffsetFetchRequestGroup, size *int) kms
 	}
 	if asked.Topics == nil {
 		for i := range group.Topics {
-			add(group.Topics[i].Name, func(yield func(int32, *cluster.Offset) bool) {
+			topic, ok := c.state.Topic(group.Topics[i].Name)
+			if !ok {
+				continue // it is being deleted, and its offsets with it
+			}
+			add(topic.Name, topic.ID, kafka.None, func(yield func(int32, *cluster.Offset) bool) {
 				for k := range group.Topics[i].Offsets {
 					if offset := &group.Topics[i].Offsets[k]; !yield(offset.Partition, offset) {
 						return
@@ -198,9 +216,17 @@ func (c *control) fetchGroup(asked *kmsg.OffsetFetchRequestGroup, size *int) kms
 		}
 	}
 	for _, topic := range asked.Topics {
-		add(topic.Topic, func(yield func(int32, *cluster.Offset) bool) {
+		name, code := topic.Topic, kafka.None
+		if byID {
+			if named, ok := c.state.TopicByID(topic.TopicID); ok {
+				name = named.Name
+			} else {
+				name, code = "", kafka.UnknownTopicID
+			}
+		}
+		add(name, topic.TopicID, code, func(yield func(int32, *cluster.Offset) bool) {
 			for _, index := range topic.Partitions {
-				offset, _ := group.Offset(topic.Topic, index)
+				offset, _ := group.Offset(name, index)
 				if !yield(index, offset) {
 					return
 				}

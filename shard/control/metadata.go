@@ -19,9 +19,9 @@ import (
 // be created, 10 adds topic ids to the answer, 12 lets a request name topics by id
 // alone (KIP-516), 13 has an error for the whole request.
 //
-// FindCoordinator (10): 1 has a kind of coordinator, 4 a list of keys (KIP-699). 5 and 6
-// are not served: they belong to transactions of the second protocol (KIP-890) and to
-// share groups (KIP-932).
+// FindCoordinator (10): 1 has a kind of coordinator, 4 a list of keys (KIP-699), 5 may be
+// answered with TRANSACTION_ABORTABLE (KIP-890), 6 may ask for the coordinator of a share
+// group's partition (KIP-932), of which there is none.
 //
 // DescribeCluster (60): 1 asks for brokers or controllers (KIP-919), 2 may ask for
 // brokers that are fenced (KIP-1073), of which there are none.

@@ -20,7 +20,7 @@ import (
 // DeleteRecords (21): 2 is flexible.
 //
 // DescribeLogDirs (35): 3 has an error for the whole request, 4 sizes of the directory
-// (KIP-827). 5 is not served: it says which directories are cordoned (KIP-1066).
+// (KIP-827), 5 says whether a directory is cordoned (KIP-1066): the only one never is.
 //
 // DescribeProducers (61): KIP-664. There are no transactions to describe.
 //

@@ -7,9 +7,9 @@ import (
 )
 
 // InitProducerId (22): 2 is flexible, 3 names the producer's present id and epoch
-// (KIP-360), 4 may be answered with PRODUCER_FENCED (KIP-588). 5 and later are not
-// served: they belong to the second protocol of transactions (KIP-890). Ids are allocated
-// in blocks, so that only one id in many waits for the disk:
+// (KIP-360), 4 may be answered with PRODUCER_FENCED (KIP-588), 5 with
+// TRANSACTION_ABORTABLE (KIP-890). 6 is not served: it belongs to transactions in two phases
+// (KIP-939). Ids are allocated in blocks, so that only one id in many waits for the disk:
 //
 //	reserve a block; await durable(); give its ids out
 
