@@ -324,6 +324,63 @@ func TestConfigDefaultsAreValid(t *testing.T) {
 	}
 }
 
+// What Kafka knows and this broker lacks is taken where it asks for nothing, and refused
+// by name where it asks for something.
+func TestConfigsThatAskForNothing(t *testing.T) {
+	for _, c := range []struct{ name, taken, refused string }{
+		{"remote.storage.enable", "false FALSE", "true yes 1"},
+		{"remote.log.copy.disable", "false true", "no"},
+		{"remote.log.delete.on.disable", "false true", "0"},
+		{"local.retention.ms", "-2 -1 0 86400000", "-3 1d"},
+		{"local.retention.bytes", "-2 -1 1073741824", "-3 1GiB"},
+		{"remote.copy.lag.ms", "-1 0 60000", "-2 x"},
+		{"remote.copy.lag.bytes", "-1 0 1048576", "-2 x"},
+		{"leader.replication.throttled.replicas", "* 0:1 0:1,1:2,10:3", "none 0 0:a 0:1;1:2 *,0:1 -1:0"},
+		{"follower.replication.throttled.replicas", "* 0:1 0:1,1:2,10:3", "none 0 0:a 0:1;1:2 *,0:1 -1:0"},
+		{"errors.deadletterqueue.group.enable", "false", "true"},
+		{"compression.gzip.level", "-1 1 9", "0 10 -2"},
+		{"compression.lz4.level", "1 9 17", "0 18"},
+		{"compression.zstd.level", "-131072 0 3 22", "-131073 23"},
+		{"max.decompressed.message.bytes", "2147483639", "2147483647 1048576 0"},
+	} {
+		for _, value := range strings.Fields(c.taken) {
+			s := New()
+			if cmd, r := s.PlanCreate("t", 1, 1, []Config{{c.name, value}}, id(1), roomy); r != nil || cmd == nil {
+				t.Errorf("%s=%s is refused: %v", c.name, value, r)
+			}
+		}
+		for _, value := range strings.Fields(c.refused) {
+			s := New()
+			if _, r := s.PlanCreate("t", 1, 1, []Config{{c.name, value}}, id(1), roomy); r == nil || r.Code != kafka.InvalidConfig || !strings.Contains(r.Message, c.name) || !strings.Contains(r.Message, value) {
+				t.Errorf("%s=%s: %v", c.name, value, r)
+			}
+		}
+	}
+	if why := ConfigFault("leader.replication.throttled.replicas", ""); why != "" {
+		t.Errorf("an empty list of throttled replicas: %s", why)
+	}
+	for _, c := range []struct{ name, taken, refused string }{
+		{"consumer.assignment.interval.ms", "0 1000 15000", "-1 15001 often"},
+		{"consumer.assignor.offload.enable", "true false", "1"},
+		{"share.record.lock.duration.ms", "", "30000"},
+		{"errors.deadletterqueue.topic.name", "", "dead"},
+	} {
+		for taken, values := range map[bool]string{true: c.taken, false: c.refused} {
+			for _, value := range strings.Fields(values) {
+				cmd, r := New().PlanConfigureGroup("g", 0, []ConfigEdit{{ConfigSet, c.name, value}}, false, noFlags, roomy)
+				if taken && (r != nil || cmd == nil) || !taken && (r == nil || r.Code != kafka.InvalidConfig || !strings.Contains(r.Message, c.name)) {
+					t.Errorf("%s=%s of a group: %v", c.name, value, r)
+				}
+			}
+		}
+	}
+	for _, name := range []string{"leader.replication.throttled.rate", "follower.replication.throttled.rate"} {
+		if cmd, r := New().PlanConfigureBroker(1, 0, []ConfigEdit{{ConfigSet, name, "1000000"}}, false, noFlags, roomy); r != nil || cmd == nil {
+			t.Errorf("%s of a broker: %v", name, r)
+		}
+	}
+}
+
 func TestLogIDsAreNeverReused(t *testing.T) {
 	s := New()
 	if s.NextLogID() != 2 {

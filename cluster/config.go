@@ -32,8 +32,8 @@ type ConfigDef struct {
 	Broker  string
 	Type    ConfigType
 	Default string
-	// Min and Max bound numbers. Choices are the allowed strings or members of lists;
-	// nil allows any.
+	// Min and Max bound numbers. Choices are the allowed strings, numbers or members of
+	// lists; nil allows any. A list without Choices is of throttled replicas.
 	Min, Max float64
 	Choices  []string
 	Doc      string
@@ -52,21 +52,32 @@ func MakesRoom(name string) bool { return slices.Contains(makesRoom, name) }
 
 // configDefs are the topic configurations that may be set, sorted by name.
 // Names, types and ranges: org.apache.kafka.common.config.TopicConfig and
-// org.apache.kafka.storage.internals.log.LogConfig of Kafka 4.1; the brokers'
+// org.apache.kafka.storage.internals.log.LogConfig of Kafka 4.4; the brokers'
 // names: org.apache.kafka.server.config.ServerTopicConfigSynonyms. A value that asks
 // for a feature the broker lacks is not among the choices: a promise that cannot be
-// kept is refused, not stored.
+// kept is refused, not stored. A value that asks for nothing here, such as a level of
+// compression where nothing is compressed again, is taken: mirrors and tools send what
+// their source has.
 var configDefs = []ConfigDef{
 	{"cleanup.policy", "log.cleanup.policy", ConfigList, "delete", 0, 0, []string{"delete"}, "What becomes of old data: it is deleted, by retention.ms and retention.bytes. Compaction is not there yet."},
+	{"compression.gzip.level", "compression.gzip.level", ConfigInt, "-1", -1, 9, []string{"-1", "1", "2", "3", "4", "5", "6", "7", "8", "9"}, noRecompression},
+	{"compression.lz4.level", "compression.lz4.level", ConfigInt, "9", 1, 17, nil, noRecompression},
 	{"compression.type", "compression.type", ConfigString, "producer", 0, 0, []string{"producer"}, "Batches are stored as they arrive, never recompressed."},
+	{"compression.zstd.level", "compression.zstd.level", ConfigInt, "3", -131072, 22, nil, noRecompression},
 	{"delete.retention.ms", "log.cleaner.delete.retention.ms", ConfigLong, "86400000", 0, math.MaxInt64, nil, "Has no effect without compaction."},
+	{"errors.deadletterqueue.group.enable", "", ConfigBool, "false", 0, 0, []string{"false"}, "Whether the topic may be a share group's dead-letter queue; there are no share groups."},
 	{"file.delete.delay.ms", "log.segment.delete.delay.ms", ConfigLong, "60000", 0, math.MaxInt64, nil, "Accepted for compatibility; a file is deleted when the last read of it has ended."},
 	{"flush.messages", "log.flush.interval.messages", ConfigLong, "1", 1, math.MaxInt64, nil, "Accepted for compatibility; every acknowledged record is synced."},
 	{"flush.ms", "log.flush.interval.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Accepted for compatibility; every acknowledged record is synced."},
+	{"follower.replication.throttled.replicas", "", ConfigList, "", 0, 0, nil, noReplication},
 	{"index.interval.bytes", "log.index.interval.bytes", ConfigInt, "4096", 0, math.MaxInt32, nil, "Accepted for compatibility; every run is indexed."},
 	{latencyObjective, "", ConfigLong, "-1", -1, 3600000, nil, "How long a produce or a fetch of the topic may take, from its last byte until its answer was taken, without what a fetch waits for data; -1 is no objective. Requests that keep it and do not are counted: tailbound profile watch slo."},
 	{latencyTarget, "", ConfigDouble, "0.999", 0, 0.999999, nil, "Which share of a topic's requests is to keep latency.slo.ms. The rest is its error budget."},
+	{"leader.replication.throttled.replicas", "", ConfigList, "", 0, 0, nil, noReplication},
+	{"local.retention.bytes", "log.local.retention.bytes", ConfigLong, "-2", -2, math.MaxInt64, nil, noTiers},
+	{"local.retention.ms", "log.local.retention.ms", ConfigLong, "-2", -2, math.MaxInt64, nil, noTiers},
 	{"max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms", ConfigLong, "9223372036854775807", 1, math.MaxInt64, nil, "Has no effect without compaction."},
+	{"max.decompressed.message.bytes", "max.decompressed.message.bytes", ConfigInt, "2147483639", 0, math.MaxInt32, []string{"2147483639"}, "How large a compressed record may be once it is opened. Batches are stored unopened, so there is no other limit."},
 	{maxMessageBytes, "message.max.bytes", ConfigInt, "1048588", 0, math.MaxInt32, nil, "The largest record batch that is taken. It cannot be above the broker's message.max.bytes, which its memory is made for."},
 	{timestampAfter, "log.message.timestamp.after.max.ms", ConfigLong, "3600000", 0, math.MaxInt64, nil, "How far a record's time may be ahead of the broker's, with CreateTime. Of a compressed batch the header's times are looked at."},
 	{timestampBefore, "log.message.timestamp.before.max.ms", ConfigLong, "9223372036854775807", 0, math.MaxInt64, nil, "How far a record's time may be behind the broker's, with CreateTime. Of a compressed batch the header's times are looked at."},
@@ -75,15 +86,27 @@ var configDefs = []ConfigDef{
 	{"min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Has no effect without compaction."},
 	{"min.insync.replicas", "min.insync.replicas", ConfigInt, "1", 1, 1, nil, "How many replicas must have a record; there is one."},
 	{"preallocate", "log.preallocate", ConfigBool, "false", 0, 0, nil, "Accepted for compatibility; segments are prepared by their own rule."},
+	{"remote.copy.lag.bytes", "", ConfigLong, "-1", -1, math.MaxInt64, nil, noTiers},
+	{"remote.copy.lag.ms", "", ConfigLong, "0", -1, math.MaxInt64, nil, noTiers},
+	{"remote.log.copy.disable", "", ConfigBool, "false", 0, 0, nil, noTiers},
+	{"remote.log.delete.on.disable", "", ConfigBool, "false", 0, 0, nil, noTiers},
+	{"remote.storage.enable", "", ConfigBool, "false", 0, 0, []string{"false"}, "Whether segments are kept in tiered storage, which there is none of."},
 	{retentionBytes, "log.retention.bytes", ConfigLong, "-1", -1, math.MaxInt64, nil, "A partition larger than this loses its oldest segments; -1 is no limit."},
 	{retentionMS, "log.retention.ms", ConfigLong, "604800000", -1, math.MaxInt64, nil, "A segment whose newest record is older than this is deleted; -1 is no limit. Records without a time do not age."},
 	{segmentBytes, "log.segment.bytes", ConfigInt, "1073741824", 1 << 20, math.MaxInt32, nil, "The size at which a new segment is begun. A segment is never larger than the broker's own 256 MiB."},
 	{"segment.index.bytes", "log.index.size.max.bytes", ConfigInt, "10485760", 4, math.MaxInt32, nil, "Accepted for compatibility; has no effect."},
 	{"segment.jitter.ms", "log.roll.jitter.ms", ConfigLong, "0", 0, math.MaxInt64, nil, "Accepted for compatibility; has no effect."},
 	{segmentMS, "log.roll.ms", ConfigLong, "604800000", 1, math.MaxInt64, nil, "A segment older than this takes no more records: the next append begins a new one."},
-	{"unclean.leader.election.enable", "unclean.leader.election.enable", ConfigBool, "false", 0, 0, nil, "Has no effect without replication."},
+	{"unclean.leader.election.enable", "unclean.leader.election.enable", ConfigBool, "false", 0, 0, nil, noReplication},
 	{writeCaching, "", ConfigBool, "false", 0, 0, nil, "With true, records are acknowledged, and can be read, before they are on stable storage: a crash loses those of the last moments."},
 }
+
+// What configurations of features that are not here are described as.
+const (
+	noRecompression = "Has no effect: batches are stored as they arrive."
+	noReplication   = "Has no effect without replication."
+	noTiers         = "Has no effect without tiered storage."
+)
 
 // The configurations that have an effect.
 const (
@@ -206,6 +229,9 @@ func (d *ConfigDef) fault(value string) string {
 		if err != nil {
 			return bad(fmt.Sprintf("Not a number of type %s", map[int]string{32: "INT", 64: "LONG"}[bits]))
 		}
+		if d.Choices != nil && !slices.Contains(d.Choices, strconv.FormatInt(parsed, 10)) {
+			return bad("this broker has " + strings.Join(d.Choices, ", "))
+		}
 		return number(float64(parsed))
 	case ConfigDouble:
 		parsed, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
@@ -214,6 +240,12 @@ func (d *ConfigDef) fault(value string) string {
 		}
 		return number(parsed)
 	case ConfigList:
+		if d.Choices == nil {
+			if !throttledReplicas(value) {
+				return bad("it is *, or a list of PARTITION:BROKER")
+			}
+			return ""
+		}
 		if strings.TrimSpace(value) == "" {
 			return bad("it must not be empty")
 		}
@@ -228,4 +260,23 @@ func (d *ConfigDef) fault(value string) string {
 		}
 	}
 	return ""
+}
+
+// throttledReplicas returns whether a value is * or a list of PARTITION:BROKER, which may
+// be empty.
+// Source: org.apache.kafka.storage.internals.log.ThrottledReplicaListValidator.
+func throttledReplicas(value string) bool {
+	if value = strings.TrimSpace(value); value == "*" || value == "" {
+		return true
+	}
+	digits := func(text string) bool { return text != "" && strings.Trim(text, "0123456789") == "" }
+	for _, one := range strings.Split(value, ",") {
+		if one = strings.TrimSpace(one); one == "" {
+			continue
+		}
+		if partition, broker, ok := strings.Cut(one, ":"); !ok || !digits(partition) || !digits(broker) {
+			return false
+		}
+	}
+	return true
 }

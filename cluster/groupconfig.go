@@ -17,9 +17,12 @@ const (
 const groupConfigsMax = 8192
 
 // groupDefs are the configurations of a group, sorted by name. Names and bounds:
-// org.apache.kafka.coordinator.group.GroupConfig of Kafka 4.1, without those of share
-// and streams groups, which are not served.
+// org.apache.kafka.coordinator.group.GroupConfig of Kafka 4.4, without those of share
+// and streams groups, which are not served. Those without a broker's are taken for
+// compatibility: assignments are computed at once, by the coordinator.
 var groupDefs = []ConfigDef{
+	{"consumer.assignment.interval.ms", "", ConfigInt, "0", 0, 15000, nil, "Accepted for compatibility; an assignment is computed whenever members, subscriptions or partitions change."},
+	{"consumer.assignor.offload.enable", "", ConfigBool, "false", 0, 0, nil, "Accepted for compatibility; assignments are computed by the coordinator's thread."},
 	{GroupHeartbeatMS, ConsumerHeartbeatMS, ConfigInt, "5000", 1, 1<<31 - 1, nil, "How often members of the consumer protocol are to send heartbeats."},
 	{GroupSessionMS, ConsumerSessionMS, ConfigInt, "45000", 1, 1<<31 - 1, nil, "How long a member of the consumer protocol may be silent."},
 }
@@ -93,6 +96,9 @@ func (s *State) PlanConfigureGroup(group string, control int32, edits []ConfigEd
 	}
 	after := map[string]int64{}
 	for _, def := range groupDefs {
+		if def.Broker == "" {
+			continue
+		}
 		value, set := configIn(sorted, def.Name)
 		if !set {
 			after[def.Name] = broker(def.Broker)

@@ -145,6 +145,51 @@ func TestConfigs(t *testing.T) {
 	}
 }
 
+// TestMirroredConfigs: a topic is made with every configuration that Apache Kafka 4.4 describes one with, at its default there, as a mirror or a tool sends it,
+// and is described with them.
+func TestMirroredConfigs(t *testing.T) {
+	needReal(t, "it has other configurations")
+	b := sharedBroker(t)
+	adm := admin(t, b)
+	source := map[string]string{
+		"cleanup.policy": "delete", "compression.gzip.level": "-1", "compression.lz4.level": "9", "compression.type": "producer", "compression.zstd.level": "3",
+		"delete.retention.ms": "86400000", "errors.deadletterqueue.group.enable": "false", "file.delete.delay.ms": "60000", "flush.messages": "9223372036854775807",
+		"flush.ms": "9223372036854775807", "follower.replication.throttled.replicas": "", "index.interval.bytes": "4096", "leader.replication.throttled.replicas": "",
+		"local.retention.bytes": "-2", "local.retention.ms": "-2", "max.compaction.lag.ms": "9223372036854775807", "max.decompressed.message.bytes": "2147483639",
+		"max.message.bytes": "1048588", "message.timestamp.after.max.ms": "3600000", "message.timestamp.before.max.ms": "9223372036854775807",
+		"message.timestamp.type": "CreateTime", "min.cleanable.dirty.ratio": "0.5", "min.compaction.lag.ms": "0", "min.insync.replicas": "1", "preallocate": "false",
+		"remote.copy.lag.bytes": "-1", "remote.copy.lag.ms": "0", "remote.log.copy.disable": "false", "remote.log.delete.on.disable": "false",
+		"remote.storage.enable": "false", "retention.bytes": "-1", "retention.ms": "604800000", "segment.bytes": "1073741824", "segment.index.bytes": "10485760",
+		"segment.jitter.ms": "0", "segment.ms": "604800000", "unclean.leader.election.enable": "false",
+	}
+	topic := topicName(t)
+	configured(t, b, adm, topic, source)
+	for name, value := range source {
+		if c := configOf(t, adm, topic, name); c.MaybeValue() != value || c.Source != kmsg.ConfigSourceDynamicTopicConfig {
+			t.Errorf("%s is %q of %v, want %q", name, c.MaybeValue(), c.Source, value)
+		}
+	}
+	// Beside a reassignment kafka-reassign-partitions sets lists, and takes them away again.
+	ctx := within(t, time.Minute)
+	for _, edit := range []kadm.AlterConfig{
+		setConfig("leader.replication.throttled.replicas", "0:1"),
+		{Op: kadm.AppendConfig, Name: "leader.replication.throttled.replicas", Value: kmsg.StringPtr("1:2")},
+		{Op: kadm.SubtractConfig, Name: "leader.replication.throttled.replicas", Value: kmsg.StringPtr("0:1")},
+	} {
+		if err := alterTopic(ctx, adm, topic, edit); err != nil {
+			t.Errorf("throttled replicas, operation %v: %v", edit.Op, err)
+		}
+	}
+	if c := configOf(t, adm, topic, "leader.replication.throttled.replicas"); c.MaybeValue() != "1:2" {
+		t.Errorf("throttled replicas are %q", c.MaybeValue())
+	}
+	for name, value := range map[string]string{"remote.storage.enable": "true", "errors.deadletterqueue.group.enable": "true", "max.decompressed.message.bytes": "1048576", "compression.gzip.level": "0"} {
+		if rs, err := adm.AlterTopicConfigs(ctx, []kadm.AlterConfig{setConfig(name, value)}, topic); err != nil || !errors.Is(rs[0].Err, kerr.InvalidConfig) || !strings.Contains(rs[0].ErrMessage, name) {
+			t.Errorf("%s=%s: %v %+v", name, value, err, rs)
+		}
+	}
+}
+
 // TestConfigRefusals: bad input is refused by name, with Kafka's codes, and nothing is changed.
 func TestConfigRefusals(t *testing.T) {
 	needReal(t, "it has other configurations")

@@ -201,7 +201,13 @@ func TestGroupConfigs(t *testing.T) {
 	if code, why := alter("consumer.heartbeat.interval.ms", "7000"); code != 0 {
 		t.Fatalf("altering: %v %q", kerr.ErrorForCode(code), why)
 	}
-	want := map[string]string{"consumer.heartbeat.interval.ms": fmt.Sprint("7000 ", kmsg.ConfigSourceGroupConfig), "consumer.session.timeout.ms": fmt.Sprint("45000 ", kmsg.ConfigSourceDefaultConfig)}
+	if code, why := alter("consumer.assignment.interval.ms", "1000"); code != 0 {
+		t.Fatalf("what Kafka has by default: %v %q", kerr.ErrorForCode(code), why)
+	}
+	want := map[string]string{
+		"consumer.heartbeat.interval.ms": fmt.Sprint("7000 ", kmsg.ConfigSourceGroupConfig), "consumer.session.timeout.ms": fmt.Sprint("45000 ", kmsg.ConfigSourceDefaultConfig),
+		"consumer.assignment.interval.ms": fmt.Sprint("1000 ", kmsg.ConfigSourceGroupConfig), "consumer.assignor.offload.enable": fmt.Sprint("false ", kmsg.ConfigSourceDefaultConfig),
+	}
 	if have := describe(); !maps.Equal(have, want) {
 		t.Errorf("the group has %v, want %v", have, want)
 	}
@@ -228,6 +234,7 @@ func TestConfigResources(t *testing.T) {
 	adm := admin(t, b)
 	ctx := within(t, time.Minute)
 	topics := []string{topicName(t) + ".a", topicName(t) + ".b"}
+	slices.Sort(topics) // as they are listed; names have a count in front
 	for _, topic := range topics {
 		createTopic(t, b, topic, 1)
 	}

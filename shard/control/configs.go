@@ -101,7 +101,10 @@ func (c *control) describeConfigs(task *task, req *kmsg.DescribeConfigsRequest, 
 			defs := cluster.GroupDefs()
 			for k := range defs {
 				def := &defs[k]
-				from := c.brokerConfig(def.Broker, 0)
+				from := []configValue{{def.Name, def.Default, kmsg.ConfigSourceDefaultConfig}}
+				if def.Broker != "" {
+					from = c.brokerConfig(def.Broker, 0)
+				}
 				if value, set := c.state.GroupConfig(asked.ResourceName, def.Name); set {
 					from = append([]configValue{{def.Name, value, kmsg.ConfigSourceGroupConfig}}, from...)
 				}
