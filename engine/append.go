@@ -37,6 +37,21 @@ type reservation struct {
 // its first record. Commit or Abort must follow in the same turn. WaitMemory and
 // WaitRoom: try again when Progress has changed.
 func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
+	if e.JournalKept() {
+		return nil, 0, NoSpace
+	}
+	return e.ReserveKept(slot, n)
+}
+
+// JournalKept reports that nothing frees the journal, as the disk has no room for a
+// checkpoint, and that the rest of it is left to what makes room: deleted logs, moved
+// starts, and what is appended by ReserveKept.
+func (e *Engine) JournalKept() bool {
+	return e.checkpoints.short && e.journal.usedBlocks > e.journal.blocks/2
+}
+
+// ReserveKept is Reserve for a batch that has room made on the disk.
+func (e *Engine) ReserveKept(slot Slot, n int) (dst []byte, base int64, st Status) {
 	if e.reserved.active {
 		panic("engine: Reserve before Commit or Abort of the one before")
 	}
@@ -49,8 +64,6 @@ func (e *Engine) Reserve(slot Slot, n int) (dst []byte, base int64, st Status) {
 		return nil, 0, TooLarge
 	case e.stopping:
 		return nil, 0, WaitMemory
-	case e.checkpoints.short && e.journal.usedBlocks > e.journal.blocks/2:
-		return nil, 0, NoSpace // the rest of the journal is for what makes room: deleted logs, moved starts
 	}
 	lg := &e.logs.all[slot]
 	if lg.corruptFrom != format.NoOffset {

@@ -245,7 +245,7 @@ func (e *Engine) provisionCompleted(index uint32, completion ioring.Completion) 
 	seg := &e.segments.all[job.segment]
 	if completion.Result < 0 {
 		job.errno = int(-completion.Result)
-		if job.stage == jobAllocate && spaceShort(ioring.Allocate, job.errno) && job.bytes > job.bytesMin && e.recycled.count == 0 {
+		if job.stage == jobAllocate && spaceShort(ioring.Allocate, job.errno) && job.bytes > job.bytesMin && !e.recycled.releasable() {
 			job.bytes = max(job.bytesMin, (seg.allocated+job.bytes)/2&^(format.BlockBytes-1))
 			return
 		}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"math"
+	"slices"
 
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
@@ -214,6 +215,11 @@ func (e *Engine) ReleaseRecycled() (any bool) { return e.recycled.releaseAll(&e.
 func (r *recycledFiles) releaseAll(segments *segments) (any bool) {
 	r.preallocAfter = r.env.now + preallocRetryNS
 	return r.releaseOlder(segments, r.env.now, true)
+}
+
+// releasable reports that there are files which releaseAll removes.
+func (r *recycledFiles) releasable() bool {
+	return slices.ContainsFunc(r.files[:r.count], func(file recycledFile) bool { return !file.held })
 }
 
 // releaseOlder removes the files of removed segments that are kept since before or

@@ -83,6 +83,7 @@ type Faults struct {
 	SearchFindsDeleted  bool // a search by time finds records before the log's start
 	StopAwaitsPeers     bool // a stop waits for peers to receive their replies
 	RoomNotKept         bool // changes that make no room use up what is kept for those that do
+	JournalNotKept      bool // changes that make room are refused where the rest of the journal is kept for them
 	NextNotKept         bool // the control log's next segment is made only when it is needed
 	NoRoomUnsaid        bool // the operator is told of a full disk when it begins, and then no more
 }

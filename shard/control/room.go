@@ -51,7 +51,11 @@ func (c *control) append(cmd []byte, makesRoom bool) engine.Status {
 	if st := c.engine.Room(c.slot, len(batch)+c.keptRoom()); st != engine.OK && !makesRoom && !c.o.Faults.RoomNotKept {
 		return st
 	}
-	dst, base, st := c.engine.Reserve(c.slot, len(batch))
+	reserve := c.engine.Reserve
+	if makesRoom && !c.o.Faults.JournalNotKept {
+		reserve = c.engine.ReserveKept
+	}
+	dst, base, st := reserve(c.slot, len(batch))
 	if st == engine.OK {
 		copy(dst, batch)
 		kafka.PatchBase(dst, base, c.shard.LeaderEpoch())
@@ -108,7 +112,7 @@ func (c *control) keptDue() ioring.Instant {
 // change under way goes on behind it.
 func (c *control) rewrite() bool {
 	gain := 2 * c.keptRoom()
-	if !c.engine.NextHolds(c.slot, int64(c.state.SnapshotBytes()+gain)) {
+	if c.engine.JournalKept() || !c.engine.NextHolds(c.slot, int64(c.state.SnapshotBytes()+gain)) {
 		return false
 	}
 	commands := c.state.Snapshot(c.commandBytes())
@@ -124,7 +128,7 @@ func (c *control) rewrite() bool {
 // roll has the log go on in its next segment where that cannot be rewritten into, and
 // reports whether it did.
 func (c *control) roll() bool {
-	if !c.engine.NextHolds(c.slot, int64(commandRoom+c.commandBytes()+c.keptRoom())) {
+	if c.engine.JournalKept() || !c.engine.NextHolds(c.slot, int64(commandRoom+c.commandBytes()+c.keptRoom())) {
 		return false
 	}
 	c.engine.RollSegment(c.slot)

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sys/unix"
 
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/shard"
@@ -17,7 +18,8 @@ import (
 // and of an operator who makes room there:
 //
 //	create topics; commit offsets; limit the disk
-//	produce until the disk is full; commit, many times what the control log's segment holds
+//	produce until the disk is full; commit, many times what the control log's segment holds, or
+//	as much as the journals hold while no checkpoint can be written
 //	crash or stop, and open on the full disk, several times
 //	what makes room: DeleteRecords, retention, DeleteGroups, OffsetDelete, DeleteTopics
 //	produce and commit again
@@ -43,6 +45,7 @@ func fullWork(r Run) (res Result) {
 type fullSim struct {
 	*brokerSim
 	prepared  bool             // the broker had time before the disk was limited
+	uncovered bool             // the full disk has no room for checkpoints, so that nothing frees journals
 	to        map[int]*conn    // a connection to each node
 	leaders   map[string][]int // topic -> the node of each partition
 	stored    map[fullPart][]string
@@ -225,11 +228,16 @@ func (s *fullSim) story() error {
 			bytes = -1
 		}
 		s.limit(bytes, files)
+		s.uncovered = s.rng.IntN(5) == 0
 	}
 	if err := s.fill(); err != nil {
 		return fmt.Errorf("on the full disk: %w", err)
 	}
-	for range s.rng.IntN(3) {
+	restarts := s.rng.IntN(3)
+	if s.uncovered {
+		restarts = 0 // a start writes checkpoints
+	}
+	for range restarts {
 		if err := s.finish(); err != nil {
 			return err
 		}
@@ -255,6 +263,7 @@ func (s *fullSim) story() error {
 	if err := s.makeRoom(); err != nil {
 		return fmt.Errorf("making room on the full disk: %w", err)
 	}
+	s.disk.Fail = nil
 	if err := s.goesOn(); err != nil {
 		return fmt.Errorf("with room again: %w", err)
 	}
@@ -382,6 +391,9 @@ func (s *fullSim) fill() error {
 		}
 	}
 	most := min(3*max(s.o.Memory.SegmentBytes, 1<<20)/(fullOffsets*s.metadataBytes()), 400)
+	if s.uncovered {
+		return s.fillJournal(most)
+	}
 	if s.prepared {
 		most = s.rng.IntN(most + 1)
 	}
@@ -389,6 +401,24 @@ func (s *fullSim) fill() error {
 	for n := 0; n < most && s.refused == before; n++ {
 		if err := s.commit(s.prepared); err != nil {
 			return fmt.Errorf("commit %d: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// fillJournal commits, while no checkpoint can be written, until the control shard's journal
+// takes no more.
+func (s *fullSim) fillJournal(most int) error {
+	s.disk.Fail = func(code ioring.Code, path string, _ uint64, _ int) int32 {
+		if code == ioring.Write && strings.Contains(path, "/checkpoint-") {
+			return -int32(unix.ENOSPC)
+		}
+		return 0
+	}
+	before := s.refused
+	for n := 0; n < most && s.refused < before+20; n++ {
+		if err := s.commit(false); err != nil {
+			return fmt.Errorf("commit %d without checkpoints: %w", n, err)
 		}
 	}
 	return nil
@@ -653,6 +683,7 @@ func init() {
 	workloads = append(workloads, workload{"full", fullWork})
 	faults = append(faults,
 		fault{"RoomNotKept", "full", 1, func(r *Run) { r.ShardFaults.RoomNotKept = true }},
+		fault{"JournalNotKept", "full", 23, func(r *Run) { r.ShardFaults.JournalNotKept = true }},
 		fault{"NextNotKept", "full", 3, func(r *Run) { r.ShardFaults.NextNotKept = true }},
 		fault{"NoRoomUnsaid", "full", 1, func(r *Run) { r.ShardFaults.NoRoomUnsaid = true }},
 	)

@@ -1,6 +1,7 @@
 package datadir
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -195,14 +196,20 @@ func (d *offline) show(out io.Writer, cut recovery.Cut) {
 	fmt.Fprintln(out)
 }
 
-// save copies the files that a cut takes something from to DIR/lost.
+// save copies the files that a cut takes something from to DIR/lost. If it cannot copy all of
+// them, as on a full disk, it leaves no copies: they would take room that the broker needs.
 func (d *offline) save(cut []recovery.Cut) (dir string, err error) {
+	defer func() {
+		if err != nil && dir != "" {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}()
 	for _, c := range cut {
 		for _, file := range c.Files {
 			if dir == "" {
 				dir = filepath.Join(d.dir, "lost", time.Now().UTC().Format("20060102T150405.000"))
 				if err := os.MkdirAll(dir, 0o755); err != nil {
-					return "", err
+					return dir, err
 				}
 			}
 			from, err := os.Open(filepath.Join(d.dir, file))
@@ -210,7 +217,7 @@ func (d *offline) save(cut []recovery.Cut) (dir string, err error) {
 				continue
 			}
 			if err != nil {
-				return "", err
+				return dir, err
 			}
 			to, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("log-%d-%s", c.Log, filepath.Base(file))), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 			if err == nil {
@@ -222,7 +229,7 @@ func (d *offline) save(cut []recovery.Cut) (dir string, err error) {
 			}
 			from.Close()
 			if err != nil {
-				return "", err
+				return dir, err
 			}
 		}
 	}
