@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 SEED    ?= 1
 export CGO_ENABLED ?= 0
 
-.PHONY: FORCE help lint measure rings blocks clocks isolation peer-kafka rebalance starts peer-jetstream peer-plain peer-broker headline knees build run test test-rooms test-clients test-long test-fast interop compatibility schemas sim hashes bench bench-shapes bench-recorder sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz release clean
+.PHONY: FORCE help lint measure rings blocks clocks isolation peer-kafka rebalance starts peer-jetstream peer-plain peer-broker headline knees build run test test-rooms test-clients test-long test-fast interop compatibility keys schemas sim hashes bench bench-shapes bench-recorder sweeps sweep-inflight sweep-direct sweep-spin sweep-receive fuzz release clean
 
 BUILD    = $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
@@ -71,6 +71,9 @@ interop: build ## real clients over real sockets, and kill -9; librdkafka needs 
 
 compatibility: build ## writes docs/COMPATIBILITY.md from what clients did
 	cd interop && CGO_ENABLED=1 TAILBOUND_COMPATIBILITY=write $(GO) test -count=1 -run TestCompatibility ./...
+
+keys: build ## writes docs/KEYS.md: every key and version of the newest Kafka, each served or absent
+	cd interop && CGO_ENABLED=1 TAILBOUND_COMPATIBILITY=write $(GO) test -count=1 -run 'TestKeys$$' .
 
 schemas: ## writes the table of what the newest Kafka's classes demand of each response, from its jar
 	cd interop && CGO_ENABLED=1 TAILBOUND_SCHEMAS=write $(GO) test -count=1 -run TestSchemas .

@@ -79,7 +79,7 @@ func (b *Broker) Stop() { b.post.Stop() }
 // shard.Settings has them. Any thread may call it, until Stop.
 func (b *Broker) Reload(o Options) {
 	b.post.Reload(&shard.Settings{
-		AutoCreateTopics: o.AutoCreateTopics, PartitionsDefault: o.PartitionsDefault, RetentionCheckNS: o.RetentionCheckNS,
+		AutoCreateTopics: o.AutoCreateTopics, LogLevel: o.LogLevel, PartitionsDefault: o.PartitionsDefault, RetentionCheckNS: o.RetentionCheckNS,
 		ConnsPerAddressMax: o.ConnsPerAddressMax, AddressLimits: o.AddressLimits, Groups: o.Groups,
 	})
 }

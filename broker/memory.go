@@ -146,7 +146,7 @@ func shardOptions(o Options, plan []Memory, i int) shard.Options {
 	return shard.Options{
 		Shard: i, DataShards: o.DataShards, Nodes: o.Nodes, OtherNodes: o.OtherNodes, ListenerNames: o.ListenerNames,
 		Hidden: len(o.Listeners) > 0 && o.Listeners[0][i] < 0, ClusterID: o.ClusterID, DataDir: o.DataDir,
-		MessageBytesMax: o.MessageBytesMax, AutoCreateTopics: o.AutoCreateTopics, PartitionsDefault: o.PartitionsDefault,
+		MessageBytesMax: o.MessageBytesMax, AutoCreateTopics: o.AutoCreateTopics, LogLevel: o.LogLevel, PartitionsDefault: o.PartitionsDefault,
 		TopicsMax: o.TopicsMax, PartitionsMax: o.PartitionsMax, RetentionCheckNS: o.RetentionCheckNS, DrainNS: o.DrainNS,
 		ProducersMax: m.ProducersMax, WaitersMax: m.WaitersMax, SessionsMax: m.SessionsMax, SessionPartitionsMax: m.SessionPartitionsMax, MailBytes: m.MailBytes,
 		DataFrameBytesMax: plan[len(plan)-1].RequestBytesMax, Net: netOptions(o, m), Engine: engineOptions(o, m), Faults: o.ShardFaults,

@@ -23,7 +23,8 @@ type Options struct {
 	// What a request may ask for.
 	MessageBytesMax    int // one record batch
 	AutoCreateTopics   bool
-	PartitionsDefault  int // of a topic that is created without a number
+	LogLevel           string // as Kafka writes levels: INFO
+	PartitionsDefault  int    // of a topic that is created without a number
 	TopicsMax          int
 	PartitionsMax      int // of all topics
 	ConnsMax           int // of a shard
@@ -66,7 +67,7 @@ type Options struct {
 // Defaults returns the default options. Measurements of them are in docs/decisions.
 func Defaults() Options {
 	return Options{
-		MessageBytesMax: 1<<20 + 12, AutoCreateTopics: true, PartitionsDefault: 1, TopicsMax: 4096, PartitionsMax: 4096,
+		MessageBytesMax: 1<<20 + 12, AutoCreateTopics: true, LogLevel: "INFO", PartitionsDefault: 1, TopicsMax: 4096, PartitionsMax: 4096,
 		ConnsMax: 4096, FetchSessionsMax: shard.SessionsMax, RetentionCheckNS: shard.RetentionCheckNS, RequestTimeoutNS: 10e9, DrainNS: shard.DrainNS, Groups: control.DefaultGroupOptions(),
 		ArenaBytes: 256 << 20, JournalBytes: 128 << 20, InflightMax: 2, DirectBytes: 64 << 10, ReceiveBufferBytes: 64 << 10,
 		SpinNS: 20e3, Nice: -15, Features: ioring.AllFeatures,

@@ -59,7 +59,7 @@ func MakesRoom(name string) bool { return slices.Contains(makesRoom, name) }
 // compression where nothing is compressed again, is taken: mirrors and tools send what
 // their source has.
 var configDefs = []ConfigDef{
-	{"cleanup.policy", "log.cleanup.policy", ConfigList, "delete", 0, 0, []string{"delete"}, "What becomes of old data: it is deleted, by retention.ms and retention.bytes. Compaction is not there yet."},
+	{cleanupPolicy, "log.cleanup.policy", ConfigList, "delete", 0, 0, []string{"delete"}, "What becomes of old data: it is deleted, by retention.ms and retention.bytes; empty, it is kept until DeleteRecords removes it. Compaction is not there yet."},
 	{"compression.gzip.level", "compression.gzip.level", ConfigInt, "-1", -1, 9, []string{"-1", "1", "2", "3", "4", "5", "6", "7", "8", "9"}, noRecompression},
 	{"compression.lz4.level", "compression.lz4.level", ConfigInt, "9", 1, 17, nil, noRecompression},
 	{"compression.type", "compression.type", ConfigString, "producer", 0, 0, []string{"producer"}, "Batches are stored as they arrive, never recompressed."},
@@ -110,6 +110,7 @@ const (
 
 // The configurations that have an effect.
 const (
+	cleanupPolicy    = "cleanup.policy"
 	latencyObjective = "latency.slo.ms"
 	latencyTarget    = "latency.slo.target"
 	maxMessageBytes  = "max.message.bytes"
@@ -161,11 +162,15 @@ func (s *State) LogConfig(topic *Topic, node int32) LogConfig {
 		largest = number(maxMessageBytes)
 	}
 	stamps, _ := value(timestampType)
+	age, size := number(retentionMS), number(retentionBytes)
+	if policy, _ := value(cleanupPolicy); strings.TrimSpace(policy) == "" {
+		age, size = -1, -1 // nothing is deleted by itself (KIP-1161)
+	}
 	caching, _ := value(writeCaching)
 	target, _ := value(latencyTarget)
 	share, _ := strconv.ParseFloat(strings.TrimSpace(target), 64) // checked when it was set
 	return LogConfig{
-		RetentionMS: number(retentionMS), RetentionBytes: number(retentionBytes),
+		RetentionMS: age, RetentionBytes: size,
 		SegmentBytes: number(segmentBytes), SegmentMS: number(segmentMS), MessageBytesMax: largest,
 		BeforeMaxMS: number(timestampBefore), AfterMaxMS: number(timestampAfter), AppendTime: stamps == "LogAppendTime", WriteCaching: strings.EqualFold(strings.TrimSpace(caching), "true"),
 		ObjectiveMS: number(latencyObjective), ObjectivePPM: int64(math.Round(share * 1e6)),
@@ -247,6 +252,9 @@ func (d *ConfigDef) fault(value string) string {
 			return ""
 		}
 		if strings.TrimSpace(value) == "" {
+			if d.Name == cleanupPolicy || d.Broker == "log."+cleanupPolicy || d.Name == "log."+cleanupPolicy {
+				break // KIP-1161
+			}
 			return bad("it must not be empty")
 		}
 		for _, one := range strings.Split(value, ",") {

@@ -356,6 +356,10 @@ func checkConfigs(configs []Config, lim Limits, lookup func(name string) *Config
 	slices.SortFunc(sorted, func(a, b Config) int { return cmp.Compare(a.Name, b.Name) })
 	bytes := 0
 	for i, config := range sorted {
+		if def := lookup(config.Name); def != nil && def.Type == ConfigList {
+			config.Value = editList("", ConfigEdit{ConfigAppend, config.Name, config.Value}) // each member once (KIP-1161)
+			sorted[i].Value = config.Value
+		}
 		if i > 0 && sorted[i-1].Name == config.Name {
 			return nil, refuse(kafka.InvalidConfig, "Configuration %s is given twice.", config.Name)
 		}

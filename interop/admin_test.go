@@ -538,7 +538,7 @@ func TestDescribe(t *testing.T) {
 			continue
 		}
 		for _, y := range x.ActiveProducers {
-			if y.ProducerID < 0 || y.ProducerEpoch != 0 || y.LastSequence != 9 {
+			if y.ProducerID < 0 || y.ProducerEpoch != 0 || y.LastSequence != 9 || y.LastTimestamp != dawn {
 				t.Errorf("the producer of partition %d: %+v", p, y)
 			}
 		}

@@ -229,7 +229,7 @@ func TestGroupConfigs(t *testing.T) {
 // TestConfigResources: the resources that have configurations are listed by every node, by type: topics, nodes, and the groups that have configurations of
 // their own. A type without resources here is listed empty.
 func TestConfigResources(t *testing.T) {
-	needReal(t, "it lists loggers, and in no order")
+	needReal(t, "it lists in no order")
 	b := ownBroker(t, groupFlags...)
 	adm := admin(t, b)
 	ctx := within(t, time.Minute)
@@ -269,9 +269,9 @@ func TestConfigResources(t *testing.T) {
 		t.Fatal(err)
 	}
 	groups := []string{"GROUP_CONFIG first", "GROUP_CONFIG second"}
-	brokers := make([]string, len(nodes))
+	brokers, loggers := make([]string, len(nodes)), make([]string, len(nodes))
 	for i, node := range nodes {
-		brokers[i] = fmt.Sprint("BROKER ", node.NodeID)
+		brokers[i], loggers[i] = fmt.Sprint("BROKER ", node.NodeID), fmt.Sprint("BROKER_LOGGER ", node.NodeID)
 	}
 	named := []string{"TOPIC " + topics[0], "TOPIC " + topics[1]}
 	for _, node := range nodes {
@@ -279,11 +279,12 @@ func TestConfigResources(t *testing.T) {
 			kinds []int8
 			want  []string
 		}{
-			{nil, slices.Concat(groups, brokers, named)},
+			{nil, slices.Concat(groups, loggers, brokers, named)},
 			{[]int8{2}, named},
 			{[]int8{4, 4}, brokers},
 			{[]int8{32, 2}, slices.Concat(groups, named)},
-			{[]int8{8, 16}, nil},
+			{[]int8{8, 16}, loggers},
+			{[]int8{16}, nil},
 		} {
 			req := kmsg.NewPtrListConfigResourcesRequest()
 			req.ResourceTypes = c.kinds
@@ -303,5 +304,122 @@ func TestConfigResources(t *testing.T) {
 		if r := mustAsk[*kmsg.ListConfigResourcesResponse](t, dialTo(t, node.Host+":"+fmt.Sprint(node.Port)), kmsg.NewPtrListConfigResourcesRequest()); r.ErrorCode != 0 || len(r.ConfigResources) != 0 {
 			t.Errorf("node %d lists what subscribes to metrics: %+v", node.NodeID, r)
 		}
+	}
+}
+
+// TestAuthorizedOperations: as nothing is authorized, a client may do all that can be done to a topic and to the cluster, and is told so where it asks.
+func TestAuthorizedOperations(t *testing.T) {
+	needReal(t, "it tells none")
+	b := sharedBroker(t)
+	topic := topicName(t)
+	createTopic(t, b, topic, 1)
+	const none, topicBits, clusterBits = -1 << 31, 0xdf8, 0x1fa0
+	w := dialTo(t, b.addr())
+	for version := int16(8); version <= 13; version++ {
+		for _, asks := range []bool{false, true} {
+			req := kmsg.NewPtrMetadataRequest()
+			req.Version, req.IncludeTopicAuthorizedOperations, req.IncludeClusterAuthorizedOperations = version, asks, asks
+			for _, name := range []string{topic, topic + ".gone"} {
+				rt := kmsg.NewMetadataRequestTopic()
+				rt.Topic = kmsg.StringPtr(name)
+				req.Topics = append(req.Topics, rt)
+			}
+			req.AllowAutoTopicCreation = false
+			wantTopic, wantCluster := int32(none), int32(none)
+			if asks {
+				wantTopic, wantCluster = topicBits, clusterBits
+			}
+			if version > 10 { // it is not in the answer
+				wantCluster = none
+			}
+			r := mustAsk[*kmsg.MetadataResponse](t, w, req)
+			if r.AuthorizedOperations != wantCluster || r.Topics[0].AuthorizedOperations != wantTopic || r.Topics[1].AuthorizedOperations != none {
+				t.Errorf("Metadata %d, asked: %t: of the cluster %#x, of a topic %#x, of one that is not there %#x", version, asks, r.AuthorizedOperations, r.Topics[0].AuthorizedOperations, r.Topics[1].AuthorizedOperations)
+			}
+		}
+	}
+	for _, asks := range []bool{false, true} {
+		req := kmsg.NewPtrDescribeClusterRequest()
+		req.Version, req.EndpointType, req.IncludeClusterAuthorizedOperations = 2, 1, asks
+		want := map[bool]int32{false: none, true: clusterBits}[asks]
+		if r := mustAsk[*kmsg.DescribeClusterResponse](t, w, req); r.ClusterAuthorizedOperations != want {
+			t.Errorf("DescribeCluster, asked: %t: %#x, want %#x", asks, r.ClusterAuthorizedOperations, want)
+		}
+	}
+	parts := kmsg.NewPtrDescribeTopicPartitionsRequest()
+	x := kmsg.NewDescribeTopicPartitionsRequestTopic()
+	x.Topic = topic
+	parts.Topics = append(parts.Topics, x)
+	if r := mustAsk[*kmsg.DescribeTopicPartitionsResponse](t, w, parts); r.Topics[0].AuthorizedOperations != topicBits {
+		t.Errorf("DescribeTopicPartitions: %#x", r.Topics[0].AuthorizedOperations)
+	}
+}
+
+// TestLoggersDescribed: the level of a broker's log is described as that of its root logger; of subscriptions to clients' metrics there is nothing to describe.
+func TestLoggersDescribed(t *testing.T) {
+	needReal(t, "it has no loggers")
+	b := ownBroker(t, "--log-level", "warn")
+	w := dialTo(t, b.addr())
+	describe := func(kind kmsg.ConfigResourceType, name string) kmsg.DescribeConfigsResponseResource {
+		req := kmsg.NewPtrDescribeConfigsRequest()
+		x := kmsg.NewDescribeConfigsRequestResource()
+		x.ResourceType, x.ResourceName = kind, name
+		req.Version, req.Resources = 4, append(req.Resources, x)
+		return mustAsk[*kmsg.DescribeConfigsResponse](t, w, req).Resources[0]
+	}
+	r := describe(kmsg.ConfigResourceTypeBrokerLogger, "0")
+	if r.ErrorCode != 0 || len(r.Configs) != 1 || r.Configs[0].Name != "root" || *r.Configs[0].Value != "WARN" || r.Configs[0].Source != kmsg.ConfigSourceDynamicBrokerLoggerConfig || !r.Configs[0].ReadOnly {
+		t.Errorf("the loggers of node 0: %+v", r)
+	}
+	if r := describe(kmsg.ConfigResourceTypeBrokerLogger, "77"); r.ErrorCode != kerr.InvalidRequest.Code {
+		t.Errorf("the loggers of a node that is not there: %+v", r)
+	}
+	if r := describe(kmsg.ConfigResourceTypeClientMetrics, "any"); r.ErrorCode != 0 || len(r.Configs) != 0 {
+		t.Errorf("a subscription: %+v", r)
+	}
+	if r := describe(kmsg.ConfigResourceTypeClientMetrics, ""); r.ErrorCode != kerr.InvalidRequest.Code {
+		t.Errorf("a subscription without a name: %+v", r)
+	}
+}
+
+// TestKeepAll: with an empty cleanup.policy nothing is deleted by age or size, and DeleteRecords still works (KIP-1161).
+func TestKeepAll(t *testing.T) {
+	needReal(t, "it deletes nothing by itself")
+	b := ownBroker(t, "--retention-check-interval", "100ms")
+	adm := admin(t, b)
+	ctx := within(t, time.Minute)
+	kept, gone := topicName(t)+".kept", topicName(t)+".gone"
+	old := time.Now().Add(-time.Hour).UnixMilli()
+	for topic, policy := range map[string]string{kept: "", gone: "delete,delete"} {
+		configured(t, b, adm, topic, map[string]string{"cleanup.policy": policy, "retention.ms": "1000", "segment.ms": "1"})
+		batch := batchOf("old")
+		batch.FirstTimestamp, batch.MaxTimestamp = old, old
+		for range 2 {
+			mustProduce(t, dialTo(t, leaderOf(t, b, topic, 0)), topic, bytesOf(batch))
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	if c := configOf(t, adm, gone, "cleanup.policy"); c.MaybeValue() != "delete" {
+		t.Errorf("a policy that was given twice is %q", c.MaybeValue())
+	}
+	if c := configOf(t, adm, kept, "cleanup.policy"); c.MaybeValue() != "" || c.Source != kmsg.ConfigSourceDynamicTopicConfig {
+		t.Errorf("an empty policy is %q of %v", c.MaybeValue(), c.Source)
+	}
+	start := func(topic string) int64 {
+		r := mustAsk[*kmsg.ListOffsetsResponse](t, dialTo(t, leaderOf(t, b, topic, 0)), listRequest(topic, 7, -2))
+		return r.Topics[0].Partitions[0].Offset
+	}
+	for limit := time.Now().Add(time.Minute); start(gone) == 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("nothing was deleted by age")
+		}
+	}
+	if at := start(kept); at != 0 {
+		t.Errorf("with an empty policy the log begins at %d", at)
+	}
+	to := kadm.Offsets{}
+	to.Add(kadm.Offset{Topic: kept, Partition: 0, At: 1})
+	if _, err := adm.DeleteRecords(ctx, to); err != nil || start(kept) != 1 {
+		t.Errorf("DeleteRecords: %v, the log begins at %d", err, start(kept))
 	}
 }

@@ -252,7 +252,7 @@ func TestCodes(t *testing.T) {
 		{"ApiVersions of a version that ends in a dot", b.addr(), named(4, "interop", "1."), kerr.InvalidRequest},
 		{"DescribeCluster of controllers", b.addr(), cluster(2), kerr.MismatchedEndpointType},
 		{"DescribeCluster of nobody", b.addr(), cluster(7), kerr.UnsupportedEndpointType},
-		{"DescribeConfigs of a broker's loggers", b.addr(), describe(8, "0"), kerr.InvalidRequest},
+		{"DescribeConfigs of all brokers' loggers", b.addr(), describe(8, ""), kerr.InvalidRequest},
 		{"DescribeConfigs of an unknown kind", b.addr(), describe(77, "0"), kerr.InvalidRequest},
 		{"DescribeConfigs of an unknown topic", b.addr(), describe(2, topic+".gone"), kerr.UnknownTopicOrPartition},
 		{"DescribeConfigs of what cannot be a topic", b.addr(), describe(2, "in valid"), kerr.InvalidTopicException},

@@ -41,8 +41,9 @@ func (s *Shard) tellSizes(mail Mail) engine.Status {
 	return engine.OK
 }
 
-// ProducerMailBytes is a producer in an answer: id, epoch, last sequence number.
-const ProducerMailBytes = 16
+// ProducerMailBytes is a producer in an answer: id, epoch, last sequence number, and the
+// largest timestamp of its last batch.
+const ProducerMailBytes = 24
 
 // tellProducers answers which idempotent producers the partition of log mail.A
 // remembers.
@@ -69,6 +70,7 @@ func (s *Shard) tellProducers(mail Mail) engine.Status {
 			binary.LittleEndian.PutUint64(b, uint64(known.id))
 			binary.LittleEndian.PutUint32(b[8:], uint32(known.epoch))
 			binary.LittleEndian.PutUint32(b[12:], uint32(known.marks[known.n-1].last))
+			binary.LittleEndian.PutUint64(b[16:], uint64(known.newMS))
 			b = b[ProducerMailBytes:]
 		}
 	}

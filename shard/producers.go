@@ -33,6 +33,7 @@ type producer struct {
 	slot  engine.Slot // its partition's
 	epoch int16
 	n     int8
+	newMS int64 // the largest timestamp of its last batch; -1: not known since the start, or none
 	marks [producerWindow]batchMark
 
 	chain int32     // next in its hash bucket, or in the free list
@@ -156,10 +157,11 @@ func nextSequence(last int32) int32 { return int32((int64(last) + 1) & 0x7ffffff
 
 // note remembers a batch that was appended at base.
 func (t *producers) note(p *partition, batch *kafka.Batch, base int64) {
-	t.add(p, batch.ProducerID, batch.ProducerEpoch, batchMark{batch.BaseSequence, lastSequence(batch.BaseSequence, batch.Count), base, base + int64(batch.Count)})
+	known := t.add(p, batch.ProducerID, batch.ProducerEpoch, batchMark{batch.BaseSequence, lastSequence(batch.BaseSequence, batch.Count), base, base + int64(batch.Count)})
+	known.newMS = batch.MaxTime
 }
 
-func (t *producers) add(p *partition, id int64, epoch int16, mark batchMark) {
+func (t *producers) add(p *partition, id int64, epoch int16, mark batchMark) *producer {
 	at := t.find(p, id)
 	if at == none {
 		at = t.take(p, id)
@@ -176,6 +178,8 @@ func (t *producers) add(p *partition, id int64, epoch int16, mark batchMark) {
 	}
 	known.marks[known.n] = mark
 	known.n++
+	known.newMS = -1
+	return known
 }
 
 func (t *producers) take(p *partition, id int64) int32 {
@@ -227,6 +231,7 @@ func (t *producers) truncate(p *partition, end int64) {
 		known, next := &t.all[at], t.ofLog.Next(at)
 		for known.n > 0 && known.marks[known.n-1].end > end {
 			known.n--
+			known.newMS = -1
 		}
 		if known.n == 0 {
 			t.drop(at)

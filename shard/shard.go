@@ -44,6 +44,7 @@ type Options struct {
 	DataDir              string // named in messages to the operator
 	MessageBytesMax      int    // message.max.bytes: one record batch
 	AutoCreateTopics     bool   // auto.create.topics.enable
+	LogLevel             string // of the broker's log, as Kafka writes levels; for DescribeConfigs
 	PartitionsDefault    int    // num.partitions
 	ProducersMax         int    // pairs of a partition and an idempotent producer that are remembered
 	WaitersMax           int    // partitions that all requests in flight may name together
@@ -64,6 +65,7 @@ type Options struct {
 // are given, also those that stay as they are.
 type Settings struct {
 	AutoCreateTopics   bool
+	LogLevel           string
 	PartitionsDefault  int
 	RetentionCheckNS   int64
 	ConnsPerAddressMax int // as in netring.Options

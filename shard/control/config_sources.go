@@ -156,6 +156,7 @@ func (c *control) reload() {
 		return
 	}
 	started := &c.started
+	started.LogLevel = settings.LogLevel
 	started.AutoCreateTopics, started.PartitionsDefault, started.RetentionCheckNS = settings.AutoCreateTopics, settings.PartitionsDefault, settings.RetentionCheckNS
 	started.Net.ConnsPerAddressMax, started.Net.AddressLimits = settings.ConnsPerAddressMax, settings.AddressLimits
 	started.Groups = settings.Groups.(GroupOptions)

@@ -110,6 +110,19 @@ func (c *control) describeConfigs(task *task, req *kmsg.DescribeConfigsRequest, 
 				}
 				add(def.Name, kmsg.ConfigType(def.Type), false, def.Doc, from)
 			}
+		case kmsg.ConfigResourceTypeBrokerLogger:
+			node, why, text := c.nodeNamed(asked.ResourceName)
+			if code, message = why, text; code == kafka.None && node < 0 {
+				code, message = kafka.InvalidRequest, "Broker id must not be empty"
+			}
+			if code == kafka.None { // one logger, whose level is a setting
+				add("root", kmsg.ConfigTypeString, true, "The level of the broker's log, which --log-level and a reload of the configuration file set.",
+					[]configValue{{"root", c.started.LogLevel, kmsg.ConfigSourceDynamicBrokerLoggerConfig}})
+			}
+		case kmsg.ConfigResourceTypeClientMetrics:
+			if asked.ResourceName == "" {
+				code, message = kafka.InvalidRequest, "Client metrics subscription name must not be empty"
+			} // otherwise it is a subscription that has nothing: there are none
 		default:
 			code, message = kafka.InvalidRequest, fmt.Sprintf("Unsupported resource type: %d", asked.ResourceType)
 		}
@@ -250,8 +263,8 @@ func listConfigResourcesNames(req *kmsg.ListConfigResourcesRequest) int {
 }
 
 // listConfigResources lists what DescribeConfigs describes, in Kafka's order: groups that
-// have configurations of their own, nodes and topics. Subscriptions to metrics and
-// loggers are types of Kafka's too, and none of either are here.
+// have configurations of their own, nodes' loggers, nodes and topics. Subscriptions to metrics
+// are a type of Kafka's too, and there are none.
 func (c *control) listConfigResources(task *task, req *kmsg.ListConfigResourcesRequest, resp *kmsg.ListConfigResourcesResponse) {
 	if req.Version == 0 {
 		return
@@ -277,9 +290,12 @@ func (c *control) listConfigResources(task *task, req *kmsg.ListConfigResourcesR
 			list(kmsg.ConfigResourceTypeGroupConfig, group)
 		}
 	}
-	if asked(kmsg.ConfigResourceTypeBroker) {
+	for _, kind := range []kmsg.ConfigResourceType{kmsg.ConfigResourceTypeBrokerLogger, kmsg.ConfigResourceTypeBroker} {
+		if !asked(kind) {
+			continue
+		}
 		for _, node := range c.o.ClientNodes(task.from.Listener) {
-			list(kmsg.ConfigResourceTypeBroker, strconv.Itoa(int(node.ID)))
+			list(kind, strconv.Itoa(int(node.ID)))
 		}
 	}
 	if asked(kmsg.ConfigResourceTypeTopic) {

@@ -23,10 +23,16 @@ import (
 //
 // DeleteGroups (42): 2 is flexible, 3 has a message with an error (KIP-1331).
 
-// groupOperations are what may be done to a group, as bits: read, delete, describe.
-// Source: org.apache.kafka.common.acl.AclOperation, and AclEntry.supportedOperations of
-// kafka.security.authorizer.
-const groupOperations = 1<<3 | 1<<6 | 1<<8
+// What may be done to a group, a topic and the cluster, as bits: as nothing is authorized
+// here, all that there is. Source: org.apache.kafka.common.acl.AclOperation (3 read, 4 write,
+// 5 create, 6 delete, 7 alter, 8 describe, 9 cluster action, 10 describe and 11 alter
+// configurations, 12 idempotent write), and AclEntry.supportedOperations of
+// org.apache.kafka.security.authorizer.
+const (
+	groupOperations   = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
+	topicOperations   = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
+	clusterOperations = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
+)
 
 func listGroupsNames(req *kmsg.ListGroupsRequest) int {
 	return len(req.StatesFilter) + len(req.TypesFilter)

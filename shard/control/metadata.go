@@ -16,8 +16,9 @@ import (
 // What clients find their way by: nodes, topics, partitions' leaders, and the coordinator.
 //
 // Metadata (3): in 0 no topics mean all, from 1 on null does. 4 says whether topics may
-// be created, 10 adds topic ids to the answer, 12 lets a request name topics by id
-// alone (KIP-516), 13 has an error for the whole request.
+// be created, 8 says what the client may do (KIP-430; of the cluster only up to 10), 10
+// adds topic ids to the answer, 12 lets a request name topics by id alone (KIP-516), 13
+// has an error for the whole request.
 //
 // FindCoordinator (10): 1 has a kind of coordinator, 4 a list of keys (KIP-699), 5 may be
 // answered with TRANSACTION_ABORTABLE (KIP-890), 6 may ask for the coordinator of a share
@@ -60,6 +61,18 @@ func (c *control) describeMetadata(listener uint8, req *kmsg.MetadataRequest, re
 	}
 	resp.ClusterID = kmsg.StringPtr(c.o.ClusterID)
 	resp.ControllerID = c.o.Nodes[0].ID
+	if req.IncludeClusterAuthorizedOperations {
+		resp.AuthorizedOperations = clusterOperations
+	}
+	if req.IncludeTopicAuthorizedOperations {
+		defer func() {
+			for i := range resp.Topics {
+				if topic := &resp.Topics[i]; topic.ErrorCode == 0 {
+					topic.AuthorizedOperations = topicOperations
+				}
+			}
+		}()
+	}
 	if req.Topics == nil || req.Version == 0 && len(req.Topics) == 0 {
 		for _, topic := range c.state.Topics() {
 			resp.Topics = append(resp.Topics, c.metadataTopic(topic))
@@ -170,6 +183,9 @@ func (c *control) describeCluster(task *task, req *kmsg.DescribeClusterRequest, 
 		return
 	}
 	resp.ClusterID, resp.ControllerID = c.o.ClusterID, c.o.Nodes[0].ID
+	if req.IncludeClusterAuthorizedOperations {
+		resp.ClusterAuthorizedOperations = clusterOperations
+	}
 	for _, node := range c.o.ClientNodes(task.from.Listener) {
 		broker := kmsg.NewDescribeClusterResponseBroker()
 		broker.NodeID, broker.Host, broker.Port = node.ID, node.Host, node.Port
@@ -228,7 +244,7 @@ func (c *control) describeTopicPartitions(_ *task, req *kmsg.DescribeTopicPartit
 			resp.Topics = append(resp.Topics, out)
 			continue
 		}
-		out.TopicID = topic.ID
+		out.TopicID, out.AuthorizedOperations = topic.ID, topicOperations
 		for index := first; int(index) < len(topic.Partitions); index++ {
 			if left == 0 {
 				next(name, index)

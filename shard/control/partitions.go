@@ -170,7 +170,8 @@ func activeProducers(mail shard.Mail, part *kmsg.DescribeProducersResponseTopicP
 		out := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
 		out.ProducerID, out.ProducerEpoch = int64(binary.LittleEndian.Uint64(b)), int32(binary.LittleEndian.Uint32(b[8:]))
 		out.LastSequence = int32(binary.LittleEndian.Uint32(b[12:]))
-		out.LastTimestamp, out.CoordinatorEpoch, out.CurrentTxnStartOffset = -1, -1, -1 // not kept; no transactions
+		out.LastTimestamp = int64(binary.LittleEndian.Uint64(b[16:]))
+		out.CoordinatorEpoch, out.CurrentTxnStartOffset = -1, -1 // no transactions
 		part.ActiveProducers = append(part.ActiveProducers, out)
 		b = b[shard.ProducerMailBytes:]
 	}

@@ -124,6 +124,10 @@ var table = []setting{{
 	doc:   "debug, info, warn or error",
 	field: text{at: func(v *Values) *string { return &v.LogLevel }, initial: "info"},
 	check: func(v *Values) error { _, err := ParseLogLevel(v.LogLevel); return err },
+	set: func(v *Values, o *broker.Options) {
+		level, _ := ParseLogLevel(v.LogLevel)
+		o.LogLevel = level.String() // slog's names are Kafka's
+	},
 }, {
 	name: "log-format", reloads: true,
 	doc:   "{bounds}",
