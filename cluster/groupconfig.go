@@ -9,8 +9,9 @@ import (
 
 // Configurations of groups.
 const (
-	GroupHeartbeatMS = "consumer.heartbeat.interval.ms"
-	GroupSessionMS   = "consumer.session.timeout.ms"
+	GroupAssignmentMS = "consumer.assignment.interval.ms"
+	GroupHeartbeatMS  = "consumer.heartbeat.interval.ms"
+	GroupSessionMS    = "consumer.session.timeout.ms"
 )
 
 // groupConfigsMax is how many groups may have configurations of their own.
@@ -18,10 +19,10 @@ const groupConfigsMax = 8192
 
 // groupDefs are the configurations of a group, sorted by name. Names and bounds:
 // org.apache.kafka.coordinator.group.GroupConfig of Kafka 4.4, without those of share
-// and streams groups, which are not served. Those without a broker's are taken for
-// compatibility: assignments are computed at once, by the coordinator.
+// and streams groups, which are not served. Those without a broker's have a
+// default here: assignments are computed at once, by the coordinator.
 var groupDefs = []ConfigDef{
-	{"consumer.assignment.interval.ms", "", ConfigInt, "0", 0, 15000, nil, "Accepted for compatibility; an assignment is computed whenever members, subscriptions or partitions change."},
+	{GroupAssignmentMS, "", ConfigInt, "0", 0, 15000, nil, "An assignment is computed at most once in this time. Kafka's default is 1000; with 0 who joins gets its partitions at once."},
 	{"consumer.assignor.offload.enable", "", ConfigBool, "false", 0, 0, nil, "Accepted for compatibility; assignments are computed by the coordinator's thread."},
 	{GroupHeartbeatMS, ConsumerHeartbeatMS, ConfigInt, "5000", 1, 1<<31 - 1, nil, "How often members of the consumer protocol are to send heartbeats."},
 	{GroupSessionMS, ConsumerSessionMS, ConfigInt, "45000", 1, 1<<31 - 1, nil, "How long a member of the consumer protocol may be silent."},

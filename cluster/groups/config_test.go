@@ -72,3 +72,60 @@ func TestGroupConfigs(t *testing.T) {
 		b.restart()
 	}
 }
+
+// TestAssignmentInterval: a group that has an interval computes its assignment at the first heartbeat after it, and a group that has none computes it at once.
+func TestAssignmentInterval(t *testing.T) {
+	b := newBench(t)
+	made, refusal := b.state.PlanCreate("t", 4, 1, nil, id(1), roomy)
+	if refusal != nil {
+		t.Fatal(refusal.Message)
+	}
+	b.apply(made)
+	cmd, refusal := b.state.PlanConfigureGroup("g", 0, []cluster.ConfigEdit{{Op: cluster.ConfigSet, Name: cluster.GroupAssignmentMS, Value: "1000"}}, false, func(string) int64 { return -1 }, roomy)
+	if refusal != nil {
+		t.Fatal(refusal.Message)
+	}
+	b.apply(cmd)
+	epochs := map[string]int32{}
+	beat := func(group, id string) (has int, epoch int32) {
+		t.Helper()
+		req := &ConsumerRequest{Group: group, MemberID: id, Epoch: epochs[group+id], RebalanceTimeoutMS: -1, Owned: []cluster.TopicPartitions{}}
+		if req.Epoch == 0 {
+			req.RebalanceTimeoutMS, req.Topics = 1000, []string{"t"}
+		}
+		b.c.ConsumerHeartbeat(b.at, 1, req)
+		for _, e := range b.c.Effects() {
+			if e.Store {
+				b.held = append(b.held, e.Change)
+			} else if r := e.Reply.(*ConsumerReply); r.Code != 0 {
+				t.Fatalf("%s of %s: %d %s", id, group, r.Code, r.Why)
+			}
+		}
+		b.release(0)
+		for _, e := range b.c.Effects() {
+			epochs[group+id] = e.Reply.(*ConsumerReply).Epoch
+		}
+		info, _ := b.c.DescribeConsumer(group)
+		for _, m := range info.Members {
+			if m.ID == id {
+				for _, topic := range m.Target {
+					has += len(topic.Partitions)
+				}
+			}
+		}
+		return has, info.AssignmentEpoch
+	}
+	for group, waits := range map[string]bool{"g": true, "h": false} {
+		if has, at := beat(group, "a"); has != 4 || at != 1 {
+			t.Errorf("the first member of %s is to have %d partitions, by assignment %d", group, has, at)
+		}
+		b.at.NowMS += 999
+		if has, at := beat(group, "b"); waits != (has == 0 && at == 1) || !waits && (has != 2 || at != 2) {
+			t.Errorf("a second member of %s is to have %d partitions at once, by assignment %d", group, has, at)
+		}
+		b.at.NowMS++
+		if has, at := beat(group, "b"); has != 2 || at != 2 {
+			t.Errorf("when the interval of %s is over the second member is to have %d partitions, by assignment %d", group, has, at)
+		}
+	}
+}

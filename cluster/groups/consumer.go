@@ -41,6 +41,7 @@ type consumerGroup struct {
 	members         []*consumerMember          // sorted by id
 	static          map[string]*consumerMember // by instance id
 	owners          map[slot]*consumerMember   // the member that may use a partition
+	computedMS      int64                      // when targets were last assigned in this life; -Never: never
 	seen            uint64                     // State.TopicChanges when topics were last resolved
 
 	// What the next stored change has to contain: with dirty the group's epochs,
@@ -177,7 +178,7 @@ func (c *Coordinator) refuseConsumer(ticket uint64, code kafka.ErrorCode, why st
 }
 
 func newConsumerGroup(epoch int32) *consumerGroup {
-	return &consumerGroup{epoch: epoch, assigned: epoch, static: map[string]*consumerMember{}, owners: map[slot]*consumerMember{}, seen: ^uint64(0), whole: true}
+	return &consumerGroup{epoch: epoch, assigned: epoch, static: map[string]*consumerMember{}, owners: map[slot]*consumerMember{}, computedMS: -Never, seen: ^uint64(0), whole: true}
 }
 
 // heartbeatConsumer handles a join or a heartbeat. The group changes only after
@@ -269,7 +270,7 @@ func (c *Coordinator) admit(group *group, consumer *consumerGroup, old, member *
 		if bump || hash != consumer.hash {
 			epoch++
 		}
-		if epoch > consumer.assigned {
+		if epoch > consumer.assigned && !c.awaitsInterval(group, consumer, members, topics, in) {
 			targets = assign(preferred(members), topics, in)
 			bytes := consumerBytes(members, targets)
 			if bytes+cluster.GroupFixedBytes+len(group.id) > c.options.GroupBytesMax {
@@ -313,10 +314,31 @@ func (c *Coordinator) admit(group *group, consumer *consumerGroup, old, member *
 				other.Target, other.dirty = targets[i], true
 			}
 		}
-		consumer.assigned, consumer.dirty = epoch, true
+		consumer.assigned, consumer.dirty, consumer.computedMS = epoch, true, c.at.NowMS
 	}
 	c.reconcile(consumer, member, owned)
 	return 0, ""
+}
+
+// awaitsInterval says that a group's next assignment is not computed yet, because one was
+// within the group's interval (KIP-1263): it is at the first heartbeat after that, and until
+// then a new member has no partitions. An assignment that might not fit what can be stored of
+// a group is computed at once, so that it is the member that joins who is refused, and not
+// the members whose heartbeats come later.
+func (c *Coordinator) awaitsInterval(group *group, consumer *consumerGroup, members []*consumerMember, topics []assignTopic, in []assignMember) bool {
+	interval := c.state.GroupNumber(group.id, cluster.GroupAssignmentMS, 0)
+	if interval == 0 || consumer.computedMS == -Never || c.at.NowMS-consumer.computedMS >= interval {
+		return false
+	}
+	most := make([][]cluster.TopicPartitions, len(members)) // each has some of each topic, and the first one all partitions
+	for i := range members {
+		most[i] = make([]cluster.TopicPartitions, len(in[i].topics))
+	}
+	for _, topic := range topics {
+		most[0] = append(most[0], cluster.TopicPartitions{Partitions: make([]int32, topic.partitions)})
+	}
+	bytes := consumerBytes(members, most)
+	return bytes+cluster.GroupFixedBytes+len(group.id) <= c.options.GroupBytesMax && c.hasBytes(bytes-group.bytes)
 }
 
 // claimant is the member that sent a request, nil for a new one, or why the
