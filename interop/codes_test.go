@@ -193,6 +193,7 @@ func TestCodes(t *testing.T) {
 	nowhere.Topics = append(nowhere.Topics, gone)
 	zstd := batchOf("compressed")
 	zstd.Attributes |= 4
+	zstd.Records = append([]byte{0x28, 0xb5, 0x2f, 0xfd}, zstd.Records...)
 	wide := bytesOf(batchOf(strings.Repeat("x", 1048588-75)))
 	if len(wide) <= 1<<20 || len(wide) > 1048588 {
 		t.Fatalf("the batch has %d bytes", len(wide))

@@ -2,6 +2,7 @@ package interop
 
 import (
 	"bytes"
+	"compress/gzip"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -372,4 +373,45 @@ func TestNamesWithoutEnd(t *testing.T) {
 		t.Errorf("producers of one partition named 1000 times: %d answers", answered)
 	}
 	v.unhurt(t, "names without end")
+}
+
+// TestBadCompression: a compressed batch of which it can be seen without opening it that nobody can is refused, and nothing of it is stored; what is wrong
+// further inside is not seen.
+func TestBadCompression(t *testing.T) {
+	needReal(t, "it opens none")
+	b := sharedBroker(t)
+	topic := topicName(t)
+	leader := createTopic(t, b, topic, 1)
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	w.Write(batchOf("one", "two").Records)
+	w.Close()
+	batch := func(codec int16, count int32, body []byte) []byte {
+		x := batchOf("one", "two")
+		x.Attributes, x.NumRecords, x.LastOffsetDelta, x.Records = codec, count, count-1, body
+		return bytesOf(x)
+	}
+	for _, c := range []struct {
+		what string
+		raw  []byte
+		want int16
+	}{
+		{"no body", batch(1, 2, nil), kerr.InvalidRecord.Code},
+		{"gzip that says lz4", batch(3, 2, zipped.Bytes()), kerr.InvalidRecord.Code},
+		{"gzip that says zstd", batch(4, 2, zipped.Bytes()), kerr.InvalidRecord.Code},
+		{"records that are not compressed", batch(1, 2, batchOf("one", "two").Records), kerr.InvalidRecord.Code},
+		{"two billion records", batch(1, 1<<31-1, zipped.Bytes()), kerr.InvalidRecord.Code},
+		{"three records that are two", batch(1, 3, zipped.Bytes()), 0}, // unread until something opens it
+		{"a stream that is cut", batch(1, 2, zipped.Bytes()[:zipped.Len()-6]), 0},
+		{"whole", batch(1, 2, zipped.Bytes()), 0},
+	} {
+		end := endOf(t, leader, topic)
+		p := mustAsk[*kmsg.ProduceResponse](t, dialTo(t, leader), produceRequest(topic, 8, -1, c.raw)).Topics[0].Partitions[0]
+		if p.ErrorCode != c.want {
+			t.Errorf("%s: error %d, want %d", c.what, p.ErrorCode, c.want)
+		}
+		if now := endOf(t, leader, topic); (now > end) != (c.want == 0) {
+			t.Errorf("%s: the log ended at %d, and ends at %d", c.what, end, now)
+		}
+	}
 }

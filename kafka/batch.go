@@ -199,12 +199,46 @@ func ValidateBatch(b []byte, max int, h *Batch) ErrorCode {
 		return UnsupportedCompressionType
 	case h.Codec() == 0 && !wholeRecords(b[BatchHeaderBytes:], h):
 		return InvalidRecord
+	case h.Codec() != 0 && !mayOpen(b[BatchHeaderBytes:], h):
+		return InvalidRecord
 	case h.Attributes&attributeAppendTime != 0:
 		return InvalidTimestamp // only brokers set it
 	case h.Attributes&attributeTransactional != 0:
 		return InvalidTxnState // no transaction is open: there are none
 	}
 	return None
+}
+
+// codecRatio bounds how many bytes come out of one byte of each codec: of gzip 258 bytes of
+// two bits (RFC 1951), of snappy 64 bytes of three, of lz4 255 of one, of zstd a block of
+// 128 KiB of four (RFC 8878).
+var codecRatio = [codecMax + 1]int64{1: 1032, 2: 64, 3: 256, 4: 1 << 16}
+
+// recordBytesLeast is the size of the smallest record: seven fields of a byte each.
+const recordBytesLeast = 7
+
+// mayOpen says whether b may be the compressed records of a batch, as far as that is seen
+// without opening it: it begins as its codec's streams do, and that many records can come out
+// of that many bytes.
+func mayOpen(b []byte, h *Batch) bool {
+	records, most := int64(h.Count)*recordBytesLeast, int64(len(b))*codecRatio[h.Codec()]
+	switch h.Codec() {
+	case 1: // gzip
+		return len(b) >= 18 && b[0] == 0x1f && b[1] == 0x8b && b[2] == 8 && records <= most
+	case 2: // snappy
+		if len(b) >= 16 && string(b[:8]) == "\x82SNAPPY\x00" { // Java's framing
+			return records <= most
+		}
+		size, n := binary.Uvarint(b) // snappy's own: the size of what is in it
+		return n > 0 && n < len(b) && size <= math.MaxInt32 && records <= int64(size) && int64(size) <= most
+	case 3: // lz4
+		return len(b) >= 11 && binary.LittleEndian.Uint32(b) == 0x184d2204 && records <= most
+	}
+	if len(b) < 9 {
+		return false
+	}
+	magic := binary.LittleEndian.Uint32(b)
+	return (magic == 0xfd2fb528 || magic&^0xf == 0x184d2a50) && records <= most // a frame, or one that is skipped
 }
 
 // wholeRecords says whether b is exactly as many uncompressed records as the header says,
