@@ -62,12 +62,13 @@ type slot struct {
 type consumerMember struct {
 	cluster.ConsumerMember
 	regex    *regexp.Regexp
-	deadline int64 // of its session
-	revokeBy int64 // deadline of revoking partitions
-	joinBy   int64 // of a member that speaks the classic protocol: deadline of its join
-	syncBy   int64 // and of its sync
-	dirty    bool  // it has changes that are not stored
-	counted  int   // its part of Coordinator.bytes
+	deadline int64          // of its session
+	revokeBy int64          // deadline of revoking partitions
+	since    map[slot]int32 // by each partition of Assigned and Revoking: the member's epoch when it got it; nil: it has no epoch
+	joinBy   int64          // of a member that speaks the classic protocol: deadline of its join
+	syncBy   int64          // and of its sync
+	dirty    bool           // it has changes that are not stored
+	counted  int            // its part of Coordinator.bytes
 }
 
 // ConsumerRequest is a ConsumerGroupHeartbeat request. A nil field did not change.
@@ -209,13 +210,13 @@ func (c *Coordinator) heartbeatConsumer(group *group, ticket uint64, req *Consum
 		*member = *old
 	}
 	if old == nil || req.Epoch == cluster.EpochJoin && old.ID != req.MemberID { // a new member, or a static member that is back under another id
-		member.ID, member.Epoch, member.PreviousEpoch, member.State = req.MemberID, 0, 0, cluster.MemberStable
+		member.ID, member.Epoch, member.PreviousEpoch, member.State, member.since = req.MemberID, 0, 0, cluster.MemberStable, nil
 		if req.MemberID == "" {
 			member.ID = req.NewID
 		}
 	}
 	if member.Epoch == cluster.EpochAway { // a static member that is back under the same id
-		member.Epoch, member.PreviousEpoch, member.State = 0, 0, cluster.MemberStable
+		member.Epoch, member.PreviousEpoch, member.State, member.since = 0, 0, cluster.MemberStable, nil
 	}
 	if !member.take(req) {
 		c.refuseConsumer(ticket, kafka.InvalidRegularExpression, "SubscribedTopicRegex is no regular expression that is understood here.")
@@ -532,7 +533,15 @@ func (c *Coordinator) dropAllPending(group *group) {
 // learnConsumer sets what members of the consumer protocol subscribe to.
 func (g *group) learnConsumer(names []string) { g.subscribed, g.knows = names, true }
 
+// own notes that a member may use what is in its Assigned and Revoking. What it could use
+// before it has since the epoch that it had then. After a start that is not known, and it has
+// everything since the epoch that was stored.
 func (x *consumerGroup) own(member *consumerMember) {
+	since := member.since
+	member.since = nil
+	if member.Epoch > 0 {
+		member.since = map[slot]int32{}
+	}
 	for _, all := range [][]cluster.TopicPartitions{member.Assigned, member.Revoking} {
 		for _, topic := range all {
 			for _, partition := range topic.Partitions {
@@ -541,6 +550,14 @@ func (x *consumerGroup) own(member *consumerMember) {
 					panic("cluster: a partition with two owners")
 				}
 				x.owners[at] = member
+				if member.since == nil {
+					continue
+				}
+				epoch, had := since[at]
+				if !had {
+					epoch = member.Epoch
+				}
+				member.since[at] = epoch
 			}
 		}
 	}
@@ -604,10 +621,10 @@ func (c *Coordinator) reconcile(consumer *consumerGroup, member *consumerMember,
 			}
 		}
 	}
-	consumer.own(member)
 	if epoch != member.Epoch {
 		member.PreviousEpoch, member.Epoch = member.Epoch, epoch
 	}
+	consumer.own(member)
 	member.dirty = member.dirty || !member.ConsumerMember.Equal(&was)
 }
 
@@ -814,6 +831,35 @@ func (x *consumerGroup) validateConsumer(memberID string, epoch int32) (code kaf
 		return kafka.IllegalGeneration
 	case member.Epoch != epoch:
 		return kafka.StaleMemberEpoch
+	}
+	return 0
+}
+
+// validateConsumerCommit checks the id and the epoch of a member that commits offsets of
+// these topics. A commit may be under way while a heartbeat raises the member's epoch, so an
+// earlier epoch is good for partitions that the member has had since then (KIP-1251). Kafka's
+// are the rules: the whole commit is refused if one of its partitions is not the member's, or
+// came to it later. With the member's present epoch partitions are not looked at.
+func (c *Coordinator) validateConsumerCommit(x *consumerGroup, req *CommitRequest, topics []cluster.GroupTopic) (code kafka.ErrorCode) {
+	code = x.validateConsumer(req.MemberID, req.Generation)
+	if code != kafka.StaleMemberEpoch || c.options.Faults.LateCommitRefused {
+		return code
+	}
+	member := x.member(req.MemberID)
+	if req.Generation > member.Epoch || req.Generation < 0 {
+		return code
+	}
+	for i := range topics {
+		topic, ok := c.state.Topic(topics[i].Name)
+		if !ok {
+			return code
+		}
+		for k := range topics[i].Offsets {
+			since, has := member.since[slot{topic.ID, topics[i].Offsets[k].Partition}]
+			if !has || since > req.Generation && !c.options.Faults.AssignedSinceEver {
+				return code
+			}
+		}
 	}
 	return 0
 }

@@ -62,6 +62,8 @@ type Faults struct {
 	SyncForgotten      bool // only the leader is told the assignment
 	AssignedUnreleased bool // a partition is assigned before its owner has revoked it
 	StaleEpochTaken    bool // a commit's member epoch is not checked
+	LateCommitRefused  bool // a commit that was under way while the member's epoch rose is refused
+	AssignedSinceEver  bool // a member's partitions count as its own since its first epoch
 	SessionsNeverEnd   bool // sessions of members of the consumer protocol never time out
 	UpgradeForgets     bool // a group that changes to the consumer protocol forgets what its members have
 	EmptyGroupsStay    bool // empty groups without offsets make no room for others
@@ -529,7 +531,7 @@ func (c *Coordinator) Commit(at Time, ticket uint64, req *CommitRequest, topics 
 	group, ok := c.group(req.Group)
 	switch {
 	case ok:
-		if code := c.validateCommit(group, req); code != 0 {
+		if code := c.validateCommit(group, req, topics); code != 0 {
 			return code
 		}
 	case req.Generation >= 0 && req.KnowsGroupIDNotFound:

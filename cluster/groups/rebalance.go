@@ -201,8 +201,8 @@ func (g *group) validate(memberID, instanceID string) (code kafka.ErrorCode) {
 	return 0
 }
 
-// validateCommit says whether the client may commit.
-func (c *Coordinator) validateCommit(group *group, req *CommitRequest) (code kafka.ErrorCode) {
+// validateCommit says whether the client may commit offsets of these topics.
+func (c *Coordinator) validateCommit(group *group, req *CommitRequest, topics []cluster.GroupTopic) (code kafka.ErrorCode) {
 	if req.Generation < 0 && group.state == Empty {
 		return 0 // a client outside the group: no member's offsets are overwritten
 	}
@@ -210,7 +210,7 @@ func (c *Coordinator) validateCommit(group *group, req *CommitRequest) (code kaf
 		if member := group.consumer.member(req.MemberID); member != nil && member.Classic == nil && !req.KnowsGroupIDNotFound {
 			return kafka.UnsupportedVersion // it takes the epoch for a generation
 		}
-		code := group.consumer.validateConsumer(req.MemberID, req.Generation)
+		code := c.validateConsumerCommit(group.consumer, req, topics)
 		if (code == kafka.StaleMemberEpoch || code == kafka.IllegalGeneration) && c.options.Faults.StaleEpochTaken {
 			return 0
 		}

@@ -29,10 +29,12 @@ type consumer struct {
 	instance string
 	id       string
 	epoch    int32
-	last     int32              // an epoch before that one; 0: none
-	uses     map[partition]bool // partitions that it may still use
-	has      map[partition]bool // its last assignment; it has to release the others
-	full     bool               // its next heartbeat has to have all fields
+	last     int32               // an epoch before that one; 0: none
+	uses     map[partition]bool  // partitions that it may still use
+	since    map[partition]grant // since when it has been assigned what it was assigned last
+	lastLife int                 // the broker's life in which it was in epoch last
+	has      map[partition]bool  // its last assignment; it has to release the others
+	full     bool                // its next heartbeat has to have all fields
 
 	// classic says that it uses the classic protocol, in which it releases all
 	// partitions before it joins again. Its epoch is its generation.
@@ -44,6 +46,13 @@ type consumer struct {
 	heard ioring.Instant // when it sent the last request that was answered
 	conn  *conn
 	waits bool
+}
+
+// grant is when a member was given a partition, as far as it knows: an epoch, and a life of the
+// broker.
+type grant struct {
+	epoch int32
+	life  int
 }
 
 type partition struct {
@@ -67,7 +76,7 @@ func (s *brokerSim) makeConsumers() {
 
 // out makes it leave the group and use no partition.
 func (m *consumer) out() {
-	m.id, m.epoch, m.last, m.uses, m.has, m.full = "", 0, 0, nil, nil, false
+	m.id, m.epoch, m.last, m.uses, m.has, m.since, m.full = "", 0, 0, nil, nil, nil, false
 	m.joined, m.stable, m.others = false, false, nil
 }
 
@@ -140,7 +149,7 @@ func (s *brokerSim) actConsumer(m *consumer, calm bool) error {
 		}
 	}
 	if m.epoch == 0 {
-		m.uses, m.has = nil, nil
+		m.uses, m.has, m.since = nil, nil, nil
 	} else if calm || s.rng.IntN(2) == 0 {
 		m.uses = m.has // it has released the others
 	}
@@ -180,9 +189,10 @@ func (s *brokerSim) commitConsumer(m *consumer) {
 	if m.classic {
 		req.Version = 7
 	}
-	stale := m.last > 0 && s.rng.IntN(4) == 0
+	stale, late := m.last > 0 && s.rng.IntN(4) == 0, false
 	if stale {
 		req.Generation = m.last
+		stale, late = s.earlierEpoch(m, partition{o.part.topic.id, o.part.index})
 	}
 	s.commits++
 	o.offered, o.busy, m.waits = s.commits, true, true
@@ -191,7 +201,23 @@ func (s *brokerSim) commitConsumer(m *consumer) {
 	t := kmsg.NewOffsetCommitRequestTopic()
 	t.Topic, t.Partitions = o.part.topic.name, append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
-	m.conn.ask(req, owed{note: &groupAsk{consumer: m, group: m.group, offset: o, serial: s.commits, stale: stale}})
+	m.conn.ask(req, owed{note: &groupAsk{consumer: m, group: m.group, offset: o, serial: s.commits, stale: stale, late: late}})
+}
+
+// earlierEpoch says whether a commit of a partition in the member's last epoch has to be
+// refused, and whether it has to be taken: it may have been under way when the epoch rose
+// (KIP-1251). The broker does not remember over a restart since when a member has a partition.
+func (s *brokerSim) earlierEpoch(m *consumer, p partition) (refused, taken bool) {
+	since, had := m.since[p]
+	if m.classic || !had || since.epoch > m.last {
+		return true, false
+	}
+	if m.uses[p] {
+		return false, since.life == s.lives && m.lastLife == s.lives
+	}
+	// It has given the partition up. The broker may not know it yet, but once another member
+	// may use it, it does.
+	return slices.ContainsFunc(s.consumers, func(o *consumer) bool { return o != m && o.uses[p] }), false
 }
 
 // beaten checks the response to a heartbeat.
@@ -220,14 +246,18 @@ func (s *brokerSim) beaten(m *consumer, r *kmsg.ConsumerGroupHeartbeatResponse, 
 		return fmt.Errorf("WENT BACK: %s of %s was at epoch %d and is at %d", m.id, m.group.name, m.epoch, r.MemberEpoch)
 	}
 	if r.MemberEpoch > m.epoch {
-		m.last = m.epoch
+		m.last, m.lastLife = m.epoch, s.lives
 	}
 	m.epoch, m.heard, m.full = r.MemberEpoch, m.sent, false
 	if r.Assignment == nil {
 		return nil
 	}
+	had := m.has
 	m.has = map[partition]bool{}
 	uses := map[partition]bool{}
+	if m.since == nil {
+		m.since = map[partition]grant{}
+	}
 	for p := range m.uses {
 		uses[p] = true
 	}
@@ -235,6 +265,9 @@ func (s *brokerSim) beaten(m *consumer, r *kmsg.ConsumerGroupHeartbeatResponse, 
 		for _, i := range t.Partitions {
 			p := partition{t.TopicID, i}
 			m.has[p], uses[p] = true, true
+			if !had[p] {
+				m.since[p] = grant{m.epoch, s.lives}
+			}
 			if err := s.mayUse(m, p); err != nil {
 				return err
 			}

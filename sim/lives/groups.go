@@ -58,7 +58,8 @@ type groupMember struct {
 type groupAsk struct {
 	member   *groupMember // nil: from a client that is no member, or
 	consumer *consumer    // of the consumer protocol
-	stale    bool         // with an earlier epoch
+	stale    bool         // with an earlier epoch, which has to be refused
+	late     bool         // with an earlier epoch, which is good all the same
 	group    *groupBook
 	offset   *offsetBook // of a commit
 	serial   int64
@@ -448,6 +449,8 @@ func (s *brokerSim) committed(a *groupAsk, code int16, down func(int16) bool) er
 		o.maybe = append(o.maybe, a.serial)
 	case a.consumer != nil && (code == codeUnknownMember || code == codeNoGroup):
 		a.consumer.out()
+	case a.consumer != nil && code == codeStaleEpoch && a.late && o.part.topic.fate == open:
+		return fmt.Errorf("REFUSED: a commit of %s to %s of a partition that it has had all the while", a.consumer.id, a.group.name)
 	case a.consumer != nil && code == codeStaleEpoch: // it learns of the new epoch by its next heartbeat
 	case a.consumer != nil && a.consumer.classic && (code == codeGeneration || code == codeRebalance || code == codeFenced):
 	case m != nil && (code == codeUnknownMember || code == codeFenced):
