@@ -143,12 +143,12 @@ func consume(cmd *cobra.Command, opts *options, want consumeOptions, topics []st
 	} else if _, err := c.conn.metadata(topics...); err != nil {
 		return err
 	}
-	c.out = bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
-	defer c.out.Flush()
 	// Until here a signal ends the process.
 	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends it at once
+	c.out = bufio.NewWriterSize(&interruptibleWriter{ctx: ctx, to: cmd.OutOrStdout()}, 64<<10)
+	defer c.out.Flush()
 	c.heardAt = time.Now()
 	for {
 		if over, err := c.poll(ctx); err != nil || over {
@@ -216,8 +216,8 @@ func (c *consumption) poll(ctx context.Context) (over bool, err error) {
 	if len(done) > 0 {
 		c.heardAt = time.Now()
 	}
-	if errors.Is(err, unix.EPIPE) {
-		return true, nil // the reader of the pipe has closed it, as head does
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, errUnread) {
+		return true, nil // the reader of the pipe has closed it, as head does, or does not read after a signal
 	}
 	if c.want.group != "" {
 		if err == nil {

@@ -4,8 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
+	"time"
 )
+
+// unreadMax is how long output may stay unread after a signal.
+const unreadMax = time.Second
 
 // interruptible is a reader whose Read ends with a context, even while it waits for a
 // terminal or a pipe. What the waiting read gets afterwards is lost, so it is for a
@@ -68,6 +73,39 @@ func (r *interruptible) Read(into []byte) (int, error) {
 		r.more <- struct{}{}
 	}
 	return n, nil
+}
+
+// errUnread is that nobody reads what is written, after a signal.
+var errUnread = errors.New("the output is not read")
+
+// interruptibleWriter is a writer whose Write ends a moment after a context, even while
+// it waits for the reader of a pipe. After errUnread it is not to be used.
+type interruptibleWriter struct {
+	ctx context.Context
+	to  io.Writer
+}
+
+func (w *interruptibleWriter) Write(text []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		n, err := w.to.Write(text)
+		done <- result{n, err}
+	}()
+	select {
+	case r := <-done:
+		return r.n, r.err
+	case <-w.ctx.Done():
+	}
+	select {
+	case r := <-done:
+		return r.n, r.err
+	case <-time.After(unreadMax):
+		return 0, errUnread
+	}
 }
 
 // withoutMark is a reader of text without the byte order mark that some editors begin

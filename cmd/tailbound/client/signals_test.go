@@ -87,6 +87,7 @@ func TestOldRecords(t *testing.T) {
 
 // A command that waits for input ends on a signal, and has written what came.
 func TestSignalsWhileWaitingForInput(t *testing.T) {
+	t.Parallel()
 	b := program.Start(t)
 	w := kafkaWorld{t, b.Addr}
 	w.run("", "topic", "create", "orders")
@@ -147,6 +148,7 @@ func TestSignalsWhileWaitingForInput(t *testing.T) {
 // A broker that goes, or stops answering, holds up no command for longer than
 // --timeout, and none ignores a signal meanwhile.
 func TestBrokerGoesAway(t *testing.T) {
+	t.Parallel()
 	b := program.Start(t)
 	w := kafkaWorld{t, b.Addr}
 	w.run("", "topic", "create", "orders", "large")
@@ -157,7 +159,7 @@ func TestBrokerGoesAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	toEnd := &command{Cmd: exec.Command(program.Path, "consume", "large", "-e", "--timeout", "2s", "--brokers", b.Addr), said: &program.Output{}, ended: make(chan struct{})}
+	toEnd := &command{Cmd: exec.Command(program.Path, "consume", "large", "-e", "--timeout", "5s", "--brokers", b.Addr), said: &program.Output{}, ended: make(chan struct{})}
 	toEnd.Stdout, toEnd.Stderr = writer, toEnd.said
 	w.start(toEnd)
 	writer.Close()
@@ -166,7 +168,7 @@ func TestBrokerGoesAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	following, member := w.begin("consume", "orders"), w.begin("consume", "orders", "-g", "g")
-	timed, signalled := w.begin("produce", "orders", "--timeout", "2s"), w.begin("produce", "orders")
+	timed, signalled := w.begin("produce", "orders", "--timeout", "5s"), w.begin("produce", "orders")
 	for i, c := range []*command{timed, signalled} {
 		io.WriteString(c.in, "before\n")
 		program.Await(t, func() bool { return strings.Count(following.out.String(), "before\n") == i+1 })
@@ -180,7 +182,7 @@ func TestBrokerGoesAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if status := toEnd.status(); status != 1 || !strings.Contains(toEnd.said.String(), "no answer within 2s: node ") {
+	if status := toEnd.status(); status != 1 || !strings.Contains(toEnd.said.String(), "no answer within 5s: node ") {
 		t.Errorf("consume -e: exit status %d\n%s", status, toEnd.said)
 	}
 	if n := bytes.Count(rest, []byte("\n")); n >= 160 {
@@ -189,7 +191,7 @@ func TestBrokerGoesAway(t *testing.T) {
 	for _, c := range []*command{timed, signalled} {
 		io.WriteString(c.in, "after\nafter\n")
 	}
-	if status := timed.status(); status != 1 || !strings.Contains(timed.said.String(), "2 of 3 records were not acknowledged: no answer within 2s: node ") {
+	if status := timed.status(); status != 1 || !strings.Contains(timed.said.String(), "2 of 3 records were not acknowledged: no answer within 5s: node ") {
 		t.Errorf("produce: exit status %d\n%s", status, timed.said)
 	}
 	for what, c := range map[string]*command{"produce": signalled, "consume": following, "consume -g": member} {
@@ -203,8 +205,36 @@ func TestBrokerGoesAway(t *testing.T) {
 	}
 }
 
+// A signal ends consume where nobody reads what it prints.
+func TestSignalWhileNobodyReads(t *testing.T) {
+	t.Parallel()
+	b := program.Start(t)
+	w := kafkaWorld{t, b.Addr}
+	w.run("", "topic", "create", "large")
+	w.run(strings.Repeat(strings.Repeat("0123456789abcdef", 4096)+"\n", 16), "produce", "large")
+	for _, args := range [][]string{{"consume", "large"}, {"consume", "large", "-e"}, {"consume", "large", "-g", "g"}} {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer reader.Close()
+		c := &command{Cmd: exec.Command(program.Path, append(args, "--brokers", b.Addr)...), said: &program.Output{}, ended: make(chan struct{})}
+		c.Stdout, c.Stderr = writer, c.said
+		w.start(c)
+		writer.Close()
+		if _, err := io.ReadFull(reader, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		c.Process.Signal(syscall.SIGTERM)
+		if status := c.status(); status != 0 {
+			t.Errorf("%v: exit status %d\n%s", args, status, c.said)
+		}
+	}
+}
+
 // The rest of a topic is deleted while it is consumed to its end: that is the end.
 func TestDeletedUpToTheEnd(t *testing.T) {
+	t.Parallel()
 	b := program.Start(t)
 	w := kafkaWorld{t, b.Addr}
 	w.run("", "topic", "create", "large")
@@ -213,7 +243,7 @@ func TestDeletedUpToTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &command{Cmd: exec.Command(program.Path, "consume", "large", "-e", "--timeout", "2s", "--brokers", b.Addr), said: &program.Output{}, ended: make(chan struct{})}
+	c := &command{Cmd: exec.Command(program.Path, "consume", "large", "-e", "--timeout", "5s", "--brokers", b.Addr), said: &program.Output{}, ended: make(chan struct{})}
 	c.Stdout, c.Stderr = writer, c.said
 	w.start(c)
 	writer.Close()
