@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -349,7 +350,7 @@ var refusals = map[int16]bool{
 // refuses verifies that records are refused, that nothing of them is stored, and that the connection lives on.
 func (v *victim) refuses(t *testing.T, name string, records []byte) {
 	t.Helper()
-	for _, version := range []int16{3, 9} {
+	for _, version := range []int16{3, 8, 9} {
 		w := dialTo(t, v.leader)
 		resp, err := w.ask(produceRequest(v.topic, version, -1, records))
 		if err != nil {
@@ -361,6 +362,9 @@ func (v *victim) refuses(t *testing.T, name string, records []byte) {
 		if !refusals[code] || exact && code != want.Code {
 			t.Errorf("%s (v%d): error %d (%v)", name, version, code, kerr.ErrorForCode(code))
 		}
+		if why := resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorMessage; version >= 8 && (why == nil || !strings.HasPrefix(*why, v.topic+"/0: ") || len(*why) < len(v.topic)+10) {
+			t.Errorf("%s (v%d): no message says why: %v", name, version, why)
+		}
 		if _, err := w.ask(kmsg.NewPtrApiVersionsRequest()); err != nil {
 			t.Errorf("%s (v%d): the connection after it: %v", name, version, err)
 		}
@@ -369,6 +373,138 @@ func (v *victim) refuses(t *testing.T, name string, records []byte) {
 		t.Errorf("%s: the end is %d, was %d: it was stored", name, end, v.end)
 		v.end = end
 	}
+}
+
+// TestRefusedBatchesSayWhy: from Produce 8 on every refused batch is answered with what is wrong, with numbers, and with the record where it is one.
+func TestRefusedBatchesSayWhy(t *testing.T) {
+	needReal(t, "it says nothing")
+	b := sharedBroker(t)
+	adm := admin(t, b)
+	topic, strict, elsewhere := topicName(t), topicName(t)+".strict", topicName(t)+".many"
+	leader := createTopic(t, b, topic, 1)
+	strictLeader := configured(t, b, adm, strict, map[string]string{"max.message.bytes": "1000", "message.timestamp.before.max.ms": "3600000"})
+	createTopic(t, b, elsewhere, 8)
+	good := bytesOf(batchOf("one", "two"))
+	edited := func(do func(b *kmsg.RecordBatch)) []byte {
+		b := batchOf("one", "two")
+		do(&b)
+		return bytesOf(b)
+	}
+	id := adminTopicID(t, adm, topic)
+	broken := batchOf("one", "two", "three")
+	at := bytes.Index(broken.Records, []byte("two"))
+	broken.Records[at-2] = 0x7e // the length of the value
+	for version := int16(8); version <= 13; version++ {
+		for _, c := range []struct {
+			what    string
+			leader  string
+			records []byte
+			change  func(req *kmsg.ProduceRequest)
+			record  int32 // -1: none
+			says    string
+		}{
+			{"too large", strictLeader, bytesOf(batchOf(strings.Repeat("x", 2000))), func(req *kmsg.ProduceRequest) { req.Topics[0].Topic = strict }, -1, "bytes, and max.message.bytes is 1000"},
+			{"too old", strictLeader, batchAt(time.Now().UnixMilli(), 1000), func(req *kmsg.ProduceRequest) { req.Topics[0].Topic = strict }, 1, strict + "/0: the timestamp 1000 is not within message.timestamp.before.max.ms 3600000"},
+			{"a flipped bit", leader, append(bytes.Clone(good[:len(good)-1]), good[len(good)-1]^1), nil, -1, topic + "/0: the record batch does not match its checksum"},
+			{"a record that is none", leader, bytesOf(broken), nil, 1, topic + "/0: a record is not what"},
+			{"a codec that is none", leader, edited(func(b *kmsg.RecordBatch) { b.Attributes |= 5 }), nil, -1, "codec"},
+			{"a sequence number that is not next", leader, edited(func(b *kmsg.RecordBatch) { b.ProducerID, b.ProducerEpoch, b.FirstSequence = 777, 3, 40 }), nil, -1, ""},
+			{"one too far", leader, edited(func(b *kmsg.RecordBatch) { b.ProducerID, b.ProducerEpoch, b.FirstSequence = 777, 3, 77 }), nil, -1, topic + "/0: sequence number 77 is not the next one of producer 777 in its epoch 3"},
+			{"an older epoch", leader, edited(func(b *kmsg.RecordBatch) { b.ProducerID, b.ProducerEpoch, b.FirstSequence = 777, 2, 0 }), nil, -1, topic + "/0: epoch 2 of producer 777"},
+			{"acks", leader, good, func(req *kmsg.ProduceRequest) { req.Acks = 7 }, -1, topic + "/0: acks is 7"},
+			{"a transactional id", leader, good, func(req *kmsg.ProduceRequest) { req.TransactionID = kmsg.StringPtr("t") }, -1, topic + "/0: the request has a transactional id"},
+			{"no such partition", leader, good, func(req *kmsg.ProduceRequest) { req.Topics[0].Partitions[0].Partition = 9 }, -1, topic + "/9: this broker has no such topic or partition"},
+			{"another node's", b.addr(), good, nil, -1, topic + "/0: another node leads it"},
+			{"no such partition of another node", b.addr(), good, func(req *kmsg.ProduceRequest) { req.Topics[0].Partitions[0].Partition = 9 }, -1, topic + "/9: this broker has no such topic or partition"},
+			{"no such topic of another node", b.addr(), good, func(req *kmsg.ProduceRequest) { req.Topics[0].Topic, req.Topics[0].TopicID = "nowhere", [16]byte{1} }, -1, "0: this broker has no"},
+			{"no such topic", leader, good, func(req *kmsg.ProduceRequest) { req.Topics[0].Topic, req.Topics[0].TopicID = "nowhere", [16]byte{1} }, -1, "partition 0: this broker has no"},
+		} {
+			req := produceRequest(topic, version, -1, c.records)
+			if c.change != nil {
+				c.change(req)
+			}
+			if req.Topics[0].Topic == topic {
+				req.Topics[0].TopicID = id
+			} else if req.Topics[0].Topic == strict {
+				req.Topics[0].TopicID = adminTopicID(t, adm, strict)
+			}
+			p := mustAsk[*kmsg.ProduceResponse](t, dialTo(t, c.leader), req).Topics[0].Partitions[0]
+			if c.says == "" { // accepted, once: it makes the producer known
+				continue
+			}
+			if p.ErrorCode == 0 || p.ErrorMessage == nil || !strings.Contains(*p.ErrorMessage, c.says) || p.BaseOffset != -1 {
+				t.Errorf("%s (v%d): %+v, %v; want %q", c.what, version, p, p.ErrorMessage, c.says)
+			}
+			if c.record < 0 != (len(p.ErrorRecords) == 0) || c.record >= 0 && len(p.ErrorRecords) == 1 && p.ErrorRecords[0].RelativeOffset != c.record {
+				t.Errorf("%s (v%d): records at fault %+v, want %d", c.what, version, p.ErrorRecords, c.record)
+			}
+		}
+	}
+	// Several partitions in one request: taken, refused, another node's. Of very many the first say why.
+	req := produceRequest(elsewhere, 9, -1, nil)
+	req.Topics[0].Partitions = nil
+	for i := range int32(8) {
+		p := kmsg.NewProduceRequestTopicPartition()
+		p.Partition, p.Records = i, good
+		if i%2 == 1 {
+			p.Records = good[:70]
+		}
+		req.Topics[0].Partitions = append(req.Topics[0].Partitions, p)
+	}
+	refused := 0
+	for _, p := range mustAsk[*kmsg.ProduceResponse](t, dialTo(t, leaderOf(t, b, elsewhere, 0)), req).Topics[0].Partitions {
+		if p.ErrorCode == 0 != (p.ErrorMessage == nil) || p.ErrorMessage != nil && !strings.HasPrefix(*p.ErrorMessage, fmt.Sprintf("%s/%d: ", elsewhere, p.Partition)) {
+			t.Errorf("one of eight partitions: %+v, %v", p, p.ErrorMessage)
+		}
+		if p.ErrorMessage != nil {
+			refused++
+		}
+	}
+	if refused < 4 {
+		t.Errorf("%d of eight partitions are refused", refused)
+	}
+	for _, n := range []int{20, 117, 118, 500} {
+		req := produceRequest(topic, 8, 1, nil)
+		for i := range n {
+			p := kmsg.NewProduceRequestTopicPartition()
+			p.Partition = int32(i + 1)
+			req.Topics[0].Partitions = append(req.Topics[0].Partitions, p)
+		}
+		said := 0
+		for _, p := range mustAsk[*kmsg.ProduceResponse](t, dialTo(t, leader), req).Topics[0].Partitions {
+			if p.ErrorMessage != nil {
+				said++
+			}
+		}
+		if n == 20 && said < 20 { // beyond a block of the reply the first do
+			t.Errorf("of %d refused partitions %d say why", n, said)
+		}
+	}
+}
+
+// batchAt is a batch of two records with these timestamps.
+func batchAt(first, second int64) []byte {
+	b := batchOf("one", "two")
+	r := kmsg.NewRecord()
+	b.Records = nil
+	for i, at := range []int64{first, second} {
+		r.TimestampDelta64, r.OffsetDelta, r.Value = at-first, int32(i), []byte("v")
+		r.Length = 0
+		r.Length = int32(len(r.AppendTo(nil)) - 1)
+		b.Records = r.AppendTo(b.Records)
+	}
+	b.FirstTimestamp, b.MaxTimestamp = first, max(first, second)
+	return bytesOf(b)
+}
+
+// adminTopicID is a topic's id.
+func adminTopicID(t *testing.T, adm *kadm.Client, topic string) [16]byte {
+	t.Helper()
+	m, err := adm.Metadata(within(t, time.Minute), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Topics[topic].ID
 }
 
 // sized builds a batch of exactly n bytes.

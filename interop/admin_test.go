@@ -548,7 +548,7 @@ func TestDescribe(t *testing.T) {
 	wq.Topic, wq.Partitions = topic, []int32{0, 9}
 	wrong.Topics = append(wrong.Topics, wq)
 	w := dialTo(t, b.addr())
-	if x := mustAsk[*kmsg.DescribeProducersResponse](t, w, wrong).Topics[0].Partitions; x[0].ErrorCode != kerr.NotLeaderForPartition.Code || x[1].ErrorCode != kerr.UnknownTopicOrPartition.Code {
+	if x := mustAsk[*kmsg.DescribeProducersResponse](t, w, wrong).Topics[0].Partitions; x[0].ErrorCode != kerr.NotLeaderForPartition.Code || x[1].ErrorCode != kerr.UnknownTopicOrPartition.Code || x[0].ErrorMessage == nil || x[1].ErrorMessage == nil {
 		t.Errorf("producers asked of the wrong node: %+v", x)
 	}
 

@@ -32,7 +32,7 @@ const CodecZstd = 4
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Batch is a batch's header without the fields that the broker sets. ValidateBatch sets
-// Times too.
+// Times too, and where it refuses a batch Fault and FaultRecord.
 type Batch struct {
 	Count           int32
 	LastOffsetDelta int32
@@ -44,6 +44,27 @@ type Batch struct {
 	CRC             uint32
 	Attributes      int16
 	Times           Times
+
+	Fault       string // what is wrong, in words
+	FaultRecord int32  // with which record; only if Fault is faultOfRecord
+}
+
+// faultOfRecord is the Fault of a batch of which one record is wrong.
+const faultOfRecord = "a record is not what the batch's header says of it, or not a whole one"
+
+// RecordAtFault returns the index of the record for which ValidateBatch has refused a
+// batch, -1 if it is no single one.
+func (b *Batch) RecordAtFault() int32 {
+	if b.Fault == faultOfRecord {
+		return b.FaultRecord
+	}
+	return -1
+}
+
+// refuse keeps what is wrong, and returns the code for it.
+func (b *Batch) refuse(code ErrorCode, fault string) ErrorCode {
+	b.Fault = fault
+	return code
 }
 
 // ParseBatchHeader parses a header; b has at least BatchHeaderBytes.
@@ -129,6 +150,23 @@ func TimesWithin(b *Batch, raw []byte, earliest, latest int64) bool {
 	}
 }
 
+// UntimelyRecord returns the first record for which TimesWithin refuses a batch, and its
+// time; -1 for a compressed batch, with the largest time that its header claims.
+func UntimelyRecord(b *Batch, raw []byte, earliest, latest int64) (index int32, time int64) {
+	if b.Codec() != 0 {
+		return -1, max(b.BaseTime, b.claimedTimes().Largest)
+	}
+	for it := Records(raw); ; index++ {
+		r, ok := it.Next()
+		if !ok {
+			return -1, b.Times.Largest
+		}
+		if r.Time != -1 && (r.Time < earliest || r.Time > latest) {
+			return index, r.Time
+		}
+	}
+}
+
 // Codec returns how the records are compressed (CompressionType.java); 0: they are
 // not.
 func (b *Batch) Codec() int { return int(b.Attributes & attributeCodec) }
@@ -156,32 +194,32 @@ const recordBytesMin = 14
 // records' timestamps.
 func ValidateBatch(b []byte, max int, h *Batch) ErrorCode {
 	if len(b) < 12 {
-		return InvalidRecord
+		return h.refuse(InvalidRecord, "the record batch is cut short")
 	}
 	length := int64(int32(binary.BigEndian.Uint32(b[8:])))
 	switch {
 	case length < recordBytesMin:
-		return CorruptMessage
+		return h.refuse(CorruptMessage, "the record batch's length is impossible")
 	case len(b) < 17:
-		return InvalidRecord
+		return h.refuse(InvalidRecord, "the record batch is cut short")
 	case b[16] > 2:
-		return CorruptMessage
+		return h.refuse(CorruptMessage, "the record batch's magic is none that Kafka has")
 	case 12+length > int64(len(b)):
-		return InvalidRecord // the batch is cut
-	case b[16] < 2:
-		return InvalidRecord // a message set, which Produce 3 and later do not have
+		return h.refuse(InvalidRecord, "the record batch is cut short")
+	case b[16] < 2: // Produce 3 and later do not have message sets
+		return h.refuse(InvalidRecord, "it is a message set of magic 0 or 1, not a record batch")
 	case 12+length < int64(len(b)):
-		return InvalidRecord // a second batch, or other bytes after the first
+		return h.refuse(InvalidRecord, "a second record batch, or other bytes, follow the first")
 	case BaseOffset(b) != 0:
-		return InvalidRecord
+		return h.refuse(InvalidRecord, "the record batch's base offset is not 0")
 	case len(b) > max:
 		return MessageTooLarge
 	case len(b) < BatchHeaderBytes:
-		return CorruptMessage
+		return h.refuse(CorruptMessage, "the record batch's length is impossible")
 	}
 	h.parse(b)
 	if crc32.Checksum(b[21:], castagnoli) != h.CRC {
-		return CorruptMessage
+		return h.refuse(CorruptMessage, "the record batch does not match its checksum")
 	}
 	if h.Codec() != 0 {
 		h.Times = h.claimedTimes()
@@ -190,21 +228,21 @@ func ValidateBatch(b []byte, max int, h *Batch) ErrorCode {
 	}
 	switch {
 	case h.Count <= 0 || int64(h.LastOffsetDelta)+1 != int64(h.Count):
-		return InvalidRecord
+		return h.refuse(InvalidRecord, "the record batch's count and last offset delta do not agree, or it is empty")
 	case h.Attributes&attributeControl != 0:
-		return InvalidRecord // only brokers write these
+		return h.refuse(InvalidRecord, "it is a control batch, which only brokers write")
 	case h.ProducerID < -1 || h.ProducerID >= 0 && (h.BaseSequence < 0 || h.ProducerEpoch < 0):
-		return InvalidRecord
+		return h.refuse(InvalidRecord, "the record batch has a producer id without a sequence number or an epoch")
 	case h.Codec() > codecMax:
-		return UnsupportedCompressionType
+		return h.refuse(UnsupportedCompressionType, "the record batch's codec is none that Kafka has")
 	case h.Codec() == 0 && !wholeRecords(b[BatchHeaderBytes:], h):
 		return InvalidRecord
 	case h.Codec() != 0 && !mayOpen(b[BatchHeaderBytes:], h):
 		return InvalidRecord
 	case h.Attributes&attributeAppendTime != 0:
-		return InvalidTimestamp // only brokers set it
-	case h.Attributes&attributeTransactional != 0:
-		return InvalidTxnState // no transaction is open: there are none
+		return h.refuse(InvalidTimestamp, "the record batch has the attribute of LogAppendTime, which only brokers set")
+	case h.Attributes&attributeTransactional != 0: // no transaction is open: there are none
+		return h.refuse(InvalidTxnState, "the record batch is transactional, and its request has no transactional id")
 	}
 	return None
 }
@@ -246,13 +284,14 @@ func mayOpen(b []byte, h *Batch) bool {
 func wholeRecords(b []byte, h *Batch) bool {
 	for i := range h.Count {
 		n, at := varint32(b)
-		if at <= 0 || n < 0 || n > int64(len(b)-at) {
-			return false
-		}
-		if !wholeRecord(b[at:at+int(n)], i, h) {
+		if at <= 0 || n < 0 || n > int64(len(b)-at) || !wholeRecord(b[at:at+int(n)], i, h) {
+			h.Fault, h.FaultRecord = faultOfRecord, i
 			return false
 		}
 		b = b[at+int(n):]
+	}
+	if len(b) != 0 {
+		h.Fault, h.FaultRecord = faultOfRecord, h.Count-1
 	}
 	return len(b) == 0
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -134,6 +135,11 @@ func TestProduce(t *testing.T) {
 					t.Fatalf("version %d: partition %+v %v", version, p, err)
 				}
 				last := i == len(x.Partitions)-1
+				if version >= kafka.ProduceFaults && i%2 == 1 {
+					fault := kafka.ProduceFault{Message: bytes.Repeat([]byte("why"), i*17), Record: int32(i%3) - 1}
+					kafka.PutProduceFault(put(&out, kafka.ProduceFaultBytes(version, last, &fault)), version, last, p.Index, kafka.InvalidRecord, &fault)
+					continue
+				}
 				kafka.PutProducePartition(put(&out, kafka.ProducePartitionBytes(version, last)), version, last, p.Index, kafka.MessageTooLarge, 77, 99, 5)
 			}
 		}
@@ -149,6 +155,13 @@ func TestProduce(t *testing.T) {
 			}
 			for j := range x.Partitions {
 				p := resp.Topics[i].Partitions[j]
+				if record := int32(j%3) - 1; version >= kafka.ProduceFaults && j%2 == 1 {
+					if p.ErrorCode != 87 || p.BaseOffset != -1 || p.ErrorMessage == nil || *p.ErrorMessage != strings.Repeat("why", j*17) ||
+						record < 0 != (len(p.ErrorRecords) == 0) || record >= 0 && (p.ErrorRecords[0].RelativeOffset != record || p.ErrorRecords[0].ErrorMessage != nil) {
+						t.Fatalf("version %d: a refusal is %+v", version, p)
+					}
+					continue
+				}
 				if p.ErrorCode != 10 || p.BaseOffset != 77 || version >= 5 && p.LogStartOffset != 5 || version >= 2 && p.LogAppendTime != 99 || p.ErrorMessage != nil {
 					t.Fatalf("version %d: %+v", version, p)
 				}

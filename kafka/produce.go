@@ -242,6 +242,61 @@ func PutProducePartition(b []byte, version int16, last bool, index int32, code E
 	w.done()
 }
 
+// ProduceFaults is the first version of Produce whose response says in words why a batch
+// is refused, and for which record (KIP-467).
+const ProduceFaults = 8
+
+// ProduceFault is why a batch is refused.
+type ProduceFault struct {
+	Message []byte
+	Record  int32 // the index of the record at fault; -1: the whole batch
+}
+
+// ProduceFaultBytes is the size of what PutProduceFault writes.
+func ProduceFaultBytes(version int16, last bool, fault *ProduceFault) int {
+	n := ProducePartitionBytes(version, last) + len(fault.Message)
+	if flexible(KeyProduce, version) {
+		n += uvarintBytes(uint32(len(fault.Message)+1)) - 1
+		if fault.Record >= 0 {
+			n += 4 + 1 + 1 // its index, no message of its own, no tagged fields
+		}
+	} else if fault.Record >= 0 {
+		n += 4 + 2
+	}
+	return n
+}
+
+// PutProduceFault writes one partition's result where its batch is refused, of
+// ProduceFaults or later. Clients take the partition's message for the record's too.
+func PutProduceFault(b []byte, version int16, last bool, index int32, code ErrorCode, fault *ProduceFault) {
+	w, flexible := writer{b: b}, flexible(KeyProduce, version)
+	w.int32(index)
+	w.int16(int16(code))
+	for range 3 { // base offset, append time, log start
+		w.int64(-1)
+	}
+	records := 0
+	if fault.Record >= 0 {
+		records = 1
+	}
+	w.count(flexible, records)
+	for range records {
+		w.int32(fault.Record)
+		if flexible {
+			w.uvarint(0)
+		} else {
+			w.int16(-1)
+		}
+		w.tags(flexible)
+	}
+	w.name(flexible, fault.Message)
+	w.tags(flexible)
+	if last {
+		w.tags(flexible)
+	}
+	w.done()
+}
+
 // ProduceEndBytes is the size of what PutProduceEnd writes.
 func ProduceEndBytes(version int16) int {
 	n := tagBytes(flexible(KeyProduce, version))

@@ -82,6 +82,16 @@ func replyBlocksFor(bytes int) int {
 	return 2*(bytes/(replyBlockBytes+1)) + min(1, bytes%(replyBlockBytes+1))
 }
 
+// ReplySlack returns how many more bytes than these a reply can have from Begin without
+// taking another block.
+func ReplySlack(bytes int) int {
+	rest := (bytes + 4) % (replyBlockBytes + 1)
+	if bytes == 0 || rest == 0 {
+		return 0
+	}
+	return replyBlockBytes - rest
+}
+
 // Begin reserves reply memory for what Bytes will hand out. False: there is not
 // enough now (try again after a Sent, or after a Drop, which may have made this
 // request its connection's first), or the request is gone (see Alive). Begin(id, 0)

@@ -1,6 +1,7 @@
 package shard
 
 import (
+	"bytes"
 	"encoding/binary"
 	"reflect"
 	"runtime"
@@ -410,5 +411,38 @@ func TestServingAllocatesNothing(t *testing.T) {
 				t.Errorf("retention moved the start %d times", s.Truncated)
 			}
 		})
+	}
+}
+
+// Refusing a batch, and saying why, allocates nothing either.
+func TestRefusingAllocatesNothing(t *testing.T) {
+	h := newHotShard(t, hotArenaBytes, 64, cluster.Config{Name: "message.timestamp.before.max.ms", Value: "1000"})
+	old := produceFrame(9, -1, make([]byte, 100))
+	broken := produceFrame(8, -1, make([]byte, 100))
+	broken[len(broken)-1] ^= 1
+	elsewhere := produceFrame(10, -1, make([]byte, 100))
+	copy(elsewhere[bytes.Index(elsewhere, []byte("hot\x02")):], "hat") // an unknown topic
+	h.s.Turn(h.now, 1_800_000_000_000)
+	step := func() {
+		for _, frame := range [][]byte{old, broken, elsewhere} {
+			before := h.ring.replies
+			h.ring.sent = h.ring.sent[:0]
+			h.ring.say(frame)
+			for range 20 {
+				if h.ring.replies > before {
+					break
+				}
+				h.turn()
+			}
+			if !bytes.Contains(h.ring.sent, []byte("0: ")) {
+				t.Fatalf("the answer says not why: %q", h.ring.sent)
+			}
+		}
+	}
+	for range 50 {
+		step()
+	}
+	if n := testing.AllocsPerRun(200, step); n != 0 {
+		t.Errorf("%v allocations for three refused batches", n)
 	}
 }

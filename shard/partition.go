@@ -155,11 +155,15 @@ func (p *partition) batchBytesMax(brokerMax int) int {
 // timely says whether a batch's timestamps are as close to the broker's clock as the
 // topic demands.
 func (p *partition) timely(now Wall, batch *kafka.Batch, raw []byte) bool {
-	earliest, before := int64(math.MinInt64), p.config.BeforeMaxMS
-	if before < int64(now) { // a larger limit reaches before 1970 and forbids nothing; -1, no timestamp, passes too
-		earliest = int64(now) - before
+	return kafka.TimesWithin(batch, raw, p.earliest(now), p.latest(now))
+}
+
+// earliest returns the earliest timestamp that the topic takes.
+func (p *partition) earliest(now Wall) int64 {
+	if before := p.config.BeforeMaxMS; before < int64(now) { // a larger limit reaches before 1970 and forbids nothing; -1, no timestamp, passes too
+		return int64(now) - before
 	}
-	return kafka.TimesWithin(batch, raw, earliest, p.latest(now))
+	return math.MinInt64
 }
 
 // latest returns the latest timestamp that the topic takes.

@@ -4,6 +4,7 @@ import (
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/metrics"
+	"github.com/tailbound/tailbound/netring"
 )
 
 // This file is a Produce, from its bytes to its acknowledgement. As one function it
@@ -85,14 +86,18 @@ func (s *Shard) beginProduce(in *incoming, header *kafka.Request) outcome {
 	if parts > s.requests.credit.perRequestMax() {
 		return s.malformed(in, kafka.ErrTooMany)
 	}
-	if parts > s.requests.credit.free || !s.net.CanReserve(bytes) || !s.net.Begin(in.id, bytes) {
+	slack := 0 // messages take only what the reply's blocks have left
+	if header.Version >= kafka.ProduceFaults {
+		slack = netring.ReplySlack(bytes)
+	}
+	if parts > s.requests.credit.free || !s.net.CanReserve(bytes) || !s.net.Begin(in.id, bytes+slack) {
 		return postponed
 	}
 	req := s.newRequest(in, kindProduce, header)
 	req.pending = 1 // the loop over its partitions
 	produce := &s.produces.requests[req.slot]
 	*produce = emptyProduce
-	produce.acks = walk.Acks
+	produce.acks, produce.slack = walk.Acks, int32(slack)
 	if walk.Acks < -1 || walk.Acks > 1 {
 		produce.code = kafka.InvalidRequiredAcks
 	}
@@ -114,9 +119,10 @@ type appending struct {
 	records   kafka.Span // its bytes in the request
 	dst       []byte     // and in log memory, once that is reserved
 	batch     kafka.Batch
-	base, end int64 // its offsets [base, end)
-	time      int64 // the broker's, if it was stamped with that; else -1
-	duplicate bool  // its original is in the log: base and end are that one's
+	base, end int64  // its offsets [base, end)
+	time      int64  // the broker's, if it was stamped with that; else -1
+	duplicate bool   // its original is in the log: base and end are that one's
+	fault     string // why it is refused, where the code says too little
 }
 
 // append appends one partition's batch to its log and answers into the reply, with
@@ -149,7 +155,7 @@ func (s *Shard) append(req *request, produce *produceRequest, topic int32, asked
 	case entry.dst != nil:
 		s.engine.Abort()
 	}
-	s.answerAppend(req, produce, &entry, code, asked.Index, last)
+	s.answerAppend(req, produce, &entry, code, topic, asked.Index, last)
 	return engine.OK
 }
 
@@ -160,12 +166,14 @@ func (s *Shard) locateAppend(entry *appending, topic int32, version int16, asked
 	}
 	switch {
 	case asked.Null || entry.records.Len < kafka.BatchHeaderBytes:
+		entry.fault = "there is no whole record batch"
 		return kafka.InvalidRecord
 	case entry.records.Len > entry.partition.batchBytesMax(s.o.MessageBytesMax):
 		return kafka.MessageTooLarge
 	case int64(entry.records.Len) > entry.partition.config.SegmentBytes:
 		return kafka.RecordListTooLarge
 	case s.failed:
+		entry.fault = "a write or sync has failed, and nothing more is accepted until a restart"
 		return kafka.KafkaStorageError
 	}
 	return kafka.None
@@ -184,6 +192,9 @@ func (s *Shard) reserve(entry *appending) (kafka.ErrorCode, engine.Status) {
 		return kafka.None, st
 	case engine.NoSpace:
 		s.Timelines.Counters.NoRoom++
+		entry.fault = "there is no room on the disk"
+	case engine.LogCorrupt:
+		entry.fault = "acknowledged records of it are corrupt on disk; it accepts no more until `tailbound repair`"
 	}
 	code := codeOf(st)
 	s.reader.CopyTo(kafka.Span{Off: entry.records.Off, Len: kafka.BatchHeaderBytes}, s.produces.head[:])
@@ -256,15 +267,20 @@ func (s *Shard) commit(entry *appending, req *request, produce *produceRequest) 
 
 // answerAppend writes the partition's answer into the reply, and has the request
 // wait until the batch is durable, unless it is, or the client wants no reply.
-func (s *Shard) answerAppend(req *request, produce *produceRequest, entry *appending, code kafka.ErrorCode, index int32, last bool) {
+func (s *Shard) answerAppend(req *request, produce *produceRequest, entry *appending, code kafka.ErrorCode, topic, index int32, last bool) {
 	version, start := req.header.Version, int64(-1)
 	if code == kafka.None {
 		start = entry.partition.logStart()
 	} else {
 		entry.base, entry.end = -1, 0
 	}
-	reply := s.net.Bytes(req.id, kafka.ProducePartitionBytes(version, last))
-	kafka.PutProducePartition(reply, version, last, index, code, entry.base, entry.time, start)
+	var reply []byte
+	if code != kafka.None && version >= kafka.ProduceFaults {
+		reply = s.putFault(req, produce, entry, code, topic, index, last)
+	} else {
+		reply = s.net.Bytes(req.id, kafka.ProducePartitionBytes(version, last))
+		kafka.PutProducePartition(reply, version, last, index, code, entry.base, entry.time, start)
+	}
 	at := s.produces.parts.take(&produce.parts, &emptyProducePart)
 	part := &s.produces.parts.all[at]
 	part.request, part.partition, part.code = req.slot, entry.partition, code

@@ -13,6 +13,7 @@ type produceRequest struct {
 	named  int32 // partitions of the topics whose names are in the reply
 	done   int32 // partitions that were appended or refused so far
 	faulty bool  // a partition was refused
+	slack  int32 // bytes of the reply that messages of refused partitions may take
 	trace  appendTrace
 }
 
@@ -36,6 +37,7 @@ type produces struct {
 	parts    partTable[producePart]
 	waiters  mem.Thread                   // through partitions' awaitingDurable
 	head     [kafka.BatchHeaderBytes]byte // scratch: of a batch for which there is no memory
+	message  [faultBytesMax]byte          // scratch: why a batch is refused
 }
 
 var (

@@ -105,7 +105,7 @@ func (c *control) coordinates(asked shard.Origin) bool { return asked.Shard == 0
 // startGroup starts a request of a key that is served at the coordinator.
 func (c *control) startGroup(task *task) {
 	if !c.coordinates(task.from) {
-		task.fail(wholeRequest, kafka.NotCoordinator, "")
+		task.fail(wholeRequest, kafka.NotCoordinator, "This node does not coordinate groups; FindCoordinator says which one does.")
 		return
 	}
 	task.api.start(c, task)

@@ -82,17 +82,17 @@ func (c *control) describeGroups(_ *task, req *kmsg.DescribeGroupsRequest, resp 
 			out.Members = append(out.Members, described)
 		}
 		if size += 64 + len(id); size > groupAnswerBytes {
-			out.Members, out.ErrorCode = nil, int16(kafka.MessageTooLarge)
+			out.Members, out.ErrorCode, out.ErrorMessage = nil, int16(kafka.MessageTooLarge), nullable("Group "+id+" has more members than fit the answer.")
 		}
 		resp.Groups = append(resp.Groups, out)
 	}
 }
 
-func failDescribeGroups(req *kmsg.DescribeGroupsRequest, resp *kmsg.DescribeGroupsResponse, _ int, code kafka.ErrorCode, _ string) {
+func failDescribeGroups(req *kmsg.DescribeGroupsRequest, resp *kmsg.DescribeGroupsResponse, _ int, code kafka.ErrorCode, message string) {
 	resp.Groups = nil
 	for _, id := range req.Groups {
 		out := kmsg.NewDescribeGroupsResponseGroup()
-		out.Group, out.ErrorCode = id, int16(code)
+		out.Group, out.ErrorCode, out.ErrorMessage = id, int16(code), nullable(message)
 		resp.Groups = append(resp.Groups, out)
 	}
 }
@@ -127,7 +127,7 @@ func (c *control) consumerGroupDescribe(_ *task, req *kmsg.ConsumerGroupDescribe
 		group, ok := c.groups.live.DescribeConsumer(id)
 		switch {
 		case id == "":
-			out.ErrorCode = int16(kafka.InvalidGroupID)
+			out.ErrorCode, out.ErrorMessage = int16(kafka.InvalidGroupID), nullable("The group id is empty.")
 		case !ok:
 			message := "Group " + id + " is not a consumer group."
 			out.ErrorCode, out.ErrorMessage = int16(kafka.GroupIDNotFound), &message
@@ -153,17 +153,17 @@ func (c *control) consumerGroupDescribe(_ *task, req *kmsg.ConsumerGroupDescribe
 			out.Members = append(out.Members, described)
 		}
 		if size += 64 + len(id); size > groupAnswerBytes {
-			out.Members, out.ErrorCode = nil, int16(kafka.MessageTooLarge)
+			out.Members, out.ErrorCode, out.ErrorMessage = nil, int16(kafka.MessageTooLarge), nullable("Group "+id+" has more members than fit the answer.")
 		}
 		resp.Groups = append(resp.Groups, out)
 	}
 }
 
-func failConsumerGroupDescribe(req *kmsg.ConsumerGroupDescribeRequest, resp *kmsg.ConsumerGroupDescribeResponse, _ int, code kafka.ErrorCode, _ string) {
+func failConsumerGroupDescribe(req *kmsg.ConsumerGroupDescribeRequest, resp *kmsg.ConsumerGroupDescribeResponse, _ int, code kafka.ErrorCode, message string) {
 	resp.Groups = nil
 	for _, id := range req.Groups {
 		out := kmsg.NewConsumerGroupDescribeResponseGroup()
-		out.Group, out.ErrorCode = id, int16(code)
+		out.Group, out.ErrorCode, out.ErrorMessage = id, int16(code), nullable(message)
 		resp.Groups = append(resp.Groups, out)
 	}
 }

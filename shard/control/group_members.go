@@ -170,6 +170,6 @@ func consumerAnswered(resp *kmsg.ConsumerGroupHeartbeatResponse, reply *groups.C
 	}
 }
 
-func failConsumerGroupHeartbeat(_ *kmsg.ConsumerGroupHeartbeatRequest, resp *kmsg.ConsumerGroupHeartbeatResponse, _ int, code kafka.ErrorCode, _ string) {
-	resp.ErrorCode = int16(code)
+func failConsumerGroupHeartbeat(_ *kmsg.ConsumerGroupHeartbeatRequest, resp *kmsg.ConsumerGroupHeartbeatResponse, _ int, code kafka.ErrorCode, message string) {
+	resp.ErrorCode, resp.ErrorMessage = int16(code), nullable(message)
 }

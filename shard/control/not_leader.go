@@ -1,8 +1,12 @@
 package control
 
 import (
+	"strconv"
+	"strings"
+
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/tailbound/tailbound/cluster"
 	"github.com/tailbound/tailbound/kafka"
 )
 
@@ -27,6 +31,24 @@ func (c *control) notLeaderByID(id [16]byte, partition int32) int16 {
 	return int16(kafka.UnknownTopicID)
 }
 
+// notLed says why this node does not serve a partition. It is said in the words of data
+// shards. name is "" for an unknown id.
+func notLed(name string, partition int32, code kafka.ErrorCode) string {
+	if name = strings.ToValidUTF8(name, "?"); name == "" || len(name) > cluster.TopicNameBytesMax {
+		name = "partition "
+	} else {
+		name += "/"
+	}
+	why := "this broker has no such topic or partition"
+	switch code {
+	case kafka.NotLeaderOrFollower:
+		why = "another node leads it; Metadata says which"
+	case kafka.UnknownTopicID:
+		why = "this broker has no topic of that id"
+	}
+	return name + strconv.Itoa(int(partition)) + ": " + why
+}
+
 // refuseProduce refuses every partition. A request with acks=0 has no answer that could
 // carry an error, so its connection is closed, as Kafka does.
 func (c *control) refuseProduce(task *task, req *kmsg.ProduceRequest, resp *kmsg.ProduceResponse) {
@@ -37,9 +59,14 @@ func (c *control) refuseProduce(task *task, req *kmsg.ProduceRequest, resp *kmsg
 		for _, partition := range asked.Partitions {
 			part := kmsg.NewProduceResponseTopicPartition()
 			part.Partition, part.ErrorCode, part.BaseOffset, part.LogStartOffset = partition.Partition, c.notLeader(asked.Topic, partition.Partition), -1, -1
+			name := asked.Topic
 			if req.Version >= kafka.ProduceByID {
 				part.ErrorCode = c.notLeaderByID(asked.TopicID, partition.Partition)
+				if found, ok := c.state.TopicByID(asked.TopicID); ok {
+					name = found.Name
+				}
 			}
+			part.ErrorMessage = nullable(notLed(name, partition.Partition, kafka.ErrorCode(part.ErrorCode)))
 			out.Partitions = append(out.Partitions, part)
 		}
 		resp.Topics = append(resp.Topics, out)

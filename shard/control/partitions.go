@@ -146,11 +146,12 @@ func (c *control) describeProducers(task *task, req *kmsg.DescribeProducersReque
 			part := &out.Partitions[k]
 			part.Partition = index
 			logID, code := c.ledBy(task.from.Shard, asked.Topic, index)
+			message := notLed(asked.Topic, index, code)
 			if code == kafka.None && described[logID] {
-				code = kafka.InvalidRequest // each once, which bounds the answer
+				code, message = kafka.InvalidRequest, "Each partition must appear at most once." // which bounds the answer
 			}
 			if code != kafka.None {
-				part.ErrorCode = int16(code)
+				part.ErrorCode, part.ErrorMessage = int16(code), &message
 				continue
 			}
 			described[logID] = true
