@@ -35,7 +35,7 @@ type foreign struct {
 }
 
 var foreigns = []foreign{
-	{"Java (kafka-clients and the console tools)", "4.1.1", []string{"java", "javac", "mvn"},
+	{"Java (kafka-clients and the console tools)", "4.4.0", []string{"java", "javac", "mvn"},
 		[]string{"mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=DIR"},
 		[]string{"java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", "DIR/*", "Interop.java", "ADDR", "TOPIC"}},
 	{"kafka-python", "3.0.12", []string{"python3"}, pip("kafka-python==3.0.12"), []string{"DIR/bin/python", "kafka_python.py", "ADDR", "TOPIC"}},

@@ -12,7 +12,7 @@ import org.apache.kafka.clients.consumer.*;
 import org.apache.kafka.clients.producer.*;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
-import org.apache.kafka.common.utils.Exit;
+import org.apache.kafka.common.utils.internals.Exit;
 
 public class Interop {
     static final int records = 360, partitions = 3;
@@ -47,6 +47,9 @@ public class Interop {
         try (Admin admin = Admin.create(settings())) {
             admin.createTopics(List.of(new NewTopic(topic, partitions, (short) 1).configs(Map.of("retention.ms", "86400000")))).all().get();
             did("create a topic");
+            CreateTopicsResult rehearsal = admin.createTopics(List.of(new NewTopic(topic + ".rehearsal", partitions, (short) 1).configs(Map.of("retention.ms", "77000"))), new CreateTopicsOptions().validateOnly(true));
+            want(rehearsal.config(topic + ".rehearsal").get().get("retention.ms").value(), "77000", "a configuration of a topic that is validated only");
+            did("validate a topic");
             int i = 0;
             for (String codec : List.of("none", "gzip", "snappy", "lz4", "zstd")) {
                 try (Producer<String, String> p = new KafkaProducer<>(settings("compression.type", codec, "linger.ms", 5, "key.serializer", to, "value.serializer", to))) {
@@ -117,6 +120,9 @@ public class Interop {
             want(admin.deleteRecords(Map.of(here, RecordsToDelete.beforeOffset(20))).all().get() == null, true, "deleted");
             want(admin.listOffsets(Map.of(here, OffsetSpec.earliest())).all().get().get(here).offset(), 20L, "beginning after DeleteRecords");
             did("delete records");
+            want(admin.describeTopics(List.of(topic), new DescribeTopicsOptions().includeAuthorizedOperations(true)).allTopicNames().get().get(topic).authorizedOperations().size(), 8, "operations on a topic");
+            want(admin.describeCluster(new DescribeClusterOptions().includeAuthorizedOperations(true)).authorizedOperations().get().size(), 7, "operations on the cluster");
+            did("authorized operations");
             int nodes = admin.describeCluster().nodes().get().size();
             want(admin.describeLogDirs(IntStream.range(0, nodes).boxed().toList()).allDescriptions().get().size(), nodes, "log directories");
             did("describe the cluster and log directories");
@@ -169,12 +175,12 @@ public class Interop {
         holds(tool(pkg + "TopicCommand", "", at, broker, "--describe", "--topic", t), "PartitionCount: 3", "kafka-topics --describe");
         holds(tool(pkg + "TopicCommand", "", at, broker, "--list"), t, "kafka-topics --list");
         did("kafka-topics");
-        tool("kafka.admin.ConfigCommand", "", at, broker, "--alter", "--entity-type", "topics", "--entity-name", t, "--add-config", "max.message.bytes=100000,segment.ms=60000");
-        holds(tool("kafka.admin.ConfigCommand", "", at, broker, "--describe", "--entity-type", "topics", "--entity-name", t), "max.message.bytes=100000", "kafka-configs");
-        tool("kafka.admin.ConfigCommand", "", at, broker, "--alter", "--entity-type", "brokers", "--entity-default", "--add-config", "log.retention.ms=90000000");
-        holds(tool("kafka.admin.ConfigCommand", "", at, broker, "--describe", "--entity-type", "brokers", "--entity-default"), "log.retention.ms=90000000", "kafka-configs of brokers");
-        holds(tool("kafka.admin.ConfigCommand", "", at, broker, "--describe", "--all", "--entity-type", "brokers", "--entity-name", "1"), "DYNAMIC_DEFAULT_BROKER_CONFIG:log.retention.ms=90000000", "kafka-configs of a broker");
-        tool("kafka.admin.ConfigCommand", "", at, broker, "--alter", "--entity-type", "brokers", "--entity-default", "--delete-config", "log.retention.ms");
+        tool("org.apache.kafka.tools.ConfigCommand", "", at, broker, "--alter", "--entity-type", "topics", "--entity-name", t, "--add-config", "max.message.bytes=100000,segment.ms=60000");
+        holds(tool("org.apache.kafka.tools.ConfigCommand", "", at, broker, "--describe", "--entity-type", "topics", "--entity-name", t), "max.message.bytes=100000", "kafka-configs");
+        tool("org.apache.kafka.tools.ConfigCommand", "", at, broker, "--alter", "--entity-type", "brokers", "--entity-default", "--add-config", "log.retention.ms=90000000");
+        holds(tool("org.apache.kafka.tools.ConfigCommand", "", at, broker, "--describe", "--entity-type", "brokers", "--entity-default"), "log.retention.ms=90000000", "kafka-configs of brokers");
+        holds(tool("org.apache.kafka.tools.ConfigCommand", "", at, broker, "--describe", "--all", "--entity-type", "brokers", "--entity-name", "1"), "DYNAMIC_DEFAULT_BROKER_CONFIG:log.retention.ms=90000000", "kafka-configs of a broker");
+        tool("org.apache.kafka.tools.ConfigCommand", "", at, broker, "--alter", "--entity-type", "brokers", "--entity-default", "--delete-config", "log.retention.ms");
         did("kafka-configs");
         tool(pkg + "ConsoleProducer", "a:one\nb:two\nc:three\n", at, broker, "--topic", t, "--property", "parse.key=true", "--property", "key.separator=:", "--sync");
         did("kafka-console-producer");
