@@ -66,7 +66,7 @@ func (e *Engine) ReserveKept(slot Slot, n int) (dst []byte, base int64, st Statu
 		return nil, 0, WaitMemory
 	}
 	lg := &e.logs.all[slot]
-	if lg.corruptFrom != format.NoOffset {
+	if lg.firstHole != none {
 		return nil, 0, LogCorrupt
 	}
 	need := format.EntryHeaderBytes + format.Align8(n)

@@ -152,7 +152,7 @@ func (c *checkpointer) build(journal *journal, logs *logTable, segments *segment
 			earlier(sleep, draft.next)
 			return
 		}
-		if c.put(segments, &logs.all[draft.log]) {
+		if c.put(segments, &logs.holes, &logs.all[draft.log]) {
 			draft.log++
 			continue
 		}
@@ -180,7 +180,7 @@ func (c *checkpointer) build(journal *journal, logs *logTable, segments *segment
 
 // put adds a log to the draft: what is durable and flushed of it now. False: there is no
 // room.
-func (c *checkpointer) put(segments *segments, lg *log) bool {
+func (c *checkpointer) put(segments *segments, lost *holes, lg *log) bool {
 	// A deleted log whose files are not removed yet is left out.
 	if lg.state != logOpen && lg.state != logDeleting {
 		return true
@@ -190,12 +190,20 @@ func (c *checkpointer) put(segments *segments, lg *log) bool {
 		count++
 	}
 	buf, draft := c.buf.Bytes(), &c.draft
-	if draft.bytes+format.LogRecordBytes+format.EpochsMax*format.EpochRecordBytes+count*format.SegmentRecordBytes+draft.room > len(buf) {
+	holes := lost.count(lg)
+	if c.env.o.Faults.Has(HolesForgotten) {
+		holes = 0
+	}
+	if draft.bytes+format.LogRecordBytes+format.EpochsMax*format.EpochRecordBytes+holes*format.HoleBytes+count*format.SegmentRecordBytes+draft.room > len(buf) {
 		return false
 	}
 	// Of a start past what is flushed the journal has the rest, and the start itself.
 	record := format.LogRecord{ID: lg.id, Start: min(lg.start, lg.flushed), End: lg.flushed, MaxTime: lg.flushedMaxTime, MaxTimeBase: lg.flushedMaxTimeBase,
-		CorruptFrom: lg.corruptFrom, CorruptTo: lg.corruptTo, Direct: lg.wroteDirect, Chain: lg.chain}
+		Chain: lg.chain}
+	record.CorruptFrom, record.CorruptTo = format.NoOffset, format.NoOffset
+	if holes > 0 {
+		record.CorruptFrom, record.CorruptTo = lost.bounds(lg)
+	}
 	at := draft.bytes + format.LogRecordBytes
 	known, epochs := lg.epochs[:lg.nEpochs], 0
 	if c.env.o.Faults.Has(EpochsOfEight) {
@@ -204,6 +212,11 @@ func (c *checkpointer) put(segments *segments, lg *log) bool {
 	for epochs < len(known) && known[epochs].Start < lg.flushed { // at most the last one begins later
 		at += format.PutEpoch(buf[at:], known[epochs])
 		epochs++
+	}
+	if holes > 1 {
+		for hole := lost.at(lg.firstHole); hole != nil; hole = lost.at(hole.next) {
+			at += format.PutHole(buf[at:], format.Hole{From: hole.From, To: hole.To})
+		}
 	}
 	count = 0
 	for seg := segments.at(lg.firstSegment); seg != nil; seg = segments.at(seg.next) {
@@ -221,7 +234,7 @@ func (c *checkpointer) put(segments *segments, lg *log) bool {
 		draft.room -= n
 	}
 	record.Attachment = buf[at : at+n]
-	format.PutLogRecord(buf[draft.bytes:], &record, epochs, count)
+	format.PutLogRecord(buf[draft.bytes:], &record, epochs, holes, count)
 	draft.bytes = at + n
 	draft.head.Logs++
 	return true

@@ -153,7 +153,6 @@ func (e *Engine) openExtentFor(lg *log, n int) bool {
 		e.extents.directLogs++
 	}
 	lg.directExtents++
-	lg.wroteDirect = true
 	return true
 }
 

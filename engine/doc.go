@@ -10,9 +10,9 @@
 // Begin with append.go: an append from Reserve to the event Durable. Each machine
 // has a file of its own: journal, cache and batches (memory), segments, files,
 // provision and recycle (files to come), extent and direct (writes to segments),
-// flush (from the journal to segments), read, checkpoint, index, retention. A
-// machine's methods touch that machine; what they need of another stands in their
-// signatures. Methods of Engine are the door, and what crosses machines.
+// flush (from the journal to segments), read, checkpoint, index, retention, holes (what is
+// lost of logs). A machine's methods touch that machine; what they need of another stands
+// in their signatures. Methods of Engine are the door, and what crosses machines.
 //
 // Invariants:
 //   - A batch is durable when the journal frame that holds it and every frame

@@ -67,6 +67,7 @@ type logTable struct {
 	byID  map[uint64]Slot
 	free  int32
 	fresh mem.Fresh
+	holes holes
 }
 
 // eventQueue is a circle with room for every log's Durable and every answer.
@@ -92,7 +93,7 @@ type log struct {
 
 	maxTime, maxTimeBase               int64 // over everything appended
 	flushedMaxTime, flushedMaxTimeBase int64 // the same over what is flushed
-	corruptFrom, corruptTo             int64
+	firstHole                          int32 // what is lost of it, oldest first; none
 
 	firstChunk, lastChunk int32  // its chunks in batches
 	flushCursor           cursor // the first batch at or past flushing
@@ -113,7 +114,6 @@ type log struct {
 	extentsInFlight         int    // sent, and neither written nor failed
 	directExtents           int    // how many of its extents are direct
 	contentionInterval      uint32 // the interval in which directContention counted it
-	wroteDirect             bool   // since it was opened
 	extentBytes             int    // of the entries of the last direct one
 	frameSeq                uint64 // the last frame with a batch of it
 	frameBytes              int    // entry bytes of it there
@@ -178,11 +178,12 @@ const (
 type Kind uint8
 
 const (
-	Durable  Kind = iota // Slot: Durable(Slot) or StartDurable(Slot) moved, or NotifyReaders was called
-	Opened               // User, Slot, Status
-	Deleted              // User, Slot, Status
-	ReadDone             // User, Status, Read
-	Failed               // the shard's storage failed: see Engine.Failure
+	Durable     Kind = iota // Slot: Durable(Slot) or StartDurable(Slot) moved, or NotifyReaders was called
+	Opened                  // User, Slot, Status
+	Deleted                 // User, Slot, Status
+	ReadDone                // User, Status, Read
+	Failed                  // the shard's storage failed: see Engine.Failure
+	HolesPassed             // Slot: the log's start has passed all that it had lost, and it takes appends again
 )
 
 // Event is something that happened, as plain data: which fields it has depends on Kind.

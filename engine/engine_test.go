@@ -216,8 +216,9 @@ func TestRotHurtsOnlyTheLogsItHit(t *testing.T) {
 	l = begin(t, w, disk)
 	sa, _ := l.e.Lookup(2)
 	sb, _ := l.e.Lookup(3)
-	if l.e.End(sa) != 3 {
-		t.Errorf("the rotten log ends at %d, want 3; notes %q", l.e.End(sa), l.boot.Notes)
+	var holes [2]engine.Hole
+	if n := l.e.Holes(sa, holes[:]); l.e.End(sa) != 6 || n != 1 || holes[0].From != 3 || holes[0].To != 4 {
+		t.Errorf("the rotten log ends at %d with %d holes, %+v, want 6 with one of record 3; notes %q", l.e.End(sa), n, holes, l.boot.Notes)
 	}
 	if _, _, st := l.e.Reserve(sa, 100); st != engine.LogCorrupt {
 		t.Errorf("an append to the rotten log: status %d, want Rot", st)

@@ -69,7 +69,7 @@ func TestEpochsOfManyLives(t *testing.T) {
 func TestLongListOfEpochs(t *testing.T) {
 	const listed = 3 * format.EpochsMax
 	buf := make([]byte, format.LogRecordBytes+listed*format.EpochRecordBytes)
-	at := format.PutLogRecord(buf, &format.LogRecord{ID: 2, End: listed}, listed, 0)
+	at := format.PutLogRecord(buf, &format.LogRecord{ID: 2, End: listed}, listed, 0, 0)
 	for i := range listed {
 		at += format.PutEpoch(buf[at:], format.EpochStart{Epoch: int32(i), Start: int64(i)})
 	}

@@ -80,7 +80,7 @@ func (f *Failure) Error() string {
 // Advice is what an operator can do about it; "" where nothing is known.
 func (f *Failure) Advice() string {
 	if f.Corrupt {
-		return "tailbound check says what else is broken"
+		return "`tailbound repair` shows what else is broken and the ways to go on"
 	}
 	if f.Limit != NoLimit {
 		return limits[f.Limit].advice

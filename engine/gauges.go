@@ -16,6 +16,8 @@ type Gauges struct {
 	DiskReads, DiskReadsMax int
 	Recycled, RecycledMax   int // files kept for new segments
 	Logs, LogsMax           int
+	Lossy                   int // logs that have lost records
+	Holes, HolesMax         int // what they have lost
 	IndexChunksFree         int
 	IndexChunks             int // of the index of batches in memory
 }
@@ -25,7 +27,8 @@ func (e *Engine) Gauges() Gauges {
 	gauges := Gauges{
 		SlabsMax: len(e.cache.slabs), SlabsPinned: e.cache.pinned, Frames: e.InFlight(), FramesMax: e.o.InflightMax,
 		JournalBlocks: int(e.journal.usedBlocks), JournalBlocksMax: int(e.journal.blocks), Flushes: e.flush.busy, FlushesMax: flushesMax, FlushQueue: e.flush.queueLength,
-		DiskReads: e.reads.busy, DiskReadsMax: readsMax, Recycled: e.recycled.count, RecycledMax: RecycledMax, Logs: len(e.logs.byID), LogsMax: e.o.LogsMax, IndexChunks: len(e.batches.chunks),
+		DiskReads: e.reads.busy, DiskReadsMax: readsMax, Recycled: e.recycled.count, RecycledMax: RecycledMax, Logs: len(e.logs.byID), LogsMax: e.o.LogsMax,
+		Lossy: e.logs.holes.used - e.logs.holes.extra, Holes: e.logs.holes.used, HolesMax: len(e.logs.holes.all), IndexChunks: len(e.batches.chunks),
 	}
 	gauges.Slabs = gauges.SlabsMax - e.cache.reusable()
 	gauges.IndexChunksFree = e.batches.fresh.Count(e.batches.free, func(i int32) int32 { return e.batches.chunks[i].next })

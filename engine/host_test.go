@@ -309,8 +309,16 @@ func (h *host) readAll(id uint64) (from, to int64, cold int, why string) {
 	if err != nil {
 		return 0, 0, 0, err.Error()
 	}
+	return h.readFrom(id, n.engine.Start(s))
+}
+
+// readFrom is readAll from an offset on.
+func (h *host) readFrom(id uint64, from int64) (_, to int64, cold int, why string) {
+	n, s, err := h.slot(id)
+	if err != nil {
+		return 0, 0, 0, err.Error()
+	}
 	e := n.engine
-	from = e.Start(s)
 	views := make([]engine.View, 8)
 	for to = from; to < e.Durable(s); {
 		k, st := e.Read(s, to, e.Durable(s), 1<<20, views)

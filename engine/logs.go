@@ -36,7 +36,10 @@ func (t *logTable) allocate(arena *mem.Arena, logsMax int) (err error) {
 	t.all, region, err = mem.MapTable[log](arena, "logs", logsMax)
 	t.byID = make(map[uint64]Slot, logsMax)
 	t.fresh, t.free = mem.FreshOf(t.all, region)
-	return err
+	if err != nil {
+		return err
+	}
+	return t.holes.allocate(arena, logsMax)
 }
 
 // add takes a free slot for a log. False: there is none.
@@ -50,10 +53,9 @@ func (t *logTable) add(id uint64) (Slot, bool) {
 	t.free = t.fresh.Take(i, lg.nextFree)
 	*lg = log{id: id, slot: Slot(i),
 		maxTime: format.NoTime, maxTimeBase: format.NoOffset, flushedMaxTime: format.NoTime, flushedMaxTimeBase: format.NoOffset,
-		corruptFrom: format.NoOffset, corruptTo: format.NoOffset,
 		firstChunk: none, lastChunk: none, flushCursor: cursor{none, 0}, durableCursor: cursor{none, 0},
 		firstSegment: none, lastSegment: none, writing: none, active: none,
-		firstExtent: none, lastExtent: none, sentExtent: none, building: none}
+		firstExtent: none, lastExtent: none, sentExtent: none, building: none, firstHole: none}
 	t.byID[id] = Slot(i)
 	return Slot(i), true
 }
@@ -177,11 +179,6 @@ func (e *Engine) EpochOf(slot Slot, offset int64) int32 {
 	return -1
 }
 
-// isCorrupt reports that the record at offset is known to be lost on disk.
-func (l *log) isCorrupt(offset int64) bool {
-	return l.corruptFrom != format.NoOffset && offset >= l.corruptFrom && offset < l.corruptTo
-}
-
 // DeleteLog deletes a log. The deletion is durable when the event Deleted comes; the
 // log's files are removed after that.
 func (e *Engine) DeleteLog(slot Slot, user uint32) Status {
@@ -235,9 +232,10 @@ func (e *Engine) finishDeletion(lg *log) {
 		e.segments.remove(&e.index, seg)
 		seg = next
 	}
+	e.logs.holes.drop(lg)
 	slot := lg.slot
 	delete(e.logs.byID, lg.id)
-	*lg = log{nextFree: e.logs.free, firstChunk: none, lastChunk: none}
+	*lg = log{nextFree: e.logs.free, firstChunk: none, lastChunk: none, firstHole: none}
 	e.logs.free = int32(slot)
 	e.progress++
 }

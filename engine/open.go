@@ -169,10 +169,12 @@ func (e *Engine) adopt(recovered *RecoveredLog) error {
 	lg.flushed, lg.flushing = record.End, record.End
 	lg.maxTime, lg.maxTimeBase = record.MaxTime, record.MaxTimeBase
 	lg.flushedMaxTime, lg.flushedMaxTimeBase = record.MaxTime, record.MaxTimeBase
-	lg.corruptFrom, lg.corruptTo = record.CorruptFrom, record.CorruptTo
 	lg.chain, lg.chainSent = record.Chain, record.Chain
 	for _, epoch := range record.Epochs {
 		lg.addEpoch(epoch)
+	}
+	for _, hole := range recovered.Holes {
+		e.logs.holes.add(lg, hole)
 	}
 	for i := range record.Segments {
 		recorded := &record.Segments[i]

@@ -101,6 +101,7 @@ func (o *Options) segmentsMax() int { return 2*o.LogsMax + 4096 }
 // checkpointBytes is the size of the largest checkpoint.
 func (o *Options) checkpointBytes() int {
 	logs := o.LogsMax * (format.LogRecordBytes + format.EpochsMax*format.EpochRecordBytes)
+	logs += (o.LogsMax + extraHolesMax) * format.HoleBytes
 	segments := o.segmentsMax() * format.SegmentRecordBytes
 	return format.AlignBlock(format.CheckpointHeaderBytes + logs + segments + o.AttachmentsBytes)
 }
@@ -122,6 +123,13 @@ const (
 	EpochsForgotten                       // a leader epoch before all that are known has no end
 	EpochsOfEight                         // a checkpoint has a log's last eight leader epochs only
 	PresentLimits                         // opening looks for later runs only as far as its own InflightMax needs
+	EndsAtBreak                           // opening ends a log where it first breaks
+	WalksOnAnyway                         // opening goes on behind a broken run though nothing there was acknowledged
+	FillForgotten                         // opening forgets what the journal has of broken runs
+	HolesForgotten                        // checkpoints have no holes
+	HolesPassedEarly                      // a log takes appends when its start has passed its holes, durably or not
+	ReadsOverHole                         // a read goes on behind a hole
+	LooksAtOneBlock                       // opening looks for runs behind a log's last one only if the next block is not zero
 )
 
 // Has reports whether any of x is on.

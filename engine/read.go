@@ -15,6 +15,9 @@ import (
 //	while current ends at or before from { await read(header of current); current = the next run }
 //	await read(current, and what follows up to readAtOnce); verify each run; ReadDone
 //
+// Where current's header is broken, the next run is looked for block by block (search):
+// runs say themselves what they are. What lies between is a hole of the log.
+//
 // A read that begins where another one ended, as the reads of a consumer that catches
 // up do, reads no headers: the segment remembers where that was (rememberReader).
 type diskReads struct {
@@ -47,10 +50,24 @@ type diskRead struct {
 	asked    int  // bytes that the operation in flight reads
 	ended    bool // the file ends behind what was got
 	single   bool // the disk has refused a read of several runs: one run alone is read
-	heads    int  // headers of other runs that it may still read
-	first    int  // buf[first:end] holds the runs that were found whole; end 0: none yet
+	heads    int  // headers of other runs that it may still read, and blocks that it may search
+	search   search
+	first    int // buf[first:end] holds the runs that were found whole; end 0: none yet
 	end      int
 	pins     int32
+}
+
+// search looks for the run behind a broken one, from a position on. It is of a read whose
+// stage is readSearch.
+//
+// The run with base target is the one behind a hole. Where there is none, the first behind it
+// says how far the damage goes; the target may still follow it, as recovery writes what
+// the journal has of broken runs to the end of their place.
+type search struct {
+	position int64             // what is in buf, or read into it, begins here
+	target   int64             // the base of the run that is looked for; format.NoOffset: any from current on
+	later    format.IndexEntry // the first run behind target; at 0: none yet
+	errno    int               // with which the disk has refused to read current's header, which may be sound
 }
 
 // Sizes of reads, and how many are in flight (docs/decisions/0016-cold-reads.md).
@@ -89,15 +106,15 @@ func (e *Engine) Read(slot Slot, from, to int64, maxBytes int, out []View) (n in
 	switch {
 	case from < lg.start || from > lg.end:
 		return 0, OutOfRange
-	case lg.corruptFrom != format.NoOffset && from >= lg.end:
-		return 0, LogCorrupt // nothing will be appended there
+	case lg.firstHole != none && from >= lg.end && e.logs.holes.endUnknown(lg):
+		return 0, Corrupt
 	case from >= to || len(out) == 0:
 		return 0, Empty
 	}
 	e.cache.trim(&e.batches, lg)
 	cur, ok := e.batches.find(lg, from)
-	if !ok && lg.isCorrupt(from) {
-		return 0, LogCorrupt
+	if !ok && e.logs.holes.find(lg, from) != nil {
+		return 0, Corrupt
 	}
 	if !ok {
 		return 0, NotCached
@@ -192,8 +209,8 @@ func (e *Engine) ReadDiskWithin(slot Slot, from int64, user uint32, heads int) S
 	if from < lg.start || from >= lg.flushed {
 		return OutOfRange
 	}
-	if lg.isCorrupt(from) {
-		return LogCorrupt
+	if e.logs.holes.find(lg, from) != nil {
+		return Corrupt
 	}
 	seg := e.segments.at(lg.firstSegment)
 	for seg != nil && (seg.position == 0 || seg.end <= from) {
@@ -254,7 +271,7 @@ func (r *diskReads) step(segments *segments, files *files, sleep *ioring.Instant
 			read.opened = true
 		}
 		read.pushed = r.env.ring.Push(ioring.Op{Code: ioring.Read, File: files.firstSlot + uint32(segments.all[read.segment].file),
-			Offset: uint64(read.current.Position) + uint64(read.got), Buf: read.buf.Slice(read.got, read.want-read.got),
+			Offset: uint64(read.position() + int64(read.got)), Buf: read.buf.Slice(read.got, read.want-read.got),
 			Token: ioring.MakeToken(kindRead, 0, uint32(i))})
 		if !read.pushed {
 			earlier(sleep, r.env.now)
@@ -277,6 +294,7 @@ const (
 	readFree   readStage = iota
 	readHeader           // it reads the header of a run alone
 	readRuns             // it reads a run and what follows
+	readSearch           // it looks for a run behind a broken one
 	readDone             // the event ReadDone was queued; its views may be pinned
 )
 
@@ -302,6 +320,11 @@ func (r *diskReads) completed(logs *logTable, segments *segments, files *files, 
 		read.single = true // what cannot be read may be behind the run
 		read.wantHeader()
 		return
+	case completion.Result < 0 && read.stage == readSearch:
+		r.searchOn(logs, segments, files, index, true)
+		return
+	case completion.Result < 0 && read.stage == readHeader && r.passUnreadable(logs, segments, files, index, int(-completion.Result)):
+		return
 	case completion.Result < 0:
 		r.env.survived(r.failureOf(segments, read, ioring.Read, int(-completion.Result)))
 		r.end(segments, files, index, StorageFailed) // not Corrupt: what is on disk may be sound
@@ -314,8 +337,20 @@ func (r *diskReads) completed(logs *logTable, segments *segments, files *files, 
 			return
 		}
 	}
+	if read.stage == readSearch {
+		r.searchOn(logs, segments, files, index, false)
+		return
+	}
 	for r.examine(logs, segments, files, index) {
 	}
+}
+
+// position is where in the file the read's buffer begins.
+func (r *diskRead) position() int64 {
+	if r.stage == readSearch {
+		return r.search.position
+	}
+	return r.current.Position
 }
 
 // wantHeader has the header of the current run read.
@@ -362,11 +397,29 @@ func (r *diskReads) examine(logs *logTable, segments *segments, files *files, in
 		read.wantHeader()
 		return false
 	}
-	own := header.Get(buf) && header.Directory == r.env.dir && header.Generation == seg.generation && header.Log == read.id
+	own := r.isRunOf(read, seg, &header, buf) && header.Bytes() <= read.buf.Len() && read.current.Position+int64(header.Bytes()) <= seg.position
+	hole := r.holeAt(logs, read, read.current.Base)
+	over := r.env.o.Faults.Has(ReadsOverHole) && read.end > 0
+	switch {
+	case hole != nil && read.end > 0 && !over:
+		return r.stop(logs, segments, files, index, 0) // what is behind a hole is another read's
+	case hole != nil && hole.To > read.from && !over:
+		r.end(segments, files, index, Corrupt) // it was found since the read began
+		return false
+	case hole != nil && !(own && header.Base == hole.To):
+		// The lengths of runs in it say nothing: recovery may have used their places.
+		return r.beginSearch(logs, segments, files, index, read.current.Position, hole.To)
+	case hole != nil:
+		read.current.Base = hole.To
+	}
 	// Before the log's start there may be a gap, as recovery does not flush what is before it.
 	expected := header.Base == read.current.Base || header.Base > read.current.Base && header.Base <= logs.all[read.log].start
-	if !own || !expected || header.Bytes() > read.buf.Len() || read.current.Position+int64(header.Bytes()) > seg.position {
-		return r.stop(logs, segments, files, index, seg.end)
+	switch {
+	case own && expected:
+	case read.end > 0:
+		return r.stop(logs, segments, files, index, 0)
+	default:
+		return r.beginSearch(logs, segments, files, index, read.current.Position+format.BlockBytes, format.NoOffset)
 	}
 	passed := header.End <= read.from
 	switch {
@@ -392,8 +445,7 @@ func (r *diskReads) examine(logs *logTable, segments *segments, files *files, in
 		seg.lastReadBytes = header.Bytes()
 		r.env.stats.ColdBytes += uint64(header.Bytes())
 	}
-	read.current = format.IndexEntry{Base: header.End, Position: read.current.Position + int64(header.Bytes()), Before: max(read.current.Before, header.MaxTime)}
-	read.examined += header.Bytes()
+	read.pass(&header)
 	if !passed {
 		return true
 	}
@@ -403,6 +455,135 @@ func (r *diskReads) examine(logs *logTable, segments *segments, files *files, in
 		return false
 	}
 	return true
+}
+
+// isRunOf reports that buf begins with the header of a run of the read's log and segment.
+func (r *diskReads) isRunOf(read *diskRead, seg *segment, header *format.RunHeader, buf []byte) bool {
+	return header.Get(buf) && header.Directory == r.env.dir && header.Generation == seg.generation && header.Log == read.id
+}
+
+// holeAt is the hole of the read's log that has an offset; nil: there is none. What lies before
+// the log's start counts as its first offset: what is missing there is in no hole.
+func (r *diskReads) holeAt(logs *logTable, read *diskRead, offset int64) *listedHole {
+	lg := &logs.all[read.log]
+	if lg.firstHole == none || lg.id != read.id {
+		return nil
+	}
+	return logs.holes.find(lg, max(offset, lg.start))
+}
+
+// pass moves on behind the current run.
+func (r *diskRead) pass(header *format.RunHeader) {
+	r.current = format.IndexEntry{Base: header.End, Position: r.current.Position + int64(header.Bytes()), Before: max(r.current.Before, header.MaxTime)}
+	r.examined += header.Bytes()
+}
+
+// passUnreadable begins to look for the run behind current, whose header the disk refuses to
+// read. False: from is not known to be behind it.
+func (r *diskReads) passUnreadable(logs *logTable, segments *segments, files *files, index uint32, errno int) bool {
+	read := &r.all[index]
+	if read.current.Base == read.from || read.end > 0 {
+		return false
+	}
+	read.search.errno = errno
+	target := format.NoOffset
+	if hole := r.holeAt(logs, read, read.current.Base); hole != nil {
+		target = hole.To
+	}
+	r.beginSearch(logs, segments, files, index, read.current.Position+format.BlockBytes, target)
+	return true
+}
+
+// beginSearch looks for the run with base target from a position on. It returns false, as more
+// has to be read, or the read has ended.
+func (r *diskReads) beginSearch(logs *logTable, segments *segments, files *files, index uint32, position, target int64) bool {
+	read := &r.all[index]
+	read.stage, read.search.position, read.search.target = readSearch, position, target
+	if read.wantSearched(&segments.all[read.segment]); read.want == 0 {
+		r.searchEnded(logs, segments, files, index, segments.all[read.segment].end)
+	}
+	return false
+}
+
+// wantSearched has the next part of the segment read; nothing, at its end.
+func (r *diskRead) wantSearched(seg *segment) {
+	r.examined, r.got = 0, 0
+	r.want = int(max(0, min(readBeside, seg.position-r.search.position, int64(r.buf.Len()))))
+}
+
+// searchOn goes on with a search: refused says that the disk has not read what was wanted.
+// A block that it refuses alone is passed.
+func (r *diskReads) searchOn(logs *logTable, segments *segments, files *files, index uint32, refused bool) {
+	read := &r.all[index]
+	seg := &segments.all[read.segment]
+	if refused {
+		if read.want > format.BlockBytes {
+			read.got, read.want = 0, format.BlockBytes
+			return
+		}
+		read.got = 0
+		read.search.position += format.BlockBytes
+	}
+	var header format.RunHeader
+	for buf := read.buf.Bytes()[:read.got]; len(buf) >= format.BlockBytes; buf = buf[format.BlockBytes:] {
+		target, later := read.search.target, &read.search.later
+		if r.isRunOf(read, seg, &header, buf) && header.Base >= max(target, read.current.Base) {
+			if target == format.NoOffset || header.Base == target {
+				r.searchEnded(logs, segments, files, index, header.Base)
+				return
+			}
+			if later.Position == 0 {
+				later.Base, later.Position = header.Base, read.search.position
+			}
+		}
+		read.search.position += format.BlockBytes
+		read.heads--
+	}
+	if read.heads < 0 || r.env.stopping {
+		r.end(segments, files, index, Unfinished) // the next read begins the search again, and has a larger bound
+		return
+	}
+	later := read.search.later
+	if read.wantSearched(seg); read.want > 0 && !read.ended && (later.Position == 0 || read.search.position < later.Position+searchBehind) {
+		return
+	}
+	if read.search.position = seg.position; later.Position > 0 {
+		read.search.position = later.Position
+		r.searchEnded(logs, segments, files, index, later.Base)
+		return
+	}
+	r.searchEnded(logs, segments, files, index, seg.end)
+}
+
+// searchBehind bounds how far a run is looked for behind one that should follow it.
+const searchBehind = 4 << 20
+
+// searchEnded ends a search at a run with that base, or at the end of the segment. What was
+// passed is a hole, unless it is known as one or only the disk refused to read it.
+func (r *diskReads) searchEnded(logs *logTable, segments *segments, files *files, index uint32, base int64) {
+	read := &r.all[index]
+	position := read.search.position
+	found := position < segments.all[read.segment].position
+	errno := read.search.errno
+	read.search = search{}
+	if hole := r.holeAt(logs, read, read.current.Base); hole != nil {
+		read.current.Base = min(hole.To, base) // as far as is known
+	}
+	if errno == 0 {
+		r.corruptionFound(logs, segments, read, base)
+	}
+	switch {
+	case found && base <= read.from:
+		read.current.Base, read.current.Position = base, position
+		read.wantHeader()
+	case errno != 0:
+		failure := r.failureOf(segments, read, ioring.Read, errno)
+		failure.Offset, failure.Length = read.current.Position, format.BlockBytes
+		r.env.survived(failure)
+		r.end(segments, files, index, StorageFailed)
+	default:
+		r.end(segments, files, index, Corrupt)
+	}
 }
 
 // stop ends a read that cannot go further, and returns false. Runs that were found are
@@ -430,15 +611,14 @@ func (r *diskReads) corruptionFound(logs *logTable, segments *segments, read *di
 		return
 	}
 	from := max(read.current.Base, lg.start)
+	if from >= end {
+		return // all of it was removed
+	}
 	failure := r.failureOf(segments, read, ioring.Read, 0)
 	failure.Offset, failure.Length, failure.Corrupt = read.current.Position, 0, true
 	failure.From, failure.To = from, end
 	r.env.survived(failure)
-	if lg.corruptFrom == format.NoOffset {
-		lg.corruptFrom, lg.corruptTo = from, end
-	} else {
-		lg.corruptFrom, lg.corruptTo = min(lg.corruptFrom, from), max(lg.corruptTo, end)
-	}
+	logs.holes.add(lg, Hole{From: from, To: end, Generation: failure.Generation, At: failure.Offset})
 	r.env.progress++
 }
 

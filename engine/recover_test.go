@@ -30,7 +30,7 @@ import (
 //	stop                              a clean stop
 //	kill [seed=N]                     kill -9: what completed is seen, but need not be durable
 //	power-cut keep=all|none|some [seed=N]   what was not synced is there, is not, or each sector by itself
-//	rot PATH at=N                     changes a byte; segment:ID is the last segment with bytes of a log
+//	rot PATH at=N [zeroes=BYTES]      changes a byte, or makes so many zero; segment:ID is the last segment with bytes of a log
 //	rot-frame N in=header|body        changes a byte of journal frame N of the data shard
 //	tear-frame N                      puts back zeroes for the last block of frame N
 //	lose PATH                         removes a file
@@ -161,6 +161,11 @@ func (h *host) command(d *datadriven.TestData) string {
 	case "rot":
 		var at int64
 		d.ScanArgs(h.t, "at", &at)
+		if zeroes := 0; d.HasArg("zeroes") {
+			d.ScanArgs(h.t, "zeroes", &zeroes)
+			h.disk.Overwrite(h.path(d.CmdArgs[0].Key), at, make([]byte, zeroes))
+			return "ok"
+		}
 		h.disk.Flip(h.path(d.CmdArgs[0].Key), at)
 		return "ok"
 	case "rot-frame", "tear-frame":
@@ -183,13 +188,25 @@ func (h *host) command(d *datadriven.TestData) string {
 		var out strings.Builder
 		for _, id := range ids() {
 			from, to, cold, why := h.readAll(id)
-			where := "from memory"
-			if cold > 0 {
-				where = "from disk"
-			}
-			fmt.Fprintf(&out, "log %d: %d..%d as appended, %s", id, from, to, where)
-			if why != "" {
-				fmt.Fprintf(&out, "; then %s", why)
+			for fmt.Fprintf(&out, "log %d:", id); ; {
+				where := "from memory"
+				if cold > 0 {
+					where = "from disk"
+				}
+				fmt.Fprintf(&out, " %d..%d as appended, %s", from, to, where)
+				if why != "" {
+					fmt.Fprintf(&out, "; then %s", why)
+				}
+				n, slot, err := h.slot(id)
+				if err != nil {
+					break
+				}
+				behind, ok := n.engine.HoleEnd(slot, to)
+				if !ok {
+					break
+				}
+				fmt.Fprintf(&out, "; behind it")
+				from, to, cold, why = h.readFrom(id, behind)
 			}
 			out.WriteByte('\n')
 		}
@@ -305,8 +322,8 @@ func (h *host) found(headers bool) string {
 	for i := range h.boot.Shards {
 		for _, l := range h.boot.Shards[i].Logs {
 			fmt.Fprintf(&out, "shard %d log %d: %d..%d", i, l.ID, l.Start, l.End)
-			if l.Corruption != "" {
-				fmt.Fprintf(&out, " ROT: %s", tidy(l.Corruption))
+			for _, hole := range l.Holes {
+				fmt.Fprintf(&out, ", lost %d..%d", hole.From, hole.To)
 			}
 			if headers {
 				fmt.Fprintf(&out, ", %d headers", len(l.Headers)/format.BatchHeaderBytes)

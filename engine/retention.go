@@ -132,6 +132,9 @@ func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 		return WaitMemory
 	}
 	lg.start = start
+	if e.o.Faults.Has(HolesPassedEarly) {
+		e.logs.holes.passed(lg, start)
+	}
 	e.stats.Truncated++
 	e.journal.appendControl(&e.cache, format.Entry{Kind: format.EntryStartMoved, Log: lg.id, Slot: uint32(slot), Base: start})
 	return OK
@@ -140,6 +143,9 @@ func (e *Engine) TruncateBefore(slot Slot, start int64, user uint32) Status {
 // startMoved says that a new start is durable: segments wholly before it are removed.
 func (e *Engine) startMoved(lg *log, start int64) {
 	lg.startDurable = max(lg.startDurable, start)
+	if e.logs.holes.passed(lg, lg.startDurable) && lg.state == logOpen {
+		e.emit(Event{Kind: HolesPassed, Slot: lg.slot})
+	}
 	e.notifyReaders(lg)
 	e.removeBeforeStart(lg)
 }

@@ -34,7 +34,7 @@ type RecycledFile struct {
 type RecoveredLog struct {
 	ID         uint64
 	Start, End int64
-	Corruption string // says which acknowledged records are lost; empty: none
+	Holes      []Hole // acknowledged records that are lost, in order; the log takes no appends
 	Attachment []byte // of its last checkpoint: see Attacher
 	Headers    []byte // the first format.BatchHeaderBytes of every batch after that checkpoint
 	Record     *format.LogRecord

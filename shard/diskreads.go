@@ -63,6 +63,10 @@ func (s *Shard) readDone(user uint32, st engine.Status, read uint32) {
 			part.unfinished++
 			s.goOnLater(part.request)
 			return
+		case engine.Corrupt:
+			if part.unfinished = 0; !s.searches.passHole(part) {
+				part.code = codeOf(st)
+			}
 		default:
 			part.code = codeOf(st)
 		}

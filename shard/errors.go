@@ -59,7 +59,7 @@ func (s *Shard) appendFailure(line []byte, failure *engine.Failure) []byte {
 	}
 	line = s.appendLogName(line, failure.Log)
 	if failure.Corrupt {
-		line = append(line, " are lost, and it takes no more records"...)
+		line = append(line, " are lost, and it takes no more records; the others can be read"...)
 	}
 	return line
 }

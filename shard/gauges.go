@@ -68,6 +68,8 @@ func (s *Shard) gauges() {
 		short = 1
 	}
 	level("short of room", short, 0, 1)
+	level("logs that have lost records", log.Lossy, 0, log.LogsMax)
+	level("ranges of lost records", log.Holes, 0, log.HolesMax)
 	if s.control != nil {
 		s.control.Gauges(level)
 	}

@@ -251,10 +251,26 @@ func (t *searches) read(req *request, part *searchPart, views []engine.View) (co
 	}
 	part.where = where
 	count, st = t.engine.Read(slot, where, to, searchStep, views)
-	if st != engine.NotCached {
+	switch st {
+	case engine.NotCached:
+	case engine.Corrupt:
+		if !t.passHole(part) {
+			part.code = codeOf(st)
+		}
+	default:
 		part.code = codeOf(st)
 	}
 	return count, st
+}
+
+// passHole has a search go on behind the hole in which it is: of what times the lost records
+// were is not known. False: it is in none.
+func (t *searches) passHole(part *searchPart) bool {
+	to, ok := t.engine.HoleEnd(part.partition.slot, part.where)
+	if ok {
+		part.where = to
+	}
+	return ok
 }
 
 // passed ends a part's search at the end of its log. If no record has the time that

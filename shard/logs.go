@@ -21,6 +21,8 @@ func (s *Shard) changeLog(mail Mail) {
 		st = s.tellSizes(mail)
 	case MailProducers:
 		st = s.tellProducers(mail)
+	case MailLosses:
+		st = s.tellLosses(mail)
 	}
 	switch st {
 	case engine.OK:
@@ -66,6 +68,7 @@ func (s *Shard) nameLog(slot engine.Slot, number, index int32) {
 	p.named, p.config = true, topic.config
 	p.configured()
 	topic.partitions[index] = p
+	s.reportLosses(p)
 }
 
 // logOpened names a log that the engine has created durably, and answers.

@@ -88,7 +88,7 @@ func (s *Shard) dataMail(mail Mail) {
 		s.outbox.put(Mail{Kind: MailGiveBack, Block: mail.Block}, 0)
 	case MailForget:
 		s.forgetTopic(int32(mail.B))
-	case MailOpen, MailDelete, MailTruncate, MailSizes, MailProducers:
+	case MailOpen, MailDelete, MailTruncate, MailSizes, MailProducers, MailLosses:
 		s.changeLog(mail)
 	case MailConfigure:
 		s.configure(int32(mail.B), mail.Block.Bytes())

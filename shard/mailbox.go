@@ -51,6 +51,8 @@ const (
 	MailSized      // data -> control: a logs are in the block; b: the next slot, 0: there is none
 	MailProducers  // control -> data: which producers does log a remember?
 	MailProduced   // data -> control: a producers are in the block, if any; code
+	MailLosses     // control -> data: what have the partitions of topic number b lost?
+	MailLost       // data -> control: a ranges are in the block
 )
 
 // OpenCredit is how many questions a data shard has room for: the control shard

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/tailbound/tailbound/engine"
+	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 	"github.com/tailbound/tailbound/kafka"
 	"github.com/tailbound/tailbound/mem"
@@ -155,9 +156,10 @@ type Shard struct {
 
 	// Scratch memory: its contents are used before the function that filled it returns.
 	completions []ioring.Completion
-	pieces      [][]byte      // the bytes of the request that is parsed
-	reader      kafka.Reader  // over pieces
-	views       []engine.View // batches that were read from logs, pinned
+	pieces      [][]byte                     // the bytes of the request that is parsed
+	reader      kafka.Reader                 // over pieces
+	views       []engine.View                // batches that were read from logs, pinned
+	losses      [format.HolesMax]engine.Hole // of one partition
 
 	mailMem *mem.Buddy // blocks that are lent to other shards with mail
 	outbox  outbox

@@ -123,6 +123,8 @@ func (s *Shard) engineEvents() (any bool) {
 			}
 		case engine.Deleted:
 			s.logDeleted(ev)
+		case engine.HolesPassed:
+			s.regained(s.partitions.of(ev.Slot))
 		case engine.Failed:
 			s.storageFailed()
 		}

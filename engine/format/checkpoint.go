@@ -86,6 +86,7 @@ func (c *Checkpoint) Get(buf []byte) (headerBytes, bodyBytes int, bodyCRC uint32
 const (
 	LogRecordBytes     = 80
 	EpochRecordBytes   = 12
+	HoleBytes          = 16
 	SegmentRecordBytes = 48
 )
 
@@ -107,6 +108,15 @@ func (l *LogRecord) AddEpoch(epoch EpochStart) {
 	l.Epochs = append(l.Epochs, epoch)
 }
 
+// Hole is a range of a log's offsets, From to To - 1, whose acknowledged records are lost.
+// From == To: the log's end, behind which an unknown number may be lost.
+type Hole struct {
+	From, To int64
+}
+
+// HolesMax bounds how many holes a log has.
+const HolesMax = 64
+
 // SegmentRecord is a segment in a checkpoint.
 type SegmentRecord struct {
 	Generation uint64
@@ -121,24 +131,27 @@ type SegmentRecord struct {
 //
 //	0 id 8 | 8 start 8 | 16 end 8 | 24 largest timestamp 8 | 32 base of its batch 8
 //	40 corrupt from 8 | 48 corrupt to 8 | 56 chain 4 | 60 attachment bytes 4 | 64 segments 4
-//	68 epochs 2 | 70 flags 2 (bit 0: direct) | 72 header bytes 4 | 76 zero 4
-//	80 epochs, segments, attachment, headers
+//	68 epochs 2 | 70 flags 2 (bit 3: holes follow) | 72 header bytes 4 | 76 zero 4
+//	80 epochs, holes, segments, attachment, headers
+//
+// A single hole is at 40 and 48 alone. Of several the first begins at 40 and the last one
+// ends at 48, which ends the list.
 type LogRecord struct {
 	ID                     uint64
 	Start, End             int64 // end: of what is synced in segments
 	MaxTime, MaxTimeBase   int64
-	CorruptFrom, CorruptTo int64        // acknowledged offsets that are lost; NoOffset: none
-	Direct                 bool         // direct runs were written in this epoch
+	CorruptFrom, CorruptTo int64        // where the first hole begins, and the last one ends; NoOffset: there is none
 	Chain                  uint32       // header CRC of its last run
 	Epochs                 []EpochStart // at most EpochsMax
+	Holes                  []Hole       // in order; they do not touch each other
 	Segments               []SegmentRecord
 	Attachment             []byte
 	Headers                []byte // of batches after the attachment; only recovery writes any
 }
 
 // PutLogRecord writes the fixed part of a record, and returns its length. The caller puts
-// epochs, segments, attachment and headers behind it.
-func PutLogRecord(buf []byte, record *LogRecord, epochs, segments int) int {
+// epochs, holes if there are several, segments, attachment and headers behind it.
+func PutLogRecord(buf []byte, record *LogRecord, epochs, holes, segments int) int {
 	le.PutUint64(buf, record.ID)
 	le.PutUint64(buf[8:], uint64(record.Start))
 	le.PutUint64(buf[16:], uint64(record.End))
@@ -150,10 +163,11 @@ func PutLogRecord(buf []byte, record *LogRecord, epochs, segments int) int {
 	le.PutUint32(buf[60:], uint32(len(record.Attachment)))
 	le.PutUint32(buf[64:], uint32(segments))
 	le.PutUint16(buf[68:], uint16(epochs))
-	le.PutUint16(buf[70:], 0)
-	if record.Direct {
-		le.PutUint16(buf[70:], RecordDirect)
+	flags := uint16(0)
+	if holes > 1 {
+		flags |= RecordHoles
 	}
+	le.PutUint16(buf[70:], flags)
 	le.PutUint32(buf[72:], uint32(len(record.Headers)))
 	le.PutUint32(buf[76:], 0)
 	return LogRecordBytes
@@ -164,6 +178,13 @@ func PutEpoch(buf []byte, epoch EpochStart) int {
 	le.PutUint32(buf, uint32(epoch.Epoch))
 	le.PutUint64(buf[4:], uint64(epoch.Start))
 	return EpochRecordBytes
+}
+
+// PutHole writes one hole of a record, and returns its length.
+func PutHole(buf []byte, hole Hole) int {
+	le.PutUint64(buf, uint64(hole.From))
+	le.PutUint64(buf[8:], uint64(hole.To))
+	return HoleBytes
 }
 
 // PutSegment writes one segment of a record, and returns its length.
@@ -186,12 +207,13 @@ func GetLogRecords(buf []byte, n int) ([]*LogRecord, error) {
 		if len(buf) < LogRecordBytes {
 			return nil, fmt.Errorf("it is shorter than its %d logs", n)
 		}
+		flags := le.Uint16(buf[70:])
 		record := &LogRecord{
 			ID: le.Uint64(buf), Start: int64(le.Uint64(buf[8:])), End: int64(le.Uint64(buf[16:])),
 			MaxTime: int64(le.Uint64(buf[24:])), MaxTimeBase: int64(le.Uint64(buf[32:])),
-			CorruptFrom: int64(le.Uint64(buf[40:])), CorruptTo: int64(le.Uint64(buf[48:])), Chain: le.Uint32(buf[56:]), Direct: le.Uint16(buf[70:])&RecordDirect != 0,
+			CorruptFrom: int64(le.Uint64(buf[40:])), CorruptTo: int64(le.Uint64(buf[48:])), Chain: le.Uint32(buf[56:]),
 		}
-		if newer := recordFlags.first(uint32(le.Uint16(buf[70:]))&^RecordDirect, "a log's record"); newer != "" {
+		if newer := recordFlags.first(uint32(flags)&^(RecordDirect|RecordHoles), "a log's record"); newer != "" {
 			return nil, Newer(newer)
 		}
 		if le.Uint32(buf[76:]) != 0 {
@@ -207,6 +229,17 @@ func GetLogRecords(buf []byte, n int) ([]*LogRecord, error) {
 			record.AddEpoch(EpochStart{int32(le.Uint32(buf)), int64(le.Uint64(buf[4:]))}) // a start of an earlier version may have left more than EpochsMax
 			buf = buf[EpochRecordBytes:]
 		}
+		switch {
+		case flags&RecordHoles != 0:
+			if buf = record.getHoles(buf); buf == nil {
+				return nil, fmt.Errorf("the holes of its log %d are in no order", record.ID)
+			}
+			if len(buf) < segments*SegmentRecordBytes+attachment+headers {
+				return nil, fmt.Errorf("it is shorter than its log %d", record.ID)
+			}
+		case record.CorruptFrom != NoOffset:
+			record.Holes = []Hole{{record.CorruptFrom, record.CorruptTo}}
+		}
 		for range segments {
 			record.Segments = append(record.Segments, SegmentRecord{Generation: le.Uint64(buf), Base: int64(le.Uint64(buf[8:])), End: int64(le.Uint64(buf[16:])),
 				Position: int64(le.Uint64(buf[24:])), MaxTime: int64(le.Uint64(buf[32:])), Chain: le.Uint32(buf[40:]), Bytes: int64(le.Uint32(buf[44:])) * BlockBytes})
@@ -218,4 +251,20 @@ func GetLogRecords(buf []byte, n int) ([]*LogRecord, error) {
 		logs = append(logs, record)
 	}
 	return logs, nil
+}
+
+// getHoles parses the list of holes, up to the one that ends where the last one does, and
+// returns what follows it. nil: it is no such list.
+func (r *LogRecord) getHoles(buf []byte) []byte {
+	for before := int64(-1); len(r.Holes) < HolesMax && len(buf) >= HoleBytes; {
+		hole := Hole{int64(le.Uint64(buf)), int64(le.Uint64(buf[8:]))}
+		if hole.From <= before || hole.To < hole.From || len(r.Holes) == 0 && hole.From != r.CorruptFrom {
+			return nil
+		}
+		r.Holes, buf, before = append(r.Holes, hole), buf[HoleBytes:], hole.To
+		if hole.To == r.CorruptTo {
+			return buf
+		}
+	}
+	return nil
 }

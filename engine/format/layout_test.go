@@ -34,7 +34,7 @@ var structures = []structure{
 	{name: "superblock", heading: "## Superblock", of: Superblock{}, bytes: BlockBytes,
 		put: func(of any) []byte { s := of.(Superblock); return slot(s.Put) },
 		words: map[string]string{"Directory": "directory id", "Epoch": "epoch of this life", "Shards": "shards", "Sequence": "sequence",
-			"BatchMax": "largest batch", "InflightMax": "frames and runs in flight", "WrittenBy": "version of Tailbound"},
+			"BatchMax": "largest batch", "InflightMax": "frames and runs in flight", "WrittenBy": "version of Tailbound", "Needs": "incompatible feature bits"},
 		derived: [][2]int{{4092, 4096}}},
 	{name: "frame and run", heading: "## What frames and runs have in common", of: FrameHeader{}, bytes: HeaderBytes,
 		put: func(of any) []byte { h := of.(FrameHeader); return slot(h.Put)[:HeaderBytes] },
@@ -79,11 +79,11 @@ var structures = []structure{
 		put: func(of any) []byte {
 			l := of.(LogRecord)
 			p := make([]byte, LogRecordBytes)
-			PutLogRecord(p, &l, len(l.Epochs), len(l.Segments))
+			PutLogRecord(p, &l, len(l.Epochs), len(l.Holes), len(l.Segments))
 			return p
 		},
-		words: map[string]string{"ID": "log id", "Start": "log start", "End": "flushed", "MaxTime": "largest timestamp", "MaxTimeBase": "base offset", "CorruptFrom": "first acknowledged",
-			"CorruptTo": "one past", "Direct": "direct runs", "Chain": "chain", "Epochs": "number of leader epochs", "Segments": "number of segments",
+		words: map[string]string{"ID": "log id", "Start": "log start", "End": "flushed", "MaxTime": "largest timestamp", "MaxTimeBase": "base offset", "CorruptFrom": "first offset that is lost",
+			"CorruptTo": "one past", "Holes": "-", "Chain": "chain", "Epochs": "number of leader epochs", "Segments": "number of segments",
 			"Attachment": "length of the attachment", "Headers": "length of the headers"}},
 	{name: "leader epoch of a log", heading: "## Checkpoint", table: 2, of: EpochStart{}, bytes: EpochRecordBytes,
 		put: func(of any) []byte {
@@ -92,7 +92,14 @@ var structures = []structure{
 			return p
 		},
 		words: map[string]string{"Epoch": "epoch", "Start": "first offset"}},
-	{name: "segment of a log", heading: "## Checkpoint", table: 3, of: SegmentRecord{}, bytes: SegmentRecordBytes,
+	{name: "hole of a log", heading: "## Checkpoint", table: 3, of: Hole{}, bytes: HoleBytes,
+		put: func(of any) []byte {
+			p := make([]byte, HoleBytes)
+			PutHole(p, of.(Hole))
+			return p
+		},
+		words: map[string]string{"From": "first offset", "To": "one past"}},
+	{name: "segment of a log", heading: "## Checkpoint", table: 4, of: SegmentRecord{}, bytes: SegmentRecordBytes,
 		put: func(of any) []byte {
 			s := of.(SegmentRecord)
 			p := make([]byte, SegmentRecordBytes)
@@ -321,10 +328,10 @@ func TestNumbers(t *testing.T) {
 		fmt.Sprintf("kind: %d data, %d segment assigned, %d segment released (reserved), %d log opened, %d log closed, %d log start moved; %d replaced, %d note, %d to %d replication",
 			EntryData, EntryAssigned, EntryReleased, EntryOpened, EntryClosed, EntryStartMoved, EntryReplaced, EntryNote, EntryReplicaFirst, EntryReplicaLast),
 		fmt.Sprintf("flags, zero: %d transactional, %d marker, %d abort, %d of a group", EntryTransactional, EntryMarker, EntryAbort, EntryOfGroup),
-		fmt.Sprintf("zero: %d checkpoints of version %d, %d sealed frames and runs, %d groups of replicas", bitNumber(NeedsCheckpoint2), Checkpoint2, bitNumber(NeedsSealed), bitNumber(NeedsReplicas)),
+		fmt.Sprintf("%d lists of holes, and what comes with checkpoints of version %d; zero: %d sealed frames and runs, %d groups of replicas", bitNumber(NeedsCheckpoint2), Checkpoint2, bitNumber(NeedsSealed), bitNumber(NeedsReplicas)),
 		fmt.Sprintf("zero: %d sealed", bitNumber(PieceSealed)),
 		fmt.Sprintf("kind: %d data; %d is reserved for compacted", RunData, RunCompacted),
-		fmt.Sprintf("flags: bit %d, the log wrote direct runs in this life; %d had marks, %d attachment of version 2, %d holes", bitNumber(RecordDirect), bitNumber(RecordMarks), bitNumber(RecordWindows2), bitNumber(RecordHoles)),
+		fmt.Sprintf("flags: bit %d, zero: before 0.2.0, the log wrote direct runs in that life; %d, holes follow the leader epochs; %d had marks and %d attachment of version 2 are assigned", bitNumber(RecordDirect), bitNumber(RecordHoles), bitNumber(RecordMarks), bitNumber(RecordWindows2)),
 		fmt.Sprintf("Their header is %d bytes", HeaderBytes),
 		fmt.Sprintf("Header of %d bytes, body", CheckpointHeaderBytes),
 		fmt.Sprintf("The body has for each log %d bytes", LogRecordBytes),

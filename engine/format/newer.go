@@ -13,6 +13,10 @@ const (
 	NeedsCheckpoint2 = 1 << 0 // checkpoints of version 2, and what came with them
 	NeedsSealed      = 1 << 1 // sealed frames and runs
 	NeedsReplicas    = 1 << 2 // groups of replicas
+
+	// NeedsServed is what this version serves, and sets at each opening: of what came with
+	// checkpoints of version 2 it writes lists of holes.
+	NeedsServed = NeedsCheckpoint2
 )
 
 // Incompatible feature bits of frames and runs.
@@ -45,9 +49,10 @@ const (
 // length in it.
 const Checkpoint2 = 2
 
-// Flags of a log's record in a checkpoint. RecordDirect is of this version.
+// Flags of a log's record in a checkpoint. RecordHoles is of this version. RecordDirect was
+// written before 0.2.0, and says nothing that is needed.
 const (
-	RecordDirect   = 1 << 0
+	RecordDirect   = 1 << 0 // the log wrote direct runs in that life
 	RecordMarks    = 1 << 1 // transactions ended in it
 	RecordWindows2 = 1 << 2 // the producers' windows have version 2
 	RecordHoles    = 1 << 3 // holes follow the epochs

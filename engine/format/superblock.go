@@ -17,6 +17,7 @@ type Superblock struct {
 	BatchMax    uint32 // the largest BatchBytesMax of all epochs: no batch here is larger
 	InflightMax uint32 // the largest InflightMax of all epochs that said theirs; 0: none did
 	WrittenBy   Release
+	Needs       uint32 // incompatible feature bits
 }
 
 // Put writes one slot.
@@ -24,6 +25,7 @@ func (s *Superblock) Put(buf []byte) {
 	clear(buf[:BlockBytes])
 	le.PutUint32(buf, MagicSuperblock)
 	le.PutUint16(buf[4:], Version)
+	le.PutUint32(buf[12:], s.Needs)
 	copy(buf[16:], s.Directory[:])
 	le.PutUint32(buf[32:], s.Epoch)
 	le.PutUint32(buf[36:], s.Shards)
@@ -42,11 +44,11 @@ func (s *Superblock) Get(buf []byte) (newer string, ok bool) {
 	}
 	copy(s.Directory[:], buf[16:])
 	s.Epoch, s.Shards, s.Sequence, s.BatchMax = le.Uint32(buf[32:]), le.Uint32(buf[36:]), le.Uint64(buf[40:]), le.Uint32(buf[48:])
-	s.InflightMax, s.WrittenBy = le.Uint32(buf[52:]), Release(le.Uint32(buf[56:]))
+	s.InflightMax, s.WrittenBy, s.Needs = le.Uint32(buf[52:]), Release(le.Uint32(buf[56:])), le.Uint32(buf[12:])
 	if version := le.Uint16(buf[4:]); version != Version {
 		return fmt.Sprintf("format version %d", version), true
 	}
-	if newer = superblockNeeds.first(le.Uint32(buf[12:]), "the superblock"); newer != "" {
+	if newer = superblockNeeds.first(s.Needs&^NeedsServed, "the superblock"); newer != "" {
 		return newer, true
 	}
 	return "", s.Shards >= 1 && s.Shards <= ShardsMax

@@ -34,7 +34,8 @@ type LogReport struct {
 }
 
 // Problem is one thing that is wrong: where, and the records that it affects, From to
-// To - 1. Path is empty where no file can be named.
+// To - 1. From == To: an unknown number, from there on. Path is empty where no file can be
+// named.
 type Problem struct {
 	Path     string
 	At       int64 // byte of the file
@@ -44,10 +45,14 @@ type Problem struct {
 
 // String is the problem in one line.
 func (p Problem) String() string {
-	if p.Path == "" {
-		return fmt.Sprintf("%s: records %d to %d", p.What, p.From, p.To)
+	text := fmt.Sprintf("%s: records %d to %d", p.What, p.From, p.To-1)
+	if p.From == p.To {
+		text = fmt.Sprintf("%s: records from %d on", p.What, p.From)
 	}
-	return fmt.Sprintf("%s at %d: %s: records %d to %d", p.Path, p.At, p.What, p.From, p.To)
+	if p.Path == "" {
+		return text
+	}
+	return fmt.Sprintf("%s at %d: %s", p.Path, p.At, text)
 }
 
 // Problems is the problems of all logs, one line each.
@@ -105,11 +110,7 @@ func Check(ring ioring.Ring, arena *mem.Arena, options Options) (_ *CheckReport,
 			return nil, err
 		}
 		row.cut = point.Cut
-		if options.Each != nil {
-			for i := range lg.entries {
-				options.Each(id, lg.entries[i].bytes[format.EntryHeaderBytes:format.EntryHeaderBytes+int(lg.entries[i].Length)])
-			}
-		}
+		r.each(lg.entries)
 		out.Logs = append(out.Logs, row)
 	}
 	return out, nil
@@ -122,8 +123,10 @@ func (r *recovery) checkSegment(lg *recoveredLog, i int, out *LogReport, point *
 	defer func() { r.progress(before + seg.Position) }()
 	path, slot := format.SegmentPath(seg.Generation), r.First+slotSegment
 	problem := func(at, from, to int64, what string) {
-		out.Problems = append(out.Problems, Problem{path, at, from, to, what})
-		point.addBreak(i, at, from)
+		if from = max(from, lg.Start); from < to {
+			out.Problems = append(out.Problems, Problem{path, at, from, to, what})
+			point.addBreak(i, at, from)
+		}
 	}
 	there, err := r.Open(slot, path, ioring.OpenReadOnly)
 	if err != nil {
@@ -135,22 +138,60 @@ func (r *recovery) checkSegment(lg *recoveredLog, i int, out *LogReport, point *
 	}
 	defer r.Close(slot)
 	base := seg.Base
-	for at := int64(0); at < seg.Position; {
+	for at := int64(0); at < seg.Position; r.progress(before + at) {
+		if g := lg.gapAt(i, at); g != nil { // broken runs, of which the journal has what is no hole
+			for k := range lg.holes {
+				if h := &lg.holes[k]; h.From < g.next && h.To > g.base {
+					problem(at, max(h.From, g.base), min(h.To, g.next), "a run is broken")
+				}
+			}
+			r.eachOf(g)
+			at, base = g.end, g.next
+			continue
+		}
 		var header format.RunHeader
 		buf, err := r.Read(slot, at, format.BlockBytes)
+		what := "the head of a run is broken"
 		if err != nil {
-			problem(at, base, seg.End, unreadable(err))
-			return nil
+			what = unreadable(err)
 		}
-		if what, ok := header.Parse(buf); ok && what != "" && header.Directory == r.old.Directory && header.Generation == seg.Generation && header.Log == lg.ID {
-			return newer(path, at, what)
+		if unserved, ok := header.Parse(buf); ok && unserved != "" && header.Directory == r.old.Directory && header.Generation == seg.Generation && header.Log == lg.ID {
+			return newer(path, at, unserved)
 		}
-		own := len(buf) >= format.BlockBytes && header.Get(buf) &&
-			header.Directory == r.old.Directory && header.Generation == seg.Generation && header.Log == lg.ID
-		expected := header.Base == base || header.Base > base && header.Base <= lg.Start // before the start there may be gaps
-		if !own || !expected || at+int64(header.Bytes()) > seg.Position {
-			problem(at, base, seg.End, "the head of a run is broken")
-			return nil
+		own := err == nil && r.isOfSegment(lg, seg, &header, buf) && at+int64(header.Bytes()) <= seg.Position
+		h := lg.holeAt(max(base, lg.Start))
+		switch {
+		case own && header.Base == base && (h == nil || header.End <= lg.Start):
+		case own && header.Base > base && header.Base <= lg.Start: // before the start there may be gaps
+		case h != nil && own && header.Base == h.To:
+			problem(at, base, h.To, "records are missing")
+			base = h.To
+			continue
+		case h != nil:
+			if own {
+				what = "a run is broken"
+			}
+			problem(at, base, min(h.To, seg.End), what)
+			if own && header.Base == base {
+				if buf, err := r.Read(slot, at, header.Bytes()); err == nil && len(buf) == header.Bytes() {
+					r.saveSound(lg, &header, buf[format.HeaderBytes:format.HeaderBytes+int(header.BodyBytes)], point)
+				}
+			}
+			next, behind, err := r.nextRun(lg, i, at, base)
+			if err != nil {
+				return err
+			}
+			problem(at, h.To, behind, "the head of a run is broken")
+			at, base = next, behind
+			continue
+		default:
+			next, base2, err := r.nextRun(lg, i, at+format.BlockBytes, base)
+			if err != nil {
+				return err
+			}
+			problem(at, base, base2, what)
+			at, base = next, base2
+			continue
 		}
 		buf, err = r.Read(slot, at, header.Bytes())
 		if err == nil && len(buf) == header.Bytes() {
@@ -178,13 +219,84 @@ func (r *recovery) checkSegment(lg *recoveredLog, i int, out *LogReport, point *
 		out.Runs++
 		out.Bytes += int64(header.Bytes())
 		at += int64(header.Bytes())
-		r.progress(before + at)
 		base = header.End
 	}
 	if base != seg.End {
 		problem(seg.Position, base, seg.End, "the segment ends early")
 	}
 	return nil
+}
+
+// gapAt is the gap of a log that begins at a position of segment i and has records; nil: there
+// is none. Only Check, which writes nothing, has any.
+func (l *recoveredLog) gapAt(i int, at int64) *gap {
+	for k := range l.gaps {
+		if g := &l.gaps[k]; g.segment == i && g.at == at && g.end > at {
+			return g
+		}
+	}
+	return nil
+}
+
+// eachOf hands out the batches that the journal has of a gap.
+func (r *recovery) eachOf(g *gap) {
+	for f := range g.fills {
+		r.each(g.fills[f].entries)
+	}
+}
+
+// each hands out the batches of entries.
+func (r *recovery) each(entries []replayedEntry) {
+	if r.o.Each == nil {
+		return
+	}
+	for i := range entries {
+		r.o.Each(entries[i].Log, entries[i].bytes[format.EntryHeaderBytes:format.EntryHeaderBytes+int(entries[i].Length)])
+	}
+}
+
+// isOfSegment reports that buf begins with the header of a run of a log and segment, of any
+// epoch.
+func (r *recovery) isOfSegment(lg *recoveredLog, seg *format.SegmentRecord, header *format.RunHeader, buf []byte) bool {
+	return header.Get(buf) && header.Directory == r.old.Directory && header.Generation == seg.Generation && header.Log == lg.ID
+}
+
+// nextRun looks from a position of segment i on for the next run from offset base on, block by
+// block: if base is in a hole, for the one behind it, or, if that is broken too, the first
+// behind that; or for a gap. It returns the ends of the segment where there is none. Blocks
+// that cannot be read are passed.
+func (r *recovery) nextRun(lg *recoveredLog, i int, from, base int64) (at, next int64, err error) {
+	seg := &lg.Segments[i]
+	h := lg.holeAt(max(base, lg.Start))
+	later, laterBase := seg.Position, seg.End
+	for at = from; at < seg.Position; {
+		buf, err := r.Read(r.First+slotSegment, at, int(min(bufferBytes, seg.Position-at)))
+		if err != nil {
+			if buf, err = r.Read(r.First+slotSegment, at, format.BlockBytes); err != nil {
+				at += format.BlockBytes
+				continue
+			}
+		}
+		if len(buf) < format.BlockBytes {
+			break
+		}
+		for ; len(buf) >= format.BlockBytes; buf = buf[format.BlockBytes:] {
+			if g := lg.gapAt(i, at); g != nil {
+				return at, g.base, nil
+			}
+			var header format.RunHeader
+			if r.isOfSegment(lg, seg, &header, buf) {
+				if h == nil && header.Base >= base || h != nil && header.Base == h.To {
+					return at, header.Base, nil
+				}
+				if h != nil && header.Base > h.To && later == seg.Position {
+					later, laterBase = at, header.Base
+				}
+			}
+			at += format.BlockBytes
+		}
+	}
+	return later, laterBase, nil
 }
 
 // unreadable is what the disk answered where a run could not be read; the position is the

@@ -19,10 +19,7 @@ func (r *recovery) commit() error {
 		lg := r.logs[id]
 		lg.Start = min(lg.Start, lg.End)
 		r.pruneHeaders(lg)
-		recovered := engine.RecoveredLog{ID: id, Start: lg.Start, End: lg.End, Attachment: lg.Attachment, Headers: headersOf(lg.Headers), Record: &lg.LogRecord}
-		if lg.CorruptFrom != format.NoOffset {
-			recovered.Corruption = fmt.Sprintf("acknowledged records from offset %d on are lost (to %d at least)", lg.CorruptFrom, lg.CorruptTo)
-		}
+		recovered := engine.RecoveredLog{ID: id, Start: lg.Start, End: lg.End, Holes: lg.lost(), Attachment: lg.Attachment, Headers: headersOf(lg.Headers), Record: lg.record()}
 		shard := format.Place(id, r.o.Shards)
 		r.boot.Shards[shard].Logs = append(r.boot.Shards[shard].Logs, recovered)
 	}
@@ -40,9 +37,12 @@ func (r *recovery) commit() error {
 	if err := r.writeCheckpoints(); err != nil {
 		return err
 	}
+	if added := format.NeedsServed &^ r.old.Needs; added != 0 && r.old.Sequence > 0 {
+		r.note("the data directory is raised: versions of Tailbound before %s do not open it any more. It may list what is lost of a log", format.ThisRelease)
+	}
 	slot := r.First + slotSuperblock
 	next := format.Superblock{Directory: r.boot.Directory, Epoch: r.boot.Epoch, Shards: uint32(shards), Sequence: r.old.Sequence + 1,
-		BatchMax: uint32(r.boot.BatchBytesMax), InflightMax: max(r.old.InflightMax, uint32(r.o.InflightMax)), WrittenBy: format.ThisRelease}
+		BatchMax: uint32(r.boot.BatchBytesMax), InflightMax: max(r.old.InflightMax, uint32(r.o.InflightMax)), WrittenBy: format.ThisRelease, Needs: format.NeedsServed}
 	if _, err := r.Open(slot, "superblock", ioring.OpenCreate); err != nil {
 		return err
 	}
@@ -126,13 +126,19 @@ func (r *recovery) writeCheckpoints() error {
 		for i := range recovered.Logs {
 			record := recovered.Logs[i].Record
 			need := format.LogRecordBytes + len(record.Epochs)*format.EpochRecordBytes + len(record.Segments)*format.SegmentRecordBytes
+			listed := record.Holes
+			if len(listed) < 2 { // a single one is in the fixed part
+				listed = nil
+			}
+			need += len(listed) * format.HoleBytes
 			at := len(buf)
 			buf = append(buf, make([]byte, need)...)
-			copied := *record
-			copied.Direct = false
-			at += format.PutLogRecord(buf[at:], &copied, len(record.Epochs), len(record.Segments))
+			at += format.PutLogRecord(buf[at:], record, len(record.Epochs), len(listed), len(record.Segments))
 			for _, epoch := range record.Epochs {
 				at += format.PutEpoch(buf[at:], epoch)
+			}
+			for _, hole := range listed {
+				at += format.PutHole(buf[at:], hole)
 			}
 			for k := range record.Segments {
 				at += format.PutSegment(buf[at:], &record.Segments[k])

@@ -7,8 +7,9 @@
 // one whose files are opened.
 //
 // The files: recovery.go opens a directory, shard by shard; replay.go reads journals,
-// scan.go the ends of segments, flush.go writes to segments what only a journal has,
-// and commit.go begins the new epoch. check.go and repair.go use the same steps.
+// scan.go the ends of segments, walk.go goes on behind what is broken, holes.go keeps
+// what is lost, fill.go puts what a journal has into the place of broken runs, flush.go
+// writes to segments what else only a journal has, and commit.go begins the new epoch. check.go and repair.go use the same steps.
 //
 // Invariants:
 //   - When Recover returns, every acknowledged record is in a segment, synced, or is

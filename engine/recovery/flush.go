@@ -11,35 +11,36 @@ import (
 // flush writes to a log's segments the entries that only the journal has, and syncs
 // them. What is on disk there is overwritten: it was not acknowledged.
 func (r *recovery) flush(lg *recoveredLog) error {
+	if err := r.writeFills(lg); err != nil {
+		return err
+	}
+	lg.gaps = nil // segments are dropped from here on
 	lg.dropBeforeStart()
 	if len(lg.entries) == 0 {
+		lg.End = lg.accepted
 		return r.dropMissing(lg)
 	}
-	target := flushTarget{opened: -1}
-	for i := range lg.Segments {
-		if lg.Segments[i].Position > 0 {
-			target.segment = i
-		}
-	}
+	target := flushTarget{opened: -1, segment: lg.lastWritten()}
 	for len(lg.entries) > 0 {
 		seg, err := r.segmentFor(lg, &target, runBytes(lg.entries[:1]), runBytes(lg.entries[:runLength(lg.entries, format.FlushBytesMax)]))
 		if err != nil {
 			return err
 		}
 		n := runLength(lg.entries, int(min(format.FlushBytesMax, target.bytes-seg.Position)))
-		if err := r.writeRun(r.First+slotSegment, lg, seg, lg.entries[:n], int(runBytes(lg.entries[:n]))); err != nil {
+		if err := r.appendRun(lg, seg, &fill{bytes: runBytes(lg.entries[:n]), entries: lg.entries[:n]}); err != nil {
 			return err
 		}
 		lg.entries = lg.entries[n:]
 	}
-	lg.entries = nil
+	lg.entries, lg.End = nil, lg.accepted // behind the last record there may be a hole
 	return r.closeTarget(&target)
 }
 
-// runLength is how many of the entries make a run of at most most bytes; it is one at least.
+// runLength is how many of the entries make a run of at most most bytes, which has no gap; it is
+// one at least.
 func runLength(entries []replayedEntry, most int) int {
 	n, bytes := 0, format.HeaderBytes
-	for n < len(entries) && (n == 0 || format.AlignBlock(bytes+len(entries[n].bytes)) <= most) {
+	for n < len(entries) && (n == 0 || entries[n].Base == entries[n-1].end() && format.AlignBlock(bytes+len(entries[n].bytes)) <= most) {
 		bytes += len(entries[n].bytes)
 		n++
 	}
@@ -191,33 +192,37 @@ func (r *recovery) newSegment(lg *recoveredLog) (seg format.SegmentRecord, err e
 	return seg, r.SyncDirectory("segments")
 }
 
-// writeRun writes entries as the next run of a segment, length bytes with header and
-// padding.
-func (r *recovery) writeRun(slot uint32, lg *recoveredLog, seg *format.SegmentRecord, entries []replayedEntry, length int) error {
-	buf := make([]byte, length)
-	header := format.RunHeader{Log: lg.ID, Generation: seg.Generation, Base: entries[0].Base, MaxTime: format.NoTime, Durable: entries[0].Base}
+// putRun writes a run into a segment, whose file is open, at its place.
+func (r *recovery) putRun(lg *recoveredLog, seg *format.SegmentRecord, run *fill, previous uint32) (format.RunHeader, error) {
+	buf := make([]byte, run.bytes)
+	header := format.RunHeader{Log: lg.ID, Generation: seg.Generation, Base: run.entries[0].Base, MaxTime: format.NoTime, Durable: run.entries[0].Base}
 	at := format.HeaderBytes
-	for i := range entries {
-		entry := &entries[i]
+	for i := range run.entries {
+		entry := &run.entries[i]
 		at += copy(buf[at:], entry.bytes)
 		batch := entry.bytes[format.EntryHeaderBytes : format.EntryHeaderBytes+int(entry.Length)]
 		header.Add(entry.Base, entry.Count, entry.MaxTime, r.o.TimesChecked != nil && r.o.TimesChecked(batch, entry.MaxTime))
 	}
 	body := buf[format.HeaderBytes:at]
-	header.Header = format.Header{Directory: r.old.Directory, Epoch: r.old.Epoch, BodyBytes: uint32(len(body)), BodyCRC: format.CRC(body), Previous: lg.Chain}
+	header.Header = format.Header{Directory: r.old.Directory, Epoch: r.old.Epoch, BodyBytes: uint32(len(body)), BodyCRC: format.CRC(body), Previous: previous}
 	header.Put(buf)
-	if err := r.Write(slot, seg.Position, buf); err != nil {
+	return header, r.Write(r.First+slotSegment, run.at, buf)
+}
+
+// appendRun writes a run behind those that a segment has.
+func (r *recovery) appendRun(lg *recoveredLog, seg *format.SegmentRecord, run *fill) error {
+	run.at = seg.Position
+	header, err := r.putRun(lg, seg, run, lg.Chain)
+	if err != nil {
 		return err
 	}
 	if seg.Position == 0 {
 		seg.Base = header.Base
 	}
-	seg.Position += int64(length)
+	seg.Position += run.bytes
 	seg.End, seg.Chain = header.End, header.CRC
 	seg.MaxTime = max(seg.MaxTime, header.MaxTime)
 	lg.Chain, lg.End = header.CRC, header.End
-	if header.MaxTime > lg.MaxTime || lg.MaxTimeBase == format.NoOffset {
-		lg.MaxTime, lg.MaxTimeBase = header.MaxTime, header.MaxTimeBase
-	}
+	lg.saw(header.MaxTime, header.MaxTimeBase)
 	return nil
 }

@@ -46,6 +46,8 @@ type recovery struct {
 	synced         map[uint64]bool       // generations of segments that were synced
 	opened         *format.SegmentRecord // the segment that openSegment has open; nil
 	openedBytes    int64                 // its size
+	unknown        *brokenFrame          // the last broken frame of the shard's journal of which nothing is known; nil
+	newest         uint64                // the highest id in the shard's checkpoint
 	journalCorrupt bool                  // a frame that was durable is broken: no segment file is removed
 	readOnly       bool                  // this is Check
 	checked        int64                 // Check: bytes of segments that were read
@@ -57,19 +59,46 @@ type recoveredLog struct {
 	format.LogRecord
 	accepted       int64           // its end, with what the journal has
 	claimedDurable int64           // the highest durable offset that any entry or run claims
-	suspect        bool            // a broken frame may have held entries of it past accepted
+	startMoved     bool            // by an entry of the journal
 	closed         bool            // it was deleted
 	replayed       []replayedEntry // its entries in the journal, in order
-	entries        []replayedEntry // those that were accepted and are not in a segment yet
+	entries        []replayedEntry // those that were accepted and are not in a segment yet, behind its last run
+	gaps           []gap           // the places of broken runs among its runs, with what the journal has of them
+	holes          []hole          // what is lost of it, in order; LogRecord's are not used
 	pruneAt        int             // Headers is pruned when it has so many bytes, and some more
+}
+
+// newRecoveredLog is a log as a checkpoint has it. Before 0.2 a log ended where its loss began.
+func newRecoveredLog(record *format.LogRecord) *recoveredLog {
+	lg := &recoveredLog{LogRecord: *record, claimedDurable: record.End}
+	for _, lost := range record.Holes {
+		if lost.To > lg.End && record.ID == format.ControlLogID {
+			lost = format.Hole{From: lg.End, To: lg.End}
+		}
+		lg.End = max(lg.End, lost.To)
+		lg.addHole(hole{Hole: lost})
+	}
+	lg.accepted = lg.End
+	return lg
+}
+
+// saw notes the largest timestamp of a run or batch, and at which offset that is.
+func (l *recoveredLog) saw(maxTime, base int64) {
+	if maxTime > l.MaxTime || l.MaxTimeBase == format.NoOffset {
+		l.MaxTime, l.MaxTimeBase = maxTime, base
+	}
 }
 
 // replayedEntry is a data entry of a journal. Of an entry in a broken frame there may be
 // the header alone. An empty one stands for a broken frame whose entries are not known.
 type replayedEntry struct {
 	format.Entry
-	bytes []byte // header and batch
+	bytes []byte      // header and batch
+	frame brokenFrame // that it was in
 }
+
+// end is one past the entry's last offset.
+func (e *replayedEntry) end() int64 { return e.Base + int64(e.Count) }
 
 // Recover opens the data directory: afterwards all that was acknowledged is in segments,
 // the journals are empty, and the epoch is one higher. It may be interrupted at any
@@ -224,12 +253,19 @@ func (r *recovery) recoverShard(shard int) error {
 	}
 	r.checkpointSeqs[shard] = checkpoint.Sequence
 	logs := map[uint64]*recoveredLog{}
+	r.newest = 0
 	for _, record := range records {
-		logs[record.ID] = &recoveredLog{LogRecord: *record, accepted: record.End, claimedDurable: record.End}
+		logs[record.ID] = newRecoveredLog(record)
+		r.newest = max(r.newest, record.ID)
 	}
-	if !checkpoint.Clean {
+	if r.unknown = nil; !checkpoint.Clean {
 		r.boot.Clean = false
 		if err := r.replay(shard, &checkpoint, logs); err != nil {
+			return err
+		}
+	}
+	if r.unknown != nil {
+		if err := r.adoptSegments(shard, logs); err != nil {
 			return err
 		}
 	}
@@ -243,17 +279,20 @@ func (r *recovery) recoverShard(shard int) error {
 		}
 		r.logs[id] = lg
 		if !checkpoint.Clean {
-			if err := r.scan(lg); err != nil {
+			if err := r.walk(lg); err != nil {
 				return err
 			}
-			r.accept(lg)
 		}
-		if r.readOnly {
-			continue
+		lg.dropPassedHoles()
+		if !r.readOnly {
+			if err := r.flush(lg); err != nil {
+				return err
+			}
 		}
-		if err := r.flush(lg); err != nil {
+		if err := r.locate(lg); err != nil {
 			return err
 		}
+		r.noteHoles(lg)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -19,6 +20,26 @@ type Cut struct {
 	Sound    int64
 	Why      []Problem
 	Files    []string // which lose bytes or are removed
+}
+
+// Broken is the ranges of offsets that are lost whatever is done, in order and apart from each
+// other. One without an end is left out.
+func (c *Cut) Broken() (ranges []format.Hole) {
+	for _, problem := range c.Why {
+		if problem.From < problem.To {
+			ranges = append(ranges, format.Hole{From: problem.From, To: problem.To})
+		}
+	}
+	slices.SortFunc(ranges, func(a, b format.Hole) int { return cmp.Compare(a.From, b.From) })
+	for k := 0; k+1 < len(ranges); {
+		if ranges[k].To < ranges[k+1].From {
+			k++
+			continue
+		}
+		ranges[k].To = max(ranges[k].To, ranges[k+1].To)
+		ranges = slices.Delete(ranges, k+1, k+2)
+	}
+	return ranges
 }
 
 // Repair opens a data directory as Recover does, and ends each of the named logs at its
@@ -78,19 +99,19 @@ type breakPoint struct {
 func (r *recovery) findBreak(lg *recoveredLog, row *LogReport) (point breakPoint, broken bool, err error) {
 	end := max(lg.accepted, lg.End)
 	point = breakPoint{Cut: Cut{Log: lg.ID, Start: lg.Start, From: end, To: end}, segment: -1, maxTime: format.NoTime, maxTimeBase: format.NoOffset}
-	if lg.CorruptFrom != format.NoOffset {
-		row.Problems = append(row.Problems, Problem{From: lg.CorruptFrom, To: lg.CorruptTo, What: "acknowledged records are lost"})
-		point.To = max(point.To, lg.CorruptTo)
-	}
-	last := format.NoOffset
+	last := lg.Start // the end of the records before a segment
 	for i := range lg.Segments {
 		seg := &lg.Segments[i]
 		if !lg.hasRecords(i) {
 			continue
 		}
-		if last != format.NoOffset && seg.Base != last && seg.Base > lg.Start {
-			row.Problems = append(row.Problems, Problem{Path: format.SegmentPath(seg.Generation), From: last, To: seg.Base, What: "the segment begins late"})
-			point.addBreak(i, 0, last)
+		if seg.Base != last && seg.Base > lg.Start {
+			what := "the segment begins late"
+			if lg.holeAt(max(last, lg.Start)) != nil {
+				what = "records are missing before it"
+			}
+			row.Problems = append(row.Problems, Problem{Path: format.SegmentPath(seg.Generation), From: max(last, lg.Start), To: seg.Base, What: what})
+			point.addBreak(i, 0, max(last, lg.Start))
 		}
 		last = seg.End
 		row.Segments++
@@ -98,6 +119,15 @@ func (r *recovery) findBreak(lg *recoveredLog, row *LogReport) (point breakPoint
 			return point, false, err
 		}
 	}
+	for i := range lg.holes {
+		lg.addHoleProblem(&lg.holes[i], row, &point, last)
+	}
+	for i := range lg.gaps { // only Check has any, and entries
+		for f := range lg.gaps[i].fills {
+			point.addEntries(lg.gaps[i].fills[f].entries)
+		}
+	}
+	point.addEntries(lg.entries)
 	point.Why = row.Problems
 	if point.segment >= 0 {
 		for i := point.segment; i < len(lg.Segments); i++ {
@@ -105,6 +135,30 @@ func (r *recovery) findBreak(lg *recoveredLog, row *LogReport) (point breakPoint
 		}
 	}
 	return point, len(row.Problems) > 0, nil
+}
+
+// addHoleProblem adds what no problem was found for of a hole: its records are in no file. last is
+// the end of what the segments have.
+func (l *recoveredLog) addHoleProblem(h *hole, row *LogReport, point *breakPoint, last int64) {
+	from := h.From
+	for i := range row.Problems {
+		if problem := &row.Problems[i]; problem.From <= from && problem.To > from {
+			from = problem.To
+		}
+	}
+	if from > h.From && from >= h.To {
+		return
+	}
+	problem := Problem{From: from, To: h.To, What: "acknowledged records are lost"}
+	if h.From == h.To {
+		problem.What = "acknowledged records may be lost"
+	}
+	problem.Path, problem.At = h.file()
+	row.Problems = append(row.Problems, problem)
+	point.To = max(point.To, h.To)
+	if point.segment < 0 && h.From >= last {
+		point.From = min(point.From, h.From)
+	}
 }
 
 // addBreak records a break at a position of a segment, where the record at offset base
@@ -130,7 +184,7 @@ func (r *recovery) saveSound(lg *recoveredLog, header *format.RunHeader, body []
 		if !r.o.Sound(body[format.EntryHeaderBytes:format.EntryHeaderBytes+int(entry.Length)], entry.Base, first, last) {
 			return
 		}
-		point.saved = append(point.saved, replayedEntry{entry, slices.Clone(body[:entry.Bytes()])})
+		point.saved = append(point.saved, replayedEntry{Entry: entry, bytes: slices.Clone(body[:entry.Bytes()])})
 		point.From += int64(entry.Count)
 		body = body[entry.Bytes():]
 	}
@@ -165,11 +219,23 @@ func (b *breakPoint) addSound(header *format.RunHeader, first bool) {
 	}
 }
 
+// addEntries records entries that only the journal has.
+func (b *breakPoint) addEntries(entries []replayedEntry) {
+	for i := range entries {
+		if entry := &entries[i]; entry.Base >= b.From {
+			b.Sound += entry.end() - max(entry.Base, b.Start)
+		}
+	}
+}
+
 // cut ends a log where it breaks. The state of its producers is dropped with the records:
 // a record that is sent again because it was lost must not be taken for a duplicate.
 func (r *recovery) cut(lg *recoveredLog, point *breakPoint) error {
-	lg.CorruptFrom, lg.CorruptTo = format.NoOffset, format.NoOffset
+	lg.holes = nil
 	if point.segment < 0 {
+		lg.End, lg.accepted = point.From, point.From
+		lg.cutEpochs(point.From)
+		lg.Start = min(lg.Start, point.From)
 		return nil
 	}
 	lg.Segments = lg.Segments[:point.segment+1]
@@ -185,12 +251,17 @@ func (r *recovery) cut(lg *recoveredLog, point *breakPoint) error {
 	lg.End, lg.accepted, lg.Chain = point.base, point.From, point.chain
 	lg.MaxTime, lg.MaxTimeBase = point.maxTime, point.maxTimeBase
 	lg.Attachment, lg.Headers = nil, nil
-	for n := len(lg.Epochs); n > 0 && lg.Epochs[n-1].Start >= point.From; n = len(lg.Epochs) {
-		lg.Epochs = lg.Epochs[:n-1]
-	}
+	lg.cutEpochs(point.From)
 	lg.Start = min(lg.Start, point.From)
 	lg.entries = point.saved
 	return r.flush(lg)
+}
+
+// cutEpochs drops the leader epochs that begin at or past the log's new end.
+func (l *recoveredLog) cutEpochs(end int64) {
+	for n := len(l.Epochs); n > 0 && l.Epochs[n-1].Start >= end; n = len(l.Epochs) {
+		l.Epochs = l.Epochs[:n-1]
+	}
 }
 
 // Cuts is what Repair would remove from each log that has problems.

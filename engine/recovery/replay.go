@@ -76,7 +76,7 @@ func (r *recovery) replay(shard int, checkpoint *format.Checkpoint, logs map[uin
 			return nil
 		}
 		r.journalCorrupt = true
-		r.note("shard %d: rot: frame %d of the journal (at %d) is broken and was durable", shard, next.sequence, next.at)
+		r.note("shard %d: rot: frame %d of the journal (%s at %d) is broken and was durable", shard, next.sequence, format.ShardPath(shard, "journal"), next.at)
 		resume, err := r.passBroken(journal, next, later, durable, logs)
 		if err != nil || resume == nil {
 			return err
@@ -99,13 +99,15 @@ func (r *recovery) passBroken(journal *journalReader, broken framePosition, late
 			break
 		}
 	}
-	known := r.replayBroken(journal, broken, logs)
+	frame := brokenFrame{r.PathOf(journal.slot), broken.at}
+	known := r.replayBroken(journal, broken, frame, logs)
 	if resume != nil && resume.Sequence != broken.sequence+1 || resume == nil && durable > broken.sequence {
 		known = false // the frames between are lost too
 	}
 	if !known {
+		r.unknown = &frame
 		for _, lg := range logs { // order does not matter
-			lg.replayed = append(lg.replayed, replayedEntry{})
+			lg.replayed = append(lg.replayed, replayedEntry{frame: frame})
 		}
 	}
 	return resume, nil
@@ -212,7 +214,7 @@ func (r *recovery) replayFrame(shard int, at int64, body []byte, logs map[uint64
 
 // replayBroken replays what can be known of a broken frame: whose its data entries were,
 // and all other entries. True: all of its entries are known.
-func (r *recovery) replayBroken(journal *journalReader, broken framePosition, logs map[uint64]*recoveredLog) bool {
+func (r *recovery) replayBroken(journal *journalReader, broken framePosition, frame brokenFrame, logs map[uint64]*recoveredLog) bool {
 	for _, at := range []int64{broken.at, 0} {
 		header, body, _, err := journal.readFrame(at, broken.sequence)
 		if err != nil || body == nil || header.Sequence != broken.sequence {
@@ -227,7 +229,7 @@ func (r *recovery) replayBroken(journal *journalReader, broken framePosition, lo
 			}
 			if entry.Kind == format.EntryData {
 				if lg := logs[entry.Log]; lg != nil {
-					lg.replayed = append(lg.replayed, replayedEntry{Entry: entry})
+					lg.replayed = append(lg.replayed, replayedEntry{Entry: entry, frame: frame})
 				}
 			} else {
 				r.replayEntry(&entry, nil, logs)
@@ -242,17 +244,21 @@ func (r *recovery) replayBroken(journal *journalReader, broken framePosition, lo
 // replayEntry does what an entry says to its log. The bytes are its header and batch.
 func (r *recovery) replayEntry(entry *format.Entry, bytes []byte, logs map[uint64]*recoveredLog) {
 	lg := logs[entry.Log]
-	if lg == nil {
-		if entry.Kind == format.EntryOpened {
-			lg = &recoveredLog{LogRecord: format.LogRecord{ID: entry.Log, MaxTime: format.NoTime, MaxTimeBase: format.NoOffset, CorruptFrom: format.NoOffset, CorruptTo: format.NoOffset}}
-			logs[entry.Log] = lg
+	if lg == nil && (entry.Kind == format.EntryOpened || r.mayBeNew(entry.Log)) {
+		lg = newRecoveredLog(&format.LogRecord{ID: entry.Log, MaxTime: format.NoTime, MaxTimeBase: format.NoOffset})
+		if entry.Kind != format.EntryOpened { // that entry was in a frame of which nothing is known
+			lg.replayed = append(lg.replayed, replayedEntry{frame: *r.unknown})
 		}
+		logs[entry.Log] = lg
+	}
+	if lg == nil {
 		return
 	}
 	switch entry.Kind {
 	case format.EntryClosed:
 		lg.closed = true
 	case format.EntryStartMoved:
+		lg.startMoved = lg.startMoved || entry.Base > lg.Start
 		lg.Start = max(lg.Start, entry.Base)
 	case format.EntryAssigned:
 		for i := range lg.Segments {
@@ -262,52 +268,13 @@ func (r *recovery) replayEntry(entry *format.Entry, bytes []byte, logs map[uint6
 		}
 		lg.Segments = append(lg.Segments, format.SegmentRecord{Generation: entry.Aux, Base: entry.Base, End: entry.Base, MaxTime: format.NoTime})
 	case format.EntryData:
-		lg.replayed = append(lg.replayed, replayedEntry{*entry, bytes})
+		lg.replayed = append(lg.replayed, replayedEntry{Entry: *entry, bytes: bytes})
 	}
 }
 
-// accept adds to a log what the journal has past the end of its segments, as far as that
-// follows without a gap. If more was durable, acknowledged records are lost.
-func (r *recovery) accept(lg *recoveredLog) {
-	lg.accepted = max(lg.accepted, lg.End)
-	for _, entry := range lg.replayed {
-		end := entry.Base + int64(entry.Count)
-		switch {
-		case entry.Kind == 0:
-			lg.suspect = true
-			continue
-		case entry.bytes == nil:
-			if end > lg.accepted {
-				lg.claimedDurable = max(lg.claimedDurable, end)
-			}
-			continue
-		}
-		lg.claimedDurable = max(lg.claimedDurable, entry.Durable)
-		if end <= lg.accepted {
-			continue
-		}
-		if entry.Base > max(lg.accepted, lg.Start) {
-			continue // a gap: claimedDurable says whether what it held was acknowledged
-		}
-		lg.suspect = false
-		r.epochBegan(lg, entry.Base)
-		lg.entries = append(lg.entries, entry)
-		r.keepHeader(lg, &entry.Entry, entry.bytes)
-		lg.accepted = end
-	}
-	lg.replayed = nil
-	if lg.accepted < lg.Start {
-		// All records were removed, and with them what they said of their producers.
-		lg.accepted, lg.End, lg.entries = lg.Start, lg.Start, nil
-		lg.Attachment, lg.Headers = nil, nil
-	}
-	if lg.claimedDurable > lg.accepted || lg.suspect {
-		if lg.CorruptFrom == format.NoOffset {
-			lg.CorruptFrom, lg.CorruptTo = lg.accepted, max(lg.claimedDurable, lg.accepted)
-		}
-		r.note("log %d: rot: offsets %d to %d", lg.ID, lg.CorruptFrom, lg.CorruptTo)
-	}
-}
+// mayBeNew reports that the entry that opened an unknown log may have been in a broken frame. Ids
+// are given out in order: one below those in the checkpoint is that of a deleted log.
+func (r *recovery) mayBeNew(id uint64) bool { return r.unknown != nil && id > r.newest }
 
 // epochBegan adds the epoch before to a log's leader epochs: it has appended at base or
 // before.

@@ -1,7 +1,9 @@
 package recovery
 
 import (
+	"cmp"
 	"slices"
+	"strconv"
 
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/engine/format"
@@ -10,18 +12,9 @@ import (
 
 // scan adds to a log the runs that the epoch before wrote past its checkpoint, while
 // epoch, chain and base offset continue, in the same segment or at the beginning of a
-// later one. The first run that does not continue was not acknowledged, unless a run
-// behind it claims that it was: see scanAhead.
-func (r *recovery) scan(lg *recoveredLog) error {
-	defer r.closeSegment()
-	k := 0
-	for i := range lg.Segments {
-		if lg.Segments[i].Position > 0 {
-			k = i
-		}
-	}
+// later one. It begins in segment k, and returns in which one it ended.
+func (r *recovery) scan(lg *recoveredLog, k int) (int, error) {
 	firsts := make([]*format.RunHeader, len(lg.Segments)) // headers of first runs
-	any := lg.Direct
 	for k < len(lg.Segments) {
 		// The writer did not come back to a segment that it left, which it may have done
 		// after a failure: a later segment whose first run continues is the next one.
@@ -30,7 +23,7 @@ func (r *recovery) scan(lg *recoveredLog) error {
 			if firsts[i] == nil {
 				header, err := r.readHeader(lg, &lg.Segments[i], 0)
 				if err != nil {
-					return err
+					return k, err
 				}
 				firsts[i] = &header
 			}
@@ -41,40 +34,57 @@ func (r *recovery) scan(lg *recoveredLog) error {
 		seg := &lg.Segments[next]
 		header, err := r.readHeader(lg, seg, seg.Position)
 		if err != nil {
-			return err
+			return k, err
 		}
 		if next == k && !r.continues(lg, &header) {
 			break
 		}
-		there, err := r.openSegment(seg)
-		if err != nil || !there {
-			return err
-		}
-		buf, err := r.Read(r.First+slotSegment, seg.Position, header.Bytes())
+		body, err := r.readBody(seg, seg.Position, &header)
 		if err != nil {
-			return err
+			return k, err
 		}
-		if len(buf) == header.Bytes() {
-			if what := header.NewerIn(buf[format.HeaderBytes : format.HeaderBytes+int(header.BodyBytes)]); what != "" {
-				return newer(r.PathOf(r.First+slotSegment), seg.Position, what)
-			}
-		}
-		if len(buf) < header.Bytes() || !header.Whole(buf[format.HeaderBytes:format.HeaderBytes+int(header.BodyBytes)]) && !r.o.Faults.Has(engine.StaleRunAccepted) {
+		if body == nil {
 			if next == k {
 				break
 			}
 			firsts[next] = &format.RunHeader{} // torn: no run
 			continue
 		}
-		k, any = next, true
-		r.addRun(lg, seg, &header, buf[format.HeaderBytes:format.HeaderBytes+int(header.BodyBytes)])
+		k = next
+		r.addRun(lg, seg, &header, body)
 	}
-	for i := k; i < len(lg.Segments); i++ {
-		if err := r.scanAhead(lg, &lg.Segments[i], any); err != nil {
-			return err
+	return k, nil
+}
+
+// lastWritten is the last segment that has runs of the log; 0 if none has.
+func (l *recoveredLog) lastWritten() (k int) {
+	for i := range l.Segments {
+		if l.Segments[i].Position > 0 {
+			k = i
 		}
 	}
-	return nil
+	return k
+}
+
+// readBody reads the body of the run at a position of a segment, whose header is whole. nil:
+// it is not what was written.
+func (r *recovery) readBody(seg *format.SegmentRecord, at int64, header *format.RunHeader) ([]byte, error) {
+	there, err := r.openSegment(seg)
+	if err != nil || !there {
+		return nil, err
+	}
+	buf, err := r.Read(r.First+slotSegment, at, header.Bytes())
+	if err != nil || len(buf) < header.Bytes() {
+		return nil, err
+	}
+	body := buf[format.HeaderBytes : format.HeaderBytes+int(header.BodyBytes)]
+	if what := header.NewerIn(body); what != "" {
+		return nil, newer(r.PathOf(r.First+slotSegment), at, what)
+	}
+	if !header.Whole(body) && !r.o.Faults.Has(engine.StaleRunAccepted) {
+		return nil, nil
+	}
+	return body, nil
 }
 
 // continues reports that a run follows what the log has.
@@ -93,9 +103,7 @@ func (r *recovery) addRun(lg *recoveredLog, seg *format.SegmentRecord, header *f
 	r.epochBegan(lg, header.Base)
 	lg.claimedDurable = max(lg.claimedDurable, header.Durable)
 	lg.Chain, lg.End = header.CRC, header.End
-	if header.MaxTime > lg.MaxTime || lg.MaxTimeBase == format.NoOffset {
-		lg.MaxTime, lg.MaxTimeBase = header.MaxTime, header.MaxTimeBase
-	}
+	lg.saw(header.MaxTime, header.MaxTimeBase)
 	for len(body) > 0 {
 		var entry format.Entry
 		if !entry.Get(body) || entry.Bytes() > len(body) {
@@ -106,35 +114,59 @@ func (r *recovery) addRun(lg *recoveredLog, seg *format.SegmentRecord, header *f
 	}
 }
 
-// scanAhead looks for runs of the epoch before behind a segment's position, for the durable
-// offsets that they claim. A log that wrote no direct run (any is false) and has
-// nothing there is left alone: the journal has all of it.
-func (r *recovery) scanAhead(lg *recoveredLog, seg *format.SegmentRecord, any bool) error {
-	if there, err := r.openSegment(seg); err != nil || !there {
-		return err
-	}
-	if buf, err := r.Read(r.First+slotSegment, seg.Position, format.BlockBytes); err != nil || !any && !slices.ContainsFunc(buf, func(b byte) bool { return b != 0 }) {
-		return err
-	}
-	const step = bufferBytes
-	reach := r.reach()
-	for at, until := seg.Position, seg.Position+reach; at < min(until, r.openedBytes); at += step {
-		buf, err := r.Read(r.First+slotSegment, at, int(min(step, until-at)))
-		if err != nil {
-			return err
+// laterRun is the header of a run behind the first one that does not continue its log.
+type laterRun struct {
+	format.RunHeader
+	segment   int
+	at        int64
+	rewritten bool // it is whole, and is written again as the journal has it
+}
+
+// scanAhead finds the runs of the epoch before behind segment k's position and in later
+// segments, in the order of the files. There may be as many broken ones before each as
+// were in flight, each as large as allowed; all says to look through whole files. Nothing but
+// runs says whether a log has written any behind its checkpoint, and damage may have made the
+// first of them zero. Where nothing was written to a file its file system reads no disk.
+func (r *recovery) scanAhead(lg *recoveredLog, k int, all bool) (later []laterRun, err error) {
+	for i := k; i < len(lg.Segments); i++ {
+		seg := &lg.Segments[i]
+		if there, err := r.openSegment(seg); err != nil {
+			return nil, err
+		} else if !there {
+			continue
 		}
-		for k := 0; k+format.BlockBytes <= len(buf); k += format.BlockBytes {
-			var header format.RunHeader
-			if what, ok := header.Parse(buf[k:]); ok && r.isOwn(lg, seg, &header) {
-				if what != "" {
-					return newer(r.PathOf(r.First+slotSegment), at+int64(k), what)
+		if r.o.Faults.Has(engine.LooksAtOneBlock) && !all {
+			buf, err := r.Read(r.First+slotSegment, seg.Position, format.BlockBytes)
+			if err != nil {
+				return nil, err
+			}
+			if !slices.ContainsFunc(buf, func(b byte) bool { return b != 0 }) {
+				continue
+			}
+		}
+		reach := r.reach()
+		until := seg.Position + reach
+		if all {
+			until = r.openedBytes
+		}
+		for at := seg.Position; at < min(until, r.openedBytes); at += bufferBytes {
+			buf, err := r.Read(r.First+slotSegment, at, int(min(bufferBytes, until-at)))
+			if err != nil {
+				return nil, err
+			}
+			for n := 0; n+format.BlockBytes <= len(buf); n += format.BlockBytes {
+				run := laterRun{segment: i, at: at + int64(n)}
+				if what, ok := run.Parse(buf[n:]); ok && r.isOwn(lg, seg, &run.RunHeader) {
+					if what != "" {
+						return nil, newer(r.PathOf(r.First+slotSegment), run.at, what)
+					}
+					later = append(later, run)
+					until = max(until, run.at+int64(run.Bytes())+reach)
 				}
-				lg.claimedDurable = max(lg.claimedDurable, header.Durable)
-				until = max(until, at+int64(k+header.Bytes())+reach)
 			}
 		}
 	}
-	return nil
+	return later, nil
 }
 
 // reach is how far behind a broken run a later one is looked for: over as many broken runs
@@ -216,4 +248,76 @@ func (r *recovery) closeSegment() {
 		r.Close(r.First + slotSegment)
 		r.opened = nil
 	}
+}
+
+// adoptSegments gives files that are in no log to the logs whose runs they hold: the entries
+// that assigned them may have been in a frame of which nothing is known.
+func (r *recovery) adoptSegments(shard int, logs map[uint64]*recoveredLog) error {
+	defer r.closeSegment()
+	named := map[string]bool{}
+	for _, all := range []map[uint64]*recoveredLog{r.logs, logs} {
+		for _, lg := range all { // order does not matter
+			for i := range lg.Segments {
+				named[format.SegmentPath(lg.Segments[i].Generation)] = true
+			}
+		}
+	}
+	names, err := r.List("segments")
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		generation, err := strconv.ParseUint(name, 16, 64)
+		path := "segments/" + name
+		// What an opening that was interrupted has made is made again.
+		made := generation>>24&0xff == format.RecoveryShard
+		if err != nil || path != format.SegmentPath(generation) || named[path] || made {
+			continue
+		}
+		seg := format.SegmentRecord{Generation: generation, MaxTime: format.NoTime}
+		if there, err := r.openSegment(&seg); err != nil || !there {
+			return err
+		}
+		header, err := r.firstRun(generation, shard)
+		if err != nil {
+			return err
+		}
+		r.closeSegment()
+		if header.Batches == 0 {
+			continue
+		}
+		lg := logs[header.Log]
+		if lg == nil && !r.mayBeNew(header.Log) || lg != nil && lg.closed {
+			continue
+		}
+		if lg == nil {
+			lg = newRecoveredLog(&format.LogRecord{ID: header.Log, MaxTime: format.NoTime, MaxTimeBase: format.NoOffset})
+			lg.replayed = append(lg.replayed, replayedEntry{frame: *r.unknown})
+			logs[header.Log] = lg
+		}
+		seg.Base, seg.End = min(lg.End, header.Base), min(lg.End, header.Base)
+		lg.Segments = append(lg.Segments, seg)
+		// Generations are given out in order.
+		slices.SortFunc(lg.Segments, func(a, b format.SegmentRecord) int { return cmp.Compare(a.Generation, b.Generation) })
+		r.note("log %d: %s has records of it, and belonged to no log: the entry that assigned it was in a broken frame", header.Log, path)
+	}
+	return nil
+}
+
+// firstRun is the header of the first run in a segment's file, which is open, that is of a log of
+// the shard and of the epoch before. Without batches: there is none near its beginning.
+func (r *recovery) firstRun(generation uint64, shard int) (header format.RunHeader, err error) {
+	for at := int64(0); at < min(r.reach(), r.openedBytes); at += bufferBytes {
+		buf, err := r.Read(r.First+slotSegment, at, bufferBytes)
+		if err != nil {
+			return header, err
+		}
+		for ; len(buf) >= format.BlockBytes; buf = buf[format.BlockBytes:] {
+			if header.Get(buf) && header.Directory == r.old.Directory && header.Epoch == r.old.Epoch && header.Generation == generation &&
+				format.Place(header.Log, int(r.old.Shards)-1) == shard {
+				return header, nil
+			}
+		}
+	}
+	return format.RunHeader{}, nil
 }

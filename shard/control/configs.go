@@ -78,6 +78,10 @@ func (c *control) describeConfigs(task *task, req *kmsg.DescribeConfigsRequest, 
 					def := &defs[k]
 					add(def.Name, kmsg.ConfigType(def.Type), false, def.Doc, c.topicConfig(topic, def, task.from.Shard))
 				}
+				if slices.Contains(asked.ConfigNames, lostRecords) {
+					add(lostRecords, kmsg.ConfigTypeString, true, lostRecordsDoc, []configValue{{lostRecords, "", kmsg.ConfigSourceUnknown}})
+					c.describeLosses(task, topic, resp, len(resp.Resources), len(out.Configs)-1)
+				}
 			}
 		case kmsg.ConfigResourceTypeBroker:
 			var node int

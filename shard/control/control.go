@@ -181,7 +181,7 @@ func (c *control) Mail(mail shard.Mail) {
 		c.searchBatch(mail)
 	case shard.MailOpened, shard.MailDeleted:
 		c.logOpDone(logOp{mail.A, mail.Kind == shard.MailDeleted}, kafka.ErrorCode(mail.Code))
-	case shard.MailConfigured, shard.MailTruncated, shard.MailSized, shard.MailProduced:
+	case shard.MailConfigured, shard.MailTruncated, shard.MailSized, shard.MailProduced, shard.MailLost:
 		c.answered(mail)
 	case shard.MailServing:
 		// Step sets serving to -1 when it tells the data shards to serve; each that does

@@ -161,7 +161,7 @@ func (c *control) appendSnapshot() bool {
 	}
 	if c.former {
 		c.former = false
-		c.shard.Logf(shard.Info, "the data directory is raised: versions of Tailbound before "+format.ThisRelease.String()+" do not open it any more. Commands of the control log were rewritten in version ", format.CommandVersion)
+		c.shard.Logf(shard.Info, "commands of the control log were rewritten in version ", format.CommandVersion)
 	}
 	if c.engine.TruncateBefore(c.slot, c.snapshotAt, shard.ControlUser) == engine.WaitMemory {
 		return false

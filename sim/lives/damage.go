@@ -17,7 +17,8 @@ type foundRun struct {
 }
 
 // damage breaks runs of one log in a copy of the directory that a crash left, at most as many in a row as could be in flight, and opens the copy with
-// other settings. The run behind the broken ones says that some of their records were durable: either the log has these, or it is marked as corrupt.
+// other settings. The run behind the broken ones says that some of their records were durable: the log does not end before that, and has lost nothing
+// but records of the broken runs. No other log has lost anything.
 func (s *engineSim) damage() error {
 	disk := s.disk.Clone()
 	superblock, logs := readDirectory(disk)
@@ -38,13 +39,23 @@ func (s *engineSim) damage() error {
 	if err != nil {
 		return fmt.Errorf("opening a damaged copy: %w", err)
 	}
+	from, to := broken[0].header.Base, broken[len(broken)-1].header.End
+	for i := range boot.Shards {
+		for _, l := range boot.Shards[i].Logs {
+			for _, hole := range l.Holes {
+				if l.ID != id || hole.From < from || hole.To > to {
+					return fmt.Errorf("FALSE ROT: log %d: %v; of log %d offsets %d to %d are broken", l.ID, hole, id, from, to-1)
+				}
+			}
+		}
+	}
 	l, _ := s.find(boot, id)
 	if l == nil {
 		return nil // it was deleted
 	}
-	if l.Corruption == "" && max(l.End, l.Start) < witness.header.Durable {
+	if max(l.End, l.Start) < witness.header.Durable && (id != format.ControlLogID || len(l.Holes) == 0) {
 		return fmt.Errorf("SILENT: of log %d %d runs from offset %d on are broken, it ends at %d, and nothing says that it was durable to %d",
-			id, len(broken), broken[0].header.Base, l.End, witness.header.Durable)
+			id, len(broken), from, l.End, witness.header.Durable)
 	}
 	return nil
 }
@@ -60,7 +71,14 @@ func (s *engineSim) chooseRuns(runs []foundRun, most int) (broken []foundRun, wi
 		if s.also.IntN(2) == 0 {
 			n = 1 + s.also.IntN(most)
 		}
-		if from+n >= len(runs) || runs[from+n].path != runs[from].path || runs[from+n].header.Durable <= runs[from].header.Base {
+		if s.also.IntN(2) == 0 { // nothing but the last run of the log says that they were durable
+			last := from
+			for last+1 < len(runs) && runs[last+1].header.Log == runs[from].header.Log {
+				last++
+			}
+			from = last - n
+		}
+		if from < 0 || from+n >= len(runs) || runs[from+n].path != runs[from].path || runs[from+n].header.Durable <= runs[from].header.Base {
 			continue
 		}
 		return runs[from : from+n], runs[from+n]

@@ -9,7 +9,7 @@ import (
 // The suite's share of seeds is enough to notice what broke. TAILBOUND_TESTS=long,
 // which `make test-long` sets before a release, has all whose traces are committed.
 // Beyond that there is `go run ./cmd/sim -seeds 100000`.
-var seedsInSuite = map[string]uint64{"engine": 130, "net": 400, "broker": 50, "full": 25}
+var seedsInSuite = map[string]uint64{"engine": 130, "rot": 40, "net": 400, "broker": 50, "full": 25}
 
 const (
 	seedsInLong  = 400

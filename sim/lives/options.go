@@ -17,6 +17,7 @@ const (
 
 var workloads = []workload{
 	{"engine", engineWork},
+	{"rot", rotWork},
 	{"net", netWork},
 }
 
@@ -31,18 +32,25 @@ type fault struct {
 }
 
 var faults = []fault{
-	{"NoSync", "engine", 2, func(r *Run) { r.Faults |= engine.NoSync }},
+	{"NoSync", "engine", 3, func(r *Run) { r.Faults |= engine.NoSync }},
 	{"AckBeforeSync", "engine", 3, func(r *Run) { r.Faults |= engine.AckBeforeSync }},
-	{"NoEpoch", "engine", 2, func(r *Run) { r.Faults |= engine.NoEpoch }},
-	{"StaleRunAccepted", "engine", 4, func(r *Run) { r.Faults |= engine.StaleRunAccepted }},
-	{"JournalReusedEarly", "engine", 10, func(r *Run) { r.Faults |= engine.JournalReusedEarly }},
-	{"CheckpointFromLate", "engine", 13, func(r *Run) { r.Faults |= engine.CheckpointFromLate }},
+	{"NoEpoch", "engine", 3, func(r *Run) { r.Faults |= engine.NoEpoch }},
+	{"StaleRunAccepted", "engine", 2, func(r *Run) { r.Faults |= engine.StaleRunAccepted }},
+	{"JournalReusedEarly", "engine", 9, func(r *Run) { r.Faults |= engine.JournalReusedEarly }},
+	{"CheckpointFromLate", "engine", 43, func(r *Run) { r.Faults |= engine.CheckpointFromLate }},
 	{"RunAckedAlone", "engine", 37, func(r *Run) { r.Faults |= engine.RunAckedAlone }},
 	{"GapIsRot", "engine", 2, func(r *Run) { r.Faults |= engine.GapIsRot }},
 	{"NoSyncAtOpen", "engine", 3, func(r *Run) { r.Faults |= engine.NoSyncAtOpen }},
-	{"PresentLimits", "engine", 37, func(r *Run) { r.Faults |= engine.PresentLimits }},
+	{"PresentLimits", "engine", 39, func(r *Run) { r.Faults |= engine.PresentLimits }},
 	{"EpochsForgotten", "engine", 1, func(r *Run) { r.Faults |= engine.EpochsForgotten }},
 	{"EpochsOfEight", "engine", 21, func(r *Run) { r.Faults |= engine.EpochsOfEight }},
+	{"WalksOnAnyway", "engine", 3, func(r *Run) { r.Faults |= engine.WalksOnAnyway }},
+	{"EndsAtBreak", "rot", 2, func(r *Run) { r.Faults |= engine.EndsAtBreak }},
+	{"FillForgotten", "rot", 44, func(r *Run) { r.Faults |= engine.FillForgotten }},
+	{"HolesForgotten", "rot", 2, func(r *Run) { r.Faults |= engine.HolesForgotten }},
+	{"HolesPassedEarly", "rot", 1, func(r *Run) { r.Faults |= engine.HolesPassedEarly }},
+	{"ReadsOverHole", "rot", 7, func(r *Run) { r.Faults |= engine.ReadsOverHole }},
+	{"LooksAtOneBlock", "rot", 76, func(r *Run) { r.Faults |= engine.LooksAtOneBlock }},
 }
 
 // drawOptions draws all limits of the engine. They are small, so that journals wrap,

@@ -91,7 +91,7 @@ var nextSteps = map[int16]string{
 	kerr.MessageTooLarge.Code:          "the topic's max.message.bytes is what it takes (`tailbound topic describe`, `topic alter --set`), and --max-message-bytes what is sent",
 	kerr.InvalidReplicationFactor.Code: "leave --replicas away for the broker's own",
 	kerr.NotLeaderForPartition.Code:    "does every node answer where clients are told to find it? (`tailbound cluster health`)",
-	kerr.CorruptMessage.Code:           "the broker's log says what failed; `tailbound check` reads a stopped broker's directory",
+	kerr.CorruptMessage.Code:           "records are lost there: `tailbound topic describe` lists which, and `consume --from` reads on behind them",
 	kerr.KafkaStorageError.Code:        "the broker's log says what failed; `tailbound check` reads a stopped broker's directory",
 }
 

@@ -1,12 +1,15 @@
 package client
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/tailbound/tailbound/cmd/tailbound/term"
 )
@@ -22,8 +25,19 @@ type topicRow struct {
 type topicDescription struct {
 	topicRow
 	PartitionRows []partitionRow `json:"partition_list"`
+	Lost          []lostRow      `json:"lost,omitempty"`
 	Configs       []configRow    `json:"configs,omitempty"`
 	ConfigsError  string         `json:"configs_error,omitempty"`
+}
+
+// lostRow is a range of offsets, from to to - 1, whose acknowledged records are lost, and
+// where the first of them was in the broker's data directory.
+type lostRow struct {
+	Partition int32  `json:"partition"`
+	From      int64  `json:"from"`
+	To        int64  `json:"to"`
+	File      string `json:"file,omitempty"`
+	At        int64  `json:"at"`
 }
 
 type partitionRow struct {
@@ -83,6 +97,7 @@ func (c *client) describeTopics(names []string) ([]topicDescription, error) {
 		return nil, c.explain(err)
 	}
 	configs, configsErr := c.admin.DescribeTopicConfigs(ctx, names...)
+	lost := c.lostRecords(ctx, names)
 	var all []topicDescription
 	for _, name := range names {
 		detail := metadata.Topics[name]
@@ -117,10 +132,36 @@ func (c *client) describeTopics(names []string) ([]topicDescription, error) {
 		for _, config := range r.Configs {
 			topic.Configs = append(topic.Configs, configRow{config.Key, config.MaybeValue(), config.Source.String()})
 		}
+		topic.Lost = lost[name]
 		slices.SortFunc(topic.Configs, func(a, b configRow) int { return strings.Compare(a.Name, b.Name) })
 		all = append(all, topic)
 	}
 	return all, nil
+}
+
+// lostRecords asks what topics have lost: a configuration that Tailbound has for those who ask
+// for it by its name, and other brokers have not.
+func (c *client) lostRecords(ctx context.Context, names []string) map[string][]lostRow {
+	req := kmsg.NewPtrDescribeConfigsRequest()
+	for _, name := range names {
+		resource := kmsg.NewDescribeConfigsRequestResource()
+		resource.ResourceType, resource.ResourceName, resource.ConfigNames = kmsg.ConfigResourceTypeTopic, name, []string{"lost.records"}
+		req.Resources = append(req.Resources, resource)
+	}
+	lost := map[string][]lostRow{}
+	answer, err := req.RequestWith(ctx, c.kafka)
+	if err != nil {
+		return lost // why topics are not described is said of their other configurations
+	}
+	for _, resource := range answer.Resources {
+		for _, config := range resource.Configs {
+			var rows []lostRow
+			if config.Value != nil && *config.Value != "" && json.Unmarshal([]byte(*config.Value), &rows) == nil {
+				lost[resource.ResourceName] = rows
+			}
+		}
+	}
+	return lost
 }
 
 func printTopic(table *tabwriter.Writer, topic topicDescription) {
@@ -131,6 +172,19 @@ func printTopic(table *tabwriter.Writer, topic topicDescription) {
 		fmt.Fprintf(table, "%d\t%d\t%d\t%v\t%d\t%d\t%d\t%s\n", p.Partition, p.Leader, p.Epoch, p.Replicas, p.Start, p.End, p.End-p.Start, p.Error)
 	}
 	table.Flush()
+	if len(topic.Lost) > 0 {
+		fmt.Fprintln(table, "\nLOST\tOFFSETS\tFILE\tAT")
+		for _, l := range topic.Lost {
+			offsets := fmt.Sprintf("%d to %d", l.From, l.To-1)
+			if l.From == l.To {
+				offsets = fmt.Sprintf("perhaps from %d on", l.From)
+			}
+			fmt.Fprintf(table, "%d\t%s\t%s\t%d\n", l.Partition, offsets, l.File, l.At)
+		}
+		table.Flush()
+		fmt.Fprintln(table, "partitions that have lost records take no more: `tailbound repair` shows the ways to go on")
+		table.Flush()
+	}
 	if topic.ConfigsError != "" {
 		fmt.Fprintf(table, "\nits configuration could not be read: %s\n", topic.ConfigsError)
 		return

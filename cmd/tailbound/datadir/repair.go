@@ -28,17 +28,22 @@ func repairCommand() *cobra.Command {
 		Short: "Show what is broken in a data directory, and cut what you accept to lose",
 		Long: `Show what is broken in a data directory, and cut what you accept to lose.
 
-A partition of which acknowledged records are broken takes no more: it is
-readable up to there, and refuses writes. That is so until somebody decides,
-for each partition, to go on without them. Without --accept-loss nothing is
-written: what would be kept and lost is shown, partition by partition.
+A partition of which acknowledged records are broken takes no more. What lies
+before and behind them is read; a consumer is told CORRUPT_MESSAGE where they
+were, and may seek past them. That is so until it is decided, for each
+partition, how to go on. Without --accept-loss nothing is written: what each way
+keeps and gives up is shown, partition by partition.
 
-With it the partition is cut where it breaks, and takes records again from there
-on. Records behind the break are lost too, sound or not; the files they lie in
-are first copied to DIR/lost. Offsets are given out again, in a new leader
+With it the partition is cut where it first breaks, and takes records again from
+there on. Records behind the break are lost too, sound or not; the files they
+lie in are first copied to DIR/lost. Offsets are given out again, in a new leader
 epoch, as after an unclean election of Kafka's: consumers that were further are
 told OFFSET_OUT_OF_RANGE, or that their log was truncated. The broker must not
 be running.
+
+The other way is to delete the records up to and including the broken ones,
+while the broker runs: ` + "`tailbound topic purge`" + `, or retention in its time. Then
+the partition takes records again, at its end.
 
 Exit status: 0 where nothing is broken any more, 1 where something is, 2 where
 it could not be looked at or repaired.`,
@@ -90,6 +95,13 @@ type brokenJSON struct {
 	Sound    int64         `json:"sound"` // of what is lost
 	Cut      bool          `json:"cut"`   // it was
 	Problems []problemJSON `json:"problems"`
+	Purge    *purgeJSON    `json:"purge,omitempty"`
+}
+
+// purgeJSON is the way that deletes the records start to before - 1 and keeps those behind them.
+type purgeJSON struct {
+	Before int64 `json:"before"`
+	Sound  int64 `json:"sound"` // of what is deleted
 }
 
 // repair shows what is broken and cuts the logs that accept names. left is how many
@@ -107,7 +119,11 @@ func repair(out io.Writer, dir string, accept []string, dryRun bool, got *repair
 	broken := report.Cuts()
 	got.Directory, got.Logs = dir, len(report.Logs)
 	for _, b := range broken {
-		got.Broken = append(got.Broken, brokenJSON{b.Log, d.name(b.Log), b.Start, b.From, b.To, b.Sound, false, problemsJSON(b.Why)})
+		row := brokenJSON{ID: b.Log, Name: d.name(b.Log), Start: b.Start, From: b.From, End: b.To, Sound: b.Sound, Problems: problemsJSON(b.Why)}
+		if before, sound, ok := purge(&b); ok && b.Log != format.ControlLogID {
+			row.Purge = &purgeJSON{before, sound}
+		}
+		got.Broken = append(got.Broken, row)
 	}
 	var chosen []recovery.Cut
 	for _, name := range accept {
@@ -172,28 +188,63 @@ func repair(out io.Writer, dir string, accept []string, dryRun bool, got *repair
 	return len(broken) - len(chosen), nil
 }
 
-// show prints what is broken of a log and what a cut would leave.
+// show prints what is broken of a log, and what each way to go on keeps and gives up.
 func (d *offline) show(out io.Writer, cut recovery.Cut) {
-	fmt.Fprintf(out, "%s (log %d)\n", d.name(cut.Log), cut.Log)
+	name := d.name(cut.Log)
+	fmt.Fprintf(out, "%s (log %d)\n", name, cut.Log)
 	for _, problem := range cut.Why {
 		fmt.Fprintf(out, "  broken  %s\n", problem)
 	}
-	kept := "none"
+	kept, broken := "none", int64(0)
 	if cut.From > cut.Start {
 		kept = fmt.Sprintf("%d to %d", cut.Start, cut.From-1)
+	}
+	for _, r := range cut.Broken() {
+		broken += max(0, r.To-max(r.From, cut.From))
 	}
 	lost := fmt.Sprintf("%d to %d", cut.From, cut.To-1)
 	if cut.To <= cut.From {
 		lost = "how many cannot be told; none is seen here"
 	}
-	if slices.ContainsFunc(cut.Why, func(problem recovery.Problem) bool { return problem.Path == "" }) {
+	if slices.ContainsFunc(cut.Why, func(problem recovery.Problem) bool { return problem.From == problem.To }) {
 		lost += " at least" // the journal's break hides what came last
 	}
-	fmt.Fprintf(out, "  kept    records %s\n  lost    records %s", kept, lost)
+	fmt.Fprintf(out, "  to cut it: tailbound repair %s --accept-loss %s\n    kept    records %s\n    lost    records %s", d.dir, name, kept, lost)
 	if cut.Sound > 0 {
-		fmt.Fprintf(out, "; %d of them are sound, behind the break", cut.Sound)
+		fmt.Fprintf(out, "; %d of them are broken, and %d are sound, behind the break", broken, cut.Sound)
 	}
 	fmt.Fprintln(out)
+	topic, partition, ok := d.topics.Owner(cut.Log)
+	before, sound, ways := purge(&cut)
+	if !ok || !ways {
+		return
+	}
+	fmt.Fprintf(out, "  to delete it up to there: tailbound topic purge %s -p %d --before %d (while the broker runs)\n", topic, partition, before)
+	kept = "none"
+	if cut.To > before {
+		kept = fmt.Sprintf("%d to %d", before, cut.To-1)
+	}
+	fmt.Fprintf(out, "    kept    records %s\n    lost    records %d to %d", kept, cut.Start, before-1)
+	if sound > 0 {
+		fmt.Fprintf(out, "; %d of them are broken, and %d are sound, before the break", before-cut.Start-sound, sound)
+	}
+	fmt.Fprintln(out)
+}
+
+// purge is up to where a log's records have to be deleted so that none is broken any more, and
+// how many sound ones that takes. False: there is no such offset, as an unknown number is
+// lost behind the log's end.
+func purge(cut *recovery.Cut) (before, sound int64, ok bool) {
+	ranges := cut.Broken()
+	if len(ranges) == 0 {
+		return 0, 0, false
+	}
+	before = ranges[len(ranges)-1].To
+	sound = before - cut.Start
+	for _, r := range ranges {
+		sound -= r.To - r.From
+	}
+	return before, sound, true
 }
 
 // save copies the files that a cut takes something from to DIR/lost. If it cannot copy all of
