@@ -143,29 +143,17 @@ func (s *starting) promised(ctx context.Context, partitions int) (float64, error
 	return promiseIn(p.Stdout.String())
 }
 
-// promiseOf finds the sum of --print-memory: the process's, and what garbage may come to.
-var (
-	promiseOf  = regexp.MustCompile(`the process: .* = ([0-9.]+) ([GM])iB`)
-	garbageMax = regexp.MustCompile(`of Go's heap at most ([0-9.]+) ([GM])iB more`)
-)
+// promiseOf finds what --print-memory says of a start, in bytes.
+var promiseOf = regexp.MustCompile(`(?m)^ *resident while it starts, at most +.* (\d+) *$`)
 
-// promiseIn is the most memory that the output of --print-memory speaks of, in MiB.
+// promiseIn is the most memory that a start takes by the output of --print-memory, in MiB.
 func promiseIn(text string) (mib float64, err error) {
-	for _, of := range []*regexp.Regexp{promiseOf, garbageMax} {
-		found := of.FindStringSubmatch(text)
-		if found == nil {
-			return 0, fmt.Errorf("--print-memory has no sum:\n%s", text)
-		}
-		n, err := strconv.ParseFloat(found[1], 64)
-		if err != nil {
-			return 0, err
-		}
-		if found[2] == "G" {
-			n *= 1024
-		}
-		mib += n
+	found := promiseOf.FindStringSubmatch(text)
+	if found == nil {
+		return 0, fmt.Errorf("--print-memory has no sum of a start:\n%s", text)
 	}
-	return mib, nil
+	n, err := strconv.ParseFloat(found[1], 64)
+	return n / (1 << 20), err
 }
 
 // one is one round.

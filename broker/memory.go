@@ -92,6 +92,12 @@ func Plan(o Options) ([]Memory, error) {
 		control, data = controlMemory(o), dataMemory(o, o.ArenaBytes)
 	}
 	plan := []Memory{control}
+	if o.Memory == nil {
+		var err error
+		if plan[0].RecoveryBytes, err = recovery.ArenaBytes(recoverOptions(o, plan)); err != nil {
+			return nil, err
+		}
+	}
 	for range o.DataShards {
 		plan = append(plan, data)
 	}
@@ -228,6 +234,33 @@ func GroupPools(o Options) []shard.Pool {
 		pool("groups", o.Groups.GroupsMax, groups.GroupHeapBytes),
 		pool("members, subscriptions and offsets, counted bytes", o.Groups.BytesMax, groups.CountedHeapBytes),
 	}
+}
+
+// RecoveryPools is the memory that a start takes at most if no journal has more than
+// journalBytes: what is mapped, and what is in Go's heap. It is given back before a shard
+// takes its own.
+func RecoveryPools(o Options, journalBytes int) (mapped, heap []shard.Pool, err error) {
+	plan, err := Plan(o)
+	if err != nil {
+		return nil, nil, err
+	}
+	data := plan[len(plan)-1]
+	options := recoverOptions(o, plan)
+	options.AttachmentsBytes = o.DataShards * shard.AttachmentsBytes(data.ProducersMax)
+	needs, err := recovery.Needs(options, journalBytes, plan[0].LogsMax+o.PartitionsMax)
+	if err != nil {
+		return nil, nil, err
+	}
+	needs = append(needs, recovery.Need{Name: "producers", Count: o.DataShards * data.ProducersMax, Each: shard.PrunedBytes, Heap: true})
+	for _, need := range needs {
+		pool := shard.Pool{Name: need.Name, Count: need.Count, Each: need.Each, Bytes: need.Count * need.Each}
+		if need.Heap {
+			heap = append(heap, pool)
+		} else {
+			mapped = append(mapped, pool)
+		}
+	}
+	return mapped, heap, nil
 }
 
 // MailboxBytes returns the memory of the mailboxes between all shards, which is outside

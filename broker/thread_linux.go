@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -20,8 +21,9 @@ import (
 // Process is a broker whose shards run on threads of their own.
 type Process struct {
 	*Broker
-	done  chan error    // one from each shard's thread when it ends
-	ended []atomic.Bool // by shard: its thread has ended
+	RecoveryTook time.Duration // of the start
+	done         chan error    // one from each shard's thread when it ends
+	ended        []atomic.Bool // by shard: its thread has ended
 }
 
 // Start composes a broker on threads. It returns when every shard listens, or
@@ -48,7 +50,7 @@ func Start(o Options) (*Process, error) {
 			return nil, err
 		}
 	}
-	return &Process{Broker: b, done: t.done, ended: t.ended}, nil
+	return &Process{Broker: b, RecoveryTook: t.recoveryTook, done: t.done, ended: t.ended}, nil
 }
 
 // Running are the shards that have not stopped. Any thread may call it.
@@ -84,6 +86,8 @@ type threads struct {
 	ready chan struct{} // a shard listens
 	done  chan error
 	ended []atomic.Bool
+
+	recoveryTook time.Duration
 }
 
 // Recover runs recover on a thread and ring of its own.
@@ -93,6 +97,7 @@ func (t *threads) Recover(m Memory, recover func(ioring.Ring, *mem.Arena) (*engi
 		err  error
 	}
 	out := make(chan result, 1)
+	began := time.Now()
 	go func() {
 		runtime.LockOSThread()
 		out <- func() (r result) {
@@ -111,6 +116,9 @@ func (t *threads) Recover(m Memory, recover func(ioring.Ring, *mem.Arena) (*engi
 		}()
 	}()
 	r := <-out
+	t.recoveryTook = time.Since(began)
+	// What it has left would lie beside the memory of the shards.
+	debug.FreeOSMemory()
 	return r.boot, r.err
 }
 

@@ -129,6 +129,7 @@ const (
 	HolesForgotten                        // checkpoints have no holes
 	HolesPassedEarly                      // a log takes appends when its start has passed its holes, durably or not
 	ReadsOverHole                         // a read goes on behind a hole
+	JournalForEachLog                     // opening reads a shard's journal once for each of its logs
 	LooksAtOneBlock                       // opening looks for runs behind a log's last one only if the next block is not zero
 )
 

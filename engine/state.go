@@ -1,6 +1,9 @@
 package engine
 
-import "github.com/tailbound/tailbound/engine/format"
+import (
+	"github.com/tailbound/tailbound/engine/format"
+	"github.com/tailbound/tailbound/ioring"
+)
 
 // RecoveredState is what package recovery found in a data directory, and what the
 // shards of the new epoch begin with.
@@ -12,6 +15,8 @@ type RecoveredState struct {
 	Clean         bool             // the process before stopped cleanly
 	Notes         []string         // lines for an operator: what was dropped, what is corrupt
 	BatchBytesMax int              // bounds every client's batch in this directory
+	Frames        int              // of the journals, that were replayed
+	Tally         ioring.Tally     // what opening it took
 }
 
 // LeaderEpoch is the leader epoch of what is appended from now on.

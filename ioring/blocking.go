@@ -7,7 +7,8 @@ import (
 )
 
 // Blocking executes one operation at a time and waits for it. It is for opening, checking and
-// repairing a directory, before any shard runs. Its errors are OpErrors.
+// repairing a directory, before any shard runs. Its errors are OpErrors. Several may be
+// the Lanes of a ring.
 //
 // Its callers use the file slots First to First+7; SyncDirectory uses First+5.
 type Blocking struct {
@@ -18,40 +19,82 @@ type Blocking struct {
 	buf    mem.Block // for what is read and written
 	path   mem.Block // for paths, and the result of Stat
 	paths  [8]string // of the last file opened in each slot, for errors
-	broken bool      // the ring's Wait was left by a panic: every operation fails, deferred closes too
+	lanes  *Lanes    // that it is one of, at present; nil: it has the ring to itself
+	lane   uint32    // its number there
+	tally  *Tally
+	broken bool // the ring's Wait was left by a panic: every operation fails, deferred closes too
 }
 
 // NewBlocking makes a Blocking on a ring on which nothing else is in flight. buf and path are
 // whole blocks of arena memory, kind is that of its tokens, first the first of its file
 // slots.
 func NewBlocking(ring Ring, buf, path mem.Block, kind uint8, first uint32) *Blocking {
-	return &Blocking{First: first, ring: ring, kind: kind, buf: buf, path: path}
+	return &Blocking{First: first, ring: ring, kind: kind, buf: buf, path: path, tally: &Tally{}}
+}
+
+// Beside makes another Blocking on the same ring, with the same Tally, for Lanes.
+func (b *Blocking) Beside(buf, path mem.Block, first uint32) *Blocking {
+	return &Blocking{First: first, ring: b.ring, kind: b.kind, buf: buf, path: path, tally: b.tally}
+}
+
+// Tally is how many operations were executed, and with how many bytes.
+type Tally struct {
+	Opens, Reads, Writes, Syncs uint64
+	ReadBytes, WriteBytes       uint64
+}
+
+// Tally is what b, and all that were made Beside it, have done.
+func (b *Blocking) Tally() Tally { return *b.tally }
+
+func (t *Tally) add(code Code, result int32) {
+	switch code {
+	case Open:
+		t.Opens++
+	case Read:
+		t.Reads++
+		t.ReadBytes += uint64(max(0, result))
+	case Write:
+		t.Writes++
+		t.WriteBytes += uint64(max(0, result))
+	case Sync:
+		t.Syncs++
+	}
 }
 
 // do executes one operation, again if it was interrupted.
 func (b *Blocking) do(op Op) int32 {
-	op.Token = MakeToken(b.kind, 0, 0)
-	if b.broken {
-		return -int32(EIO)
-	}
-	for {
-		b.broken = true
-		if !b.ring.Push(op) {
-			b.ring.Wait(0)
-			continue
-		}
-		var out [1]Completion
-		for b.ring.Reap(out[:]) == 0 {
-			b.ring.Wait(Never)
+	op.Token = MakeToken(b.kind, 0, b.lane)
+	for !b.broken {
+		b.broken = true // unless this comes to its end
+		result, ok := b.await(op)
+		if !ok {
+			break
 		}
 		b.broken = false
-		if out[0].Token.Kind() != b.kind {
-			panic("ioring: something else is in flight while the directory is opened")
-		}
-		if Judge(op.Code, out[0].Result) != Again {
-			return out[0].Result
+		b.tally.add(op.Code, result)
+		if Judge(op.Code, result) != Again {
+			return result
 		}
 	}
+	return -int32(EIO)
+}
+
+// await pushes an operation and waits for its completion. ok is false if the lanes were left.
+func (b *Blocking) await(op Op) (result int32, ok bool) {
+	if b.lanes != nil {
+		return b.lanes.do(b.lane, op)
+	}
+	for !b.ring.Push(op) {
+		b.ring.Wait(0)
+	}
+	var out [1]Completion
+	for b.ring.Reap(out[:]) == 0 {
+		b.ring.Wait(Never)
+	}
+	if out[0].Token.Kind() != b.kind {
+		panic("ioring: something else is in flight while the directory is opened")
+	}
+	return out[0].Result, true
 }
 
 // name writes a path where operations take it from.
@@ -136,8 +179,36 @@ func (b *Blocking) Size(slot uint32) (int64, error) {
 	return int64(binary.LittleEndian.Uint64(b.path.Bytes())), nil
 }
 
-// Read reads n bytes at off, or fewer if the file ends before. Both are whole blocks.
+// SeekData is the offset of the first byte of a file at off or behind it that may have been
+// written; 2^63-1 if there is none.
+func (b *Blocking) SeekData(slot uint32, off int64) (int64, error) {
+	if result := b.do(Op{Code: SeekData, File: slot, Offset: uint64(off), Buf: b.path}); result < 0 {
+		return 0, failure(SeekData, b.PathOf(slot), off, 0, result)
+	}
+	return int64(binary.LittleEndian.Uint64(b.path.Bytes())), nil
+}
+
+// Read reads n bytes at off, or fewer if the file ends before. Both are whole blocks. What it
+// returns is Buffer's, and valid until the next Read, Write, Zero or List, unless n is
+// more than that.
 func (b *Blocking) Read(slot uint32, off int64, n int) ([]byte, error) {
+	if n > b.buf.Len() {
+		return b.readLarge(slot, off, n)
+	}
+	for have := 0; ; {
+		at := have &^ (mem.BlockBytes - 1)
+		result := b.do(Op{Code: Read, File: slot, Offset: uint64(off) + uint64(at), Buf: b.buf.Slice(at, n-at)})
+		if result < 0 {
+			return b.buf.Bytes()[:at], failure(Read, b.PathOf(slot), off+int64(at), int64(n-at), result)
+		}
+		if have = at + int(result); have >= n || int(result) < mem.BlockBytes {
+			return b.buf.Bytes()[:have], nil
+		}
+	}
+}
+
+// readLarge is Read into memory of Go's heap.
+func (b *Blocking) readLarge(slot uint32, off int64, n int) ([]byte, error) {
 	buf := make([]byte, 0, n)
 	for len(buf) < n {
 		at := len(buf) &^ (mem.BlockBytes - 1)
@@ -155,7 +226,23 @@ func (b *Blocking) Read(slot uint32, off int64, n int) ([]byte, error) {
 	return buf, nil
 }
 
-// Write writes whole blocks at off.
+// Buffer is the memory that is read into and written from. WriteBuffer writes what was put
+// together there.
+func (b *Blocking) Buffer() []byte { return b.buf.Bytes() }
+
+// WriteBuffer writes the first n bytes of Buffer at off. Both are whole blocks.
+func (b *Blocking) WriteBuffer(slot uint32, off int64, n int) error {
+	for at := 0; at < n; {
+		result := b.do(Op{Code: Write, File: slot, Offset: uint64(off) + uint64(at), Buf: b.buf.Slice(at, n-at)})
+		if result < mem.BlockBytes {
+			return failure(Write, b.PathOf(slot), off+int64(at), int64(n-at), result)
+		}
+		at += int(result) &^ (mem.BlockBytes - 1)
+	}
+	return nil
+}
+
+// Write writes whole blocks at off. buf is not Buffer's.
 func (b *Blocking) Write(slot uint32, off int64, buf []byte) error {
 	for len(buf) > 0 {
 		length := copy(b.buf.Bytes(), buf)

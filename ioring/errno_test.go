@@ -7,7 +7,7 @@ import (
 
 // Every row of the table, by the operation.
 func TestJudge(t *testing.T) {
-	files := []Code{Read, Write, Sync, Allocate, Open, Close, Rename, Unlink, Mkdir, List, Stat}
+	files := []Code{Read, Write, Sync, Allocate, Open, Close, Rename, Unlink, Mkdir, List, Stat, SeekData}
 	sockets := []Code{Recv, Send, Shutdown}
 	accept := []Code{Accept}
 	for _, row := range []struct {

@@ -2,6 +2,7 @@ package ioring
 
 import (
 	"encoding/binary"
+	"math"
 	"slices"
 	"sort"
 	"sync/atomic"
@@ -78,7 +79,7 @@ type Kernel struct {
 	event         int          // the eventfd of Waker
 	wakeReadDue   bool         // no read of event is in flight
 	inlineResults []Completion // of operations that are done in Push
-	paths         [][64]byte   // of open files, for Stat
+	paths         [][64]byte   // of open files, for Stat and SeekData
 	wakeToken     Token        // of the Wake that was pushed, if wakeAsked
 	wakeAsked     bool
 
@@ -98,13 +99,13 @@ func (k *Kernel) Room() int {
 	return int(k.entries) - int(k.sqTail-k.sqHead.Load()) - 1
 }
 
-// Push queues an operation. Provide, List, Stat and Wake are done at once.
+// Push queues an operation. Provide, List, Stat, SeekData and Wake are done at once.
 func (k *Kernel) Push(op Op) bool {
 	switch op.Code {
 	case Provide:
 		k.provide(op)
 		return true
-	case List, Stat:
+	case List, Stat, SeekData:
 		k.inlineResults = append(k.inlineResults, Completion{Token: op.Token, Result: k.inline(op)})
 		return true
 	case Wake:
@@ -258,7 +259,7 @@ func (k *Kernel) provide(op Op) {
 	word.Store(uint32(first.bid) | uint32(k.bufTail)<<16)
 }
 
-// inline executes Stat and List, which io_uring does not have. Both may block.
+// inline executes Stat, SeekData and List, which io_uring does not have. They may block.
 func (k *Kernel) inline(op Op) int32 {
 	if op.Code == Stat {
 		// The system call itself: unix.Statx would copy the path to the heap.
@@ -271,6 +272,9 @@ func (k *Kernel) inline(op Op) int32 {
 		binary.LittleEndian.PutUint64(op.Buf.Bytes(), st.Size)
 		binary.LittleEndian.PutUint64(op.Buf.Bytes()[8:], uint64(st.Mtime.Sec*1000+int64(st.Mtime.Nsec)/1e6))
 		return 0
+	}
+	if op.Code == SeekData {
+		return k.seekData(op)
 	}
 	buf := op.Buf.Bytes()
 	name := string(path(buf))
@@ -306,6 +310,25 @@ func (k *Kernel) inline(op Op) int32 {
 		count++
 	}
 	return count
+}
+
+// seekData executes SeekData.
+func (k *Kernel) seekData(op Op) int32 {
+	fd, err := unix.Openat(k.o.RootFD, string(path(k.paths[op.File][:])), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -int32(err.(unix.Errno))
+	}
+	defer unix.Close(fd)
+	at, err := unix.Seek(fd, int64(op.Offset), unix.SEEK_DATA)
+	switch err {
+	case nil:
+	case unix.ENXIO:
+		at = math.MaxInt64
+	default: // the file system does not know
+		at = int64(op.Offset)
+	}
+	binary.LittleEndian.PutUint64(op.Buf.Bytes(), uint64(at))
+	return 0
 }
 
 // Reap copies completions out of the queue.

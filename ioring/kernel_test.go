@@ -2,6 +2,8 @@ package ioring_test
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math"
 	"net"
 	"os"
 	"runtime"
@@ -141,6 +143,16 @@ func TestFiles(t *testing.T) {
 		s := w.block(4096)
 		if r := w.do(ioring.Op{Code: ioring.Stat, File: 3, Buf: s}); r != 0 || s.Bytes()[2] != 0x10 {
 			t.Fatalf("stat: %d, size % x", r, s.Bytes()[:8])
+		}
+		// [4096, 12288) was written, of a mebibyte that was allocated. A file system may not know.
+		for _, seek := range []struct {
+			from uint64
+			want int64
+		}{{0, 4096}, {8192, 8192}, {12288, math.MaxInt64}} {
+			r := w.do(ioring.Op{Code: ioring.SeekData, File: 3, Offset: seek.from, Buf: s})
+			if at := int64(binary.LittleEndian.Uint64(s.Bytes())); r != 0 || at != seek.want && at != int64(seek.from) {
+				t.Fatalf("data from %d on: %d, at %d, want %d", seek.from, r, at, seek.want)
+			}
 		}
 		if r := w.do(ioring.Op{Code: ioring.Close, File: 3}); r != 0 {
 			t.Fatalf("close: %d", r)

@@ -106,6 +106,11 @@ const (
 	// Wake completes with 0 each time another thread calls the ring's Waker: it is
 	// pushed once and has many completions.
 	Wake
+	// SeekData writes the offset of the first byte of File at Offset or behind it that may
+	// have been written, 8 bytes little endian, to Buf; 2^63-1 if there is none. Where
+	// the file system does not know, that is Offset. It may block, and is for opening
+	// and checking a directory only.
+	SeekData
 )
 
 // Op flags.

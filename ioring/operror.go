@@ -20,7 +20,7 @@ type OpError struct {
 
 var doing = map[Code]string{
 	Read: "reading", Write: "writing", Sync: "syncing", Allocate: "reserving room in", Open: "opening", Close: "closing",
-	Rename: "renaming", Unlink: "removing", Mkdir: "making the directory", List: "listing", Stat: "asking for the size of",
+	Rename: "renaming", Unlink: "removing", Mkdir: "making the directory", List: "listing", Stat: "asking for the size of", SeekData: "looking for data in",
 }
 
 // Error is one line: "writing shard-001/journal, 8192 bytes at 4096:

@@ -260,6 +260,10 @@ func (t *producers) attachment(p *partition, dst []byte) int {
 	return n
 }
 
+// PrunedBytes is how many bytes PruneHeaders leaves of a producer at most, in memory that grew
+// to twice as many.
+const PrunedBytes = 2 * producerWindow * format.KeptHeaderBytes
+
 // PruneHeaders drops from a log's kept headers, oldest first, those that restore makes
 // nothing of: of batches without a producer, and of all but the last batches of each
 // producer. It does so in place.

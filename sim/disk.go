@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sort"
 	"strings"
@@ -458,6 +459,20 @@ func (n *inode) load(offset int64, p []byte) {
 		}
 		p, offset = p[m:], offset+int64(m)
 	}
+}
+
+// seekData is the first block at an offset or behind it that is not all zero: this disk does not
+// know which zeroes were written.
+func (n *inode) seekData(offset int64) int64 {
+	var block [blockBytes]byte
+	for at := offset &^ (blockBytes - 1); at < n.seen; at += blockBytes {
+		clear(block[:])
+		n.read(at, block[:])
+		if block != [blockBytes]byte{} {
+			return max(at, offset)
+		}
+	}
+	return math.MaxInt64
 }
 
 // read fills p with the present contents, and returns how many bytes there were.

@@ -361,6 +361,16 @@ func (r *Ring) start(op ioring.Op, linked *ioring.Op) {
 			binary.LittleEndian.PutUint64(op.Buf.Bytes()[8:], uint64(f.node.written))
 			return 0
 		})
+	case ioring.SeekData:
+		r.lend(x, op.Buf, true)
+		finish(5_000, func() int32 {
+			f := r.file(op.File)
+			if f == nil {
+				return failed(unix.EBADF)
+			}
+			binary.LittleEndian.PutUint64(op.Buf.Bytes(), uint64(f.node.seekData(int64(op.Offset))))
+			return 0
+		})
 	case ioring.Read:
 		r.startRead(x, later)
 	case ioring.Write:
@@ -648,7 +658,7 @@ func (r *Ring) cancel(t ioring.Token, self *running) int32 {
 // CodeName returns the name of an operation.
 func CodeName(c ioring.Code) string {
 	names := [...]string{"Nop", "Read", "Write", "Sync", "Allocate", "Open", "Close", "Rename", "Unlink", "Mkdir", "List", "Stat",
-		"Accept", "Recv", "Provide", "Send", "Shutdown", "Cancel", "Timeout", "Wake"}
+		"Accept", "Recv", "Provide", "Send", "Shutdown", "Cancel", "Timeout", "Wake", "SeekData"}
 	if int(c) < len(names) {
 		return names[c]
 	}

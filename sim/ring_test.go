@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -251,6 +252,13 @@ func TestDirectories(t *testing.T) {
 	b.must(b.do(ioring.Op{Code: ioring.Stat, File: 1, Buf: b.data.Slice(0, 16)}), 0)
 	if n := binary.LittleEndian.Uint64(b.data.Bytes()); n != 4096 {
 		t.Fatalf("size %d", n)
+	}
+	b.must(b.write(1, 16384, 4096, 'z'), 4096)
+	for _, seek := range []struct{ from, want int64 }{{0, 0}, {4096, 16384}, {16384, 16384}, {20480, math.MaxInt64}} {
+		b.must(b.do(ioring.Op{Code: ioring.SeekData, File: 1, Offset: uint64(seek.from), Buf: b.data.Slice(0, 8)}), 0)
+		if at := int64(binary.LittleEndian.Uint64(b.data.Bytes())); at != seek.want {
+			t.Fatalf("data from %d on at %d, want %d", seek.from, at, seek.want)
+		}
 	}
 }
 

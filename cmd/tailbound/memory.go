@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"slices"
 	"text/tabwriter"
 
 	"golang.org/x/sys/unix"
@@ -47,12 +50,64 @@ func printMemory(out io.Writer, v *settings.Values) error {
 	}
 	fmt.Fprintln(table, "\t\t\t\t\nconsumer groups, if there are as many as may be\t\t\t\t")
 	groups := printPools(table, "Go's heap, as groups come", broker.GroupPools(options))
+	if err := printStart(table, v, options); err != nil {
+		return err
+	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(out, "\nthe process: arenas %s + tables %s + tables in Go's heap %s + mail between shards %s = %s;\nwith groups %s,\nand of Go's heap at most %s more: the control shard's requests, and profiles\n",
 		term.BinaryBytes(arenas), term.BinaryBytes(tables), term.BinaryBytes(heap), term.BinaryBytes(mail), term.BinaryBytes(arenas+tables+heap+mail), term.BinaryBytes(arenas+tables+heap+mail+groups), term.BinaryBytes(garbageMax))
 	return err
+}
+
+// printStart prints what a start takes at most, which is after kill -9, when the journals are
+// full.
+func printStart(table *tabwriter.Writer, v *settings.Values, options broker.Options) error {
+	journal := options.JournalBytes
+	if v.DataDir != "" { // as it is there, which may be of other settings
+		for shard := 0; ; shard++ {
+			info, err := os.Stat(journalPath(v.DataDir, shard))
+			if errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+			if err != nil {
+				return fmt.Errorf("data directory: %w", err)
+			}
+			journal = max(journal, int(info.Size()))
+		}
+	}
+	mapped, heap, err := broker.RecoveryPools(options, journal)
+	if err != nil {
+		return tooSmall(v, err)
+	}
+	program, err := programBytes()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(table, "\t\t\t\t\na start after kill -9, before any shard has its memory\t\t\t\t")
+	printPools(table, "resident while it starts, at most", slices.Concat(mapped, heap, []shard.Pool{
+		{Name: "rings, stacks and Go's runtime", Count: 2 + options.DataShards, Each: startRuntimeBytes, Bytes: (2 + options.DataShards) * startRuntimeBytes},
+		{Name: "the program", Count: 1, Each: program, Bytes: program},
+	}))
+	return nil
+}
+
+// startRuntimeBytes is what a shard, and the start itself, take besides what is planned: the
+// queues of a ring, stacks of threads, spans and bitmaps of the heap.
+const startRuntimeBytes = 8 << 20
+
+// programBytes is the size of the running program's file, which becomes resident as it runs.
+func programBytes() (int, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	file, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return int(file.Size()), nil
 }
 
 // printPools prints pools under their sum, which it returns.

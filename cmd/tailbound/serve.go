@@ -168,6 +168,11 @@ func serve(cmd *cobra.Command, told *settings.Set, file string) error {
 	}
 	runtime.GC()
 	debug.SetMemoryLimit(int64(observe.ReadProcess().HeapLiveBytes) + garbageMax)
+	if boot := running.Boot; !boot.Clean && !boot.Fresh {
+		logger.log.Info("the process before did not stop cleanly: what its journals have was written to the partitions' segments",
+			"frames", boot.Frames, "opens", boot.Tally.Opens, "reads", boot.Tally.Reads, "read_bytes", boot.Tally.ReadBytes,
+			"writes", boot.Tally.Writes, "written_bytes", boot.Tally.WriteBytes, "syncs", boot.Tally.Syncs, "took_ms", running.RecoveryTook.Milliseconds())
+	}
 	for _, note := range slices.Concat(dir.Notes, running.Boot.Notes) {
 		logger.log.Warn(note)
 	}

@@ -86,6 +86,7 @@ func Check(ring ioring.Ring, arena *mem.Arena, options Options) (_ *CheckReport,
 	if err != nil {
 		return nil, err
 	}
+	defer r.store.close()
 	r.readOnly = true
 	out := &CheckReport{Directory: r.boot.Directory, Epoch: r.old.Epoch}
 	if r.boot.Fresh {
@@ -105,7 +106,7 @@ func Check(ring ioring.Ring, arena *mem.Arena, options Options) (_ *CheckReport,
 	for _, id := range sorted(r.logs) {
 		lg := r.logs[id]
 		row := LogReport{ID: id, Start: lg.Start, End: lg.accepted}
-		point, _, err := r.findBreak(lg, &row)
+		point, _, err := r.lanes[0].findBreak(lg, &row)
 		if err != nil {
 			return nil, err
 		}

@@ -272,6 +272,9 @@ func (g *gap) findStale(later []laterRun) {
 // opening that is interrupted and run again finds these runs, or writes them again: what was
 // there is broken.
 func (r *recovery) writeFills(lg *recoveredLog) error {
+	if len(lg.gaps) == 0 {
+		return nil
+	}
 	defer r.closeSegment()
 	for i := range lg.gaps {
 		g := &lg.gaps[i]

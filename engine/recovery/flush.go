@@ -3,13 +3,12 @@ package recovery
 import (
 	"slices"
 
-	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/ioring"
 )
 
-// flush writes to a log's segments the entries that only the journal has, and syncs
-// them. What is on disk there is overwritten: it was not acknowledged.
+// flush writes to a log's segments the entries that only the journal has. What is on disk
+// there is overwritten: it was not acknowledged. syncLog syncs it.
 func (r *recovery) flush(lg *recoveredLog) error {
 	if err := r.writeFills(lg); err != nil {
 		return err
@@ -20,20 +19,20 @@ func (r *recovery) flush(lg *recoveredLog) error {
 		lg.End = lg.accepted
 		return r.dropMissing(lg)
 	}
-	target := flushTarget{opened: -1, segment: lg.lastWritten()}
+	target := lg.lastWritten()
 	for len(lg.entries) > 0 {
 		seg, err := r.segmentFor(lg, &target, runBytes(lg.entries[:1]), runBytes(lg.entries[:runLength(lg.entries, format.FlushBytesMax)]))
 		if err != nil {
 			return err
 		}
-		n := runLength(lg.entries, int(min(format.FlushBytesMax, target.bytes-seg.Position)))
+		n := runLength(lg.entries, int(min(format.FlushBytesMax, r.openedBytes-seg.Position)))
 		if err := r.appendRun(lg, seg, &fill{bytes: runBytes(lg.entries[:n]), entries: lg.entries[:n]}); err != nil {
 			return err
 		}
 		lg.entries = lg.entries[n:]
 	}
 	lg.entries, lg.End = nil, lg.accepted // behind the last record there may be a hole
-	return r.closeTarget(&target)
+	return nil
 }
 
 // runLength is how many of the entries make a run of at most most bytes, which has no gap; it is
@@ -74,44 +73,39 @@ func (l *recoveredLog) dropBeforeStart() {
 	l.Segments = kept
 }
 
-// flushTarget is the segment of a log that is flushed to, by index.
-type flushTarget struct {
-	segment int
-	opened  int   // the segment whose file is open; -1: none
-	bytes   int64 // size of that file
-}
-
-// segmentFor is the segment for a log's next run, with room for least bytes and its file
-// open: the target, one behind it, or the last one, which is grown to have room for want.
+// segmentFor is the segment for a log's next run, with room for least bytes and its file open:
+// that with the index target, one behind it, or the last one, which is grown to have room
+// for want.
 //
 // What a batch was admitted to has room for it, so no segment is grown where each is filled
 // to its end before the next one: a start on a full disk could not grow any.
-func (r *recovery) segmentFor(lg *recoveredLog, target *flushTarget, least, want int64) (*format.SegmentRecord, error) {
+func (r *recovery) segmentFor(lg *recoveredLog, target *int, least, want int64) (*format.SegmentRecord, error) {
 	for {
-		if err := r.openTarget(lg, target); err != nil {
+		if err := r.openTarget(lg, *target); err != nil {
 			return nil, err
 		}
-		seg := &lg.Segments[target.segment]
-		if seg.Position+least > target.bytes {
-			if target.segment+1 < len(lg.Segments) {
-				target.segment++
+		seg := &lg.Segments[*target]
+		if seg.Position+least > r.openedBytes {
+			if *target+1 < len(lg.Segments) {
+				*target++
 				continue
 			}
-			if err := r.Allocate(r.First+slotSegment, target.bytes, seg.Position+want-target.bytes); err != nil {
+			if err := r.Allocate(r.First+slotSegment, r.openedBytes, seg.Position+want-r.openedBytes); err != nil {
 				return nil, err
 			}
-			target.bytes = seg.Position + want
+			r.openedBytes = seg.Position + want
 		}
-		seg.Bytes = target.bytes &^ (format.BlockBytes - 1)
+		seg.Bytes = r.openedBytes &^ (format.BlockBytes - 1)
 		return seg, nil
 	}
 }
 
-// openTarget opens the target's file. A segment whose file is gone is dropped if it can
-// have held only records before the start; where no segment is left, one is made.
-func (r *recovery) openTarget(lg *recoveredLog, target *flushTarget) error {
-	for target.opened != target.segment {
-		if target.segment >= len(lg.Segments) {
+// openTarget opens the file of the segment with the index target. A segment whose file is gone
+// is dropped if it can have held only records before the start; where no segment is left,
+// one is made.
+func (r *recovery) openTarget(lg *recoveredLog, target int) error {
+	for {
+		if target >= len(lg.Segments) {
 			// The entry that assigned it was in a broken frame, or its file is gone.
 			seg, err := r.newSegment(lg)
 			if err != nil {
@@ -119,42 +113,18 @@ func (r *recovery) openTarget(lg *recoveredLog, target *flushTarget) error {
 			}
 			lg.Segments = append(lg.Segments, seg)
 		}
-		if err := r.closeTarget(target); err != nil {
+		seg := &lg.Segments[target]
+		there, err := r.openSegment(seg)
+		if err != nil || there {
 			return err
 		}
-		path := format.SegmentPath(lg.Segments[target.segment].Generation)
-		there, err := r.Open(r.First+slotSegment, path, 0)
-		if err != nil {
-			return err
+		// The epoch before removed it, after it was filled with records that are
+		// before the start now.
+		if seg.Position > 0 && seg.End > lg.Start {
+			return ioring.MissingFile(format.SegmentPath(seg.Generation))
 		}
-		if !there {
-			// The epoch before removed it, after it was filled with records that are
-			// before the start now.
-			if seg := &lg.Segments[target.segment]; seg.Position > 0 && seg.End > lg.Start {
-				return ioring.MissingFile(path)
-			}
-			lg.Segments = slices.Delete(lg.Segments, target.segment, target.segment+1)
-			continue
-		}
-		target.opened = target.segment
-		if target.bytes, err = r.Size(r.First + slotSegment); err != nil {
-			return err
-		}
+		lg.Segments = slices.Delete(lg.Segments, target, target+1)
 	}
-	return nil
-}
-
-// closeTarget syncs and closes the file that is open.
-func (r *recovery) closeTarget(target *flushTarget) (err error) {
-	if target.opened < 0 {
-		return nil
-	}
-	if !r.o.Faults.Has(engine.NoSyncAtOpen) {
-		err = r.Sync(r.First + slotSegment)
-	}
-	r.Close(r.First + slotSegment)
-	target.opened = -1
-	return err
 }
 
 // dropMissing drops segments whose files the epoch before removed: all that they held came
@@ -163,14 +133,13 @@ func (r *recovery) dropMissing(lg *recoveredLog) error {
 	kept := lg.Segments[:0]
 	for _, seg := range lg.Segments {
 		if seg.Position == 0 {
-			there, err := r.Open(r.First+slotSegment, format.SegmentPath(seg.Generation), 0)
+			there, err := r.openSegment(&seg)
 			if err != nil {
 				return err
 			}
 			if !there {
 				continue
 			}
-			r.Close(r.First + slotSegment)
 		}
 		kept = append(kept, seg)
 	}
@@ -184,6 +153,7 @@ func (r *recovery) newSegment(lg *recoveredLog) (seg format.SegmentRecord, err e
 	r.segmentsMade++
 	seg = format.SegmentRecord{Generation: uint64(r.old.Epoch)<<32 | format.RecoveryShard<<24 | r.segmentsMade, Base: lg.End, End: lg.End, MaxTime: format.NoTime, Chain: lg.Chain}
 	path, slot := format.SegmentPath(seg.Generation), r.First+slotSegment
+	r.closeSegment()
 	if _, err := r.Open(slot, path, ioring.OpenCreate); err != nil {
 		return seg, err
 	}
@@ -194,7 +164,7 @@ func (r *recovery) newSegment(lg *recoveredLog) (seg format.SegmentRecord, err e
 
 // putRun writes a run into a segment, whose file is open, at its place.
 func (r *recovery) putRun(lg *recoveredLog, seg *format.SegmentRecord, run *fill, previous uint32) (format.RunHeader, error) {
-	buf := make([]byte, run.bytes)
+	buf := r.Buffer()[:run.bytes]
 	header := format.RunHeader{Log: lg.ID, Generation: seg.Generation, Base: run.entries[0].Base, MaxTime: format.NoTime, Durable: run.entries[0].Base}
 	at := format.HeaderBytes
 	for i := range run.entries {
@@ -203,10 +173,12 @@ func (r *recovery) putRun(lg *recoveredLog, seg *format.SegmentRecord, run *fill
 		batch := entry.bytes[format.EntryHeaderBytes : format.EntryHeaderBytes+int(entry.Length)]
 		header.Add(entry.Base, entry.Count, entry.MaxTime, r.o.TimesChecked != nil && r.o.TimesChecked(batch, entry.MaxTime))
 	}
+	clear(buf[:format.HeaderBytes])
+	clear(buf[at:])
 	body := buf[format.HeaderBytes:at]
 	header.Header = format.Header{Directory: r.old.Directory, Epoch: r.old.Epoch, BodyBytes: uint32(len(body)), BodyCRC: format.CRC(body), Previous: previous}
 	header.Put(buf)
-	return header, r.Write(r.First+slotSegment, run.at, buf)
+	return header, r.WriteBuffer(r.First+slotSegment, run.at, len(buf))
 }
 
 // appendRun writes a run behind those that a segment has.
@@ -219,6 +191,7 @@ func (r *recovery) appendRun(lg *recoveredLog, seg *format.SegmentRecord, run *f
 	if seg.Position == 0 {
 		seg.Base = header.Base
 	}
+	lg.rely(seg)
 	seg.Position += run.bytes
 	seg.End, seg.Chain = header.End, header.CRC
 	seg.MaxTime = max(seg.MaxTime, header.MaxTime)

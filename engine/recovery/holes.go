@@ -24,17 +24,17 @@ type place struct {
 	frame      brokenFrame
 }
 
-// brokenFrame is where a broken frame is; without a path there is none.
+// brokenFrame is where a broken frame is. It is in the store too, so it has no pointer.
 type brokenFrame struct {
-	path string
-	at   int64
+	journal int32 // one more than its shard; 0: there is none
+	at      int64
 }
 
 // file is the file of a place, and the position in it; "" if none is known.
 func (p *place) file() (path string, at int64) {
 	switch {
-	case p.frame.path != "":
-		return p.frame.path, p.frame.at
+	case p.frame.journal != 0:
+		return format.ShardPath(int(p.frame.journal-1), "journal"), p.frame.at
 	case p.generation != 0:
 		return format.SegmentPath(p.generation), p.at
 	}

@@ -3,7 +3,9 @@ package recovery
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"unsafe"
 
 	"github.com/tailbound/tailbound/engine"
 	"github.com/tailbound/tailbound/engine/format"
@@ -33,25 +35,33 @@ type Options struct {
 	Prune func(headers []byte) []byte
 }
 
-// recovery is the state of one opening, check or repair.
+// recovery is the state of one opening, check or repair, as one lane sees it: logs are taken in
+// several lanes side by side. What is not of the lane alone is shared.
 type recovery struct {
+	*shared
 	*ioring.Blocking
+	notes       *[]string // lines for an operator, of the log that is being taken
+	opened      uint64    // generation of the segment that openSegment has open; 0: none
+	openedBytes int64     // its size
+}
+
+// shared is what all lanes share. They take turns on one thread.
+type shared struct {
+	lanes          []*recovery
 	o              Options
 	old            format.Superblock
 	boot           *engine.RecoveredState
 	logs           map[uint64]*recoveredLog
-	checkpointSeqs map[int]uint64        // sequence of each shard's newest checkpoint
-	frames         int                   // how many were replayed
-	segmentsMade   uint64                // by newSegment
-	synced         map[uint64]bool       // generations of segments that were synced
-	opened         *format.SegmentRecord // the segment that openSegment has open; nil
-	openedBytes    int64                 // its size
-	unknown        *brokenFrame          // the last broken frame of the shard's journal of which nothing is known; nil
-	newest         uint64                // the highest id in the shard's checkpoint
-	journalCorrupt bool                  // a frame that was durable is broken: no segment file is removed
-	readOnly       bool                  // this is Check
-	checked        int64                 // Check: bytes of segments that were read
-	toCheck        int64                 // ... and of all that are to be read
+	checkpointSeqs map[int]uint64 // sequence of each shard's newest checkpoint
+	frames         int            // how many were replayed
+	segmentsMade   uint64         // by newSegment
+	store          store          // what the shard's journal has of its logs
+	unknown        *brokenFrame   // the last broken frame of the shard's journal of which nothing is known; nil
+	newest         uint64         // the highest id in the shard's checkpoint
+	journalCorrupt bool           // a frame that was durable is broken: no segment file is removed
+	readOnly       bool           // this is Check
+	checked        int64          // Check: bytes of segments that were read
+	toCheck        int64          // ... and of all that are to be read
 }
 
 // recoveredLog is a log as the checkpoint, the segments and the journal describe it.
@@ -61,11 +71,13 @@ type recoveredLog struct {
 	claimedDurable int64           // the highest durable offset that any entry or run claims
 	startMoved     bool            // by an entry of the journal
 	closed         bool            // it was deleted
-	replayed       []replayedEntry // its entries in the journal, in order
+	journal        chain           // its entries in the journal, in order
+	replayed       []replayedEntry // the same, while its lane is at it
 	entries        []replayedEntry // those that were accepted and are not in a segment yet, behind its last run
 	gaps           []gap           // the places of broken runs among its runs, with what the journal has of them
 	holes          []hole          // what is lost of it, in order; LogRecord's are not used
 	pruneAt        int             // Headers is pruned when it has so many bytes, and some more
+	unsynced       []uint64        // generations of segments with runs that are relied upon, and may not be durable
 }
 
 // newRecoveredLog is a log as a checkpoint has it. Before 0.2 a log ended where its loss began.
@@ -107,7 +119,7 @@ func (e *replayedEntry) end() int64 { return e.Base + int64(e.Count) }
 //	readSuperblock()
 //	for every shard of the epoch before {
 //		sync its files; read its newest checkpoint; replay(journal)
-//		for every log { scan(segments); accept(journal's entries); flush(to segments) }
+//		for every log, in lanes { scan(segments); accept(journal's entries); flush(to segments); sync them }
 //	}
 //	commit: checkpoints of the new epoch into the older slots; superblock; the other slots; clean up
 func Recover(ring ioring.Ring, arena *mem.Arena, options Options) (_ *engine.RecoveredState, err error) {
@@ -119,12 +131,14 @@ func Recover(ring ioring.Ring, arena *mem.Arena, options Options) (_ *engine.Rec
 	if err != nil {
 		return nil, err
 	}
+	defer r.store.close()
 	if err := r.recoverShards(); err != nil {
 		return nil, err
 	}
 	if err := r.commit(); err != nil {
 		return nil, err
 	}
+	r.boot.Frames, r.boot.Tally = r.frames, r.Tally()
 	return r.boot, nil
 }
 
@@ -137,6 +151,7 @@ const (
 	slotCheckpoints = 1 // and 2
 	slotSegment     = 4
 	slotSuperblock  = 6 // where it is written
+	slotsFixed      = 8 // those of lanes follow
 )
 
 // begin is the beginning of Recover, Check and Repair: it allocates memory and reads the
@@ -145,22 +160,121 @@ func begin(ring ioring.Ring, arena *mem.Arena, options Options) (*recovery, erro
 	if err := options.Complete(); err != nil {
 		return nil, err
 	}
-	buf, err := arena.Allocate("recovery", bufferBytes, format.BlockBytes)
+	r := &recovery{shared: &shared{o: options, boot: &engine.RecoveredState{Clean: true}, logs: map[uint64]*recoveredLog{}, checkpointSeqs: map[int]uint64{}}}
+	r.notes = &r.boot.Notes
+	buf, path, err := buffers(arena, bufferBytes)
 	if err != nil {
 		return nil, err
 	}
-	path, err := arena.Allocate("recovery", format.BlockBytes, format.BlockBytes)
-	if err != nil {
+	r.Blocking = ioring.NewBlocking(ring, buf, path, engine.KindBlocking, options.Files)
+	if err := r.readSuperblock(); err != nil {
 		return nil, err
 	}
-	r := &recovery{Blocking: ioring.NewBlocking(ring, buf, path, engine.KindBlocking, options.Files), o: options,
-		boot: &engine.RecoveredState{Clean: true}, logs: map[uint64]*recoveredLog{}, checkpointSeqs: map[int]uint64{}, synced: map[uint64]bool{}}
-	return r, r.readSuperblock()
+	return r, r.makeLanes(arena)
+}
+
+// buffers are those of a Blocking.
+func buffers(arena *mem.Arena, bytes int) (buf, path mem.Block, err error) {
+	if buf, err = arena.Allocate("recovery", bytes, format.BlockBytes); err == nil {
+		path, err = arena.Allocate("recovery", format.BlockBytes, format.BlockBytes)
+	}
+	return buf, path, err
+}
+
+// LanesMax is how many logs are recovered side by side. A sync of a log's file takes as long as
+// one of many together, so a start with thousands of logs is that much shorter; more than
+// this made it no shorter.
+const LanesMax = 32
+
+// laneSlots is how many file slots of the ring a lane has: for a segment and a directory.
+const laneSlots = 2
+
+// laneBytes is the memory of a lane. It has room for the largest run.
+func laneBytes(o *engine.Options) int {
+	return max(bufferBytes, o.RunBufferBytes()) + format.BlockBytes
+}
+
+// Need is memory that Recover takes, of which the most is in use while it is at one shard.
+type Need struct {
+	Name        string
+	Count, Each int
+	Heap        bool // in Go's heap; the rest is mapped
+}
+
+// Needs is what Recover needs with these options for journals of at most journalBytes, and so
+// many logs in all.
+func Needs(o Options, journalBytes, logs int) ([]Need, error) {
+	if err := o.Complete(); err != nil {
+		return nil, err
+	}
+	o.BatchBytesMax = max(o.BatchBytesMax, o.Shard0)
+	each := laneBytes(&o.Options)
+	smallest := format.EntryHeaderBytes + format.Align8(smallestBatchBytes)
+	table := int(unsafe.Sizeof(replayedEntry{})) + storedBytes
+	chunk := max(storeChunkBytes, each)
+	return []Need{
+		{"buffer", 1, bufferBytes + format.BlockBytes, false},
+		{"lanes", lanesIn(math.MaxInt, &o.Options), each, false},
+		{"what the journal has", 1, journalBytes/4*5 + chunk, false},
+		{"its entries, in a table", journalBytes / smallest, table, false},
+		{"logs", logs, logBytes, true},
+		{"checkpoints", 2, logs*checkpointBytesOfLog + o.AttachmentsBytes, true},
+	}, nil
+}
+
+const (
+	// smallestBatchBytes is a batch of one record without a key, with a value of a few bytes.
+	smallestBatchBytes = format.BatchHeaderBytes + 12
+	// logBytes is what is kept in Go's heap of one log, with some segments and all epochs, twice,
+	// and what is garbage of it before the next collection.
+	logBytes = 6 << 10
+	// checkpointBytesOfLog is a log's record in a checkpoint with all epochs and some segments.
+	checkpointBytesOfLog = format.LogRecordBytes + format.EpochsMax*format.EpochRecordBytes + 4*format.SegmentRecordBytes
+)
+
+// lanesBytesMax is how much memory the lanes take at most, unless four need more.
+const lanesBytesMax = 64 << 20
+
+// lanesIn is how many lanes there are in so much memory, with as many file slots; one at least.
+func lanesIn(bytes int, o *engine.Options) int {
+	each := laneBytes(o)
+	return max(1, min(LanesMax, bytes/each, max(4, lanesBytesMax/each), (o.FilesMax-slotsFixed)/laneSlots))
+}
+
+// arenaPart is how large a part of the arena lanes may take: tests and the simulator recover in
+// a small one.
+const arenaPart = 4
+
+// ArenaBytes is the arena that Recover needs with these options for all its lanes. Most of it
+// is never touched.
+func ArenaBytes(o Options) (int, error) {
+	if err := o.Complete(); err != nil {
+		return 0, err
+	}
+	o.BatchBytesMax = max(o.BatchBytesMax, o.Shard0)
+	return arenaPart*lanesIn(math.MaxInt, &o.Options)*laneBytes(&o.Options) + 2*bufferBytes, nil
+}
+
+// makeLanes makes as many lanes as there is memory for, which is a quarter of a small arena, and
+// file slots; one at least.
+func (r *recovery) makeLanes(arena *mem.Arena) error {
+	each := laneBytes(&r.o.Options)
+	count := lanesIn(arena.Bytes()/arenaPart, &r.o.Options)
+	for k := range count {
+		buf, path, err := buffers(arena, each-format.BlockBytes)
+		if err != nil {
+			return err
+		}
+		// Their slots for segments and directories follow slotsFixed.
+		first := r.First + slotsFixed - slotSegment + uint32(k)*laneSlots
+		r.lanes = append(r.lanes, &recovery{shared: r.shared, Blocking: r.Beside(buf, path, first), notes: r.notes})
+	}
+	return nil
 }
 
 // note adds a line for an operator.
 func (r *recovery) note(format string, args ...any) {
-	r.boot.Notes = append(r.boot.Notes, fmt.Sprintf(format, args...))
+	*r.notes = append(*r.notes, fmt.Sprintf(format, args...))
 }
 
 // readSuperblock reads both slots and takes the newer one. A directory without a
@@ -269,32 +383,114 @@ func (r *recovery) recoverShard(shard int) error {
 			return err
 		}
 	}
+	open := make([]*recoveredLog, 0, len(logs))
 	for _, id := range sorted(logs) {
-		lg := logs[id]
-		if lg.closed {
+		if logs[id].closed {
 			continue
 		}
 		if r.logs[id] != nil {
 			return contradicts(format.ShardPath(shard, "checkpoint-0"), -1, "log %d is on this shard and on another", id)
 		}
-		r.logs[id] = lg
-		if !checkpoint.Clean {
-			if err := r.walk(lg); err != nil {
-				return err
-			}
-		}
-		lg.dropPassedHoles()
-		if !r.readOnly {
-			if err := r.flush(lg); err != nil {
-				return err
-			}
-		}
-		if err := r.locate(lg); err != nil {
-			return err
-		}
-		r.noteHoles(lg)
+		r.logs[id] = logs[id]
+		open = append(open, logs[id])
+	}
+	if err := r.inLanes(open, func(lane *recovery, lg *recoveredLog) error { return lane.recoverLog(lg, checkpoint.Clean) }); err != nil {
+		return err
+	}
+	if !r.readOnly { // which reads entries once more
+		r.store.reset()
 	}
 	return nil
+}
+
+// inLanes calls do for each log. What they note is in the order of the logs.
+func (r *recovery) inLanes(logs []*recoveredLog, do func(lane *recovery, lg *recoveredLog) error) error {
+	all := make([]*ioring.Blocking, len(r.lanes))
+	for k, lane := range r.lanes {
+		all[k] = lane.Blocking
+	}
+	notes := make([][]string, len(logs))
+	err := ioring.NewLanes(all).Each(len(logs), func(lane, i int) error {
+		r.lanes[lane].notes = &notes[i]
+		return do(r.lanes[lane], logs[i])
+	})
+	for _, lane := range r.lanes {
+		lane.notes = r.notes
+	}
+	*r.notes = append(*r.notes, slices.Concat(notes...)...)
+	return err
+}
+
+// recoverLog takes what a log has, and writes to its segments what only the journal has.
+func (r *recovery) recoverLog(lg *recoveredLog, clean bool) error {
+	defer r.closeSegment()
+	if !clean {
+		if r.o.Faults.Has(engine.JournalForEachLog) {
+			if err := r.readJournal(); err != nil {
+				return err
+			}
+		}
+		lg.replayed = r.store.entries(&lg.journal)
+		if err := r.walk(lg); err != nil {
+			return err
+		}
+	}
+	lg.dropPassedHoles()
+	if !r.readOnly {
+		if err := r.flush(lg); err != nil {
+			return err
+		}
+		if err := r.syncLog(lg); err != nil {
+			return err
+		}
+	}
+	if err := r.locate(lg); err != nil {
+		return err
+	}
+	r.noteHoles(lg)
+	return nil
+}
+
+// readJournal reads the shard's journal for nothing: the fault JournalForEachLog.
+func (r *recovery) readJournal() error {
+	for at := int64(0); ; at += bufferBytes {
+		if buf, err := r.Read(r.o.Files+slotJournal, at, bufferBytes); err != nil || len(buf) < bufferBytes {
+			return err
+		}
+	}
+}
+
+// syncLog syncs the segments with runs that are relied upon: what a killed process wrote can be
+// read and need not be durable, nor is what was flushed. Until the new epoch begins nothing
+// depends on it.
+func (r *recovery) syncLog(lg *recoveredLog) error {
+	if r.o.Faults.Has(engine.NoSyncAtOpen) {
+		return nil
+	}
+	for i := len(lg.Segments) - 1; i >= 0; i-- { // the last one is open
+		seg := &lg.Segments[i]
+		if !slices.Contains(lg.unsynced, seg.Generation) {
+			continue
+		}
+		there, err := r.openSegment(seg)
+		if err != nil {
+			return err
+		}
+		if there {
+			if err := r.Sync(r.First + slotSegment); err != nil {
+				return err
+			}
+		}
+	}
+	lg.unsynced = nil
+	return nil
+}
+
+// rely notes that a run of a segment is relied upon.
+func (l *recoveredLog) rely(seg *format.SegmentRecord) {
+	if n := len(l.unsynced); n == 0 || l.unsynced[n-1] != seg.Generation {
+		l.unsynced = append(l.unsynced, seg.Generation)
+	}
 }
 
 // newestCheckpoint is the newer whole checkpoint of a shard, of the epoch before.
@@ -308,7 +504,7 @@ func (r *recovery) newestCheckpoint(shard int) (best format.Checkpoint, records 
 		}
 		own := buf != nil && checkpoint.Directory == r.old.Directory && int(checkpoint.Shard) == shard && checkpoint.Epoch == r.old.Epoch
 		if own && checkpoint.Sequence > best.Sequence {
-			best, body, unserved = checkpoint, buf, what
+			best, body, unserved = checkpoint, slices.Clone(buf), what
 		}
 	}
 	at := format.ShardPath(shard, fmt.Sprintf("checkpoint-%d", best.Sequence%2))

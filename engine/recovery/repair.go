@@ -54,6 +54,7 @@ func Repair(ring ioring.Ring, arena *mem.Arena, options Options, logs []uint64) 
 	if err != nil {
 		return nil, err
 	}
+	defer r.store.close()
 	if r.boot.Fresh {
 		return nil, &Refusal{At: -1, What: "there is nothing to repair: no broker has served this directory"}
 	}
@@ -62,18 +63,19 @@ func Repair(ring ioring.Ring, arena *mem.Arena, options Options, logs []uint64) 
 		return nil, err
 	}
 	var cuts []Cut
+	lane := r.lanes[0] // its buffer has room for any run
 	for _, id := range logs {
 		lg := r.logs[id]
 		if lg == nil {
 			return nil, &Refusal{At: -1, What: fmt.Sprintf("there is no log %d", id), Next: "tailbound check shows which there are"}
 		}
 		row := LogReport{ID: id}
-		point, broken, err := r.findBreak(lg, &row)
+		point, broken, err := lane.findBreak(lg, &row)
 		if err != nil {
 			return nil, err
 		}
 		if broken {
-			if err := r.cut(lg, &point); err != nil {
+			if err := lane.cut(lg, &point); err != nil {
 				return nil, err
 			}
 			cuts = append(cuts, point.Cut)
@@ -254,7 +256,11 @@ func (r *recovery) cut(lg *recoveredLog, point *breakPoint) error {
 	lg.cutEpochs(point.From)
 	lg.Start = min(lg.Start, point.From)
 	lg.entries = point.saved
-	return r.flush(lg)
+	defer r.closeSegment()
+	if err := r.flush(lg); err != nil {
+		return err
+	}
+	return r.syncLog(lg)
 }
 
 // cutEpochs drops the leader epochs that begin at or past the log's new end.

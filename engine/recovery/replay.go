@@ -17,6 +17,27 @@ type journalReader struct {
 	old      format.Superblock
 	journal  uint64 // its id
 	anyEpoch bool   // the fault NoEpoch
+
+	// What was read last, a part of the journal: frames are small, and lie one behind the other.
+	part   []byte
+	partAt int64
+}
+
+// read gives n bytes at an offset, or fewer if the journal ends before. They are valid until the
+// next call.
+func (j *journalReader) read(at int64, n int) ([]byte, error) {
+	if from := at - j.partAt; from >= 0 && from+int64(n) <= int64(len(j.part)) {
+		return j.part[from:][:n], nil
+	}
+	j.part = nil
+	if most := int(min(j.size-at, bufferBytes)); most > n {
+		// An error may be of a block behind what is asked for.
+		if buf, err := j.Read(j.slot, at, most); err == nil {
+			j.part, j.partAt = buf, at
+			return buf[:min(n, len(buf))], nil
+		}
+	}
+	return j.Read(j.slot, at, n)
 }
 
 // framePosition is where the next frame of a journal is expected, and which.
@@ -77,7 +98,7 @@ func (r *recovery) replay(shard int, checkpoint *format.Checkpoint, logs map[uin
 		}
 		r.journalCorrupt = true
 		r.note("shard %d: rot: frame %d of the journal (%s at %d) is broken and was durable", shard, next.sequence, format.ShardPath(shard, "journal"), next.at)
-		resume, err := r.passBroken(journal, next, later, durable, logs)
+		resume, err := r.passBroken(shard, journal, next, later, durable, logs)
 		if err != nil || resume == nil {
 			return err
 		}
@@ -88,7 +109,7 @@ func (r *recovery) replay(shard int, checkpoint *format.Checkpoint, logs map[uin
 // passBroken passes a broken frame that was durable. resume is the first whole frame of
 // those behind it; nil: there is none. Unless all entries that are lost are known, every
 // log is suspect.
-func (r *recovery) passBroken(journal *journalReader, broken framePosition, later []laterFrame, durable uint64, logs map[uint64]*recoveredLog) (resume *laterFrame, err error) {
+func (r *recovery) passBroken(shard int, journal *journalReader, broken framePosition, later []laterFrame, durable uint64, logs map[uint64]*recoveredLog) (resume *laterFrame, err error) {
 	for i := range later {
 		_, _, whole, err := journal.readFrame(later[i].at, later[i].Sequence)
 		if err != nil {
@@ -99,7 +120,7 @@ func (r *recovery) passBroken(journal *journalReader, broken framePosition, late
 			break
 		}
 	}
-	frame := brokenFrame{r.PathOf(journal.slot), broken.at}
+	frame := brokenFrame{int32(shard) + 1, broken.at}
 	known := r.replayBroken(journal, broken, frame, logs)
 	if resume != nil && resume.Sequence != broken.sequence+1 || resume == nil && durable > broken.sequence {
 		known = false // the frames between are lost too
@@ -107,7 +128,7 @@ func (r *recovery) passBroken(journal *journalReader, broken framePosition, late
 	if !known {
 		r.unknown = &frame
 		for _, lg := range logs { // order does not matter
-			lg.replayed = append(lg.replayed, replayedEntry{frame: frame})
+			r.store.add(&lg.journal, nil, frame)
 		}
 	}
 	return resume, nil
@@ -144,7 +165,7 @@ func (j *journalReader) next(position *framePosition) (header format.FrameHeader
 // in the frame with this sequence, which is to be replayed: any other may be of an
 // earlier lap.
 func (j *journalReader) readFrame(at int64, sequence uint64) (header format.FrameHeader, body []byte, whole bool, err error) {
-	buf, err := j.Read(j.slot, at, format.BlockBytes)
+	buf, err := j.read(at, format.BlockBytes)
 	if err != nil || len(buf) < format.BlockBytes {
 		return header, nil, false, err
 	}
@@ -162,7 +183,7 @@ func (j *journalReader) readFrame(at int64, sequence uint64) (header format.Fram
 	if at+int64(n) > j.size {
 		return header, nil, false, nil
 	}
-	if buf, err = j.Read(j.slot, at, n); err != nil || len(buf) < n {
+	if buf, err = j.read(at, n); err != nil || len(buf) < n {
 		return header, nil, false, err
 	}
 	body = buf[format.HeaderBytes : format.HeaderBytes+int(header.BodyBytes)]
@@ -173,7 +194,7 @@ func (j *journalReader) readFrame(at int64, sequence uint64) (header format.Fram
 // epoch before and not replayed: one that needs a later version is refused.
 func (j *journalReader) framesAfter(sequence uint64) (heads []laterFrame, err error) {
 	for at := int64(0); at < j.size; at += bufferBytes {
-		buf, err := j.Read(j.slot, at, int(min(j.size-at, bufferBytes)))
+		buf, err := j.read(at, int(min(j.size-at, bufferBytes)))
 		if err != nil {
 			return nil, err
 		}
@@ -229,7 +250,7 @@ func (r *recovery) replayBroken(journal *journalReader, broken framePosition, fr
 			}
 			if entry.Kind == format.EntryData {
 				if lg := logs[entry.Log]; lg != nil {
-					lg.replayed = append(lg.replayed, replayedEntry{Entry: entry, frame: frame})
+					r.store.add(&lg.journal, body[:format.EntryHeaderBytes], frame)
 				}
 			} else {
 				r.replayEntry(&entry, nil, logs)
@@ -247,7 +268,7 @@ func (r *recovery) replayEntry(entry *format.Entry, bytes []byte, logs map[uint6
 	if lg == nil && (entry.Kind == format.EntryOpened || r.mayBeNew(entry.Log)) {
 		lg = newRecoveredLog(&format.LogRecord{ID: entry.Log, MaxTime: format.NoTime, MaxTimeBase: format.NoOffset})
 		if entry.Kind != format.EntryOpened { // that entry was in a frame of which nothing is known
-			lg.replayed = append(lg.replayed, replayedEntry{frame: *r.unknown})
+			r.store.add(&lg.journal, nil, *r.unknown)
 		}
 		logs[entry.Log] = lg
 	}
@@ -268,7 +289,7 @@ func (r *recovery) replayEntry(entry *format.Entry, bytes []byte, logs map[uint6
 		}
 		lg.Segments = append(lg.Segments, format.SegmentRecord{Generation: entry.Aux, Base: entry.Base, End: entry.Base, MaxTime: format.NoTime})
 	case format.EntryData:
-		lg.replayed = append(lg.replayed, replayedEntry{Entry: *entry, bytes: bytes})
+		r.store.add(&lg.journal, bytes, brokenFrame{})
 	}
 }
 

@@ -97,6 +97,7 @@ func (r *recovery) addRun(lg *recoveredLog, seg *format.SegmentRecord, header *f
 	if seg.Position == 0 {
 		seg.Base = header.Base
 	}
+	lg.rely(seg)
 	seg.Position += int64(header.Bytes())
 	seg.End, seg.Chain, seg.Bytes = header.End, header.CRC, max(seg.Bytes, r.openedBytes&^(format.BlockBytes-1))
 	seg.MaxTime = max(seg.MaxTime, header.MaxTime)
@@ -126,7 +127,8 @@ type laterRun struct {
 // segments, in the order of the files. There may be as many broken ones before each as
 // were in flight, each as large as allowed; all says to look through whole files. Nothing but
 // runs says whether a log has written any behind its checkpoint, and damage may have made the
-// first of them zero. Where nothing was written to a file its file system reads no disk.
+// first of them zero. Most files have nothing there, and their file system knows that without
+// a read.
 func (r *recovery) scanAhead(lg *recoveredLog, k int, all bool) (later []laterRun, err error) {
 	for i := k; i < len(lg.Segments); i++ {
 		seg := &lg.Segments[i]
@@ -150,6 +152,13 @@ func (r *recovery) scanAhead(lg *recoveredLog, k int, all bool) (later []laterRu
 			until = r.openedBytes
 		}
 		for at := seg.Position; at < min(until, r.openedBytes); at += bufferBytes {
+			data, err := r.SeekData(r.First+slotSegment, at)
+			if err != nil {
+				return nil, err
+			}
+			if at = max(at, data&^(format.BlockBytes-1)); at >= min(until, r.openedBytes) {
+				break
+			}
 			buf, err := r.Read(r.First+slotSegment, at, int(min(bufferBytes, until-at)))
 			if err != nil {
 				return nil, err
@@ -217,10 +226,9 @@ func (r *recovery) isOwn(lg *recoveredLog, seg *format.SegmentRecord, header *fo
 		(header.Epoch == r.old.Epoch || r.o.Faults.Has(engine.StaleRunAccepted))
 }
 
-// openSegment opens a segment's file, unless it is open, and syncs it the first time: what
-// can be read of it need not be durable. False: the file was removed.
+// openSegment opens a segment's file, unless it is open. False: the file was removed.
 func (r *recovery) openSegment(seg *format.SegmentRecord) (there bool, err error) {
-	if r.opened != nil && r.opened.Generation == seg.Generation {
+	if r.opened == seg.Generation {
 		return true, nil
 	}
 	r.closeSegment()
@@ -231,22 +239,16 @@ func (r *recovery) openSegment(seg *format.SegmentRecord) (there bool, err error
 	if there, err = r.Open(slot, path, bits); err != nil || !there {
 		return false, err
 	}
-	r.opened = seg
-	if !r.synced[seg.Generation] && !r.o.Faults.Has(engine.NoSyncAtOpen) {
-		if err := r.Sync(slot); err != nil {
-			return false, err
-		}
-		r.synced[seg.Generation] = true
-	}
+	r.opened = seg.Generation
 	r.openedBytes, err = r.Size(slot)
 	return true, err
 }
 
 // closeSegment closes the file that openSegment opened.
 func (r *recovery) closeSegment() {
-	if r.opened != nil {
+	if r.opened != 0 {
 		r.Close(r.First + slotSegment)
-		r.opened = nil
+		r.opened = 0
 	}
 }
 
@@ -292,7 +294,7 @@ func (r *recovery) adoptSegments(shard int, logs map[uint64]*recoveredLog) error
 		}
 		if lg == nil {
 			lg = newRecoveredLog(&format.LogRecord{ID: header.Log, MaxTime: format.NoTime, MaxTimeBase: format.NoOffset})
-			lg.replayed = append(lg.replayed, replayedEntry{frame: *r.unknown})
+			r.store.add(&lg.journal, nil, *r.unknown)
 			logs[header.Log] = lg
 		}
 		seg.Base, seg.End = min(lg.End, header.Base), min(lg.End, header.Base)

@@ -24,7 +24,6 @@ import (
 //
 // The control log ends at the first hole: a command that is missing cannot be passed over.
 func (r *recovery) walk(lg *recoveredLog) error {
-	defer r.closeSegment()
 	k, err := r.scan(lg, lg.lastWritten())
 	if err != nil {
 		return err
@@ -168,6 +167,7 @@ func (r *recovery) nextNeeded(lg *recoveredLog, k int, later []laterRun, covered
 // entries behind the gap were not acknowledged either.
 func (r *recovery) acceptRest(lg *recoveredLog) {
 	to, unknown, control := lg.End, (*replayedEntry)(nil), lg.ID == format.ControlLogID
+	lg.entries = lg.replayed[:0] // never ahead of the entry that is looked at
 	for i := range lg.replayed {
 		entry := &lg.replayed[i]
 		from := max(to, lg.Start)

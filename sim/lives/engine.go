@@ -71,6 +71,7 @@ type engineSim struct {
 	flood     bool  // appends are faster than the disk
 	scratch   []byte
 	broken    bool // a storage failure was injected in this life
+	damaged   bool // workload rot has damaged files: a start has more to read
 	full      bool // the disk has a limit
 
 	nodes  []*node
@@ -256,8 +257,14 @@ func (s *engineSim) attempt(crashIn int) (boot *engine.RecoveredState, crashed b
 	s.w.CrashIn = crashIn
 	arena := s.arena(recoveryArenaBytes)
 	ring := sim.NewRing(s.w, s.disk, arena, s.mood)
+	done := work{}
+	end := done.count(s.disk)
+	defer end()
 	boot, err = recovery.Recover(ring, arena, s.recoverOptions())
 	s.w.CrashIn = 0
+	if err == nil && !s.damaged {
+		err = done.check(s.disk)
+	}
 	if err == nil && ring.InFlight()+ring.Ready() > 0 {
 		err = fmt.Errorf("recovery left %d operations in flight and %d completions", ring.InFlight(), ring.Ready())
 	}

@@ -330,6 +330,7 @@ func (s *rotSim) mayRot(p *piece) bool {
 
 // damage changes bytes of some runs and frames, and works out what is lost by that.
 func (s *rotSim) damage() error {
+	s.damaged = true
 	pieces := s.pieces()
 	if i := slices.IndexFunc(pieces, func(p piece) bool { return s.mayRot(&p) }); i < 0 {
 		return nil
