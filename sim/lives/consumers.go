@@ -210,7 +210,8 @@ func (s *brokerSim) commitConsumer(m *consumer) {
 func (s *brokerSim) earlierEpoch(m *consumer, p partition) (refused, taken bool) {
 	since, had := m.since[p]
 	if m.classic || !had || since.epoch > m.last {
-		return true, false
+		// The answer that gave it the partition in that epoch may be one that a crash has taken.
+		return m.classic || m.lastLife == s.lives, false
 	}
 	if m.uses[p] {
 		return false, since.life == s.lives && m.lastLife == s.lives
