@@ -53,12 +53,21 @@ func printMemory(out io.Writer, v *settings.Values) error {
 	if err := printStart(table, v, options); err != nil {
 		return err
 	}
-	if err := table.Flush(); err != nil {
+	program, err := programBytes()
+	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "\nthe process: arenas %s + tables %s + tables in Go's heap %s + mail between shards %s = %s;\nwith groups %s,\nand of Go's heap at most %s more: the control shard's requests, and profiles\n",
-		term.BinaryBytes(arenas), term.BinaryBytes(tables), term.BinaryBytes(heap), term.BinaryBytes(mail), term.BinaryBytes(arenas+tables+heap+mail), term.BinaryBytes(arenas+tables+heap+mail+groups), term.BinaryBytes(garbageMax))
-	return err
+	fmt.Fprintln(table, "\t\t\t\t\nthe process\t\t\t\t")
+	one := func(name string, bytes int) shard.Pool {
+		return shard.Pool{Name: name, Count: 1, Each: bytes, Bytes: bytes}
+	}
+	printPools(table, "resident at most", []shard.Pool{
+		one("arenas", arenas), one("tables, mapped", tables), one("tables in Go's heap", heap), one("mail between shards", mail), one("consumer groups", groups),
+		one("garbage in Go's heap before a collection", max(heapRoomMin, heap+groups)),
+		{Name: "rings, stacks and Go's runtime", Count: 1 + shards, Each: runtimeBytes, Bytes: (1 + shards) * runtimeBytes},
+		one("the program", program),
+	})
+	return table.Flush()
 }
 
 // printStart prints what a start takes at most, which is after kill -9, when the journals are
@@ -87,15 +96,15 @@ func printStart(table *tabwriter.Writer, v *settings.Values, options broker.Opti
 	}
 	fmt.Fprintln(table, "\t\t\t\t\na start after kill -9, before any shard has its memory\t\t\t\t")
 	printPools(table, "resident while it starts, at most", slices.Concat(mapped, heap, []shard.Pool{
-		{Name: "rings, stacks and Go's runtime", Count: 2 + options.DataShards, Each: startRuntimeBytes, Bytes: (2 + options.DataShards) * startRuntimeBytes},
+		{Name: "rings, stacks and Go's runtime", Count: 2 + options.DataShards, Each: runtimeBytes, Bytes: (2 + options.DataShards) * runtimeBytes},
 		{Name: "the program", Count: 1, Each: program, Bytes: program},
 	}))
 	return nil
 }
 
-// startRuntimeBytes is what a shard, and the start itself, take besides what is planned: the
+// runtimeBytes is what a shard, and the start itself, take besides what is planned: the
 // queues of a ring, stacks of threads, spans and bitmaps of the heap.
-const startRuntimeBytes = 8 << 20
+const runtimeBytes = 8 << 20
 
 // programBytes is the size of the running program's file, which becomes resident as it runs.
 func programBytes() (int, error) {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -75,10 +74,6 @@ terminal that it was started from has gone, SIGHUP stops it cleanly instead.`,
 	return command
 }
 
-// garbageMax is how far Go's heap grows above what the start left before it is
-// collected.
-const garbageMax = 512 << 20
-
 // serve runs a broker:
 //
 //	datadir.Open(); bind(); broker.Start(); announce(); await a signal; stop()
@@ -114,10 +109,7 @@ func serve(cmd *cobra.Command, told *settings.Set, file string) error {
 	if runtime.GOMAXPROCS(0) < v.Shards+3 {
 		runtime.GOMAXPROCS(v.Shards + 3)
 	}
-	// Data shards make no garbage. What is made beside them is collected by the
-	// memory limit alone.
-	debug.SetGCPercent(-1)
-	debug.SetMemoryLimit(int64(v.Shards+2) * garbageMax)
+	followHeap()
 
 	dir, err := datadir.Open(v.DataDir, v.Buffered)
 	if err != nil {
@@ -166,8 +158,7 @@ func serve(cmd *cobra.Command, told *settings.Set, file string) error {
 		}
 		return err
 	}
-	runtime.GC()
-	debug.SetMemoryLimit(int64(observe.ReadProcess().HeapLiveBytes) + garbageMax)
+	runtime.GC() // what the start has left
 	if boot := running.Boot; !boot.Clean && !boot.Fresh {
 		logger.log.Info("the process before did not stop cleanly: what its journals have was written to the partitions' segments",
 			"frames", boot.Frames, "opens", boot.Tally.Opens, "reads", boot.Tally.Reads, "read_bytes", boot.Tally.ReadBytes,

@@ -16,6 +16,7 @@ type ProcessProfile struct {
 	HeapAllocsBytes      uint64       `json:"heap_allocs_bytes"`
 	ProfileAllocsObjects uint64       `json:"profile_allocs_objects"` // of those, by answering questions
 	HeapLiveBytes        uint64       `json:"heap_live_bytes"`        // after the last collection
+	HeapLimitBytes       uint64       `json:"heap_limit_bytes"`       // of what Go's runtime has mapped: reaching it starts a collection
 	HeapBytes            uint64       `json:"heap_bytes"`             // live objects, and dead ones not collected yet
 	GoBytes              uint64       `json:"go_bytes"`               // all memory that Go's runtime has mapped; arenas are not part of it
 	GCCycles             uint64       `json:"gc_cycles"`
@@ -53,6 +54,7 @@ func ReadProcess() (process ProcessProfile) {
 		{"/gc/heap/allocs:objects", &process.HeapAllocsObjects},
 		{"/gc/heap/allocs:bytes", &process.HeapAllocsBytes},
 		{"/gc/heap/live:bytes", &process.HeapLiveBytes},
+		{"/gc/gomemlimit:bytes", &process.HeapLimitBytes},
 		{"/memory/classes/heap/objects:bytes", &process.HeapBytes},
 		{"/memory/classes/total:bytes", &process.GoBytes},
 		{"/gc/cycles/total:gc-cycles", &process.GCCycles},

@@ -149,8 +149,8 @@ func printProfile(out io.Writer, profile *Profile, interval bool) error {
 		fmt.Fprintf(out, "\ndisk     %s free of %s; %d inodes free of %d\n", mib(disk.FreeBytes), mib(disk.SizeBytes), disk.FreeInodes, disk.Inodes)
 	}
 	process := profile.Process
-	_, err := fmt.Fprintf(out, "\nprocess  %s resident (at most %s), %s locked; Go: %s mapped, %s live\n         %d collections, %d pauses, p99 %s, max %s; %d objects allocated, %d by profiles\n",
-		mib(process.RSSBytes), mib(process.RSSPeakBytes), mib(process.LockedBytes), mib(process.GoBytes), mib(process.HeapLiveBytes),
+	_, err := fmt.Fprintf(out, "\nprocess  %s resident (at most %s), %s locked; Go: %s mapped, %s live, limit %s\n         %d collections, %d pauses, p99 %s, max %s; %d objects allocated, %d by profiles\n",
+		mib(process.RSSBytes), mib(process.RSSPeakBytes), mib(process.LockedBytes), mib(process.GoBytes), mib(process.HeapLiveBytes), mib(process.HeapLimitBytes),
 		process.GCCycles, process.GCPauses.Count, term.ShortNS(process.GCPauses.P99NS), term.ShortNS(process.GCPauses.MaxNS), process.HeapAllocsObjects, process.ProfileAllocsObjects)
 	return err
 }

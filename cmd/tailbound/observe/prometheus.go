@@ -3,6 +3,7 @@ package observe
 import (
 	"net"
 	"net/http"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -25,7 +26,7 @@ type PrometheusServer struct {
 // the address is tried again, and said is called with nil once it is had.
 func ServePrometheus(at string, server *Server, said func(error)) *PrometheusServer {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(shardCollector{server}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(shardCollector{server}, goCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	s := &PrometheusServer{http: http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}}
@@ -72,6 +73,14 @@ var (
 	descNodeF = prometheus.NewDesc("tailbound_disk_free_inodes", "Of those, the ones that are free.", nil, nil)
 	descInfo  = prometheus.NewDesc("tailbound_info", "The version that runs.", []string{"version"}, nil)
 )
+
+// goCollector has, beside what is usual, what the last collection found to be live. The
+// limit that starts a collection is go_gc_gomemlimit_bytes, and collections are counted by
+// go_gc_duration_seconds and, by what started them, go_gc_cycles_*.
+func goCollector() prometheus.Collector {
+	return collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(
+		collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/(heap/live|cycles/.*):`)}))
+}
 
 // shardCollector collects from the shards, at each scrape.
 type shardCollector struct{ p *Server }
