@@ -159,6 +159,9 @@ func serve(cmd *cobra.Command, told *settings.Set, file string) error {
 		return err
 	}
 	runtime.GC() // what the start has left
+	if line := shortOfMemory(options, memoryGiven("/")); line != "" {
+		logger.log.Warn(line)
+	}
 	if boot := running.Boot; !boot.Clean && !boot.Fresh {
 		logger.log.Info("the process before did not stop cleanly: what its journals have was written to the partitions' segments",
 			"frames", boot.Frames, "opens", boot.Tally.Opens, "reads", boot.Tally.Reads, "read_bytes", boot.Tally.ReadBytes,
