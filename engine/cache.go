@@ -94,14 +94,15 @@ func (c *cache) take(logs *logTable, batches *batches, which *int32) bool {
 	if best == none {
 		return false
 	}
+	kept := false
 	if c.slabs[best].age == 0 && !c.grown.Resident((int(best)+1)*c.env.o.slabBytes()) {
 		// Rather a smaller cache for a moment than page faults here.
 		if filled := c.oldest(true); filled != none {
-			best = filled
+			best, kept = filled, c.env.o.Faults.Has(ReusedKept)
 		}
 	}
 	slab := &c.slabs[best]
-	if slab.age != 0 {
+	if slab.age != 0 && !kept {
 		c.evict(logs, batches, slab.closed)
 	}
 	c.grown.Use((int(best) + 1) * c.env.o.slabBytes()) // slabs are first used in their order

@@ -131,6 +131,7 @@ const (
 	ReadsOverHole                         // a read goes on behind a hole
 	JournalForEachLog                     // opening reads a shard's journal once for each of its logs
 	LooksAtOneBlock                       // opening looks for runs behind a log's last one only if the next block is not zero
+	ReusedKept                            // a slab that is reused because no other is resident stays in the index
 )
 
 // Has reports whether any of x is on.

@@ -54,6 +54,7 @@ type engineSim struct {
 
 	o         engine.Options
 	also      *rand.Rand // a second source of chance: drawing from it leaves what rng draws
+	warms     *rand.Rand // a third, of when memory becomes resident
 	changing  bool       // each life has settings of its own
 	many      bool       // many short lives
 	large     bool       // some batches are larger than a run of many small ones
@@ -90,6 +91,9 @@ type node struct {
 	holds  []hold
 	failed bool
 	sleep  ioring.Instant
+
+	cold      *mem.Arena // memory that becomes resident late; nil: it is resident
+	warmEvery int        // once in so many turns all that was asked for becomes resident
 }
 
 // ask is a request that an Event answers.
@@ -124,6 +128,7 @@ type hold struct {
 func newEngineSim(r Run) *engineSim {
 	s := &engineSim{run: r, w: sim.NewWorld(r.Seed), clockMS: 1_700_000_000_000, scratch: make([]byte, 1<<20)}
 	s.rng, s.also = s.w.Rand, rand.New(rand.NewPCG(r.Seed*0x9e3779b97f4a7c15, 0x616c736f))
+	s.warms = rand.New(rand.NewPCG(r.Seed*0x9e3779b97f4a7c15, 0x7761726d))
 	s.changing, s.many, s.large = s.also.IntN(3) == 0, s.also.IntN(32) == 0, s.also.IntN(4) == 0
 	s.w.Trace = r.Trace
 	s.disk = sim.NewDisk(0)
@@ -480,6 +485,10 @@ func (s *engineSim) start(boot *engine.RecoveredState) error {
 	for i := range s.shards + 1 {
 		n := &node{s: s, shard: i, slots: map[engine.Slot]*book{}}
 		arena := s.arena(shardArenaBytes)
+		if s.warms.IntN(3) == 0 {
+			n.cold, n.warmEvery = arena, 1<<s.warms.IntN(12)
+			arena.Warming()
+		}
 		n.ring = sim.NewRing(s.w, s.disk, arena, s.mood)
 		var err error
 		if n.eng, err = engine.New(n.ring, arena, boot, i, n, s.o); err != nil {
@@ -530,6 +539,9 @@ func (n *node) forget(slot engine.Slot) {
 func (n *node) turn(do func() error) error {
 	var out [64]ioring.Completion
 	n.ring.Wait(n.s.w.Now)
+	if n.cold != nil && n.s.warms.IntN(n.warmEvery) == 0 {
+		n.cold.Warm()
+	}
 	for {
 		k := n.ring.Reap(out[:])
 		for _, c := range out[:k] {

@@ -41,6 +41,7 @@ var faults = []fault{
 	{"RunAckedAlone", "engine", 39, func(r *Run) { r.Faults |= engine.RunAckedAlone }},
 	{"GapIsRot", "engine", 1, func(r *Run) { r.Faults |= engine.GapIsRot }},
 	{"NoSyncAtOpen", "engine", 3, func(r *Run) { r.Faults |= engine.NoSyncAtOpen }},
+	{"ReusedKept", "engine", 7, func(r *Run) { r.Faults |= engine.ReusedKept }},
 	{"PresentLimits", "engine", 37, func(r *Run) { r.Faults |= engine.PresentLimits }},
 	{"EpochsForgotten", "engine", 1, func(r *Run) { r.Faults |= engine.EpochsForgotten }},
 	{"EpochsOfEight", "engine", 21, func(r *Run) { r.Faults |= engine.EpochsOfEight }},
