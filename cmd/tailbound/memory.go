@@ -94,8 +94,14 @@ func printStart(table *tabwriter.Writer, v *settings.Values, options broker.Opti
 	if err != nil {
 		return err
 	}
+	live := 0
+	for _, pool := range heap {
+		live += pool.Bytes
+	}
+	garbage := max(heapRoomMin, live)
 	fmt.Fprintln(table, "\t\t\t\t\na start after kill -9, before any shard has its memory\t\t\t\t")
 	printPools(table, "resident while it starts, at most", slices.Concat(mapped, heap, []shard.Pool{
+		{Name: "garbage in Go's heap before a collection", Count: 1, Each: garbage, Bytes: garbage},
 		{Name: "rings, stacks and Go's runtime", Count: 2 + options.DataShards, Each: runtimeBytes, Bytes: (2 + options.DataShards) * runtimeBytes},
 		{Name: "the program", Count: 1, Each: program, Bytes: program},
 	}))
