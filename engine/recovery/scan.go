@@ -159,7 +159,7 @@ func (r *recovery) scanAhead(lg *recoveredLog, k int, all bool) (later []laterRu
 			if at = max(at, data&^(format.BlockBytes-1)); at >= min(until, r.openedBytes) {
 				break
 			}
-			buf, err := r.Read(r.First+slotSegment, at, int(min(bufferBytes, until-at)))
+			buf, err := r.Read(r.First+slotSegment, at, int(min(bufferBytes, until-at, int64(format.AlignBlock(int(r.openedBytes-at))))))
 			if err != nil {
 				return nil, err
 			}

@@ -25,16 +25,18 @@ const consumerSessionMS = 200
 
 // consumer is a client in a group of the consumer protocol.
 type consumer struct {
-	group    *groupBook
-	instance string
-	id       string
-	epoch    int32
-	last     int32               // an epoch before that one; 0: none
-	uses     map[partition]bool  // partitions that it may still use
-	since    map[partition]grant // since when it has been assigned what it was assigned last
-	lastLife int                 // the broker's life in which it was in epoch last
-	has      map[partition]bool  // its last assignment; it has to release the others
-	full     bool                // its next heartbeat has to have all fields
+	group      *groupBook
+	instance   string
+	id         string
+	epoch      int32
+	last       int32               // an epoch before that one; 0: none
+	uses       map[partition]bool  // partitions that it may still use
+	since      map[partition]grant // since when it has been assigned what it was assigned last
+	lastLife   int                 // the broker's life in which it was in epoch last
+	toldIn     int                 // the broker's life in which it was told of its epoch
+	lastToldIn int                 // ... and of epoch last
+	has        map[partition]bool  // its last assignment; it has to release the others
+	full       bool                // its next heartbeat has to have all fields
 
 	// classic says that it uses the classic protocol, in which it releases all
 	// partitions before it joins again. Its epoch is its generation.
@@ -210,8 +212,8 @@ func (s *brokerSim) commitConsumer(m *consumer) {
 func (s *brokerSim) earlierEpoch(m *consumer, p partition) (refused, taken bool) {
 	since, had := m.since[p]
 	if m.classic || !had || since.epoch > m.last {
-		// The answer that gave it the partition in that epoch may be one that a crash has taken.
-		return m.classic || m.lastLife == s.lives, false
+		// After a crash it may have had the partition in that epoch: the crash took the answer that said so.
+		return m.classic || m.lastToldIn == s.lives, false
 	}
 	if m.uses[p] {
 		return false, since.life == s.lives && m.lastLife == s.lives
@@ -247,7 +249,7 @@ func (s *brokerSim) beaten(m *consumer, r *kmsg.ConsumerGroupHeartbeatResponse, 
 		return fmt.Errorf("WENT BACK: %s of %s was at epoch %d and is at %d", m.id, m.group.name, m.epoch, r.MemberEpoch)
 	}
 	if r.MemberEpoch > m.epoch {
-		m.last, m.lastLife = m.epoch, s.lives
+		m.last, m.lastLife, m.lastToldIn, m.toldIn = m.epoch, s.lives, m.toldIn, s.lives
 	}
 	m.epoch, m.heard, m.full = r.MemberEpoch, m.sent, false
 	if r.Assignment == nil {
