@@ -682,7 +682,7 @@ func (s *fullSim) goesOn() error {
 func init() {
 	workloads = append(workloads, workload{"full", fullWork})
 	faults = append(faults,
-		fault{"RoomNotKept", "full", 1, func(r *Run) { r.ShardFaults.RoomNotKept = true }},
+		fault{"RoomNotKept", "full", 13, func(r *Run) { r.ShardFaults.RoomNotKept = true }},
 		fault{"JournalNotKept", "full", 23, func(r *Run) { r.ShardFaults.JournalNotKept = true }},
 		fault{"NextNotKept", "full", 3, func(r *Run) { r.ShardFaults.NextNotKept = true }},
 		fault{"NoRoomUnsaid", "full", 1, func(r *Run) { r.ShardFaults.NoRoomUnsaid = true }},
