@@ -182,7 +182,8 @@ type piece struct {
 	at      int64
 	bytes   int64
 	entries []pieceEntry
-	stamp   bool // the newest frame of a journal
+	untold  bool   // a frame of which no frame says that it was durable: as if a power cut had torn it
+	frame   uint64 // its sequence
 }
 
 type pieceEntry struct {
@@ -201,7 +202,7 @@ type pieceEntry struct {
 func (s *rotSim) pieces() (all []piece) {
 	epoch, shards := s.superblock()
 	for _, path := range s.disk.Paths() {
-		var generation, journal, frame, newest uint64
+		var generation, journal, frame, durable uint64
 		var ends map[uint64]int64
 		p := s.disk.Contents(path)
 		if _, err := fmt.Sscanf(path, "segments/%016x", &generation); err != nil {
@@ -214,7 +215,7 @@ func (s *rotSim) pieces() (all []piece) {
 				continue
 			}
 		}
-		stamp := -1
+		first := len(all)
 		for at := 0; at+4096 <= len(p); {
 			q := p[at:]
 			n, ok := wholePiece(q)
@@ -238,14 +239,12 @@ func (s *rotSim) pieces() (all []piece) {
 					e := &last.entries[i]
 					e.flushed = e.kind == 1 && e.base < ends[e.log]
 				}
-				if sequence := binary.LittleEndian.Uint64(q[128:]); sequence > newest {
-					newest, stamp = sequence, len(all)-1
-				}
+				last.frame, durable = binary.LittleEndian.Uint64(q[128:]), max(durable, binary.LittleEndian.Uint64(q[136:]))
 			}
 			at += (256 + n + 4095) &^ 4095
 		}
-		if stamp >= 0 {
-			all[stamp].stamp = true
+		for i := range all[first:] {
+			all[first+i].untold = all[first+i].frame > durable
 		}
 	}
 	return all
@@ -325,7 +324,7 @@ func (s *rotSim) mayRot(p *piece) bool {
 			}
 		}
 	}
-	return len(p.entries) > 0 && !p.stamp
+	return len(p.entries) > 0 && !p.untold
 }
 
 // damage changes bytes of some runs and frames, and works out what is lost by that.
