@@ -14,14 +14,15 @@ import (
 // A reader goes from run to run, by their lengths, but for holes, which it knows. So fills
 // take all of the place where there is no hole in it. Else those before the first hole lie
 // at its beginning, and those behind that at its end. A reader finds a run behind a hole by
-// its first record: no broken one may look like it.
+// its first record, and, once the log's start has passed the hole, as the first one with
+// records behind the start: no broken one may have the same records.
 type gap struct {
 	segment    int
 	at, end    int64
 	base, next int64
 	previous   uint32 // header CRC of the run before it
 	fills      []fill
-	stale      []int64 // positions of broken runs there that begin with the same record as a fill
+	stale      []int64 // positions of broken runs there that have the same records as a fill
 }
 
 // fill is a run that is written into a gap.
@@ -246,7 +247,9 @@ func tile(entries []replayedEntry, bytes int64) (runs []fill, ok bool) {
 	return runs, have == bytes
 }
 
-// findStale finds the broken runs in a gap whose headers are whole and look like those of fills.
+// findStale finds the broken runs in a gap whose headers are whole, and that have records which
+// fills have: once the log's start has passed the hole between them, nothing else tells
+// which of both is to be read.
 func (g *gap) findStale(later []laterRun) {
 	for i := range later {
 		run := &later[i]
@@ -260,7 +263,7 @@ func (g *gap) findStale(later []laterRun) {
 				stale = false
 				break
 			}
-			stale = stale || run.Base == x.entries[0].Base
+			stale = stale || run.Base < x.entries[len(x.entries)-1].end() && run.End > x.entries[0].Base
 		}
 		if stale {
 			g.stale = append(g.stale, run.at)
