@@ -163,11 +163,19 @@ const tilingsMax = 64
 func fillAround(gaps []gap, before, behind []replayedEntry) {
 	first, last := &gaps[0], &gaps[len(gaps)-1]
 	room := first.end - first.at
-	left := first.put(first.at, most(len(before), room, func(n int) []replayedEntry { return before[:n] }))
+	put := most(len(before), room, func(n int) []replayedEntry { return before[:n] })
+	left := first.put(first.at, put)
 	room -= left
 	ofLast := room
 	if len(gaps) > 1 {
 		ofLast = last.end
+		for i := range put {
+			before = before[len(put[i].entries):]
+		}
+		if len(before) > 0 { // the hole is in the last gap
+			ofLast -= last.put(last.at, most(len(before), ofLast, func(n int) []replayedEntry { return before[:n] }))
+			room = 0
+		}
 		if all := pack(behind, format.FlushBytesMax); bytesOf(all) > ofLast && bytesOf(all) <= room {
 			first.put(first.at+left, all)
 			return

@@ -143,6 +143,9 @@ func runsOf(disk *sim.Disk, superblock *format.Superblock, logs []*format.LogRec
 func (s *engineSim) openDamaged(disk *sim.Disk) (*engine.RecoveredState, error) {
 	settings := *s
 	settings.redrawOptions()
+	if s.also.IntN(2) == 0 {
+		settings.o.InflightMax = 1 // as far as it can be from what the life before had in flight
+	}
 	w := sim.NewWorld(s.run.Seed)
 	arena := s.arena(recoveryArenaBytes)
 	defer s.freeArenas()

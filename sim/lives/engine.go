@@ -202,8 +202,13 @@ func (s *engineSim) life() error {
 		s.clean = true
 	}
 	s.end()
-	if !s.clean && (s.large || s.also.IntN(3) == 0) {
-		return s.damage()
+	if s.clean || !s.large && s.also.IntN(3) > 0 {
+		return nil
+	}
+	for range 3 {
+		if err := s.damage(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
