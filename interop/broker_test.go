@@ -141,6 +141,7 @@ func (b *broker) start() error {
 		}
 		err := answers(b.addr())
 		if err == nil {
+			b.awaitProfiles()
 			return nil
 		}
 		if time.Now().After(limit) {
@@ -148,6 +149,17 @@ func (b *broker) start() error {
 			<-b.exited
 			return fmt.Errorf("the broker does not answer after %v: %v\n%s", startLimit, err, b.out.tail())
 		}
+	}
+}
+
+// awaitProfiles waits until `tailbound profile` is answered too, which is a moment after the first client. A test may see to it that it never is.
+func (b *broker) awaitProfiles() {
+	for range 300 {
+		if c, err := net.Dial("unix", filepath.Join(b.dir, "profile.sock")); err == nil {
+			c.Close()
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 

@@ -224,9 +224,13 @@ func brokerOptions(v *settings.Values, dir *datadir.Directory) (broker.Options, 
 	return options, err
 }
 
+// startGrace is how long a start that is told to end is waited for, so that one that is
+// nearly done becomes a clean stop.
+const startGrace = 500 * time.Millisecond
+
 // start starts the broker. It returns early with an error on a signal that ends the
 // process, since recovery may take long, and may be interrupted anywhere.
-func start(options broker.Options, signals, hangups <-chan os.Signal, terminal terminal) (*broker.Process, error) {
+func start(options broker.Options, signals chan os.Signal, hangups <-chan os.Signal, terminal terminal) (*broker.Process, error) {
 	type result struct {
 		running *broker.Process
 		err     error
@@ -241,7 +245,14 @@ func start(options broker.Options, signals, hangups <-chan os.Signal, terminal t
 		case r := <-started:
 			return r.running, r.err
 		case signal := <-signals:
-			return nil, startBroken{signal}
+			// A broker that answers first clients may not have said yet that it serves: it stops cleanly.
+			select {
+			case r := <-started:
+				signals <- signal
+				return r.running, r.err
+			case <-time.After(startGrace):
+				return nil, startBroken{signal}
+			}
 		case signal := <-hangups: // a reload has nothing to do: the configuration was just read
 			if terminal.hungUp() {
 				return nil, startBroken{signal}
