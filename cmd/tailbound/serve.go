@@ -240,24 +240,28 @@ func start(options broker.Options, signals chan os.Signal, hangups <-chan os.Sig
 		running, err := broker.Start(options)
 		started <- result{running, err}
 	}()
-	for {
+	var why os.Signal
+	for why == nil {
 		select {
 		case r := <-started:
 			return r.running, r.err
-		case signal := <-signals:
-			// A broker that answers first clients may not have said yet that it serves: it stops cleanly.
-			select {
-			case r := <-started:
-				signals <- signal
-				return r.running, r.err
-			case <-time.After(startGrace):
-				return nil, startBroken{signal}
-			}
+		case why = <-signals:
 		case signal := <-hangups: // a reload has nothing to do: the configuration was just read
 			if terminal.hungUp() {
-				return nil, startBroken{signal}
+				why = signal
 			}
 		}
+	}
+	// A broker that answers first clients may not have said yet that it serves: it stops cleanly.
+	select {
+	case r := <-started:
+		select {
+		case signals <- why:
+		default: // it is full of others that say the same
+		}
+		return r.running, r.err
+	case <-time.After(startGrace):
+		return nil, startBroken{why}
 	}
 }
 
