@@ -153,7 +153,7 @@ func (a *ages) examine(logs *logTable, seg *segment, buf []byte) {
 			job.unchecked = at == 0
 			return
 		}
-		own := header.Get(buf[at:]) && header.Directory == a.env.dir && header.Generation == seg.generation && header.Log == logs.all[seg.log].id
+		own := header.Get(buf[at:]) && header.IsOf(a.env.dir, seg.generation, logs.all[seg.log].id)
 		job.unchecked = !own || !header.TimesChecked
 		at += header.Bytes()
 		job.at += int64(header.Bytes())

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"math"
+
 	"github.com/tailbound/tailbound/engine/format"
 	"github.com/tailbound/tailbound/mem"
 )
@@ -206,11 +208,7 @@ func (h *holes) passed(lg *log, startDurable int64) bool {
 
 // drop removes all holes of a log, which is deleted.
 func (h *holes) drop(lg *log) {
-	for lg.firstHole != none {
-		first := lg.firstHole
-		lg.firstHole = h.all[first].next
-		h.release(lg, first)
-	}
+	h.passed(lg, math.MaxInt64)
 }
 
 // Holes copies the holes of a log into out, oldest first, and returns how many it has.

@@ -459,7 +459,7 @@ func (r *diskReads) examine(logs *logTable, segments *segments, files *files, in
 
 // isRunOf reports that buf begins with the header of a run of the read's log and segment.
 func (r *diskReads) isRunOf(read *diskRead, seg *segment, header *format.RunHeader, buf []byte) bool {
-	return header.Get(buf) && header.Directory == r.env.dir && header.Generation == seg.generation && header.Log == read.id
+	return header.Get(buf) && header.IsOf(r.env.dir, seg.generation, read.id)
 }
 
 // holeAt is the hole of the read's log that has an offset; nil: there is none. What lies before

@@ -56,14 +56,12 @@ func (s *Shard) readDone(user uint32, st engine.Status, read uint32) {
 		}
 	case user&searchUser != 0:
 		part := &s.searches.parts.all[user&^searchUser]
-		switch st {
-		case engine.OK:
-			part.read, part.hasRead, part.unfinished = read, true, 0
-		case engine.Unfinished:
-			part.unfinished++
-			s.goOnLater(part.request)
+		if !s.takeRead(&part.diskRead, part.request, st, read) {
 			return
-		case engine.Corrupt:
+		}
+		switch {
+		case st == engine.OK:
+		case st == engine.Corrupt:
 			if part.unfinished = 0; !s.searches.passHole(part) {
 				part.code = codeOf(st)
 			}
@@ -78,24 +76,43 @@ func (s *Shard) readDone(user uint32, st engine.Status, read uint32) {
 
 func (s *Shard) fetchReadDone(at int32, st engine.Status, read uint32) {
 	part := &s.fetches.parts.all[at]
-	switch st {
-	case engine.OK:
-		part.read, part.hasRead, part.unfinished = read, true, 0
-	case engine.Unfinished:
-		part.unfinished++
-		s.goOnLater(part.request)
+	if !s.takeRead(&part.diskRead, part.request, st, read) {
 		return
-	default:
+	}
+	if st != engine.OK {
 		part.code = codeOf(st)
 	}
 	s.requests.all[part.request].timeline[metrics.Durable] = int64(s.now)
 	s.requests.doneForRequest(part.request)
 }
 
-// goOnLater has a request whose read was not finished go on behind those that wait for a
-// read buffer.
-func (s *Shard) goOnLater(slot uint32) {
-	req := &s.requests.all[slot]
-	req.pending--
-	s.requests.blockOnMemory(req)
+// diskRead is the read from disk that a part of a request is served from.
+type diskRead struct {
+	read       uint32 // with hasRead
+	hasRead    bool
+	unfinished uint8 // how often it was Unfinished
+}
+
+// endRead gives the read's buffer back, if there is one: other parts need it too.
+func (d *diskRead) endRead(log *engine.Engine) {
+	if d.hasRead {
+		log.ReadEnd(d.read)
+		d.hasRead = false
+	}
+}
+
+// takeRead takes the result of a read of a part of the request in a slot. False: it was
+// Unfinished, and the request goes on behind those that wait for a read buffer.
+func (s *Shard) takeRead(d *diskRead, slot uint32, st engine.Status, read uint32) (finished bool) {
+	switch st {
+	case engine.OK:
+		*d = diskRead{read: read, hasRead: true}
+	case engine.Unfinished:
+		d.unfinished++
+		req := &s.requests.all[slot]
+		req.pending--
+		s.requests.blockOnMemory(req)
+		return false
+	}
+	return true
 }

@@ -28,26 +28,24 @@ type fetchRequest struct {
 
 // fetchPart is one partition of a Fetch.
 type fetchPart struct {
-	ofRequest  mem.Links
-	wait       mem.Links // in its partition's awaitingData
-	request    uint32
-	topic      int32 // in the topic table; none if it is not known
-	index      int32
-	max        int32      // bytes that the client wants at most
-	partition  *partition // nil if it was not found
-	from       int64
-	start      int64 // log start and high watermark in the reply
-	high       int64
-	tally             // of its views and, while it is parked, of what came since
-	epoch      int32  // leader epoch that the client knows; -1: none
-	session    int32  // the session's partition that it was made of; else none
-	views      int32  // how many of the shard's views are its
-	read       uint32 // with hasRead: the read from disk that it is served from
-	hasRead    bool
-	waits      bool
-	unfinished uint8 // how often its read was Unfinished
-	code       kafka.ErrorCode
-	name       kafka.Span // the topic's name in the request
+	ofRequest mem.Links
+	wait      mem.Links // in its partition's awaitingData
+	request   uint32
+	topic     int32 // in the topic table; none if it is not known
+	index     int32
+	max       int32      // bytes that the client wants at most
+	partition *partition // nil if it was not found
+	from      int64
+	start     int64 // log start and high watermark in the reply
+	high      int64
+	tally           // of its views and, while it is parked, of what came since
+	epoch     int32 // leader epoch that the client knows; -1: none
+	session   int32 // the session's partition that it was made of; else none
+	views     int32 // how many of the shard's views are its
+	diskRead
+	waits bool
+	code  kafka.ErrorCode
+	name  kafka.Span // the topic's name in the request
 }
 
 // fetches is the table of Fetch requests in flight.
@@ -113,10 +111,7 @@ func (t *fetches) dropParts(fetch *fetchRequest) {
 
 func (t *fetches) dropPart(fetch *fetchRequest, at int32) {
 	t.stopAwaiting(at)
-	if part := &t.parts.all[at]; part.hasRead {
-		t.engine.ReadEnd(part.read)
-		part.hasRead = false
-	}
+	t.parts.all[at].endRead(t.engine)
 	t.parts.give(&fetch.parts, at)
 }
 

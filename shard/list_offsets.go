@@ -53,23 +53,21 @@ const (
 
 // searchPart is one partition of a ListOffsets, with the search for its offset.
 type searchPart struct {
-	ofRequest  mem.Links
-	request    uint32
-	index      int32
-	partition  *partition // nil if it was not found
-	time       int64      // no record is sought that is older
-	where      int64      // the offset at which the search goes on
-	largest    bool       // all records are looked through for the largest time
-	bounded    bool       // MaxTimestamp is asked for: no record is newer than time
-	bestTime   int64      // the largest time that was found, and its offset; -1: none
-	bestAt     int64
-	reply      []byte // its answer in the reply
-	read       uint32 // with hasRead: the read from disk that it is served from
-	hasRead    bool
-	unfinished uint8 // how often the read was Unfinished
-	searching  bool  // not answered yet
-	last       bool  // of its topic in the request
-	code       kafka.ErrorCode
+	ofRequest mem.Links
+	request   uint32
+	index     int32
+	partition *partition // nil if it was not found
+	time      int64      // no record is sought that is older
+	where     int64      // the offset at which the search goes on
+	largest   bool       // all records are looked through for the largest time
+	bounded   bool       // MaxTimestamp is asked for: no record is newer than time
+	bestTime  int64      // the largest time that was found, and its offset; -1: none
+	bestAt    int64
+	reply     []byte // its answer in the reply
+	diskRead
+	searching bool // not answered yet
+	last      bool // of its topic in the request
+	code      kafka.ErrorCode
 }
 
 // searches is the table of ListOffsets requests in flight.
@@ -215,7 +213,7 @@ func (s *Shard) searchOn(req *request, at int32) bool {
 	case part.hasRead:
 		count = s.engine.ReadViews(part.read, part.where, part.partition.highWatermark(), searchStep, s.views)
 		if count == 0 {
-			s.searches.endRead(part)
+			part.endRead(s.engine)
 			return true
 		}
 	default:
@@ -400,7 +398,7 @@ func (s *Shard) endSearchesOf(conn netring.ConnID) {
 // found answers a part: with its code, or with time and offset, -1 for none.
 func (t *searches) found(req *request, part *searchPart, time, offset int64) {
 	part.searching = false
-	t.endRead(part)
+	part.endRead(t.engine)
 	epoch := int32(-1)
 	if offset >= 0 {
 		epoch = part.partition.epochOf(offset)
@@ -415,17 +413,8 @@ func (t *searches) end(search *searchRequest) {
 	for parts := &search.parts; !parts.Empty(); {
 		at := parts.First
 		part := &t.parts.all[at]
-		t.endRead(part)
+		part.endRead(t.engine)
 		part.reply = nil
 		t.parts.give(parts, at)
-	}
-}
-
-// endRead gives a part's read buffer back, if it has one: the request's other parts need
-// it too.
-func (t *searches) endRead(part *searchPart) {
-	if part.hasRead {
-		t.engine.ReadEnd(part.read)
-		part.hasRead = false
 	}
 }

@@ -26,6 +26,11 @@ type RunHeader struct {
 	TimesChecked bool
 }
 
+// IsOf reports that the run is of that segment of that log, in that data directory.
+func (h *RunHeader) IsOf(directory [16]byte, generation, log uint64) bool {
+	return h.Directory == directory && h.Generation == generation && h.Log == log
+}
+
 // Add counts one more batch, which follows those that the run has.
 func (h *RunHeader) Add(base int64, count uint32, maxTime int64, timesChecked bool) {
 	h.TimesChecked = timesChecked && (h.TimesChecked || h.Batches == 0)

@@ -156,7 +156,7 @@ func (r *recovery) checkSegment(lg *recoveredLog, i int, out *LogReport, point *
 		if err != nil {
 			what = unreadable(err)
 		}
-		if unserved, ok := header.Parse(buf); ok && unserved != "" && header.Directory == r.old.Directory && header.Generation == seg.Generation && header.Log == lg.ID {
+		if unserved, ok := header.Parse(buf); ok && unserved != "" && header.IsOf(r.old.Directory, seg.Generation, lg.ID) {
 			return newer(path, at, unserved)
 		}
 		own := err == nil && r.isOfSegment(lg, seg, &header, buf) && at+int64(header.Bytes()) <= seg.Position
@@ -259,7 +259,7 @@ func (r *recovery) each(entries []replayedEntry) {
 // isOfSegment reports that buf begins with the header of a run of a log and segment, of any
 // epoch.
 func (r *recovery) isOfSegment(lg *recoveredLog, seg *format.SegmentRecord, header *format.RunHeader, buf []byte) bool {
-	return header.Get(buf) && header.Directory == r.old.Directory && header.Generation == seg.Generation && header.Log == lg.ID
+	return header.Get(buf) && header.IsOf(r.old.Directory, seg.Generation, lg.ID)
 }
 
 // nextRun looks from a position of segment i on for the next run from offset base on, block by

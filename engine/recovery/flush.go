@@ -188,14 +188,6 @@ func (r *recovery) appendRun(lg *recoveredLog, seg *format.SegmentRecord, run *f
 	if err != nil {
 		return err
 	}
-	if seg.Position == 0 {
-		seg.Base = header.Base
-	}
-	lg.rely(seg)
-	seg.Position += run.bytes
-	seg.End, seg.Chain = header.End, header.CRC
-	seg.MaxTime = max(seg.MaxTime, header.MaxTime)
-	lg.Chain, lg.End = header.CRC, header.End
-	lg.saw(header.MaxTime, header.MaxTimeBase)
+	lg.extend(seg, &header)
 	return nil
 }

@@ -185,8 +185,7 @@ func (r *recovery) positionOf(lg *recoveredLog, k int, offset int64) (at int64, 
 			}
 		}
 		var header format.RunHeader
-		own := header.Get(buf[at-from:]) && header.Directory == r.old.Directory && header.Generation == seg.Generation && header.Log == lg.ID
-		own = own && header.Base >= base
+		own := r.isOfSegment(lg, seg, &header, buf[at-from:]) && header.Base >= base
 		switch {
 		case own && header.End <= offset:
 			at, base = at+int64(header.Bytes()), header.End

@@ -94,6 +94,18 @@ func newRecoveredLog(record *format.LogRecord) *recoveredLog {
 	return lg
 }
 
+// extend notes that a run lies at a segment's position, and is relied upon from now on.
+func (l *recoveredLog) extend(seg *format.SegmentRecord, header *format.RunHeader) {
+	if seg.Position == 0 {
+		seg.Base = header.Base
+	}
+	l.rely(seg)
+	seg.Position += int64(header.Bytes())
+	seg.End, seg.Chain, seg.MaxTime = header.End, header.CRC, max(seg.MaxTime, header.MaxTime)
+	l.End, l.Chain = header.End, header.CRC
+	l.saw(header.MaxTime, header.MaxTimeBase)
+}
+
 // saw notes the largest timestamp of a run or batch, and at which offset that is.
 func (l *recoveredLog) saw(maxTime, base int64) {
 	if maxTime > l.MaxTime || l.MaxTimeBase == format.NoOffset {

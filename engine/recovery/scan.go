@@ -94,17 +94,10 @@ func (r *recovery) continues(lg *recoveredLog, header *format.RunHeader) bool {
 
 // addRun adds a whole run, which is at the segment's position, to a log.
 func (r *recovery) addRun(lg *recoveredLog, seg *format.SegmentRecord, header *format.RunHeader, body []byte) {
-	if seg.Position == 0 {
-		seg.Base = header.Base
-	}
-	lg.rely(seg)
-	seg.Position += int64(header.Bytes())
-	seg.End, seg.Chain, seg.Bytes = header.End, header.CRC, max(seg.Bytes, r.openedBytes&^(format.BlockBytes-1))
-	seg.MaxTime = max(seg.MaxTime, header.MaxTime)
+	lg.extend(seg, header)
+	seg.Bytes = max(seg.Bytes, r.openedBytes&^(format.BlockBytes-1))
 	r.epochBegan(lg, header.Base)
 	lg.claimedDurable = max(lg.claimedDurable, header.Durable)
-	lg.Chain, lg.End = header.CRC, header.End
-	lg.saw(header.MaxTime, header.MaxTimeBase)
 	for len(body) > 0 {
 		var entry format.Entry
 		if !entry.Get(body) || entry.Bytes() > len(body) {
@@ -222,8 +215,7 @@ func (r *recovery) readHeader(lg *recoveredLog, seg *format.SegmentRecord, at in
 
 // isOwn reports that a run is of this log and segment, in the epoch before.
 func (r *recovery) isOwn(lg *recoveredLog, seg *format.SegmentRecord, header *format.RunHeader) bool {
-	return header.Directory == r.old.Directory && header.Generation == seg.Generation && header.Log == lg.ID &&
-		(header.Epoch == r.old.Epoch || r.o.Faults.Has(engine.StaleRunAccepted))
+	return header.IsOf(r.old.Directory, seg.Generation, lg.ID) && (header.Epoch == r.old.Epoch || r.o.Faults.Has(engine.StaleRunAccepted))
 }
 
 // openSegment opens a segment's file, unless it is open. False: the file was removed.

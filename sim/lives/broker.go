@@ -24,13 +24,7 @@ import (
 // and crashes between lives.
 func brokerWork(r Run) (res Result) {
 	s := newBrokerSim(r)
-	defer func() {
-		if p := recover(); p != nil {
-			res.Err = explain(p)
-		}
-		s.free()
-		res.Hash, res.Lives, res.Appends, res.Reads, res.Steps, res.LostCached = s.w.Hash(), s.lives, s.appends, s.reads, s.w.Steps(), s.lostCached
-	}()
+	defer s.finish(&res)
 	for range 2 + s.rng.IntN(3) {
 		s.lives++
 		if err := s.life(); err != nil {
@@ -39,6 +33,15 @@ func brokerWork(r Run) (res Result) {
 		}
 	}
 	return res
+}
+
+// finish ends a seed, whose workload defers it: a panic is its failure.
+func (s *brokerSim) finish(res *Result) {
+	if p := recover(); p != nil {
+		res.Err = explain(p)
+	}
+	s.free()
+	res.Hash, res.Lives, res.Appends, res.Reads, res.Steps, res.LostCached = s.w.Hash(), s.lives, s.appends, s.reads, s.w.Steps(), s.lostCached
 }
 
 // brokerSim is the world of one seed of the broker.

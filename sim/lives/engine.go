@@ -20,16 +20,7 @@ import (
 // Each is compared with a record of everything that was acknowledged or read.
 func engineWork(r Run) (res Result) {
 	s := newEngineSim(r)
-	defer func() {
-		if p := recover(); p != nil {
-			res.Err = explain(p)
-		}
-		s.freeArenas()
-		res.Hash, res.Lives, res.Appends, res.Reads, res.Steps = s.w.Hash(), s.lives, s.appends, s.reads, s.w.Steps()
-		if res.Err != nil {
-			s.w.Logf("FAILED: %v", res.Err)
-		}
-	}()
+	defer s.finish(&res)
 	lives := 2 + s.rng.IntN(4)
 	if s.many {
 		lives = format.EpochsMax + 1 + s.also.IntN(8)
@@ -41,6 +32,18 @@ func engineWork(r Run) (res Result) {
 		}
 	}
 	return res
+}
+
+// finish ends a seed, whose workload defers it: a panic is its failure.
+func (s *engineSim) finish(res *Result) {
+	if p := recover(); p != nil {
+		res.Err = explain(p)
+	}
+	s.freeArenas()
+	res.Hash, res.Lives, res.Appends, res.Reads, res.Steps = s.w.Hash(), s.lives, s.appends, s.reads, s.w.Steps()
+	if res.Err != nil {
+		s.w.Logf("FAILED: %v", res.Err)
+	}
 }
 
 // engineSim is the world of one seed.

@@ -30,13 +30,7 @@ import (
 // it is over.
 func fullWork(r Run) (res Result) {
 	s := newFullSim(r)
-	defer func() {
-		if p := recover(); p != nil {
-			res.Err = explain(p)
-		}
-		s.free()
-		res.Hash, res.Lives, res.Appends, res.Reads, res.Steps = s.w.Hash(), s.lives, s.appends, s.reads, s.w.Steps()
-	}()
+	defer s.brokerSim.finish(&res)
 	res.Err = s.story()
 	return res
 }

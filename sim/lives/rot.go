@@ -22,16 +22,7 @@ import (
 // stops appends until the log's start has passed it, or a repair has cut it off.
 func rotWork(r Run) (res Result) {
 	s := newEngineSim(r)
-	defer func() {
-		if p := recover(); p != nil {
-			res.Err = explain(p)
-		}
-		s.freeArenas()
-		res.Hash, res.Lives, res.Appends, res.Reads, res.Steps = s.w.Hash(), s.lives, s.appends, s.reads, s.w.Steps()
-		if res.Err != nil {
-			s.w.Logf("FAILED: %v", res.Err)
-		}
-	}()
+	defer s.finish(&res)
 	rot := &rotSim{engineSim: s}
 	for _, life := range []func() error{rot.write, rot.damage, rot.live, rot.again, rot.leave} {
 		if err := life(); err != nil {

@@ -145,6 +145,23 @@ func TestSignalsWhileWaitingForInput(t *testing.T) {
 	}
 }
 
+// beginUnread starts a command into a pipe, of which one byte has come and is read.
+func (w kafkaWorld) beginUnread(args ...string) (*command, *os.File) {
+	w.t.Helper()
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c := &command{Cmd: exec.Command(program.Path, append(args, "--brokers", w.addr)...), said: &program.Output{}, ended: make(chan struct{})}
+	c.Stdout, c.Stderr = writer, c.said
+	w.start(c)
+	writer.Close()
+	if _, err := io.ReadFull(reader, make([]byte, 1)); err != nil {
+		w.t.Fatal(err)
+	}
+	return c, reader
+}
+
 // A broker that goes, or stops answering, holds up no command for longer than
 // --timeout, and none ignores a signal meanwhile.
 func TestBrokerGoesAway(t *testing.T) {
@@ -155,18 +172,7 @@ func TestBrokerGoesAway(t *testing.T) {
 	value := strings.Repeat("0123456789abcdef", 4096)
 	w.run(strings.Repeat(value+"\n", 160), "produce", "large") // 10 MiB: more than a client buffers
 
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	toEnd := &command{Cmd: exec.Command(program.Path, "consume", "large", "-e", "--timeout", "5s", "--brokers", b.Addr), said: &program.Output{}, ended: make(chan struct{})}
-	toEnd.Stdout, toEnd.Stderr = writer, toEnd.said
-	w.start(toEnd)
-	writer.Close()
-	first := make([]byte, 1)
-	if _, err := io.ReadFull(reader, first); err != nil {
-		t.Fatal(err)
-	}
+	toEnd, reader := w.beginUnread("consume", "large", "-e", "--timeout", "5s")
 	following, member := w.begin("consume", "orders"), w.begin("consume", "orders", "-g", "g")
 	timed, signalled := w.begin("produce", "orders", "--timeout", "5s"), w.begin("produce", "orders")
 	for i, c := range []*command{timed, signalled} {
@@ -213,18 +219,8 @@ func TestSignalWhileNobodyReads(t *testing.T) {
 	w.run("", "topic", "create", "large")
 	w.run(strings.Repeat(strings.Repeat("0123456789abcdef", 4096)+"\n", 16), "produce", "large")
 	for _, args := range [][]string{{"consume", "large"}, {"consume", "large", "-e"}, {"consume", "large", "-g", "g"}} {
-		reader, writer, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
+		c, reader := w.beginUnread(args...)
 		defer reader.Close()
-		c := &command{Cmd: exec.Command(program.Path, append(args, "--brokers", b.Addr)...), said: &program.Output{}, ended: make(chan struct{})}
-		c.Stdout, c.Stderr = writer, c.said
-		w.start(c)
-		writer.Close()
-		if _, err := io.ReadFull(reader, make([]byte, 1)); err != nil {
-			t.Fatal(err)
-		}
 		c.Process.Signal(syscall.SIGTERM)
 		if status := c.status(); status != 0 {
 			t.Errorf("%v: exit status %d\n%s", args, status, c.said)
@@ -239,17 +235,7 @@ func TestDeletedUpToTheEnd(t *testing.T) {
 	w := kafkaWorld{t, b.Addr}
 	w.run("", "topic", "create", "large")
 	w.run(strings.Repeat(strings.Repeat("0123456789abcdef", 4096)+"\n", 160), "produce", "large")
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &command{Cmd: exec.Command(program.Path, "consume", "large", "-e", "--timeout", "5s", "--brokers", b.Addr), said: &program.Output{}, ended: make(chan struct{})}
-	c.Stdout, c.Stderr = writer, c.said
-	w.start(c)
-	writer.Close()
-	if _, err := io.ReadFull(reader, make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
+	c, reader := w.beginUnread("consume", "large", "-e", "--timeout", "5s")
 	w.run("", "topic", "purge", "large", "--before", "end")
 	if _, err := io.Copy(io.Discard, reader); err != nil && !errors.Is(err, io.EOF) {
 		t.Fatal(err)
